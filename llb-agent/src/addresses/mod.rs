@@ -1,0 +1,73 @@
+//! The seam to the addresses on the link devices.
+//!
+//! Invariant: an address that llb did not add is never changed or removed.
+
+pub mod fake;
+
+use std::io;
+
+use crate::model::{AddressKey, Link};
+
+/// The link devices and their addresses.
+#[expect(async_fn_in_trait, reason = "called from one task of this crate, never spawned")]
+pub trait AddressTable {
+    /// The link devices in the order of the command line, with all their
+    /// addresses; those that llb added are marked. A missing link is absent.
+    ///
+    /// # Errors
+    /// The kernel did not answer.
+    async fn observe(&mut self) -> Result<Vec<Link>, AddressError>;
+
+    /// Puts the VIP on the link, marked as llb's own, and announces it;
+    /// idempotent.
+    ///
+    /// # Errors
+    /// The address is not there now.
+    async fn add(&mut self, key: &AddressKey, prefix_length: u8) -> Result<(), AddressError>;
+
+    /// Takes the VIP off the link; idempotent; only what llb added.
+    ///
+    /// # Errors
+    /// The address may still be there.
+    async fn remove(&mut self, key: &AddressKey, prefix_length: u8) -> Result<(), AddressError>;
+}
+
+/// An address could not be read, added or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum AddressError {
+    /// The link went away, or never was.
+    #[error("link {link} does not exist; `ip link` lists those that do")]
+    NoSuchLink {
+        /// Its name.
+        link: String,
+    },
+    /// Missing rights.
+    #[error("no permission to change addresses on {link}: run as root or with CAP_NET_ADMIN")]
+    NotPermitted {
+        /// The link.
+        link: String,
+    },
+    /// The kernel refused.
+    #[error("cannot {verb} {key}")]
+    Refused {
+        /// `add` or `remove`.
+        verb: &'static str,
+        /// Which address.
+        key: AddressKey,
+        /// The kernel's word.
+        #[source]
+        source: io::Error,
+    },
+    /// The state file that remembers which addresses are llb's.
+    #[error("cannot write {path}, so an added address could not be told from a foreign one later")]
+    StateFile {
+        /// Its path.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Reading from the kernel failed.
+    #[error("cannot read links and addresses from the kernel")]
+    Read(#[source] io::Error),
+}

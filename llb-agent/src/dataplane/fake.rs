@@ -1,0 +1,47 @@
+//! A data plane in memory, for the simulation. It can be told to fail.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{DataPlane, DataPlaneError};
+use crate::model::{Frontend, FrontendStatus, Phase, Rule};
+
+/// Remembers what it was told; moves nothing.
+#[derive(Debug, Default)]
+pub struct FakePlane {
+    frontends: BTreeMap<Frontend, FrontendStatus>,
+    /// Frontends whose `upsert` fails, as if another program held the port.
+    pub occupied: BTreeSet<Frontend>,
+    /// A removed frontend stays draining until [`FakePlane::finish_draining`].
+    pub drains_slowly: bool,
+}
+
+impl FakePlane {
+    /// Ends all old connections.
+    pub fn finish_draining(&mut self) {
+        self.frontends.retain(|_, status| status.phase == Phase::Serving);
+    }
+}
+
+impl DataPlane for FakePlane {
+    fn observe(&self) -> BTreeMap<Frontend, FrontendStatus> {
+        self.frontends.clone()
+    }
+
+    async fn upsert(&mut self, frontend: Frontend, rule: &Rule) -> Result<(), DataPlaneError> {
+        // A real listener exists only where there are backends.
+        if self.occupied.contains(&frontend) && !rule.backends.is_empty() {
+            return Err(DataPlaneError::PortInUse { frontend, program: None });
+        }
+        self.frontends.insert(frontend, FrontendStatus { rule: rule.clone(), phase: Phase::Serving });
+        Ok(())
+    }
+
+    fn remove(&mut self, frontend: &Frontend) {
+        if let Some(status) = self.frontends.get_mut(frontend) {
+            status.phase = Phase::Draining;
+        }
+        if !self.drains_slowly {
+            self.finish_draining();
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The seam to whatever moves packets or bytes. A plane receives finished
+//! rules and decides nothing: which frontend, which backends and when are
+//! settled before it is called.
+//!
+//! Invariant: a plane knows neither Kubernetes nor addresses on links.
+
+pub mod fake;
+pub mod packet;
+pub mod proxy;
+
+use std::collections::BTreeMap;
+use std::io;
+
+use crate::model::{Frontend, FrontendStatus, Rule};
+
+/// A mechanism that forwards.
+#[expect(async_fn_in_trait, reason = "called from one task of this crate, never spawned")]
+pub trait DataPlane {
+    /// Every frontend that the plane has, draining ones included.
+    fn observe(&self) -> BTreeMap<Frontend, FrontendStatus>;
+
+    /// Makes `frontend` serve by `rule`; idempotent. A frontend that serves
+    /// already keeps its listener and its connections and takes the new rule
+    /// for new ones.
+    ///
+    /// # Errors
+    /// The frontend can't take traffic; nothing else is touched.
+    async fn upsert(&mut self, frontend: Frontend, rule: &Rule) -> Result<(), DataPlaneError>;
+
+    /// Takes no new traffic for `frontend` from now on; idempotent. It is
+    /// [`Phase::Draining`](crate::model::Phase) until its last connection has
+    /// ended or the drain time-out has passed, then it is gone.
+    fn remove(&mut self, frontend: &Frontend);
+}
+
+/// A frontend could not be served.
+#[derive(Debug, thiserror::Error)]
+pub enum DataPlaneError {
+    /// Somebody else listens there.
+    #[error("{frontend} is in use by another program{}; stop it or move it to another address (see `ss -lntup`)", owner(.program.as_ref()))]
+    PortInUse {
+        /// Where.
+        frontend: Frontend,
+        /// Who, as `name (pid 12)`, where that can be told.
+        program: Option<String>,
+    },
+    /// A port below 1024 without the right to it.
+    #[error("no permission to bind {frontend}: run as root or with CAP_NET_BIND_SERVICE")]
+    NotPermitted {
+        /// Where.
+        frontend: Frontend,
+    },
+    /// Anything else that the kernel says.
+    #[error("cannot bind {frontend}")]
+    Bind {
+        /// Where.
+        frontend: Frontend,
+        /// The kernel's word.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn owner(program: Option<&String>) -> String {
+    program.map(|name| format!(": {name}")).unwrap_or_default()
+}

@@ -1,0 +1,1 @@
+//! The proxy plane: accepted connections and UDP sessions, relayed in user space.

@@ -1,0 +1,4 @@
+//! llb, the little load balancer.
+pub mod addresses;
+pub mod dataplane;
+pub mod model;

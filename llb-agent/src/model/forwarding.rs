@@ -1,0 +1,85 @@
+//! What a data plane serves: frontends and the rule behind each.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Serialize, Serializer};
+
+use super::{Family, Port, Protocol, ServiceName};
+
+/// VIP + port + protocol: the key of every lookup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Frontend {
+    /// The address that clients connect to.
+    pub vip: IpAddr,
+    /// The service port.
+    pub port: Port,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+}
+
+impl Frontend {
+    /// VIP and port as one address.
+    pub fn socket_address(&self) -> SocketAddr {
+        SocketAddr::new(self.vip, self.port.get())
+    }
+
+    /// The family of the VIP.
+    pub fn family(&self) -> Family {
+        Family::of(self.vip)
+    }
+}
+
+impl fmt::Display for Frontend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.socket_address(), self.protocol)
+    }
+}
+
+impl Serialize for Frontend {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// An address + port that receives forwarded traffic: a node's nodePort or a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Backend {
+    /// Where to connect or send to.
+    pub address: SocketAddr,
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(f)
+    }
+}
+
+/// What a frontend does with its traffic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Rule {
+    /// For whom; used in logs and metrics only.
+    pub service: ServiceName,
+    /// Where traffic may go. Empty means: refuse (RST, port unreachable).
+    pub backends: BTreeSet<Backend>,
+}
+
+/// How far a frontend is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// New traffic is taken: connections are accepted, or, without backends, refused.
+    Serving,
+    /// No new traffic is taken; old connections may finish.
+    Draining,
+}
+
+/// A frontend as a data plane has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FrontendStatus {
+    /// The rule last applied.
+    pub rule: Rule,
+    /// Serving or draining.
+    pub phase: Phase,
+}

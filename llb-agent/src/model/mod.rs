@@ -1,0 +1,22 @@
+//! The nouns of llb: plain data, no I/O, no decisions. Everything that two
+//! rooms exchange is declared here.
+//!
+//! [`Snapshot`] and [`Facts`] are what a decision may look at, [`State`] is
+//! what it results in, [`Observed`] is what was read back, and a [`Problem`]
+//! says what is wrong with a user's object.
+
+mod address;
+mod forwarding;
+mod inputs;
+mod problem;
+mod service;
+mod state;
+
+pub use address::{Family, Port, Protocol, is_usable_vip};
+pub use forwarding::{Backend, Frontend, FrontendStatus, Phase, Rule};
+pub use inputs::{Endpoint, Facts, Link, LinkAddress, Node, Snapshot};
+pub use problem::{Problem, ProblemReason, Subject};
+pub use service::{
+    PublishedPort, PublishedStatus, PublishedVip, Service, ServiceName, ServicePort, TrafficPolicy,
+};
+pub use state::{AddressKey, Observed, State};

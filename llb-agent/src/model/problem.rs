@@ -1,0 +1,93 @@
+//! What is wrong with a user's object: a value, never an exit.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use super::ServiceName;
+
+/// The object that a problem is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// A Service; its problems also become Events.
+    Service(ServiceName),
+    /// Any other Kubernetes object, as `Kind namespace/name`.
+    Object(String),
+    /// A manifest file, with the line where it is known.
+    File(String),
+    /// A link device.
+    Link(String),
+    /// The connection to a source.
+    Source(String),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service(name) => write!(f, "Service {name}"),
+            Self::Object(text) | Self::File(text) | Self::Source(text) => f.write_str(text),
+            Self::Link(name) => write!(f, "link {name}"),
+        }
+    }
+}
+
+impl Serialize for Subject {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A closed list: the metric label and the machine-readable part of a problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum ProblemReason {
+    /// A field or annotation that makes no sense.
+    InvalidValue,
+    /// A port's protocol is neither TCP nor UDP.
+    UnsupportedProtocol,
+    /// Another Service has this VIP, port and protocol.
+    FrontendCollision,
+    /// Every address of every pool is taken.
+    PoolExhausted,
+    /// No pool, or no link address, of a family that the Service needs.
+    NoAddressOfFamily,
+    /// No Node passes the selection.
+    NoEligibleNodes,
+    /// The Service has no usable backend.
+    NoBackends,
+    /// Node mode, and the port has no nodePort.
+    NoNodePort,
+    /// The VIP is in no subnet of any link device.
+    NoSubnet,
+    /// A link device does not exist (now).
+    LinkMissing,
+    /// A manifest could not be read or parsed.
+    InvalidManifest,
+    /// The Kubernetes API can't be reached, or refuses.
+    SourceUnavailable,
+    /// An action failed and is retried.
+    ActionFailed,
+}
+
+/// Something wrong in an object, in words that name the way out.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Problem {
+    /// What it is about.
+    pub subject: Subject,
+    /// Its kind.
+    pub reason: ProblemReason,
+    /// One sentence for a person.
+    pub message: String,
+}
+
+impl Problem {
+    /// A problem of a Service.
+    pub fn of_service(name: &ServiceName, reason: ProblemReason, message: impl Into<String>) -> Self {
+        Self { subject: Subject::Service(name.clone()), reason, message: message.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {:?}: {}", self.subject, self.reason, self.message)
+    }
+}

@@ -1,0 +1,129 @@
+//! A Service of type LoadBalancer, cut to the parts that a decision needs.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::{Family, Port, Protocol};
+
+/// `namespace/name` of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceName {
+    /// The namespace.
+    pub namespace: String,
+    /// The name in it.
+    pub name: String,
+}
+
+impl ServiceName {
+    /// From its two parts.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+impl Serialize for ServiceName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// `spec.externalTrafficPolicy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum TrafficPolicy {
+    /// Any node may forward.
+    #[default]
+    Cluster,
+    /// Only nodes with a ready local endpoint.
+    Local,
+}
+
+/// One entry of `spec.ports`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ServicePort {
+    /// Its name; may be absent only in a Service with one port.
+    pub name: Option<String>,
+    /// The port on the VIP.
+    pub port: Port,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The port on every node; absent with `allocateLoadBalancerNodePorts: false`.
+    pub node_port: Option<Port>,
+}
+
+/// One entry of `status.loadBalancer.ingress`, as llb writes it (`ipMode: Proxy`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedVip {
+    /// The VIP.
+    pub ip: IpAddr,
+    /// Its ports, sorted.
+    pub ports: Vec<PublishedPort>,
+}
+
+/// One entry of `status.loadBalancer.ingress[].ports`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PublishedPort {
+    /// The service port.
+    pub port: u16,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
+    /// Why this port is not served, in the format of a condition reason (CamelCase).
+    pub error: Option<String>,
+}
+
+/// What `status.loadBalancer` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedStatus {
+    /// One entry per VIP.
+    pub vips: Vec<PublishedVip>,
+}
+
+impl PublishedStatus {
+    /// The addresses only.
+    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+        self.vips.iter().map(|vip| vip.ip).collect()
+    }
+}
+
+/// A Service of any type, cut to the parts that matter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Service {
+    /// `metadata.uid`; empty in manifests.
+    pub uid: String,
+    /// `metadata.resourceVersion`; opaque; empty in manifests.
+    pub revision: String,
+    /// `metadata.creationTimestamp` in seconds since the epoch; 0 in manifests.
+    pub created: i64,
+    /// `spec.type` is LoadBalancer and the object is not being deleted.
+    pub wants_load_balancer: bool,
+    /// `spec.loadBalancerClass`.
+    pub class: Option<String>,
+    /// `spec.ports`, without those that could not be understood.
+    pub ports: Vec<ServicePort>,
+    /// Ports that llb can't serve, with the reason, as they go into the status.
+    pub unsupported_ports: Vec<PublishedPort>,
+    /// The families that the Service wants, in its order of preference.
+    /// Empty: whatever its VIPs have.
+    pub families: Vec<Family>,
+    /// Every family in `families` is needed (SingleStack, RequireDualStack),
+    /// or one of them is enough (PreferDualStack).
+    pub needs_every_family: bool,
+    /// VIPs asked for by annotation `llb.dev/vips` or `spec.loadBalancerIP`.
+    pub requested_vips: Vec<IpAddr>,
+    /// Something asked for was not understood; serving something else instead
+    /// would be a surprise, so the Service is refused. The problem itself is
+    /// in the snapshot.
+    pub invalid: bool,
+    /// Cluster or Local.
+    pub traffic_policy: TrafficPolicy,
+    /// What `status.loadBalancer` says now.
+    pub status: PublishedStatus,
+}
