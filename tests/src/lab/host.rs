@@ -1,0 +1,191 @@
+//! One machine of a lab: a network namespace with the link `eth0`. What runs
+//! on it is up to the test.
+
+use std::ffi::OsStr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::namespace;
+use crate::process::Process;
+
+/// A machine of a lab. A clone is the same machine.
+#[derive(Clone, Debug)]
+pub struct Host {
+    pub(super) name: String,
+    pub(super) namespace: String,
+    /// The namespace of the bridge; this host's port there has the host's name.
+    pub(super) segment: String,
+    pub(super) ipv4: Ipv4Addr,
+    pub(super) ipv6: Ipv6Addr,
+    pub(super) mac: [u8; 6],
+    /// The lab's directory, for logs.
+    pub(super) directory: PathBuf,
+}
+
+impl Host {
+    /// The link that every host has.
+    pub const LINK: &str = "eth0";
+
+    /// Its name in the lab.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its own IPv4 address, in 192.0.2.0/24.
+    pub fn ipv4(&self) -> Ipv4Addr {
+        self.ipv4
+    }
+
+    /// Its own IPv6 address, in 2001:db8::/64.
+    pub fn ipv6(&self) -> Ipv6Addr {
+        self.ipv6
+    }
+
+    /// Its own IPv4 address with a port.
+    pub fn at(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(IpAddr::V4(self.ipv4), port)
+    }
+
+    /// Its own IPv6 address with a port.
+    pub fn at_v6(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(IpAddr::V6(self.ipv6), port)
+    }
+
+    /// The hardware address of `eth0`.
+    pub fn mac(&self) -> [u8; 6] {
+        self.mac
+    }
+
+    /// The file that stands for its network namespace.
+    pub fn namespace(&self) -> PathBuf {
+        namespace::path(&self.namespace)
+    }
+
+    /// `program` on this host. The process dies with the thread that starts
+    /// it; use [`Host::spawn`] for one that outlives it.
+    ///
+    /// It only changes the network namespace: `ip netns exec` would also mount
+    /// a new /sys and so hide /sys/fs/bpf.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net={}", self.namespace().display()))
+            .args(["--", "setpriv", "--pdeathsig", "KILL", "--"])
+            .arg(program);
+        command
+    }
+
+    /// Runs a command to its end; its standard output.
+    ///
+    /// # Errors
+    /// It can't be started or fails; the error holds its standard error.
+    pub fn output(&self, command: &[&str]) -> Result<String> {
+        let [program, arguments @ ..] = command else { bail!("no command") };
+        let output = self
+            .command(program)
+            .args(arguments)
+            .output()
+            .context("cannot start nsenter; it is part of the package util-linux")?;
+        if !output.status.success() {
+            bail!(
+                "on {}: `{}`: {}: {}{}",
+                self.name,
+                command.join(" "),
+                output.status,
+                String::from_utf8_lossy(&output.stderr).trim(),
+                String::from_utf8_lossy(&output.stdout).trim(),
+            );
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Starts a command that was made by [`Host::command`]; its output goes to
+    /// `<log_name>.log` in the lab's directory.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub fn spawn(&self, command: Command, log_name: &str) -> Result<Process> {
+        let log = self.directory.join(format!("{log_name}.log"));
+        Process::spawn(command, &format!("{log_name} on {}", self.name), &log)
+    }
+
+    /// Runs `work` on a new thread of this process that is inside the
+    /// namespace. A socket keeps the namespace in which it was opened, so it
+    /// may be returned and used anywhere.
+    ///
+    /// # Errors
+    /// The namespace can't be entered.
+    ///
+    /// # Panics
+    /// With the panic of `work`.
+    pub fn run_inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        let namespace = self.namespace();
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                namespace::enter(&namespace)?;
+                Ok(work())
+            });
+            match thread.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
+    /// Runs lines of `ip` on this host, e.g. `addr add 192.0.2.200/32 dev eth0`.
+    ///
+    /// # Errors
+    /// `ip` refused one of them.
+    pub fn ip(&self, commands: &str) -> Result<()> {
+        namespace::ip(Some(&self.namespace), commands)
+    }
+
+    /// The addresses on `eth0` with prefix length, as `ip -o addr` says them,
+    /// without the link-local ones.
+    ///
+    /// # Errors
+    /// `ip` failed.
+    pub fn addresses(&self) -> Result<Vec<String>> {
+        let output = self.output(&["ip", "-o", "addr", "show", "dev", Self::LINK])?;
+        // "2: eth0    inet 192.0.2.20/24 scope global eth0 ..."
+        Ok(output
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(3))
+            .filter(|address| !address.starts_with("fe80:"))
+            .map(str::to_owned)
+            .collect())
+    }
+
+    /// Whether `address` is on `eth0`, with whatever prefix length.
+    ///
+    /// # Errors
+    /// `ip` failed.
+    pub fn has_address(&self, address: IpAddr) -> Result<bool> {
+        let prefix = format!("{address}/");
+        Ok(self.addresses()?.iter().any(|known| known.starts_with(&prefix)))
+    }
+
+    /// Pulls the cable: the host is silent from now on, like one without power.
+    ///
+    /// # Errors
+    /// `ip` refused.
+    pub fn unplug(&self) -> Result<()> {
+        namespace::ip(Some(&self.segment), &format!("link set {} down", self.name))
+    }
+
+    /// Puts the cable back.
+    ///
+    /// # Errors
+    /// `ip` refused.
+    pub fn plug_in(&self) -> Result<()> {
+        namespace::ip(Some(&self.segment), &format!("link set {} up", self.name))
+    }
+
+    /// The lab's directory: logs, and room for a test's files.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+}

@@ -1,0 +1,203 @@
+//! Named network namespaces: create, enter, run a command in, remove, and
+//! sweep those whose owner is dead. What is inside them is the lab's business.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// Where `ip netns` keeps its namespaces.
+const NETNS_DIR: &str = "/run/netns";
+
+/// Every name starts with this, then the owner's pid: `llb-1234-0-client`.
+const PREFIX: &str = "llb-";
+
+/// The namespaces that this process owns.
+static OWNED: Mutex<Owned> =
+    Mutex::new(Owned { names: BTreeSet::new(), directories: BTreeSet::new(), closed: false });
+
+struct Owned {
+    names: BTreeSet<String>,
+    directories: BTreeSet<PathBuf>,
+    /// Set by [`remove_all`]: nothing new may appear after the last clean-up.
+    closed: bool,
+}
+
+fn owned() -> MutexGuard<'static, Owned> {
+    // A panic of another test leaves a set of names, which can't be half-written.
+    OWNED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// `llb-<pid>-<number>`, the start of every name in one lab.
+pub(super) fn lab_name(number: usize) -> String {
+    format!("{PREFIX}{}-{number}", std::process::id())
+}
+
+/// The file that stands for the namespace.
+pub(super) fn path(name: &str) -> PathBuf {
+    Path::new(NETNS_DIR).join(name)
+}
+
+/// Creates a namespace; it is this process' own until [`remove`].
+pub(super) fn create(name: &str) -> Result<()> {
+    let mut owned = owned();
+    ensure!(!owned.closed, "this process is cleaning up");
+    ip(None, &format!("netns add {name}"))?;
+    owned.names.insert(name.to_owned());
+    Ok(())
+}
+
+/// Kills what still runs in the namespace and removes it.
+pub(super) fn remove(name: &str) {
+    let mut owned = owned();
+    if owned.names.remove(name) {
+        remove_unconditionally(name);
+    }
+}
+
+/// Creates the directory of a lab; it goes with [`remove_directory`] or [`remove_all`].
+pub(super) fn create_directory(lab_name: &str) -> Result<PathBuf> {
+    let mut owned = owned();
+    ensure!(!owned.closed, "this process is cleaning up");
+    let directory = std::env::temp_dir().join(lab_name);
+    fs::create_dir(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    owned.directories.insert(directory.clone());
+    Ok(directory)
+}
+
+/// Removes the directory of a lab with all in it.
+pub(super) fn remove_directory(directory: &Path) {
+    if owned().directories.remove(directory) {
+        remove_tree(directory);
+    }
+}
+
+/// Removes everything that this process owns, and refuses to create more. For
+/// a signal handler's thread: the owner of a lab may be in the middle of its work.
+pub fn remove_all() {
+    let mut owned = owned();
+    owned.closed = true;
+    for name in std::mem::take(&mut owned.names) {
+        remove_unconditionally(&name);
+    }
+    for directory in std::mem::take(&mut owned.directories) {
+        remove_tree(&directory);
+    }
+}
+
+/// Removes what processes left that were killed before they could clean up.
+pub(super) fn sweep_dead() {
+    let owned = owned();
+    for name in names_in(Path::new(NETNS_DIR)) {
+        if owner_is_gone(&name) && !owned.names.contains(&name) {
+            remove_unconditionally(&name);
+        }
+    }
+    let temporary = std::env::temp_dir();
+    for name in names_in(&temporary) {
+        let directory = temporary.join(&name);
+        if owner_is_gone(&name) && !owned.directories.contains(&directory) {
+            remove_tree(&directory);
+        }
+    }
+}
+
+/// Moves the calling thread into the namespace, for good: only for threads
+/// that end when their work in it ends.
+pub(super) fn enter(namespace: &Path) -> Result<()> {
+    let file = File::open(namespace)
+        .with_context(|| format!("cannot open the namespace {}", namespace.display()))?;
+    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+        .with_context(|| format!("cannot enter the namespace {}", namespace.display()))
+}
+
+/// Runs the lines of `commands` by one `ip -batch`, in a namespace or not.
+pub(super) fn ip(namespace: Option<&str>, commands: &str) -> Result<()> {
+    let mut ip = Command::new("ip");
+    if let Some(namespace) = namespace {
+        ip.args(["-n", namespace]);
+    }
+    let mut child = ip
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot start ip; it is part of the package iproute2")?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(commands.as_bytes())?;
+    }
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        bail!(
+            "ip in {}: {}\n{commands}",
+            namespace.unwrap_or("the root namespace"),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(())
+}
+
+fn remove_unconditionally(name: &str) {
+    // Whatever is in there was started for this lab; a process that ended in
+    // between is fine.
+    for pid in processes_in(name) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+    if let Err(error) = ip(None, &format!("netns delete {name}")) {
+        eprintln!("cannot remove the namespace {name}: {error:#}");
+    }
+}
+
+/// All processes in the namespace, but not this one.
+fn processes_in(name: &str) -> Vec<Pid> {
+    let Ok(output) = Command::new("ip").args(["netns", "pids", name]).output() else { return Vec::new() };
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| line.trim().parse::<i32>().ok())
+        .filter_map(Pid::from_raw)
+        .filter(|&pid| pid != rustix::process::getpid())
+        .collect()
+}
+
+fn remove_tree(directory: &Path) {
+    if let Err(error) = fs::remove_dir_all(directory) {
+        eprintln!("cannot remove {}: {error}", directory.display());
+    }
+}
+
+fn names_in(directory: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// Whether `name` is a lab's, and the process in it is no more. A name with
+/// the pid of this process may be its own or that of a predecessor with the
+/// same pid (usual in containers): the caller knows what it owns.
+fn owner_is_gone(name: &str) -> bool {
+    name.strip_prefix(PREFIX)
+        .and_then(|rest| rest.split('-').next())
+        .and_then(|pid| pid.parse::<u32>().ok())
+        .is_some_and(|pid| pid == std::process::id() || !Path::new("/proc").join(pid.to_string()).exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_labs_without_a_living_owner_are_stale() {
+        // Above the highest pid that Linux ever gives (4194304).
+        assert!(owner_is_gone("llb-4194305-0-client"));
+        assert!(!owner_is_gone("llb-1-0-client"));
+        assert!(!owner_is_gone("llb-client"));
+        assert!(!owner_is_gone("4194305-0-client"));
+    }
+}
