@@ -13,6 +13,7 @@
 //! (RFC 5737, RFC 3849); a dropped lab leaves nothing, and what a killed run
 //! left is swept by the next.
 
+pub mod cluster;
 pub mod lab;
 pub mod process;
 pub mod wait;

@@ -72,7 +72,7 @@ impl Cluster {
             cluster.register_node(&host)?;
             cluster.nodes.push(Node::start(&cluster.control_plane, host)?);
         }
-        cluster.apply("default", AGENT_RBAC)?;
+        cluster.kubectl_with(&["apply", "-f", "-"], AGENT_RBAC)?;
         let token = cluster.token(AGENT_NAMESPACE, AGENT_ACCOUNT)?;
         cluster.agent = cluster.write_kubeconfig("agent", &token)?;
         for node in &mut cluster.nodes {
