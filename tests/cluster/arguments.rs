@@ -4,11 +4,11 @@ use anyhow::{Result, bail};
 
 /// What the command line asks for.
 #[derive(Debug, Default)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// `--list`
-    pub list: bool,
+    pub(crate) list: bool,
     /// `--ignored` or `--include-ignored`
-    pub run_ignored: bool,
+    pub(crate) run_ignored: bool,
     exact: bool,
     names: Vec<String>,
     skip: Vec<String>,
@@ -16,7 +16,7 @@ pub struct Arguments {
 
 impl Arguments {
     /// From the words of the command line, without the program's name.
-    pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
+    pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
         let mut arguments = Self::default();
         while let Some(word) = words.next() {
             match word.as_str() {
@@ -36,7 +36,7 @@ impl Arguments {
     }
 
     /// Whether the case of this name is asked for.
-    pub fn selects(&self, name: &str) -> bool {
+    pub(crate) fn selects(&self, name: &str) -> bool {
         let matches = |part: &String| if self.exact { name == part } else { name.contains(part.as_str()) };
         (self.names.is_empty() || self.names.iter().any(matches)) && !self.skip.iter().any(matches)
     }

@@ -131,7 +131,8 @@ impl<'a> Case<'a> {
             match found.and_then(|event| event["message"].as_str()) {
                 Some(message) => Ok(Some(message.to_owned())),
                 None => {
-                    let seen: Vec<_> = items.iter().map(|event| (&event["reason"], &event["message"])).collect();
+                    let seen: Vec<_> =
+                        items.iter().map(|event| (&event["reason"], &event["message"])).collect();
                     Err(anyhow!("{seen:?}"))
                 }
             }
@@ -163,9 +164,11 @@ impl<'a> Case<'a> {
 
     /// Waits until nobody takes connections there.
     pub(crate) fn wait_until_refused(&self, address: SocketAddr) -> Result<()> {
-        wait_until(LIMIT, &format!("{address} to be closed"), || match client::connect(self.lab.client(), address) {
-            Ok(_) => bail!("it takes connections"),
-            Err(_) => Ok(Some(())),
+        wait_until(LIMIT, &format!("{address} to be closed"), || {
+            match client::connect(self.lab.client(), address) {
+                Ok(_) => bail!("it takes connections"),
+                Err(_) => Ok(Some(())),
+            }
         })
     }
 

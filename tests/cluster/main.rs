@@ -22,11 +22,11 @@ use arguments::Arguments;
 use case::Case;
 
 /// A named case.
-pub struct Named {
+pub(crate) struct Named {
     /// `module::function`, as libtest has it.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// It fails by error or by panic.
-    pub run: fn(&mut Case<'_>) -> Result<()>,
+    pub(crate) run: fn(&mut Case<'_>) -> Result<()>,
 }
 
 fn main() -> ExitCode {
@@ -71,7 +71,7 @@ fn run(chosen: &[&Named]) -> Result<bool> {
     clean_up_on_signal()?;
     let mut lab = Lab::new()?;
     let mut cluster = Cluster::start(&mut lab)?;
-    case::start_echo(&lab)?;
+    let _servers = case::start_echo(&lab)?;
     println!("(cluster ready after {:.1?})", started.elapsed());
 
     let mut failures = Vec::new();

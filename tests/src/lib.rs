@@ -13,11 +13,18 @@
 //! (RFC 5737, RFC 3849); a dropped lab leaves nothing, and what a killed run
 //! left is swept by the next.
 
+pub mod agent;
+pub mod client;
 pub mod cluster;
 pub mod lab;
+pub mod manifests;
 pub mod process;
+pub mod server;
 pub mod wait;
 
+pub use agent::Agent;
 pub use lab::{Host, Lab};
+pub use manifests::Manifests;
 pub use process::Process;
+pub use server::Server;
 pub use wait::wait_until;

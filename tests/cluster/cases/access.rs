@@ -41,7 +41,13 @@ pub(crate) fn a_missing_verb_is_named(case: &mut Case<'_>) -> Result<()> {
     assert!(words.iter().all(|word| ready.contains(word)), "/readyz: {ready}");
 
     // Granted later, it goes on by itself.
-    case.kubectl(&["create", "clusterrolebinding", "no-nodes-after-all", "--clusterrole=llb-agent", &format!("--serviceaccount={}:no-nodes", case.namespace)])?;
+    case.kubectl(&[
+        "create",
+        "clusterrolebinding",
+        "no-nodes-after-all",
+        "--clusterrole=llb-agent",
+        &format!("--serviceaccount={}:no-nodes", case.namespace),
+    ])?;
     wait_until(LIMIT, "the agent to be ready", || agent.get("/readyz").map(Some))?;
     case.kubectl(&["delete", "clusterrolebinding", "no-nodes", "no-nodes-after-all"])?;
     case.kubectl(&["delete", "clusterrole", "no-nodes"]).map(drop)
@@ -66,7 +72,8 @@ pub(crate) fn a_missing_kubeconfig_is_named(case: &mut Case<'_>) -> Result<()> {
     wait_for_words("the log", &[&missing], || Ok(agent.log()))?;
 
     let kubeconfig = text(case.cluster.agent_kubeconfig());
-    let mut agent = Agent::spawn(&case.balancer, &["--kubeconfig", &kubeconfig, "--context", "no-such-context"])?;
+    let mut agent =
+        Agent::spawn(&case.balancer, &["--kubeconfig", &kubeconfig, "--context", "no-such-context"])?;
     let status = agent.wait_exit()?;
     assert!(!status.success(), "{status}");
     wait_for_words("the log", &["no-such-context"], || Ok(agent.log()))

@@ -32,7 +32,13 @@ pub(crate) fn traffic_goes_on_without_the_api_server(case: &mut Case<'_>) -> Res
         llb_tests::agent::problem(state, "SourceUnavailable").is_none()
     })?;
     let tally = load.stop()?;
-    assert!(tally.failures.is_empty(), "{} of {} failed: {:?}", tally.failures.len(), tally.total(), tally.failures.first());
+    assert!(
+        tally.failures.is_empty(),
+        "{} of {} failed: {:?}",
+        tally.failures.len(),
+        tally.total(),
+        tally.failures.first()
+    );
     case.wait_for_status("echo", &[vip])?;
 
     case.cluster.restart_apiserver()?;
@@ -50,7 +56,9 @@ pub(crate) fn a_killed_agent_finds_its_vips_again(case: &mut Case<'_>) -> Result
     }
     let mut vips = Vec::new();
     for name in ["first", "second", "third"] {
-        vips.push(llb_tests::wait_until(LIMIT, &format!("a VIP of {name}"), || Ok(case.published(name)?.pop_first()))?);
+        vips.push(llb_tests::wait_until(LIMIT, &format!("a VIP of {name}"), || {
+            Ok(case.published(name)?.pop_first())
+        })?);
     }
     agent.kill9()?;
     // The others must not move up into its place.

@@ -8,7 +8,7 @@ use llb_tests::client;
 use llb_tests::wait::holds_throughout;
 use serde_json::json;
 
-use crate::case::{Case, ECHO_PORT, QUIET};
+use crate::case::{Case, ECHO_PORT, LIMIT, QUIET, backends_in};
 
 /// As users write it; `TYPE_AND_ADDRESS` is the only difference.
 const SERVICE: &str = "
@@ -45,8 +45,10 @@ pub(crate) fn the_three_services(case: &mut Case<'_>) -> Result<()> {
     let with_address = format!("{with_address}  loadBalancerIP: {vip}\n  type: LoadBalancer\n");
     case.cluster.apply(&case.namespace, &with_address)?;
     case.wait_for_status("echo5", &[vip])?;
-    // The status is told last, so from here on everything must be in place.
-    let answer = case.lab.client().output(&["curl", "-sS", "--max-time", "5", &format!("http://{vip}:8888/")])?;
+    case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
+    // A user's own way to ask.
+    let answer =
+        case.lab.client().output(&["curl", "-sS", "--max-time", "5", &format!("http://{vip}:8888/")])?;
     assert!(answer.starts_with("node-"), "{answer}");
     let addresses = case.balancer.addresses()?;
     assert!(addresses.contains(&format!("{vip}/24")), "the prefix of the link's subnet: {addresses:?}");
@@ -66,7 +68,7 @@ pub(crate) fn the_three_services(case: &mut Case<'_>) -> Result<()> {
 
 pub(crate) fn a_changed_port_is_followed(case: &mut Case<'_>) -> Result<()> {
     case.add_echo_pods(&["node-1", "node-2"])?;
-    let _agent = case.agent(&[])?;
+    let agent = case.agent(&[])?;
     let vip = case.vip(0);
     case.apply_service("echo", &json!({"loadBalancerIP": vip}))?;
     case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
@@ -80,9 +82,8 @@ pub(crate) fn a_changed_port_is_followed(case: &mut Case<'_>) -> Result<()> {
     let node_port = if before == 31_234 { 31_235 } else { 31_234 };
     let port = json!({"port": 9999, "targetPort": ECHO_PORT, "nodePort": node_port});
     case.patch_service("echo", &json!({"spec": {"ports": [port]}}))?;
-    llb_tests::wait_until(crate::case::LIMIT, "the new nodePort to be in use", || {
-        let state = _agent.state()?;
-        Ok(crate::case::backends_in(&state, vip).contains(&node_port.to_string()).then_some(()))
+    agent.wait_for_state(LIMIT, "the new nodePort to be in use", |state| {
+        backends_in(state, vip).contains(&node_port.to_string())
     })?;
     case.ask_often(SocketAddr::new(vip, 9999))?;
     case.wait_for_status("echo", &[vip])
@@ -109,7 +110,10 @@ pub(crate) fn a_deleted_service_leaves_nothing(case: &mut Case<'_>) -> Result<()
     let vip = case.vip(0);
     // Two that share a VIP: the address goes with the last one.
     case.apply_service("first", &json!({"loadBalancerIP": vip}))?;
-    case.apply_service("second", &json!({"loadBalancerIP": vip, "ports": [{"port": 9999, "targetPort": ECHO_PORT}]}))?;
+    case.apply_service(
+        "second",
+        &json!({"loadBalancerIP": vip, "ports": [{"port": 9999, "targetPort": ECHO_PORT}]}),
+    )?;
     case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
     case.ask_often(SocketAddr::new(vip, 9999))?;
 

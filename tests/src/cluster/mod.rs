@@ -35,7 +35,7 @@ use serde_json::Value;
 use control_plane::ControlPlane;
 use nodes::Node;
 
-use crate::lab::{Host, Lab};
+use crate::lab::Lab;
 use crate::wait::wait_until;
 
 /// What the product ships, so that the tests fail when it grants too little.
@@ -68,14 +68,15 @@ impl Cluster {
         let control_plane = ControlPlane::start(lab.add_host("control")?, binaries)?;
         let mut cluster = Self { nodes: Vec::new(), control_plane, agent: PathBuf::new() };
         for name in ["node-1", "node-2"] {
-            let host = lab.host(name).clone();
-            cluster.register_node(&host)?;
-            cluster.nodes.push(Node::start(&cluster.control_plane, host)?);
+            let mut node = Node::new(lab.host(name).clone())?;
+            cluster.register_node(node.host())?;
+            node.start_proxy(&cluster.control_plane)?;
+            cluster.nodes.push(node);
         }
         cluster.kubectl_with(&["apply", "-f", "-"], AGENT_RBAC)?;
         let token = cluster.token(AGENT_NAMESPACE, AGENT_ACCOUNT)?;
         cluster.agent = cluster.write_kubeconfig("agent", &token)?;
-        for node in &mut cluster.nodes {
+        for node in &cluster.nodes {
             node.wait_ready()?;
         }
         wait_until(CONTROLLER_LIMIT, "the controller manager to make the default ServiceAccount", || {
@@ -176,11 +177,6 @@ impl Cluster {
         let status = status.to_string();
         let patch = ["--namespace", namespace, "patch", object, "--subresource=status", "--type=merge", "-p", &status];
         self.kubectl(&patch).map(drop)
-    }
-
-    fn node_host(&self, name: &str) -> Result<&Host> {
-        let node = self.nodes.iter().find(|node| node.host().name() == name);
-        Ok(node.with_context(|| format!("the cluster has no node {name}"))?.host())
     }
 }
 

@@ -13,36 +13,56 @@ use crate::lab::Host;
 use crate::process::Process;
 use crate::wait::wait_until;
 
+/// As nft calls them; kube-proxy has a table in each.
+const FAMILIES: [&str; 2] = ["ip", "ip6"];
+
 /// kube-proxy has its rules in place within 2 s on two idle slow cores.
 const PROXY_LIMIT: Duration = Duration::from_secs(60);
 
 /// A host with kube-proxy.
 #[derive(Debug)]
 pub(super) struct Node {
-    proxy: Process,
+    /// `None` while the Node is deleted.
+    proxy: Option<Process>,
     host: Host,
 }
 
 impl Node {
-    /// Starts kube-proxy; it is not ready yet.
-    pub(super) fn start(control_plane: &ControlPlane, host: Host) -> Result<Self> {
+    pub(super) fn new(host: Host) -> Result<Self> {
         host.run_inside(enable_forwarding)??;
-        let proxy = control_plane::spawn(
-            &host,
+        Ok(Self { proxy: None, host })
+    }
+
+    /// Starts kube-proxy; it is not ready yet.
+    pub(super) fn start_proxy(&mut self, control_plane: &ControlPlane) -> Result<()> {
+        self.proxy = Some(control_plane::spawn(
+            &self.host,
             &control_plane.binaries().proxy,
-            &format!("kube-proxy-{}", host.name()),
-            arguments::proxy(host.name(), &control_plane.proxy),
-        )?;
-        Ok(Self { proxy, host })
+            &format!("kube-proxy-{}", self.host.name()),
+            arguments::proxy(self.host.name(), &control_plane.proxy),
+        )?);
+        Ok(())
     }
 
     /// Waits for the rules of both families.
-    pub(super) fn wait_ready(&mut self) -> Result<()> {
-        for family in ["ip", "ip6"] {
+    pub(super) fn wait_ready(&self) -> Result<()> {
+        for family in FAMILIES {
             wait_until(PROXY_LIMIT, "the rules of kube-proxy", || {
                 self.host.output(&["nft", "list", "chain", family, "kube-proxy", "services"]).map(Some)
             })
-            .with_context(|| format!("the log of kube-proxy ends with:\n{}", self.proxy.log_tail()))?;
+            .with_context(|| {
+                let log = self.proxy.as_ref().map(Process::log_tail).unwrap_or_default();
+                format!("the log of kube-proxy ends with:\n{log}")
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Ends kube-proxy and takes its rules away, which would outlive it.
+    fn stop_proxy(&mut self) -> Result<()> {
+        self.proxy = None;
+        for family in FAMILIES {
+            self.host.output(&["nft", "delete", "table", family, "kube-proxy"])?;
         }
         Ok(())
     }
@@ -55,12 +75,29 @@ impl Node {
 // === impl Cluster ===
 
 impl Cluster {
-    /// Creates the Node object of `host`, Ready, with an IPv4 and an IPv6
-    /// InternalIP. Also after somebody deleted it.
+    /// Deletes the Node, and nothing answers its nodePorts any more.
     ///
     /// # Errors
-    /// kubectl failed.
-    pub fn register_node(&self, host: &Host) -> Result<()> {
+    /// kubectl or nft failed, or there is no such node.
+    pub fn delete_node(&mut self, name: &str) -> Result<()> {
+        self.kubectl(&["delete", "node", name])?;
+        self.node_mut(name)?.stop_proxy()
+    }
+
+    /// Brings a node back after [`Cluster::delete_node`]; returns when its
+    /// kube-proxy is ready.
+    ///
+    /// # Errors
+    /// kubectl or kube-proxy failed, or there is no such node.
+    pub fn restore_node(&mut self, name: &str) -> Result<()> {
+        self.register_node(&self.node_host(name)?.clone())?;
+        let index = self.node_index(name)?;
+        self.nodes[index].start_proxy(&self.control_plane)?;
+        self.nodes[index].wait_ready()
+    }
+
+    /// Creates the Node object of `host`, Ready, with an IPv4 and an IPv6 InternalIP.
+    pub(super) fn register_node(&self, host: &Host) -> Result<()> {
         self.apply("default", &objects::node(host.name()).to_string())?;
         let status = objects::node_status(host.name(), &addresses(host));
         self.patch_status("default", &format!("node/{}", host.name()), &status)
@@ -92,6 +129,22 @@ impl Cluster {
     /// kubectl failed.
     pub fn delete_pod(&self, namespace: &str, app: &str, node: &str) -> Result<()> {
         self.kubectl(&["--namespace", namespace, "delete", "pod", &pod_name(app, node), "--force"]).map(drop)
+    }
+}
+
+impl Cluster {
+    fn node_index(&self, name: &str) -> Result<usize> {
+        let position = self.nodes.iter().position(|node| node.host.name() == name);
+        position.with_context(|| format!("the cluster has no node {name}"))
+    }
+
+    fn node_mut(&mut self, name: &str) -> Result<&mut Node> {
+        let index = self.node_index(name)?;
+        Ok(&mut self.nodes[index])
+    }
+
+    fn node_host(&self, name: &str) -> Result<&Host> {
+        Ok(self.nodes[self.node_index(name)?].host())
     }
 }
 

@@ -64,6 +64,12 @@ impl Host {
         namespace::path(&self.namespace)
     }
 
+    /// A directory name for eBPF objects pinned by this host's agent; removed
+    /// with the lab if it exists.
+    pub fn bpf_directory(&self) -> PathBuf {
+        namespace::bpf_directory(&self.namespace)
+    }
+
     /// `program` on this host. The process dies with the thread that starts
     /// it; use [`Host::spawn`] for one that outlives it.
     ///
@@ -122,10 +128,9 @@ impl Host {
     /// # Panics
     /// With the panic of `work`.
     pub fn run_inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        let namespace = self.namespace();
         std::thread::scope(|scope| {
-            let thread = scope.spawn(move || {
-                namespace::enter(&namespace)?;
+            let thread = scope.spawn(|| {
+                self.enter_for_good()?;
                 Ok(work())
             });
             match thread.join() {
@@ -133,6 +138,15 @@ impl Host {
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         })
+    }
+
+    /// Moves the calling thread into the namespace, for good: for a thread
+    /// that does nothing else until it ends.
+    ///
+    /// # Errors
+    /// The namespace can't be entered.
+    pub fn enter_for_good(&self) -> Result<()> {
+        namespace::enter(&self.namespace())
     }
 
     /// Runs lines of `ip` on this host, e.g. `addr add 192.0.2.200/32 dev eth0`.

@@ -16,6 +16,9 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 /// Where `ip netns` keeps its namespaces.
 const NETNS_DIR: &str = "/run/netns";
 
+/// Where an agent of a lab pins its maps, in a directory with the name of its namespace.
+const BPF_DIR: &str = "/sys/fs/bpf";
+
 /// Every name starts with this, then the owner's pid: `llb-1234-0-client`.
 const PREFIX: &str = "llb-";
 
@@ -43,6 +46,11 @@ pub(super) fn lab_name(number: usize) -> String {
 /// The file that stands for the namespace.
 pub(super) fn path(name: &str) -> PathBuf {
     Path::new(NETNS_DIR).join(name)
+}
+
+/// The directory for eBPF objects pinned by an agent in the namespace; goes with it.
+pub(super) fn bpf_directory(name: &str) -> PathBuf {
+    Path::new(BPF_DIR).join(name)
 }
 
 /// Creates a namespace; it is this process' own until [`remove`].
@@ -100,6 +108,11 @@ pub(super) fn sweep_dead() {
             remove_unconditionally(&name);
         }
     }
+    for name in names_in(Path::new(BPF_DIR)) {
+        if owner_is_gone(&name) && !owned.names.contains(&name) {
+            remove_tree(&bpf_directory(&name));
+        }
+    }
     let temporary = std::env::temp_dir();
     for name in names_in(&temporary) {
         let directory = temporary.join(&name);
@@ -153,6 +166,10 @@ fn remove_unconditionally(name: &str) {
     }
     if let Err(error) = ip(None, &format!("netns delete {name}")) {
         eprintln!("cannot remove the namespace {name}: {error:#}");
+    }
+    let pinned = bpf_directory(name);
+    if pinned.exists() {
+        remove_tree(&pinned);
     }
 }
 

@@ -1,0 +1,173 @@
+//! A driver for the real `llb-agent` binary on a lab's host: start, ask, kill.
+//! It knows the agent's command line and admin address, not its insides.
+
+use std::env::consts::EXE_SUFFIX;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::wait::wait_until;
+use crate::{Host, Process};
+
+/// The agent's default.
+const ADMIN: &str = "127.0.0.1:9660";
+
+/// From start to ready; the agent needs milliseconds, a busy machine more.
+const READY_LIMIT: Duration = Duration::from_secs(15);
+
+/// For an agent with nothing to drain.
+const EXIT_LIMIT: Duration = Duration::from_secs(15);
+
+/// A running agent; killed when dropped.
+#[derive(Debug)]
+pub struct Agent {
+    host: Host,
+    process: Process,
+}
+
+impl Agent {
+    /// Starts the agent on `host` with `--linkdevice eth0`, directories of the
+    /// lab's own and `arguments`, and waits until it says that it is ready.
+    ///
+    /// # Errors
+    /// There is no binary, or it does not get ready; the error holds its log.
+    pub fn start(host: &Host, arguments: &[&str]) -> Result<Self> {
+        let mut agent = Self::spawn(host, arguments)?;
+        wait_until(READY_LIMIT, "/readyz", || {
+            if let Some(status) = agent.process.exit_status()? {
+                bail!("the agent has ended: {status}");
+            }
+            agent.get("/readyz").map(Some)
+        })
+        .with_context(|| format!("the agent's log:\n{}", agent.process.log_tail()))?;
+        Ok(agent)
+    }
+
+    /// As [`Agent::start`], without waiting.
+    ///
+    /// # Errors
+    /// There is no binary.
+    pub fn spawn(host: &Host, arguments: &[&str]) -> Result<Self> {
+        let mut command = host.command(binary()?);
+        command
+            .args(["--linkdevice", Host::LINK, "--admin", ADMIN])
+            .arg("--state-dir")
+            .arg(host.directory().join(format!("{}.state", host.name())))
+            .arg("--bpf-dir")
+            .arg(host.bpf_directory())
+            .args(arguments)
+            .env("RUST_BACKTRACE", "1");
+        let process = host.spawn(command, &format!("agent-{}", host.name()))?;
+        Ok(Self { host: host.clone(), process })
+    }
+
+    /// Desired, observed, problems and facts.
+    ///
+    /// # Errors
+    /// The agent does not answer, or not with JSON.
+    pub fn state(&self) -> Result<Value> {
+        serde_json::from_str(&self.get("/state")?).context("/state is not JSON")
+    }
+
+    /// The body of a page of the admin address; another status than 2xx is an error.
+    ///
+    /// # Errors
+    /// No answer, or a failure status; with the body.
+    pub fn get(&self, path: &str) -> Result<String> {
+        self.host.output(&[
+            "curl",
+            "--silent",
+            "--show-error",
+            "--fail-with-body",
+            "--max-time",
+            "5",
+            &format!("http://{ADMIN}{path}"),
+        ])
+    }
+
+    /// Waits until `/state` satisfies `holds`.
+    ///
+    /// # Errors
+    /// It does not within `limit`; the error holds the last state.
+    pub fn wait_for_state(
+        &self,
+        limit: Duration,
+        what: &str,
+        holds: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        wait_until(limit, what, || {
+            let state = self.state()?;
+            if holds(&state) { Ok(Some(state)) } else { Err(anyhow!("{state:#}")) }
+        })
+        .with_context(|| format!("the agent's log:\n{}", self.process.log_tail()))
+    }
+
+    /// Waits for a problem of this reason; its message.
+    ///
+    /// # Errors
+    /// There is none within `limit`; the error holds the last state.
+    pub fn wait_for_problem(&self, limit: Duration, reason: &str) -> Result<String> {
+        let what = format!("the problem {reason}");
+        let state = self.wait_for_state(limit, &what, |state| problem(state, reason).is_some())?;
+        Ok(problem(&state, reason).map(|problem| problem.to_string()).unwrap_or_default())
+    }
+
+    /// SIGKILL: what a crash or the OOM killer does.
+    ///
+    /// # Errors
+    /// It can't be killed.
+    pub fn kill9(mut self) -> Result<()> {
+        self.process.kill9()
+    }
+
+    /// Sends SIGTERM; see [`Agent::wait_exit`].
+    ///
+    /// # Errors
+    /// It has ended already.
+    pub fn terminate(&mut self) -> Result<()> {
+        self.process.signal(Signal::TERM)
+    }
+
+    /// Waits for its end after [`Agent::terminate`].
+    ///
+    /// # Errors
+    /// It still runs; the error holds its log.
+    pub fn wait_exit(&mut self) -> Result<ExitStatus> {
+        self.process.wait_exit(EXIT_LIMIT)
+    }
+
+    /// The process, for its pid and its exit status.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Everything it has logged.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+}
+
+/// The first problem in a `/state` with this reason.
+pub fn problem<'a>(state: &'a Value, reason: &str) -> Option<&'a Value> {
+    state["problems"].as_array()?.iter().find(|problem| problem["reason"] == reason)
+}
+
+/// The binary to test: `LLB_AGENT`, or the one next to this program's folder.
+fn binary() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("LLB_AGENT") {
+        return Ok(path.into());
+    }
+    let this = std::env::current_exe().context("cannot tell where this program is")?;
+    let name = format!("llb-agent{EXE_SUFFIX}");
+    // target/debug/deps/lab-0123456789abcdef or target/debug/llb-demo.
+    this.ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join(&name))
+        .find(|path| path.is_file())
+        .ok_or_else(|| anyhow!("there is no {name} next to {}: run `cargo build -p llb-agent` with the same profile, or name the binary in LLB_AGENT", this.display()))
+}

@@ -1,0 +1,226 @@
+//! The client side of a test's traffic: single requests, and a load that goes
+//! on while something else happens. What is a failure too many is the test's
+//! business.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+use crate::Host;
+use crate::wait::wait_for;
+
+/// For everything on one machine without loss; long enough for a busy one.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// A lost datagram is asked again, as any UDP client does.
+const DATAGRAM_TRIES: usize = 5;
+
+/// How long one try waits.
+const DATAGRAM_LIMIT: Duration = Duration::from_secs(1);
+
+/// What a [`Server`](crate::Server) said: who it is and whom it saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The server's name.
+    pub name: String,
+    /// The peer address that the server saw.
+    pub peer: SocketAddr,
+    /// UDP: what was sent to it.
+    pub content: String,
+}
+
+/// A TCP connection from `host`, with limits on every read and write.
+///
+/// # Errors
+/// Refused, unreachable, or not within 5 s.
+pub fn connect(host: &Host, address: SocketAddr) -> Result<TcpStream> {
+    let stream = host
+        .run_inside(|| TcpStream::connect_timeout(&address, ANSWER_LIMIT))?
+        .with_context(|| format!("{} cannot connect to {address}", host.name()))?;
+    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    stream.set_write_timeout(Some(ANSWER_LIMIT))?;
+    Ok(stream)
+}
+
+/// One HTTP request on a connection of its own.
+///
+/// # Errors
+/// No connection, no complete answer, or another status than 200.
+pub fn http_get(host: &Host, address: SocketAddr) -> Result<Answer> {
+    let mut stream = connect(host, address)?;
+    http_get_on(&mut stream, address)
+}
+
+/// Sends `content` and reads it back: the connection works.
+///
+/// # Errors
+/// It does not come back, or not the same.
+pub fn echo_on(stream: &mut TcpStream, content: &[u8]) -> Result<()> {
+    stream.write_all(content)?;
+    let mut answer = vec![0; content.len()];
+    stream.read_exact(&mut answer).context("no echo")?;
+    ensure!(answer == content, "the echo differs from what was sent");
+    Ok(())
+}
+
+/// Sends all of `content` while reading, half-closes, reads to the end.
+///
+/// # Errors
+/// The transfer broke off.
+pub fn echo_all(mut stream: TcpStream, content: Vec<u8>) -> Result<Vec<u8>> {
+    let mut writer = stream.try_clone()?;
+    let writing = std::thread::spawn(move || {
+        writer.write_all(&content)?;
+        writer.shutdown(Shutdown::Write)
+    });
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    writing.join().map_err(|_| anyhow!("the writing thread panicked"))?.context("cannot write")?;
+    read.with_context(|| format!("cannot read after {} bytes", answer.len()))?;
+    Ok(answer)
+}
+
+/// One datagram from a new socket, sent again when no answer comes.
+///
+/// # Errors
+/// No answer to any try; the last reason (e.g. port unreachable) is in the error.
+pub fn udp_ask(host: &Host, address: SocketAddr, content: &str) -> Result<Answer> {
+    let local = match address {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let socket = host.run_inside(|| UdpSocket::bind(local))??;
+    socket.connect(address).with_context(|| format!("no route to {address}"))?;
+    socket.set_read_timeout(Some(DATAGRAM_LIMIT))?;
+    udp_ask_on(&socket, content)
+}
+
+/// As [`udp_ask`], on a connected socket with a read time-out.
+///
+/// # Errors
+/// As [`udp_ask`].
+pub fn udp_ask_on(socket: &UdpSocket, content: &str) -> Result<Answer> {
+    let mut buffer = vec![0; 65_536];
+    let mut last = anyhow!("not tried");
+    for _ in 0..DATAGRAM_TRIES {
+        match socket.send(content.as_bytes()).and_then(|_| socket.recv(&mut buffer)) {
+            Ok(count) => return parse_answer(&String::from_utf8_lossy(&buffer[..count])),
+            Err(error) => last = error.into(),
+        }
+    }
+    Err(last.context(format!("{DATAGRAM_TRIES} datagrams without an answer")))
+}
+
+/// How many of `count` requests each server answered.
+///
+/// # Errors
+/// One of the requests failed.
+pub fn count_by_name(
+    count: usize,
+    mut ask: impl FnMut() -> Result<Answer>,
+) -> Result<BTreeMap<String, usize>> {
+    let mut counts = BTreeMap::new();
+    for _ in 0..count {
+        *counts.entry(ask()?.name).or_default() += 1;
+    }
+    Ok(counts)
+}
+
+/// HTTP requests one after another, each on a connection of its own, until
+/// stopped.
+#[derive(Debug)]
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    requests: Arc<AtomicUsize>,
+    thread: JoinHandle<Result<Tally>>,
+}
+
+/// What became of the requests of a [`Load`].
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Answers by server.
+    pub answers: BTreeMap<String, usize>,
+    /// The error of every failed request.
+    pub failures: Vec<String>,
+}
+
+impl Tally {
+    /// All requests.
+    pub fn total(&self) -> usize {
+        self.answers.values().sum::<usize>() + self.failures.len()
+    }
+}
+
+impl Load {
+    /// Starts at once.
+    pub fn start(host: &Host, address: SocketAddr) -> Self {
+        let (stop, requests) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (host, stopped, counter) = (host.clone(), stop.clone(), requests.clone());
+        let thread = std::thread::spawn(move || {
+            host.enter_for_good()?;
+            let mut tally = Tally::default();
+            while !stopped.load(Ordering::Relaxed) {
+                match request(address) {
+                    Ok(answer) => *tally.answers.entry(answer.name).or_default() += 1,
+                    Err(error) => tally.failures.push(format!("{error:#}")),
+                }
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(tally)
+        });
+        Self { stop, requests, thread }
+    }
+
+    /// Waits until `count` more requests have ended.
+    ///
+    /// # Errors
+    /// They have not within `limit`.
+    pub fn wait_for_more(&self, count: usize, limit: Duration) -> Result<()> {
+        let goal = self.requests.load(Ordering::Relaxed) + count;
+        wait_for(limit, &format!("{count} more requests"), || self.requests.load(Ordering::Relaxed) >= goal)
+    }
+
+    /// Lets the running request end.
+    ///
+    /// # Errors
+    /// The namespace could not be entered.
+    pub fn stop(self) -> Result<Tally> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| anyhow!("the requesting thread panicked"))?
+    }
+}
+
+/// One request from the thread's own namespace.
+fn request(address: SocketAddr) -> Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&address, ANSWER_LIMIT).context("cannot connect")?;
+    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    stream.set_write_timeout(Some(ANSWER_LIMIT))?;
+    http_get_on(&mut stream, address)
+}
+
+fn http_get_on(stream: &mut TcpStream, address: SocketAddr) -> Result<Answer> {
+    write!(stream, "GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response).with_context(|| format!("no answer from {address}"))?;
+    let Some((head, body)) = response.split_once("\r\n\r\n") else {
+        bail!("{address} closed after {} bytes: {response:?}", response.len())
+    };
+    ensure!(head.starts_with("HTTP/1.1 200 "), "{address} answered: {head}");
+    parse_answer(body)
+}
+
+/// `<name> <peer address>`, then for UDP a space and the content.
+fn parse_answer(text: &str) -> Result<Answer> {
+    let mut parts = text.trim_end_matches('\n').splitn(3, ' ');
+    let (Some(name), Some(peer)) = (parts.next(), parts.next()) else {
+        bail!("not an answer of a lab's server: {text:?}")
+    };
+    let content = parts.next().unwrap_or_default().to_owned();
+    Ok(Answer { name: name.to_owned(), peer: peer.parse()?, content })
+}

@@ -1,0 +1,266 @@
+//! Small servers on a lab's host: HTTP, TCP echo and UDP echo, each able to
+//! die and come back. What their answers prove is the test's business.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::Host;
+
+/// How long an accepted HTTP connection may still send its first request when
+/// the server stops. A client on the same machine needs far less.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// The largest UDP payload.
+const MAX_DATAGRAM: usize = 65_507;
+
+/// A server in this process, on a thread inside the host's namespace. Dropping
+/// it stops it.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    /// Becomes true when it shall stop.
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// HTTP/1.1: answers every request with 200 and the body
+    /// `<name> <peer address>\n`; keeps connections alive if asked to.
+    ///
+    /// # Errors
+    /// The address can't be bound.
+    pub fn http(host: &Host, address: SocketAddr, name: &str) -> Result<Self> {
+        Self::start(host, address, Kind::Http { name: name.to_owned() })
+    }
+
+    /// TCP: sends everything back; half-closes when the peer did.
+    ///
+    /// # Errors
+    /// The address can't be bound.
+    pub fn echo(host: &Host, address: SocketAddr) -> Result<Self> {
+        Self::start(host, address, Kind::Echo)
+    }
+
+    /// UDP: answers every datagram with `<name> <peer address> ` and its content.
+    ///
+    /// # Errors
+    /// The address can't be bound.
+    pub fn udp(host: &Host, address: SocketAddr, name: &str) -> Result<Self> {
+        Self::start(host, address, Kind::Udp { name: name.to_owned() })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Closes the port, answers what has been accepted already, and returns
+    /// when all is closed.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn start(host: &Host, address: SocketAddr, kind: Kind) -> Result<Self> {
+        let (stop, stopped) = watch::channel(false);
+        let (ready, is_ready) = sync_channel(1);
+        let namespace_host = host.clone();
+        let thread =
+            std::thread::Builder::new().name(format!("{}-{address}", host.name())).spawn(move || {
+                // The reader of `ready` is gone only if `start` itself panicked.
+                let outcome = namespace_host.enter_for_good().and_then(|()| {
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                    let socket = runtime
+                        .block_on(kind.bind(address))
+                        .with_context(|| format!("cannot bind {address} on {}", namespace_host.name()))?;
+                    Ok((runtime, socket))
+                });
+                match outcome {
+                    Ok((runtime, socket)) => {
+                        let _ = ready.send(Ok(()));
+                        runtime.block_on(socket.serve(stopped));
+                    }
+                    Err(error) => {
+                        let _ = ready.send(Err(error));
+                    }
+                }
+            })?;
+        is_ready.recv().map_err(|_| anyhow!("the server for {address} ended at once"))??;
+        Ok(Self { address, stop, thread: Some(thread) })
+    }
+
+    fn end(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(thread) = self.thread.take() {
+            // A panic over there was printed; dropping must not panic again.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+enum Kind {
+    Http { name: String },
+    Echo,
+    Udp { name: String },
+}
+
+impl Kind {
+    async fn bind(self, address: SocketAddr) -> io::Result<Bound> {
+        Ok(match self {
+            Self::Http { name } => Bound::Http(TcpListener::bind(address).await?, name),
+            Self::Echo => Bound::Echo(TcpListener::bind(address).await?),
+            Self::Udp { name } => Bound::Udp(UdpSocket::bind(address).await?, name),
+        })
+    }
+}
+
+enum Bound {
+    Http(TcpListener, String),
+    Echo(TcpListener),
+    Udp(UdpSocket, String),
+}
+
+impl Bound {
+    async fn serve(self, stopped: watch::Receiver<bool>) {
+        match self {
+            Self::Http(listener, name) => {
+                accept_all(listener, stopped, move |stream, peer, stopped| {
+                    answer_http(stream, format!("{name} {peer}\n"), stopped)
+                })
+                .await;
+            }
+            Self::Echo(listener) => {
+                accept_all(listener, stopped, |stream, _, stopped| echo(stream, stopped)).await;
+            }
+            Self::Udp(socket, name) => answer_datagrams(&socket, &name, stopped).await,
+        }
+    }
+}
+
+async fn accept_all<F>(
+    listener: TcpListener,
+    stopped: watch::Receiver<bool>,
+    serve: impl Fn(TcpStream, SocketAddr, watch::Receiver<bool>) -> F,
+) where
+    F: Future<Output = io::Result<()>> + Send + 'static,
+{
+    let mut connections = JoinSet::new();
+    let mut end = stopped.clone();
+    loop {
+        let accepted = tokio::select! {
+            // In this order, so that what the kernel accepted already is
+            // answered and not reset when the listener is closed.
+            biased;
+            accepted = listener.accept() => accepted,
+            _ = end.wait_for(|&stop| stop) => break,
+        };
+        if let Ok((stream, peer)) = accepted {
+            connections.spawn(serve(stream, peer, stopped.clone()));
+        }
+        while connections.try_join_next().is_some() {}
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+/// Serves one connection; a peer that goes away is no news.
+async fn answer_http(stream: TcpStream, body: String, mut stopped: watch::Receiver<bool>) -> io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut requests = BufReader::new(read).lines();
+    let mut keep_alive = true;
+    let mut served = 0;
+    while keep_alive {
+        let request = read_request(&mut requests);
+        let request = tokio::select! {
+            request = request => request?,
+            () = time_to_leave(&mut stopped, served) => return Ok(()),
+        };
+        let Some(wants_keep_alive) = request else { return Ok(()) };
+        keep_alive = wants_keep_alive && !*stopped.borrow();
+        let connection = if keep_alive { "keep-alive" } else { "close" };
+        let response = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: {connection}\r\n\r\n{body}",
+            body.len()
+        );
+        write.write_all(response.as_bytes()).await?;
+        served += 1;
+    }
+    write.shutdown().await
+}
+
+/// A connection that was answered may be closed at once; one that was not may
+/// have its request on the way.
+async fn time_to_leave(stopped: &mut watch::Receiver<bool>, served: u32) {
+    // An error means that the owner is gone, which is a reason to leave as well.
+    let _ = stopped.wait_for(|&stop| stop).await;
+    if served == 0 {
+        tokio::time::sleep(STOP_GRACE).await;
+    }
+}
+
+/// Reads up to the empty line; whether the connection is to be kept, or `None`
+/// at the end. Requests with a body are not understood.
+async fn read_request(
+    lines: &mut tokio::io::Lines<BufReader<tokio::net::tcp::OwnedReadHalf>>,
+) -> io::Result<Option<bool>> {
+    let mut keep_alive = true;
+    let mut started = false;
+    while let Some(line) = lines.next_line().await? {
+        if line.is_empty() && started {
+            return Ok(Some(keep_alive));
+        }
+        started = true;
+        keep_alive &= !line.eq_ignore_ascii_case("connection: close");
+    }
+    Ok(None)
+}
+
+async fn echo(mut stream: TcpStream, mut stopped: watch::Receiver<bool>) -> io::Result<()> {
+    let (mut read, mut write) = stream.split();
+    let copy = async {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let count = read.read(&mut buffer).await?;
+            if count == 0 {
+                return write.shutdown().await;
+            }
+            write.write_all(&buffer[..count]).await?;
+        }
+    };
+    tokio::select! {
+        done = copy => done,
+        _ = stopped.wait_for(|&stop| stop) => Ok(()),
+    }
+}
+
+async fn answer_datagrams(socket: &UdpSocket, name: &str, mut stopped: watch::Receiver<bool>) {
+    let mut buffer = vec![0; MAX_DATAGRAM];
+    loop {
+        let received = tokio::select! {
+            received = socket.recv_from(&mut buffer) => received,
+            _ = stopped.wait_for(|&stop| stop) => return,
+        };
+        // An error here is an ICMP message about an earlier answer.
+        let Ok((count, peer)) = received else { continue };
+        let mut answer = format!("{name} {peer} ").into_bytes();
+        answer.extend_from_slice(&buffer[..count]);
+        // A datagram may get lost; this one too. The limit keeps a full
+        // socket from holding up the end.
+        let _ = timeout(STOP_GRACE, socket.send_to(&answer, peer)).await;
+    }
+}
