@@ -18,7 +18,8 @@ const POD_CIDRS: &str = "10.244.0.0/16,fd00:10:244::/56";
 
 /// The controllers that the tests need. Without the node life cycle, hand-made
 /// Nodes stay Ready; with fewer controllers, two slow cores are enough.
-const CONTROLLERS: &str = "endpointslice-controller,namespace-controller,serviceaccount-controller,garbage-collector-controller";
+const CONTROLLERS: &str =
+    "endpointslice-controller,namespace-controller,serviceaccount-controller,garbage-collector-controller";
 
 /// Admission that would wait for accounts of pods, or taint Nodes that no kubelet reports for.
 const NO_ADMISSION: &str = "ServiceAccount,TaintNodesByCondition";

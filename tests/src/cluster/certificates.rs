@@ -35,7 +35,8 @@ impl Certificates {
 
         let names: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         let serving_key = KeyPair::generate()?;
-        let serving = named(CertificateParams::new(names)?, "kube-apiserver").signed_by(&serving_key, &issuer)?;
+        let serving =
+            named(CertificateParams::new(names)?, "kube-apiserver").signed_by(&serving_key, &issuer)?;
         let token_key = KeyPair::generate()?;
 
         Ok(Self {

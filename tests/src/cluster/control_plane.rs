@@ -118,7 +118,12 @@ pub(super) fn spawn(host: &Host, program: &Path, name: &str, arguments: Vec<Stri
     host.spawn(command, name)
 }
 
-fn spawn_apiserver(host: &Host, binaries: &Binaries, certificates: &Certificates, folder: &Path) -> Result<Process> {
+fn spawn_apiserver(
+    host: &Host,
+    binaries: &Binaries,
+    certificates: &Certificates,
+    folder: &Path,
+) -> Result<Process> {
     let arguments = arguments::apiserver(certificates, &tokens_file(folder), IpAddr::V4(host.ipv4()));
     spawn(host, &binaries.apiserver, "kube-apiserver", arguments)
 }

@@ -12,7 +12,13 @@ use serde_json::{Value, json};
 pub const CONTEXT: &str = "llb-test";
 
 /// Writes `folder/name.kubeconfig` for a user with `token`.
-pub(super) fn write(folder: &Path, name: &str, server: &str, authority: &Path, token: &str) -> Result<PathBuf> {
+pub(super) fn write(
+    folder: &Path,
+    name: &str,
+    server: &str,
+    authority: &Path,
+    token: &str,
+) -> Result<PathBuf> {
     let pem = fs::read(authority).with_context(|| format!("read {}", authority.display()))?;
     let file = folder.join(format!("{name}.kubeconfig"));
     let text = serde_json::to_string_pretty(&content(server, pem, token))?;

@@ -109,7 +109,8 @@ impl Cluster {
     /// # Errors
     /// There is no such account.
     pub fn token(&self, namespace: &str, account: &str) -> Result<String> {
-        let token = self.kubectl(&["--namespace", namespace, "create", "token", account, "--duration=24h"])?;
+        let token =
+            self.kubectl(&["--namespace", namespace, "create", "token", account, "--duration=24h"])?;
         Ok(token.trim().to_owned())
     }
 
@@ -175,7 +176,16 @@ impl Cluster {
 
     fn patch_status(&self, namespace: &str, object: &str, status: &Value) -> Result<()> {
         let status = status.to_string();
-        let patch = ["--namespace", namespace, "patch", object, "--subresource=status", "--type=merge", "-p", &status];
+        let patch = [
+            "--namespace",
+            namespace,
+            "patch",
+            object,
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            &status,
+        ];
         self.kubectl(&patch).map(drop)
     }
 }
