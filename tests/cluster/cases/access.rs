@@ -56,7 +56,7 @@ pub(crate) fn a_missing_verb_is_named(case: &mut Case<'_>) -> Result<()> {
 pub(crate) fn a_wrong_token_is_named(case: &mut Case<'_>) -> Result<()> {
     let kubeconfig = case.cluster.write_kubeconfig("wrong-token", "not-a-token")?;
     let agent = Agent::spawn(&case.balancer, &["--kubeconfig", &text(&kubeconfig)])?;
-    wait_for_words("the log", &["401", "token"], || Ok(agent.log()))?;
+    wait_for_words("the log", &["credentials", "token"], || Ok(agent.log()))?;
     let problem = agent.wait_for_problem(LIMIT, "SourceUnavailable")?;
     assert!(problem.contains("token"), "{problem}");
     assert!(!agent.log().contains("not-a-token"), "a credential is in the log");

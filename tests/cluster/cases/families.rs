@@ -30,7 +30,7 @@ pub(crate) fn dual_stack_udp_and_mixed_protocols(case: &mut Case<'_>) -> Result<
         assert_eq!(answer.content, "ping");
     }
     let service = case.service("echo")?;
-    for entry in service["status"]["loadBalancer"]["ingress"].as_array().unwrap() {
+    for entry in service["status"]["loadBalancer"]["ingress"].as_array().into_iter().flatten() {
         let port = |protocol: &str| -> Value {
             let ports = entry["ports"].as_array().cloned().unwrap_or_default();
             ports.into_iter().find(|port| port["protocol"] == protocol).unwrap_or_default()
