@@ -9,8 +9,8 @@ use tokio::sync::{Notify, watch};
 
 use crate::addresses::{AddressTable, NetlinkAddresses};
 use crate::admin;
-use crate::config::{Config, SourceConfig, kubeconfig_places};
-use crate::dataplane::packet::PacketCounter;
+use crate::config::{Cli, Config, Invocation, SourceConfig, kubeconfig_places};
+use crate::dataplane::packet::{self, PacketCounter};
 use crate::dataplane::proxy::ProxyPlane;
 use crate::kernel::{self, KernelAbilities};
 use crate::model::SourceReport;
@@ -20,12 +20,26 @@ use crate::status::StatusSink;
 use crate::status::file::FileStatuses;
 use crate::status::kubernetes::KubernetesStatuses;
 
+/// Does what the command line says.
+///
+/// # Errors
+/// The agent could not start; the text says why, and the way out.
+pub fn main(cli: Cli) -> anyhow::Result<()> {
+    match cli.invocation()? {
+        Invocation::Detach { bpf_dir } => packet::detach(&bpf_dir).map_err(Into::into),
+        Invocation::Serve(config) => {
+            let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+            runtime.block_on(run(*config))
+        }
+    }
+}
+
 /// Runs until SIGTERM or SIGINT; old connections get the drain time-out, a
 /// second signal ends them at once.
 ///
 /// # Errors
 /// Something that the agent can't do without is missing; the text says what.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), links = ?config.links, "llb-agent starts");
     let abilities = KernelAbilities::probe();
     tracing::info!("{abilities}");

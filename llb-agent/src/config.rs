@@ -17,17 +17,42 @@ pub const DEFAULT_CLASS: &str = "llb.dev/llb";
 /// The little load balancer: gives Services of type LoadBalancer their VIPs,
 /// puts them on a link device, and forwards their traffic.
 #[derive(Debug, Parser)]
-#[command(name = "llb-agent", version, args_conflicts_with_subcommands = true)]
+#[command(name = "llb-agent", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Cli {
     #[command(subcommand)]
-    pub(crate) command: Option<Command>,
+    command: Option<Command>,
     #[command(flatten)]
-    pub(crate) serve: ServeArgs,
+    serve: ServeArgs,
+}
+
+/// What the agent is to do.
+#[derive(Debug)]
+pub enum Invocation {
+    /// Serve.
+    Serve(Box<Config>),
+    /// Remove what llb left in the kernel.
+    Detach {
+        /// Where it is pinned.
+        bpf_dir: PathBuf,
+    },
+}
+
+impl Cli {
+    /// Checks what clap can't.
+    ///
+    /// # Errors
+    /// Names the flag.
+    pub fn invocation(self) -> Result<Invocation, ConfigError> {
+        match self.command {
+            Some(Command::Detach { bpf_dir }) => Ok(Invocation::Detach { bpf_dir }),
+            None => Ok(Invocation::Serve(Box::new(self.serve.try_into()?))),
+        }
+    }
 }
 
 /// What else than serving the agent can do.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+enum Command {
     /// Remove every program and map that llb left in the kernel.
     Detach {
         /// Where they are pinned.
@@ -40,7 +65,7 @@ const DEFAULT_BPF_DIR: &str = "/sys/fs/bpf/llb";
 
 /// The flags of the agent proper.
 #[derive(Debug, Args)]
-pub(crate) struct ServeArgs {
+struct ServeArgs {
     /// Link device that gets the VIPs (repeatable: a VIP goes to the one whose subnet holds it, else to the first)
     #[arg(long = "linkdevice", value_name = "NAME", required = true)]
     links: Vec<String>,
@@ -380,7 +405,10 @@ mod tests {
 
     fn parse(args: &[&str]) -> Result<Config, String> {
         let cli = Cli::try_parse_from([&["llb-agent"], args].concat()).map_err(|error| error.to_string())?;
-        Config::try_from(cli.serve).map_err(|error| error.to_string())
+        match cli.invocation().map_err(|error| error.to_string())? {
+            Invocation::Serve(config) => Ok(*config),
+            Invocation::Detach { .. } => Err("detach".to_owned()),
+        }
     }
 
     #[test]
@@ -389,6 +417,11 @@ mod tests {
         assert_eq!(config.links, ["eth0"]);
         assert!(config.policy.default_class);
         assert!(matches!(config.source, SourceConfig::Kubernetes { kubeconfig: None, context: None }));
+    }
+
+    #[test]
+    fn detach_needs_no_link() {
+        assert_eq!(parse(&["detach"]).unwrap_err(), "detach");
     }
 
     #[test]

@@ -23,6 +23,8 @@ use crate::model::{Problem, ProblemReason, Snapshot, SourceReport, Subject};
 
 mod parse;
 
+pub use parse::ParseError;
+
 /// Changes are read when nothing changed for this long: editors and `cp` write
 /// a file in several steps.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -79,6 +81,15 @@ struct Content {
     objects: Objects,
     /// What is wrong with the bytes; `objects` are those of the last good ones.
     problem: Option<Problem>,
+}
+
+/// The snapshot that one file alone gives.
+///
+/// # Errors
+/// It is no manifest; names the line.
+pub fn snapshot_of(bytes: &[u8]) -> Result<Snapshot, ParseError> {
+    let Objects { services, slices, nodes } = parse::parse(bytes)?;
+    Ok(convert::snapshot(&services, &slices, &nodes))
 }
 
 impl ManifestSource {

@@ -9,4 +9,4 @@ mod kubernetes;
 mod manifests;
 
 pub use kubernetes::{ConnectError, KubernetesSource, connect};
-pub use manifests::{ManifestError, ManifestSource};
+pub use manifests::{ManifestError, ManifestSource, ParseError, snapshot_of};

@@ -11,15 +11,35 @@ use super::Objects;
 
 /// Why a file is no manifest. `line` counts from 1.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ParseError {
+pub enum ParseError {
+    /// Not UTF-8.
     #[error("line {line}: it is not UTF-8 text")]
-    Encoding { line: usize },
+    Encoding {
+        /// Where.
+        line: usize,
+    },
+    /// Not YAML, or not of the shape of its kind.
     #[error("line {line}: {message}")]
-    Yaml { line: usize, message: String },
+    Yaml {
+        /// Where.
+        line: usize,
+        /// The parser's word.
+        message: String,
+    },
+    /// An object of no kind.
     #[error("line {line}: the object has no kind; a manifest begins with apiVersion and kind")]
-    NoKind { line: usize },
+    NoKind {
+        /// Where it begins.
+        line: usize,
+    },
+    /// An object without a name.
     #[error("line {line}: the {kind} has no metadata.name")]
-    NoName { line: usize, kind: &'static str },
+    NoName {
+        /// Where it begins.
+        line: usize,
+        /// What it is.
+        kind: &'static str,
+    },
 }
 
 #[derive(Deserialize)]
