@@ -71,8 +71,13 @@ impl Stage {
         ));
         let manifests = Manifests::new(balancer, "manifests")?;
         manifests.write("nodes.yaml", NODES)?;
-        screen::command("balancer", "llb-agent --linkdevice eth0 --manifests manifests/ &");
         let folder = manifests.path().display().to_string();
+        screen::say(&format!(
+            "\nThe agent serves what it finds in {folder}, \"manifests/\" below. It knows\n\
+             both nodes and no Service yet. (Not shown: two options that keep its own files in the lab.)\n"
+        ));
+        screen::command("balancer", "cp tests/demo/nodes.yaml manifests/");
+        screen::command("balancer", "llb-agent --linkdevice eth0 --manifests manifests/ &");
         let agent = Agent::start(balancer, &["--manifests", &folder])?;
         Ok(Self { agent, servers, manifests, lab })
     }
@@ -108,7 +113,7 @@ impl Stage {
         screen::step(1, "A Service of type LoadBalancer appears: its VIP appears on the link");
         let before = self.shell("balancer", "ip -br addr show eth0")?;
         ensure!(!before.contains(VIP), "{VIP} is there before the Service");
-        screen::command("balancer", "cp web.yaml manifests/");
+        screen::command("balancer", "cp tests/demo/web.yaml manifests/");
         self.manifests.write("web.yaml", WEB)?;
         self.wait_for_vip(true)?;
         let after = self.shell("balancer", "ip -br addr show eth0")?;
@@ -181,7 +186,7 @@ impl Stage {
 
     fn a_second_service_shares_the_vip(&mut self) -> Result<()> {
         screen::step(4, "A second Service shares the VIP: port 53, UDP and TCP");
-        screen::command("balancer", "cp dns.yaml manifests/");
+        screen::command("balancer", "cp tests/demo/dns.yaml manifests/");
         self.manifests.write("dns.yaml", DNS)?;
         self.wait_for_served("53/UDP")?;
         self.wait_for_served("53/TCP")?;
