@@ -2,6 +2,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
+/// Name of the map of [`LinkCounters`]: a per-CPU array. Each link has a map
+/// of its own, because each link has its own copy of the object.
+pub const LINK_COUNTERS_MAP: &str = "LINK_COUNTERS";
+
+/// Number of values in that map, per CPU.
+pub const LINK_COUNTERS_CAPACITY: usize = 1;
+
 /// Packets and bytes seen on one link; one value per CPU.
 ///
 /// 16 bytes, native byte order: `packets` (8), `bytes` (8).
@@ -15,3 +22,27 @@ pub struct LinkCounters {
 }
 
 const _: () = assert!(size_of::<LinkCounters>() == 16);
+
+impl LinkCounters {
+    /// Adds what another CPU, or the next frame, has counted. It wraps: a
+    /// reachable overflow check would be a panic, which no verifier accepts.
+    #[must_use]
+    #[inline(always)]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            packets: self.packets.wrapping_add(other.packets),
+            bytes: self.bytes.wrapping_add(other.bytes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LinkCounters;
+
+    #[test]
+    fn sums_are_per_field_and_wrap() {
+        let sum = LinkCounters { packets: u64::MAX, bytes: 1 }.plus(LinkCounters { packets: 2, bytes: 40 });
+        assert_eq!(sum, LinkCounters { packets: 1, bytes: 41 });
+    }
+}

@@ -1,1 +1,48 @@
-fn main() {}
+//! The project's own commands: a table of contents, one file for each.
+
+mod bpf_linker;
+mod build_ebpf;
+mod ci;
+mod cluster_binaries;
+mod demo;
+mod object_report;
+mod setup;
+mod shell;
+mod test;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's own commands")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Builds the eBPF programs into target/ebpf/packet.o; quick when nothing changed
+    BuildEbpf(build_ebpf::Arguments),
+    /// Installs the system packages that tests and demo need, or names those that are missing
+    Setup,
+    /// Builds everything, then runs the tests; as root also those that need root
+    Test(test::Arguments),
+    /// Builds everything, then runs the demo; arguments are passed on to it
+    Demo(demo::Arguments),
+    /// Checks the house rules: floors, crate homes, file lengths, vocabulary, links
+    Tidy,
+    /// Everything that must pass before a change is merged
+    Ci,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::BuildEbpf(arguments) => build_ebpf::run(&arguments),
+        Command::Setup => setup::run(),
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Tidy => tidy::run(),
+        Command::Ci => ci::run(),
+    }
+}

@@ -1,0 +1,111 @@
+//! Builds llb-ebpf into one object file with cargo, for a target that rustup
+//! has no `core` for. What links it is in `bpf_linker.rs`.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::{Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::bpf_linker::{self, Compiler};
+use crate::{object_report, shell};
+
+/// Little-endian eBPF, as on every host that llb runs on.
+const TARGET: &str = "bpfel-unknown-none";
+
+/// Everything that decides what the object contains, next to the compiler.
+const INPUTS: [&str; 6] = [
+    "llb-ebpf",
+    "llb-common",
+    "Cargo.toml",
+    "Cargo.lock",
+    "xtask/src/build_ebpf.rs",
+    "xtask/src/bpf_linker.rs",
+];
+
+#[derive(clap::Args, Default)]
+pub(crate) struct Arguments {
+    /// With a log line per packet; needs an agent built with the same feature
+    #[arg(long)]
+    log: bool,
+}
+
+/// Leaves the object in `target/ebpf/packet.o` and prints what is in it.
+///
+/// # Errors
+/// Something is missing (its name and the command that gets it), the sources
+/// do not compile, or a panic is reachable.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let folder = shell::workspace().join("target/ebpf");
+    let object = folder.join("packet.o");
+    let stamp = folder.join("packet.o.stamp");
+    let compiler = Compiler::ask()?;
+    let wanted = fingerprint(&compiler, arguments)?;
+    let is_fresh = object.is_file() && fs::read_to_string(&stamp).is_ok_and(|found| found == wanted);
+    if !is_fresh {
+        compiler.require_sources()?;
+        let linker = bpf_linker::provide(&compiler)?;
+        let linked = build(&linker, &folder, arguments)?;
+        // Reading checks it, so that a bad object never gets its final name.
+        object_report::read(&linked)?;
+        replace(&linked, &object)?;
+        fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
+    }
+    print!("{}", object_report::read(&object)?);
+    Ok(())
+}
+
+fn build(linker: &Path, folder: &Path, arguments: &Arguments) -> Result<PathBuf> {
+    // BTF comes from the debug information. CPU v3 has atomics and 32-bit
+    // jumps, and every kernel since 5.12 knows it.
+    let flags = [
+        "-Cdebuginfo=2".to_owned(),
+        "-Clink-arg=--btf".to_owned(),
+        format!("-Clinker={}", linker.display()),
+        "-Ctarget-cpu=v3".to_owned(),
+    ];
+    let mut cargo = shell::foreign_build("cargo");
+    cargo
+        // build-std is unstable; this allows it on the pinned stable compiler,
+        // whose `core` then has the very version of the compiler.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
+        .args(["build", "--release", "-Zbuild-std=core", "--target", TARGET, "-p", "llb-ebpf"])
+        // A folder of its own: RUSTC_BOOTSTRAP would make host crates stale.
+        .arg("--target-dir")
+        .arg(folder);
+    if arguments.log {
+        cargo.args(["--features", "ebpf-log"]);
+    }
+    shell::run(&mut cargo)?;
+    Ok(folder.join(TARGET).join("release/packet"))
+}
+
+/// A hash over the compiler, the options and the content of all inputs.
+fn fingerprint(compiler: &Compiler, arguments: &Arguments) -> Result<String> {
+    let mut hasher = DefaultHasher::new();
+    (&compiler.description, arguments.log).hash(&mut hasher);
+    for input in INPUTS {
+        hash_tree(&shell::workspace().join(input), &mut hasher)?;
+    }
+    Ok(format!("{:016x}", hasher.finish()))
+}
+
+fn hash_tree(path: &Path, hasher: &mut DefaultHasher) -> Result<()> {
+    if path.is_dir() {
+        let mut entries = fs::read_dir(path)?.collect::<Result<Vec<_>, _>>()?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        return entries.iter().try_for_each(|entry| hash_tree(&entry.path(), hasher));
+    }
+    path.hash(hasher);
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))?.hash(hasher);
+    Ok(())
+}
+
+/// A build of the agent that runs meanwhile sees the old file or the new one.
+fn replace(from: &Path, to: &Path) -> Result<()> {
+    let part = to.with_extension("o.part");
+    fs::copy(from, &part).with_context(|| format!("cannot write {}", part.display()))?;
+    fs::rename(&part, to).with_context(|| format!("cannot write {}", to.display()))
+}

@@ -1,0 +1,101 @@
+//! The Kubernetes programs of the test cluster: found, or built once per
+//! machine from their published Go modules (see tests/cluster-binaries).
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::shell;
+
+/// What is built; etcd and kubectl come from the system.
+const PROGRAMS: [&str; 3] = ["kube-apiserver", "kube-controller-manager", "kube-proxy"];
+
+/// Where Kubernetes keeps the version that its programs report.
+const VERSION_PACKAGE: &str = "k8s.io/component-base/version";
+
+/// The folder that has them: `KUBEBUILDER_ASSETS` (the convention of envtest)
+/// where it is set, else the cache.
+///
+/// # Errors
+/// They are not there and can't be built.
+pub(crate) fn provide() -> Result<PathBuf> {
+    if let Some(folder) = env::var_os("KUBEBUILDER_ASSETS").filter(|value| !value.is_empty()) {
+        return Ok(folder.into());
+    }
+    let module = shell::workspace().join("tests/cluster-binaries");
+    let go_mod =
+        fs::read_to_string(module.join("go.mod")).context("cannot read tests/cluster-binaries/go.mod")?;
+    let version =
+        kubernetes_version(&go_mod).context("tests/cluster-binaries/go.mod requires no k8s.io/kubernetes")?;
+    let folder = shell::cache()?.join("envtest").join(version.trim_start_matches('v'));
+    let missing: Vec<&str> = PROGRAMS.into_iter().filter(|program| !folder.join(program).is_file()).collect();
+    if missing.is_empty() {
+        return Ok(folder);
+    }
+    if shell::find("go").is_none() {
+        bail!(
+            "missing: {} {version} for the cluster tests; either install Go (https://go.dev/dl) to build them, or \
+             set KUBEBUILDER_ASSETS to a folder that has them",
+            missing.join(", ")
+        );
+    }
+    println!("{} {version} are built once per machine, about ten minutes", missing.join(", "));
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    for program in missing {
+        build(&module, program, version, &folder)?;
+    }
+    Ok(folder)
+}
+
+fn build(module: &Path, program: &str, version: &str, folder: &Path) -> Result<()> {
+    let part = folder.join(format!(".{program}.part"));
+    shell::run(
+        shell::command("go")
+            .current_dir(module)
+            .env("CGO_ENABLED", "0")
+            // Two at a time: each compile of a big package takes 1 to 2 GB.
+            .args(["build", "-p", "2", "-mod=readonly", "-trimpath", "-ldflags"])
+            .arg(linker_flags(version))
+            .arg("-o")
+            .arg(&part)
+            .arg(format!("./cmd/{program}")),
+    )?;
+    // Under its name only when complete, so that a broken build is seen as missing.
+    fs::rename(&part, folder.join(program)).with_context(|| format!("cannot name {}", part.display()))
+}
+
+/// Without these the programs say v0.0.0, which clients refuse.
+fn linker_flags(version: &str) -> String {
+    let mut parts = version.trim_start_matches('v').split('.');
+    let (major, minor) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    format!(
+        "-s -w -X {VERSION_PACKAGE}.gitVersion={version} -X {VERSION_PACKAGE}.gitMajor={major} \
+         -X {VERSION_PACKAGE}.gitMinor={minor}"
+    )
+}
+
+fn kubernetes_version(go_mod: &str) -> Option<&str> {
+    let line = go_mod.lines().find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes "))?;
+    line.split_whitespace().next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{kubernetes_version, linker_flags};
+
+    #[test]
+    fn the_version_comes_from_go_mod() {
+        let go_mod = "require (\n\tk8s.io/component-base v0.36.2\n\tk8s.io/kubernetes v1.36.2 // main\n)\n";
+        assert_eq!(kubernetes_version(go_mod), Some("v1.36.2"));
+        assert_eq!(kubernetes_version("module x\n"), None);
+    }
+
+    #[test]
+    fn programs_say_their_version() {
+        let flags = linker_flags("v1.36.2");
+        assert!(flags.contains("version.gitVersion=v1.36.2 ") && flags.contains("gitMajor=1 "), "{flags}");
+        assert!(flags.ends_with("gitMinor=36"), "{flags}");
+    }
+}

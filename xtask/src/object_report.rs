@@ -1,0 +1,84 @@
+//! Reads a finished eBPF object: its programs with their sizes, and symbols
+//! that must not be in it. It changes nothing and asks no kernel.
+
+use std::path::{Path, PathBuf};
+use std::{fmt, fs};
+
+use anyhow::{Context as _, Result, bail};
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind};
+
+/// All eBPF instructions have 8 bytes (RFC 9669, 3); a 64-bit constant takes two.
+const INSTRUCTION_BYTES: u64 = 8;
+
+/// Symbols of panics. One that is reachable makes a program that the verifier
+/// refuses with `last insn is not an exit or jmp`, far from its cause.
+const FORBIDDEN: [&str; 2] = ["panicking", "rust_begin_unwind"];
+
+/// What is in an object, ready to print.
+pub(crate) struct Report {
+    path: PathBuf,
+    bytes: usize,
+    programs: Vec<Program>,
+}
+
+struct Program {
+    name: String,
+    section: String,
+    instructions: u64,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}: {} bytes", self.path.display(), self.bytes)?;
+        for Program { name, section, instructions } in &self.programs {
+            writeln!(f, "  {name:<16} {section:<12} {instructions:>5} instructions")?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads and checks the object.
+///
+/// # Errors
+/// It is no readable object, has no program, or has a forbidden symbol.
+pub(crate) fn read(path: &Path) -> Result<Report> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let object =
+        object::File::parse(&*bytes).with_context(|| format!("{} is no ELF object", path.display()))?;
+    check_symbols(object.symbols().filter_map(|symbol| symbol.name().ok()))?;
+    let mut programs = Vec::new();
+    for symbol in object.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_global()) {
+        let section = symbol.section_index().context("a function without a section")?;
+        let section = object.section_by_index(section)?.name()?.to_owned();
+        // Functions that programs call are in .text; every other section is a hook.
+        if section != ".text" {
+            let instructions = symbol.size() / INSTRUCTION_BYTES;
+            programs.push(Program { name: symbol.name()?.to_owned(), section, instructions });
+        }
+    }
+    if programs.is_empty() {
+        bail!("{} has no program; was it linked without its entry points?", path.display());
+    }
+    Ok(Report { path: path.to_owned(), bytes: bytes.len(), programs })
+}
+
+fn check_symbols<'a>(mut names: impl Iterator<Item = &'a str>) -> Result<()> {
+    match names.find(|name| FORBIDDEN.iter().any(|part| name.contains(part))) {
+        Some(name) => bail!(
+            "a panic is reachable in the eBPF object (symbol {name}), the verifier would refuse it; look for an \
+             index, a division, or an arithmetic operation that is not wrapping"
+        ),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_symbols;
+
+    #[test]
+    fn a_reachable_panic_is_found() {
+        assert!(check_symbols(["llb_xdp", "LICENSE"].into_iter()).is_ok());
+        assert!(check_symbols(["llb_xdp", "_RNvNtCs_4core9panicking5panic"].into_iter()).is_err());
+    }
+}

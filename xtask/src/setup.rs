@@ -1,0 +1,55 @@
+//! The system packages that tests and demo call. Nothing that is only needed
+//! to compile: that is in the README and in `build-ebpf`'s messages.
+
+use anyhow::{Result, bail};
+
+use crate::shell;
+
+/// One program of the system that our tests run.
+struct Tool {
+    /// Found by this name on PATH.
+    program: &'static str,
+    /// Debian's and Ubuntu's package that has it.
+    package: &'static str,
+    purpose: &'static str,
+}
+
+/// All of them, and what each is for.
+const TOOLS: [Tool; 7] = [
+    Tool { program: "ip", package: "iproute2", purpose: "namespaces, links and addresses of the lab" },
+    Tool { program: "ping", package: "iputils-ping", purpose: "traffic of the lab" },
+    Tool { program: "nsenter", package: "util-linux", purpose: "programs inside of a namespace" },
+    Tool { program: "ethtool", package: "ethtool", purpose: "checksum offload of veth links" },
+    Tool { program: "bpftool", package: "bpftool", purpose: "what the kernel says of loaded eBPF programs" },
+    Tool { program: "nft", package: "nftables", purpose: "kube-proxy of the test cluster" },
+    Tool { program: "etcd", package: "etcd-server", purpose: "the store of the test cluster" },
+];
+
+/// Installs what is missing as root on a system with apt; names it elsewhere.
+///
+/// # Errors
+/// Something is missing and can't be installed here.
+pub(crate) fn run() -> Result<()> {
+    let missing: Vec<&Tool> = TOOLS.iter().filter(|tool| shell::find(tool.program).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for Tool { program, package, purpose } in &missing {
+        println!("missing: {program} (package {package}): {purpose}");
+    }
+    let packages = missing.iter().map(|tool| tool.package);
+    let words = packages.clone().collect::<Vec<_>>().join(" ");
+    if shell::find("apt-get").is_none() {
+        bail!("install the programs above by your system's package manager; Debian calls them {words}");
+    }
+    if !rustix::process::geteuid().is_root() {
+        bail!("not root, so install them yourself: sudo apt-get install {words}");
+    }
+    shell::run(shell::command("apt-get").args(["update", "--quiet"]))?;
+    shell::run(
+        shell::command("apt-get")
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .args(["install", "--yes", "--quiet", "--no-install-recommends"])
+            .args(packages),
+    )
+}

@@ -1,0 +1,109 @@
+//! Builds what the tests need, then runs them by cargo. It has no test of
+//! its own and judges nothing: cargo's last lines are the result.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+
+use crate::{build_ebpf, cluster_binaries, setup, shell};
+
+#[derive(clap::Args, Default)]
+pub(crate) struct Arguments {
+    /// Runs one tier only, and builds only what that tier needs
+    #[arg(long, value_name = "TIER")]
+    only: Option<Tier>,
+    /// Only tests whose name contains this
+    #[arg(value_name = "NAME")]
+    filter: Option<String>,
+}
+
+/// Tests by what they need, cheapest first.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Tier {
+    /// Neither root nor network: what plain `cargo test` runs
+    Unit,
+    /// eBPF programs in this machine's kernel; root
+    Ebpf,
+    /// Traffic between namespaces; root
+    Lab,
+    /// A real Kubernetes control plane in namespaces; root
+    Cluster,
+}
+
+/// Runs the chosen tier, or all; without root only those that need none, and says so.
+///
+/// # Errors
+/// Something can't be built, or a test failed.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let is_root = rustix::process::geteuid().is_root();
+    match arguments.only {
+        Some(Tier::Unit) => return run_unit(arguments),
+        Some(_) if !is_root => {
+            bail!("these tests need root: run `sudo --preserve-env=PATH,HOME cargo xtask test`")
+        }
+        Some(tier) => return run_privileged(Some(tier), arguments),
+        None => {}
+    }
+    if is_root {
+        setup::run()?;
+    }
+    build_ebpf::run(&build_ebpf::Arguments::default())?;
+    run_unit(arguments)?;
+    if is_root {
+        return run_privileged(None, arguments);
+    }
+    println!(
+        "not root: the tests that need it were not run; `sudo --preserve-env=PATH,HOME cargo xtask test` runs all"
+    );
+    Ok(())
+}
+
+/// Builds the agent and says where cargo has put it.
+///
+/// # Errors
+/// It does not compile.
+pub(crate) fn build_agent() -> Result<PathBuf> {
+    shell::run(shell::command("cargo").args(["build", "--package", "llb-agent"]))?;
+    // Asked, not guessed: the target folder is the user's to choose. Nothing
+    // is built any more, so this takes no time.
+    let messages = shell::output(shell::command("cargo").args([
+        "build",
+        "--quiet",
+        "--package",
+        "llb-agent",
+        "--message-format=json",
+    ]))?;
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["kind"][0] == "bin" && message["target"]["name"] == "llb-agent")
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .context("cargo names no executable of llb-agent")
+}
+
+fn run_unit(arguments: &Arguments) -> Result<()> {
+    shell::run(shell::command("cargo").args(["test", "--no-fail-fast"]).args(&arguments.filter))
+}
+
+fn run_privileged(tier: Option<Tier>, arguments: &Arguments) -> Result<()> {
+    setup::run()?;
+    if tier.is_some() {
+        build_ebpf::run(&build_ebpf::Arguments::default())?;
+    }
+    let agent = build_agent()?;
+    let mut cargo = shell::command("cargo");
+    cargo.env("LLB_AGENT", &agent);
+    if matches!(tier, None | Some(Tier::Cluster)) {
+        cargo.env("KUBEBUILDER_ASSETS", cluster_binaries::provide()?);
+    }
+    cargo.args(["test", "--no-fail-fast", "--package", "llb-tests"]);
+    match tier.and_then(|tier| tier.to_possible_value()) {
+        Some(tier) => cargo.args(["--test", tier.get_name()]),
+        None => cargo.args(["--package", "llb-agent"]),
+    };
+    // One at a time: they measure, and share the kernel's tables and two CPUs.
+    cargo.args(["--", "--test-threads=1"]);
+    cargo.arg(if tier.is_some() { "--include-ignored" } else { "--ignored" });
+    shell::run(cargo.args(&arguments.filter))
+}
