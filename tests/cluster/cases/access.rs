@@ -1,11 +1,13 @@
 //! Rights and credentials that are missing or wrong: llb says which.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
 use llb_tests::{Agent, wait_until};
+use serde_json::json;
 
-use crate::case::{Case, LIMIT};
+use crate::case::{Case, ECHO_PORT, LIMIT};
 
 /// The shipped ClusterRole without `nodes`.
 const ROLE_WITHOUT_NODES: &str = "
@@ -62,6 +64,28 @@ pub(crate) fn a_wrong_token_is_named(case: &mut Case<'_>) -> Result<()> {
     assert!(!agent.log().contains("not-a-token"), "a credential is in the log");
     assert!(agent.get("/readyz").is_err(), "ready without an API");
     Ok(())
+}
+
+pub(crate) fn an_expired_token_is_named_and_traffic_goes_on(case: &mut Case<'_>) -> Result<()> {
+    case.add_echo_pods(&["node-1"])?;
+    let vip = case.vip(0);
+    case.apply_service("echo", &json!({"loadBalancerIP": vip}))?;
+    // Valid as long as the Secret exists: an end that comes when the case wants it.
+    case.cluster.kubectl(&["--namespace", "llb", "create", "secret", "generic", "expiry"])?;
+    let bound = ["--bound-object-kind=Secret", "--bound-object-name=expiry"];
+    let create = [["--namespace", "llb", "create", "token", "llb-agent"].as_slice(), &bound].concat();
+    let token = case.cluster.kubectl(&create)?;
+    let kubeconfig = case.cluster.write_kubeconfig("expiring", token.trim())?;
+    let agent = Agent::start(&case.balancer, &["--kubeconfig", &text(&kubeconfig)])?;
+    case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
+
+    case.cluster.kubectl(&["--namespace", "llb", "delete", "secret", "expiry"])?;
+    // An open watch outlives its token, so the connection has to break.
+    case.cluster.restart_apiserver()?;
+    let problem = agent.wait_for_problem(LIMIT, "SourceUnavailable")?;
+    wait_for_words("the log", &["credentials", "token"], || Ok(agent.log()))
+        .map_err(|error| error.context(problem))?;
+    case.ask_often(SocketAddr::new(vip, ECHO_PORT)).map(drop)
 }
 
 pub(crate) fn a_missing_kubeconfig_is_named(case: &mut Case<'_>) -> Result<()> {

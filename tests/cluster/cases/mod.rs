@@ -36,6 +36,7 @@ pub(crate) fn all() -> Vec<Named> {
         outage::a_killed_agent_finds_its_vips_again,
         access::a_missing_verb_is_named,
         access::a_wrong_token_is_named,
+        access::an_expired_token_is_named_and_traffic_goes_on,
         access::a_missing_kubeconfig_is_named,
     ]
 }

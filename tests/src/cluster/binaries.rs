@@ -69,6 +69,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_version_is_the_one_that_is_built() {
+        let module = include_str!("../../cluster-binaries/go.mod");
+        assert!(module.contains(&format!("k8s.io/kubernetes v{KUBERNETES_VERSION}\n")));
+    }
+
+    #[test]
     fn the_first_folder_wins_and_a_missing_program_names_the_way_out() {
         let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::fs::write(first.path().join("etcd"), "").unwrap();
