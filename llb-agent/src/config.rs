@@ -125,15 +125,15 @@ struct ServeArgs {
     bpf_dir: PathBuf,
 
     /// How addresses that llb added are marked: by the kernel's address protocol (Linux 5.18), or in the state folder
-    #[arg(long, value_name = "HOW", value_enum, default_value_t = AddressTag::Auto)]
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
     address_tag: AddressTag,
 
     /// How long old connections may go on after their Service, port or the agent ends
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "25s", value_parser = parse_duration)]
     drain_timeout: Duration,
 
     /// How long a connection to one backend may take before the next is tried
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_duration)]
     connect_timeout: Duration,
 
     /// How long a UDP session may be silent
@@ -141,11 +141,11 @@ struct ServeArgs {
     udp_idle_timeout: Duration,
 
     /// Connections at one time; one more is refused
-    #[arg(long, value_name = "N", default_value = "100000")]
+    #[arg(long, value_name = "N", default_value = "16384")]
     max_connections: NonZeroUsize,
 
     /// UDP sessions at one time; the datagrams of one more are dropped
-    #[arg(long, value_name = "N", default_value = "50000")]
+    #[arg(long, value_name = "N", default_value = "16384")]
     max_udp_sessions: NonZeroUsize,
 }
 
@@ -162,9 +162,10 @@ pub enum BackendMode {
 }
 
 /// How llb tells the addresses that it added from those of others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum AddressTag {
     /// By the kernel where it can, else in the state folder.
+    #[default]
     Auto,
     /// By the address protocol (`IFA_PROTO`, Linux 5.18).
     Kernel,
@@ -182,7 +183,7 @@ pub struct Config {
     /// What decisions look at.
     pub policy: Policy,
     /// The proxy plane's limits.
-    pub relay: RelayLimits,
+    pub relay: RelayConfig,
     /// Leave the packet path alone.
     pub userspace: bool,
     /// The admin endpoint.
@@ -239,19 +240,41 @@ impl Default for Policy {
     }
 }
 
-/// Time and number limits of the proxy plane.
-#[derive(Clone, Copy, Debug)]
-pub struct RelayLimits {
-    /// For old connections after the end of their frontend.
-    pub drain_timeout: Duration,
-    /// For one connect.
+/// The limits of the proxy plane. They hold for all its frontends together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayConfig {
+    /// For one attempt to connect to one backend.
     pub connect_timeout: Duration,
-    /// For a silent UDP session.
+    /// How long connections of a removed frontend may go on.
+    pub drain_timeout: Duration,
+    /// Without a datagram in either direction for so long, a UDP session ends.
     pub udp_idle_timeout: Duration,
-    /// Connections at one time.
+    /// TCP connections open at one time; each takes two file descriptors.
     pub max_connections: NonZeroUsize,
-    /// UDP sessions at one time.
+    /// UDP sessions open at one time; each takes one file descriptor and one
+    /// local port.
     pub max_udp_sessions: NonZeroUsize,
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        Self {
+            // Room for one lost SYN, which is repeated after 1 s (RFC 6298), and still
+            // time for a second backend before a client loses patience.
+            connect_timeout: Duration::from_secs(3),
+            // Kubernetes kills a pod 30 s after SIGTERM; be done before.
+            drain_timeout: Duration::from_secs(25),
+            // Linux forgets a one-sided UDP flow after 30 s and a two-sided one after
+            // 120 s; one value between them, since a session can't tell which it is.
+            udp_idle_timeout: Duration::from_secs(60),
+            // With the sessions 49152 file descriptors, below the usual 65536; at most
+            // 512 MiB of buffers if every connection is stuck in both directions.
+            max_connections: const { NonZeroUsize::new(16_384).expect("not 0") },
+            // More than half of the 28232 local ports (`net.ipv4.ip_local_port_range`)
+            // would leave too few for everybody else.
+            max_udp_sessions: const { NonZeroUsize::new(16_384).expect("not 0") },
+        }
+    }
 }
 
 /// A flag that makes no sense.
@@ -317,7 +340,7 @@ impl TryFrom<ServeArgs> for Config {
                 None => SourceConfig::Kubernetes { kubeconfig: args.kubeconfig, context: args.context },
             },
             policy,
-            relay: RelayLimits {
+            relay: RelayConfig {
                 drain_timeout: args.drain_timeout,
                 connect_timeout: args.connect_timeout,
                 udp_idle_timeout: args.udp_idle_timeout,
@@ -416,6 +439,7 @@ mod tests {
         let config = parse(&["--linkdevice", "eth0"]).unwrap();
         assert_eq!(config.links, ["eth0"]);
         assert!(config.policy.default_class);
+        assert_eq!(config.relay, RelayConfig::default());
         assert!(matches!(config.source, SourceConfig::Kubernetes { kubeconfig: None, context: None }));
     }
 

@@ -22,7 +22,6 @@ mod watch;
 use std::io;
 
 pub use netlink::NetlinkAddresses;
-pub use tag::AddressTag;
 
 use crate::model::{AddressKey, Link};
 

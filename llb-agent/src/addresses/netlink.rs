@@ -24,7 +24,8 @@ use tokio::task::JoinSet;
 use super::announce::Announcer;
 use super::connection::Connection;
 use super::state_file::{OwnAddress, StateFile};
-use super::{AddressError, AddressTable, AddressTag, message, watch};
+use super::{AddressError, AddressTable, message, tag, watch};
+use crate::config::AddressTag;
 use crate::model::{AddressKey, Link, LinkAddress};
 
 /// The link devices of this host.
@@ -57,7 +58,7 @@ impl NetlinkAddresses {
         state_dir: PathBuf,
         changed: Arc<Notify>,
     ) -> Result<Self, AddressError> {
-        let tag_in_kernel = tag.in_kernel(&rustix::system::uname().release().to_string_lossy())?;
+        let tag_in_kernel = tag::in_kernel(tag, &rustix::system::uname().release().to_string_lossy())?;
         let announcer = Announcer::open().inspect_err(|error| {
             tracing::warn!(
                 %error,

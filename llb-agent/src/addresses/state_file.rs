@@ -7,14 +7,15 @@
 //! address, never an address without a record.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::AddressError;
+use crate::statefile;
 
 const FILE_NAME: &str = "addresses.json";
 
@@ -56,13 +57,8 @@ impl StateFile {
 
     fn open_in_boot(state_dir: &Path, boot_id: &str) -> Self {
         let path = state_dir.join(FILE_NAME);
-        let mut content = read(&path).unwrap_or_else(|error| {
-            tracing::warn!(
-                path = %path.display(), %error,
-                "cannot read which addresses llb added before; it leaves all that are there alone"
-            );
-            Content::default()
-        });
+        // One that can't be read claims nothing: all that is on the links is left alone.
+        let mut content: Content = statefile::read_or_set_aside(&path).unwrap_or_default();
         if content.boot_id != boot_id {
             content = Content { boot_id: boot_id.to_owned(), addresses: BTreeSet::new() };
         }
@@ -100,34 +96,13 @@ impl StateFile {
         }
         let (path, written) = (self.path.clone(), content.clone());
         // Waits for the disk, which would hold up the connections of a worker thread.
-        tokio::task::spawn_blocking(move || write(&path, &written))
+        tokio::task::spawn_blocking(move || statefile::write(&path, &written))
             .await
             .unwrap_or_else(|error| Err(io::Error::other(error)))
             .map_err(|source| AddressError::StateFile { path: self.path.display().to_string(), source })?;
         self.content = content;
         Ok(())
     }
-}
-
-fn read(path: &Path) -> io::Result<Content> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Content::default()),
-        Err(error) => Err(error),
-    }
-}
-
-/// All or nothing, also through a crash: a new file takes the old one's name
-/// once its bytes are on disk, and the name is on disk when this returns.
-fn write(path: &Path, content: &Content) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(directory)?;
-    let temporary = path.with_extension("json.new");
-    let mut file = File::create(&temporary)?;
-    file.write_all(&serde_json::to_vec_pretty(content)?)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]

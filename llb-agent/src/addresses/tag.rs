@@ -2,6 +2,7 @@
 //! `message` for the kernel's tag and `state_file` for the file.
 
 use super::AddressError;
+use crate::config::AddressTag;
 
 /// IFA_PROTO of an address that llb added: the letter l. 0 to 3 are the
 /// kernel's, the rest is free for user space (uapi/linux/if_addr.h).
@@ -10,30 +11,17 @@ pub(super) const ADDRESS_PROTOCOL: u8 = 0x6c;
 /// The first kernel that keeps IFA_PROTO; an older one ignores it.
 const FIRST_KERNEL_WITH_TAG: (u32, u32) = (5, 18);
 
-/// Where the mark "llb added this" is kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AddressTag {
-    /// In the kernel where it can, else in the file.
-    #[default]
-    Auto,
-    /// On the address itself (IFA_PROTO), so that it can't get out of step.
-    Kernel,
-    /// In `addresses.json` of the state directory.
-    File,
-}
-
-impl AddressTag {
-    /// Whether the kernel `release` (as `uname -r`) is to keep the mark.
-    ///
-    /// # Errors
-    /// It is asked to and can't.
-    pub(super) fn in_kernel(self, release: &str) -> Result<bool, AddressError> {
-        match (self, kernel_keeps_tag(release)) {
-            (Self::Kernel, false) => Err(AddressError::TagUnsupported { release: release.to_owned() }),
-            (Self::Kernel, true) => Ok(true),
-            (Self::Auto, able) => Ok(able),
-            (Self::File, _) => Ok(false),
-        }
+/// Whether the kernel `release` (as `uname -r`) is to keep the mark on the
+/// address itself; else it is in `addresses.json` of the state folder.
+///
+/// # Errors
+/// It is asked to and can't.
+pub(super) fn in_kernel(tag: AddressTag, release: &str) -> Result<bool, AddressError> {
+    match (tag, kernel_keeps_tag(release)) {
+        (AddressTag::Kernel, false) => Err(AddressError::TagUnsupported { release: release.to_owned() }),
+        (AddressTag::Kernel, true) => Ok(true),
+        (AddressTag::Auto, able) => Ok(able),
+        (AddressTag::File, _) => Ok(false),
     }
 }
 
@@ -61,15 +49,15 @@ mod tests {
             ("", false),
             ("unknown", false),
         ] {
-            assert_eq!(AddressTag::Auto.in_kernel(release).unwrap(), expected, "{release}");
-            assert!(!AddressTag::File.in_kernel(release).unwrap(), "{release}");
-            assert_eq!(AddressTag::Kernel.in_kernel(release).is_ok(), expected, "{release}");
+            assert_eq!(in_kernel(AddressTag::Auto, release).unwrap(), expected, "{release}");
+            assert!(!in_kernel(AddressTag::File, release).unwrap(), "{release}");
+            assert_eq!(in_kernel(AddressTag::Kernel, release).is_ok(), expected, "{release}");
         }
     }
 
     #[test]
     fn an_old_kernel_is_told_with_the_way_out() {
-        let error = AddressTag::Kernel.in_kernel("5.10.0").unwrap_err();
+        let error = in_kernel(AddressTag::Kernel, "5.10.0").unwrap_err();
         assert_eq!(
             error.to_string(),
             "kernel 5.10.0 cannot tag addresses, 5.18 and newer can: use the address tag \"file\" or \"auto\""

@@ -9,7 +9,8 @@ mod state_file;
 use std::path::Path;
 use std::sync::Arc;
 
-use llb_agent::addresses::{AddressError, AddressTable, AddressTag, NetlinkAddresses};
+use llb_agent::addresses::{AddressError, AddressTable, NetlinkAddresses};
+use llb_agent::config::AddressTag;
 use llb_agent::model::{Family, LinkAddress};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use llb_agent::addresses::{AddressTable, AddressTag, NetlinkAddresses};
+use llb_agent::addresses::{AddressTable, NetlinkAddresses};
+use llb_agent::config::AddressTag;
 
 use super::segment::{LINK, Segment, VIPS, add_foreign, key, shown, tag};
 use super::{observed, table};

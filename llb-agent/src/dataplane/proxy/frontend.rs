@@ -14,7 +14,6 @@ use arc_swap::ArcSwap;
 use socket2::SockRef;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -69,7 +68,6 @@ pub(super) struct RunningFrontend {
     listener: Option<Listener>,
     /// Cancelled when the socket of the last listener is closed.
     closed: CancellationToken,
-    drain: Option<JoinHandle<()>>,
 }
 
 impl RunningFrontend {
@@ -81,7 +79,6 @@ impl RunningFrontend {
             context: Arc::new(FrontendContext::new(frontend, rule, plane)),
             listener: None,
             closed,
-            drain: None,
         }
     }
 
@@ -128,8 +125,7 @@ impl RunningFrontend {
             connections = *self.context.connections.borrow(),
             "draining"
         );
-        let drain = drain(Arc::clone(&self.context), self.closed.clone(), until);
-        self.drain = Some(tokio::spawn(drain));
+        tokio::spawn(drain(Arc::clone(&self.context), self.closed.clone(), until));
     }
 
     /// Removed, and the last connection has ended.
@@ -150,13 +146,9 @@ impl RunningFrontend {
         FrontendStatus { rule, phase }
     }
 
-    /// Returns once a drain that was started by `remove` is over.
-    pub(super) async fn drained(&mut self) {
-        if let Some(drain) = self.drain.take()
-            && let Err(error) = drain.await
-        {
-            tracing::error!(frontend = %self.context.frontend, %error, "drain failed");
-        }
+    /// Ends all that is open now.
+    pub(super) fn cut(&self) {
+        self.context.cut.cancel();
     }
 
     fn is_listening(&self) -> bool {

@@ -40,7 +40,6 @@ mod udp;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, Semaphore};
@@ -48,44 +47,8 @@ use tokio::sync::{Notify, Semaphore};
 use self::frontend::{PlaneContext, RunningFrontend};
 use self::metrics::Metrics;
 use super::{DataPlane, DataPlaneError};
+use crate::config::RelayConfig;
 use crate::model::{Frontend, FrontendStatus, Rule};
-
-/// The limits of the plane. They hold for all frontends together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RelayConfig {
-    /// For one attempt to connect to one backend.
-    pub connect_timeout: Duration,
-    /// How long connections of a removed frontend may go on.
-    pub drain_timeout: Duration,
-    /// Without a datagram in either direction for so long, a UDP session ends.
-    pub udp_idle_timeout: Duration,
-    /// TCP connections open at one time; each takes two file descriptors.
-    pub max_connections: NonZeroUsize,
-    /// UDP sessions open at one time; each takes one file descriptor and one
-    /// local port.
-    pub max_udp_sessions: NonZeroUsize,
-}
-
-impl Default for RelayConfig {
-    fn default() -> Self {
-        Self {
-            // Room for one lost SYN, which is repeated after 1 s (RFC 6298), and still
-            // time for a second backend before a client loses patience.
-            connect_timeout: Duration::from_secs(3),
-            // Kubernetes kills a pod 30 s after SIGTERM; be done before.
-            drain_timeout: Duration::from_secs(25),
-            // Linux forgets a one-sided UDP flow after 30 s and a two-sided one after
-            // 120 s; one value between them, since a session can't tell which it is.
-            udp_idle_timeout: Duration::from_secs(60),
-            // With the sessions 49152 file descriptors, below the usual 65536; at most
-            // 512 MiB of buffers if every connection is stuck in both directions.
-            max_connections: const { NonZeroUsize::new(16_384).expect("not 0") },
-            // More than half of the 28232 local ports (`net.ipv4.ip_local_port_range`)
-            // would leave too few for everybody else.
-            max_udp_sessions: const { NonZeroUsize::new(16_384).expect("not 0") },
-        }
-    }
-}
 
 /// Serves frontends by accepting and connecting. Must live in a tokio runtime.
 #[derive(Debug)]
@@ -111,16 +74,13 @@ impl ProxyPlane {
         Self { context: Arc::new(context), frontends: BTreeMap::new() }
     }
 
-    /// Removes every frontend and returns when the last connection has ended,
-    /// after the drain time-out at the latest.
-    pub async fn shutdown(&mut self) {
+    /// Removes every frontend and cuts what is open, without waiting for the
+    /// drain time-out. As after a drain, `changed` tells when all has ended.
+    pub fn abort(&mut self) {
         for running in self.frontends.values_mut() {
             running.remove();
+            running.cut();
         }
-        for running in self.frontends.values_mut() {
-            running.drained().await;
-        }
-        self.frontends.clear();
     }
 }
 
