@@ -1,4 +1,5 @@
 //! llb, the little load balancer.
 pub mod addresses;
 pub mod dataplane;
+pub mod kernel;
 pub mod model;
