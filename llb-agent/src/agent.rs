@@ -7,14 +7,15 @@ use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
-use crate::addresses::{AddressTable, NetlinkAddresses};
+use crate::addresses::{AddressTable, NetlinkAddresses, link_names};
 use crate::admin;
 use crate::config::{Cli, Config, Invocation, SourceConfig, kubeconfig_places};
-use crate::dataplane::packet::{self, PacketCounter};
+use crate::dataplane::packet::{self, PacketError, PacketObserver};
 use crate::dataplane::proxy::ProxyPlane;
-use crate::kernel::{self, KernelAbilities};
+use crate::kernel::{Cap, KernelAbilities, missing_capabilities};
 use crate::model::SourceReport;
 use crate::reconcile::{ReconcileMetrics, Reconciler, Report, Rooms, Wakeups};
+use crate::statefile;
 use crate::source::{KubernetesSource, ManifestSource, connect};
 use crate::status::StatusSink;
 use crate::status::file::FileStatuses;
@@ -26,7 +27,11 @@ use crate::status::kubernetes::KubernetesStatuses;
 /// The agent could not start; the text says why, and the way out.
 pub fn main(cli: Cli) -> anyhow::Result<()> {
     match cli.invocation()? {
-        Invocation::Detach { bpf_dir } => packet::detach(&bpf_dir).map_err(Into::into),
+        Invocation::Detach { bpf_dir } => {
+            let links = packet::detach(&bpf_dir)?;
+            tracing::info!(?links, "detached");
+            Ok(())
+        }
         Invocation::Serve(config) => {
             let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
             runtime.block_on(run(*config))
@@ -43,7 +48,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), links = ?config.links, "llb-agent starts");
     let abilities = KernelAbilities::probe();
     tracing::info!("{abilities}");
-    kernel::check_capabilities()?;
+    check_capabilities(&config)?;
+    let _lock = statefile::lock(&config.state_dir)
+        .with_context(|| format!("cannot hold --state-dir {}", config.state_dir.display()))?;
 
     let wakeups = Wakeups { plane: Arc::new(Notify::new()), links: Arc::new(Notify::new()) };
     let mut addresses =
@@ -66,13 +73,27 @@ async fn run(config: Config) -> anyhow::Result<()> {
     }
 }
 
+/// All at once, so that nobody has to find them one by one.
+fn check_capabilities(config: &Config) -> anyhow::Result<()> {
+    let mut wanted = vec![Cap::NetAdmin, Cap::NetBindService];
+    if !config.userspace {
+        wanted.push(Cap::Bpf);
+    }
+    let missing = missing_capabilities(&wanted);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    anyhow::bail!("missing rights: {list}; run it as root (sudo llb-agent ...), or grant them, as systemd does by AmbientCapabilities=")
+}
+
 /// A link that is missing at the start is a slip of the pen; one that goes
 /// away later is a problem, and comes back.
 async fn check_links(config: &Config, addresses: &mut NetlinkAddresses) -> anyhow::Result<()> {
     let found = addresses.observe().await?;
     for name in &config.links {
         if !found.iter().any(|link| link.name == *name) {
-            let names = addresses.link_names().await?;
+            let names = link_names();
             anyhow::bail!("--linkdevice {name}: there is no such link; this machine has: {}", names.join(", "));
         }
     }
@@ -93,7 +114,7 @@ where
     let mut registry = Registry::default();
     let plane = ProxyPlane::new(config.relay, &mut registry, wakeups.plane.clone());
     let metrics = ReconcileMetrics::register(&mut registry);
-    let counter = count_packets(&config, &mut registry);
+    let observer = observe_packets(&config, &mut registry)?;
 
     let (snapshots, received) = watch::channel(SourceReport::default());
     let (report, shown) = watch::channel(Report::default());
@@ -121,24 +142,30 @@ where
             reconciler.shut_down(&wakeups).await;
         }
     }
-    drop(counter);
+    if let Some(observer) = observer {
+        observer.detach()?;
+    }
     tracing::info!("ended");
     Ok(())
 }
 
-/// The packet programs are a help, not a need: without them the agent serves in user space.
-fn count_packets(config: &Config, registry: &mut Registry) -> Option<PacketCounter> {
+/// Without the packet programs the agent serves all the same, in user space.
+/// Only a link that another agent holds is no place to serve on.
+fn observe_packets(config: &Config, registry: &mut Registry) -> anyhow::Result<Option<Arc<PacketObserver>>> {
     if config.userspace {
-        return None;
+        return Ok(None);
     }
-    match PacketCounter::attach(&config.links, &config.bpf_dir) {
-        Ok(counter) => {
-            counter.register(registry);
-            Some(counter)
+    match PacketObserver::attach(&config.links, &config.bpf_dir) {
+        Ok(observer) => {
+            let observer = Arc::new(observer);
+            observer.register(registry);
+            Ok(Some(observer))
         }
+        Err(error @ PacketError::Busy { .. }) => Err(error.into()),
         Err(error) => {
-            tracing::warn!(error = %format!("{:#}", anyhow::Error::from(error)), "no packet programs; serving in user space only");
-            None
+            let error = format!("{:#}", anyhow::Error::from(error));
+            tracing::warn!(error, "no packet programs on the links; serving in user space only");
+            Ok(None)
         }
     }
 }

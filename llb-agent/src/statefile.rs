@@ -1,6 +1,6 @@
 //! Small JSON files that outlive the agent: written whole or not at all.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -20,6 +20,21 @@ pub fn write(path: &Path, content: &impl Serialize) -> io::Result<()> {
     file.sync_all()?;
     fs::rename(&temporary, path)?;
     File::open(folder)?.sync_all()
+}
+
+/// Holds the folder for this process: two agents with one folder would undo
+/// each other's work. Released when the file is dropped, or the process ends.
+///
+/// # Errors
+/// Another process holds it, or it can't be made.
+pub fn lock(folder: &Path) -> io::Result<File> {
+    fs::create_dir_all(folder)?;
+    let file = File::create(folder.join("lock"))?;
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => io::Error::other("another llb-agent uses it; end that one, or give this one a folder of its own"),
+        TryLockError::Error(error) => error,
+    })?;
+    Ok(file)
 }
 
 /// The content; `None` where there is no file. One that can't be read or makes

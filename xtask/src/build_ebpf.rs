@@ -32,24 +32,25 @@ pub(crate) struct Arguments {
 }
 
 /// Leaves the object in `target/ebpf/packet.o` and prints what is in it.
+/// Nothing else is in that folder: the agent's build script watches it.
 ///
 /// # Errors
 /// Something is missing (its name and the command that gets it), the sources
 /// do not compile, or a panic is reachable.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let folder = shell::workspace().join("target/ebpf");
-    let object = folder.join("packet.o");
-    let stamp = folder.join("packet.o.stamp");
+    let object = shell::workspace().join("target/ebpf/packet.o");
+    let build_folder = shell::workspace().join("target/ebpf-build");
+    let stamp = build_folder.join("packet.stamp");
     let compiler = Compiler::ask()?;
     let wanted = fingerprint(&compiler, arguments)?;
     let is_fresh = object.is_file() && fs::read_to_string(&stamp).is_ok_and(|found| found == wanted);
     if !is_fresh {
         compiler.require_sources()?;
         let linker = bpf_linker::provide(&compiler)?;
-        let linked = build(&linker, &folder, arguments)?;
+        let linked = build(&linker, &build_folder, arguments)?;
         // Reading checks it, so that a bad object never gets its final name.
         object_report::read(&linked)?;
-        replace(&linked, &object)?;
+        replace(&linked, &build_folder.join("packet.part"), &object)?;
         fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
     }
     print!("{}", object_report::read(&object)?);
@@ -104,8 +105,10 @@ fn hash_tree(path: &Path, hasher: &mut DefaultHasher) -> Result<()> {
 }
 
 /// A build of the agent that runs meanwhile sees the old file or the new one.
-fn replace(from: &Path, to: &Path) -> Result<()> {
-    let part = to.with_extension("o.part");
-    fs::copy(from, &part).with_context(|| format!("cannot write {}", part.display()))?;
-    fs::rename(&part, to).with_context(|| format!("cannot write {}", to.display()))
+fn replace(from: &Path, part: &Path, to: &Path) -> Result<()> {
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    fs::copy(from, part).with_context(|| format!("cannot write {}", part.display()))?;
+    fs::rename(part, to).with_context(|| format!("cannot write {}", to.display()))
 }

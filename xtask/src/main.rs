@@ -11,6 +11,8 @@ mod shell;
 mod test;
 mod tidy;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -36,13 +38,21 @@ enum Command {
     Ci,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
         Command::BuildEbpf(arguments) => build_ebpf::run(&arguments),
         Command::Setup => setup::run(),
         Command::Test(arguments) => test::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Tidy => tidy::run(),
         Command::Ci => ci::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line: what failed has said more above.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -149,7 +149,7 @@ impl<'a> Selection<'a> {
 /// InternalIP first, then ExternalIP, then the old `spec.externalID`. Only the
 /// first of a kind: kube-proxy answers nodePorts on a Node's primary addresses.
 fn node_address(node: &Node, family: Family) -> Option<IpAddr> {
-    let mut addresses = node.internal.iter().chain(&node.external).chain(&node.external_id);
+    let addresses = node.internal.iter().chain(&node.external).chain(&node.external_id);
     addresses.copied().find(|&address| Family::of(address) == family)
 }
 

@@ -14,7 +14,7 @@ pub const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// Remembers which objects failed and which are being worked on.
 #[derive(Debug, Default)]
-pub struct Machine {
+pub(super) struct Machine {
     failures: BTreeMap<ActionKey, Failure>,
     in_flight: BTreeSet<ActionKey>,
 }
@@ -30,7 +30,7 @@ struct Failure {
 impl Machine {
     /// Those of `planned` that may run now. Objects that are planned no more
     /// are forgotten, so a problem that went away by itself is reported no more.
-    pub fn due(&mut self, planned: Vec<Action>, now: Instant) -> Vec<Action> {
+    pub(super) fn due(&mut self, planned: Vec<Action>, now: Instant) -> Vec<Action> {
         let keys: BTreeSet<ActionKey> = planned.iter().map(Action::key).collect();
         self.failures.retain(|key, _| keys.contains(key));
         planned.into_iter().filter(|action| self.is_due(action, now)).collect()
@@ -44,19 +44,19 @@ impl Machine {
     }
 
     /// An action that ends later, by [`Machine::succeeded`] or [`Machine::failed`], was started.
-    pub fn started(&mut self, key: ActionKey) {
+    pub(super) fn started(&mut self, key: ActionKey) {
         self.in_flight.insert(key);
     }
 
     /// An action was carried out.
-    pub fn succeeded(&mut self, key: &ActionKey) {
+    pub(super) fn succeeded(&mut self, key: &ActionKey) {
         self.in_flight.remove(key);
         self.failures.remove(key);
     }
 
     /// An action failed; it is due again after the returned delay. True when
     /// it is the first failure or another one than before: worth a log line.
-    pub fn failed(&mut self, action: Action, message: String, now: Instant) -> bool {
+    pub(super) fn failed(&mut self, action: Action, message: String, now: Instant) -> bool {
         let key = action.key();
         self.in_flight.remove(&key);
         let before = self.failures.get(&key).filter(|failure| failure.action == action);
@@ -68,12 +68,12 @@ impl Machine {
     }
 
     /// When the next retry is due.
-    pub fn next_retry(&self) -> Option<Instant> {
+    pub(super) fn next_retry(&self) -> Option<Instant> {
         self.failures.values().map(|failure| failure.due).min()
     }
 
     /// What fails now, per object.
-    pub fn problems(&self, owner: impl Fn(&ActionKey) -> BTreeSet<ServiceName>) -> Vec<Problem> {
+    pub(super) fn problems(&self, owner: impl Fn(&ActionKey) -> BTreeSet<ServiceName>) -> Vec<Problem> {
         let problem = |subject: Subject, failure: &Failure| Problem {
             subject,
             reason: ProblemReason::ActionFailed,

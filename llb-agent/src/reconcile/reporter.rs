@@ -12,13 +12,13 @@ const QUIET: Duration = Duration::from_secs(300);
 
 /// Remembers what was told.
 #[derive(Debug, Default)]
-pub struct Reporter {
+pub(super) struct Reporter {
     told: BTreeMap<Event, Instant>,
 }
 
 impl Reporter {
     /// Warnings for what is wrong now and was not told lately.
-    pub fn problems(&mut self, problems: &[Problem], snapshot: &Snapshot, now: Instant) -> Vec<Event> {
+    pub(super) fn problems(&mut self, problems: &[Problem], snapshot: &Snapshot, now: Instant) -> Vec<Event> {
         let current: BTreeSet<Event> = problems.iter().filter_map(|problem| event_of(problem, snapshot)).collect();
         // What lasts stays told; what is over is forgotten after the quiet time.
         for event in &current {
@@ -33,7 +33,7 @@ impl Reporter {
     }
 
     /// What a status write means to a user.
-    pub fn written(
+    pub(super) fn written(
         service: &ServiceName,
         uid: &str,
         before: Option<&PublishedStatus>,

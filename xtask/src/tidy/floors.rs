@@ -35,7 +35,7 @@ const FLOORS: &[(&str, Option<&[&str]>)] = &[
     ("telemetry", Some(NOUNS)),
     ("kernel", Some(&[])),
     ("source", Some(&["model", "config", "telemetry"])),
-    ("dataplane", Some(&["model", "config", "telemetry"])),
+    ("dataplane", Some(&["model", "config", "telemetry", "kernel"])),
     ("addresses", Some(&["model", "config", "telemetry", "statefile"])),
     ("status", Some(&["model", "config", "telemetry"])),
     ("statefile", Some(&["model"])),

@@ -8,9 +8,8 @@ const MAX_LINES: usize = 500;
 /// Names of drawers: whatever is put there belongs into a room instead.
 const DRAWERS: [&str; 4] = ["utils.rs", "helpers.rs", "types.rs", "common.rs"];
 
-/// Where `unsafe` may stand: eBPF programs read raw memory, and aya's `Pod`
-/// is an unsafe trait.
-const UNSAFE_HOMES: [&str; 2] = ["llb-ebpf/", "llb-agent/src/dataplane/packet/maps.rs"];
+/// Where `unsafe` may stand: eBPF programs read raw memory.
+const UNSAFE_HOMES: [&str; 1] = ["llb-ebpf/"];
 
 /// A word that we do not use, our word for it, and where it may stand
 /// nevertheless because Kubernetes calls its field so.

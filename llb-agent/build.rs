@@ -1,0 +1,24 @@
+//! Finds the eBPF object that `cargo xtask build-ebpf` has built; never
+//! compiles it. Without it the agent has only the planes in user space, and
+//! says so when the packet plane is asked for.
+
+use std::path::Path;
+use std::{env, fs};
+
+fn main() {
+    let package = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    let folder = Path::new(&package).join("../target/ebpf");
+    // Cargo watches what is there: with the folder, an object that appears
+    // later is noticed; a path that does not exist would mean a rebuild each
+    // time. Where the folder can't be made, that is what it means.
+    let _ = fs::create_dir_all(&folder);
+    println!("cargo::rerun-if-changed={}", folder.display());
+    println!("cargo::rerun-if-changed=build.rs");
+
+    println!("cargo::rustc-check-cfg=cfg(packet_object)");
+    let object = folder.join("packet.o");
+    if object.is_file() {
+        println!("cargo::rustc-cfg=packet_object");
+        println!("cargo::rustc-env=LLB_PACKET_OBJECT={}", object.display());
+    }
+}

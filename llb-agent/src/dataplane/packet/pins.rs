@@ -1,0 +1,165 @@
+//! The folders in which the programs and maps of each link are pinned, the
+//! locks on them, and their removal. It knows no eBPF, only files.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::mount::{MountFlags, mount};
+
+use super::PacketError;
+use crate::kernel::{BPFFS, is_bpffs};
+
+/// The layout of what is pinned. An agent with another layout uses another
+/// folder, and [`detach`] removes them all.
+const LAYOUT: &str = "v1";
+
+/// The folder of one link, locked until dropped (or until the process ends,
+/// however it does).
+#[derive(Debug)]
+pub(super) struct PinFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl PinFolder {
+    /// Makes the folder and locks it.
+    pub(super) fn open(bpf_dir: &Path, link: &str) -> Result<Self, PacketError> {
+        let path = bpf_dir.join(LAYOUT).join(folder_name(link));
+        fs::create_dir_all(&path).map_err(|error| PacketError::pin("make", &path, error))?;
+        let lock = lock(&path, link)?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// Removes all that is pinned in it, and the folder.
+    pub(super) fn remove(&self) -> Result<(), PacketError> {
+        remove(&self.path)
+    }
+
+    /// Where something of this name is pinned.
+    pub(super) fn pin(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+/// Takes llb's programs off all links and forgets their counts: removes all
+/// that is pinned in `bpf_dir`. Idempotent; returns the links that had some.
+///
+/// # Errors
+/// A living agent holds one of the links ([`PacketError::Busy`], nothing of
+/// that link is changed), or a pin can't be removed.
+pub fn detach(bpf_dir: &Path) -> Result<Vec<String>, PacketError> {
+    let mut links = Vec::new();
+    // Elsewhere nothing can be pinned, so nothing there is ours to remove.
+    if !is_bpffs(bpf_dir) {
+        return Ok(links);
+    }
+    for layout in folders(bpf_dir)?.into_iter().filter(|folder| is_layout(folder)) {
+        for folder in folders(&layout)? {
+            let link = link_name(folder.file_name().unwrap_or_default());
+            let _lock = lock(&folder, &link)?;
+            remove(&folder)?;
+            links.push(link);
+        }
+        fs::remove_dir(&layout).map_err(|error| PacketError::pin("remove", &layout, error))?;
+    }
+    // It may be a mount point, or hold what is not ours: then it stays.
+    let _ = fs::remove_dir(bpf_dir);
+    links.sort_unstable();
+    Ok(links)
+}
+
+fn remove(folder: &Path) -> Result<(), PacketError> {
+    for pin in entries(folder)? {
+        fs::remove_file(&pin).map_err(|error| PacketError::pin("remove", &pin, error))?;
+    }
+    fs::remove_dir(folder).map_err(|error| PacketError::pin("remove", folder, error))
+}
+
+/// Makes sure that pins can be made in `bpf_dir`. Mounts a bpffs, but only at
+/// the one place where every tool expects it.
+pub(super) fn provide_bpffs(bpf_dir: &Path) -> Result<(), PacketError> {
+    let existing = bpf_dir.ancestors().find(|path| path.exists()).unwrap_or(bpf_dir);
+    if is_bpffs(existing) {
+        return Ok(());
+    }
+    if !bpf_dir.starts_with(BPFFS) {
+        return Err(PacketError::NotBpffs { path: bpf_dir.to_owned() });
+    }
+    mount("bpf", BPFFS, "bpf", MountFlags::empty(), None)
+        .map_err(|errno| PacketError::Mount { path: BPFFS.into(), source: errno.into() })
+}
+
+fn lock(folder: &Path, link: &str) -> Result<File, PacketError> {
+    let file = File::open(folder).map_err(|error| PacketError::pin("open", folder, error))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(PacketError::Busy { link: link.to_owned(), path: folder.to_owned() })
+        }
+        Err(errno) => Err(PacketError::pin("lock", folder, io::Error::from(errno))),
+    }
+}
+
+/// A bpffs has no dots in names, and no link has a colon in its name.
+fn folder_name(link: &str) -> String {
+    link.replace('.', ":")
+}
+
+fn link_name(folder: &OsStr) -> String {
+    folder.to_string_lossy().replace(':', ".")
+}
+
+/// `v` and a number.
+fn is_layout(folder: &Path) -> bool {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    name.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok())
+}
+
+fn folders(path: &Path) -> Result<Vec<PathBuf>, PacketError> {
+    Ok(entries(path)?.into_iter().filter(|entry| entry.is_dir()).collect())
+}
+
+fn entries(path: &Path) -> Result<Vec<PathBuf>, PacketError> {
+    let read = || fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>();
+    read().map_err(|error| PacketError::pin("read", path, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_links_fit_into_a_bpffs_and_come_back() {
+        assert_eq!(folder_name("eth0.100"), "eth0:100");
+        assert_eq!(link_name(OsStr::new(&folder_name("eth0.100"))), "eth0.100");
+    }
+
+    #[test]
+    fn nothing_outside_of_a_bpffs_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("v1");
+        fs::create_dir(&file).unwrap();
+        assert_eq!(detach(folder.path()).unwrap(), [""; 0]);
+        assert!(file.exists());
+        assert_eq!(detach(&folder.path().join("gone")).unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn a_bpffs_is_mounted_at_its_own_place_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = provide_bpffs(&folder.path().join("llb")).unwrap_err();
+        assert!(matches!(error, PacketError::NotBpffs { .. }), "{error}");
+    }
+
+    #[test]
+    fn the_second_lock_on_a_folder_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = lock(folder.path(), "eth0").unwrap();
+        assert!(matches!(lock(folder.path(), "eth0"), Err(PacketError::Busy { .. })));
+        drop(first);
+        lock(folder.path(), "eth0").unwrap();
+    }
+}

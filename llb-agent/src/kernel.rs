@@ -1,0 +1,329 @@
+//! What the kernel under us can do, and what it lets us do: probed, never
+//! guessed from a distribution. It decides nothing and changes nothing.
+
+use std::collections::HashSet;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use aya::maps::MapType;
+use aya::programs::{ProgramType, SchedClassifier, TcAttachType};
+use aya::sys::{is_btf_supported, is_map_supported, is_program_supported};
+use caps::{CapSet, Capability};
+use serde::Serialize;
+
+/// Where every tool expects the file system of pinned eBPF objects.
+pub const BPFFS: &str = "/sys/fs/bpf";
+
+/// First kernel with tcx links: programs at a TC hook that need no qdisc and
+/// can be pinned and replaced.
+pub const TCX_SINCE: Release = Release { major: 6, minor: 6 };
+
+/// First kernel that keeps with an address who has added it (`IFA_PROTO`).
+pub const IFA_PROTO_SINCE: Release = Release { major: 5, minor: 18 };
+
+/// The loopback link has this index in every network namespace.
+const LOOPBACK_INDEX: u32 = 1;
+
+/// `BPF_FS_MAGIC` of linux/magic.h.
+const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
+
+/// What the kernel can do for us, as plain data. `Display` is one line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KernelAbilities {
+    /// `uname -r`.
+    pub release: String,
+    /// Maps can be made.
+    pub bpf: Ability,
+    /// Maps and programs can have type information; our object has.
+    pub btf: Ability,
+    /// Programs at the driver's receive path.
+    pub xdp: Ability,
+    /// Programs at the TC hooks by tcx links.
+    pub tcx: Ability,
+    /// Sockets in a map, and verdicts on their streams.
+    pub sockmap: Ability,
+    /// [`BPFFS`] is mounted.
+    pub bpffs: Ability,
+    /// An address can carry the mark of who added it.
+    pub ifa_proto: Ability,
+}
+
+/// Whether the kernel can do something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ability {
+    /// It can, and lets us.
+    Yes,
+    /// It can't, or does not let us.
+    No(Reason),
+}
+
+/// Why not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The kernel did not even answer: missing rights.
+    NotPermitted,
+    /// Not compiled into this kernel, or too old for it.
+    NotInKernel,
+    /// The first kernel that has it.
+    Since(Release),
+    /// The file system is not mounted.
+    NotMounted,
+    /// The probe failed in another way: the kernel's word.
+    Failed(String),
+}
+
+/// The first two numbers of a kernel's version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Release {
+    /// 6 of 6.18.
+    pub major: u32,
+    /// 18 of 6.18.
+    pub minor: u32,
+}
+
+/// A right that llb may need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cap {
+    /// Add and remove addresses; attach eBPF programs to links.
+    NetAdmin,
+    /// Raw sockets.
+    NetRaw,
+    /// Listen on low ports.
+    NetBindService,
+    /// Load eBPF programs.
+    Bpf,
+    /// Load eBPF programs that the verifier treats as trusted.
+    Perfmon,
+    /// Mount.
+    SysAdmin,
+}
+
+impl KernelAbilities {
+    /// Asks the kernel: tries small maps and programs, and throws them away.
+    pub fn probe() -> Self {
+        let release = release();
+        let number = Release::parse(&release);
+        Self {
+            bpf: answer(is_map_supported(MapType::Array)),
+            btf: answer(is_btf_supported()),
+            xdp: answer(is_program_supported(ProgramType::Xdp)),
+            tcx: tcx(number),
+            sockmap: answer(is_map_supported(MapType::SockHash))
+                .and(|| answer(is_program_supported(ProgramType::SkSkb))),
+            bpffs: if is_bpffs(Path::new(BPFFS)) { Ability::Yes } else { Ability::No(Reason::NotMounted) },
+            ifa_proto: since(number, IFA_PROTO_SINCE),
+            release,
+        }
+    }
+}
+
+impl fmt::Display for KernelAbilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { release, bpf, btf, xdp, tcx, sockmap, bpffs, ifa_proto } = self;
+        write!(
+            f,
+            "kernel {release}: bpf {bpf}, btf {btf}, xdp {xdp}, tcx {tcx}, sockmap {sockmap}, \
+             bpffs {bpffs}, ifa_proto {ifa_proto}"
+        )
+    }
+}
+
+// === impl Ability ===
+
+impl Ability {
+    /// Whether it can be used.
+    pub fn is_yes(&self) -> bool {
+        *self == Self::Yes
+    }
+
+    fn and(self, next: impl FnOnce() -> Self) -> Self {
+        if self.is_yes() { next() } else { self }
+    }
+}
+
+impl fmt::Display for Ability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Yes => f.write_str("yes"),
+            Self::No(reason) => write!(f, "no ({reason})"),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotPermitted => f.write_str("not permitted: needs root, or CAP_BPF and CAP_NET_ADMIN"),
+            Self::NotInKernel => f.write_str("not in this kernel"),
+            Self::Since(release) => write!(f, "needs kernel {release}"),
+            Self::NotMounted => write!(f, "not mounted at {BPFFS}"),
+            Self::Failed(word) => write!(f, "the probe failed: {word}"),
+        }
+    }
+}
+
+// === impl Release ===
+
+impl Release {
+    /// Of this machine; `None` when the kernel calls itself something strange.
+    pub fn running() -> Option<Self> {
+        Self::parse(&release())
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+        let (major, minor) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+        Some(Self { major, minor })
+    }
+}
+
+impl fmt::Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+// === impl Cap ===
+
+impl Cap {
+    /// Any of these grants it. The first is its name.
+    fn granted_by(self) -> &'static [Capability] {
+        match self {
+            Self::NetAdmin => &[Capability::CAP_NET_ADMIN],
+            Self::NetRaw => &[Capability::CAP_NET_RAW],
+            Self::NetBindService => &[Capability::CAP_NET_BIND_SERVICE],
+            // Split off from CAP_SYS_ADMIN in 5.8, and still implied by it (capabilities(7)).
+            Self::Bpf => &[Capability::CAP_BPF, Capability::CAP_SYS_ADMIN],
+            Self::Perfmon => &[Capability::CAP_PERFMON, Capability::CAP_SYS_ADMIN],
+            Self::SysAdmin => &[Capability::CAP_SYS_ADMIN],
+        }
+    }
+
+    fn purpose(self) -> &'static str {
+        match self {
+            Self::NetAdmin => "to change addresses",
+            Self::NetRaw => "to announce VIPs",
+            Self::NetBindService => "to listen on ports below 1024",
+            Self::Bpf => "to load the packet plane; CAP_SYS_ADMIN before kernel 5.8",
+            Self::Perfmon => "for the packet plane's programs; CAP_SYS_ADMIN before kernel 5.8",
+            Self::SysAdmin => "to mount the file system of pinned eBPF objects",
+        }
+    }
+}
+
+/// `CAP_NET_ADMIN (to change addresses)`.
+impl fmt::Display for Cap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(name) = self.granted_by().first() {
+            write!(f, "{name} ({})", self.purpose())?;
+        }
+        Ok(())
+    }
+}
+
+/// Those of `wanted` that this thread does not have.
+pub fn missing_capabilities(wanted: &[Cap]) -> Vec<Cap> {
+    match caps::read(None, CapSet::Effective) {
+        Ok(effective) => missing(wanted, &effective),
+        // Then the kernel itself will say what it does not allow.
+        Err(_) => Vec::new(),
+    }
+}
+
+/// Whether `path` is on a file system of pinned eBPF objects.
+pub fn is_bpffs(path: &Path) -> bool {
+    // f_type is signed on some architectures and longer on others.
+    rustix::fs::statfs(path).is_ok_and(|statfs| statfs.f_type as u32 == BPF_FS_MAGIC)
+}
+
+/// What the kernel said, at the end of a chain of errors.
+pub fn system_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
+    let chain = std::iter::successors(Some(error), |&error| error.source());
+    chain.filter_map(|error| error.downcast_ref()).last()
+}
+
+fn missing(wanted: &[Cap], effective: &HashSet<Capability>) -> Vec<Cap> {
+    let is_missing = |cap: &Cap| !cap.granted_by().iter().any(|granting| effective.contains(granting));
+    wanted.iter().copied().filter(is_missing).collect()
+}
+
+fn release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+/// Asks for the programs at a tcx hook; kernels without tcx don't know the question.
+fn tcx(running: Option<Release>) -> Ability {
+    since(running, TCX_SINCE).and(|| {
+        match SchedClassifier::query_tcx(LOOPBACK_INDEX, TcAttachType::Ingress) {
+            Ok(_) => Ability::Yes,
+            Err(error) => refusal(&error),
+        }
+    })
+}
+
+/// A kernel whose version can't be read is not refused for it.
+fn since(running: Option<Release>, first: Release) -> Ability {
+    match running {
+        Some(running) if running < first => Ability::No(Reason::Since(first)),
+        _ => Ability::Yes,
+    }
+}
+
+fn answer<E: Error + 'static>(probe: Result<bool, E>) -> Ability {
+    match probe {
+        Ok(true) => Ability::Yes,
+        Ok(false) => Ability::No(Reason::NotInKernel),
+        Err(error) => refusal(&error),
+    }
+}
+
+fn refusal(error: &(dyn Error + 'static)) -> Ability {
+    let reason = match system_error(error).map(io::Error::kind) {
+        Some(io::ErrorKind::PermissionDenied) => Reason::NotPermitted,
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Reason::NotInKernel,
+        _ => Reason::Failed(error.to_string()),
+    };
+    Ability::No(reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_ordered_by_number() {
+        let parsed =
+            ["6.18.44", "6.6", "5.15.0-91-generic", "6.18-rc1"].map(|text| Release::parse(text).unwrap());
+        assert_eq!(parsed.map(|release| release >= TCX_SINCE), [true, true, false, true]);
+        assert_eq!(Release::parse("strange"), None);
+        assert!(since(None, TCX_SINCE).is_yes());
+    }
+
+    #[test]
+    fn the_reason_comes_from_the_system_call() {
+        let refused = |errno: rustix::io::Errno| refusal(&io::Error::from(errno));
+        assert_eq!(refused(rustix::io::Errno::PERM), Ability::No(Reason::NotPermitted));
+        assert_eq!(refused(rustix::io::Errno::NOSYS), Ability::No(Reason::NotInKernel));
+        assert!(matches!(refused(rustix::io::Errno::NOMEM), Ability::No(Reason::Failed(_))));
+    }
+
+    #[test]
+    fn a_probe_answers_without_rights_too_and_is_one_line() {
+        let line = KernelAbilities::probe().to_string();
+        assert!(line.starts_with("kernel ") && line.contains("ifa_proto ") && !line.contains('\n'), "{line}");
+    }
+
+    #[test]
+    fn missing_capabilities_are_named_with_their_purpose() {
+        let wanted = [Cap::NetAdmin, Cap::Bpf, Cap::Perfmon];
+        let missing_with = |caps: &[Capability]| missing(&wanted, &caps.iter().copied().collect());
+        assert_eq!(missing_with(&[Capability::CAP_SYS_ADMIN]), [Cap::NetAdmin]);
+        assert_eq!(missing_with(&[Capability::CAP_NET_ADMIN, Capability::CAP_BPF]), [Cap::Perfmon]);
+        assert_eq!(Cap::NetAdmin.to_string(), "CAP_NET_ADMIN (to change addresses)");
+    }
+}

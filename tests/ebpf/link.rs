@@ -1,0 +1,233 @@
+//! The programs at a real link of a lab: frames that another host sends are
+//! counted, and arrive.
+
+use std::net::UdpSocket;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use aya::Ebpf;
+use aya::maps::{MapData, PerCpuArray};
+use aya::programs::tc::TcAttachType;
+use aya::programs::{SchedClassifier, Xdp, XdpMode};
+use llb_agent::dataplane::packet::{PacketError, PacketObserver, detach};
+use llb_common::counters::{LINK_COUNTERS_MAP, LinkCounters};
+use llb_common::programs::{TC_INGRESS_PROGRAM, XDP_PROGRAM};
+use llb_tests::wait::wait_for;
+use llb_tests::{Host, Lab};
+
+use crate::{PrivateBpffs, object};
+
+/// Waiting longer for a frame on a veth, or for the kernel's own clean-up,
+/// means that it does not come.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// UDP packets that one exchange sends; every one is answered.
+const PACKETS: u64 = 20;
+
+/// Ethernet, IPv4 and UDP headers and our four bytes of data.
+const FRAME_BYTES: u64 = 14 + 20 + 8 + 4;
+
+/// Long enough that the program is replaced many times meanwhile.
+const EXCHANGES: u64 = 50;
+
+/// Frames of neighbour and multicast discovery that may come on top; fewer
+/// than [`PACKETS`], so that counting twice shows.
+const OTHER_FRAMES: u64 = PACKETS - 5;
+
+const PORT: u16 = 5300;
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn counters_grow_with_traffic_and_go_on_after_the_agent_died() {
+    let (lab, bpffs) = (two_hosts().unwrap(), PrivateBpffs::mount().unwrap());
+    let observer = attach(lab.balancer(), &bpffs.bpf_dir()).unwrap();
+    let before = counters(&observer);
+    exchange(&lab).unwrap();
+    let after = counters(&observer);
+    assert_grown(before, after, PACKETS);
+
+    // Dropped without detach, as when the agent is killed: the program stays.
+    drop(observer);
+    assert_eq!(programs_at(lab.balancer()).len(), 1);
+    exchange(&lab).unwrap();
+
+    let first = programs_at(lab.balancer());
+    let observer = attach(lab.balancer(), &bpffs.bpf_dir()).unwrap();
+    assert_grown(after, counters(&observer), PACKETS);
+    let second = programs_at(lab.balancer());
+    assert!(second.len() == 1 && second != first, "replaced, not added: {first:?} -> {second:?}");
+    let before = counters(&observer);
+    exchange(&lab).unwrap();
+    assert_grown(before, counters(&observer), PACKETS);
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn replacing_the_program_under_traffic_loses_no_packet_and_no_count() {
+    let (lab, bpffs) = (two_hosts().unwrap(), PrivateBpffs::mount().unwrap());
+    let first = attach(lab.balancer(), &bpffs.bpf_dir()).unwrap();
+    let before = counters(&first);
+    drop(first);
+    let traffic_ended = AtomicBool::new(false);
+    let (last, replaced) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // A lost packet is an error; the flag must be set then too.
+            let sent = (0..EXCHANGES).try_for_each(|_| exchange(&lab));
+            traffic_ended.store(true, Ordering::Relaxed);
+            sent.unwrap();
+        });
+        let (mut observer, mut replaced) = (None, 0);
+        while !traffic_ended.load(Ordering::Relaxed) {
+            drop(observer.take());
+            observer = Some(attach(lab.balancer(), &bpffs.bpf_dir()).unwrap());
+            replaced += 1;
+        }
+        (observer.unwrap(), replaced)
+    });
+    assert!(replaced > 1, "the traffic was over too soon");
+    assert_grown(before, counters(&last), EXCHANGES * PACKETS);
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn detach_leaves_no_program_and_no_pin_and_can_be_repeated() {
+    let (lab, bpffs) = (two_hosts().unwrap(), PrivateBpffs::mount().unwrap());
+    let observer = attach(lab.balancer(), &bpffs.bpf_dir()).unwrap();
+
+    let busy = detach(&bpffs.bpf_dir()).unwrap_err();
+    assert!(matches!(busy, PacketError::Busy { .. }), "{busy}");
+    assert_eq!(programs_at(lab.balancer()).len(), 1);
+
+    drop(observer);
+    assert_eq!(detach(&bpffs.bpf_dir()).unwrap(), [Host::LINK]);
+    wait_for(LIMIT, "the program to go", || programs_at(lab.balancer()).is_empty()).unwrap();
+    assert!(!bpffs.bpf_dir().exists());
+    assert_eq!(detach(&bpffs.bpf_dir()).unwrap(), [""; 0]);
+    exchange(&lab).unwrap();
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_second_agent_on_the_link_is_refused() {
+    let (lab, bpffs) = (two_hosts().unwrap(), PrivateBpffs::mount().unwrap());
+    let observer = attach(lab.balancer(), &bpffs.bpf_dir()).unwrap();
+    let error = attach(lab.balancer(), &bpffs.bpf_dir()).err().unwrap();
+    assert!(matches!(&error, PacketError::Busy { link, .. } if link == Host::LINK), "{error}");
+    let before = counters(&observer);
+    exchange(&lab).unwrap();
+    assert_grown(before, counters(&observer), PACKETS);
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn pins_of_a_link_that_was_made_anew_are_replaced() {
+    let (lab, bpffs) = (two_hosts().unwrap(), PrivateBpffs::mount().unwrap());
+    let host = lab.balancer();
+    let add = "link add eth0.7 type veth peer name other7\nlink set eth0.7 up\n";
+    let attach = || inside(host, || PacketObserver::attach(&["eth0.7".to_owned()], &bpffs.bpf_dir()));
+    host.ip(add).unwrap();
+    drop(attach().unwrap());
+    host.ip(&format!("link delete eth0.7\n{add}")).unwrap();
+    drop(attach().unwrap());
+    assert_eq!(programs_at_link(host, c"eth0.7").len(), 1);
+
+    // A renamed link keeps its program, and its name may be another's now.
+    host.ip(&format!("link set eth0.7 down\nlink set eth0.7 name old\nlink delete old\n{add}")).unwrap();
+    host.ip("link add moved type veth peer name moved-peer\n").unwrap();
+    drop(attach().unwrap());
+    host.ip("link set eth0.7 down\nlink set eth0.7 name was-seven\nlink set moved name eth0.7\n").unwrap();
+    drop(attach().unwrap());
+    assert_eq!(programs_at_link(host, c"eth0.7").len(), 1);
+    wait_for(LIMIT, "the old link to be left", || programs_at_link(host, c"was-seven").is_empty()).unwrap();
+    assert_eq!(detach(&bpffs.bpf_dir()).unwrap(), ["eth0.7"]);
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_missing_link_is_named_and_leaves_nothing() {
+    let (lab, bpffs) = (two_hosts().unwrap(), PrivateBpffs::mount().unwrap());
+    let links = ["nothere0".to_owned()];
+    let error = inside(lab.balancer(), || PacketObserver::attach(&links, &bpffs.bpf_dir())).err().unwrap();
+    assert!(matches!(&error, PacketError::NoSuchLink { link } if link == "nothere0"), "{error}");
+    assert!(!bpffs.bpf_dir().exists());
+}
+
+/// XDP is for a later plane; that it works at a link is known now.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn xdp_counts_at_a_link_and_passes() {
+    let lab = two_hosts().unwrap();
+    let mut ebpf = Ebpf::load(&object().unwrap()).unwrap();
+    inside(lab.balancer(), || {
+        let program: &mut Xdp = ebpf.program_mut(XDP_PROGRAM).unwrap().try_into().unwrap();
+        program.load().unwrap();
+        program.attach(c"eth0", XdpMode::default()).unwrap();
+    });
+    exchange(&lab).unwrap();
+    let map: PerCpuArray<&MapData, [u64; 2]> = ebpf.map(LINK_COUNTERS_MAP).unwrap().try_into().unwrap();
+    let packets: u64 = map.get(&0, 0).unwrap().iter().map(|[packets, _]| packets).sum();
+    assert!(packets >= PACKETS, "{packets}");
+}
+
+fn two_hosts() -> Result<Lab> {
+    let mut lab = Lab::empty()?;
+    lab.add_host("balancer")?;
+    lab.add_host("client")?;
+    Ok(lab)
+}
+
+fn attach(host: &Host, bpf_dir: &Path) -> Result<PacketObserver, PacketError> {
+    inside(host, || PacketObserver::attach(&[Host::LINK.to_owned()], bpf_dir))
+}
+
+fn inside<T: Send>(host: &Host, work: impl FnOnce() -> T + Send) -> T {
+    host.run_inside(work).unwrap()
+}
+
+fn counters(observer: &PacketObserver) -> LinkCounters {
+    match observer.counters().as_slice() {
+        [(link, counters)] if link == Host::LINK => *counters,
+        other => panic!("one link is observed, not {other:?}"),
+    }
+}
+
+fn assert_grown(before: LinkCounters, after: LinkCounters, packets: u64) {
+    let grown = after.packets - before.packets;
+    assert!((packets..=packets + OTHER_FRAMES).contains(&grown), "{packets} packets sent, {grown} counted");
+    let bytes = after.bytes - before.bytes;
+    assert!(bytes >= packets * FRAME_BYTES, "{packets} packets sent, {bytes} bytes counted");
+}
+
+/// [`PACKETS`] packets from the client to the balancer, each answered: none is lost.
+fn exchange(lab: &Lab) -> Result<()> {
+    let (balancer, client) = (lab.balancer(), lab.client());
+    let server = balancer.run_inside(|| UdpSocket::bind(balancer.at(PORT)))??;
+    let socket = client.run_inside(|| UdpSocket::bind(client.at(0)))??;
+    for socket in [&server, &socket] {
+        socket.set_read_timeout(Some(LIMIT))?;
+    }
+    let mut buffer = [0; 16];
+    for number in 0..PACKETS as u32 {
+        socket.send_to(&number.to_be_bytes(), balancer.at(PORT))?;
+        let (length, from) = server.recv_from(&mut buffer).context("the balancer got no packet")?;
+        server.send_to(&buffer[..length], from)?;
+        let length = socket.recv(&mut buffer).context("the client got no answer")?;
+        anyhow::ensure!(buffer[..length] == number.to_be_bytes(), "the packet was changed");
+    }
+    Ok(())
+}
+
+/// The ids of llb's programs at TC ingress of the host's link.
+fn programs_at(host: &Host) -> Vec<u32> {
+    programs_at_link(host, c"eth0")
+}
+
+fn programs_at_link(host: &Host, link: &std::ffi::CStr) -> Vec<u32> {
+    let query = || SchedClassifier::query_tcx(link, TcAttachType::Ingress).unwrap().1;
+    let programs = inside(host, query);
+    // The kernel keeps 15 characters of a name.
+    let ours = |name: Option<&str>| name.is_some_and(|name| TC_INGRESS_PROGRAM.starts_with(name));
+    programs.iter().filter(|program| ours(program.name_as_str())).map(|program| program.id()).collect()
+}
