@@ -127,7 +127,10 @@ pub(crate) fn shown(address: &str) -> Option<Value> {
     let wanted: IpAddr = address.parse().unwrap();
     let links: Value = serde_json::from_str(&ip(&format!("-j -d addr show dev {LINK}"))).unwrap();
     let addresses = links[0]["addr_info"].as_array().unwrap();
-    addresses.iter().find(|known| known["local"] == wanted.to_string()).cloned()
+    let mut found = addresses.iter().filter(|known| known["local"] == wanted.to_string());
+    let first = found.next().cloned();
+    assert_eq!(found.next(), None, "{address} is there twice");
+    first
 }
 
 /// IFA_PROTO of an address of the host: who added it. `None` without a tag,
