@@ -10,15 +10,15 @@ use llb_agent::config::Policy;
 use llb_agent::dataplane::DataPlane;
 use llb_agent::dataplane::fake::FakePlane;
 use llb_agent::model::{
-    Endpoint, Family, Frontend, Link, LinkAddress, Node, Phase, Port, Protocol, PublishedStatus, Service, ServiceName,
-    ServicePort, Snapshot, SourceReport,
+    Endpoint, Family, Frontend, Link, LinkAddress, Node, Phase, Port, Protocol, PublishedStatus, Service,
+    ServiceName, ServicePort, Snapshot, SourceReport,
 };
 use llb_agent::plan::NOT_SERVED;
 use llb_agent::reconcile::{LAST_RETRY, ReconcileMetrics, Reconciler, Report, Rooms};
 use llb_agent::status::fake::FakeStatuses;
 use prometheus_client::registry::Registry;
-use rand::rngs::StdRng;
 use rand::Rng;
+use rand::rngs::StdRng;
 
 type Agent = Reconciler<FakePlane, FakeAddresses, FakeStatuses>;
 
@@ -179,7 +179,8 @@ impl World {
         let seed = self.seed;
         let addresses = &self.agent.rooms.addresses;
         assert!(!addresses.touched_foreign, "seed {seed}: a foreign address was touched");
-        let on_link: BTreeSet<IpAddr> = addresses.links[0].addresses.iter().map(|known| known.net.addr()).collect();
+        let on_link: BTreeSet<IpAddr> =
+            addresses.links[0].addresses.iter().map(|known| known.net.addr()).collect();
         assert!(self.foreign.is_subset(&on_link), "seed {seed}: a foreign address is gone");
         for (name, status) in &self.statuses.lock().statuses {
             let vips = status.addresses();
@@ -189,10 +190,12 @@ impl World {
             }
             // A Service that got a VIP, and was not changed since, keeps it.
             let before = self.given.entry(name.clone()).or_insert_with(|| vips.clone());
-            let current = self.report.desired.statuses.get(name).map(PublishedStatus::addresses).unwrap_or_default();
+            let current =
+                self.report.desired.statuses.get(name).map(PublishedStatus::addresses).unwrap_or_default();
             if current == vips {
                 assert!(
-                    before.is_subset(&vips) || !before.is_disjoint(&BTreeSet::from_iter(service.requested_vips.clone())),
+                    before.is_subset(&vips)
+                        || !before.is_disjoint(&BTreeSet::from_iter(service.requested_vips.clone())),
                     "seed {seed}: {name} had {before:?} and now has {vips:?}"
                 );
                 *before = vips;
@@ -222,12 +225,20 @@ impl World {
         for (name, service) in &self.snapshot.services {
             let status = published.get(name).cloned().unwrap_or_default();
             let wanted = desired.statuses.get(name).cloned().unwrap_or_default();
-            let errors = status.vips.iter().flat_map(|vip| &vip.ports).filter(|port| port.error.as_deref() == Some(NOT_SERVED));
+            let errors = status
+                .vips
+                .iter()
+                .flat_map(|vip| &vip.ports)
+                .filter(|port| port.error.as_deref() == Some(NOT_SERVED));
             assert_eq!(errors.count(), 0, "seed {seed}: {name}: {status:?}");
             // A VIP is first published when there is a backend to answer.
-            let has_backends = desired.frontends.values().any(|rule| rule.service == *name && !rule.backends.is_empty());
+            let has_backends =
+                desired.frontends.values().any(|rule| rule.service == *name && !rule.backends.is_empty());
             if status != wanted {
-                assert!(service.wants_load_balancer && !has_backends, "seed {seed}: {name}: {status:?}, not {wanted:?}");
+                assert!(
+                    service.wants_load_balancer && !has_backends,
+                    "seed {seed}: {name}: {status:?}, not {wanted:?}"
+                );
             }
         }
         for problem in &self.report.problems {
@@ -258,5 +269,10 @@ fn port(random: &mut StdRng) -> Port {
 fn service_port(random: &mut StdRng) -> ServicePort {
     let protocol = if random.random_range(0..3) == 0 { Protocol::Udp } else { Protocol::Tcp };
     let node_port = random.random_range(0..3) > 0;
-    ServicePort { name: None, port: port(random), protocol, node_port: node_port.then(|| Port::new(30080).unwrap()) }
+    ServicePort {
+        name: None,
+        port: port(random),
+        protocol,
+        node_port: node_port.then(|| Port::new(30080).unwrap()),
+    }
 }

@@ -42,21 +42,27 @@ pub(super) fn collect<'a>(inputs: Inputs<'a>, problems: &mut Vec<Problem>) -> Ve
     }
     claims.sort_by_key(|claim| {
         let held = inputs.held.get(claim.name);
-        let holds_all = held.is_some_and(|held| !claim.vips.is_empty() && claim.vips.iter().all(|vip| held.contains(vip)));
+        let holds_all = held
+            .is_some_and(|held| !claim.vips.is_empty() && claim.vips.iter().all(|vip| held.contains(vip)));
         (!holds_all, claim.service.created, claim.name)
     });
     claims
 }
 
 /// `Err(None)`: refused for a problem that is in the snapshot already.
-fn claim<'a>(inputs: Inputs<'a>, name: &'a ServiceName, service: &'a Service) -> Result<Claim<'a>, Option<Problem>> {
+fn claim<'a>(
+    inputs: Inputs<'a>,
+    name: &'a ServiceName,
+    service: &'a Service,
+) -> Result<Claim<'a>, Option<Problem>> {
     let nothing = BTreeSet::new();
     let held = inputs.held.get(name).unwrap_or(&nothing);
     // A request that makes no sense must not cost a Service what it has.
     if service.invalid && held.is_empty() {
         return Err(None);
     }
-    let requested = if service.invalid { held.iter().copied().collect() } else { service.requested_vips.clone() };
+    let requested =
+        if service.invalid { held.iter().copied().collect() } else { service.requested_vips.clone() };
     if let Some(vip) = requested.iter().find(|&&vip| !wants_family(service, Family::of(vip))) {
         let message = format!(
             "it asks for {vip}, but its ipFamilies have no {}; add the family or ask for another address",
@@ -67,13 +73,16 @@ fn claim<'a>(inputs: Inputs<'a>, name: &'a ServiceName, service: &'a Service) ->
 
     let mut claim = Claim { name, service, vips: requested, open: Vec::new() };
     for want in wants(service) {
-        let has = |vips: &[IpAddr]| vips.iter().any(|&vip| want.family.is_none_or(|family| Family::of(vip) == family));
+        let has = |vips: &[IpAddr]| {
+            vips.iter().any(|&vip| want.family.is_none_or(|family| Family::of(vip) == family))
+        };
         if has(&claim.vips) {
             continue;
         }
-        let kept = held.iter().copied().find(|&vip| {
-            want.family.is_none_or(|family| Family::of(vip) == family) && may_keep(inputs, vip)
-        });
+        let kept = held
+            .iter()
+            .copied()
+            .find(|&vip| want.family.is_none_or(|family| Family::of(vip) == family) && may_keep(inputs, vip));
         match kept {
             Some(vip) => claim.vips.push(vip),
             None => claim.open.push(want),
@@ -103,6 +112,8 @@ fn wants(service: &Service) -> Vec<Want> {
 /// Without, a VIP is kept while it is on a link: a link's own address that
 /// was taken away (a new DHCP lease) may belong to another machine now.
 fn may_keep(inputs: Inputs<'_>, vip: IpAddr) -> bool {
-    let on_a_link = |vip| inputs.facts.links.iter().any(|link| link.addresses.iter().any(|known| known.net.addr() == vip));
+    let on_a_link = |vip| {
+        inputs.facts.links.iter().any(|link| link.addresses.iter().any(|known| known.net.addr() == vip))
+    };
     !inputs.policy.pools.is_empty() || on_a_link(vip)
 }

@@ -26,7 +26,8 @@ pub(super) fn place(inputs: Inputs<'_>, state: &mut State, problems: &mut Vec<Pr
             continue; // The machine has it already: nothing to add, and never ours to remove.
         }
         let holding = inputs.facts.links.iter().find_map(|link| Some((link, link.prefix_length_for(vip)?)));
-        let (link, prefix_length) = holding.unwrap_or((&inputs.facts.links[0], Family::of(vip).host_prefix()));
+        let (link, prefix_length) =
+            holding.unwrap_or((&inputs.facts.links[0], Family::of(vip).host_prefix()));
         state.addresses.insert(AddressKey { link: link.name.clone(), address: vip }, prefix_length);
         if holding.is_none() {
             let message = format!(
@@ -34,7 +35,11 @@ pub(super) fn place(inputs: Inputs<'_>, state: &mut State, problems: &mut Vec<Pr
                  where a route to this machine exists",
                 link.name
             );
-            problems.extend(services.iter().map(|name| Problem::of_service(name, ProblemReason::NoSubnet, message.clone())));
+            problems.extend(
+                services
+                    .iter()
+                    .map(|name| Problem::of_service(name, ProblemReason::NoSubnet, message.clone())),
+            );
         }
     }
 }
