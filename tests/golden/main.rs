@@ -20,7 +20,7 @@ use llb_agent::desired::{Held, Inputs, compile};
 use llb_agent::model::{
     Facts, FrontendStatus, Link, LinkAddress, Observed, Phase, Problem, ProblemReason, State,
 };
-use llb_agent::plan::{Action, plan};
+use llb_agent::plan::{Action, hold_statuses, plan};
 use llb_agent::source::snapshot_of;
 
 #[test]
@@ -83,8 +83,7 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
             }
         }
         observed.statuses.retain(|name, _| snapshot.services.contains_key(name));
-        let held: Held =
-            observed.statuses.iter().map(|(name, status)| (name.clone(), status.addresses())).collect();
+        let held: Held = observed.statuses.clone();
         let facts = Facts { links: links.clone() };
         let inputs = Inputs { snapshot: &snapshot, facts: &facts, policy: &policy, held: &held };
         let (desired, problems) = compile(inputs);
@@ -122,7 +121,7 @@ fn links(text: &str) -> Vec<Link> {
 fn settle(desired: &State, observed: &mut Observed, links: &mut [Link]) -> Vec<Vec<Action>> {
     let mut rounds = Vec::new();
     loop {
-        let actions = plan(desired, observed);
+        let actions = hold_statuses(plan(desired, observed), desired);
         if actions.is_empty() {
             return rounds;
         }

@@ -32,6 +32,8 @@ pub(crate) struct World {
     foreign: BTreeSet<IpAddr>,
     /// The VIPs that each Service has been seen with, since it asked for something else.
     given: BTreeMap<ServiceName, BTreeSet<IpAddr>>,
+    /// Services that the agent has not looked at since they were changed.
+    unseen: BTreeSet<ServiceName>,
     clock_of_creation: i64,
 }
 
@@ -53,6 +55,7 @@ impl World {
             report: Report::default(),
             foreign,
             given: BTreeMap::new(),
+            unseen: BTreeSet::new(),
             clock_of_creation: 0,
         }
     }
@@ -86,7 +89,8 @@ impl World {
     /// kill -9 and a new start: sockets are gone, addresses and statuses are not.
     fn kill(&mut self) {
         let addresses = self.agent.rooms.addresses.clone();
-        let plane = FakePlane { occupied: self.agent.rooms.plane.occupied.clone(), ..FakePlane::default() };
+        let mut plane = FakePlane::default();
+        plane.occupied = self.agent.rooms.plane.occupied.clone();
         self.agent = agent(plane, addresses, self.statuses.clone());
         // What was decided and not yet published is forgotten, and may be decided otherwise.
         let published = self.statuses.lock().statuses.clone();
@@ -116,6 +120,7 @@ impl World {
             ..Service::default()
         };
         self.given.remove(&name);
+        self.unseen.insert(name.clone());
         self.snapshot.services.insert(name, service);
     }
 
@@ -153,6 +158,7 @@ impl World {
     pub(crate) async fn round(&mut self) {
         let source = SourceReport { snapshot: Some(Arc::new(self.snapshot.clone())), problems: Vec::new() };
         self.report = self.agent.round(&source, self.now).await;
+        self.unseen.clear();
         for _ in 0..4 {
             tokio::task::yield_now().await;
         }
@@ -184,22 +190,21 @@ impl World {
         assert!(self.foreign.is_subset(&on_link), "seed {seed}: a foreign address is gone");
         for (name, status) in &self.statuses.lock().statuses {
             let vips = status.addresses();
-            let Some(service) = self.snapshot.services.get(name) else { continue };
-            if vips.is_empty() || !service.wants_load_balancer {
-                continue;
-            }
-            // A Service that got a VIP, and was not changed since, keeps it.
-            let before = self.given.entry(name.clone()).or_insert_with(|| vips.clone());
             let current =
                 self.report.desired.statuses.get(name).map(PublishedStatus::addresses).unwrap_or_default();
-            if current == vips {
-                assert!(
-                    before.is_subset(&vips)
-                        || !before.is_disjoint(&BTreeSet::from_iter(service.requested_vips.clone())),
-                    "seed {seed}: {name} had {before:?} and now has {vips:?}"
-                );
-                *before = vips;
+            if vips.is_empty() || current != vips || self.unseen.contains(name) {
+                continue;
             }
+            self.given.entry(name.clone()).or_insert(vips);
+        }
+        // A Service that got a VIP, and was not changed since, keeps it.
+        for (name, before) in &self.given {
+            let current =
+                self.report.desired.statuses.get(name).map(PublishedStatus::addresses).unwrap_or_default();
+            assert!(
+                self.unseen.contains(name) || current == *before,
+                "seed {seed}: {name} had {before:?}, now {current:?}"
+            );
         }
     }
 

@@ -116,7 +116,7 @@ impl<'a> Free<'a> {
             .filter(|pool| want.family.is_none_or(|f| pool.family() == f));
         if self.pools.is_empty() {
             let message = format!(
-                "no link device has a {family}address of its own to serve it on; give the link one, or start llb with --pool"
+                "no link device has its own {family}address to serve it on; give the link one, or start llb with --pool"
             );
             refuse(name, ProblemReason::NoAddressOfFamily, message)
         } else if pools.clone().next().is_none() {

@@ -1,11 +1,10 @@
 //! Which VIPs a Service asks for or has already, and for which families it
 //! still needs one. Not: who gets them (`allocate.rs`).
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{Inputs, ours, refuse};
-use crate::model::{Family, Problem, ProblemReason, Service, ServiceName};
+use crate::model::{Family, Problem, ProblemReason, PublishedStatus, Service, ServiceName, ServicePort};
 
 /// What one Service wants.
 #[derive(Debug)]
@@ -41,12 +40,22 @@ pub(super) fn collect<'a>(inputs: Inputs<'a>, problems: &mut Vec<Problem>) -> Ve
         }
     }
     claims.sort_by_key(|claim| {
-        let held = inputs.held.get(claim.name);
-        let holds_all = held
-            .is_some_and(|held| !claim.vips.is_empty() && claim.vips.iter().all(|vip| held.contains(vip)));
-        (!holds_all, claim.service.created, claim.name)
+        let holds = inputs.held.get(claim.name).is_some_and(|held| claim.is_held(held));
+        (!holds, claim.service.created, claim.name)
     });
     claims
+}
+
+impl Claim<'_> {
+    /// Whether all its frontends are in `held`: then nobody may take them away.
+    fn is_held(&self, held: &PublishedStatus) -> bool {
+        let holds = |vip: IpAddr, port: &ServicePort| {
+            let mut ports = held.vips.iter().filter(|known| known.ip == vip).flat_map(|known| &known.ports);
+            ports.any(|known| known.port == port.port.get() && known.protocol == port.protocol.to_string())
+        };
+        !self.vips.is_empty()
+            && self.vips.iter().all(|&vip| self.service.ports.iter().all(|port| holds(vip, port)))
+    }
 }
 
 /// `Err(None)`: refused for a problem that is in the snapshot already.
@@ -55,8 +64,11 @@ fn claim<'a>(
     name: &'a ServiceName,
     service: &'a Service,
 ) -> Result<Claim<'a>, Option<Problem>> {
-    let nothing = BTreeSet::new();
-    let held = inputs.held.get(name).unwrap_or(&nothing);
+    let held = inputs.held.get(name).map(PublishedStatus::addresses).unwrap_or_default();
+    if service.ports.is_empty() {
+        let message = "it has no port that llb can serve; give it one with protocol TCP or UDP";
+        return Err(Some(refuse(name, ProblemReason::InvalidValue, message)));
+    }
     // A request that makes no sense must not cost a Service what it has.
     if service.invalid && held.is_empty() {
         return Err(None);

@@ -15,7 +15,7 @@ mod backends;
 mod claims;
 mod placement;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::config::Policy;
@@ -24,9 +24,9 @@ use crate::model::{
     Service, ServiceName, Snapshot, State,
 };
 
-/// The VIPs that Services have now: as published, or as given in an earlier
-/// round and not yet published. They are kept.
-pub type Held = BTreeMap<ServiceName, BTreeSet<IpAddr>>;
+/// What Services have now: as published, or as given in an earlier round and
+/// not yet published. It is kept.
+pub type Held = BTreeMap<ServiceName, PublishedStatus>;
 
 /// Everything that the desired state depends on.
 #[derive(Clone, Copy, Debug)]

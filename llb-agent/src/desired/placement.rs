@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::Inputs;
-use crate::model::{AddressKey, Family, Problem, ProblemReason, ServiceName, State, Subject};
+use crate::model::{
+    AddressKey, Family, Problem, ProblemReason, PublishedStatus, ServiceName, State, Subject,
+};
 
 /// Fills `state.addresses` from the VIPs of `state.frontends`.
 pub(super) fn place(inputs: Inputs<'_>, state: &mut State, problems: &mut Vec<Problem>) {
@@ -15,6 +17,7 @@ pub(super) fn place(inputs: Inputs<'_>, state: &mut State, problems: &mut Vec<Pr
             reason: ProblemReason::LinkMissing,
             message: message.to_owned(),
         });
+        keep_only_held(inputs, state);
         return;
     }
     let mut vips: BTreeMap<IpAddr, BTreeSet<&ServiceName>> = BTreeMap::new();
@@ -41,5 +44,13 @@ pub(super) fn place(inputs: Inputs<'_>, state: &mut State, problems: &mut Vec<Pr
                     .map(|name| Problem::of_service(name, ProblemReason::NoSubnet, message.clone())),
             );
         }
+    }
+}
+
+/// Without a link nothing new is published, and nothing published is cleared.
+fn keep_only_held(inputs: Inputs<'_>, state: &mut State) {
+    for (name, status) in &mut state.statuses {
+        let held = inputs.held.get(name).map(PublishedStatus::addresses).unwrap_or_default();
+        status.vips.retain(|vip| held.contains(&vip.ip));
     }
 }

@@ -16,7 +16,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -126,6 +126,28 @@ pub fn plan(desired: &State, observed: &Observed) -> Vec<Action> {
     actions.extend(frontend_removals(desired, observed));
     actions.extend(address_removals(desired, observed));
     actions
+}
+
+/// Leaves out the statuses whose frontends or addresses are about to change: in
+/// the next round they can say what came of it, instead of saying first that a
+/// port is not served.
+pub fn hold_statuses(due: Vec<Action>, desired: &State) -> Vec<Action> {
+    let mut changing: BTreeSet<IpAddr> = BTreeSet::new();
+    for action in &due {
+        match action {
+            Action::UpsertFrontend { frontend, .. } => changing.insert(frontend.vip),
+            Action::AddAddress { key, .. } => changing.insert(key.address),
+            _ => false,
+        };
+    }
+    let is_hasty = |action: &Action| match action {
+        Action::WriteStatus { service, .. } => {
+            let wanted = desired.statuses.get(service).into_iter().flat_map(|status| &status.vips);
+            wanted.into_iter().any(|vip| changing.contains(&vip.ip))
+        }
+        _ => false,
+    };
+    due.into_iter().filter(|action| !is_hasty(action)).collect()
 }
 
 fn upserts(desired: &State, observed: &Observed) -> impl Iterator<Item = Action> {

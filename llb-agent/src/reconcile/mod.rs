@@ -205,6 +205,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     ) -> Observed {
         for _ in 0..PASSES {
             let due = self.machine.due(plan::plan(&self.desired, &observed), now);
+            let due = plan::hold_statuses(due, &self.desired);
             if due.is_empty() {
                 break;
             }
@@ -300,9 +301,11 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     /// What was decided last counts before what is published: the write may be
     /// under way.
     fn held(&self, observed: &Observed) -> Held {
-        let published = observed.statuses.iter().chain(&self.desired.statuses);
-        let addresses = published.map(|(name, status)| (name.clone(), status.addresses()));
-        addresses.filter(|(_, vips)| !vips.is_empty()).collect()
+        let known = observed.statuses.iter().chain(&self.desired.statuses);
+        known
+            .filter(|(_, status)| !status.vips.is_empty())
+            .map(|(name, status)| (name.clone(), status.clone()))
+            .collect()
     }
 
     /// For whom an object is.

@@ -13,8 +13,10 @@ use crate::model::{
 /// VIPs that a Service asks for, separated by commas; both families may be given.
 const VIPS_ANNOTATION: &str = "llb.dev/vips";
 
-/// `ports[].error` of a port whose protocol llb does not forward.
+/// `ports[].error` of a port whose protocol llb does not forward ...
 const UNSUPPORTED_PROTOCOL: &str = "llb.dev/UnsupportedProtocol";
+/// ... and of one whose numbers make no sense.
+const INVALID_PORT: &str = "llb.dev/InvalidPort";
 
 pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceName, Service) {
     let meta = &object.metadata;
@@ -45,7 +47,7 @@ pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceN
             Ok(port) => service.ports.push(port),
             Err((reason, message)) => {
                 report(reason, message);
-                service.unsupported_ports.extend(unsupported(port));
+                service.unsupported_ports.extend(unsupported(port, reason));
             }
         }
     }
@@ -101,11 +103,13 @@ fn convert_port(port: &ObjectPort) -> Result<ServicePort, (ProblemReason, String
 }
 
 /// How a port that is not served stands in the status, where the API takes it.
-fn unsupported(port: &ObjectPort) -> Option<PublishedPort> {
+fn unsupported(port: &ObjectPort, reason: ProblemReason) -> Option<PublishedPort> {
     let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+    let error =
+        if reason == ProblemReason::UnsupportedProtocol { UNSUPPORTED_PROTOCOL } else { INVALID_PORT };
     let known = ["TCP", "UDP", "SCTP"].contains(&protocol.as_str());
     let number = Port::new(port.port.into())?.get();
-    known.then(|| PublishedPort { port: number, protocol, error: Some(UNSUPPORTED_PROTOCOL.to_owned()) })
+    known.then(|| PublishedPort { port: number, protocol, error: Some(error.to_owned()) })
 }
 
 /// The families in order, and whether each of them is needed.
