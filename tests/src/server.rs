@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use socket2::{SockFilter, SockRef};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
@@ -18,7 +19,10 @@ use crate::Host;
 
 /// How long an accepted HTTP connection may still send its first request when
 /// the server stops. A client on the same machine needs far less.
-const STOP_GRACE: Duration = Duration::from_secs(1);
+const STOP_GRACE: Duration = Duration::from_secs(3);
+
+/// For a handshake that has begun; on one machine it takes microseconds.
+const HANDSHAKE_LIMIT: Duration = Duration::from_millis(50);
 
 /// The largest UDP payload.
 const MAX_DATAGRAM: usize = 65_507;
@@ -160,22 +164,48 @@ async fn accept_all<F>(
     F: Future<Output = io::Result<()>> + Send + 'static,
 {
     let mut connections = JoinSet::new();
-    let mut end = stopped.clone();
+    let mut end = Box::pin(close_gently(&listener, stopped.clone()));
     loop {
         let accepted = tokio::select! {
-            // In this order, so that what the kernel accepted already is
-            // answered and not reset when the listener is closed.
+            // In this order, so that what waits is accepted first.
             biased;
             accepted = listener.accept() => accepted,
-            _ = end.wait_for(|&stop| stop) => break,
+            () = &mut end => break,
         };
         if let Ok((stream, peer)) = accepted {
             connections.spawn(serve(stream, peer, stopped.clone()));
         }
         while connections.try_join_next().is_some() {}
     }
+    drop(end);
     drop(listener);
     while connections.join_next().await.is_some() {}
+}
+
+/// Ends when `listener` may be closed without resetting anybody: nothing new
+/// comes in, and what was on its way has been accepted meanwhile.
+///
+/// A client whose connection the kernel has accepted, and that is reset when
+/// the listener is closed, can't tell that from a broken answer. With such
+/// resets "no request failed" would be a matter of luck, whatever is tested.
+async fn close_gently(listener: &TcpListener, mut stopped: watch::Receiver<bool>) {
+    // An error means that the owner is gone, which is a reason to end as well.
+    let _ = stopped.wait_for(|&stop| stop).await;
+    // Classic BPF on the TCP header: drop what has SYN and not ACK.
+    const FLAGS_OFFSET: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    let no_new_connections = [
+        SockFilter::new(0x30, 0, 0, FLAGS_OFFSET), // load the byte
+        SockFilter::new(0x54, 0, 0, SYN | ACK),    // and
+        SockFilter::new(0x15, 0, 1, SYN),          // if not equal, skip one
+        SockFilter::new(0x06, 0, 0, 0),            // drop
+        SockFilter::new(0x06, 0, 0, u32::MAX),     // keep all of it
+    ];
+    if let Err(error) = SockRef::from(listener).attach_filter(&no_new_connections) {
+        eprintln!("a server in the lab may reset connections when it stops: {error}");
+    }
+    tokio::time::sleep(HANDSHAKE_LIMIT).await;
 }
 
 /// Serves one connection; a peer that goes away is no news.
