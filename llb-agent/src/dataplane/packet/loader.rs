@@ -134,7 +134,7 @@ fn observe(object: &[u8], link: &str, bpf_dir: &Path) -> Result<ObservedLink, Pa
     let map = ebpf.take_map(LINK_COUNTERS_MAP).ok_or(PacketError::NotInObject { name: LINK_COUNTERS_MAP })?;
     let counters =
         PerCpuArray::try_from(map).map_err(|error| PacketError::load(link, &map_pin, error.into()))?;
-    Ok(ObservedLink { name: link.to_owned(), counters, folder: folder })
+    Ok(ObservedLink { name: link.to_owned(), counters, folder })
 }
 
 /// Puts `program` in the place of a predecessor's. `false` where there is
