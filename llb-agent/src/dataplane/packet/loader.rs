@@ -19,8 +19,8 @@ use rustix::io::Errno;
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketType, socket};
 
-use super::{PacketError, metrics};
 use super::pins::{PinFolder, provide_bpffs};
+use super::{PacketError, metrics};
 use crate::kernel::{Release, TCX_SINCE, system_error};
 
 /// What `cargo xtask build-ebpf` has built, where it had before the agent was.
