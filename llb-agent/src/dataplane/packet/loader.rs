@@ -108,6 +108,9 @@ fn observe(object: &[u8], link: &str, bpf_dir: &Path) -> Result<ObservedLink, Pa
         attached.pin(&pin).map_err(|error| PacketError::pin("pin", &pin, error))?;
     }
 
+    #[cfg(feature = "ebpf-log")]
+    super::log::follow(&mut ebpf, link);
+
     let map = ebpf.take_map(LINK_COUNTERS_MAP).ok_or(PacketError::NotInObject { name: LINK_COUNTERS_MAP })?;
     let counters =
         PerCpuArray::try_from(map).map_err(|error| PacketError::load(link, &map_pin, error.into()))?;
