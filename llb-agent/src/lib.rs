@@ -1,5 +1,27 @@
-//! llb, the little load balancer.
+//! llb, the little load balancer, as a library, so that tests can reach its
+//! rooms. ARCHITECTURE.md has the map; in short:
+//!
+//! ```text
+//!   source --> Snapshot --.                          .--> dataplane   listeners, relays, eBPF
+//!   addresses -> Facts ----+--> desired --> plan -> reconcile --> addresses   VIPs on links
+//!   config -> Policy -----'      (pure)    (pure)    '--> status      Service.status, Events
+//! ```
+//!
+//! Floors: `model`, `config` < `desired`, `plan` < `source`, `dataplane`,
+//! `addresses`, `status` < `reconcile` < `agent`, `admin`. A room imports only
+//! from lower floors; `statefile`, `kernel` and `telemetry` stand beside them.
+
 pub mod addresses;
+pub mod admin;
+pub mod agent;
+pub mod config;
 pub mod dataplane;
+pub mod desired;
 pub mod kernel;
 pub mod model;
+pub mod plan;
+pub mod reconcile;
+pub mod source;
+pub mod statefile;
+pub mod status;
+pub mod telemetry;

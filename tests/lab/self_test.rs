@@ -4,13 +4,16 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Result;
 use llb_tests::{Host, Lab, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(5);
+
+/// Names the file to which the victim reports.
+const VICTIM: &str = "LLB_LAB_VICTIM";
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
@@ -78,14 +81,50 @@ fn a_dropped_lab_leaves_nothing_even_after_a_panic() {
     assert!(state.is_empty() || state.contains(") Z "), "{state}");
 }
 
+/// Not a test of its own: what the next one starts as a process, to kill it.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn what_a_killed_run_left_is_swept_by_the_next() {
-    // Above the highest pid that Linux ever gives (4194304).
-    let stale = "llb-4194305-0-client";
-    assert!(Command::new("ip").args(["netns", "add", stale]).status().unwrap().success());
-    let _lab = Lab::empty().unwrap();
-    assert_eq!(namespaces_of("llb-4194305"), Vec::<String>::new());
+fn a_victim_that_waits_for_its_end() {
+    let Some(report) = std::env::var_os(VICTIM) else { return };
+    let lab = Lab::empty().map(|mut lab| lab.add_host("lonely").map(|host| (lab, host)));
+    let (lab, host) = lab.unwrap().unwrap();
+    let mut sleep = host.command("sleep");
+    sleep.arg("60");
+    // Started by a thread that ends: only the end of the whole process counts.
+    let starter = std::thread::spawn(move || host.spawn(sleep, "sleep").unwrap());
+    let mut sleep = starter.join().unwrap();
+    let draft = lab.directory().join("report");
+    std::fs::write(&draft, format!("{} {}", lab.name(), sleep.pid())).unwrap();
+    std::fs::rename(&draft, report).unwrap();
+    sleep.wait_exit(Duration::from_secs(60)).unwrap();
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn the_processes_of_a_killed_owner_die_and_the_next_lab_sweeps() {
+    let mut next = Lab::empty().unwrap();
+    let report = next.directory().join("victim");
+    let mut owner = Command::new(std::env::current_exe().unwrap())
+        .args(["--include-ignored", "--exact", "self_test::a_victim_that_waits_for_its_end"])
+        .env(VICTIM, &report)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let (name, pid) = wait_until(LIMIT, "the victim's report", || {
+        let text = std::fs::read_to_string(&report)?;
+        Ok(text.split_once(' ').map(|(name, pid)| (name.to_owned(), pid.to_owned())))
+    })
+    .unwrap();
+    let process = Path::new("/proc").join(pid);
+    assert!(process.exists());
+    assert!(!namespaces_of(&name).is_empty());
+
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    wait_until(LIMIT, "the end of its child", || Ok((!process.exists()).then_some(()))).unwrap();
+    next = Lab::empty().unwrap();
+    assert_eq!(namespaces_of(&name), Vec::<String>::new());
+    assert!(!next.directory().with_file_name(name).exists());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -37,13 +37,14 @@ impl Agent {
     /// There is no binary, or it does not get ready; the error holds its log.
     pub fn start(host: &Host, arguments: &[&str]) -> Result<Self> {
         let mut agent = Self::spawn(host, arguments)?;
-        wait_until(READY_LIMIT, "/readyz", || {
-            if let Some(status) = agent.process.exit_status()? {
-                bail!("the agent has ended: {status}");
-            }
-            agent.get("/readyz").map(Some)
-        })
-        .with_context(|| format!("the agent's log:\n{}", agent.process.log_tail()))?;
+        let ready = wait_until(READY_LIMIT, "/readyz", || match agent.process.exit_status()? {
+            // Not an error of the poll, which would only mean "not yet".
+            Some(status) => Ok(Some(Err(anyhow!("it has ended: {status}")))),
+            None => agent.get("/readyz").map(|_| Some(Ok(()))),
+        });
+        ready.flatten().with_context(|| {
+            format!("the agent did not get ready; its log:\n{}", agent.process.log_tail())
+        })?;
         Ok(agent)
     }
 

@@ -15,6 +15,7 @@
 
 pub mod agent;
 pub mod client;
+pub mod cluster;
 pub mod lab;
 pub mod manifests;
 pub mod process;

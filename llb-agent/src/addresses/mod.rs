@@ -1,12 +1,36 @@
 //! The seam to the addresses on the link devices.
 //!
 //! Invariant: an address that llb did not add is never changed or removed.
+//!
+//! ```text
+//!   reconciler --> AddressTable --+-- NetlinkAddresses     the kernel
+//!                                 |     +- StateFile       which addresses are llb's, where the kernel can't say
+//!                                 |     +- announce        tells the segment about a new VIP
+//!                                 |     `- watch           wakes the reconciler when links or addresses change
+//!                                 `-- FakeAddresses        links in memory
+//! ```
 
+mod announce;
+mod connection;
 pub mod fake;
+mod message;
+mod netlink;
+mod state_file;
+mod tag;
+mod watch;
 
 use std::io;
 
+pub use netlink::NetlinkAddresses;
+
 use crate::model::{AddressKey, Link};
+
+/// The names of all links of this network namespace, for messages.
+pub fn link_names() -> Vec<String> {
+    // /sys/class/net may be mounted for another namespace; this file never is.
+    let table = std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+    table.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect()
+}
 
 /// The link devices and their addresses.
 #[expect(async_fn_in_trait, reason = "called from one task of this crate, never spawned")]
@@ -46,6 +70,29 @@ pub enum AddressError {
     NotPermitted {
         /// The link.
         link: String,
+    },
+    /// IPv6 is switched off on the link.
+    #[error("IPv6 is disabled on {link}: `sysctl -w net.ipv6.conf.{link}.disable_ipv6=0` enables it")]
+    Ipv6Disabled {
+        /// The link.
+        link: String,
+    },
+    /// Removing an IPv4 address that others of its subnet hang on.
+    #[error(
+        "cannot remove {key}: the kernel would remove others of its subnet with it; \
+         `sysctl -w net.ipv4.conf.{}.promote_secondaries=1` lets them stay", .key.link
+    )]
+    TakesOthers {
+        /// The address that stays.
+        key: AddressKey,
+    },
+    /// The kernel is too old to remember which addresses are llb's.
+    #[error(
+        "kernel {release} cannot tag addresses, 5.18 and newer can: use the address tag \"file\" or \"auto\""
+    )]
+    TagUnsupported {
+        /// The running kernel.
+        release: String,
     },
     /// The kernel refused.
     #[error("cannot {verb} {key}")]

@@ -47,6 +47,9 @@ impl fmt::Display for Family {
 pub struct Port(NonZeroU16);
 
 impl Port {
+    /// The lowest one.
+    pub const MIN: Self = Self(NonZeroU16::MIN);
+
     /// `None` for 0 and for anything that does not fit in 16 bits.
     pub fn new(number: i64) -> Option<Self> {
         u16::try_from(number).ok().and_then(NonZeroU16::new).map(Self)

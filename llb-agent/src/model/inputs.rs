@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -18,6 +19,15 @@ pub struct Snapshot {
     /// Nodes by name.
     pub nodes: BTreeMap<String, Node>,
     /// What could not be understood.
+    pub problems: Vec<Problem>,
+}
+
+/// What a source says at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct SourceReport {
+    /// `None` until everything was read once; the last good one from then on.
+    pub snapshot: Option<Arc<Snapshot>>,
+    /// What keeps the source from reading on.
     pub problems: Vec<Problem>,
 }
 

@@ -8,14 +8,18 @@
 mod address;
 mod forwarding;
 mod inputs;
+mod pool;
 mod problem;
+mod selector;
 mod service;
 mod state;
 
 pub use address::{Family, Port, Protocol, is_usable_vip};
 pub use forwarding::{Backend, Frontend, FrontendStatus, Phase, Rule};
-pub use inputs::{Endpoint, Facts, Link, LinkAddress, Node, Snapshot};
+pub use inputs::{Endpoint, Facts, Link, LinkAddress, Node, Snapshot, SourceReport};
+pub use pool::{Pool, PoolError};
 pub use problem::{Problem, ProblemReason, Subject};
+pub use selector::{Selector, SelectorError};
 pub use service::{
     PublishedPort, PublishedStatus, PublishedVip, Service, ServiceName, ServicePort, TrafficPolicy,
 };

@@ -59,11 +59,14 @@ pub struct ServicePort {
     pub node_port: Option<Port>,
 }
 
-/// One entry of `status.loadBalancer.ingress`, as llb writes it (`ipMode: Proxy`).
+/// One entry of `status.loadBalancer.ingress`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedVip {
     /// The VIP.
     pub ip: IpAddr,
+    /// `ipMode` is Proxy: packets reach the nodes with another destination
+    /// than the VIP (KEP-1860). True for all that llb writes.
+    pub proxy: bool,
     /// Its ports, sorted.
     pub ports: Vec<PublishedPort>,
 }
@@ -94,7 +97,7 @@ impl PublishedStatus {
 }
 
 /// A Service of any type, cut to the parts that matter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Service {
     /// `metadata.uid`; empty in manifests.
     pub uid: String,

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use super::{Frontend, FrontendStatus, PublishedStatus, Rule, ServiceName};
 
 /// A VIP on a link.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AddressKey {
     /// The link's name.
     pub link: String,

@@ -8,10 +8,13 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::wait::wait_for;
 
 /// Where `ip netns` keeps its namespaces.
 const NETNS_DIR: &str = "/run/netns";
@@ -21,6 +24,9 @@ const BPF_DIR: &str = "/sys/fs/bpf";
 
 /// Every name starts with this, then the owner's pid: `llb-1234-0-client`.
 const PREFIX: &str = "llb-";
+
+/// A killed process ends at once, unless the kernel is stuck in it.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 /// The namespaces that this process owns.
 static OWNED: Mutex<Owned> =
@@ -160,9 +166,17 @@ pub(super) fn ip(namespace: Option<&str>, commands: &str) -> Result<()> {
 
 fn remove_unconditionally(name: &str) {
     // Whatever is in there was started for this lab; a process that ended in
-    // between is fine.
-    for pid in processes_in(name) {
-        let _ = kill_process(pid, Signal::KILL);
+    // between is fine. When they are gone, nobody writes into the lab's
+    // directory any more.
+    let ended = wait_for(KILL_LIMIT, &format!("the end of the processes in {name}"), || {
+        let processes = processes_in(name);
+        for &pid in &processes {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        processes.is_empty()
+    });
+    if let Err(error) = ended {
+        eprintln!("{error:#}");
     }
     if let Err(error) = ip(None, &format!("netns delete {name}")) {
         eprintln!("cannot remove the namespace {name}: {error:#}");

@@ -1,9 +1,11 @@
 //! Loads the embedded object for each link, puts its program there, and reads
 //! its counters. Where things are pinned is in `pins.rs`.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use aya::EbpfLoader;
 use aya::maps::{MapData, PerCpuArray};
@@ -12,12 +14,13 @@ use aya::programs::tc::SchedClassifierLink;
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttach, TcAttachType};
 use llb_common::counters::{LINK_COUNTERS_MAP, LinkCounters};
 use llb_common::programs::TC_INGRESS_PROGRAM;
+use prometheus_client::registry::Registry;
 use rustix::io::Errno;
 use rustix::net::netdevice::name_to_index;
 use rustix::net::{AddressFamily, SocketType, socket};
 
-use super::PacketError;
 use super::pins::{PinFolder, provide_bpffs};
+use super::{PacketError, metrics};
 use crate::kernel::{Release, TCX_SINCE, system_error};
 
 /// What `cargo xtask build-ebpf` has built, where it had before the agent was.
@@ -46,7 +49,7 @@ pub struct PacketObserver {
 struct ObservedLink {
     name: String,
     counters: PerCpuArray<MapData, CounterBytes>,
-    _folder: PinFolder,
+    folder: PinFolder,
 }
 
 impl PacketObserver {
@@ -56,16 +59,41 @@ impl PacketObserver {
     /// gap, and its counts go on.
     ///
     /// # Errors
-    /// The first link that can't be observed; those before it in `links` stay
-    /// attached, and calling again, or [`detach`](super::detach), is safe.
+    /// The first link that can't be observed. Then none is: the programs are
+    /// taken off those before it in `links`.
     pub fn attach(links: &[String], bpf_dir: &Path) -> Result<Self, PacketError> {
         let object = OBJECT.ok_or(PacketError::NotBuilt)?;
         if let Some(running) = Release::running().filter(|running| *running < TCX_SINCE) {
             return Err(PacketError::KernelTooOld { running });
         }
         provide_bpffs(bpf_dir)?;
-        let links = links.iter().map(|link| observe(object, link, bpf_dir)).collect::<Result<_, _>>()?;
-        Ok(Self { links })
+        let mut observer = Self { links: Vec::with_capacity(links.len()) };
+        for link in links {
+            match observe(object, link, bpf_dir) {
+                Ok(observed) => observer.links.push(observed),
+                Err(error) => {
+                    if let Err(error) = observer.detach() {
+                        tracing::warn!(%error, "programs stay on links that are not observed");
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(observer)
+    }
+
+    /// Takes its programs off their links and forgets the counts: the end that
+    /// is wanted, unlike a crash.
+    ///
+    /// # Errors
+    /// A pin can't be removed.
+    pub fn detach(&self) -> Result<(), PacketError> {
+        self.links.iter().try_for_each(|link| link.folder.remove())
+    }
+
+    /// Shows the counts as metrics of `registry`.
+    pub fn register(self: &Arc<Self>, registry: &mut Registry) {
+        metrics::register(self, registry);
     }
 
     /// What each link has counted since its program was first attached, over
@@ -83,6 +111,12 @@ impl PacketObserver {
             }
         };
         self.links.iter().filter_map(read).collect()
+    }
+}
+
+impl fmt::Debug for PacketObserver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.links.iter().map(|link| &link.name)).finish()
     }
 }
 
@@ -114,7 +148,7 @@ fn observe(object: &[u8], link: &str, bpf_dir: &Path) -> Result<ObservedLink, Pa
     let map = ebpf.take_map(LINK_COUNTERS_MAP).ok_or(PacketError::NotInObject { name: LINK_COUNTERS_MAP })?;
     let counters =
         PerCpuArray::try_from(map).map_err(|error| PacketError::load(link, &map_pin, error.into()))?;
-    Ok(ObservedLink { name: link.to_owned(), counters, _folder: folder })
+    Ok(ObservedLink { name: link.to_owned(), counters, folder })
 }
 
 /// Puts `program` in the place of a predecessor's. `false` where there is

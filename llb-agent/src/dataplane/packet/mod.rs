@@ -21,6 +21,7 @@ mod error;
 mod loader;
 #[cfg(feature = "ebpf-log")]
 mod log;
+mod metrics;
 mod pins;
 
 pub use error::PacketError;

@@ -33,6 +33,11 @@ impl PinFolder {
         Ok(Self { path, _lock: lock })
     }
 
+    /// Removes all that is pinned in it, and the folder.
+    pub(super) fn remove(&self) -> Result<(), PacketError> {
+        remove(&self.path)
+    }
+
     /// Where something of this name is pinned.
     pub(super) fn pin(&self, name: &str) -> PathBuf {
         self.path.join(name)
@@ -55,10 +60,7 @@ pub fn detach(bpf_dir: &Path) -> Result<Vec<String>, PacketError> {
         for folder in folders(&layout)? {
             let link = link_name(folder.file_name().unwrap_or_default());
             let _lock = lock(&folder, &link)?;
-            for pin in entries(&folder)? {
-                fs::remove_file(&pin).map_err(|error| PacketError::pin("remove", &pin, error))?;
-            }
-            fs::remove_dir(&folder).map_err(|error| PacketError::pin("remove", &folder, error))?;
+            remove(&folder)?;
             links.push(link);
         }
         fs::remove_dir(&layout).map_err(|error| PacketError::pin("remove", &layout, error))?;
@@ -67,6 +69,13 @@ pub fn detach(bpf_dir: &Path) -> Result<Vec<String>, PacketError> {
     let _ = fs::remove_dir(bpf_dir);
     links.sort_unstable();
     Ok(links)
+}
+
+fn remove(folder: &Path) -> Result<(), PacketError> {
+    for pin in entries(folder)? {
+        fs::remove_file(&pin).map_err(|error| PacketError::pin("remove", &pin, error))?;
+    }
+    fs::remove_dir(folder).map_err(|error| PacketError::pin("remove", folder, error))
 }
 
 /// Makes sure that pins can be made in `bpf_dir`. Mounts a bpffs, but only at

@@ -1,0 +1,166 @@
+//! The file that remembers which addresses are llb's, for kernels that can't
+//! (see `AddressTag`). It is no record of what should be, nor of what is: an
+//! address is llb's only if it is here *and* on the link.
+//!
+//! Written ahead: an address is recorded before it is added and erased after
+//! it was removed, so that a crash in between leaves a record without an
+//! address, never an address without a record.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::AddressError;
+use crate::statefile;
+
+const FILE_NAME: &str = "addresses.json";
+
+/// Changes at every boot; addresses do not survive one, so neither do records.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The state file, and its content in memory.
+#[derive(Debug)]
+pub(super) struct StateFile {
+    path: PathBuf,
+    content: Content,
+}
+
+/// An address that llb added.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct OwnAddress {
+    /// The link's name.
+    pub(super) link: String,
+    /// Address and prefix length.
+    pub(super) net: IpNet,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Content {
+    boot_id: String,
+    addresses: BTreeSet<OwnAddress>,
+}
+
+impl StateFile {
+    /// Reads `<state_dir>/addresses.json`. A missing file and one of another
+    /// boot are empty; so is one that can't be understood, with a warning.
+    ///
+    /// # Errors
+    /// The kernel does not tell its boot id.
+    pub(super) fn open(state_dir: &Path) -> Result<Self, AddressError> {
+        let boot_id = fs::read_to_string(BOOT_ID).map_err(AddressError::Read)?;
+        Ok(Self::open_in_boot(state_dir, boot_id.trim()))
+    }
+
+    fn open_in_boot(state_dir: &Path, boot_id: &str) -> Self {
+        let path = state_dir.join(FILE_NAME);
+        // One that can't be read claims nothing: all that is on the links is left alone.
+        let mut content: Content = statefile::read_or_set_aside(&path).unwrap_or_default();
+        if content.boot_id != boot_id {
+            content = Content { boot_id: boot_id.to_owned(), addresses: BTreeSet::new() };
+        }
+        Self { path, content }
+    }
+
+    /// Whether llb added this address.
+    pub(super) fn contains(&self, link: &str, net: IpNet) -> bool {
+        self.content.addresses.iter().any(|known| known.link == link && known.net == net)
+    }
+
+    /// Records an address; on disk when this returns.
+    ///
+    /// # Errors
+    /// It could not be written; then nothing is recorded.
+    pub(super) async fn insert(&mut self, address: OwnAddress) -> Result<(), AddressError> {
+        let mut content = self.content.clone();
+        content.addresses.insert(address);
+        self.replace(content).await
+    }
+
+    /// Erases all but those that `keep` wants; writes only if that is a change.
+    ///
+    /// # Errors
+    /// It could not be written; then nothing is erased.
+    pub(super) async fn retain(&mut self, keep: impl FnMut(&OwnAddress) -> bool) -> Result<(), AddressError> {
+        let mut content = self.content.clone();
+        content.addresses.retain(keep);
+        self.replace(content).await
+    }
+
+    async fn replace(&mut self, content: Content) -> Result<(), AddressError> {
+        if content == self.content {
+            return Ok(());
+        }
+        let (path, written) = (self.path.clone(), content.clone());
+        // Waits for the disk, which would hold up the connections of a worker thread.
+        tokio::task::spawn_blocking(move || statefile::write(&path, &written))
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error)))
+            .map_err(|source| AddressError::StateFile { path: self.path.display().to_string(), source })?;
+        self.content = content;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(net: &str) -> OwnAddress {
+        OwnAddress { link: "eth0".to_owned(), net: net.parse().unwrap() }
+    }
+
+    #[tokio::test]
+    async fn a_record_survives_a_restart_but_not_a_reboot() {
+        let directory = tempfile::tempdir().unwrap();
+        let state_dir = directory.path().join("made/by/llb");
+        let own = address("192.0.2.5/24");
+        let mut file = StateFile::open_in_boot(&state_dir, "boot-1");
+        file.insert(own.clone()).await.unwrap();
+
+        let restarted = StateFile::open_in_boot(&state_dir, "boot-1");
+        assert!(restarted.contains("eth0", own.net));
+        assert!(!restarted.contains("eth1", own.net), "another link");
+        assert!(!restarted.contains("eth0", "192.0.2.5/32".parse().unwrap()), "another prefix");
+
+        let mut rebooted = StateFile::open_in_boot(&state_dir, "boot-2");
+        assert!(!rebooted.contains("eth0", own.net));
+        rebooted.insert(address("192.0.2.6/24")).await.unwrap();
+        assert!(!StateFile::open_in_boot(&state_dir, "boot-2").contains("eth0", own.net));
+    }
+
+    #[tokio::test]
+    async fn an_erased_record_is_gone_from_the_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let own = address("2001:db8::5/64");
+        let mut file = StateFile::open_in_boot(directory.path(), "boot-1");
+        file.insert(own.clone()).await.unwrap();
+        file.retain(|known| *known != own).await.unwrap();
+        assert!(!StateFile::open_in_boot(directory.path(), "boot-1").contains("eth0", own.net));
+    }
+
+    #[test]
+    fn a_corrupt_file_claims_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        for bytes in ["", "{", "[]", "\0\0\0\0", r#"{"boot_id":"boot-1","addresses":[{"link":"eth0"}]}"#] {
+            fs::write(directory.path().join(FILE_NAME), bytes).unwrap();
+            let file = StateFile::open_in_boot(directory.path(), "boot-1");
+            assert!(file.content.addresses.is_empty(), "{bytes}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_written_is_not_recorded() {
+        let directory = tempfile::tempdir().unwrap();
+        let in_the_way = directory.path().join("file");
+        fs::write(&in_the_way, "").unwrap();
+        let own = address("192.0.2.5/24");
+        let mut file = StateFile::open_in_boot(&in_the_way, "boot-1");
+        let error = file.insert(own.clone()).await.unwrap_err();
+        assert!(matches!(error, AddressError::StateFile { .. }), "{error}");
+        assert!(!file.contains("eth0", own.net));
+    }
+}

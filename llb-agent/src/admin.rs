@@ -1,0 +1,86 @@
+//! The admin endpoint: /healthz, /readyz, /metrics, /state. Reads only.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::reconcile::Report;
+
+/// The content type of the OpenMetrics text format 1.0.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Clone)]
+struct Admin {
+    report: watch::Receiver<Report>,
+    registry: Arc<Registry>,
+}
+
+/// The address can't be served.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on --admin {address}; choose another one")]
+pub struct AdminError {
+    address: SocketAddr,
+    #[source]
+    source: std::io::Error,
+}
+
+/// Binds and serves in the background; returns the address that was bound
+/// (port 0 means any).
+///
+/// # Errors
+/// The address is in use, or not of this machine.
+pub async fn serve(
+    address: SocketAddr,
+    report: watch::Receiver<Report>,
+    registry: Registry,
+) -> Result<SocketAddr, AdminError> {
+    let failed = |source| AdminError { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    let admin = Admin { report, registry: Arc::new(registry) };
+    let routes = Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/state", get(state))
+        .with_state(admin);
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, routes).await {
+            tracing::error!(%error, "the admin endpoint ended");
+        }
+    });
+    Ok(bound)
+}
+
+/// 200 once a first round is done, and from then on: what is served goes on
+/// whatever happens to the source. Problems are named in any case.
+async fn readyz(State(admin): State<Admin>) -> Response {
+    let report = admin.report.borrow();
+    let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let mut text = if report.ready { "ready\n" } else { "waiting for the first whole snapshot\n" }.to_owned();
+    for problem in &report.problems {
+        text.push_str(&format!("{problem}\n"));
+    }
+    (status, text).into_response()
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    let mut text = String::new();
+    match encode(&mut text, &admin.registry) {
+        Ok(()) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn state(State(admin): State<Admin>) -> Json<Report> {
+    Json(admin.report.borrow().clone())
+}

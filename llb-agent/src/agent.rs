@@ -1,0 +1,171 @@
+//! Builds every room, wires them, and ends them in order. Decides nothing else.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use prometheus_client::registry::Registry;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, watch};
+
+use crate::addresses::{AddressTable, NetlinkAddresses, link_names};
+use crate::admin;
+use crate::config::{Cli, Config, Invocation, SourceConfig, kubeconfig_places};
+use crate::dataplane::packet::{self, PacketError, PacketObserver};
+use crate::dataplane::proxy::ProxyPlane;
+use crate::kernel::{Cap, KernelAbilities, missing_capabilities};
+use crate::model::SourceReport;
+use crate::reconcile::{ReconcileMetrics, Reconciler, Report, Rooms, Wakeups};
+use crate::statefile;
+use crate::source::{KubernetesSource, ManifestSource, connect};
+use crate::status::StatusSink;
+use crate::status::file::FileStatuses;
+use crate::status::kubernetes::KubernetesStatuses;
+
+/// Does what the command line says.
+///
+/// # Errors
+/// The agent could not start; the text says why, and the way out.
+pub fn main(cli: Cli) -> anyhow::Result<()> {
+    match cli.invocation()? {
+        Invocation::Detach { bpf_dir } => {
+            let links = packet::detach(&bpf_dir)?;
+            tracing::info!(?links, "detached");
+            Ok(())
+        }
+        Invocation::Serve(config) => {
+            let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+            runtime.block_on(run(*config))
+        }
+    }
+}
+
+/// Runs until SIGTERM or SIGINT; old connections get the drain time-out, a
+/// second signal ends them at once.
+///
+/// # Errors
+/// Something that the agent can't do without is missing; the text says what.
+async fn run(config: Config) -> anyhow::Result<()> {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), links = ?config.links, "llb-agent starts");
+    let abilities = KernelAbilities::probe();
+    tracing::info!("{abilities}");
+    check_capabilities(&config)?;
+    let _lock = statefile::lock(&config.state_dir)
+        .with_context(|| format!("cannot hold --state-dir {}", config.state_dir.display()))?;
+
+    let wakeups = Wakeups { plane: Arc::new(Notify::new()), links: Arc::new(Notify::new()) };
+    let mut addresses =
+        NetlinkAddresses::new(config.links.clone(), config.address_tag, config.state_dir.clone(), wakeups.links.clone())?;
+    check_links(&config, &mut addresses).await?;
+
+    match config.source.clone() {
+        SourceConfig::Manifests(path) => {
+            let source = ManifestSource::start(&path)?;
+            let statuses = FileStatuses::open(&config.state_dir);
+            serve(config, addresses, statuses, wakeups, |out| source.run(out)).await
+        }
+        SourceConfig::Kubernetes { kubeconfig, context } => {
+            let (client, url) = connect(kubeconfig.as_ref(), context, &kubeconfig_places()).await?;
+            tracing::info!(url, "watching the cluster");
+            let source = KubernetesSource::start(&client, &config.policy.namespaces);
+            let statuses = KubernetesStatuses::new(client);
+            serve(config, addresses, statuses, wakeups, |out| source.run(out)).await
+        }
+    }
+}
+
+/// All at once, so that nobody has to find them one by one.
+fn check_capabilities(config: &Config) -> anyhow::Result<()> {
+    let mut wanted = vec![Cap::NetAdmin, Cap::NetBindService];
+    if !config.userspace {
+        wanted.push(Cap::Bpf);
+    }
+    let missing = missing_capabilities(&wanted);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    anyhow::bail!("missing rights: {list}; run it as root (sudo llb-agent ...), or grant them, as systemd does by AmbientCapabilities=")
+}
+
+/// A link that is missing at the start is a slip of the pen; one that goes
+/// away later is a problem, and comes back.
+async fn check_links(config: &Config, addresses: &mut NetlinkAddresses) -> anyhow::Result<()> {
+    let found = addresses.observe().await?;
+    for name in &config.links {
+        if !found.iter().any(|link| link.name == *name) {
+            let names = link_names();
+            anyhow::bail!("--linkdevice {name}: there is no such link; this machine has: {}", names.join(", "));
+        }
+    }
+    Ok(())
+}
+
+async fn serve<S, F>(
+    config: Config,
+    addresses: NetlinkAddresses,
+    statuses: S,
+    wakeups: Wakeups,
+    source: impl FnOnce(watch::Sender<SourceReport>) -> F,
+) -> anyhow::Result<()>
+where
+    S: StatusSink,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut registry = Registry::default();
+    let plane = ProxyPlane::new(config.relay, &mut registry, wakeups.plane.clone());
+    let metrics = ReconcileMetrics::register(&mut registry);
+    let observer = observe_packets(&config, &mut registry)?;
+
+    let (snapshots, received) = watch::channel(SourceReport::default());
+    let (report, shown) = watch::channel(Report::default());
+    let bound = admin::serve(config.admin, shown, registry).await?;
+    tracing::info!(address = %bound, "admin endpoint: /healthz /readyz /metrics /state");
+    tokio::spawn(source(snapshots));
+
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let mut stop = async || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    let mut reconciler = Reconciler::new(Rooms { plane, addresses, statuses }, config.policy, metrics);
+    reconciler.run(received, &wakeups, report, stop()).await;
+
+    tracing::info!(limit = ?config.relay.drain_timeout, "ending: no new connections; a second signal ends the old ones at once");
+    tokio::select! {
+        () = reconciler.shut_down(&wakeups) => {}
+        () = stop() => {
+            tracing::warn!("second signal: ending all connections now");
+            reconciler.rooms.plane.abort();
+            reconciler.shut_down(&wakeups).await;
+        }
+    }
+    if let Some(observer) = observer {
+        observer.detach()?;
+    }
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// Without the packet programs the agent serves all the same, in user space.
+/// Only a link that another agent holds is no place to serve on.
+fn observe_packets(config: &Config, registry: &mut Registry) -> anyhow::Result<Option<Arc<PacketObserver>>> {
+    if config.userspace {
+        return Ok(None);
+    }
+    match PacketObserver::attach(&config.links, &config.bpf_dir) {
+        Ok(observer) => {
+            let observer = Arc::new(observer);
+            observer.register(registry);
+            Ok(Some(observer))
+        }
+        Err(error @ PacketError::Busy { .. }) => Err(error.into()),
+        Err(error) => {
+            let error = format!("{:#}", anyhow::Error::from(error));
+            tracing::warn!(error, "no packet programs on the links; serving in user space only");
+            Ok(None)
+        }
+    }
+}

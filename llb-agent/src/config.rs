@@ -1,0 +1,480 @@
+//! From the command line to a validated [`Config`]: the only place with clap,
+//! with the environment, and with defaults.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+
+use crate::model::{Pool, PoolError, Selector, SelectorError};
+
+/// The value of `spec.loadBalancerClass` that is llb's.
+pub const DEFAULT_CLASS: &str = "llb.dev/llb";
+
+/// The little load balancer: gives Services of type LoadBalancer their VIPs,
+/// puts them on a link device, and forwards their traffic.
+#[derive(Debug, Parser)]
+#[command(name = "llb-agent", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+/// What the agent is to do.
+#[derive(Debug)]
+pub enum Invocation {
+    /// Serve.
+    Serve(Box<Config>),
+    /// Remove what llb left in the kernel.
+    Detach {
+        /// Where it is pinned.
+        bpf_dir: PathBuf,
+    },
+}
+
+impl Cli {
+    /// Checks what clap can't.
+    ///
+    /// # Errors
+    /// Names the flag.
+    pub fn invocation(self) -> Result<Invocation, ConfigError> {
+        match self.command {
+            Some(Command::Detach { bpf_dir }) => Ok(Invocation::Detach { bpf_dir }),
+            None => Ok(Invocation::Serve(Box::new(self.serve.try_into()?))),
+        }
+    }
+}
+
+/// What else than serving the agent can do.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Remove every program and map that llb left in the kernel.
+    Detach {
+        /// Where they are pinned.
+        #[arg(long, value_name = "DIR", default_value = DEFAULT_BPF_DIR)]
+        bpf_dir: PathBuf,
+    },
+}
+
+const DEFAULT_BPF_DIR: &str = "/sys/fs/bpf/llb";
+
+/// The flags of the agent proper.
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// Link device that gets the VIPs (repeatable: a VIP goes to the one whose subnet holds it, else to the first)
+    #[arg(long = "linkdevice", value_name = "NAME", required = true)]
+    links: Vec<String>,
+
+    /// Kubeconfig file [default: $KUBECONFIG, ~/.kube/config, then the Pod's ServiceAccount]
+    #[arg(long, value_name = "FILE", conflicts_with = "manifests")]
+    kubeconfig: Option<PathBuf>,
+
+    /// Context of the kubeconfig [default: its current one]
+    #[arg(long, value_name = "NAME", conflicts_with = "manifests")]
+    context: Option<String>,
+
+    /// Read Kubernetes YAML or JSON from a folder or file instead of a cluster, and follow its changes
+    #[arg(long, value_name = "DIR|FILE")]
+    manifests: Option<PathBuf>,
+
+    /// Serve only Services of this namespace (repeatable) [default: all]
+    #[arg(long = "namespace", value_name = "NAME")]
+    namespaces: Vec<String>,
+
+    /// Addresses to give to Services that ask for none: CIDR, FIRST-LAST or a single one (repeatable)
+    /// [default: the link device's own primary address]
+    #[arg(long = "pool", value_name = "RANGE")]
+    pools: Vec<String>,
+
+    /// Where traffic goes: node address + nodePort, or ready endpoints; auto takes nodes where the port has a nodePort
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = BackendMode::Auto)]
+    backends: BackendMode,
+
+    /// Use only Nodes with these labels: KEY, KEY=VALUE, KEY!=VALUE or !KEY, comma-separated;
+    /// `worker` stands for node-role.kubernetes.io/worker [default: all but control-plane nodes]
+    #[arg(long, value_name = "SELECTOR")]
+    node_selector: Option<String>,
+
+    /// The spec.loadBalancerClass that is ours
+    #[arg(long, value_name = "CLASS", default_value = DEFAULT_CLASS)]
+    class: String,
+
+    /// Also serve Services without a loadBalancerClass
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    default_class: bool,
+
+    /// Forward in user space only, and leave the kernel's packet path alone
+    #[arg(long)]
+    userspace: bool,
+
+    /// Where /healthz, /readyz, /metrics and /state are served
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9660")]
+    admin: SocketAddr,
+
+    /// Where llb keeps what must outlive it
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/llb")]
+    state_dir: PathBuf,
+
+    /// Where programs and maps are pinned
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_BPF_DIR)]
+    bpf_dir: PathBuf,
+
+    /// How addresses that llb added are marked: by the kernel's address protocol (Linux 5.18), or in the state folder
+    #[arg(long, value_name = "HOW", value_enum, default_value_t)]
+    address_tag: AddressTag,
+
+    /// How long old connections may go on after their Service, port or the agent ends
+    #[arg(long, value_name = "TIME", default_value = "25s", value_parser = parse_duration)]
+    drain_timeout: Duration,
+
+    /// How long a connection to one backend may take before the next is tried
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_duration)]
+    connect_timeout: Duration,
+
+    /// How long a UDP session may be silent
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    udp_idle_timeout: Duration,
+
+    /// Connections at one time; one more is refused
+    #[arg(long, value_name = "N", default_value = "16384")]
+    max_connections: NonZeroUsize,
+
+    /// UDP sessions at one time; the datagrams of one more are dropped
+    #[arg(long, value_name = "N", default_value = "16384")]
+    max_udp_sessions: NonZeroUsize,
+}
+
+/// `--backends`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendMode {
+    /// Node address + nodePort.
+    Nodes,
+    /// Ready endpoint addresses.
+    Endpoints,
+    /// Nodes for a port that has a nodePort while any Node is eligible, else endpoints.
+    Auto,
+}
+
+/// How llb tells the addresses that it added from those of others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum AddressTag {
+    /// By the kernel where it can, else in the state folder.
+    #[default]
+    Auto,
+    /// By the address protocol (`IFA_PROTO`, Linux 5.18).
+    Kernel,
+    /// By a list in the state folder.
+    File,
+}
+
+/// Everything that was configured, validated.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Link devices in order of preference; at least one, no name twice.
+    pub links: Vec<String>,
+    /// Where objects come from.
+    pub source: SourceConfig,
+    /// What decisions look at.
+    pub policy: Policy,
+    /// The proxy plane's limits.
+    pub relay: RelayConfig,
+    /// Leave the packet path alone.
+    pub userspace: bool,
+    /// The admin endpoint.
+    pub admin: SocketAddr,
+    /// What must outlive the agent.
+    pub state_dir: PathBuf,
+    /// Pins.
+    pub bpf_dir: PathBuf,
+    /// How added addresses are marked.
+    pub address_tag: AddressTag,
+}
+
+/// Where objects come from.
+#[derive(Clone, Debug)]
+pub enum SourceConfig {
+    /// A Kubernetes API.
+    Kubernetes {
+        /// `--kubeconfig`.
+        kubeconfig: Option<PathBuf>,
+        /// `--context`.
+        context: Option<String>,
+    },
+    /// A folder or file.
+    Manifests(PathBuf),
+}
+
+/// The part of the configuration that decisions look at.
+#[derive(Clone, Debug, Serialize)]
+pub struct Policy {
+    /// Serve only these namespaces; empty: all.
+    pub namespaces: Vec<String>,
+    /// Where VIPs are given from; empty: the link's own address is used.
+    pub pools: Vec<Pool>,
+    /// Nodes or endpoints.
+    pub backends: BackendMode,
+    /// Narrows the Nodes.
+    pub node_selector: Option<Selector>,
+    /// Our `loadBalancerClass`.
+    pub class: String,
+    /// Serve class-less Services too.
+    pub default_class: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            namespaces: Vec::new(),
+            pools: Vec::new(),
+            backends: BackendMode::Auto,
+            node_selector: None,
+            class: DEFAULT_CLASS.to_owned(),
+            default_class: true,
+        }
+    }
+}
+
+/// The limits of the proxy plane. They hold for all its frontends together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RelayConfig {
+    /// For one attempt to connect to one backend.
+    pub connect_timeout: Duration,
+    /// How long connections of a removed frontend may go on.
+    pub drain_timeout: Duration,
+    /// Without a datagram in either direction for so long, a UDP session ends.
+    pub udp_idle_timeout: Duration,
+    /// TCP connections open at one time; each takes two file descriptors.
+    pub max_connections: NonZeroUsize,
+    /// UDP sessions open at one time; each takes one file descriptor and one
+    /// local port.
+    pub max_udp_sessions: NonZeroUsize,
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        Self {
+            // Room for one lost SYN, which is repeated after 1 s (RFC 6298), and still
+            // time for a second backend before a client loses patience.
+            connect_timeout: Duration::from_secs(3),
+            // Kubernetes kills a pod 30 s after SIGTERM; be done before.
+            drain_timeout: Duration::from_secs(25),
+            // Linux forgets a one-sided UDP flow after 30 s and a two-sided one after
+            // 120 s; one value between them, since a session can't tell which it is.
+            udp_idle_timeout: Duration::from_secs(60),
+            // With the sessions 49152 file descriptors, below the usual 65536; at most
+            // 512 MiB of buffers if every connection is stuck in both directions.
+            max_connections: const { NonZeroUsize::new(16_384).expect("not 0") },
+            // More than half of the 28232 local ports (`net.ipv4.ip_local_port_range`)
+            // would leave too few for everybody else.
+            max_udp_sessions: const { NonZeroUsize::new(16_384).expect("not 0") },
+        }
+    }
+}
+
+/// A flag that makes no sense.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// `--pool`.
+    #[error("--pool {text}: {source}")]
+    Pool {
+        /// As given.
+        text: String,
+        /// What is wrong with it.
+        #[source]
+        source: PoolError,
+    },
+    /// `--node-selector`.
+    #[error("--node-selector {text}: {source}")]
+    NodeSelector {
+        /// As given.
+        text: String,
+        /// What is wrong with it.
+        #[source]
+        source: SelectorError,
+    },
+    /// A pool that holds a range of another one.
+    #[error("--pool {first} and --pool {second} overlap; give each address to one pool")]
+    PoolsOverlap {
+        /// One.
+        first: Pool,
+        /// The other.
+        second: Pool,
+    },
+    /// A link twice.
+    #[error("--linkdevice {name} is given twice")]
+    LinkTwice {
+        /// Its name.
+        name: String,
+    },
+    /// A name that the kernel would not take.
+    #[error("--linkdevice {name:?}: the name of a link has 1 to 15 characters, without slash or space")]
+    LinkName {
+        /// As given.
+        name: String,
+    },
+}
+
+impl TryFrom<ServeArgs> for Config {
+    type Error = ConfigError;
+
+    fn try_from(args: ServeArgs) -> Result<Self, ConfigError> {
+        let policy = Policy {
+            namespaces: args.namespaces,
+            pools: parse_pools(args.pools)?,
+            backends: args.backends,
+            node_selector: args.node_selector.map(parse_selector).transpose()?,
+            class: args.class,
+            default_class: args.default_class,
+        };
+        check_links(&args.links)?;
+        Ok(Self {
+            links: args.links,
+            source: match args.manifests {
+                Some(path) => SourceConfig::Manifests(path),
+                None => SourceConfig::Kubernetes { kubeconfig: args.kubeconfig, context: args.context },
+            },
+            policy,
+            relay: RelayConfig {
+                drain_timeout: args.drain_timeout,
+                connect_timeout: args.connect_timeout,
+                udp_idle_timeout: args.udp_idle_timeout,
+                max_connections: args.max_connections,
+                max_udp_sessions: args.max_udp_sessions,
+            },
+            userspace: args.userspace,
+            admin: args.admin,
+            state_dir: args.state_dir,
+            bpf_dir: args.bpf_dir,
+            address_tag: args.address_tag,
+        })
+    }
+}
+
+fn check_links(links: &[String]) -> Result<(), ConfigError> {
+    /// `IFNAMSIZ` less the closing zero byte.
+    const LINK_NAME_MAX: usize = 15;
+    for (position, name) in links.iter().enumerate() {
+        let bad = |c: char| c == '/' || c.is_whitespace();
+        if name.is_empty() || name.len() > LINK_NAME_MAX || name.contains(bad) {
+            return Err(ConfigError::LinkName { name: name.clone() });
+        }
+        if links[..position].contains(name) {
+            return Err(ConfigError::LinkTwice { name: name.clone() });
+        }
+    }
+    Ok(())
+}
+
+fn parse_pools(texts: Vec<String>) -> Result<Vec<Pool>, ConfigError> {
+    let mut pools: Vec<Pool> = Vec::new();
+    for text in texts {
+        let pool: Pool = text.parse().map_err(|source| ConfigError::Pool { text, source })?;
+        if let Some(other) = pools.iter().find(|other| other.overlaps(&pool)) {
+            return Err(ConfigError::PoolsOverlap { first: other.clone(), second: pool });
+        }
+        pools.push(pool);
+    }
+    Ok(pools)
+}
+
+fn parse_selector(text: String) -> Result<Selector, ConfigError> {
+    text.parse().map_err(|source| ConfigError::NodeSelector { text, source })
+}
+
+/// `500ms`, `30s`, `5m`, `1h`, or seconds without a unit.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| "give a whole number with ms, s, m or h, as in 30s".to_owned())?;
+    let millis = match &text[digits.len()..] {
+        "ms" => Some(number),
+        "" | "s" => number.checked_mul(1_000),
+        "m" => number.checked_mul(60_000),
+        "h" => number.checked_mul(3_600_000),
+        unit => return Err(format!("unknown unit {unit:?}: use ms, s, m or h")),
+    };
+    /// More is surely a slip, and would overflow the clock's arithmetic somewhere.
+    const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+    match millis.map(Duration::from_millis) {
+        Some(duration) if duration <= LONGEST => Ok(duration),
+        _ => Err("at most 168h".to_owned()),
+    }
+}
+
+/// The kubeconfig named by `$KUBECONFIG` or the home folder is looked up by the
+/// kube crate; this only says which places were tried, for the error message.
+pub fn kubeconfig_places() -> String {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    match std::env::var("KUBECONFIG") {
+        Ok(path) if !path.is_empty() => format!("$KUBECONFIG ({path})"),
+        _ => "$KUBECONFIG (not set), ~/.kube/config, and the ServiceAccount of a Pod".to_owned(),
+    }
+}
+
+/// `RUST_LOG`, the filter of log lines.
+pub fn log_filter() -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    std::env::var("RUST_LOG").ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Config, String> {
+        let cli = Cli::try_parse_from([&["llb-agent"], args].concat()).map_err(|error| error.to_string())?;
+        match cli.invocation().map_err(|error| error.to_string())? {
+            Invocation::Serve(config) => Ok(*config),
+            Invocation::Detach { .. } => Err("detach".to_owned()),
+        }
+    }
+
+    #[test]
+    fn the_first_command_of_the_readme_works() {
+        let config = parse(&["--linkdevice", "eth0"]).unwrap();
+        assert_eq!(config.links, ["eth0"]);
+        assert!(config.policy.default_class);
+        assert_eq!(config.relay, RelayConfig::default());
+        assert!(matches!(config.source, SourceConfig::Kubernetes { kubeconfig: None, context: None }));
+    }
+
+    #[test]
+    fn detach_needs_no_link() {
+        assert_eq!(parse(&["detach"]).unwrap_err(), "detach");
+    }
+
+    #[test]
+    fn wrong_flags_are_refused_by_name() {
+        for (args, expected) in [
+            (&[][..], "--linkdevice"),
+            (&["--linkdevice", "a/b"], "1 to 15 characters"),
+            (&["--linkdevice", "eth0", "--linkdevice", "eth0"], "given twice"),
+            (&["--linkdevice", "eth0", "--pool", "192.0.2.0/33"], "--pool 192.0.2.0/33"),
+            (&["--linkdevice", "eth0", "--pool", "192.0.2.9-192.0.2.1"], "--pool 192.0.2.9-192.0.2.1"),
+            (&["--linkdevice", "eth0", "--pool", "192.0.2.0/28", "--pool", "192.0.2.8"], "overlap"),
+            (&["--linkdevice", "eth0", "--node-selector", "a=b=c"], "--node-selector a=b=c"),
+            (&["--linkdevice", "eth0", "--drain-timeout", "1y"], "--drain-timeout"),
+            (&["--linkdevice", "eth0", "--manifests", "x", "--kubeconfig", "y"], "cannot be used with"),
+            (&["--linkdevice", "eth0", "--admin", "9660"], "--admin"),
+            (&["--linkdevice", "eth0", "--max-connections", "0"], "--max-connections"),
+        ] {
+            let error = parse(args).unwrap_err();
+            assert!(error.contains(expected), "{args:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_duration("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
+        assert!(parse_duration("99999999999999999999s").is_err());
+        assert!(parse_duration("200h").is_err());
+        assert!(parse_duration("s").is_err());
+    }
+}

@@ -1,0 +1,192 @@
+//! What the proxy plane counts. Labels are closed enums, never addresses.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::model::Protocol;
+
+/// The numbers of the room; every field is one metric, declared with its name in [`Metrics::register`].
+#[derive(Clone, Debug, Default)]
+pub(super) struct Metrics {
+    pub(super) connections: Counter,
+    pub(super) connections_active: Gauge,
+    pub(super) bytes: PerDirection,
+    pub(super) udp_sessions_active: Gauge,
+    pub(super) udp_datagrams: PerDirection,
+    refusals: Labelled<2>,
+    connect_failures: Labelled<1>,
+    accept_errors: Labelled<1>,
+}
+
+/// Counters by `N` labels, name and value; the values come from the enums below.
+type Labelled<const N: usize> = Family<[(&'static str, &'static str); N], Counter>;
+
+impl Metrics {
+    /// Puts all metrics of the room into `registry`. The registry adds `_total` to counters.
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "llb_relay_connections",
+            "TCP connections accepted to be relayed",
+            metrics.connections.clone(),
+        );
+        registry.register(
+            "llb_relay_connections_active",
+            "TCP connections accepted and not yet ended",
+            metrics.connections_active.clone(),
+        );
+        registry.register("llb_relay_bytes", "Bytes of TCP payload relayed", metrics.bytes.family.clone());
+        registry.register(
+            "llb_relay_udp_sessions_active",
+            "UDP sessions: client addresses that have a backend",
+            metrics.udp_sessions_active.clone(),
+        );
+        registry.register(
+            "llb_relay_udp_datagrams",
+            "UDP datagrams relayed",
+            metrics.udp_datagrams.family.clone(),
+        );
+        registry.register(
+            "llb_relay_refusals",
+            "Connections reset and datagrams dropped by llb itself, by reason",
+            metrics.refusals.clone(),
+        );
+        registry.register(
+            "llb_relay_connect_failures",
+            "Backends that could not be connected to or said that nobody listens",
+            metrics.connect_failures.clone(),
+        );
+        registry.register(
+            "llb_relay_accept_errors",
+            "Errors of accepting a connection or receiving a datagram, by kind",
+            metrics.accept_errors.clone(),
+        );
+        metrics
+    }
+
+    /// The counter of `reason`.
+    pub(super) fn refusals(&self, protocol: Protocol, reason: Refusal) -> Counter {
+        self.refusals
+            .get_or_create_owned(&[("protocol", protocol_label(protocol)), ("reason", reason.label())])
+    }
+
+    /// The counter of failed attempts to reach a backend.
+    pub(super) fn connect_failures(&self, protocol: Protocol) -> Counter {
+        self.connect_failures.get_or_create_owned(&[("protocol", protocol_label(protocol))])
+    }
+
+    /// The counter of `kind`.
+    pub(super) fn accept_errors(&self, kind: AcceptErrorKind) -> Counter {
+        self.accept_errors.get_or_create_owned(&[("kind", kind.label())])
+    }
+}
+
+/// One counter for each direction. Kept outside of the family too, because
+/// they are touched for every buffer and a look-up takes a lock.
+#[derive(Clone, Debug)]
+pub(super) struct PerDirection {
+    /// Client -> backend.
+    pub(super) forward: Counter,
+    /// Backend -> client.
+    pub(super) reply: Counter,
+    family: Labelled<1>,
+}
+
+impl Default for PerDirection {
+    fn default() -> Self {
+        let family = Labelled::<1>::default();
+        Self {
+            forward: family.get_or_create_owned(&[("direction", "forward")]),
+            reply: family.get_or_create_owned(&[("direction", "reply")]),
+            family,
+        }
+    }
+}
+
+/// Why a connection was reset or a datagram dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Refusal {
+    /// As many connections or sessions as allowed are open.
+    Limit,
+    /// The rule has no backend.
+    NoBackend,
+    /// No backend of those tried could be reached.
+    Unreachable,
+    /// This machine lacks file descriptors, memory or local ports.
+    Resources,
+    /// A datagram that the next socket would not take: its buffer is full, or
+    /// the datagram does not fit the path.
+    Undeliverable,
+}
+
+/// What went wrong with a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum AcceptErrorKind {
+    /// The one connection or datagram was broken already.
+    Connection,
+    /// This machine lacks file descriptors or memory.
+    Resources,
+    /// The socket does not listen any more.
+    Listener,
+}
+
+impl Refusal {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Limit => "limit",
+            Self::NoBackend => "no_backend",
+            Self::Unreachable => "unreachable",
+            Self::Resources => "resources",
+            Self::Undeliverable => "undeliverable",
+        }
+    }
+}
+
+impl AcceptErrorKind {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::Resources => "resources",
+            Self::Listener => "listener",
+        }
+    }
+}
+
+fn protocol_label(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_labels_are_as_documented() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        metrics.bytes.forward.inc_by(7);
+        metrics.refusals(Protocol::Tcp, Refusal::Limit).inc();
+        metrics.connect_failures(Protocol::Udp).inc();
+        metrics.accept_errors(AcceptErrorKind::Resources).inc();
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            "llb_relay_connections_total 0",
+            "llb_relay_connections_active 0",
+            "llb_relay_bytes_total{direction=\"forward\"} 7",
+            "llb_relay_bytes_total{direction=\"reply\"} 0",
+            "llb_relay_udp_sessions_active 0",
+            "llb_relay_udp_datagrams_total{direction=\"forward\"} 0",
+            "llb_relay_refusals_total{protocol=\"tcp\",reason=\"limit\"} 1",
+            "llb_relay_connect_failures_total{protocol=\"udp\"} 1",
+            "llb_relay_accept_errors_total{kind=\"resources\"} 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+    }
+}

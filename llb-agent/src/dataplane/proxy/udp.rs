@@ -1,0 +1,278 @@
+//! UDP of one frontend: a session for each client address, which is a socket
+//! connected to one backend. TCP shares nothing with it but the selection.
+//!
+//! ```text
+//!   client ---> frontend's socket ---> [loop: table of sessions] ---> session's socket ---> backend
+//!   client <--- frontend's socket <--- [one task for each session] <- session's socket <--- backend
+//! ```
+//! One task owns the table: only it begins and ends sessions, so no datagram
+//! is sent on a session that is about to be forgotten. UDP has no end that
+//! could be waited for, so closing the frontend ends all sessions at once.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use socket2::{Domain, SockRef, Socket, Type};
+use tokio::net::UdpSocket;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::exhaustion::{EXHAUSTED_PAUSE, lacks_resources};
+use super::frontend::FrontendContext;
+use super::metrics::{AcceptErrorKind, Refusal};
+use crate::model::{Backend, Protocol, Rule};
+
+/// The largest datagram: the length field of UDP has 16 bits (RFC 768).
+const MAX_DATAGRAM_BYTES: usize = 65_535;
+
+/// Times that one datagram is sent: when the kernel says that the backend is
+/// gone, it has not sent this datagram, and another backend gets it.
+const SEND_ATTEMPTS: usize = 2;
+
+/// Idle sessions are looked for this often in one idle time-out, so a session
+/// lives at most a quarter longer.
+const SWEEPS_PER_TIMEOUT: u32 = 4;
+
+/// Even with a tiny time-out the loop has time for datagrams.
+const MIN_SWEEP_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Forwards until stopped, then closes the socket and all sessions.
+pub(super) async fn forward(socket: Arc<UdpSocket>, context: Arc<FrontendContext>, stop: &CancellationToken) {
+    let mut sessions = Sessions { socket, context, table: HashMap::new(), tasks: JoinSet::new() };
+    stop.run_until_cancelled(sessions.run()).await;
+    // Each task holds the socket; the port must be free when this returns.
+    sessions.tasks.shutdown().await;
+}
+
+/// The table and the loop that owns it.
+struct Sessions {
+    socket: Arc<UdpSocket>,
+    context: Arc<FrontendContext>,
+    table: HashMap<SocketAddr, Session>,
+    /// One for each session; returns the client whose session has failed.
+    tasks: JoinSet<SocketAddr>,
+}
+
+impl Sessions {
+    async fn run(&mut self) {
+        let mut buffer = vec![0; MAX_DATAGRAM_BYTES];
+        let idle_timeout = self.context.plane.config.udp_idle_timeout;
+        let mut sweep = tokio::time::interval((idle_timeout / SWEEPS_PER_TIMEOUT).max(MIN_SWEEP_INTERVAL));
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                Some(failed) = self.tasks.join_next_with_id() => self.forget(failed),
+                now = sweep.tick() => self.expire(now),
+                received = self.socket.recv_from(&mut buffer) => match received {
+                    Ok((length, client)) => self.forward(client, &buffer[..length], Instant::now()),
+                    Err(error) => {
+                        tracing::debug!(frontend = %self.context.frontend, %error, "cannot receive for now");
+                        self.context.plane.metrics.accept_errors(AcceptErrorKind::Resources).inc();
+                        tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                    }
+                },
+            }
+        }
+    }
+
+    fn forward(&mut self, client: SocketAddr, datagram: &[u8], now: Instant) {
+        if let Err(refusal) = self.try_forward(client, datagram, now) {
+            self.context.plane.metrics.refusals(Protocol::Udp, refusal).inc();
+        }
+    }
+
+    fn try_forward(&mut self, client: SocketAddr, datagram: &[u8], now: Instant) -> Result<(), Refusal> {
+        for _ in 0..SEND_ATTEMPTS {
+            let session = self.session_of(client, now)?;
+            match session.send(datagram, now) {
+                Ok(()) => {
+                    self.context.plane.metrics.udp_datagrams.forward.inc();
+                    return Ok(());
+                }
+                Err(error) if is_about_this_datagram(&error) => return Err(Refusal::Undeliverable),
+                Err(error) => {
+                    let backend = session.link.backend;
+                    self.table.remove(&client);
+                    note_failure(&self.context, backend, &error);
+                }
+            }
+        }
+        Err(Refusal::Unreachable)
+    }
+
+    /// The session of `client`; a new one if it has none, or if its backend
+    /// has left the rule.
+    fn session_of(&mut self, client: SocketAddr, now: Instant) -> Result<&Session, Refusal> {
+        let rule = self.context.rule.load();
+        let must_move = |session: &Session| !rule.backends.contains(&session.link.backend);
+        if self.table.get(&client).is_some_and(must_move) {
+            self.table.remove(&client);
+        }
+        match self.table.entry(client) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let permits = Arc::clone(&self.context.plane.session_permits);
+                let permit = permits.try_acquire_owned().map_err(|_| Refusal::Limit)?;
+                let link = Arc::new(Link::open(client, &rule, &self.context, now)?);
+                let replies = relay_replies(Arc::clone(&link), Arc::clone(&self.socket));
+                Ok(entry.insert(Session::new(link, self.tasks.spawn(replies), permit)))
+            }
+        }
+    }
+
+    fn forget(&mut self, failed: Result<(Id, SocketAddr), JoinError>) {
+        match failed {
+            Ok((id, client)) => {
+                // The client may have a newer session by now.
+                if self.table.get(&client).is_some_and(|session| session.task.id() == id) {
+                    self.table.remove(&client);
+                }
+            }
+            Err(error) if error.is_cancelled() => {}
+            Err(error) => {
+                tracing::error!(frontend = %self.context.frontend, %error, "session failed");
+                self.table.retain(|_, session| session.task.id() != error.id());
+            }
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let idle_timeout = self.context.plane.config.udp_idle_timeout;
+        self.table.retain(|_, session| session.link.last_activity() + idle_timeout > now);
+    }
+}
+
+// === Session ===
+
+/// A session as the loop has it; ends when dropped.
+struct Session {
+    link: Arc<Link>,
+    task: AbortHandle,
+    /// Here and not in the link, which lives until the task has noticed.
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Session {
+    fn new(link: Arc<Link>, task: AbortHandle, permit: OwnedSemaphorePermit) -> Self {
+        link.context.plane.metrics.udp_sessions_active.inc();
+        Self { link, task, _permit: permit }
+    }
+
+    /// Never waits: a datagram that does not fit the buffer is lost, as on any link.
+    fn send(&self, datagram: &[u8], now: Instant) -> io::Result<()> {
+        self.link.touch(now);
+        // Not by tokio: it would not know yet that a new socket is writable.
+        SockRef::from(&self.link.socket).send(datagram).map(|_| ())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.link.context.plane.metrics.udp_sessions_active.dec();
+    }
+}
+
+/// One client address and its backend: what both directions of a session share.
+struct Link {
+    client: SocketAddr,
+    backend: Backend,
+    /// Connected to the backend.
+    socket: UdpSocket,
+    last_activity: Mutex<Instant>,
+    context: Arc<FrontendContext>,
+}
+
+impl Link {
+    fn open(
+        client: SocketAddr,
+        rule: &Rule,
+        context: &Arc<FrontendContext>,
+        now: Instant,
+    ) -> Result<Self, Refusal> {
+        let backend = context.selection.next(&rule.backends, &[], now).ok_or(Refusal::NoBackend)?;
+        match connect(backend) {
+            Ok(socket) => {
+                let (last_activity, context) = (Mutex::new(now), Arc::clone(context));
+                Ok(Self { client, backend, socket, last_activity, context })
+            }
+            Err(error) => {
+                note_failure(context, backend, &error);
+                Err(if lacks_resources(&error) { Refusal::Resources } else { Refusal::Unreachable })
+            }
+        }
+    }
+
+    fn touch(&self, now: Instant) {
+        *self.last_activity.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+
+    fn last_activity(&self) -> Instant {
+        *self.last_activity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs until the session's socket fails, for example because of an ICMP port
+/// unreachable from the backend. Returns the client.
+async fn relay_replies(link: Arc<Link>, frontend_socket: Arc<UdpSocket>) -> SocketAddr {
+    loop {
+        match relay_reply(&link, &frontend_socket).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => {
+                note_failure(&link.context, link.backend, &error);
+                return link.client;
+            }
+        }
+        tokio::task::consume_budget().await;
+    }
+}
+
+/// # Errors
+/// The session's socket failed, or had nothing to read after all (`WouldBlock`).
+async fn relay_reply(link: &Link, frontend_socket: &UdpSocket) -> io::Result<()> {
+    let FrontendContext { plane, frontend, selection, .. } = &*link.context;
+    link.socket.readable().await?;
+    // A slow way to the client fills the session's buffer, not memory.
+    frontend_socket.writable().await?;
+    let mut datagram = Vec::with_capacity(MAX_DATAGRAM_BYTES);
+    link.socket.try_recv_buf(&mut datagram)?;
+    link.touch(Instant::now());
+    selection.answered(link.backend);
+    match frontend_socket.try_send_to(&datagram, link.client) {
+        Ok(_) => plane.metrics.udp_datagrams.reply.inc(),
+        Err(error) => {
+            tracing::debug!(%frontend, %error, "reply lost");
+            plane.metrics.refusals(Protocol::Udp, Refusal::Undeliverable).inc()
+        }
+    };
+    Ok(())
+}
+
+fn connect(backend: Backend) -> io::Result<UdpSocket> {
+    let socket =
+        Socket::new(Domain::for_address(backend.address), Type::DGRAM.nonblocking().cloexec(), None)?;
+    socket.connect(&backend.address.into())?;
+    UdpSocket::from_std(socket.into())
+}
+
+fn note_failure(context: &FrontendContext, backend: Backend, error: &io::Error) {
+    tracing::debug!(frontend = %context.frontend, %backend, %error, "session failed");
+    context.plane.metrics.connect_failures(Protocol::Udp).inc();
+    if !lacks_resources(error) {
+        context.selection.failed(backend, Instant::now());
+    }
+}
+
+/// The buffer is full, or the datagram is too large: the session is fine.
+fn is_about_this_datagram(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::WouldBlock
+        || matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM | libc::EMSGSIZE))
+}

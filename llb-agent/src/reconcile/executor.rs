@@ -1,0 +1,61 @@
+//! Carries out actions. Behaviour does not live here: one `match`, one call each.
+
+use tokio::task::JoinSet;
+
+use crate::addresses::AddressTable;
+use crate::dataplane::DataPlane;
+use crate::plan::Action;
+use crate::status::{StatusOrder, StatusSink};
+
+/// The rooms that actions change.
+#[derive(Debug)]
+pub struct Rooms<P, A, S> {
+    /// Forwards.
+    pub plane: P,
+    /// VIPs on links.
+    pub addresses: A,
+    /// Statuses and Events.
+    pub statuses: S,
+}
+
+/// How an action that was started ended: `Err` holds the whole chain of causes.
+pub type Outcome = (Action, Result<(), String>);
+
+impl<P: DataPlane, A: AddressTable, S: StatusSink> Rooms<P, A, S> {
+    /// Runs one action. `Some` when it is done; a call to an API server goes
+    /// on in `later` instead, whose results are [`Outcome`]s.
+    pub async fn execute(&mut self, action: Action, revision: String, later: &mut JoinSet<Outcome>) -> Option<Outcome> {
+        let result = match &action {
+            Action::UpsertFrontend { frontend, rule } => self.plane.upsert(*frontend, rule).await.map_err(chain),
+            Action::RemoveFrontend { frontend } => {
+                self.plane.remove(frontend);
+                Ok(())
+            }
+            Action::AddAddress { key, prefix_length } => self.addresses.add(key, *prefix_length).await.map_err(chain),
+            Action::RemoveAddress { key, prefix_length } => {
+                self.addresses.remove(key, *prefix_length).await.map_err(chain)
+            }
+            Action::WriteStatus { service, status } => {
+                let order = StatusOrder { service: service.clone(), revision, status: status.clone() };
+                let statuses = self.statuses.clone();
+                later.spawn(async move {
+                    let result = statuses.write(order).await.map_err(chain);
+                    (action, result)
+                });
+                return None;
+            }
+        };
+        Some((action, result))
+    }
+}
+
+/// An error with all its causes in one line.
+fn chain(error: impl std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}

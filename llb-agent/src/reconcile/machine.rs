@@ -1,0 +1,152 @@
+//! What is due: retries with growing delays, one object at a time. Pure; the
+//! clock is an argument.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use crate::model::{Problem, ProblemReason, ServiceName, Subject};
+use crate::plan::{Action, ActionKey};
+
+/// The first delay after a failure; it doubles with each further one ...
+pub const FIRST_RETRY: Duration = Duration::from_millis(500);
+/// ... up to this: a port that another program gives back is taken within it.
+pub const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// Remembers which objects failed and which are being worked on.
+#[derive(Debug, Default)]
+pub(super) struct Machine {
+    failures: BTreeMap<ActionKey, Failure>,
+    in_flight: BTreeSet<ActionKey>,
+}
+
+#[derive(Debug)]
+struct Failure {
+    action: Action,
+    attempts: u32,
+    due: Instant,
+    message: String,
+}
+
+impl Machine {
+    /// Those of `planned` that may run now. Objects that are planned no more
+    /// are forgotten, so a problem that went away by itself is reported no more.
+    pub(super) fn due(&mut self, planned: Vec<Action>, now: Instant) -> Vec<Action> {
+        let keys: BTreeSet<ActionKey> = planned.iter().map(Action::key).collect();
+        self.failures.retain(|key, _| keys.contains(key));
+        planned.into_iter().filter(|action| self.is_due(action, now)).collect()
+    }
+
+    fn is_due(&self, action: &Action, now: Instant) -> bool {
+        let key = action.key();
+        // Another action on the same object deserves a try of its own.
+        let waits = |failure: &Failure| failure.action == *action && now < failure.due;
+        !self.in_flight.contains(&key) && !self.failures.get(&key).is_some_and(waits)
+    }
+
+    /// An action that ends later, by [`Machine::succeeded`] or [`Machine::failed`], was started.
+    pub(super) fn started(&mut self, key: ActionKey) {
+        self.in_flight.insert(key);
+    }
+
+    /// An action was carried out.
+    pub(super) fn succeeded(&mut self, key: &ActionKey) {
+        self.in_flight.remove(key);
+        self.failures.remove(key);
+    }
+
+    /// An action failed; it is due again after the returned delay. True when
+    /// it is the first failure or another one than before: worth a log line.
+    pub(super) fn failed(&mut self, action: Action, message: String, now: Instant) -> bool {
+        let key = action.key();
+        self.in_flight.remove(&key);
+        let before = self.failures.get(&key).filter(|failure| failure.action == action);
+        let attempts = before.map_or(1, |failure| failure.attempts.saturating_add(1));
+        let news = before.is_none_or(|failure| failure.message != message);
+        let due = now + delay_after(attempts);
+        self.failures.insert(key, Failure { action, attempts, due, message });
+        news
+    }
+
+    /// When the next retry is due.
+    pub(super) fn next_retry(&self) -> Option<Instant> {
+        self.failures.values().map(|failure| failure.due).min()
+    }
+
+    /// What fails now, per object.
+    pub(super) fn problems(&self, owner: impl Fn(&ActionKey) -> BTreeSet<ServiceName>) -> Vec<Problem> {
+        let problem = |subject: Subject, failure: &Failure| Problem {
+            subject,
+            reason: ProblemReason::ActionFailed,
+            message: format!("{} (tried {} times)", failure.message, failure.attempts),
+        };
+        let of_failure = |(key, failure): (&ActionKey, &Failure)| -> Vec<Problem> {
+            let owners = owner(key);
+            match key {
+                ActionKey::Address(address) if owners.is_empty() => {
+                    vec![problem(Subject::Link(address.link.clone()), failure)]
+                }
+                ActionKey::Frontend(frontend) if owners.is_empty() => {
+                    vec![problem(Subject::Object(format!("frontend {frontend}")), failure)]
+                }
+                _ => owners.into_iter().map(|name| problem(Subject::Service(name), failure)).collect(),
+            }
+        };
+        self.failures.iter().flat_map(of_failure).collect()
+    }
+}
+
+fn delay_after(attempts: u32) -> Duration {
+    let doublings = attempts.saturating_sub(1).min(16);
+    FIRST_RETRY.saturating_mul(1 << doublings).min(LAST_RETRY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{AddressKey, PublishedStatus};
+
+    fn remove(address: &str) -> Action {
+        let key = AddressKey { link: "eth0".to_owned(), address: address.parse().unwrap() };
+        Action::RemoveAddress { key, prefix_length: 24 }
+    }
+
+    #[test]
+    fn delays_double_up_to_the_last() {
+        let delays: Vec<u64> = [1, 2, 3, 6, 7, 8, 4_000_000_000].map(|n| delay_after(n).as_millis() as u64).to_vec();
+        assert_eq!(delays, [500, 1_000, 2_000, 16_000, 30_000, 30_000, 30_000]);
+    }
+
+    #[test]
+    fn a_failure_waits_alone() {
+        let (mut machine, start) = (Machine::default(), Instant::now());
+        let (bad, good) = (remove("192.0.2.1"), remove("192.0.2.2"));
+        assert!(machine.failed(bad.clone(), "no".to_owned(), start));
+        assert_eq!(machine.due(vec![bad.clone(), good.clone()], start), [good.clone()]);
+        assert_eq!(machine.next_retry(), Some(start + FIRST_RETRY));
+        assert_eq!(machine.due(vec![bad.clone()], start + FIRST_RETRY), [bad.clone()]);
+        assert!(!machine.failed(bad.clone(), "no".to_owned(), start), "the same failure is no news");
+        machine.succeeded(&bad.key());
+        assert_eq!(machine.next_retry(), None);
+    }
+
+    #[test]
+    fn what_is_planned_no_more_is_forgotten() {
+        let (mut machine, start) = (Machine::default(), Instant::now());
+        machine.failed(remove("192.0.2.1"), "no".to_owned(), start);
+        assert_eq!(machine.problems(|_| BTreeSet::new()).len(), 1);
+        machine.due(Vec::new(), start);
+        assert_eq!(machine.problems(|_| BTreeSet::new()).len(), 0);
+    }
+
+    #[test]
+    fn a_changed_action_is_tried_at_once_and_one_in_flight_is_not() {
+        let (mut machine, start) = (Machine::default(), Instant::now());
+        let service = ServiceName::new("a", "b");
+        let write = |vips| Action::WriteStatus { service: service.clone(), status: PublishedStatus { vips } };
+        let vip = crate::model::PublishedVip { ip: "192.0.2.1".parse().unwrap(), proxy: true, ports: Vec::new() };
+        machine.failed(write(vec![vip]), "no".to_owned(), start);
+        assert_eq!(machine.due(vec![write(Vec::new())], start).len(), 1);
+        machine.started(write(Vec::new()).key());
+        assert_eq!(machine.due(vec![write(Vec::new())], start + LAST_RETRY).len(), 0);
+    }
+}

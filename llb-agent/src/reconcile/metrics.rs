@@ -1,0 +1,91 @@
+//! What the reconciler counts.
+
+use std::collections::BTreeMap;
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::model::{Problem, State};
+use crate::plan::Action;
+
+/// Rounds, actions, problems, and the size of what is wanted.
+#[derive(Clone, Debug, Default)]
+pub struct ReconcileMetrics {
+    pub(super) rounds: Counter,
+    actions: Family<ActionLabels, Counter>,
+    problems: Family<ProblemLabels, Gauge>,
+    frontends: Gauge,
+    services: Gauge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ActionLabels {
+    action: ActionLabel,
+    result: ResultLabel,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum ActionLabel {
+    UpsertFrontend,
+    RemoveFrontend,
+    AddAddress,
+    RemoveAddress,
+    WriteStatus,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum ResultLabel {
+    Done,
+    Failed,
+}
+
+/// The name of a [`ProblemReason`](crate::model::ProblemReason): a closed list.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
+struct ProblemLabels {
+    reason: String,
+}
+
+impl ReconcileMetrics {
+    /// New counters, known to `registry`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register("llb_reconcile_rounds", "Rounds of the reconciler", metrics.rounds.clone());
+        registry.register("llb_reconcile_actions", "Actions by kind and result", metrics.actions.clone());
+        registry.register("llb_problems", "Problems now, by reason", metrics.problems.clone());
+        registry.register("llb_frontends", "Frontends wanted", metrics.frontends.clone());
+        registry.register("llb_services", "Services that are served", metrics.services.clone());
+        metrics
+    }
+
+    pub(super) fn count(&self, action: &Action, done: bool) {
+        let action = match action {
+            Action::UpsertFrontend { .. } => ActionLabel::UpsertFrontend,
+            Action::RemoveFrontend { .. } => ActionLabel::RemoveFrontend,
+            Action::AddAddress { .. } => ActionLabel::AddAddress,
+            Action::RemoveAddress { .. } => ActionLabel::RemoveAddress,
+            Action::WriteStatus { .. } => ActionLabel::WriteStatus,
+        };
+        let result = if done { ResultLabel::Done } else { ResultLabel::Failed };
+        self.actions.get_or_create(&ActionLabels { action, result }).inc();
+    }
+
+    pub(super) fn show(&self, desired: &State, problems: &[Problem]) {
+        self.frontends.set(gauge(desired.frontends.len()));
+        self.services.set(gauge(desired.statuses.values().filter(|status| !status.vips.is_empty()).count()));
+        let mut counts: BTreeMap<ProblemLabels, usize> = BTreeMap::new();
+        for problem in problems {
+            *counts.entry(ProblemLabels { reason: format!("{:?}", problem.reason) }).or_default() += 1;
+        }
+        self.problems.clear();
+        for (labels, count) in counts {
+            self.problems.get_or_create(&labels).set(gauge(count));
+        }
+    }
+}
+
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

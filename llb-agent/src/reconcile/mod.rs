@@ -1,0 +1,309 @@
+//! The loop: take everything that is known, compute what should be, plan, act,
+//! look again, until nothing is left to do.
+//!
+//! One task. Inputs: the source's watch channel, two wake-ups (data plane,
+//! links), finished status writes, timers, and the stop signal. Output: the
+//! rooms are changed, and a [`Report`] goes to the admin endpoint.
+//!
+//! Invariants: nothing is decided before the first whole snapshot; a source
+//! that is away changes nothing; every round starts from what was read back.
+
+mod executor;
+mod machine;
+mod metrics;
+mod reporter;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+
+use crate::addresses::AddressTable;
+use crate::config::Policy;
+use crate::dataplane::DataPlane;
+use crate::desired::{self, Held, Inputs};
+use crate::model::{
+    AddressKey, Facts, Observed, Problem, ProblemReason, PublishedStatus, ServiceName, Snapshot, SourceReport, State, Subject,
+};
+use crate::plan::{self, Action, ActionKey};
+use crate::status::{Event, StatusSink};
+pub use executor::{Outcome, Rooms};
+use machine::Machine;
+pub use machine::{FIRST_RETRY, LAST_RETRY};
+pub use metrics::ReconcileMetrics;
+use reporter::Reporter;
+
+/// Links and addresses are read again at least this often, whatever the kernel announced.
+pub const RESYNC: Duration = Duration::from_secs(30);
+
+/// Passes of plan and act within one round. Three are the longest chain
+/// (frontend, address, status); more means that something changes under us,
+/// which the next round sees.
+const PASSES: u32 = 8;
+
+/// What the admin endpoint shows.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// A first round over a whole snapshot is done.
+    pub ready: bool,
+    /// What should be.
+    pub desired: Arc<State>,
+    /// What is.
+    pub observed: Observed,
+    /// This machine.
+    pub facts: Facts,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+}
+
+/// The loop's state.
+#[derive(Debug)]
+pub struct Reconciler<P, A, S> {
+    /// What is changed.
+    pub rooms: Rooms<P, A, S>,
+    policy: Policy,
+    metrics: ReconcileMetrics,
+    machine: Machine,
+    reporter: Reporter,
+    facts: Facts,
+    desired: Arc<State>,
+    /// `desired` was computed at least once.
+    decided: bool,
+    /// What the statuses said when the round began.
+    published: BTreeMap<ServiceName, PublishedStatus>,
+    /// Status writes under way, and those that ended since the last round.
+    later: JoinSet<Outcome>,
+    ended: Vec<Result<Outcome, JoinError>>,
+    /// Events under way.
+    telling: JoinSet<()>,
+}
+
+/// What wakes the loop up.
+#[derive(Debug)]
+pub struct Wakeups {
+    /// The data plane changed by itself: a drain ended.
+    pub plane: Arc<tokio::sync::Notify>,
+    /// Links or addresses changed.
+    pub links: Arc<tokio::sync::Notify>,
+}
+
+impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
+    /// Ready to run.
+    pub fn new(rooms: Rooms<P, A, S>, policy: Policy, metrics: ReconcileMetrics) -> Self {
+        Self {
+            rooms,
+            policy,
+            metrics,
+            machine: Machine::default(),
+            reporter: Reporter::default(),
+            facts: Facts::default(),
+            desired: Arc::default(),
+            decided: false,
+            published: BTreeMap::new(),
+            later: JoinSet::new(),
+            ended: Vec::new(),
+            telling: JoinSet::new(),
+        }
+    }
+
+    /// Runs until `stop` resolves. Cancel safe at every await of the `select!`:
+    /// each arm only wakes the round, which reads everything anew.
+    pub async fn run(
+        &mut self,
+        mut source: watch::Receiver<SourceReport>,
+        wakeups: &Wakeups,
+        report: watch::Sender<Report>,
+        stop: impl Future<Output = ()>,
+    ) {
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            let current = source.borrow_and_update().clone();
+            let now = Instant::now();
+            report.send_replace(self.round(&current, now).await);
+            let wait = self.machine.next_retry().map_or(RESYNC, |due| due.saturating_duration_since(now)).min(RESYNC);
+            tokio::select! {
+                () = &mut stop => return,
+                Ok(()) = source.changed() => {}
+                () = wakeups.plane.notified() => {}
+                () = wakeups.links.notified() => {}
+                Some(ended) = self.later.join_next() => self.ended.push(ended),
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// One round: decide once, then plan and act until nothing is due.
+    /// `now` is what retries are measured by.
+    pub async fn round(&mut self, source: &SourceReport, now: Instant) -> Report {
+        let mut report = Report { problems: source.problems.clone(), ..Report::default() };
+        let Some(snapshot) = source.snapshot.clone() else { return report };
+        self.metrics.rounds.inc();
+        self.collect_ended(&snapshot, now);
+        let observed = match self.observe(&snapshot).await {
+            Ok(observed) => observed,
+            Err(problem) => {
+                report.problems.push(problem);
+                return Report { ready: self.decided, desired: self.desired.clone(), ..report };
+            }
+        };
+        self.published = observed.statuses.clone();
+        let held = self.held(&observed);
+        let inputs = Inputs { snapshot: &snapshot, facts: &self.facts, policy: &self.policy, held: &held };
+        let (desired, found) = desired::compile(inputs);
+        self.desired = Arc::new(desired);
+        self.decided = true;
+        report.problems.extend(found);
+
+        report.observed = self.settle(observed, &snapshot, now, &mut report.problems).await;
+        report.problems.extend(self.machine.problems(|key| self.owners(key)));
+        for event in self.reporter.problems(&report.problems, &snapshot, now) {
+            self.tell(event);
+        }
+        self.metrics.show(&self.desired, &report.problems);
+        Report { ready: true, desired: self.desired.clone(), facts: self.facts.clone(), ..report }
+    }
+
+    /// Ends everything: no new traffic, old connections may finish until the
+    /// plane's drain time-out, then the addresses go. Statuses stay: they are
+    /// the record by which the next start gives each Service its VIP again.
+    pub async fn shut_down(&mut self, wakeups: &Wakeups) {
+        self.desired = Arc::default();
+        let nothing = Snapshot::default();
+        loop {
+            let now = Instant::now();
+            let Ok(observed) = self.observe(&nothing).await else { return };
+            let observed = self.settle(observed, &nothing, now, &mut Vec::new()).await;
+            if observed.frontends.is_empty() {
+                return;
+            }
+            let wait = self.machine.next_retry().map_or(RESYNC, |due| due.saturating_duration_since(now)).min(RESYNC);
+            tokio::select! {
+                () = wakeups.plane.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn settle(
+        &mut self,
+        mut observed: Observed,
+        snapshot: &Snapshot,
+        now: Instant,
+        problems: &mut Vec<Problem>,
+    ) -> Observed {
+        for _ in 0..PASSES {
+            let due = self.machine.due(plan::plan(&self.desired, &observed), now);
+            if due.is_empty() {
+                break;
+            }
+            for action in due {
+                self.act(action, snapshot, now).await;
+            }
+            match self.observe(snapshot).await {
+                Ok(read) => observed = read,
+                Err(problem) => {
+                    problems.push(problem);
+                    break;
+                }
+            }
+        }
+        observed
+    }
+
+    async fn act(&mut self, action: Action, snapshot: &Snapshot, now: Instant) {
+        let revision = match &action {
+            Action::WriteStatus { service, .. } => snapshot.services.get(service).map(|known| known.revision.clone()),
+            _ => None,
+        };
+        let key = action.key();
+        match self.rooms.execute(action, revision.unwrap_or_default(), &mut self.later).await {
+            Some(outcome) => self.note(outcome, snapshot, now),
+            None => self.machine.started(key),
+        }
+    }
+
+    fn collect_ended(&mut self, snapshot: &Snapshot, now: Instant) {
+        while let Some(ended) = self.ended.pop().or_else(|| self.later.try_join_next()) {
+            match ended {
+                Ok(outcome) => self.note(outcome, snapshot, now),
+                Err(error) => tracing::error!(%error, "a status write ended without a result"),
+            }
+        }
+    }
+
+    /// Books how an action ended.
+    fn note(&mut self, (action, result): Outcome, snapshot: &Snapshot, now: Instant) {
+        self.metrics.count(&action, result.is_ok());
+        match result {
+            Ok(()) => {
+                tracing::info!(action = %action, "done");
+                self.machine.succeeded(&action.key());
+                if let Action::WriteStatus { service, status } = &action {
+                    let uid = snapshot.services.get(service).map_or("", |known| known.uid.as_str());
+                    if let Some(event) = Reporter::written(service, uid, self.published.get(service), status) {
+                        self.tell(event);
+                    }
+                }
+            }
+            Err(message) => {
+                let shown = action.to_string();
+                if self.machine.failed(action, message.clone(), now) {
+                    tracing::warn!(action = shown, error = message, "failed; it is tried again");
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        let statuses = self.rooms.statuses.clone();
+        self.telling.spawn(async move { statuses.record(event).await });
+        while self.telling.try_join_next().is_some() {}
+    }
+
+    async fn observe(&mut self, snapshot: &Snapshot) -> Result<Observed, Problem> {
+        let links = self.rooms.addresses.observe().await.map_err(|error| Problem {
+            subject: Subject::Link("devices".to_owned()),
+            reason: ProblemReason::ActionFailed,
+            message: error.to_string(),
+        })?;
+        let addresses = links.iter().flat_map(|link| {
+            let ours = link.addresses.iter().filter(|known| known.ours);
+            ours.map(|known| {
+                let key = AddressKey { link: link.name.clone(), address: known.net.addr() };
+                (key, known.net.prefix_len())
+            })
+        });
+        let observed = Observed {
+            frontends: self.rooms.plane.observe(),
+            addresses: addresses.collect(),
+            statuses: self.rooms.statuses.observe(snapshot),
+        };
+        self.facts = Facts { links };
+        Ok(observed)
+    }
+
+    /// What was decided last counts before what is published: the write may be
+    /// under way.
+    fn held(&self, observed: &Observed) -> Held {
+        let published = observed.statuses.iter().chain(&self.desired.statuses);
+        let addresses = published.map(|(name, status)| (name.clone(), status.addresses()));
+        addresses.filter(|(_, vips)| !vips.is_empty()).collect()
+    }
+
+    /// For whom an object is.
+    fn owners(&self, key: &ActionKey) -> BTreeSet<ServiceName> {
+        match key {
+            ActionKey::Frontend(frontend) => {
+                self.desired.frontends.get(frontend).map(|rule| rule.service.clone()).into_iter().collect()
+            }
+            ActionKey::Address(key) => {
+                let on_vip = self.desired.frontends.iter().filter(|(frontend, _)| frontend.vip == key.address);
+                on_vip.map(|(_, rule)| rule.service.clone()).collect()
+            }
+            ActionKey::Status(service) => BTreeSet::from([service.clone()]),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! EndpointSlice to [`Endpoint`]s, merged per Service.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use k8s_openapi::api::discovery::v1::{EndpointPort, EndpointSlice};
+
+use super::shown;
+use crate::model::{Endpoint, Port, Problem, ProblemReason, Protocol, ServiceName, Subject};
+
+/// The label that names the Service of a slice.
+const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+
+/// Adds the endpoints of one slice. A slice without endpoints still says that
+/// the Service's endpoints are known.
+pub(super) fn merge(slice: &EndpointSlice, all: &mut BTreeMap<ServiceName, Vec<Endpoint>>, problems: &mut Vec<Problem>) {
+    let meta = &slice.metadata;
+    // A slice without the label belongs to no Service, and is none of ours.
+    let Some(service) = meta.labels.as_ref().and_then(|labels| labels.get(SERVICE_LABEL)) else { return };
+    let namespace = meta.namespace.as_deref().unwrap_or("default");
+    let merged = all.entry(ServiceName::new(namespace, service)).or_default();
+    if slice.address_type == "FQDN" {
+        return;
+    }
+    for port in slice.ports.iter().flatten() {
+        let Some((number, protocol)) = port_of(port) else { continue };
+        for endpoint in &slice.endpoints {
+            let conditions = endpoint.conditions.clone().unwrap_or_default();
+            let terminating = conditions.terminating.unwrap_or(false);
+            let ready = conditions.ready.unwrap_or(true);
+            // All addresses of an entry are interchangeable; the first is enough (KEP-752).
+            let Some(text) = endpoint.addresses.first() else { continue };
+            match text.parse::<IpAddr>() {
+                Ok(address) if !address.is_unspecified() && !address.is_multicast() => merged.push(Endpoint {
+                    address,
+                    port_name: port.name.clone().filter(|name| !name.is_empty()),
+                    port: number,
+                    protocol,
+                    node: endpoint.node_name.clone(),
+                    ready,
+                    serving: conditions.serving.unwrap_or(ready),
+                    terminating,
+                }),
+                _ => problems.push(Problem {
+                    subject: Subject::Object(format!(
+                        "EndpointSlice {namespace}/{}",
+                        meta.name.as_deref().unwrap_or_default()
+                    )),
+                    reason: ProblemReason::InvalidValue,
+                    message: format!("endpoint address {} is not a unicast IP address; it is left out", shown(text)),
+                }),
+            }
+        }
+    }
+}
+
+/// `None` for what no Service port can refer to: another protocol, or "all ports".
+fn port_of(port: &EndpointPort) -> Option<(Port, Protocol)> {
+    let protocol = match port.protocol.as_deref() {
+        None | Some("" | "TCP") => Protocol::Tcp,
+        Some("UDP") => Protocol::Udp,
+        Some(_) => return None,
+    };
+    Some((Port::new(port.port?.into())?, protocol))
+}

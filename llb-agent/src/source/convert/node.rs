@@ -1,0 +1,45 @@
+//! Node to [`Node`].
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::Node as Object;
+
+use super::shown;
+use crate::model::{Node, Problem, ProblemReason, Subject};
+
+/// KEP-1143: a Node that external load balancers leave out.
+const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+/// Set by the cluster autoscaler shortly before it deletes a Node.
+const DOOMED_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
+
+pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (String, Node) {
+    let name = object.metadata.name.clone().unwrap_or_default();
+    let labels = object.metadata.labels.clone().unwrap_or_default();
+    let taints = object.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+    let doomed = taints.into_iter().flatten().any(|taint| taint.key == DOOMED_TAINT);
+    // Presence excludes; only an explicit "false" does not.
+    let excluded = labels.get(EXCLUDE_LABEL).is_some_and(|value| value != "false");
+    let mut node = Node {
+        excluded: excluded || doomed || object.metadata.deletion_timestamp.is_some(),
+        external_id: object.spec.as_ref().and_then(|spec| spec.external_id.as_ref()?.parse().ok()),
+        labels,
+        ..Node::default()
+    };
+    let addresses = object.status.as_ref().and_then(|status| status.addresses.as_ref());
+    for entry in addresses.into_iter().flatten() {
+        let list = match entry.type_.as_str() {
+            "InternalIP" => &mut node.internal,
+            "ExternalIP" => &mut node.external,
+            _ => continue, // Hostname, DNS names.
+        };
+        match entry.address.parse::<IpAddr>() {
+            Ok(address) if !address.is_unspecified() && !address.is_multicast() => list.push(address),
+            _ => problems.push(Problem {
+                subject: Subject::Object(format!("Node {name}")),
+                reason: ProblemReason::InvalidValue,
+                message: format!("{} {} is not a unicast IP address; it is left out", entry.type_, shown(&entry.address)),
+            }),
+        }
+    }
+    (name, node)
+}

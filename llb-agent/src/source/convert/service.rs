@@ -1,0 +1,176 @@
+//! Service to [`Service`].
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service as Object, ServicePort as ObjectPort};
+
+use super::shown;
+use crate::model::{
+    Family, Port, Problem, ProblemReason, Protocol, PublishedPort, PublishedStatus, PublishedVip, Service, ServiceName,
+    ServicePort, TrafficPolicy, is_usable_vip,
+};
+
+/// VIPs that a Service asks for, separated by commas; both families may be given.
+pub const VIPS_ANNOTATION: &str = "llb.dev/vips";
+
+/// `ports[].error` of a port whose protocol llb does not forward.
+const UNSUPPORTED_PROTOCOL: &str = "llb.dev/UnsupportedProtocol";
+
+pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceName, Service) {
+    let meta = &object.metadata;
+    let name = ServiceName {
+        namespace: meta.namespace.clone().unwrap_or_else(|| "default".to_owned()),
+        name: meta.name.clone().unwrap_or_default(),
+    };
+    let spec = object.spec.clone().unwrap_or_default();
+    let wants_load_balancer = spec.type_.as_deref() == Some("LoadBalancer") && meta.deletion_timestamp.is_none();
+    let mut service = Service {
+        uid: meta.uid.clone().unwrap_or_default(),
+        revision: meta.resource_version.clone().unwrap_or_default(),
+        created: meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
+        wants_load_balancer,
+        class: spec.load_balancer_class.clone(),
+        status: status_of(object),
+        ..Service::default()
+    };
+    if !wants_load_balancer {
+        // Its other fields are nobody's concern here, and neither are their mistakes.
+        return (name, service);
+    }
+    let mut report = |reason, message: String| problems.push(Problem::of_service(&name, reason, message));
+
+    for port in spec.ports.iter().flatten() {
+        match convert_port(port) {
+            Ok(port) => service.ports.push(port),
+            Err((reason, message)) => {
+                report(reason, message);
+                service.unsupported_ports.extend(unsupported(port));
+            }
+        }
+    }
+    (service.families, service.needs_every_family) =
+        families_of(spec.ip_families.as_deref(), spec.ip_family_policy.as_deref(), &mut report);
+    service.traffic_policy = match spec.external_traffic_policy.as_deref() {
+        None | Some("" | "Cluster") => TrafficPolicy::Cluster,
+        Some("Local") => TrafficPolicy::Local,
+        Some(other) => {
+            let message = format!("externalTrafficPolicy {} is neither Cluster nor Local; Cluster is assumed", shown(other));
+            report(ProblemReason::InvalidValue, message);
+            TrafficPolicy::Cluster
+        }
+    };
+    let annotation = meta.annotations.as_ref().and_then(|all| all.get(VIPS_ANNOTATION));
+    match requested_vips(annotation.map(String::as_str), spec.load_balancer_ip.as_deref()) {
+        Ok(vips) => service.requested_vips = vips,
+        Err(message) => {
+            report(ProblemReason::InvalidValue, message);
+            service.invalid = true;
+        }
+    }
+    (name, service)
+}
+
+fn convert_port(port: &ObjectPort) -> Result<ServicePort, (ProblemReason, String)> {
+    let protocol = match port.protocol.as_deref() {
+        None | Some("" | "TCP") => Protocol::Tcp,
+        Some("UDP") => Protocol::Udp,
+        Some(other) => {
+            let message = format!("port {}: protocol {} is not forwarded; use TCP or UDP", port.port, shown(other));
+            return Err((ProblemReason::UnsupportedProtocol, message));
+        }
+    };
+    let number = Port::new(port.port.into())
+        .ok_or_else(|| (ProblemReason::InvalidValue, format!("port {} is not a number from 1 to 65535", port.port)))?;
+    let node_port = match port.node_port {
+        None | Some(0) => None,
+        Some(given) => Some(Port::new(given.into()).ok_or_else(|| {
+            (ProblemReason::InvalidValue, format!("port {number}: nodePort {given} is not a number from 1 to 65535"))
+        })?),
+    };
+    let name = port.name.clone().filter(|name| !name.is_empty());
+    Ok(ServicePort { name, port: number, protocol, node_port })
+}
+
+/// How a port that is not served stands in the status, where the API takes it.
+fn unsupported(port: &ObjectPort) -> Option<PublishedPort> {
+    let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+    let known = ["TCP", "UDP", "SCTP"].contains(&protocol.as_str());
+    let number = Port::new(port.port.into())?.get();
+    known.then(|| PublishedPort { port: number, protocol, error: Some(UNSUPPORTED_PROTOCOL.to_owned()) })
+}
+
+/// The families in order, and whether each of them is needed.
+fn families_of(
+    families: Option<&[String]>,
+    policy: Option<&str>,
+    report: &mut impl FnMut(ProblemReason, String),
+) -> (Vec<Family>, bool) {
+    let mut list: Vec<Family> = Vec::new();
+    for family in families.into_iter().flatten() {
+        match family.as_str() {
+            "IPv4" => list.push(Family::V4),
+            "IPv6" => list.push(Family::V6),
+            other => {
+                let message = format!("ipFamilies has {}, which is neither IPv4 nor IPv6; it is left out", shown(other));
+                report(ProblemReason::InvalidValue, message);
+            }
+        }
+    }
+    let dual_stack = matches!(policy, Some("PreferDualStack" | "RequireDualStack"));
+    if dual_stack {
+        // An API server fills ipFamilies in; a manifest may leave it open.
+        for family in [Family::V4, Family::V6] {
+            if !list.contains(&family) {
+                list.push(family);
+            }
+        }
+    }
+    if let Some(other) = policy.filter(|policy| !["", "SingleStack", "PreferDualStack", "RequireDualStack"].contains(policy)) {
+        let message = format!("ipFamilyPolicy {} is unknown; SingleStack is assumed", shown(other));
+        report(ProblemReason::InvalidValue, message);
+    }
+    (list, policy != Some("PreferDualStack"))
+}
+
+/// The annotation counts before the (deprecated) field, since it can say more.
+fn requested_vips(annotation: Option<&str>, field: Option<&str>) -> Result<Vec<IpAddr>, String> {
+    let (origin, text) = match (annotation, field) {
+        (Some(text), _) if !text.trim().is_empty() => (format!("annotation {VIPS_ANNOTATION}"), text),
+        (_, Some(text)) if !text.trim().is_empty() => ("spec.loadBalancerIP".to_owned(), text),
+        _ => return Ok(Vec::new()),
+    };
+    /// More are a slip; each costs a listener per port.
+    const MOST: usize = 16;
+    let mut vips: Vec<IpAddr> = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        let vip: IpAddr = part
+            .parse()
+            .map_err(|_| format!("{origin}: {} is not an IP address; write one as 198.51.100.7 or 2001:db8::7", shown(part)))?;
+        is_usable_vip(vip).map_err(|what| format!("{origin}: {vip} is {what}, which cannot be a VIP"))?;
+        if !vips.contains(&vip) {
+            vips.push(vip);
+        }
+    }
+    if vips.len() > MOST {
+        return Err(format!("{origin} asks for {} VIPs; at most {MOST} are given to one Service", vips.len()));
+    }
+    Ok(vips)
+}
+
+fn status_of(object: &Object) -> PublishedStatus {
+    let ingress = object.status.as_ref().and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
+    PublishedStatus { vips: ingress.into_iter().flatten().filter_map(published_vip).collect() }
+}
+
+/// Entries that are no addresses are somebody else's, and overwritten.
+fn published_vip(entry: &LoadBalancerIngress) -> Option<PublishedVip> {
+    let ip = entry.ip.as_ref()?.parse().ok()?;
+    let ports = entry.ports.iter().flatten().filter_map(|port| {
+        let number = u16::try_from(port.port).ok()?;
+        Some(PublishedPort { port: number, protocol: port.protocol.clone(), error: port.error.clone() })
+    });
+    let mut ports: Vec<PublishedPort> = ports.collect();
+    ports.sort();
+    let proxy = entry.ip_mode.as_deref() == Some("Proxy");
+    Some(PublishedVip { ip, proxy, ports })
+}

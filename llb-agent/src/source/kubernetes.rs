@@ -1,0 +1,298 @@
+//! Objects from a Kubernetes API, by reflectors: a list, then a watch, of
+//! Services, EndpointSlices and Nodes.
+//!
+//! ```text
+//! watch task per kind (and namespace) --> its Store, and one shared Notify
+//! publisher: Notify, then a short wait for more --> convert all --> watch channel
+//! ```
+//!
+//! A lost connection, an expired resource version or a restarted API server
+//! only mean that a task starts over; its Store keeps the old objects until the
+//! new list is whole, so nothing that is served changes.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use backon::ExponentialBuilder;
+use futures::StreamExt;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::watcher::{self, ExponentialBackoff};
+use kube::runtime::{WatchStreamExt, watcher as watch_objects};
+use kube::{Api, Client, Config, Resource};
+use serde::de::DeserializeOwned;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+use super::convert;
+use crate::model::{Problem, ProblemReason, SourceReport, Subject};
+
+/// Changes that come within this time after one another make one snapshot.
+const SETTLE: Duration = Duration::from_millis(10);
+/// A server that says nothing for so long is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The API server ends each watch after this time, so that a connection which
+/// silently died is noticed soon after it.
+const WATCH_SECS: u32 = 60;
+/// Nothing was read for so long: longer than any healthy watch is silent.
+const READ_TIMEOUT: Duration = Duration::from_secs(WATCH_SECS as u64 + 10);
+/// Retries of a watch.
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const LAST_RETRY: Duration = Duration::from_secs(5);
+/// A failing watch reports at least every `LAST_RETRY + CONNECT_TIMEOUT`;
+/// silence for longer means that it works again.
+const RECOVERED_AFTER: Duration = Duration::from_secs(15);
+
+/// The client could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nothing tells where the cluster is.
+    #[error("no cluster is known: tried {tried}; give --kubeconfig FILE, or --manifests DIR to run without a cluster")]
+    NoKubeconfig {
+        /// The places.
+        tried: String,
+        /// What the last one said.
+        #[source]
+        source: InClusterError,
+    },
+    /// `--kubeconfig`, or the one that was found.
+    #[error("cannot use the kubeconfig {from}")]
+    Kubeconfig {
+        /// The file, or where it was searched for.
+        from: String,
+        /// What is wrong with it.
+        #[source]
+        source: Box<KubeconfigError>,
+    },
+    /// TLS, mostly.
+    #[error("cannot make a client for {url}")]
+    Client {
+        /// The API server.
+        url: String,
+        /// Why.
+        #[source]
+        source: Box<kube::Error>,
+    },
+}
+
+/// A client by `--kubeconfig`, else `$KUBECONFIG`, `~/.kube/config`, and the
+/// Pod's ServiceAccount. Opens no connection yet.
+///
+/// # Errors
+/// Names the file or the places, and what is wrong.
+pub async fn connect(
+    kubeconfig: Option<&PathBuf>,
+    context: Option<String>,
+    places: &str,
+) -> Result<(Client, String), ConnectError> {
+    let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
+    let wrong = |from: &str| {
+        let from = from.to_owned();
+        move |source| ConnectError::Kubeconfig { from, source: Box::new(source) }
+    };
+    let mut config = match kubeconfig {
+        Some(path) => {
+            let shown = path.display().to_string();
+            let file = Kubeconfig::read_from(path).map_err(wrong(&shown))?;
+            Config::from_custom_kubeconfig(file, &options).await.map_err(wrong(&shown))?
+        }
+        None => match Kubeconfig::read() {
+            Ok(file) => Config::from_custom_kubeconfig(file, &options).await.map_err(wrong(places))?,
+            Err(KubeconfigError::FindPath | KubeconfigError::ReadConfig(..)) => Config::incluster()
+                .map_err(|source| ConnectError::NoKubeconfig { tried: places.to_owned(), source })?,
+            Err(source) => return Err(wrong(places)(source)),
+        },
+    };
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = Some(READ_TIMEOUT);
+    let url = config.cluster_url.to_string();
+    let failed = |source| ConnectError::Client { url: url.clone(), source: Box::new(source) };
+    let client = Client::try_from(config).map_err(failed)?;
+    Ok((client, url))
+}
+
+/// Follows a cluster.
+#[derive(Debug)]
+pub struct KubernetesSource {
+    shared: Arc<Shared>,
+    services: Vec<Store<Service>>,
+    slices: Vec<Store<EndpointSlice>>,
+    nodes: Store<Node>,
+    tasks: JoinSet<()>,
+}
+
+/// Between the watch tasks and the publisher.
+#[derive(Debug, Default)]
+struct Shared {
+    changed: Notify,
+    errors: Mutex<BTreeMap<String, (Instant, Problem)>>,
+}
+
+impl KubernetesSource {
+    /// Starts the watches; `namespaces` narrows Services and EndpointSlices, empty means all.
+    pub fn start(client: &Client, namespaces: &[String]) -> Self {
+        let shared = Arc::new(Shared::default());
+        let mut tasks = JoinSet::new();
+        let nodes = follow(Api::<Node>::all(client.clone()), "nodes", &shared, &mut tasks);
+        let services = apis(client, namespaces).into_iter().map(|api| follow(api, "services", &shared, &mut tasks)).collect();
+        let slices = apis(client, namespaces)
+            .into_iter()
+            .map(|api| follow(api, "endpointslices.discovery.k8s.io", &shared, &mut tasks))
+            .collect();
+        Self { shared, services, slices, nodes, tasks }
+    }
+
+    /// Publishes snapshots until nobody listens any more.
+    pub async fn run(mut self, out: watch::Sender<SourceReport>) {
+        let mut complete = false;
+        loop {
+            complete = complete || self.is_complete();
+            let snapshot = complete.then(|| Arc::new(self.snapshot()));
+            let report = SourceReport { snapshot, problems: self.shared.problems(Instant::now()) };
+            out.send_if_modified(|current| {
+                let news = current.problems != report.problems || current.snapshot != report.snapshot;
+                *current = report;
+                news
+            });
+            tokio::select! {
+                () = self.shared.changed.notified() => tokio::time::sleep(SETTLE).await,
+                () = tokio::time::sleep(RECOVERED_AFTER) => {}
+                Some(ended) = self.tasks.join_next() => tracing::error!(?ended, "a watch ended"),
+                () = out.closed() => return,
+            }
+        }
+    }
+
+    /// All first lists are there. (A Store answers this without waiting.)
+    fn is_complete(&self) -> bool {
+        use futures::FutureExt;
+        let ready = |done: Option<Result<(), reflector::store::WriterDropped>>| matches!(done, Some(Ok(())));
+        self.services.iter().all(|store| ready(store.wait_until_ready().now_or_never()))
+            && self.slices.iter().all(|store| ready(store.wait_until_ready().now_or_never()))
+            && ready(self.nodes.wait_until_ready().now_or_never())
+    }
+
+    fn snapshot(&self) -> crate::model::Snapshot {
+        let services: Vec<Arc<Service>> = self.services.iter().flat_map(Store::state).collect();
+        let slices: Vec<Arc<EndpointSlice>> = self.slices.iter().flat_map(Store::state).collect();
+        let nodes = self.nodes.state();
+        convert::snapshot(services.iter().map(|o| &**o), slices.iter().map(|o| &**o), nodes.iter().map(|o| &**o))
+    }
+}
+
+impl Shared {
+    fn problems(&self, now: Instant) -> Vec<Problem> {
+        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        errors.retain(|_, (at, _)| now.saturating_duration_since(*at) < RECOVERED_AFTER);
+        errors.values().map(|(_, problem)| problem.clone()).collect()
+    }
+
+    /// Notes how a watch fares; an error of it is told once while it lasts.
+    fn note(&self, what: &str, error: Option<&watcher::Error>) {
+        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        match error.map(|error| Problem {
+            subject: Subject::Source("Kubernetes API".to_owned()),
+            reason: ProblemReason::SourceUnavailable,
+            message: describe(what, error),
+        }) {
+            None => {
+                if errors.remove(what).is_some() {
+                    tracing::info!(resource = what, "watching again");
+                }
+            }
+            Some(problem) => {
+                if errors.get(what).is_none_or(|(_, before)| *before != problem) {
+                    tracing::warn!(resource = what, "{}; what is served stays as it is", problem.message);
+                }
+                errors.insert(what.to_owned(), (Instant::now(), problem));
+            }
+        }
+        drop(errors);
+        self.changed.notify_one();
+    }
+}
+
+fn apis<K>(client: &Client, namespaces: &[String]) -> Vec<Api<K>>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+{
+    if namespaces.is_empty() {
+        return vec![Api::all(client.clone())];
+    }
+    namespaces.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect()
+}
+
+fn follow<K>(api: Api<K>, resource: &str, shared: &Arc<Shared>, tasks: &mut JoinSet<()>) -> Store<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    let (store, writer) = reflector::store();
+    let what = match api.namespace() {
+        Some(namespace) => format!("{resource} in namespace {namespace}"),
+        None => resource.to_owned(),
+    };
+    let shared = shared.clone();
+    tasks.spawn(async move {
+        let config = watcher::Config::default().timeout(WATCH_SECS);
+        let objects = watch_objects(api, config)
+            // Half of an object's size, and of no use here.
+            .modify(|object| object.meta_mut().managed_fields = None)
+            .backoff(retries());
+        let mut events = std::pin::pin!(reflector::reflector(writer, objects));
+        while let Some(event) = events.next().await {
+            match event {
+                // A part of a list that is not whole yet changes nothing.
+                Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
+                Ok(_) => shared.note(&what, None),
+                Err(watcher::Error::WatchError(status)) if status.code == 410 => {
+                    tracing::debug!(resource = what, "the resource version expired; listing anew");
+                }
+                Err(error) => shared.note(&what, Some(&error)),
+            }
+        }
+    });
+    store
+}
+
+fn retries() -> ExponentialBackoff {
+    let delays = ExponentialBuilder::default().with_min_delay(FIRST_RETRY).with_max_delay(LAST_RETRY);
+    delays.with_jitter().without_max_times().into()
+}
+
+/// In words that name the way out.
+fn describe(what: &str, error: &watcher::Error) -> String {
+    let (verb, status) = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) => ("list", Some(status)),
+        watcher::Error::WatchStartFailed(kube::Error::Api(status)) => ("watch", Some(status)),
+        watcher::Error::WatchError(status) => ("watch", Some(status)),
+        _ => ("read", None),
+    };
+    match status.map(|status| (status.code, status)) {
+        Some((401, status)) => format!(
+            "cannot {verb} {what}: the API server does not accept the credentials ({}); renew the token or certificate of the kubeconfig",
+            status.message
+        ),
+        Some((403, status)) => format!(
+            "cannot {verb} {what}: {}; grant llb's user the verbs get, list and watch on them (llb-agent/deploy/rbac.yaml)",
+            status.message
+        ),
+        Some((_, status)) => format!("cannot {verb} {what}: {}", status.message),
+        None => format!("cannot {verb} {what}: {}", root_cause(error)),
+    }
+}
+
+/// The innermost cause says what happened ("connection refused"); what is
+/// around it only says where in the client.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut inner = error;
+    while let Some(cause) = inner.source() {
+        inner = cause;
+    }
+    inner.to_string()
+}

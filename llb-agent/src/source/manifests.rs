@@ -1,0 +1,223 @@
+//! Objects from a folder or file of Kubernetes YAML or JSON, followed by
+//! inotify: the source of the demo, of tests, and of clusters that are none.
+//!
+//! A file is taken whole or not at all: one that can't be parsed keeps its last
+//! good content and is reported with its line. A folder is not searched deeper;
+//! files whose names begin with a dot, or do not end in .yaml, .yml or .json,
+//! are left alone.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::{Notify, watch};
+
+use super::convert;
+use crate::model::{Problem, ProblemReason, Snapshot, SourceReport, Subject};
+
+mod parse;
+
+pub use parse::ParseError;
+
+/// Changes are read when nothing changed for this long: editors and `cp` write
+/// a file in several steps.
+const SETTLE: Duration = Duration::from_millis(100);
+/// Read again this often whatever inotify says: network file systems tell it nothing.
+const RESCAN: Duration = Duration::from_secs(30);
+/// A larger file is surely no manifest.
+const LARGEST_FILE: u64 = 64 << 20;
+
+/// The folder or file can't be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Not there, or not readable.
+    #[error("cannot read --manifests {path}")]
+    Unreadable {
+        /// As given.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// inotify refused.
+    #[error("cannot watch --manifests {path} for changes (see sysctl fs.inotify)")]
+    Watch {
+        /// As given.
+        path: String,
+        /// Why.
+        #[source]
+        source: notify::Error,
+    },
+}
+
+/// The kinds that llb reads.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Objects {
+    services: Vec<Service>,
+    slices: Vec<EndpointSlice>,
+    nodes: Vec<Node>,
+}
+
+/// Follows a folder or file.
+#[derive(Debug)]
+pub struct ManifestSource {
+    path: PathBuf,
+    changed: Arc<Notify>,
+    /// Ends the watch when dropped.
+    _watcher: RecommendedWatcher,
+    /// The last good content of each file.
+    files: BTreeMap<PathBuf, Content>,
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    bytes: Vec<u8>,
+    objects: Objects,
+    /// What is wrong with the bytes; `objects` are those of the last good ones.
+    problem: Option<Problem>,
+}
+
+/// The snapshot that one file alone gives.
+///
+/// # Errors
+/// It is no manifest; names the line.
+pub fn snapshot_of(bytes: &[u8]) -> Result<Snapshot, ParseError> {
+    let Objects { services, slices, nodes } = parse::parse(bytes)?;
+    Ok(convert::snapshot(&services, &slices, &nodes))
+}
+
+impl ManifestSource {
+    /// Starts to watch.
+    ///
+    /// # Errors
+    /// The path is not there, or can't be watched.
+    pub fn start(path: &Path) -> Result<Self, ManifestError> {
+        let shown = path.display().to_string();
+        let unreadable = |source| ManifestError::Unreadable { path: shown.clone(), source };
+        let path = path.canonicalize().map_err(unreadable)?;
+        let unreadable = |source| ManifestError::Unreadable { path: shown.clone(), source };
+        // A file is replaced by renaming: only its folder sees that.
+        let folder = if path.metadata().map_err(unreadable)?.is_dir() { path.as_path() } else { parent(&path) };
+        let changed = Arc::new(Notify::new());
+        let wake = changed.clone();
+        let failed = |source| ManifestError::Watch { path: shown.clone(), source };
+        let on_event = move |event: notify::Result<notify::Event>| {
+            // Reading a file must not look like a change of it.
+            if !event.is_ok_and(|event| event.kind.is_access()) {
+                wake.notify_one();
+            }
+        };
+        let mut watcher = notify::recommended_watcher(on_event).map_err(failed)?;
+        watcher.watch(folder, RecursiveMode::NonRecursive).map_err(failed)?;
+        Ok(Self { path, changed, _watcher: watcher, files: BTreeMap::new() })
+    }
+
+    /// Publishes snapshots until nobody listens any more.
+    pub async fn run(mut self, out: watch::Sender<SourceReport>) {
+        loop {
+            let report = SourceReport { snapshot: Some(Arc::new(self.read())), problems: Vec::new() };
+            out.send_if_modified(|current| {
+                let news = current.snapshot != report.snapshot;
+                *current = report;
+                news
+            });
+            tokio::select! {
+                () = self.changed.notified() => self.settle().await,
+                () = tokio::time::sleep(RESCAN) => {}
+                () = out.closed() => return,
+            }
+        }
+    }
+
+    async fn settle(&self) {
+        while tokio::time::timeout(SETTLE, self.changed.notified()).await.is_ok() {}
+    }
+
+    fn read(&mut self) -> Snapshot {
+        let listed = list(&self.path);
+        let mut problems = Vec::new();
+        match &listed {
+            // A file that is gone takes its objects with it; a folder that can't be read does not.
+            Ok(paths) => self.files.retain(|path, _| paths.contains(path)),
+            Err(error) => problems.push(problem_of(&self.path, error)),
+        }
+        for path in listed.unwrap_or_else(|_| self.files.keys().cloned().collect()) {
+            let content = self.files.entry(path.clone()).or_default();
+            match read_limited(&path) {
+                Ok(bytes) if content.problem.is_none() && bytes == content.bytes && !bytes.is_empty() => {}
+                Ok(bytes) => content.replace(&path, bytes),
+                // Gone since it was listed: the next round sees it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => content.problem = Some(problem_of(&path, &error)),
+            }
+        }
+        let contents = || self.files.values();
+        let mut snapshot = convert::snapshot(
+            contents().flat_map(|content| &content.objects.services),
+            contents().flat_map(|content| &content.objects.slices),
+            contents().flat_map(|content| &content.objects.nodes),
+        );
+        problems.extend(contents().filter_map(|content| content.problem.clone()));
+        snapshot.problems.extend(problems);
+        snapshot
+    }
+}
+
+impl Content {
+    fn replace(&mut self, path: &Path, bytes: Vec<u8>) {
+        match parse::parse(&bytes) {
+            Ok(objects) => *self = Self { bytes, objects, problem: None },
+            Err(error) => {
+                let problem = problem_of(path, &error);
+                if self.problem.as_ref() != Some(&problem) {
+                    tracing::warn!("{problem}");
+                }
+                self.problem = Some(problem);
+            }
+        }
+    }
+}
+
+fn problem_of(path: &Path, error: &dyn std::error::Error) -> Problem {
+    Problem {
+        subject: Subject::File(path.display().to_string()),
+        reason: ProblemReason::InvalidManifest,
+        message: format!("{error}; its last good content stays in use"),
+    }
+}
+
+fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        // Also when it is gone for the moment in which an editor replaces it.
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let known = [".yaml", ".yml", ".json"].iter().any(|ending| name.ends_with(ending));
+        if known && !name.starts_with('.') && path.is_file() {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
+    let size = path.metadata()?.len();
+    if size > LARGEST_FILE {
+        return Err(io::Error::other(format!("{size} bytes are more than a manifest may have ({LARGEST_FILE})")));
+    }
+    fs::read(path)
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
+}

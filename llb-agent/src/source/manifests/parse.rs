@@ -1,0 +1,179 @@
+//! The bytes of one manifest file to Kubernetes objects. Pure.
+
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Resource;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::Objects;
+
+/// Why a file is no manifest. `line` counts from 1.
+#[derive(Debug, thiserror::Error)]
+pub enum ParseError {
+    /// Not UTF-8.
+    #[error("line {line}: it is not UTF-8 text")]
+    Encoding {
+        /// Where.
+        line: usize,
+    },
+    /// Not YAML, or not of the shape of its kind.
+    #[error("line {line}: {message}")]
+    Yaml {
+        /// Where.
+        line: usize,
+        /// The parser's word.
+        message: String,
+    },
+    /// An object of no kind.
+    #[error("line {line}: the object has no kind; a manifest begins with apiVersion and kind")]
+    NoKind {
+        /// Where it begins.
+        line: usize,
+    },
+    /// An object without a name.
+    #[error("line {line}: the {kind} has no metadata.name")]
+    NoName {
+        /// Where it begins.
+        line: usize,
+        /// What it is.
+        kind: &'static str,
+    },
+}
+
+#[derive(Deserialize)]
+struct Head {
+    kind: Option<String>,
+    #[serde(default)]
+    items: Vec<Value>,
+}
+
+/// All Services, EndpointSlices and Nodes of a file: several documents, List
+/// kinds, YAML or JSON. Other kinds are left out.
+pub(super) fn parse(bytes: &[u8]) -> Result<Objects, ParseError> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let line = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
+        ParseError::Encoding { line }
+    })?;
+    let mut objects = Objects::default();
+    for (line, document) in documents(text) {
+        let Some(head): Option<Head> = from_yaml(&document, line)? else { continue };
+        let kind = head.kind.ok_or(ParseError::NoKind { line })?;
+        if kind.ends_with("List") {
+            for item in head.items {
+                // `kubectl get services -o yaml` repeats the kind in each item; a typed list need not.
+                let item_kind = item.get("kind").and_then(Value::as_str).unwrap_or(kind.trim_end_matches("List"));
+                let item_kind = item_kind.to_owned();
+                let typed = |error: serde_json::Error| ParseError::Yaml { line, message: format!("{item_kind} in the list: {error}") };
+                match item_kind.as_str() {
+                    "Service" => objects.services.push(named(serde_json::from_value(item).map_err(typed)?, line)?),
+                    "EndpointSlice" => objects.slices.push(named(serde_json::from_value(item).map_err(typed)?, line)?),
+                    "Node" => objects.nodes.push(named(serde_json::from_value(item).map_err(typed)?, line)?),
+                    _ => {}
+                }
+            }
+            continue;
+        }
+        match kind.as_str() {
+            "Service" => objects.services.extend(typed::<Service>(&document, line)?),
+            "EndpointSlice" => objects.slices.extend(typed::<EndpointSlice>(&document, line)?),
+            "Node" => objects.nodes.extend(typed::<Node>(&document, line)?),
+            _ => {}
+        }
+    }
+    Ok(objects)
+}
+
+/// Each document with the line it begins in. The lines before it are kept as
+/// empty ones, so that the parser's line numbers are those of the file. A line
+/// that begins with `---` always ends a document (YAML 1.2 §9.1.2).
+fn documents(text: &str) -> Vec<(usize, String)> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut documents = vec![(1, String::new())];
+    for (index, line) in text.lines().enumerate() {
+        let marker = line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t']));
+        if marker {
+            documents.push((index + 2, "\n".repeat(index + 1)));
+        } else if let Some((_, document)) = documents.last_mut() {
+            document.push_str(line);
+            document.push('\n');
+        }
+    }
+    documents.retain(|(_, document)| document.lines().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#')));
+    documents
+}
+
+fn typed<K>(document: &str, line: usize) -> Result<Option<K>, ParseError>
+where
+    K: DeserializeOwned + Resource<DynamicType = ()>,
+{
+    from_yaml(document, line)?.map(|object| named(object, line)).transpose()
+}
+
+fn named<K: Resource<DynamicType = ()>>(object: K, line: usize) -> Result<K, ParseError> {
+    match &object.meta().name {
+        Some(name) if !name.is_empty() => Ok(object),
+        _ => Err(ParseError::NoName { line, kind: kind_of::<K>() }),
+    }
+}
+
+fn kind_of<K: Resource<DynamicType = ()>>() -> &'static str {
+    match K::kind(&()) {
+        std::borrow::Cow::Borrowed(kind) => kind,
+        std::borrow::Cow::Owned(_) => "object",
+    }
+}
+
+/// `None` for a document that says `null`.
+fn from_yaml<T: DeserializeOwned>(document: &str, first_line: usize) -> Result<Option<T>, ParseError> {
+    serde_saphyr::from_str(document).map_err(|error| {
+        let line = error.location().and_then(|at| usize::try_from(at.line()).ok()).unwrap_or(first_line);
+        let message = error.to_string();
+        // The parser shows the text around the place as well; one line is enough here.
+        let message = message.lines().next().unwrap_or_default();
+        ParseError::Yaml { line, message: message.trim_start_matches("error: ").to_owned() }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(text: &str) -> (usize, usize, usize) {
+        let objects = parse(text.as_bytes()).unwrap();
+        (objects.services.len(), objects.slices.len(), objects.nodes.len())
+    }
+
+    const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80, targetPort: web}]}\n";
+
+    #[test]
+    fn documents_lists_and_json_are_read() {
+        assert_eq!(counts(""), (0, 0, 0));
+        assert_eq!(counts("# nothing\n---\n---\n"), (0, 0, 0));
+        assert_eq!(counts(SERVICE), (1, 0, 0));
+        assert_eq!(counts(&format!("---\n{SERVICE}--- # two\n{SERVICE}")), (2, 0, 0));
+        assert_eq!(counts("kind: ConfigMap\nmetadata: {name: x}\ndata: {a: '---'}\n"), (0, 0, 0));
+        let json = r#"{"kind": "List", "items": [{"kind": "Node", "metadata": {"name": "n"}}, {"kind": "Pod"}]}"#;
+        assert_eq!(counts(json), (0, 0, 1));
+        assert_eq!(counts("kind: ServiceList\nitems: [{metadata: {name: a}, spec: {}}]\n"), (1, 0, 0));
+    }
+
+    #[test]
+    fn errors_name_the_line() {
+        let second_document = format!("{SERVICE}---\nkind: Service\nmetadata:\n  name: b\nspec:\n  ports:\n  - port: many\n");
+        for (text, line) in [
+            ("a: [\n", "line "),
+            ("kind: Service\n  bad indent: 1\n x\n", "line 2"),
+            ("\n\nmetadata: {name: a}\n", "no kind"),
+            ("kind: Service\nmetadata: {}\n", "the Service has no metadata.name"),
+            (second_document.as_str(), "line 11"),
+            ("just text\n", "line 1"),
+            ("kind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 99999999999}]}\n", "line 3"),
+        ] {
+            let error = parse(text.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(line), "{text:?}: {error}");
+        }
+        assert!(parse(b"kind: Service\n\xff").unwrap_err().to_string().contains("line 2"));
+    }
+}

@@ -1,0 +1,94 @@
+//! The seam to where the outcome is told: the status of a Service and the
+//! Events about it.
+
+pub mod fake;
+pub mod file;
+pub mod kubernetes;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+
+use crate::model::{PublishedStatus, ServiceName, Snapshot};
+
+/// Writes statuses and Events. Cheap to clone: calls run beside the
+/// reconciler, so that a slow API server holds nothing up.
+pub trait StatusSink: Clone + Send + Sync + 'static {
+    /// What the statuses say now, as far as is known: the snapshot's word,
+    /// and on top of it what was written since and is not yet in the snapshot.
+    fn observe(&self, snapshot: &Snapshot) -> BTreeMap<ServiceName, PublishedStatus>;
+
+    /// Writes the status of a Service; an empty one clears it. A Service that
+    /// is gone by now is no error.
+    ///
+    /// # Errors
+    /// The status is as it was.
+    fn write(&self, order: StatusOrder) -> impl Future<Output = Result<(), StatusError>> + Send;
+
+    /// Tells about a Service; best effort.
+    fn record(&self, event: Event) -> impl Future<Output = ()> + Send;
+}
+
+/// A status to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusOrder {
+    /// Whose.
+    pub service: ServiceName,
+    /// The `resourceVersion` that the decision was made on.
+    pub revision: String,
+    /// What.
+    pub status: PublishedStatus,
+}
+
+/// One Event about a Service, with the reasons of the cloud service
+/// controller (`k8s.io/cloud-provider`, `controllers/service`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Event {
+    /// About which Service.
+    pub service: ServiceName,
+    /// Its `metadata.uid`.
+    pub uid: String,
+    /// Warning, or Normal.
+    pub warning: bool,
+    /// `EnsuredLoadBalancer` and the like.
+    pub reason: &'static str,
+    /// One sentence.
+    pub message: String,
+}
+
+/// A status could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// RBAC.
+    #[error("not allowed to patch the status of Service {service}: grant the verb patch on services/status to llb's user")]
+    Forbidden {
+        /// Whose.
+        service: ServiceName,
+    },
+    /// Anything else that the API says, or that it says nothing.
+    #[error("cannot write the status of Service {service}")]
+    Api {
+        /// Whose.
+        service: ServiceName,
+        /// The client's word.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// No answer in time.
+    #[error("the API server did not answer while the status of Service {service} was written")]
+    TimedOut {
+        /// Whose.
+        service: ServiceName,
+    },
+    /// The status file.
+    #[error("cannot write {path}")]
+    File {
+        /// Its path.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// For the simulation.
+    #[error("failed on purpose")]
+    Injected,
+}

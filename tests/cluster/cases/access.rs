@@ -1,0 +1,116 @@
+//! Rights and credentials that are missing or wrong: llb says which.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+use llb_tests::{Agent, wait_until};
+use serde_json::json;
+
+use crate::case::{Case, ECHO_PORT, LIMIT};
+
+/// The shipped ClusterRole without `nodes`.
+const ROLE_WITHOUT_NODES: &str = "
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: no-nodes}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: no-nodes}
+rules:
+- {apiGroups: [''], resources: [services], verbs: [get, list, watch]}
+- {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [get, list, watch]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: no-nodes}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: no-nodes}
+subjects:
+- {kind: ServiceAccount, name: no-nodes, namespace: NAMESPACE}
+";
+
+pub(crate) fn a_missing_verb_is_named(case: &mut Case<'_>) -> Result<()> {
+    case.cluster.apply(&case.namespace, &ROLE_WITHOUT_NODES.replace("NAMESPACE", &case.namespace))?;
+    let token = case.cluster.token(&case.namespace, "no-nodes")?;
+    let kubeconfig = case.cluster.write_kubeconfig("no-nodes", &token)?;
+    let agent = Agent::spawn(&case.balancer, &["--kubeconfig", &text(&kubeconfig)])?;
+    let words = ["list", "nodes"];
+    wait_for_words("the log", &words, || Ok(agent.log()))?;
+    let problem = agent.wait_for_problem(LIMIT, "SourceUnavailable")?;
+    assert!(words.iter().all(|word| problem.contains(word)), "{problem}");
+    let ready = agent.get("/readyz").expect_err("not ready without Nodes").to_string();
+    assert!(words.iter().all(|word| ready.contains(word)), "/readyz: {ready}");
+
+    // Granted later, it goes on by itself.
+    case.kubectl(&[
+        "create",
+        "clusterrolebinding",
+        "no-nodes-after-all",
+        "--clusterrole=llb-agent",
+        &format!("--serviceaccount={}:no-nodes", case.namespace),
+    ])?;
+    wait_until(LIMIT, "the agent to be ready", || agent.get("/readyz").map(Some))?;
+    case.kubectl(&["delete", "clusterrolebinding", "no-nodes", "no-nodes-after-all"])?;
+    case.kubectl(&["delete", "clusterrole", "no-nodes"]).map(drop)
+}
+
+pub(crate) fn a_wrong_token_is_named(case: &mut Case<'_>) -> Result<()> {
+    let kubeconfig = case.cluster.write_kubeconfig("wrong-token", "not-a-token")?;
+    let agent = Agent::spawn(&case.balancer, &["--kubeconfig", &text(&kubeconfig)])?;
+    wait_for_words("the log", &["credentials", "token"], || Ok(agent.log()))?;
+    let problem = agent.wait_for_problem(LIMIT, "SourceUnavailable")?;
+    assert!(problem.contains("token"), "{problem}");
+    assert!(!agent.log().contains("not-a-token"), "a credential is in the log");
+    assert!(agent.get("/readyz").is_err(), "ready without an API");
+    Ok(())
+}
+
+pub(crate) fn an_expired_token_is_named_and_traffic_goes_on(case: &mut Case<'_>) -> Result<()> {
+    case.add_echo_pods(&["node-1"])?;
+    let vip = case.vip(0);
+    case.apply_service("echo", &json!({"loadBalancerIP": vip}))?;
+    // Valid as long as the Secret exists: an end that comes when the case wants it.
+    case.cluster.kubectl(&["--namespace", "llb", "create", "secret", "generic", "expiry"])?;
+    let bound = ["--bound-object-kind=Secret", "--bound-object-name=expiry"];
+    let create = [["--namespace", "llb", "create", "token", "llb-agent"].as_slice(), &bound].concat();
+    let token = case.cluster.kubectl(&create)?;
+    let kubeconfig = case.cluster.write_kubeconfig("expiring", token.trim())?;
+    let agent = Agent::start(&case.balancer, &["--kubeconfig", &text(&kubeconfig)])?;
+    case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
+
+    case.cluster.kubectl(&["--namespace", "llb", "delete", "secret", "expiry"])?;
+    // An open watch outlives its token, so the connection has to break.
+    case.cluster.restart_apiserver()?;
+    let problem = agent.wait_for_problem(LIMIT, "SourceUnavailable")?;
+    wait_for_words("the log", &["credentials", "token"], || Ok(agent.log()))
+        .map_err(|error| error.context(problem))?;
+    case.ask_often(SocketAddr::new(vip, ECHO_PORT)).map(drop)
+}
+
+pub(crate) fn a_missing_kubeconfig_is_named(case: &mut Case<'_>) -> Result<()> {
+    let missing = text(&case.balancer.directory().join("nowhere.kubeconfig"));
+    let mut agent = Agent::spawn(&case.balancer, &["--kubeconfig", &missing])?;
+    let status = agent.wait_exit()?;
+    assert!(!status.success(), "{status}");
+    wait_for_words("the log", &[&missing], || Ok(agent.log()))?;
+
+    let kubeconfig = text(case.cluster.agent_kubeconfig());
+    let mut agent =
+        Agent::spawn(&case.balancer, &["--kubeconfig", &kubeconfig, "--context", "no-such-context"])?;
+    let status = agent.wait_exit()?;
+    assert!(!status.success(), "{status}");
+    wait_for_words("the log", &["no-such-context"], || Ok(agent.log()))
+}
+
+/// Waits until all `words` are there, each anywhere.
+fn wait_for_words(whose: &str, words: &[&str], read: impl Fn() -> Result<String>) -> Result<()> {
+    wait_until(LIMIT, &format!("{words:?} in {whose}"), || {
+        let text = read()?;
+        if words.iter().all(|word| text.contains(word)) { Ok(Some(())) } else { Err(anyhow!("{text}")) }
+    })
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,42 @@
+//! The list of all cases. A case that is not in it does not run.
+
+mod access;
+mod families;
+mod nodes;
+mod outage;
+mod promise;
+mod refusals;
+mod setup;
+
+use crate::Named;
+
+macro_rules! cases {
+    ($($module:ident :: $function:ident),* $(,)?) => {
+        vec![$(Named { name: concat!(stringify!($module), "::", stringify!($function)), run: $module::$function }),*]
+    };
+}
+
+/// In the order in which they run.
+pub(crate) fn all() -> Vec<Named> {
+    cases![
+        setup::node_ports_work_without_llb,
+        promise::the_three_services,
+        promise::a_changed_port_is_followed,
+        promise::a_type_changed_back_cleans_up,
+        promise::a_deleted_service_leaves_nothing,
+        nodes::a_deleted_node_leaves_at_once,
+        nodes::local_policy_uses_nodes_with_a_local_endpoint,
+        nodes::without_node_ports,
+        families::dual_stack_udp_and_mixed_protocols,
+        refusals::the_younger_of_two_that_collide_is_refused,
+        refusals::an_exhausted_pool_is_told,
+        refusals::the_class_decides_whose_it_is,
+        refusals::only_chosen_namespaces,
+        outage::traffic_goes_on_without_the_api_server,
+        outage::a_killed_agent_finds_its_vips_again,
+        access::a_missing_verb_is_named,
+        access::a_wrong_token_is_named,
+        access::an_expired_token_is_named_and_traffic_goes_on,
+        access::a_missing_kubeconfig_is_named,
+    ]
+}

@@ -1,0 +1,49 @@
+//! The list of scenarios, once per plane. A scenario that is missing here
+//! does not run: the compiler calls it dead code.
+
+use crate::plane::Plane;
+use crate::scenarios::{changes, life, traffic, trouble};
+
+macro_rules! scenarios {
+    ($plane:expr, $($room:ident::$name:ident,)*) => {
+        $(
+            #[test]
+            #[ignore = "needs root: cargo xtask test"]
+            fn $name() {
+                $room::$name($plane);
+            }
+        )*
+    };
+}
+
+macro_rules! every_scenario {
+    ($plane:expr) => {
+        use super::*;
+        scenarios! {
+            $plane,
+            traffic::http_reaches_both_nodes_over_ipv4_and_ipv6,
+            traffic::udp_reaches_both_nodes_and_a_flow_stays_with_one,
+            traffic::tcp_and_udp_share_a_port_in_one_service,
+            traffic::each_port_leads_to_its_own_node_port,
+            traffic::two_services_share_a_vip,
+            traffic::ten_mebibytes_pass_with_a_half_close,
+            changes::a_deleted_service_takes_its_address_along,
+            changes::a_changed_port_leaves_connections_of_other_ports_alone,
+            changes::an_address_of_somebody_else_is_served_and_never_touched,
+            changes::a_vip_moves_to_another_address,
+            trouble::a_dead_node_costs_no_request,
+            trouble::a_silent_node_costs_no_request,
+            trouble::without_a_living_node_a_connection_fails_and_later_heals,
+            trouble::a_port_in_use_is_reported_and_heals,
+            trouble::a_broken_manifest_keeps_its_last_good_content,
+            life::an_agent_killed_and_restarted_adopts_its_addresses,
+            life::what_changed_while_no_agent_ran_is_made_up_for,
+            life::sigterm_drains_then_leaves_nothing,
+            life::sigterm_does_not_wait_for_ever,
+        }
+    };
+}
+
+mod userspace {
+    every_scenario!(Plane::Userspace);
+}

@@ -1,0 +1,7 @@
+//! What a user can rely on, whatever the plane. Each scenario builds its own
+//! lab, so all can run at the same time.
+
+pub(crate) mod changes;
+pub(crate) mod life;
+pub(crate) mod traffic;
+pub(crate) mod trouble;

@@ -1,0 +1,122 @@
+//! Things that break around the agent: nodes, ports, files.
+
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::time::Duration;
+
+use llb_tests::client::{Load, count_by_name, http_get};
+use llb_tests::manifests::{self, PortSpec};
+use llb_tests::{agent, wait_until};
+
+use crate::plane::Plane;
+use crate::setup::{LIMIT, Setup, is_free_of_problems};
+
+/// A node that came back, and a failed action, are tried again after a
+/// back-off of at most this.
+const HEALING_LIMIT: Duration = Duration::from_secs(60);
+
+const HTTP: PortSpec<'static> = PortSpec { name: "http", port: 80, protocol: "TCP", node_port: 30080 };
+
+pub(crate) fn a_dead_node_costs_no_request(plane: Plane) {
+    let mut setup = Setup::new(plane);
+    setup.serve_http(30080);
+    setup.serve("web", &[setup.vip()], &[HTTP]);
+    let vip = SocketAddr::new(setup.vip(), 80);
+    let load = Load::start(setup.client(), vip);
+    load.wait_for_more(100, LIMIT).unwrap();
+    setup.stop_servers_on("node-1");
+    load.wait_for_more(300, LIMIT).unwrap();
+    let tally = load.stop().unwrap();
+    assert!(tally.total() >= 400, "{tally:?}");
+    assert_eq!(tally.failures, Vec::<String>::new(), "of {}", tally.total());
+    assert!(tally.answers["node-1"] > 0 && tally.answers["node-2"] > 0, "{:?}", tally.answers);
+
+    // It comes back into use by itself.
+    let node = setup.lab.host("node-1");
+    let _back = llb_tests::Server::http(node, node.at(30080), "node-1").unwrap();
+    wait_until(HEALING_LIMIT, "an answer from the node that came back", || {
+        Ok((http_get(setup.client(), vip)?.name == "node-1").then_some(()))
+    })
+    .unwrap();
+}
+
+pub(crate) fn a_silent_node_costs_no_request(plane: Plane) {
+    // Below the client's patience of 5 s.
+    let mut setup = Setup::with_arguments(plane, &["--connect-timeout", "1s"]);
+    setup.serve_http(30080);
+    setup.serve("web", &[setup.vip()], &[HTTP]);
+    let vip = SocketAddr::new(setup.vip(), 80);
+    let counts = count_by_name(40, || http_get(setup.client(), vip)).unwrap();
+    assert_eq!(counts.len(), 2, "{counts:?}");
+    setup.lab.host("node-1").unplug().unwrap();
+    let counts = count_by_name(40, || http_get(setup.client(), vip)).unwrap();
+    assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("node-2".to_owned(), 40)]);
+}
+
+pub(crate) fn without_a_living_node_a_connection_fails_and_later_heals(plane: Plane) {
+    let mut setup = Setup::new(plane);
+    setup.serve("web", &[setup.vip()], &[HTTP]);
+    let vip = SocketAddr::new(setup.vip(), 80);
+    let error = http_get(setup.client(), vip).unwrap_err();
+    assert!(!format!("{error:#}").contains("timed out"), "must fail at once: {error:#}");
+    setup.serve_http(30080);
+    wait_until(HEALING_LIMIT, "an answer", || http_get(setup.client(), vip).map(Some)).unwrap();
+}
+
+pub(crate) fn a_port_in_use_is_reported_and_heals(plane: Plane) {
+    let mut setup = Setup::new(plane);
+    setup.serve_http(30080);
+    // Somebody else listens on port 80 of every address of the balancer.
+    let wildcard = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 80));
+    let other_program = setup.lab.balancer().run_inside(|| TcpListener::bind(wildcard)).unwrap().unwrap();
+    setup.write_service("web", &[setup.vip()], &[HTTP]);
+    let problem = setup.agent.wait_for_problem(LIMIT, "ActionFailed").unwrap();
+    assert!(problem.contains("in use") && problem.contains("192.0.2.100:80"), "{problem}");
+
+    let other = setup.lab.vip(1);
+    setup.serve("other", &[other], &[PortSpec::tcp("http", 8080, 30080)]);
+    http_get(setup.client(), SocketAddr::new(other, 8080)).unwrap();
+
+    drop(other_program);
+    let vip = SocketAddr::new(setup.vip(), 80);
+    wait_until(HEALING_LIMIT, "an answer", || http_get(setup.client(), vip).map(Some)).unwrap();
+    setup.agent.wait_for_state(LIMIT, "no problems", is_free_of_problems).unwrap();
+}
+
+pub(crate) fn a_broken_manifest_keeps_its_last_good_content(plane: Plane) {
+    let mut setup = Setup::new(plane);
+    setup.serve_http(30080);
+    setup.serve("web", &[setup.vip()], &[HTTP]);
+    let vip = SocketAddr::new(setup.vip(), 80);
+    let good = manifests::service("web", &[setup.vip()], &[HTTP]);
+    let line = 1 + good.lines().position(|line| line.contains("type: LoadBalancer")).unwrap();
+    // No plain scalar starts with "@" (YAML 1.2.2, section 7.3.3).
+    setup.manifests.write("web.yaml", &good.replace("type: Load", "type: @Load")).unwrap();
+    let problem = setup.agent.wait_for_problem(LIMIT, "InvalidManifest").unwrap();
+    assert!(names_line(&problem, line), "line {line} of web.yaml: {problem}");
+    http_get(setup.client(), vip).unwrap();
+
+    // A change of another file is still taken.
+    let other = setup.lab.vip(1);
+    setup.serve("other", &[other], &[HTTP]);
+    http_get(setup.client(), SocketAddr::new(other, 80)).unwrap();
+    http_get(setup.client(), vip).unwrap();
+
+    setup.manifests.write("web.yaml", &good).unwrap();
+    let state = setup
+        .agent
+        .wait_for_state(LIMIT, "the problem to be gone", |state| {
+            agent::problem(state, "InvalidManifest").is_none()
+        })
+        .unwrap();
+    assert!(is_free_of_problems(&state), "{state:#}");
+    http_get(setup.client(), vip).unwrap();
+}
+
+/// `web.yaml:12` or `web.yaml ... line 12`, and not line 123.
+fn names_line(problem: &str, line: usize) -> bool {
+    [format!("web.yaml:{line}"), format!("line {line}")].iter().any(|text| {
+        problem
+            .match_indices(text)
+            .any(|(at, _)| !problem[at + text.len()..].starts_with(|next: char| next.is_ascii_digit()))
+    }) && problem.contains("web.yaml")
+}

@@ -1,0 +1,49 @@
+//! Random changes, faults and restarts against the real reconciler, with rooms
+//! in memory. It must converge, must never touch a foreign address, and must
+//! never take a VIP from a Service that did nothing. No privilege, no clock.
+
+mod world;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use world::World;
+
+/// Runs; each has its own seed, which a failure names.
+const RUNS: u64 = 150;
+/// Changes in one run.
+const STEPS: u32 = 60;
+
+#[tokio::test]
+async fn any_history_converges() {
+    for seed in 0..RUNS {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut world = World::new(seed);
+        for _ in 0..STEPS {
+            world.change(&mut random);
+            for _ in 0..random.random_range(0..3) {
+                world.round().await;
+            }
+            world.check_always();
+        }
+        world.heal();
+        world.settle().await;
+        world.check_converged();
+    }
+}
+
+/// The checks above can fail: a reconciler that is not run does not converge.
+#[tokio::test]
+#[should_panic(expected = "seed 1: ")]
+async fn a_world_that_is_not_settled_is_noticed() {
+    let mut random = StdRng::seed_from_u64(1);
+    let mut world = World::new(1);
+    for _ in 0..STEPS {
+        world.change(&mut random);
+    }
+    world.round().await;
+    world.heal();
+    for _ in 0..STEPS {
+        world.change(&mut random);
+    }
+    world.check_converged();
+}

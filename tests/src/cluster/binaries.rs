@@ -1,0 +1,88 @@
+//! Where the programs of the cluster are. It builds nothing: `cargo xtask test` does.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// The version that `tests/cluster-binaries` builds; it names the cache folder.
+pub const KUBERNETES_VERSION: &str = "1.36.2";
+
+/// The program files of a control plane, its nodes and its user.
+#[derive(Clone, Debug)]
+pub struct Binaries {
+    /// etcd, any 3.4 or later.
+    pub etcd: PathBuf,
+    /// kube-apiserver.
+    pub apiserver: PathBuf,
+    /// kube-controller-manager.
+    pub controller_manager: PathBuf,
+    /// kube-proxy.
+    pub proxy: PathBuf,
+    /// kubectl.
+    pub kubectl: PathBuf,
+}
+
+impl Binaries {
+    /// Looks in `KUBEBUILDER_ASSETS` (the envtest convention) when it is set,
+    /// then in the cache that `cargo xtask test` fills, then in `PATH`.
+    ///
+    /// # Errors
+    /// A program is in none of them; the error names the way out.
+    pub fn find() -> Result<Self> {
+        let folders = folders();
+        Ok(Self {
+            etcd: find("etcd", &folders)?,
+            apiserver: find("kube-apiserver", &folders)?,
+            controller_manager: find("kube-controller-manager", &folders)?,
+            proxy: find("kube-proxy", &folders)?,
+            kubectl: find("kubectl", &folders)?,
+        })
+    }
+}
+
+fn folders() -> Vec<PathBuf> {
+    let assets = env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
+    let cache = env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))
+        .map(|cache| cache.join("llb/envtest").join(KUBERNETES_VERSION));
+    let path = env::var_os("PATH").unwrap_or_default();
+    assets.into_iter().chain(cache).chain(env::split_paths(&path)).collect()
+}
+
+fn find(program: &str, folders: &[PathBuf]) -> Result<PathBuf> {
+    folders.iter().map(|folder| folder.join(program)).find(|file| file.is_file()).with_context(|| {
+        let hint = match program {
+            "etcd" => "install it (Debian: etcd-server)",
+            "kubectl" => "install it, any version from 1.29 on",
+            _ => "`cargo xtask test` builds it once",
+        };
+        format!(
+            "{program} is neither in KUBEBUILDER_ASSETS nor in ~/.cache/llb/envtest/{KUBERNETES_VERSION} nor in PATH: {hint}"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_the_one_that_is_built() {
+        let module = include_str!("../../cluster-binaries/go.mod");
+        assert!(module.contains(&format!("k8s.io/kubernetes v{KUBERNETES_VERSION}\n")));
+    }
+
+    #[test]
+    fn the_first_folder_wins_and_a_missing_program_names_the_way_out() {
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(first.path().join("etcd"), "").unwrap();
+        std::fs::write(second.path().join("etcd"), "").unwrap();
+        let folders = [first.path().to_owned(), second.path().to_owned()];
+
+        assert_eq!(find("etcd", &folders).unwrap(), first.path().join("etcd"));
+        let error = find("kube-proxy", &folders).unwrap_err().to_string();
+        assert!(error.contains("cargo xtask test"), "{error}");
+    }
+}

@@ -1,0 +1,156 @@
+//! etcd, kube-apiserver and kube-controller-manager as processes on one host:
+//! start, readiness, outage. Nodes and users are elsewhere.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::arguments;
+use super::binaries::Binaries;
+use super::certificates::Certificates;
+use super::kubeconfig;
+use crate::lab::Host;
+use crate::process::Process;
+use crate::wait::wait_until;
+
+/// The API server is ready in 3 s on two idle slow cores.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+
+/// `token,user,uid,groups` of those who are no ServiceAccount; only inside the lab.
+const ADMIN_TOKEN: &str = "lab-admin";
+const MANAGER_TOKEN: &str = "lab-controller-manager";
+const PROXY_TOKEN: &str = "lab-kube-proxy";
+const TOKENS: &str = "\
+lab-admin,admin,1,system:masters
+lab-controller-manager,system:kube-controller-manager,2
+lab-kube-proxy,system:kube-proxy,3
+";
+
+// Fields are dropped in this order: users of a program before the program.
+#[derive(Debug)]
+pub(super) struct ControlPlane {
+    _controller_manager: Process,
+    /// `None` while it is stopped.
+    apiserver: Option<Process>,
+    _etcd: Process,
+    host: Host,
+    binaries: Binaries,
+    certificates: Certificates,
+    folder: PathBuf,
+    /// For kubectl.
+    pub(super) admin: PathBuf,
+    /// For kube-proxy.
+    pub(super) proxy: PathBuf,
+}
+
+impl ControlPlane {
+    pub(super) fn start(host: Host, binaries: Binaries) -> Result<Self> {
+        let folder = host.directory().join("control-plane");
+        fs::create_dir(&folder).with_context(|| format!("create {}", folder.display()))?;
+        fs::write(tokens_file(&folder), TOKENS)?;
+        let address = IpAddr::V4(host.ipv4());
+        let names = [address, Ipv4Addr::LOCALHOST.into(), arguments::FIRST_SERVICE_ADDRESS.parse()?];
+        let certificates = Certificates::write(&folder, &names)?;
+        let kubeconfig = |name: &str, token: &str| {
+            kubeconfig::write(&folder, name, &server(&host), &certificates.authority, token)
+        };
+        let admin = kubeconfig("admin", ADMIN_TOKEN)?;
+        let manager = kubeconfig("controller-manager", MANAGER_TOKEN)?;
+        let proxy = kubeconfig("kube-proxy", PROXY_TOKEN)?;
+
+        let etcd = spawn(&host, &binaries.etcd, "etcd", arguments::etcd(&folder.join("etcd")))?;
+        let mut apiserver = spawn_apiserver(&host, &binaries, &certificates, &folder)?;
+        wait_ready(&host, &binaries.kubectl, &admin, &mut apiserver)?;
+        let controller_manager = spawn(
+            &host,
+            &binaries.controller_manager,
+            "kube-controller-manager",
+            arguments::controller_manager(&certificates, &manager),
+        )?;
+        Ok(Self {
+            _controller_manager: controller_manager,
+            apiserver: Some(apiserver),
+            _etcd: etcd,
+            host,
+            binaries,
+            certificates,
+            folder,
+            admin,
+            proxy,
+        })
+    }
+
+    /// As a power cut does it: no goodbye on any watch.
+    pub(super) fn stop_apiserver(&mut self) -> Result<()> {
+        match self.apiserver.take() {
+            Some(mut apiserver) => apiserver.kill9(),
+            None => bail!("the API server is stopped already"),
+        }
+    }
+
+    pub(super) fn start_apiserver(&mut self) -> Result<()> {
+        let mut apiserver = spawn_apiserver(&self.host, &self.binaries, &self.certificates, &self.folder)?;
+        wait_ready(&self.host, &self.binaries.kubectl, &self.admin, &mut apiserver)?;
+        self.apiserver = Some(apiserver);
+        Ok(())
+    }
+
+    pub(super) fn write_kubeconfig(&self, name: &str, token: &str) -> Result<PathBuf> {
+        kubeconfig::write(&self.folder, name, &server(&self.host), &self.certificates.authority, token)
+    }
+
+    pub(super) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    pub(super) fn binaries(&self) -> &Binaries {
+        &self.binaries
+    }
+}
+
+/// Starts `program` with `arguments` on `host`; its log has its name.
+pub(super) fn spawn(host: &Host, program: &Path, name: &str, arguments: Vec<String>) -> Result<Process> {
+    let mut command = host.command(program);
+    command.args(arguments);
+    host.spawn(command, name)
+}
+
+fn spawn_apiserver(
+    host: &Host,
+    binaries: &Binaries,
+    certificates: &Certificates,
+    folder: &Path,
+) -> Result<Process> {
+    let arguments = arguments::apiserver(certificates, &tokens_file(folder), IpAddr::V4(host.ipv4()));
+    spawn(host, &binaries.apiserver, "kube-apiserver", arguments)
+}
+
+fn wait_ready(host: &Host, kubectl: &Path, admin: &Path, apiserver: &mut Process) -> Result<()> {
+    let (kubectl, admin) = (kubectl.display().to_string(), admin.display().to_string());
+    let ask = [kubectl.as_str(), "--kubeconfig", &admin, "get", "--raw", "/readyz"];
+    let mut ended = None;
+    wait_until(READY_LIMIT, "the API server to be ready", || {
+        ended = apiserver.exit_status()?;
+        // Nothing to wait for any more; told below.
+        if ended.is_some() {
+            return Ok(Some(()));
+        }
+        host.output(&ask).map(|_| Some(()))
+    })
+    .with_context(|| format!("its log ends with:\n{}", apiserver.log_tail()))?;
+    match ended {
+        Some(status) => bail!("the API server ended ({status}):\n{}", apiserver.log_tail()),
+        None => Ok(()),
+    }
+}
+
+fn server(host: &Host) -> String {
+    format!("https://{}", host.at(arguments::APISERVER_PORT))
+}
+
+fn tokens_file(folder: &Path) -> PathBuf {
+    folder.join("tokens.csv")
+}

@@ -1,0 +1,204 @@
+//! A real Kubernetes in a lab, without containers: control plane and kube-proxy
+//! as processes in network namespaces, Nodes and Pods made by hand.
+//!
+//! ```text
+//!   client    balancer    node-1            node-2            control
+//!     |       (agent)     kube-proxy        kube-proxy        etcd, kube-apiserver,
+//!     |          |        "pods"            "pods"            kube-controller-manager
+//!   --+----------+-----------+-----------------+-----------------+------
+//! ```
+//!
+//! Everything that a user of llb meets is the real thing: API, RBAC, NodePorts,
+//! EndpointSlices, kubectl. What a kubelet would do is done here: a "pod" is a
+//! server on the address of its node, its status is patched. It has no opinion
+//! on what llb should do. Dropping it ends every process.
+
+mod arguments;
+mod binaries;
+mod certificates;
+mod control_plane;
+mod kubeconfig;
+mod nodes;
+mod objects;
+
+pub use binaries::{Binaries, KUBERNETES_VERSION};
+pub use kubeconfig::CONTEXT;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use control_plane::ControlPlane;
+use nodes::Node;
+
+use crate::lab::Lab;
+use crate::wait::wait_until;
+
+/// What the product ships, so that the tests fail when it grants too little.
+const AGENT_RBAC: &str = include_str!("../../../llb-agent/deploy/rbac.yaml");
+
+/// Where [`AGENT_RBAC`] puts the agent's ServiceAccount, and its name.
+const AGENT_NAMESPACE: &str = "llb";
+const AGENT_ACCOUNT: &str = "llb-agent";
+
+/// A controller reacts within a second; this is for two busy slow cores.
+const CONTROLLER_LIMIT: Duration = Duration::from_secs(60);
+
+/// A running cluster; its nodes are the lab's hosts `node-1` and `node-2`.
+#[derive(Debug)]
+pub struct Cluster {
+    nodes: Vec<Node>,
+    control_plane: ControlPlane,
+    agent: PathBuf,
+}
+
+impl Cluster {
+    /// Adds the host `control` to the lab and starts everything, ready for use.
+    /// Takes about 10 s.
+    ///
+    /// # Errors
+    /// A program is missing (the error names the way out) or did not get ready
+    /// (the error holds the end of its log).
+    pub fn start(lab: &mut Lab) -> Result<Self> {
+        let binaries = Binaries::find()?;
+        let control_plane = ControlPlane::start(lab.add_host("control")?, binaries)?;
+        let mut cluster = Self { nodes: Vec::new(), control_plane, agent: PathBuf::new() };
+        for name in ["node-1", "node-2"] {
+            let mut node = Node::new(lab.host(name).clone())?;
+            cluster.register_node(node.host())?;
+            node.start_proxy(&cluster.control_plane)?;
+            cluster.nodes.push(node);
+        }
+        cluster.kubectl_with(&["apply", "-f", "-"], AGENT_RBAC)?;
+        let token = cluster.token(AGENT_NAMESPACE, AGENT_ACCOUNT)?;
+        cluster.agent = cluster.write_kubeconfig("agent", &token)?;
+        for node in &cluster.nodes {
+            node.wait_ready()?;
+        }
+        wait_until(CONTROLLER_LIMIT, "the controller manager to make the default ServiceAccount", || {
+            cluster.kubectl(&["get", "serviceaccount", "default"]).map(Some)
+        })?;
+        Ok(cluster)
+    }
+
+    /// The kubeconfig of the agent's own ServiceAccount, with no more rights
+    /// than `llb-agent/deploy/rbac.yaml` grants.
+    pub fn agent_kubeconfig(&self) -> &Path {
+        &self.agent
+    }
+
+    /// The kubeconfig of an administrator.
+    pub fn admin_kubeconfig(&self) -> &Path {
+        &self.control_plane.admin
+    }
+
+    /// Writes a kubeconfig for whoever has `token`.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn write_kubeconfig(&self, name: &str, token: &str) -> Result<PathBuf> {
+        self.control_plane.write_kubeconfig(name, token)
+    }
+
+    /// A token of a ServiceAccount, as `kubectl create token` gives it.
+    ///
+    /// # Errors
+    /// There is no such account.
+    pub fn token(&self, namespace: &str, account: &str) -> Result<String> {
+        let token =
+            self.kubectl(&["--namespace", namespace, "create", "token", account, "--duration=24h"])?;
+        Ok(token.trim().to_owned())
+    }
+
+    /// Runs kubectl as administrator; its standard output.
+    ///
+    /// # Errors
+    /// It fails; the error holds what it wrote to standard error.
+    pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.kubectl_with(arguments, "")
+    }
+
+    /// `kubectl apply` of `objects` (YAML or JSON) in `namespace`.
+    ///
+    /// # Errors
+    /// As [`Cluster::kubectl`].
+    pub fn apply(&self, namespace: &str, objects: &str) -> Result<()> {
+        self.kubectl_with(&["--namespace", namespace, "apply", "-f", "-"], objects).map(drop)
+    }
+
+    /// `kubectl get` of one object or of a list, as JSON.
+    ///
+    /// # Errors
+    /// As [`Cluster::kubectl`].
+    pub fn get(&self, namespace: &str, arguments: &[&str]) -> Result<Value> {
+        let all = [&["--namespace", namespace, "get", "-o", "json"], arguments].concat();
+        Ok(serde_json::from_str(&self.kubectl(&all)?)?)
+    }
+
+    /// Kills the API server, which nobody can reach then. Processes that watch
+    /// see their connections break.
+    ///
+    /// # Errors
+    /// It was stopped already.
+    pub fn stop_apiserver(&mut self) -> Result<()> {
+        self.control_plane.stop_apiserver()
+    }
+
+    /// Starts the stopped API server, with the same certificate and the same
+    /// objects; returns when it is ready.
+    ///
+    /// # Errors
+    /// It did not get ready.
+    pub fn start_apiserver(&mut self) -> Result<()> {
+        self.control_plane.start_apiserver()
+    }
+
+    /// [`Cluster::stop_apiserver`], then [`Cluster::start_apiserver`].
+    ///
+    /// # Errors
+    /// As those.
+    pub fn restart_apiserver(&mut self) -> Result<()> {
+        self.stop_apiserver()?;
+        self.start_apiserver()
+    }
+
+    /// Runs kubectl with `input` as its standard input.
+    fn kubectl_with(&self, arguments: &[&str], input: &str) -> Result<String> {
+        let host = self.control_plane.host();
+        let mut command = host.command(&self.control_plane.binaries().kubectl);
+        command.arg("--kubeconfig").arg(self.admin_kubeconfig()).args(arguments);
+        run(command, input).with_context(|| format!("kubectl {}", arguments.join(" ")))
+    }
+
+    fn patch_status(&self, namespace: &str, object: &str, status: &Value) -> Result<()> {
+        let status = status.to_string();
+        let patch = [
+            "--namespace",
+            namespace,
+            "patch",
+            object,
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            &status,
+        ];
+        self.kubectl(&patch).map(drop)
+    }
+}
+
+fn run(mut command: Command, input: &str) -> Result<String> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.as_bytes())?;
+    }
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        bail!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}

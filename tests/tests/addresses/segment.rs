@@ -1,0 +1,185 @@
+//! A host and a neighbour on one Ethernet segment, in two network namespaces
+//! of this test alone; both go with its thread. No test lives here.
+
+use std::fs::File;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::pin::pin;
+use std::process::Command;
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use llb_agent::model::AddressKey;
+use rtnetlink::packet_route::address::AddressAttribute;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
+use serde_json::Value;
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// The host's link.
+pub(crate) const LINK: &str = "vip0";
+/// The host's own addresses.
+pub(crate) const OWN: [&str; 2] = ["192.0.2.9/24", "2001:db8::9/64"];
+/// The neighbour's addresses.
+pub(crate) const NEIGHBOUR: [&str; 2] = ["192.0.2.2/24", "2001:db8::2/64"];
+/// Addresses in the host's subnets, lower than its own.
+pub(crate) const VIPS: [(&str, u8); 2] = [("192.0.2.5", 24), ("2001:db8::5", 64)];
+
+/// No test waits longer.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// How often a capture looks for the next frame.
+const POLL: Duration = Duration::from_millis(5);
+
+/// The two namespaces; the test's thread is in the host's.
+pub(crate) struct Segment {
+    host: OwnedFd,
+    neighbour: OwnedFd,
+}
+
+impl Segment {
+    /// Runs `test` in the host's namespace.
+    pub(crate) fn run(test: impl AsyncFnOnce(&Segment) + Send + 'static) {
+        let thread = std::thread::spawn(move || {
+            let segment = Segment::new().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { tokio::time::timeout(LIMIT, test(&segment)).await }).unwrap();
+        });
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    fn new() -> io::Result<Self> {
+        let neighbour = new_namespace()?;
+        let host = new_namespace()?;
+        let segment = Self { host, neighbour };
+        let namespace = format!("/proc/{}/fd/{}", std::process::id(), segment.neighbour.as_raw_fd());
+        ip("link set lo up");
+        // Its end would be a change at a random time.
+        set_sysctl("ipv6/conf/default/accept_dad", "0");
+        ip(&format!("link add {LINK} type veth peer name peer0 netns {namespace}"));
+        ip(&format!("link set {LINK} up"));
+        for address in OWN {
+            ip(&format!("addr add {address} dev {LINK}{}", nodad(address)));
+        }
+        segment.at_neighbour(|| {
+            ip("link set peer0 up");
+            for address in NEIGHBOUR {
+                ip(&format!("addr add {address} dev peer0{}", nodad(address)));
+            }
+        });
+        Ok(segment)
+    }
+
+    /// Does something in the neighbour's namespace; sockets made there stay there.
+    pub(crate) fn at_neighbour<T>(&self, work: impl FnOnce() -> T) -> T {
+        enter(&self.neighbour);
+        let result = work();
+        enter(&self.host);
+        result
+    }
+
+    /// Starts to record what reaches the neighbour.
+    pub(crate) fn capture(&self) -> Capture {
+        const ETH_P_ALL: u16 = 3;
+        let protocol = Protocol::from(i32::from(ETH_P_ALL.to_be()));
+        let socket =
+            self.at_neighbour(|| Socket::new(Domain::PACKET, Type::RAW.nonblocking(), Some(protocol)));
+        Capture { socket: socket.unwrap() }
+    }
+}
+
+/// Frames as they arrive.
+pub(crate) struct Capture {
+    socket: Socket,
+}
+
+impl Capture {
+    /// The next frame that `wanted` accepts.
+    pub(crate) async fn next(&self, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+        loop {
+            let mut frame = [0; 2048];
+            match io::Read::read(&mut &self.socket, &mut frame) {
+                Ok(length) if wanted(&frame[..length]) => return frame[..length].to_vec(),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(POLL).await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+/// `address` on the host's link.
+pub(crate) fn key(address: &str) -> AddressKey {
+    AddressKey { link: LINK.to_owned(), address: address.parse().unwrap() }
+}
+
+/// Runs `ip` with `arguments`.
+pub(crate) fn ip(arguments: &str) -> String {
+    let output = Command::new("ip").args(arguments.split_whitespace()).output().unwrap();
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What `ip` says of an address on the host's link; `None` if it is not there.
+pub(crate) fn shown(address: &str) -> Option<Value> {
+    let wanted: IpAddr = address.parse().unwrap();
+    let links: Value = serde_json::from_str(&ip(&format!("-j -d addr show dev {LINK}"))).unwrap();
+    let addresses = links[0]["addr_info"].as_array().unwrap();
+    let mut found = addresses.iter().filter(|known| known["local"] == wanted.to_string());
+    let first = found.next().cloned();
+    assert_eq!(found.next(), None, "{address} is there twice");
+    first
+}
+
+/// IFA_PROTO of an address of the host: who added it. `None` without a tag,
+/// or without the address.
+pub(crate) async fn tag(address: &str) -> Option<u8> {
+    let wanted: IpAddr = address.parse().unwrap();
+    let (connection, handle, _) = rtnetlink::new_connection().unwrap();
+    tokio::spawn(connection);
+    let mut messages = pin!(handle.address().get().set_address_filter(wanted).execute());
+    let message = messages.try_next().await.unwrap()?;
+    message.attributes.into_iter().find_map(|attribute| match attribute {
+        AddressAttribute::Protocol(protocol) => Some(protocol.into()),
+        _ => None,
+    })
+}
+
+/// Adds an address in the name of another program; `tag` is its IFA_PROTO.
+pub(crate) async fn add_foreign(address: &str, prefix_length: u8, tag: Option<u8>) {
+    let (connection, handle, _) = rtnetlink::new_connection().unwrap();
+    tokio::spawn(connection);
+    let links: Value = serde_json::from_str(&ip(&format!("-j link show dev {LINK}"))).unwrap();
+    let index = links[0]["ifindex"].as_u64().unwrap().try_into().unwrap();
+    let mut request = handle.address().add(index, address.parse().unwrap(), prefix_length);
+    request.message_mut().attributes.extend(tag.map(|tag| AddressAttribute::Protocol(tag.into())));
+    request.execute().await.unwrap();
+}
+
+/// Every route of the host, one a line.
+pub(crate) fn routes() -> Vec<String> {
+    let both = ip("-4 route show table main") + &ip("-6 route show table main");
+    both.lines().map(str::to_owned).collect()
+}
+
+/// `net.<setting>` of the host's namespace.
+pub(crate) fn set_sysctl(setting: &str, value: &str) {
+    std::fs::write(format!("/proc/sys/net/{setting}"), value).unwrap();
+}
+
+fn nodad(address: &str) -> &'static str {
+    if address.contains(':') { " nodad" } else { "" }
+}
+
+fn new_namespace() -> io::Result<OwnedFd> {
+    #[expect(unsafe_code, reason = "the only call that makes a network namespace")]
+    // SAFETY: the table of file descriptors stays shared.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
+    Ok(File::open("/proc/thread-self/ns/net")?.into())
+}
+
+fn enter(namespace: &OwnedFd) {
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+}

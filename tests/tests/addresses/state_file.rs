@@ -1,0 +1,144 @@
+//! Tags in a file, for kernels that have none.
+
+use std::fs;
+use std::path::Path;
+
+use llb_agent::addresses::{AddressTable, NetlinkAddresses};
+use llb_agent::config::AddressTag;
+
+use super::segment::{LINK, Segment, VIPS, add_foreign, key, shown, tag};
+use super::{observed, table};
+
+fn file_table(state_dir: &Path) -> NetlinkAddresses {
+    table(AddressTag::File, state_dir)
+}
+
+/// The file of an agent that recorded all VIPs, in the boot `boot_id`.
+fn write_records(state_dir: &Path, boot_id: &str) {
+    let addresses =
+        VIPS.map(|(vip, length)| format!(r#"{{"link":"{LINK}","net":"{vip}/{length}"}}"#)).join(",");
+    let text = format!(r#"{{"boot_id":"{boot_id}","addresses":[{addresses}]}}"#);
+    fs::write(state_dir.join("addresses.json"), text).unwrap();
+}
+
+fn this_boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned()
+}
+
+async fn add_foreign_ones() {
+    for (vip, length) in VIPS {
+        add_foreign(vip, length, None).await;
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn the_file_remembers_what_is_ours() {
+    Segment::run(async |_| {
+        let directory = tempfile::tempdir().unwrap();
+        let recorded = || fs::read_to_string(directory.path().join("addresses.json")).unwrap();
+        for (vip, length) in VIPS {
+            file_table(directory.path()).add(&key(vip), length).await.unwrap();
+            assert_eq!(tag(vip).await, None, "the kernel has no tag");
+            assert!(recorded().contains(&format!("{vip}/{length}")));
+
+            let mut restarted = file_table(directory.path());
+            assert!(observed(&mut restarted, vip).await.unwrap().ours);
+            restarted.remove(&key(vip), length).await.unwrap();
+            assert_eq!(shown(vip), None);
+            assert!(!recorded().contains(vip));
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn either_tag_is_known_after_a_change_of_tags() {
+    Segment::run(async |_| {
+        let directory = tempfile::tempdir().unwrap();
+        let both = [AddressTag::Kernel, AddressTag::File];
+        for (before, after) in [(both[0], both[1]), (both[1], both[0])] {
+            for (vip, length) in VIPS {
+                table(before, directory.path()).add(&key(vip), length).await.unwrap();
+                let mut table = table(after, directory.path());
+                assert!(observed(&mut table, vip).await.unwrap().ours);
+                table.remove(&key(vip), length).await.unwrap();
+                assert_eq!(shown(vip), None);
+            }
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_crash_between_record_and_add_is_made_up_for() {
+    Segment::run(async |_| {
+        let directory = tempfile::tempdir().unwrap();
+        write_records(directory.path(), &this_boot());
+        for (vip, length) in VIPS {
+            let mut table = file_table(directory.path());
+            table.add(&key(vip), length).await.unwrap();
+            assert!(observed(&mut table, vip).await.unwrap().ours);
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_record_without_its_address_claims_no_later_one() {
+    Segment::run(async |_| {
+        let directory = tempfile::tempdir().unwrap();
+        write_records(directory.path(), &this_boot());
+        file_table(directory.path()).observe().await.unwrap();
+        add_foreign_ones().await;
+        assert_foreign(directory.path()).await;
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn records_of_another_boot_claim_nothing() {
+    Segment::run(async |_| {
+        let directory = tempfile::tempdir().unwrap();
+        write_records(directory.path(), "00000000-0000-0000-0000-000000000000");
+        add_foreign_ones().await;
+        assert_foreign(directory.path()).await;
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_corrupt_file_claims_nothing() {
+    Segment::run(async |_| {
+        let directory = tempfile::tempdir().unwrap();
+        write_records(directory.path(), &this_boot());
+        let path = directory.path().join("addresses.json");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, &text[..text.len() - 1]).unwrap();
+        add_foreign_ones().await;
+        assert_foreign(directory.path()).await;
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn an_address_that_cannot_be_recorded_is_not_added() {
+    Segment::run(async |_| {
+        let (vip, length) = VIPS[0];
+        let error = file_table(Path::new("/proc/llb")).add(&key(vip), length).await.unwrap_err();
+        assert!(error.to_string().contains("/proc/llb/addresses.json"), "{error}");
+        assert_eq!(shown(vip), None);
+    });
+}
+
+/// The VIPs that are there are not llb's, and stay.
+async fn assert_foreign(state_dir: &Path) {
+    let mut table = file_table(state_dir);
+    for (vip, length) in VIPS {
+        assert!(!observed(&mut table, vip).await.unwrap().ours);
+        table.add(&key(vip), length).await.unwrap();
+        table.remove(&key(vip), length).await.unwrap();
+        assert!(shown(vip).is_some());
+        assert!(!observed(&mut table, vip).await.unwrap().ours);
+    }
+}
