@@ -15,8 +15,8 @@ use crate::dataplane::proxy::ProxyPlane;
 use crate::kernel::{Cap, KernelAbilities, missing_capabilities};
 use crate::model::SourceReport;
 use crate::reconcile::{ReconcileMetrics, Reconciler, Report, Rooms, Wakeups};
-use crate::statefile;
 use crate::source::{KubernetesSource, ManifestSource, connect};
+use crate::statefile;
 use crate::status::StatusSink;
 use crate::status::file::FileStatuses;
 use crate::status::kubernetes::KubernetesStatuses;
@@ -53,8 +53,12 @@ async fn run(config: Config) -> anyhow::Result<()> {
         .with_context(|| format!("cannot hold --state-dir {}", config.state_dir.display()))?;
 
     let wakeups = Wakeups { plane: Arc::new(Notify::new()), links: Arc::new(Notify::new()) };
-    let mut addresses =
-        NetlinkAddresses::new(config.links.clone(), config.address_tag, config.state_dir.clone(), wakeups.links.clone())?;
+    let mut addresses = NetlinkAddresses::new(
+        config.links.clone(),
+        config.address_tag,
+        config.state_dir.clone(),
+        wakeups.links.clone(),
+    )?;
     check_links(&config, &mut addresses).await?;
 
     match config.source.clone() {
@@ -84,7 +88,9 @@ fn check_capabilities(config: &Config) -> anyhow::Result<()> {
         return Ok(());
     }
     let list = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    anyhow::bail!("missing rights: {list}; run it as root (sudo llb-agent ...), or grant them, as systemd does by AmbientCapabilities=")
+    anyhow::bail!(
+        "missing rights: {list}; run it as root (sudo llb-agent ...), or grant them, as systemd does by AmbientCapabilities="
+    )
 }
 
 /// A link that is missing at the start is a slip of the pen; one that goes
@@ -94,7 +100,10 @@ async fn check_links(config: &Config, addresses: &mut NetlinkAddresses) -> anyho
     for name in &config.links {
         if !found.iter().any(|link| link.name == *name) {
             let names = link_names();
-            anyhow::bail!("--linkdevice {name}: there is no such link; this machine has: {}", names.join(", "));
+            anyhow::bail!(
+                "--linkdevice {name}: there is no such link; this machine has: {}",
+                names.join(", ")
+            );
         }
     }
     Ok(())

@@ -17,7 +17,12 @@ pub const DEFAULT_CLASS: &str = "llb.dev/llb";
 /// The little load balancer: gives Services of type LoadBalancer their VIPs,
 /// puts them on a link device, and forwards their traffic.
 #[derive(Debug, Parser)]
-#[command(name = "llb-agent", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(
+    name = "llb-agent",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -390,7 +395,8 @@ fn parse_selector(text: String) -> Result<Selector, ConfigError> {
 /// `500ms`, `30s`, `5m`, `1h`, or seconds without a unit.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().map_err(|_| "give a whole number with ms, s, m or h, as in 30s".to_owned())?;
+    let number: u64 =
+        digits.parse().map_err(|_| "give a whole number with ms, s, m or h, as in 30s".to_owned())?;
     let millis = match &text[digits.len()..] {
         "ms" => Some(number),
         "" | "s" => number.checked_mul(1_000),

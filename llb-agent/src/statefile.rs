@@ -31,7 +31,9 @@ pub fn lock(folder: &Path) -> io::Result<File> {
     fs::create_dir_all(folder)?;
     let file = File::create(folder.join("lock"))?;
     file.try_lock().map_err(|error| match error {
-        TryLockError::WouldBlock => io::Error::other("another llb-agent uses it; end that one, or give this one a folder of its own"),
+        TryLockError::WouldBlock => {
+            io::Error::other("another llb-agent uses it; end that one, or give this one a folder of its own")
+        }
         TryLockError::Error(error) => error,
     })?;
     Ok(file)

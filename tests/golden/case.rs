@@ -16,7 +16,8 @@ pub(crate) enum Section {
 
 impl Case {
     pub(crate) fn parse(text: &str) -> Self {
-        let mut case = Self { head: String::new(), flags: String::new(), links: String::new(), sections: Vec::new() };
+        let mut case =
+            Self { head: String::new(), flags: String::new(), links: String::new(), sections: Vec::new() };
         let mut name = "";
         for line in text.split_inclusive('\n') {
             if let Some(next) = line.strip_prefix("=== ") {

@@ -17,8 +17,10 @@ use case::{Case, Section};
 use clap::Parser;
 use llb_agent::config::{Cli, Invocation, Policy};
 use llb_agent::desired::{Held, Inputs, compile};
-use llb_agent::model::{Facts, FrontendStatus, Link, LinkAddress, Observed, Phase, Problem, ProblemReason, State};
-use llb_agent::plan::{Action, plan};
+use llb_agent::model::{
+    Facts, FrontendStatus, Link, LinkAddress, Observed, Phase, Problem, ProblemReason, State,
+};
+use llb_agent::plan::{Action, hold_statuses, plan};
 use llb_agent::source::snapshot_of;
 
 #[test]
@@ -48,8 +50,8 @@ fn every_case_gives_what_it_says() {
 /// Every reason that desired state or conversion can give is reached by a case.
 fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
     use ProblemReason::{
-        FrontendCollision, InvalidValue, LinkMissing, NoAddressOfFamily, NoBackends, NoEligibleNodes, NoNodePort, NoSubnet,
-        PoolExhausted, UnsupportedProtocol,
+        FrontendCollision, InvalidValue, LinkMissing, NoAddressOfFamily, NoBackends, NoEligibleNodes,
+        NoNodePort, NoSubnet, PoolExhausted, UnsupportedProtocol,
     };
     let all = BTreeSet::from([
         FrontendCollision,
@@ -81,7 +83,7 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
             }
         }
         observed.statuses.retain(|name, _| snapshot.services.contains_key(name));
-        let held: Held = observed.statuses.iter().map(|(name, status)| (name.clone(), status.addresses())).collect();
+        let held: Held = observed.statuses.clone();
         let facts = Facts { links: links.clone() };
         let inputs = Inputs { snapshot: &snapshot, facts: &facts, policy: &policy, held: &held };
         let (desired, problems) = compile(inputs);
@@ -93,7 +95,8 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
 }
 
 fn policy(flags: &str) -> Policy {
-    let args = ["llb-agent", "--linkdevice", "eth0", "--manifests", "."].into_iter().chain(flags.split_whitespace());
+    let args =
+        ["llb-agent", "--linkdevice", "eth0", "--manifests", "."].into_iter().chain(flags.split_whitespace());
     match Cli::try_parse_from(args).unwrap().invocation().unwrap() {
         Invocation::Serve(config) => config.policy,
         Invocation::Detach { .. } => panic!("a case serves"),
@@ -118,7 +121,7 @@ fn links(text: &str) -> Vec<Link> {
 fn settle(desired: &State, observed: &mut Observed, links: &mut [Link]) -> Vec<Vec<Action>> {
     let mut rounds = Vec::new();
     loop {
-        let actions = plan(desired, observed);
+        let actions = hold_statuses(plan(desired, observed), desired);
         if actions.is_empty() {
             return rounds;
         }
@@ -193,9 +196,14 @@ fn shown(desired: &State, rounds: &[Vec<Action>], problems: &[Problem]) -> Strin
 
 fn first_difference(expected: &str, told: &str) -> String {
     let longest = expected.lines().count().max(told.lines().count());
-    let pairs = (0..longest).map(|number| (number + 1, expected.lines().nth(number), told.lines().nth(number)));
+    let pairs =
+        (0..longest).map(|number| (number + 1, expected.lines().nth(number), told.lines().nth(number)));
     let different = pairs.into_iter().filter(|(_, expected, told)| expected != told).take(3);
     different.fold(String::new(), |text, (number, expected, told)| {
-        format!("{text}  line {number}\n    expected: {}\n    got:      {}\n", expected.unwrap_or("(end)"), told.unwrap_or("(end)"))
+        format!(
+            "{text}  line {number}\n    expected: {}\n    got:      {}\n",
+            expected.unwrap_or("(end)"),
+            told.unwrap_or("(end)")
+        )
     })
 }

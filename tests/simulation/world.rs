@@ -10,15 +10,15 @@ use llb_agent::config::Policy;
 use llb_agent::dataplane::DataPlane;
 use llb_agent::dataplane::fake::FakePlane;
 use llb_agent::model::{
-    Endpoint, Family, Frontend, Link, LinkAddress, Node, Phase, Port, Protocol, PublishedStatus, Service, ServiceName,
-    ServicePort, Snapshot, SourceReport,
+    Endpoint, Family, Frontend, Link, LinkAddress, Node, Phase, Port, Protocol, PublishedStatus, Service,
+    ServiceName, ServicePort, Snapshot, SourceReport,
 };
 use llb_agent::plan::NOT_SERVED;
 use llb_agent::reconcile::{LAST_RETRY, ReconcileMetrics, Reconciler, Report, Rooms};
 use llb_agent::status::fake::FakeStatuses;
 use prometheus_client::registry::Registry;
-use rand::rngs::StdRng;
 use rand::Rng;
+use rand::rngs::StdRng;
 
 type Agent = Reconciler<FakePlane, FakeAddresses, FakeStatuses>;
 
@@ -32,6 +32,8 @@ pub(crate) struct World {
     foreign: BTreeSet<IpAddr>,
     /// The VIPs that each Service has been seen with, since it asked for something else.
     given: BTreeMap<ServiceName, BTreeSet<IpAddr>>,
+    /// Services that the agent has not looked at since they were changed.
+    unseen: BTreeSet<ServiceName>,
     clock_of_creation: i64,
 }
 
@@ -53,6 +55,7 @@ impl World {
             report: Report::default(),
             foreign,
             given: BTreeMap::new(),
+            unseen: BTreeSet::new(),
             clock_of_creation: 0,
         }
     }
@@ -86,7 +89,8 @@ impl World {
     /// kill -9 and a new start: sockets are gone, addresses and statuses are not.
     fn kill(&mut self) {
         let addresses = self.agent.rooms.addresses.clone();
-        let plane = FakePlane { occupied: self.agent.rooms.plane.occupied.clone(), ..FakePlane::default() };
+        let mut plane = FakePlane::default();
+        plane.occupied = self.agent.rooms.plane.occupied.clone();
         self.agent = agent(plane, addresses, self.statuses.clone());
         // What was decided and not yet published is forgotten, and may be decided otherwise.
         let published = self.statuses.lock().statuses.clone();
@@ -116,6 +120,7 @@ impl World {
             ..Service::default()
         };
         self.given.remove(&name);
+        self.unseen.insert(name.clone());
         self.snapshot.services.insert(name, service);
     }
 
@@ -153,6 +158,7 @@ impl World {
     pub(crate) async fn round(&mut self) {
         let source = SourceReport { snapshot: Some(Arc::new(self.snapshot.clone())), problems: Vec::new() };
         self.report = self.agent.round(&source, self.now).await;
+        self.unseen.clear();
         for _ in 0..4 {
             tokio::task::yield_now().await;
         }
@@ -179,24 +185,26 @@ impl World {
         let seed = self.seed;
         let addresses = &self.agent.rooms.addresses;
         assert!(!addresses.touched_foreign, "seed {seed}: a foreign address was touched");
-        let on_link: BTreeSet<IpAddr> = addresses.links[0].addresses.iter().map(|known| known.net.addr()).collect();
+        let on_link: BTreeSet<IpAddr> =
+            addresses.links[0].addresses.iter().map(|known| known.net.addr()).collect();
         assert!(self.foreign.is_subset(&on_link), "seed {seed}: a foreign address is gone");
         for (name, status) in &self.statuses.lock().statuses {
             let vips = status.addresses();
-            let Some(service) = self.snapshot.services.get(name) else { continue };
-            if vips.is_empty() || !service.wants_load_balancer {
+            let current =
+                self.report.desired.statuses.get(name).map(PublishedStatus::addresses).unwrap_or_default();
+            if vips.is_empty() || current != vips || self.unseen.contains(name) {
                 continue;
             }
-            // A Service that got a VIP, and was not changed since, keeps it.
-            let before = self.given.entry(name.clone()).or_insert_with(|| vips.clone());
-            let current = self.report.desired.statuses.get(name).map(PublishedStatus::addresses).unwrap_or_default();
-            if current == vips {
-                assert!(
-                    before.is_subset(&vips) || !before.is_disjoint(&BTreeSet::from_iter(service.requested_vips.clone())),
-                    "seed {seed}: {name} had {before:?} and now has {vips:?}"
-                );
-                *before = vips;
-            }
+            self.given.entry(name.clone()).or_insert(vips);
+        }
+        // A Service that got a VIP, and was not changed since, keeps it.
+        for (name, before) in &self.given {
+            let current =
+                self.report.desired.statuses.get(name).map(PublishedStatus::addresses).unwrap_or_default();
+            assert!(
+                self.unseen.contains(name) || current == *before,
+                "seed {seed}: {name} had {before:?}, now {current:?}"
+            );
         }
     }
 
@@ -222,12 +230,20 @@ impl World {
         for (name, service) in &self.snapshot.services {
             let status = published.get(name).cloned().unwrap_or_default();
             let wanted = desired.statuses.get(name).cloned().unwrap_or_default();
-            let errors = status.vips.iter().flat_map(|vip| &vip.ports).filter(|port| port.error.as_deref() == Some(NOT_SERVED));
+            let errors = status
+                .vips
+                .iter()
+                .flat_map(|vip| &vip.ports)
+                .filter(|port| port.error.as_deref() == Some(NOT_SERVED));
             assert_eq!(errors.count(), 0, "seed {seed}: {name}: {status:?}");
             // A VIP is first published when there is a backend to answer.
-            let has_backends = desired.frontends.values().any(|rule| rule.service == *name && !rule.backends.is_empty());
+            let has_backends =
+                desired.frontends.values().any(|rule| rule.service == *name && !rule.backends.is_empty());
             if status != wanted {
-                assert!(service.wants_load_balancer && !has_backends, "seed {seed}: {name}: {status:?}, not {wanted:?}");
+                assert!(
+                    service.wants_load_balancer && !has_backends,
+                    "seed {seed}: {name}: {status:?}, not {wanted:?}"
+                );
             }
         }
         for problem in &self.report.problems {
@@ -258,5 +274,10 @@ fn port(random: &mut StdRng) -> Port {
 fn service_port(random: &mut StdRng) -> ServicePort {
     let protocol = if random.random_range(0..3) == 0 { Protocol::Udp } else { Protocol::Tcp };
     let node_port = random.random_range(0..3) > 0;
-    ServicePort { name: None, port: port(random), protocol, node_port: node_port.then(|| Port::new(30080).unwrap()) }
+    ServicePort {
+        name: None,
+        port: port(random),
+        protocol,
+        node_port: node_port.then(|| Port::new(30080).unwrap()),
+    }
 }

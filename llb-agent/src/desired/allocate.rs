@@ -32,7 +32,11 @@ pub(super) fn allocate(
 }
 
 /// Takes all frontends of a Service, or none.
-fn reserve(claim: &Claim<'_>, vips: &[IpAddr], taken: &mut BTreeMap<Frontend, ServiceName>) -> Result<(), Problem> {
+fn reserve(
+    claim: &Claim<'_>,
+    vips: &[IpAddr],
+    taken: &mut BTreeMap<Frontend, ServiceName>,
+) -> Result<(), Problem> {
     let frontends: Vec<Frontend> = frontends_of(claim.service, vips).collect();
     for frontend in &frontends {
         if let Some(other) = taken.get(frontend) {
@@ -77,7 +81,11 @@ impl<'a> Free<'a> {
     fn fill(&mut self, inputs: Inputs<'_>, claim: &Claim<'_>) -> Result<Vec<IpAddr>, Problem> {
         let mut vips = claim.vips.clone();
         for want in &claim.open {
-            let given = if self.pools.is_empty() { link_address(inputs, want.family) } else { self.from_pool(want.family) };
+            let given = if self.pools.is_empty() {
+                link_address(inputs, want.family)
+            } else {
+                self.from_pool(want.family)
+            };
             match given {
                 Some(vip) => vips.push(vip),
                 None if want.needed => return Err(self.nothing_left(claim.name, want)),
@@ -101,19 +109,26 @@ impl<'a> Free<'a> {
 
     fn nothing_left(&self, name: &ServiceName, want: &Want) -> Problem {
         let family = want.family.map(|family| format!("{family} ")).unwrap_or_default();
-        let mut pools = self.pools.iter().map(|(pool, _)| pool).filter(|pool| want.family.is_none_or(|f| pool.family() == f));
+        let mut pools = self
+            .pools
+            .iter()
+            .map(|(pool, _)| pool)
+            .filter(|pool| want.family.is_none_or(|f| pool.family() == f));
         if self.pools.is_empty() {
             let message = format!(
-                "no link device has a {family}address of its own to serve it on; give the link one, or start llb with --pool"
+                "no link device has its own {family}address to serve it on; give the link one, or start llb with --pool"
             );
             refuse(name, ProblemReason::NoAddressOfFamily, message)
         } else if pools.clone().next().is_none() {
-            let message = format!("no --pool has {family}addresses; add one, or change the Service's ipFamilies");
+            let message =
+                format!("no --pool has {family}addresses; add one, or change the Service's ipFamilies");
             refuse(name, ProblemReason::NoAddressOfFamily, message)
         } else {
             let first = pools.next().map(ToString::to_string).unwrap_or_default();
             let list = pools.fold(first, |list, pool| format!("{list}, {pool}"));
-            let message = format!("every {family}address of the pools is taken ({list}); add a --pool, or delete a Service");
+            let message = format!(
+                "every {family}address of the pools is taken ({list}); add a --pool, or delete a Service"
+            );
             refuse(name, ProblemReason::PoolExhausted, message)
         }
     }

@@ -7,7 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use super::{Inputs, refuse};
 use crate::config::BackendMode;
 use crate::model::{
-    Backend, Endpoint, Family, Frontend, Node, Problem, ProblemReason, Service, ServiceName, ServicePort, TrafficPolicy,
+    Backend, Endpoint, Family, Frontend, Node, Problem, ProblemReason, Service, ServiceName, ServicePort,
+    TrafficPolicy,
 };
 
 /// Set by kubeadm and most installers on Nodes that should run no workload.
@@ -62,7 +63,10 @@ impl<'a> Selection<'a> {
             for &vip in vips {
                 let frontend = Frontend { vip, port: port.port, protocol: port.protocol };
                 if self.of(name, service, port, Family::of(vip), frontend).is_empty() {
-                    let message = format!("{frontend} has no backend: {}", self.why_none(name, service, port, frontend));
+                    let message = format!(
+                        "{frontend} has no backend: {}",
+                        self.why_none(name, service, port, frontend)
+                    );
                     return Some(refuse(name, ProblemReason::NoBackends, message));
                 }
             }
@@ -82,13 +86,20 @@ impl<'a> Selection<'a> {
         self.inputs.snapshot.endpoints.get(name).map(Vec::as_slice).unwrap_or_default()
     }
 
-    fn node_addresses(&self, name: &ServiceName, service: &Service, port: &ServicePort, family: Family) -> Vec<SocketAddr> {
+    fn node_addresses(
+        &self,
+        name: &ServiceName,
+        service: &Service,
+        port: &ServicePort,
+        family: Family,
+    ) -> Vec<SocketAddr> {
         let Some(node_port) = port.node_port else { return Vec::new() };
         // Slices that exist and hold nothing usable mean: no node can answer.
         // A Service without any slice (as in a folder of manifests) says nothing.
         let of_port = || self.endpoints(name).iter().filter(|endpoint| is_of_port(endpoint, port));
         let known = self.inputs.snapshot.endpoints.contains_key(name);
-        let local: BTreeSet<&str> = usable(of_port()).filter_map(|endpoint| endpoint.node.as_deref()).collect();
+        let local: BTreeSet<&str> =
+            usable(of_port()).filter_map(|endpoint| endpoint.node.as_deref()).collect();
         let may_serve = |node: &str| match service.traffic_policy {
             TrafficPolicy::Cluster => !known || usable(of_port()).next().is_some(),
             TrafficPolicy::Local => local.contains(node),
@@ -106,9 +117,12 @@ impl<'a> Selection<'a> {
             let all = self.inputs.snapshot.nodes.iter().map(|(name, node)| (name.as_str(), node));
             let included: Vec<_> = all.filter(|(_, node)| !node.excluded).collect();
             match &self.inputs.policy.node_selector {
-                Some(selector) => included.into_iter().filter(|(_, node)| selector.matches(&node.labels)).collect(),
+                Some(selector) => {
+                    included.into_iter().filter(|(_, node)| selector.matches(&node.labels)).collect()
+                }
                 None => {
-                    let is_worker = |(_, node): &&(&str, &Node)| !node.labels.contains_key(CONTROL_PLANE_LABEL);
+                    let is_worker =
+                        |(_, node): &&(&str, &Node)| !node.labels.contains_key(CONTROL_PLANE_LABEL);
                     let workers: Vec<_> = included.iter().filter(is_worker).copied().collect();
                     if workers.is_empty() { included } else { workers }
                 }
@@ -131,15 +145,25 @@ impl<'a> Selection<'a> {
         )
     }
 
-    fn why_none(&self, name: &ServiceName, service: &Service, port: &ServicePort, frontend: Frontend) -> String {
+    fn why_none(
+        &self,
+        name: &ServiceName,
+        service: &Service,
+        port: &ServicePort,
+        frontend: Frontend,
+    ) -> String {
         let family = frontend.family();
-        let any_endpoint = usable(self.endpoints(name).iter().filter(|endpoint| is_of_port(endpoint, port))).next().is_some();
+        let any_endpoint = usable(self.endpoints(name).iter().filter(|endpoint| is_of_port(endpoint, port)))
+            .next()
+            .is_some();
         if !any_endpoint && (!self.uses_nodes(port) || self.inputs.snapshot.endpoints.contains_key(name)) {
             "no endpoint is ready".to_owned()
         } else if !self.uses_nodes(port) {
             format!("no ready endpoint has an {family} address other than its own")
         } else if service.traffic_policy == TrafficPolicy::Local {
-            format!("externalTrafficPolicy is Local, and no eligible Node with an {family} address has a ready endpoint")
+            format!(
+                "externalTrafficPolicy is Local, and no eligible Node with an {family} address has a ready endpoint"
+            )
         } else {
             format!("no eligible Node has an {family} address")
         }
@@ -164,7 +188,9 @@ fn serves(endpoint: &Endpoint, port: &ServicePort, family: Family) -> bool {
 /// The ready ones; where none is, those that still serve while they terminate (KEP-1669).
 fn usable<'e>(endpoints: impl Iterator<Item = &'e Endpoint> + Clone) -> impl Iterator<Item = &'e Endpoint> {
     let any_ready = endpoints.clone().any(|endpoint| endpoint.ready);
-    endpoints.filter(move |endpoint| {
-        if any_ready { endpoint.ready } else { endpoint.serving && endpoint.terminating }
-    })
+    endpoints.filter(
+        move |endpoint| {
+            if any_ready { endpoint.ready } else { endpoint.serving && endpoint.terminating }
+        },
+    )
 }

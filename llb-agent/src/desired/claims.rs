@@ -1,11 +1,10 @@
 //! Which VIPs a Service asks for or has already, and for which families it
 //! still needs one. Not: who gets them (`allocate.rs`).
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{Inputs, ours, refuse};
-use crate::model::{Family, Problem, ProblemReason, Service, ServiceName};
+use crate::model::{Family, Problem, ProblemReason, PublishedStatus, Service, ServiceName, ServicePort};
 
 /// What one Service wants.
 #[derive(Debug)]
@@ -41,22 +40,41 @@ pub(super) fn collect<'a>(inputs: Inputs<'a>, problems: &mut Vec<Problem>) -> Ve
         }
     }
     claims.sort_by_key(|claim| {
-        let held = inputs.held.get(claim.name);
-        let holds_all = held.is_some_and(|held| !claim.vips.is_empty() && claim.vips.iter().all(|vip| held.contains(vip)));
-        (!holds_all, claim.service.created, claim.name)
+        let holds = inputs.held.get(claim.name).is_some_and(|held| claim.is_held(held));
+        (!holds, claim.service.created, claim.name)
     });
     claims
 }
 
+impl Claim<'_> {
+    /// Whether all its frontends are in `held`: then nobody may take them away.
+    fn is_held(&self, held: &PublishedStatus) -> bool {
+        let holds = |vip: IpAddr, port: &ServicePort| {
+            let mut ports = held.vips.iter().filter(|known| known.ip == vip).flat_map(|known| &known.ports);
+            ports.any(|known| known.port == port.port.get() && known.protocol == port.protocol.to_string())
+        };
+        !self.vips.is_empty()
+            && self.vips.iter().all(|&vip| self.service.ports.iter().all(|port| holds(vip, port)))
+    }
+}
+
 /// `Err(None)`: refused for a problem that is in the snapshot already.
-fn claim<'a>(inputs: Inputs<'a>, name: &'a ServiceName, service: &'a Service) -> Result<Claim<'a>, Option<Problem>> {
-    let nothing = BTreeSet::new();
-    let held = inputs.held.get(name).unwrap_or(&nothing);
+fn claim<'a>(
+    inputs: Inputs<'a>,
+    name: &'a ServiceName,
+    service: &'a Service,
+) -> Result<Claim<'a>, Option<Problem>> {
+    let held = inputs.held.get(name).map(PublishedStatus::addresses).unwrap_or_default();
+    if service.ports.is_empty() {
+        let message = "it has no port that llb can serve; give it one with protocol TCP or UDP";
+        return Err(Some(refuse(name, ProblemReason::InvalidValue, message)));
+    }
     // A request that makes no sense must not cost a Service what it has.
     if service.invalid && held.is_empty() {
         return Err(None);
     }
-    let requested = if service.invalid { held.iter().copied().collect() } else { service.requested_vips.clone() };
+    let requested =
+        if service.invalid { held.iter().copied().collect() } else { service.requested_vips.clone() };
     if let Some(vip) = requested.iter().find(|&&vip| !wants_family(service, Family::of(vip))) {
         let message = format!(
             "it asks for {vip}, but its ipFamilies have no {}; add the family or ask for another address",
@@ -67,13 +85,16 @@ fn claim<'a>(inputs: Inputs<'a>, name: &'a ServiceName, service: &'a Service) ->
 
     let mut claim = Claim { name, service, vips: requested, open: Vec::new() };
     for want in wants(service) {
-        let has = |vips: &[IpAddr]| vips.iter().any(|&vip| want.family.is_none_or(|family| Family::of(vip) == family));
+        let has = |vips: &[IpAddr]| {
+            vips.iter().any(|&vip| want.family.is_none_or(|family| Family::of(vip) == family))
+        };
         if has(&claim.vips) {
             continue;
         }
-        let kept = held.iter().copied().find(|&vip| {
-            want.family.is_none_or(|family| Family::of(vip) == family) && may_keep(inputs, vip)
-        });
+        let kept = held
+            .iter()
+            .copied()
+            .find(|&vip| want.family.is_none_or(|family| Family::of(vip) == family) && may_keep(inputs, vip));
         match kept {
             Some(vip) => claim.vips.push(vip),
             None => claim.open.push(want),
@@ -103,6 +124,8 @@ fn wants(service: &Service) -> Vec<Want> {
 /// Without, a VIP is kept while it is on a link: a link's own address that
 /// was taken away (a new DHCP lease) may belong to another machine now.
 fn may_keep(inputs: Inputs<'_>, vip: IpAddr) -> bool {
-    let on_a_link = |vip| inputs.facts.links.iter().any(|link| link.addresses.iter().any(|known| known.net.addr() == vip));
+    let on_a_link = |vip| {
+        inputs.facts.links.iter().any(|link| link.addresses.iter().any(|known| known.net.addr() == vip))
+    };
     !inputs.policy.pools.is_empty() || on_a_link(vip)
 }

@@ -14,21 +14,19 @@ mod allocate;
 mod backends;
 mod claims;
 mod placement;
-#[cfg(test)]
-mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::config::Policy;
 use crate::model::{
-    Facts, Family, Frontend, Problem, ProblemReason, PublishedPort, PublishedStatus, PublishedVip, Rule, Service,
-    ServiceName, Snapshot, State,
+    Facts, Family, Frontend, Problem, ProblemReason, PublishedPort, PublishedStatus, PublishedVip, Rule,
+    Service, ServiceName, Snapshot, State,
 };
 
-/// The VIPs that Services have now: as published, or as given in an earlier
-/// round and not yet published. They are kept.
-pub type Held = BTreeMap<ServiceName, BTreeSet<IpAddr>>;
+/// What Services have now: as published, or as given in an earlier round and
+/// not yet published. It is kept.
+pub type Held = BTreeMap<ServiceName, PublishedStatus>;
 
 /// Everything that the desired state depends on.
 #[derive(Clone, Copy, Debug)]
@@ -106,7 +104,9 @@ fn status_of(service: &Service, vips: &[IpAddr]) -> PublishedStatus {
     });
     let mut ports: Vec<PublishedPort> = served.chain(service.unsupported_ports.iter().cloned()).collect();
     ports.sort();
-    PublishedStatus { vips: vips.iter().map(|&ip| PublishedVip { ip, proxy: true, ports: ports.clone() }).collect() }
+    PublishedStatus {
+        vips: vips.iter().map(|&ip| PublishedVip { ip, proxy: true, ports: ports.clone() }).collect(),
+    }
 }
 
 /// A problem that stops one Service.

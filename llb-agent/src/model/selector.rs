@@ -54,7 +54,8 @@ impl FromStr for Selector {
     /// The word `worker` alone is the preset for `node-role.kubernetes.io/worker`.
     fn from_str(text: &str) -> Result<Self, SelectorError> {
         let text = if text.trim() == "worker" { WORKER_LABEL } else { text.trim() };
-        let requirements = text.split(',').map(|part| parse_requirement(part.trim())).collect::<Result<_, _>>()?;
+        let requirements =
+            text.split(',').map(|part| parse_requirement(part.trim())).collect::<Result<_, _>>()?;
         Ok(Self { text: text.to_owned(), requirements })
     }
 }
@@ -100,7 +101,8 @@ mod tests {
 
     #[test]
     fn selects_like_kubectl() {
-        let labels = BTreeMap::from([("a".to_owned(), "1".to_owned()), (WORKER_LABEL.to_owned(), String::new())]);
+        let labels =
+            BTreeMap::from([("a".to_owned(), "1".to_owned()), (WORKER_LABEL.to_owned(), String::new())]);
         for (text, expected) in [
             ("a", true),
             ("!a", false),

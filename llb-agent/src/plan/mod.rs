@@ -16,15 +16,15 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
 use serde::Serialize;
 
 use crate::model::{
-    AddressKey, Frontend, Observed, Phase, Port, Protocol, PublishedPort, PublishedStatus, PublishedVip, Rule,
-    ServiceName, State,
+    AddressKey, Frontend, Observed, Phase, Port, Protocol, PublishedPort, PublishedStatus, PublishedVip,
+    Rule, ServiceName, State,
 };
 
 /// `ports[].error` of a port that no plane could take into service.
@@ -84,7 +84,9 @@ impl Action {
     /// Its object.
     pub fn key(&self) -> ActionKey {
         match self {
-            Self::UpsertFrontend { frontend, .. } | Self::RemoveFrontend { frontend } => ActionKey::Frontend(*frontend),
+            Self::UpsertFrontend { frontend, .. } | Self::RemoveFrontend { frontend } => {
+                ActionKey::Frontend(*frontend)
+            }
             Self::AddAddress { key, .. } | Self::RemoveAddress { key, .. } => ActionKey::Address(key.clone()),
             Self::WriteStatus { service, .. } => ActionKey::Status(service.clone()),
         }
@@ -97,8 +99,12 @@ impl fmt::Display for Action {
             Self::UpsertFrontend { frontend, rule } => {
                 write!(f, "serve {frontend} for {} by {} backends", rule.service, rule.backends.len())
             }
-            Self::AddAddress { key, prefix_length } => write!(f, "add {}/{prefix_length} to {}", key.address, key.link),
-            Self::WriteStatus { service, status } if status.vips.is_empty() => write!(f, "clear the status of {service}"),
+            Self::AddAddress { key, prefix_length } => {
+                write!(f, "add {}/{prefix_length} to {}", key.address, key.link)
+            }
+            Self::WriteStatus { service, status } if status.vips.is_empty() => {
+                write!(f, "clear the status of {service}")
+            }
             Self::WriteStatus { service, status } => {
                 write!(f, "publish for {service}:")?;
                 status.vips.iter().try_for_each(|vip| write!(f, " {}", vip.ip))
@@ -122,6 +128,28 @@ pub fn plan(desired: &State, observed: &Observed) -> Vec<Action> {
     actions
 }
 
+/// Leaves out the statuses whose frontends or addresses are about to change: in
+/// the next round they can say what came of it, instead of saying first that a
+/// port is not served.
+pub fn hold_statuses(due: Vec<Action>, desired: &State) -> Vec<Action> {
+    let mut changing: BTreeSet<IpAddr> = BTreeSet::new();
+    for action in &due {
+        match action {
+            Action::UpsertFrontend { frontend, .. } => changing.insert(frontend.vip),
+            Action::AddAddress { key, .. } => changing.insert(key.address),
+            _ => false,
+        };
+    }
+    let is_hasty = |action: &Action| match action {
+        Action::WriteStatus { service, .. } => {
+            let wanted = desired.statuses.get(service).into_iter().flat_map(|status| &status.vips);
+            wanted.into_iter().any(|vip| changing.contains(&vip.ip))
+        }
+        _ => false,
+    };
+    due.into_iter().filter(|action| !is_hasty(action)).collect()
+}
+
 fn upserts(desired: &State, observed: &Observed) -> impl Iterator<Item = Action> {
     let up_to_date = |frontend: &Frontend, rule: &Rule| {
         let current = observed.frontends.get(frontend);
@@ -133,12 +161,14 @@ fn upserts(desired: &State, observed: &Observed) -> impl Iterator<Item = Action>
 
 fn address_adds(desired: &State, observed: &Observed) -> impl Iterator<Item = Action> {
     let missing = desired.addresses.iter().filter(|(key, _)| !observed.addresses.contains_key(key));
-    let ready = missing.filter(|(key, _)| frontends_on(observed, key.address).any(|(_, phase)| phase == Phase::Serving));
+    let ready = missing
+        .filter(|(key, _)| frontends_on(observed, key.address).any(|(_, phase)| phase == Phase::Serving));
     ready.map(|(key, &prefix_length)| Action::AddAddress { key: key.clone(), prefix_length })
 }
 
 fn status_writes(desired: &State, observed: &Observed) -> impl Iterator<Item = Action> {
-    let places: BTreeMap<IpAddr, &AddressKey> = desired.addresses.keys().map(|key| (key.address, key)).collect();
+    let places: BTreeMap<IpAddr, &AddressKey> =
+        desired.addresses.keys().map(|key| (key.address, key)).collect();
     desired.statuses.iter().filter_map(move |(service, wanted)| {
         let nothing = PublishedStatus::default();
         let current = observed.statuses.get(service).unwrap_or(&nothing);
@@ -154,11 +184,15 @@ fn frontend_removals(desired: &State, observed: &Observed) -> impl Iterator<Item
 }
 
 fn address_removals(desired: &State, observed: &Observed) -> impl Iterator<Item = Action> {
-    let unwanted = observed.addresses.iter().filter(|(key, prefix_length)| desired.addresses.get(key) != Some(prefix_length));
+    let unwanted = observed
+        .addresses
+        .iter()
+        .filter(|(key, prefix_length)| desired.addresses.get(key) != Some(prefix_length));
     // A VIP that moves to another link, or gets another prefix length, is
     // still in use: it leaves its old place although it is served.
     let moves = |vip: IpAddr| desired.addresses.keys().any(|key| key.address == vip);
-    let idle = unwanted.filter(move |(key, _)| moves(key.address) || frontends_on(observed, key.address).next().is_none());
+    let idle = unwanted
+        .filter(move |(key, _)| moves(key.address) || frontends_on(observed, key.address).next().is_none());
     idle.map(|(key, &prefix_length)| Action::RemoveAddress { key: key.clone(), prefix_length })
 }
 
@@ -180,8 +214,12 @@ fn achieved(
 ) -> PublishedStatus {
     let published = current.addresses();
     let vips = wanted.vips.iter().filter_map(|vip| {
-        let ports: Vec<PublishedPort> = vip.ports.iter().map(|port| achieved_port(vip.ip, port, observed)).collect();
-        let accepts = vip.ports.iter().any(|port| frontend_of(vip.ip, port).is_some_and(|frontend| accepts(&frontend, observed)));
+        let ports: Vec<PublishedPort> =
+            vip.ports.iter().map(|port| achieved_port(vip.ip, port, observed)).collect();
+        let accepts = vip
+            .ports
+            .iter()
+            .any(|port| frontend_of(vip.ip, port).is_some_and(|frontend| accepts(&frontend, observed)));
         // A VIP that needs no place is the machine's own address.
         let reachable = places.get(&vip.ip).is_none_or(|key| observed.addresses.contains_key(key));
         let true_now = published.contains(&vip.ip) || (accepts && reachable);

@@ -1,1 +1,108 @@
-//! x
+//! The order of a plan and its preconditions; whole histories are in the golden
+//! and simulation tests.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::model::{Backend, FrontendStatus};
+
+const VIP: &str = "192.0.2.50";
+
+fn frontend(port: i64) -> Frontend {
+    Frontend { vip: VIP.parse().unwrap(), port: Port::new(port).unwrap(), protocol: Protocol::Tcp }
+}
+
+fn rule(backends: &[&str]) -> Rule {
+    let backends: BTreeSet<Backend> =
+        backends.iter().map(|text| Backend { address: text.parse().unwrap() }).collect();
+    Rule { service: ServiceName::new("default", "web"), backends }
+}
+
+fn key(link: &str) -> AddressKey {
+    AddressKey { link: link.to_owned(), address: VIP.parse().unwrap() }
+}
+
+/// One Service on port 80, with one backend.
+fn desired() -> State {
+    let service = ServiceName::new("default", "web");
+    let port = PublishedPort { port: 80, protocol: "TCP".to_owned(), error: None };
+    let status = PublishedStatus {
+        vips: vec![PublishedVip { ip: VIP.parse().unwrap(), proxy: true, ports: vec![port] }],
+    };
+    State {
+        frontends: [(frontend(80), rule(&["198.51.100.1:8080"]))].into(),
+        addresses: [(key("eth0"), 24)].into(),
+        statuses: [(service, status)].into(),
+    }
+}
+
+fn kinds(desired: &State, observed: &Observed) -> Vec<String> {
+    plan(desired, observed).iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn each_step_waits_for_the_one_before() {
+    let (desired, mut observed) = (desired(), Observed::default());
+    assert_eq!(kinds(&desired, &observed), ["serve 192.0.2.50:80/TCP for default/web by 1 backends"]);
+    let status = FrontendStatus { rule: rule(&["198.51.100.1:8080"]), phase: Phase::Serving };
+    observed.frontends.insert(frontend(80), status);
+    assert_eq!(kinds(&desired, &observed), ["add 192.0.2.50/24 to eth0"]);
+    observed.addresses.insert(key("eth0"), 24);
+    assert_eq!(kinds(&desired, &observed), ["publish for default/web: 192.0.2.50"]);
+    observed.statuses = desired.statuses.clone();
+    assert_eq!(kinds(&desired, &observed), [""; 0]);
+}
+
+#[test]
+fn an_address_stays_while_a_frontend_drains() {
+    let mut observed = Observed::default();
+    observed.addresses.insert(key("eth0"), 24);
+    observed.frontends.insert(frontend(80), FrontendStatus { rule: rule(&[]), phase: Phase::Draining });
+    assert_eq!(kinds(&State::default(), &observed), [""; 0]);
+    observed.frontends.clear();
+    assert_eq!(kinds(&State::default(), &observed), ["remove 192.0.2.50/24 from eth0"]);
+}
+
+#[test]
+fn a_vip_that_moves_is_added_before_it_is_removed() {
+    let mut observed = Observed::default();
+    observed
+        .frontends
+        .insert(frontend(80), FrontendStatus { rule: rule(&["198.51.100.1:8080"]), phase: Phase::Serving });
+    observed.addresses.insert(key("eth1"), 32);
+    observed.statuses = desired().statuses;
+    let actions = kinds(&desired(), &observed);
+    assert_eq!(actions, ["add 192.0.2.50/24 to eth0", "remove 192.0.2.50/32 from eth1"]);
+}
+
+#[test]
+fn without_a_backend_nothing_new_is_published_and_nothing_published_is_cleared() {
+    let mut desired = desired();
+    desired.frontends.insert(frontend(80), rule(&[]));
+    let mut observed = Observed::default();
+    observed.frontends.insert(frontend(80), FrontendStatus { rule: rule(&[]), phase: Phase::Serving });
+    observed.addresses.insert(key("eth0"), 24);
+    assert_eq!(kinds(&desired, &observed), [""; 0]);
+    observed.statuses = desired.statuses.clone();
+    assert_eq!(kinds(&desired, &observed), [""; 0]);
+}
+
+#[test]
+fn a_port_that_is_not_served_says_so() {
+    let mut desired = desired();
+    desired.frontends.insert(frontend(81), rule(&["198.51.100.1:8081"]));
+    for status in desired.statuses.values_mut() {
+        status.vips[0].ports.push(PublishedPort { port: 81, protocol: "TCP".to_owned(), error: None });
+    }
+    let mut observed = Observed::default();
+    observed
+        .frontends
+        .insert(frontend(80), FrontendStatus { rule: rule(&["198.51.100.1:8080"]), phase: Phase::Serving });
+    observed.addresses.insert(key("eth0"), 24);
+    let write = plan(&desired, &observed).into_iter().find_map(|action| match action {
+        Action::WriteStatus { status, .. } => Some(status),
+        _ => None,
+    });
+    let errors: Vec<_> = write.unwrap().vips[0].ports.iter().map(|port| port.error.clone()).collect();
+    assert_eq!(errors, [None, Some(NOT_SERVED.to_owned())]);
+}

@@ -24,14 +24,23 @@ pub type Outcome = (Action, Result<(), String>);
 impl<P: DataPlane, A: AddressTable, S: StatusSink> Rooms<P, A, S> {
     /// Runs one action. `Some` when it is done; a call to an API server goes
     /// on in `later` instead, whose results are [`Outcome`]s.
-    pub async fn execute(&mut self, action: Action, revision: String, later: &mut JoinSet<Outcome>) -> Option<Outcome> {
+    pub async fn execute(
+        &mut self,
+        action: Action,
+        revision: String,
+        later: &mut JoinSet<Outcome>,
+    ) -> Option<Outcome> {
         let result = match &action {
-            Action::UpsertFrontend { frontend, rule } => self.plane.upsert(*frontend, rule).await.map_err(chain),
+            Action::UpsertFrontend { frontend, rule } => {
+                self.plane.upsert(*frontend, rule).await.map_err(chain)
+            }
             Action::RemoveFrontend { frontend } => {
                 self.plane.remove(frontend);
                 Ok(())
             }
-            Action::AddAddress { key, prefix_length } => self.addresses.add(key, *prefix_length).await.map_err(chain),
+            Action::AddAddress { key, prefix_length } => {
+                self.addresses.add(key, *prefix_length).await.map_err(chain)
+            }
             Action::RemoveAddress { key, prefix_length } => {
                 self.addresses.remove(key, *prefix_length).await.map_err(chain)
             }

@@ -112,7 +112,8 @@ mod tests {
 
     #[test]
     fn delays_double_up_to_the_last() {
-        let delays: Vec<u64> = [1, 2, 3, 6, 7, 8, 4_000_000_000].map(|n| delay_after(n).as_millis() as u64).to_vec();
+        let delays: Vec<u64> =
+            [1, 2, 3, 6, 7, 8, 4_000_000_000].map(|n| delay_after(n).as_millis() as u64).to_vec();
         assert_eq!(delays, [500, 1_000, 2_000, 16_000, 30_000, 30_000, 30_000]);
     }
 
@@ -143,7 +144,8 @@ mod tests {
         let (mut machine, start) = (Machine::default(), Instant::now());
         let service = ServiceName::new("a", "b");
         let write = |vips| Action::WriteStatus { service: service.clone(), status: PublishedStatus { vips } };
-        let vip = crate::model::PublishedVip { ip: "192.0.2.1".parse().unwrap(), proxy: true, ports: Vec::new() };
+        let vip =
+            crate::model::PublishedVip { ip: "192.0.2.1".parse().unwrap(), proxy: true, ports: Vec::new() };
         machine.failed(write(vec![vip]), "no".to_owned(), start);
         assert_eq!(machine.due(vec![write(Vec::new())], start).len(), 1);
         machine.started(write(Vec::new()).key());

@@ -26,7 +26,8 @@ use crate::config::Policy;
 use crate::dataplane::DataPlane;
 use crate::desired::{self, Held, Inputs};
 use crate::model::{
-    AddressKey, Facts, Observed, Problem, ProblemReason, PublishedStatus, ServiceName, Snapshot, SourceReport, State, Subject,
+    AddressKey, Facts, Observed, Problem, ProblemReason, PublishedStatus, ServiceName, Snapshot,
+    SourceReport, State, Subject,
 };
 use crate::plan::{self, Action, ActionKey};
 use crate::status::{Event, StatusSink};
@@ -123,7 +124,11 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             let current = source.borrow_and_update().clone();
             let now = Instant::now();
             report.send_replace(self.round(&current, now).await);
-            let wait = self.machine.next_retry().map_or(RESYNC, |due| due.saturating_duration_since(now)).min(RESYNC);
+            let wait = self
+                .machine
+                .next_retry()
+                .map_or(RESYNC, |due| due.saturating_duration_since(now))
+                .min(RESYNC);
             tokio::select! {
                 () = &mut stop => return,
                 Ok(()) = source.changed() => {}
@@ -179,7 +184,11 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             if observed.frontends.is_empty() {
                 return;
             }
-            let wait = self.machine.next_retry().map_or(RESYNC, |due| due.saturating_duration_since(now)).min(RESYNC);
+            let wait = self
+                .machine
+                .next_retry()
+                .map_or(RESYNC, |due| due.saturating_duration_since(now))
+                .min(RESYNC);
             tokio::select! {
                 () = wakeups.plane.notified() => {}
                 () = tokio::time::sleep(wait) => {}
@@ -196,6 +205,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     ) -> Observed {
         for _ in 0..PASSES {
             let due = self.machine.due(plan::plan(&self.desired, &observed), now);
+            let due = plan::hold_statuses(due, &self.desired);
             if due.is_empty() {
                 break;
             }
@@ -215,7 +225,9 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
 
     async fn act(&mut self, action: Action, snapshot: &Snapshot, now: Instant) {
         let revision = match &action {
-            Action::WriteStatus { service, .. } => snapshot.services.get(service).map(|known| known.revision.clone()),
+            Action::WriteStatus { service, .. } => {
+                snapshot.services.get(service).map(|known| known.revision.clone())
+            }
             _ => None,
         };
         let key = action.key();
@@ -243,7 +255,8 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
                 self.machine.succeeded(&action.key());
                 if let Action::WriteStatus { service, status } = &action {
                     let uid = snapshot.services.get(service).map_or("", |known| known.uid.as_str());
-                    if let Some(event) = Reporter::written(service, uid, self.published.get(service), status) {
+                    if let Some(event) = Reporter::written(service, uid, self.published.get(service), status)
+                    {
                         self.tell(event);
                     }
                 }
@@ -288,9 +301,11 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     /// What was decided last counts before what is published: the write may be
     /// under way.
     fn held(&self, observed: &Observed) -> Held {
-        let published = observed.statuses.iter().chain(&self.desired.statuses);
-        let addresses = published.map(|(name, status)| (name.clone(), status.addresses()));
-        addresses.filter(|(_, vips)| !vips.is_empty()).collect()
+        let known = observed.statuses.iter().chain(&self.desired.statuses);
+        known
+            .filter(|(_, status)| !status.vips.is_empty())
+            .map(|(name, status)| (name.clone(), status.clone()))
+            .collect()
     }
 
     /// For whom an object is.
@@ -300,7 +315,8 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
                 self.desired.frontends.get(frontend).map(|rule| rule.service.clone()).into_iter().collect()
             }
             ActionKey::Address(key) => {
-                let on_vip = self.desired.frontends.iter().filter(|(frontend, _)| frontend.vip == key.address);
+                let on_vip =
+                    self.desired.frontends.iter().filter(|(frontend, _)| frontend.vip == key.address);
                 on_vip.map(|(_, rule)| rule.service.clone()).collect()
             }
             ActionKey::Status(service) => BTreeSet::from([service.clone()]),

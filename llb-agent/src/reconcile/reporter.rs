@@ -19,7 +19,8 @@ pub(super) struct Reporter {
 impl Reporter {
     /// Warnings for what is wrong now and was not told lately.
     pub(super) fn problems(&mut self, problems: &[Problem], snapshot: &Snapshot, now: Instant) -> Vec<Event> {
-        let current: BTreeSet<Event> = problems.iter().filter_map(|problem| event_of(problem, snapshot)).collect();
+        let current: BTreeSet<Event> =
+            problems.iter().filter_map(|problem| event_of(problem, snapshot)).collect();
         // What lasts stays told; what is over is forgotten after the quiet time.
         for event in &current {
             if let Some(last) = self.told.get_mut(event) {
@@ -78,9 +79,12 @@ mod tests {
         let name = ServiceName::new("default", "web");
         let mut snapshot = Snapshot::default();
         snapshot.services.insert(name.clone(), Service::default());
-        let tries = |n| vec![Problem::of_service(&name, ProblemReason::ActionFailed, format!("no (tried {n} times)"))];
+        let tries = |n| {
+            vec![Problem::of_service(&name, ProblemReason::ActionFailed, format!("no (tried {n} times)"))]
+        };
         let (mut reporter, start) = (Reporter::default(), Instant::now());
-        let mut told = |problems: &[Problem], after| reporter.problems(problems, &snapshot, start + after).len();
+        let mut told =
+            |problems: &[Problem], after| reporter.problems(problems, &snapshot, start + after).len();
         assert_eq!(told(&tries(1), Duration::ZERO), 1);
         assert_eq!(told(&tries(2), QUIET * 2), 0, "it lasted: no news");
         assert_eq!(told(&[], QUIET * 2), 0);
@@ -93,7 +97,10 @@ mod tests {
     fn writes_have_the_reasons_of_the_cloud_controller() {
         let name = ServiceName::new("default", "web");
         let status = |ips: &[&str]| PublishedStatus {
-            vips: ips.iter().map(|ip| PublishedVip { ip: ip.parse().unwrap(), proxy: true, ports: Vec::new() }).collect(),
+            vips: ips
+                .iter()
+                .map(|ip| PublishedVip { ip: ip.parse().unwrap(), proxy: true, ports: Vec::new() })
+                .collect(),
         };
         let reason = |before: &[&str], after: &[&str]| {
             Reporter::written(&name, "", Some(&status(before)), &status(after)).map(|event| event.reason)

@@ -53,7 +53,9 @@ const RECOVERED_AFTER: Duration = Duration::from_secs(15);
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// Nothing tells where the cluster is.
-    #[error("no cluster is known: tried {tried}; give --kubeconfig FILE, or --manifests DIR to run without a cluster")]
+    #[error(
+        "no cluster is known: tried {tried}; give --kubeconfig FILE, or --manifests DIR to run without a cluster"
+    )]
     NoKubeconfig {
         /// The places.
         tried: String,
@@ -140,7 +142,10 @@ impl KubernetesSource {
         let shared = Arc::new(Shared::default());
         let mut tasks = JoinSet::new();
         let nodes = follow(Api::<Node>::all(client.clone()), "nodes", &shared, &mut tasks);
-        let services = apis(client, namespaces).into_iter().map(|api| follow(api, "services", &shared, &mut tasks)).collect();
+        let services = apis(client, namespaces)
+            .into_iter()
+            .map(|api| follow(api, "services", &shared, &mut tasks))
+            .collect();
         let slices = apis(client, namespaces)
             .into_iter()
             .map(|api| follow(api, "endpointslices.discovery.k8s.io", &shared, &mut tasks))
@@ -182,7 +187,11 @@ impl KubernetesSource {
         let services: Vec<Arc<Service>> = self.services.iter().flat_map(Store::state).collect();
         let slices: Vec<Arc<EndpointSlice>> = self.slices.iter().flat_map(Store::state).collect();
         let nodes = self.nodes.state();
-        convert::snapshot(services.iter().map(|o| &**o), slices.iter().map(|o| &**o), nodes.iter().map(|o| &**o))
+        convert::snapshot(
+            services.iter().map(|o| &**o),
+            slices.iter().map(|o| &**o),
+            nodes.iter().map(|o| &**o),
+        )
     }
 }
 

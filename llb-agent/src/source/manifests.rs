@@ -103,7 +103,8 @@ impl ManifestSource {
         let path = path.canonicalize().map_err(unreadable)?;
         let unreadable = |source| ManifestError::Unreadable { path: shown.clone(), source };
         // A file is replaced by renaming: only its folder sees that.
-        let folder = if path.metadata().map_err(unreadable)?.is_dir() { path.as_path() } else { parent(&path) };
+        let folder =
+            if path.metadata().map_err(unreadable)?.is_dir() { path.as_path() } else { parent(&path) };
         let changed = Arc::new(Notify::new());
         let wake = changed.clone();
         let failed = |source| ManifestError::Watch { path: shown.clone(), source };
@@ -213,7 +214,9 @@ fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
 fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
     let size = path.metadata()?.len();
     if size > LARGEST_FILE {
-        return Err(io::Error::other(format!("{size} bytes are more than a manifest may have ({LARGEST_FILE})")));
+        return Err(io::Error::other(format!(
+            "{size} bytes are more than a manifest may have ({LARGEST_FILE})"
+        )));
     }
     fs::read(path)
 }

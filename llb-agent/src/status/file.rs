@@ -24,8 +24,10 @@ impl FileStatuses {
     /// and put aside: the worst that follows is another VIP from the pool.
     pub fn open(state_dir: &std::path::Path) -> Self {
         let path = state_dir.join(FILE_NAME);
-        let entries: Vec<(String, String, PublishedStatus)> = statefile::read_or_set_aside(&path).unwrap_or_default();
-        let statuses = entries.into_iter().map(|(namespace, name, status)| (ServiceName { namespace, name }, status));
+        let entries: Vec<(String, String, PublishedStatus)> =
+            statefile::read_or_set_aside(&path).unwrap_or_default();
+        let statuses =
+            entries.into_iter().map(|(namespace, name, status)| (ServiceName { namespace, name }, status));
         Self { path, statuses: Arc::new(Mutex::new(statuses.collect())) }
     }
 
@@ -41,7 +43,8 @@ impl StatusSink for FileStatuses {
         let mut statuses: BTreeMap<_, _> = given.filter(|(_, status)| !status.vips.is_empty()).collect();
         let mut written = self.lock();
         // A deleted Service gives its VIP back; one in a file that can't be read now is not deleted.
-        let complete = snapshot.problems.iter().all(|problem| problem.reason != ProblemReason::InvalidManifest);
+        let complete =
+            snapshot.problems.iter().all(|problem| problem.reason != ProblemReason::InvalidManifest);
         written.retain(|name, _| !complete || snapshot.services.contains_key(name));
         let known = written.iter().filter(|(name, _)| snapshot.services.contains_key(name));
         statuses.extend(known.map(|(name, status)| (name.clone(), status.clone())));
@@ -51,8 +54,10 @@ impl StatusSink for FileStatuses {
     async fn write(&self, order: StatusOrder) -> Result<(), StatusError> {
         let mut statuses = self.lock();
         let before = statuses.insert(order.service.clone(), order.status);
-        let entries: Vec<(&str, &str, &PublishedStatus)> =
-            statuses.iter().map(|(name, status)| (name.namespace.as_str(), name.name.as_str(), status)).collect();
+        let entries: Vec<(&str, &str, &PublishedStatus)> = statuses
+            .iter()
+            .map(|(name, status)| (name.namespace.as_str(), name.name.as_str(), status))
+            .collect();
         let result = statefile::write(&self.path, &entries);
         result.map_err(|source: io::Error| {
             match before {
@@ -82,7 +87,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let service = ServiceName::new("default", "web");
         let vips = vec![PublishedVip { ip: "192.0.2.1".parse().unwrap(), proxy: true, ports: Vec::new() }];
-        let order = StatusOrder { service: service.clone(), revision: String::new(), status: PublishedStatus { vips } };
+        let order = StatusOrder {
+            service: service.clone(),
+            revision: String::new(),
+            status: PublishedStatus { vips },
+        };
         FileStatuses::open(folder.path()).write(order.clone()).await.unwrap();
         assert_eq!(FileStatuses::open(folder.path()).lock().get(&service), Some(&order.status));
     }

@@ -65,7 +65,9 @@ impl StatusSink for KubernetesStatuses {
         match tokio::time::timeout(WRITE_TIMEOUT, patched).await {
             Err(_) => Err(StatusError::TimedOut { service }),
             Ok(Err(kube::Error::Api(answer))) if answer.code == 404 => Ok(()),
-            Ok(Err(kube::Error::Api(answer))) if answer.code == 403 => Err(StatusError::Forbidden { service }),
+            Ok(Err(kube::Error::Api(answer))) if answer.code == 403 => {
+                Err(StatusError::Forbidden { service })
+            }
             Ok(Err(source)) => Err(StatusError::Api { service, source: Box::new(source) }),
             Ok(Ok(_)) => {
                 let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
@@ -102,7 +104,8 @@ impl StatusSink for KubernetesStatuses {
 /// The API takes 1,024 bytes at most in a note.
 fn cut(message: &str) -> String {
     const LONGEST: usize = 1000;
-    let end = message.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|&end| end <= LONGEST).last();
+    let end =
+        message.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|&end| end <= LONGEST).last();
     message[..end.unwrap_or(0)].to_owned()
 }
 

@@ -59,7 +59,9 @@ pub struct Event {
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
     /// RBAC.
-    #[error("not allowed to patch the status of Service {service}: grant the verb patch on services/status to llb's user")]
+    #[error(
+        "not allowed to patch the status of Service {service}: grant the verb patch on services/status to llb's user"
+    )]
     Forbidden {
         /// Whose.
         service: ServiceName,

@@ -75,11 +75,7 @@ impl RunningFrontend {
     pub(super) fn new(frontend: Frontend, rule: &Rule, plane: Arc<PlaneContext>) -> Self {
         let closed = CancellationToken::new();
         closed.cancel();
-        Self {
-            context: Arc::new(FrontendContext::new(frontend, rule, plane)),
-            listener: None,
-            closed,
-        }
+        Self { context: Arc::new(FrontendContext::new(frontend, rule, plane)), listener: None, closed }
     }
 
     /// Serves by `rule` from now on. A listener exists exactly while there are

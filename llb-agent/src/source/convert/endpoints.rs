@@ -13,7 +13,11 @@ const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
 /// Adds the endpoints of one slice. A slice without endpoints still says that
 /// the Service's endpoints are known.
-pub(super) fn merge(slice: &EndpointSlice, all: &mut BTreeMap<ServiceName, Vec<Endpoint>>, problems: &mut Vec<Problem>) {
+pub(super) fn merge(
+    slice: &EndpointSlice,
+    all: &mut BTreeMap<ServiceName, Vec<Endpoint>>,
+    problems: &mut Vec<Problem>,
+) {
     let meta = &slice.metadata;
     // A slice without the label belongs to no Service, and is none of ours.
     let Some(service) = meta.labels.as_ref().and_then(|labels| labels.get(SERVICE_LABEL)) else { return };
@@ -31,23 +35,28 @@ pub(super) fn merge(slice: &EndpointSlice, all: &mut BTreeMap<ServiceName, Vec<E
             // All addresses of an entry are interchangeable; the first is enough (KEP-752).
             let Some(text) = endpoint.addresses.first() else { continue };
             match text.parse::<IpAddr>() {
-                Ok(address) if !address.is_unspecified() && !address.is_multicast() => merged.push(Endpoint {
-                    address,
-                    port_name: port.name.clone().filter(|name| !name.is_empty()),
-                    port: number,
-                    protocol,
-                    node: endpoint.node_name.clone(),
-                    ready,
-                    serving: conditions.serving.unwrap_or(ready),
-                    terminating,
-                }),
+                Ok(address) if !address.is_unspecified() && !address.is_multicast() => {
+                    merged.push(Endpoint {
+                        address,
+                        port_name: port.name.clone().filter(|name| !name.is_empty()),
+                        port: number,
+                        protocol,
+                        node: endpoint.node_name.clone(),
+                        ready,
+                        serving: conditions.serving.unwrap_or(ready),
+                        terminating,
+                    })
+                }
                 _ => problems.push(Problem {
                     subject: Subject::Object(format!(
                         "EndpointSlice {namespace}/{}",
                         meta.name.as_deref().unwrap_or_default()
                     )),
                     reason: ProblemReason::InvalidValue,
-                    message: format!("endpoint address {} is not a unicast IP address; it is left out", shown(text)),
+                    message: format!(
+                        "endpoint address {} is not a unicast IP address; it is left out",
+                        shown(text)
+                    ),
                 }),
             }
         }

@@ -5,8 +5,6 @@
 mod endpoints;
 mod node;
 mod service;
-#[cfg(test)]
-mod tests;
 
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;

@@ -37,7 +37,11 @@ pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (String, 
             _ => problems.push(Problem {
                 subject: Subject::Object(format!("Node {name}")),
                 reason: ProblemReason::InvalidValue,
-                message: format!("{} {} is not a unicast IP address; it is left out", entry.type_, shown(&entry.address)),
+                message: format!(
+                    "{} {} is not a unicast IP address; it is left out",
+                    entry.type_,
+                    shown(&entry.address)
+                ),
             }),
         }
     }

@@ -6,15 +6,17 @@ use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service as Object, Service
 
 use super::shown;
 use crate::model::{
-    Family, Port, Problem, ProblemReason, Protocol, PublishedPort, PublishedStatus, PublishedVip, Service, ServiceName,
-    ServicePort, TrafficPolicy, is_usable_vip,
+    Family, Port, Problem, ProblemReason, Protocol, PublishedPort, PublishedStatus, PublishedVip, Service,
+    ServiceName, ServicePort, TrafficPolicy, is_usable_vip,
 };
 
 /// VIPs that a Service asks for, separated by commas; both families may be given.
-pub const VIPS_ANNOTATION: &str = "llb.dev/vips";
+const VIPS_ANNOTATION: &str = "llb.dev/vips";
 
-/// `ports[].error` of a port whose protocol llb does not forward.
+/// `ports[].error` of a port whose protocol llb does not forward ...
 const UNSUPPORTED_PROTOCOL: &str = "llb.dev/UnsupportedProtocol";
+/// ... and of one whose numbers make no sense.
+const INVALID_PORT: &str = "llb.dev/InvalidPort";
 
 pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceName, Service) {
     let meta = &object.metadata;
@@ -23,7 +25,8 @@ pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceN
         name: meta.name.clone().unwrap_or_default(),
     };
     let spec = object.spec.clone().unwrap_or_default();
-    let wants_load_balancer = spec.type_.as_deref() == Some("LoadBalancer") && meta.deletion_timestamp.is_none();
+    let wants_load_balancer =
+        spec.type_.as_deref() == Some("LoadBalancer") && meta.deletion_timestamp.is_none();
     let mut service = Service {
         uid: meta.uid.clone().unwrap_or_default(),
         revision: meta.resource_version.clone().unwrap_or_default(),
@@ -44,7 +47,7 @@ pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceN
             Ok(port) => service.ports.push(port),
             Err((reason, message)) => {
                 report(reason, message);
-                service.unsupported_ports.extend(unsupported(port));
+                service.unsupported_ports.extend(unsupported(port, reason));
             }
         }
     }
@@ -54,7 +57,10 @@ pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceN
         None | Some("" | "Cluster") => TrafficPolicy::Cluster,
         Some("Local") => TrafficPolicy::Local,
         Some(other) => {
-            let message = format!("externalTrafficPolicy {} is neither Cluster nor Local; Cluster is assumed", shown(other));
+            let message = format!(
+                "externalTrafficPolicy {} is neither Cluster nor Local; Cluster is assumed",
+                shown(other)
+            );
             report(ProblemReason::InvalidValue, message);
             TrafficPolicy::Cluster
         }
@@ -75,16 +81,21 @@ fn convert_port(port: &ObjectPort) -> Result<ServicePort, (ProblemReason, String
         None | Some("" | "TCP") => Protocol::Tcp,
         Some("UDP") => Protocol::Udp,
         Some(other) => {
-            let message = format!("port {}: protocol {} is not forwarded; use TCP or UDP", port.port, shown(other));
+            let message =
+                format!("port {}: protocol {} is not forwarded; use TCP or UDP", port.port, shown(other));
             return Err((ProblemReason::UnsupportedProtocol, message));
         }
     };
-    let number = Port::new(port.port.into())
-        .ok_or_else(|| (ProblemReason::InvalidValue, format!("port {} is not a number from 1 to 65535", port.port)))?;
+    let number = Port::new(port.port.into()).ok_or_else(|| {
+        (ProblemReason::InvalidValue, format!("port {} is not a number from 1 to 65535", port.port))
+    })?;
     let node_port = match port.node_port {
         None | Some(0) => None,
         Some(given) => Some(Port::new(given.into()).ok_or_else(|| {
-            (ProblemReason::InvalidValue, format!("port {number}: nodePort {given} is not a number from 1 to 65535"))
+            (
+                ProblemReason::InvalidValue,
+                format!("port {number}: nodePort {given} is not a number from 1 to 65535"),
+            )
         })?),
     };
     let name = port.name.clone().filter(|name| !name.is_empty());
@@ -92,11 +103,13 @@ fn convert_port(port: &ObjectPort) -> Result<ServicePort, (ProblemReason, String
 }
 
 /// How a port that is not served stands in the status, where the API takes it.
-fn unsupported(port: &ObjectPort) -> Option<PublishedPort> {
+fn unsupported(port: &ObjectPort, reason: ProblemReason) -> Option<PublishedPort> {
     let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+    let error =
+        if reason == ProblemReason::UnsupportedProtocol { UNSUPPORTED_PROTOCOL } else { INVALID_PORT };
     let known = ["TCP", "UDP", "SCTP"].contains(&protocol.as_str());
     let number = Port::new(port.port.into())?.get();
-    known.then(|| PublishedPort { port: number, protocol, error: Some(UNSUPPORTED_PROTOCOL.to_owned()) })
+    known.then(|| PublishedPort { port: number, protocol, error: Some(error.to_owned()) })
 }
 
 /// The families in order, and whether each of them is needed.
@@ -111,7 +124,10 @@ fn families_of(
             "IPv4" => list.push(Family::V4),
             "IPv6" => list.push(Family::V6),
             other => {
-                let message = format!("ipFamilies has {}, which is neither IPv4 nor IPv6; it is left out", shown(other));
+                let message = format!(
+                    "ipFamilies has {}, which is neither IPv4 nor IPv6; it is left out",
+                    shown(other)
+                );
                 report(ProblemReason::InvalidValue, message);
             }
         }
@@ -125,7 +141,9 @@ fn families_of(
             }
         }
     }
-    if let Some(other) = policy.filter(|policy| !["", "SingleStack", "PreferDualStack", "RequireDualStack"].contains(policy)) {
+    if let Some(other) =
+        policy.filter(|policy| !["", "SingleStack", "PreferDualStack", "RequireDualStack"].contains(policy))
+    {
         let message = format!("ipFamilyPolicy {} is unknown; SingleStack is assumed", shown(other));
         report(ProblemReason::InvalidValue, message);
     }
@@ -143,16 +161,22 @@ fn requested_vips(annotation: Option<&str>, field: Option<&str>) -> Result<Vec<I
     const MOST: usize = 16;
     let mut vips: Vec<IpAddr> = Vec::new();
     for part in text.split(',').map(str::trim) {
-        let vip: IpAddr = part
-            .parse()
-            .map_err(|_| format!("{origin}: {} is not an IP address; write one as 198.51.100.7 or 2001:db8::7", shown(part)))?;
+        let vip: IpAddr = part.parse().map_err(|_| {
+            format!(
+                "{origin}: {} is not an IP address; write one as 198.51.100.7 or 2001:db8::7",
+                shown(part)
+            )
+        })?;
         is_usable_vip(vip).map_err(|what| format!("{origin}: {vip} is {what}, which cannot be a VIP"))?;
         if !vips.contains(&vip) {
             vips.push(vip);
         }
     }
     if vips.len() > MOST {
-        return Err(format!("{origin} asks for {} VIPs; at most {MOST} are given to one Service", vips.len()));
+        return Err(format!(
+            "{origin} asks for {} VIPs; at most {MOST} are given to one Service",
+            vips.len()
+        ));
     }
     Ok(vips)
 }

@@ -63,12 +63,20 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Objects, ParseError> {
         if kind.ends_with("List") {
             for item in head.items {
                 // `kubectl get services -o yaml` repeats the kind in each item; a typed list need not.
-                let item_kind = item.get("kind").and_then(Value::as_str).unwrap_or(kind.trim_end_matches("List"));
+                let item_kind =
+                    item.get("kind").and_then(Value::as_str).unwrap_or(kind.trim_end_matches("List"));
                 let item_kind = item_kind.to_owned();
-                let typed = |error: serde_json::Error| ParseError::Yaml { line, message: format!("{item_kind} in the list: {error}") };
+                let typed = |error: serde_json::Error| ParseError::Yaml {
+                    line,
+                    message: format!("{item_kind} in the list: {error}"),
+                };
                 match item_kind.as_str() {
-                    "Service" => objects.services.push(named(serde_json::from_value(item).map_err(typed)?, line)?),
-                    "EndpointSlice" => objects.slices.push(named(serde_json::from_value(item).map_err(typed)?, line)?),
+                    "Service" => {
+                        objects.services.push(named(serde_json::from_value(item).map_err(typed)?, line)?)
+                    }
+                    "EndpointSlice" => {
+                        objects.slices.push(named(serde_json::from_value(item).map_err(typed)?, line)?)
+                    }
                     "Node" => objects.nodes.push(named(serde_json::from_value(item).map_err(typed)?, line)?),
                     _ => {}
                 }
@@ -92,7 +100,8 @@ fn documents(text: &str) -> Vec<(usize, String)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut documents = vec![(1, String::new())];
     for (index, line) in text.lines().enumerate() {
-        let marker = line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t']));
+        let marker =
+            line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t']));
         if marker {
             documents.push((index + 2, "\n".repeat(index + 1)));
         } else if let Some((_, document)) = documents.last_mut() {
@@ -100,7 +109,9 @@ fn documents(text: &str) -> Vec<(usize, String)> {
             document.push('\n');
         }
     }
-    documents.retain(|(_, document)| document.lines().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#')));
+    documents.retain(|(_, document)| {
+        document.lines().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
+    });
     documents
 }
 
@@ -145,7 +156,8 @@ mod tests {
         (objects.services.len(), objects.slices.len(), objects.nodes.len())
     }
 
-    const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80, targetPort: web}]}\n";
+    const SERVICE: &str =
+        "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80, targetPort: web}]}\n";
 
     #[test]
     fn documents_lists_and_json_are_read() {
@@ -154,14 +166,16 @@ mod tests {
         assert_eq!(counts(SERVICE), (1, 0, 0));
         assert_eq!(counts(&format!("---\n{SERVICE}--- # two\n{SERVICE}")), (2, 0, 0));
         assert_eq!(counts("kind: ConfigMap\nmetadata: {name: x}\ndata: {a: '---'}\n"), (0, 0, 0));
-        let json = r#"{"kind": "List", "items": [{"kind": "Node", "metadata": {"name": "n"}}, {"kind": "Pod"}]}"#;
+        let json =
+            r#"{"kind": "List", "items": [{"kind": "Node", "metadata": {"name": "n"}}, {"kind": "Pod"}]}"#;
         assert_eq!(counts(json), (0, 0, 1));
         assert_eq!(counts("kind: ServiceList\nitems: [{metadata: {name: a}, spec: {}}]\n"), (1, 0, 0));
     }
 
     #[test]
     fn errors_name_the_line() {
-        let second_document = format!("{SERVICE}---\nkind: Service\nmetadata:\n  name: b\nspec:\n  ports:\n  - port: many\n");
+        let second_document =
+            format!("{SERVICE}---\nkind: Service\nmetadata:\n  name: b\nspec:\n  ports:\n  - port: many\n");
         for (text, line) in [
             ("a: [\n", "line "),
             ("kind: Service\n  bad indent: 1\n x\n", "line 2"),
