@@ -84,8 +84,12 @@ impl Demo {
     }
 
     fn wait_for(&mut self, text: &str) {
-        wait_until(LIMIT, text, || Ok(self.output().contains(text).then_some(())))
-            .unwrap_or_else(|error| panic!("{error:#}\n{}", self.output()));
+        wait_until(LIMIT, text, || {
+            let ended = self.child.try_wait()?;
+            Ok((ended.is_some() || self.output().contains(text)).then_some(()))
+        })
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", self.output()));
+        assert!(self.output().contains(text), "ended without {text:?}:\n{}", self.output());
     }
 
     fn signal(&self, signal: Signal) {
