@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
@@ -125,6 +126,8 @@ where
     let metrics = ReconcileMetrics::register(&mut registry);
     let observer = observe_packets(&config, &mut registry)?;
 
+    raise_descriptor_limit(&config);
+
     let (snapshots, received) = watch::channel(SourceReport::default());
     let (report, shown) = watch::channel(Report::default());
     let bound = admin::serve(config.admin, shown, registry).await?;
@@ -156,6 +159,27 @@ where
     }
     tracing::info!("ended");
     Ok(())
+}
+
+/// Every connection takes two descriptors and every UDP session one; the soft
+/// limit is often 1,024, and the hard one far higher.
+fn raise_descriptor_limit(config: &Config) {
+    /// Listeners, netlink, the admin endpoint, the API server.
+    const OTHERS: u64 = 4096;
+    let relay = &config.relay;
+    let wanted = 2 * relay.max_connections.get() as u64 + relay.max_udp_sessions.get() as u64 + OTHERS;
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: Some(limit.maximum.map_or(wanted, |most| most.min(wanted))), ..limit };
+    if limit.current.is_some_and(|current| current < wanted) && setrlimit(Resource::Nofile, raised).is_err() {
+        tracing::warn!("cannot raise the limit of open files (RLIMIT_NOFILE)");
+    }
+    if let Some(most) = limit.maximum.filter(|most| *most < wanted) {
+        tracing::warn!(
+            most,
+            wanted,
+            "the hard limit of open files is lower than --max-connections and --max-udp-sessions need; more connections than that are refused (see ulimit -Hn, LimitNOFILE=)"
+        );
+    }
 }
 
 /// Without the packet programs the agent serves all the same, in user space.

@@ -162,7 +162,7 @@ pub enum BackendMode {
     Nodes,
     /// Ready endpoint addresses.
     Endpoints,
-    /// Nodes for a port that has a nodePort while any Node is eligible, else endpoints.
+    /// Nodes for a port that has a nodePort where the cluster has Nodes, else endpoints.
     Auto,
 }
 

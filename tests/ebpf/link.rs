@@ -146,12 +146,13 @@ fn pins_of_a_link_that_was_made_anew_are_replaced() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_missing_link_is_named_and_leaves_nothing() {
+fn a_missing_link_is_named_and_no_other_is_observed() {
     let (lab, bpffs) = (two_hosts().unwrap(), PrivateBpffs::mount().unwrap());
-    let links = ["nothere0".to_owned()];
+    let links = [Host::LINK.to_owned(), "nothere0".to_owned()];
     let error = inside(lab.balancer(), || PacketObserver::attach(&links, &bpffs.bpf_dir())).err().unwrap();
     assert!(matches!(&error, PacketError::NoSuchLink { link } if link == "nothere0"), "{error}");
-    assert!(!bpffs.bpf_dir().exists());
+    wait_for(LIMIT, "the program to go", || programs_at(lab.balancer()).is_empty()).unwrap();
+    assert_eq!(detach(&bpffs.bpf_dir()).unwrap(), [""; 0]);
 }
 
 /// XDP is for a later plane; that it works at a link is known now.

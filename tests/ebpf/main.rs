@@ -1,6 +1,7 @@
 //! The eBPF programs in this machine's kernel: what they do to one packet,
 //! and how they live at a link. Everything here needs root; run it with
 //! `cargo xtask test --only ebpf`.
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail the test")]
 
 mod link;
 mod packet;

@@ -7,6 +7,8 @@
 //! `LLB_BLESS=1 cargo test -p llb-tests --test golden` writes what is true now
 //! into the files; read the diff.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on should stop where it is")]
+
 mod case;
 
 use std::collections::{BTreeMap, BTreeSet};

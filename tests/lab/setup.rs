@@ -70,6 +70,12 @@ impl Setup {
         self.agent = start_agent(&self.lab, &self.arguments);
     }
 
+    /// As [`Setup::restart_agent`], without waiting for anything.
+    pub(crate) fn spawn_agent(&mut self) {
+        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        self.agent = Agent::spawn(self.lab.balancer(), &arguments).unwrap();
+    }
+
     /// Writes `<name>.yaml` with the Service.
     pub(crate) fn write_service(&self, name: &str, vips: &[IpAddr], ports: &[PortSpec<'_>]) {
         self.manifests.write(&format!("{name}.yaml"), &manifests::service(name, vips, ports)).unwrap();

@@ -67,7 +67,8 @@ impl Compiler {
 pub(crate) fn provide(compiler: &Compiler) -> Result<PathBuf> {
     let prefix = shell::workspace().join("target/bpf-linker").join(&compiler.release);
     let own = prefix.join("bin/bpf-linker");
-    if own.is_file() {
+    // It may be there and not run: it remembers where rustc's libLLVM was.
+    if own.is_file() && shell::output(shell::command(&own).arg("--version")).is_ok() {
         return Ok(own);
     }
     if let Some(installed) = shell::find("bpf-linker").filter(|path| has_llvm(path, &compiler.llvm_major)) {
@@ -80,7 +81,7 @@ pub(crate) fn provide(compiler: &Compiler) -> Result<PathBuf> {
         shell::foreign_build("cargo")
             .env("LLVM_PREFIX", &prefix)
             .args(["install", "bpf-linker", "--version", VERSION, "--locked", "--no-default-features"])
-            .args(["--features", &format!("llvm-{}", compiler.llvm_major), "--root"])
+            .args(["--force", "--features", &format!("llvm-{}", compiler.llvm_major), "--root"])
             .arg(&prefix),
     )
     .with_context(|| {

@@ -33,7 +33,7 @@ fn deny() -> Result<()> {
     };
     shell::run(deny().args(["check", "bans", "licenses", "sources"]))?;
     match shell::run(deny().args(["fetch", "db"])) {
-        Ok(()) => shell::run(deny().args(["check", "--disable-fetch", "advisories"])),
+        Ok(()) => shell::run(deny().args(["check", "advisories"])),
         Err(error) => {
             println!("the list of known holes can't be fetched, so that check is skipped: {error}");
             Ok(())

@@ -3,7 +3,7 @@
 
 use std::env;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -15,14 +15,22 @@ const PROGRAMS: [&str; 3] = ["kube-apiserver", "kube-controller-manager", "kube-
 /// Where Kubernetes keeps the version that its programs report.
 const VERSION_PACKAGE: &str = "k8s.io/component-base/version";
 
-/// The folder that has them: `KUBEBUILDER_ASSETS` (the convention of envtest)
-/// where it is set, else the cache.
+/// Whether the user gives this program: in the folder `KUBEBUILDER_ASSETS`,
+/// the convention of envtest. Such a folder rarely has all of them.
+pub(crate) fn is_given(program: &str) -> bool {
+    env::var_os("KUBEBUILDER_ASSETS").is_some_and(|folder| Path::new(&folder).join(program).is_file())
+}
+
+/// Makes sure that the tests find all of them: those that are neither given
+/// nor in the cache are built into it.
 ///
 /// # Errors
 /// They are not there and can't be built.
-pub(crate) fn provide() -> Result<PathBuf> {
-    if let Some(folder) = env::var_os("KUBEBUILDER_ASSETS").filter(|value| !value.is_empty()) {
-        return Ok(folder.into());
+pub(crate) fn provide() -> Result<()> {
+    if !is_given("kubectl") && shell::find("kubectl").is_none() {
+        bail!(
+            "missing: kubectl, 1.29 or newer, for the cluster tests: https://kubernetes.io/docs/tasks/tools"
+        );
     }
     let module = shell::workspace().join("tests/cluster-binaries");
     let go_mod =
@@ -30,9 +38,10 @@ pub(crate) fn provide() -> Result<PathBuf> {
     let version =
         kubernetes_version(&go_mod).context("tests/cluster-binaries/go.mod requires no k8s.io/kubernetes")?;
     let folder = shell::cache()?.join("envtest").join(version.trim_start_matches('v'));
-    let missing: Vec<&str> = PROGRAMS.into_iter().filter(|program| !folder.join(program).is_file()).collect();
+    let is_missing = |program: &&str| !is_given(program) && !folder.join(program).is_file();
+    let missing: Vec<&str> = PROGRAMS.into_iter().filter(is_missing).collect();
     if missing.is_empty() {
-        return Ok(folder);
+        return Ok(());
     }
     if shell::find("go").is_none() {
         bail!(
@@ -43,10 +52,7 @@ pub(crate) fn provide() -> Result<PathBuf> {
     }
     println!("{} {version} are built once per machine, about ten minutes", missing.join(", "));
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    for program in missing {
-        build(&module, program, version, &folder)?;
-    }
-    Ok(folder)
+    missing.into_iter().try_for_each(|program| build(&module, program, version, &folder))
 }
 
 fn build(module: &Path, program: &str, version: &str, folder: &Path) -> Result<()> {

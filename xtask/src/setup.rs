@@ -1,9 +1,11 @@
 //! The system packages that tests and demo call. Nothing that is only needed
 //! to compile: that is in the README and in `build-ebpf`'s messages.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Result, bail};
 
-use crate::shell;
+use crate::{cluster_binaries, shell};
 
 /// One program of the system that our tests run.
 struct Tool {
@@ -15,12 +17,11 @@ struct Tool {
 }
 
 /// All of them, and what each is for.
-const TOOLS: [Tool; 7] = [
+const TOOLS: [Tool; 6] = [
     Tool { program: "ip", package: "iproute2", purpose: "namespaces, links and addresses of the lab" },
-    Tool { program: "ping", package: "iputils-ping", purpose: "traffic of the lab" },
     Tool { program: "nsenter", package: "util-linux", purpose: "programs inside of a namespace" },
-    Tool { program: "ethtool", package: "ethtool", purpose: "checksum offload of veth links" },
-    Tool { program: "bpftool", package: "bpftool", purpose: "what the kernel says of loaded eBPF programs" },
+    Tool { program: "setpriv", package: "util-linux", purpose: "programs that end with the test" },
+    Tool { program: "curl", package: "curl", purpose: "a client that is not ours" },
     Tool { program: "nft", package: "nftables", purpose: "kube-proxy of the test cluster" },
     Tool { program: "etcd", package: "etcd-server", purpose: "the store of the test cluster" },
 ];
@@ -30,15 +31,17 @@ const TOOLS: [Tool; 7] = [
 /// # Errors
 /// Something is missing and can't be installed here.
 pub(crate) fn run() -> Result<()> {
-    let missing: Vec<&Tool> = TOOLS.iter().filter(|tool| shell::find(tool.program).is_none()).collect();
+    let is_missing =
+        |tool: &&Tool| !cluster_binaries::is_given(tool.program) && shell::find(tool.program).is_none();
+    let missing: Vec<&Tool> = TOOLS.iter().filter(is_missing).collect();
     if missing.is_empty() {
         return Ok(());
     }
     for Tool { program, package, purpose } in &missing {
         println!("missing: {program} (package {package}): {purpose}");
     }
-    let packages = missing.iter().map(|tool| tool.package);
-    let words = packages.clone().collect::<Vec<_>>().join(" ");
+    let packages: BTreeSet<&str> = missing.iter().map(|tool| tool.package).collect();
+    let words = packages.iter().copied().collect::<Vec<_>>().join(" ");
     if shell::find("apt-get").is_none() {
         bail!("install the programs above by your system's package manager; Debian calls them {words}");
     }

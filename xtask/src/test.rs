@@ -8,6 +8,9 @@ use clap::ValueEnum;
 
 use crate::{build_ebpf, cluster_binaries, setup, shell};
 
+/// What to do where root is needed.
+const AS_ROOT: &str = "`sudo --preserve-env=PATH,HOME cargo xtask test` runs all";
+
 #[derive(clap::Args, Default)]
 pub(crate) struct Arguments {
     /// Runs one tier only, and builds only what that tier needs
@@ -31,6 +34,18 @@ enum Tier {
     Cluster,
 }
 
+impl Tier {
+    /// Its test targets in llb-tests.
+    fn targets(self) -> &'static [&'static str] {
+        match self {
+            Self::Unit => &[],
+            Self::Ebpf => &["ebpf"],
+            Self::Lab => &["addresses", "lab"],
+            Self::Cluster => &["cluster"],
+        }
+    }
+}
+
 /// Runs the chosen tier, or all; without root only those that need none, and says so.
 ///
 /// # Errors
@@ -39,23 +54,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let is_root = rustix::process::geteuid().is_root();
     match arguments.only {
         Some(Tier::Unit) => return run_unit(arguments),
-        Some(_) if !is_root => {
-            bail!("these tests need root: run `sudo --preserve-env=PATH,HOME cargo xtask test`")
-        }
-        Some(tier) => return run_privileged(Some(tier), arguments),
-        None => {}
+        Some(_) if !is_root => bail!("these tests need root: {AS_ROOT}"),
+        _ => {}
     }
     if is_root {
         setup::run()?;
     }
     build_ebpf::run(&build_ebpf::Arguments::default())?;
-    run_unit(arguments)?;
-    if is_root {
-        return run_privileged(None, arguments);
+    if arguments.only.is_none() {
+        run_unit(arguments)?;
     }
-    println!(
-        "not root: the tests that need it were not run; `sudo --preserve-env=PATH,HOME cargo xtask test` runs all"
-    );
+    if is_root {
+        return run_privileged(arguments);
+    }
+    println!("not root: the tests that need it were not run; {AS_ROOT}");
     Ok(())
 }
 
@@ -86,20 +98,17 @@ fn run_unit(arguments: &Arguments) -> Result<()> {
     shell::run(shell::command("cargo").args(["test", "--no-fail-fast"]).args(&arguments.filter))
 }
 
-fn run_privileged(tier: Option<Tier>, arguments: &Arguments) -> Result<()> {
-    setup::run()?;
-    if tier.is_some() {
-        build_ebpf::run(&build_ebpf::Arguments::default())?;
-    }
+fn run_privileged(arguments: &Arguments) -> Result<()> {
+    let tier = arguments.only;
     let agent = build_agent()?;
+    if matches!(tier, None | Some(Tier::Cluster)) {
+        cluster_binaries::provide()?;
+    }
     let mut cargo = shell::command("cargo");
     cargo.env("LLB_AGENT", &agent);
-    if matches!(tier, None | Some(Tier::Cluster)) {
-        cargo.env("KUBEBUILDER_ASSETS", cluster_binaries::provide()?);
-    }
     cargo.args(["test", "--no-fail-fast", "--package", "llb-tests"]);
-    match tier.and_then(|tier| tier.to_possible_value()) {
-        Some(tier) => cargo.args(["--test", tier.get_name()]),
+    match tier {
+        Some(tier) => cargo.args(tier.targets().iter().flat_map(|target| ["--test", target])),
         None => cargo.args(["--package", "llb-agent"]),
     };
     // One at a time: they measure, and share the kernel's tables and two CPUs.

@@ -84,7 +84,7 @@ impl<'a> Free<'a> {
             let given = if self.pools.is_empty() {
                 link_address(inputs, want.family)
             } else {
-                self.from_pool(want.family)
+                self.take_from_pool(want.family)
             };
             match given {
                 Some(vip) => vips.push(vip),
@@ -95,7 +95,7 @@ impl<'a> Free<'a> {
         Ok(vips)
     }
 
-    fn from_pool(&mut self, family: Option<Family>) -> Option<IpAddr> {
+    fn take_from_pool(&mut self, family: Option<Family>) -> Option<IpAddr> {
         let fits = |pool: &Pool, wanted: Family| pool.family() == wanted;
         for wanted in family.map_or(vec![Family::V4, Family::V6], |family| vec![family]) {
             for (_, addresses) in self.pools.iter_mut().filter(|(pool, _)| fits(pool, wanted)) {

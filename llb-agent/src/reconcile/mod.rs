@@ -73,8 +73,10 @@ pub struct Reconciler<P, A, S> {
     desired: Arc<State>,
     /// `desired` was computed at least once.
     decided: bool,
-    /// What the statuses said when the round began.
+    /// What the statuses said when the round began ...
     published: BTreeMap<ServiceName, PublishedStatus>,
+    /// ... and, of those that are being written, when the write began.
+    replaced: BTreeMap<ServiceName, PublishedStatus>,
     /// Status writes under way, and those that ended since the last round.
     later: JoinSet<Outcome>,
     ended: Vec<Result<Outcome, JoinError>>,
@@ -104,6 +106,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             desired: Arc::default(),
             decided: false,
             published: BTreeMap::new(),
+            replaced: BTreeMap::new(),
             later: JoinSet::new(),
             ended: Vec::new(),
             telling: JoinSet::new(),
@@ -158,8 +161,9 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         let held = self.held(&observed);
         let inputs = Inputs { snapshot: &snapshot, facts: &self.facts, policy: &self.policy, held: &held };
         let (desired, found) = desired::compile(inputs);
-        self.desired = Arc::new(desired);
+        let before = std::mem::replace(&mut self.desired, Arc::new(desired));
         self.decided = true;
+        self.tell_ended(&before, &snapshot);
         report.problems.extend(found);
 
         report.observed = self.settle(observed, &snapshot, now, &mut report.problems).await;
@@ -233,7 +237,13 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         let key = action.key();
         match self.rooms.execute(action, revision.unwrap_or_default(), &mut self.later).await {
             Some(outcome) => self.note(outcome, snapshot, now),
-            None => self.machine.started(key),
+            None => {
+                if let ActionKey::Status(service) = &key {
+                    let before = self.published.get(service).cloned().unwrap_or_default();
+                    self.replaced.insert(service.clone(), before);
+                }
+                self.machine.started(key);
+            }
         }
     }
 
@@ -249,13 +259,17 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     /// Books how an action ended.
     fn note(&mut self, (action, result): Outcome, snapshot: &Snapshot, now: Instant) {
         self.metrics.count(&action, result.is_ok());
+        let before = match &action {
+            Action::WriteStatus { service, .. } => self.replaced.remove(service),
+            _ => None,
+        };
         match result {
             Ok(()) => {
                 tracing::info!(action = %action, "done");
                 self.machine.succeeded(&action.key());
                 if let Action::WriteStatus { service, status } = &action {
                     let uid = snapshot.services.get(service).map_or("", |known| known.uid.as_str());
-                    if let Some(event) = Reporter::written(service, uid, self.published.get(service), status)
+                    if let Some(event) = Reporter::written(service, uid, &before.unwrap_or_default(), status)
                     {
                         self.tell(event);
                     }
@@ -266,6 +280,24 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
                 if self.machine.failed(action, message.clone(), now) {
                     tracing::warn!(action = shown, error = message, "failed; it is tried again");
                 }
+            }
+        }
+    }
+
+    /// A Service whose type changed has lost its status already: the API server
+    /// clears it itself, so no write of ours tells the user.
+    fn tell_ended(&mut self, before: &State, snapshot: &Snapshot) {
+        for (name, status) in &before.statuses {
+            let Some(service) = snapshot.services.get(name) else { continue };
+            let is_empty = |statuses: &BTreeMap<ServiceName, PublishedStatus>| {
+                statuses.get(name).is_none_or(|status| status.vips.is_empty())
+            };
+            if is_empty(&self.desired.statuses)
+                && is_empty(&self.published)
+                && let Some(event) =
+                    Reporter::written(name, &service.uid, status, &PublishedStatus::default())
+            {
+                self.tell(event);
             }
         }
     }

@@ -37,10 +37,10 @@ impl Reporter {
     pub(super) fn written(
         service: &ServiceName,
         uid: &str,
-        before: Option<&PublishedStatus>,
+        before: &PublishedStatus,
         after: &PublishedStatus,
     ) -> Option<Event> {
-        let before = before.map(PublishedStatus::addresses).unwrap_or_default();
+        let before = before.addresses();
         let after = after.addresses();
         let list = after.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let (reason, message) = match (before.is_empty(), after.is_empty()) {
@@ -103,7 +103,7 @@ mod tests {
                 .collect(),
         };
         let reason = |before: &[&str], after: &[&str]| {
-            Reporter::written(&name, "", Some(&status(before)), &status(after)).map(|event| event.reason)
+            Reporter::written(&name, "", &status(before), &status(after)).map(|event| event.reason)
         };
         assert_eq!(reason(&[], &["192.0.2.1"]), Some("EnsuredLoadBalancer"));
         assert_eq!(reason(&["192.0.2.1"], &[]), Some("DeletedLoadBalancer"));

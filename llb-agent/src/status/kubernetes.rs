@@ -96,7 +96,7 @@ impl StatusSink for KubernetesStatuses {
         };
         let result = tokio::time::timeout(WRITE_TIMEOUT, self.recorder.publish(&told, &about)).await;
         if let Ok(Err(error)) = result {
-            tracing::debug!(service = %event.service, %error, "an Event was not taken");
+            tracing::warn!(service = %event.service, %error, "an Event was not taken; llb's user needs the verbs create and patch on events of events.k8s.io");
         }
     }
 }

@@ -9,31 +9,34 @@ use serde_json::json;
 
 use crate::case::{Case, ECHO_PORT, LIMIT};
 
-/// The shipped ClusterRole without `nodes`.
-const ROLE_WITHOUT_NODES: &str = "
+/// Less than the shipped ClusterRole: no `nodes`, no `services/status`.
+const LESSER_ROLE: &str = "
 apiVersion: v1
 kind: ServiceAccount
-metadata: {name: no-nodes}
+metadata: {name: lesser}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
-metadata: {name: no-nodes}
+metadata: {name: lesser}
 rules:
 - {apiGroups: [''], resources: [services], verbs: [get, list, watch]}
 - {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [get, list, watch]}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: {name: no-nodes}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: no-nodes}
-subjects:
-- {kind: ServiceAccount, name: no-nodes, namespace: NAMESPACE}
 ";
 
 pub(crate) fn a_missing_verb_is_named(case: &mut Case<'_>) -> Result<()> {
-    case.cluster.apply(&case.namespace, &ROLE_WITHOUT_NODES.replace("NAMESPACE", &case.namespace))?;
-    let token = case.cluster.token(&case.namespace, "no-nodes")?;
-    let kubeconfig = case.cluster.write_kubeconfig("no-nodes", &token)?;
+    case.add_echo_pods(&["node-1"])?;
+    let vip = case.vip(0);
+    case.apply_service("echo", &json!({"loadBalancerIP": vip}))?;
+    case.cluster.apply(&case.namespace, LESSER_ROLE)?;
+    let account = format!("--serviceaccount={}:lesser", case.namespace);
+    let grant = |name: &str, role: &str| {
+        let role = format!("--clusterrole={role}");
+        case.kubectl(&["create", "clusterrolebinding", name, &role, &account])
+    };
+    grant("lesser", "lesser")?;
+    let token = case.cluster.token(&case.namespace, "lesser")?;
+    let kubeconfig = case.cluster.write_kubeconfig("lesser", &token)?;
+
     let agent = Agent::spawn(&case.balancer, &["--kubeconfig", &text(&kubeconfig)])?;
     let words = ["list", "nodes"];
     wait_for_words("the log", &words, || Ok(agent.log()))?;
@@ -42,17 +45,18 @@ pub(crate) fn a_missing_verb_is_named(case: &mut Case<'_>) -> Result<()> {
     let ready = agent.get("/readyz").expect_err("not ready without Nodes").to_string();
     assert!(words.iter().all(|word| ready.contains(word)), "/readyz: {ready}");
 
-    // Granted later, it goes on by itself.
-    case.kubectl(&[
-        "create",
-        "clusterrolebinding",
-        "no-nodes-after-all",
-        "--clusterrole=llb-agent",
-        &format!("--serviceaccount={}:no-nodes", case.namespace),
-    ])?;
+    // Granted later, it goes on by itself; and what it still may not do stops nothing else.
+    case.kubectl(&["create", "clusterrole", "lesser-nodes", "--verb=get,list,watch", "--resource=nodes"])?;
+    grant("lesser-nodes", "lesser-nodes")?;
     wait_until(LIMIT, "the agent to be ready", || agent.get("/readyz").map(Some))?;
-    case.kubectl(&["delete", "clusterrolebinding", "no-nodes", "no-nodes-after-all"])?;
-    case.kubectl(&["delete", "clusterrole", "no-nodes"]).map(drop)
+    case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
+    let problem = agent.wait_for_problem(LIMIT, "ActionFailed")?;
+    assert!(problem.contains("patch") && problem.contains("services/status"), "{problem}");
+    grant("lesser-all", "llb-agent")?;
+    case.wait_for_status("echo", &[vip])?;
+
+    case.kubectl(&["delete", "clusterrolebinding", "lesser", "lesser-nodes", "lesser-all"])?;
+    case.kubectl(&["delete", "clusterrole", "lesser", "lesser-nodes"]).map(drop)
 }
 
 pub(crate) fn a_wrong_token_is_named(case: &mut Case<'_>) -> Result<()> {

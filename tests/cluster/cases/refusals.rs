@@ -1,8 +1,10 @@
 //! Services that are not served, on purpose, and what is told about them.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
+use llb_tests::Agent;
 use llb_tests::wait::holds_throughout;
 use serde_json::json;
 
@@ -74,8 +76,9 @@ pub(crate) fn only_chosen_namespaces(case: &mut Case<'_>) -> Result<()> {
     let [inside, outside] = [0, 1].map(|index| case.vip(index));
     let elsewhere = format!("{}-elsewhere", case.namespace);
     case.cluster.kubectl(&["create", "namespace", &elsewhere])?;
-    let namespace = case.namespace.clone();
-    let _agent = case.agent(&["--namespace", &namespace])?;
+    let kubeconfig = tenant_kubeconfig(case)?.display().to_string();
+    let _agent =
+        Agent::start(&case.balancer, &["--kubeconfig", &kubeconfig, "--namespace", &case.namespace])?;
     case.apply_service_in(&elsewhere, "echo", &json!({"loadBalancerIP": outside}))?;
     case.apply_service("echo", &json!({"loadBalancerIP": inside}))?;
 
@@ -89,4 +92,14 @@ pub(crate) fn only_chosen_namespaces(case: &mut Case<'_>) -> Result<()> {
     case.cluster.kubectl(&["--namespace", &elsewhere, "delete", "service", "echo"])?;
     case.cluster.kubectl(&["delete", "namespace", &elsewhere, "--wait=false"])?;
     result
+}
+
+/// For an account with the agent's rights in this namespace only; Nodes have none.
+fn tenant_kubeconfig(case: &Case<'_>) -> Result<PathBuf> {
+    let account = format!("--serviceaccount={}:tenant", case.namespace);
+    case.kubectl(&["create", "serviceaccount", "tenant"])?;
+    case.kubectl(&["create", "rolebinding", "tenant", "--clusterrole=llb-agent", &account])?;
+    case.kubectl(&["create", "clusterrole", "tenant", "--verb=get,list,watch", "--resource=nodes"])?;
+    case.kubectl(&["create", "clusterrolebinding", "tenant", "--clusterrole=tenant", &account])?;
+    case.cluster.write_kubeconfig("tenant", &case.cluster.token(&case.namespace, "tenant")?)
 }

@@ -2,6 +2,7 @@
 //! lab, so all can run at the same time.
 
 pub(crate) mod changes;
+pub(crate) mod crash;
 pub(crate) mod life;
 pub(crate) mod traffic;
 pub(crate) mod trouble;

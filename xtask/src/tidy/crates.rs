@@ -19,7 +19,7 @@ const AGENT: &str = "llb-agent/src/";
 const PURE: Home = Home::NotIn(&["model/", "desired/", "plan/"]);
 
 const HOMES: &[(&str, Home)] = &[
-    ("kube", Home::Only(&["source/kubernetes", "status/kubernetes", "agent.rs"])),
+    ("kube", Home::Only(&["source/", "status/"])),
     ("k8s_openapi", Home::Only(&["source/", "status/"])),
     ("aya", Home::Only(&["dataplane/packet/", "kernel.rs"])),
     ("aya_log", Home::Only(&["dataplane/packet/"])),

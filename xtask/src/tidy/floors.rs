@@ -37,7 +37,7 @@ const FLOORS: &[(&str, Option<&[&str]>)] = &[
     ("source", Some(&["model", "config", "telemetry"])),
     ("dataplane", Some(&["model", "config", "telemetry", "kernel"])),
     ("addresses", Some(&["model", "config", "telemetry", "statefile"])),
-    ("status", Some(&["model", "config", "telemetry"])),
+    ("status", Some(&["model", "config", "telemetry", "statefile"])),
     ("statefile", Some(&["model"])),
     ("facts", Some(&["model", "config", "kernel"])),
     ("reconcile", Some(BELOW_THE_LOOP)),

@@ -59,16 +59,27 @@ impl PacketObserver {
     /// gap, and its counts go on.
     ///
     /// # Errors
-    /// The first link that can't be observed; those before it in `links` stay
-    /// attached, and calling again, or [`detach`](super::detach), is safe.
+    /// The first link that can't be observed. Then none is: the programs are
+    /// taken off those before it in `links`.
     pub fn attach(links: &[String], bpf_dir: &Path) -> Result<Self, PacketError> {
         let object = OBJECT.ok_or(PacketError::NotBuilt)?;
         if let Some(running) = Release::running().filter(|running| *running < TCX_SINCE) {
             return Err(PacketError::KernelTooOld { running });
         }
         provide_bpffs(bpf_dir)?;
-        let links = links.iter().map(|link| observe(object, link, bpf_dir)).collect::<Result<_, _>>()?;
-        Ok(Self { links })
+        let mut observer = Self { links: Vec::with_capacity(links.len()) };
+        for link in links {
+            match observe(object, link, bpf_dir) {
+                Ok(observed) => observer.links.push(observed),
+                Err(error) => {
+                    if let Err(error) = observer.detach() {
+                        tracing::warn!(%error, "programs stay on links that are not observed");
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(observer)
     }
 
     /// Takes its programs off their links and forgets the counts: the end that
@@ -131,10 +142,13 @@ fn observe(object: &[u8], link: &str, bpf_dir: &Path) -> Result<ObservedLink, Pa
         attached.pin(&pin).map_err(|error| PacketError::pin("pin", &pin, error))?;
     }
 
+    #[cfg(feature = "ebpf-log")]
+    super::log::follow(&mut ebpf, link);
+
     let map = ebpf.take_map(LINK_COUNTERS_MAP).ok_or(PacketError::NotInObject { name: LINK_COUNTERS_MAP })?;
     let counters =
         PerCpuArray::try_from(map).map_err(|error| PacketError::load(link, &map_pin, error.into()))?;
-    Ok(ObservedLink { name: link.to_owned(), counters, folder: folder })
+    Ok(ObservedLink { name: link.to_owned(), counters, folder })
 }
 
 /// Puts `program` in the place of a predecessor's. `false` where there is

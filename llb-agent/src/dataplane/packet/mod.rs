@@ -19,6 +19,8 @@
 
 mod error;
 mod loader;
+#[cfg(feature = "ebpf-log")]
+mod log;
 mod metrics;
 mod pins;
 

@@ -19,6 +19,9 @@
 //! | replies | UDP session | the session's socket | idle, failed, backend gone, or closed |
 //! | drain | `remove` | number of open connections | none left, or time-out |
 //!
+//! Draining concerns TCP. A UDP frontend closes at once, since UDP has no end
+//! that could be waited for.
+//!
 //! Invariants: a slow or dead backend or client delays nobody else. A rule
 //! never touches a connection that has its backend. No torn stream looks
 //! complete. There are no queues between tasks; everything else has a limit in

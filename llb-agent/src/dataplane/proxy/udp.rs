@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
@@ -225,7 +226,8 @@ async fn relay_replies(link: Arc<Link>, frontend_socket: Arc<UdpSocket>) -> Sock
     loop {
         match relay_reply(&link, &frontend_socket).await {
             Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            // Nothing to read after all, or the path got narrower for the next datagrams.
+            Err(error) if is_about_this_datagram(&error) => {}
             Err(error) => {
                 note_failure(&link.context, link.backend, &error);
                 return link.client;
@@ -235,11 +237,13 @@ async fn relay_replies(link: Arc<Link>, frontend_socket: Arc<UdpSocket>) -> Sock
     }
 }
 
-/// # Errors
-/// The session's socket failed, or had nothing to read after all (`WouldBlock`).
 async fn relay_reply(link: &Link, frontend_socket: &UdpSocket) -> io::Result<()> {
     let FrontendContext { plane, frontend, selection, .. } = &*link.context;
-    link.socket.readable().await?;
+    // An ICMP error alone makes a UDP socket not readable.
+    let ready = link.socket.ready(Interest::READABLE | Interest::ERROR).await?;
+    if ready.is_error() {
+        check_pending_error(&link.socket)?;
+    }
     // A slow way to the client fills the session's buffer, not memory.
     frontend_socket.writable().await?;
     let mut datagram = Vec::with_capacity(MAX_DATAGRAM_BYTES);
@@ -254,6 +258,20 @@ async fn relay_reply(link: &Link, frontend_socket: &UdpSocket) -> io::Result<()>
         }
     };
     Ok(())
+}
+
+/// # Errors
+/// What ICMP has told the kernel about the peer; told once.
+fn check_pending_error(socket: &UdpSocket) -> io::Result<()> {
+    // `WouldBlock` makes tokio wait for the next error instead of reporting this one again.
+    let pending = socket.try_io(Interest::ERROR, || match socket.take_error()? {
+        Some(error) => Err(error),
+        None => Err(ErrorKind::WouldBlock.into()),
+    });
+    match pending {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+        told => told,
+    }
 }
 
 fn connect(backend: Backend) -> io::Result<UdpSocket> {

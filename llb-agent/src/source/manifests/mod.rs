@@ -28,6 +28,8 @@ pub use parse::ParseError;
 /// Changes are read when nothing changed for this long: editors and `cp` write
 /// a file in several steps.
 const SETTLE: Duration = Duration::from_millis(100);
+/// Something that changes all the time must not hide what changed before.
+const SETTLE_LONGEST: Duration = Duration::from_secs(1);
 /// Read again this often whatever inotify says: network file systems tell it nothing.
 const RESCAN: Duration = Duration::from_secs(30);
 /// A larger file is surely no manifest.
@@ -137,7 +139,9 @@ impl ManifestSource {
     }
 
     async fn settle(&self) {
-        while tokio::time::timeout(SETTLE, self.changed.notified()).await.is_ok() {}
+        let quiet = async { while tokio::time::timeout(SETTLE, self.changed.notified()).await.is_ok() {} };
+        // If it still goes on then, what is there is read, and read again later.
+        let _ = tokio::time::timeout(SETTLE_LONGEST, quiet).await;
     }
 
     fn read(&mut self) -> Snapshot {
