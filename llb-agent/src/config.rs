@@ -286,7 +286,7 @@ impl Default for RelayConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// `--pool`.
-    #[error("--pool {text}: {source}")]
+    #[error("--pool {text}")]
     Pool {
         /// As given.
         text: String,
@@ -295,7 +295,7 @@ pub enum ConfigError {
         source: PoolError,
     },
     /// `--node-selector`.
-    #[error("--node-selector {text}: {source}")]
+    #[error("--node-selector {text}")]
     NodeSelector {
         /// As given.
         text: String,
@@ -434,7 +434,7 @@ mod tests {
 
     fn parse(args: &[&str]) -> Result<Config, String> {
         let cli = Cli::try_parse_from([&["llb-agent"], args].concat()).map_err(|error| error.to_string())?;
-        match cli.invocation().map_err(|error| error.to_string())? {
+        match cli.invocation().map_err(|error| format!("{:#}", anyhow::Error::from(error)))? {
             Invocation::Serve(config) => Ok(*config),
             Invocation::Detach { .. } => Err("detach".to_owned()),
         }
@@ -460,7 +460,10 @@ mod tests {
             (&[][..], "--linkdevice"),
             (&["--linkdevice", "a/b"], "1 to 15 characters"),
             (&["--linkdevice", "eth0", "--linkdevice", "eth0"], "given twice"),
-            (&["--linkdevice", "eth0", "--pool", "192.0.2.0/33"], "--pool 192.0.2.0/33"),
+            (
+                &["--linkdevice", "eth0", "--pool", "192.0.2.0/33"],
+                "--pool 192.0.2.0/33: \"33\" is not a prefix",
+            ),
             (&["--linkdevice", "eth0", "--pool", "192.0.2.9-192.0.2.1"], "--pool 192.0.2.9-192.0.2.1"),
             (&["--linkdevice", "eth0", "--pool", "192.0.2.0/28", "--pool", "192.0.2.8"], "overlap"),
             (&["--linkdevice", "eth0", "--node-selector", "a=b=c"], "--node-selector a=b=c"),

@@ -127,11 +127,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             let current = source.borrow_and_update().clone();
             let now = Instant::now();
             report.send_replace(self.round(&current, now).await);
-            let wait = self
-                .machine
-                .next_retry()
-                .map_or(RESYNC, |due| due.saturating_duration_since(now))
-                .min(RESYNC);
+            let wait = self.time_until_due(now);
             tokio::select! {
                 () = &mut stop => return,
                 Ok(()) = source.changed() => {}
@@ -188,16 +184,18 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             if observed.frontends.is_empty() {
                 return;
             }
-            let wait = self
-                .machine
-                .next_retry()
-                .map_or(RESYNC, |due| due.saturating_duration_since(now))
-                .min(RESYNC);
+            let wait = self.time_until_due(now);
             tokio::select! {
                 () = wakeups.plane.notified() => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
+    }
+
+    /// Until a retry is due, or everything is to be read again.
+    fn time_until_due(&self, now: Instant) -> Duration {
+        let retry = self.machine.next_retry().map(|due| due.saturating_duration_since(now));
+        retry.unwrap_or(RESYNC).min(RESYNC)
     }
 
     async fn settle(
