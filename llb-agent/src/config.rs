@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use crate::model::{Pool, PoolError, Selector, SelectorError};
+use crate::model::{AddressRange, Pool, PoolError, Selector, SelectorError};
 
 /// The value of `spec.loadBalancerClass` that is llb's.
 pub const DEFAULT_CLASS: &str = "llb.dev/llb";
@@ -91,9 +91,10 @@ struct ServeArgs {
     #[arg(long = "namespace", value_name = "NAME")]
     namespaces: Vec<String>,
 
-    /// Addresses to give to Services that ask for none: CIDR, FIRST-LAST or a single one (repeatable)
-    /// [default: the link device's own primary address]
-    #[arg(long = "pool", value_name = "RANGE")]
+    /// Addresses to give to Services that ask for none: [NAME=]RANGE[,RANGE...][+namespaces=A,B][+auto=false], where
+    /// RANGE is a CIDR, FIRST-LAST or a single address; with auto=false only to Services with annotation
+    /// llb.dev/pool: NAME (repeatable) [default: the link device's own primary address]
+    #[arg(long = "pool", value_name = "POOL")]
     pools: Vec<String>,
 
     /// Where traffic goes: node address + nodePort, or ready endpoints; auto takes nodes where the port has a nodePort
@@ -303,13 +304,19 @@ pub enum ConfigError {
         #[source]
         source: SelectorError,
     },
-    /// A pool that holds a range of another one.
+    /// A range that holds addresses of another one.
     #[error("--pool {first} and --pool {second} overlap; give each address to one pool")]
     PoolsOverlap {
         /// One.
-        first: Pool,
+        first: AddressRange,
         /// The other.
-        second: Pool,
+        second: AddressRange,
+    },
+    /// A name twice.
+    #[error("--pool {name}= is given twice; give it all its ranges at once, with commas")]
+    PoolTwice {
+        /// The name.
+        name: String,
     },
     /// A link twice.
     #[error("--linkdevice {name} is given twice")]
@@ -380,8 +387,14 @@ fn parse_pools(texts: Vec<String>) -> Result<Vec<Pool>, ConfigError> {
     let mut pools: Vec<Pool> = Vec::new();
     for text in texts {
         let pool: Pool = text.parse().map_err(|source| ConfigError::Pool { text, source })?;
-        if let Some(other) = pools.iter().find(|other| other.overlaps(&pool)) {
-            return Err(ConfigError::PoolsOverlap { first: other.clone(), second: pool });
+        if let Some(name) = pool.name().filter(|name| pools.iter().any(|other| other.name() == Some(name))) {
+            return Err(ConfigError::PoolTwice { name: name.to_owned() });
+        }
+        for (position, range) in pool.ranges().iter().enumerate() {
+            let before = pools.iter().flat_map(Pool::ranges).chain(&pool.ranges()[..position]);
+            if let Some(other) = before.into_iter().find(|other| other.overlaps(range)) {
+                return Err(ConfigError::PoolsOverlap { first: other.clone(), second: range.clone() });
+            }
         }
         pools.push(pool);
     }
@@ -462,8 +475,10 @@ mod tests {
             (&["--linkdevice", "eth0", "--linkdevice", "eth0"], "given twice"),
             (
                 &["--linkdevice", "eth0", "--pool", "192.0.2.0/33"],
-                "--pool 192.0.2.0/33: \"33\" is not a prefix",
+                "\"192.0.2.0/33\" is no range of addresses: \"33\" is not a prefix",
             ),
+            (&["--linkdevice", "eth0", "--pool", "192.0.2.0/28,192.0.2.3"], "overlap"),
+            (&["--linkdevice", "eth0", "--pool", "a=192.0.2.1", "--pool", "a=192.0.2.2"], "given twice"),
             (&["--linkdevice", "eth0", "--pool", "192.0.2.9-192.0.2.1"], "--pool 192.0.2.9-192.0.2.1"),
             (&["--linkdevice", "eth0", "--pool", "192.0.2.0/28", "--pool", "192.0.2.8"], "overlap"),
             (&["--linkdevice", "eth0", "--node-selector", "a=b=c"], "--node-selector a=b=c"),

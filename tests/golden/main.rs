@@ -53,7 +53,7 @@ fn every_case_gives_what_it_says() {
 fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
     use ProblemReason::{
         FrontendCollision, InvalidValue, LinkMissing, NoAddressOfFamily, NoBackends, NoEligibleNodes,
-        NoNodePort, NoSubnet, PoolExhausted, UnsupportedProtocol,
+        NoNodePort, NoSubnet, PoolExhausted, PoolNotAllowed, UnsupportedProtocol,
     };
     let all = BTreeSet::from([
         FrontendCollision,
@@ -65,6 +65,7 @@ fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
         NoNodePort,
         NoSubnet,
         PoolExhausted,
+        PoolNotAllowed,
         UnsupportedProtocol,
     ]);
     all.difference(reached).copied().collect()

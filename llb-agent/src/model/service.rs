@@ -121,6 +121,9 @@ pub struct Service {
     pub needs_every_family: bool,
     /// VIPs asked for by annotation `llb.dev/vips` or `spec.loadBalancerIP`.
     pub requested_vips: Vec<IpAddr>,
+    /// The pool to get VIPs from, by annotation `llb.dev/pool`; those that it
+    /// asks for or has already need none.
+    pub pool: Option<String>,
     /// Something asked for was not understood; serving something else instead
     /// would be a surprise, so the Service is refused. The problem itself is
     /// in the snapshot.
