@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use crate::model::{AddressRange, Pool, PoolError, Selector, SelectorError};
+use crate::model::{Pool, PoolError, Selector, SelectorError};
 
 /// The value of `spec.loadBalancerClass` that is llb's.
 pub const DEFAULT_CLASS: &str = "llb.dev/llb";
@@ -304,20 +304,9 @@ pub enum ConfigError {
         #[source]
         source: SelectorError,
     },
-    /// A range that holds addresses of another one.
-    #[error("--pool {first} and --pool {second} overlap; give each address to one pool")]
-    PoolsOverlap {
-        /// One.
-        first: AddressRange,
-        /// The other.
-        second: AddressRange,
-    },
-    /// A name twice.
-    #[error("--pool {name}= is given twice; give it all its ranges at once, with commas")]
-    PoolTwice {
-        /// The name.
-        name: String,
-    },
+    /// Two pools that do not go together.
+    #[error("--pool")]
+    Pools(#[source] PoolError),
     /// A link twice.
     #[error("--linkdevice {name} is given twice")]
     LinkTwice {
@@ -384,20 +373,9 @@ fn check_links(links: &[String]) -> Result<(), ConfigError> {
 }
 
 fn parse_pools(texts: Vec<String>) -> Result<Vec<Pool>, ConfigError> {
-    let mut pools: Vec<Pool> = Vec::new();
-    for text in texts {
-        let pool: Pool = text.parse().map_err(|source| ConfigError::Pool { text, source })?;
-        if let Some(name) = pool.name().filter(|name| pools.iter().any(|other| other.name() == Some(name))) {
-            return Err(ConfigError::PoolTwice { name: name.to_owned() });
-        }
-        for (position, range) in pool.ranges().iter().enumerate() {
-            let before = pools.iter().flat_map(Pool::ranges).chain(&pool.ranges()[..position]);
-            if let Some(other) = before.into_iter().find(|other| other.overlaps(range)) {
-                return Err(ConfigError::PoolsOverlap { first: other.clone(), second: range.clone() });
-            }
-        }
-        pools.push(pool);
-    }
+    let parse = |text: String| text.parse().map_err(|source| ConfigError::Pool { text, source });
+    let pools: Vec<Pool> = texts.into_iter().map(parse).collect::<Result<_, _>>()?;
+    Pool::check_together(&pools).map_err(ConfigError::Pools)?;
     Ok(pools)
 }
 

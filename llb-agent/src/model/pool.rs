@@ -47,6 +47,27 @@ impl Pool {
         &self.namespaces
     }
 
+    /// That no name is there twice, and no address in two ranges.
+    ///
+    /// # Errors
+    /// Names the two.
+    pub fn check_together(pools: &[Self]) -> Result<(), PoolError> {
+        for (position, pool) in pools.iter().enumerate() {
+            if let Some(name) = &pool.name
+                && pools[..position].iter().any(|other| other.name == pool.name)
+            {
+                return Err(PoolError::NameTwice { name: name.clone() });
+            }
+        }
+        let ranges: Vec<&AddressRange> = pools.iter().flat_map(|pool| &pool.ranges).collect();
+        for (position, &second) in ranges.iter().enumerate() {
+            if let Some(&first) = ranges[..position].iter().find(|first| first.overlaps(second)) {
+                return Err(PoolError::Overlap { first: first.clone(), second: second.clone() });
+            }
+        }
+        Ok(())
+    }
+
     /// Whether `address` is in it.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.ranges.iter().any(|range| range.contains(address))
@@ -85,6 +106,20 @@ pub enum PoolError {
     /// `auto=false` without a name.
     #[error("with auto=false nobody could ever ask for it: give it a name, as in NAME=RANGE+auto=false")]
     Unreachable,
+    /// Two pools with one name.
+    #[error("{name}= is given twice; give it all its ranges at once, with commas")]
+    NameTwice {
+        /// The name.
+        name: String,
+    },
+    /// A range that holds addresses of another one.
+    #[error("{first} and {second} overlap; give each address to one pool, once")]
+    Overlap {
+        /// One.
+        first: AddressRange,
+        /// The other.
+        second: AddressRange,
+    },
 }
 
 impl FromStr for Pool {

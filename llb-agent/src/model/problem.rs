@@ -67,6 +67,8 @@ pub enum ProblemReason {
     InvalidManifest,
     /// The Kubernetes API can't be reached, or refuses.
     SourceUnavailable,
+    /// The saved snapshot can't be used while the Kubernetes API is away.
+    SavedSnapshotRefused,
     /// An action failed and is retried.
     ActionFailed,
 }
