@@ -1,6 +1,7 @@
 //! Which VIPs a Service asks for or has already, and for which families it
 //! still needs one. Not: who gets them (`allocate.rs`).
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{Inputs, ours, refuse};
@@ -41,7 +42,8 @@ pub(super) fn collect<'a>(inputs: Inputs<'a>, problems: &mut Vec<Problem>) -> Ve
             Err(problem) => problems.extend(problem),
         }
     }
-    claims.sort_by_key(|claim| {
+    // Once for each, not once for each comparison.
+    claims.sort_by_cached_key(|claim| {
         let holds = inputs.held.get(claim.name).is_some_and(|held| claim.is_held(held));
         (!holds, claim.service.created, claim.name)
     });
@@ -51,10 +53,10 @@ pub(super) fn collect<'a>(inputs: Inputs<'a>, problems: &mut Vec<Problem>) -> Ve
 impl Claim<'_> {
     /// Whether all its frontends are in `held`: then nobody may take them away.
     fn is_held(&self, held: &PublishedStatus) -> bool {
-        let holds = |vip: IpAddr, port: &ServicePort| {
-            let mut ports = held.vips.iter().filter(|known| known.ip == vip).flat_map(|known| &known.ports);
-            ports.any(|known| known.port == port.port.get() && known.protocol == port.protocol.to_string())
-        };
+        let ports = held.vips.iter().flat_map(|vip| vip.ports.iter().map(move |port| (vip.ip, port)));
+        let known: BTreeSet<(IpAddr, u16, &str)> =
+            ports.map(|(vip, port)| (vip, port.port, port.protocol.as_str())).collect();
+        let holds = |vip, port: &ServicePort| known.contains(&(vip, port.port.get(), port.protocol.name()));
         !self.vips.is_empty()
             && self.vips.iter().all(|&vip| self.service.ports.iter().all(|port| holds(vip, port)))
     }
