@@ -110,6 +110,10 @@ impl Default for PerDirection {
 pub(super) enum Refusal {
     /// As many connections or sessions as allowed are open.
     Limit,
+    /// As many connections as its Service allows are open.
+    ServiceLimit,
+    /// The client's address is in none of the Service's source ranges.
+    SourceRange,
     /// The rule has no backend.
     NoBackend,
     /// No backend of those tried could be reached.
@@ -136,6 +140,8 @@ impl Refusal {
     fn label(self) -> &'static str {
         match self {
             Self::Limit => "limit",
+            Self::ServiceLimit => "service_limit",
+            Self::SourceRange => "source_range",
             Self::NoBackend => "no_backend",
             Self::Unreachable => "unreachable",
             Self::Resources => "resources",

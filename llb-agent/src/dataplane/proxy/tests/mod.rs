@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use super::metrics::Metrics;
 use super::{ProxyPlane, RelayConfig};
 use crate::dataplane::{DataPlane, DataPlaneError};
-use crate::model::{Backend, Frontend, Phase, Port, Protocol, Rule, ServiceName};
+use crate::model::{Backend, Frontend, Phase, Port, Protocol, Rule, ServiceName, Terms, Weight};
 
 /// VIPs and backends of all tests.
 const LOOPBACKS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
@@ -71,7 +71,8 @@ impl Fixture {
 fn rule(backends: &[SocketAddr]) -> Rule {
     Rule {
         service: ServiceName::new("default", "web"),
-        backends: backends.iter().map(|address| Backend { address: *address }).collect(),
+        backends: backends.iter().map(|address| (Backend { address: *address }, Weight::MIN)).collect(),
+        terms: Terms::default(),
     }
 }
 
