@@ -3,6 +3,7 @@
 
 mod frontends;
 mod tcp;
+mod terms;
 mod udp;
 
 use std::future::Future;
@@ -57,6 +58,10 @@ impl Fixture {
 
     async fn upsert(&mut self, frontend: Frontend, backends: &[SocketAddr]) {
         self.plane.upsert(frontend, &rule(backends)).await.unwrap();
+    }
+
+    async fn upsert_with(&mut self, frontend: Frontend, backends: &[SocketAddr], terms: Terms) {
+        self.plane.upsert(frontend, &Rule { terms, ..rule(backends) }).await.unwrap();
     }
 
     fn phase(&self, frontend: Frontend) -> Option<Phase> {
