@@ -48,6 +48,7 @@ const KEEPALIVE_PROBES: u32 = 4;
 pub(super) struct OpenConnection {
     context: Arc<FrontendContext>,
     peer: SocketAddr,
+    since: Instant,
     _service_permit: ServicePermit,
     _permit: OwnedSemaphorePermit,
 }
@@ -71,13 +72,14 @@ impl OpenConnection {
         context.plane.metrics.connections_active.inc();
         context.connections.send_modify(|open| *open += 1);
         let context = Arc::clone(context);
-        Ok(Self { context, peer, _service_permit: service_permit, _permit: permit })
+        Ok(Self { context, peer, since: Instant::now(), _service_permit: service_permit, _permit: permit })
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.context.plane.metrics.connections_active.dec();
+        self.context.plane.metrics.duration.observe(self.since.elapsed().as_secs_f64());
         self.context.connections.send_modify(|open| *open -= 1);
     }
 }
@@ -92,7 +94,10 @@ pub(super) async fn serve(open: OpenConnection, client: TcpStream) {
     // Owns the client side, so that it is closed before `open` says so.
     let conversation = async move {
         let (backend, _counted) = match connect(context, open.peer).await {
-            Ok(connected) => connected,
+            Ok(connected) => {
+                context.plane.metrics.connect_time.observe(open.since.elapsed().as_secs_f64());
+                connected
+            }
             Err(refusal) => {
                 context.plane.metrics.refusals(Protocol::Tcp, refusal).inc();
                 return;
