@@ -4,5 +4,6 @@
 pub(crate) mod changes;
 pub(crate) mod crash;
 pub(crate) mod life;
+pub(crate) mod soak;
 pub(crate) mod traffic;
 pub(crate) mod trouble;
