@@ -2,7 +2,7 @@
 //! does not run: the compiler calls it dead code.
 
 use crate::plane::Plane;
-use crate::scenarios::{changes, crash, life, terms, traffic, trouble};
+use crate::scenarios::{changes, crash, life, memory, soak, terms, traffic, trouble};
 
 macro_rules! scenarios {
     ($plane:expr, $($room:ident::$name:ident,)*) => {
@@ -43,6 +43,8 @@ macro_rules! every_scenario {
             life::what_changed_while_no_agent_ran_is_made_up_for,
             life::sigterm_drains_then_leaves_nothing,
             life::sigterm_does_not_wait_for_ever,
+            memory::a_backend_that_never_reads_costs_little_memory,
+            soak::a_soak_loses_no_byte_and_leaves_no_descriptor,
             crash::killed_at_100_random_moments_it_converges,
             crash::killed_at_random_moments_it_converges_with_tags_in_a_file,
         }
