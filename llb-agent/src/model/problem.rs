@@ -59,6 +59,8 @@ pub enum ProblemReason {
     NoBackends,
     /// Node mode, and the port has no nodePort.
     NoNodePort,
+    /// Affinity, and kube-proxy on the Nodes sees llb as the only client.
+    AffinityAtNodes,
     /// The VIP is in no subnet of any link device.
     NoSubnet,
     /// A link device does not exist (now).

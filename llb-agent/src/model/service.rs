@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Family, Port, Protocol};
+use super::{Family, Port, Protocol, Terms};
 
 /// `namespace/name` of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -139,6 +139,8 @@ pub struct Service {
     pub invalid: bool,
     /// Cluster or Local.
     pub traffic_policy: TrafficPolicy,
+    /// How its traffic is treated.
+    pub terms: Terms,
     /// What `status.loadBalancer` says now.
     pub status: PublishedStatus,
 }
