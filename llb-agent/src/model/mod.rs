@@ -14,7 +14,7 @@ mod selector;
 mod service;
 mod state;
 
-pub use address::{Family, Port, Protocol, is_usable_vip};
+pub use address::{Family, Mac, Port, Protocol, is_usable_vip};
 pub use forwarding::{Backend, Frontend, FrontendStatus, Phase, Rule};
 pub use inputs::{Endpoint, Facts, Link, LinkAddress, Node, Snapshot, SourceReport};
 pub use pool::{Pool, PoolError};

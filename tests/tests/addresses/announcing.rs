@@ -5,8 +5,8 @@ use std::time::Duration;
 use llb_agent::addresses::AddressTable;
 use tokio::time::Instant;
 
-use super::kernel_table;
 use super::segment::{Segment, VIPS, ip, key};
+use super::{add, kernel_table};
 
 const ARP: [u8; 2] = [0x08, 0x06];
 const ICMPV6_NEIGHBOR_ADVERTISEMENT: u8 = 136;
@@ -38,7 +38,7 @@ fn a_new_vip_is_announced_three_times() {
         let mac = host_mac();
         for (vip, length) in VIPS {
             let start = Instant::now();
-            table.add(&key(vip), length).await.unwrap();
+            add(&mut table, &key(vip), length).await.unwrap();
             let mut frames = vec![];
             let mut seconds = vec![];
             for _ in 0..3 {
@@ -76,7 +76,7 @@ fn a_neighbour_learns_the_new_place_of_a_vip() {
                 ip(&format!("neigh add {vip} lladdr 02:00:00:00:00:01 dev peer0 nud stale"));
             });
             let capture = segment.capture();
-            table.add(&key(vip), length).await.unwrap();
+            add(&mut table, &key(vip), length).await.unwrap();
             capture.next(|frame| announces(frame, vip)).await;
             let learnt =
                 || segment.at_neighbour(|| ip(&format!("neigh show {vip} dev peer0"))).contains(&mac);
@@ -95,7 +95,7 @@ fn a_removed_vip_is_announced_no_more() {
         let capture = segment.capture();
         let mut table = kernel_table();
         for (vip, length) in VIPS {
-            table.add(&key(vip), length).await.unwrap();
+            add(&mut table, &key(vip), length).await.unwrap();
             capture.next(|frame| announces(frame, vip)).await;
             table.remove(&key(vip), length).await.unwrap();
             let again = capture.next(|frame| announces(frame, vip));
@@ -111,7 +111,7 @@ fn an_address_that_was_there_is_not_announced() {
         let (vip, length) = VIPS[0];
         ip(&format!("addr add {vip}/{length} dev vip0"));
         let capture = segment.capture();
-        kernel_table().add(&key(vip), length).await.unwrap();
+        add(&mut kernel_table(), &key(vip), length).await.unwrap();
         let heard = capture.next(|frame| announces(frame, vip));
         assert!(tokio::time::timeout(Duration::from_millis(500), heard).await.is_err());
     });

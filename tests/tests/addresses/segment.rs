@@ -28,8 +28,8 @@ pub(crate) const VIPS: [(&str, u8); 2] = [("192.0.2.5", 24), ("2001:db8::5", 64)
 /// No test waits longer.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// How often a capture looks for the next frame.
-const POLL: Duration = Duration::from_millis(5);
+/// How often a capture looks for the next frame, or a condition is looked at.
+pub(crate) const POLL: Duration = Duration::from_millis(5);
 
 /// The two namespaces; the test's thread is in the host's.
 pub(crate) struct Segment {
