@@ -1,12 +1,15 @@
 //! VIPs on real links: what the kernel makes of them, and that foreign
 //! addresses are never touched. `announcing.rs` has what neighbours see,
-//! `state_file.rs` the tags in a file, `segment.rs` the links.
+//! `conflicts.rs` what they answer, `watching.rs` links and addresses that
+//! change, `state_file.rs` the tags in a file, `segment.rs` the links.
 
 #![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
 
 mod announcing;
+mod conflicts;
 mod segment;
 mod state_file;
+mod watching;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -227,7 +230,7 @@ fn a_link_may_come_and_go() {
         let mut table =
             NetlinkAddresses::new(names.into(), AddressTag::Auto, NO_STATE_DIR.into(), Arc::clone(&changed))
                 .unwrap();
-        let late = llb_agent::model::AddressKey { link: "late0".to_owned(), address: key(VIPS[0].0).address };
+        let late = AddressKey { link: "late0".to_owned(), address: key(VIPS[0].0).address };
         assert_eq!(names_of(&mut table).await, [LINK]);
         let error = add(&mut table, &late, 24).await.unwrap_err();
         assert!(matches!(error, AddressError::NoSuchLink { .. }), "{error}");

@@ -56,6 +56,32 @@ fn the_file_remembers_what_is_ours() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
+fn a_renamed_link_comes_back_with_what_is_ours() {
+    Segment::run(async |_| {
+        let directory = tempfile::tempdir().unwrap();
+        let (vip, length) = VIPS[0];
+        let mut table = file_table(directory.path());
+        add(&mut table, &key(vip), length).await.unwrap();
+        ip(&format!("link set {LINK} down"));
+        ip(&format!("link set {LINK} name away0"));
+        assert_eq!(observed(&mut table, vip).await, None);
+        // Another link of that name, with the same address of somebody else.
+        ip(&format!("link add {LINK} type veth peer name other0"));
+        add_foreign(vip, length, None).await;
+        assert!(!observed(&mut table, vip).await.unwrap().ours);
+        ip(&format!("link del {LINK}"));
+        ip(&format!("link set away0 name {LINK}"));
+        ip(&format!("link set {LINK} up"));
+        for table in [&mut table, &mut file_table(directory.path())] {
+            assert!(observed(table, vip).await.unwrap().ours);
+        }
+        table.remove(&key(vip), length).await.unwrap();
+        assert_eq!(shown(vip), None);
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
 fn either_tag_is_known_after_a_change_of_tags() {
     Segment::run(async |_| {
         let directory = tempfile::tempdir().unwrap();
