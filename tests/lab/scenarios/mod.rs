@@ -6,3 +6,4 @@ pub(crate) mod crash;
 pub(crate) mod life;
 pub(crate) mod traffic;
 pub(crate) mod trouble;
+pub(crate) mod vips;
