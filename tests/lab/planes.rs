@@ -2,7 +2,7 @@
 //! does not run: the compiler calls it dead code.
 
 use crate::plane::Plane;
-use crate::scenarios::{changes, crash, life, traffic, trouble, vips};
+use crate::scenarios::{changes, crash, life, soak, traffic, trouble, vips};
 
 macro_rules! scenarios {
     ($plane:expr, $($room:ident::$name:ident,)*) => {
@@ -47,6 +47,7 @@ macro_rules! every_scenario {
             life::what_changed_while_no_agent_ran_is_made_up_for,
             life::sigterm_drains_then_leaves_nothing,
             life::sigterm_does_not_wait_for_ever,
+            soak::a_soak_loses_no_byte_and_leaves_no_descriptor,
             crash::killed_at_100_random_moments_it_converges,
             crash::killed_at_random_moments_it_converges_with_tags_in_a_file,
         }

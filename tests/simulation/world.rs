@@ -44,7 +44,8 @@ impl World {
         let address = |net: &str| LinkAddress { net: net.parse().unwrap(), ours: false, primary: true };
         let links = vec![Link { name: "eth0".to_owned(), addresses: own.map(address).to_vec() }];
         let foreign = links[0].addresses.iter().map(|known| known.net.addr()).collect();
-        let addresses = FakeAddresses { links, ..FakeAddresses::default() };
+        let mut addresses = FakeAddresses::default();
+        addresses.links = links;
         let agent = agent(FakePlane::default(), addresses, statuses.clone());
         Self {
             seed,

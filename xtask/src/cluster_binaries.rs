@@ -9,8 +9,8 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::shell;
 
-/// What is built; etcd and kubectl come from the system.
-const PROGRAMS: [&str; 3] = ["kube-apiserver", "kube-controller-manager", "kube-proxy"];
+/// What is built, kubectl only where the system has none; etcd comes from the system.
+const PROGRAMS: [&str; 4] = ["kube-apiserver", "kube-controller-manager", "kube-proxy", "kubectl"];
 
 /// Where Kubernetes keeps the version that its programs report.
 const VERSION_PACKAGE: &str = "k8s.io/component-base/version";
@@ -27,18 +27,15 @@ pub(crate) fn is_given(program: &str) -> bool {
 /// # Errors
 /// They are not there and can't be built.
 pub(crate) fn provide() -> Result<()> {
-    if !is_given("kubectl") && shell::find("kubectl").is_none() {
-        bail!(
-            "missing: kubectl, 1.29 or newer, for the cluster tests: https://kubernetes.io/docs/tasks/tools"
-        );
-    }
     let module = shell::workspace().join("tests/cluster-binaries");
     let go_mod =
         fs::read_to_string(module.join("go.mod")).context("cannot read tests/cluster-binaries/go.mod")?;
     let version =
         kubernetes_version(&go_mod).context("tests/cluster-binaries/go.mod requires no k8s.io/kubernetes")?;
     let folder = shell::cache()?.join("envtest").join(version.trim_start_matches('v'));
-    let is_missing = |program: &&str| !is_given(program) && !folder.join(program).is_file();
+    let has_system = |program: &str| program == "kubectl" && shell::find(program).is_some();
+    let is_missing =
+        |program: &&str| !is_given(program) && !has_system(program) && !folder.join(program).is_file();
     let missing: Vec<&str> = PROGRAMS.into_iter().filter(is_missing).collect();
     if missing.is_empty() {
         return Ok(());

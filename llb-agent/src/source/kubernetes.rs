@@ -260,7 +260,7 @@ where
                 Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
                 Ok(_) => shared.note(&what, None),
                 Err(watcher::Error::WatchError(status)) if status.code == 410 => {
-                    tracing::debug!(resource = what, "the resource version expired; listing anew");
+                    tracing::info!(resource = what, "the resource version expired; listing anew");
                 }
                 Err(error) => shared.note(&what, Some(&error)),
             }

@@ -9,6 +9,7 @@ use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::events::{Event as ApiEvent, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use super::{Event, StatusError, StatusOrder, StatusSink};
 use crate::model::{PublishedStatus, PublishedVip, ServiceName, Snapshot};
@@ -17,12 +18,16 @@ use crate::model::{PublishedStatus, PublishedVip, ServiceName, Snapshot};
 const CONTROLLER: &str = "llb";
 /// An API server that needs longer is as good as away; the write is tried again.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests at one time; the others wait their turn. An agent that starts with
+/// thousands of Services must not be what brings the API server down.
+const REQUESTS: usize = 16;
 
 /// Patches Services.
 #[derive(Clone)]
 pub struct KubernetesStatuses {
     client: Client,
     recorder: Recorder,
+    permits: Arc<Semaphore>,
     written: Arc<Mutex<BTreeMap<ServiceName, Written>>>,
 }
 
@@ -37,7 +42,8 @@ impl KubernetesStatuses {
     /// By this client.
     pub fn new(client: Client) -> Self {
         let reporter = Reporter { controller: CONTROLLER.to_owned(), instance: None };
-        Self { recorder: Recorder::new(client.clone(), reporter), client, written: Arc::default() }
+        let permits = Arc::new(Semaphore::new(REQUESTS));
+        Self { recorder: Recorder::new(client.clone(), reporter), client, permits, written: Arc::default() }
     }
 }
 
@@ -61,6 +67,8 @@ impl StatusSink for KubernetesStatuses {
         let patch = json!({ "status": { "loadBalancer": { "ingress": ingress(&status) } } });
         let patch = Patch::Merge(&patch);
         let parameters = PatchParams { field_manager: Some(CONTROLLER.to_owned()), ..PatchParams::default() };
+        // Fails only when the semaphore is closed, which nobody does.
+        let _permit = self.permits.acquire().await;
         let patched = api.patch_status(&service.name, &parameters, &patch);
         match tokio::time::timeout(WRITE_TIMEOUT, patched).await {
             Err(_) => Err(StatusError::TimedOut { service }),
@@ -94,6 +102,7 @@ impl StatusSink for KubernetesStatuses {
             action: "Sync".to_owned(),
             secondary: None,
         };
+        let _permit = self.permits.acquire().await;
         let result = tokio::time::timeout(WRITE_TIMEOUT, self.recorder.publish(&told, &about)).await;
         if let Ok(Err(error)) = result {
             tracing::warn!(service = %event.service, %error, "an Event was not taken; llb's user needs the verbs create and patch on events of events.k8s.io");

@@ -33,6 +33,7 @@ pub(crate) fn all() -> Vec<Named> {
         refusals::the_class_decides_whose_it_is,
         refusals::only_chosen_namespaces,
         outage::traffic_goes_on_without_the_api_server,
+        outage::an_expired_resource_version_means_a_new_list,
         outage::a_killed_agent_finds_its_vips_again,
         access::a_missing_verb_is_named,
         access::a_wrong_token_is_named,

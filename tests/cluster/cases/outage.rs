@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 use llb_tests::client::Load;
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::case::{Case, ECHO_PORT, LIMIT};
@@ -45,6 +46,27 @@ pub(crate) fn traffic_goes_on_without_the_api_server(case: &mut Case<'_>) -> Res
     case.kubectl(&["delete", "service", "later"])?;
     case.wait_for_link(later, false)?;
     case.ask_often(SocketAddr::new(vip, ECHO_PORT)).map(drop)
+}
+
+pub(crate) fn an_expired_resource_version_means_a_new_list(case: &mut Case<'_>) -> Result<()> {
+    case.add_echo_pods(&["node-1"])?;
+    let mut agent = case.agent(&[])?;
+    let [gone, new] = [case.vip(0), case.vip(1)];
+    case.apply_service("gone", &json!({"loadBalancerIP": gone}))?;
+    case.wait_for_status("gone", &[gone])?;
+
+    // What happens while the agent can't look is forgotten by an API server
+    // that starts anew: its watches begin with what there is by then.
+    agent.process().signal(Signal::STOP)?;
+    case.kubectl(&["delete", "service", "gone"])?;
+    case.apply_service("new", &json!({"loadBalancerIP": new}))?;
+    case.cluster.restart_apiserver()?;
+    agent.process().signal(Signal::CONT)?;
+
+    case.ask_often(SocketAddr::new(new, ECHO_PORT))?;
+    case.wait_for_link(gone, false)?;
+    assert!(agent.log().contains("the resource version expired"), "{}", agent.log());
+    Ok(())
 }
 
 pub(crate) fn a_killed_agent_finds_its_vips_again(case: &mut Case<'_>) -> Result<()> {

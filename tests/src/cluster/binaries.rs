@@ -55,7 +55,6 @@ fn find(program: &str, folders: &[PathBuf]) -> Result<PathBuf> {
     folders.iter().map(|folder| folder.join(program)).find(|file| file.is_file()).with_context(|| {
         let hint = match program {
             "etcd" => "install it (Debian: etcd-server)",
-            "kubectl" => "install it, any version from 1.29 on",
             _ => "`cargo xtask test` builds it once",
         };
         format!(
