@@ -32,7 +32,7 @@ pub(crate) struct World {
     foreign: BTreeSet<IpAddr>,
     /// The VIPs that each Service has been seen with, since it asked for something else.
     given: BTreeMap<ServiceName, BTreeSet<IpAddr>>,
-    /// Services that the agent has not looked at since they were changed.
+    /// Services that the agent has not looked at since they were changed, or it started.
     unseen: BTreeSet<ServiceName>,
     clock_of_creation: i64,
 }
@@ -102,7 +102,10 @@ impl World {
         self.agent = agent(plane, addresses, self.statuses.clone());
         // What was decided and not yet published is forgotten, and may be decided otherwise.
         let published = self.statuses.lock().statuses.clone();
-        self.given.retain(|name, vips| published.get(name).is_some_and(|status| status.addresses() == *vips));
+        let decided = &self.report.desired.statuses;
+        self.given
+            .retain(|name, _| published.get(name).is_some_and(|status| decided.get(name) == Some(status)));
+        self.unseen.extend(self.snapshot.services.keys().cloned());
     }
 
     fn change_service(&mut self, random: &mut StdRng) {
