@@ -2,7 +2,7 @@
 //! does not run: the compiler calls it dead code.
 
 use crate::plane::Plane;
-use crate::scenarios::{changes, crash, life, soak, traffic, trouble, vips};
+use crate::scenarios::{changes, crash, life, memory, soak, terms, traffic, trouble, vips};
 
 macro_rules! scenarios {
     ($plane:expr, $($room:ident::$name:ident,)*) => {
@@ -31,6 +31,9 @@ macro_rules! every_scenario {
             changes::a_changed_port_leaves_connections_of_other_ports_alone,
             changes::an_address_of_somebody_else_is_served_and_never_touched,
             changes::a_vip_moves_to_another_address,
+            terms::source_ranges_change_while_traffic_flows,
+            terms::affinity_holds_across_ports_and_ends_when_it_is_taken_off,
+            terms::a_backend_is_told_the_client_by_the_proxy_protocol,
             trouble::a_dead_node_costs_no_request,
             trouble::a_silent_node_costs_no_request,
             trouble::without_a_living_node_a_connection_fails_and_later_heals,
@@ -47,6 +50,7 @@ macro_rules! every_scenario {
             life::what_changed_while_no_agent_ran_is_made_up_for,
             life::sigterm_drains_then_leaves_nothing,
             life::sigterm_does_not_wait_for_ever,
+            memory::a_backend_that_never_reads_costs_little_memory,
             soak::a_soak_loses_no_byte_and_leaves_no_descriptor,
             crash::killed_at_100_random_moments_it_converges,
             crash::killed_at_random_moments_it_converges_with_tags_in_a_file,

@@ -20,7 +20,6 @@ mod guard;
 mod known;
 mod message;
 mod netlink;
-mod packet;
 mod state_file;
 mod tag;
 mod watch;

@@ -13,9 +13,10 @@ mod problem;
 mod selector;
 mod service;
 mod state;
+mod terms;
 
 pub use address::{Family, Mac, Port, Protocol, is_usable_vip};
-pub use forwarding::{Backend, Frontend, FrontendStatus, Phase, Rule};
+pub use forwarding::{Backend, Frontend, FrontendStatus, Phase, Rule, Weight};
 pub use inputs::{Endpoint, Facts, Link, LinkAddress, Node, Snapshot, SourceReport};
 pub use pool::{Pool, PoolError};
 pub use problem::{Problem, ProblemReason, Subject};
@@ -24,3 +25,4 @@ pub use service::{
     PublishedPort, PublishedStatus, PublishedVip, Service, ServiceName, ServicePort, TrafficPolicy,
 };
 pub use state::{AddressKey, Observed, State};
+pub use terms::{Balance, ProxyProtocol, SourceRanges, Terms};

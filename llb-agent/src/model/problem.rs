@@ -56,6 +56,8 @@ pub enum ProblemReason {
     NoBackends,
     /// Node mode, and the port has no nodePort.
     NoNodePort,
+    /// Affinity, and kube-proxy on the Nodes sees llb as the only client.
+    AffinityAtNodes,
     /// The VIP is in no subnet of any link device.
     NoSubnet,
     /// Another host on the segment has, or claims, the VIP.

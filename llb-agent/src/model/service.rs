@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Family, Port, Protocol};
+use super::{Family, Port, Protocol, Terms};
 
 /// `namespace/name` of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -127,6 +127,8 @@ pub struct Service {
     pub invalid: bool,
     /// Cluster or Local.
     pub traffic_policy: TrafficPolicy,
+    /// How its traffic is treated.
+    pub terms: Terms,
     /// What `status.loadBalancer` says now.
     pub status: PublishedStatus,
 }

@@ -8,8 +8,10 @@
 //!   cancel() ----+
 //! ```
 //!
-//! [`schedule`] has the times; this file has the task and the socket.
+//! [`schedule`] has the times, [`packet`] the sockets (also those that listen);
+//! this file has the task.
 
+pub(super) mod packet;
 mod schedule;
 
 use std::io;
@@ -23,7 +25,6 @@ use tokio::time::Instant;
 
 pub(super) use self::schedule::Repeat;
 use self::schedule::{Announcement, Schedule};
-use super::packet;
 use crate::model::AddressKey;
 
 /// Between two VIPs, so that many VIPs at once are no burst: switches hand

@@ -33,10 +33,10 @@ use tokio::time::Instant;
 use self::heard::Heard;
 pub(super) use self::ledger::Verdict;
 use self::ledger::{Ledger, Port, Step};
+use super::announce::packet::{self, HEARD_LENGTH, Listener};
 use super::announce::{Announcer, Repeat};
 use super::connection::Connection;
 use super::frame;
-use super::packet::{self, HEARD_LENGTH, Listener};
 use crate::model::{AddressKey, Mac};
 
 /// Probes are sent in bursts of this many, with this pause between them: a

@@ -6,23 +6,23 @@ use std::io;
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 use tokio::net::UdpSocket;
 
-use super::frame::{
+use super::super::frame::{
     ETHERTYPE_ARP, ETHERTYPE_IPV6, NEIGHBOR_ADVERTISEMENT, NEIGHBOR_SOLICITATION, NEXT_HEADER_ICMPV6,
 };
 
 /// What is read of a frame, in bytes; what matters is in the first 86.
-pub(super) const HEARD_LENGTH: usize = 128;
+pub(in crate::addresses) const HEARD_LENGTH: usize = 128;
 
 /// A socket that sends and hears nothing.
 ///
 /// # Errors
 /// Most likely a missing right: CAP_NET_RAW.
-pub(super) fn sender() -> io::Result<Socket> {
+pub(in crate::addresses) fn sender() -> io::Result<Socket> {
     Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), None)
 }
 
 /// Sends a whole Ethernet frame on the link of this number.
-pub(super) fn send(socket: &Socket, index: u32, frame: &[u8]) -> io::Result<()> {
+pub(in crate::addresses) fn send(socket: &Socket, index: u32, frame: &[u8]) -> io::Result<()> {
     let ethertype = u16::from_be_bytes([frame[12], frame[13]]);
     socket.send_to(frame, &link_address(index, ethertype)?).map(|_| ())
 }
@@ -30,7 +30,7 @@ pub(super) fn send(socket: &Socket, index: u32, frame: &[u8]) -> io::Result<()> 
 /// Hears the neighbour discovery of one family on one link; nothing that this
 /// host sends.
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(in crate::addresses) struct Listener {
     // tokio's only kind of socket that takes any descriptor and reads it by
     // recv(2), whole datagrams: nothing in it is UDP.
     socket: UdpSocket,
@@ -41,7 +41,7 @@ impl Listener {
     ///
     /// # Errors
     /// A missing right, or the link is gone.
-    pub(super) fn arp(index: u32) -> io::Result<Self> {
+    pub(in crate::addresses) fn arp(index: u32) -> io::Result<Self> {
         Self::open(index, ETHERTYPE_ARP, &[])
     }
 
@@ -49,7 +49,7 @@ impl Listener {
     ///
     /// # Errors
     /// As [`Listener::arp`].
-    pub(super) fn neighbor_discovery(index: u32) -> io::Result<Self> {
+    pub(in crate::addresses) fn neighbor_discovery(index: u32) -> io::Result<Self> {
         const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
         const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
         const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
@@ -80,7 +80,10 @@ impl Listener {
     ///
     /// # Errors
     /// The link went down, or away; after the former more frames may come.
-    pub(super) async fn next<'a>(&self, buffer: &'a mut [u8; HEARD_LENGTH]) -> io::Result<&'a [u8]> {
+    pub(in crate::addresses) async fn next<'a>(
+        &self,
+        buffer: &'a mut [u8; HEARD_LENGTH],
+    ) -> io::Result<&'a [u8]> {
         let length = self.socket.recv(buffer).await?;
         Ok(&buffer[..length])
     }
