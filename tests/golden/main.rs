@@ -125,7 +125,7 @@ fn links(text: &str) -> Vec<Link> {
 fn settle(desired: &State, observed: &mut Observed, links: &mut [Link]) -> Vec<Vec<Action>> {
     let mut rounds = Vec::new();
     loop {
-        let actions = hold_statuses(plan(desired, observed), desired);
+        let actions = hold_statuses(plan(desired, observed), &BTreeSet::new(), desired);
         if actions.is_empty() {
             return rounds;
         }

@@ -2,7 +2,7 @@
 //! does not run: the compiler calls it dead code.
 
 use crate::plane::Plane;
-use crate::scenarios::{changes, crash, life, memory, soak, terms, traffic, trouble};
+use crate::scenarios::{changes, crash, life, memory, soak, terms, traffic, trouble, vips};
 
 macro_rules! scenarios {
     ($plane:expr, $($room:ident::$name:ident,)*) => {
@@ -39,6 +39,13 @@ macro_rules! every_scenario {
             trouble::without_a_living_node_a_connection_fails_and_later_heals,
             trouble::a_port_in_use_is_reported_and_heals,
             trouble::a_broken_manifest_keeps_its_last_good_content,
+            vips::a_vip_of_another_host_is_refused_until_it_is_free,
+            vips::a_vip_that_another_host_takes_stays_and_is_reported,
+            vips::a_flushed_vip_is_put_back,
+            vips::vips_are_announced_again_when_the_link_is_up_again,
+            vips::vips_are_announced_again_when_the_cable_is_back,
+            vips::a_vip_follows_the_links_subnet,
+            vips::a_service_on_the_links_own_address_follows_it,
             life::an_agent_killed_and_restarted_adopts_its_addresses,
             life::what_changed_while_no_agent_ran_is_made_up_for,
             life::sigterm_drains_then_leaves_nothing,

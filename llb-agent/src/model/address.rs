@@ -93,6 +93,17 @@ impl fmt::Display for Protocol {
     }
 }
 
+/// The hardware address of a network card, as Ethernet has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
 /// Whether an address can be a VIP at all: a unicast address that other hosts
 /// can send to. The error says what kind of address it is instead.
 pub fn is_usable_vip(address: IpAddr) -> Result<(), &'static str> {

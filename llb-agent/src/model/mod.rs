@@ -16,7 +16,7 @@ mod service;
 mod state;
 mod terms;
 
-pub use address::{Family, Port, Protocol, is_usable_vip};
+pub use address::{Family, Mac, Port, Protocol, is_usable_vip};
 pub use forwarding::{Backend, Frontend, FrontendStatus, Phase, Rule, Weight};
 pub use inputs::{Endpoint, Facts, Link, LinkAddress, Node, Snapshot, SourceReport};
 pub use pool::{Pool, PoolError};

@@ -63,6 +63,8 @@ pub enum ProblemReason {
     AffinityAtNodes,
     /// The VIP is in no subnet of any link device.
     NoSubnet,
+    /// Another host on the segment has, or claims, the VIP.
+    VipConflict,
     /// A link device does not exist (now).
     LinkMissing,
     /// A manifest could not be read or parsed.

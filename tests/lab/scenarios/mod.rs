@@ -9,3 +9,4 @@ pub(crate) mod soak;
 pub(crate) mod terms;
 pub(crate) mod traffic;
 pub(crate) mod trouble;
+pub(crate) mod vips;
