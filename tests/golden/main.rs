@@ -53,7 +53,7 @@ fn every_case_gives_what_it_says() {
 fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
     use ProblemReason::{
         AffinityAtNodes, FrontendCollision, InvalidValue, LinkMissing, NoAddressOfFamily, NoBackends,
-        NoEligibleNodes, NoNodePort, NoSubnet, PoolExhausted, UnsupportedProtocol,
+        NoEligibleNodes, NoNodePort, NoSubnet, PoolExhausted, PoolNotAllowed, UnsupportedProtocol,
     };
     let all = BTreeSet::from([
         AffinityAtNodes,
@@ -66,6 +66,7 @@ fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
         NoNodePort,
         NoSubnet,
         PoolExhausted,
+        PoolNotAllowed,
         UnsupportedProtocol,
     ]);
     all.difference(reached).copied().collect()

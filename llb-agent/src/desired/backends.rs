@@ -121,17 +121,19 @@ impl<'a> Selection<'a> {
         let Some(node_port) = port.node_port else { return Vec::new() };
         // Slices that exist and hold nothing usable mean: no node can answer.
         // A Service without any slice (as in a folder of manifests) says nothing.
-        let of_port = || self.endpoints(name).iter().filter(|endpoint| is_of_port(endpoint, port));
+        // Looked through once: a Service may have a hundred ports in one slice.
+        let of_port = self.endpoints(name).iter().filter(|endpoint| is_of_port(endpoint, port));
+        let usable: Vec<&Endpoint> = usable(of_port).collect();
         let known = self.inputs.snapshot.endpoints.contains_key(name);
         let mut local: BTreeMap<&str, u16> = BTreeMap::new();
-        for node in usable(of_port()).filter_map(|endpoint| endpoint.node.as_deref()) {
+        for node in usable.iter().filter_map(|endpoint| endpoint.node.as_deref()) {
             let count = local.entry(node).or_default();
             *count = count.saturating_add(1);
         }
         // With Local a Node serves by its own Pods alone, so Pods get equal
         // shares only if Nodes count as much as they have of them.
         let weight = |node: &str| match service.traffic_policy {
-            TrafficPolicy::Cluster => (!known || usable(of_port()).next().is_some()).then_some(Weight::MIN),
+            TrafficPolicy::Cluster => (!known || !usable.is_empty()).then_some(Weight::MIN),
             TrafficPolicy::Local => local.get(node).and_then(|count| Weight::new(*count)),
         };
         let eligible = self.eligible_nodes().iter();
@@ -208,7 +210,7 @@ fn node_address(node: &Node, family: Family) -> Option<IpAddr> {
 }
 
 fn is_of_port(endpoint: &Endpoint, port: &ServicePort) -> bool {
-    endpoint.port_name == port.name && endpoint.protocol == port.protocol
+    endpoint.protocol == port.protocol && endpoint.port_name == port.name
 }
 
 fn serves(endpoint: &Endpoint, port: &ServicePort, family: Family) -> bool {

@@ -10,6 +10,7 @@ mod forwarding;
 mod inputs;
 mod pool;
 mod problem;
+mod range;
 mod selector;
 mod service;
 mod state;
@@ -20,6 +21,7 @@ pub use forwarding::{Backend, Frontend, FrontendStatus, Phase, Rule, Weight};
 pub use inputs::{Endpoint, Facts, Link, LinkAddress, Node, Snapshot, SourceReport};
 pub use pool::{Pool, PoolError};
 pub use problem::{Problem, ProblemReason, Subject};
+pub use range::{AddressRange, RangeError};
 pub use selector::{Selector, SelectorError};
 pub use service::{
     PublishedPort, PublishedStatus, PublishedVip, Service, ServiceName, ServicePort, TrafficPolicy,

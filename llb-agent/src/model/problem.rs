@@ -48,6 +48,9 @@ pub enum ProblemReason {
     FrontendCollision,
     /// Every address of every pool is taken.
     PoolExhausted,
+    /// The pool is not for this Service's namespace, or none is for a Service
+    /// that names no pool.
+    PoolNotAllowed,
     /// No pool, or no link address, of a family that the Service needs.
     NoAddressOfFamily,
     /// No Node passes the selection.
@@ -68,6 +71,8 @@ pub enum ProblemReason {
     InvalidManifest,
     /// The Kubernetes API can't be reached, or refuses.
     SourceUnavailable,
+    /// The saved snapshot can't be used while the Kubernetes API is away.
+    SavedSnapshotRefused,
     /// An action failed and is retried.
     ActionFailed,
 }

@@ -7,10 +7,10 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The terms of one Service.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
     /// How a backend is chosen for a new connection or session.
     pub balance: Balance,
@@ -26,7 +26,7 @@ pub struct Terms {
 }
 
 /// How a backend is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Balance {
     /// Of two backends, the one with fewer open connections for its weight.
@@ -38,7 +38,7 @@ pub enum Balance {
 }
 
 /// A version of the PROXY protocol (haproxy.org, proxy-protocol.txt).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProxyProtocol {
     /// One line of text.
@@ -50,7 +50,7 @@ pub enum ProxyProtocol {
 /// The client addresses that a Service admits.
 ///
 /// Ranges of one family only admit nobody of the other: never more than asked.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceRanges {
     /// `None`: everybody. Else sorted and disjoint; empty: nobody.
     ranges: Option<Vec<IpNet>>,

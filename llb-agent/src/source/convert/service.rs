@@ -13,6 +13,9 @@ use crate::model::{
 /// VIPs that a Service asks for, separated by commas; both families may be given.
 const VIPS_ANNOTATION: &str = "llb.dev/vips";
 
+/// The `--pool` that a Service wants its VIPs from.
+const POOL_ANNOTATION: &str = "llb.dev/pool";
+
 /// `ports[].error` of a port whose protocol llb does not forward ...
 const UNSUPPORTED_PROTOCOL: &str = "llb.dev/UnsupportedProtocol";
 /// ... of a UDP port of a Service that wants the PROXY protocol ...
@@ -84,8 +87,9 @@ pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceN
             TrafficPolicy::Cluster
         }
     };
-    let annotation = meta.annotations.as_ref().and_then(|all| all.get(VIPS_ANNOTATION));
-    match requested_vips(annotation.map(String::as_str), spec.load_balancer_ip.as_deref()) {
+    let annotation = |key| meta.annotations.as_ref().and_then(|all| all.get(key)).map(String::as_str);
+    service.pool = annotation(POOL_ANNOTATION).map(|name| name.trim().to_owned());
+    match requested_vips(annotation(VIPS_ANNOTATION), spec.load_balancer_ip.as_deref()) {
         Ok(vips) => service.requested_vips = vips,
         Err(message) => {
             report(ProblemReason::InvalidValue, message);
