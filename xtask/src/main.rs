@@ -1,5 +1,6 @@
 //! The project's own commands: a table of contents, one file for each.
 
+mod bench;
 mod bpf_linker;
 mod build_ebpf;
 mod ci;
@@ -32,6 +33,8 @@ enum Command {
     Test(test::Arguments),
     /// Builds everything, then runs the demo; arguments are passed on to it
     Demo(demo::Arguments),
+    /// Measures; the results go to target/bench
+    Bench(bench::Arguments),
     /// Checks the house rules: floors, crate homes, file lengths, vocabulary, links
     Tidy,
     /// Everything that must pass before a change is merged
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::run(),
         Command::Test(arguments) => test::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Tidy => tidy::run(),
         Command::Ci => ci::run(),
     };
