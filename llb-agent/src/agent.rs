@@ -16,7 +16,7 @@ use crate::dataplane::proxy::ProxyPlane;
 use crate::kernel::{Cap, KernelAbilities, missing_capabilities};
 use crate::model::SourceReport;
 use crate::reconcile::{ReconcileMetrics, Reconciler, Report, Rooms, Wakeups};
-use crate::source::{KubernetesSource, ManifestSource, connect};
+use crate::source::{KubernetesSource, ManifestSource, SavedSnapshots, connect};
 use crate::statefile;
 use crate::status::StatusSink;
 use crate::status::file::FileStatuses;
@@ -69,10 +69,11 @@ async fn run(config: Config) -> anyhow::Result<()> {
             serve(config, addresses, statuses, wakeups, |out| source.run(out)).await
         }
         SourceConfig::Kubernetes { kubeconfig, context } => {
-            let (client, url) = connect(kubeconfig.as_ref(), context, &kubeconfig_places()).await?;
-            tracing::info!(url, "watching the cluster");
-            let source = KubernetesSource::start(&client, &config.policy.namespaces);
-            let statuses = KubernetesStatuses::new(client);
+            let cluster = connect(kubeconfig.as_ref(), context, &kubeconfig_places()).await?;
+            tracing::info!(url = cluster.url, "watching the cluster");
+            let saved = SavedSnapshots::new(&config.state_dir, cluster.identity);
+            let source = KubernetesSource::start(&cluster.client, &config.policy.namespaces, saved);
+            let statuses = KubernetesStatuses::new(cluster.client);
             serve(config, addresses, statuses, wakeups, |out| source.run(out)).await
         }
     }

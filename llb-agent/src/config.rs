@@ -91,9 +91,10 @@ struct ServeArgs {
     #[arg(long = "namespace", value_name = "NAME")]
     namespaces: Vec<String>,
 
-    /// Addresses to give to Services that ask for none: CIDR, FIRST-LAST or a single one (repeatable)
-    /// [default: the link device's own primary address]
-    #[arg(long = "pool", value_name = "RANGE")]
+    /// Addresses to give to Services that ask for none: [NAME=]RANGE[,RANGE...][+namespaces=A,B][+auto=false], where
+    /// RANGE is a CIDR, FIRST-LAST or a single address; with auto=false only to Services with annotation
+    /// llb.dev/pool: NAME (repeatable) [default: the link device's own primary address]
+    #[arg(long = "pool", value_name = "POOL")]
     pools: Vec<String>,
 
     /// Where traffic goes: node address + nodePort, or ready endpoints; auto takes nodes where the port has a nodePort
@@ -303,14 +304,9 @@ pub enum ConfigError {
         #[source]
         source: SelectorError,
     },
-    /// A pool that holds a range of another one.
-    #[error("--pool {first} and --pool {second} overlap; give each address to one pool")]
-    PoolsOverlap {
-        /// One.
-        first: Pool,
-        /// The other.
-        second: Pool,
-    },
+    /// Two pools that do not go together.
+    #[error("--pool")]
+    Pools(#[source] PoolError),
     /// A link twice.
     #[error("--linkdevice {name} is given twice")]
     LinkTwice {
@@ -377,14 +373,9 @@ fn check_links(links: &[String]) -> Result<(), ConfigError> {
 }
 
 fn parse_pools(texts: Vec<String>) -> Result<Vec<Pool>, ConfigError> {
-    let mut pools: Vec<Pool> = Vec::new();
-    for text in texts {
-        let pool: Pool = text.parse().map_err(|source| ConfigError::Pool { text, source })?;
-        if let Some(other) = pools.iter().find(|other| other.overlaps(&pool)) {
-            return Err(ConfigError::PoolsOverlap { first: other.clone(), second: pool });
-        }
-        pools.push(pool);
-    }
+    let parse = |text: String| text.parse().map_err(|source| ConfigError::Pool { text, source });
+    let pools: Vec<Pool> = texts.into_iter().map(parse).collect::<Result<_, _>>()?;
+    Pool::check_together(&pools).map_err(ConfigError::Pools)?;
     Ok(pools)
 }
 
@@ -462,8 +453,10 @@ mod tests {
             (&["--linkdevice", "eth0", "--linkdevice", "eth0"], "given twice"),
             (
                 &["--linkdevice", "eth0", "--pool", "192.0.2.0/33"],
-                "--pool 192.0.2.0/33: \"33\" is not a prefix",
+                "\"192.0.2.0/33\" is no range of addresses: \"33\" is not a prefix",
             ),
+            (&["--linkdevice", "eth0", "--pool", "192.0.2.0/28,192.0.2.3"], "overlap"),
+            (&["--linkdevice", "eth0", "--pool", "a=192.0.2.1", "--pool", "a=192.0.2.2"], "given twice"),
             (&["--linkdevice", "eth0", "--pool", "192.0.2.9-192.0.2.1"], "--pool 192.0.2.9-192.0.2.1"),
             (&["--linkdevice", "eth0", "--pool", "192.0.2.0/28", "--pool", "192.0.2.8"], "overlap"),
             (&["--linkdevice", "eth0", "--node-selector", "a=b=c"], "--node-selector a=b=c"),

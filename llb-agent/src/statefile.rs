@@ -1,4 +1,4 @@
-//! Small JSON files that outlive the agent: written whole or not at all.
+//! Small files that outlive the agent: written whole or not at all.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -12,11 +12,19 @@ use serde::de::DeserializeOwned;
 /// # Errors
 /// The folder or the disk refuses; the old content is still there.
 pub fn write(path: &Path, content: &impl Serialize) -> io::Result<()> {
+    write_bytes(path, &serde_json::to_vec(content)?)
+}
+
+/// As [`write`], for a file with a format of its own.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_bytes(path: &Path, content: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let temporary = path.with_extension("tmp");
     let mut file = File::create(&temporary)?;
-    file.write_all(&serde_json::to_vec(content)?)?;
+    file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
     File::open(folder)?.sync_all()

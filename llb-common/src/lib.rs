@@ -1,7 +1,10 @@
 //! The contract between the agent and its eBPF programs: names, shapes and
-//! sizes of everything that both sides read or write. `no_std`, no `unsafe`,
-//! no I/O; tested on the host.
+//! sizes of everything that both sides read or write, and the choice of a
+//! backend, which must be the same on both. `no_std`, no `unsafe`, no I/O, no
+//! allocation; tested on the host.
 #![no_std]
 
 pub mod counters;
+pub mod hash;
+pub mod maglev;
 pub mod programs;

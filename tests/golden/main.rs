@@ -11,7 +11,7 @@
 
 mod case;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -52,10 +52,11 @@ fn every_case_gives_what_it_says() {
 /// Every reason that desired state or conversion can give is reached by a case.
 fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
     use ProblemReason::{
-        FrontendCollision, InvalidValue, LinkMissing, NoAddressOfFamily, NoBackends, NoEligibleNodes,
-        NoNodePort, NoSubnet, PoolExhausted, UnsupportedProtocol,
+        AffinityAtNodes, FrontendCollision, InvalidValue, LinkMissing, NoAddressOfFamily, NoBackends,
+        NoEligibleNodes, NoNodePort, NoSubnet, PoolExhausted, PoolNotAllowed, UnsupportedProtocol,
     };
     let all = BTreeSet::from([
+        AffinityAtNodes,
         FrontendCollision,
         InvalidValue,
         LinkMissing,
@@ -65,6 +66,7 @@ fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
         NoNodePort,
         NoSubnet,
         PoolExhausted,
+        PoolNotAllowed,
         UnsupportedProtocol,
     ]);
     all.difference(reached).copied().collect()
@@ -123,7 +125,7 @@ fn links(text: &str) -> Vec<Link> {
 fn settle(desired: &State, observed: &mut Observed, links: &mut [Link]) -> Vec<Vec<Action>> {
     let mut rounds = Vec::new();
     loop {
-        let actions = hold_statuses(plan(desired, observed), desired);
+        let actions = hold_statuses(plan(desired, observed), &BTreeSet::new(), desired);
         if actions.is_empty() {
             return rounds;
         }
@@ -165,12 +167,13 @@ fn apply(action: Action, observed: &mut Observed, links: &mut [Link]) {
 
 fn shown(desired: &State, rounds: &[Vec<Action>], problems: &[Problem]) -> String {
     let mut text = String::new();
-    let mut backends: BTreeMap<_, Vec<String>> = BTreeMap::new();
     for (frontend, rule) in &desired.frontends {
-        backends.insert(frontend, rule.backends.iter().map(ToString::to_string).collect());
-    }
-    for (frontend, backends) in backends {
-        writeln!(text, "frontend {frontend} -> [{}]", backends.join(", ")).unwrap();
+        let backends = rule.backends.iter().map(|(backend, weight)| match weight.get() {
+            1 => backend.to_string(),
+            weight => format!("{weight} x {backend}"),
+        });
+        let backends = backends.collect::<Vec<_>>().join(", ");
+        writeln!(text, "frontend {frontend} -> [{backends}]{}", rule.terms).unwrap();
     }
     for (key, prefix_length) in &desired.addresses {
         writeln!(text, "address {}/{prefix_length} on {}", key.address, key.link).unwrap();

@@ -2,7 +2,7 @@
 //! does not run: the compiler calls it dead code.
 
 use crate::plane::Plane;
-use crate::scenarios::{changes, crash, life, traffic, trouble};
+use crate::scenarios::{changes, crash, life, memory, soak, terms, traffic, trouble, vips};
 
 macro_rules! scenarios {
     ($plane:expr, $($room:ident::$name:ident,)*) => {
@@ -31,15 +31,27 @@ macro_rules! every_scenario {
             changes::a_changed_port_leaves_connections_of_other_ports_alone,
             changes::an_address_of_somebody_else_is_served_and_never_touched,
             changes::a_vip_moves_to_another_address,
+            terms::source_ranges_change_while_traffic_flows,
+            terms::affinity_holds_across_ports_and_ends_when_it_is_taken_off,
+            terms::a_backend_is_told_the_client_by_the_proxy_protocol,
             trouble::a_dead_node_costs_no_request,
             trouble::a_silent_node_costs_no_request,
             trouble::without_a_living_node_a_connection_fails_and_later_heals,
             trouble::a_port_in_use_is_reported_and_heals,
             trouble::a_broken_manifest_keeps_its_last_good_content,
+            vips::a_vip_of_another_host_is_refused_until_it_is_free,
+            vips::a_vip_that_another_host_takes_stays_and_is_reported,
+            vips::a_flushed_vip_is_put_back,
+            vips::vips_are_announced_again_when_the_link_is_up_again,
+            vips::vips_are_announced_again_when_the_cable_is_back,
+            vips::a_vip_follows_the_links_subnet,
+            vips::a_service_on_the_links_own_address_follows_it,
             life::an_agent_killed_and_restarted_adopts_its_addresses,
             life::what_changed_while_no_agent_ran_is_made_up_for,
             life::sigterm_drains_then_leaves_nothing,
             life::sigterm_does_not_wait_for_ever,
+            memory::a_backend_that_never_reads_costs_little_memory,
+            soak::a_soak_loses_no_byte_and_leaves_no_descriptor,
             crash::killed_at_100_random_moments_it_converges,
             crash::killed_at_random_moments_it_converges_with_tags_in_a_file,
         }

@@ -113,6 +113,13 @@ impl Setup {
         .unwrap_or_else(|error| panic!("{error:#}\nthe agent's log:\n{}", self.agent.log()));
     }
 
+    /// Resident memory of the agent.
+    pub(crate) fn resident_bytes(&mut self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.agent.process().pid())).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        resident.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
     /// HTTP servers with the nodes' names on `node_port`, both families.
     pub(crate) fn serve_http(&mut self, node_port: u16) {
         for node in NODES {

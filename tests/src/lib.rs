@@ -20,6 +20,7 @@ pub mod lab;
 pub mod manifests;
 pub mod process;
 pub mod server;
+pub mod soak;
 pub mod wait;
 
 pub use agent::Agent;

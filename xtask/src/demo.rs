@@ -18,7 +18,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::run()?;
     build_ebpf::run(&build_ebpf::Arguments::default())?;
-    let agent = test::build_agent()?;
+    let agent = test::build_agent("dev")?;
     shell::run(
         shell::command("cargo")
             .env("LLB_AGENT", agent)

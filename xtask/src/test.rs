@@ -71,17 +71,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Builds the agent and says where cargo has put it.
+/// Builds the agent with this profile of cargo's and says where cargo has put it.
 ///
 /// # Errors
 /// It does not compile.
-pub(crate) fn build_agent() -> Result<PathBuf> {
-    shell::run(shell::command("cargo").args(["build", "--package", "llb-agent"]))?;
+pub(crate) fn build_agent(profile: &str) -> Result<PathBuf> {
+    shell::run(shell::command("cargo").args(["build", "--profile", profile, "--package", "llb-agent"]))?;
     // Asked, not guessed: the target folder is the user's to choose. Nothing
     // is built any more, so this takes no time.
     let messages = shell::output(shell::command("cargo").args([
         "build",
         "--quiet",
+        "--profile",
+        profile,
         "--package",
         "llb-agent",
         "--message-format=json",
@@ -100,7 +102,7 @@ fn run_unit(arguments: &Arguments) -> Result<()> {
 
 fn run_privileged(arguments: &Arguments) -> Result<()> {
     let tier = arguments.only;
-    let agent = build_agent()?;
+    let agent = build_agent("dev")?;
     if matches!(tier, None | Some(Tier::Cluster)) {
         cluster_binaries::provide()?;
     }

@@ -4,15 +4,21 @@
 //! An answer is complete or an error, never a part: taken for the whole, a
 //! part would hide foreign addresses.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use futures::StreamExt;
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
-use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteVia};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use crate::model::Mac;
 
 /// The kernel answers in the same system call; this only ends a wait for an
 /// answer that was lost.
@@ -20,6 +26,11 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A list that changed while it was read is read again this often.
 const DUMP_ATTEMPTS: usize = 10;
+
+/// Addresses that nobody has a route of his own to (RFC 5737, RFC 3849): what
+/// leads there is the default route. Nothing is ever sent there.
+const SOMEWHERE: (Ipv4Addr, Ipv6Addr) =
+    (Ipv4Addr::new(203, 0, 113, 0), Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0));
 
 /// A netlink socket for questions; opened again after it failed.
 #[derive(Debug)]
@@ -79,9 +90,92 @@ impl Connection {
         Err(io::Error::new(io::ErrorKind::Interrupted, "the addresses change faster than they can be read"))
     }
 
+    /// The MACs of all links of this host.
+    pub(super) async fn macs(&mut self) -> io::Result<BTreeSet<Mac>> {
+        let answer = self.ask(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP).await?;
+        let attributes = answer.messages.into_iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewLink(link) => Some(link.attributes),
+            _ => None,
+        });
+        let macs = attributes.flatten().filter_map(|attribute| match attribute {
+            LinkAttribute::Address(bytes) => bytes.try_into().ok().map(Mac),
+            _ => None,
+        });
+        Ok(macs.collect())
+    }
+
+    /// The default gateway of the link of this number, in the family of
+    /// `address`, and its MAC if it is known; `None` without such a gateway.
+    pub(super) async fn gateway(
+        &mut self,
+        index: u32,
+        address: IpAddr,
+    ) -> io::Result<Option<(IpAddr, Option<Mac>)>> {
+        let mut question = RouteMessage::default();
+        let (family, somewhere) = match address {
+            IpAddr::V4(_) => (AddressFamily::Inet, IpAddr::from(SOMEWHERE.0)),
+            IpAddr::V6(_) => (AddressFamily::Inet6, IpAddr::from(SOMEWHERE.1)),
+        };
+        question.header.address_family = family;
+        question.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
+        // The route itself, not what a packet would get.
+        question.header.flags = RouteFlags::FibMatch;
+        question.attributes = vec![RouteAttribute::Destination(somewhere.into()), RouteAttribute::Oif(index)];
+        let answer = self.ask_or_nothing(RouteNetlinkMessage::GetRoute(question)).await?;
+        let gateway = answer.into_iter().find_map(|message| match message {
+            RouteNetlinkMessage::NewRoute(route) => default_gateway(&route, index),
+            _ => None,
+        });
+        match gateway {
+            Some(gateway) => Ok(Some((gateway, self.neighbour(index, gateway).await?))),
+            None => Ok(None),
+        }
+    }
+
+    /// The MAC of a neighbour, if the kernel knows it.
+    async fn neighbour(&mut self, index: u32, address: IpAddr) -> io::Result<Option<Mac>> {
+        let mut question = NeighbourMessage::default();
+        question.header.ifindex = index;
+        let destination = match address {
+            IpAddr::V4(address) => {
+                question.header.family = AddressFamily::Inet;
+                NeighbourAddress::Inet(address)
+            }
+            IpAddr::V6(address) => {
+                question.header.family = AddressFamily::Inet6;
+                NeighbourAddress::Inet6(address)
+            }
+        };
+        question.attributes = vec![NeighbourAttribute::Destination(destination)];
+        let answer = self.ask_or_nothing(RouteNetlinkMessage::GetNeighbour(question)).await?;
+        let attributes = answer.into_iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewNeighbour(neighbour) => Some(neighbour.attributes),
+            _ => None,
+        });
+        let mut macs = attributes.flatten().filter_map(|attribute| match attribute {
+            NeighbourAttribute::LinkLayerAddress(bytes) => bytes.try_into().ok().map(Mac),
+            _ => None,
+        });
+        // A gateway that is being looked for has a MAC of zeros.
+        Ok(macs.next().filter(|mac| mac.0 != [0; 6]))
+    }
+
     /// Carries out `change`; `flags` are its NLM_F_ bits beyond REQUEST and ACK.
     pub(super) async fn change(&mut self, change: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         self.ask(change, NLM_F_ACK | flags).await.map(|_| ())
+    }
+
+    /// The answer to a look-up; empty where the kernel says that there is none.
+    async fn ask_or_nothing(
+        &mut self,
+        question: RouteNetlinkMessage,
+    ) -> io::Result<Vec<RouteNetlinkMessage>> {
+        match self.ask(question, NLM_F_ACK).await {
+            Ok(answer) => Ok(answer.messages),
+            // The kernel's word, whichever; a broken connection has no number.
+            Err(error) if error.raw_os_error().is_some() => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 
     async fn ask(&mut self, question: RouteNetlinkMessage, flags: u16) -> io::Result<Answer> {
@@ -97,6 +191,21 @@ impl Connection {
         }
         answer
     }
+}
+
+/// The gateway of a default route that leaves by the link of this number.
+fn default_gateway(route: &RouteMessage, index: u32) -> Option<IpAddr> {
+    let leaves_here = route.attributes.contains(&RouteAttribute::Oif(index));
+    if route.header.destination_prefix_length != 0 || !leaves_here {
+        return None;
+    }
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(RouteAddress::Inet(address))
+        | RouteAttribute::Via(RouteVia::Inet(address)) => Some((*address).into()),
+        RouteAttribute::Gateway(RouteAddress::Inet6(address))
+        | RouteAttribute::Via(RouteVia::Inet6(address)) => Some((*address).into()),
+        _ => None,
+    })
 }
 
 fn connect() -> io::Result<rtnetlink::Handle> {

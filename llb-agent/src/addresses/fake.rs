@@ -1,11 +1,17 @@
-//! Links in memory, for the simulation. They can be told to fail.
+//! Links in memory, for the simulation. They can be told to fail, and other
+//! hosts can be told to have addresses.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{AddressError, AddressTable};
-use crate::model::{AddressKey, Link, LinkAddress};
+use super::{Addition, AddressError, AddressTable};
+use crate::model::{AddressKey, Link, LinkAddress, Mac};
+
+/// The other host: the unicast range for documentation (RFC 9542 section 2.1.4).
+const OTHER: Mac = Mac([0x00, 0x00, 0x5e, 0x00, 0x53, 0x01]);
 
 /// Links whose addresses outlive the agent, as a kernel's do.
 #[derive(Clone, Debug, Default)]
@@ -14,6 +20,10 @@ pub struct FakeAddresses {
     pub links: Vec<Link>,
     /// The next so many changes fail.
     pub failures: u32,
+    /// Another host has these.
+    pub taken: BTreeSet<IpAddr>,
+    /// A probe for these is under way; it ends when it is asked for again.
+    probing: BTreeSet<AddressKey>,
     /// Set when a foreign address was about to be touched.
     pub touched_foreign: bool,
 }
@@ -35,16 +45,24 @@ impl AddressTable for FakeAddresses {
         Ok(self.links.clone())
     }
 
-    async fn add(&mut self, key: &AddressKey, prefix_length: u8) -> Result<(), AddressError> {
-        let foreign = self.link(key, "add")?.has_foreign(key.address);
-        self.touched_foreign |= foreign;
+    async fn add(&mut self, key: &AddressKey, prefix_length: u8) -> Result<Addition, AddressError> {
         let link = self.link(key, "add")?;
-        if !link.addresses.iter().any(|known| known.net.addr() == key.address)
-            && let Ok(net) = IpNet::new(key.address, prefix_length)
-        {
-            link.addresses.push(LinkAddress { net, ours: true, primary: false });
+        let foreign = link.has_foreign(key.address);
+        if !link.addresses.iter().any(|known| known.net.addr() == key.address) {
+            if self.probing.insert(key.clone()) {
+                return Ok(Addition::Pending);
+            }
+            self.probing.remove(key);
+            if self.taken.contains(&key.address) {
+                return Err(AddressError::Taken { key: key.clone(), mac: OTHER });
+            }
+            if let Ok(net) = IpNet::new(key.address, prefix_length) {
+                let vip = LinkAddress { net, ours: true, primary: false };
+                self.link(key, "add")?.addresses.push(vip);
+            }
         }
-        Ok(())
+        self.touched_foreign |= foreign;
+        Ok(Addition::Done)
     }
 
     async fn remove(&mut self, key: &AddressKey, _prefix_length: u8) -> Result<(), AddressError> {
@@ -52,5 +70,13 @@ impl AddressTable for FakeAddresses {
         self.touched_foreign |= foreign;
         self.link(key, "remove")?.addresses.retain(|known| !known.ours || known.net.addr() != key.address);
         Ok(())
+    }
+
+    fn conflicts(&self) -> BTreeMap<AddressKey, Mac> {
+        let own = self.links.iter().flat_map(|link| {
+            let ours = link.addresses.iter().filter(|known| known.ours);
+            ours.map(|known| AddressKey { link: link.name.clone(), address: known.net.addr() })
+        });
+        own.filter(|key| self.taken.contains(&key.address)).map(|key| (key, OTHER)).collect()
     }
 }

@@ -5,25 +5,31 @@
 //! ```text
 //!   reconciler --> AddressTable --+-- NetlinkAddresses     the kernel
 //!                                 |     +- StateFile       which addresses are llb's, where the kernel can't say
-//!                                 |     +- announce        tells the segment about a new VIP
+//!                                 |     +- changes         what others did to links and addresses, and that it is said
+//!                                 |     +- guard           is there another owner? probes, claims, announcements
 //!                                 |     `- watch           wakes the reconciler when links or addresses change
 //!                                 `-- FakeAddresses        links in memory
 //! ```
 
 mod announce;
+mod changes;
 mod connection;
 pub mod fake;
+mod frame;
+mod guard;
+mod known;
 mod message;
 mod netlink;
 mod state_file;
 mod tag;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::io;
 
 pub use netlink::NetlinkAddresses;
 
-use crate::model::{AddressKey, Link};
+use crate::model::{AddressKey, Link, Mac, ProblemReason};
 
 /// The names of all links of this network namespace, for messages.
 pub fn link_names() -> Vec<String> {
@@ -42,18 +48,41 @@ pub trait AddressTable {
     /// The kernel did not answer.
     async fn observe(&mut self) -> Result<Vec<Link>, AddressError>;
 
-    /// Puts the VIP on the link, marked as llb's own, and announces it;
-    /// idempotent.
+    /// Puts the VIP on the link, marked as llb's own, and announces it, once it
+    /// is known that no other host has it; never waits for that. Idempotent,
+    /// and cheap to ask again. Links are known from [`AddressTable::observe`].
     ///
     /// # Errors
-    /// The address is not there now.
-    async fn add(&mut self, key: &AddressKey, prefix_length: u8) -> Result<(), AddressError>;
+    /// The address is not there now; [`AddressError::Taken`] if another host has it.
+    async fn add(&mut self, key: &AddressKey, prefix_length: u8) -> Result<Addition, AddressError>;
 
     /// Takes the VIP off the link; idempotent; only what llb added.
     ///
     /// # Errors
     /// The address may still be there.
     async fn remove(&mut self, key: &AddressKey, prefix_length: u8) -> Result<(), AddressError>;
+
+    /// VIPs that are on their links, and that another host claims too: its MAC.
+    fn conflicts(&self) -> BTreeMap<AddressKey, Mac>;
+}
+
+/// What came of [`AddressTable::add`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Addition {
+    /// The address is on the link.
+    Done,
+    /// It is being probed for; the reconciler is woken up when that is over.
+    Pending,
+}
+
+impl AddressError {
+    /// What kind of problem it is.
+    pub fn reason(&self) -> ProblemReason {
+        match self {
+            Self::Taken { .. } => ProblemReason::VipConflict,
+            _ => ProblemReason::ActionFailed,
+        }
+    }
 }
 
 /// An address could not be read, added or removed.
@@ -64,6 +93,16 @@ pub enum AddressError {
     NoSuchLink {
         /// Its name.
         link: String,
+    },
+    /// Another host answers for the address.
+    #[error(
+        "{key} is taken: the host {mac} on that segment has it; take it from that host, or give the Service another one"
+    )]
+    Taken {
+        /// Which address.
+        key: AddressKey,
+        /// The other host.
+        mac: Mac,
     },
     /// Missing rights.
     #[error("no permission to change addresses on {link}: run as root or with CAP_NET_ADMIN")]

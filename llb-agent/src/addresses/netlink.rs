@@ -1,16 +1,16 @@
 //! The addresses of the kernel's links. It carries out; which address belongs
 //! where is decided elsewhere.
 //!
-//! Tasks: `watch` (multicast messages in, a notification out) and the
-//! announcer's (its schedule in, frames out); both end with the table.
+//! Tasks: `watch` (multicast messages in, a notification out) and those of the
+//! guard (see there); all end with the table.
 //!
 //! Invariant: an address is removed only after it was read and found to be
 //! llb's in the same call. The kernel has no "remove if tagged", so an address
 //! that somebody replaces within those microseconds is the one gap.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -21,12 +21,14 @@ use rtnetlink::packet_route::link::LinkMessage;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use super::announce::Announcer;
+use super::changes::{self, Change, Seen, SeenLink};
 use super::connection::Connection;
+use super::guard::{self, Guard, Verdict};
+use super::known::{Known, promotes_secondaries, refused};
 use super::state_file::{OwnAddress, StateFile};
-use super::{AddressError, AddressTable, message, tag, watch};
+use super::{Addition, AddressError, AddressTable, message, tag, watch};
 use crate::config::AddressTag;
-use crate::model::{AddressKey, Link, LinkAddress};
+use crate::model::{AddressKey, Link, Mac};
 
 /// The link devices of this host.
 #[derive(Debug)]
@@ -37,7 +39,9 @@ pub struct NetlinkAddresses {
     connection: Connection,
     state_file: StateFile,
     /// `None` without the right to it.
-    announcer: Option<Announcer>,
+    guard: Option<Guard>,
+    /// At the last look; `None` before the first one.
+    seen: Option<Seen>,
     /// Aborted with the table.
     _watch: JoinSet<()>,
 }
@@ -45,7 +49,7 @@ pub struct NetlinkAddresses {
 impl NetlinkAddresses {
     /// Opens the table for `links`, in this order; they need not exist yet.
     /// `changed` is notified when one of them or its addresses change, also by
-    /// this table. `state_dir` is only written to with tags in the file.
+    /// this table, and when a probe ends or a conflict begins or ends. `state_dir` is only written to with tags in the file.
     ///
     /// # Errors
     /// The kernel refuses a netlink socket, or can't do `tag`.
@@ -59,11 +63,11 @@ impl NetlinkAddresses {
         changed: Arc<Notify>,
     ) -> Result<Self, AddressError> {
         let tag_in_kernel = tag::in_kernel(tag, &rustix::system::uname().release().to_string_lossy())?;
-        let announcer = Announcer::open().inspect_err(|error| {
+        let guard = Guard::open(Arc::clone(&changed)).inspect_err(|error| {
             tracing::warn!(
                 %error,
-                "VIPs are not announced, neighbours may send to their old place for minutes: \
-                 run as root or with CAP_NET_RAW"
+                "VIPs are taken without a look for another owner, and not announced, so neighbours may send to \
+                 their old place for minutes: run as root or with CAP_NET_RAW"
             );
         });
         let mut watch = JoinSet::new();
@@ -74,7 +78,8 @@ impl NetlinkAddresses {
             connection: Connection::open().map_err(AddressError::Read)?,
             // Read with either tag: who changes the tag keeps his addresses.
             state_file: StateFile::open(&state_dir)?,
-            announcer: announcer.ok(),
+            guard: guard.ok(),
+            seen: None,
             _watch: watch,
         })
     }
@@ -93,7 +98,7 @@ impl NetlinkAddresses {
         let here = all.iter().filter(|message| message.header.index == link.header.index);
         here.filter_map(|message| {
             let net = message::net(message)?;
-            let ours = message::has_tag(message) || self.state_file.contains(name, net);
+            let ours = message::has_tag(message) || self.state_file.contains(name, link.header.index, net);
             Some(Known { net, ours, message: message.clone() })
         })
         .collect()
@@ -105,15 +110,15 @@ impl NetlinkAddresses {
         net: IpNet,
         link: &LinkMessage,
     ) -> Result<(), AddressError> {
-        let own = OwnAddress { link: key.link.clone(), net };
+        let own = OwnAddress { link: key.link.clone(), index: link.header.index, net };
         if !self.tag_in_kernel {
             self.state_file.insert(own.clone()).await?;
         }
         let vip = RouteNetlinkMessage::NewAddress(message::vip(link.header.index, net, self.tag_in_kernel));
         let added = self.connection.change(vip, NLM_F_CREATE | NLM_F_EXCL).await;
         if added.is_ok() {
-            if let Some(announcer) = &self.announcer {
-                announcer.announce(key, link);
+            if let Some(guard) = &self.guard {
+                guard.added(&mut self.connection, key).await;
             }
             return Ok(());
         }
@@ -122,6 +127,46 @@ impl NetlinkAddresses {
         match added {
             Err(error) if error.raw_os_error() != Some(libc::EEXIST) => Err(refused("add", key, error)),
             _ => Ok(()),
+        }
+    }
+
+    /// Says what others changed, and has it made up for.
+    async fn follow(&mut self, present: &[(String, LinkMessage)], links: &[Link]) {
+        let seen = present.iter().zip(links).map(|((name, message), link)| {
+            let (mac, running) = (guard::neighbour_mac(message), guard::is_running(message));
+            (name.clone(), SeenLink::new(link, message.header.index, mac, running))
+        });
+        let seen: Seen = seen.collect();
+        let before = self.seen.replace(seen.clone());
+        let changes = before.map(|before| changes::between(&before, &seen)).unwrap_or_default();
+        for change in &changes {
+            tracing::warn!("{change}");
+        }
+        let Some(guard) = &mut self.guard else { return };
+        for change in changes {
+            match change {
+                Change::Lost { key } => guard.lost(&key),
+                Change::Own { link, .. } => guard.recheck(&link),
+                // The guard sees those itself.
+                Change::Gone { .. }
+                | Change::Back { .. }
+                | Change::Down { .. }
+                | Change::Up { .. }
+                | Change::Mac { .. } => {}
+            }
+        }
+        let own = links.iter().flat_map(|link| {
+            let ours = link.addresses.iter().filter(|known| known.ours);
+            ours.map(|known| AddressKey { link: link.name.clone(), address: known.net.addr() })
+        });
+        let own: BTreeSet<AddressKey> = own.collect();
+        guard.follow(&mut self.connection, present, &own).await;
+    }
+
+    /// What is removed here is no change by others.
+    fn forget(&mut self, key: &AddressKey) {
+        if let Some(link) = self.seen.as_mut().and_then(|seen| seen.get_mut(&key.link)) {
+            link.forget(key.address);
         }
     }
 
@@ -152,44 +197,58 @@ impl AddressTable for NetlinkAddresses {
         }
         let all = self.connection.addresses().await.map_err(AddressError::Read)?;
         let links: Vec<Link> = present
-            .into_iter()
+            .iter()
             .map(|(name, link)| {
-                let known = self.known(&name, &link, &all);
-                Link { name, addresses: known.iter().map(Known::link_address).collect() }
+                let known = self.known(name, link, &all);
+                Link { name: name.clone(), addresses: known.iter().map(Known::link_address).collect() }
             })
             .collect();
-        // A record without its address would claim one that somebody else adds later.
-        let on_a_link = |own: &OwnAddress| {
-            let mut candidates = links.iter().filter(|link| link.name == own.link);
-            candidates.any(|link| link.addresses.iter().any(|address| address.net == own.net))
+        // A record without its address would claim one that somebody else adds
+        // later. A link that was renamed keeps its number and its addresses.
+        let on_its_link = |own: &OwnAddress| {
+            all.iter()
+                .any(|message| message.header.index == own.index && message::net(message) == Some(own.net))
         };
-        if let Err(error) = self.state_file.retain(on_a_link).await {
+        if let Err(error) = self.state_file.retain(on_its_link).await {
             tracing::warn!(%error, "an address that llb no longer has is still recorded");
         }
+        self.follow(&present, &links).await;
         Ok(links)
     }
 
-    async fn add(&mut self, key: &AddressKey, prefix_length: u8) -> Result<(), AddressError> {
+    async fn add(&mut self, key: &AddressKey, prefix_length: u8) -> Result<Addition, AddressError> {
         let net = IpNet::new(key.address, prefix_length)
             .map_err(|error| refused("add", key, io::Error::new(io::ErrorKind::InvalidInput, error)))?;
         let missing = || AddressError::NoSuchLink { link: key.link.clone() };
         let link = self.link(&key.link).await?.ok_or_else(missing)?;
         let all = self.read(&key.link, &link).await?;
-        let same = || all.iter().filter(|known| known.net.addr() == key.address);
-        if same().any(|known| !known.ours || known.net == net) {
-            return Ok(());
+        let same: Vec<&Known> = all.iter().filter(|known| known.net.addr() == key.address).collect();
+        if same.iter().any(|known| !known.ours || known.net == net) {
+            return Ok(Addition::Done);
+        }
+        if same.is_empty()
+            && let Some(guard) = &self.guard
+        {
+            match guard.ask(key) {
+                Verdict::Free => {}
+                Verdict::Pending => return Ok(Addition::Pending),
+                Verdict::Taken(mac) => return Err(AddressError::Taken { key: key.clone(), mac }),
+            }
         }
         // One of ours with another prefix length.
-        for own in same() {
+        for own in same {
             self.remove_own(key, own, &all).await?;
+            self.forget(key);
         }
-        self.add_new(key, net, &link).await
+        self.add_new(key, net, &link).await?;
+        Ok(Addition::Done)
     }
 
     async fn remove(&mut self, key: &AddressKey, _prefix_length: u8) -> Result<(), AddressError> {
-        if let Some(announcer) = &self.announcer {
-            announcer.cancel(key);
+        if let Some(guard) = &self.guard {
+            guard.lost(key);
         }
+        self.forget(key);
         // Without its link the address is gone, too.
         if let Some(link) = self.link(&key.link).await? {
             let all = self.read(&key.link, &link).await?;
@@ -199,75 +258,8 @@ impl AddressTable for NetlinkAddresses {
         }
         self.state_file.retain(|own| own.link != key.link || own.net.addr() != key.address).await
     }
-}
 
-// === impl Known ===
-
-/// An address as the kernel describes it.
-#[derive(Debug)]
-struct Known {
-    net: IpNet,
-    ours: bool,
-    message: AddressMessage,
-}
-
-impl Known {
-    fn link_address(&self) -> LinkAddress {
-        LinkAddress { net: self.net, ours: self.ours, primary: message::is_primary(&self.message) }
-    }
-
-    /// Whether foreign addresses hang on this one: in IPv4 a primary address
-    /// takes the secondary ones of its subnet along, or has one promoted.
-    fn takes_others(&self, all: &[Self]) -> bool {
-        let hangs_on_this = |other: &Self| {
-            !other.ours && message::is_secondary(&other.message) && other.net.trunc() == self.net.trunc()
-        };
-        !message::is_secondary(&self.message) && all.iter().any(hangs_on_this)
-    }
-}
-
-/// Whether the kernel makes a secondary address primary when the primary one
-/// goes (networking/ip-sysctl): set for all links, or for this one.
-fn promotes_secondaries(link: &str) -> bool {
-    ["all", link].iter().any(|name| {
-        let setting = Path::new("/proc/sys/net/ipv4/conf").join(name).join("promote_secondaries");
-        std::fs::read_to_string(setting).is_ok_and(|value| value.trim() != "0")
-    })
-}
-
-fn refused(verb: &'static str, key: &AddressKey, source: io::Error) -> AddressError {
-    let link = key.link.clone();
-    match (source.raw_os_error(), key.address) {
-        (Some(libc::EPERM), _) => AddressError::NotPermitted { link },
-        (Some(libc::ENODEV), _) => AddressError::NoSuchLink { link },
-        (Some(libc::EACCES), IpAddr::V6(_)) => AddressError::Ipv6Disabled { link },
-        _ => AddressError::Refused { verb, key: key.clone(), source },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kernels_refusals_name_the_way_out() {
-        for (address, code, expected) in [
-            (
-                "192.0.2.5",
-                libc::EPERM,
-                "no permission to change addresses on eth0: run as root or with CAP_NET_ADMIN",
-            ),
-            ("192.0.2.5", libc::ENODEV, "link eth0 does not exist; `ip link` lists those that do"),
-            (
-                "2001:db8::5",
-                libc::EACCES,
-                "IPv6 is disabled on eth0: `sysctl -w net.ipv6.conf.eth0.disable_ipv6=0` enables it",
-            ),
-            ("192.0.2.5", libc::ENOBUFS, "cannot add 192.0.2.5 on eth0"),
-        ] {
-            let key = AddressKey { link: "eth0".to_owned(), address: address.parse().unwrap() };
-            let error = refused("add", &key, io::Error::from_raw_os_error(code));
-            assert_eq!(error.to_string(), expected);
-        }
+    fn conflicts(&self) -> BTreeMap<AddressKey, Mac> {
+        self.guard.as_ref().map(Guard::conflicts).unwrap_or_default()
     }
 }

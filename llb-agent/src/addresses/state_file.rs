@@ -32,8 +32,11 @@ pub(super) struct StateFile {
 /// An address that llb added.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct OwnAddress {
-    /// The link's name.
+    /// The link's name, when it was added.
     pub(super) link: String,
+    /// The link's number: it stays when the link is renamed, and another link
+    /// of the same name has another one.
+    pub(super) index: u32,
     /// Address and prefix length.
     pub(super) net: IpNet,
 }
@@ -66,8 +69,9 @@ impl StateFile {
     }
 
     /// Whether llb added this address.
-    pub(super) fn contains(&self, link: &str, net: IpNet) -> bool {
-        self.content.addresses.iter().any(|known| known.link == link && known.net == net)
+    pub(super) fn contains(&self, link: &str, index: u32, net: IpNet) -> bool {
+        let wanted = |known: &OwnAddress| known.link == link && known.index == index && known.net == net;
+        self.content.addresses.iter().any(wanted)
     }
 
     /// Records an address; on disk when this returns.
@@ -110,7 +114,7 @@ mod tests {
     use super::*;
 
     fn address(net: &str) -> OwnAddress {
-        OwnAddress { link: "eth0".to_owned(), net: net.parse().unwrap() }
+        OwnAddress { link: "eth0".to_owned(), index: 2, net: net.parse().unwrap() }
     }
 
     #[tokio::test]
@@ -122,14 +126,15 @@ mod tests {
         file.insert(own.clone()).await.unwrap();
 
         let restarted = StateFile::open_in_boot(&state_dir, "boot-1");
-        assert!(restarted.contains("eth0", own.net));
-        assert!(!restarted.contains("eth1", own.net), "another link");
-        assert!(!restarted.contains("eth0", "192.0.2.5/32".parse().unwrap()), "another prefix");
+        assert!(restarted.contains("eth0", 2, own.net));
+        assert!(!restarted.contains("eth1", 2, own.net), "another link");
+        assert!(!restarted.contains("eth0", 3, own.net), "another link of that name");
+        assert!(!restarted.contains("eth0", 2, "192.0.2.5/32".parse().unwrap()), "another prefix");
 
         let mut rebooted = StateFile::open_in_boot(&state_dir, "boot-2");
-        assert!(!rebooted.contains("eth0", own.net));
+        assert!(!rebooted.contains("eth0", 2, own.net));
         rebooted.insert(address("192.0.2.6/24")).await.unwrap();
-        assert!(!StateFile::open_in_boot(&state_dir, "boot-2").contains("eth0", own.net));
+        assert!(!StateFile::open_in_boot(&state_dir, "boot-2").contains("eth0", 2, own.net));
     }
 
     #[tokio::test]
@@ -139,7 +144,7 @@ mod tests {
         let mut file = StateFile::open_in_boot(directory.path(), "boot-1");
         file.insert(own.clone()).await.unwrap();
         file.retain(|known| *known != own).await.unwrap();
-        assert!(!StateFile::open_in_boot(directory.path(), "boot-1").contains("eth0", own.net));
+        assert!(!StateFile::open_in_boot(directory.path(), "boot-1").contains("eth0", 2, own.net));
     }
 
     #[test]
@@ -161,6 +166,6 @@ mod tests {
         let mut file = StateFile::open_in_boot(&in_the_way, "boot-1");
         let error = file.insert(own.clone()).await.unwrap_err();
         assert!(matches!(error, AddressError::StateFile { .. }), "{error}");
-        assert!(!file.contains("eth0", own.net));
+        assert!(!file.contains("eth0", 2, own.net));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::claims::{Claim, Want};
+use super::claims::{Claim, Want, closed};
 use super::{Inputs, refuse};
 use crate::model::{Family, Frontend, Pool, Problem, ProblemReason, Service, ServiceName};
 
@@ -58,9 +58,14 @@ fn frontends_of<'a>(service: &'a Service, vips: &'a [IpAddr]) -> impl Iterator<I
 
 /// Addresses that nobody has.
 struct Free<'a> {
-    pools: Vec<(&'a Pool, Box<dyn Iterator<Item = IpAddr> + 'a>)>,
+    pools: Vec<FreeOfPool<'a>>,
     /// Must not be given: asked for, held, or in use by somebody else.
     used: BTreeSet<IpAddr>,
+}
+
+struct FreeOfPool<'a> {
+    pool: &'a Pool,
+    ranges: Vec<(Family, Box<dyn Iterator<Item = IpAddr> + 'a>)>,
 }
 
 impl<'a> Free<'a> {
@@ -73,64 +78,103 @@ impl<'a> Free<'a> {
         // What a Service of somebody else publishes is in use too.
         let services = inputs.snapshot.services.values();
         used.extend(services.flat_map(|service| service.status.addresses()));
-        let pools = inputs.policy.pools.iter();
-        Self { pools: pools.map(|pool| (pool, Box::new(pool.addresses()) as _)).collect(), used }
+        Self { pools: inputs.policy.pools.iter().map(FreeOfPool::new).collect(), used }
     }
 
     /// What the Service asks for, and one VIP for each want that is open.
     fn fill(&mut self, inputs: Inputs<'_>, claim: &Claim<'_>) -> Result<Vec<IpAddr>, Problem> {
         let mut vips = claim.vips.clone();
         for want in &claim.open {
-            let given = if self.pools.is_empty() {
+            let given = if self.pools.is_empty() && claim.service.pool.is_none() {
                 link_address(inputs, want.family)
             } else {
-                self.take_from_pool(want.family)
+                self.take_from_pool(claim, want.family)
             };
             match given {
                 Some(vip) => vips.push(vip),
-                None if want.needed => return Err(self.nothing_left(claim.name, want)),
+                None if want.needed => return Err(self.nothing_left(claim, want)),
                 None => {}
             }
         }
         Ok(vips)
     }
 
-    fn take_from_pool(&mut self, family: Option<Family>) -> Option<IpAddr> {
-        let fits = |pool: &Pool, wanted: Family| pool.family() == wanted;
+    fn take_from_pool(&mut self, claim: &Claim<'_>, family: Option<Family>) -> Option<IpAddr> {
         for wanted in family.map_or(vec![Family::V4, Family::V6], |family| vec![family]) {
-            for (_, addresses) in self.pools.iter_mut().filter(|(pool, _)| fits(pool, wanted)) {
-                if let Some(vip) = addresses.find(|vip| !self.used.contains(vip)) {
-                    return Some(vip);
-                }
+            let pools = self.pools.iter_mut().filter(|free| free.is_for(claim));
+            let mut ranges = pools.flat_map(|free| &mut free.ranges).filter(|(family, _)| *family == wanted);
+            let free = ranges.find_map(|(_, addresses)| addresses.find(|vip| !self.used.contains(vip)));
+            if free.is_some() {
+                return free;
             }
         }
         None
     }
 
-    fn nothing_left(&self, name: &ServiceName, want: &Want) -> Problem {
+    fn nothing_left(&self, claim: &Claim<'_>, want: &Want) -> Problem {
+        let (name, wanted_pool) = (claim.name, claim.service.pool.as_deref());
         let family = want.family.map(|family| format!("{family} ")).unwrap_or_default();
-        let mut pools = self
-            .pools
-            .iter()
-            .map(|(pool, _)| pool)
-            .filter(|pool| want.family.is_none_or(|f| pool.family() == f));
-        if self.pools.is_empty() {
+        let for_it = || self.pools.iter().filter(|free| free.is_for(claim)).map(|free| free.pool);
+        let (reason, message) = if let Some(message) = wanted_pool.and_then(|pool| self.unknown(pool)) {
+            (ProblemReason::InvalidValue, message)
+        } else if self.pools.is_empty() {
             let message = format!(
                 "no link device has its own {family}address to serve it on; give the link one, or start llb with --pool"
             );
-            refuse(name, ProblemReason::NoAddressOfFamily, message)
-        } else if pools.clone().next().is_none() {
-            let message =
-                format!("no --pool has {family}addresses; add one, or change the Service's ipFamilies");
-            refuse(name, ProblemReason::NoAddressOfFamily, message)
-        } else {
-            let first = pools.next().map(ToString::to_string).unwrap_or_default();
-            let list = pools.fold(first, |list, pool| format!("{list}, {pool}"));
+            (ProblemReason::NoAddressOfFamily, message)
+        } else if for_it().next().is_none() {
+            let named =
+                self.pools.iter().find(|free| wanted_pool.is_some() && free.pool.name() == wanted_pool);
+            let message = match named {
+                Some(free) => {
+                    format!("{}; name another one with the annotation llb.dev/pool", closed(free.pool, name))
+                }
+                None => format!(
+                    "no --pool is for Services of namespace {} that name none; name one with the annotation llb.dev/pool",
+                    name.namespace
+                ),
+            };
+            (ProblemReason::PoolNotAllowed, message)
+        } else if !for_it().any(|pool| want.family.is_none_or(|family| pool.has_family(family))) {
             let message = format!(
-                "every {family}address of the pools is taken ({list}); add a --pool, or delete a Service"
+                "no --pool for it has {family}addresses; add one, or change the Service's ipFamilies"
             );
-            refuse(name, ProblemReason::PoolExhausted, message)
-        }
+            (ProblemReason::NoAddressOfFamily, message)
+        } else {
+            let fits = for_it().filter(|pool| want.family.is_none_or(|family| pool.has_family(family)));
+            let list: Vec<String> = fits.map(ToString::to_string).collect();
+            let message = format!(
+                "every {family}address of the pools is taken ({}); add a --pool, or delete a Service",
+                list.join(", ")
+            );
+            (ProblemReason::PoolExhausted, message)
+        };
+        refuse(name, reason, message)
+    }
+
+    /// What to say of a name that no pool has.
+    fn unknown(&self, wanted: &str) -> Option<String> {
+        let names: Vec<&str> = self.pools.iter().filter_map(|free| free.pool.name()).collect();
+        (!names.contains(&wanted)).then(|| {
+            let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            format!("annotation llb.dev/pool: no --pool has the name {wanted:?}; those with a name: {known}")
+        })
+    }
+}
+
+impl<'a> FreeOfPool<'a> {
+    fn new(pool: &'a Pool) -> Self {
+        let ranges = pool.ranges().iter().map(|range| (range.family(), Box::new(range.addresses()) as _));
+        Self { pool, ranges: ranges.collect() }
+    }
+
+    /// Whether a VIP that the Service leaves open may come from here.
+    fn is_for(&self, claim: &Claim<'_>) -> bool {
+        let chosen = match claim.service.pool.as_deref() {
+            Some(name) => self.pool.name() == Some(name),
+            None => self.pool.is_auto(),
+        };
+        chosen && self.pool.is_open_to(&claim.name.namespace)
     }
 }
 

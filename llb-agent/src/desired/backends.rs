@@ -1,14 +1,14 @@
 //! Where the traffic of a service port may go.
 
 use std::cell::OnceCell;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Inputs, refuse};
 use crate::config::BackendMode;
 use crate::model::{
     Backend, Endpoint, Family, Frontend, Node, Problem, ProblemReason, Service, ServiceName, ServicePort,
-    TrafficPolicy,
+    TrafficPolicy, Weight,
 };
 
 /// Set by kubeadm and most installers on Nodes that should run no workload.
@@ -33,20 +33,45 @@ impl<'a> Selection<'a> {
         port: &ServicePort,
         family: Family,
         frontend: Frontend,
-    ) -> BTreeSet<Backend> {
-        let addresses: Vec<SocketAddr> = if self.uses_nodes(port) {
+    ) -> BTreeMap<Backend, Weight> {
+        let addresses: Vec<(SocketAddr, Weight)> = if self.uses_nodes(port) {
             self.node_addresses(name, service, port, family)
         } else {
             let endpoints = self.endpoints(name).iter().filter(|endpoint| serves(endpoint, port, family));
-            usable(endpoints).map(|endpoint| SocketAddr::new(endpoint.address, endpoint.port.get())).collect()
+            let address = |endpoint: &Endpoint| SocketAddr::new(endpoint.address, endpoint.port.get());
+            usable(endpoints).map(|endpoint| (address(endpoint), Weight::MIN)).collect()
         };
         // A frontend that is its own backend would connect to itself without end.
-        let sound = addresses.into_iter().filter(|&address| address != frontend.socket_address());
-        sound.map(|address| Backend { address }).collect()
+        let sound = addresses.into_iter().filter(|(address, _)| *address != frontend.socket_address());
+        sound.map(|(address, weight)| (Backend { address }, weight)).collect()
     }
 
-    /// Why a Service has no backends, where that is so.
-    pub(super) fn problem(&self, name: &ServiceName, service: &Service, vips: &[IpAddr]) -> Option<Problem> {
+    /// Why a Service has no backends, and what they can't do for it.
+    pub(super) fn problems(
+        &self,
+        name: &ServiceName,
+        service: &Service,
+        vips: &[IpAddr],
+    ) -> impl Iterator<Item = Problem> {
+        self.why_without(name, service, vips).into_iter().chain(self.affinity_problem(name, service))
+    }
+
+    /// kube-proxy keeps affinity too, and behind a relay all clients have the
+    /// relay's address. Endpoints would be right, but llb can't know whether it
+    /// reaches them: a wrong guess would cost the Service everything.
+    fn affinity_problem(&self, name: &ServiceName, service: &Service) -> Option<Problem> {
+        service.terms.affinity_timeout?;
+        let port = service.ports.iter().find(|port| self.uses_nodes(port))?;
+        let message = format!(
+            "sessionAffinity is ClientIP and port {}/{} goes to nodePorts, where kube-proxy takes llb for the only client: \
+             each Node sends all of it to one Pod; use --backends endpoints where llb reaches the Pods, \
+             or set sessionAffinity to None",
+            port.port, port.protocol
+        );
+        Some(refuse(name, ProblemReason::AffinityAtNodes, message))
+    }
+
+    fn why_without(&self, name: &ServiceName, service: &Service, vips: &[IpAddr]) -> Option<Problem> {
         for port in &service.ports {
             let nodes = self.inputs.policy.backends == BackendMode::Nodes;
             if nodes && port.node_port.is_none() {
@@ -92,21 +117,28 @@ impl<'a> Selection<'a> {
         service: &Service,
         port: &ServicePort,
         family: Family,
-    ) -> Vec<SocketAddr> {
+    ) -> Vec<(SocketAddr, Weight)> {
         let Some(node_port) = port.node_port else { return Vec::new() };
         // Slices that exist and hold nothing usable mean: no node can answer.
         // A Service without any slice (as in a folder of manifests) says nothing.
-        let of_port = || self.endpoints(name).iter().filter(|endpoint| is_of_port(endpoint, port));
+        // Looked through once: a Service may have a hundred ports in one slice.
+        let of_port = self.endpoints(name).iter().filter(|endpoint| is_of_port(endpoint, port));
+        let usable: Vec<&Endpoint> = usable(of_port).collect();
         let known = self.inputs.snapshot.endpoints.contains_key(name);
-        let local: BTreeSet<&str> =
-            usable(of_port()).filter_map(|endpoint| endpoint.node.as_deref()).collect();
-        let may_serve = |node: &str| match service.traffic_policy {
-            TrafficPolicy::Cluster => !known || usable(of_port()).next().is_some(),
-            TrafficPolicy::Local => local.contains(node),
+        let mut local: BTreeMap<&str, u16> = BTreeMap::new();
+        for node in usable.iter().filter_map(|endpoint| endpoint.node.as_deref()) {
+            let count = local.entry(node).or_default();
+            *count = count.saturating_add(1);
+        }
+        // With Local a Node serves by its own Pods alone, so Pods get equal
+        // shares only if Nodes count as much as they have of them.
+        let weight = |node: &str| match service.traffic_policy {
+            TrafficPolicy::Cluster => (!known || !usable.is_empty()).then_some(Weight::MIN),
+            TrafficPolicy::Local => local.get(node).and_then(|count| Weight::new(*count)),
         };
-        let eligible = self.eligible_nodes().iter().filter(|(node, _)| may_serve(node));
-        let addresses = eligible.filter_map(|(_, node)| node_address(node, family));
-        addresses.map(|address| SocketAddr::new(address, node_port.get())).collect()
+        let eligible = self.eligible_nodes().iter();
+        let serving = eligible.filter_map(|(name, node)| Some((node_address(node, family)?, weight(name)?)));
+        serving.map(|(address, weight)| (SocketAddr::new(address, node_port.get()), weight)).collect()
     }
 
     /// Without a selector: all but control-plane Nodes, or, where there are no
@@ -178,7 +210,7 @@ fn node_address(node: &Node, family: Family) -> Option<IpAddr> {
 }
 
 fn is_of_port(endpoint: &Endpoint, port: &ServicePort) -> bool {
-    endpoint.port_name == port.name && endpoint.protocol == port.protocol
+    endpoint.protocol == port.protocol && endpoint.port_name == port.name
 }
 
 fn serves(endpoint: &Endpoint, port: &ServicePort, family: Family) -> bool {

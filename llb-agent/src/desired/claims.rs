@@ -1,10 +1,13 @@
 //! Which VIPs a Service asks for or has already, and for which families it
 //! still needs one. Not: who gets them (`allocate.rs`).
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{Inputs, ours, refuse};
-use crate::model::{Family, Problem, ProblemReason, PublishedStatus, Service, ServiceName, ServicePort};
+use crate::model::{
+    Family, Pool, Problem, ProblemReason, PublishedStatus, Service, ServiceName, ServicePort,
+};
 
 /// What one Service wants.
 #[derive(Debug)]
@@ -34,12 +37,13 @@ pub(super) struct Want {
 pub(super) fn collect<'a>(inputs: Inputs<'a>, problems: &mut Vec<Problem>) -> Vec<Claim<'a>> {
     let mut claims: Vec<Claim<'_>> = Vec::new();
     for (name, service) in ours(inputs) {
-        match claim(inputs, name, service) {
+        match claim(inputs, name, service, problems) {
             Ok(claim) => claims.push(claim),
             Err(problem) => problems.extend(problem),
         }
     }
-    claims.sort_by_key(|claim| {
+    // Once for each, not once for each comparison.
+    claims.sort_by_cached_key(|claim| {
         let holds = inputs.held.get(claim.name).is_some_and(|held| claim.is_held(held));
         (!holds, claim.service.created, claim.name)
     });
@@ -49,10 +53,10 @@ pub(super) fn collect<'a>(inputs: Inputs<'a>, problems: &mut Vec<Problem>) -> Ve
 impl Claim<'_> {
     /// Whether all its frontends are in `held`: then nobody may take them away.
     fn is_held(&self, held: &PublishedStatus) -> bool {
-        let holds = |vip: IpAddr, port: &ServicePort| {
-            let mut ports = held.vips.iter().filter(|known| known.ip == vip).flat_map(|known| &known.ports);
-            ports.any(|known| known.port == port.port.get() && known.protocol == port.protocol.to_string())
-        };
+        let ports = held.vips.iter().flat_map(|vip| vip.ports.iter().map(move |port| (vip.ip, port)));
+        let known: BTreeSet<(IpAddr, u16, &str)> =
+            ports.map(|(vip, port)| (vip, port.port, port.protocol.as_str())).collect();
+        let holds = |vip, port: &ServicePort| known.contains(&(vip, port.port.get(), port.protocol.name()));
         !self.vips.is_empty()
             && self.vips.iter().all(|&vip| self.service.ports.iter().all(|port| holds(vip, port)))
     }
@@ -63,18 +67,22 @@ fn claim<'a>(
     inputs: Inputs<'a>,
     name: &'a ServiceName,
     service: &'a Service,
+    problems: &mut Vec<Problem>,
 ) -> Result<Claim<'a>, Option<Problem>> {
     let held = inputs.held.get(name).map(PublishedStatus::addresses).unwrap_or_default();
     if service.ports.is_empty() {
         let message = "it has no port that llb can serve; give it one with protocol TCP or UDP";
         return Err(Some(refuse(name, ProblemReason::InvalidValue, message)));
     }
+    let mut newcomers = service.requested_vips.iter().filter(|vip| !held.contains(vip));
+    let forbidden = newcomers.find_map(|&vip| forbidden(inputs, name, vip));
     // A request that makes no sense must not cost a Service what it has.
-    if service.invalid && held.is_empty() {
-        return Err(None);
+    let keeps = service.invalid || forbidden.is_some();
+    if keeps && held.is_empty() {
+        return Err(forbidden);
     }
-    let requested =
-        if service.invalid { held.iter().copied().collect() } else { service.requested_vips.clone() };
+    problems.extend(forbidden);
+    let requested = if keeps { held.iter().copied().collect() } else { service.requested_vips.clone() };
     if let Some(vip) = requested.iter().find(|&&vip| !wants_family(service, Family::of(vip))) {
         let message = format!(
             "it asks for {vip}, but its ipFamilies have no {}; add the family or ask for another address",
@@ -101,6 +109,22 @@ fn claim<'a>(
         }
     }
     Ok(claim)
+}
+
+/// A VIP in a pool that is kept for other namespaces.
+fn forbidden(inputs: Inputs<'_>, name: &ServiceName, vip: IpAddr) -> Option<Problem> {
+    let pool = inputs.policy.pools.iter().find(|pool| pool.contains(vip))?;
+    if pool.is_open_to(&name.namespace) {
+        return None;
+    }
+    let message = format!("it asks for {vip}, but {}; ask for another address", closed(pool, name));
+    Some(refuse(name, ProblemReason::PoolNotAllowed, message))
+}
+
+/// In words that `forbidden` and the allocation share.
+pub(super) fn closed(pool: &Pool, name: &ServiceName) -> String {
+    let namespaces: Vec<&str> = pool.namespaces().iter().map(String::as_str).collect();
+    format!("--pool {pool} is for namespace {} only, not for {}", namespaces.join(", "), name.namespace)
 }
 
 fn wants_family(service: &Service, family: Family) -> bool {

@@ -60,10 +60,11 @@ pub fn compile(inputs: Inputs<'_>) -> (State, Vec<Problem>) {
             for port in &service.ports {
                 let frontend = Frontend { vip, port: port.port, protocol: port.protocol };
                 let backends = backends.of(&name, service, port, Family::of(vip), frontend);
-                state.frontends.insert(frontend, Rule { service: name.clone(), backends });
+                let rule = Rule { service: name.clone(), backends, terms: service.terms.clone() };
+                state.frontends.insert(frontend, rule);
             }
         }
-        problems.extend(backends.problem(&name, service, &vips));
+        problems.extend(backends.problems(&name, service, &vips));
         state.statuses.insert(name, status_of(service, &vips));
     }
     placement::place(inputs, &mut state, &mut problems);

@@ -1,12 +1,13 @@
 //! What a data plane serves: frontends and the rule behind each.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 
 use serde::{Serialize, Serializer};
 
-use super::{Family, Port, Protocol, ServiceName};
+use super::{Family, Port, Protocol, ServiceName, Terms};
 
 /// VIP + port + protocol: the key of every lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,7 +45,7 @@ impl Serialize for Frontend {
 }
 
 /// An address + port that receives forwarded traffic: a node's nodePort or a pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Backend {
     /// Where to connect or send to.
     pub address: SocketAddr,
@@ -56,13 +57,24 @@ impl fmt::Display for Backend {
     }
 }
 
+impl Serialize for Backend {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// How much of the traffic a backend gets, relative to the others.
+pub type Weight = NonZeroU16;
+
 /// What a frontend does with its traffic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rule {
-    /// For whom; used in logs and metrics only.
+    /// For whom. Affinity and limits hold across all frontends of a Service.
     pub service: ServiceName,
     /// Where traffic may go. Empty means: refuse (RST, port unreachable).
-    pub backends: BTreeSet<Backend>,
+    pub backends: BTreeMap<Backend, Weight>,
+    /// How it goes there.
+    pub terms: Terms,
 }
 
 /// How far a frontend is in its life.

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Family, Port, Problem, Protocol, Service, ServiceName};
 
 /// All objects of a source at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Services of every type (a type change must be seen).
     pub services: BTreeMap<ServiceName, Service>,
@@ -18,7 +18,8 @@ pub struct Snapshot {
     pub endpoints: BTreeMap<ServiceName, Vec<Endpoint>>,
     /// Nodes by name.
     pub nodes: BTreeMap<String, Node>,
-    /// What could not be understood.
+    /// What could not be understood. Not saved: who reads it again says it again.
+    #[serde(skip)]
     pub problems: Vec<Problem>,
 }
 
@@ -32,7 +33,7 @@ pub struct SourceReport {
 }
 
 /// One address of one entry of an EndpointSlice, for one port.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Endpoint {
     /// The address.
     pub address: IpAddr,
@@ -53,7 +54,7 @@ pub struct Endpoint {
 }
 
 /// A Node, cut to the parts that matter.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// All labels, for selectors.
     pub labels: BTreeMap<String, String>,

@@ -10,17 +10,21 @@ mod forwarding;
 mod inputs;
 mod pool;
 mod problem;
+mod range;
 mod selector;
 mod service;
 mod state;
+mod terms;
 
-pub use address::{Family, Port, Protocol, is_usable_vip};
-pub use forwarding::{Backend, Frontend, FrontendStatus, Phase, Rule};
+pub use address::{Family, Mac, Port, Protocol, is_usable_vip};
+pub use forwarding::{Backend, Frontend, FrontendStatus, Phase, Rule, Weight};
 pub use inputs::{Endpoint, Facts, Link, LinkAddress, Node, Snapshot, SourceReport};
 pub use pool::{Pool, PoolError};
 pub use problem::{Problem, ProblemReason, Subject};
+pub use range::{AddressRange, RangeError};
 pub use selector::{Selector, SelectorError};
 pub use service::{
     PublishedPort, PublishedStatus, PublishedVip, Service, ServiceName, ServicePort, TrafficPolicy,
 };
 pub use state::{AddressKey, Observed, State};
+pub use terms::{Balance, ProxyProtocol, SourceRanges, Terms};

@@ -1,84 +1,124 @@
-//! Pools: the addresses that VIPs are given from.
+//! Pools: what VIPs are given from, and to whom. Not: which address is next
+//! (`desired/allocate.rs`).
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::net::{AddrParseError, IpAddr};
+use std::net::IpAddr;
 use std::str::FromStr;
 
-use ipnet::{IpNet, PrefixLenError};
 use serde::{Serialize, Serializer};
 
-use super::{Family, is_usable_vip};
+use super::{AddressRange, Family, RangeError};
 
-/// A range of addresses of one family, first and last included.
-///
-/// A CIDR leaves out what no host may have: the network and broadcast address
-/// of an IPv4 subnet (RFC 1122 §3.2.1.3) and the subnet-router anycast address
-/// of an IPv6 one (RFC 4291 §2.6.1); /31, /32, /127 and /128 keep all.
+/// Addresses with a name and rules, as `--pool` gives them:
+/// `[NAME=]RANGE[,RANGE...][+namespaces=A,B][+auto=false]`. None of these
+/// characters means anything to a shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
-    first: u128,
-    last: u128,
-    family: Family,
+    name: Option<String>,
+    ranges: Vec<AddressRange>,
+    namespaces: BTreeSet<String>,
+    auto: bool,
 }
 
 impl Pool {
+    /// What the annotation `llb.dev/pool` calls it.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// In the order in which addresses are given; at least one.
+    pub fn ranges(&self) -> &[AddressRange] {
+        &self.ranges
+    }
+
+    /// Whether Services that name no pool get addresses of it.
+    pub fn is_auto(&self) -> bool {
+        self.auto
+    }
+
+    /// Whether Services of this namespace may have its addresses.
+    pub fn is_open_to(&self, namespace: &str) -> bool {
+        self.namespaces.is_empty() || self.namespaces.contains(namespace)
+    }
+
+    /// Whose it is; empty: everybody's.
+    pub fn namespaces(&self) -> &BTreeSet<String> {
+        &self.namespaces
+    }
+
+    /// That no name is there twice, and no address in two ranges.
+    ///
+    /// # Errors
+    /// Names the two.
+    pub fn check_together(pools: &[Self]) -> Result<(), PoolError> {
+        for (position, pool) in pools.iter().enumerate() {
+            if let Some(name) = &pool.name
+                && pools[..position].iter().any(|other| other.name == pool.name)
+            {
+                return Err(PoolError::NameTwice { name: name.clone() });
+            }
+        }
+        let ranges: Vec<&AddressRange> = pools.iter().flat_map(|pool| &pool.ranges).collect();
+        for (position, &second) in ranges.iter().enumerate() {
+            if let Some(&first) = ranges[..position].iter().find(|first| first.overlaps(second)) {
+                return Err(PoolError::Overlap { first: first.clone(), second: second.clone() });
+            }
+        }
+        Ok(())
+    }
+
     /// Whether `address` is in it.
     pub fn contains(&self, address: IpAddr) -> bool {
-        Family::of(address) == self.family && (self.first..=self.last).contains(&number_of(address))
+        self.ranges.iter().any(|range| range.contains(address))
     }
 
-    /// Whether any address is in both.
-    pub fn overlaps(&self, other: &Self) -> bool {
-        self.family == other.family && self.first <= other.last && other.first <= self.last
-    }
-
-    /// The family of all its addresses.
-    pub fn family(&self) -> Family {
-        self.family
-    }
-
-    /// All addresses in order. Lazy: an IPv6 pool may have 2^64 of them.
-    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        (self.first..=self.last).map(|number| address_of(number, self.family))
+    /// Whether it has addresses of this family.
+    pub fn has_family(&self, family: Family) -> bool {
+        self.ranges.iter().any(|range| range.family() == family)
     }
 }
 
 /// Why a text is no pool.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
-    /// Not an address.
-    #[error("{text:?} is not an IP address; give a CIDR, FIRST-LAST, or a single address")]
-    Address {
-        /// The part that failed.
+    /// One of its ranges.
+    #[error("{text:?} is no range of addresses")]
+    Range {
+        /// The range.
         text: String,
-        /// Why.
+        /// What is wrong with it.
         #[source]
-        source: AddrParseError,
+        source: RangeError,
     },
-    /// Not a prefix length.
-    #[error("{text:?} is not a prefix length of this family")]
-    PrefixLength {
-        /// The part after the slash.
-        text: String,
-    },
-    /// The part before the slash is not the start of the subnet.
-    #[error("{text} has bits set behind its prefix; did you mean {meant}?")]
-    HostBits {
+    /// The part before the equals sign.
+    #[error("{name:?} is no name of a pool: use 1 to 63 of a-z, 0-9 and -")]
+    Name {
         /// As given.
-        text: String,
-        /// The subnet.
-        meant: IpNet,
+        name: String,
     },
-    /// Backwards, or two families.
-    #[error("the first address must not come after the last, and both must be of one family")]
-    Order,
-    /// An address that can't be a VIP.
-    #[error("it holds {address}, {what}, which cannot be a VIP")]
-    NotUsable {
-        /// The first or last one.
-        address: IpAddr,
-        /// What it is instead.
-        what: &'static str,
+    /// A part after a plus sign.
+    #[error("{option:?} is none of namespaces=A,B and auto=true|false, each at most once")]
+    Option {
+        /// As given.
+        option: String,
+    },
+    /// `auto=false` without a name.
+    #[error("with auto=false nobody could ever ask for it: give it a name, as in NAME=RANGE+auto=false")]
+    Unreachable,
+    /// Two pools with one name.
+    #[error("{name}= is given twice; give it all its ranges at once, with commas")]
+    NameTwice {
+        /// The name.
+        name: String,
+    },
+    /// A range that holds addresses of another one.
+    #[error("{first} and {second} overlap; give each address to one pool, once")]
+    Overlap {
+        /// One.
+        first: AddressRange,
+        /// The other.
+        second: AddressRange,
     },
 }
 
@@ -86,39 +126,44 @@ impl FromStr for Pool {
     type Err = PoolError;
 
     fn from_str(text: &str) -> Result<Self, PoolError> {
-        let text = text.trim();
-        let (first, last) = if let Some((address, length)) = text.split_once('/') {
-            let address = parse_address(address)?;
-            let wrong_length = || PoolError::PrefixLength { text: length.to_owned() };
-            let bits = length.parse().map_err(|_| wrong_length())?;
-            let net = IpNet::new(address, bits).map_err(|_: PrefixLenError| wrong_length())?;
-            if net.network() != address {
-                return Err(PoolError::HostBits { text: text.to_owned(), meant: net.trunc() });
-            }
-            hosts_of(net)
-        } else if let Some((first, last)) = text.split_once('-') {
-            (parse_address(first)?, parse_address(last)?)
-        } else {
-            let address = parse_address(text)?;
-            (address, address)
+        let mut parts = text.split('+');
+        let head = parts.next().unwrap_or_default();
+        let (name, ranges) = match head.split_once('=') {
+            Some((name, ranges)) => (Some(parse_name(name.trim())?), ranges),
+            None => (None, head),
         };
-        if Family::of(first) != Family::of(last) || first > last {
-            return Err(PoolError::Order);
+        let range = |text: &str| {
+            text.parse().map_err(|source| PoolError::Range { text: text.trim().to_owned(), source })
+        };
+        let ranges = ranges.split(',').map(range).collect::<Result<_, _>>()?;
+        let (mut namespaces, mut auto) = (None, None);
+        for option in parts {
+            let wrong = || PoolError::Option { option: option.to_owned() };
+            match option.split_once('=').ok_or_else(wrong)? {
+                ("namespaces", list) if namespaces.is_none() => {
+                    let list: BTreeSet<String> = list.split(',').map(|name| name.trim().to_owned()).collect();
+                    if !list.iter().all(|name| is_label(name)) {
+                        return Err(wrong());
+                    }
+                    namespaces = Some(list);
+                }
+                ("auto", value) if auto.is_none() => auto = Some(value.parse().map_err(|_| wrong())?),
+                _ => return Err(wrong()),
+            }
         }
-        for address in [first, last] {
-            is_usable_vip(address).map_err(|what| PoolError::NotUsable { address, what })?;
-        }
-        Ok(Self { first: number_of(first), last: number_of(last), family: Family::of(first) })
+        let pool =
+            Self { name, ranges, namespaces: namespaces.unwrap_or_default(), auto: auto.unwrap_or(true) };
+        if pool.name.is_none() && !pool.auto { Err(PoolError::Unreachable) } else { Ok(pool) }
     }
 }
 
 impl fmt::Display for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", address_of(self.first, self.family))?;
-        if self.first != self.last {
-            write!(f, "-{}", address_of(self.last, self.family))?;
+        if let Some(name) = &self.name {
+            write!(f, "{name}=")?;
         }
-        Ok(())
+        let ranges: Vec<String> = self.ranges.iter().map(ToString::to_string).collect();
+        f.write_str(&ranges.join(","))
     }
 }
 
@@ -128,36 +173,14 @@ impl Serialize for Pool {
     }
 }
 
-fn parse_address(text: &str) -> Result<IpAddr, PoolError> {
-    let text = text.trim();
-    text.parse().map_err(|source| PoolError::Address { text: text.to_owned(), source })
+fn parse_name(name: &str) -> Result<String, PoolError> {
+    if is_label(name) { Ok(name.to_owned()) } else { Err(PoolError::Name { name: name.to_owned() }) }
 }
 
-/// First and last address of a subnet that a host may have.
-fn hosts_of(net: IpNet) -> (IpAddr, IpAddr) {
-    let (first, last) = (number_of(net.network()), number_of(net.broadcast()));
-    let (skip_first, skip_last) = match net {
-        _ if net.max_prefix_len() - net.prefix_len() <= 1 => (0, 0),
-        IpNet::V4(_) => (1, 1),
-        IpNet::V6(_) => (1, 0),
-    };
-    let family = Family::of(net.addr());
-    (address_of(first + skip_first, family), address_of(last - skip_last, family))
-}
-
-fn number_of(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(v4) => u128::from(v4.to_bits()),
-        IpAddr::V6(v6) => v6.to_bits(),
-    }
-}
-
-/// The inverse of [`number_of`]; the number comes from an address of `family`.
-fn address_of(number: u128, family: Family) -> IpAddr {
-    match family {
-        Family::V4 => IpAddr::V4(std::net::Ipv4Addr::from_bits(u32::try_from(number).unwrap_or(u32::MAX))),
-        Family::V6 => IpAddr::V6(std::net::Ipv6Addr::from_bits(number)),
-    }
+/// RFC 1123 label, as names of namespaces are.
+fn is_label(text: &str) -> bool {
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=63).contains(&text.len()) && text.chars().all(legal)
 }
 
 #[cfg(test)]
@@ -165,42 +188,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pools_print_what_they_hold() {
-        for (text, shown) in [
-            ("192.0.2.0/29", "192.0.2.1-192.0.2.6"),
-            ("192.0.2.0/31", "192.0.2.0-192.0.2.1"),
-            ("192.0.2.7/32", "192.0.2.7"),
-            ("192.0.2.7", "192.0.2.7"),
-            ("192.0.2.250 - 192.0.3.4", "192.0.2.250-192.0.3.4"),
-            ("2001:db8::/126", "2001:db8::1-2001:db8::3"),
-            ("2001:db8::10-2001:db8::20", "2001:db8::10-2001:db8::20"),
-        ] {
-            assert_eq!(text.parse::<Pool>().unwrap().to_string(), shown, "{text}");
-        }
+    fn a_pool_has_name_ranges_and_rules() {
+        let pool: Pool =
+            "web=192.0.2.0/29,2001:db8::/126,192.0.2.9+namespaces=shop,crm+auto=false".parse().unwrap();
+        assert_eq!(pool.to_string(), "web=192.0.2.1-192.0.2.6,2001:db8::1-2001:db8::3,192.0.2.9");
+        assert_eq!(pool.name(), Some("web"));
+        assert!(!pool.is_auto());
+        assert!(pool.is_open_to("shop") && pool.is_open_to("crm") && !pool.is_open_to("default"));
+        assert!(pool.has_family(Family::V4) && pool.has_family(Family::V6));
+        assert!(pool.contains("192.0.2.9".parse().unwrap()) && !pool.contains("192.0.2.8".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_plain_range_is_a_pool_for_everybody() {
+        let pool: Pool = "192.0.2.7".parse().unwrap();
+        assert_eq!((pool.name(), pool.is_auto(), pool.is_open_to("any")), (None, true, true));
     }
 
     #[test]
     fn bad_pools_say_what_is_wrong() {
         for (text, said) in [
-            ("", "is not an IP address"),
-            ("192.0.2.0/33", "prefix length"),
-            ("192.0.2.0/x", "prefix length"),
-            ("192.0.2.5/24", "did you mean 192.0.2.0/24"),
-            ("192.0.2.9-192.0.2.1", "must not come after"),
-            ("192.0.2.1-2001:db8::1", "one family"),
-            ("127.0.0.0/8", "loopback"),
-            ("::/0", "cannot be a VIP"),
+            ("", "no range of addresses"),
+            ("a=", "no range of addresses"),
+            ("192.0.2.1,", "no range of addresses"),
+            ("Web=192.0.2.1", "no name of a pool"),
+            ("=192.0.2.1", "no name of a pool"),
+            ("a=192.0.2.1+auto=no", "auto=true|false"),
+            ("a=192.0.2.1+auto=true+auto=true", "at most once"),
+            ("a=192.0.2.1+namespaces=", "namespaces=A,B"),
+            ("a=192.0.2.1+sticky", "none of"),
+            ("192.0.2.1+auto=false", "give it a name"),
         ] {
             let error = text.parse::<Pool>().unwrap_err().to_string();
             assert!(error.contains(said), "{text}: {error}");
         }
-    }
-
-    #[test]
-    fn a_large_ipv6_pool_is_lazy() {
-        let pool: Pool = "2001:db8::/64".parse().unwrap();
-        assert_eq!(pool.addresses().nth(2), Some("2001:db8::3".parse().unwrap()));
-        assert!(pool.contains("2001:db8::ffff:ffff:ffff:ffff".parse().unwrap()));
-        assert!(!pool.contains("2001:db8:0:1::1".parse().unwrap()));
     }
 }

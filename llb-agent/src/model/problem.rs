@@ -48,6 +48,9 @@ pub enum ProblemReason {
     FrontendCollision,
     /// Every address of every pool is taken.
     PoolExhausted,
+    /// The pool is not for this Service's namespace, or none is for a Service
+    /// that names no pool.
+    PoolNotAllowed,
     /// No pool, or no link address, of a family that the Service needs.
     NoAddressOfFamily,
     /// No Node passes the selection.
@@ -56,14 +59,20 @@ pub enum ProblemReason {
     NoBackends,
     /// Node mode, and the port has no nodePort.
     NoNodePort,
+    /// Affinity, and kube-proxy on the Nodes sees llb as the only client.
+    AffinityAtNodes,
     /// The VIP is in no subnet of any link device.
     NoSubnet,
+    /// Another host on the segment has, or claims, the VIP.
+    VipConflict,
     /// A link device does not exist (now).
     LinkMissing,
     /// A manifest could not be read or parsed.
     InvalidManifest,
     /// The Kubernetes API can't be reached, or refuses.
     SourceUnavailable,
+    /// The saved snapshot can't be used while the Kubernetes API is away.
+    SavedSnapshotRefused,
     /// An action failed and is retried.
     ActionFailed,
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Family, Port, Protocol};
+use super::{Family, Port, Protocol, Terms};
 
 /// `namespace/name` of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,8 +37,16 @@ impl Serialize for ServiceName {
     }
 }
 
+impl<'de> Deserialize<'de> for ServiceName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let parts = text.split_once('/').ok_or_else(|| D::Error::custom("a Service is named namespace/name"));
+        parts.map(|(namespace, name)| Self::new(namespace, name))
+    }
+}
+
 /// `spec.externalTrafficPolicy`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TrafficPolicy {
     /// Any node may forward.
     #[default]
@@ -47,7 +56,7 @@ pub enum TrafficPolicy {
 }
 
 /// One entry of `spec.ports`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServicePort {
     /// Its name; may be absent only in a Service with one port.
     pub name: Option<String>,
@@ -97,7 +106,7 @@ impl PublishedStatus {
 }
 
 /// A Service of any type, cut to the parts that matter.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// `metadata.uid`; empty in manifests.
     pub uid: String,
@@ -121,12 +130,17 @@ pub struct Service {
     pub needs_every_family: bool,
     /// VIPs asked for by annotation `llb.dev/vips` or `spec.loadBalancerIP`.
     pub requested_vips: Vec<IpAddr>,
+    /// The pool to get VIPs from, by annotation `llb.dev/pool`; those that it
+    /// asks for or has already need none.
+    pub pool: Option<String>,
     /// Something asked for was not understood; serving something else instead
     /// would be a surprise, so the Service is refused. The problem itself is
     /// in the snapshot.
     pub invalid: bool,
     /// Cluster or Local.
     pub traffic_policy: TrafficPolicy,
+    /// How its traffic is treated.
+    pub terms: Terms,
     /// What `status.loadBalancer` says now.
     pub status: PublishedStatus,
 }

@@ -80,6 +80,17 @@ pub enum ActionKey {
     Status(ServiceName),
 }
 
+impl ActionKey {
+    /// The VIP that it is a part of.
+    fn vip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Frontend(frontend) => Some(frontend.vip),
+            Self::Address(key) => Some(key.address),
+            Self::Status(_) => None,
+        }
+    }
+}
+
 impl Action {
     /// Its object.
     pub fn key(&self) -> ActionKey {
@@ -128,11 +139,11 @@ pub fn plan(desired: &State, observed: &Observed) -> Vec<Action> {
     actions
 }
 
-/// Leaves out the statuses whose frontends or addresses are about to change: in
-/// the next round they can say what came of it, instead of saying first that a
-/// port is not served.
-pub fn hold_statuses(due: Vec<Action>, desired: &State) -> Vec<Action> {
-    let mut changing: BTreeSet<IpAddr> = BTreeSet::new();
+/// Leaves out the statuses whose frontends or addresses are about to change, or
+/// are being worked on (`in_flight`): in a later round they can say what came of
+/// it, instead of saying first that a port is not served.
+pub fn hold_statuses(due: Vec<Action>, in_flight: &BTreeSet<ActionKey>, desired: &State) -> Vec<Action> {
+    let mut changing: BTreeSet<IpAddr> = in_flight.iter().filter_map(ActionKey::vip).collect();
     for action in &due {
         match action {
             Action::UpsertFrontend { frontend, .. } => changing.insert(frontend.vip),

@@ -1,10 +1,8 @@
 //! The order of a plan and its preconditions; whole histories are in the golden
 //! and simulation tests.
 
-use std::collections::BTreeSet;
-
 use super::*;
-use crate::model::{Backend, FrontendStatus};
+use crate::model::{Backend, FrontendStatus, Terms, Weight};
 
 const VIP: &str = "192.0.2.50";
 
@@ -13,9 +11,12 @@ fn frontend(port: i64) -> Frontend {
 }
 
 fn rule(backends: &[&str]) -> Rule {
-    let backends: BTreeSet<Backend> =
-        backends.iter().map(|text| Backend { address: text.parse().unwrap() }).collect();
-    Rule { service: ServiceName::new("default", "web"), backends }
+    let backend = |text: &&str| (Backend { address: text.parse().unwrap() }, Weight::MIN);
+    Rule {
+        service: ServiceName::new("default", "web"),
+        backends: backends.iter().map(backend).collect(),
+        terms: Terms::default(),
+    }
 }
 
 fn key(link: &str) -> AddressKey {

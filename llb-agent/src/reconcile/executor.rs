@@ -2,8 +2,9 @@
 
 use tokio::task::JoinSet;
 
-use crate::addresses::AddressTable;
+use crate::addresses::{Addition, AddressTable};
 use crate::dataplane::DataPlane;
+use crate::model::ProblemReason;
 use crate::plan::Action;
 use crate::status::{StatusOrder, StatusSink};
 
@@ -18,12 +19,22 @@ pub struct Rooms<P, A, S> {
     pub statuses: S,
 }
 
-/// How an action that was started ended: `Err` holds the whole chain of causes.
-pub type Outcome = (Action, Result<(), String>);
+/// How an action that was started ended.
+pub type Outcome = (Action, Result<(), Failed>);
+
+/// Why an action failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// As a problem, it has this reason.
+    pub reason: ProblemReason,
+    /// The whole chain of causes.
+    pub message: String,
+}
 
 impl<P: DataPlane, A: AddressTable, S: StatusSink> Rooms<P, A, S> {
     /// Runs one action. `Some` when it is done; a call to an API server goes
-    /// on in `later` instead, whose results are [`Outcome`]s.
+    /// on in `later` instead, whose results are [`Outcome`]s, and an address
+    /// that is probed for wakes the loop.
     pub async fn execute(
         &mut self,
         action: Action,
@@ -32,23 +43,27 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Rooms<P, A, S> {
     ) -> Option<Outcome> {
         let result = match &action {
             Action::UpsertFrontend { frontend, rule } => {
-                self.plane.upsert(*frontend, rule).await.map_err(chain)
+                self.plane.upsert(*frontend, rule).await.map_err(failed)
             }
             Action::RemoveFrontend { frontend } => {
                 self.plane.remove(frontend);
                 Ok(())
             }
             Action::AddAddress { key, prefix_length } => {
-                self.addresses.add(key, *prefix_length).await.map_err(chain)
+                match self.addresses.add(key, *prefix_length).await {
+                    Ok(Addition::Done) => Ok(()),
+                    Ok(Addition::Pending) => return None,
+                    Err(error) => Err(Failed { reason: error.reason(), message: chain(error) }),
+                }
             }
             Action::RemoveAddress { key, prefix_length } => {
-                self.addresses.remove(key, *prefix_length).await.map_err(chain)
+                self.addresses.remove(key, *prefix_length).await.map_err(failed)
             }
             Action::WriteStatus { service, status } => {
                 let order = StatusOrder { service: service.clone(), revision, status: status.clone() };
                 let statuses = self.statuses.clone();
                 later.spawn(async move {
-                    let result = statuses.write(order).await.map_err(chain);
+                    let result = statuses.write(order).await.map_err(failed);
                     (action, result)
                 });
                 return None;
@@ -56,6 +71,10 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Rooms<P, A, S> {
         };
         Some((action, result))
     }
+}
+
+fn failed(error: impl std::error::Error) -> Failed {
+    Failed { reason: ProblemReason::ActionFailed, message: chain(error) }
 }
 
 /// An error with all its causes in one line.

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::model::{Problem, ProblemReason, ServiceName, Subject};
+use super::executor::Failed;
+use crate::model::{Problem, ServiceName, Subject};
 use crate::plan::{Action, ActionKey};
 
 /// The first delay after a failure; it doubles with each further one ...
@@ -24,7 +25,7 @@ struct Failure {
     action: Action,
     attempts: u32,
     due: Instant,
-    message: String,
+    why: Failed,
 }
 
 impl Machine {
@@ -48,6 +49,17 @@ impl Machine {
         self.in_flight.insert(key);
     }
 
+    /// A new round: addresses that were probed for are asked about again. They
+    /// have no end of their own, so that a Service that goes meanwhile needs none.
+    pub(super) fn resume_addresses(&mut self) {
+        self.in_flight.retain(|key| !matches!(key, ActionKey::Address(_)));
+    }
+
+    /// What is being worked on.
+    pub(super) fn in_flight(&self) -> &BTreeSet<ActionKey> {
+        &self.in_flight
+    }
+
     /// An action was carried out.
     pub(super) fn succeeded(&mut self, key: &ActionKey) {
         self.in_flight.remove(key);
@@ -56,14 +68,14 @@ impl Machine {
 
     /// An action failed; it is due again after the returned delay. True when
     /// it is the first failure or another one than before: worth a log line.
-    pub(super) fn failed(&mut self, action: Action, message: String, now: Instant) -> bool {
+    pub(super) fn failed(&mut self, action: Action, why: Failed, now: Instant) -> bool {
         let key = action.key();
         self.in_flight.remove(&key);
         let before = self.failures.get(&key).filter(|failure| failure.action == action);
         let attempts = before.map_or(1, |failure| failure.attempts.saturating_add(1));
-        let news = before.is_none_or(|failure| failure.message != message);
+        let news = before.is_none_or(|failure| failure.why != why);
         let due = now + delay_after(attempts);
-        self.failures.insert(key, Failure { action, attempts, due, message });
+        self.failures.insert(key, Failure { action, attempts, due, why });
         news
     }
 
@@ -77,8 +89,8 @@ impl Machine {
     pub(super) fn problems(&self, owner: impl Fn(&ActionKey) -> BTreeSet<ServiceName>) -> Vec<Problem> {
         let problem = |subject: Subject, failure: &Failure| Problem {
             subject,
-            reason: ProblemReason::ActionFailed,
-            message: format!("{} (tried {} times)", failure.message, failure.attempts),
+            reason: failure.why.reason,
+            message: format!("{} (tried {} times)", failure.why.message, failure.attempts),
         };
         let of_failure = |(key, failure): (&ActionKey, &Failure)| -> Vec<Problem> {
             let owners = owner(key);
@@ -104,7 +116,11 @@ fn delay_after(attempts: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{AddressKey, PublishedStatus};
+    use crate::model::{AddressKey, ProblemReason, PublishedStatus};
+
+    fn no() -> Failed {
+        Failed { reason: ProblemReason::ActionFailed, message: "no".to_owned() }
+    }
 
     fn remove(address: &str) -> Action {
         let key = AddressKey { link: "eth0".to_owned(), address: address.parse().unwrap() };
@@ -122,19 +138,34 @@ mod tests {
     fn a_failure_waits_alone() {
         let (mut machine, start) = (Machine::default(), Instant::now());
         let (bad, good) = (remove("192.0.2.1"), remove("192.0.2.2"));
-        assert!(machine.failed(bad.clone(), "no".to_owned(), start));
+        assert!(machine.failed(bad.clone(), no(), start));
         assert_eq!(machine.due(vec![bad.clone(), good.clone()], start), std::slice::from_ref(&good));
         assert_eq!(machine.next_retry(), Some(start + FIRST_RETRY));
         assert_eq!(machine.due(vec![bad.clone()], start + FIRST_RETRY), std::slice::from_ref(&bad));
-        assert!(!machine.failed(bad.clone(), "no".to_owned(), start), "the same failure is no news");
+        assert!(!machine.failed(bad.clone(), no(), start), "the same failure is no news");
         machine.succeeded(&bad.key());
         assert_eq!(machine.next_retry(), None);
     }
 
     #[test]
+    fn a_failed_address_that_is_probed_for_again_waits_for_the_next_round() {
+        let (mut machine, start) = (Machine::default(), Instant::now());
+        let add = remove("192.0.2.1");
+        machine.failed(add.clone(), no(), start);
+        let later = start + FIRST_RETRY;
+        assert_eq!(machine.due(vec![add.clone()], later).len(), 1);
+        machine.started(add.key());
+        assert_eq!(machine.due(vec![add.clone()], later).len(), 0);
+        assert_eq!(machine.next_retry(), None, "the end of the probe wakes the loop");
+        assert_eq!(machine.problems(|_| BTreeSet::new()).len(), 1, "it is not over yet");
+        machine.resume_addresses();
+        assert_eq!(machine.due(vec![add], later).len(), 1);
+    }
+
+    #[test]
     fn what_is_planned_no_more_is_forgotten() {
         let (mut machine, start) = (Machine::default(), Instant::now());
-        machine.failed(remove("192.0.2.1"), "no".to_owned(), start);
+        machine.failed(remove("192.0.2.1"), no(), start);
         assert_eq!(machine.problems(|_| BTreeSet::new()).len(), 1);
         machine.due(Vec::new(), start);
         assert_eq!(machine.problems(|_| BTreeSet::new()).len(), 0);
@@ -147,7 +178,7 @@ mod tests {
         let write = |vips| Action::WriteStatus { service: service.clone(), status: PublishedStatus { vips } };
         let vip =
             crate::model::PublishedVip { ip: "192.0.2.1".parse().unwrap(), proxy: true, ports: Vec::new() };
-        machine.failed(write(vec![vip]), "no".to_owned(), start);
+        machine.failed(write(vec![vip]), no(), start);
         assert_eq!(machine.due(vec![write(Vec::new())], start).len(), 1);
         machine.started(write(Vec::new()).key());
         assert_eq!(machine.next_retry(), None);

@@ -26,12 +26,12 @@ use crate::config::Policy;
 use crate::dataplane::DataPlane;
 use crate::desired::{self, Held, Inputs};
 use crate::model::{
-    AddressKey, Facts, Observed, Problem, ProblemReason, PublishedStatus, ServiceName, Snapshot,
+    AddressKey, Facts, Mac, Observed, Problem, ProblemReason, PublishedStatus, ServiceName, Snapshot,
     SourceReport, State, Subject,
 };
 use crate::plan::{self, Action, ActionKey};
 use crate::status::{Event, StatusSink};
-pub use executor::{Outcome, Rooms};
+pub use executor::{Failed, Outcome, Rooms};
 use machine::Machine;
 pub use machine::{FIRST_RETRY, LAST_RETRY};
 pub use metrics::ReconcileMetrics;
@@ -145,6 +145,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         let mut report = Report { problems: source.problems.clone(), ..Report::default() };
         let Some(snapshot) = source.snapshot.clone() else { return report };
         self.metrics.rounds.inc();
+        self.machine.resume_addresses();
         self.collect_ended(&snapshot, now);
         let observed = match self.observe(&snapshot).await {
             Ok(observed) => observed,
@@ -164,6 +165,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
 
         report.observed = self.settle(observed, &snapshot, now, &mut report.problems).await;
         report.problems.extend(self.machine.problems(|key| self.owners(key)));
+        report.problems.extend(self.conflicts());
         for event in self.reporter.problems(&report.problems, &snapshot, now) {
             self.tell(event);
         }
@@ -179,6 +181,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         let nothing = Snapshot::default();
         loop {
             let now = Instant::now();
+            self.machine.resume_addresses();
             let Ok(observed) = self.observe(&nothing).await else { return };
             let observed = self.settle(observed, &nothing, now, &mut Vec::new()).await;
             if observed.frontends.is_empty() {
@@ -207,7 +210,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     ) -> Observed {
         for _ in 0..PASSES {
             let due = self.machine.due(plan::plan(&self.desired, &observed), now);
-            let due = plan::hold_statuses(due, &self.desired);
+            let due = plan::hold_statuses(due, self.machine.in_flight(), &self.desired);
             if due.is_empty() {
                 break;
             }
@@ -273,10 +276,10 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
                     }
                 }
             }
-            Err(message) => {
+            Err(why) => {
                 let shown = action.to_string();
-                if self.machine.failed(action, message.clone(), now) {
-                    tracing::warn!(action = shown, error = message, "failed; it is tried again");
+                if self.machine.failed(action, why.clone(), now) {
+                    tracing::warn!(action = shown, error = why.message, "failed; it is tried again");
                 }
             }
         }
@@ -336,6 +339,20 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             .filter(|(_, status)| !status.vips.is_empty())
             .map(|(name, status)| (name.clone(), status.clone()))
             .collect()
+    }
+
+    /// VIPs that are served here, and claimed by another host too.
+    fn conflicts(&self) -> Vec<Problem> {
+        let of_address = |(key, mac): (AddressKey, Mac)| {
+            let message = format!(
+                "{key} is claimed by another host too ({mac}), so clients reach one or the other; take it from one of them"
+            );
+            let owners = self.owners(&ActionKey::Address(key));
+            owners
+                .into_iter()
+                .map(move |name| Problem::of_service(&name, ProblemReason::VipConflict, message.clone()))
+        };
+        self.rooms.addresses.conflicts().into_iter().flat_map(of_address).collect()
     }
 
     /// For whom an object is.

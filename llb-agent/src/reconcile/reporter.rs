@@ -58,6 +58,8 @@ fn event_of(problem: &Problem, snapshot: &Snapshot) -> Option<Event> {
     let Subject::Service(service) = &problem.subject else { return None };
     let reason = match problem.reason {
         ProblemReason::NoEligibleNodes | ProblemReason::NoBackends => "UnAvailableLoadBalancer",
+        // It is served all the same.
+        ProblemReason::AffinityAtNodes => "AffinityAtNodes",
         _ => "SyncLoadBalancerFailed",
     };
     // The count of tries changes with each; it would make each an Event of its own.

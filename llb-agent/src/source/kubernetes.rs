@@ -8,7 +8,8 @@
 //!
 //! A lost connection, an expired resource version or a restarted API server
 //! only mean that a task starts over; its Store keeps the old objects until the
-//! new list is whole, so nothing that is served changes.
+//! new list is whole, so nothing that is served changes. A start without a
+//! whole list within [`PATIENCE`] publishes the saved snapshot until there is one.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -31,12 +32,16 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::convert;
-use crate::model::{Problem, ProblemReason, SourceReport, Subject};
+use super::saved::{self, Saved, SavedError, SavedSnapshots};
+use crate::model::{Problem, ProblemReason, Snapshot, SourceReport, Subject};
 
 /// Changes that come within this time after one another make one snapshot.
 const SETTLE: Duration = Duration::from_millis(10);
 /// A server that says nothing for so long is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A start that has no whole list for so long serves the saved snapshot: long
+/// enough for any list of a healthy API, short beside a client's patience.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// The API server ends each watch after this time, so that a connection which
 /// silently died is noticed soon after it.
 const WATCH_SECS: u32 = 60;
@@ -83,6 +88,17 @@ pub enum ConnectError {
     },
 }
 
+/// A cluster, as the configuration names it.
+#[derive(Clone)]
+pub struct Cluster {
+    /// Talks to its API.
+    pub client: Client,
+    /// The API server.
+    pub url: String,
+    /// Tells it from any other cluster, also from one that had its URL before.
+    pub identity: String,
+}
+
 /// A client by `--kubeconfig`, else `$KUBECONFIG`, `~/.kube/config`, and the
 /// Pod's ServiceAccount. Opens no connection yet.
 ///
@@ -92,7 +108,7 @@ pub async fn connect(
     kubeconfig: Option<&PathBuf>,
     context: Option<String>,
     places: &str,
-) -> Result<(Client, String), ConnectError> {
+) -> Result<Cluster, ConnectError> {
     let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
     let wrong = |from: &str| {
         let from = from.to_owned();
@@ -114,9 +130,10 @@ pub async fn connect(
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
     let url = config.cluster_url.to_string();
+    let identity = saved::identity(&url, config.root_cert.as_deref().unwrap_or_default());
     let failed = |source| ConnectError::Client { url: url.clone(), source: Box::new(source) };
     let client = Client::try_from(config).map_err(failed)?;
-    Ok((client, url))
+    Ok(Cluster { client, url, identity })
 }
 
 /// Follows a cluster.
@@ -126,7 +143,15 @@ pub struct KubernetesSource {
     services: Vec<Store<Service>>,
     slices: Vec<Store<EndpointSlice>>,
     nodes: Store<Node>,
+    saved: SavedSnapshots,
     tasks: JoinSet<()>,
+}
+
+/// What is served instead of a list that is not there.
+#[derive(Default)]
+struct Fallback {
+    snapshot: Option<Arc<Snapshot>>,
+    problem: Option<Problem>,
 }
 
 /// Between the watch tasks and the publisher.
@@ -138,7 +163,7 @@ struct Shared {
 
 impl KubernetesSource {
     /// Starts the watches; `namespaces` narrows Services and EndpointSlices, empty means all.
-    pub fn start(client: &Client, namespaces: &[String]) -> Self {
+    pub fn start(client: &Client, namespaces: &[String], saved: SavedSnapshots) -> Self {
         let shared = Arc::new(Shared::default());
         let mut tasks = JoinSet::new();
         let nodes = follow(Api::<Node>::all(client.clone()), "nodes", &shared, &mut tasks);
@@ -150,26 +175,86 @@ impl KubernetesSource {
             .into_iter()
             .map(|api| follow(api, "endpointslices.discovery.k8s.io", &shared, &mut tasks))
             .collect();
-        Self { shared, services, slices, nodes, tasks }
+        Self { shared, services, slices, nodes, saved, tasks }
     }
 
     /// Publishes snapshots until nobody listens any more.
     pub async fn run(mut self, out: watch::Sender<SourceReport>) {
-        let mut complete = false;
+        let (latest, kept) = watch::channel(None);
+        self.tasks.spawn(self.saved.clone().keep(kept));
+        let patience = tokio::time::sleep(PATIENCE);
+        tokio::pin!(patience);
+        let (mut complete, mut fallback) = (false, None);
         loop {
             complete = complete || self.is_complete();
-            let snapshot = complete.then(|| Arc::new(self.snapshot()));
-            let report = SourceReport { snapshot, problems: self.shared.problems(Instant::now()) };
+            let report = self.report(complete, fallback.as_ref());
+            let live = report.snapshot.clone().filter(|_| complete);
+            let mut changed = false;
             out.send_if_modified(|current| {
-                let news = current.problems != report.problems || current.snapshot != report.snapshot;
+                changed = current.snapshot != report.snapshot;
+                let news = changed || current.problems != report.problems;
                 *current = report;
                 news
             });
+            if changed && live.is_some() {
+                latest.send_replace(live);
+            }
             tokio::select! {
                 () = self.shared.changed.notified() => tokio::time::sleep(SETTLE).await,
                 () = tokio::time::sleep(RECOVERED_AFTER) => {}
+                () = &mut patience, if !complete && fallback.is_none() => fallback = Some(self.fall_back().await),
                 Some(ended) = self.tasks.join_next() => tracing::error!(?ended, "a watch ended"),
                 () = out.closed() => return,
+            }
+        }
+    }
+
+    fn report(&self, complete: bool, fallback: Option<&Fallback>) -> SourceReport {
+        let mut problems = self.shared.problems(Instant::now());
+        if complete {
+            return SourceReport { snapshot: Some(Arc::new(self.snapshot())), problems };
+        }
+        problems.extend(fallback.and_then(|fallback| fallback.problem.clone()));
+        SourceReport { snapshot: fallback.and_then(|fallback| fallback.snapshot.clone()), problems }
+    }
+
+    /// The saved snapshot, or why there is none.
+    async fn fall_back(&self) -> Fallback {
+        let place = self.saved.clone();
+        let problem = |reason, message| Problem {
+            subject: Subject::Source("Kubernetes API".to_owned()),
+            reason,
+            message,
+        };
+        match tokio::task::spawn_blocking(move || place.load()).await {
+            Ok(Ok(Saved { saved_at, snapshot, .. })) => {
+                let message = format!("serving the saved snapshot of {saved_at} until the API answers");
+                tracing::warn!(services = snapshot.services.len(), "{message}");
+                let problem = problem(ProblemReason::SourceUnavailable, message);
+                Fallback { snapshot: Some(Arc::new(snapshot)), problem: Some(problem) }
+            }
+            Ok(Err(error @ SavedError::Missing(_))) => {
+                tracing::warn!(
+                    "nothing is served until the API answers: there is no saved snapshot ({error})"
+                );
+                Fallback::default()
+            }
+            Ok(Err(error)) => {
+                let message = match std::error::Error::source(&error) {
+                    Some(cause) => format!("{error}: {cause}"),
+                    None => error.to_string(),
+                };
+                let message =
+                    format!("nothing is served until the API answers: the saved snapshot {message}");
+                tracing::warn!("{message}");
+                Fallback {
+                    problem: Some(problem(ProblemReason::SavedSnapshotRefused, message)),
+                    ..Fallback::default()
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the saved snapshot was not read");
+                Fallback::default()
             }
         }
     }
@@ -183,7 +268,7 @@ impl KubernetesSource {
             && ready(self.nodes.wait_until_ready().now_or_never())
     }
 
-    fn snapshot(&self) -> crate::model::Snapshot {
+    fn snapshot(&self) -> Snapshot {
         let services: Vec<Arc<Service>> = self.services.iter().flat_map(Store::state).collect();
         let slices: Vec<Arc<EndpointSlice>> = self.slices.iter().flat_map(Store::state).collect();
         let nodes = self.nodes.state();

@@ -7,6 +7,8 @@
 pub mod convert;
 mod kubernetes;
 mod manifests;
+mod saved;
 
-pub use kubernetes::{ConnectError, KubernetesSource, connect};
+pub use kubernetes::{Cluster, ConnectError, KubernetesSource, connect};
 pub use manifests::{ManifestError, ManifestSource, ParseError, snapshot_of};
+pub use saved::{SavedError, SavedSnapshots};

@@ -104,8 +104,14 @@ impl StatusSink for KubernetesStatuses {
         };
         let _permit = self.permits.acquire().await;
         let result = tokio::time::timeout(WRITE_TIMEOUT, self.recorder.publish(&told, &about)).await;
-        if let Ok(Err(error)) = result {
-            tracing::warn!(service = %event.service, %error, "an Event was not taken; llb's user needs the verbs create and patch on events of events.k8s.io");
+        match result {
+            Ok(Err(error @ kube::Error::Api(_))) => {
+                tracing::warn!(service = %event.service, %error, "an Event was not taken; llb's user needs the verbs create and patch on events of events.k8s.io");
+            }
+            // The API is away, which is told already, and once.
+            Ok(Err(error)) => tracing::debug!(service = %event.service, %error, "an Event is lost"),
+            Err(_) => tracing::debug!(service = %event.service, "an Event is lost: no answer"),
+            Ok(Ok(_)) => {}
         }
     }
 }

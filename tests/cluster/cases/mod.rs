@@ -7,6 +7,7 @@ mod outage;
 mod promise;
 mod refusals;
 mod setup;
+mod terms;
 
 use crate::Named;
 
@@ -32,9 +33,11 @@ pub(crate) fn all() -> Vec<Named> {
         refusals::an_exhausted_pool_is_told,
         refusals::the_class_decides_whose_it_is,
         refusals::only_chosen_namespaces,
+        terms::source_ranges_and_affinity_are_followed,
         outage::traffic_goes_on_without_the_api_server,
         outage::an_expired_resource_version_means_a_new_list,
         outage::a_killed_agent_finds_its_vips_again,
+        outage::a_start_without_the_api_server_serves_what_was_served,
         access::a_missing_verb_is_named,
         access::a_wrong_token_is_named,
         access::an_expired_token_is_named_and_traffic_goes_on,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::Result;
+use llb_tests::Agent;
 use llb_tests::client::Load;
 use rustix::process::Signal;
 use serde_json::json;
@@ -96,4 +97,59 @@ pub(crate) fn a_killed_agent_finds_its_vips_again(case: &mut Case<'_>) -> Result
     let addresses = case.balancer.addresses()?;
     assert_eq!(addresses.len(), 4, "{addresses:?}");
     Ok(())
+}
+
+pub(crate) fn a_start_without_the_api_server_serves_what_was_served(case: &mut Case<'_>) -> Result<()> {
+    case.add_echo_pods(&["node-1", "node-2"])?;
+    let pool = format!("{}-{}", case.vip(0), case.vip(1));
+    let flags = ["--pool", &pool];
+    let agent = case.agent(&flags)?;
+    for name in ["first", "second"] {
+        case.apply_service(name, &json!({}))?;
+    }
+    let vips = ["first", "second"].map(|name| {
+        llb_tests::wait_until(LIMIT, &format!("a VIP of {name}"), || Ok(case.published(name)?.pop_first()))
+    });
+    let file = case.balancer.directory().join(format!("{}.state/snapshot", case.balancer.name()));
+    let vips = vips.into_iter().collect::<Result<Vec<_>>>()?;
+    llb_tests::wait_until(LIMIT, "both VIPs to be in the saved snapshot", || {
+        let text = std::fs::read_to_string(&file)?;
+        Ok(vips.iter().all(|vip| text.contains(&format!("\"ip\":\"{vip}\""))).then_some(()))
+    })?;
+
+    case.cluster.stop_apiserver()?;
+    agent.kill9()?;
+    let agent = case.agent(&flags)?;
+    let message = agent.wait_for_problem(LIMIT, "SourceUnavailable")?;
+    assert!(agent.get("/readyz")?.contains("serving the saved snapshot of"), "{message}");
+    for vip in &vips {
+        assert!(case.balancer.has_address(*vip)?, "{vip}");
+        case.ask_often(SocketAddr::new(*vip, ECHO_PORT))?;
+    }
+
+    // Another one that can't trust its file serves nothing, says why, and lives.
+    agent.kill9()?;
+    let mut damaged = std::fs::read(&file)?;
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    std::fs::write(&file, damaged)?;
+    let kubeconfig = case.cluster.agent_kubeconfig().display().to_string();
+    let agent = Agent::spawn(&case.balancer, &["--kubeconfig", &kubeconfig, "--pool", &pool])?;
+    let message = agent.wait_for_problem(LIMIT, "SavedSnapshotRefused")?;
+    assert!(message.contains("is damaged"), "{message}");
+    assert!(agent.get("/readyz").is_err(), "it is not ready without a snapshot");
+
+    case.cluster.start_apiserver()?;
+    for (name, vip) in ["first", "second"].into_iter().zip(&vips) {
+        case.ask_often(SocketAddr::new(*vip, ECHO_PORT))?;
+        case.wait_for_status(name, &[*vip])?;
+    }
+    case.kubectl(&["delete", "service", "first"])?;
+    case.wait_for_link(vips[0], false)?;
+    agent.wait_for_state(LIMIT, "the problems to be over", |state| {
+        ["SavedSnapshotRefused", "SourceUnavailable"]
+            .iter()
+            .all(|reason| llb_tests::agent::problem(state, reason).is_none())
+    })?;
+    case.ask_often(SocketAddr::new(vips[1], ECHO_PORT)).map(drop)
 }

@@ -4,5 +4,9 @@
 pub(crate) mod changes;
 pub(crate) mod crash;
 pub(crate) mod life;
+pub(crate) mod memory;
+pub(crate) mod soak;
+pub(crate) mod terms;
 pub(crate) mod traffic;
 pub(crate) mod trouble;
+pub(crate) mod vips;

@@ -5,14 +5,15 @@ use std::time::Duration;
 use llb_agent::addresses::AddressTable;
 use tokio::time::Instant;
 
-use super::kernel_table;
-use super::segment::{Segment, VIPS, ip, key};
+use super::segment::{NEIGHBOUR, Segment, VIPS, ip, key, mac};
+use super::{add, kernel_table};
 
 const ARP: [u8; 2] = [0x08, 0x06];
+const ICMPV6_NEIGHBOR_SOLICITATION: u8 = 135;
 const ICMPV6_NEIGHBOR_ADVERTISEMENT: u8 = 136;
 
 /// The frames that announce `vip`, found by their addresses only.
-fn announces(frame: &[u8], vip: &str) -> bool {
+pub(crate) fn announces(frame: &[u8], vip: &str) -> bool {
     match key(vip).address {
         std::net::IpAddr::V4(vip) => {
             frame[12..14] == ARP && frame.len() >= 42 && frame[28..32] == vip.octets()
@@ -23,10 +24,26 @@ fn announces(frame: &[u8], vip: &str) -> bool {
     }
 }
 
+/// The frames that probe for `vip`: in nobody's name.
+pub(crate) fn probes(frame: &[u8], vip: &str) -> bool {
+    match key(vip).address {
+        std::net::IpAddr::V4(vip) => {
+            frame[12..14] == ARP
+                && frame.len() >= 42
+                && frame[28..32] == [0; 4]
+                && frame[38..42] == vip.octets()
+        }
+        std::net::IpAddr::V6(vip) => {
+            frame.len() >= 78
+                && frame[54] == ICMPV6_NEIGHBOR_SOLICITATION
+                && frame[22..38] == [0; 16]
+                && frame[62..78] == vip.octets()
+        }
+    }
+}
+
 fn host_mac() -> Vec<u8> {
-    let links: serde_json::Value = serde_json::from_str(&ip("-j link show dev vip0")).unwrap();
-    let text = links[0]["address"].as_str().unwrap();
-    text.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
+    mac("vip0").split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
 }
 
 #[test]
@@ -38,7 +55,7 @@ fn a_new_vip_is_announced_three_times() {
         let mac = host_mac();
         for (vip, length) in VIPS {
             let start = Instant::now();
-            table.add(&key(vip), length).await.unwrap();
+            add(&mut table, &key(vip), length).await.unwrap();
             let mut frames = vec![];
             let mut seconds = vec![];
             for _ in 0..3 {
@@ -76,7 +93,7 @@ fn a_neighbour_learns_the_new_place_of_a_vip() {
                 ip(&format!("neigh add {vip} lladdr 02:00:00:00:00:01 dev peer0 nud stale"));
             });
             let capture = segment.capture();
-            table.add(&key(vip), length).await.unwrap();
+            add(&mut table, &key(vip), length).await.unwrap();
             capture.next(|frame| announces(frame, vip)).await;
             let learnt =
                 || segment.at_neighbour(|| ip(&format!("neigh show {vip} dev peer0"))).contains(&mac);
@@ -90,12 +107,49 @@ fn a_neighbour_learns_the_new_place_of_a_vip() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
+fn the_default_gateway_is_told_by_a_request_to_itself() {
+    Segment::run(async |segment| {
+        let gateway_mac = segment.at_neighbour(|| mac("peer0"));
+        let capture = segment.capture();
+        for ((vip, length), gateway) in VIPS.into_iter().zip(NEIGHBOUR) {
+            let gateway: ipnet::IpNet = gateway.parse().unwrap();
+            let gateway = gateway.addr();
+            ip(&format!("route add default via {gateway} dev vip0"));
+            ip(&format!("neigh replace {gateway} lladdr {gateway_mac} dev vip0 nud reachable"));
+            let mut table = kernel_table();
+            add(&mut table, &key(vip), length).await.unwrap();
+            let asks = |frame: &[u8]| match (key(vip).address, gateway) {
+                (std::net::IpAddr::V4(vip), std::net::IpAddr::V4(gateway)) => {
+                    frame[12..14] == ARP && frame[28..32] == vip.octets() && frame[38..42] == gateway.octets()
+                }
+                (std::net::IpAddr::V6(vip), std::net::IpAddr::V6(gateway)) => {
+                    frame.len() >= 86
+                        && frame[54] == ICMPV6_NEIGHBOR_SOLICITATION
+                        && frame[22..38] == vip.octets()
+                        && frame[62..78] == gateway.octets()
+                }
+                _ => false,
+            };
+            let frame = capture.next(asks).await;
+            let to: Vec<String> = frame[..6].iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(to.join(":"), gateway_mac, "by unicast");
+            let own = host_mac().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":");
+            let knows = || segment.at_neighbour(|| ip(&format!("neigh show {vip} dev peer0"))).contains(&own);
+            while !knows() {
+                capture.next(asks).await;
+            }
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
 fn a_removed_vip_is_announced_no_more() {
     Segment::run(async |segment| {
         let capture = segment.capture();
         let mut table = kernel_table();
         for (vip, length) in VIPS {
-            table.add(&key(vip), length).await.unwrap();
+            add(&mut table, &key(vip), length).await.unwrap();
             capture.next(|frame| announces(frame, vip)).await;
             table.remove(&key(vip), length).await.unwrap();
             let again = capture.next(|frame| announces(frame, vip));
@@ -111,7 +165,7 @@ fn an_address_that_was_there_is_not_announced() {
         let (vip, length) = VIPS[0];
         ip(&format!("addr add {vip}/{length} dev vip0"));
         let capture = segment.capture();
-        kernel_table().add(&key(vip), length).await.unwrap();
+        add(&mut kernel_table(), &key(vip), length).await.unwrap();
         let heard = capture.next(|frame| announces(frame, vip));
         assert!(tokio::time::timeout(Duration::from_millis(500), heard).await.is_err());
     });

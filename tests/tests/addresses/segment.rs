@@ -28,8 +28,8 @@ pub(crate) const VIPS: [(&str, u8); 2] = [("192.0.2.5", 24), ("2001:db8::5", 64)
 /// No test waits longer.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// How often a capture looks for the next frame.
-const POLL: Duration = Duration::from_millis(5);
+/// How often a capture looks for the next frame, or a condition is looked at.
+pub(crate) const POLL: Duration = Duration::from_millis(5);
 
 /// The two namespaces; the test's thread is in the host's.
 pub(crate) struct Segment {
@@ -54,7 +54,7 @@ impl Segment {
         let neighbour = new_namespace()?;
         let host = new_namespace()?;
         let segment = Self { host, neighbour };
-        let namespace = format!("/proc/{}/fd/{}", std::process::id(), segment.neighbour.as_raw_fd());
+        let namespace = path(&segment.neighbour);
         ip("link set lo up");
         // Its end would be a change at a random time.
         set_sysctl("ipv6/conf/default/accept_dad", "0");
@@ -78,6 +78,17 @@ impl Segment {
         let result = work();
         enter(&self.host);
         result
+    }
+
+    /// Moves the host's link to the neighbour, and back: what unplugging a card
+    /// and putting it back does, its addresses are gone.
+    pub(crate) fn unplug_and_back(&self) {
+        ip(&format!("link set {LINK} netns {}", path(&self.neighbour)));
+        self.at_neighbour(|| ip(&format!("link set {LINK} netns {}", path(&self.host))));
+        ip(&format!("link set {LINK} up"));
+        for address in OWN {
+            ip(&format!("addr add {address} dev {LINK}{}", nodad(address)));
+        }
     }
 
     /// Starts to record what reaches the neighbour.
@@ -120,6 +131,12 @@ pub(crate) fn ip(arguments: &str) -> String {
     let output = Command::new("ip").args(arguments.split_whitespace()).output().unwrap();
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// The MAC of a link of the namespace that the thread is in.
+pub(crate) fn mac(link: &str) -> String {
+    let links: Value = serde_json::from_str(&ip(&format!("-j link show dev {link}"))).unwrap();
+    links[0]["address"].as_str().unwrap().to_owned()
 }
 
 /// What `ip` says of an address on the host's link; `None` if it is not there.
@@ -169,7 +186,11 @@ pub(crate) fn set_sysctl(setting: &str, value: &str) {
     std::fs::write(format!("/proc/sys/net/{setting}"), value).unwrap();
 }
 
-fn nodad(address: &str) -> &'static str {
+fn path(namespace: &OwnedFd) -> String {
+    format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd())
+}
+
+pub(crate) fn nodad(address: &str) -> &'static str {
     if address.contains(':') { " nodad" } else { "" }
 }
 

@@ -6,8 +6,8 @@ use std::path::Path;
 use llb_agent::addresses::{AddressTable, NetlinkAddresses};
 use llb_agent::config::AddressTag;
 
-use super::segment::{LINK, Segment, VIPS, add_foreign, key, shown, tag};
-use super::{observed, table};
+use super::segment::{LINK, Segment, VIPS, add_foreign, ip, key, shown, tag};
+use super::{add, observed, table};
 
 fn file_table(state_dir: &Path) -> NetlinkAddresses {
     table(AddressTag::File, state_dir)
@@ -15,8 +15,11 @@ fn file_table(state_dir: &Path) -> NetlinkAddresses {
 
 /// The file of an agent that recorded all VIPs, in the boot `boot_id`.
 fn write_records(state_dir: &Path, boot_id: &str) {
-    let addresses =
-        VIPS.map(|(vip, length)| format!(r#"{{"link":"{LINK}","net":"{vip}/{length}"}}"#)).join(",");
+    let links: serde_json::Value = serde_json::from_str(&ip(&format!("-j link show dev {LINK}"))).unwrap();
+    let index = &links[0]["ifindex"];
+    let addresses = VIPS
+        .map(|(vip, length)| format!(r#"{{"link":"{LINK}","index":{index},"net":"{vip}/{length}"}}"#))
+        .join(",");
     let text = format!(r#"{{"boot_id":"{boot_id}","addresses":[{addresses}]}}"#);
     fs::write(state_dir.join("addresses.json"), text).unwrap();
 }
@@ -38,7 +41,7 @@ fn the_file_remembers_what_is_ours() {
         let directory = tempfile::tempdir().unwrap();
         let recorded = || fs::read_to_string(directory.path().join("addresses.json")).unwrap();
         for (vip, length) in VIPS {
-            file_table(directory.path()).add(&key(vip), length).await.unwrap();
+            add(&mut file_table(directory.path()), &key(vip), length).await.unwrap();
             assert_eq!(tag(vip).await, None, "the kernel has no tag");
             assert!(recorded().contains(&format!("{vip}/{length}")));
 
@@ -53,13 +56,39 @@ fn the_file_remembers_what_is_ours() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
+fn a_renamed_link_comes_back_with_what_is_ours() {
+    Segment::run(async |_| {
+        let directory = tempfile::tempdir().unwrap();
+        let (vip, length) = VIPS[0];
+        let mut table = file_table(directory.path());
+        add(&mut table, &key(vip), length).await.unwrap();
+        ip(&format!("link set {LINK} down"));
+        ip(&format!("link set {LINK} name away0"));
+        assert_eq!(observed(&mut table, vip).await, None);
+        // Another link of that name, with the same address of somebody else.
+        ip(&format!("link add {LINK} type veth peer name other0"));
+        add_foreign(vip, length, None).await;
+        assert!(!observed(&mut table, vip).await.unwrap().ours);
+        ip(&format!("link del {LINK}"));
+        ip(&format!("link set away0 name {LINK}"));
+        ip(&format!("link set {LINK} up"));
+        for table in [&mut table, &mut file_table(directory.path())] {
+            assert!(observed(table, vip).await.unwrap().ours);
+        }
+        table.remove(&key(vip), length).await.unwrap();
+        assert_eq!(shown(vip), None);
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
 fn either_tag_is_known_after_a_change_of_tags() {
     Segment::run(async |_| {
         let directory = tempfile::tempdir().unwrap();
         let both = [AddressTag::Kernel, AddressTag::File];
         for (before, after) in [(both[0], both[1]), (both[1], both[0])] {
             for (vip, length) in VIPS {
-                table(before, directory.path()).add(&key(vip), length).await.unwrap();
+                add(&mut table(before, directory.path()), &key(vip), length).await.unwrap();
                 let mut table = table(after, directory.path());
                 assert!(observed(&mut table, vip).await.unwrap().ours);
                 table.remove(&key(vip), length).await.unwrap();
@@ -77,7 +106,7 @@ fn a_crash_between_record_and_add_is_made_up_for() {
         write_records(directory.path(), &this_boot());
         for (vip, length) in VIPS {
             let mut table = file_table(directory.path());
-            table.add(&key(vip), length).await.unwrap();
+            add(&mut table, &key(vip), length).await.unwrap();
             assert!(observed(&mut table, vip).await.unwrap().ours);
         }
     });
@@ -125,7 +154,7 @@ fn a_corrupt_file_claims_nothing() {
 fn an_address_that_cannot_be_recorded_is_not_added() {
     Segment::run(async |_| {
         let (vip, length) = VIPS[0];
-        let error = file_table(Path::new("/proc/llb")).add(&key(vip), length).await.unwrap_err();
+        let error = add(&mut file_table(Path::new("/proc/llb")), &key(vip), length).await.unwrap_err();
         assert!(error.to_string().contains("/proc/llb/addresses.json"), "{error}");
         assert_eq!(shown(vip), None);
     });
@@ -136,7 +165,7 @@ async fn assert_foreign(state_dir: &Path) {
     let mut table = file_table(state_dir);
     for (vip, length) in VIPS {
         assert!(!observed(&mut table, vip).await.unwrap().ours);
-        table.add(&key(vip), length).await.unwrap();
+        add(&mut table, &key(vip), length).await.unwrap();
         table.remove(&key(vip), length).await.unwrap();
         assert!(shown(vip).is_some());
         assert!(!observed(&mut table, vip).await.unwrap().ours);

@@ -34,7 +34,7 @@ const FLOORS: &[(&str, Option<&[&str]>)] = &[
     ("plan", Some(NOUNS)),
     ("telemetry", Some(NOUNS)),
     ("kernel", Some(&[])),
-    ("source", Some(&["model", "config", "telemetry"])),
+    ("source", Some(&["model", "config", "telemetry", "statefile"])),
     ("dataplane", Some(&["model", "config", "telemetry", "kernel"])),
     ("addresses", Some(&["model", "config", "telemetry", "statefile"])),
     ("status", Some(&["model", "config", "telemetry", "statefile"])),

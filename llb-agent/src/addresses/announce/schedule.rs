@@ -8,6 +8,15 @@ use tokio::time::Instant;
 
 use crate::model::AddressKey;
 
+/// How often a VIP is announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::addresses) enum Repeat {
+    /// Its place is new: at each of [`REPEATS`].
+    Series,
+    /// Somebody else claimed it. A series that is under way does as well.
+    Once,
+}
+
 /// When a VIP is announced, counted from its addition. More than once because
 /// a frame can get lost; RFC 4861 section 7.2.6 allows three, at least a
 /// second apart, and RFC 5227 section 2.3 asks for two.
@@ -26,29 +35,36 @@ pub(super) struct Schedule {
 #[derive(Debug)]
 struct Pending {
     announcement: Announcement,
+    repeats: &'static [Duration],
     start: Instant,
     sent: usize,
 }
 
-/// A frame and the link it leaves on.
+/// Frames and the link they leave on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Announcement {
     /// Of which VIP.
     pub(super) key: AddressKey,
     /// The link's number.
     pub(super) index: u32,
-    /// The whole Ethernet frame.
-    pub(super) frame: Vec<u8>,
+    /// Whole Ethernet frames.
+    pub(super) frames: Vec<Vec<u8>>,
 }
 
 impl Schedule {
     /// Starts a series now; one that is under way for the same VIP starts
     /// over. `false` if there is no room.
-    pub(super) fn start(&mut self, announcement: Announcement, now: Instant) -> bool {
-        if self.pending.len() >= MAX_PENDING && !self.pending.contains_key(&announcement.key) {
+    pub(super) fn start(&mut self, announcement: Announcement, repeat: Repeat, now: Instant) -> bool {
+        let under_way = self.pending.contains_key(&announcement.key);
+        if self.pending.len() >= MAX_PENDING && !under_way {
             return false;
         }
-        let pending = Pending { start: now, sent: 0, announcement };
+        let repeats = match repeat {
+            Repeat::Once if under_way => return true,
+            Repeat::Once => &REPEATS[..1],
+            Repeat::Series => &REPEATS[..],
+        };
+        let pending = Pending { start: now, sent: 0, announcement, repeats };
         self.pending.insert(pending.announcement.key.clone(), pending);
         true
     }
@@ -72,7 +88,7 @@ impl Schedule {
         }
         pending.sent += 1;
         let announcement = pending.announcement.clone();
-        if pending.sent == REPEATS.len() {
+        if pending.sent == pending.repeats.len() {
             self.pending.remove(&announcement.key);
         }
         Some(announcement)
@@ -81,7 +97,7 @@ impl Schedule {
 
 impl Pending {
     fn due(&self) -> Instant {
-        self.start + REPEATS[self.sent]
+        self.start + self.repeats[self.sent]
     }
 }
 
@@ -92,14 +108,14 @@ mod tests {
     fn announcement(number: usize) -> Announcement {
         let address = std::net::Ipv6Addr::from_bits(number as u128).into();
         let key = AddressKey { link: "eth0".to_owned(), address };
-        Announcement { key, index: 1, frame: vec![] }
+        Announcement { key, index: 1, frames: vec![] }
     }
 
     #[test]
     fn a_vip_is_announced_at_0_1_and_3_seconds() {
         let start = Instant::now();
         let mut schedule = Schedule::default();
-        assert!(schedule.start(announcement(1), start));
+        assert!(schedule.start(announcement(1), Repeat::Series, start));
         let mut offsets = vec![];
         while let Some(due) = schedule.next_due() {
             assert_eq!(schedule.take_due(due - Duration::from_millis(1)), None);
@@ -110,11 +126,23 @@ mod tests {
     }
 
     #[test]
+    fn a_defence_is_one_announcement_and_ends_no_series() {
+        let start = Instant::now();
+        let mut schedule = Schedule::default();
+        schedule.start(announcement(1), Repeat::Once, start);
+        schedule.start(announcement(2), Repeat::Series, start);
+        schedule.start(announcement(2), Repeat::Once, start);
+        let late = start + Duration::from_secs(60);
+        let left: Vec<_> = std::iter::from_fn(|| schedule.take_due(late)).collect();
+        assert_eq!(left, [announcement(1), announcement(2), announcement(2), announcement(2)]);
+    }
+
+    #[test]
     fn a_removed_vip_is_announced_no_more() {
         let start = Instant::now();
         let mut schedule = Schedule::default();
-        schedule.start(announcement(1), start);
-        schedule.start(announcement(2), start);
+        schedule.start(announcement(1), Repeat::Series, start);
+        schedule.start(announcement(2), Repeat::Series, start);
         schedule.cancel(&announcement(1).key);
         let late = start + Duration::from_secs(60);
         let left: Vec<_> = std::iter::from_fn(|| schedule.take_due(late)).collect();
@@ -126,9 +154,9 @@ mod tests {
         let start = Instant::now();
         let mut schedule = Schedule::default();
         for number in 0..MAX_PENDING {
-            assert!(schedule.start(announcement(number), start));
+            assert!(schedule.start(announcement(number), Repeat::Series, start));
         }
-        assert!(!schedule.start(announcement(MAX_PENDING), start));
-        assert!(schedule.start(announcement(0), start), "a known one needs no more room");
+        assert!(!schedule.start(announcement(MAX_PENDING), Repeat::Series, start));
+        assert!(schedule.start(announcement(0), Repeat::Series, start), "a known one needs no more room");
     }
 }

@@ -18,9 +18,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::RelayConfig;
+use super::affinity::Affinity;
 use super::bind::{BoundSocket, bind};
 use super::metrics::Metrics;
 use super::selection::Selection;
+use super::service_limit::ServiceCounts;
 use super::{listener, udp};
 use crate::dataplane::DataPlaneError;
 use crate::model::{Frontend, FrontendStatus, Phase, Rule};
@@ -34,6 +36,10 @@ pub(super) struct PlaneContext {
     pub(super) connection_permits: Arc<Semaphore>,
     /// One permit for each UDP session that may be open.
     pub(super) session_permits: Arc<Semaphore>,
+    /// TCP connections that each Service has open.
+    pub(super) service_counts: ServiceCounts,
+    /// Who had which backend.
+    pub(super) affinity: Affinity,
     /// Told when `observe` has something new to say.
     pub(super) changed: Arc<Notify>,
 }

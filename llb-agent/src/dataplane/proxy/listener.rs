@@ -2,13 +2,14 @@
 //! client or a backend; what happens to a connection is in `tcp.rs`.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream};
 
 use super::exhaustion::EXHAUSTED_PAUSE;
 use super::frontend::FrontendContext;
-use super::metrics::{AcceptErrorKind, Refusal};
+use super::metrics::AcceptErrorKind;
 use super::tcp::{self, OpenConnection};
 use crate::model::Protocol;
 
@@ -18,9 +19,9 @@ pub(super) async fn accept(listener: &TcpListener, context: &Arc<FrontendContext
     let mut is_exhausted = false;
     loop {
         let error = match listener.accept().await {
-            Ok((client, _)) => {
+            Ok((client, peer)) => {
                 is_exhausted = false;
-                admit(client, context);
+                admit(client, peer, context);
                 continue;
             }
             Err(error) => error,
@@ -44,13 +45,13 @@ pub(super) async fn accept(listener: &TcpListener, context: &Arc<FrontendContext
     }
 }
 
-fn admit(client: TcpStream, context: &Arc<FrontendContext>) {
-    match OpenConnection::admit(context) {
-        Some(open) => {
+fn admit(client: TcpStream, peer: SocketAddr, context: &Arc<FrontendContext>) {
+    match OpenConnection::admit(context, peer) {
+        Ok(open) => {
             tokio::spawn(tcp::serve(open, client));
         }
-        None => {
-            context.plane.metrics.refusals(Protocol::Tcp, Refusal::Limit).inc();
+        Err(refusal) => {
+            context.plane.metrics.refusals(Protocol::Tcp, refusal).inc();
             tcp::reset(client);
         }
     }

@@ -3,15 +3,20 @@
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::model::Protocol;
 
 /// The numbers of the room; every field is one metric, declared with its name in [`Metrics::register`].
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Metrics {
     pub(super) connections: Counter,
     pub(super) connections_active: Gauge,
+    /// Seconds until a backend accepted, failed attempts before it included.
+    pub(super) connect_time: Histogram,
+    /// Seconds that a connection was open.
+    pub(super) duration: Histogram,
     pub(super) bytes: PerDirection,
     pub(super) udp_sessions_active: Gauge,
     pub(super) udp_datagrams: PerDirection,
@@ -26,7 +31,22 @@ type Labelled<const N: usize> = Family<[(&'static str, &'static str); N], Counte
 impl Metrics {
     /// Puts all metrics of the room into `registry`. The registry adds `_total` to counters.
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
+        // 0.1 ms to 26 s: from the same rack to the end of every time-out.
+        let connect_time = Histogram::new(exponential_buckets(0.0001, 4.0, 10));
+        // 1 ms to 18 h: from one request to an open channel.
+        let duration = Histogram::new(exponential_buckets(0.001, 4.0, 14));
+        let metrics = Self {
+            connections: Counter::default(),
+            connections_active: Gauge::default(),
+            connect_time,
+            duration,
+            bytes: PerDirection::default(),
+            udp_sessions_active: Gauge::default(),
+            udp_datagrams: PerDirection::default(),
+            refusals: Labelled::default(),
+            connect_failures: Labelled::default(),
+            accept_errors: Labelled::default(),
+        };
         registry.register(
             "llb_relay_connections",
             "TCP connections accepted to be relayed",
@@ -36,6 +56,16 @@ impl Metrics {
             "llb_relay_connections_active",
             "TCP connections accepted and not yet ended",
             metrics.connections_active.clone(),
+        );
+        registry.register(
+            "llb_relay_connect_seconds",
+            "Time until a backend accepted a TCP connection, failed attempts included",
+            metrics.connect_time.clone(),
+        );
+        registry.register(
+            "llb_relay_connection_seconds",
+            "Time that TCP connections were open",
+            metrics.duration.clone(),
         );
         registry.register("llb_relay_bytes", "Bytes of TCP payload relayed", metrics.bytes.family.clone());
         registry.register(
@@ -110,6 +140,10 @@ impl Default for PerDirection {
 pub(super) enum Refusal {
     /// As many connections or sessions as allowed are open.
     Limit,
+    /// As many connections as its Service allows are open.
+    ServiceLimit,
+    /// The client's address is in none of the Service's source ranges.
+    SourceRange,
     /// The rule has no backend.
     NoBackend,
     /// No backend of those tried could be reached.
@@ -136,6 +170,8 @@ impl Refusal {
     fn label(self) -> &'static str {
         match self {
             Self::Limit => "limit",
+            Self::ServiceLimit => "service_limit",
+            Self::SourceRange => "source_range",
             Self::NoBackend => "no_backend",
             Self::Unreachable => "unreachable",
             Self::Resources => "resources",
@@ -170,6 +206,8 @@ mod tests {
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
         metrics.bytes.forward.inc_by(7);
+        metrics.connect_time.observe(0.5);
+        metrics.duration.observe(0.0005);
         metrics.refusals(Protocol::Tcp, Refusal::Limit).inc();
         metrics.connect_failures(Protocol::Udp).inc();
         metrics.accept_errors(AcceptErrorKind::Resources).inc();
@@ -178,6 +216,8 @@ mod tests {
         for line in [
             "llb_relay_connections_total 0",
             "llb_relay_connections_active 0",
+            "llb_relay_connect_seconds_count 1",
+            "llb_relay_connection_seconds_bucket{le=\"0.001\"} 1",
             "llb_relay_bytes_total{direction=\"forward\"} 7",
             "llb_relay_bytes_total{direction=\"reply\"} 0",
             "llb_relay_udp_sessions_active 0",

@@ -6,7 +6,9 @@
 //!                    |
 //!                    |-- TCP: accept loop                           listener.rs
 //!                    |      `-- one task for each connection        tcp.rs
-//!                    |            `-- chooses a backend, then bytes selection.rs, relay.rs
+//!                    |            |-- may it come                  service_limit.rs, model/terms.rs
+//!                    |            |-- chooses a backend             affinity.rs, selection.rs
+//!                    |            `-- header, then bytes            proxy_protocol.rs, relay.rs
 //!                    `-- UDP: loop that owns the sessions           udp.rs
 //!                           `-- one task for each session's replies
 //! ```
@@ -27,14 +29,17 @@
 //! complete. There are no queues between tasks; everything else has a limit in
 //! [`RelayConfig`] or a constant.
 
+mod affinity;
 mod bind;
 mod exhaustion;
 mod frontend;
 mod listener;
 mod metrics;
 mod owner;
+mod proxy_protocol;
 mod relay;
 mod selection;
+mod service_limit;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -47,8 +52,10 @@ use std::sync::Arc;
 use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, Semaphore};
 
+use self::affinity::Affinity;
 use self::frontend::{PlaneContext, RunningFrontend};
 use self::metrics::Metrics;
+use self::service_limit::ServiceCounts;
 use super::{DataPlane, DataPlaneError};
 use crate::config::RelayConfig;
 use crate::model::{Frontend, FrontendStatus, Rule};
@@ -71,6 +78,8 @@ impl ProxyPlane {
             metrics: Metrics::register(registry),
             connection_permits: permits(config.max_connections),
             session_permits: permits(config.max_udp_sessions),
+            service_counts: ServiceCounts::default(),
+            affinity: Affinity::default(),
             changed,
             config,
         };

@@ -8,6 +8,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -38,8 +39,12 @@ pub(super) enum Ending {
 
 /// Relays until both directions have ended or one side is lost.
 pub(super) async fn relay(client: &TcpStream, backend: &TcpStream, bytes: &PerDirection) -> Ending {
+    let (client_lost, backend_lost) = (AtomicBool::new(false), AtomicBool::new(false));
+    let client_side = Side { stream: client, lost: &client_lost };
+    let backend_side = Side { stream: backend, lost: &backend_lost };
     let both_directions = async {
-        tokio::try_join!(pump(client, backend, &bytes.forward), pump(backend, client, &bytes.reply))
+        let forward = pump(client_side, backend_side, &bytes.forward);
+        tokio::try_join!(forward, pump(backend_side, client_side, &bytes.reply))
     };
     let ended = tokio::select! {
         ended = both_directions => ended,
@@ -56,27 +61,38 @@ pub(super) async fn relay(client: &TcpStream, backend: &TcpStream, bytes: &PerDi
     }
 }
 
+/// One of the two sockets, and what is known of it.
+#[derive(Clone, Copy)]
+struct Side<'a> {
+    stream: &'a TcpStream,
+    /// A write failed. The kernel tells an error once: whoever meets it first
+    /// takes it away, and a reset then looks like EOF to the reader.
+    lost: &'a AtomicBool,
+}
+
 /// One direction. EOF is passed on as FIN, the other direction goes on.
 ///
 /// A read error ends the relay: all that came before it has been passed on. A
 /// write error ends only this direction (`Broken`), so that what `to` had sent
 /// before it went away still gets through.
-async fn pump(from: &TcpStream, to: &TcpStream, bytes: &Counter) -> io::Result<Ending> {
+async fn pump(from: Side<'_>, to: Side<'_>, bytes: &Counter) -> io::Result<Ending> {
     loop {
-        from.readable().await?;
+        from.stream.readable().await?;
         let mut buffer = Vec::with_capacity(RELAY_BUFFER_BYTES);
-        let finished = match from.try_read_buf(&mut buffer) {
+        let finished = match from.stream.try_read_buf(&mut buffer) {
+            Ok(0) if from.lost.load(Ordering::Relaxed) => return Err(ErrorKind::ConnectionReset.into()),
             Ok(0) => true,
             Ok(_) => false,
             Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
             Err(error) => return Err(error),
         };
         let written = if finished {
-            SockRef::from(to).shutdown(Shutdown::Write)
+            SockRef::from(to.stream).shutdown(Shutdown::Write)
         } else {
-            write_all(to, &buffer, bytes).await
+            write_all(to.stream, &buffer, bytes).await
         };
         if let Err(error) = written {
+            to.lost.store(true, Ordering::Relaxed);
             tracing::debug!(%error, "one direction of a connection broken");
             return Ok(Ending::Broken);
         }

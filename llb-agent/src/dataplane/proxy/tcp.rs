@@ -2,19 +2,25 @@
 //! is chosen is in `selection.rs`, how bytes move in `relay.rs`.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::affinity::choose;
 use super::exhaustion::lacks_resources;
 use super::frontend::FrontendContext;
 use super::metrics::Refusal;
+use super::proxy_protocol::header;
 use super::relay::{Ending, relay};
-use crate::model::{Backend, Protocol};
+use super::selection::Chosen;
+use super::service_limit::ServicePermit;
+use crate::model::{Backend, Protocol, Rule};
 
 /// Backends that one connection tries. Dead ones are remembered, so only the
 /// first connections after many have died at once come near it; it bounds what
@@ -41,23 +47,39 @@ const KEEPALIVE_PROBES: u32 = 4;
 #[derive(Debug)]
 pub(super) struct OpenConnection {
     context: Arc<FrontendContext>,
+    peer: SocketAddr,
+    since: Instant,
+    _service_permit: ServicePermit,
     _permit: OwnedSemaphorePermit,
 }
 
 impl OpenConnection {
-    /// `None` if as many as allowed are open.
-    pub(super) fn admit(context: &Arc<FrontendContext>) -> Option<Self> {
-        let permit = Arc::clone(&context.plane.connection_permits).try_acquire_owned().ok()?;
+    /// # Errors
+    /// The rule does not admit this client, or as many as allowed are open.
+    pub(super) fn admit(context: &Arc<FrontendContext>, peer: SocketAddr) -> Result<Self, Refusal> {
+        let rule = context.rule.load();
+        if !rule.terms.source_ranges.admits(peer.ip()) {
+            return Err(Refusal::SourceRange);
+        }
+        let service_permit = context
+            .plane
+            .service_counts
+            .admit(&rule.service, rule.terms.max_connections)
+            .ok_or(Refusal::ServiceLimit)?;
+        let permits = Arc::clone(&context.plane.connection_permits);
+        let permit = permits.try_acquire_owned().map_err(|_| Refusal::Limit)?;
         context.plane.metrics.connections.inc();
         context.plane.metrics.connections_active.inc();
         context.connections.send_modify(|open| *open += 1);
-        Some(Self { context: Arc::clone(context), _permit: permit })
+        let context = Arc::clone(context);
+        Ok(Self { context, peer, since: Instant::now(), _service_permit: service_permit, _permit: permit })
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.context.plane.metrics.connections_active.dec();
+        self.context.plane.metrics.duration.observe(self.since.elapsed().as_secs_f64());
         self.context.connections.send_modify(|open| *open -= 1);
     }
 }
@@ -71,8 +93,11 @@ pub(super) async fn serve(open: OpenConnection, client: TcpStream) {
     }
     // Owns the client side, so that it is closed before `open` says so.
     let conversation = async move {
-        let backend = match connect(context).await {
-            Ok(backend) => backend,
+        let (backend, _counted) = match connect(context, open.peer).await {
+            Ok(connected) => {
+                context.plane.metrics.connect_time.observe(open.since.elapsed().as_secs_f64());
+                connected
+            }
             Err(refusal) => {
                 context.plane.metrics.refusals(Protocol::Tcp, refusal).inc();
                 return;
@@ -95,20 +120,22 @@ pub(super) fn reset(client: TcpStream) {
 
 /// Tries backends by the rule until one accepts. No byte has been read from
 /// the client, so it does not notice how many it took.
-async fn connect(context: &FrontendContext) -> Result<TcpStream, Refusal> {
+async fn connect(context: &FrontendContext, client: SocketAddr) -> Result<(TcpStream, Chosen), Refusal> {
     let timeout = context.plane.config.connect_timeout;
     let give_up = Instant::now() + timeout * CONNECT_BUDGET_TIMEOUTS;
     let mut tried: Vec<Backend> = Vec::new();
     let mut refusal = Refusal::NoBackend;
     while tried.len() < MAX_CONNECT_ATTEMPTS && Instant::now() < give_up {
         let rule = context.rule.load_full();
-        let Some(backend) = context.selection.next(&rule.backends, &tried, Instant::now()) else { break };
+        let Some(chosen) = choose(context, &rule, client, &tried, Instant::now()) else { break };
+        let backend = chosen.backend;
         tried.push(backend);
         let deadline = give_up.min(Instant::now() + timeout);
-        match attempt(backend, deadline).await {
+        let attempt = attempt(backend, &rule, client, context.frontend.socket_address());
+        match tokio::time::timeout_at(deadline, attempt).await.unwrap_or_else(|late| Err(late.into())) {
             Ok(stream) => {
-                context.selection.answered(backend);
-                return Ok(stream);
+                context.selection.answered(&chosen);
+                return Ok((stream, chosen));
             }
             Err(error) => {
                 tracing::debug!(frontend = %context.frontend, %backend, %error, "cannot connect");
@@ -125,9 +152,17 @@ async fn connect(context: &FrontendContext) -> Result<TcpStream, Refusal> {
     Err(refusal)
 }
 
-async fn attempt(backend: Backend, deadline: Instant) -> io::Result<TcpStream> {
-    let stream = tokio::time::timeout_at(deadline, TcpStream::connect(backend.address)).await??;
+async fn attempt(
+    backend: Backend,
+    rule: &Rule,
+    client: SocketAddr,
+    vip: SocketAddr,
+) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(backend.address).await?;
     prepare(&stream)?;
+    if let Some(version) = rule.terms.proxy_protocol {
+        stream.write_all(&header(version, client, vip)).await?;
+    }
     Ok(stream)
 }
 

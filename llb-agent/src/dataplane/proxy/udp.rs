@@ -24,9 +24,11 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use super::affinity::choose;
 use super::exhaustion::{EXHAUSTED_PAUSE, lacks_resources};
 use super::frontend::FrontendContext;
 use super::metrics::{AcceptErrorKind, Refusal};
+use super::selection::Chosen;
 use crate::model::{Backend, Protocol, Rule};
 
 /// The largest datagram: the length field of UDP has 16 bits (RFC 768).
@@ -99,7 +101,7 @@ impl Sessions {
                 }
                 Err(error) if is_about_this_datagram(&error) => return Err(Refusal::Undeliverable),
                 Err(error) => {
-                    let backend = session.link.backend;
+                    let backend = session.link.backend();
                     self.table.remove(&client);
                     note_failure(&self.context, backend, &error);
                 }
@@ -112,7 +114,11 @@ impl Sessions {
     /// has left the rule.
     fn session_of(&mut self, client: SocketAddr, now: Instant) -> Result<&Session, Refusal> {
         let rule = self.context.rule.load();
-        let must_move = |session: &Session| !rule.backends.contains(&session.link.backend);
+        if !rule.terms.source_ranges.admits(client.ip()) {
+            self.table.remove(&client);
+            return Err(Refusal::SourceRange);
+        }
+        let must_move = |session: &Session| !rule.backends.contains_key(&session.link.backend());
         if self.table.get(&client).is_some_and(must_move) {
             self.table.remove(&client);
         }
@@ -121,7 +127,7 @@ impl Sessions {
             Entry::Vacant(entry) => {
                 let permits = Arc::clone(&self.context.plane.session_permits);
                 let permit = permits.try_acquire_owned().map_err(|_| Refusal::Limit)?;
-                let link = Arc::new(Link::open(client, &rule, &self.context, now)?);
+                let link = Arc::new(Link::open(client, &Arc::clone(&rule), &self.context, now)?);
                 let replies = relay_replies(Arc::clone(&link), Arc::clone(&self.socket));
                 Ok(entry.insert(Session::new(link, self.tasks.spawn(replies), permit)))
             }
@@ -184,7 +190,7 @@ impl Drop for Session {
 /// One client address and its backend: what both directions of a session share.
 struct Link {
     client: SocketAddr,
-    backend: Backend,
+    chosen: Chosen,
     /// Connected to the backend.
     socket: UdpSocket,
     last_activity: Mutex<Instant>,
@@ -194,21 +200,26 @@ struct Link {
 impl Link {
     fn open(
         client: SocketAddr,
-        rule: &Rule,
+        rule: &Arc<Rule>,
         context: &Arc<FrontendContext>,
         now: Instant,
     ) -> Result<Self, Refusal> {
-        let backend = context.selection.next(&rule.backends, &[], now).ok_or(Refusal::NoBackend)?;
+        let chosen = choose(context, rule, client, &[], now).ok_or(Refusal::NoBackend)?;
+        let backend = chosen.backend;
         match connect(backend) {
             Ok(socket) => {
                 let (last_activity, context) = (Mutex::new(now), Arc::clone(context));
-                Ok(Self { client, backend, socket, last_activity, context })
+                Ok(Self { client, chosen, socket, last_activity, context })
             }
             Err(error) => {
                 note_failure(context, backend, &error);
                 Err(if lacks_resources(&error) { Refusal::Resources } else { Refusal::Unreachable })
             }
         }
+    }
+
+    fn backend(&self) -> Backend {
+        self.chosen.backend
     }
 
     fn touch(&self, now: Instant) {
@@ -229,7 +240,7 @@ async fn relay_replies(link: Arc<Link>, frontend_socket: Arc<UdpSocket>) -> Sock
             // Nothing to read after all, or the path got narrower for the next datagrams.
             Err(error) if is_about_this_datagram(&error) => {}
             Err(error) => {
-                note_failure(&link.context, link.backend, &error);
+                note_failure(&link.context, link.backend(), &error);
                 return link.client;
             }
         }
@@ -249,7 +260,7 @@ async fn relay_reply(link: &Link, frontend_socket: &UdpSocket) -> io::Result<()>
     let mut datagram = Vec::with_capacity(MAX_DATAGRAM_BYTES);
     link.socket.try_recv_buf(&mut datagram)?;
     link.touch(Instant::now());
-    selection.answered(link.backend);
+    selection.answered(&link.chosen);
     match frontend_socket.try_send_to(&datagram, link.client) {
         Ok(_) => plane.metrics.udp_datagrams.reply.inc(),
         Err(error) => {

@@ -5,6 +5,7 @@
 mod endpoints;
 mod node;
 mod service;
+mod terms;
 
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service as Object, ServicePort as ObjectPort};
 
-use super::shown;
+use super::{shown, terms::terms_of};
 use crate::model::{
     Family, Port, Problem, ProblemReason, Protocol, PublishedPort, PublishedStatus, PublishedVip, Service,
     ServiceName, ServicePort, TrafficPolicy, is_usable_vip,
@@ -13,8 +13,13 @@ use crate::model::{
 /// VIPs that a Service asks for, separated by commas; both families may be given.
 const VIPS_ANNOTATION: &str = "llb.dev/vips";
 
+/// The `--pool` that a Service wants its VIPs from.
+const POOL_ANNOTATION: &str = "llb.dev/pool";
+
 /// `ports[].error` of a port whose protocol llb does not forward ...
 const UNSUPPORTED_PROTOCOL: &str = "llb.dev/UnsupportedProtocol";
+/// ... of a UDP port of a Service that wants the PROXY protocol ...
+const PROXY_PROTOCOL_NEEDS_TCP: &str = "llb.dev/ProxyProtocolNeedsTCP";
 /// ... and of one whose numbers make no sense.
 const INVALID_PORT: &str = "llb.dev/InvalidPort";
 
@@ -42,8 +47,25 @@ pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceN
     }
     let mut report = |reason, message: String| problems.push(Problem::of_service(&name, reason, message));
 
+    service.terms = terms_of(&spec, meta.annotations.as_ref(), &mut |message| {
+        report(ProblemReason::InvalidValue, message);
+    });
     for port in spec.ports.iter().flatten() {
         match convert_port(port) {
+            Ok(udp) if udp.protocol == Protocol::Udp && service.terms.proxy_protocol.is_some() => {
+                // Served without a header it would lie to a backend that trusts headers.
+                let message = format!(
+                    "port {}/UDP is not served: the PROXY protocol is sent over TCP only; \
+                     move the port to a Service without annotation llb.dev/proxy-protocol",
+                    udp.port
+                );
+                report(ProblemReason::UnsupportedProtocol, message);
+                service.unsupported_ports.push(PublishedPort {
+                    port: udp.port.get(),
+                    protocol: udp.protocol.to_string(),
+                    error: Some(PROXY_PROTOCOL_NEEDS_TCP.to_owned()),
+                });
+            }
             Ok(port) => service.ports.push(port),
             Err((reason, message)) => {
                 report(reason, message);
@@ -65,8 +87,9 @@ pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceN
             TrafficPolicy::Cluster
         }
     };
-    let annotation = meta.annotations.as_ref().and_then(|all| all.get(VIPS_ANNOTATION));
-    match requested_vips(annotation.map(String::as_str), spec.load_balancer_ip.as_deref()) {
+    let annotation = |key| meta.annotations.as_ref().and_then(|all| all.get(key)).map(String::as_str);
+    service.pool = annotation(POOL_ANNOTATION).map(|name| name.trim().to_owned());
+    match requested_vips(annotation(VIPS_ANNOTATION), spec.load_balancer_ip.as_deref()) {
         Ok(vips) => service.requested_vips = vips,
         Err(message) => {
             report(ProblemReason::InvalidValue, message);

@@ -3,6 +3,7 @@
 
 mod frontends;
 mod tcp;
+mod terms;
 mod udp;
 
 use std::future::Future;
@@ -18,7 +19,7 @@ use tokio::sync::Notify;
 use super::metrics::Metrics;
 use super::{ProxyPlane, RelayConfig};
 use crate::dataplane::{DataPlane, DataPlaneError};
-use crate::model::{Backend, Frontend, Phase, Port, Protocol, Rule, ServiceName};
+use crate::model::{Backend, Frontend, Phase, Port, Protocol, Rule, ServiceName, Terms, Weight};
 
 /// VIPs and backends of all tests.
 const LOOPBACKS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
@@ -59,6 +60,10 @@ impl Fixture {
         self.plane.upsert(frontend, &rule(backends)).await.unwrap();
     }
 
+    async fn upsert_with(&mut self, frontend: Frontend, backends: &[SocketAddr], terms: Terms) {
+        self.plane.upsert(frontend, &Rule { terms, ..rule(backends) }).await.unwrap();
+    }
+
     fn phase(&self, frontend: Frontend) -> Option<Phase> {
         self.plane.observe().get(&frontend).map(|status| status.phase)
     }
@@ -71,7 +76,8 @@ impl Fixture {
 fn rule(backends: &[SocketAddr]) -> Rule {
     Rule {
         service: ServiceName::new("default", "web"),
-        backends: backends.iter().map(|address| Backend { address: *address }).collect(),
+        backends: backends.iter().map(|address| (Backend { address: *address }, Weight::MIN)).collect(),
+        terms: Terms::default(),
     }
 }
 

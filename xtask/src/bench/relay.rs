@@ -1,5 +1,5 @@
-//! Builds the agent for speed and starts a bench, a program of package
-//! llb-tests; installs what it is compared with. Measures nothing itself.
+//! Builds the agent for speed and starts the bench of the relay, a program of
+//! package llb-tests; installs what it is compared with. Measures nothing itself.
 
 use anyhow::{Result, bail};
 
@@ -7,18 +7,9 @@ use crate::{build_ebpf, setup, shell};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    #[command(subcommand)]
-    bench: Bench,
-}
-
-#[derive(clap::Subcommand)]
-enum Bench {
-    /// The relay beside HAProxy and nginx stream; root; about 4 minutes, and the build
-    Relay {
-        /// Passed on: --rounds N, --seconds S
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        passed_on: Vec<String>,
-    },
+    /// Passed on: --rounds N, --seconds S
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    passed_on: Vec<String>,
 }
 
 /// Ends when the bench does.
@@ -26,7 +17,6 @@ enum Bench {
 /// # Errors
 /// Something is missing, can't be built, or the bench failed.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let Bench::Relay { passed_on } = &arguments.bench;
     if !rustix::process::geteuid().is_root() {
         bail!("the bench needs root, to create network namespaces");
     }
@@ -44,6 +34,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     shell::run(
         shell::command("cargo")
             .args(["run", "--release", "--quiet", "--package=llb-tests", "--bin=llb-bench", "--"])
-            .args(passed_on),
+            .args(&arguments.passed_on),
     )
 }

@@ -1,0 +1,140 @@
+//! What others did to the links and their addresses between two looks. Pure;
+//! what to do about it is up to the caller.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::model::{AddressKey, Link, Mac};
+
+/// The links at one moment, by name.
+pub(super) type Seen = BTreeMap<String, SeenLink>;
+
+/// The parts of a link that a change of is worth a word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SeenLink {
+    index: u32,
+    mac: Option<Mac>,
+    /// It is up and has a carrier.
+    running: bool,
+    /// The host's own addresses, with their subnets.
+    own: BTreeSet<IpNet>,
+    vips: BTreeSet<IpAddr>,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// The link went away, or lost its name.
+    Gone { link: String },
+    /// There is a link of that name (again).
+    Back { link: String },
+    /// No frame comes or goes.
+    Down { link: String },
+    /// Frames come and go again.
+    Up { link: String },
+    /// The link's MAC.
+    Mac { link: String },
+    /// The host's own addresses, or their subnets.
+    Own { link: String, now: BTreeSet<IpNet> },
+    /// A VIP is gone that llb did not remove.
+    Lost { key: AddressKey },
+}
+
+impl SeenLink {
+    /// What is seen of `link`.
+    pub(super) fn new(link: &Link, index: u32, mac: Option<Mac>, running: bool) -> Self {
+        let (ours, foreign): (Vec<_>, Vec<_>) = link.addresses.iter().partition(|known| known.ours);
+        Self {
+            index,
+            mac,
+            running,
+            own: foreign.into_iter().filter(|known| known.primary).map(|known| known.net).collect(),
+            vips: ours.into_iter().map(|known| known.net.addr()).collect(),
+        }
+    }
+
+    /// llb removes this VIP itself.
+    pub(super) fn forget(&mut self, vip: IpAddr) {
+        self.vips.remove(&vip);
+    }
+}
+
+/// What changed between two moments.
+pub(super) fn between(before: &Seen, now: &Seen) -> Vec<Change> {
+    let gone = before.keys().filter(|name| !now.contains_key(*name));
+    let mut changes: Vec<Change> = gone.map(|link| Change::Gone { link: link.clone() }).collect();
+    for (name, new) in now {
+        let link = name.clone();
+        let Some(old) = before.get(name).filter(|old| old.index == new.index) else {
+            changes.push(Change::Back { link });
+            continue;
+        };
+        match (old.running, new.running) {
+            (true, false) => changes.push(Change::Down { link: link.clone() }),
+            (false, true) => changes.push(Change::Up { link: link.clone() }),
+            _ if old.mac != new.mac => changes.push(Change::Mac { link: link.clone() }),
+            _ => {}
+        }
+        if old.own != new.own {
+            changes.push(Change::Own { link, now: new.own.clone() });
+        }
+        let lost = old.vips.difference(&new.vips);
+        changes.extend(lost.map(|&address| Change::Lost { key: AddressKey { link: name.clone(), address } }));
+    }
+    changes
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gone { link } => write!(f, "link {link} is gone; its VIPs return with it"),
+            Self::Back { link } => write!(f, "link {link} is there; VIPs are put on it and announced"),
+            Self::Down { link } => write!(f, "link {link} went down or lost its carrier"),
+            Self::Up { link } => write!(f, "link {link} is up again; its VIPs are probed for and announced"),
+            Self::Mac { link } => write!(f, "link {link} has another MAC; its VIPs are announced"),
+            Self::Own { link, now } => {
+                write!(f, "link {link} has other addresses of its own:")?;
+                now.iter().try_for_each(|net| write!(f, " {net}"))?;
+                write!(f, "; its VIPs are placed anew and announced")
+            }
+            Self::Lost { key } => write!(f, "VIP {key} was removed, not by llb; it is put back"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::LinkAddress;
+
+    fn seen(index: u32, running: bool, own: &[&str], vips: &[&str]) -> Seen {
+        let address = |net: &&str, ours| LinkAddress { net: net.parse().unwrap(), ours, primary: !ours };
+        let own = own.iter().map(|net| address(net, false));
+        let addresses = own.chain(vips.iter().map(|net| address(net, true))).collect();
+        let link = Link { name: "eth0".to_owned(), addresses };
+        [("eth0".to_owned(), SeenLink::new(&link, index, Some(Mac([2; 6])), running))].into()
+    }
+
+    #[test]
+    fn each_change_is_told_apart() {
+        let (own, vips) = (["192.0.2.9/24"], ["192.0.2.5/24"]);
+        let usual = seen(2, true, &own, &vips);
+        let link = "eth0".to_owned();
+        let key = AddressKey { link: link.clone(), address: "192.0.2.5".parse().unwrap() };
+        assert_eq!(between(&usual, &usual), []);
+        assert_eq!(between(&usual, &Seen::new()), [Change::Gone { link: link.clone() }]);
+        assert_eq!(between(&usual, &seen(3, true, &own, &[])), [Change::Back { link: link.clone() }]);
+        assert_eq!(between(&usual, &seen(2, false, &own, &vips)), [Change::Down { link: link.clone() }]);
+        assert_eq!(between(&seen(2, false, &own, &vips), &usual), [Change::Up { link: link.clone() }]);
+        let renumbered = seen(2, true, &["198.51.100.9/24"], &[]);
+        let now = ["198.51.100.9/24".parse().unwrap()].into();
+        assert_eq!(between(&usual, &renumbered), [Change::Own { link, now }, Change::Lost { key }]);
+        let mut removed = usual.clone();
+        removed.get_mut("eth0").unwrap().forget("192.0.2.5".parse().unwrap());
+        assert_eq!(between(&removed, &seen(2, true, &own, &[])), []);
+        assert_eq!(between(&usual, &seen(2, true, &own, &["192.0.2.5/32"])), [], "llb's own change");
+    }
+}

@@ -1,0 +1,181 @@
+//! What a Service asks of the treatment of its traffic, over real sockets.
+
+use std::num::NonZeroU32;
+
+use ipnet::IpNet;
+
+use super::super::metrics::Refusal;
+use super::*;
+use crate::model::{ProxyProtocol, SourceRanges};
+
+fn only(range: &str) -> Terms {
+    let range: IpNet = range.parse().unwrap();
+    Terms { source_ranges: SourceRanges::only(&[range]), ..Terms::default() }
+}
+
+/// A range that holds `vip`, from which the tests' clients come, and one of its family that does not.
+fn ranges(vip: IpAddr) -> [&'static str; 2] {
+    if vip.is_ipv4() { ["127.0.0.0/8", "192.0.2.0/24"] } else { ["::1/128", "2001:db8::/32"] }
+}
+
+#[tokio::test]
+async fn source_ranges_turn_away_new_connections_and_leave_old_ones() {
+    for vip in LOOPBACKS {
+        let backends = [tcp_echo(vip).await];
+        let mut fixture = Fixture::new(RelayConfig::default());
+        let frontend = fixture.serve(vip, Protocol::Tcp, &backends).await;
+        let [own, other] = ranges(vip);
+        fixture.upsert_with(frontend, &backends, only(own)).await;
+        let mut old = connect(frontend).await;
+        assert_echo(&mut old, "admitted").await;
+
+        fixture.upsert_with(frontend, &backends, only(other)).await;
+        assert_reset(&mut connect(frontend).await).await;
+        assert_echo(&mut old, "still here").await;
+        assert_eq!(fixture.metrics().refusals(Protocol::Tcp, Refusal::SourceRange).get(), 1);
+
+        fixture.upsert_with(frontend, &backends, Terms::default()).await;
+        assert_echo(&mut connect(frontend).await, "again").await;
+    }
+}
+
+#[tokio::test]
+async fn source_ranges_drop_datagrams_of_running_sessions_too() {
+    for vip in LOOPBACKS {
+        let backends = [udp_backend(vip, "a").await];
+        let mut fixture = Fixture::new(RelayConfig::default());
+        let frontend = fixture.serve(vip, Protocol::Udp, &backends).await;
+        let [own, other] = ranges(vip);
+        fixture.upsert_with(frontend, &backends, only(own)).await;
+        let client = udp_client(frontend).await;
+        assert_eq!(ask(&client, b"1").await, b"a1");
+
+        fixture.upsert_with(frontend, &backends, only(other)).await;
+        client.send(b"2").await.unwrap();
+        let refusals = fixture.metrics().refusals(Protocol::Udp, Refusal::SourceRange);
+        eventually("the datagram is dropped", || refusals.get() == 1).await;
+        assert_eq!(fixture.metrics().udp_sessions_active.get(), 0);
+
+        fixture.upsert_with(frontend, &backends, only(own)).await;
+        assert_eq!(ask(&client, b"3").await, b"a3", "the one that was dropped has not come through");
+    }
+}
+
+#[tokio::test]
+async fn affinity_leads_a_client_to_one_address_on_every_port() {
+    // Backends are told apart by address, and IPv6 has one loopback address only.
+    let addresses: [IpAddr; 4] = [1, 2, 3, 4].map(|last| [127, 0, 0, last].into());
+    let mut fixture = Fixture::new(RelayConfig::default());
+    let terms = Terms { affinity_timeout: Some(Duration::from_secs(600)), ..Terms::default() };
+    let mut frontends = Vec::new();
+    for protocol in [Protocol::Tcp, Protocol::Tcp, Protocol::Udp] {
+        let mut backends = Vec::new();
+        for address in addresses {
+            backends.push(match protocol {
+                Protocol::Tcp => tcp_namer(address).await,
+                Protocol::Udp => udp_namer(address).await,
+            });
+        }
+        let frontend = fixture.serve(LOOPBACKS[0], protocol, &backends).await;
+        fixture.upsert_with(frontend, &backends, terms.clone()).await;
+        frontends.push(frontend);
+    }
+
+    let mut found = Vec::new();
+    for frontend in frontends {
+        for _ in 0..4 {
+            let mut name = String::new();
+            match frontend.protocol {
+                Protocol::Tcp => {
+                    within("name", connect(frontend).await.read_to_string(&mut name)).await.unwrap();
+                }
+                Protocol::Udp => {
+                    name = String::from_utf8(ask(&udp_client(frontend).await, b"?").await).unwrap()
+                }
+            }
+            found.push(name);
+        }
+    }
+    assert!(found.iter().all(|name| *name == found[0]), "{found:?}");
+}
+
+/// Tells each client its own address, and closes.
+async fn tcp_namer(ip: IpAddr) -> SocketAddr {
+    let (listener, address) = tcp_backend(ip).await;
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            // The test notices what is missing.
+            let _ = stream.write_all(ip.to_string().as_bytes()).await;
+        }
+    });
+    address
+}
+
+async fn udp_namer(ip: IpAddr) -> SocketAddr {
+    let socket = UdpSocket::bind((ip, 0)).await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((_, from)) = socket.recv_from(&mut [0; 8]).await {
+            socket.send_to(ip.to_string().as_bytes(), from).await?;
+        }
+        std::io::Result::Ok(())
+    });
+    address
+}
+
+#[tokio::test]
+async fn the_backend_learns_the_client_before_anything_else() {
+    for vip in LOOPBACKS {
+        let (listener, backend) = tcp_backend(vip).await;
+        let (_dead, dead) = dead_port(vip);
+        let mut fixture = Fixture::new(RelayConfig::default());
+        let frontend = fixture.serve(vip, Protocol::Tcp, &[backend]).await;
+        for version in [ProxyProtocol::V1, ProxyProtocol::V2] {
+            let terms = Terms { proxy_protocol: Some(version), ..Terms::default() };
+            fixture.upsert_with(frontend, &[backend, dead], terms).await;
+            // Two, so that the dead one is tried as well.
+            for _ in 0..2 {
+                let mut client = connect(frontend).await;
+                let (mut server, _) = within("accept", listener.accept()).await.unwrap();
+                let client_address = client.local_addr().unwrap();
+                let mut expected =
+                    super::super::proxy_protocol::header(version, client_address, frontend.socket_address());
+                // It does not wait for the client's first byte.
+                let mut heard = vec![0; expected.len()];
+                within("header", server.read_exact(&mut heard)).await.unwrap();
+                client.write_all(b"hello").await.unwrap();
+                client.shutdown().await.unwrap();
+                within("the rest", server.read_to_end(&mut heard)).await.unwrap();
+                expected.extend(b"hello");
+                assert_eq!(heard, expected);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_service_has_a_limit_of_its_own_over_all_its_ports() {
+    for vip in LOOPBACKS {
+        let backends = [tcp_echo(vip).await];
+        let mut fixture = Fixture::new(RelayConfig::default());
+        let terms = Terms { max_connections: NonZeroU32::new(2), ..Terms::default() };
+        let mut frontends = Vec::new();
+        for _ in 0..2 {
+            let frontend = fixture.serve(vip, Protocol::Tcp, &backends).await;
+            fixture.upsert_with(frontend, &backends, terms.clone()).await;
+            frontends.push(frontend);
+        }
+        let mut first = connect(frontends[0]).await;
+        let mut second = connect(frontends[1]).await;
+        assert_echo(&mut first, "first").await;
+        assert_echo(&mut second, "second").await;
+        for frontend in &frontends {
+            assert_reset(&mut connect(*frontend).await).await;
+        }
+        assert_eq!(fixture.metrics().refusals(Protocol::Tcp, Refusal::ServiceLimit).get(), 2);
+
+        drop(first);
+        eventually("one has ended", || fixture.metrics().connections_active.get() == 1).await;
+        assert_echo(&mut connect(frontends[1]).await, "third").await;
+    }
+}

@@ -1,0 +1,139 @@
+//! What a Service asks of the treatment of its traffic: plain data that each
+//! of its frontends carries. How a plane keeps these terms is its business.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// The terms of one Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// How a backend is chosen for a new connection or session.
+    pub balance: Balance,
+    /// Affinity: a client that comes back within this time gets the backend it
+    /// had, on whatever port of the Service.
+    pub affinity_timeout: Option<Duration>,
+    /// Who may come.
+    pub source_ranges: SourceRanges,
+    /// Sent to the backend before the first byte of a TCP connection.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// TCP connections that may be open on all ports of the Service together.
+    pub max_connections: Option<NonZeroU32>,
+}
+
+/// How a backend is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Balance {
+    /// Of two backends, the one with fewer open connections for its weight.
+    #[default]
+    LeastConnections,
+    /// By the flow's hash, from a Maglev table; with affinity by the client's
+    /// address alone.
+    Maglev,
+}
+
+/// A version of the PROXY protocol (haproxy.org, proxy-protocol.txt).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyProtocol {
+    /// One line of text.
+    V1,
+    /// Binary.
+    V2,
+}
+
+/// The client addresses that a Service admits.
+///
+/// Ranges of one family only admit nobody of the other: never more than asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceRanges {
+    /// `None`: everybody. Else sorted and disjoint; empty: nobody.
+    ranges: Option<Vec<IpNet>>,
+}
+
+impl SourceRanges {
+    /// Those of any of `ranges`, and nobody else.
+    pub fn only(ranges: &[IpNet]) -> Self {
+        let mut ranges = IpNet::aggregate(&ranges.iter().map(IpNet::trunc).collect());
+        ranges.sort();
+        Self { ranges: Some(ranges) }
+    }
+
+    /// Whether `client` may come.
+    pub fn admits(&self, client: IpAddr) -> bool {
+        let Some(ranges) = &self.ranges else { return true };
+        // Of disjoint ranges, only the last one that begins at or before it can hold it.
+        let candidates = ranges.partition_point(|range| range.network() <= client);
+        candidates.checked_sub(1).is_some_and(|last| ranges[last].contains(&client))
+    }
+}
+
+impl fmt::Display for Terms {
+    /// What differs from the default, as ` + name value` each.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.balance == Balance::Maglev {
+            f.write_str(" + maglev")?;
+        }
+        if let Some(timeout) = self.affinity_timeout {
+            write!(f, " + affinity {timeout:?}")?;
+        }
+        if let Some(ranges) = &self.source_ranges.ranges {
+            let list: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+            write!(f, " + only from [{}]", list.join(", "))?;
+        }
+        if let Some(version) = self.proxy_protocol {
+            write!(f, " + PROXY {version:?}")?;
+        }
+        if let Some(limit) = self.max_connections {
+            write!(f, " + at most {limit} connections")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn only(ranges: &[&str]) -> SourceRanges {
+        let ranges: Vec<IpNet> = ranges.iter().map(|range| range.parse().unwrap()).collect();
+        SourceRanges::only(&ranges)
+    }
+
+    #[test]
+    fn source_ranges_admit_what_they_hold_and_nothing_else() {
+        // Overlapping, host bits set, out of order.
+        let ranges = only(&["203.0.113.0/24", "192.0.2.77/26", "192.0.2.64/28", "2001:db8:1::/48"]);
+        for (client, expected) in [
+            ("192.0.2.63", false),
+            ("192.0.2.64", true),
+            ("192.0.2.127", true),
+            ("192.0.2.128", false),
+            ("198.51.100.1", false),
+            ("203.0.113.255", true),
+            ("255.255.255.255", false),
+            ("::", false),
+            ("2001:db8::1", false),
+            ("2001:db8:1:ffff::1", true),
+            ("2001:db8:2::", false),
+        ] {
+            assert_eq!(ranges.admits(client.parse().unwrap()), expected, "{client}");
+        }
+    }
+
+    #[test]
+    fn no_ranges_admit_everybody_an_empty_list_nobody_and_one_family_only_itself() {
+        let [v4, v6]: [IpAddr; 2] = ["192.0.2.1", "2001:db8::1"].map(|text| text.parse().unwrap());
+        let admitted = |ranges: SourceRanges| [ranges.admits(v4), ranges.admits(v6)];
+        assert_eq!(admitted(SourceRanges::default()), [true, true]);
+        assert_eq!(admitted(only(&[])), [false, false]);
+        assert_eq!(admitted(only(&["0.0.0.0/0"])), [true, false]);
+        assert_eq!(admitted(only(&["::/0"])), [false, true]);
+        assert_eq!(admitted(only(&["::/0", "0.0.0.0/0"])), [true, true]);
+    }
+}

@@ -1,0 +1,120 @@
+//! The fields and annotations of a Service that say how its traffic is
+//! treated, to [`Terms`]. What makes no sense never opens more than asked.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::ServiceSpec;
+
+use super::shown;
+use crate::model::{Balance, ProxyProtocol, SourceRanges, Terms};
+
+const BALANCE_ANNOTATION: &str = "llb.dev/balance";
+const PROXY_PROTOCOL_ANNOTATION: &str = "llb.dev/proxy-protocol";
+const MAX_CONNECTIONS_ANNOTATION: &str = "llb.dev/max-connections";
+
+/// Where source ranges were before the field; still looked at without the field.
+const SOURCE_RANGES_ANNOTATION: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+
+/// What the API server fills in (`DefaultClientIPServiceAffinitySeconds`); a
+/// manifest may leave it open.
+const DEFAULT_AFFINITY_SECS: i32 = 10_800;
+/// The longest that the API takes (`MaxClientIPServiceAffinitySeconds`): a day.
+const LONGEST_AFFINITY_SECS: i32 = 86_400;
+
+pub(super) fn terms_of(
+    spec: &ServiceSpec,
+    annotations: Option<&BTreeMap<String, String>>,
+    report: &mut impl FnMut(String),
+) -> Terms {
+    let annotation = |name: &str| {
+        let text = annotations?.get(name)?.trim();
+        (!text.is_empty()).then_some(text)
+    };
+    let mut terms = Terms::default();
+    match annotation(BALANCE_ANNOTATION) {
+        None | Some("least-connections") => {}
+        Some("maglev") => terms.balance = Balance::Maglev,
+        Some(other) => report(format!(
+            "annotation {BALANCE_ANNOTATION}: {} is neither least-connections nor maglev; least-connections is assumed",
+            shown(other)
+        )),
+    }
+    match annotation(PROXY_PROTOCOL_ANNOTATION) {
+        None => {}
+        Some("v1") => terms.proxy_protocol = Some(ProxyProtocol::V1),
+        Some("v2") => terms.proxy_protocol = Some(ProxyProtocol::V2),
+        Some(other) => report(format!(
+            "annotation {PROXY_PROTOCOL_ANNOTATION}: {} is neither v1 nor v2; no header is sent",
+            shown(other)
+        )),
+    }
+    if let Some(text) = annotation(MAX_CONNECTIONS_ANNOTATION) {
+        match text.parse() {
+            Ok(limit) => terms.max_connections = Some(limit),
+            Err(_) => report(format!(
+                "annotation {MAX_CONNECTIONS_ANNOTATION}: {} is not a number from 1 to {}; the Service has no limit of its own",
+                shown(text),
+                u32::MAX
+            )),
+        }
+    }
+    terms.affinity_timeout = affinity_of(spec, report);
+    terms.source_ranges = source_ranges_of(spec, annotation(SOURCE_RANGES_ANNOTATION), report);
+    terms
+}
+
+fn affinity_of(spec: &ServiceSpec, report: &mut impl FnMut(String)) -> Option<Duration> {
+    match spec.session_affinity.as_deref() {
+        None | Some("" | "None") => return None,
+        Some("ClientIP") => {}
+        Some(other) => {
+            report(format!("sessionAffinity {} is neither None nor ClientIP; None is assumed", shown(other)));
+            return None;
+        }
+    }
+    let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+    let given = config.and_then(|config| config.timeout_seconds).unwrap_or(DEFAULT_AFFINITY_SECS);
+    let seconds = if (1..=LONGEST_AFFINITY_SECS).contains(&given) {
+        given
+    } else {
+        report(format!(
+            "sessionAffinityConfig.clientIP.timeoutSeconds {given} is not from 1 to {LONGEST_AFFINITY_SECS}; {DEFAULT_AFFINITY_SECS} is assumed"
+        ));
+        DEFAULT_AFFINITY_SECS
+    };
+    Some(Duration::from_secs(u64::from(seconds.unsigned_abs())))
+}
+
+/// An entry that is no range admits nobody, and the others still count. So a
+/// slip of the pen locks somebody out, and lets nobody in.
+fn source_ranges_of(
+    spec: &ServiceSpec,
+    annotation: Option<&str>,
+    report: &mut impl FnMut(String),
+) -> SourceRanges {
+    let field = spec.load_balancer_source_ranges.as_deref().unwrap_or_default();
+    let (origin, texts): (_, Vec<&str>) = match (field, annotation) {
+        ([], None) => return SourceRanges::default(),
+        ([], Some(text)) => (format!("annotation {SOURCE_RANGES_ANNOTATION}"), text.split(',').collect()),
+        (field, _) => {
+            ("spec.loadBalancerSourceRanges".to_owned(), field.iter().map(String::as_str).collect())
+        }
+    };
+    let mut ranges = Vec::new();
+    for text in texts {
+        match text.trim().parse() {
+            // Clients are never seen as IPv4-mapped, so such a range would silently admit nobody.
+            Ok(IpNet::V6(range)) if range.addr().to_ipv4_mapped().is_some() => {
+                report(format!("{origin}: {range} is IPv4-mapped and admits nobody; write the IPv4 range"))
+            }
+            Ok(range) => ranges.push(range),
+            Err(_) => report(format!(
+                "{origin}: {} is not a range of addresses and admits nobody; write one as 198.51.100.0/24 or 2001:db8::/32",
+                shown(text)
+            )),
+        }
+    }
+    SourceRanges::only(&ranges)
+}

@@ -1,0 +1,317 @@
+//! The last good snapshot of a cluster, on disk: what an agent serves that
+//! starts while the API is away. Not: when it is served (`kubernetes.rs`).
+//!
+//! ```text
+//! llb-snapshot 1 <checksum of the rest, 16 hex digits> <length of the rest>
+//! {"cluster": ..., "saved_at": ..., "snapshot": {...}}
+//! ```
+//!
+//! Every bit counts: a file that is not exactly what was written, is of
+//! another format or of another cluster is refused, never guessed at.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::model::Snapshot;
+use crate::statefile;
+
+/// In the state folder.
+const FILE: &str = "snapshot";
+const MAGIC: &str = "llb-snapshot";
+/// To be raised with every change of the model that an older or newer agent
+/// would read as something else.
+const FORMAT: u32 = 1;
+/// Twenty thousand Services take about 20 MB; more than this is not ours.
+const LARGEST: u64 = 256 << 20;
+/// Between two writes: endpoints of a big cluster change all the time, and each
+/// write waits for the disk. What is lost by a crash is this much of changes,
+/// none of which changes a VIP that was published before.
+const WRITE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Why a saved snapshot is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum SavedError {
+    /// Not written yet, by this or an earlier agent.
+    #[error("there is none at {0}")]
+    Missing(PathBuf),
+    /// The disk refuses.
+    #[error("{path} cannot be read")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Not what was written: cut off, changed, or never a snapshot.
+    #[error("{0} is damaged; it is replaced as soon as the API answers")]
+    Damaged(PathBuf),
+    /// Of an older or newer agent.
+    #[error("{path} has format {found}, this llb-agent reads {FORMAT}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// Undamaged, but not what this agent understands.
+    #[error("{path} is not understood")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Whole, but of another cluster.
+    #[error("{path} is of another cluster ({found}); use a --state-dir for each cluster")]
+    OtherCluster {
+        /// The file.
+        path: PathBuf,
+        /// Which one.
+        found: String,
+    },
+}
+
+/// The place of one cluster's snapshot.
+#[derive(Clone, Debug)]
+pub struct SavedSnapshots {
+    path: PathBuf,
+    cluster: String,
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    cluster: &'a str,
+    saved_at: Timestamp,
+    snapshot: &'a Snapshot,
+}
+
+/// A snapshot and when it was saved.
+#[derive(Debug, Deserialize)]
+pub(super) struct Saved {
+    cluster: String,
+    pub(super) saved_at: Timestamp,
+    pub(super) snapshot: Snapshot,
+}
+
+impl SavedSnapshots {
+    /// `cluster` tells one cluster from another: its URL and CA, see [`identity`].
+    pub fn new(state_dir: &Path, cluster: String) -> Self {
+        Self { path: state_dir.join(FILE), cluster }
+    }
+
+    /// What was saved last.
+    pub(super) fn load(&self) -> Result<Saved, SavedError> {
+        let bytes = read_limited(&self.path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => SavedError::Missing(self.path.clone()),
+            _ => SavedError::Unreadable { path: self.path.clone(), source },
+        })?;
+        self.parse(&bytes)
+    }
+
+    fn parse(&self, bytes: &[u8]) -> Result<Saved, SavedError> {
+        let path = || self.path.clone();
+        let end = bytes.iter().position(|&byte| byte == b'\n').ok_or_else(|| SavedError::Damaged(path()))?;
+        let (header, body) = (&bytes[..=end], &bytes[end + 1..]);
+        match format_of(header) {
+            Some(found) if found != FORMAT => return Err(SavedError::Format { path: path(), found }),
+            // Compared as a whole: the same numbers in another spelling are damage, too.
+            Some(_) if header == header_of(body).as_bytes() => {}
+            _ => return Err(SavedError::Damaged(path())),
+        }
+        let saved: Saved =
+            serde_json::from_slice(body).map_err(|source| SavedError::Content { path: path(), source })?;
+        if saved.cluster != self.cluster {
+            return Err(SavedError::OtherCluster { path: path(), found: saved.cluster });
+        }
+        Ok(saved)
+    }
+
+    /// Replaces what was saved.
+    fn save(&self, snapshot: &Snapshot, now: Timestamp) -> io::Result<()> {
+        statefile::write_bytes(&self.path, &self.file_of(snapshot, now)?)
+    }
+
+    fn file_of(&self, snapshot: &Snapshot, saved_at: Timestamp) -> io::Result<Vec<u8>> {
+        let body = serde_json::to_vec(&Written { cluster: &self.cluster, saved_at, snapshot })?;
+        Ok([header_of(&body).into_bytes(), body].concat())
+    }
+
+    /// Saves what comes through `snapshots`, beside everybody's work, until the sender is gone.
+    pub(super) async fn keep(self, mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>) {
+        let mut failing = false;
+        while snapshots.changed().await.is_ok() {
+            let Some(snapshot) = snapshots.borrow_and_update().clone() else { continue };
+            let place = self.clone();
+            let now = Timestamp::now();
+            let saved = tokio::task::spawn_blocking(move || place.save(&told_of(&snapshot), now)).await;
+            match saved.map_err(io::Error::other).flatten() {
+                Ok(()) => failing = false,
+                Err(error) if !failing => {
+                    failing = true;
+                    tracing::warn!(path = %self.path.display(), %error, "the snapshot is not saved: a start without the API would not serve it");
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(WRITE_INTERVAL).await;
+        }
+    }
+}
+
+/// A cluster's URL and the certificates that it is known by.
+pub(super) fn identity(url: &str, authorities: &[Vec<u8>]) -> String {
+    format!("{url} ca {:016x}", checksum(&authorities.concat()))
+}
+
+/// Without the Services whose VIP nobody was told of and that ask for none: a
+/// start from the file would give them one, which need not be the one that
+/// they were given in the moment between the last write and the crash.
+fn told_of(snapshot: &Snapshot) -> Snapshot {
+    let mut kept = snapshot.clone();
+    kept.services.retain(|_, service| {
+        !service.wants_load_balancer || !service.status.vips.is_empty() || !service.requested_vips.is_empty()
+    });
+    kept
+}
+
+fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than any snapshot"));
+    }
+    Ok(bytes)
+}
+
+fn header_of(body: &[u8]) -> String {
+    format!("{MAGIC} {FORMAT} {:016x} {}\n", checksum(body), body.len())
+}
+
+fn format_of(header: &[u8]) -> Option<u32> {
+    let mut words = std::str::from_utf8(header).ok()?.split(' ');
+    (words.next() == Some(MAGIC)).then(|| words.next()?.parse().ok()).flatten()
+}
+
+/// FNV-1a, 64 bits: each step can be undone, so one changed byte always
+/// changes the sum. Against accidents, not against somebody who writes here.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |sum, &byte| (sum ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{PublishedStatus, PublishedVip, Service, ServiceName};
+
+    fn place() -> SavedSnapshots {
+        SavedSnapshots::new(Path::new("/nowhere"), "https://192.0.2.1:6443/ ca 0".to_owned())
+    }
+
+    fn snapshot() -> Snapshot {
+        crate::source::snapshot_of(
+            br#"{"kind": "List", "items": [
+                {"kind": "Node", "metadata": {"name": "node-1", "labels": {"a": "1"}},
+                 "status": {"addresses": [{"type": "InternalIP", "address": "2001:db8::21"}]}},
+                {"kind": "Service", "metadata": {"name": "web", "annotations": {"llb.dev/pool": "p"}},
+                 "spec": {"type": "LoadBalancer", "loadBalancerIP": "192.0.2.50", "externalTrafficPolicy": "Local",
+                          "ports": [{"name": "dns", "port": 53, "nodePort": 30053, "protocol": "UDP"}]},
+                 "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.50", "ports": [{"port": 53, "protocol": "UDP"}]}]}}},
+                {"kind": "EndpointSlice", "metadata": {"name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+                 "addressType": "IPv4", "ports": [{"name": "dns", "port": 53, "protocol": "UDP"}],
+                 "endpoints": [{"addresses": ["192.0.2.31"], "nodeName": "node-1", "conditions": {"ready": true}}]}
+            ]}"#,
+        )
+        .unwrap()
+    }
+
+    fn file() -> Vec<u8> {
+        place().file_of(&snapshot(), Timestamp::UNIX_EPOCH).unwrap()
+    }
+
+    #[test]
+    fn what_was_saved_is_read_again() {
+        let (folder, known) = (tempfile::tempdir().unwrap(), snapshot());
+        assert!(!known.services.is_empty() && !known.nodes.is_empty() && !known.endpoints.is_empty());
+        let place = SavedSnapshots::new(folder.path(), "here".to_owned());
+        assert!(matches!(place.load(), Err(SavedError::Missing(_))));
+        place.save(&known, Timestamp::UNIX_EPOCH).unwrap();
+        let saved = place.load().unwrap();
+        assert_eq!(saved.snapshot, Snapshot { problems: Vec::new(), ..known });
+        assert_eq!(saved.saved_at, Timestamp::UNIX_EPOCH);
+    }
+
+    #[test]
+    fn every_shorter_and_every_changed_file_is_refused() {
+        let whole = file();
+        assert!(place().parse(&whole).is_ok());
+        for length in 0..whole.len() {
+            assert!(place().parse(&whole[..length]).is_err(), "cut to {length}");
+        }
+        assert!(place().parse(&[&whole[..], b" "].concat()).is_err(), "longer");
+        for at in 0..whole.len() {
+            for bit in 0..8 {
+                let mut changed = whole.clone();
+                changed[at] ^= 1 << bit;
+                assert!(place().parse(&changed).is_err(), "bit {bit} of byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn another_format_or_cluster_is_named() {
+        let (format, body) = (file(), br#"{"cluster": "c", "saved_at": 5}"#);
+        let newer =
+            String::from_utf8(format.clone()).unwrap().replacen("llb-snapshot 1", "llb-snapshot 2", 1);
+        let older =
+            String::from_utf8(format.clone()).unwrap().replacen("llb-snapshot 1", "llb-snapshot 0", 1);
+        let strange = [header_of(body).as_bytes(), body].concat();
+        let elsewhere = SavedSnapshots::new(Path::new("/nowhere"), "https://192.0.2.2/ ca 0".to_owned());
+        for (place, bytes, said) in [
+            (place(), newer.into_bytes(), "has format 2, this llb-agent reads 1"),
+            (place(), older.into_bytes(), "has format 0"),
+            (place(), strange, "not understood"),
+            (place(), b"{}\n".to_vec(), "damaged"),
+            (place(), vec![0xff; 4096], "damaged"),
+            (elsewhere, format, "of another cluster (https://192.0.2.1:6443/ ca 0)"),
+        ] {
+            let error = place.parse(&bytes).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+        assert_ne!(identity("https://192.0.2.1/", &[vec![1]]), identity("https://192.0.2.1/", &[vec![2]]));
+    }
+
+    #[test]
+    fn a_service_that_nobody_was_told_of_is_not_saved() {
+        let service = |vips: &[&str], requested: &[&str]| Service {
+            wants_load_balancer: true,
+            requested_vips: requested.iter().map(|vip| vip.parse().unwrap()).collect(),
+            status: PublishedStatus {
+                vips: vips
+                    .iter()
+                    .map(|vip| PublishedVip { ip: vip.parse().unwrap(), proxy: true, ports: Vec::new() })
+                    .collect(),
+            },
+            ..Service::default()
+        };
+        let mut all = Snapshot::default();
+        for (name, service) in [
+            ("told", service(&["192.0.2.1"], &[])),
+            ("asks", service(&[], &["192.0.2.2"])),
+            ("new", service(&[], &[])),
+            ("other", Service::default()),
+        ] {
+            all.services.insert(ServiceName::new("default", name), service);
+        }
+        let kept: Vec<String> = told_of(&all).services.into_keys().map(|name| name.name).collect();
+        assert_eq!(kept, ["asks", "other", "told"]);
+    }
+}

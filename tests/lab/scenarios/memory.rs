@@ -1,0 +1,68 @@
+//! What one hostile connection may cost.
+
+use std::io::{ErrorKind, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context;
+use llb_tests::client::connect;
+use llb_tests::manifests::PortSpec;
+
+use crate::plane::Plane;
+use crate::setup::Setup;
+
+/// Of llb and of the kernel for its sockets, for one connection.
+const LARGEST_GROWTH: u64 = 8 << 20;
+/// What the client tries to push.
+const PUSH: u64 = 4 << 30;
+/// Nothing was taken for so long: the push is over.
+const BLOCKED: Duration = Duration::from_secs(2);
+
+pub(crate) fn a_backend_that_never_reads_costs_little_memory(plane: Plane) {
+    let mut setup = Setup::new(plane);
+    let node = setup.lab.host("node-1");
+    let backend = node.run_inside(|| std::net::TcpListener::bind(node.at(30007))).unwrap().unwrap();
+    setup.serve("stuck", &[setup.vip()], &[PortSpec::tcp("stuck", 7, 30007)]);
+    let before = memory(&mut setup);
+
+    let mut client = connect(setup.client(), SocketAddr::new(setup.vip(), 7)).unwrap();
+    // It takes the connection, and then nothing.
+    let (stuck, _) = backend.accept().unwrap();
+    client.set_write_timeout(Some(BLOCKED)).unwrap();
+    let block = vec![0; 1 << 20];
+    let mut pushed = 0;
+    while pushed < PUSH {
+        match client.write(&block) {
+            Ok(count) => pushed += count as u64,
+            Err(error) if [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let growth = memory(&mut setup).saturating_sub(before);
+    println!("pushed {} KiB, grew by {} KiB", pushed >> 10, growth >> 10);
+    assert!(pushed < PUSH, "nobody stopped the client");
+    assert!(growth <= LARGEST_GROWTH, "grew by {growth} bytes");
+    drop(stuck);
+}
+
+/// Bytes: resident memory of the agent, and what the kernel holds for sockets
+/// of its namespace.
+fn memory(setup: &mut Setup) -> u64 {
+    let sockets = ["ss", "--tcp", "--memory", "--numeric", "--no-header"];
+    let sockets = setup.lab.balancer().output(&sockets).unwrap();
+    setup.resident_bytes() + sockets.split("skmem:(").skip(1).map(|text| held(text).unwrap()).sum::<u64>()
+}
+
+/// `r1,rb2,t3,tb4,f5,w6,o7,bl8,d9)`: received, in transmission, forward
+/// allocated, queued for sending; see ss(8).
+fn held(text: &str) -> anyhow::Result<u64> {
+    let (fields, _) = text.split_once(')').context("no end")?;
+    let mut sum = 0;
+    for field in fields.split(',') {
+        let start = field.find(|c: char| c.is_ascii_digit()).context("no number")?;
+        if ["r", "f", "w"].contains(&&field[..start]) {
+            sum += field[start..].parse::<u64>()?;
+        }
+    }
+    Ok(sum)
+}

@@ -1,0 +1,56 @@
+//! Thousands of connections of every kind, and what they leave behind.
+
+use std::fs;
+use std::net::SocketAddr;
+
+use llb_tests::manifests::PortSpec;
+use llb_tests::soak::{self, Backends};
+use llb_tests::wait_until;
+
+use crate::plane::Plane;
+use crate::setup::{LIMIT, NODES, Setup};
+
+/// `LLB_SOAK_CONNECTIONS=100000 cargo xtask test --only lab soak` runs more.
+const CONNECTIONS: u64 = 3_000;
+/// What the allocator may keep for next time.
+const KEPT_BYTES: u64 = 16 << 20;
+/// A port is free again after a second instead of a minute.
+const SYSCTLS: [&str; 2] = ["net.ipv4.tcp_tw_reuse=1", "net.ipv4.ip_local_port_range=1024 65535"];
+
+pub(crate) fn a_soak_loses_no_byte_and_leaves_no_descriptor(plane: Plane) {
+    let mut setup = Setup::new(plane);
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    let nodes = NODES.map(|node| setup.lab.host(node));
+    let places: Vec<_> =
+        nodes.iter().flat_map(|host| [(*host, host.at(30007)), (*host, host.at_v6(30007))]).collect();
+    let backends = Backends::start(&places, seed).unwrap();
+    setup.serve("soak", &[setup.vip(), setup.vip_v6()], &[PortSpec::tcp("soak", 7, 30007)]);
+    let vips = [setup.vip(), setup.vip_v6()].map(|vip| SocketAddr::new(vip, 7));
+
+    for host in [setup.client(), setup.lab.balancer()] {
+        host.output(&["sysctl", "-q", "-w", SYSCTLS[0], SYSCTLS[1]]).unwrap();
+    }
+    let pid = setup.agent.process().pid();
+    let descriptors = || fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    // The first connections make what stays: pools, threads, sockets of runtimes.
+    soak::run(setup.client(), &vips, &backends, seed, 100).unwrap();
+    let before = (descriptors(), setup.resident_bytes());
+    let tally = soak::run(setup.client(), &vips, &backends, seed, connections()).unwrap();
+    println!("{tally:?}");
+    assert!(tally.complete > 0 && tally.reset > 0, "{tally:?}");
+    wait_until(LIMIT, "the descriptors to be given back", || {
+        let now = descriptors();
+        anyhow::ensure!(now <= before.0, "{now}, {} before", before.0);
+        Ok(Some(()))
+    })
+    .unwrap();
+    let kept = setup.resident_bytes().saturating_sub(before.1);
+    println!("memory grew by {} KiB", kept >> 10);
+    assert!(kept <= KEPT_BYTES, "{kept} bytes of memory were kept");
+}
+
+fn connections() -> u64 {
+    #[expect(clippy::disallowed_methods, reason = "a switch for the person who runs it")]
+    std::env::var("LLB_SOAK_CONNECTIONS").map_or(CONNECTIONS, |number| number.parse().unwrap())
+}

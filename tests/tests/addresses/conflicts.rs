@@ -1,0 +1,155 @@
+//! Another host that has, or takes, a VIP.
+
+use std::time::Duration;
+
+use llb_agent::addresses::{Addition, AddressError, AddressTable, NetlinkAddresses};
+use tokio::time::Instant;
+
+use super::announcing::{announces, probes};
+use super::segment::{POLL, Segment, VIPS, ip, key, mac, nodad, set_sysctl, shown};
+use super::{add, kernel_table};
+
+/// Runs `work` while the table is looked at, as the reconciler does.
+pub(crate) async fn observing<T>(table: &mut NetlinkAddresses, work: impl Future<Output = T>) -> T {
+    let look = async {
+        loop {
+            table.observe().await.unwrap();
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    tokio::select! {
+        result = work => result,
+        () = look => unreachable!(),
+    }
+}
+
+/// Waits until this many VIPs are in conflict.
+async fn wait_conflicts(table: &mut NetlinkAddresses, count: usize) {
+    while table.conflicts().len() != count {
+        table.observe().await.unwrap();
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// The neighbour has all VIPs, or none of them.
+fn neighbour_has(segment: &Segment, verb: &str) {
+    segment.at_neighbour(|| {
+        for (vip, length) in VIPS {
+            let nodad = if verb == "add" { nodad(vip) } else { "" };
+            ip(&format!("addr {verb} {vip}/{length} dev peer0{nodad}"));
+        }
+    });
+}
+
+/// Gives the neighbour another MAC: it announces all its addresses.
+fn neighbour_announces(segment: &Segment, mac: &str) {
+    segment.at_neighbour(|| {
+        set_sysctl("ipv4/conf/peer0/arp_notify", "1");
+        set_sysctl("ipv6/conf/peer0/ndisc_notify", "1");
+        ip(&format!("link set peer0 address {mac}"));
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_vip_of_a_neighbour_is_refused_with_its_mac_until_it_is_free() {
+    Segment::run(async |segment| {
+        neighbour_has(segment, "add");
+        let mut table = kernel_table();
+        let owner = segment.at_neighbour(|| mac("peer0"));
+        for (vip, length) in VIPS {
+            for _ in 0..2 {
+                let error = add(&mut table, &key(vip), length).await.unwrap_err();
+                assert!(matches!(error, AddressError::Taken { .. }), "{error:?}");
+                assert!(error.to_string().contains(&owner), "{error}, not {owner}");
+                assert_eq!(shown(vip), None);
+            }
+        }
+        neighbour_has(segment, "del");
+        for (vip, length) in VIPS {
+            add(&mut table, &key(vip), length).await.unwrap();
+            assert!(shown(vip).is_some());
+        }
+        assert!(table.conflicts().is_empty());
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_free_vip_is_probed_for_three_times_first() {
+    Segment::run(async |segment| {
+        let capture = segment.capture();
+        let mut table = kernel_table();
+        table.observe().await.unwrap();
+        for (vip, length) in VIPS {
+            assert_eq!(table.add(&key(vip), length).await.unwrap(), Addition::Pending);
+            for _ in 0..3 {
+                capture.next(|frame| probes(frame, vip)).await;
+                assert_eq!(shown(vip), None);
+            }
+            add(&mut table, &key(vip), length).await.unwrap();
+            capture.next(|frame| announces(frame, vip)).await;
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_hundred_vips_are_probed_for_together() {
+    Segment::run(async |_| {
+        let mut table = kernel_table();
+        table.observe().await.unwrap();
+        let start = Instant::now();
+        let mut missing: Vec<_> = (100..200).map(|number| key(&format!("192.0.2.{number}"))).collect();
+        while !missing.is_empty() {
+            let mut pending = Vec::new();
+            for key in missing {
+                if table.add(&key, 24).await.unwrap() == Addition::Pending {
+                    pending.push(key);
+                }
+            }
+            missing = pending;
+            tokio::time::sleep(POLL).await;
+        }
+        // One after the other would take 21 s.
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_foreign_claim_is_reported_and_defended_until_it_ends() {
+    Segment::run(async |segment| {
+        let capture = segment.capture();
+        let mut table = kernel_table();
+        for (vip, length) in VIPS {
+            add(&mut table, &key(vip), length).await.unwrap();
+        }
+        let defences = |frame: &[u8]| {
+            VIPS.iter().any(|(vip, _)| announces(frame, vip)) && frame[6..11] != [2, 0, 0, 0, 0]
+        };
+        // A series that is under way would be the defence.
+        for _ in 0..3 * VIPS.len() {
+            capture.next(defences).await;
+        }
+        neighbour_has(segment, "add");
+        neighbour_announces(segment, "02:00:00:00:00:01");
+        wait_conflicts(&mut table, 2).await;
+        for claimed in table.conflicts().values() {
+            assert_eq!(claimed.to_string(), "02:00:00:00:00:01");
+        }
+        for _ in VIPS {
+            observing(&mut table, capture.next(defences)).await;
+        }
+        neighbour_announces(segment, "02:00:00:00:00:02");
+        let again = tokio::time::timeout(Duration::from_secs(2), capture.next(defences));
+        assert!(observing(&mut table, again).await.is_err(), "one defence in ten seconds");
+        assert!(VIPS.iter().all(|(vip, _)| shown(vip).is_some()), "a VIP is not given up");
+
+        neighbour_has(segment, "del");
+        wait_conflicts(&mut table, 0).await;
+        for _ in VIPS {
+            observing(&mut table, capture.next(defences)).await;
+        }
+    });
+}

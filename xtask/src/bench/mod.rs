@@ -1,0 +1,33 @@
+//! Measurements: one file for each. What is measured, and how, is in the
+//! programs of llb-tests that they start.
+
+mod control;
+mod relay;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Idle connections, start with many frontends, time until an added Service forwards; root
+    Control(control::Arguments),
+    /// The relay beside HAProxy and nginx stream; root; about 4 minutes, and the build
+    Relay(relay::Arguments),
+}
+
+/// Builds what is measured with optimization, then measures.
+///
+/// # Errors
+/// Something can't be built, could not be measured, or misses its target.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    match &arguments.what {
+        What::Control(arguments) => control::run(arguments),
+        What::Relay(arguments) => relay::run(arguments),
+    }
+}
