@@ -5,13 +5,17 @@
 //! guard (see there); all end with the table.
 //!
 //! Invariant: an address is removed only after it was read and found to be
-//! llb's in the same call. The kernel has no "remove if tagged", so an address
-//! that somebody replaces within those microseconds is the one gap.
+//! llb's, at most `LOOK_LASTS` (see `known`) before. The kernel has no "remove
+//! if tagged", so llb's address that somebody removes and adds in his own name
+//! within that time is the one gap: it would be removed with llb's. An address
+//! that somebody adds within that time stays his: llb's add of it is refused,
+//! or adds one of another prefix length beside it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ipnet::IpNet;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -24,7 +28,7 @@ use tokio::task::JoinSet;
 use super::changes::{self, Change, Seen, SeenLink};
 use super::connection::Connection;
 use super::guard::{self, Guard, Verdict};
-use super::known::{Known, promotes_secondaries, refused};
+use super::known::{Known, Look, promotes_secondaries, refused};
 use super::state_file::{OwnAddress, StateFile};
 use super::{Addition, AddressError, AddressTable, message, tag, watch};
 use crate::config::AddressTag;
@@ -42,6 +46,8 @@ pub struct NetlinkAddresses {
     guard: Option<Guard>,
     /// At the last look; `None` before the first one.
     seen: Option<Seen>,
+    /// By link name; read again when too old.
+    looks: BTreeMap<String, Look>,
     /// Aborted with the table.
     _watch: JoinSet<()>,
 }
@@ -80,6 +86,7 @@ impl NetlinkAddresses {
             state_file: StateFile::open(&state_dir)?,
             guard: guard.ok(),
             seen: None,
+            looks: BTreeMap::new(),
             _watch: watch,
         })
     }
@@ -88,40 +95,90 @@ impl NetlinkAddresses {
         self.connection.link(name).await.map_err(AddressError::Read)
     }
 
-    /// All addresses on `link`, in the kernel's order.
-    async fn read(&mut self, name: &str, link: &LinkMessage) -> Result<Vec<Known>, AddressError> {
-        let all = self.connection.addresses().await.map_err(AddressError::Read)?;
-        Ok(self.known(name, link, &all))
+    /// All addresses of the kernel, by the number of their link, in its order.
+    async fn read(&mut self) -> Result<BTreeMap<u32, Vec<AddressMessage>>, AddressError> {
+        let mut all: BTreeMap<u32, Vec<AddressMessage>> = BTreeMap::new();
+        for message in self.connection.addresses().await.map_err(AddressError::Read)? {
+            all.entry(message.header.index).or_default().push(message);
+        }
+        Ok(all)
     }
 
-    fn known(&self, name: &str, link: &LinkMessage, all: &[AddressMessage]) -> Vec<Known> {
-        let here = all.iter().filter(|message| message.header.index == link.header.index);
-        here.filter_map(|message| {
-            let net = message::net(message)?;
-            let ours = message::has_tag(message) || self.state_file.contains(name, link.header.index, net);
-            Some(Known { net, ours, message: message.clone() })
-        })
-        .collect()
+    fn known(&self, name: &str, index: u32, here: Vec<AddressMessage>) -> Vec<Known> {
+        here.into_iter()
+            .filter_map(|message| {
+                let net = message::net(&message)?;
+                let ours = message::has_tag(&message) || self.state_file.contains(name, index, net);
+                Some(Known { net, ours, message })
+            })
+            .collect()
+    }
+
+    /// Taken out: what was read of the link, if that is young enough; else it is read.
+    async fn look(&mut self, name: &str, index: u32) -> Result<Look, AddressError> {
+        match self.looks.remove(name).filter(|look| look.is_current(index)) {
+            Some(look) => Ok(look),
+            None => self.look_again(name, index).await,
+        }
+    }
+
+    async fn look_again(&mut self, name: &str, index: u32) -> Result<Look, AddressError> {
+        let at = Instant::now();
+        let here = self.read().await?.remove(&index).unwrap_or_default();
+        Ok(Look::new(index, at, self.known(name, index, here)))
+    }
+
+    async fn add_on(
+        &mut self,
+        look: &mut Look,
+        key: &AddressKey,
+        net: IpNet,
+        index: u32,
+    ) -> Result<Addition, AddressError> {
+        let same = look.at(key.address);
+        if same.iter().any(|known| !known.ours || known.net == net) {
+            return Ok(Addition::Done);
+        }
+        if same.is_empty()
+            && let Some(guard) = &self.guard
+        {
+            match guard.ask(key) {
+                Verdict::Free => {}
+                Verdict::Pending => return Ok(Addition::Pending),
+                Verdict::Taken(mac) => return Err(AddressError::Taken { key: key.clone(), mac }),
+            }
+        }
+        // One of ours with another prefix length.
+        if !same.is_empty() {
+            self.remove_own(look, key, index).await?;
+            self.forget(key);
+        }
+        self.add_new(look, key, net, index).await?;
+        Ok(Addition::Done)
     }
 
     async fn add_new(
         &mut self,
+        look: &mut Look,
         key: &AddressKey,
         net: IpNet,
-        link: &LinkMessage,
+        index: u32,
     ) -> Result<(), AddressError> {
-        let own = OwnAddress { link: key.link.clone(), index: link.header.index, net };
+        let own = OwnAddress { link: key.link.clone(), index, net };
         if !self.tag_in_kernel {
             self.state_file.insert(own.clone()).await?;
         }
-        let vip = RouteNetlinkMessage::NewAddress(message::vip(link.header.index, net, self.tag_in_kernel));
+        let message = message::vip(index, net, self.tag_in_kernel);
+        let vip = RouteNetlinkMessage::NewAddress(message.clone());
         let added = self.connection.change(vip, NLM_F_CREATE | NLM_F_EXCL).await;
         if added.is_ok() {
+            look.insert(Known { net, ours: true, message });
             if let Some(guard) = &self.guard {
                 guard.added(&mut self.connection, key).await;
             }
             return Ok(());
         }
+        look.doubt();
         // Somebody was faster and it is his, or it is not there: not ours in either case.
         self.state_file.retain(|known| *known != own).await?;
         match added {
@@ -170,18 +227,30 @@ impl NetlinkAddresses {
         }
     }
 
-    async fn remove_own(&mut self, key: &AddressKey, own: &Known, all: &[Known]) -> Result<(), AddressError> {
-        if own.takes_others(all) && !promotes_secondaries(&key.link) {
-            return Err(AddressError::TakesOthers { key: key.clone() });
-        }
-        let removal = RouteNetlinkMessage::DelAddress(own.message.clone());
-        match self.connection.change(removal, 0).await {
-            // The last two: somebody else removed it, or the whole link.
-            Err(error) if !matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::ENODEV)) => {
-                Err(refused("remove", key, error))
+    async fn remove_own(
+        &mut self,
+        look: &mut Look,
+        key: &AddressKey,
+        index: u32,
+    ) -> Result<(), AddressError> {
+        let may_take_others = |own: &Known| own.ours && own.may_take_others();
+        if look.at(key.address).iter().any(may_take_others) && !promotes_secondaries(&key.link) {
+            // Too much hangs on it for what was read a while ago.
+            *look = self.look_again(&key.link, index).await?;
+            if look.at(key.address).iter().any(|own| own.ours && look.hangs_on(own)) {
+                return Err(AddressError::TakesOthers { key: key.clone() });
             }
-            _ => Ok(()),
         }
+        for own in look.take_own(key.address) {
+            let removal = RouteNetlinkMessage::DelAddress(own.message);
+            let Err(error) = self.connection.change(removal, 0).await else { continue };
+            look.doubt();
+            // The last two: somebody else removed it, or the whole link.
+            if !matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::ENODEV)) {
+                return Err(refused("remove", key, error));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -195,20 +264,26 @@ impl AddressTable for NetlinkAddresses {
                 present.push((name, link));
             }
         }
-        let all = self.connection.addresses().await.map_err(AddressError::Read)?;
-        let links: Vec<Link> = present
-            .iter()
-            .map(|(name, link)| {
-                let known = self.known(name, link, &all);
-                Link { name: name.clone(), addresses: known.iter().map(Known::link_address).collect() }
-            })
-            .collect();
+        let at = Instant::now();
+        let mut all = self.read().await?;
+        let nets = |(&index, here): (&u32, &Vec<AddressMessage>)| -> Vec<(u32, IpNet)> {
+            here.iter().filter_map(|message| Some((index, message::net(message)?))).collect()
+        };
+        let on_links: BTreeSet<(u32, IpNet)> = all.iter().flat_map(nets).collect();
+        self.looks.clear();
+        let mut links = Vec::new();
+        for (name, link) in &present {
+            let index = link.header.index;
+            let known = self.known(name, index, all.remove(&index).unwrap_or_default());
+            links.push(Link {
+                name: name.clone(),
+                addresses: known.iter().map(Known::link_address).collect(),
+            });
+            self.looks.insert(name.clone(), Look::new(index, at, known));
+        }
         // A record without its address would claim one that somebody else adds
         // later. A link that was renamed keeps its number and its addresses.
-        let on_its_link = |own: &OwnAddress| {
-            all.iter()
-                .any(|message| message.header.index == own.index && message::net(message) == Some(own.net))
-        };
+        let on_its_link = |own: &OwnAddress| on_links.contains(&(own.index, own.net));
         if let Err(error) = self.state_file.retain(on_its_link).await {
             tracing::warn!(%error, "an address that llb no longer has is still recorded");
         }
@@ -221,27 +296,11 @@ impl AddressTable for NetlinkAddresses {
             .map_err(|error| refused("add", key, io::Error::new(io::ErrorKind::InvalidInput, error)))?;
         let missing = || AddressError::NoSuchLink { link: key.link.clone() };
         let link = self.link(&key.link).await?.ok_or_else(missing)?;
-        let all = self.read(&key.link, &link).await?;
-        let same: Vec<&Known> = all.iter().filter(|known| known.net.addr() == key.address).collect();
-        if same.iter().any(|known| !known.ours || known.net == net) {
-            return Ok(Addition::Done);
-        }
-        if same.is_empty()
-            && let Some(guard) = &self.guard
-        {
-            match guard.ask(key) {
-                Verdict::Free => {}
-                Verdict::Pending => return Ok(Addition::Pending),
-                Verdict::Taken(mac) => return Err(AddressError::Taken { key: key.clone(), mac }),
-            }
-        }
-        // One of ours with another prefix length.
-        for own in same {
-            self.remove_own(key, own, &all).await?;
-            self.forget(key);
-        }
-        self.add_new(key, net, &link).await?;
-        Ok(Addition::Done)
+        let index = link.header.index;
+        let mut look = self.look(&key.link, index).await?;
+        let added = self.add_on(&mut look, key, net, index).await;
+        self.looks.insert(key.link.clone(), look);
+        added
     }
 
     async fn remove(&mut self, key: &AddressKey, _prefix_length: u8) -> Result<(), AddressError> {
@@ -251,10 +310,11 @@ impl AddressTable for NetlinkAddresses {
         self.forget(key);
         // Without its link the address is gone, too.
         if let Some(link) = self.link(&key.link).await? {
-            let all = self.read(&key.link, &link).await?;
-            for own in all.iter().filter(|known| known.ours && known.net.addr() == key.address) {
-                self.remove_own(key, own, &all).await?;
-            }
+            let index = link.header.index;
+            let mut look = self.look(&key.link, index).await?;
+            let removed = self.remove_own(&mut look, key, index).await;
+            self.looks.insert(key.link.clone(), look);
+            removed?;
         }
         self.state_file.retain(|own| own.link != key.link || own.net.addr() != key.address).await
     }

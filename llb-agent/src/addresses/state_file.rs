@@ -70,8 +70,7 @@ impl StateFile {
 
     /// Whether llb added this address.
     pub(super) fn contains(&self, link: &str, index: u32, net: IpNet) -> bool {
-        let wanted = |known: &OwnAddress| known.link == link && known.index == index && known.net == net;
-        self.content.addresses.iter().any(wanted)
+        self.content.addresses.contains(&OwnAddress { link: link.to_owned(), index, net })
     }
 
     /// Records an address; on disk when this returns.
@@ -79,33 +78,43 @@ impl StateFile {
     /// # Errors
     /// It could not be written; then nothing is recorded.
     pub(super) async fn insert(&mut self, address: OwnAddress) -> Result<(), AddressError> {
-        let mut content = self.content.clone();
-        content.addresses.insert(address);
-        self.replace(content).await
+        if !self.content.addresses.insert(address.clone()) {
+            return Ok(());
+        }
+        let written = self.write().await;
+        if written.is_err() {
+            self.content.addresses.remove(&address);
+        }
+        written
     }
 
     /// Erases all but those that `keep` wants; writes only if that is a change.
     ///
     /// # Errors
     /// It could not be written; then nothing is erased.
-    pub(super) async fn retain(&mut self, keep: impl FnMut(&OwnAddress) -> bool) -> Result<(), AddressError> {
-        let mut content = self.content.clone();
-        content.addresses.retain(keep);
-        self.replace(content).await
-    }
-
-    async fn replace(&mut self, content: Content) -> Result<(), AddressError> {
-        if content == self.content {
+    pub(super) async fn retain(&mut self, keep: impl Fn(&OwnAddress) -> bool) -> Result<(), AddressError> {
+        let erased: Vec<OwnAddress> =
+            self.content.addresses.iter().filter(|known| !keep(known)).cloned().collect();
+        if erased.is_empty() {
             return Ok(());
         }
-        let (path, written) = (self.path.clone(), content.clone());
+        self.content.addresses.retain(keep);
+        let written = self.write().await;
+        if written.is_err() {
+            self.content.addresses.extend(erased);
+        }
+        written
+    }
+
+    async fn write(&self) -> Result<(), AddressError> {
+        let failed = |source| AddressError::StateFile { path: self.path.display().to_string(), source };
+        let content = serde_json::to_vec(&self.content).map_err(|error| failed(error.into()))?;
+        let path = self.path.clone();
         // Waits for the disk, which would hold up the connections of a worker thread.
-        tokio::task::spawn_blocking(move || statefile::write(&path, &written))
+        tokio::task::spawn_blocking(move || statefile::write_bytes(&path, &content))
             .await
             .unwrap_or_else(|error| Err(io::Error::other(error)))
-            .map_err(|source| AddressError::StateFile { path: self.path.display().to_string(), source })?;
-        self.content = content;
-        Ok(())
+            .map_err(failed)
     }
 }
 
