@@ -6,7 +6,7 @@ use crate::addresses::{Addition, AddressTable};
 use crate::dataplane::DataPlane;
 use crate::model::ProblemReason;
 use crate::plan::Action;
-use crate::status::{StatusOrder, StatusSink};
+use crate::status::{Effect, StatusOrder, StatusSink};
 
 /// The rooms that actions change.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct Rooms<P, A, S> {
 }
 
 /// How an action that was started ended.
-pub type Outcome = (Action, Result<(), Failed>);
+pub type Outcome = (Action, Result<Effect, Failed>);
 
 /// Why an action failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Rooms<P, A, S> {
                 return None;
             }
         };
-        Some((action, result))
+        Some((action, result.map(|()| Effect::Done)))
     }
 }
 

@@ -12,6 +12,8 @@ mod executor;
 mod machine;
 mod metrics;
 mod reporter;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,7 +32,7 @@ use crate::model::{
     SourceReport, State, Subject,
 };
 use crate::plan::{self, Action, ActionKey};
-use crate::status::{Event, StatusSink};
+use crate::status::{Effect, Event, StatusSink};
 pub use executor::{Failed, Outcome, Rooms};
 use machine::Machine;
 pub use machine::{FIRST_RETRY, LAST_RETRY};
@@ -265,7 +267,11 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             _ => None,
         };
         match result {
-            Ok(()) => {
+            Ok(Effect::Gone) => {
+                tracing::info!(action = %action, "the Service is gone");
+                self.machine.succeeded(&action.key());
+            }
+            Ok(Effect::Done) => {
                 tracing::info!(action = %action, "done");
                 self.machine.succeeded(&action.key());
                 if let Action::WriteStatus { service, status } = &action {

@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Event, StatusError, StatusOrder, StatusSink};
+use super::{Effect, Event, StatusError, StatusOrder, StatusSink};
 use crate::model::{ProblemReason, PublishedStatus, ServiceName, Snapshot};
 use crate::statefile;
 
@@ -51,7 +51,7 @@ impl StatusSink for FileStatuses {
         statuses
     }
 
-    async fn write(&self, order: StatusOrder) -> Result<(), StatusError> {
+    async fn write(&self, order: StatusOrder) -> Result<Effect, StatusError> {
         let mut statuses = self.lock();
         let before = statuses.insert(order.service.clone(), order.status);
         let entries: Vec<(&str, &str, &PublishedStatus)> = statuses
@@ -59,7 +59,7 @@ impl StatusSink for FileStatuses {
             .map(|(name, status)| (name.namespace.as_str(), name.name.as_str(), status))
             .collect();
         let result = statefile::write(&self.path, &entries);
-        result.map_err(|source: io::Error| {
+        result.map(|()| Effect::Done).map_err(|source: io::Error| {
             match before {
                 Some(status) => statuses.insert(order.service, status),
                 None => statuses.remove(&order.service),

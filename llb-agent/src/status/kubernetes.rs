@@ -11,7 +11,7 @@ use kube::{Client, Resource};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::{Event, StatusError, StatusOrder, StatusSink};
+use super::{Effect, Event, StatusError, StatusOrder, StatusSink};
 use crate::model::{PublishedStatus, PublishedVip, ServiceName, Snapshot};
 
 /// Who writes, as `kubectl get --show-managed-fields` and Events show it.
@@ -31,7 +31,7 @@ pub struct KubernetesStatuses {
     written: Arc<Mutex<BTreeMap<ServiceName, Written>>>,
 }
 
-/// What was written and is not seen in a snapshot yet.
+/// What was written, or found gone, and is not seen in a snapshot yet.
 struct Written {
     /// The object that the snapshot had when it was written.
     revision: String,
@@ -61,7 +61,7 @@ impl StatusSink for KubernetesStatuses {
         known.filter(|(_, status)| !status.vips.is_empty()).collect()
     }
 
-    async fn write(&self, order: StatusOrder) -> Result<(), StatusError> {
+    async fn write(&self, order: StatusOrder) -> Result<Effect, StatusError> {
         let StatusOrder { service, revision, status } = order;
         let api: Api<Service> = Api::namespaced(self.client.clone(), &service.namespace);
         let patch = json!({ "status": { "loadBalancer": { "ingress": ingress(&status) } } });
@@ -70,19 +70,20 @@ impl StatusSink for KubernetesStatuses {
         // Fails only when the semaphore is closed, which nobody does.
         let _permit = self.permits.acquire().await;
         let patched = api.patch_status(&service.name, &parameters, &patch);
-        match tokio::time::timeout(WRITE_TIMEOUT, patched).await {
-            Err(_) => Err(StatusError::TimedOut { service }),
-            Ok(Err(kube::Error::Api(answer))) if answer.code == 404 => Ok(()),
+        let effect = match tokio::time::timeout(WRITE_TIMEOUT, patched).await {
+            Err(_) => return Err(StatusError::TimedOut { service }),
+            Ok(Err(kube::Error::Api(answer))) if answer.code == 404 => Effect::Gone,
             Ok(Err(kube::Error::Api(answer))) if answer.code == 403 => {
-                Err(StatusError::Forbidden { service })
+                return Err(StatusError::Forbidden { service });
             }
-            Ok(Err(source)) => Err(StatusError::Api { service, source: Box::new(source) }),
-            Ok(Ok(_)) => {
-                let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-                written.insert(service, Written { revision, status });
-                Ok(())
-            }
-        }
+            Ok(Err(source)) => return Err(StatusError::Api { service, source: Box::new(source) }),
+            Ok(Ok(_)) => Effect::Done,
+        };
+        // Of a Service that is gone too: a snapshot that still has it would
+        // order the same write again at once, for ever.
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.insert(service, Written { revision, status });
+        Ok(effect)
     }
 
     async fn record(&self, event: Event) {
@@ -139,8 +140,63 @@ fn ingress(status: &PublishedStatus) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use kube::Config;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
     use crate::model::PublishedPort;
+
+    /// Statuses at an API server that gives this answer to one request, and the request.
+    async fn api(code: u16, answer: Value) -> (KubernetesStatuses, tokio::task::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            // The body of a patch is the last thing that is sent, and ends so.
+            while !request.ends_with(b"}") {
+                assert!(connection.read_buf(&mut request).await.unwrap() > 0);
+            }
+            let body = answer.to_string();
+            let length = body.len();
+            let head = format!(
+                "HTTP/1.1 {code} Answer\r\ncontent-type: application/json\r\ncontent-length: {length}"
+            );
+            connection.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await.unwrap();
+            String::from_utf8(request).unwrap()
+        });
+        let client = Client::try_from(Config::new(url.parse().unwrap())).unwrap();
+        (KubernetesStatuses::new(client), server)
+    }
+
+    fn failure(code: u16, message: &str) -> Value {
+        json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": message })
+    }
+
+    fn order(revision: &str) -> StatusOrder {
+        let vip = PublishedVip { ip: "192.0.2.7".parse().unwrap(), proxy: true, ports: Vec::new() };
+        StatusOrder {
+            service: ServiceName::new("default", "web"),
+            revision: revision.to_owned(),
+            status: PublishedStatus { vips: vec![vip] },
+        }
+    }
+
+    #[tokio::test]
+    async fn a_service_that_is_gone_is_not_written_again() {
+        let (statuses, server) = api(404, failure(404, "services \"web\" not found")).await;
+        assert_eq!(statuses.write(order("7")).await.unwrap(), Effect::Gone);
+        server.await.unwrap();
+        let mut snapshot = Snapshot::default();
+        let service = crate::model::Service { revision: "7".to_owned(), ..Default::default() };
+        snapshot.services.insert(order("7").service, service.clone());
+        assert_eq!(statuses.observe(&snapshot)[&order("7").service], order("7").status);
+        snapshot
+            .services
+            .insert(order("7").service, crate::model::Service { revision: "8".to_owned(), ..service });
+        assert!(statuses.observe(&snapshot).is_empty(), "another Service of this name has no status yet");
+    }
 
     #[test]
     fn the_status_has_mode_and_ports() {

@@ -18,11 +18,12 @@ pub trait StatusSink: Clone + Send + Sync + 'static {
     fn observe(&self, snapshot: &Snapshot) -> BTreeMap<ServiceName, PublishedStatus>;
 
     /// Writes the status of a Service; an empty one clears it. A Service that
-    /// is gone by now is no error.
+    /// is gone by now is no error. Either way `observe` then says what was
+    /// ordered, until the snapshot has news of the Service.
     ///
     /// # Errors
     /// The status is as it was.
-    fn write(&self, order: StatusOrder) -> impl Future<Output = Result<(), StatusError>> + Send;
+    fn write(&self, order: StatusOrder) -> impl Future<Output = Result<Effect, StatusError>> + Send;
 
     /// Tells about a Service; best effort.
     fn record(&self, event: Event) -> impl Future<Output = ()> + Send;
@@ -37,6 +38,15 @@ pub struct StatusOrder {
     pub revision: String,
     /// What.
     pub status: PublishedStatus,
+}
+
+/// What came of an order that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It is as ordered.
+    Done,
+    /// The Service is gone, so there is nobody to tell.
+    Gone,
 }
 
 /// One Event about a Service, with the reasons of the cloud service

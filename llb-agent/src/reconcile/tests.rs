@@ -1,0 +1,67 @@
+//! The loop with rooms in memory, where its pace or its faults matter. What it
+//! decides is tested by the simulation and the golden files.
+
+use prometheus_client::registry::Registry;
+
+use super::*;
+use crate::addresses::fake::FakeAddresses;
+use crate::dataplane::fake::FakePlane;
+use crate::model::{Endpoint, Link, LinkAddress, Port, Protocol, Service, ServicePort};
+use crate::status::fake::FakeStatuses;
+
+type Agent = Reconciler<FakePlane, FakeAddresses, FakeStatuses>;
+
+fn agent() -> Agent {
+    let mut addresses = FakeAddresses::default();
+    let own = LinkAddress { net: "192.0.2.10/24".parse().unwrap(), ours: false, primary: true };
+    addresses.links = vec![Link { name: "eth0".to_owned(), addresses: vec![own] }];
+    let rooms = Rooms { plane: FakePlane::default(), addresses, statuses: FakeStatuses::default() };
+    Reconciler::new(rooms, Policy::default(), ReconcileMetrics::register(&mut Registry::default()))
+}
+
+/// This many Services on the link's own address, each with a port and a backend.
+fn services(count: u16) -> SourceReport {
+    let mut snapshot = Snapshot::default();
+    for number in 0..count {
+        let name = ServiceName::new("default", format!("s{number}"));
+        let port = Port::new((1000 + number).into()).unwrap();
+        let port = ServicePort { name: None, port, protocol: Protocol::Tcp, node_port: None };
+        let service = Service { wants_load_balancer: true, ports: vec![port], ..Service::default() };
+        let endpoint = Endpoint {
+            address: "198.51.100.1".parse().unwrap(),
+            port_name: None,
+            port: Port::new(8080).unwrap(),
+            protocol: Protocol::Tcp,
+            node: None,
+            ready: true,
+            serving: true,
+            terminating: false,
+        };
+        snapshot.services.insert(name.clone(), service);
+        snapshot.endpoints.insert(name, vec![endpoint]);
+    }
+    SourceReport { snapshot: Some(Arc::new(snapshot)), problems: Vec::new() }
+}
+
+/// Rounds until all writes and Events of the one before have ended.
+async fn rest(agent: &mut Agent, source: &SourceReport, now: Instant) -> Report {
+    loop {
+        let report = agent.round(source, now).await;
+        if agent.later.is_empty() {
+            while agent.telling.join_next().await.is_some() {}
+            return report;
+        }
+        let ended = agent.later.join_next().await;
+        agent.ended.extend(ended);
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_told_of_a_service_that_is_gone() {
+    let (mut agent, source, now) = (agent(), services(2), Instant::now());
+    agent.rooms.statuses.lock().gone.insert(ServiceName::new("default", "s0"));
+    rest(&mut agent, &source, now).await;
+    let inner = agent.rooms.statuses.lock();
+    let told: Vec<&str> = inner.events.iter().map(|event| event.service.name.as_str()).collect();
+    assert_eq!(told, ["s1"], "{:?}", inner.events);
+}
