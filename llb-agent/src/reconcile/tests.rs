@@ -65,3 +65,45 @@ async fn nobody_is_told_of_a_service_that_is_gone() {
     let told: Vec<&str> = inner.events.iter().map(|event| event.service.name.as_str()).collect();
     assert_eq!(told, ["s1"], "{:?}", inner.events);
 }
+
+#[tokio::test]
+async fn a_round_is_bounded_and_the_next_one_follows_at_once() {
+    let (mut agent, source, now) = (agent(), services(250), Instant::now());
+    for served in [100, 200] {
+        let report = agent.round(&source, now).await;
+        assert_eq!(report.observed.frontends.len(), served);
+        assert!(!report.ready, "{served} of 250");
+        assert_eq!(agent.time_until_due(now), Duration::ZERO);
+    }
+    let report = rest(&mut agent, &source, now).await;
+    assert!(report.ready);
+    assert_eq!(agent.time_until_due(now), RESYNC);
+    assert_eq!(report.observed.frontends.len(), 250);
+    assert_eq!(report.observed.statuses.len(), 250);
+}
+
+#[tokio::test]
+async fn a_stop_is_noticed_although_there_is_more_to_do() {
+    let mut agent = agent();
+    let (_source, received) = watch::channel(services(250));
+    let (report, shown) = watch::channel(Report::default());
+    let wakeups = Wakeups { plane: Arc::default(), links: Arc::default() };
+    agent.run(received, &wakeups, report, std::future::ready(())).await;
+    assert_eq!(shown.borrow().observed.frontends.len(), ACTIONS);
+    agent.shut_down(&wakeups).await;
+    assert!(agent.rooms.plane.observe().is_empty());
+}
+
+#[tokio::test]
+async fn the_end_of_many_addresses_takes_several_rounds_too() {
+    let mut agent = agent();
+    let wakeups = Wakeups { plane: Arc::default(), links: Arc::default() };
+    let vips = (20..=250).map(|last| LinkAddress {
+        net: format!("192.0.2.{last}/24").parse().unwrap(),
+        ours: true,
+        primary: false,
+    });
+    agent.rooms.addresses.links[0].addresses.extend(vips);
+    agent.shut_down(&wakeups).await;
+    assert_eq!(agent.rooms.addresses.links[0].addresses.len(), 1, "only the link's own is left");
+}
