@@ -53,6 +53,10 @@ const PASSES: u32 = 8;
 /// ends later is not counted: it takes no time here.
 pub const ACTIONS: usize = 100;
 
+/// Rounds in a row that an ending agent makes without getting on, [`FIRST_RETRY`]
+/// apart: a busy kernel answers within that, and a service manager waits longer.
+const LAST_TRIES: u32 = 10;
+
 /// What the admin endpoint shows.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
@@ -167,6 +171,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             Ok(observed) => observed,
             Err(problem) => {
                 report.problems.push(problem);
+                self.unfinished = Some(FIRST_RETRY);
                 return Report { ready: self.ready, desired: self.desired.clone(), ..report };
             }
         };
@@ -192,20 +197,35 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     /// Ends everything: no new traffic, old connections may finish until the
     /// plane's drain time-out, then the addresses go. Statuses stay: they are
     /// the record by which the next start gives each Service its VIP again.
+    /// If the kernel does not even say what is there, it gives up after
+    /// `LAST_TRIES`, and what is left stays for the next start.
     pub async fn shut_down(&mut self, wakeups: &Wakeups) {
         self.desired = Arc::default();
         let nothing = Snapshot::default();
+        let mut tries = LAST_TRIES;
         loop {
             let now = Instant::now();
             self.machine.resume_addresses();
-            let Ok(observed) = self.observe(&nothing).await else { return };
-            let observed = self.settle(observed, &nothing, now, &mut Vec::new()).await;
-            if observed.frontends.is_empty() && self.unfinished.is_none() {
+            match self.observe(&nothing).await {
+                Ok(observed) => {
+                    let observed = self.settle(observed, &nothing, now, &mut Vec::new()).await;
+                    if observed.frontends.is_empty() && self.unfinished.is_none() {
+                        return;
+                    }
+                }
+                Err(problem) => {
+                    tracing::warn!(%problem, "cannot end yet");
+                    self.unfinished = Some(FIRST_RETRY);
+                }
+            }
+            tries = if self.unfinished == Some(FIRST_RETRY) { tries - 1 } else { LAST_TRIES };
+            if tries == 0 {
+                tracing::error!("giving up: the next start takes the addresses off the links that are left");
                 return;
             }
             let wait = self.time_until_due(now);
             tokio::select! {
-                () = wakeups.plane.notified() => {}
+                () = wakeups.plane.notified(), if self.unfinished.is_none() => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -247,6 +267,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
                 Ok(read) => observed = read,
                 Err(problem) => {
                     problems.push(problem);
+                    self.unfinished = Some(FIRST_RETRY);
                     break;
                 }
             }

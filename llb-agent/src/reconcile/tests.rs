@@ -5,17 +5,47 @@ use prometheus_client::registry::Registry;
 
 use super::*;
 use crate::addresses::fake::FakeAddresses;
+use crate::addresses::{Addition, AddressError};
 use crate::dataplane::fake::FakePlane;
 use crate::model::{Endpoint, Link, LinkAddress, Port, Protocol, Service, ServicePort};
 use crate::status::fake::FakeStatuses;
 
-type Agent = Reconciler<FakePlane, FakeAddresses, FakeStatuses>;
+type Agent = Reconciler<FakePlane, Links, FakeStatuses>;
+
+/// Links that can't be read the next so many times.
+struct Links(FakeAddresses, u32);
+
+impl AddressTable for Links {
+    async fn observe(&mut self) -> Result<Vec<Link>, AddressError> {
+        if self.1 > 0 {
+            self.1 -= 1;
+            return Err(AddressError::NoSuchLink { link: "eth0".to_owned() });
+        }
+        self.0.observe().await
+    }
+
+    async fn add(&mut self, key: &AddressKey, prefix_length: u8) -> Result<Addition, AddressError> {
+        self.0.add(key, prefix_length).await
+    }
+
+    async fn remove(&mut self, key: &AddressKey, prefix_length: u8) -> Result<(), AddressError> {
+        self.0.remove(key, prefix_length).await
+    }
+
+    fn conflicts(&self) -> BTreeMap<AddressKey, Mac> {
+        self.0.conflicts()
+    }
+}
 
 fn agent() -> Agent {
     let mut addresses = FakeAddresses::default();
     let own = LinkAddress { net: "192.0.2.10/24".parse().unwrap(), ours: false, primary: true };
     addresses.links = vec![Link { name: "eth0".to_owned(), addresses: vec![own] }];
-    let rooms = Rooms { plane: FakePlane::default(), addresses, statuses: FakeStatuses::default() };
+    let rooms = Rooms {
+        plane: FakePlane::default(),
+        addresses: Links(addresses, 0),
+        statuses: FakeStatuses::default(),
+    };
     Reconciler::new(rooms, Policy::default(), ReconcileMetrics::register(&mut Registry::default()))
 }
 
@@ -103,7 +133,31 @@ async fn the_end_of_many_addresses_takes_several_rounds_too() {
         ours: true,
         primary: false,
     });
-    agent.rooms.addresses.links[0].addresses.extend(vips);
+    agent.rooms.addresses.0.links[0].addresses.extend(vips);
     agent.shut_down(&wakeups).await;
-    assert_eq!(agent.rooms.addresses.links[0].addresses.len(), 1, "only the link's own is left");
+    assert_eq!(agent.rooms.addresses.0.links[0].addresses.len(), 1, "only the link's own is left");
+}
+
+#[tokio::test]
+async fn links_that_could_not_be_read_are_read_again_soon() {
+    let (mut agent, source, now) = (agent(), services(1), Instant::now());
+    agent.rooms.addresses.1 = 1;
+    let report = agent.round(&source, now).await;
+    assert!(!report.ready);
+    assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
+    assert_eq!(agent.time_until_due(now), FIRST_RETRY);
+    assert!(rest(&mut agent, &source, now).await.ready);
+    assert_eq!(agent.time_until_due(now), RESYNC);
+}
+
+#[tokio::test]
+async fn an_ending_agent_tries_again_but_not_for_ever() {
+    let wakeups = Wakeups { plane: Arc::default(), links: Arc::default() };
+    for (failures, left) in [(2, 0), (1000, 1)] {
+        let (mut agent, source, now) = (agent(), services(1), Instant::now());
+        rest(&mut agent, &source, now).await;
+        agent.rooms.addresses.1 = failures;
+        agent.shut_down(&wakeups).await;
+        assert_eq!(agent.rooms.plane.observe().len(), left, "{failures} failures");
+    }
 }
