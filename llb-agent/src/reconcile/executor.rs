@@ -1,7 +1,6 @@
 //! Carries out actions. Behaviour does not live here: one `match`, one call each.
 
-use tokio::task::JoinSet;
-
+use super::writes::Writes;
 use crate::addresses::{Addition, AddressTable};
 use crate::dataplane::DataPlane;
 use crate::model::ProblemReason;
@@ -33,13 +32,12 @@ pub struct Failed {
 
 impl<P: DataPlane, A: AddressTable, S: StatusSink> Rooms<P, A, S> {
     /// Runs one action. `Some` when it is done; a call to an API server goes
-    /// on in `later` instead, whose results are [`Outcome`]s, and an address
-    /// that is probed for wakes the loop.
-    pub async fn execute(
+    /// on among `writes` instead, and an address that is probed for wakes the loop.
+    pub(super) async fn execute(
         &mut self,
         action: Action,
         revision: String,
-        later: &mut JoinSet<Outcome>,
+        writes: &mut Writes,
     ) -> Option<Outcome> {
         let result = match &action {
             Action::UpsertFrontend { frontend, rule } => {
@@ -62,10 +60,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Rooms<P, A, S> {
             Action::WriteStatus { service, status } => {
                 let order = StatusOrder { service: service.clone(), revision, status: status.clone() };
                 let statuses = self.statuses.clone();
-                later.spawn(async move {
-                    let result = statuses.write(order).await.map_err(failed);
-                    (action, result)
-                });
+                writes.start(action, async move { statuses.write(order).await.map_err(failed) });
                 return None;
             }
         };
@@ -73,7 +68,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Rooms<P, A, S> {
     }
 }
 
-fn failed(error: impl std::error::Error) -> Failed {
+pub(super) fn failed(error: impl std::error::Error) -> Failed {
     Failed { reason: ProblemReason::ActionFailed, message: chain(error) }
 }
 

@@ -14,6 +14,7 @@ mod metrics;
 mod reporter;
 #[cfg(test)]
 mod tests;
+mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::sync::watch;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 
 use crate::addresses::AddressTable;
 use crate::config::Policy;
@@ -38,6 +39,7 @@ use machine::Machine;
 pub use machine::{FIRST_RETRY, LAST_RETRY};
 pub use metrics::ReconcileMetrics;
 use reporter::Reporter;
+use writes::Writes;
 
 /// Links and addresses are read again at least this often, whatever the kernel announced.
 pub const RESYNC: Duration = Duration::from_secs(30);
@@ -94,8 +96,8 @@ pub struct Reconciler<P, A, S> {
     /// ... and, of those that are being written, when the write began.
     replaced: BTreeMap<ServiceName, PublishedStatus>,
     /// Status writes under way, and those that ended since the last round.
-    later: JoinSet<Outcome>,
-    ended: Vec<Result<Outcome, JoinError>>,
+    writes: Writes,
+    ended: Vec<Outcome>,
     /// Events under way.
     telling: JoinSet<()>,
 }
@@ -125,7 +127,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             cut_short: None,
             published: BTreeMap::new(),
             replaced: BTreeMap::new(),
-            later: JoinSet::new(),
+            writes: Writes::default(),
             ended: Vec::new(),
             telling: JoinSet::new(),
         }
@@ -153,7 +155,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
                 Ok(()) = source.changed() => {}
                 () = wakeups.plane.notified() => {}
                 () = wakeups.links.notified() => {}
-                Some(ended) = self.later.join_next() => self.ended.push(ended),
+                Some(ended) = self.writes.next() => self.ended.push(ended),
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -290,7 +292,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             _ => None,
         };
         let key = action.key();
-        match self.rooms.execute(action, revision.unwrap_or_default(), &mut self.later).await {
+        match self.rooms.execute(action, revision.unwrap_or_default(), &mut self.writes).await {
             Some(outcome) => {
                 self.note(outcome, snapshot, now);
                 true
@@ -307,11 +309,8 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     }
 
     fn collect_ended(&mut self, snapshot: &Snapshot, now: Instant) {
-        while let Some(ended) = self.ended.pop().or_else(|| self.later.try_join_next()) {
-            match ended {
-                Ok(outcome) => self.note(outcome, snapshot, now),
-                Err(error) => tracing::error!(%error, "a status write ended without a result"),
-            }
+        while let Some(outcome) = self.ended.pop().or_else(|| self.writes.try_next()) {
+            self.note(outcome, snapshot, now);
         }
     }
 

@@ -77,12 +77,11 @@ fn services(count: u16) -> SourceReport {
 async fn rest(agent: &mut Agent, source: &SourceReport, now: Instant) -> Report {
     loop {
         let report = agent.round(source, now).await;
-        if agent.later.is_empty() {
+        let Some(ended) = agent.writes.next().await else {
             while agent.telling.join_next().await.is_some() {}
             return report;
-        }
-        let ended = agent.later.join_next().await;
-        agent.ended.extend(ended);
+        };
+        agent.ended.push(ended);
     }
 }
 
