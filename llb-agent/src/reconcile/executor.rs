@@ -3,7 +3,7 @@
 use super::writes::Writes;
 use crate::addresses::{Addition, AddressTable};
 use crate::dataplane::DataPlane;
-use crate::model::ProblemReason;
+use crate::model::{ProblemReason, Snapshot};
 use crate::plan::Action;
 use crate::status::{Effect, StatusOrder, StatusSink};
 
@@ -36,7 +36,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Rooms<P, A, S> {
     pub(super) async fn execute(
         &mut self,
         action: Action,
-        revision: String,
+        snapshot: &Snapshot,
         writes: &mut Writes,
     ) -> Option<Outcome> {
         let result = match &action {
@@ -58,7 +58,13 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Rooms<P, A, S> {
                 self.addresses.remove(key, *prefix_length).await.map_err(failed)
             }
             Action::WriteStatus { service, status } => {
-                let order = StatusOrder { service: service.clone(), revision, status: status.clone() };
+                let known = snapshot.services.get(service);
+                let order = StatusOrder {
+                    service: service.clone(),
+                    uid: known.map(|known| known.uid.clone()).unwrap_or_default(),
+                    revision: known.map(|known| known.revision.clone()).unwrap_or_default(),
+                    status: status.clone(),
+                };
                 let statuses = self.statuses.clone();
                 writes.start(action, async move { statuses.write(order).await.map_err(failed) });
                 return None;

@@ -285,14 +285,8 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
 
     /// True if the action has ended; false if it ends later.
     async fn act(&mut self, action: Action, snapshot: &Snapshot, now: Instant) -> bool {
-        let revision = match &action {
-            Action::WriteStatus { service, .. } => {
-                snapshot.services.get(service).map(|known| known.revision.clone())
-            }
-            _ => None,
-        };
         let key = action.key();
-        match self.rooms.execute(action, revision.unwrap_or_default(), &mut self.writes).await {
+        match self.rooms.execute(action, snapshot, &mut self.writes).await {
             Some(outcome) => {
                 self.note(outcome, snapshot, now);
                 true

@@ -89,6 +89,7 @@ mod tests {
         let vips = vec![PublishedVip { ip: "192.0.2.1".parse().unwrap(), proxy: true, ports: Vec::new() }];
         let order = StatusOrder {
             service: service.clone(),
+            uid: String::new(),
             revision: String::new(),
             status: PublishedStatus { vips },
         };

@@ -34,6 +34,8 @@ pub trait StatusSink: Clone + Send + Sync + 'static {
 pub struct StatusOrder {
     /// Whose.
     pub service: ServiceName,
+    /// Its `metadata.uid`; another Service of this name is not written.
+    pub uid: String,
     /// The `resourceVersion` that the decision was made on.
     pub revision: String,
     /// What.
@@ -68,13 +70,15 @@ pub struct Event {
 /// A status could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
-    /// RBAC.
+    /// RBAC, or an admission controller.
     #[error(
-        "not allowed to patch the status of Service {service}: grant the verb patch on services/status to llb's user"
+        "not allowed to patch the status of Service {service}: {answer}; if the verb is what is missing, grant patch on services/status to llb's user"
     )]
     Forbidden {
         /// Whose.
         service: ServiceName,
+        /// The API server's word.
+        answer: String,
     },
     /// Anything else that the API says, or that it says nothing.
     #[error("cannot write the status of Service {service}")]
