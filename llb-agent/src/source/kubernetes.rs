@@ -29,7 +29,7 @@ use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client, Config, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::convert;
 use super::saved::{self, Saved, SavedError, SavedSnapshots};
@@ -184,10 +184,11 @@ impl KubernetesSource {
         self.tasks.spawn(self.saved.clone().keep(kept));
         let patience = tokio::time::sleep(PATIENCE);
         tokio::pin!(patience);
-        let (mut complete, mut fallback) = (false, None);
+        let (mut complete, mut fallback, mut defects) = (false, None, Vec::new());
         loop {
             complete = complete || self.is_complete();
-            let report = self.report(complete, fallback.as_ref());
+            let mut report = self.report(complete, fallback.as_ref());
+            report.problems.extend_from_slice(&defects);
             let live = report.snapshot.clone().filter(|_| complete);
             let mut changed = false;
             out.send_if_modified(|current| {
@@ -203,7 +204,7 @@ impl KubernetesSource {
                 () = self.shared.changed.notified() => tokio::time::sleep(SETTLE).await,
                 () = tokio::time::sleep(RECOVERED_AFTER) => {}
                 () = &mut patience, if !complete && fallback.is_none() => fallback = Some(self.fall_back().await),
-                Some(ended) = self.tasks.join_next() => tracing::error!(?ended, "a watch ended"),
+                Some(ended) = self.tasks.join_next() => defects.push(defect(ended)),
                 () = out.closed() => return,
             }
         }
@@ -310,6 +311,16 @@ impl Shared {
         drop(errors);
         self.changed.notify_one();
     }
+}
+
+/// A task of the source has ended, which none does by itself. The others go on:
+/// endpoints may still be followed when Nodes are not.
+fn defect(ended: Result<(), JoinError>) -> Problem {
+    let why = ended.err().map(|error| format!(": {error}")).unwrap_or_default();
+    let message = format!("a watch ended{why}; some changes are not seen any more: restart llb-agent");
+    tracing::error!("{message}");
+    let subject = Subject::Source("Kubernetes API".to_owned());
+    Problem { subject, reason: ProblemReason::SourceUnavailable, message }
 }
 
 fn apis<K>(client: &Client, namespaces: &[String]) -> Vec<Api<K>>
