@@ -13,18 +13,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use backon::ExponentialBuilder;
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::runtime::reflector::{self, Store};
-use kube::runtime::watcher::{self, ExponentialBackoff};
+use kube::runtime::watcher;
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client, Config, Resource};
 use serde::de::DeserializeOwned;
@@ -32,6 +32,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinSet};
 
 use super::convert;
+use super::retries::{LAST_RETRY, Retries};
 use super::saved::{self, Saved, SavedError, SavedSnapshots};
 use crate::model::{Problem, ProblemReason, Snapshot, SourceReport, Subject};
 
@@ -47,12 +48,12 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const WATCH_SECS: u32 = 60;
 /// Nothing was read for so long: longer than any healthy watch is silent.
 const READ_TIMEOUT: Duration = Duration::from_secs(WATCH_SECS as u64 + 10);
-/// Retries of a watch.
-const FIRST_RETRY: Duration = Duration::from_millis(250);
-const LAST_RETRY: Duration = Duration::from_secs(5);
-/// A failing watch reports at least every `LAST_RETRY + CONNECT_TIMEOUT`;
+/// A watch that is refused reports at least every `2 * LAST_RETRY + CONNECT_TIMEOUT`;
 /// silence for longer means that it works again.
-const RECOVERED_AFTER: Duration = Duration::from_secs(15);
+const RECOVERED_AFTER: Duration = Duration::from_secs(20);
+/// The same for one that hangs: it reports only after the time-out.
+const ANSWERS_AFTER: Duration =
+    Duration::from_secs(READ_TIMEOUT.as_secs() + 2 * LAST_RETRY.as_secs() + CONNECT_TIMEOUT.as_secs());
 
 /// The client could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -158,6 +159,7 @@ struct Fallback {
 #[derive(Debug, Default)]
 struct Shared {
     changed: Notify,
+    /// What fails, and when it works again if nothing more is heard.
     errors: Mutex<BTreeMap<String, (Instant, Problem)>>,
 }
 
@@ -284,7 +286,7 @@ impl KubernetesSource {
 impl Shared {
     fn problems(&self, now: Instant) -> Vec<Problem> {
         let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
-        errors.retain(|_, (at, _)| now.saturating_duration_since(*at) < RECOVERED_AFTER);
+        errors.retain(|_, (until, _)| now < *until);
         errors.values().map(|(_, problem)| problem.clone()).collect()
     }
 
@@ -305,7 +307,8 @@ impl Shared {
                 if errors.get(what).is_none_or(|(_, before)| *before != problem) {
                     tracing::warn!(resource = what, "{}; what is served stays as it is", problem.message);
                 }
-                errors.insert(what.to_owned(), (Instant::now(), problem));
+                let lasts = if error.is_some_and(is_timeout) { ANSWERS_AFTER } else { RECOVERED_AFTER };
+                errors.insert(what.to_owned(), (Instant::now() + lasts, problem));
             }
         }
         drop(errors);
@@ -348,7 +351,7 @@ where
         let objects = watch_objects(api, config)
             // Half of an object's size, and of no use here.
             .modify(|object| object.meta_mut().managed_fields = None)
-            .backoff(retries());
+            .backoff(Retries::new());
         let mut events = std::pin::pin!(reflector::reflector(writer, objects));
         while let Some(event) = events.next().await {
             match event {
@@ -363,11 +366,6 @@ where
         }
     });
     store
-}
-
-fn retries() -> ExponentialBackoff {
-    let delays = ExponentialBuilder::default().with_min_delay(FIRST_RETRY).with_max_delay(LAST_RETRY);
-    delays.with_jitter().without_max_times().into()
 }
 
 /// In words that name the way out.
@@ -392,6 +390,13 @@ fn describe(what: &str, error: &watcher::Error) -> String {
     }
 }
 
+fn is_timeout(error: &watcher::Error) -> bool {
+    let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |cause| cause.source());
+    causes.any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+    })
+}
+
 /// The innermost cause says what happened ("connection refused"); what is
 /// around it only says where in the client.
 fn root_cause(error: &dyn std::error::Error) -> String {
@@ -400,4 +405,24 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         inner = cause;
     }
     inner.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_hangs_is_a_problem_until_its_next_time_out() {
+        let failed = |kind: io::ErrorKind| {
+            watcher::Error::InitialListFailed(kube::Error::Service(Box::new(io::Error::from(kind))))
+        };
+        let (shared, start) = (Shared::default(), Instant::now());
+        shared.note("nodes", Some(&failed(io::ErrorKind::ConnectionRefused)));
+        assert_eq!(shared.problems(start).len(), 1);
+        assert_eq!(shared.problems(start + RECOVERED_AFTER + SETTLE * 100).len(), 0);
+        shared.note("nodes", Some(&failed(io::ErrorKind::TimedOut)));
+        assert_eq!(shared.problems(start + READ_TIMEOUT + LAST_RETRY).len(), 1);
+        shared.note("nodes", None);
+        assert_eq!(shared.problems(start).len(), 0);
+    }
 }
