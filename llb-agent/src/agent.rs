@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::addresses::{AddressTable, NetlinkAddresses, link_names};
 use crate::admin;
-use crate::config::{Cli, Config, Invocation, SourceConfig, kubeconfig_places};
+use crate::config::{Cli, Config, Invocation, SourceConfig, kubeconfig_variable};
 use crate::dataplane::packet::{self, PacketError, PacketObserver};
 use crate::dataplane::proxy::ProxyPlane;
 use crate::kernel::{Cap, KernelAbilities, missing_capabilities};
@@ -70,7 +70,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
             serve(config, addresses, statuses, wakeups, |out| source.run(out)).await
         }
         SourceConfig::Kubernetes { kubeconfig, context } => {
-            let cluster = connect(kubeconfig.as_ref(), context, &kubeconfig_places()).await?;
+            let cluster = connect(kubeconfig.as_ref(), context, kubeconfig_variable()).await?;
             tracing::info!(url = cluster.url, "watching the cluster");
             let saved = SavedSnapshots::new(&config.state_dir, cluster.identity);
             let source = KubernetesSource::start(&cluster.client, &config.policy.namespaces, saved);

@@ -69,6 +69,16 @@ pub enum ConnectError {
         #[source]
         source: InClusterError,
     },
+    /// `--context` chooses in a file that is not there.
+    #[error(
+        "--context {context}: there is no kubeconfig that could have it: tried {tried}; give --kubeconfig FILE, or leave --context away"
+    )]
+    ContextWithoutKubeconfig {
+        /// As given.
+        context: String,
+        /// The places.
+        tried: String,
+    },
     /// `--kubeconfig`, or the one that was found.
     #[error("cannot use the kubeconfig {from}")]
     Kubeconfig {
@@ -100,16 +110,20 @@ pub struct Cluster {
     pub identity: String,
 }
 
-/// A client by `--kubeconfig`, else `$KUBECONFIG`, `~/.kube/config`, and the
-/// Pod's ServiceAccount. Opens no connection yet.
+/// A client by `--kubeconfig`, else `$KUBECONFIG` (`variable`), `~/.kube/config`,
+/// and the Pod's ServiceAccount. Opens no connection yet.
 ///
 /// # Errors
 /// Names the file or the places, and what is wrong.
 pub async fn connect(
     kubeconfig: Option<&PathBuf>,
     context: Option<String>,
-    places: &str,
+    variable: Option<String>,
 ) -> Result<Cluster, ConnectError> {
+    let places = match &variable {
+        Some(path) => format!("$KUBECONFIG ({path})"),
+        None => "$KUBECONFIG (not set), ~/.kube/config, and the ServiceAccount of a Pod".to_owned(),
+    };
     let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
     let wrong = |from: &str| {
         let from = from.to_owned();
@@ -122,10 +136,14 @@ pub async fn connect(
             Config::from_custom_kubeconfig(file, &options).await.map_err(wrong(&shown))?
         }
         None => match Kubeconfig::read() {
-            Ok(file) => Config::from_custom_kubeconfig(file, &options).await.map_err(wrong(places))?,
-            Err(KubeconfigError::FindPath | KubeconfigError::ReadConfig(..)) => Config::incluster()
-                .map_err(|source| ConnectError::NoKubeconfig { tried: places.to_owned(), source })?,
-            Err(source) => return Err(wrong(places)(source)),
+            Ok(file) => Config::from_custom_kubeconfig(file, &options).await.map_err(wrong(&places))?,
+            Err(error) if variable.is_none() && is_absent(&error) => {
+                if let Some(context) = options.context {
+                    return Err(ConnectError::ContextWithoutKubeconfig { context, tried: places });
+                }
+                Config::incluster().map_err(|source| ConnectError::NoKubeconfig { tried: places, source })?
+            }
+            Err(source) => return Err(wrong(&places)(source)),
         },
     };
     config.connect_timeout = Some(CONNECT_TIMEOUT);
@@ -135,6 +153,16 @@ pub async fn connect(
     let failed = |source| ConnectError::Client { url: url.clone(), source: Box::new(source) };
     let client = Client::try_from(config).map_err(failed)?;
     Ok(Cluster { client, url, identity })
+}
+
+/// There is none. One that can't be read is not passed over: the agent would
+/// serve another cluster, or complain of something else.
+fn is_absent(error: &KubeconfigError) -> bool {
+    match error {
+        KubeconfigError::FindPath => true,
+        KubeconfigError::ReadConfig(error, _) => error.kind() == io::ErrorKind::NotFound,
+        _ => false,
+    }
 }
 
 /// Follows a cluster.
@@ -410,6 +438,14 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_kubeconfig_that_is_not_there_is_passed_over() {
+        let error = |kind: io::ErrorKind| KubeconfigError::ReadConfig(kind.into(), PathBuf::from("/k"));
+        assert!(is_absent(&KubeconfigError::FindPath));
+        assert!(is_absent(&error(io::ErrorKind::NotFound)));
+        assert!(!is_absent(&error(io::ErrorKind::PermissionDenied)));
+    }
 
     #[test]
     fn a_list_that_hangs_is_a_problem_until_its_next_time_out() {
