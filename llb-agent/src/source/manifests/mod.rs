@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::mem;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{Notify, watch};
+use tokio::task::spawn_blocking;
 
 use super::convert;
 use crate::model::{Problem, ProblemReason, Snapshot, SourceReport, Subject};
@@ -142,7 +144,23 @@ impl ManifestSource {
     /// Publishes snapshots until nobody listens any more.
     pub async fn run(mut self, out: watch::Sender<SourceReport>) {
         loop {
-            let report = SourceReport { snapshot: Some(Arc::new(self.read())), problems: Vec::new() };
+            // A large folder takes a while, and so does a network file system.
+            let reading = spawn_blocking(move || {
+                let snapshot = self.read();
+                (self, snapshot)
+            });
+            let snapshot = match reading.await {
+                Ok((source, snapshot)) => {
+                    self = source;
+                    snapshot
+                }
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => resume_unwind(panic),
+                    // The agent ends.
+                    Err(_) => return,
+                },
+            };
+            let report = SourceReport { snapshot: Some(Arc::new(snapshot)), problems: Vec::new() };
             out.send_if_modified(|current| {
                 let news = current.snapshot != report.snapshot;
                 *current = report;

@@ -58,7 +58,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Objects, ParseError> {
     })?;
     let mut objects = Objects::default();
     for (line, document) in documents(text) {
-        let Some(head): Option<Head> = from_yaml(&document, line)? else { continue };
+        let Some(head): Option<Head> = from_yaml(document, line)? else { continue };
         let kind = head.kind.ok_or(ParseError::NoKind { line })?;
         if kind.ends_with("List") {
             for item in head.items {
@@ -84,31 +84,32 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Objects, ParseError> {
             continue;
         }
         match kind.as_str() {
-            "Service" => objects.services.extend(typed::<Service>(&document, line)?),
-            "EndpointSlice" => objects.slices.extend(typed::<EndpointSlice>(&document, line)?),
-            "Node" => objects.nodes.extend(typed::<Node>(&document, line)?),
+            "Service" => objects.services.extend(typed::<Service>(document, line)?),
+            "EndpointSlice" => objects.slices.extend(typed::<EndpointSlice>(document, line)?),
+            "Node" => objects.nodes.extend(typed::<Node>(document, line)?),
             _ => {}
         }
     }
     Ok(objects)
 }
 
-/// Each document with the line it begins in. The lines before it are kept as
-/// empty ones, so that the parser's line numbers are those of the file. A line
-/// that begins with `---` always ends a document (YAML 1.2 §9.1.2).
-fn documents(text: &str) -> Vec<(usize, String)> {
+/// Each document with the line it begins in. A line that begins with `---`
+/// always ends a document (YAML 1.2 §9.1.2).
+fn documents(text: &str) -> Vec<(usize, &str)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut documents = vec![(1, String::new())];
-    for (index, line) in text.lines().enumerate() {
-        let marker =
-            line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t']));
+    let mut documents = Vec::new();
+    let (mut first_line, mut start, mut end) = (1, 0, 0);
+    for (index, line) in text.split_inclusive('\n').enumerate() {
+        let marker = line
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
         if marker {
-            documents.push((index + 2, "\n".repeat(index + 1)));
-        } else if let Some((_, document)) = documents.last_mut() {
-            document.push_str(line);
-            document.push('\n');
+            documents.push((first_line, &text[start..end]));
+            (first_line, start) = (index + 2, end + line.len());
         }
+        end += line.len();
     }
+    documents.push((first_line, &text[start..]));
     documents.retain(|(_, document)| {
         document.lines().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
     });
@@ -139,11 +140,16 @@ fn kind_of<K: Resource<DynamicType = ()>>() -> &'static str {
 /// `None` for a document that says `null`.
 fn from_yaml<T: DeserializeOwned>(document: &str, first_line: usize) -> Result<Option<T>, ParseError> {
     serde_saphyr::from_str(document).map_err(|error| {
-        let line = error.location().and_then(|at| usize::try_from(at.line()).ok()).unwrap_or(first_line);
-        let message = error.to_string();
+        let text = error.to_string();
         // The parser shows the text around the place as well; one line is enough here.
-        let message = message.lines().next().unwrap_or_default();
-        ParseError::Yaml { line, message: message.trim_start_matches("error: ").to_owned() }
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let Some(at) = error.location() else {
+            return ParseError::Yaml { line: first_line, message: message.to_owned() };
+        };
+        // It counts from the document, and a person from the file.
+        let line = first_line + usize::try_from(at.line()).unwrap_or(1).saturating_sub(1);
+        let place = format!("line {} ", at.line());
+        ParseError::Yaml { line, message: message.strip_prefix(&place).unwrap_or(message).to_owned() }
     })
 }
 
@@ -181,7 +187,10 @@ mod tests {
             ("kind: Service\n  bad indent: 1\n x\n", "line 2"),
             ("\n\nmetadata: {name: a}\n", "no kind"),
             ("kind: Service\nmetadata: {}\n", "the Service has no metadata.name"),
-            (second_document.as_str(), "line 11"),
+            (second_document.as_str(), "line 11: column 11: invalid"),
+            (&second_document.replace('\n', "\r\n"), "line 11: column 11: invalid"),
+            ("a: 1\n---\n\nb: 2\n", "line 1: the object has no kind"),
+            ("kind: Pod\n---\n\nb: 2\n", "line 3: the object has no kind"),
             ("just text\n", "line 1"),
             ("kind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 99999999999}]}\n", "line 3"),
         ] {
@@ -189,5 +198,14 @@ mod tests {
             assert!(error.contains(line), "{text:?}: {error}");
         }
         assert!(parse(b"kind: Service\n\xff").unwrap_err().to_string().contains("line 2"));
+    }
+
+    #[test]
+    fn documents_take_no_more_than_the_file() {
+        let text = format!("---\n{SERVICE}").repeat(4_000);
+        let documents = documents(&text);
+        assert_eq!(documents.len(), 4_000);
+        assert_eq!(documents[3_999].0, 3_999 * 5 + 2);
+        assert!(documents.iter().map(|(_, document)| document.len()).sum::<usize>() < text.len());
     }
 }
