@@ -1,5 +1,6 @@
 //! The bytes of one manifest file to Kubernetes objects. Pure.
 
+use k8s_openapi::Resource as _;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Resource;
@@ -43,14 +44,36 @@ pub enum ParseError {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Head {
+    api_version: Option<String>,
     kind: Option<String>,
     #[serde(default)]
     items: Vec<Value>,
 }
 
+/// The kinds that are read.
+enum Known {
+    Service,
+    EndpointSlice,
+    Node,
+}
+
+impl Known {
+    fn of(kind: &str, api_version: Option<&str>) -> Option<Self> {
+        let (known, expected) = match kind {
+            "Service" => (Self::Service, Service::API_VERSION),
+            "EndpointSlice" => (Self::EndpointSlice, EndpointSlice::API_VERSION),
+            "Node" => (Self::Node, Node::API_VERSION),
+            _ => return None,
+        };
+        api_version.is_none_or(|given| given == expected).then_some(known)
+    }
+}
+
 /// All Services, EndpointSlices and Nodes of a file: several documents, List
-/// kinds, YAML or JSON. Other kinds are left out.
+/// kinds, YAML or JSON. Other kinds are left out, and those of the same name in
+/// other groups (Knative has a Service); without apiVersion the kind is enough.
 pub(super) fn parse(bytes: &[u8]) -> Result<Objects, ParseError> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
@@ -60,34 +83,39 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Objects, ParseError> {
     for (line, document) in documents(text) {
         let Some(head): Option<Head> = from_yaml(document, line)? else { continue };
         let kind = head.kind.ok_or(ParseError::NoKind { line })?;
+        let version = head.api_version.as_deref();
         if kind.ends_with("List") {
             for item in head.items {
-                // `kubectl get services -o yaml` repeats the kind in each item; a typed list need not.
+                // `kubectl get services -o yaml` repeats both in each item; a typed list need not.
                 let item_kind =
                     item.get("kind").and_then(Value::as_str).unwrap_or(kind.trim_end_matches("List"));
-                let item_kind = item_kind.to_owned();
+                let of_list = version.filter(|_| kind != "List");
+                let item_version = item.get("apiVersion").and_then(Value::as_str).or(of_list);
+                let (item_kind, known) = (item_kind.to_owned(), Known::of(item_kind, item_version));
                 let typed = |error: serde_json::Error| ParseError::Yaml {
                     line,
                     message: format!("{item_kind} in the list: {error}"),
                 };
-                match item_kind.as_str() {
-                    "Service" => {
+                match known {
+                    Some(Known::Service) => {
                         objects.services.push(named(serde_json::from_value(item).map_err(typed)?, line)?)
                     }
-                    "EndpointSlice" => {
+                    Some(Known::EndpointSlice) => {
                         objects.slices.push(named(serde_json::from_value(item).map_err(typed)?, line)?)
                     }
-                    "Node" => objects.nodes.push(named(serde_json::from_value(item).map_err(typed)?, line)?),
-                    _ => {}
+                    Some(Known::Node) => {
+                        objects.nodes.push(named(serde_json::from_value(item).map_err(typed)?, line)?)
+                    }
+                    None => {}
                 }
             }
             continue;
         }
-        match kind.as_str() {
-            "Service" => objects.services.extend(typed::<Service>(document, line)?),
-            "EndpointSlice" => objects.slices.extend(typed::<EndpointSlice>(document, line)?),
-            "Node" => objects.nodes.extend(typed::<Node>(document, line)?),
-            _ => {}
+        match Known::of(&kind, version) {
+            Some(Known::Service) => objects.services.extend(typed::<Service>(document, line)?),
+            Some(Known::EndpointSlice) => objects.slices.extend(typed::<EndpointSlice>(document, line)?),
+            Some(Known::Node) => objects.nodes.extend(typed::<Node>(document, line)?),
+            None => {}
         }
     }
     Ok(objects)
@@ -176,6 +204,31 @@ mod tests {
             r#"{"kind": "List", "items": [{"kind": "Node", "metadata": {"name": "n"}}, {"kind": "Pod"}]}"#;
         assert_eq!(counts(json), (0, 0, 1));
         assert_eq!(counts("kind: ServiceList\nitems: [{metadata: {name: a}, spec: {}}]\n"), (1, 0, 0));
+    }
+
+    #[test]
+    fn kinds_of_other_groups_are_left_out() {
+        for (kind, version, count) in [
+            ("Service", "v1", 1),
+            ("Service", "serving.knative.dev/v1", 0),
+            ("Node", "v1", 1),
+            ("Node", "example.com/v1", 0),
+            ("EndpointSlice", "discovery.k8s.io/v1", 1),
+            ("EndpointSlice", "v1", 0),
+        ] {
+            let rest = "metadata: {name: a}, addressType: IPv4, endpoints: []}";
+            let object = format!("{{apiVersion: {version}, kind: {kind}, {rest}");
+            let typed_list = format!("{{apiVersion: {version}, kind: {kind}List, items: [{{{rest}]}}");
+            let list = format!("{{apiVersion: v1, kind: List, items: [{object}]}}");
+            for text in [object, typed_list, list] {
+                let (services, slices, nodes) = counts(&text);
+                assert_eq!(services + slices + nodes, count, "{text}");
+            }
+        }
+        // What is left out may have any shape.
+        let knative =
+            "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: 1}\n";
+        assert_eq!(counts(knative), (0, 0, 0));
     }
 
     #[test]
