@@ -26,7 +26,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 
 use super::convert;
-use crate::model::{Problem, ProblemReason, Snapshot, SourceReport, Subject};
+use crate::model::{Problem, ProblemReason, ServiceName, Snapshot, SourceReport, Subject};
 
 mod parse;
 #[cfg(test)]
@@ -236,6 +236,7 @@ impl ManifestSource {
         );
         problems.extend(contents().filter_map(|content| content.problem.clone()));
         snapshot.problems.extend(problems);
+        snapshot.problems.extend(doubles(&self.files));
         snapshot
     }
 }
@@ -254,6 +255,26 @@ impl Content {
         }
         self.problem = Some(problem);
     }
+}
+
+/// Services that are there twice; the last one counts (`convert`).
+fn doubles(files: &BTreeMap<PathBuf, Content>) -> Vec<Problem> {
+    let mut places = BTreeMap::new();
+    let mut problems = Vec::new();
+    for (path, content) in files {
+        for Service { metadata, .. } in &content.objects.services {
+            let namespace = metadata.namespace.as_deref().unwrap_or("default");
+            let name = metadata.name.as_deref().unwrap_or_default();
+            if let Some(earlier) = places.insert((namespace, name), path) {
+                let (earlier, path) = (earlier.display(), path.display());
+                let message =
+                    format!("it is in {earlier} and again in {path}; the last one counts: remove one");
+                let service = ServiceName::new(namespace, name);
+                problems.push(Problem::of_service(&service, ProblemReason::InvalidValue, message));
+            }
+        }
+    }
+    problems
 }
 
 fn problem_of(path: &Path, error: &dyn std::error::Error) -> Problem {

@@ -129,3 +129,20 @@ async fn a_folder_behind_a_link_follows_it() {
     fs::write(at("v2").join("more.yaml"), service("more")).unwrap();
     source.wait_for_service("more").await;
 }
+
+#[tokio::test]
+async fn a_service_in_two_files_is_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, last) = (folder.path().join("a.yaml"), folder.path().join("b.yaml"));
+    fs::write(&first, service("web")).unwrap();
+    fs::write(&last, service("web").replace("LoadBalancer", "ClusterIP")).unwrap();
+    let mut source = Followed::start(folder.path());
+    let snapshot = source.wait_for_service("web").await;
+    assert!(!snapshot.services[&ServiceName::new("default", "web")].wants_load_balancer);
+    let [problem] = snapshot.problems.as_slice() else { panic!("{:?}", snapshot.problems) };
+    for path in [&first, &last] {
+        assert!(problem.message.contains(path.to_str().unwrap()), "{problem}");
+    }
+    fs::remove_file(&last).unwrap();
+    source.wait_for("the first one", |snapshot| has(snapshot, "web") && snapshot.problems.is_empty()).await;
+}
