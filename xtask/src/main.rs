@@ -33,7 +33,7 @@ enum Command {
     Test(test::Arguments),
     /// Builds everything, then runs the demo; arguments are passed on to it
     Demo(demo::Arguments),
-    /// Measures the optimized agent against its targets
+    /// Measures the optimized agent; the results go to target/bench
     Bench(bench::Arguments),
     /// Checks the house rules: floors, crate homes, file lengths, vocabulary, links
     Tidy,

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::{cluster_binaries, shell};
 
 /// One program of the system that our tests run.
-struct Tool {
+pub(crate) struct Tool {
     /// Found by this name on PATH.
     program: &'static str,
     /// Debian's and Ubuntu's package that has it.
@@ -26,14 +26,34 @@ const TOOLS: [Tool; 6] = [
     Tool { program: "etcd", package: "etcd-server", purpose: "the store of the test cluster" },
 ];
 
+/// What only `cargo xtask bench` calls.
+pub(crate) const BENCH_TOOLS: [Tool; 4] = [
+    Tool { program: "haproxy", package: "haproxy", purpose: "a balancer to compare with" },
+    Tool {
+        program: "nginx",
+        package: "libnginx-mod-stream",
+        purpose: "a balancer to compare with, and web server",
+    },
+    Tool { program: "wrk", package: "wrk", purpose: "HTTP load" },
+    Tool { program: "iperf3", package: "iperf3", purpose: "bulk load" },
+];
+
+/// Installs what tests and demo miss; see [`install`].
+///
+/// # Errors
+/// As [`install`].
+pub(crate) fn run() -> Result<()> {
+    install(&TOOLS)
+}
+
 /// Installs what is missing as root on a system with apt; names it elsewhere.
 ///
 /// # Errors
 /// Something is missing and can't be installed here.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn install(tools: &[Tool]) -> Result<()> {
     let is_missing =
         |tool: &&Tool| !cluster_binaries::is_given(tool.program) && shell::find(tool.program).is_none();
-    let missing: Vec<&Tool> = TOOLS.iter().filter(is_missing).collect();
+    let missing: Vec<&Tool> = tools.iter().filter(is_missing).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -52,6 +72,8 @@ pub(crate) fn run() -> Result<()> {
     shell::run(
         shell::command("apt-get")
             .env("DEBIAN_FRONTEND", "noninteractive")
+            // Programs for a lab are no reason to start a service on the machine.
+            .env("RUNLEVEL", "1")
             .args(["install", "--yes", "--quiet", "--no-install-recommends"])
             .args(packages),
     )

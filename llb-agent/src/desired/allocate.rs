@@ -1,59 +1,98 @@
-//! Grants claims: every Service gets all its VIPs with all its ports, or none.
+//! Grants claims. What a Service holds it keeps; what is new to it, it gets as
+//! a whole or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::claims::{Claim, Want, closed};
-use super::{Inputs, refuse};
-use crate::model::{Family, Frontend, Pool, Problem, ProblemReason, Service, ServiceName};
+use super::{Inputs, frontends_of, refuse};
+use crate::model::{Family, Frontend, Pool, Problem, ProblemReason, ServiceName};
 
-/// The VIPs of each Service that is served.
+/// Frontends that one Service may have; each costs a listener, and descriptors
+/// are shared with all others.
+const MOST_FRONTENDS: usize = 1024;
+
+/// What one Service gets.
+pub(super) struct Grant {
+    pub(super) name: ServiceName,
+    pub(super) vips: Vec<IpAddr>,
+    /// Added to what it holds, but another Service's.
+    pub(super) collisions: BTreeSet<Frontend>,
+}
+
+/// What each Service gets that is served.
 pub(super) fn allocate(
     inputs: Inputs<'_>,
     claims: Vec<Claim<'_>>,
     problems: &mut Vec<Problem>,
-) -> Vec<(ServiceName, Vec<IpAddr>)> {
+) -> Vec<Grant> {
     // Everything that is asked for or held is out of the pools before the
     // first free address is given, so the order of Services does not matter.
     let mut free = Free::new(inputs, &claims);
-    let mut taken: BTreeMap<Frontend, ServiceName> = BTreeMap::new();
-    let mut granted = Vec::new();
+    let mut taken = reserve_held(inputs, &claims);
+    let mut grants = Vec::new();
     for claim in claims {
         let result = free.fill(inputs, &claim).and_then(|vips| {
-            reserve(&claim, &vips, &mut taken)?;
-            Ok(vips)
+            let collisions = reserve(&claim, &vips, &mut taken, problems)?;
+            Ok(Grant { name: claim.name.clone(), vips, collisions })
         });
         match result {
-            Ok(vips) => granted.push((claim.name.clone(), vips)),
+            Ok(grant) => grants.push(grant),
             Err(problem) => problems.push(problem),
         }
     }
-    granted
+    grants
 }
 
-/// Takes all frontends of a Service, or none.
+/// That a holder goes first keeps connections alive: an older Service that is
+/// edited to want a VIP and port that a younger one has served is the newcomer,
+/// and a port that is added never costs those that are there.
+fn reserve_held(inputs: Inputs<'_>, claims: &[Claim<'_>]) -> BTreeMap<Frontend, ServiceName> {
+    let mut taken = BTreeMap::new();
+    for claim in claims {
+        for frontend in inputs.held.get(claim.name).map(|held| claim.held_frontends(held)).unwrap_or_default()
+        {
+            taken.entry(frontend).or_insert_with(|| claim.name.clone());
+        }
+    }
+    taken
+}
+
+/// Takes all frontends of a Service that has none yet, or none. One that has
+/// some gets those that are free; the others are returned.
 fn reserve(
     claim: &Claim<'_>,
     vips: &[IpAddr],
     taken: &mut BTreeMap<Frontend, ServiceName>,
-) -> Result<(), Problem> {
-    let frontends: Vec<Frontend> = frontends_of(claim.service, vips).collect();
-    for frontend in &frontends {
-        if let Some(other) = taken.get(frontend) {
-            let message = format!(
-                "{frontend} is served for Service {other}; change the port, or ask for another VIP with the annotation llb.dev/vips"
-            );
-            return Err(refuse(claim.name, ProblemReason::FrontendCollision, message));
-        }
+    problems: &mut Vec<Problem>,
+) -> Result<BTreeSet<Frontend>, Problem> {
+    let frontends: Vec<Frontend> = frontends_of(claim.service, vips).map(|(frontend, _)| frontend).collect();
+    if frontends.len() > MOST_FRONTENDS {
+        let message = format!(
+            "it asks for {} frontends (VIPs times ports); at most {MOST_FRONTENDS} are given to one Service",
+            frontends.len()
+        );
+        return Err(refuse(claim.name, ProblemReason::InvalidValue, message));
     }
-    taken.extend(frontends.into_iter().map(|frontend| (frontend, claim.name.clone())));
-    Ok(())
-}
-
-fn frontends_of<'a>(service: &'a Service, vips: &'a [IpAddr]) -> impl Iterator<Item = Frontend> + 'a {
-    vips.iter().flat_map(move |&vip| {
-        service.ports.iter().map(move |port| Frontend { vip, port: port.port, protocol: port.protocol })
-    })
+    let owner = |frontend: &Frontend| taken.get(frontend);
+    let holds_some = frontends.iter().any(|frontend| owner(frontend) == Some(claim.name));
+    let of_others =
+        frontends.iter().filter(|frontend| owner(frontend).is_some_and(|owner| owner != claim.name));
+    let collisions: BTreeSet<Frontend> = of_others.copied().collect();
+    let mut told = collisions.iter().map(|frontend| {
+        let other = taken.get(frontend).map(ToString::to_string).unwrap_or_default();
+        let message = format!(
+            "{frontend} is served for Service {other}; change the port, or ask for another VIP with the annotation llb.dev/vips"
+        );
+        refuse(claim.name, ProblemReason::FrontendCollision, message)
+    });
+    if !holds_some && let Some(problem) = told.next() {
+        return Err(problem);
+    }
+    problems.extend(told);
+    let free = frontends.into_iter().filter(|frontend| !collisions.contains(frontend));
+    taken.extend(free.map(|frontend| (frontend, claim.name.clone())));
+    Ok(collisions)
 }
 
 /// Addresses that nobody has.

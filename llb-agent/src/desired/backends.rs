@@ -32,7 +32,6 @@ impl<'a> Selection<'a> {
         service: &Service,
         port: &ServicePort,
         family: Family,
-        frontend: Frontend,
     ) -> BTreeMap<Backend, Weight> {
         let addresses: Vec<(SocketAddr, Weight)> = if self.uses_nodes(port) {
             self.node_addresses(name, service, port, family)
@@ -41,9 +40,7 @@ impl<'a> Selection<'a> {
             let address = |endpoint: &Endpoint| SocketAddr::new(endpoint.address, endpoint.port.get());
             usable(endpoints).map(|endpoint| (address(endpoint), Weight::MIN)).collect()
         };
-        // A frontend that is its own backend would connect to itself without end.
-        let sound = addresses.into_iter().filter(|(address, _)| *address != frontend.socket_address());
-        sound.map(|(address, weight)| (Backend { address }, weight)).collect()
+        addresses.into_iter().map(|(address, weight)| (Backend { address }, weight)).collect()
     }
 
     /// Why a Service has no backends, and what they can't do for it.
@@ -87,7 +84,7 @@ impl<'a> Selection<'a> {
             }
             for &vip in vips {
                 let frontend = Frontend { vip, port: port.port, protocol: port.protocol };
-                if self.of(name, service, port, Family::of(vip), frontend).is_empty() {
+                if self.of(name, service, port, Family::of(vip)).is_empty() {
                     let message = format!(
                         "{frontend} has no backend: {}",
                         self.why_none(name, service, port, frontend)
@@ -191,7 +188,7 @@ impl<'a> Selection<'a> {
         if !any_endpoint && (!self.uses_nodes(port) || self.inputs.snapshot.endpoints.contains_key(name)) {
             "no endpoint is ready".to_owned()
         } else if !self.uses_nodes(port) {
-            format!("no ready endpoint has an {family} address other than its own")
+            format!("no ready endpoint has an {family} address")
         } else if service.traffic_policy == TrafficPolicy::Local {
             format!(
                 "externalTrafficPolicy is Local, and no eligible Node with an {family} address has a ready endpoint"

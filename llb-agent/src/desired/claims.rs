@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::{Inputs, ours, refuse};
+use super::{FRONTEND_COLLISION, Inputs, frontends_of, ours, refuse};
 use crate::model::{
-    Family, Pool, Problem, ProblemReason, PublishedStatus, Service, ServiceName, ServicePort,
+    Family, Frontend, Link, Node, Pool, Problem, ProblemReason, PublishedStatus, Service, ServiceName,
+    is_usable_vip,
 };
 
 /// What one Service wants.
@@ -29,11 +30,8 @@ pub(super) struct Want {
     pub(super) needed: bool,
 }
 
-/// The claims of all our Services, in the order in which they are granted:
-/// who has its VIPs already comes first, then the older, then by name.
-///
-/// That a holder goes first keeps connections alive: an older Service that is
-/// edited to want a VIP and port that a younger one has served is the newcomer.
+/// The claims of all our Services, in the order in which they are granted: the
+/// older first, then by name. (What a Service holds is reserved before.)
 pub(super) fn collect<'a>(inputs: Inputs<'a>, problems: &mut Vec<Problem>) -> Vec<Claim<'a>> {
     let mut claims: Vec<Claim<'_>> = Vec::new();
     for (name, service) in ours(inputs) {
@@ -42,23 +40,21 @@ pub(super) fn collect<'a>(inputs: Inputs<'a>, problems: &mut Vec<Problem>) -> Ve
             Err(problem) => problems.extend(problem),
         }
     }
-    // Once for each, not once for each comparison.
-    claims.sort_by_cached_key(|claim| {
-        let holds = inputs.held.get(claim.name).is_some_and(|held| claim.is_held(held));
-        (!holds, claim.service.created, claim.name)
-    });
+    claims.sort_by_key(|claim| (claim.service.created, claim.name));
     claims
 }
 
 impl Claim<'_> {
-    /// Whether all its frontends are in `held`: then nobody may take them away.
-    fn is_held(&self, held: &PublishedStatus) -> bool {
+    /// Its frontends on VIPs that it names or keeps, and that are published for it.
+    pub(super) fn held_frontends(&self, held: &PublishedStatus) -> Vec<Frontend> {
         let ports = held.vips.iter().flat_map(|vip| vip.ports.iter().map(move |port| (vip.ip, port)));
+        let served = ports.filter(|(_, port)| port.error.as_deref() != Some(FRONTEND_COLLISION));
         let known: BTreeSet<(IpAddr, u16, &str)> =
-            ports.map(|(vip, port)| (vip, port.port, port.protocol.as_str())).collect();
-        let holds = |vip, port: &ServicePort| known.contains(&(vip, port.port.get(), port.protocol.name()));
-        !self.vips.is_empty()
-            && self.vips.iter().all(|&vip| self.service.ports.iter().all(|port| holds(vip, port)))
+            served.map(|(vip, port)| (vip, port.port, port.protocol.as_str())).collect();
+        let is_known = |frontend: &Frontend| {
+            known.contains(&(frontend.vip, frontend.port.get(), frontend.protocol.name()))
+        };
+        frontends_of(self.service, &self.vips).map(|(frontend, _)| frontend).filter(is_known).collect()
     }
 }
 
@@ -69,7 +65,9 @@ fn claim<'a>(
     service: &'a Service,
     problems: &mut Vec<Problem>,
 ) -> Result<Claim<'a>, Option<Problem>> {
-    let held = inputs.held.get(name).map(PublishedStatus::addresses).unwrap_or_default();
+    let mut held = inputs.held.get(name).map(PublishedStatus::addresses).unwrap_or_default();
+    // Another load balancer may have left anything in the status.
+    held.retain(|&vip| unfit(inputs, vip).is_none());
     if service.ports.is_empty() {
         let message = "it has no port that llb can serve; give it one with protocol TCP or UDP";
         return Err(Some(refuse(name, ProblemReason::InvalidValue, message)));
@@ -111,14 +109,42 @@ fn claim<'a>(
     Ok(claim)
 }
 
-/// A VIP in a pool that is kept for other namespaces.
+/// A VIP that nobody may have, or that is in a pool for other namespaces.
 fn forbidden(inputs: Inputs<'_>, name: &ServiceName, vip: IpAddr) -> Option<Problem> {
+    if let Some(why) = unfit(inputs, vip) {
+        let message = format!("it asks for {vip}, but that is {why}; ask for another address");
+        return Some(refuse(name, ProblemReason::InvalidValue, message));
+    }
     let pool = inputs.policy.pools.iter().find(|pool| pool.contains(vip))?;
     if pool.is_open_to(&name.namespace) {
         return None;
     }
     let message = format!("it asks for {vip}, but {}; ask for another address", closed(pool, name));
     Some(refuse(name, ProblemReason::PoolNotAllowed, message))
+}
+
+/// Why an address may not be a VIP of ours: to put it on a link and announce it
+/// would take it from whom it belongs to.
+fn unfit(inputs: Inputs<'_>, vip: IpAddr) -> Option<String> {
+    if let Err(what) = is_usable_vip(vip) {
+        return Some(what.to_owned());
+    }
+    let links = &inputs.facts.links;
+    // The machine's own address is served where it is, also on a Node.
+    if links.iter().any(|link| link.has_foreign(vip)) {
+        return None;
+    }
+    let has = |node: &Node| node.internal.iter().chain(&node.external).any(|&address| address == vip);
+    if let Some((name, _)) = inputs.snapshot.nodes.iter().find(|(_, node)| has(node)) {
+        return Some(format!("the address of Node {name}"));
+    }
+    let mut nets =
+        links.iter().flat_map(|link| &link.addresses).filter(|known| !known.ours).map(|known| known.net);
+    let net = nets.find(|net| {
+        let has_both_ends = vip.is_ipv4() && net.prefix_len() < 31;
+        has_both_ends && (net.network() == vip || net.broadcast() == vip)
+    })?;
+    Some(format!("the network or broadcast address of {}", net.trunc()))
 }
 
 /// In words that `forbidden` and the allocation share.
@@ -145,11 +171,13 @@ fn wants(service: &Service) -> Vec<Want> {
 }
 
 /// With pools, whatever a Service has is kept, even when the pools change.
-/// Without, a VIP is kept while it is on a link: a link's own address that
-/// was taken away (a new DHCP lease) may belong to another machine now.
+/// Without, a VIP is kept while it is on a link, or no link has an address of
+/// that family that could take its place: a link's own address that was
+/// replaced (a new DHCP lease) may belong to another machine now, and one that
+/// is away for a moment comes back.
 fn may_keep(inputs: Inputs<'_>, vip: IpAddr) -> bool {
-    let on_a_link = |vip| {
-        inputs.facts.links.iter().any(|link| link.addresses.iter().any(|known| known.net.addr() == vip))
-    };
-    !inputs.policy.pools.is_empty() || on_a_link(vip)
+    let links = &inputs.facts.links;
+    let is_on = |link: &Link| link.addresses.iter().any(|known| known.net.addr() == vip);
+    let has_other = |link: &Link| link.primary_address(Family::of(vip)).is_some();
+    !inputs.policy.pools.is_empty() || links.iter().any(is_on) || !links.iter().any(has_other)
 }

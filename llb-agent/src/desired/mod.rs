@@ -15,14 +15,18 @@ mod backends;
 mod claims;
 mod placement;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::config::Policy;
 use crate::model::{
-    Facts, Family, Frontend, Problem, ProblemReason, PublishedPort, PublishedStatus, PublishedVip, Rule,
-    Service, ServiceName, Snapshot, State,
+    Facts, Frontend, Port, Problem, ProblemReason, PublishedPort, PublishedStatus, PublishedVip, Rule,
+    Service, ServiceName, ServicePort, Snapshot, State, Subject,
 };
+use allocate::Grant;
+
+/// `ports[].error` of an added port that another Service has on this VIP.
+const FRONTEND_COLLISION: &str = "llb.dev/FrontendCollision";
 
 /// What Services have now: as published, or as given in an earlier round and
 /// not yet published. It is kept.
@@ -43,7 +47,7 @@ pub struct Inputs<'a> {
 
 /// The whole pipeline.
 pub fn compile(inputs: Inputs<'_>) -> (State, Vec<Problem>) {
-    let mut problems = inputs.snapshot.problems.clone();
+    let mut problems = problems_of_ours(inputs);
     let mut state = State::default();
     for (name, service) in ours(inputs) {
         // Until shown otherwise it is refused, and a refused Service has an empty status.
@@ -54,23 +58,34 @@ pub fn compile(inputs: Inputs<'_>) -> (State, Vec<Problem>) {
 
     let claims = claims::collect(inputs, &mut problems);
     let backends = backends::Selection::new(inputs);
-    for (name, vips) in allocate::allocate(inputs, claims, &mut problems) {
+    for Grant { name, vips, collisions } in allocate::allocate(inputs, claims, &mut problems) {
         let Some(service) = inputs.snapshot.services.get(&name) else { continue };
-        for &vip in &vips {
-            for port in &service.ports {
-                let frontend = Frontend { vip, port: port.port, protocol: port.protocol };
-                let backends = backends.of(&name, service, port, Family::of(vip), frontend);
+        for (frontend, port) in frontends_of(service, &vips) {
+            if !collisions.contains(&frontend) {
+                let backends = backends.of(&name, service, port, frontend.family());
                 let rule = Rule { service: name.clone(), backends, terms: service.terms.clone() };
                 state.frontends.insert(frontend, rule);
             }
         }
         problems.extend(backends.problems(&name, service, &vips));
-        state.statuses.insert(name, status_of(service, &vips));
+        state.statuses.insert(name, status_of(service, &vips, &collisions));
     }
+    cut_loops(&mut state, &mut problems);
     placement::place(inputs, &mut state, &mut problems);
     problems.sort();
     problems.dedup();
     (state, problems)
+}
+
+/// What is wrong with the Services of others is theirs to tell.
+fn problems_of_ours(inputs: Inputs<'_>) -> Vec<Problem> {
+    let is_ours = |problem: &&Problem| match &problem.subject {
+        Subject::Service(name) => {
+            inputs.snapshot.services.get(name).is_some_and(|service| is_ours(inputs.policy, name, service))
+        }
+        _ => true,
+    };
+    inputs.snapshot.problems.iter().filter(is_ours).cloned().collect()
 }
 
 /// The Services that this llb serves.
@@ -79,35 +94,69 @@ fn ours(inputs: Inputs<'_>) -> impl Iterator<Item = (&ServiceName, &Service)> {
 }
 
 fn is_ours(policy: &Policy, name: &ServiceName, service: &Service) -> bool {
+    service.wants_load_balancer && is_for_us(policy, name, service)
+}
+
+/// By class and namespace.
+fn is_for_us(policy: &Policy, name: &ServiceName, service: &Service) -> bool {
     let class_fits = match &service.class {
         Some(class) => *class == policy.class,
         None => policy.default_class,
     };
-    let namespace_fits = policy.namespaces.is_empty() || policy.namespaces.contains(&name.namespace);
-    service.wants_load_balancer && class_fits && namespace_fits
+    class_fits && (policy.namespaces.is_empty() || policy.namespaces.contains(&name.namespace))
 }
 
 /// A Service that is no longer of type LoadBalancer loses what llb published
 /// for it. What others published is theirs to clear.
 fn clear_what_was_held(inputs: Inputs<'_>, state: &mut State) {
     for (name, service) in &inputs.snapshot.services {
-        if !service.wants_load_balancer && inputs.held.contains_key(name) {
+        let was_ours = !service.wants_load_balancer && is_for_us(inputs.policy, name, service);
+        if was_ours && inputs.held.contains_key(name) {
             state.statuses.insert(name.clone(), PublishedStatus::default());
         }
     }
 }
 
-fn status_of(service: &Service, vips: &[IpAddr]) -> PublishedStatus {
-    let served = service.ports.iter().map(|port| PublishedPort {
-        port: port.port.get(),
-        protocol: port.protocol.to_string(),
-        error: None,
-    });
-    let mut ports: Vec<PublishedPort> = served.chain(service.unsupported_ports.iter().cloned()).collect();
-    ports.sort();
-    PublishedStatus {
-        vips: vips.iter().map(|&ip| PublishedVip { ip, proxy: true, ports: ports.clone() }).collect(),
+fn frontends_of<'a>(
+    service: &'a Service,
+    vips: &'a [IpAddr],
+) -> impl Iterator<Item = (Frontend, &'a ServicePort)> {
+    let frontend = |vip, port: &ServicePort| Frontend { vip, port: port.port, protocol: port.protocol };
+    vips.iter().flat_map(move |&vip| service.ports.iter().map(move |port| (frontend(vip, port), port)))
+}
+
+/// A backend that is a frontend of ours would lead back to us: each connection
+/// would open another one, until none is left for anybody.
+fn cut_loops(state: &mut State, problems: &mut Vec<Problem>) {
+    let frontends: BTreeSet<Frontend> = state.frontends.keys().copied().collect();
+    for (frontend, rule) in &mut state.frontends {
+        rule.backends.retain(|backend, _| {
+            let Some(port) = Port::new(backend.address.port().into()) else { return false };
+            let target = Frontend { vip: backend.address.ip(), port, protocol: frontend.protocol };
+            let leads_back = frontends.contains(&target);
+            if leads_back {
+                let message = format!(
+                    "its backend {backend} is a frontend of llb itself, and left out; let it name Pods or other machines"
+                );
+                problems.push(refuse(&rule.service, ProblemReason::InvalidValue, message));
+            }
+            !leads_back
+        });
     }
+}
+
+fn status_of(service: &Service, vips: &[IpAddr], collisions: &BTreeSet<Frontend>) -> PublishedStatus {
+    let published = |&ip: &IpAddr| {
+        let served = service.ports.iter().map(|port| {
+            let frontend = Frontend { vip: ip, port: port.port, protocol: port.protocol };
+            let error = collisions.contains(&frontend).then(|| FRONTEND_COLLISION.to_owned());
+            PublishedPort { port: port.port.get(), protocol: port.protocol.to_string(), error }
+        });
+        let mut ports: Vec<PublishedPort> = served.chain(service.unsupported_ports.iter().cloned()).collect();
+        ports.sort();
+        PublishedVip { ip, proxy: true, ports }
+    };
+    PublishedStatus { vips: vips.iter().map(published).collect() }
 }
 
 /// A problem that stops one Service.

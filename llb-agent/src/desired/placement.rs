@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::Inputs;
 use crate::model::{
-    AddressKey, Family, Problem, ProblemReason, PublishedStatus, ServiceName, State, Subject,
+    AddressKey, Family, Link, Problem, ProblemReason, PublishedStatus, ServiceName, State, Subject,
 };
 
 /// Fills `state.addresses` from the VIPs of `state.frontends`.
@@ -28,6 +28,9 @@ pub(super) fn place(inputs: Inputs<'_>, state: &mut State, problems: &mut Vec<Pr
         if inputs.facts.links.iter().any(|link| link.has_foreign(vip)) {
             continue; // The machine has it already: nothing to add, and never ours to remove.
         }
+        if was_the_links_own(inputs, vip, &services) {
+            continue; // Served again when the machine has it back; to claim it is not ours.
+        }
         let holding = inputs.facts.links.iter().find_map(|link| Some((link, link.prefix_length_for(vip)?)));
         let (link, prefix_length) =
             holding.unwrap_or((&inputs.facts.links[0], Family::of(vip).host_prefix()));
@@ -45,6 +48,16 @@ pub(super) fn place(inputs: Inputs<'_>, state: &mut State, problems: &mut Vec<Pr
             );
         }
     }
+}
+
+/// A VIP that nobody asked for and no pool gave was the link's own address; it
+/// is away for a moment, as all of its family are.
+fn was_the_links_own(inputs: Inputs<'_>, vip: IpAddr, services: &BTreeSet<&ServiceName>) -> bool {
+    let asks = |name: &&ServiceName| {
+        inputs.snapshot.services.get(*name).is_some_and(|service| service.requested_vips.contains(&vip))
+    };
+    let has_family = |link: &Link| link.primary_address(Family::of(vip)).is_some();
+    inputs.policy.pools.is_empty() && !inputs.facts.links.iter().any(has_family) && !services.iter().any(asks)
 }
 
 /// Without a link nothing new is published, and nothing published is cleared.

@@ -134,7 +134,11 @@ pub(crate) fn a_service_on_the_links_own_address_follows_it(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(30080);
     let yaml = manifests::service("web", &[], &[HTTP]);
-    let yaml = yaml.replace("  annotations:\n    llb.dev/vips: \"\"\n", "");
+    // An API server fills in the family; without one, the moment without an
+    // IPv4 address would make it an IPv6 Service.
+    let yaml = yaml
+        .replace("  annotations:\n    llb.dev/vips: \"\"\n", "")
+        .replace("  type: LoadBalancer\n", "  type: LoadBalancer\n  ipFamilies: [IPv4]\n");
     setup.manifests.write("web.yaml", &yaml).unwrap();
     let serves = |vip: IpAddr| {
         let frontend = frontend(vip, 80, "TCP");

@@ -2,6 +2,7 @@
 //! programs of llb-tests that they start.
 
 mod control;
+mod relay;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -16,6 +17,8 @@ pub(crate) struct Arguments {
 enum What {
     /// Idle connections, start with many frontends, time until an added Service forwards; root
     Control(control::Arguments),
+    /// The relay beside HAProxy and nginx stream; root; about 4 minutes, and the build
+    Relay(relay::Arguments),
 }
 
 /// Builds what is measured with optimization, then measures.
@@ -25,5 +28,6 @@ enum What {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         What::Control(arguments) => control::run(arguments),
+        What::Relay(arguments) => relay::run(arguments),
     }
 }

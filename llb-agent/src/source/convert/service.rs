@@ -155,9 +155,11 @@ fn families_of(
             }
         }
     }
-    let dual_stack = matches!(policy, Some("PreferDualStack" | "RequireDualStack"));
-    if dual_stack {
-        // An API server fills ipFamilies in; a manifest may leave it open.
+    // An API server fills ipFamilies in, with one family where the cluster has
+    // one; a manifest may leave them open.
+    let fill_in =
+        policy == Some("RequireDualStack") || (policy == Some("PreferDualStack") && list.is_empty());
+    if fill_in {
         for family in [Family::V4, Family::V6] {
             if !list.contains(&family) {
                 list.push(family);

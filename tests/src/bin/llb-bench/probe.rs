@@ -1,0 +1,137 @@
+//! What is measured, by which program, and how its answer is read.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use llb_tests::{Host, wait_until};
+
+use crate::balancer::{Balancer, ECHO, HTTP, IPERF};
+use crate::echo;
+
+/// For anything that should be there at once.
+pub(crate) const LIMIT: Duration = Duration::from_secs(15);
+
+/// Connections that wrk keeps open, or opens one after the other.
+const WRK_CONNECTIONS: &str = "64";
+
+/// One line of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) unit: &'static str,
+    pub(crate) less_is_better: bool,
+}
+
+const fn more(name: &'static str, unit: &'static str) -> Row {
+    Row { name, unit, less_is_better: false }
+}
+
+const fn less(name: &'static str, unit: &'static str) -> Row {
+    Row { name, unit, less_is_better: true }
+}
+
+const KEEP_ALIVE: Row = more("HTTP, kept alive, 64 connections", "requests/s");
+const NEW: Row = more("HTTP, a new connection each, 64 at once", "requests/s");
+const BULK_1: Row = more("bulk, 1 stream", "Gbit/s");
+const BULK_16: Row = more("bulk, 16 streams", "Gbit/s");
+const P50: Row = less("64 bytes there and back, p50", "us");
+const P99: Row = less("64 bytes there and back, p99", "us");
+const UDP: Row = more("UDP, 64 bytes there and back, 8 clients", "answers/s");
+
+/// All lines of the table, in its order.
+pub(crate) const ROWS: [Row; 7] = [KEEP_ALIVE, NEW, BULK_1, BULK_16, P50, P99, UDP];
+
+/// One measurement; gives one row or two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Probe {
+    KeepAlive,
+    NewConnections,
+    Bulk1,
+    Bulk16,
+    RoundTrip,
+    Datagrams,
+}
+
+impl Probe {
+    pub(crate) const ALL: [Self; 6] =
+        [Self::KeepAlive, Self::NewConnections, Self::Bulk1, Self::Bulk16, Self::RoundTrip, Self::Datagrams];
+
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::KeepAlive => "wrk, kept alive",
+            Self::NewConnections => "wrk, new connections",
+            Self::Bulk1 => "iperf3, 1 stream",
+            Self::Bulk16 => "iperf3, 16 streams",
+            Self::RoundTrip => "round trips",
+            Self::Datagrams => "UDP",
+        }
+    }
+
+    /// HAProxy has no UDP.
+    pub(crate) fn suits(self, balancer: Balancer) -> bool {
+        !(self == Self::Datagrams && balancer == Balancer::Haproxy)
+    }
+
+    pub(crate) fn run(self, client: &Host, to: IpAddr, seconds: u32) -> Result<Vec<(Row, f64)>> {
+        Ok(match self {
+            Self::KeepAlive => vec![(KEEP_ALIVE, wrk(client, to, seconds, "keep-alive")?)],
+            Self::NewConnections => vec![(NEW, wrk(client, to, seconds, "close")?)],
+            Self::Bulk1 => vec![(BULK_1, iperf(client, to, seconds, 1)?)],
+            Self::Bulk16 => vec![(BULK_16, iperf(client, to, seconds, 16)?)],
+            Self::RoundTrip => {
+                let [p50, p99] = echo::round_trips(client, SocketAddr::new(to, ECHO.front), seconds)?;
+                vec![(P50, p50), (P99, p99)]
+            }
+            Self::Datagrams => {
+                vec![(UDP, echo::datagrams(client, SocketAddr::new(to, ECHO.front), seconds)?)]
+            }
+        })
+    }
+}
+
+fn wrk(client: &Host, to: IpAddr, seconds: u32, connection: &str) -> Result<f64> {
+    let output = client.output(&[
+        "wrk",
+        "--threads=2",
+        &format!("--connections={WRK_CONNECTIONS}"),
+        &format!("--duration={seconds}s"),
+        &format!("--header=Connection: {connection}"),
+        &format!("http://{to}:{}/", HTTP.front),
+    ])?;
+    anyhow::ensure!(
+        !output.contains("Non-2xx") && !output.contains("Socket errors"),
+        "wrk had failures:\n{output}"
+    );
+    output
+        .lines()
+        .find_map(|line| line.strip_prefix("Requests/sec:")?.trim().parse().ok())
+        .with_context(|| format!("wrk says no rate:\n{output}"))
+}
+
+/// The server takes one test at a time and needs a moment after each.
+fn iperf(client: &Host, to: IpAddr, seconds: u32, streams: u32) -> Result<f64> {
+    let (address, port) = (to.to_string(), IPERF.front.to_string());
+    let (seconds, streams) = (seconds.to_string(), streams.to_string());
+    let bits = wait_until(LIMIT, "iperf3's result", || {
+        let output = client.output(&[
+            "iperf3",
+            "--json",
+            "--client",
+            &address,
+            "--port",
+            &port,
+            "--time",
+            &seconds,
+            "--parallel",
+            &streams,
+        ])?;
+        // A server that is busy with the end of the last test is told in the JSON only.
+        let result: Value = serde_json::from_str(&output)?;
+        let bits = result["end"]["sum_received"]["bits_per_second"].as_f64();
+        Ok(Some(bits.with_context(|| format!("iperf3 says no rate:\n{output}"))?))
+    })?;
+    Ok(bits / 1e9)
+}
