@@ -222,11 +222,13 @@ mod tests {
     async fn orders_that_wait_are_written_together() {
         let folder = tempfile::tempdir().unwrap();
         let statuses = FileStatuses::open(folder.path());
+        let turn = statuses.turn.lock().await;
         let mut writes = spawn_all(&statuses, 100);
-        // The first takes what there is when it begins, the second all the rest.
-        for _ in 0..2 {
-            writes.join_next().await.unwrap().unwrap().unwrap();
+        while statuses.lock().orders < 100 {
+            tokio::task::yield_now().await;
         }
+        drop(turn);
+        writes.join_next().await.unwrap().unwrap().unwrap();
         assert_eq!(FileStatuses::open(folder.path()).lock().written.len(), 100);
         while let Some(result) = writes.join_next().await {
             result.unwrap().unwrap();
