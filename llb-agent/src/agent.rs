@@ -7,14 +7,15 @@ use prometheus_client::registry::Registry;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 
 use crate::addresses::{AddressTable, NetlinkAddresses, link_names};
 use crate::admin;
-use crate::config::{Cli, Config, Invocation, SourceConfig, kubeconfig_places};
+use crate::config::{Cli, Config, Invocation, SourceConfig, kubeconfig_variable};
 use crate::dataplane::packet::{self, PacketError, PacketObserver};
 use crate::dataplane::proxy::ProxyPlane;
 use crate::kernel::{Cap, KernelAbilities, missing_capabilities};
-use crate::model::SourceReport;
+use crate::model::{Problem, ProblemReason, SourceReport, Subject};
 use crate::reconcile::{ReconcileMetrics, Reconciler, Report, Rooms, Wakeups};
 use crate::source::{KubernetesSource, ManifestSource, SavedSnapshots, connect};
 use crate::statefile;
@@ -69,7 +70,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
             serve(config, addresses, statuses, wakeups, |out| source.run(out)).await
         }
         SourceConfig::Kubernetes { kubeconfig, context } => {
-            let cluster = connect(kubeconfig.as_ref(), context, &kubeconfig_places()).await?;
+            let cluster = connect(kubeconfig.as_ref(), context, kubeconfig_variable()).await?;
             tracing::info!(url = cluster.url, "watching the cluster");
             let saved = SavedSnapshots::new(&config.state_dir, cluster.identity);
             let source = KubernetesSource::start(&cluster.client, &config.policy.namespaces, saved);
@@ -133,7 +134,7 @@ where
     let (report, shown) = watch::channel(Report::default());
     let bound = admin::serve(config.admin, shown, registry).await?;
     tracing::info!(address = %bound, "admin endpoint: /healthz /readyz /metrics /state");
-    tokio::spawn(source(snapshots));
+    tokio::spawn(tell_end(tokio::spawn(source(snapshots.clone())), snapshots));
 
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
@@ -160,6 +161,24 @@ where
     }
     tracing::info!("ended");
     Ok(())
+}
+
+/// A source that ends by itself is a defect. What is served stays as it is,
+/// and the problem says so: an agent that ended instead would drop traffic that
+/// is fine, and might do so after each start.
+async fn tell_end(source: JoinHandle<()>, reports: watch::Sender<SourceReport>) {
+    let ended = source.await;
+    if reports.is_closed() {
+        return;
+    }
+    let why = ended.err().map(|error| format!(": {error}")).unwrap_or_default();
+    let message = format!(
+        "the source of objects ended{why}; what is served stays as it is, and follows no change any more: restart llb-agent"
+    );
+    tracing::error!("{message}");
+    let subject = Subject::Source("llb-agent".to_owned());
+    let problem = Problem { subject, reason: ProblemReason::SourceUnavailable, message };
+    reports.send_modify(|report| report.problems.push(problem));
 }
 
 /// Every connection takes two descriptors and every UDP session one; the soft
@@ -201,5 +220,18 @@ fn observe_packets(config: &Config, registry: &mut Registry) -> anyhow::Result<O
             tracing::warn!(error, "no packet programs on the links; serving in user space only");
             Ok(None)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_source_that_ends_is_a_problem() {
+        let (reports, mut received) = watch::channel(SourceReport::default());
+        tokio::spawn(tell_end(tokio::spawn(async { panic!("on purpose") }), reports));
+        let report = received.wait_for(|report| !report.problems.is_empty()).await.unwrap();
+        assert!(report.problems[0].message.contains("on purpose"), "{:?}", report.problems);
     }
 }

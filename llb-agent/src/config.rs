@@ -139,11 +139,11 @@ struct ServeArgs {
     drain_timeout: Duration,
 
     /// How long a connection to one backend may take before the next is tried
-    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_limit)]
     connect_timeout: Duration,
 
     /// How long a UDP session may be silent
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_limit)]
     udp_idle_timeout: Duration,
 
     /// Connections at one time; one more is refused
@@ -403,14 +403,19 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// The kubeconfig named by `$KUBECONFIG` or the home folder is looked up by the
-/// kube crate; this only says which places were tried, for the error message.
-pub fn kubeconfig_places() -> String {
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-    match std::env::var("KUBECONFIG") {
-        Ok(path) if !path.is_empty() => format!("$KUBECONFIG ({path})"),
-        _ => "$KUBECONFIG (not set), ~/.kube/config, and the ServiceAccount of a Pod".to_owned(),
+/// The same, but nothing would ever happen within no time at all.
+fn parse_limit(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err("give more than 0".to_owned()),
+        limit => Ok(limit),
     }
+}
+
+/// `$KUBECONFIG`, if it names anything. The kube crate looks it up by itself;
+/// this only says whether it did, for the error messages.
+pub fn kubeconfig_variable() -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    std::env::var("KUBECONFIG").ok().filter(|path| !path.is_empty())
 }
 
 /// `RUST_LOG`, the filter of log lines.
@@ -464,6 +469,8 @@ mod tests {
             (&["--linkdevice", "eth0", "--manifests", "x", "--kubeconfig", "y"], "cannot be used with"),
             (&["--linkdevice", "eth0", "--admin", "9660"], "--admin"),
             (&["--linkdevice", "eth0", "--max-connections", "0"], "--max-connections"),
+            (&["--linkdevice", "eth0", "--connect-timeout", "0"], "more than 0"),
+            (&["--linkdevice", "eth0", "--udp-idle-timeout", "0ms"], "more than 0"),
         ] {
             let error = parse(args).unwrap_err();
             assert!(error.contains(expected), "{args:?}: {error}");

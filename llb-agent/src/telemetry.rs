@@ -8,7 +8,8 @@ use tracing_subscriber::EnvFilter;
 /// Log lines on standard error: for a person on a terminal, JSON otherwise.
 /// `filter` as in `RUST_LOG`; one that makes no sense is reported and ignored.
 pub fn init_logs(filter: Option<&str>) {
-    const DEFAULT: &str = "info";
+    // What fails at the Kubernetes API is told by `source`, once and with the way out.
+    const DEFAULT: &str = "info,kube_runtime=error";
     let parsed = EnvFilter::try_new(filter.unwrap_or(DEFAULT));
     let wrong = parsed.as_ref().err().map(ToString::to_string);
     let filter = parsed.unwrap_or_else(|_| EnvFilter::new(DEFAULT));
@@ -19,6 +20,6 @@ pub fn init_logs(filter: Option<&str>) {
         logs.json().flatten_event(true).with_target(false).init();
     }
     if let Some(error) = wrong {
-        tracing::warn!(error, "RUST_LOG is no filter; showing {DEFAULT} and above");
+        tracing::warn!(error, "RUST_LOG is no filter; using {DEFAULT}");
     }
 }

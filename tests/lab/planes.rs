@@ -39,6 +39,7 @@ macro_rules! every_scenario {
             trouble::without_a_living_node_a_connection_fails_and_later_heals,
             trouble::a_port_in_use_is_reported_and_heals,
             trouble::a_broken_manifest_keeps_its_last_good_content,
+            trouble::manifests_that_are_away_keep_their_last_good_content,
             vips::a_vip_of_another_host_is_refused_until_it_is_free,
             vips::a_vip_that_another_host_takes_stays_and_is_reported,
             vips::a_flushed_vip_is_put_back,

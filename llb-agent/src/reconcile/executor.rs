@@ -1,12 +1,11 @@
 //! Carries out actions. Behaviour does not live here: one `match`, one call each.
 
-use tokio::task::JoinSet;
-
+use super::writes::Writes;
 use crate::addresses::{Addition, AddressTable};
 use crate::dataplane::DataPlane;
-use crate::model::ProblemReason;
+use crate::model::{ProblemReason, Snapshot};
 use crate::plan::Action;
-use crate::status::{StatusOrder, StatusSink};
+use crate::status::{Effect, StatusOrder, StatusSink};
 
 /// The rooms that actions change.
 #[derive(Debug)]
@@ -20,7 +19,7 @@ pub struct Rooms<P, A, S> {
 }
 
 /// How an action that was started ended.
-pub type Outcome = (Action, Result<(), Failed>);
+pub type Outcome = (Action, Result<Effect, Failed>);
 
 /// Why an action failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,13 +32,12 @@ pub struct Failed {
 
 impl<P: DataPlane, A: AddressTable, S: StatusSink> Rooms<P, A, S> {
     /// Runs one action. `Some` when it is done; a call to an API server goes
-    /// on in `later` instead, whose results are [`Outcome`]s, and an address
-    /// that is probed for wakes the loop.
-    pub async fn execute(
+    /// on among `writes` instead, and an address that is probed for wakes the loop.
+    pub(super) async fn execute(
         &mut self,
         action: Action,
-        revision: String,
-        later: &mut JoinSet<Outcome>,
+        snapshot: &Snapshot,
+        writes: &mut Writes,
     ) -> Option<Outcome> {
         let result = match &action {
             Action::UpsertFrontend { frontend, rule } => {
@@ -60,20 +58,23 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Rooms<P, A, S> {
                 self.addresses.remove(key, *prefix_length).await.map_err(failed)
             }
             Action::WriteStatus { service, status } => {
-                let order = StatusOrder { service: service.clone(), revision, status: status.clone() };
+                let known = snapshot.services.get(service);
+                let order = StatusOrder {
+                    service: service.clone(),
+                    uid: known.map(|known| known.uid.clone()).unwrap_or_default(),
+                    revision: known.map(|known| known.revision.clone()).unwrap_or_default(),
+                    status: status.clone(),
+                };
                 let statuses = self.statuses.clone();
-                later.spawn(async move {
-                    let result = statuses.write(order).await.map_err(failed);
-                    (action, result)
-                });
+                writes.start(action, async move { statuses.write(order).await.map_err(failed) });
                 return None;
             }
         };
-        Some((action, result))
+        Some((action, result.map(|()| Effect::Done)))
     }
 }
 
-fn failed(error: impl std::error::Error) -> Failed {
+pub(super) fn failed(error: impl std::error::Error) -> Failed {
     Failed { reason: ProblemReason::ActionFailed, message: chain(error) }
 }
 

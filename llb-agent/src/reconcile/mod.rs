@@ -12,6 +12,9 @@ mod executor;
 mod machine;
 mod metrics;
 mod reporter;
+#[cfg(test)]
+mod tests;
+mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::sync::watch;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 
 use crate::addresses::AddressTable;
 use crate::config::Policy;
@@ -30,12 +33,13 @@ use crate::model::{
     SourceReport, State, Subject,
 };
 use crate::plan::{self, Action, ActionKey};
-use crate::status::{Event, StatusSink};
+use crate::status::{Effect, Event, StatusSink};
 pub use executor::{Failed, Outcome, Rooms};
 use machine::Machine;
 pub use machine::{FIRST_RETRY, LAST_RETRY};
 pub use metrics::ReconcileMetrics;
 use reporter::Reporter;
+use writes::Writes;
 
 /// Links and addresses are read again at least this often, whatever the kernel announced.
 pub const RESYNC: Duration = Duration::from_secs(30);
@@ -45,10 +49,20 @@ pub const RESYNC: Duration = Duration::from_secs(30);
 /// which the next round sees.
 const PASSES: u32 = 8;
 
+/// Actions of one round; the next one takes the others at once. Between rounds
+/// the loop looks at the stop signal and at what changed, and an action on a
+/// link takes 1 to 2 ms, so that neither waits for more than some 0.2 s. What
+/// ends later is not counted: it takes no time here.
+pub const ACTIONS: usize = 100;
+
+/// Rounds in a row that an ending agent makes without getting on, [`FIRST_RETRY`]
+/// apart: a busy kernel answers within that, and a service manager waits longer.
+const LAST_TRIES: u32 = 10;
+
 /// What the admin endpoint shows.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
-    /// A first round over a whole snapshot is done.
+    /// All that a first whole snapshot asked for was done, or tried.
     pub ready: bool,
     /// What should be.
     pub desired: Arc<State>,
@@ -71,15 +85,19 @@ pub struct Reconciler<P, A, S> {
     reporter: Reporter,
     facts: Facts,
     desired: Arc<State>,
-    /// `desired` was computed at least once.
-    decided: bool,
+    /// See [`Report::ready`].
+    ready: bool,
+    /// The last round was not finished; the next one is wanted after this time.
+    unfinished: Option<Duration>,
+    /// The first action of the last round, if [`ACTIONS`] cut that short.
+    cut_short: Option<Action>,
     /// What the statuses said when the round began ...
     published: BTreeMap<ServiceName, PublishedStatus>,
     /// ... and, of those that are being written, when the write began.
     replaced: BTreeMap<ServiceName, PublishedStatus>,
     /// Status writes under way, and those that ended since the last round.
-    later: JoinSet<Outcome>,
-    ended: Vec<Result<Outcome, JoinError>>,
+    writes: Writes,
+    ended: Vec<Outcome>,
     /// Events under way.
     telling: JoinSet<()>,
 }
@@ -104,10 +122,12 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             reporter: Reporter::default(),
             facts: Facts::default(),
             desired: Arc::default(),
-            decided: false,
+            ready: false,
+            unfinished: None,
+            cut_short: None,
             published: BTreeMap::new(),
             replaced: BTreeMap::new(),
-            later: JoinSet::new(),
+            writes: Writes::default(),
             ended: Vec::new(),
             telling: JoinSet::new(),
         }
@@ -129,11 +149,13 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             report.send_replace(self.round(&current, now).await);
             let wait = self.time_until_due(now);
             tokio::select! {
+                // The stop signal goes before all that there is to do.
+                biased;
                 () = &mut stop => return,
                 Ok(()) = source.changed() => {}
                 () = wakeups.plane.notified() => {}
                 () = wakeups.links.notified() => {}
-                Some(ended) = self.later.join_next() => self.ended.push(ended),
+                Some(ended) = self.writes.next() => self.ended.push(ended),
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -151,7 +173,8 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             Ok(observed) => observed,
             Err(problem) => {
                 report.problems.push(problem);
-                return Report { ready: self.decided, desired: self.desired.clone(), ..report };
+                self.unfinished = Some(FIRST_RETRY);
+                return Report { ready: self.ready, desired: self.desired.clone(), ..report };
             }
         };
         self.published = observed.statuses.clone();
@@ -159,7 +182,6 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         let inputs = Inputs { snapshot: &snapshot, facts: &self.facts, policy: &self.policy, held: &held };
         let (desired, found) = desired::compile(inputs);
         let before = std::mem::replace(&mut self.desired, Arc::new(desired));
-        self.decided = true;
         self.tell_ended(&before, &snapshot);
         report.problems.extend(found);
 
@@ -170,26 +192,42 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             self.tell(event);
         }
         self.metrics.show(&self.desired, &report.problems);
-        Report { ready: true, desired: self.desired.clone(), facts: self.facts.clone(), ..report }
+        self.ready |= self.unfinished.is_none();
+        Report { ready: self.ready, desired: self.desired.clone(), facts: self.facts.clone(), ..report }
     }
 
     /// Ends everything: no new traffic, old connections may finish until the
     /// plane's drain time-out, then the addresses go. Statuses stay: they are
     /// the record by which the next start gives each Service its VIP again.
+    /// If the kernel does not even say what is there, it gives up after
+    /// `LAST_TRIES`, and what is left stays for the next start.
     pub async fn shut_down(&mut self, wakeups: &Wakeups) {
         self.desired = Arc::default();
         let nothing = Snapshot::default();
+        let mut tries = LAST_TRIES;
         loop {
             let now = Instant::now();
             self.machine.resume_addresses();
-            let Ok(observed) = self.observe(&nothing).await else { return };
-            let observed = self.settle(observed, &nothing, now, &mut Vec::new()).await;
-            if observed.frontends.is_empty() {
+            match self.observe(&nothing).await {
+                Ok(observed) => {
+                    let observed = self.settle(observed, &nothing, now, &mut Vec::new()).await;
+                    if observed.frontends.is_empty() && self.unfinished.is_none() {
+                        return;
+                    }
+                }
+                Err(problem) => {
+                    tracing::warn!(%problem, "cannot end yet");
+                    self.unfinished = Some(FIRST_RETRY);
+                }
+            }
+            tries = if self.unfinished == Some(FIRST_RETRY) { tries - 1 } else { LAST_TRIES };
+            if tries == 0 {
+                tracing::error!("giving up: the next start takes the addresses off the links that are left");
                 return;
             }
             let wait = self.time_until_due(now);
             tokio::select! {
-                () = wakeups.plane.notified() => {}
+                () = wakeups.plane.notified(), if self.unfinished.is_none() => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -198,7 +236,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     /// Until a retry is due, or everything is to be read again.
     fn time_until_due(&self, now: Instant) -> Duration {
         let retry = self.machine.next_retry().map(|due| due.saturating_duration_since(now));
-        retry.unwrap_or(RESYNC).min(RESYNC)
+        retry.unwrap_or(RESYNC).min(self.unfinished.unwrap_or(RESYNC))
     }
 
     async fn settle(
@@ -208,6 +246,9 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         now: Instant,
         problems: &mut Vec<Problem>,
     ) -> Observed {
+        let (mut left, mut first) = (ACTIONS, None);
+        let before = self.cut_short.take();
+        self.unfinished = None;
         for _ in 0..PASSES {
             let due = self.machine.due(plan::plan(&self.desired, &observed), now);
             let due = plan::hold_statuses(due, self.machine.in_flight(), &self.desired);
@@ -215,45 +256,55 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
                 break;
             }
             for action in due {
-                self.act(action, snapshot, now).await;
+                let shown = first.is_none().then(|| action.clone());
+                if self.act(action, snapshot, now).await {
+                    left -= 1;
+                    first = first.or(shown);
+                }
+                if left == 0 {
+                    break;
+                }
             }
             match self.observe(snapshot).await {
                 Ok(read) => observed = read,
                 Err(problem) => {
                     problems.push(problem);
+                    self.unfinished = Some(FIRST_RETRY);
                     break;
                 }
+            }
+            if left == 0 {
+                // The same again, although it was done: something changes under us.
+                self.unfinished = Some(if first == before { FIRST_RETRY } else { Duration::ZERO });
+                self.cut_short = first;
+                break;
             }
         }
         observed
     }
 
-    async fn act(&mut self, action: Action, snapshot: &Snapshot, now: Instant) {
-        let revision = match &action {
-            Action::WriteStatus { service, .. } => {
-                snapshot.services.get(service).map(|known| known.revision.clone())
-            }
-            _ => None,
-        };
+    /// True if the action has ended; false if it ends later.
+    async fn act(&mut self, action: Action, snapshot: &Snapshot, now: Instant) -> bool {
         let key = action.key();
-        match self.rooms.execute(action, revision.unwrap_or_default(), &mut self.later).await {
-            Some(outcome) => self.note(outcome, snapshot, now),
+        match self.rooms.execute(action, snapshot, &mut self.writes).await {
+            Some(outcome) => {
+                self.note(outcome, snapshot, now);
+                true
+            }
             None => {
                 if let ActionKey::Status(service) = &key {
                     let before = self.published.get(service).cloned().unwrap_or_default();
                     self.replaced.insert(service.clone(), before);
                 }
                 self.machine.started(key);
+                false
             }
         }
     }
 
     fn collect_ended(&mut self, snapshot: &Snapshot, now: Instant) {
-        while let Some(ended) = self.ended.pop().or_else(|| self.later.try_join_next()) {
-            match ended {
-                Ok(outcome) => self.note(outcome, snapshot, now),
-                Err(error) => tracing::error!(%error, "a status write ended without a result"),
-            }
+        while let Some(outcome) = self.ended.pop().or_else(|| self.writes.try_next()) {
+            self.note(outcome, snapshot, now);
         }
     }
 
@@ -265,7 +316,11 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             _ => None,
         };
         match result {
-            Ok(()) => {
+            Ok(Effect::Gone) => {
+                tracing::info!(action = %action, "the Service is gone");
+                self.machine.succeeded(&action.key());
+            }
+            Ok(Effect::Done) => {
                 tracing::info!(action = %action, "done");
                 self.machine.succeeded(&action.key());
                 if let Action::WriteStatus { service, status } = &action {

@@ -13,25 +13,26 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use backon::ExponentialBuilder;
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::runtime::reflector::{self, Store};
-use kube::runtime::watcher::{self, ExponentialBackoff};
+use kube::runtime::watcher;
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client, Config, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::convert;
+use super::retries::{LAST_RETRY, Retries};
 use super::saved::{self, Saved, SavedError, SavedSnapshots};
 use crate::model::{Problem, ProblemReason, Snapshot, SourceReport, Subject};
 
@@ -47,12 +48,12 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const WATCH_SECS: u32 = 60;
 /// Nothing was read for so long: longer than any healthy watch is silent.
 const READ_TIMEOUT: Duration = Duration::from_secs(WATCH_SECS as u64 + 10);
-/// Retries of a watch.
-const FIRST_RETRY: Duration = Duration::from_millis(250);
-const LAST_RETRY: Duration = Duration::from_secs(5);
-/// A failing watch reports at least every `LAST_RETRY + CONNECT_TIMEOUT`;
+/// A watch that is refused reports at least every `2 * LAST_RETRY + CONNECT_TIMEOUT`;
 /// silence for longer means that it works again.
-const RECOVERED_AFTER: Duration = Duration::from_secs(15);
+const RECOVERED_AFTER: Duration = Duration::from_secs(20);
+/// The same for one that hangs: it reports only after the time-out.
+const ANSWERS_AFTER: Duration =
+    Duration::from_secs(READ_TIMEOUT.as_secs() + 2 * LAST_RETRY.as_secs() + CONNECT_TIMEOUT.as_secs());
 
 /// The client could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +68,16 @@ pub enum ConnectError {
         /// What the last one said.
         #[source]
         source: InClusterError,
+    },
+    /// `--context` chooses in a file that is not there.
+    #[error(
+        "--context {context}: there is no kubeconfig that could have it: tried {tried}; give --kubeconfig FILE, or leave --context away"
+    )]
+    ContextWithoutKubeconfig {
+        /// As given.
+        context: String,
+        /// The places.
+        tried: String,
     },
     /// `--kubeconfig`, or the one that was found.
     #[error("cannot use the kubeconfig {from}")]
@@ -99,16 +110,20 @@ pub struct Cluster {
     pub identity: String,
 }
 
-/// A client by `--kubeconfig`, else `$KUBECONFIG`, `~/.kube/config`, and the
-/// Pod's ServiceAccount. Opens no connection yet.
+/// A client by `--kubeconfig`, else `$KUBECONFIG` (`variable`), `~/.kube/config`,
+/// and the Pod's ServiceAccount. Opens no connection yet.
 ///
 /// # Errors
 /// Names the file or the places, and what is wrong.
 pub async fn connect(
     kubeconfig: Option<&PathBuf>,
     context: Option<String>,
-    places: &str,
+    variable: Option<String>,
 ) -> Result<Cluster, ConnectError> {
+    let places = match &variable {
+        Some(path) => format!("$KUBECONFIG ({path})"),
+        None => "$KUBECONFIG (not set), ~/.kube/config, and the ServiceAccount of a Pod".to_owned(),
+    };
     let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
     let wrong = |from: &str| {
         let from = from.to_owned();
@@ -121,10 +136,14 @@ pub async fn connect(
             Config::from_custom_kubeconfig(file, &options).await.map_err(wrong(&shown))?
         }
         None => match Kubeconfig::read() {
-            Ok(file) => Config::from_custom_kubeconfig(file, &options).await.map_err(wrong(places))?,
-            Err(KubeconfigError::FindPath | KubeconfigError::ReadConfig(..)) => Config::incluster()
-                .map_err(|source| ConnectError::NoKubeconfig { tried: places.to_owned(), source })?,
-            Err(source) => return Err(wrong(places)(source)),
+            Ok(file) => Config::from_custom_kubeconfig(file, &options).await.map_err(wrong(&places))?,
+            Err(error) if variable.is_none() && is_absent(&error) => {
+                if let Some(context) = options.context {
+                    return Err(ConnectError::ContextWithoutKubeconfig { context, tried: places });
+                }
+                Config::incluster().map_err(|source| ConnectError::NoKubeconfig { tried: places, source })?
+            }
+            Err(source) => return Err(wrong(&places)(source)),
         },
     };
     config.connect_timeout = Some(CONNECT_TIMEOUT);
@@ -134,6 +153,16 @@ pub async fn connect(
     let failed = |source| ConnectError::Client { url: url.clone(), source: Box::new(source) };
     let client = Client::try_from(config).map_err(failed)?;
     Ok(Cluster { client, url, identity })
+}
+
+/// There is none. One that can't be read is not passed over: the agent would
+/// serve another cluster, or complain of something else.
+fn is_absent(error: &KubeconfigError) -> bool {
+    match error {
+        KubeconfigError::FindPath => true,
+        KubeconfigError::ReadConfig(error, _) => error.kind() == io::ErrorKind::NotFound,
+        _ => false,
+    }
 }
 
 /// Follows a cluster.
@@ -158,6 +187,7 @@ struct Fallback {
 #[derive(Debug, Default)]
 struct Shared {
     changed: Notify,
+    /// What fails, and when it works again if nothing more is heard.
     errors: Mutex<BTreeMap<String, (Instant, Problem)>>,
 }
 
@@ -184,10 +214,11 @@ impl KubernetesSource {
         self.tasks.spawn(self.saved.clone().keep(kept));
         let patience = tokio::time::sleep(PATIENCE);
         tokio::pin!(patience);
-        let (mut complete, mut fallback) = (false, None);
+        let (mut complete, mut fallback, mut defects) = (false, None, Vec::new());
         loop {
             complete = complete || self.is_complete();
-            let report = self.report(complete, fallback.as_ref());
+            let mut report = self.report(complete, fallback.as_ref());
+            report.problems.extend_from_slice(&defects);
             let live = report.snapshot.clone().filter(|_| complete);
             let mut changed = false;
             out.send_if_modified(|current| {
@@ -203,7 +234,7 @@ impl KubernetesSource {
                 () = self.shared.changed.notified() => tokio::time::sleep(SETTLE).await,
                 () = tokio::time::sleep(RECOVERED_AFTER) => {}
                 () = &mut patience, if !complete && fallback.is_none() => fallback = Some(self.fall_back().await),
-                Some(ended) = self.tasks.join_next() => tracing::error!(?ended, "a watch ended"),
+                Some(ended) = self.tasks.join_next() => defects.push(defect(ended)),
                 () = out.closed() => return,
             }
         }
@@ -283,7 +314,7 @@ impl KubernetesSource {
 impl Shared {
     fn problems(&self, now: Instant) -> Vec<Problem> {
         let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
-        errors.retain(|_, (at, _)| now.saturating_duration_since(*at) < RECOVERED_AFTER);
+        errors.retain(|_, (until, _)| now < *until);
         errors.values().map(|(_, problem)| problem.clone()).collect()
     }
 
@@ -304,12 +335,23 @@ impl Shared {
                 if errors.get(what).is_none_or(|(_, before)| *before != problem) {
                     tracing::warn!(resource = what, "{}; what is served stays as it is", problem.message);
                 }
-                errors.insert(what.to_owned(), (Instant::now(), problem));
+                let lasts = if error.is_some_and(is_timeout) { ANSWERS_AFTER } else { RECOVERED_AFTER };
+                errors.insert(what.to_owned(), (Instant::now() + lasts, problem));
             }
         }
         drop(errors);
         self.changed.notify_one();
     }
+}
+
+/// A task of the source has ended, which none does by itself. The others go on:
+/// endpoints may still be followed when Nodes are not.
+fn defect(ended: Result<(), JoinError>) -> Problem {
+    let why = ended.err().map(|error| format!(": {error}")).unwrap_or_default();
+    let message = format!("a watch ended{why}; some changes are not seen any more: restart llb-agent");
+    tracing::error!("{message}");
+    let subject = Subject::Source("Kubernetes API".to_owned());
+    Problem { subject, reason: ProblemReason::SourceUnavailable, message }
 }
 
 fn apis<K>(client: &Client, namespaces: &[String]) -> Vec<Api<K>>
@@ -337,7 +379,7 @@ where
         let objects = watch_objects(api, config)
             // Half of an object's size, and of no use here.
             .modify(|object| object.meta_mut().managed_fields = None)
-            .backoff(retries());
+            .backoff(Retries::new());
         let mut events = std::pin::pin!(reflector::reflector(writer, objects));
         while let Some(event) = events.next().await {
             match event {
@@ -352,11 +394,6 @@ where
         }
     });
     store
-}
-
-fn retries() -> ExponentialBackoff {
-    let delays = ExponentialBuilder::default().with_min_delay(FIRST_RETRY).with_max_delay(LAST_RETRY);
-    delays.with_jitter().without_max_times().into()
 }
 
 /// In words that name the way out.
@@ -381,6 +418,13 @@ fn describe(what: &str, error: &watcher::Error) -> String {
     }
 }
 
+fn is_timeout(error: &watcher::Error) -> bool {
+    let mut causes = std::iter::successors(Some(error as &dyn std::error::Error), |cause| cause.source());
+    causes.any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+    })
+}
+
 /// The innermost cause says what happened ("connection refused"); what is
 /// around it only says where in the client.
 fn root_cause(error: &dyn std::error::Error) -> String {
@@ -389,4 +433,32 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         inner = cause;
     }
     inner.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_kubeconfig_that_is_not_there_is_passed_over() {
+        let error = |kind: io::ErrorKind| KubeconfigError::ReadConfig(kind.into(), PathBuf::from("/k"));
+        assert!(is_absent(&KubeconfigError::FindPath));
+        assert!(is_absent(&error(io::ErrorKind::NotFound)));
+        assert!(!is_absent(&error(io::ErrorKind::PermissionDenied)));
+    }
+
+    #[test]
+    fn a_list_that_hangs_is_a_problem_until_its_next_time_out() {
+        let failed = |kind: io::ErrorKind| {
+            watcher::Error::InitialListFailed(kube::Error::Service(Box::new(io::Error::from(kind))))
+        };
+        let (shared, start) = (Shared::default(), Instant::now());
+        shared.note("nodes", Some(&failed(io::ErrorKind::ConnectionRefused)));
+        assert_eq!(shared.problems(start).len(), 1);
+        assert_eq!(shared.problems(start + RECOVERED_AFTER + SETTLE * 100).len(), 0);
+        shared.note("nodes", Some(&failed(io::ErrorKind::TimedOut)));
+        assert_eq!(shared.problems(start + READ_TIMEOUT + LAST_RETRY).len(), 1);
+        shared.note("nodes", None);
+        assert_eq!(shared.problems(start).len(), 0);
+    }
 }

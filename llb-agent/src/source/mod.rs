@@ -7,6 +7,7 @@
 pub mod convert;
 mod kubernetes;
 mod manifests;
+mod retries;
 mod saved;
 
 pub use kubernetes::{Cluster, ConnectError, KubernetesSource, connect};

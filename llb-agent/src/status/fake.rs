@@ -1,9 +1,9 @@
 //! Statuses in memory, for the simulation. They can be told to fail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Event, StatusError, StatusOrder, StatusSink};
+use super::{Effect, Event, StatusError, StatusOrder, StatusSink};
 use crate::model::{PublishedStatus, ServiceName, Snapshot};
 
 /// Shared by all clones.
@@ -17,6 +17,8 @@ pub struct Inner {
     pub statuses: BTreeMap<ServiceName, PublishedStatus>,
     /// All Events, in order.
     pub events: Vec<Event>,
+    /// Services that are gone, although the snapshot has them.
+    pub gone: BTreeSet<ServiceName>,
     /// The next so many writes fail.
     pub failures: u32,
 }
@@ -35,14 +37,15 @@ impl StatusSink for FakeStatuses {
         statuses
     }
 
-    async fn write(&self, order: StatusOrder) -> Result<(), StatusError> {
+    async fn write(&self, order: StatusOrder) -> Result<Effect, StatusError> {
         let mut inner = self.lock();
         if inner.failures > 0 {
             inner.failures -= 1;
             return Err(StatusError::Injected);
         }
+        let effect = if inner.gone.contains(&order.service) { Effect::Gone } else { Effect::Done };
         inner.statuses.insert(order.service, order.status);
-        Ok(())
+        Ok(effect)
     }
 
     async fn record(&self, event: Event) {

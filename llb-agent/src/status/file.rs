@@ -1,12 +1,19 @@
 //! Statuses of Services that come from manifests: a JSON file in the state
 //! folder, so that a Service keeps its VIP over a restart. Events are log lines.
+//!
+//! One order at a time writes the file, beside the tasks, with all orders that
+//! wait by then; those find theirs done when their turn comes. If it fails only
+//! that order fails, and the others try for themselves. What is observed is
+//! what a file had that was written whole.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Event, StatusError, StatusOrder, StatusSink};
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::task::spawn_blocking;
+
+use super::{Effect, Event, StatusError, StatusOrder, StatusSink};
 use crate::model::{ProblemReason, PublishedStatus, ServiceName, Snapshot};
 use crate::statefile;
 
@@ -16,7 +23,19 @@ const FILE_NAME: &str = "status.json";
 #[derive(Clone, Debug)]
 pub struct FileStatuses {
     path: PathBuf,
-    statuses: Arc<Mutex<BTreeMap<ServiceName, PublishedStatus>>>,
+    statuses: Arc<Mutex<Statuses>>,
+    /// Held by the order that writes.
+    turn: Arc<AsyncMutex<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Statuses {
+    /// What the file says.
+    written: BTreeMap<ServiceName, PublishedStatus>,
+    /// What it shall say besides, each with the number of its order.
+    ordered: BTreeMap<ServiceName, (u64, PublishedStatus)>,
+    /// The number of the last order.
+    orders: u64,
 }
 
 impl FileStatuses {
@@ -28,11 +47,46 @@ impl FileStatuses {
             statefile::read_or_set_aside(&path).unwrap_or_default();
         let statuses =
             entries.into_iter().map(|(namespace, name, status)| (ServiceName { namespace, name }, status));
-        Self { path, statuses: Arc::new(Mutex::new(statuses.collect())) }
+        let statuses = Statuses { written: statuses.collect(), ..Statuses::default() };
+        Self { path, statuses: Arc::new(Mutex::new(statuses)), turn: Arc::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ServiceName, PublishedStatus>> {
+    fn lock(&self) -> MutexGuard<'_, Statuses> {
         self.statuses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes what is ordered. Blocks on the disk, and holds no lock meanwhile.
+    fn write_all_ordered(&self) -> Result<(), StatusError> {
+        let (mut merged, batch) = {
+            let statuses = self.lock();
+            (statuses.written.clone(), statuses.ordered.clone())
+        };
+        merged.extend(batch.iter().map(|(name, (_, status))| (name.clone(), status.clone())));
+        let entries: Vec<(&str, &str, &PublishedStatus)> = merged
+            .iter()
+            .map(|(name, status)| (name.namespace.as_str(), name.name.as_str(), status))
+            .collect();
+        statefile::write(&self.path, &entries)
+            .map_err(|source| StatusError::File { path: self.path.display().to_string(), source })?;
+        let mut statuses = self.lock();
+        for (name, (number, status)) in batch {
+            statuses.forget(&name, number);
+            statuses.written.insert(name, status);
+        }
+        Ok(())
+    }
+}
+
+impl Statuses {
+    /// Ends an order, unless a later one for the same Service took its place.
+    fn forget(&mut self, service: &ServiceName, number: u64) {
+        if self.is_ordered(service, number) {
+            self.ordered.remove(service);
+        }
+    }
+
+    fn is_ordered(&self, service: &ServiceName, number: u64) -> bool {
+        self.ordered.get(service).is_some_and(|(latest, _)| *latest == number)
     }
 }
 
@@ -41,7 +95,7 @@ impl StatusSink for FileStatuses {
         // A manifest may bring a status of its own; it counts until llb wrote one.
         let given = snapshot.services.iter().map(|(name, service)| (name.clone(), service.status.clone()));
         let mut statuses: BTreeMap<_, _> = given.filter(|(_, status)| !status.vips.is_empty()).collect();
-        let mut written = self.lock();
+        let written = &mut self.lock().written;
         // A deleted Service gives its VIP back; one in a file that can't be read now is not deleted.
         let complete =
             snapshot.problems.iter().all(|problem| problem.reason != ProblemReason::InvalidManifest);
@@ -51,20 +105,30 @@ impl StatusSink for FileStatuses {
         statuses
     }
 
-    async fn write(&self, order: StatusOrder) -> Result<(), StatusError> {
-        let mut statuses = self.lock();
-        let before = statuses.insert(order.service.clone(), order.status);
-        let entries: Vec<(&str, &str, &PublishedStatus)> = statuses
-            .iter()
-            .map(|(name, status)| (name.namespace.as_str(), name.name.as_str(), status))
-            .collect();
-        let result = statefile::write(&self.path, &entries);
-        result.map_err(|source: io::Error| {
-            match before {
-                Some(status) => statuses.insert(order.service, status),
-                None => statuses.remove(&order.service),
-            };
-            StatusError::File { path: self.path.display().to_string(), source }
+    async fn write(&self, order: StatusOrder) -> Result<Effect, StatusError> {
+        let StatusOrder { service, status, .. } = order;
+        let number = {
+            let mut statuses = self.lock();
+            statuses.orders += 1;
+            let number = statuses.orders;
+            statuses.ordered.insert(service.clone(), (number, status));
+            number
+        };
+        let turn = self.turn.clone().lock_owned().await;
+        if !self.lock().is_ordered(&service, number) {
+            return Ok(Effect::Done);
+        }
+        let this = self.clone();
+        let written = spawn_blocking(move || {
+            // Here, and not in the task: that may end before the disk does.
+            let _turn = turn;
+            let result = this.write_all_ordered();
+            this.lock().forget(&service, number);
+            result.map(|()| Effect::Done)
+        });
+        written.await.unwrap_or_else(|error| {
+            let path = self.path.display().to_string();
+            Err(StatusError::File { path, source: error.into() })
         })
     }
 
@@ -79,28 +143,96 @@ impl StatusSink for FileStatuses {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, File};
+    use std::process::Command;
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use tokio::task::JoinSet;
+
     use super::*;
     use crate::model::PublishedVip;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn order(name: &str) -> StatusOrder {
+        let vips = vec![PublishedVip { ip: "192.0.2.1".parse().unwrap(), proxy: true, ports: Vec::new() }];
+        let service = ServiceName::new("default", name);
+        StatusOrder { service, uid: String::new(), revision: String::new(), status: PublishedStatus { vips } }
+    }
+
+    fn spawn_all(statuses: &FileStatuses, count: usize) -> JoinSet<Result<Effect, StatusError>> {
+        let write = |index| {
+            let statuses = statuses.clone();
+            async move { statuses.write(order(&format!("s{index}"))).await }
+        };
+        (0..count).map(write).collect()
+    }
 
     #[tokio::test]
     async fn statuses_outlive_the_agent() {
         let folder = tempfile::tempdir().unwrap();
-        let service = ServiceName::new("default", "web");
-        let vips = vec![PublishedVip { ip: "192.0.2.1".parse().unwrap(), proxy: true, ports: Vec::new() }];
-        let order = StatusOrder {
-            service: service.clone(),
-            revision: String::new(),
-            status: PublishedStatus { vips },
-        };
+        let order = order("web");
         FileStatuses::open(folder.path()).write(order.clone()).await.unwrap();
-        assert_eq!(FileStatuses::open(folder.path()).lock().get(&service), Some(&order.status));
+        assert_eq!(FileStatuses::open(folder.path()).lock().written.get(&order.service), Some(&order.status));
     }
 
     #[tokio::test]
     async fn a_broken_file_is_put_aside() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join(FILE_NAME), "[[\"half").unwrap();
-        assert!(FileStatuses::open(folder.path()).lock().is_empty());
+        fs::write(folder.path().join(FILE_NAME), "[[\"half").unwrap();
+        assert!(FileStatuses::open(folder.path()).lock().written.is_empty());
         assert!(folder.path().join("status.json.unreadable").exists());
+    }
+
+    /// One thread runs all tasks here, and the disk (a pipe nobody reads) hangs.
+    #[tokio::test]
+    async fn a_slow_disk_holds_up_nothing_and_its_failure_claims_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("status.tmp");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let (end_wait, waiting) = mpsc::sync_channel(1);
+        let reader = {
+            let pipe = pipe.clone();
+            thread::spawn(move || (waiting.recv_timeout(LIMIT).is_ok(), File::open(pipe).unwrap()))
+        };
+        let statuses = FileStatuses::open(folder.path());
+        let mut writes = spawn_all(&statuses, 20);
+        while statuses.lock().orders < 20 {
+            tokio::task::yield_now().await;
+        }
+        assert!(statuses.observe(&Snapshot::default()).is_empty());
+        end_wait.send(()).unwrap();
+        // A pipe can't be synced (fsync(2): EINVAL), so each order fails.
+        while let Some(result) = tokio::time::timeout(LIMIT, writes.join_next()).await.unwrap() {
+            assert!(matches!(result.unwrap(), Err(StatusError::File { .. })));
+        }
+        let (in_time, _pipe) = reader.join().unwrap();
+        assert!(in_time, "the tasks waited for the disk");
+        assert!(statuses.lock().written.is_empty() && statuses.lock().ordered.is_empty());
+
+        fs::remove_file(&pipe).unwrap();
+        statuses.write(order("web")).await.unwrap();
+        let names: Vec<_> = FileStatuses::open(folder.path()).lock().written.keys().cloned().collect();
+        assert_eq!(names, [ServiceName::new("default", "web")]);
+    }
+
+    #[tokio::test]
+    async fn orders_that_wait_are_written_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let statuses = FileStatuses::open(folder.path());
+        let turn = statuses.turn.lock().await;
+        let mut writes = spawn_all(&statuses, 100);
+        while statuses.lock().orders < 100 {
+            tokio::task::yield_now().await;
+        }
+        drop(turn);
+        writes.join_next().await.unwrap().unwrap().unwrap();
+        assert_eq!(FileStatuses::open(folder.path()).lock().written.len(), 100);
+        while let Some(result) = writes.join_next().await {
+            result.unwrap().unwrap();
+        }
+        assert_eq!(statuses.lock().written.len(), 100);
     }
 }

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ObjectReference, Service};
 use kube::api::{Api, Patch, PatchParams};
+use kube::core::Status;
 use kube::runtime::events::{Event as ApiEvent, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::{Event, StatusError, StatusOrder, StatusSink};
+use super::{Effect, Event, StatusError, StatusOrder, StatusSink};
 use crate::model::{PublishedStatus, PublishedVip, ServiceName, Snapshot};
 
 /// Who writes, as `kubectl get --show-managed-fields` and Events show it.
@@ -21,6 +22,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests at one time; the others wait their turn. An agent that starts with
 /// thousands of Services must not be what brings the API server down.
 const REQUESTS: usize = 16;
+/// Of Events, which must not make statuses wait.
+const EVENT_REQUESTS: usize = 4;
 
 /// Patches Services.
 #[derive(Clone)]
@@ -28,10 +31,11 @@ pub struct KubernetesStatuses {
     client: Client,
     recorder: Recorder,
     permits: Arc<Semaphore>,
+    event_permits: Arc<Semaphore>,
     written: Arc<Mutex<BTreeMap<ServiceName, Written>>>,
 }
 
-/// What was written and is not seen in a snapshot yet.
+/// What was written, or found gone, and is not seen in a snapshot yet.
 struct Written {
     /// The object that the snapshot had when it was written.
     revision: String,
@@ -42,8 +46,13 @@ impl KubernetesStatuses {
     /// By this client.
     pub fn new(client: Client) -> Self {
         let reporter = Reporter { controller: CONTROLLER.to_owned(), instance: None };
-        let permits = Arc::new(Semaphore::new(REQUESTS));
-        Self { recorder: Recorder::new(client.clone(), reporter), client, permits, written: Arc::default() }
+        Self {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            permits: Arc::new(Semaphore::new(REQUESTS)),
+            event_permits: Arc::new(Semaphore::new(EVENT_REQUESTS)),
+            written: Arc::default(),
+        }
     }
 }
 
@@ -61,28 +70,33 @@ impl StatusSink for KubernetesStatuses {
         known.filter(|(_, status)| !status.vips.is_empty()).collect()
     }
 
-    async fn write(&self, order: StatusOrder) -> Result<(), StatusError> {
-        let StatusOrder { service, revision, status } = order;
-        let api: Api<Service> = Api::namespaced(self.client.clone(), &service.namespace);
-        let patch = json!({ "status": { "loadBalancer": { "ingress": ingress(&status) } } });
-        let patch = Patch::Merge(&patch);
-        let parameters = PatchParams { field_manager: Some(CONTROLLER.to_owned()), ..PatchParams::default() };
+    async fn write(&self, order: StatusOrder) -> Result<Effect, StatusError> {
         // Fails only when the semaphore is closed, which nobody does.
         let _permit = self.permits.acquire().await;
+        let StatusOrder { service, uid, revision, status } = order;
+        let api: Api<Service> = Api::namespaced(self.client.clone(), &service.namespace);
+        // The API server refuses to change a uid.
+        let patch = json!({
+            "metadata": { "uid": uid },
+            "status": { "loadBalancer": { "ingress": ingress(&status) } },
+        });
+        let patch = Patch::Merge(&patch);
+        let parameters = PatchParams { field_manager: Some(CONTROLLER.to_owned()), ..PatchParams::default() };
         let patched = api.patch_status(&service.name, &parameters, &patch);
-        match tokio::time::timeout(WRITE_TIMEOUT, patched).await {
-            Err(_) => Err(StatusError::TimedOut { service }),
-            Ok(Err(kube::Error::Api(answer))) if answer.code == 404 => Ok(()),
+        let effect = match tokio::time::timeout(WRITE_TIMEOUT, patched).await {
+            Err(_) => return Err(StatusError::TimedOut { service }),
+            Ok(Err(kube::Error::Api(answer))) if is_gone(&answer) => Effect::Gone,
             Ok(Err(kube::Error::Api(answer))) if answer.code == 403 => {
-                Err(StatusError::Forbidden { service })
+                return Err(StatusError::Forbidden { service, answer: answer.message.clone() });
             }
-            Ok(Err(source)) => Err(StatusError::Api { service, source: Box::new(source) }),
-            Ok(Ok(_)) => {
-                let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-                written.insert(service, Written { revision, status });
-                Ok(())
-            }
-        }
+            Ok(Err(source)) => return Err(StatusError::Api { service, source: Box::new(source) }),
+            Ok(Ok(_)) => Effect::Done,
+        };
+        // Of a Service that is gone too: a snapshot that still has it would
+        // order the same write again at once, for ever.
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.insert(service, Written { revision, status });
+        Ok(effect)
     }
 
     async fn record(&self, event: Event) {
@@ -102,11 +116,11 @@ impl StatusSink for KubernetesStatuses {
             action: "Sync".to_owned(),
             secondary: None,
         };
-        let _permit = self.permits.acquire().await;
+        let _permit = self.event_permits.acquire().await;
         let result = tokio::time::timeout(WRITE_TIMEOUT, self.recorder.publish(&told, &about)).await;
         match result {
-            Ok(Err(error @ kube::Error::Api(_))) => {
-                tracing::warn!(service = %event.service, %error, "an Event was not taken; llb's user needs the verbs create and patch on events of events.k8s.io");
+            Ok(Err(kube::Error::Api(answer))) => {
+                tracing::warn!(service = %event.service, answer = answer.message, "an Event was not taken; if a verb is what is missing, grant create and patch on events of events.k8s.io to llb's user");
             }
             // The API is away, which is told already, and once.
             Ok(Err(error)) => tracing::debug!(service = %event.service, %error, "an Event is lost"),
@@ -114,6 +128,12 @@ impl StatusSink for KubernetesStatuses {
             Ok(Ok(_)) => {}
         }
     }
+}
+
+/// The Service is not there, or another one has its name now.
+fn is_gone(answer: &Status) -> bool {
+    let mut causes = answer.details.iter().flat_map(|details| &details.causes);
+    answer.code == 404 || (answer.code == 422 && causes.any(|cause| cause.field == "metadata.uid"))
 }
 
 /// The API takes 1,024 bytes at most in a note.
@@ -139,8 +159,83 @@ fn ingress(status: &PublishedStatus) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use kube::Config;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
     use crate::model::PublishedPort;
+
+    /// Statuses at an API server that gives this answer to one request, and the request.
+    async fn api(code: u16, answer: Value) -> (KubernetesStatuses, tokio::task::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            // The body of a patch is the last thing that is sent, and ends so.
+            while !request.ends_with(b"}") {
+                assert!(connection.read_buf(&mut request).await.unwrap() > 0);
+            }
+            let body = answer.to_string();
+            let length = body.len();
+            let head = format!(
+                "HTTP/1.1 {code} Answer\r\ncontent-type: application/json\r\ncontent-length: {length}"
+            );
+            connection.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await.unwrap();
+            String::from_utf8(request).unwrap()
+        });
+        let client = Client::try_from(Config::new(url.parse().unwrap())).unwrap();
+        (KubernetesStatuses::new(client), server)
+    }
+
+    fn failure(code: u16, message: &str) -> Value {
+        json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": message })
+    }
+
+    fn order(revision: &str) -> StatusOrder {
+        let vip = PublishedVip { ip: "192.0.2.7".parse().unwrap(), proxy: true, ports: Vec::new() };
+        StatusOrder {
+            service: ServiceName::new("default", "web"),
+            uid: "u-1".to_owned(),
+            revision: revision.to_owned(),
+            status: PublishedStatus { vips: vec![vip] },
+        }
+    }
+
+    #[tokio::test]
+    async fn a_service_that_is_gone_is_not_written_again() {
+        let (statuses, server) = api(404, failure(404, "services \"web\" not found")).await;
+        assert_eq!(statuses.write(order("7")).await.unwrap(), Effect::Gone);
+        server.await.unwrap();
+        let mut snapshot = Snapshot::default();
+        let service = crate::model::Service { revision: "7".to_owned(), ..Default::default() };
+        snapshot.services.insert(order("7").service, service.clone());
+        assert_eq!(statuses.observe(&snapshot)[&order("7").service], order("7").status);
+        snapshot
+            .services
+            .insert(order("7").service, crate::model::Service { revision: "8".to_owned(), ..service });
+        assert!(statuses.observe(&snapshot).is_empty(), "another Service of this name has no status yet");
+    }
+
+    #[tokio::test]
+    async fn another_service_of_this_name_is_not_written() {
+        let mut answer = failure(422, "Service \"web\" is invalid");
+        answer["details"] =
+            json!({ "causes": [{ "field": "metadata.uid", "message": "field is immutable" }] });
+        let (statuses, server) = api(422, answer).await;
+        assert_eq!(statuses.write(order("7")).await.unwrap(), Effect::Gone);
+        let request = server.await.unwrap();
+        assert!(request.contains(r#""metadata":{"uid":"u-1"}"#), "{request}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_has_the_servers_word() {
+        let (statuses, server) = api(403, failure(403, "admission webhook \"x\" denied the request")).await;
+        let error = statuses.write(order("7")).await.unwrap_err().to_string();
+        server.await.unwrap();
+        assert!(error.contains("admission webhook \"x\" denied"), "{error}");
+    }
 
     #[test]
     fn the_status_has_mode_and_ports() {

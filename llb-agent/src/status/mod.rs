@@ -18,11 +18,12 @@ pub trait StatusSink: Clone + Send + Sync + 'static {
     fn observe(&self, snapshot: &Snapshot) -> BTreeMap<ServiceName, PublishedStatus>;
 
     /// Writes the status of a Service; an empty one clears it. A Service that
-    /// is gone by now is no error.
+    /// is gone by now is no error. Either way `observe` then says what was
+    /// ordered, until the snapshot has news of the Service.
     ///
     /// # Errors
     /// The status is as it was.
-    fn write(&self, order: StatusOrder) -> impl Future<Output = Result<(), StatusError>> + Send;
+    fn write(&self, order: StatusOrder) -> impl Future<Output = Result<Effect, StatusError>> + Send;
 
     /// Tells about a Service; best effort.
     fn record(&self, event: Event) -> impl Future<Output = ()> + Send;
@@ -33,10 +34,21 @@ pub trait StatusSink: Clone + Send + Sync + 'static {
 pub struct StatusOrder {
     /// Whose.
     pub service: ServiceName,
+    /// Its `metadata.uid`; another Service of this name is not written.
+    pub uid: String,
     /// The `resourceVersion` that the decision was made on.
     pub revision: String,
     /// What.
     pub status: PublishedStatus,
+}
+
+/// What came of an order that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It is as ordered.
+    Done,
+    /// The Service is gone, so there is nobody to tell.
+    Gone,
 }
 
 /// One Event about a Service, with the reasons of the cloud service
@@ -58,13 +70,15 @@ pub struct Event {
 /// A status could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
-    /// RBAC.
+    /// RBAC, or an admission controller.
     #[error(
-        "not allowed to patch the status of Service {service}: grant the verb patch on services/status to llb's user"
+        "not allowed to patch the status of Service {service}: {answer}; if the verb is what is missing, grant patch on services/status to llb's user"
     )]
     Forbidden {
         /// Whose.
         service: ServiceName,
+        /// The API server's word.
+        answer: String,
     },
     /// Anything else that the API says, or that it says nothing.
     #[error("cannot write the status of Service {service}")]

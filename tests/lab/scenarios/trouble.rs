@@ -1,5 +1,6 @@
 //! Things that break around the agent: nodes, ports, files.
 
+use std::fs;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
@@ -109,6 +110,27 @@ pub(crate) fn a_broken_manifest_keeps_its_last_good_content(plane: Plane) {
         })
         .unwrap();
     assert!(is_free_of_problems(&state), "{state:#}");
+    http_get(setup.client(), vip).unwrap();
+}
+
+pub(crate) fn manifests_that_are_away_keep_their_last_good_content(plane: Plane) {
+    let mut setup = Setup::new(plane);
+    setup.serve_http(30080);
+    setup.serve("web", &[setup.vip()], &[HTTP]);
+    let vip = SocketAddr::new(setup.vip(), 80);
+    let folder = setup.manifests.path().to_owned();
+    let elsewhere = folder.with_extension("elsewhere");
+    fs::rename(&folder, &elsewhere).unwrap();
+    let problem = setup.agent.wait_for_problem(LIMIT, "InvalidManifest").unwrap();
+    assert!(problem.contains(folder.to_str().unwrap()), "{problem}");
+    http_get(setup.client(), vip).unwrap();
+
+    fs::rename(&elsewhere, &folder).unwrap();
+    setup.agent.wait_for_state(LIMIT, "no problems", is_free_of_problems).unwrap();
+    // A change is seen in the folder that came back.
+    let other = setup.lab.vip(1);
+    setup.serve("other", &[other], &[HTTP]);
+    http_get(setup.client(), SocketAddr::new(other, 80)).unwrap();
     http_get(setup.client(), vip).unwrap();
 }
 

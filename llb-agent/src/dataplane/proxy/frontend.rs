@@ -280,7 +280,12 @@ async fn run(
     let closed = closed.drop_guard();
     match socket {
         BoundSocket::Tcp(socket) => {
-            stop.run_until_cancelled(listener::accept(&socket, &context)).await;
+            tokio::select! {
+                // Before the error by which a closed socket ends `accept`.
+                biased;
+                () = stop.cancelled() => {}
+                () = listener::accept(&socket, &context) => {}
+            }
         }
         BoundSocket::Udp(socket) => udp::forward(socket, Arc::clone(&context), &stop).await,
     }

@@ -2,13 +2,19 @@
 //! inotify: the source of the demo, of tests, and of clusters that are none.
 //!
 //! A file is taken whole or not at all: one that can't be parsed keeps its last
-//! good content and is reported with its line. A folder is not searched deeper;
-//! files whose names begin with a dot, or do not end in .yaml, .yml or .json,
-//! are left alone.
+//! good content and is reported with its line. A folder, or a file that was
+//! given itself, that is away keeps everything and is reported. A folder is not
+//! searched deeper; files whose names begin with a dot, or do not end in .yaml,
+//! .yml or .json, are left alone.
+//!
+//! The path is used as given, links and all: Kubernetes updates a mounted
+//! ConfigMap by turning a link to another folder.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::mem;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +23,14 @@ use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{Notify, watch};
+use tokio::task::spawn_blocking;
 
 use super::convert;
-use crate::model::{Problem, ProblemReason, Snapshot, SourceReport, Subject};
+use crate::model::{Problem, ProblemReason, ServiceName, Snapshot, SourceReport, Subject};
 
 mod parse;
+#[cfg(test)]
+mod tests;
 
 pub use parse::ParseError;
 
@@ -69,10 +78,15 @@ pub(crate) struct Objects {
 /// Follows a folder or file.
 #[derive(Debug)]
 pub struct ManifestSource {
+    /// Absolute, with its links.
     path: PathBuf,
+    /// What the path was at the start. It may be away later, and is still that.
+    is_folder: bool,
     changed: Arc<Notify>,
     /// Ends the watch when dropped.
-    _watcher: RecommendedWatcher,
+    watcher: RecommendedWatcher,
+    /// The folders that inotify follows now.
+    watched: Vec<PathBuf>,
     /// The last good content of each file.
     files: BTreeMap<PathBuf, Content>,
 }
@@ -102,29 +116,51 @@ impl ManifestSource {
     pub fn start(path: &Path) -> Result<Self, ManifestError> {
         let shown = path.display().to_string();
         let unreadable = |source| ManifestError::Unreadable { path: shown.clone(), source };
-        let path = path.canonicalize().map_err(unreadable)?;
+        let path = std::path::absolute(path).map_err(unreadable)?;
         let unreadable = |source| ManifestError::Unreadable { path: shown.clone(), source };
-        // A file is replaced by renaming: only its folder sees that.
-        let folder =
-            if path.metadata().map_err(unreadable)?.is_dir() { path.as_path() } else { parent(&path) };
+        let is_folder = path.metadata().map_err(unreadable)?.is_dir();
         let changed = Arc::new(Notify::new());
         let wake = changed.clone();
-        let failed = |source| ManifestError::Watch { path: shown.clone(), source };
+        let followed = path.clone();
         let on_event = move |event: notify::Result<notify::Event>| {
-            // Reading a file must not look like a change of it.
-            if !event.is_ok_and(|event| event.kind.is_access()) {
+            let matters = event.is_ok_and(|event| {
+                // What happens beside the folder is of no interest.
+                let elsewhere = is_folder && event.paths.iter().all(|path| !path.starts_with(&followed));
+                // Reading a file must not look like a change of it.
+                !event.kind.is_access() && (event.need_rescan() || !elsewhere)
+            });
+            if matters {
                 wake.notify_one();
             }
         };
-        let mut watcher = notify::recommended_watcher(on_event).map_err(failed)?;
-        watcher.watch(folder, RecursiveMode::NonRecursive).map_err(failed)?;
-        Ok(Self { path, changed, _watcher: watcher, files: BTreeMap::new() })
+        let failed = |source| ManifestError::Watch { path: shown.clone(), source };
+        let watcher = notify::recommended_watcher(on_event).map_err(failed)?;
+        let (watched, files) = (Vec::new(), BTreeMap::new());
+        let mut source = Self { path, is_folder, changed, watcher, watched, files };
+        source.watch_anew().map_err(failed)?;
+        Ok(source)
     }
 
     /// Publishes snapshots until nobody listens any more.
     pub async fn run(mut self, out: watch::Sender<SourceReport>) {
         loop {
-            let report = SourceReport { snapshot: Some(Arc::new(self.read())), problems: Vec::new() };
+            // A large folder takes a while, and so does a network file system.
+            let reading = spawn_blocking(move || {
+                let snapshot = self.read();
+                (self, snapshot)
+            });
+            let snapshot = match reading.await {
+                Ok((source, snapshot)) => {
+                    self = source;
+                    snapshot
+                }
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => resume_unwind(panic),
+                    // The agent ends.
+                    Err(_) => return,
+                },
+            };
+            let report = SourceReport { snapshot: Some(Arc::new(snapshot)), problems: Vec::new() };
             out.send_if_modified(|current| {
                 let news = current.snapshot != report.snapshot;
                 *current = report;
@@ -144,8 +180,39 @@ impl ManifestSource {
         let _ = tokio::time::timeout(SETTLE_LONGEST, quiet).await;
     }
 
+    /// inotify follows what a path led to when it was asked, not the path: it
+    /// is asked again before each reading, and what is lost between is read.
+    fn watch_anew(&mut self) -> Result<(), notify::Error> {
+        for folder in mem::take(&mut self.watched) {
+            // It is gone by itself if its folder is.
+            let _ = self.watcher.unwatch(&folder);
+        }
+        let beside = parent(&self.path).to_owned();
+        // A file or link is replaced by renaming: only its folder sees that.
+        let (needed, helpful) = if self.is_folder {
+            (self.path.clone(), Some(beside))
+        } else {
+            let resolved = self.path.canonicalize().ok();
+            let inside = resolved.map(|file| parent(&file).to_owned()).filter(|inside| *inside != beside);
+            (beside, inside)
+        };
+        // Without the helpful one some changes are found by the rescan only.
+        if let Some(folder) = helpful
+            && self.watcher.watch(&folder, RecursiveMode::NonRecursive).is_ok()
+        {
+            self.watched.push(folder);
+        }
+        self.watcher.watch(&needed, RecursiveMode::NonRecursive)?;
+        self.watched.push(needed);
+        Ok(())
+    }
+
     fn read(&mut self) -> Snapshot {
-        let listed = list(&self.path);
+        if let Err(error) = self.watch_anew() {
+            // If it is away the listing says so.
+            tracing::debug!(path = %self.path.display(), %error, "changes are found by the rescan only");
+        }
+        let listed = if self.is_folder { list(&self.path) } else { Ok(vec![self.path.clone()]) };
         let mut problems = Vec::new();
         match &listed {
             // A file that is gone takes its objects with it; a folder that can't be read does not.
@@ -157,9 +224,8 @@ impl ManifestSource {
             match read_limited(&path) {
                 Ok(bytes) if content.problem.is_none() && bytes == content.bytes && !bytes.is_empty() => {}
                 Ok(bytes) => content.replace(&path, bytes),
-                // Gone since it was listed: the next round sees it.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => content.problem = Some(problem_of(&path, &error)),
+                // Also if it is gone since it was listed: the next round sees that.
+                Err(error) => content.report(problem_of(&path, &error)),
             }
         }
         let contents = || self.files.values();
@@ -170,6 +236,7 @@ impl ManifestSource {
         );
         problems.extend(contents().filter_map(|content| content.problem.clone()));
         snapshot.problems.extend(problems);
+        snapshot.problems.extend(doubles(&self.files));
         snapshot
     }
 }
@@ -178,15 +245,36 @@ impl Content {
     fn replace(&mut self, path: &Path, bytes: Vec<u8>) {
         match parse::parse(&bytes) {
             Ok(objects) => *self = Self { bytes, objects, problem: None },
-            Err(error) => {
-                let problem = problem_of(path, &error);
-                if self.problem.as_ref() != Some(&problem) {
-                    tracing::warn!("{problem}");
-                }
-                self.problem = Some(problem);
+            Err(error) => self.report(problem_of(path, &error)),
+        }
+    }
+
+    fn report(&mut self, problem: Problem) {
+        if self.problem.as_ref() != Some(&problem) {
+            tracing::warn!("{problem}");
+        }
+        self.problem = Some(problem);
+    }
+}
+
+/// Services that are there twice; the last one counts (`convert`).
+fn doubles(files: &BTreeMap<PathBuf, Content>) -> Vec<Problem> {
+    let mut places = BTreeMap::new();
+    let mut problems = Vec::new();
+    for (path, content) in files {
+        for Service { metadata, .. } in &content.objects.services {
+            let namespace = metadata.namespace.as_deref().unwrap_or("default");
+            let name = metadata.name.as_deref().unwrap_or_default();
+            if let Some(earlier) = places.insert((namespace, name), path) {
+                let (earlier, path) = (earlier.display(), path.display());
+                let message =
+                    format!("it is in {earlier} and again in {path}; the last one counts: remove one");
+                let service = ServiceName::new(namespace, name);
+                problems.push(Problem::of_service(&service, ProblemReason::InvalidValue, message));
             }
         }
     }
+    problems
 }
 
 fn problem_of(path: &Path, error: &dyn std::error::Error) -> Problem {
@@ -197,17 +285,16 @@ fn problem_of(path: &Path, error: &dyn std::error::Error) -> Problem {
     }
 }
 
+/// The manifests of a folder, sorted.
 fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
-    if !path.is_dir() {
-        // Also when it is gone for the moment in which an editor replaces it.
-        return Ok(vec![path.to_owned()]);
-    }
     let mut paths = Vec::new();
     for entry in fs::read_dir(path)? {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let known = [".yaml", ".yml", ".json"].iter().any(|ending| name.ends_with(ending));
-        if known && !name.starts_with('.') && path.is_file() {
+        // One that can't be looked at is not gone: reading it tells why.
+        let is_file = || path.metadata().map_or(true, |metadata| metadata.is_file());
+        if known && !name.starts_with('.') && is_file() {
             paths.push(path);
         }
     }

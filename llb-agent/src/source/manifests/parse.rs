@@ -1,5 +1,6 @@
 //! The bytes of one manifest file to Kubernetes objects. Pure.
 
+use k8s_openapi::Resource as _;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Resource;
@@ -43,14 +44,36 @@ pub enum ParseError {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Head {
+    api_version: Option<String>,
     kind: Option<String>,
     #[serde(default)]
     items: Vec<Value>,
 }
 
+/// The kinds that are read.
+enum Known {
+    Service,
+    EndpointSlice,
+    Node,
+}
+
+impl Known {
+    fn of(kind: &str, api_version: Option<&str>) -> Option<Self> {
+        let (known, expected) = match kind {
+            "Service" => (Self::Service, Service::API_VERSION),
+            "EndpointSlice" => (Self::EndpointSlice, EndpointSlice::API_VERSION),
+            "Node" => (Self::Node, Node::API_VERSION),
+            _ => return None,
+        };
+        api_version.is_none_or(|given| given == expected).then_some(known)
+    }
+}
+
 /// All Services, EndpointSlices and Nodes of a file: several documents, List
-/// kinds, YAML or JSON. Other kinds are left out.
+/// kinds, YAML or JSON. Other kinds are left out, and those of the same name in
+/// other groups (Knative has a Service); without apiVersion the kind is enough.
 pub(super) fn parse(bytes: &[u8]) -> Result<Objects, ParseError> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
@@ -58,57 +81,63 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Objects, ParseError> {
     })?;
     let mut objects = Objects::default();
     for (line, document) in documents(text) {
-        let Some(head): Option<Head> = from_yaml(&document, line)? else { continue };
+        let Some(head): Option<Head> = from_yaml(document, line)? else { continue };
         let kind = head.kind.ok_or(ParseError::NoKind { line })?;
+        let version = head.api_version.as_deref();
         if kind.ends_with("List") {
             for item in head.items {
-                // `kubectl get services -o yaml` repeats the kind in each item; a typed list need not.
+                // `kubectl get services -o yaml` repeats both in each item; a typed list need not.
                 let item_kind =
                     item.get("kind").and_then(Value::as_str).unwrap_or(kind.trim_end_matches("List"));
-                let item_kind = item_kind.to_owned();
+                let of_list = version.filter(|_| kind != "List");
+                let item_version = item.get("apiVersion").and_then(Value::as_str).or(of_list);
+                let (item_kind, known) = (item_kind.to_owned(), Known::of(item_kind, item_version));
                 let typed = |error: serde_json::Error| ParseError::Yaml {
                     line,
                     message: format!("{item_kind} in the list: {error}"),
                 };
-                match item_kind.as_str() {
-                    "Service" => {
+                match known {
+                    Some(Known::Service) => {
                         objects.services.push(named(serde_json::from_value(item).map_err(typed)?, line)?)
                     }
-                    "EndpointSlice" => {
+                    Some(Known::EndpointSlice) => {
                         objects.slices.push(named(serde_json::from_value(item).map_err(typed)?, line)?)
                     }
-                    "Node" => objects.nodes.push(named(serde_json::from_value(item).map_err(typed)?, line)?),
-                    _ => {}
+                    Some(Known::Node) => {
+                        objects.nodes.push(named(serde_json::from_value(item).map_err(typed)?, line)?)
+                    }
+                    None => {}
                 }
             }
             continue;
         }
-        match kind.as_str() {
-            "Service" => objects.services.extend(typed::<Service>(&document, line)?),
-            "EndpointSlice" => objects.slices.extend(typed::<EndpointSlice>(&document, line)?),
-            "Node" => objects.nodes.extend(typed::<Node>(&document, line)?),
-            _ => {}
+        match Known::of(&kind, version) {
+            Some(Known::Service) => objects.services.extend(typed::<Service>(document, line)?),
+            Some(Known::EndpointSlice) => objects.slices.extend(typed::<EndpointSlice>(document, line)?),
+            Some(Known::Node) => objects.nodes.extend(typed::<Node>(document, line)?),
+            None => {}
         }
     }
     Ok(objects)
 }
 
-/// Each document with the line it begins in. The lines before it are kept as
-/// empty ones, so that the parser's line numbers are those of the file. A line
-/// that begins with `---` always ends a document (YAML 1.2 §9.1.2).
-fn documents(text: &str) -> Vec<(usize, String)> {
+/// Each document with the line it begins in. A line that begins with `---`
+/// always ends a document (YAML 1.2 §9.1.2).
+fn documents(text: &str) -> Vec<(usize, &str)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut documents = vec![(1, String::new())];
-    for (index, line) in text.lines().enumerate() {
-        let marker =
-            line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t']));
+    let mut documents = Vec::new();
+    let (mut first_line, mut start, mut end) = (1, 0, 0);
+    for (index, line) in text.split_inclusive('\n').enumerate() {
+        let marker = line
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
         if marker {
-            documents.push((index + 2, "\n".repeat(index + 1)));
-        } else if let Some((_, document)) = documents.last_mut() {
-            document.push_str(line);
-            document.push('\n');
+            documents.push((first_line, &text[start..end]));
+            (first_line, start) = (index + 2, end + line.len());
         }
+        end += line.len();
     }
+    documents.push((first_line, &text[start..]));
     documents.retain(|(_, document)| {
         document.lines().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
     });
@@ -139,11 +168,16 @@ fn kind_of<K: Resource<DynamicType = ()>>() -> &'static str {
 /// `None` for a document that says `null`.
 fn from_yaml<T: DeserializeOwned>(document: &str, first_line: usize) -> Result<Option<T>, ParseError> {
     serde_saphyr::from_str(document).map_err(|error| {
-        let line = error.location().and_then(|at| usize::try_from(at.line()).ok()).unwrap_or(first_line);
-        let message = error.to_string();
+        let text = error.to_string();
         // The parser shows the text around the place as well; one line is enough here.
-        let message = message.lines().next().unwrap_or_default();
-        ParseError::Yaml { line, message: message.trim_start_matches("error: ").to_owned() }
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let Some(at) = error.location() else {
+            return ParseError::Yaml { line: first_line, message: message.to_owned() };
+        };
+        // It counts from the document, and a person from the file.
+        let line = first_line + usize::try_from(at.line()).unwrap_or(1).saturating_sub(1);
+        let place = format!("line {} ", at.line());
+        ParseError::Yaml { line, message: message.strip_prefix(&place).unwrap_or(message).to_owned() }
     })
 }
 
@@ -173,6 +207,31 @@ mod tests {
     }
 
     #[test]
+    fn kinds_of_other_groups_are_left_out() {
+        for (kind, version, count) in [
+            ("Service", "v1", 1),
+            ("Service", "serving.knative.dev/v1", 0),
+            ("Node", "v1", 1),
+            ("Node", "example.com/v1", 0),
+            ("EndpointSlice", "discovery.k8s.io/v1", 1),
+            ("EndpointSlice", "v1", 0),
+        ] {
+            let rest = "metadata: {name: a}, addressType: IPv4, endpoints: []}";
+            let object = format!("{{apiVersion: {version}, kind: {kind}, {rest}");
+            let typed_list = format!("{{apiVersion: {version}, kind: {kind}List, items: [{{{rest}]}}");
+            let list = format!("{{apiVersion: v1, kind: List, items: [{object}]}}");
+            for text in [object, typed_list, list] {
+                let (services, slices, nodes) = counts(&text);
+                assert_eq!(services + slices + nodes, count, "{text}");
+            }
+        }
+        // What is left out may have any shape.
+        let knative =
+            "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: 1}\n";
+        assert_eq!(counts(knative), (0, 0, 0));
+    }
+
+    #[test]
     fn errors_name_the_line() {
         let second_document =
             format!("{SERVICE}---\nkind: Service\nmetadata:\n  name: b\nspec:\n  ports:\n  - port: many\n");
@@ -181,7 +240,10 @@ mod tests {
             ("kind: Service\n  bad indent: 1\n x\n", "line 2"),
             ("\n\nmetadata: {name: a}\n", "no kind"),
             ("kind: Service\nmetadata: {}\n", "the Service has no metadata.name"),
-            (second_document.as_str(), "line 11"),
+            (second_document.as_str(), "line 11: column 11: invalid"),
+            (&second_document.replace('\n', "\r\n"), "line 11: column 11: invalid"),
+            ("a: 1\n---\n\nb: 2\n", "line 1: the object has no kind"),
+            ("kind: Pod\n---\n\nb: 2\n", "line 3: the object has no kind"),
             ("just text\n", "line 1"),
             ("kind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 99999999999}]}\n", "line 3"),
         ] {
@@ -189,5 +251,14 @@ mod tests {
             assert!(error.contains(line), "{text:?}: {error}");
         }
         assert!(parse(b"kind: Service\n\xff").unwrap_err().to_string().contains("line 2"));
+    }
+
+    #[test]
+    fn documents_take_no_more_than_the_file() {
+        let text = format!("---\n{SERVICE}").repeat(4_000);
+        let documents = documents(&text);
+        assert_eq!(documents.len(), 4_000);
+        assert_eq!(documents[3_999].0, 3_999 * 5 + 2);
+        assert!(documents.iter().map(|(_, document)| document.len()).sum::<usize>() < text.len());
     }
 }

@@ -1,0 +1,162 @@
+//! The loop with rooms in memory, where its pace or its faults matter. What it
+//! decides is tested by the simulation and the golden files.
+
+use prometheus_client::registry::Registry;
+
+use super::*;
+use crate::addresses::fake::FakeAddresses;
+use crate::addresses::{Addition, AddressError};
+use crate::dataplane::fake::FakePlane;
+use crate::model::{Endpoint, Link, LinkAddress, Port, Protocol, Service, ServicePort};
+use crate::status::fake::FakeStatuses;
+
+type Agent = Reconciler<FakePlane, Links, FakeStatuses>;
+
+/// Links that can't be read the next so many times.
+struct Links(FakeAddresses, u32);
+
+impl AddressTable for Links {
+    async fn observe(&mut self) -> Result<Vec<Link>, AddressError> {
+        if self.1 > 0 {
+            self.1 -= 1;
+            return Err(AddressError::NoSuchLink { link: "eth0".to_owned() });
+        }
+        self.0.observe().await
+    }
+
+    async fn add(&mut self, key: &AddressKey, prefix_length: u8) -> Result<Addition, AddressError> {
+        self.0.add(key, prefix_length).await
+    }
+
+    async fn remove(&mut self, key: &AddressKey, prefix_length: u8) -> Result<(), AddressError> {
+        self.0.remove(key, prefix_length).await
+    }
+
+    fn conflicts(&self) -> BTreeMap<AddressKey, Mac> {
+        self.0.conflicts()
+    }
+}
+
+fn agent() -> Agent {
+    let mut addresses = FakeAddresses::default();
+    let own = LinkAddress { net: "192.0.2.10/24".parse().unwrap(), ours: false, primary: true };
+    addresses.links = vec![Link { name: "eth0".to_owned(), addresses: vec![own] }];
+    let rooms = Rooms {
+        plane: FakePlane::default(),
+        addresses: Links(addresses, 0),
+        statuses: FakeStatuses::default(),
+    };
+    Reconciler::new(rooms, Policy::default(), ReconcileMetrics::register(&mut Registry::default()))
+}
+
+/// This many Services on the link's own address, each with a port and a backend.
+fn services(count: u16) -> SourceReport {
+    let mut snapshot = Snapshot::default();
+    for number in 0..count {
+        let name = ServiceName::new("default", format!("s{number}"));
+        let port = Port::new((1000 + number).into()).unwrap();
+        let port = ServicePort { name: None, port, protocol: Protocol::Tcp, node_port: None };
+        let service = Service { wants_load_balancer: true, ports: vec![port], ..Service::default() };
+        let endpoint = Endpoint {
+            address: "198.51.100.1".parse().unwrap(),
+            port_name: None,
+            port: Port::new(8080).unwrap(),
+            protocol: Protocol::Tcp,
+            node: None,
+            ready: true,
+            serving: true,
+            terminating: false,
+        };
+        snapshot.services.insert(name.clone(), service);
+        snapshot.endpoints.insert(name, vec![endpoint]);
+    }
+    SourceReport { snapshot: Some(Arc::new(snapshot)), problems: Vec::new() }
+}
+
+/// Rounds until all writes and Events of the one before have ended.
+async fn rest(agent: &mut Agent, source: &SourceReport, now: Instant) -> Report {
+    loop {
+        let report = agent.round(source, now).await;
+        let Some(ended) = agent.writes.next().await else {
+            while agent.telling.join_next().await.is_some() {}
+            return report;
+        };
+        agent.ended.push(ended);
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_told_of_a_service_that_is_gone() {
+    let (mut agent, source, now) = (agent(), services(2), Instant::now());
+    agent.rooms.statuses.lock().gone.insert(ServiceName::new("default", "s0"));
+    rest(&mut agent, &source, now).await;
+    let inner = agent.rooms.statuses.lock();
+    let told: Vec<&str> = inner.events.iter().map(|event| event.service.name.as_str()).collect();
+    assert_eq!(told, ["s1"], "{:?}", inner.events);
+}
+
+#[tokio::test]
+async fn a_round_is_bounded_and_the_next_one_follows_at_once() {
+    let (mut agent, source, now) = (agent(), services(250), Instant::now());
+    for served in [100, 200] {
+        let report = agent.round(&source, now).await;
+        assert_eq!(report.observed.frontends.len(), served);
+        assert!(!report.ready, "{served} of 250");
+        assert_eq!(agent.time_until_due(now), Duration::ZERO);
+    }
+    let report = rest(&mut agent, &source, now).await;
+    assert!(report.ready);
+    assert_eq!(agent.time_until_due(now), RESYNC);
+    assert_eq!(report.observed.frontends.len(), 250);
+    assert_eq!(report.observed.statuses.len(), 250);
+}
+
+#[tokio::test]
+async fn a_stop_is_noticed_although_there_is_more_to_do() {
+    let mut agent = agent();
+    let (_source, received) = watch::channel(services(250));
+    let (report, shown) = watch::channel(Report::default());
+    let wakeups = Wakeups { plane: Arc::default(), links: Arc::default() };
+    agent.run(received, &wakeups, report, std::future::ready(())).await;
+    assert_eq!(shown.borrow().observed.frontends.len(), ACTIONS);
+    agent.shut_down(&wakeups).await;
+    assert!(agent.rooms.plane.observe().is_empty());
+}
+
+#[tokio::test]
+async fn the_end_of_many_addresses_takes_several_rounds_too() {
+    let mut agent = agent();
+    let wakeups = Wakeups { plane: Arc::default(), links: Arc::default() };
+    let vips = (20..=250).map(|last| LinkAddress {
+        net: format!("192.0.2.{last}/24").parse().unwrap(),
+        ours: true,
+        primary: false,
+    });
+    agent.rooms.addresses.0.links[0].addresses.extend(vips);
+    agent.shut_down(&wakeups).await;
+    assert_eq!(agent.rooms.addresses.0.links[0].addresses.len(), 1, "only the link's own is left");
+}
+
+#[tokio::test]
+async fn links_that_could_not_be_read_are_read_again_soon() {
+    let (mut agent, source, now) = (agent(), services(1), Instant::now());
+    agent.rooms.addresses.1 = 1;
+    let report = agent.round(&source, now).await;
+    assert!(!report.ready);
+    assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
+    assert_eq!(agent.time_until_due(now), FIRST_RETRY);
+    assert!(rest(&mut agent, &source, now).await.ready);
+    assert_eq!(agent.time_until_due(now), RESYNC);
+}
+
+#[tokio::test]
+async fn an_ending_agent_tries_again_but_not_for_ever() {
+    let wakeups = Wakeups { plane: Arc::default(), links: Arc::default() };
+    for (failures, left) in [(2, 0), (1000, 1)] {
+        let (mut agent, source, now) = (agent(), services(1), Instant::now());
+        rest(&mut agent, &source, now).await;
+        agent.rooms.addresses.1 = failures;
+        agent.shut_down(&wakeups).await;
+        assert_eq!(agent.rooms.plane.observe().len(), left, "{failures} failures");
+    }
+}
