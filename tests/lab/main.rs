@@ -13,3 +13,4 @@ mod scenarios;
 mod self_test;
 mod server_test;
 mod setup;
+mod start_test;

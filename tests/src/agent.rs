@@ -158,7 +158,10 @@ pub fn problem<'a>(state: &'a Value, reason: &str) -> Option<&'a Value> {
 }
 
 /// The binary to test: `LLB_AGENT`, or the one next to this program's folder.
-fn binary() -> Result<PathBuf> {
+///
+/// # Errors
+/// It is not there; names the way out.
+pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("LLB_AGENT") {
         return Ok(path.into());
     }

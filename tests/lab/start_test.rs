@@ -1,0 +1,60 @@
+//! An agent that can't start says why, and what to do.
+
+use llb_tests::{Agent, Lab};
+
+/// Root's user, and none of root's rights.
+const WITHOUT_RIGHTS: [&str; 4] =
+    ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"];
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn what_it_cannot_do_without_is_named() {
+    let lab = Lab::new().unwrap();
+    let program = llb_tests::agent::binary().unwrap();
+    let program = program.to_str().unwrap();
+    let state_dir = lab.directory().join("state");
+    let folder = lab.directory().to_str().unwrap();
+    let nowhere = format!("{folder}/nowhere");
+    for (prefix, arguments, expected) in [
+        (
+            &[][..],
+            ["--linkdevice", "eth9", "--manifests", folder],
+            "--linkdevice eth9: there is no such link; this machine has: ",
+        ),
+        (
+            &WITHOUT_RIGHTS,
+            ["--linkdevice", "eth0", "--manifests", folder],
+            "missing rights: CAP_NET_ADMIN (to change addresses), CAP_NET_BIND_SERVICE",
+        ),
+        (&[], ["--linkdevice", "eth0", "--manifests", &nowhere], "cannot read --manifests"),
+        (&[], ["--linkdevice", "eth0", "--kubeconfig", &nowhere], "cannot use the kubeconfig"),
+        (&[], ["--linkdevice", "eth0", "--pool", "192.0.2.0/33"], "--pool 192.0.2.0/33: "),
+        (&[], ["--linkdevice", "eth0", "--pool", "127.0.0.0/8"], "a loopback address, which cannot be a VIP"),
+    ] {
+        let mut words = prefix.iter().copied().chain([program]);
+        let output = lab
+            .balancer()
+            .command(words.next().unwrap())
+            .args(words)
+            .args(arguments)
+            .arg("--state-dir")
+            .arg(&state_dir)
+            .arg("--userspace")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_second_agent_with_the_same_state_refuses() {
+    let lab = Lab::new().unwrap();
+    let manifests = lab.directory().to_str().unwrap();
+    let _first = Agent::start(lab.balancer(), &["--userspace", "--manifests", manifests]).unwrap();
+    let mut second = Agent::spawn(lab.balancer(), &["--userspace", "--manifests", manifests]).unwrap();
+    assert_eq!(second.wait_exit().unwrap().code(), Some(1));
+    assert!(second.log().contains("another llb-agent uses it"), "{}", second.log());
+}
