@@ -15,10 +15,10 @@ pub fn write(path: &Path, content: &impl Serialize) -> io::Result<()> {
     write_bytes(path, &serde_json::to_vec(content)?)
 }
 
-/// As [`write`], for a file with a format of its own.
+/// As [`write()`], for a file with a format of its own.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_bytes(path: &Path, content: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;

@@ -102,7 +102,7 @@ pub(super) struct Saved {
 }
 
 impl SavedSnapshots {
-    /// `cluster` tells one cluster from another: its URL and CA, see [`identity`].
+    /// `cluster` tells one cluster from another: its URL and CA, see `identity`.
     pub fn new(state_dir: &Path, cluster: String) -> Self {
         Self { path: state_dir.join(FILE), cluster }
     }
