@@ -13,7 +13,7 @@
 use crate::hash::mix;
 
 /// The largest table. With more than 1,310 backends it has fewer slots for each
-/// than [`SLOTS_PER_BACKEND`], and shares become less even.
+/// than `SLOTS_PER_BACKEND`, and shares become less even.
 pub const MAX_SLOTS: usize = SIZES[SIZES.len() - 1];
 
 /// Prime sizes. Few of them, because where the size changes nearly every flow
