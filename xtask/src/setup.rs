@@ -17,11 +17,13 @@ pub(crate) struct Tool {
 }
 
 /// All of them, and what each is for.
-const TOOLS: [Tool; 6] = [
+const TOOLS: [Tool; 8] = [
     Tool { program: "ip", package: "iproute2", purpose: "namespaces, links and addresses of the lab" },
     Tool { program: "nsenter", package: "util-linux", purpose: "programs inside of a namespace" },
     Tool { program: "setpriv", package: "util-linux", purpose: "programs that end with the test" },
     Tool { program: "curl", package: "curl", purpose: "a client that is not ours" },
+    Tool { program: "sysctl", package: "procps", purpose: "settings of a namespace" },
+    Tool { program: "ss", package: "iproute2", purpose: "memory of sockets" },
     Tool { program: "nft", package: "nftables", purpose: "kube-proxy of the test cluster" },
     Tool { program: "etcd", package: "etcd-server", purpose: "the store of the test cluster" },
 ];
