@@ -27,7 +27,7 @@ pub(super) fn choose(
     now: Instant,
 ) -> Option<Chosen> {
     let select = |preferred| {
-        let wanted = Wanted { client, frontend: context.frontend, preferred, tried };
+        let wanted = Wanted { client, preferred, tried };
         context.selection.next(rule, wanted, now)
     };
     match rule.terms.affinity_timeout {
@@ -116,6 +116,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::super::selection::Selection;
+    use super::super::traffic::Traffic;
     use super::*;
     use crate::model::{Frontend, Port, Protocol, Terms, Weight};
 
@@ -148,13 +149,13 @@ mod tests {
     fn of_too_many_the_one_that_was_away_longest_is_forgotten() {
         let affinity = Affinity { most_clients: 2, ..Affinity::default() };
         let (web, now) = (ServiceName::new("default", "web"), Instant::now());
-        let selection = Selection::default();
         let backends = [(Backend { address: (ip(100), 80).into() }, Weight::MIN)].into();
         let rule = Arc::new(Rule { service: web.clone(), backends, terms: Terms::default() });
         let frontend = Frontend { vip: ip(9), port: Port::new(80).unwrap(), protocol: Protocol::Tcp };
+        let selection = Selection::new(frontend, Traffic::default());
         for client in [1, 2, 1, 3].map(ip) {
             let chosen = affinity.keep((&web, client), TIMEOUT, now, |preferred| {
-                let wanted = Wanted { client: (client, 1).into(), frontend, preferred, tried: &[] };
+                let wanted = Wanted { client: (client, 1).into(), preferred, tried: &[] };
                 selection.next(&rule, wanted, now)
             });
             assert!(chosen.is_some());

@@ -7,7 +7,6 @@ use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::task::{Context, Poll, ready};
 
-use prometheus_client::metrics::counter::Counter;
 use rustix::net::{RecvFlags, SendFlags};
 use socket2::SockRef;
 use tokio::io::Interest;
@@ -76,6 +75,29 @@ impl Direction {
         self.ended
     }
 
+    /// Takes what has arrived at `from` already, before there is anybody to
+    /// pass it on to.
+    ///
+    /// # Errors
+    /// `from` is lost already.
+    pub(super) fn read_ahead(&mut self, from: &TcpStream) -> io::Result<()> {
+        COPY_BUFFER.with_borrow_mut(|buffer| {
+            // Not by tokio, which does not know yet that a new socket is readable.
+            match rustix::net::recv(from, &mut buffer[..], RecvFlags::empty()) {
+                Ok((0, _)) => self.has_eof = true,
+                Ok((read, _)) => self.carried = Carried::Bytes { all: buffer[..read].into(), written: 0 },
+                Err(rustix::io::Errno::AGAIN) => {}
+                Err(error) => return Err(error.into()),
+            }
+            Ok(())
+        })
+    }
+
+    /// Something is to be passed on.
+    pub(super) fn has_read(&self) -> bool {
+        !self.carried.is_nothing()
+    }
+
     /// Bytes passed on so far.
     pub(super) fn moved(&self) -> u64 {
         self.moved
@@ -98,14 +120,14 @@ impl Direction {
         from: &mut Side<'_>,
         to: &mut Side<'_>,
         other_has_ended: bool,
-        bytes: &Counter,
+        count: &impl Fn(u64),
     ) -> Poll<io::Result<Ending>> {
         if let Some(ended) = self.ended {
             return Poll::Ready(Ok(ended));
         }
         let turn_ends = self.moved + TURN_BYTES;
         while self.moved < turn_ends {
-            match ready!(self.poll_write(context, to.stream, bytes)) {
+            match ready!(self.poll_write(context, to.stream, count)) {
                 Ok(()) => {}
                 Err(error) => return Poll::Ready(Ok(self.lose(to, &error))),
             }
@@ -124,7 +146,7 @@ impl Direction {
                 }
                 Ok(Taken { read, written }) => {
                     self.has_eof = read == 0;
-                    self.count(written, bytes);
+                    self.count(written, count);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
@@ -139,7 +161,7 @@ impl Direction {
         &mut self,
         context: &mut Context<'_>,
         to: &TcpStream,
-        bytes: &Counter,
+        count: &impl Fn(u64),
     ) -> Poll<io::Result<()>> {
         while !self.carried.is_nothing() {
             let written = if self.is_blocked {
@@ -152,7 +174,7 @@ impl Direction {
             match written {
                 Ok(written) => {
                     self.is_blocked = false;
-                    self.count(written, bytes);
+                    self.count(written, count);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_blocked = true,
                 Err(error) => return Poll::Ready(Err(error)),
@@ -185,10 +207,10 @@ impl Direction {
         })
     }
 
-    fn count(&mut self, written: usize, bytes: &Counter) {
+    fn count(&mut self, written: usize, count: &impl Fn(u64)) {
         if written > 0 {
             self.moved += written as u64;
-            bytes.inc_by(written as u64);
+            count(written as u64);
         }
     }
 

@@ -19,9 +19,11 @@ use super::affinity::Affinity;
 use super::bind::bind;
 use super::connections::Connections;
 use super::listener::Listener;
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Refusal};
+use super::offload::Offload;
 use super::selection::Selection;
 use super::service_limit::{ServiceCount, ServiceCounts};
+use super::traffic::{FrontendTraffic, Traffic};
 use super::worker::Workers;
 use crate::dataplane::DataPlaneError;
 use crate::model::{Frontend, FrontendStatus, Phase, Rule};
@@ -32,6 +34,8 @@ pub(super) struct PlaneContext {
     pub(super) config: RelayConfig,
     pub(super) workers: Workers,
     pub(super) metrics: Metrics,
+    pub(super) traffic: Traffic,
+    pub(super) offload: Offload,
     /// One permit for each TCP connection that may be open.
     pub(super) connection_permits: Arc<Semaphore>,
     /// One permit for each UDP session that may be open.
@@ -63,6 +67,7 @@ pub(super) struct InForce {
     pub(super) rule: Arc<Rule>,
     /// Connections of the rule's Service.
     pub(super) service_count: Arc<ServiceCount>,
+    pub(super) traffic: Arc<FrontendTraffic>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +114,7 @@ impl RunningFrontend {
             let FrontendContext { plane, frontend, .. } = &*self.context;
             self.context = Arc::new(FrontendContext::new(*frontend, rule, Arc::clone(plane)));
         }
-        self.context.in_force.store(Arc::new(InForce::new(rule, &self.context.plane)));
+        self.context.in_force.store(Arc::new(InForce::new(self.context.frontend, rule, &self.context.plane)));
         if let Some(sockets) = sockets {
             let started = Listener::start(sockets, &self.context);
             let frontend = self.context.frontend;
@@ -166,8 +171,12 @@ impl RunningFrontend {
 }
 
 impl InForce {
-    fn new(rule: &Rule, plane: &PlaneContext) -> Self {
-        Self { rule: Arc::new(rule.clone()), service_count: plane.service_counts.of(&rule.service) }
+    fn new(frontend: Frontend, rule: &Rule, plane: &PlaneContext) -> Self {
+        Self {
+            rule: Arc::new(rule.clone()),
+            service_count: plane.service_counts.of(&rule.service),
+            traffic: plane.traffic.of_frontend(&rule.service, frontend),
+        }
     }
 }
 
@@ -175,12 +184,18 @@ impl FrontendContext {
     fn new(frontend: Frontend, rule: &Rule, plane: Arc<PlaneContext>) -> Self {
         Self {
             frontend,
-            in_force: ArcSwap::from_pointee(InForce::new(rule, &plane)),
-            selection: Selection::default(),
+            in_force: ArcSwap::from_pointee(InForce::new(frontend, rule, &plane)),
+            selection: Selection::new(frontend, plane.traffic.clone()),
             connections: Connections::default(),
             life: Mutex::new(Life::Serving),
             plane,
         }
+    }
+
+    /// Counts connections or datagrams that were refused.
+    pub(super) fn refused(&self, reason: Refusal, count: u64) {
+        self.plane.metrics.refusals(self.frontend.protocol, reason).inc_by(count);
+        self.in_force.load().traffic.refusals(reason).inc_by(count);
     }
 
     fn life(&self) -> MutexGuard<'_, Life> {

@@ -160,7 +160,7 @@ fn admit(client: TcpStream, peer: SocketAddr, context: &Arc<FrontendContext>) {
         }
         // Dropped: reset, as all sockets that this listener accepted (`bind::prepare`).
         Err(refusal) => {
-            context.plane.metrics.refusals(Protocol::Tcp, refusal).inc();
+            context.refused(refusal, 1);
         }
     }
 }

@@ -31,15 +31,11 @@ type Labelled<const N: usize> = Family<[(&'static str, &'static str); N], Counte
 impl Metrics {
     /// Puts all metrics of the room into `registry`. The registry adds `_total` to counters.
     pub(super) fn register(registry: &mut Registry) -> Self {
-        // 0.1 ms to 26 s: from the same rack to the end of every time-out.
-        let connect_time = Histogram::new(exponential_buckets(0.0001, 4.0, 10));
-        // 1 ms to 18 h: from one request to an open channel.
-        let duration = Histogram::new(exponential_buckets(0.001, 4.0, 14));
         let metrics = Self {
             connections: Counter::default(),
             connections_active: Gauge::default(),
-            connect_time,
-            duration,
+            connect_time: connect_times(),
+            duration: durations(),
             bytes: PerDirection::default(),
             udp_sessions_active: Gauge::default(),
             udp_datagrams: PerDirection::default(),
@@ -113,6 +109,16 @@ impl Metrics {
     }
 }
 
+/// 0.1 ms to 26 s: from the same rack to the end of every time-out.
+pub(super) fn connect_times() -> Histogram {
+    Histogram::new(exponential_buckets(0.0001, 4.0, 10))
+}
+
+/// 1 ms to 18 h: from one request to an open channel.
+pub(super) fn durations() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 4.0, 14))
+}
+
 /// One counter for each direction. Kept outside of the family too, because
 /// they are touched for every buffer and a look-up takes a lock.
 #[derive(Clone, Debug)]
@@ -167,7 +173,19 @@ pub(super) enum AcceptErrorKind {
 }
 
 impl Refusal {
-    fn label(self) -> &'static str {
+    /// Every reason, in order.
+    pub(super) const ALL: [Self; 7] = [
+        Self::Limit,
+        Self::ServiceLimit,
+        Self::SourceRange,
+        Self::NoBackend,
+        Self::Unreachable,
+        Self::Resources,
+        Self::Undeliverable,
+    ];
+
+    /// As in label `reason`.
+    pub(super) fn label(self) -> &'static str {
         match self {
             Self::Limit => "limit",
             Self::ServiceLimit => "service_limit",

@@ -37,6 +37,7 @@ mod exhaustion;
 mod frontend;
 mod listener;
 mod metrics;
+mod offload;
 mod owner;
 mod pipe;
 mod proxy_protocol;
@@ -46,6 +47,7 @@ mod service_limit;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod udp;
 mod worker;
 
@@ -60,7 +62,9 @@ use tokio::sync::{Notify, Semaphore};
 use self::affinity::Affinity;
 use self::frontend::{PlaneContext, RunningFrontend};
 use self::metrics::Metrics;
+use self::offload::Offload;
 use self::service_limit::ServiceCounts;
+use self::traffic::Traffic;
 use self::worker::Workers;
 use super::{DataPlane, DataPlaneError};
 use crate::config::RelayConfig;
@@ -80,11 +84,13 @@ impl ProxyPlane {
     /// reported as draining, and `upsert` repairs it).
     ///
     /// # Errors
-    /// The threads of the plane can't be started.
+    /// The threads of the plane can't be started, or have no descriptors.
     pub fn new(config: RelayConfig, registry: &mut Registry, changed: Arc<Notify>) -> io::Result<Self> {
         let permits = |limit: NonZeroUsize| Arc::new(Semaphore::new(limit.get().min(Semaphore::MAX_PERMITS)));
         let context = PlaneContext {
             metrics: Metrics::register(registry),
+            traffic: Traffic::register(registry),
+            offload: Offload::probe()?,
             connection_permits: permits(config.max_connections),
             session_permits: permits(config.max_udp_sessions),
             service_counts: ServiceCounts::default(),

@@ -50,54 +50,92 @@ pub(super) enum Ending {
     Broken,
 }
 
-/// Relays until both directions have ended or one side is lost.
-pub(super) async fn relay(
-    client: &TcpStream,
-    backend: &TcpStream,
-    config: &RelayConfig,
-    bytes: &PerDirection,
-) -> Ending {
-    let (mut client_side, mut backend_side) = (Side::new(client), Side::new(backend));
-    let (mut forward, mut reply) = (Direction::default(), Direction::default());
-    let (mut client_lost, mut backend_lost) = (pin!(lost(client)), pin!(lost(backend)));
-    let mut silence = Silence::new(config.tcp_idle_timeout);
-    let mut look = pin!(sleep(KEEPALIVE_AFTER.min(silence.interval())));
-    let mut has_keepalive = false;
+/// One connection.
+#[derive(Debug, Default)]
+pub(super) struct Relay {
+    forward: Direction,
+    reply: Direction,
+}
 
-    let ended = poll_fn(|context| {
-        let (client, backend) = (&mut client_side, &mut backend_side);
-        let _ = forward.poll(context, client, backend, reply.ended().is_some(), &bytes.forward)?;
-        let _ = reply.poll(context, backend, client, forward.ended().is_some(), &bytes.reply)?;
-        if let (Some(forward), Some(reply)) = (forward.ended(), reply.ended()) {
-            return Poll::Ready(io::Result::Ok((forward, reply)));
-        }
-        // Whoever reads a side sees its errors; else somebody must watch for them.
-        if !forward.is_reading() {
-            ready_error(client_lost.as_mut().poll(context))?;
-        }
-        if !reply.is_reading() {
-            ready_error(backend_lost.as_mut().poll(context))?;
-        }
-        while look.as_mut().poll(context).is_ready() {
-            if !has_keepalive {
-                keep_alive(client.stream, config)?;
-                keep_alive(backend.stream, config)?;
-                has_keepalive = true;
+impl Relay {
+    /// Nothing has moved.
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes what `client` has sent already, while there is no backend yet.
+    ///
+    /// # Errors
+    /// The client is lost already.
+    pub(super) fn read_ahead(&mut self, client: &TcpStream) -> io::Result<()> {
+        self.forward.read_ahead(client)
+    }
+
+    /// The backend will get something at once.
+    pub(super) fn has_read(&self) -> bool {
+        self.forward.has_read()
+    }
+
+    /// Relays until both directions have ended or one side is lost.
+    pub(super) async fn run(
+        self,
+        client: &TcpStream,
+        backend: &TcpStream,
+        config: &RelayConfig,
+        bytes: [&PerDirection; 3],
+    ) -> Ending {
+        let Self { mut forward, mut reply } = self;
+        let (mut client_side, mut backend_side) = (Side::new(client), Side::new(backend));
+        let (mut client_lost, mut backend_lost) = (pin!(lost(client)), pin!(lost(backend)));
+        let mut silence = Silence::new(config.tcp_idle_timeout);
+        let mut look = pin!(sleep(KEEPALIVE_AFTER.min(silence.interval())));
+        let mut has_keepalive = false;
+        let count_forward = |moved| {
+            for bytes in bytes {
+                bytes.forward.inc_by(moved);
             }
-            let now = Instant::now();
-            if silence.is_too_long(forward.moved() + reply.moved(), now) {
-                return Poll::Ready(Err(ErrorKind::TimedOut.into()));
+        };
+        let count_reply = |moved| {
+            for bytes in bytes {
+                bytes.reply.inc_by(moved);
             }
-            look.as_mut().reset(now + silence.interval());
-        }
-        Poll::Pending
-    });
-    match ended.await {
-        Ok((Ending::Clean, Ending::Clean)) => Ending::Clean,
-        Ok(_) => Ending::Broken,
-        Err(error) => {
-            tracing::debug!(%error, "connection broken");
-            Ending::Broken
+        };
+
+        let ended = poll_fn(|context| {
+            let (client, backend) = (&mut client_side, &mut backend_side);
+            let _ = forward.poll(context, client, backend, reply.ended().is_some(), &count_forward)?;
+            let _ = reply.poll(context, backend, client, forward.ended().is_some(), &count_reply)?;
+            if let (Some(forward), Some(reply)) = (forward.ended(), reply.ended()) {
+                return Poll::Ready(io::Result::Ok((forward, reply)));
+            }
+            // Whoever reads a side sees its errors; else somebody must watch for them.
+            if !forward.is_reading() {
+                ready_error(client_lost.as_mut().poll(context))?;
+            }
+            if !reply.is_reading() {
+                ready_error(backend_lost.as_mut().poll(context))?;
+            }
+            while look.as_mut().poll(context).is_ready() {
+                if !has_keepalive {
+                    keep_alive(client.stream, config)?;
+                    keep_alive(backend.stream, config)?;
+                    has_keepalive = true;
+                }
+                let now = Instant::now();
+                if silence.is_too_long(forward.moved() + reply.moved(), now) {
+                    return Poll::Ready(Err(ErrorKind::TimedOut.into()));
+                }
+                look.as_mut().reset(now + silence.interval());
+            }
+            Poll::Pending
+        });
+        match ended.await {
+            Ok((Ending::Clean, Ending::Clean)) => Ending::Clean,
+            Ok(_) => Ending::Broken,
+            Err(error) => {
+                tracing::debug!(%error, "connection broken");
+                Ending::Broken
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ use llb_common::hash::{FlowKey, mix};
 use llb_common::maglev::{Contender, NOBODY, fill, slot_of, slots_for};
 use tokio::time::Instant;
 
+use super::traffic::{BackendTraffic, Traffic};
 use crate::model::{Backend, Balance, Frontend, Protocol, Rule, Weight};
 
 /// How long a backend that failed is passed over while another one is left.
@@ -22,8 +23,10 @@ pub(super) const FAILURE_MEMORY: Duration = Duration::from_secs(5);
 const LONGEST_FAILURE_MEMORY: Duration = Duration::from_secs(60);
 
 /// The choice and the memory of one frontend.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Selection {
+    frontend: Frontend,
+    traffic: Traffic,
     state: Mutex<State>,
 }
 
@@ -31,7 +34,6 @@ pub(super) struct Selection {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted<'a> {
     pub(super) client: SocketAddr,
-    pub(super) frontend: Frontend,
     /// By affinity: a backend at this address, if it is as good as any other.
     pub(super) preferred: Option<IpAddr>,
     /// Not these.
@@ -46,8 +48,10 @@ pub(super) struct Chosen {
 }
 
 /// What is known of a backend without the lock.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    traffic: Arc<BackendTraffic>,
+    /// Not `traffic.active`, which others may share.
     open: AtomicU64,
     /// It failed, and has not answered since.
     suspect: AtomicBool,
@@ -77,20 +81,28 @@ struct Candidate {
 }
 
 impl Selection {
+    /// For connections to `frontend`.
+    pub(super) fn new(frontend: Frontend, traffic: Traffic) -> Self {
+        Self { frontend, traffic, state: Mutex::default() }
+    }
+
     /// The next of the rule's backends. One that failed lately is chosen only
     /// when no other is left. `None`: all were tried.
     pub(super) fn next(&self, rule: &Arc<Rule>, wanted: Wanted<'_>, now: Instant) -> Option<Chosen> {
         let mut state = self.lock();
-        state.follow(rule);
+        state.follow(rule, |backend| self.traffic.of_backend(&rule.service, self.frontend, backend));
         let untried = |candidate: &Candidate| !wanted.tried.contains(&candidate.backend);
         let good = |candidate: &Candidate| untried(candidate) && !candidate.is_avoided(now);
-        let chosen = state.choose(rule, wanted, good).or_else(|| state.choose(rule, wanted, untried))?;
+        let hash = hash_of(rule, self.frontend, wanted.client);
+        let chosen =
+            state.choose(rule, wanted, hash, good).or_else(|| state.choose(rule, wanted, hash, untried))?;
         let chosen = &mut state.candidates[chosen];
         if chosen.avoided_until.is_some_and(|until| until <= now) {
             chosen.avoided_until = Some(now + memory_of(chosen.failures));
             chosen.is_probed = true;
         }
         chosen.shared.open.fetch_add(1, Ordering::Relaxed);
+        chosen.shared.traffic.active.inc();
         Some(Chosen { backend: chosen.backend, shared: Arc::clone(&chosen.shared) })
     }
 
@@ -100,6 +112,7 @@ impl Selection {
         let Some(failed) = state.candidates.iter_mut().find(|candidate| candidate.backend == backend) else {
             return;
         };
+        failed.shared.traffic.failures.inc();
         // Many connections that fail together are one failure.
         if failed.is_probed || !failed.is_avoided(now) {
             failed.failures = failed.failures.saturating_add(1);
@@ -130,15 +143,23 @@ impl Selection {
     }
 }
 
+impl Chosen {
+    /// The counters of the backend.
+    pub(super) fn traffic(&self) -> &BackendTraffic {
+        &self.shared.traffic
+    }
+}
+
 impl Drop for Chosen {
     fn drop(&mut self) {
         self.shared.open.fetch_sub(1, Ordering::Relaxed);
+        self.shared.traffic.active.dec();
     }
 }
 
 impl State {
     /// Takes over `rule`. What is known of backends that stay is kept.
-    fn follow(&mut self, rule: &Arc<Rule>) {
+    fn follow(&mut self, rule: &Arc<Rule>, traffic: impl Fn(Backend) -> Arc<BackendTraffic>) {
         if self.rule.as_ref().is_some_and(|known| Arc::ptr_eq(known, rule)) {
             return;
         }
@@ -147,7 +168,7 @@ impl State {
         for (&backend, &weight) in rule.backends.iter().take(usize::from(NOBODY)) {
             let known = old.iter().position(|candidate| candidate.backend == backend);
             let known = known.map(|position| old.swap_remove(position));
-            let candidate = known.unwrap_or_else(|| Candidate::new(backend));
+            let candidate = known.unwrap_or_else(|| Candidate::new(backend, traffic(backend)));
             self.candidates.push(Candidate { weight, ..candidate });
         }
         self.slots.clear();
@@ -165,7 +186,13 @@ impl State {
     }
 
     /// One of those that `may` be chosen, as a position.
-    fn choose(&mut self, rule: &Rule, wanted: Wanted<'_>, may: impl Fn(&Candidate) -> bool) -> Option<usize> {
+    fn choose(
+        &mut self,
+        rule: &Rule,
+        wanted: Wanted<'_>,
+        hash: u64,
+        may: impl Fn(&Candidate) -> bool,
+    ) -> Option<usize> {
         if !self.candidates.iter().any(&may) {
             return None;
         }
@@ -176,7 +203,7 @@ impl State {
             return Some(preferred);
         }
         let by_hash = match rule.terms.balance {
-            Balance::Maglev => self.by_hash(hash_of(rule, wanted), &may),
+            Balance::Maglev => self.by_hash(hash, &may),
             Balance::LeastConnections => None,
         };
         by_hash.or_else(|| self.by_load(may))
@@ -217,11 +244,12 @@ impl State {
 }
 
 impl Candidate {
-    fn new(backend: Backend) -> Self {
+    fn new(backend: Backend, traffic: Arc<BackendTraffic>) -> Self {
+        let (open, suspect) = (AtomicU64::default(), AtomicBool::default());
         Self {
             backend,
             weight: Weight::MIN,
-            shared: Arc::default(),
+            shared: Arc::new(Shared { traffic, open, suspect }),
             failures: 0,
             avoided_until: None,
             is_probed: false,
@@ -246,7 +274,7 @@ fn memory_of(failures: u32) -> Duration {
 
 /// With affinity all flows of a client are one: it finds its backend again
 /// even after its memory was lost.
-fn hash_of(rule: &Rule, Wanted { client, frontend, .. }: Wanted<'_>) -> u64 {
+fn hash_of(rule: &Rule, frontend: Frontend, client: SocketAddr) -> u64 {
     let whole = FlowKey {
         source: octets(client.ip()),
         destination: octets(frontend.vip),

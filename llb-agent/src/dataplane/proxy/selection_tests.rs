@@ -20,10 +20,14 @@ fn equal(backends: &[u8]) -> Arc<Rule> {
     rule(Balance::LeastConnections, &backends.iter().map(|octet| (*octet, 1)).collect::<Vec<_>>())
 }
 
-fn wanted(client_port: u16) -> Wanted<'static> {
+fn new_selection() -> Selection {
     let frontend =
         Frontend { vip: [198, 51, 100, 7].into(), port: Port::new(80).unwrap(), protocol: Protocol::Tcp };
-    Wanted { client: ([203, 0, 113, 1], client_port).into(), frontend, preferred: None, tried: &[] }
+    Selection::new(frontend, Traffic::default())
+}
+
+fn wanted(client_port: u16) -> Wanted<'static> {
+    Wanted { client: ([203, 0, 113, 1], client_port).into(), preferred: None, tried: &[] }
 }
 
 /// The choice for one connection that ends at once.
@@ -56,15 +60,15 @@ fn answer(selection: &Selection, rule: &Arc<Rule>, octet: u8, now: Instant) {
 #[test]
 fn without_open_connections_every_backend_gets_its_turns_by_weight() {
     let now = Instant::now();
-    assert_eq!(choices(&Selection::default(), &equal(&[1, 2, 3]), now, 7), [1, 2, 3, 1, 2, 3, 1]);
+    assert_eq!(choices(&new_selection(), &equal(&[1, 2, 3]), now, 7), [1, 2, 3, 1, 2, 3, 1]);
     let weighted = rule(Balance::LeastConnections, &[(1, 1), (2, 3)]);
-    let shares = shares(&choices(&Selection::default(), &weighted, now, 400));
+    let shares = shares(&choices(&new_selection(), &weighted, now, 400));
     assert_eq!(shares, [(1, 100), (2, 300)].into());
 }
 
 #[test]
 fn a_backend_with_many_open_connections_gets_fewer_and_all_even_out() {
-    let (selection, rule, now) = (Selection::default(), equal(&[1, 2, 3, 4]), Instant::now());
+    let (selection, rule, now) = (new_selection(), equal(&[1, 2, 3, 4]), Instant::now());
     let others = [1, 2, 3].map(backend);
     let stuck = Wanted { tried: &others, ..wanted(1) };
     let mut open: Vec<Chosen> = (0..100).map(|_| selection.next(&rule, stuck, now).unwrap()).collect();
@@ -84,8 +88,8 @@ fn a_backend_with_many_open_connections_gets_fewer_and_all_even_out() {
 fn maglev_keeps_a_flow_where_it_is_and_shares_by_weight() {
     let rule = rule(Balance::Maglev, &[(1, 1), (2, 2), (3, 5)]);
     let now = Instant::now();
-    let first = choices(&Selection::default(), &rule, now, 8000);
-    assert_eq!(first, choices(&Selection::default(), &rule, now, 8000));
+    let first = choices(&new_selection(), &rule, now, 8000);
+    assert_eq!(first, choices(&new_selection(), &rule, now, 8000));
     for (octet, count) in shares(&first) {
         let ideal = 1000 * [1, 2, 5][usize::from(octet) - 1];
         assert!(count.abs_diff(ideal) < ideal / 10, "{octet}: {count} instead of {ideal}");
@@ -95,7 +99,7 @@ fn maglev_keeps_a_flow_where_it_is_and_shares_by_weight() {
 #[test]
 fn maglev_spreads_the_flows_of_a_failed_backend_and_moves_no_other() {
     let rule = rule(Balance::Maglev, &[(1, 1), (2, 1), (3, 1), (4, 1)]);
-    let (selection, now) = (Selection::default(), Instant::now());
+    let (selection, now) = (new_selection(), Instant::now());
     let before = choices(&selection, &rule, now, 4000);
     selection.failed(backend(2), now);
     let after = choices(&selection, &rule, now, 4000);
@@ -110,7 +114,7 @@ fn with_affinity_maglev_looks_at_the_client_address_only() {
     let mut rule = Rule::clone(&rule(Balance::Maglev, &[(1, 1), (2, 1), (3, 1)]));
     rule.terms.affinity_timeout = Some(Duration::from_secs(600));
     let rule = Arc::new(rule);
-    let chosen = choices(&Selection::default(), &rule, Instant::now(), 100);
+    let chosen = choices(&new_selection(), &rule, Instant::now(), 100);
     assert_eq!(shares(&chosen).len(), 1, "{chosen:?}");
 }
 
@@ -118,7 +122,7 @@ fn with_affinity_maglev_looks_at_the_client_address_only() {
 fn a_preferred_backend_is_chosen_while_it_is_there_and_good() {
     let now = Instant::now();
     for balance in [Balance::LeastConnections, Balance::Maglev] {
-        let (selection, rule) = (Selection::default(), rule(balance, &[(1, 1), (2, 1), (3, 1)]));
+        let (selection, rule) = (new_selection(), rule(balance, &[(1, 1), (2, 1), (3, 1)]));
         let prefer = |octet| Wanted { preferred: Some(backend(octet).address.ip()), ..wanted(1) };
         assert_eq!(choice(&selection, &rule, prefer(2), now), 2);
         assert_ne!(choice(&selection, &rule, Wanted { tried: &[backend(2)], ..prefer(2) }, now), 2);
@@ -130,7 +134,7 @@ fn a_preferred_backend_is_chosen_while_it_is_there_and_good() {
 
 #[test]
 fn one_that_failed_is_passed_over_and_its_share_is_spread_evenly() {
-    let (selection, rule, now) = (Selection::default(), equal(&[1, 2, 3, 4]), Instant::now());
+    let (selection, rule, now) = (new_selection(), equal(&[1, 2, 3, 4]), Instant::now());
     choices(&selection, &rule, now, 4);
     selection.failed(backend(2), now);
     assert_eq!(shares(&choices(&selection, &rule, now, 300)), [(1, 100), (3, 100), (4, 100)].into());
@@ -138,7 +142,7 @@ fn one_that_failed_is_passed_over_and_its_share_is_spread_evenly() {
 
 #[test]
 fn one_choice_tries_it_again_and_each_failure_doubles_the_wait() {
-    let (selection, rule, start) = (Selection::default(), equal(&[1, 2]), Instant::now());
+    let (selection, rule, start) = (new_selection(), equal(&[1, 2]), Instant::now());
     let tries = |now| choices(&selection, &rule, now, 10).iter().filter(|choice| **choice == 2).count();
     assert_eq!(tries(start), 5);
     selection.failed(backend(2), start);
@@ -161,7 +165,7 @@ fn one_choice_tries_it_again_and_each_failure_doubles_the_wait() {
 
 #[test]
 fn all_failed_means_all_are_tried() {
-    let (selection, rule, now) = (Selection::default(), equal(&[1, 2]), Instant::now());
+    let (selection, rule, now) = (new_selection(), equal(&[1, 2]), Instant::now());
     choices(&selection, &rule, now, 2);
     selection.failed(backend(1), now);
     selection.failed(backend(2), now);
@@ -173,7 +177,7 @@ fn all_failed_means_all_are_tried() {
 
 #[test]
 fn a_new_rule_keeps_what_is_known_of_backends_that_stay() {
-    let (selection, now) = (Selection::default(), Instant::now());
+    let (selection, now) = (new_selection(), Instant::now());
     choices(&selection, &equal(&[1, 2, 3]), now, 3);
     selection.failed(backend(1), now);
     selection.failed(backend(2), now);

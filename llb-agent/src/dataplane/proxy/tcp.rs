@@ -17,9 +17,10 @@ use super::exhaustion::lacks_resources;
 use super::frontend::{FrontendContext, PlaneContext};
 use super::metrics::Refusal;
 use super::proxy_protocol::header;
-use super::relay::{Ending, relay};
+use super::relay::{Ending, Relay};
 use super::selection::Chosen;
 use super::service_limit::ServicePermit;
+use super::traffic::FrontendTraffic;
 use crate::model::{Backend, Protocol, Rule};
 
 /// Backends that one connection tries. Dead ones are remembered, so only the
@@ -39,6 +40,7 @@ pub(super) struct OpenConnection {
     entered: usize,
     peer: SocketAddr,
     since: Instant,
+    traffic: Arc<FrontendTraffic>,
     _service_permit: ServicePermit,
     _permit: OwnedSemaphorePermit,
 }
@@ -59,11 +61,15 @@ impl OpenConnection {
         let entered = context.connections.enter().ok_or(Refusal::NoBackend)?;
         context.plane.metrics.connections.inc();
         context.plane.metrics.connections_active.inc();
+        let traffic = Arc::clone(&in_force.traffic);
+        traffic.connections.inc();
+        traffic.active.inc();
         Ok(Self {
             context: Arc::clone(context),
             entered,
             peer,
             since: Instant::now(),
+            traffic,
             _service_permit: service_permit,
             _permit: permit,
         })
@@ -77,8 +83,12 @@ impl OpenConnection {
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.context.plane.metrics.connections_active.dec();
-        self.context.plane.metrics.duration.observe(self.since.elapsed().as_secs_f64());
+        let duration = self.since.elapsed().as_secs_f64();
+        let PlaneContext { metrics, .. } = &*self.context.plane;
+        metrics.connections_active.dec();
+        metrics.duration.observe(duration);
+        self.traffic.active.dec();
+        self.traffic.duration.observe(duration);
         self.context.connections.leave(self.entered);
     }
 }
@@ -91,23 +101,34 @@ pub(super) async fn serve(open: OpenConnection, client: TcpStream) {
 
 async fn converse(open: &OpenConnection, client: TcpStream) {
     let PlaneContext { metrics, config, .. } = &*open.context.plane;
-    let (backend, _counted) = match connect(&open.context, open.peer).await {
+    // What the client has sent with its handshake goes out with llb's own.
+    let mut relay = Relay::new();
+    if let Err(error) = relay.read_ahead(&client) {
+        tracing::debug!(%error, "client left at once");
+        return;
+    }
+    let (backend, chosen) = match connect(&open.context, open.peer, relay.has_read()).await {
         Ok(connected) => connected,
-        Err(refusal) => {
-            metrics.refusals(Protocol::Tcp, refusal).inc();
-            return;
-        }
+        Err(refusal) => return open.context.refused(refusal, 1),
     };
-    metrics.connect_time.observe(open.since.elapsed().as_secs_f64());
-    if relay(&client, &backend, config, &metrics.bytes).await == Ending::Clean {
+    let elapsed = open.since.elapsed().as_secs_f64();
+    metrics.connect_time.observe(elapsed);
+    open.traffic.connect_time.observe(elapsed);
+    chosen.traffic().connections.inc();
+    let counted = [&metrics.bytes, &open.traffic.bytes, &chosen.traffic().bytes];
+    if relay.run(&client, &backend, config, counted).await == Ending::Clean {
         close_cleanly(&client);
         close_cleanly(&backend);
     }
 }
 
-/// Tries backends by the rule until one accepts. No byte has been read from
-/// the client, so it does not notice how many it took.
-async fn connect(context: &FrontendContext, client: SocketAddr) -> Result<(TcpStream, Chosen), Refusal> {
+/// Tries backends by the rule until one accepts. None has got a byte of the
+/// client's before, so it does not notice how many it took.
+async fn connect(
+    context: &FrontendContext,
+    client: SocketAddr,
+    has_data: bool,
+) -> Result<(TcpStream, Chosen), Refusal> {
     let timeout = context.plane.config.connect_timeout;
     let give_up = Instant::now() + timeout * CONNECT_BUDGET_TIMEOUTS;
     let mut tried: Vec<Backend> = Vec::new();
@@ -118,7 +139,7 @@ async fn connect(context: &FrontendContext, client: SocketAddr) -> Result<(TcpSt
         let backend = chosen.backend;
         tried.push(backend);
         let deadline = give_up.min(Instant::now() + timeout);
-        let attempt = attempt(backend, &rule, client, context.frontend.socket_address());
+        let attempt = attempt(backend, &rule, client, context.frontend.socket_address(), has_data);
         match tokio::time::timeout_at(deadline, attempt).await.unwrap_or_else(|late| Err(late.into())) {
             Ok(stream) => {
                 context.selection.answered(&chosen);
@@ -144,12 +165,17 @@ async fn attempt(
     rule: &Rule,
     client: SocketAddr,
     vip: SocketAddr,
+    has_data: bool,
 ) -> io::Result<TcpStream> {
     let socket = match backend.address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     }?;
     prepare(&SockRef::from(&socket))?;
+    if has_data || rule.terms.proxy_protocol.is_some() {
+        // The handshake's last ACK rides on the data that follows at once.
+        rustix::net::sockopt::set_tcp_quickack(&socket, false)?;
+    }
     let mut stream = socket.connect(backend.address).await?;
     if let Some(version) = rule.terms.proxy_protocol {
         stream.write_all(&header(version, client, vip)).await?;

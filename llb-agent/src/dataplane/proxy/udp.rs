@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::OwnedSemaphorePermit;
@@ -26,16 +26,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::affinity::choose;
 use super::exhaustion::{EXHAUSTED_PAUSE, lacks_resources};
-use super::frontend::FrontendContext;
+use super::frontend::{FrontendContext, InForce};
 use super::metrics::{AcceptErrorKind, Refusal};
+use super::offload::{Datagrams, Offload};
 use super::selection::Chosen;
-use crate::model::{Backend, Protocol, Rule};
+use super::traffic::FrontendTraffic;
+use crate::model::{Backend, Protocol};
 
-/// The largest datagram: the length field of UDP has 16 bits (RFC 768).
-const MAX_DATAGRAM_BYTES: usize = 65_535;
-
-/// Times that one datagram is sent: when the kernel says that the backend is
-/// gone, it has not sent this datagram, and another backend gets it.
+/// Times that datagrams are sent: when the kernel says that the backend is
+/// gone, it has not sent them, and another backend gets them.
 const SEND_ATTEMPTS: usize = 2;
 
 /// Idle sessions are looked for this often in one idle time-out, so a session
@@ -65,45 +64,48 @@ struct Sessions {
 
 impl Sessions {
     async fn run(&mut self) {
-        let mut buffer = vec![0; MAX_DATAGRAM_BYTES];
         let idle_timeout = self.context.plane.config.udp_idle_timeout;
         let mut sweep = tokio::time::interval((idle_timeout / SWEEPS_PER_TIMEOUT).max(MIN_SWEEP_INTERVAL));
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let socket = Arc::clone(&self.socket);
         loop {
             tokio::select! {
                 biased;
                 Some(failed) = self.tasks.join_next_with_id() => self.forget(failed),
                 now = sweep.tick() => self.expire(now),
-                received = self.socket.recv_from(&mut buffer) => match received {
-                    Ok((length, client)) => self.forward(client, &buffer[..length], Instant::now()),
-                    Err(error) => {
+                ready = socket.readable() => {
+                    if let Err(error) = ready.and_then(|()| self.forward_batch(&socket)) {
                         tracing::debug!(frontend = %self.context.frontend, %error, "cannot receive for now");
                         self.context.plane.metrics.accept_errors(AcceptErrorKind::Resources).inc();
                         tokio::time::sleep(EXHAUSTED_PAUSE).await;
                     }
-                },
+                }
             }
         }
     }
 
-    fn forward(&mut self, client: SocketAddr, datagram: &[u8], now: Instant) {
-        if let Err(refusal) = self.try_forward(client, datagram, now) {
-            self.context.plane.metrics.refusals(Protocol::Udp, refusal).inc();
+    fn forward_batch(&mut self, socket: &UdpSocket) -> io::Result<()> {
+        let (context, now) = (Arc::clone(&self.context), Instant::now());
+        let received = context.plane.offload.receive(socket, |datagrams| {
+            if let Err(refusal) = self.forward(&datagrams, now) {
+                context.refused(refusal, datagrams.count());
+            }
+        });
+        match received {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
+            received => received,
         }
     }
 
-    fn try_forward(&mut self, client: SocketAddr, datagram: &[u8], now: Instant) -> Result<(), Refusal> {
+    fn forward(&mut self, datagrams: &Datagrams<'_>, now: Instant) -> Result<(), Refusal> {
         for _ in 0..SEND_ATTEMPTS {
-            let session = self.session_of(client, now)?;
-            match session.send(datagram, now) {
-                Ok(()) => {
-                    self.context.plane.metrics.udp_datagrams.forward.inc();
-                    return Ok(());
-                }
+            let session = self.session_of(datagrams.peer, now)?;
+            match session.send(datagrams, now) {
+                Ok(()) => return Ok(()),
                 Err(error) if is_about_this_datagram(&error) => return Err(Refusal::Undeliverable),
                 Err(error) => {
                     let backend = session.link.backend();
-                    self.table.remove(&client);
+                    self.table.remove(&datagrams.peer);
                     note_failure(&self.context, backend, &error);
                 }
             }
@@ -129,7 +131,7 @@ impl Sessions {
             Entry::Vacant(entry) => {
                 let permits = Arc::clone(&self.context.plane.session_permits);
                 let permit = permits.try_acquire_owned().map_err(|_| Refusal::Limit)?;
-                let link = Arc::new(Link::open(client, rule, &self.context, now)?);
+                let link = Arc::new(Link::open(client, &in_force, &self.context, now)?);
                 let replies = relay_replies(Arc::clone(&link), Arc::clone(&self.socket));
                 Ok(entry.insert(Session::new(link, self.tasks.spawn(replies), permit)))
             }
@@ -171,14 +173,21 @@ struct Session {
 impl Session {
     fn new(link: Arc<Link>, task: AbortHandle, permit: OwnedSemaphorePermit) -> Self {
         link.context.plane.metrics.udp_sessions_active.inc();
+        link.traffic.connections.inc();
+        link.traffic.active.inc();
+        link.chosen.traffic().connections.inc();
         Self { link, task, _permit: permit }
     }
 
-    /// Never waits: a datagram that does not fit the buffer is lost, as on any link.
-    fn send(&self, datagram: &[u8], now: Instant) -> io::Result<()> {
+    fn send(&self, datagrams: &Datagrams<'_>, now: Instant) -> io::Result<()> {
+        let Link { context, traffic, chosen, socket, .. } = &*self.link;
         self.link.touch(now);
-        // Not by tokio: it would not know yet that a new socket is writable.
-        SockRef::from(&self.link.socket).send(datagram).map(|_| ())
+        context.plane.offload.send(socket, datagrams, None)?;
+        context.plane.metrics.udp_datagrams.forward.inc_by(datagrams.count());
+        let length = datagrams.bytes.len() as u64;
+        traffic.bytes.forward.inc_by(length);
+        chosen.traffic().bytes.forward.inc_by(length);
+        Ok(())
     }
 }
 
@@ -186,6 +195,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.task.abort();
         self.link.context.plane.metrics.udp_sessions_active.dec();
+        self.link.traffic.active.dec();
     }
 }
 
@@ -197,21 +207,23 @@ struct Link {
     socket: UdpSocket,
     last_activity: Mutex<Instant>,
     context: Arc<FrontendContext>,
+    traffic: Arc<FrontendTraffic>,
 }
 
 impl Link {
     fn open(
         client: SocketAddr,
-        rule: &Arc<Rule>,
+        in_force: &InForce,
         context: &Arc<FrontendContext>,
         now: Instant,
     ) -> Result<Self, Refusal> {
-        let chosen = choose(context, rule, client, &[], now).ok_or(Refusal::NoBackend)?;
+        let chosen = choose(context, &in_force.rule, client, &[], now).ok_or(Refusal::NoBackend)?;
         let backend = chosen.backend;
-        match connect(backend) {
+        match connect(backend, &context.plane.offload) {
             Ok(socket) => {
                 let (last_activity, context) = (Mutex::new(now), Arc::clone(context));
-                Ok(Self { client, chosen, socket, last_activity, context })
+                let traffic = Arc::clone(&in_force.traffic);
+                Ok(Self { client, chosen, socket, last_activity, context, traffic })
             }
             Err(error) => {
                 note_failure(context, backend, &error);
@@ -237,7 +249,7 @@ impl Link {
 /// unreachable from the backend. Returns the client.
 async fn relay_replies(link: Arc<Link>, frontend_socket: Arc<UdpSocket>) -> SocketAddr {
     loop {
-        match relay_reply(&link, &frontend_socket).await {
+        match relay_batch(&link, &frontend_socket).await {
             Ok(()) => {}
             // Nothing to read after all, or the path got narrower for the next datagrams.
             Err(error) if is_about_this_datagram(&error) => {}
@@ -250,8 +262,8 @@ async fn relay_replies(link: Arc<Link>, frontend_socket: Arc<UdpSocket>) -> Sock
     }
 }
 
-async fn relay_reply(link: &Link, frontend_socket: &UdpSocket) -> io::Result<()> {
-    let FrontendContext { plane, frontend, selection, .. } = &*link.context;
+async fn relay_batch(link: &Link, frontend_socket: &UdpSocket) -> io::Result<()> {
+    let Link { context, traffic, chosen, .. } = link;
     // An ICMP error alone makes a UDP socket not readable.
     let ready = link.socket.ready(Interest::READABLE | Interest::ERROR).await?;
     if ready.is_error() {
@@ -259,18 +271,22 @@ async fn relay_reply(link: &Link, frontend_socket: &UdpSocket) -> io::Result<()>
     }
     // A slow way to the client fills the session's buffer, not memory.
     frontend_socket.writable().await?;
-    let mut datagram = Vec::with_capacity(MAX_DATAGRAM_BYTES);
-    link.socket.try_recv_buf(&mut datagram)?;
-    link.touch(Instant::now());
-    selection.answered(&link.chosen);
-    match frontend_socket.try_send_to(&datagram, link.client) {
-        Ok(_) => plane.metrics.udp_datagrams.reply.inc(),
-        Err(error) => {
-            tracing::debug!(%frontend, %error, "reply lost");
-            plane.metrics.refusals(Protocol::Udp, Refusal::Undeliverable).inc()
+    context.plane.offload.receive(&link.socket, |datagrams| {
+        link.touch(Instant::now());
+        context.selection.answered(chosen);
+        match context.plane.offload.send(frontend_socket, &datagrams, Some(link.client)) {
+            Ok(()) => {
+                context.plane.metrics.udp_datagrams.reply.inc_by(datagrams.count());
+                let length = datagrams.bytes.len() as u64;
+                traffic.bytes.reply.inc_by(length);
+                chosen.traffic().bytes.reply.inc_by(length);
+            }
+            Err(error) => {
+                tracing::debug!(frontend = %context.frontend, %error, "replies lost");
+                context.refused(Refusal::Undeliverable, datagrams.count());
+            }
         }
-    };
-    Ok(())
+    })
 }
 
 /// # Errors
@@ -287,10 +303,11 @@ fn check_pending_error(socket: &UdpSocket) -> io::Result<()> {
     }
 }
 
-fn connect(backend: Backend) -> io::Result<UdpSocket> {
+fn connect(backend: Backend, offload: &Offload) -> io::Result<UdpSocket> {
     let socket =
         Socket::new(Domain::for_address(backend.address), Type::DGRAM.nonblocking().cloexec(), None)?;
     socket.connect(&backend.address.into())?;
+    offload.gather(&socket);
     UdpSocket::from_std(socket.into())
 }
 
