@@ -90,6 +90,16 @@ impl Agent {
         ])
     }
 
+    /// The value of a metric by its whole name, labels included; 0 where it was never counted.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn metric(&self, name: &str) -> Result<u64> {
+        let metrics = self.get("/metrics")?;
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(Ok(0), |value| value.parse().with_context(|| format!("{name} is {value}")))
+    }
+
     /// Waits until `/state` satisfies `holds`.
     ///
     /// # Errors
