@@ -124,7 +124,8 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let mut registry = Registry::default();
-    let plane = ProxyPlane::new(config.relay, &mut registry, wakeups.plane.clone());
+    let plane = ProxyPlane::new(config.relay, &mut registry, wakeups.plane.clone())
+        .context("cannot start the relay's threads")?;
     let metrics = ReconcileMetrics::register(&mut registry);
     let observer = observe_packets(&config, &mut registry)?;
 

@@ -142,6 +142,15 @@ struct ServeArgs {
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_limit)]
     connect_timeout: Duration,
 
+    /// How long a TCP connection may be silent in both directions; a day, as kube-proxy's connection tracking allows
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_limit)]
+    tcp_idle_timeout: Duration,
+
+    /// How long sent data may go unacknowledged, also by a peer that pauses reading [default: the kernel's limit,
+    /// net.ipv4.tcp_retries2, which spares the latter]
+    #[arg(long, value_name = "TIME", value_parser = parse_limit)]
+    tcp_user_timeout: Option<Duration>,
+
     /// How long a UDP session may be silent
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_limit)]
     udp_idle_timeout: Duration,
@@ -153,6 +162,10 @@ struct ServeArgs {
     /// UDP sessions at one time; the datagrams of one more are dropped
     #[arg(long, value_name = "N", default_value = "16384")]
     max_udp_sessions: NonZeroUsize,
+
+    /// Threads that relay; each has a listening socket for each port of a Service [default: one for each core, at most 16]
+    #[arg(long, value_name = "N")]
+    workers: Option<NonZeroUsize>,
 }
 
 /// `--backends`.
@@ -253,6 +266,10 @@ pub struct RelayConfig {
     pub connect_timeout: Duration,
     /// How long connections of a removed frontend may go on.
     pub drain_timeout: Duration,
+    /// Without a byte in either direction for so long, a TCP connection is reset.
+    pub tcp_idle_timeout: Duration,
+    /// Data unacknowledged for so long ends a TCP connection; absent: as the kernel says.
+    pub tcp_user_timeout: Option<Duration>,
     /// Without a datagram in either direction for so long, a UDP session ends.
     pub udp_idle_timeout: Duration,
     /// TCP connections open at one time; each takes two file descriptors.
@@ -260,6 +277,8 @@ pub struct RelayConfig {
     /// UDP sessions open at one time; each takes one file descriptor and one
     /// local port.
     pub max_udp_sessions: NonZeroUsize,
+    /// Threads that relay.
+    pub workers: NonZeroUsize,
 }
 
 impl Default for RelayConfig {
@@ -270,6 +289,10 @@ impl Default for RelayConfig {
             connect_timeout: Duration::from_secs(3),
             // Kubernetes kills a pod 30 s after SIGTERM; be done before.
             drain_timeout: Duration::from_secs(25),
+            // Linux' connection tracking (`nf_conntrack_tcp_timeout_established`) as
+            // kube-proxy sets it; ending connections sooner would surprise.
+            tcp_idle_timeout: Duration::from_secs(24 * 60 * 60),
+            tcp_user_timeout: None,
             // Linux forgets a one-sided UDP flow after 30 s and a two-sided one after
             // 120 s; one value between them, since a session can't tell which it is.
             udp_idle_timeout: Duration::from_secs(60),
@@ -279,8 +302,16 @@ impl Default for RelayConfig {
             // More than half of the 28232 local ports (`net.ipv4.ip_local_port_range`)
             // would leave too few for everybody else.
             max_udp_sessions: const { NonZeroUsize::new(16_384).expect("not 0") },
+            workers: default_workers(),
         }
     }
+}
+
+/// One for each core that this process may use; beyond 16 the listening sockets
+/// (one for each worker and frontend) cost more than another thread brings.
+fn default_workers() -> NonZeroUsize {
+    const MOST: NonZeroUsize = NonZeroUsize::new(16).expect("not 0");
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN).min(MOST)
 }
 
 /// A flag that makes no sense.
@@ -344,9 +375,12 @@ impl TryFrom<ServeArgs> for Config {
             relay: RelayConfig {
                 drain_timeout: args.drain_timeout,
                 connect_timeout: args.connect_timeout,
+                tcp_idle_timeout: args.tcp_idle_timeout,
+                tcp_user_timeout: args.tcp_user_timeout,
                 udp_idle_timeout: args.udp_idle_timeout,
                 max_connections: args.max_connections,
                 max_udp_sessions: args.max_udp_sessions,
+                workers: args.workers.unwrap_or_else(default_workers),
             },
             userspace: args.userspace,
             admin: args.admin,

@@ -1,11 +1,10 @@
-//! Binding the socket of a frontend to its VIP and port, and saying why that
+//! Binding the sockets of a frontend to its VIP and port, and saying why that
 //! failed. Accepting and receiving happen elsewhere.
 
 use std::io::{self, ErrorKind};
-use std::sync::Arc;
+use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
-use tokio::net::{TcpListener, UdpSocket};
 
 use super::owner;
 use crate::dataplane::DataPlaneError;
@@ -16,22 +15,15 @@ use crate::model::{Family, Frontend, Protocol};
 /// short pause of accepting is not turned away.
 const LISTEN_BACKLOG: i32 = 4096;
 
-/// The socket of a frontend, bound and (TCP) listening.
-#[derive(Clone, Debug)]
-pub(super) enum BoundSocket {
-    /// Accepts connections.
-    Tcp(Arc<TcpListener>),
-    /// Receives the datagrams of all clients and sends all replies.
-    Udp(Arc<UdpSocket>),
-}
-
-/// Binds `frontend`. The VIP need not be on a link yet.
+/// Binds `frontend` by `count` sockets (TCP: listening), among which the kernel
+/// spreads clients by the hash of their addresses (SO_REUSEPORT, socket(7)).
+/// The VIP need not be on a link yet.
 ///
 /// # Errors
 /// Whatever kept the kernel from it; for a port in use, with the program.
-pub(super) async fn bind(frontend: Frontend) -> Result<BoundSocket, DataPlaneError> {
-    match try_bind(&frontend) {
-        Ok(socket) => Ok(socket),
+pub(super) async fn bind(frontend: Frontend, count: usize) -> Result<Vec<Socket>, DataPlaneError> {
+    match try_bind(&frontend, count) {
+        Ok(sockets) => Ok(sockets),
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
             let program = tokio::task::spawn_blocking(move || owner::find(&frontend)).await.unwrap_or(None);
             Err(DataPlaneError::PortInUse { frontend, program })
@@ -43,13 +35,35 @@ pub(super) async fn bind(frontend: Frontend) -> Result<BoundSocket, DataPlaneErr
     }
 }
 
-fn try_bind(frontend: &Frontend) -> io::Result<BoundSocket> {
-    let address = frontend.socket_address();
+fn try_bind(frontend: &Frontend, count: usize) -> io::Result<Vec<Socket>> {
+    let address = frontend.socket_address().into();
+    // The first comes without SO_REUSEPORT, since with it a port of another program
+    // that has it too would be shared with that one, and nobody would notice.
+    let first = open(frontend)?;
+    first.bind(&address)?;
+    first.set_reuse_port(true)?;
+    let mut sockets = vec![first];
+    for _ in 1..count {
+        let socket = open(frontend)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address)?;
+        sockets.push(socket);
+    }
+    if frontend.protocol == Protocol::Tcp {
+        for socket in &sockets {
+            socket.listen(LISTEN_BACKLOG)?;
+        }
+    }
+    Ok(sockets)
+}
+
+fn open(frontend: &Frontend) -> io::Result<Socket> {
     let kind = match frontend.protocol {
         Protocol::Tcp => Type::STREAM,
         Protocol::Udp => Type::DGRAM,
     };
-    let socket = Socket::new(Domain::for_address(address), kind.nonblocking().cloexec(), None)?;
+    let domain = Domain::for_address(frontend.socket_address());
+    let socket = Socket::new(domain, kind.nonblocking().cloexec(), None)?;
     match frontend.family() {
         Family::V4 => socket.set_freebind_v4(true)?,
         Family::V6 => {
@@ -57,19 +71,24 @@ fn try_bind(frontend: &Frontend) -> io::Result<BoundSocket> {
             socket.set_only_v6(true)?;
         }
     }
-    match frontend.protocol {
-        Protocol::Tcp => {
-            // Connections of an earlier listener (draining, TIME_WAIT) must not keep the
-            // port from the next one. Two listeners still exclude each other.
-            socket.set_reuse_address(true)?;
-            socket.bind(&address.into())?;
-            socket.listen(LISTEN_BACKLOG)?;
-            Ok(BoundSocket::Tcp(Arc::new(TcpListener::from_std(socket.into())?)))
-        }
-        Protocol::Udp => {
-            // No SO_REUSEADDR: for UDP it would take the port from whoever has it.
-            socket.bind(&address.into())?;
-            Ok(BoundSocket::Udp(Arc::new(UdpSocket::from_std(socket.into())?)))
-        }
+    if frontend.protocol == Protocol::Tcp {
+        // Connections of an earlier listener (draining, TIME_WAIT) must not keep the
+        // port from the next one. Two listeners still exclude each other. (For UDP
+        // it would take the port from whoever has it.)
+        socket.set_reuse_address(true)?;
+        // Accepted connections inherit these, which saves two calls for each.
+        prepare(&socket)?;
     }
+    Ok(socket)
+}
+
+/// How llb wants each TCP connection, on both sides, from its first byte.
+///
+/// # Errors
+/// The peer is gone already.
+pub(super) fn prepare(side: &Socket) -> io::Result<()> {
+    // Small writes are passed on as they come; to gather them is up to the sender.
+    side.set_tcp_nodelay(true)?;
+    // Whatever drops this socket resets it, unless a relay ended cleanly and lifted it.
+    side.set_linger(Some(Duration::ZERO))
 }

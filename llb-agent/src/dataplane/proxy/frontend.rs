@@ -11,19 +11,18 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use socket2::SockRef;
-use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::RelayConfig;
 use super::affinity::Affinity;
-use super::bind::{BoundSocket, bind};
+use super::bind::bind;
+use super::connections::Connections;
+use super::listener::Listener;
 use super::metrics::Metrics;
 use super::selection::Selection;
-use super::service_limit::ServiceCounts;
-use super::{listener, udp};
+use super::service_limit::{ServiceCount, ServiceCounts};
+use super::worker::Workers;
 use crate::dataplane::DataPlaneError;
 use crate::model::{Frontend, FrontendStatus, Phase, Rule};
 
@@ -31,6 +30,7 @@ use crate::model::{Frontend, FrontendStatus, Phase, Rule};
 #[derive(Debug)]
 pub(super) struct PlaneContext {
     pub(super) config: RelayConfig,
+    pub(super) workers: Workers,
     pub(super) metrics: Metrics,
     /// One permit for each TCP connection that may be open.
     pub(super) connection_permits: Arc<Semaphore>,
@@ -50,13 +50,19 @@ pub(super) struct FrontendContext {
     pub(super) plane: Arc<PlaneContext>,
     pub(super) frontend: Frontend,
     /// For new connections and for each datagram.
-    pub(super) rule: ArcSwap<Rule>,
+    pub(super) in_force: ArcSwap<InForce>,
     pub(super) selection: Selection,
-    /// TCP connections open now. UDP sessions end with their socket.
-    pub(super) connections: watch::Sender<usize>,
-    /// Cancelled when the drain is over: what is still open is cut.
-    pub(super) cut: CancellationToken,
+    /// TCP connections. UDP sessions end with their socket.
+    pub(super) connections: Connections,
     life: Mutex<Life>,
+}
+
+/// A rule, and what each connection would have to look up for it.
+#[derive(Debug)]
+pub(super) struct InForce {
+    pub(super) rule: Arc<Rule>,
+    /// Connections of the rule's Service.
+    pub(super) service_count: Arc<ServiceCount>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,18 +76,14 @@ enum Life {
 #[derive(Debug)]
 pub(super) struct RunningFrontend {
     context: Arc<FrontendContext>,
-    /// Absent without backends, and while draining.
+    /// Absent without backends. Closed while draining.
     listener: Option<Listener>,
-    /// Cancelled when the socket of the last listener is closed.
-    closed: CancellationToken,
 }
 
 impl RunningFrontend {
     /// Not yet bound: [`RunningFrontend::serve`] comes next.
     pub(super) fn new(frontend: Frontend, rule: &Rule, plane: Arc<PlaneContext>) -> Self {
-        let closed = CancellationToken::new();
-        closed.cancel();
-        Self { context: Arc::new(FrontendContext::new(frontend, rule, plane)), listener: None, closed }
+        Self { context: Arc::new(FrontendContext::new(frontend, rule, plane)), listener: None }
     }
 
     /// Serves by `rule` from now on. A listener exists exactly while there are
@@ -91,12 +93,14 @@ impl RunningFrontend {
     /// The frontend can't be bound; everything is as before.
     pub(super) async fn serve(&mut self, rule: &Rule) -> Result<(), DataPlaneError> {
         let must_bind = !rule.backends.is_empty() && !self.is_listening();
-        if rule.backends.is_empty() || must_bind {
-            self.close_listener();
+        if (rule.backends.is_empty() || must_bind)
+            && let Some(listener) = self.listener.take()
+        {
+            listener.close();
+            listener.closed().await;
         }
-        let socket = if must_bind {
-            self.closed.cancelled().await;
-            Some(bind(self.context.frontend).await?)
+        let sockets = if must_bind {
+            Some(bind(self.context.frontend, self.context.plane.workers.handles().len()).await?)
         } else {
             None
         };
@@ -105,11 +109,11 @@ impl RunningFrontend {
             let FrontendContext { plane, frontend, .. } = &*self.context;
             self.context = Arc::new(FrontendContext::new(*frontend, rule, Arc::clone(plane)));
         }
-        self.context.rule.store(Arc::new(rule.clone()));
-        if let Some(socket) = socket {
-            let listener = Listener::start(socket, Arc::clone(&self.context));
-            self.closed = listener.closed.clone();
-            self.listener = Some(listener);
+        self.context.in_force.store(Arc::new(InForce::new(rule, &self.context.plane)));
+        if let Some(sockets) = sockets {
+            let started = Listener::start(sockets, &self.context);
+            let frontend = self.context.frontend;
+            self.listener = Some(started.map_err(|source| DataPlaneError::Bind { frontend, source })?);
         }
         Ok(())
     }
@@ -121,24 +125,27 @@ impl RunningFrontend {
         if !self.context.start_draining(until) {
             return;
         }
-        self.close_listener();
+        if let Some(listener) = &self.listener {
+            listener.close();
+        }
         tracing::info!(
             frontend = %self.context.frontend,
-            connections = *self.context.connections.borrow(),
+            connections = self.context.connections.count(),
             "draining"
         );
-        tokio::spawn(drain(Arc::clone(&self.context), self.closed.clone(), until));
+        let closed = self.listener.as_ref().map(Listener::closed);
+        tokio::spawn(drain(Arc::clone(&self.context), closed, until));
     }
 
     /// Removed, and the last connection has ended.
     pub(super) fn is_gone(&self) -> bool {
-        *self.context.life() == Life::Ended && *self.context.connections.borrow() == 0
+        *self.context.life() == Life::Ended && self.context.connections.count() == 0
     }
 
     /// The rule and the phase. A frontend whose listener died by itself counts
     /// as draining: it takes nothing new, and serving again repairs it.
     pub(super) fn status(&self) -> FrontendStatus {
-        let rule = Rule::clone(&self.context.rule.load());
+        let rule = Rule::clone(&self.context.in_force.load().rule);
         let takes_traffic = rule.backends.is_empty() || self.is_listening();
         let phase = if *self.context.life() == Life::Serving && takes_traffic {
             Phase::Serving
@@ -150,30 +157,29 @@ impl RunningFrontend {
 
     /// Ends all that is open now.
     pub(super) fn cut(&self) {
-        self.context.cut.cancel();
+        self.context.connections.cut();
     }
 
     fn is_listening(&self) -> bool {
-        self.listener.is_some() && !self.closed.is_cancelled()
+        self.listener.as_ref().is_some_and(Listener::is_open)
     }
+}
 
-    fn close_listener(&mut self) {
-        if let Some(listener) = self.listener.take() {
-            listener.close();
-        }
+impl InForce {
+    fn new(rule: &Rule, plane: &PlaneContext) -> Self {
+        Self { rule: Arc::new(rule.clone()), service_count: plane.service_counts.of(&rule.service) }
     }
 }
 
 impl FrontendContext {
     fn new(frontend: Frontend, rule: &Rule, plane: Arc<PlaneContext>) -> Self {
         Self {
-            plane,
             frontend,
-            rule: ArcSwap::from_pointee(rule.clone()),
+            in_force: ArcSwap::from_pointee(InForce::new(rule, &plane)),
             selection: Selection::default(),
-            connections: watch::Sender::new(0),
-            cut: CancellationToken::new(),
+            connections: Connections::default(),
             life: Mutex::new(Life::Serving),
+            plane,
         }
     }
 
@@ -211,86 +217,26 @@ impl FrontendContext {
         }
         is_this_drain
     }
-
-    async fn wait_until_idle(&self) {
-        // Fails only without a sender, and `self` has it.
-        let _ = self.connections.subscribe().wait_for(|open| *open == 0).await;
-    }
 }
 
-async fn drain(context: Arc<FrontendContext>, closed: CancellationToken, until: Instant) {
+async fn drain(context: Arc<FrontendContext>, closed: Option<impl Future<Output = ()>>, until: Instant) {
     let quiet = async {
-        closed.cancelled().await;
-        context.wait_until_idle().await;
+        if let Some(closed) = closed {
+            closed.await;
+        }
+        context.connections.wait_until_none().await;
     };
     let in_time = tokio::time::timeout_at(until, quiet).await.is_ok();
     if !context.end_draining(until) {
         return;
     }
-    let connections = *context.connections.borrow();
+    let connections = context.connections.count();
     if in_time {
         tracing::info!(frontend = %context.frontend, "drained");
     } else {
         tracing::warn!(frontend = %context.frontend, connections, "drain time-out, cutting connections");
     }
-    context.cut.cancel();
-    context.wait_until_idle().await;
+    context.connections.cut();
+    context.connections.wait_until_none().await;
     context.plane.changed.notify_one();
-}
-
-// === Listener ===
-
-/// The task that serves a bound socket.
-#[derive(Debug)]
-struct Listener {
-    stop: CancellationToken,
-    closed: CancellationToken,
-    tcp: Option<Arc<TcpListener>>,
-}
-
-impl Listener {
-    fn start(socket: BoundSocket, context: Arc<FrontendContext>) -> Self {
-        let (stop, closed) = (CancellationToken::new(), CancellationToken::new());
-        let tcp = match &socket {
-            BoundSocket::Tcp(listener) => Some(Arc::clone(listener)),
-            BoundSocket::Udp(_) => None,
-        };
-        tokio::spawn(run(socket, context, stop.clone(), closed.clone()));
-        Self { stop, closed, tcp }
-    }
-
-    /// TCP refuses from this call on; the task closes the socket soon after.
-    fn close(self) {
-        self.stop.cancel();
-        if let Some(listener) = self.tcp
-            && let Err(error) = SockRef::from(&*listener).shutdown(std::net::Shutdown::Both)
-        {
-            tracing::debug!(%error, "listener was dead already");
-        }
-    }
-}
-
-async fn run(
-    socket: BoundSocket,
-    context: Arc<FrontendContext>,
-    stop: CancellationToken,
-    closed: CancellationToken,
-) {
-    // Even if this task panics, nobody waits for it for ever.
-    let closed = closed.drop_guard();
-    match socket {
-        BoundSocket::Tcp(socket) => {
-            tokio::select! {
-                // Before the error by which a closed socket ends `accept`.
-                biased;
-                () = stop.cancelled() => {}
-                () = listener::accept(&socket, &context) => {}
-            }
-        }
-        BoundSocket::Udp(socket) => udp::forward(socket, Arc::clone(&context), &stop).await,
-    }
-    drop(closed);
-    if !stop.is_cancelled() {
-        context.plane.changed.notify_one();
-    }
 }

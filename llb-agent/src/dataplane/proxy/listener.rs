@@ -1,20 +1,126 @@
-//! Accepting connections: one loop for each TCP frontend. It never waits for a
-//! client or a backend; what happens to a connection is in `tcp.rs`.
+//! The sockets of one frontend that takes traffic: one for each worker, and on
+//! each a loop. The loop of TCP is here; that of UDP is in `udp.rs`.
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
-use tokio::net::{TcpListener, TcpStream};
+use socket2::{SockRef, Socket};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Notify;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::exhaustion::EXHAUSTED_PAUSE;
 use super::frontend::FrontendContext;
 use super::metrics::AcceptErrorKind;
 use super::tcp::{self, OpenConnection};
+use super::udp;
 use crate::model::Protocol;
 
+/// The loops that serve the sockets of a frontend.
+#[derive(Debug)]
+pub(super) struct Listener {
+    stop: CancellationToken,
+    closed: CancellationToken,
+    tcp: Vec<Weak<TcpListener>>,
+}
+
+impl Listener {
+    /// Serves each socket on a worker of its own.
+    ///
+    /// # Errors
+    /// A worker can't watch more sockets; those begun end at once.
+    pub(super) fn start(sockets: Vec<Socket>, context: &Arc<FrontendContext>) -> io::Result<Self> {
+        let (stop, closed) = (CancellationToken::new(), CancellationToken::new());
+        let end = Arc::new(End {
+            changed: Arc::clone(&context.plane.changed),
+            stop: stop.clone(),
+            has_died: AtomicBool::new(false),
+            _closed: closed.clone().drop_guard(),
+        });
+        let mut listener = Self { stop, closed, tcp: Vec::new() };
+        let started =
+            sockets.into_iter().zip(context.plane.workers.handles()).try_for_each(|(socket, worker)| {
+                // The socket is watched by the worker's runtime, not by the caller's.
+                let _inside = worker.enter();
+                let (context, running) = (Arc::clone(context), Running(Arc::clone(&end)));
+                match context.frontend.protocol {
+                    Protocol::Tcp => {
+                        let socket = Arc::new(TcpListener::from_std(socket.into())?);
+                        listener.tcp.push(Arc::downgrade(&socket));
+                        worker.spawn(async move {
+                            running.0.stop.run_until_cancelled(accept(socket, &context)).await;
+                        });
+                    }
+                    Protocol::Udp => {
+                        let socket = UdpSocket::from_std(socket.into())?;
+                        worker.spawn(async move { udp::forward(socket, context, &running.0.stop).await });
+                    }
+                }
+                Ok(())
+            });
+        if started.is_err() {
+            listener.close();
+        }
+        started.map(|()| listener)
+    }
+
+    /// TCP refuses from this call on; the sockets are closed soon after. Idempotent.
+    pub(super) fn close(&self) {
+        self.stop.cancel();
+        for listener in self.tcp.iter().filter_map(Weak::upgrade) {
+            if let Err(error) = SockRef::from(&*listener).shutdown(std::net::Shutdown::Both) {
+                tracing::debug!(%error, "listener was closed already");
+            }
+        }
+    }
+
+    /// Takes traffic.
+    pub(super) fn is_open(&self) -> bool {
+        !self.stop.is_cancelled()
+    }
+
+    /// Until all sockets are closed, so that the port is free.
+    pub(super) fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.closed.clone().cancelled_owned()
+    }
+}
+
+/// Shared by the loops of one listener; dropped by the last one, it says that
+/// all sockets are closed.
+#[derive(Debug)]
+struct End {
+    changed: Arc<Notify>,
+    stop: CancellationToken,
+    has_died: AtomicBool,
+    _closed: DropGuard,
+}
+
+/// One loop. If it ends by itself, or panics, it ends the others too: the
+/// frontend is then bound anew.
+#[derive(Debug)]
+struct Running(Arc<End>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.0.stop.is_cancelled() {
+            self.0.has_died.store(true, Ordering::Relaxed);
+            self.0.stop.cancel();
+        }
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if self.has_died.load(Ordering::Relaxed) {
+            self.changed.notify_one();
+        }
+    }
+}
+
 /// Accepts until the socket listens no more.
-pub(super) async fn accept(listener: &TcpListener, context: &Arc<FrontendContext>) {
+async fn accept(listener: Arc<TcpListener>, context: &Arc<FrontendContext>) {
     let frontend = context.frontend;
     let mut is_exhausted = false;
     loop {
@@ -48,11 +154,13 @@ pub(super) async fn accept(listener: &TcpListener, context: &Arc<FrontendContext
 fn admit(client: TcpStream, peer: SocketAddr, context: &Arc<FrontendContext>) {
     match OpenConnection::admit(context, peer) {
         Ok(open) => {
-            tokio::spawn(tcp::serve(open, client));
+            let entered = open.entered();
+            let task = tokio::spawn(tcp::serve(open, client));
+            context.connections.started(entered, task.abort_handle());
         }
+        // Dropped: reset, as all sockets that this listener accepted (`bind::prepare`).
         Err(refusal) => {
             context.plane.metrics.refusals(Protocol::Tcp, refusal).inc();
-            tcp::reset(client);
         }
     }
 }

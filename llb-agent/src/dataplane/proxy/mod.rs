@@ -31,11 +31,14 @@
 
 mod affinity;
 mod bind;
+mod connections;
+mod direction;
 mod exhaustion;
 mod frontend;
 mod listener;
 mod metrics;
 mod owner;
+mod pipe;
 mod proxy_protocol;
 mod relay;
 mod selection;
@@ -44,8 +47,10 @@ mod tcp;
 #[cfg(test)]
 mod tests;
 mod udp;
+mod worker;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -56,6 +61,7 @@ use self::affinity::Affinity;
 use self::frontend::{PlaneContext, RunningFrontend};
 use self::metrics::Metrics;
 use self::service_limit::ServiceCounts;
+use self::worker::Workers;
 use super::{DataPlane, DataPlaneError};
 use crate::config::RelayConfig;
 use crate::model::{Frontend, FrontendStatus, Rule};
@@ -72,7 +78,10 @@ impl ProxyPlane {
     /// [`observe`](DataPlane::observe) would give a new answer without a call:
     /// a drain has ended, or a listener has died (its frontend is then
     /// reported as draining, and `upsert` repairs it).
-    pub fn new(config: RelayConfig, registry: &mut Registry, changed: Arc<Notify>) -> Self {
+    ///
+    /// # Errors
+    /// The threads of the plane can't be started.
+    pub fn new(config: RelayConfig, registry: &mut Registry, changed: Arc<Notify>) -> io::Result<Self> {
         let permits = |limit: NonZeroUsize| Arc::new(Semaphore::new(limit.get().min(Semaphore::MAX_PERMITS)));
         let context = PlaneContext {
             metrics: Metrics::register(registry),
@@ -81,9 +90,10 @@ impl ProxyPlane {
             service_counts: ServiceCounts::default(),
             affinity: Affinity::default(),
             changed,
+            workers: Workers::start(config.workers)?,
             config,
         };
-        Self { context: Arc::new(context), frontends: BTreeMap::new() }
+        Ok(Self { context: Arc::new(context), frontends: BTreeMap::new() })
     }
 
     /// Removes every frontend and cuts what is open, without waiting for the

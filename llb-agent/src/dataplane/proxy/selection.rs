@@ -111,7 +111,9 @@ impl Selection {
 
     /// It answered.
     pub(super) fn answered(&self, chosen: &Chosen) {
-        if !chosen.shared.suspect.swap(false, Ordering::Relaxed) {
+        // Looked at first, since writing takes the cache line from all other cores.
+        let suspect = &chosen.shared.suspect;
+        if !suspect.load(Ordering::Relaxed) || !suspect.swap(false, Ordering::Relaxed) {
             return;
         }
         for candidate in &mut self.lock().candidates {

@@ -3,51 +3,54 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::model::ServiceName;
 
-/// The counts; a Service without connections has none.
-#[derive(Clone, Debug, Default)]
+/// The counts of all Services that have a frontend or a connection.
+#[derive(Debug, Default)]
 pub(super) struct ServiceCounts {
-    open: Arc<Mutex<HashMap<ServiceName, u32>>>,
+    known: Mutex<HashMap<ServiceName, Weak<ServiceCount>>>,
 }
+
+/// Connections that one Service has open.
+#[derive(Debug, Default)]
+pub(super) struct ServiceCount(AtomicU32);
 
 /// One open connection of a Service, until dropped.
 #[derive(Debug)]
-pub(super) struct ServicePermit {
-    counts: ServiceCounts,
-    service: ServiceName,
-}
+pub(super) struct ServicePermit(Arc<ServiceCount>);
 
 impl ServiceCounts {
+    /// The count of `service`, shared by all who ask for it.
+    pub(super) fn of(&self, service: &ServiceName) -> Arc<ServiceCount> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = known.get(service).and_then(Weak::upgrade) {
+            return count;
+        }
+        if known.len() == known.capacity() {
+            known.retain(|_, count| count.strong_count() > 0);
+        }
+        let count = Arc::default();
+        known.insert(service.clone(), Arc::downgrade(&count));
+        count
+    }
+}
+
+impl ServiceCount {
     /// Counts one more; `None` if `limit` are open already. What has no limit
     /// is counted too, since it may get one at any time.
-    pub(super) fn admit(&self, service: &ServiceName, limit: Option<NonZeroU32>) -> Option<ServicePermit> {
-        let mut open = self.lock();
-        let count = open.get(service).copied().unwrap_or(0);
-        if limit.is_some_and(|limit| count >= limit.get()) {
-            return None;
-        }
-        open.insert(service.clone(), count.saturating_add(1));
-        drop(open);
-        Some(ServicePermit { counts: self.clone(), service: service.clone() })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<ServiceName, u32>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn admit(self: &Arc<Self>, limit: Option<NonZeroU32>) -> Option<ServicePermit> {
+        let before = self.0.fetch_add(1, Ordering::Relaxed);
+        let permit = ServicePermit(Arc::clone(self));
+        limit.is_none_or(|limit| before < limit.get()).then_some(permit)
     }
 }
 
 impl Drop for ServicePermit {
     fn drop(&mut self) {
-        let mut open = self.counts.lock();
-        if let Some(count) = open.get_mut(&self.service) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.service);
-            }
-        }
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -60,14 +63,12 @@ mod tests {
         let counts = ServiceCounts::default();
         let (web, dns) = (ServiceName::new("default", "web"), ServiceName::new("default", "dns"));
         let two = NonZeroU32::new(2);
-        let before = counts.admit(&web, None);
-        let second = counts.admit(&web, two);
+        let before = counts.of(&web).admit(None);
+        let second = counts.of(&web).admit(two);
         assert!(before.is_some() && second.is_some());
-        assert!(counts.admit(&web, two).is_none());
-        assert!(counts.admit(&dns, two).is_some());
+        assert!(counts.of(&web).admit(two).is_none());
+        assert!(counts.of(&dns).admit(two).is_some());
         drop(before);
-        assert!(counts.admit(&web, two).is_some());
-        drop(second);
-        assert!(counts.lock().is_empty());
+        assert!(counts.of(&web).admit(two).is_some());
     }
 }

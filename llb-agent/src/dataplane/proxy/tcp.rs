@@ -4,17 +4,17 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::affinity::choose;
+use super::bind::prepare;
 use super::exhaustion::lacks_resources;
-use super::frontend::FrontendContext;
+use super::frontend::{FrontendContext, PlaneContext};
 use super::metrics::Refusal;
 use super::proxy_protocol::header;
 use super::relay::{Ending, relay};
@@ -31,22 +31,12 @@ const MAX_CONNECT_ATTEMPTS: usize = 16;
 /// that has waited for three is about to give up.
 const CONNECT_BUDGET_TIMEOUTS: u32 = 3;
 
-/// A side that was silent for so long is asked whether it still exists.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-/// Between two questions without answer.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
-/// Questions without answer after which a side is lost: 60 s + 4 x 15 s = 2 min.
-///
-/// This, not `TCP_USER_TIMEOUT`, ends connections (half-closed ones too) whose
-/// peer vanished: the latter would also cut a client that is there and merely
-/// pauses reading (tcp(7): "due to zero window size"). Unacknowledged data is
-/// bounded by the kernel (`net.ipv4.tcp_retries2`, about 15 min).
-const KEEPALIVE_PROBES: u32 = 4;
-
 /// Counts a connection as open, everywhere it is counted, until dropped.
 #[derive(Debug)]
 pub(super) struct OpenConnection {
     context: Arc<FrontendContext>,
+    /// In the frontend's connections.
+    entered: usize,
     peer: SocketAddr,
     since: Instant,
     _service_permit: ServicePermit,
@@ -57,22 +47,31 @@ impl OpenConnection {
     /// # Errors
     /// The rule does not admit this client, or as many as allowed are open.
     pub(super) fn admit(context: &Arc<FrontendContext>, peer: SocketAddr) -> Result<Self, Refusal> {
-        let rule = context.rule.load();
-        if !rule.terms.source_ranges.admits(peer.ip()) {
+        let in_force = context.in_force.load();
+        let terms = &in_force.rule.terms;
+        if !terms.source_ranges.admits(peer.ip()) {
             return Err(Refusal::SourceRange);
         }
-        let service_permit = context
-            .plane
-            .service_counts
-            .admit(&rule.service, rule.terms.max_connections)
-            .ok_or(Refusal::ServiceLimit)?;
+        let service_permit =
+            in_force.service_count.admit(terms.max_connections).ok_or(Refusal::ServiceLimit)?;
         let permits = Arc::clone(&context.plane.connection_permits);
         let permit = permits.try_acquire_owned().map_err(|_| Refusal::Limit)?;
+        let entered = context.connections.enter().ok_or(Refusal::NoBackend)?;
         context.plane.metrics.connections.inc();
         context.plane.metrics.connections_active.inc();
-        context.connections.send_modify(|open| *open += 1);
-        let context = Arc::clone(context);
-        Ok(Self { context, peer, since: Instant::now(), _service_permit: service_permit, _permit: permit })
+        Ok(Self {
+            context: Arc::clone(context),
+            entered,
+            peer,
+            since: Instant::now(),
+            _service_permit: service_permit,
+            _permit: permit,
+        })
+    }
+
+    /// Its number among the frontend's connections.
+    pub(super) fn entered(&self) -> usize {
+        self.entered
     }
 }
 
@@ -80,41 +79,29 @@ impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.context.plane.metrics.connections_active.dec();
         self.context.plane.metrics.duration.observe(self.since.elapsed().as_secs_f64());
-        self.context.connections.send_modify(|open| *open -= 1);
+        self.context.connections.leave(self.entered);
     }
 }
 
-/// Serves one accepted connection to its end, or until the frontend is cut.
+/// Serves one accepted connection to its end, or until the task is aborted.
 pub(super) async fn serve(open: OpenConnection, client: TcpStream) {
-    let context = &open.context;
-    if let Err(error) = prepare(&client) {
-        tracing::debug!(%error, "client left at once");
-        return;
-    }
-    // Owns the client side, so that it is closed before `open` says so.
-    let conversation = async move {
-        let (backend, _counted) = match connect(context, open.peer).await {
-            Ok(connected) => {
-                context.plane.metrics.connect_time.observe(open.since.elapsed().as_secs_f64());
-                connected
-            }
-            Err(refusal) => {
-                context.plane.metrics.refusals(Protocol::Tcp, refusal).inc();
-                return;
-            }
-        };
-        if relay(&client, &backend, &context.plane.metrics.bytes).await == Ending::Clean {
-            close_cleanly(&client);
-            close_cleanly(&backend);
+    // Both sides are closed before `open` says so.
+    converse(&open, client).await;
+}
+
+async fn converse(open: &OpenConnection, client: TcpStream) {
+    let PlaneContext { metrics, config, .. } = &*open.context.plane;
+    let (backend, _counted) = match connect(&open.context, open.peer).await {
+        Ok(connected) => connected,
+        Err(refusal) => {
+            metrics.refusals(Protocol::Tcp, refusal).inc();
+            return;
         }
     };
-    context.cut.run_until_cancelled(conversation).await;
-}
-
-/// Closes with RST.
-pub(super) fn reset(client: TcpStream) {
-    if let Err(error) = client.set_zero_linger() {
-        tracing::debug!(%error, "client left before it was refused");
+    metrics.connect_time.observe(open.since.elapsed().as_secs_f64());
+    if relay(&client, &backend, config, &metrics.bytes).await == Ending::Clean {
+        close_cleanly(&client);
+        close_cleanly(&backend);
     }
 }
 
@@ -126,7 +113,7 @@ async fn connect(context: &FrontendContext, client: SocketAddr) -> Result<(TcpSt
     let mut tried: Vec<Backend> = Vec::new();
     let mut refusal = Refusal::NoBackend;
     while tried.len() < MAX_CONNECT_ATTEMPTS && Instant::now() < give_up {
-        let rule = context.rule.load_full();
+        let rule = Arc::clone(&context.in_force.load().rule);
         let Some(chosen) = choose(context, &rule, client, &tried, Instant::now()) else { break };
         let backend = chosen.backend;
         tried.push(backend);
@@ -158,24 +145,16 @@ async fn attempt(
     client: SocketAddr,
     vip: SocketAddr,
 ) -> io::Result<TcpStream> {
-    let mut stream = TcpStream::connect(backend.address).await?;
-    prepare(&stream)?;
+    let socket = match backend.address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    prepare(&SockRef::from(&socket))?;
+    let mut stream = socket.connect(backend.address).await?;
     if let Some(version) = rule.terms.proxy_protocol {
         stream.write_all(&header(version, client, vip)).await?;
     }
     Ok(stream)
-}
-
-fn prepare(side: &TcpStream) -> io::Result<()> {
-    // Small writes are passed on as they come; to gather them is up to the sender.
-    side.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE_IDLE)
-        .with_interval(KEEPALIVE_INTERVAL)
-        .with_retries(KEEPALIVE_PROBES);
-    SockRef::from(side).set_tcp_keepalive(&keepalive)?;
-    // Whatever drops this socket resets it, unless `close_cleanly` came first.
-    side.set_zero_linger()
 }
 
 /// Both directions are complete: let the kernel deliver what is in its buffers.

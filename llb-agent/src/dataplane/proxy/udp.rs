@@ -46,8 +46,9 @@ const SWEEPS_PER_TIMEOUT: u32 = 4;
 const MIN_SWEEP_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Forwards until stopped, then closes the socket and all sessions.
-pub(super) async fn forward(socket: Arc<UdpSocket>, context: Arc<FrontendContext>, stop: &CancellationToken) {
-    let mut sessions = Sessions { socket, context, table: HashMap::new(), tasks: JoinSet::new() };
+pub(super) async fn forward(socket: UdpSocket, context: Arc<FrontendContext>, stop: &CancellationToken) {
+    let mut sessions =
+        Sessions { socket: Arc::new(socket), context, table: HashMap::new(), tasks: JoinSet::new() };
     stop.run_until_cancelled(sessions.run()).await;
     // Each task holds the socket; the port must be free when this returns.
     sessions.tasks.shutdown().await;
@@ -113,7 +114,8 @@ impl Sessions {
     /// The session of `client`; a new one if it has none, or if its backend
     /// has left the rule.
     fn session_of(&mut self, client: SocketAddr, now: Instant) -> Result<&Session, Refusal> {
-        let rule = self.context.rule.load();
+        let in_force = self.context.in_force.load();
+        let rule = &in_force.rule;
         if !rule.terms.source_ranges.admits(client.ip()) {
             self.table.remove(&client);
             return Err(Refusal::SourceRange);
@@ -127,7 +129,7 @@ impl Sessions {
             Entry::Vacant(entry) => {
                 let permits = Arc::clone(&self.context.plane.session_permits);
                 let permit = permits.try_acquire_owned().map_err(|_| Refusal::Limit)?;
-                let link = Arc::new(Link::open(client, &Arc::clone(&rule), &self.context, now)?);
+                let link = Arc::new(Link::open(client, rule, &self.context, now)?);
                 let replies = relay_replies(Arc::clone(&link), Arc::clone(&self.socket));
                 Ok(entry.insert(Session::new(link, self.tasks.spawn(replies), permit)))
             }

@@ -39,7 +39,7 @@ struct Fixture {
 impl Fixture {
     fn new(config: RelayConfig) -> Self {
         let changed = Arc::new(Notify::new());
-        let plane = ProxyPlane::new(config, &mut Registry::default(), Arc::clone(&changed));
+        let plane = ProxyPlane::new(config, &mut Registry::default(), Arc::clone(&changed)).unwrap();
         Self { plane, changed }
     }
 
@@ -177,6 +177,15 @@ async fn assert_echo(stream: &mut TcpStream, text: &str) {
 async fn assert_reset(stream: &mut TcpStream) {
     let error = within("reset", stream.read_to_end(&mut Vec::new())).await.expect_err("FIN instead of RST");
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+/// Connects, and expects RST before anything else: the kernel accepts before
+/// llb can say no, so it may come during the connect or after it.
+async fn assert_turned_away(frontend: Frontend) {
+    match within("connect", TcpStream::connect(frontend.socket_address())).await {
+        Ok(mut stream) => assert_reset(&mut stream).await,
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+    }
 }
 
 async fn assert_refused(frontend: Frontend) {

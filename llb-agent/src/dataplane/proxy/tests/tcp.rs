@@ -2,8 +2,8 @@
 
 use std::num::NonZeroUsize;
 
+use super::super::direction::COPY_BYTES;
 use super::super::metrics::Refusal;
-use super::super::relay::RELAY_BUFFER_BYTES;
 use super::*;
 
 #[tokio::test]
@@ -76,7 +76,7 @@ async fn much_data_in_both_directions_arrives_unchanged() {
 
 /// Writes until nothing moves for a while; returns the number of bytes.
 async fn write_until_blocked(stream: &mut TcpStream, limit: usize) -> usize {
-    let chunk = vec![7; RELAY_BUFFER_BYTES];
+    let chunk = vec![7; COPY_BYTES];
     let mut written = 0;
     while let Ok(result) = tokio::time::timeout(Duration::from_millis(500), stream.write(&chunk)).await {
         written += result.unwrap();
@@ -221,10 +221,10 @@ async fn without_a_backend_that_answers_the_client_is_reset() {
         let (_reserved, dead) = dead_port(vip);
         let mut fixture = Fixture::new(RelayConfig::default());
         let frontend = fixture.serve(vip, Protocol::Tcp, &[dead]).await;
-        assert_reset(&mut connect(frontend).await).await;
+        assert_turned_away(frontend).await;
         assert_eq!(fixture.metrics().refusals(Protocol::Tcp, Refusal::Unreachable).get(), 1);
         // It is tried again although it has just failed.
-        assert_reset(&mut connect(frontend).await).await;
+        assert_turned_away(frontend).await;
         assert_eq!(fixture.metrics().connect_failures(Protocol::Tcp).get(), 2);
     }
 }
@@ -237,7 +237,7 @@ async fn at_the_limit_a_connection_is_reset_and_the_place_is_free_afterwards() {
         let frontend = fixture.serve(vip, Protocol::Tcp, &[tcp_echo(vip).await]).await;
         let mut first = connect(frontend).await;
         assert_echo(&mut first, "hello").await;
-        assert_reset(&mut connect(frontend).await).await;
+        assert_turned_away(frontend).await;
         assert_eq!(fixture.metrics().refusals(Protocol::Tcp, Refusal::Limit).get(), 1);
         assert_echo(&mut first, "still here").await;
 

@@ -30,7 +30,7 @@ async fn source_ranges_turn_away_new_connections_and_leave_old_ones() {
         assert_echo(&mut old, "admitted").await;
 
         fixture.upsert_with(frontend, &backends, only(other)).await;
-        assert_reset(&mut connect(frontend).await).await;
+        assert_turned_away(frontend).await;
         assert_echo(&mut old, "still here").await;
         assert_eq!(fixture.metrics().refusals(Protocol::Tcp, Refusal::SourceRange).get(), 1);
 
@@ -170,7 +170,7 @@ async fn a_service_has_a_limit_of_its_own_over_all_its_ports() {
         assert_echo(&mut first, "first").await;
         assert_echo(&mut second, "second").await;
         for frontend in &frontends {
-            assert_reset(&mut connect(*frontend).await).await;
+            assert_turned_away(*frontend).await;
         }
         assert_eq!(fixture.metrics().refusals(Protocol::Tcp, Refusal::ServiceLimit).get(), 2);
 

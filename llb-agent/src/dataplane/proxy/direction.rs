@@ -1,0 +1,257 @@
+//! One direction of a connection: bytes from one socket to the other, by
+//! copying while they come in small pieces and by splice(2) while they come in
+//! bulk, until FIN has been passed on. Two of them are a relay (`relay.rs`).
+
+use std::cell::RefCell;
+use std::io::{self, ErrorKind};
+use std::net::Shutdown;
+use std::task::{Context, Poll, ready};
+
+use prometheus_client::metrics::counter::Counter;
+use rustix::net::{RecvFlags, SendFlags};
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use super::pipe::Pipe;
+use super::relay::Ending;
+
+/// What one read takes. A read that fills it is taken for bulk. Each worker
+/// has one such buffer for all its connections: what is read is written at
+/// once, and only a rest that `to` does not take yet gets memory of its own.
+/// 16 KiB is one TLS record.
+pub(super) const COPY_BYTES: usize = 16 * 1024;
+
+/// What one direction moves before other connections of the worker have their turn.
+const TURN_BYTES: u64 = 1024 * 1024;
+
+thread_local! {
+    static COPY_BUFFER: RefCell<[u8; COPY_BYTES]> = const { RefCell::new([0; COPY_BYTES]) };
+}
+
+/// One of the two sockets, and what is known of it.
+#[derive(Debug)]
+pub(super) struct Side<'a> {
+    pub(super) stream: &'a TcpStream,
+    /// A write failed. The kernel tells an error once: whoever meets it first
+    /// takes it away, and a reset then looks like EOF to the reader.
+    is_lost: bool,
+}
+
+impl<'a> Side<'a> {
+    pub(super) fn new(stream: &'a TcpStream) -> Self {
+        Self { stream, is_lost: false }
+    }
+}
+
+/// How far it is.
+#[derive(Debug, Default)]
+pub(super) struct Direction {
+    carried: Carried,
+    /// `to` took less than was offered, and has not said yet that it takes more.
+    is_blocked: bool,
+    /// The last read filled its buffer.
+    is_bulk: bool,
+    has_eof: bool,
+    ended: Option<Ending>,
+    /// Bytes written.
+    moved: u64,
+}
+
+/// Read and not yet written.
+#[derive(Debug, Default)]
+enum Carried {
+    #[default]
+    Nothing,
+    Bytes {
+        all: Box<[u8]>,
+        written: usize,
+    },
+    Pipe(Pipe),
+}
+
+impl Direction {
+    /// How it ended, if it has.
+    pub(super) fn ended(&self) -> Option<Ending> {
+        self.ended
+    }
+
+    /// Bytes passed on so far.
+    pub(super) fn moved(&self) -> u64 {
+        self.moved
+    }
+
+    /// Nothing stands in the way of reading, so an error of `from` is noticed.
+    pub(super) fn is_reading(&self) -> bool {
+        self.ended.is_none() && self.carried.is_nothing()
+    }
+
+    /// Moves what can be moved now. EOF is passed on as FIN, unless the other
+    /// direction has ended: then the socket is about to be closed anyway.
+    ///
+    /// A read error ends the relay: all that came before it has been passed
+    /// on. A write error ends only this direction (`Broken`), so that what `to`
+    /// had sent before it went away still gets through.
+    pub(super) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        from: &mut Side<'_>,
+        to: &mut Side<'_>,
+        other_has_ended: bool,
+        bytes: &Counter,
+    ) -> Poll<io::Result<Ending>> {
+        if let Some(ended) = self.ended {
+            return Poll::Ready(Ok(ended));
+        }
+        let turn_ends = self.moved + TURN_BYTES;
+        while self.moved < turn_ends {
+            match ready!(self.poll_write(context, to.stream, bytes)) {
+                Ok(()) => {}
+                Err(error) => return Poll::Ready(Ok(self.lose(to, &error))),
+            }
+            if self.has_eof {
+                let told =
+                    if other_has_ended { Ok(()) } else { SockRef::from(to.stream).shutdown(Shutdown::Write) };
+                return Poll::Ready(Ok(match told {
+                    Ok(()) => self.end(Ending::Clean),
+                    Err(error) => self.lose(to, &error),
+                }));
+            }
+            ready!(from.stream.poll_read_ready(context))?;
+            match self.read(from.stream, to.stream) {
+                Ok(Taken { read: 0, .. }) if from.is_lost => {
+                    return Poll::Ready(Err(ErrorKind::ConnectionReset.into()));
+                }
+                Ok(Taken { read, written }) => {
+                    self.has_eof = read == 0;
+                    self.count(written, bytes);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Writes all that is carried.
+    fn poll_write(
+        &mut self,
+        context: &mut Context<'_>,
+        to: &TcpStream,
+        bytes: &Counter,
+    ) -> Poll<io::Result<()>> {
+        while !self.carried.is_nothing() {
+            let written = if self.is_blocked {
+                ready!(to.poll_write_ready(context))?;
+                to.try_io(Interest::WRITABLE, || self.carried.write(to))
+            } else {
+                // Not by tokio, which does not know yet that a new socket is writable.
+                self.carried.write(to)
+            };
+            match written {
+                Ok(written) => {
+                    self.is_blocked = false;
+                    self.count(written, bytes);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_blocked = true,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads once. Nothing may be carried.
+    fn read(&mut self, from: &TcpStream, to: &TcpStream) -> io::Result<Taken> {
+        if self.is_bulk
+            && let Some(mut pipe) = Pipe::lease()
+        {
+            let read = from.try_io(Interest::READABLE, || pipe.fill(from))?;
+            self.is_bulk = read >= COPY_BYTES;
+            self.carried = Carried::Pipe(pipe);
+            return Ok(Taken { read, written: 0 });
+        }
+        COPY_BUFFER.with_borrow_mut(|buffer| {
+            let read = receive(from, buffer)?;
+            self.is_bulk = read == buffer.len();
+            let written = if read == 0 { Ok(0) } else { send(to, &buffer[..read]) };
+            // An error comes again with the next try, which knows what it means.
+            self.is_blocked = matches!(&written, Err(error) if error.kind() == ErrorKind::WouldBlock);
+            let written = written.unwrap_or(0);
+            if written < read {
+                self.carried = Carried::Bytes { all: buffer[written..read].into(), written: 0 };
+            }
+            Ok(Taken { read, written })
+        })
+    }
+
+    fn count(&mut self, written: usize, bytes: &Counter) {
+        if written > 0 {
+            self.moved += written as u64;
+            bytes.inc_by(written as u64);
+        }
+    }
+
+    fn end(&mut self, ending: Ending) -> Ending {
+        self.carried = Carried::Nothing;
+        self.ended = Some(ending);
+        ending
+    }
+
+    fn lose(&mut self, to: &mut Side<'_>, error: &io::Error) -> Ending {
+        tracing::debug!(%error, "one direction of a connection broken");
+        to.is_lost = true;
+        self.end(Ending::Broken)
+    }
+}
+
+/// Bytes of one read, and how many of them were written at once.
+struct Taken {
+    read: usize,
+    written: usize,
+}
+
+impl Carried {
+    fn is_nothing(&self) -> bool {
+        matches!(self, Self::Nothing)
+    }
+
+    /// Writes once; becomes `Nothing` with the last byte.
+    fn write(&mut self, to: &TcpStream) -> io::Result<usize> {
+        let (moved, is_empty) = match self {
+            Self::Nothing => return Ok(0),
+            Self::Bytes { all, written } => {
+                let moved = send(to, &all[*written..])?;
+                *written += moved;
+                (moved, *written == all.len())
+            }
+            Self::Pipe(pipe) if pipe.level() == 0 => (0, true),
+            Self::Pipe(pipe) => {
+                let moved = pipe.drain(to)?;
+                (moved, pipe.level() == 0)
+            }
+        };
+        if is_empty {
+            *self = Self::Nothing;
+        }
+        Ok(moved)
+    }
+}
+
+/// Receives once. If that has emptied the socket, tokio is told so, which
+/// saves the call that would only find out (epoll(7), Q9: a short read).
+fn receive(from: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut read = 0;
+    let told = from.try_io(Interest::READABLE, || {
+        read = rustix::net::recv(from, &mut *buffer, RecvFlags::empty())?.0;
+        if 0 < read && read < buffer.len() { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    match told {
+        Err(error) if read == 0 => Err(error),
+        _ => Ok(read),
+    }
+}
+
+fn send(to: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(to, bytes, SendFlags::NOSIGNAL)?)
+}

@@ -1,0 +1,99 @@
+//! Pipes through which bulk data passes from socket to socket without being
+//! copied (splice(2)). Each worker keeps some for re-use; a connection has one
+//! only while there is something in it.
+
+use std::cell::RefCell;
+use std::io;
+
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+
+/// What one pipe may hold. The kernel's default of 64 KiB is 16 segments, which
+/// a network card that fills one page a packet exhausts after 16 packets.
+const PIPE_BYTES: usize = 256 * 1024;
+
+/// Pipes of one worker that may exist at one time; whoever gets none copies.
+/// Bounds what stuck connections can hold to 256 MiB for each worker.
+const MAX_PIPES: usize = 1024;
+
+/// Empty pipes that one worker keeps, two descriptors each.
+const MAX_IDLE_PIPES: usize = 32;
+
+thread_local! {
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { idle: Vec::new(), lent: 0 }) };
+}
+
+struct Pool {
+    idle: Vec<(OwnedFd, OwnedFd)>,
+    lent: usize,
+}
+
+/// A pipe on loan; goes back to the pool when dropped empty.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    /// Read end, write end.
+    ends: Option<(OwnedFd, OwnedFd)>,
+    level: usize,
+}
+
+impl Pipe {
+    /// `None`: there are enough already, or the machine has no more descriptors.
+    pub(super) fn lease() -> Option<Self> {
+        POOL.with_borrow_mut(|pool| {
+            if pool.lent >= MAX_PIPES {
+                return None;
+            }
+            let ends = match pool.idle.pop() {
+                Some(ends) => ends,
+                None => create().inspect_err(|error| tracing::debug!(%error, "no pipe")).ok()?,
+            };
+            pool.lent += 1;
+            Some(Self { ends: Some(ends), level: 0 })
+        })
+    }
+
+    /// Bytes that are in it.
+    pub(super) fn level(&self) -> usize {
+        self.level
+    }
+
+    /// Takes what `from` has received, as much as fits; 0 at its end. The pipe
+    /// must be empty: only then does `WouldBlock` speak of `from`.
+    pub(super) fn fill(&mut self, from: impl AsFd) -> io::Result<usize> {
+        let Some((_, write)) = &self.ends else { return Err(io::ErrorKind::WouldBlock.into()) };
+        let moved = splice(from, None, write, None, PIPE_BYTES, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)?;
+        self.level += moved;
+        Ok(moved)
+    }
+
+    /// Gives `to` as much as it takes.
+    pub(super) fn drain(&mut self, to: impl AsFd) -> io::Result<usize> {
+        let Some((read, _)) = &self.ends else { return Err(io::ErrorKind::WouldBlock.into()) };
+        let moved = splice(read, None, to, None, self.level, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)?;
+        self.level -= moved;
+        Ok(moved)
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        let Some(ends) = self.ends.take() else { return };
+        // Fails only while the thread ends.
+        let _ = POOL.try_with(|pool| {
+            let mut pool = pool.borrow_mut();
+            pool.lent = pool.lent.saturating_sub(1);
+            if self.level == 0 && pool.idle.len() < MAX_IDLE_PIPES {
+                pool.idle.push(ends);
+            }
+        });
+    }
+}
+
+fn create() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+    let ends = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    // Without the right to a larger one (`fs.pipe-max-size`) the default does too.
+    if let Err(error) = fcntl_setpipe_size(&ends.0, PIPE_BYTES) {
+        tracing::debug!(%error, "pipe stays small");
+    }
+    Ok(ends)
+}

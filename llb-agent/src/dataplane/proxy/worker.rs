@@ -1,0 +1,41 @@
+//! The threads on which connections and UDP sessions live: one runtime of one
+//! thread each. What begins on a worker stays there, so its buffers, pipes and
+//! sockets stay in one core's cache, and no two threads ever fight for a task.
+//! Which worker gets a connection is the kernel's choice (`bind.rs`).
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::thread;
+
+use tokio::runtime::{Builder, Handle};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// All workers; dropped, they end, and with them everything that runs on them.
+#[derive(Debug)]
+pub(super) struct Workers {
+    handles: Vec<Handle>,
+    _stop: DropGuard,
+}
+
+impl Workers {
+    /// # Errors
+    /// The kernel gives no more threads or descriptors.
+    pub(super) fn start(count: NonZeroUsize) -> io::Result<Self> {
+        let stop = CancellationToken::new();
+        let mut handles = Vec::new();
+        for number in 0..count.get() {
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            handles.push(runtime.handle().clone());
+            let stopped = stop.clone().cancelled_owned();
+            thread::Builder::new()
+                .name(format!("llb-relay-{number}"))
+                .spawn(move || runtime.block_on(stopped))?;
+        }
+        Ok(Self { handles, _stop: stop.drop_guard() })
+    }
+
+    /// A handle of each.
+    pub(super) fn handles(&self) -> &[Handle] {
+        &self.handles
+    }
+}
