@@ -2,7 +2,9 @@
 //! does not run: the compiler calls it dead code.
 
 use crate::plane::Plane;
-use crate::scenarios::{changes, crash, life, memory, replacement, soak, terms, traffic, trouble, vips};
+use crate::scenarios::{
+    changes, crash, handover, life, memory, replacement, soak, terms, traffic, trouble, vips,
+};
 
 macro_rules! scenarios {
     ($plane:expr, $($room:ident::$name:ident,)*) => {
@@ -57,6 +59,10 @@ macro_rules! every_scenario {
             life::sigterm_does_not_wait_for_ever,
             life::sigterm_lets_a_download_finish,
             life::a_second_sigterm_ends_at_once,
+            handover::three_restarts_lose_no_request_and_the_vip_stays,
+            handover::a_download_goes_on_in_the_old_agent,
+            handover::a_new_agent_that_fails_leaves_the_old_one,
+            handover::either_agent_may_be_killed_at_any_moment_of_a_handover,
             memory::a_backend_that_never_reads_costs_little_memory,
             soak::a_soak_loses_no_byte_and_leaves_no_descriptor,
             crash::killed_at_100_random_moments_it_converges,

@@ -3,6 +3,7 @@
 
 pub(crate) mod changes;
 pub(crate) mod crash;
+pub(crate) mod handover;
 pub(crate) mod life;
 pub(crate) mod memory;
 pub(crate) mod replacement;
