@@ -62,13 +62,18 @@ pub async fn start(state_dir: &Path, links: &[String]) -> Result<Start, Handover
         if let Some(lock) = try_lock(state_dir)? {
             return Ok(Start::Alone(lock));
         }
-        match UnixStream::connect(socket_path(state_dir)).await {
-            Ok(stream) => return greet(stream, state_dir, links).await.map(Start::After),
-            Err(source) if Instant::now() >= give_up => {
-                return Err(HandoverError::Occupied { folder: state_dir.to_owned(), source });
-            }
-            Err(_) => tokio::time::sleep(PAUSE).await,
+        let error = match UnixStream::connect(socket_path(state_dir)).await {
+            Ok(stream) => match greet(stream, state_dir, links).await {
+                // It has ended in this very moment, or ends.
+                Err(HandoverError::Abandoned(source)) => source,
+                outcome => return outcome.map(Start::After),
+            },
+            Err(source) => source,
+        };
+        if Instant::now() >= give_up {
+            return Err(HandoverError::Occupied { folder: state_dir.to_owned(), source: error });
         }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

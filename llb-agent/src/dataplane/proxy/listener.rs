@@ -66,7 +66,8 @@ impl Listener {
             },
         );
         if started.is_err() {
-            listener.close();
+            // Not closed: a predecessor may still serve by them.
+            listener.leave();
         }
         started.map(|()| listener)
     }
