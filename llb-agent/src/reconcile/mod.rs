@@ -253,7 +253,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     }
 
     /// Waits for the status writes under way, so that nobody's later one is
-    /// overwritten by them. What takes longer than [`WRITES_LIMIT`] is on its
+    /// overwritten by them. What takes longer than `WRITES_LIMIT` is on its
     /// way to an API server, which refuses it if the Service has changed since.
     pub async fn pause(&mut self) {
         let all = async {
