@@ -62,6 +62,7 @@ macro_rules! every_scenario {
             handover::three_restarts_lose_no_request_and_the_vip_stays,
             handover::a_download_goes_on_in_the_old_agent,
             handover::a_new_agent_that_fails_leaves_the_old_one,
+            handover::sigterm_waits_for_a_new_agent_that_is_there,
             handover::either_agent_may_be_killed_at_any_moment_of_a_handover,
             memory::a_backend_that_never_reads_costs_little_memory,
             soak::a_soak_loses_no_byte_and_leaves_no_descriptor,

@@ -100,6 +100,35 @@ pub(crate) fn a_new_agent_that_fails_leaves_the_old_one(plane: Plane) {
     http_get(setup.client(), SocketAddr::new(other, 80)).unwrap();
 }
 
+pub(crate) fn sigterm_waits_for_a_new_agent_that_is_there(plane: Plane) {
+    let mut setup = Setup::with_arguments(plane, &["--drain-timeout", "1h"]);
+    setup.serve_http(30080);
+    setup.serve("web", &[setup.vip()], &[WEB]);
+    let vip = SocketAddr::new(setup.vip(), 80);
+    // Its API server is not there, so neither is its first snapshot.
+    let kubeconfig = setup.lab.directory().join("kubeconfig");
+    let content = "{apiVersion: v1, kind: Config, current-context: c, users: [{name: u, user: {}}], \
+                   clusters: [{name: k, cluster: {server: 'http://127.0.0.1:1'}}], \
+                   contexts: [{name: c, context: {cluster: k, user: u}}]}";
+    std::fs::write(&kubeconfig, content).unwrap();
+    let arguments = [plane.arguments(), &["--kubeconfig", kubeconfig.to_str().unwrap()]].concat();
+    let mut new = Agent::spawn(setup.lab.balancer(), &arguments).unwrap();
+    wait_for_line(&setup, "a new agent is there; it takes over");
+
+    setup.agent.terminate().unwrap();
+    wait_for_line(&setup, "ending when it has taken over");
+    http_get(setup.client(), vip).unwrap();
+    assert_eq!(setup.agent.process().exit_status().unwrap(), None);
+    // Without it there is nothing to wait for.
+    new.process().kill9().unwrap();
+    assert_eq!(setup.agent.wait_exit().unwrap().code(), Some(0), "{}", setup.agent.log());
+    setup.wait_address(setup.vip(), false);
+}
+
+fn wait_for_line(setup: &Setup, text: &str) {
+    wait_until(LIMIT, text, || Ok(setup.agent.log().contains(text).then_some(()))).unwrap();
+}
+
 pub(crate) fn either_agent_may_be_killed_at_any_moment_of_a_handover(plane: Plane) {
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
