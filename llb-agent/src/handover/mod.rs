@@ -18,8 +18,8 @@
 //! The sockets are the same ones in both processes (`SCM_RIGHTS`, unix(7)), so
 //! their queues of connections stay: no connection is reset, and no moment
 //! passes in which nobody listens. Listeners of its own beside the old ones
-//! (`SO_REUSEPORT`) would lose what is queued at those when they are closed,
-//! unless `net.ipv4.tcp_migrate_req` is set.
+//! (`SO_REUSEPORT`) would lose what comes in at those between the last accept
+//! and their close, unless `net.ipv4.tcp_migrate_req` is set.
 //!
 //! Invariants: until the locks are sent, the predecessor can go on as before;
 //! it does so when the successor is gone or says nothing for [`SERVING_LIMIT`].
