@@ -1,6 +1,7 @@
 //! The admin endpoint: /healthz, /readyz, /metrics, /state. Reads only.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -12,6 +13,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::reconcile::Report;
 
@@ -33,19 +35,24 @@ pub struct AdminError {
     source: std::io::Error,
 }
 
-/// Binds and serves in the background; returns the address that was bound
-/// (port 0 means any).
+/// Binds `address`; port 0 means any. A predecessor's listener is taken
+/// instead if it is there.
 ///
 /// # Errors
 /// The address is in use, or not of this machine.
-pub async fn serve(
+pub async fn bind(
     address: SocketAddr,
-    report: watch::Receiver<Report>,
-    registry: Registry,
-) -> Result<SocketAddr, AdminError> {
-    let failed = |source| AdminError { address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
+    inherited: Option<(SocketAddr, OwnedFd)>,
+) -> Result<TcpListener, AdminError> {
+    let bound = match inherited {
+        Some((there, socket)) if there == address => TcpListener::from_std(socket.into()),
+        _ => TcpListener::bind(address).await,
+    };
+    bound.map_err(|source| AdminError { address, source })
+}
+
+/// Serves until the task is aborted; open connections then go on.
+pub fn serve(listener: TcpListener, report: watch::Receiver<Report>, registry: Registry) -> JoinHandle<()> {
     let admin = Admin { report, registry: Arc::new(registry) };
     let routes = Router::new()
         .route("/healthz", get(async || "ok\n"))
@@ -57,8 +64,7 @@ pub async fn serve(
         if let Err(error) = axum::serve(listener, routes).await {
             tracing::error!(%error, "the admin endpoint ended");
         }
-    });
-    Ok(bound)
+    })
 }
 
 /// 200 once a first round is done, and from then on: what is served goes on

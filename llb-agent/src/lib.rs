@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Floors: `model`, `config` < `desired`, `plan` < `source`, `dataplane`,
-//! `addresses`, `status` < `reconcile` < `agent`, `admin`. A room imports only
+//! `addresses`, `status`, `handover` < `reconcile` < `agent`, `admin`. A room imports only
 //! from lower floors; `statefile`, `kernel` and `telemetry` stand beside them.
 
 pub mod addresses;
@@ -17,6 +17,7 @@ pub mod agent;
 pub mod config;
 pub mod dataplane;
 pub mod desired;
+pub mod handover;
 pub mod kernel;
 pub mod model;
 pub mod plan;

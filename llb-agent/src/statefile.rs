@@ -31,20 +31,19 @@ pub fn write_bytes(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 /// Holds the folder for this process: two agents with one folder would undo
-/// each other's work. Released when the file is dropped, or the process ends.
+/// each other's work. Released when the file is dropped, or the process ends;
+/// `None` if another process holds it.
 ///
 /// # Errors
-/// Another process holds it, or it can't be made.
-pub fn lock(folder: &Path) -> io::Result<File> {
+/// It can't be made.
+pub fn try_lock(folder: &Path) -> io::Result<Option<File>> {
     fs::create_dir_all(folder)?;
     let file = File::create(folder.join("lock"))?;
-    file.try_lock().map_err(|error| match error {
-        TryLockError::WouldBlock => {
-            io::Error::other("another llb-agent uses it; end that one, or give this one a folder of its own")
-        }
-        TryLockError::Error(error) => error,
-    })?;
-    Ok(file)
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
 /// The content; `None` where there is no file. One that can't be read or makes

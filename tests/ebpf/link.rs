@@ -11,7 +11,7 @@ use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray};
 use aya::programs::tc::TcAttachType;
 use aya::programs::{SchedClassifier, Xdp, XdpMode};
-use llb_agent::dataplane::packet::{PacketError, PacketObserver, detach};
+use llb_agent::dataplane::packet::{LinkLocks, PacketError, PacketObserver, detach};
 use llb_common::counters::{LINK_COUNTERS_MAP, LinkCounters};
 use llb_common::programs::{TC_INGRESS_PROGRAM, XDP_PROGRAM};
 use llb_tests::wait::wait_for;
@@ -118,6 +118,14 @@ fn a_second_agent_on_the_link_is_refused() {
     let before = counters(&observer);
     exchange(&lab).unwrap();
     assert_grown(before, counters(&observer), PACKETS);
+
+    // One that was given the lock takes over, and the link is held all the while.
+    let successor = attach_with(lab.balancer(), &bpffs.bpf_dir(), observer.locks().unwrap()).unwrap();
+    drop(observer);
+    assert!(matches!(attach(lab.balancer(), &bpffs.bpf_dir()), Err(PacketError::Busy { .. })));
+    exchange(&lab).unwrap();
+    assert_grown(before, counters(&successor), 2 * PACKETS);
+    assert_eq!(programs_at(lab.balancer()).len(), 1);
 }
 
 #[test]
@@ -126,7 +134,9 @@ fn pins_of_a_link_that_was_made_anew_are_replaced() {
     let (lab, bpffs) = (two_hosts().unwrap(), PrivateBpffs::mount().unwrap());
     let host = lab.balancer();
     let add = "link add eth0.7 type veth peer name other7\nlink set eth0.7 up\n";
-    let attach = || inside(host, || PacketObserver::attach(&["eth0.7".to_owned()], &bpffs.bpf_dir()));
+    let attach = || {
+        inside(host, || PacketObserver::attach(&["eth0.7".to_owned()], &bpffs.bpf_dir(), LinkLocks::new()))
+    };
     host.ip(add).unwrap();
     drop(attach().unwrap());
     host.ip(&format!("link delete eth0.7\n{add}")).unwrap();
@@ -149,7 +159,9 @@ fn pins_of_a_link_that_was_made_anew_are_replaced() {
 fn a_missing_link_is_named_and_no_other_is_observed() {
     let (lab, bpffs) = (two_hosts().unwrap(), PrivateBpffs::mount().unwrap());
     let links = [Host::LINK.to_owned(), "nothere0".to_owned()];
-    let error = inside(lab.balancer(), || PacketObserver::attach(&links, &bpffs.bpf_dir())).err().unwrap();
+    let error = inside(lab.balancer(), || PacketObserver::attach(&links, &bpffs.bpf_dir(), LinkLocks::new()))
+        .err()
+        .unwrap();
     assert!(matches!(&error, PacketError::NoSuchLink { link } if link == "nothere0"), "{error}");
     wait_for(LIMIT, "the program to go", || programs_at(lab.balancer()).is_empty()).unwrap();
     assert_eq!(detach(&bpffs.bpf_dir()).unwrap(), [""; 0]);
@@ -180,7 +192,11 @@ fn two_hosts() -> Result<Lab> {
 }
 
 fn attach(host: &Host, bpf_dir: &Path) -> Result<PacketObserver, PacketError> {
-    inside(host, || PacketObserver::attach(&[Host::LINK.to_owned()], bpf_dir))
+    attach_with(host, bpf_dir, LinkLocks::new())
+}
+
+fn attach_with(host: &Host, bpf_dir: &Path, locks: LinkLocks) -> Result<PacketObserver, PacketError> {
+    inside(host, || PacketObserver::attach(&[Host::LINK.to_owned()], bpf_dir, locks))
 }
 
 fn inside<T: Send>(host: &Host, work: impl FnOnce() -> T + Send) -> T {

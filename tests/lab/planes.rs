@@ -2,7 +2,9 @@
 //! does not run: the compiler calls it dead code.
 
 use crate::plane::Plane;
-use crate::scenarios::{changes, crash, life, memory, soak, terms, traffic, trouble, vips};
+use crate::scenarios::{
+    changes, crash, handover, life, memory, replacement, soak, terms, traffic, trouble, vips,
+};
 
 macro_rules! scenarios {
     ($plane:expr, $($room:ident::$name:ident,)*) => {
@@ -47,10 +49,21 @@ macro_rules! every_scenario {
             vips::vips_are_announced_again_when_the_cable_is_back,
             vips::a_vip_follows_the_links_subnet,
             vips::a_service_on_the_links_own_address_follows_it,
+            replacement::every_backend_is_replaced_and_no_request_fails,
+            replacement::every_backend_dies_before_its_replacement_is_told_and_no_request_fails,
+            replacement::a_backend_that_drops_all_packets_costs_one_attempt,
+            replacement::a_download_outlives_its_backends_place_in_the_rule,
             life::an_agent_killed_and_restarted_adopts_its_addresses,
             life::what_changed_while_no_agent_ran_is_made_up_for,
             life::sigterm_drains_then_leaves_nothing,
             life::sigterm_does_not_wait_for_ever,
+            life::sigterm_lets_a_download_finish,
+            life::a_second_sigterm_ends_at_once,
+            handover::three_restarts_lose_no_request_and_the_vip_stays,
+            handover::a_download_goes_on_in_the_old_agent,
+            handover::a_new_agent_that_fails_leaves_the_old_one,
+            handover::sigterm_waits_for_a_new_agent_that_is_there,
+            handover::either_agent_may_be_killed_at_any_moment_of_a_handover,
             memory::a_backend_that_never_reads_costs_little_memory,
             soak::a_soak_loses_no_byte_and_leaves_no_descriptor,
             crash::killed_at_100_random_moments_it_converges,

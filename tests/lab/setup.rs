@@ -76,6 +76,31 @@ impl Setup {
         self.agent = Agent::spawn(self.lab.balancer(), &arguments).unwrap();
     }
 
+    /// Starts a second agent with the same arguments, which takes over and is
+    /// the agent from here on; the first one, which may still have connections.
+    pub(crate) fn succeed_agent(&mut self) -> Agent {
+        let pid = self.agent.process().pid();
+        let old = self.succeed_agent_at_once();
+        wait_until(LIMIT, &format!("the agent after {pid} to take over"), || {
+            Ok((self.agent.listens()? && !old.listens()?).then_some(()))
+        })
+        .unwrap_or_else(|error| panic!("{error:#}\nthe agents' log:\n{}", self.agent.log()));
+        old
+    }
+
+    /// As [`Setup::succeed_agent`], without waiting for anything.
+    pub(crate) fn succeed_agent_at_once(&mut self) -> Agent {
+        let new = self.spawn_agent_with(&[]);
+        std::mem::replace(&mut self.agent, new)
+    }
+
+    /// Starts one more agent with the same arguments and more.
+    pub(crate) fn spawn_agent_with(&self, more: &[&str]) -> Agent {
+        let arguments: Vec<&str> =
+            self.arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        Agent::spawn(self.lab.balancer(), &arguments).unwrap()
+    }
+
     /// Writes `<name>.yaml` with the Service.
     pub(crate) fn write_service(&self, name: &str, vips: &[IpAddr], ports: &[PortSpec<'_>]) {
         self.manifests.write(&format!("{name}.yaml"), &manifests::service(name, vips, ports)).unwrap();

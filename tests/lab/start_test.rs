@@ -50,11 +50,27 @@ fn what_it_cannot_do_without_is_named() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_second_agent_with_the_same_state_refuses() {
+fn a_second_agent_that_would_leave_a_link_alone_is_refused() {
     let lab = Lab::new().unwrap();
     let manifests = lab.directory().to_str().unwrap();
-    let _first = Agent::start(lab.balancer(), &["--userspace", "--manifests", manifests]).unwrap();
-    let mut second = Agent::spawn(lab.balancer(), &["--userspace", "--manifests", manifests]).unwrap();
+    let both = ["--userspace", "--manifests", manifests, "--linkdevice", "lo"];
+    let first = Agent::start(lab.balancer(), &both).unwrap();
+    let mut second = Agent::spawn(lab.balancer(), &both[..3]).unwrap();
     assert_eq!(second.wait_exit().unwrap().code(), Some(1));
-    assert!(second.log().contains("another llb-agent uses it"), "{}", second.log());
+    assert!(second.log().contains("it serves --linkdevice lo and the new one would not"), "{}", second.log());
+    first.state().unwrap();
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_state_folder_that_is_locked_by_somebody_silent_is_refused() {
+    let lab = Lab::new().unwrap();
+    let folder = lab.directory().join("balancer.state");
+    std::fs::create_dir(&folder).unwrap();
+    let lock = std::fs::File::create(folder.join("lock")).unwrap();
+    lock.try_lock().unwrap();
+    let manifests = lab.directory().to_str().unwrap();
+    let mut agent = Agent::spawn(lab.balancer(), &["--userspace", "--manifests", manifests]).unwrap();
+    assert_eq!(agent.wait_exit().unwrap().code(), Some(1));
+    assert!(agent.log().contains("another llb-agent uses"), "{}", agent.log());
 }

@@ -55,7 +55,7 @@ impl Agent {
     pub fn spawn(host: &Host, arguments: &[&str]) -> Result<Self> {
         let mut command = host.command(binary()?);
         command
-            .args(["--linkdevice", Host::LINK, "--admin", ADMIN])
+            .args(["--linkdevice", Host::LINK])
             .arg("--state-dir")
             .arg(host.directory().join(format!("{}.state", host.name())))
             .arg("--bpf-dir")
@@ -90,6 +90,16 @@ impl Agent {
         ])
     }
 
+    /// The value of a metric by its whole name, labels included; 0 where it was never counted.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn metric(&self, name: &str) -> Result<u64> {
+        let metrics = self.get("/metrics")?;
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(Ok(0), |value| value.parse().with_context(|| format!("{name} is {value}")))
+    }
+
     /// Waits until `/state` satisfies `holds`.
     ///
     /// # Errors
@@ -115,6 +125,18 @@ impl Agent {
         let what = format!("the problem {reason}");
         let state = self.wait_for_state(limit, &what, |state| problem(state, reason).is_some())?;
         Ok(problem(&state, reason).map(|problem| problem.to_string()).unwrap_or_default())
+    }
+
+    /// Whether it is in charge: /state of the admin address is its own. Two
+    /// agents have the same address, so its socket's process is looked at.
+    ///
+    /// # Errors
+    /// `ss` failed.
+    pub fn listens(&self) -> Result<bool> {
+        let sockets =
+            self.host.output(&["ss", "--listening", "--unix", "--tcp", "--processes", "--no-header"])?;
+        let pid = format!("pid={},", self.process.pid());
+        Ok(sockets.lines().any(|line| line.contains("9660") && line.contains(&pid)))
     }
 
     /// SIGKILL: what a crash or the OOM killer does.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::Host;
+use crate::server::download_path;
 use crate::wait::wait_for;
 
 /// For everything on one machine without loss; long enough for a busy one.
@@ -130,6 +131,68 @@ pub fn count_by_name(
         *counts.entry(ask()?.name).or_default() += 1;
     }
     Ok(counts)
+}
+
+/// A long answer of an HTTP [`Server`](crate::Server), read as far as a test wants.
+#[derive(Debug)]
+pub struct Download {
+    stream: TcpStream,
+    read: u64,
+    length: u64,
+}
+
+impl Download {
+    /// More than all buffers on the way hold together, so that the server
+    /// can't be done before the client is.
+    pub const LENGTH: u64 = 64 << 20;
+
+    /// Asks, and waits for the first bytes of the answer.
+    ///
+    /// # Errors
+    /// No connection, or no answer of status 200.
+    pub fn start(host: &Host, address: SocketAddr) -> Result<Self> {
+        let mut stream = connect(host, address)?;
+        let path = download_path(Self::LENGTH);
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).context("no whole head of an answer")?;
+            head.extend(byte);
+        }
+        ensure!(head.starts_with(b"HTTP/1.1 200 "), "answered: {}", String::from_utf8_lossy(&head));
+        Ok(Self { stream, read: 0, length: Self::LENGTH })
+    }
+
+    /// Reads `count` more bytes.
+    ///
+    /// # Errors
+    /// They do not come, or are others than asked for.
+    pub fn read(&mut self, count: u64) -> Result<()> {
+        let mut buffer = vec![0; 1 << 16];
+        let goal = self.length.min(self.read + count);
+        while self.read < goal {
+            let most = usize::try_from(goal - self.read).map_or(buffer.len(), |left| left.min(buffer.len()));
+            let count = self.stream.read(&mut buffer[..most]);
+            let count = count.with_context(|| format!("broke off after {} bytes", self.read))?;
+            ensure!(count > 0, "ended after {} of {} bytes", self.read, self.length);
+            ensure!(buffer[..count].iter().all(|&byte| byte == 0), "another byte near {}", self.read);
+            self.read += count as u64;
+        }
+        Ok(())
+    }
+
+    /// Reads to the end, which must be where it was promised.
+    ///
+    /// # Errors
+    /// As [`Download::read`], or there is more.
+    pub fn finish(mut self) -> Result<()> {
+        self.read(self.length)?;
+        let mut more = Vec::new();
+        self.stream.read_to_end(&mut more).context("no orderly end")?;
+        ensure!(more.is_empty(), "{} bytes too many", more.len());
+        Ok(())
+    }
 }
 
 /// HTTP requests one after another, each on a connection of its own, until

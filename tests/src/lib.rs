@@ -22,6 +22,7 @@ pub mod process;
 pub mod server;
 pub mod soak;
 pub mod wait;
+pub mod wrk;
 
 pub use agent::Agent;
 pub use lab::{Host, Lab};
@@ -29,3 +30,4 @@ pub use manifests::Manifests;
 pub use process::Process;
 pub use server::Server;
 pub use wait::wait_until;
+pub use wrk::Wrk;

@@ -3,7 +3,7 @@
 //! YAML text.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -90,6 +90,18 @@ pub fn service(name: &str, vips: &[IpAddr], ports: &[PortSpec<'_>]) -> String {
         yaml.push_str(&format!(
             "    - {{name: {name}, protocol: {protocol}, port: {port}, nodePort: {node_port}}}\n"
         ));
+    }
+    yaml
+}
+
+/// An EndpointSlice of `service` for its port `http`: IPv4 endpoints at `port`,
+/// each with whether it is ready.
+pub fn endpoints(service: &str, port: u16, endpoints: &[(Ipv4Addr, bool)]) -> String {
+    let mut yaml = format!(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: {service}-1\n  namespace: default\n  labels: {{kubernetes.io/service-name: {service}}}\naddressType: IPv4\nports: [{{name: http, protocol: TCP, port: {port}}}]\nendpoints:\n"
+    );
+    for (address, ready) in endpoints {
+        yaml.push_str(&format!("  - {{addresses: [{address}], conditions: {{ready: {ready}}}}}\n"));
     }
     yaml
 }

@@ -24,6 +24,9 @@ const STOP_GRACE: Duration = Duration::from_secs(3);
 /// For a handshake that has begun; on one machine it takes microseconds.
 const HANDSHAKE_LIMIT: Duration = Duration::from_millis(50);
 
+/// What follows it in a path is the length of the answer.
+const DOWNLOADS: &str = "/zeros/";
+
 /// The largest UDP payload.
 const MAX_DATAGRAM: usize = 65_507;
 
@@ -39,7 +42,8 @@ pub struct Server {
 
 impl Server {
     /// HTTP/1.1: answers every request with 200 and the body
-    /// `<name> <peer address>\n`; keeps connections alive if asked to.
+    /// `<name> <peer address>\n`, or, where the path is [`download_path`], as
+    /// many zeros; keeps connections alive if asked to.
     ///
     /// # Errors
     /// The address can't be bound.
@@ -115,6 +119,11 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// The path under which an HTTP [`Server`] has `length` zeros.
+pub fn download_path(length: u64) -> String {
+    format!("{DOWNLOADS}{length}")
 }
 
 enum Kind {
@@ -220,14 +229,20 @@ async fn answer_http(stream: TcpStream, body: String, mut stopped: watch::Receiv
             request = request => request?,
             () = time_to_leave(&mut stopped, served) => return Ok(()),
         };
-        let Some(wants_keep_alive) = request else { return Ok(()) };
-        keep_alive = wants_keep_alive && !*stopped.borrow();
+        let Some(request) = request else { return Ok(()) };
+        keep_alive = request.keep_alive && !*stopped.borrow();
         let connection = if keep_alive { "keep-alive" } else { "close" };
-        let response = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: {connection}\r\n\r\n{body}",
-            body.len()
+        let length = request.download.unwrap_or(body.len() as u64);
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: {connection}\r\n\r\n",
         );
-        write.write_all(response.as_bytes()).await?;
+        match request.download {
+            None => write.write_all((head + &body).as_bytes()).await?,
+            Some(length) => {
+                write.write_all(head.as_bytes()).await?;
+                tokio::io::copy(&mut tokio::io::repeat(0).take(length), &mut write).await?;
+            }
+        }
         served += 1;
     }
     write.shutdown().await
@@ -243,18 +258,24 @@ async fn time_to_leave(stopped: &mut watch::Receiver<bool>, served: u32) {
     }
 }
 
-/// Reads up to the empty line; whether the connection is to be kept, or `None`
-/// at the end. Requests with a body are not understood.
+struct Request {
+    keep_alive: bool,
+    /// Bytes.
+    download: Option<u64>,
+}
+
+/// Reads up to the empty line; `None` at the end. Requests with a body are not understood.
 async fn read_request(
     lines: &mut tokio::io::Lines<BufReader<tokio::net::tcp::OwnedReadHalf>>,
-) -> io::Result<Option<bool>> {
+) -> io::Result<Option<Request>> {
+    let Some(first) = lines.next_line().await? else { return Ok(None) };
+    let path = first.split(' ').nth(1).unwrap_or_default();
+    let download = path.strip_prefix(DOWNLOADS).and_then(|length| length.parse().ok());
     let mut keep_alive = true;
-    let mut started = false;
     while let Some(line) = lines.next_line().await? {
-        if line.is_empty() && started {
-            return Ok(Some(keep_alive));
+        if line.is_empty() {
+            return Ok(Some(Request { keep_alive, download }));
         }
-        started = true;
         keep_alive &= !line.eq_ignore_ascii_case("connection: close");
     }
     Ok(None)

@@ -16,8 +16,10 @@ pub(crate) struct Tool {
     purpose: &'static str,
 }
 
+const WRK: Tool = Tool { program: "wrk", package: "wrk", purpose: "HTTP load" };
+
 /// All of them, and what each is for.
-const TOOLS: [Tool; 8] = [
+const TOOLS: [Tool; 9] = [
     Tool { program: "ip", package: "iproute2", purpose: "namespaces, links and addresses of the lab" },
     Tool { program: "nsenter", package: "util-linux", purpose: "programs inside of a namespace" },
     Tool { program: "setpriv", package: "util-linux", purpose: "programs that end with the test" },
@@ -25,6 +27,7 @@ const TOOLS: [Tool; 8] = [
     Tool { program: "sysctl", package: "procps", purpose: "settings of a namespace" },
     Tool { program: "ss", package: "iproute2", purpose: "memory of sockets" },
     Tool { program: "nft", package: "nftables", purpose: "kube-proxy of the test cluster" },
+    WRK,
     Tool { program: "etcd", package: "etcd-server", purpose: "the store of the test cluster" },
 ];
 
@@ -36,7 +39,7 @@ pub(crate) const BENCH_TOOLS: [Tool; 4] = [
         package: "libnginx-mod-stream",
         purpose: "a balancer to compare with, and web server",
     },
-    Tool { program: "wrk", package: "wrk", purpose: "HTTP load" },
+    WRK,
     Tool { program: "iperf3", package: "iperf3", purpose: "bulk load" },
 ];
 

@@ -55,6 +55,10 @@ const PASSES: u32 = 8;
 /// ends later is not counted: it takes no time here.
 pub const ACTIONS: usize = 100;
 
+/// For status writes under way when another agent takes over. A disk and an API
+/// server that are well take far less.
+const WRITES_LIMIT: Duration = Duration::from_secs(2);
+
 /// Rounds in a row that an ending agent makes without getting on, [`FIRST_RETRY`]
 /// apart: a busy kernel answers within that, and a service manager waits longer.
 const LAST_TRIES: u32 = 10;
@@ -87,6 +91,8 @@ pub struct Reconciler<P, A, S> {
     desired: Arc<State>,
     /// See [`Report::ready`].
     ready: bool,
+    /// What other hosts or agents see is not changed.
+    frontends_only: bool,
     /// The last round was not finished; the next one is wanted after this time.
     unfinished: Option<Duration>,
     /// The first action of the last round, if [`ACTIONS`] cut that short.
@@ -123,6 +129,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             facts: Facts::default(),
             desired: Arc::default(),
             ready: false,
+            frontends_only: false,
             unfinished: None,
             cut_short: None,
             published: BTreeMap::new(),
@@ -133,15 +140,16 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         }
     }
 
-    /// Runs until `stop` resolves. Cancel safe at every await of the `select!`:
-    /// each arm only wakes the round, which reads everything anew.
-    pub async fn run(
+    /// Runs until `stop` resolves, and gives what that gave; may run again
+    /// then. Cancel safe at every await of the `select!`: each arm only wakes
+    /// the round, which reads everything anew.
+    pub async fn run<T>(
         &mut self,
-        mut source: watch::Receiver<SourceReport>,
+        source: &mut watch::Receiver<SourceReport>,
         wakeups: &Wakeups,
-        report: watch::Sender<Report>,
-        stop: impl Future<Output = ()>,
-    ) {
+        report: &watch::Sender<Report>,
+        stop: impl Future<Output = T>,
+    ) -> T {
         let mut stop = std::pin::pin!(stop);
         loop {
             let current = source.borrow_and_update().clone();
@@ -151,7 +159,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             tokio::select! {
                 // The stop signal goes before all that there is to do.
                 biased;
-                () = &mut stop => return,
+                stopped = &mut stop => return stopped,
                 Ok(()) = source.changed() => {}
                 () = wakeups.plane.notified() => {}
                 () = wakeups.links.notified() => {}
@@ -233,6 +241,31 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         }
     }
 
+    /// Serves all that the whole snapshot in `source` asks for, or has tried
+    /// to, and touches neither addresses nor statuses: while another agent is
+    /// still in charge of those. Afterwards [`Reconciler::run`] does the rest.
+    pub async fn serve_frontends(&mut self, source: &SourceReport) {
+        self.frontends_only = true;
+        while !self.round(source, Instant::now()).await.ready {
+            tokio::time::sleep(self.unfinished.unwrap_or(FIRST_RETRY)).await;
+        }
+        (self.frontends_only, self.ready) = (false, false);
+    }
+
+    /// Waits for the status writes under way, so that nobody's later one is
+    /// overwritten by them. What takes longer than `WRITES_LIMIT` is on its
+    /// way to an API server, which refuses it if the Service has changed since.
+    pub async fn pause(&mut self) {
+        let all = async {
+            while let Some(ended) = self.writes.next().await {
+                self.ended.push(ended);
+            }
+        };
+        if tokio::time::timeout(WRITES_LIMIT, all).await.is_err() {
+            tracing::warn!("status writes are still under way");
+        }
+    }
+
     /// Until a retry is due, or everything is to be read again.
     fn time_until_due(&self, now: Instant) -> Duration {
         let retry = self.machine.next_retry().map(|due| due.saturating_duration_since(now));
@@ -251,7 +284,8 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         self.unfinished = None;
         for _ in 0..PASSES {
             let due = self.machine.due(plan::plan(&self.desired, &observed), now);
-            let due = plan::hold_statuses(due, self.machine.in_flight(), &self.desired);
+            let mut due = plan::hold_statuses(due, self.machine.in_flight(), &self.desired);
+            due.retain(|action| !self.frontends_only || matches!(action, Action::UpsertFrontend { .. }));
             if due.is_empty() {
                 break;
             }

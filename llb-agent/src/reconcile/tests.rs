@@ -112,12 +112,23 @@ async fn a_round_is_bounded_and_the_next_one_follows_at_once() {
 }
 
 #[tokio::test]
+async fn frontends_alone_change_nothing_that_others_see() {
+    let mut agent = agent();
+    let source = services(250);
+    agent.serve_frontends(&source).await;
+    assert_eq!(agent.rooms.plane.observe().len(), 250);
+    assert!(agent.rooms.statuses.observe(source.snapshot.as_ref().unwrap()).is_empty());
+    let report = rest(&mut agent, &source, Instant::now()).await;
+    assert_eq!(report.observed.statuses.len(), 250);
+}
+
+#[tokio::test]
 async fn a_stop_is_noticed_although_there_is_more_to_do() {
     let mut agent = agent();
-    let (_source, received) = watch::channel(services(250));
+    let (_source, mut received) = watch::channel(services(250));
     let (report, shown) = watch::channel(Report::default());
     let wakeups = Wakeups { plane: Arc::default(), links: Arc::default() };
-    agent.run(received, &wakeups, report, std::future::ready(())).await;
+    agent.run(&mut received, &wakeups, &report, std::future::ready(())).await;
     assert_eq!(shown.borrow().observed.frontends.len(), ACTIONS);
     agent.shut_down(&wakeups).await;
     assert!(agent.rooms.plane.observe().is_empty());

@@ -84,6 +84,8 @@ pub enum SavedError {
 pub struct SavedSnapshots {
     path: PathBuf,
     cluster: String,
+    /// Whether the state folder is this agent's to write in.
+    ours: watch::Receiver<bool>,
 }
 
 #[derive(Serialize)]
@@ -103,8 +105,9 @@ pub(super) struct Saved {
 
 impl SavedSnapshots {
     /// `cluster` tells one cluster from another: its URL and CA, see `identity`.
-    pub fn new(state_dir: &Path, cluster: String) -> Self {
-        Self { path: state_dir.join(FILE), cluster }
+    /// Nothing is written before `ours`: a predecessor may still write there.
+    pub fn new(state_dir: &Path, cluster: String, ours: watch::Receiver<bool>) -> Self {
+        Self { path: state_dir.join(FILE), cluster, ours }
     }
 
     /// What was saved last.
@@ -145,7 +148,10 @@ impl SavedSnapshots {
     }
 
     /// Saves what comes through `snapshots`, beside everybody's work, until the sender is gone.
-    pub(super) async fn keep(self, mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>) {
+    pub(super) async fn keep(mut self, mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>) {
+        if self.ours.wait_for(|ours| *ours).await.is_err() {
+            return;
+        }
         let mut failing = false;
         while snapshots.changed().await.is_ok() {
             let Some(snapshot) = snapshots.borrow_and_update().clone() else { continue };
@@ -213,7 +219,11 @@ mod tests {
     use crate::model::{PublishedStatus, PublishedVip, Service, ServiceName};
 
     fn place() -> SavedSnapshots {
-        SavedSnapshots::new(Path::new("/nowhere"), "https://192.0.2.1:6443/ ca 0".to_owned())
+        place_of("https://192.0.2.1:6443/ ca 0", Path::new("/nowhere"))
+    }
+
+    fn place_of(cluster: &str, folder: &Path) -> SavedSnapshots {
+        SavedSnapshots::new(folder, cluster.to_owned(), watch::channel(true).1)
     }
 
     fn snapshot() -> Snapshot {
@@ -241,7 +251,7 @@ mod tests {
     fn what_was_saved_is_read_again() {
         let (folder, known) = (tempfile::tempdir().unwrap(), snapshot());
         assert!(!known.services.is_empty() && !known.nodes.is_empty() && !known.endpoints.is_empty());
-        let place = SavedSnapshots::new(folder.path(), "here".to_owned());
+        let place = place_of("here", folder.path());
         assert!(matches!(place.load(), Err(SavedError::Missing(_))));
         place.save(&known, Timestamp::UNIX_EPOCH).unwrap();
         let saved = place.load().unwrap();
@@ -274,7 +284,7 @@ mod tests {
         let older =
             String::from_utf8(format.clone()).unwrap().replacen("llb-snapshot 1", "llb-snapshot 0", 1);
         let strange = [header_of(body).as_bytes(), body].concat();
-        let elsewhere = SavedSnapshots::new(Path::new("/nowhere"), "https://192.0.2.2/ ca 0".to_owned());
+        let elsewhere = place_of("https://192.0.2.2/ ca 0", Path::new("/nowhere"));
         for (place, bytes, said) in [
             (place(), newer.into_bytes(), "has format 2, this llb-agent reads 1"),
             (place(), older.into_bytes(), "has format 0"),

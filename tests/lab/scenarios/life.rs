@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use llb_tests::client::{connect, echo_on, http_get};
+use llb_tests::client::{Download, connect, echo_on, http_get};
 use llb_tests::manifests::PortSpec;
 use llb_tests::wait_until;
 
@@ -84,4 +84,43 @@ pub(crate) fn sigterm_does_not_wait_for_ever(plane: Plane) {
     assert_eq!(status.code(), Some(0), "{}", setup.agent.log());
     assert_eq!(setup.lab.balancer().addresses().unwrap(), before);
     assert!(echo_on(&mut open, b"after").is_err());
+}
+
+pub(crate) fn sigterm_lets_a_download_finish(plane: Plane) {
+    let mut setup = Setup::new(plane);
+    setup.serve_http(30080);
+    setup.serve("web", &[setup.vip()], &[PortSpec::tcp("http", 80, 30080)]);
+    let vip = SocketAddr::new(setup.vip(), 80);
+    let download = Download::start(setup.client(), vip).unwrap();
+
+    setup.agent.terminate().unwrap();
+    wait_until(LIMIT, "new connections to be refused", || {
+        Ok(connect(setup.client(), vip).is_err().then_some(()))
+    })
+    .unwrap();
+    download.finish().unwrap();
+    let status = setup.agent.wait_exit().unwrap();
+    assert_eq!(status.code(), Some(0), "{}", setup.agent.log());
+}
+
+pub(crate) fn a_second_sigterm_ends_at_once(plane: Plane) {
+    // Far longer than the wait for its end.
+    let mut setup = Setup::with_arguments(plane, &["--drain-timeout", "1h"]);
+    setup.serve_http(30080);
+    let before = setup.lab.balancer().addresses().unwrap();
+    setup.serve("web", &[setup.vip()], &[PortSpec::tcp("http", 80, 30080)]);
+    let vip = SocketAddr::new(setup.vip(), 80);
+    let download = Download::start(setup.client(), vip).unwrap();
+
+    setup.agent.terminate().unwrap();
+    wait_until(LIMIT, "new connections to be refused", || {
+        Ok(connect(setup.client(), vip).is_err().then_some(()))
+    })
+    .unwrap();
+    assert_eq!(setup.agent.process().exit_status().unwrap(), None, "{}", setup.agent.log());
+    setup.agent.terminate().unwrap();
+    let status = setup.agent.wait_exit().unwrap();
+    assert_eq!(status.code(), Some(0), "{}", setup.agent.log());
+    assert_eq!(setup.lab.balancer().addresses().unwrap(), before);
+    assert!(download.finish().is_err(), "cut");
 }

@@ -3,8 +3,10 @@
 
 pub(crate) mod changes;
 pub(crate) mod crash;
+pub(crate) mod handover;
 pub(crate) mod life;
 pub(crate) mod memory;
+pub(crate) mod replacement;
 pub(crate) mod soak;
 pub(crate) mod terms;
 pub(crate) mod traffic;

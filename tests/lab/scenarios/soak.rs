@@ -17,6 +17,10 @@ const KEPT_BYTES: u64 = 16 << 20;
 /// A port is free again after a second instead of a minute.
 const SYSCTLS: [&str; 2] = ["net.ipv4.tcp_tw_reuse=1", "net.ipv4.ip_local_port_range=1024 65535"];
 
+/// Descriptors of empty pipes that each worker keeps for its next bulk
+/// connection: 32 pipes of two ends.
+const KEPT_PIPES: usize = 64;
+
 pub(crate) fn a_soak_loses_no_byte_and_leaves_no_descriptor(plane: Plane) {
     let mut setup = Setup::new(plane);
     let seed = u64::from(std::process::id());
@@ -32,22 +36,44 @@ pub(crate) fn a_soak_loses_no_byte_and_leaves_no_descriptor(plane: Plane) {
         host.output(&["sysctl", "-q", "-w", SYSCTLS[0], SYSCTLS[1]]).unwrap();
     }
     let pid = setup.agent.process().pid();
-    let descriptors = || fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
-    // The first connections make what stays: pools, threads, sockets of runtimes.
+    let descriptors = || open_descriptors(pid);
+    // The first connections make what stays: threads, sockets of runtimes.
     soak::run(setup.client(), &vips, &backends, seed, 100).unwrap();
-    let before = (descriptors(), setup.resident_bytes());
+    let before = (descriptors().others, setup.resident_bytes());
     let tally = soak::run(setup.client(), &vips, &backends, seed, connections()).unwrap();
     println!("{tally:?}");
     assert!(tally.complete > 0 && tally.reset > 0, "{tally:?}");
     wait_until(LIMIT, "the descriptors to be given back", || {
         let now = descriptors();
-        anyhow::ensure!(now <= before.0, "{now}, {} before", before.0);
+        anyhow::ensure!(now.others <= before.0, "{now:?}, {} before", before.0);
+        anyhow::ensure!(now.pipes <= KEPT_PIPES * workers(), "{now:?}: more pipes than workers keep");
         Ok(Some(()))
     })
     .unwrap();
     let kept = setup.resident_bytes().saturating_sub(before.1);
     println!("memory grew by {} KiB", kept >> 10);
     assert!(kept <= KEPT_BYTES, "{kept} bytes of memory were kept");
+}
+
+#[derive(Debug)]
+struct Descriptors {
+    /// Each pipe has two.
+    pipes: usize,
+    others: usize,
+}
+
+fn open_descriptors(pid: u32) -> Descriptors {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    // One that is closed meanwhile leads nowhere.
+    let targets = descriptors.filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
+    let (pipes, others): (Vec<_>, Vec<_>) =
+        targets.partition(|target| target.to_string_lossy().starts_with("pipe:"));
+    Descriptors { pipes: pipes.len(), others: others.len() }
+}
+
+/// As `--workers` has it where nobody says.
+fn workers() -> usize {
+    std::thread::available_parallelism().unwrap().get().min(16)
 }
 
 fn connections() -> u64 {

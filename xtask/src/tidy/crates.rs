@@ -27,7 +27,7 @@ const HOMES: &[(&str, Home)] = &[
     ("rtnetlink", Home::Only(&["addresses/"])),
     ("netlink_packet_core", Home::Only(&["addresses/"])),
     ("netlink_packet_route", Home::Only(&["addresses/"])),
-    ("clap", Home::Only(&["config.rs", "config/", "main.rs"])),
+    ("clap", Home::Only(&["config/", "main.rs"])),
     ("notify", Home::Only(&["source/"])),
     ("socket2", PURE),
     ("rustix", PURE),

@@ -38,6 +38,7 @@ const FLOORS: &[(&str, Option<&[&str]>)] = &[
     ("dataplane", Some(&["model", "config", "telemetry", "kernel"])),
     ("addresses", Some(&["model", "config", "telemetry", "statefile"])),
     ("status", Some(&["model", "config", "telemetry", "statefile"])),
+    ("handover", Some(&["model", "statefile"])),
     ("statefile", Some(&["model"])),
     ("facts", Some(&["model", "config", "kernel"])),
     ("reconcile", Some(BELOW_THE_LOOP)),

@@ -1,8 +1,9 @@
 //! Loads the embedded object for each link, puts its program there, and reads
 //! its counters. Where things are pinned is in `pins.rs`.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -35,6 +36,9 @@ const TC_INGRESS_PIN: &str = "tc_ingress";
 /// The value of a map as bytes, so that no type of ours must promise aya anything.
 type CounterBytes = [u8; size_of::<LinkCounters>()];
 
+/// The lock of each link's folder of pins, by the link's name.
+pub type LinkLocks = BTreeMap<String, File>;
+
 /// Whether this agent was built with eBPF programs inside.
 pub const fn has_object() -> bool {
     OBJECT.is_some()
@@ -55,13 +59,13 @@ struct ObservedLink {
 impl PacketObserver {
     /// Puts the program at TC ingress of each link and pins it in `bpf_dir`,
     /// which is on a bpffs; one is mounted where it is missing at
-    /// `/sys/fs/bpf`. Programs of a dead predecessor are replaced without a
-    /// gap, and its counts go on.
+    /// `/sys/fs/bpf`. Programs of a predecessor are replaced without a gap, and
+    /// its counts go on. `locks` are those that a living one gave.
     ///
     /// # Errors
     /// The first link that can't be observed. Then none is: the programs are
     /// taken off those before it in `links`.
-    pub fn attach(links: &[String], bpf_dir: &Path) -> Result<Self, PacketError> {
+    pub fn attach(links: &[String], bpf_dir: &Path, mut locks: LinkLocks) -> Result<Self, PacketError> {
         let object = OBJECT.ok_or(PacketError::NotBuilt)?;
         if let Some(running) = Release::running().filter(|running| *running < TCX_SINCE) {
             return Err(PacketError::KernelTooOld { running });
@@ -69,7 +73,7 @@ impl PacketObserver {
         provide_bpffs(bpf_dir)?;
         let mut observer = Self { links: Vec::with_capacity(links.len()) };
         for link in links {
-            match observe(object, link, bpf_dir) {
+            match observe(object, link, bpf_dir, locks.remove(link)) {
                 Ok(observed) => observer.links.push(observed),
                 Err(error) => {
                     if let Err(error) = observer.detach() {
@@ -80,6 +84,15 @@ impl PacketObserver {
             }
         }
         Ok(observer)
+    }
+
+    /// The locks on its links, for the agent that takes over. When this one is
+    /// dropped then, the programs and the locks stay.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn locks(&self) -> io::Result<LinkLocks> {
+        self.links.iter().map(|link| Ok((link.name.clone(), link.folder.lock()?))).collect()
     }
 
     /// Takes its programs off their links and forgets the counts: the end that
@@ -120,9 +133,14 @@ impl fmt::Debug for PacketObserver {
     }
 }
 
-fn observe(object: &[u8], link: &str, bpf_dir: &Path) -> Result<ObservedLink, PacketError> {
+fn observe(
+    object: &[u8],
+    link: &str,
+    bpf_dir: &Path,
+    lock: Option<File>,
+) -> Result<ObservedLink, PacketError> {
     let index = link_index(link)?;
-    let folder = PinFolder::open(bpf_dir, link)?;
+    let folder = PinFolder::open(bpf_dir, link, lock)?;
     let map_pin = folder.pin(LINK_COUNTERS_MAP);
     let mut ebpf = EbpfLoader::new()
         .map_pin_path(LINK_COUNTERS_MAP, &*map_pin)

@@ -25,5 +25,5 @@ mod metrics;
 mod pins;
 
 pub use error::PacketError;
-pub use loader::{PacketObserver, has_object};
+pub use loader::{LinkLocks, PacketObserver, has_object};
 pub use pins::detach;

@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -21,16 +22,24 @@ const LAYOUT: &str = "v1";
 #[derive(Debug)]
 pub(super) struct PinFolder {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl PinFolder {
-    /// Makes the folder and locks it.
-    pub(super) fn open(bpf_dir: &Path, link: &str) -> Result<Self, PacketError> {
+    /// Makes the folder and locks it, unless `inherited` is its lock already.
+    pub(super) fn open(bpf_dir: &Path, link: &str, inherited: Option<File>) -> Result<Self, PacketError> {
         let path = bpf_dir.join(LAYOUT).join(folder_name(link));
         fs::create_dir_all(&path).map_err(|error| PacketError::pin("make", &path, error))?;
-        let lock = lock(&path, link)?;
-        Ok(Self { path, _lock: lock })
+        let lock = match inherited.filter(|file| is_of(file, &path)) {
+            Some(file) => file,
+            None => lock(&path, link)?,
+        };
+        Ok(Self { path, lock })
+    }
+
+    /// The lock, for the agent that takes over: it is held until both have dropped it.
+    pub(super) fn lock(&self) -> io::Result<File> {
+        self.lock.try_clone()
     }
 
     /// Removes all that is pinned in it, and the folder.
@@ -101,6 +110,11 @@ fn lock(folder: &Path, link: &str) -> Result<File, PacketError> {
         }
         Err(errno) => Err(PacketError::pin("lock", folder, io::Error::from(errno))),
     }
+}
+
+fn is_of(file: &File, path: &Path) -> bool {
+    let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    file.metadata().ok().map(place) == fs::metadata(path).ok().map(place)
 }
 
 /// A bpffs has no dots in names, and no link has a colon in its name.

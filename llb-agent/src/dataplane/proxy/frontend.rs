@@ -8,11 +8,16 @@
 //!                       `------- serve ------------'        serve after Ended starts anew
 //! ```
 
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use socket2::Socket;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::RelayConfig;
 use super::affinity::Affinity;
@@ -46,6 +51,10 @@ pub(super) struct PlaneContext {
     pub(super) affinity: Affinity,
     /// Told when `observe` has something new to say.
     pub(super) changed: Arc<Notify>,
+    /// Sockets of a predecessor that no frontend has taken into use yet.
+    pub(super) inherited: Mutex<BTreeMap<Frontend, Vec<Socket>>>,
+    /// Cancelled when another agent has all sockets.
+    pub(super) handed_over: CancellationToken,
 }
 
 /// What the tasks of one frontend share.
@@ -104,11 +113,7 @@ impl RunningFrontend {
             listener.close();
             listener.closed().await;
         }
-        let sockets = if must_bind {
-            Some(bind(self.context.frontend, self.context.plane.workers.handles().len()).await?)
-        } else {
-            None
-        };
+        let sockets = if must_bind { Some(self.context.open().await?) } else { None };
 
         if !self.context.resume() {
             let FrontendContext { plane, frontend, .. } = &*self.context;
@@ -125,13 +130,30 @@ impl RunningFrontend {
 
     /// Closes the listener and gives open connections the drain time-out; idempotent.
     pub(super) fn remove(&mut self) {
+        self.end(Listener::close);
+    }
+
+    /// As [`RunningFrontend::remove`], when another agent serves the sockets.
+    pub(super) fn hand_over(&mut self) {
+        self.end(Listener::leave);
+    }
+
+    /// The sockets once more, for another agent.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub(super) fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
+        self.listener.as_ref().filter(|listener| listener.is_open()).map_or(Ok(Vec::new()), Listener::sockets)
+    }
+
+    fn end(&mut self, close: impl Fn(&Listener)) {
         let config = &self.context.plane.config;
         let until = Instant::now() + config.drain_timeout;
         if !self.context.start_draining(until) {
             return;
         }
         if let Some(listener) = &self.listener {
-            listener.close();
+            close(listener);
         }
         tracing::info!(
             frontend = %self.context.frontend,
@@ -196,6 +218,16 @@ impl FrontendContext {
     pub(super) fn refused(&self, reason: Refusal, count: u64) {
         self.plane.metrics.refusals(self.frontend.protocol, reason).inc_by(count);
         self.in_force.load().traffic.refusals(reason).inc_by(count);
+    }
+
+    /// The sockets of a predecessor, or new ones.
+    async fn open(&self) -> Result<Vec<Socket>, DataPlaneError> {
+        let inherited =
+            self.plane.inherited.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.frontend);
+        match inherited {
+            Some(sockets) => Ok(sockets),
+            None => bind(self.frontend, self.plane.workers.handles().len()).await,
+        }
     }
 
     fn life(&self) -> MutexGuard<'_, Life> {

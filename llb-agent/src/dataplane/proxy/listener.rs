@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -24,10 +25,12 @@ pub(super) struct Listener {
     stop: CancellationToken,
     closed: CancellationToken,
     tcp: Vec<Weak<TcpListener>>,
+    udp: Vec<Weak<UdpSocket>>,
 }
 
 impl Listener {
-    /// Serves each socket on a worker of its own.
+    /// Serves each socket on a worker of its own. Inherited ones may be more
+    /// than there are workers: each is served, since the kernel sends clients to each.
     ///
     /// # Errors
     /// A worker can't watch more sockets; those begun end at once.
@@ -39,9 +42,9 @@ impl Listener {
             has_died: AtomicBool::new(false),
             _closed: closed.clone().drop_guard(),
         });
-        let mut listener = Self { stop, closed, tcp: Vec::new() };
-        let started =
-            sockets.into_iter().zip(context.plane.workers.handles()).try_for_each(|(socket, worker)| {
+        let mut listener = Self { stop, closed, tcp: Vec::new(), udp: Vec::new() };
+        let started = sockets.into_iter().zip(context.plane.workers.handles().iter().cycle()).try_for_each(
+            |(socket, worker)| {
                 // The socket is watched by the worker's runtime, not by the caller's.
                 let _inside = worker.enter();
                 let (context, running) = (Arc::clone(context), Running(Arc::clone(&end)));
@@ -54,14 +57,17 @@ impl Listener {
                         });
                     }
                     Protocol::Udp => {
-                        let socket = UdpSocket::from_std(socket.into())?;
+                        let socket = Arc::new(UdpSocket::from_std(socket.into())?);
+                        listener.udp.push(Arc::downgrade(&socket));
                         worker.spawn(async move { udp::forward(socket, context, &running.0.stop).await });
                     }
                 }
                 Ok(())
-            });
+            },
+        );
         if started.is_err() {
-            listener.close();
+            // Not closed: a predecessor may still serve by them.
+            listener.leave();
         }
         started.map(|()| listener)
     }
@@ -74,6 +80,22 @@ impl Listener {
                 tracing::debug!(%error, "listener was closed already");
             }
         }
+    }
+
+    /// Takes nothing more from the sockets, which are another agent's by now:
+    /// unlike [`Listener::close`] it leaves alone what waits in them. Idempotent.
+    pub(super) fn leave(&self) {
+        self.stop.cancel();
+    }
+
+    /// The sockets once more, for another agent.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub(super) fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
+        let tcp = self.tcp.iter().filter_map(Weak::upgrade).map(|socket| socket.as_fd().try_clone_to_owned());
+        let udp = self.udp.iter().filter_map(Weak::upgrade).map(|socket| socket.as_fd().try_clone_to_owned());
+        tcp.chain(udp).collect()
     }
 
     /// Takes traffic.

@@ -21,6 +21,9 @@
 //! | replies | UDP session | the session's socket | idle, failed, backend gone, or closed |
 //! | drain | `remove` | number of open connections | none left, or time-out |
 //!
+//! A successor takes over the sockets themselves (`handover`), so nothing that
+//! waits in them is lost.
+//!
 //! Draining concerns TCP. A UDP frontend closes at once, since UDP has no end
 //! that could be waited for.
 //!
@@ -54,10 +57,12 @@ mod worker;
 use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::registry::Registry;
 use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use self::affinity::Affinity;
 use self::frontend::{PlaneContext, RunningFrontend};
@@ -96,10 +101,45 @@ impl ProxyPlane {
             service_counts: ServiceCounts::default(),
             affinity: Affinity::default(),
             changed,
+            inherited: Mutex::default(),
+            handed_over: CancellationToken::new(),
             workers: Workers::start(config.workers)?,
             config,
         };
         Ok(Self { context: Arc::new(context), frontends: BTreeMap::new() })
+    }
+
+    /// Takes the sockets of a predecessor: a frontend that is served uses its
+    /// own instead of binding new ones.
+    pub fn inherit(&mut self, sockets: Vec<(Frontend, OwnedFd)>) {
+        let mut inherited = self.context.inherited.lock().unwrap_or_else(PoisonError::into_inner);
+        for (frontend, socket) in sockets {
+            inherited.entry(frontend).or_default().push(socket.into());
+        }
+    }
+
+    /// Closes the inherited sockets that no frontend has wanted.
+    pub fn forget_inherited(&mut self) {
+        self.context.inherited.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// All sockets that take traffic, once more, for a successor.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn sockets(&self) -> io::Result<Vec<(Frontend, OwnedFd)>> {
+        let mut all = Vec::new();
+        for (frontend, running) in &self.frontends {
+            all.extend(running.sockets()?.into_iter().map(|socket| (*frontend, socket)));
+        }
+        Ok(all)
+    }
+
+    /// A successor serves all sockets: takes nothing more from them, and lets
+    /// open connections go on until the drain time-out.
+    pub fn hand_over(&mut self) {
+        self.context.handed_over.cancel();
+        self.frontends.values_mut().for_each(RunningFrontend::hand_over);
     }
 
     /// Removes every frontend and cuts what is open, without waiting for the

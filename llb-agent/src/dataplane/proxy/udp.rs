@@ -44,11 +44,17 @@ const SWEEPS_PER_TIMEOUT: u32 = 4;
 /// Even with a tiny time-out the loop has time for datagrams.
 const MIN_SWEEP_INTERVAL: Duration = Duration::from_millis(1);
 
+/// After another agent took the socket over, answers that are on their way are
+/// still passed on for so long. Sessions begin anew over there.
+const LAST_REPLIES: Duration = Duration::from_secs(1);
+
 /// Forwards until stopped, then closes the socket and all sessions.
-pub(super) async fn forward(socket: UdpSocket, context: Arc<FrontendContext>, stop: &CancellationToken) {
-    let mut sessions =
-        Sessions { socket: Arc::new(socket), context, table: HashMap::new(), tasks: JoinSet::new() };
+pub(super) async fn forward(socket: Arc<UdpSocket>, context: Arc<FrontendContext>, stop: &CancellationToken) {
+    let mut sessions = Sessions { socket, context, table: HashMap::new(), tasks: JoinSet::new() };
     stop.run_until_cancelled(sessions.run()).await;
+    if sessions.context.plane.handed_over.is_cancelled() {
+        tokio::time::sleep(LAST_REPLIES).await;
+    }
     // Each task holds the socket; the port must be free when this returns.
     sessions.tasks.shutdown().await;
 }

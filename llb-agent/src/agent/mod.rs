@@ -1,27 +1,31 @@
 //! Builds every room, wires them, and ends them in order. Decides nothing else.
 
+mod objects;
+mod succession;
+
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::addresses::{AddressTable, NetlinkAddresses, link_names};
 use crate::admin;
 use crate::config::{Cli, Config, Invocation, SourceConfig, kubeconfig_variable};
-use crate::dataplane::packet::{self, PacketError, PacketObserver};
+use crate::dataplane::packet::{self, LinkLocks, PacketError, PacketObserver};
 use crate::dataplane::proxy::ProxyPlane;
+use crate::handover::{self, Item, Successors};
 use crate::kernel::{Cap, KernelAbilities, missing_capabilities};
-use crate::model::{Problem, ProblemReason, SourceReport, Subject};
 use crate::reconcile::{ReconcileMetrics, Reconciler, Report, Rooms, Wakeups};
 use crate::source::{KubernetesSource, ManifestSource, SavedSnapshots, connect};
-use crate::statefile;
 use crate::status::StatusSink;
 use crate::status::file::FileStatuses;
 use crate::status::kubernetes::KubernetesStatuses;
+use objects::{Objects, Place};
+use succession::{Asked, Signals, asked, hand_over, leave, locks, sorted};
 
 /// Does what the command line says.
 ///
@@ -41,8 +45,8 @@ pub fn main(cli: Cli) -> anyhow::Result<()> {
     }
 }
 
-/// Runs until SIGTERM or SIGINT; old connections get the drain time-out, a
-/// second signal ends them at once.
+/// Runs until SIGTERM or SIGINT, or until another agent has taken over; old
+/// connections get the drain time-out, a second signal ends them at once.
 ///
 /// # Errors
 /// Something that the agent can't do without is missing; the text says what.
@@ -51,31 +55,28 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let abilities = KernelAbilities::probe();
     tracing::info!("{abilities}");
     check_capabilities(&config)?;
-    let _lock = statefile::lock(&config.state_dir)
-        .with_context(|| format!("cannot hold --state-dir {}", config.state_dir.display()))?;
-
-    let wakeups = Wakeups { plane: Arc::new(Notify::new()), links: Arc::new(Notify::new()) };
-    let mut addresses = NetlinkAddresses::new(
-        config.links.clone(),
-        config.address_tag,
-        config.state_dir.clone(),
-        wakeups.links.clone(),
-    )?;
-    check_links(&config, &mut addresses).await?;
+    raise_descriptor_limit(&config);
+    let start = handover::start(&config.state_dir, &config.links).await?;
 
     match config.source.clone() {
         SourceConfig::Manifests(path) => {
             let source = ManifestSource::start(&path)?;
+            let mut objects = Objects::follow(|out| source.run(out));
+            let place = objects.wait_for_place(start).await?;
             let statuses = FileStatuses::open(&config.state_dir);
-            serve(config, addresses, statuses, wakeups, |out| source.run(out)).await
+            serve(config, place, objects, statuses).await
         }
         SourceConfig::Kubernetes { kubeconfig, context } => {
             let cluster = connect(kubeconfig.as_ref(), context, kubeconfig_variable()).await?;
             tracing::info!(url = cluster.url, "watching the cluster");
-            let saved = SavedSnapshots::new(&config.state_dir, cluster.identity);
+            let (in_charge, is_in_charge) = watch::channel(false);
+            let saved = SavedSnapshots::new(&config.state_dir, cluster.identity, is_in_charge);
             let source = KubernetesSource::start(&cluster.client, &config.policy.namespaces, saved);
+            let mut objects = Objects::follow(|out| source.run(out));
+            objects.in_charge = Some(in_charge);
+            let place = objects.wait_for_place(start).await?;
             let statuses = KubernetesStatuses::new(cluster.client);
-            serve(config, addresses, statuses, wakeups, |out| source.run(out)).await
+            serve(config, place, objects, statuses).await
         }
     }
 }
@@ -112,46 +113,104 @@ async fn check_links(config: &Config, addresses: &mut NetlinkAddresses) -> anyho
     Ok(())
 }
 
-async fn serve<S, F>(
+async fn serve<S: StatusSink>(
     config: Config,
-    addresses: NetlinkAddresses,
+    place: Place,
+    mut objects: Objects,
     statuses: S,
-    wakeups: Wakeups,
-    source: impl FnOnce(watch::Sender<SourceReport>) -> F,
-) -> anyhow::Result<()>
-where
-    S: StatusSink,
-    F: Future<Output = ()> + Send + 'static,
-{
+) -> anyhow::Result<()> {
+    let wakeups = Wakeups { plane: Arc::new(Notify::new()), links: Arc::new(Notify::new()) };
+    let mut addresses = NetlinkAddresses::new(
+        config.links.clone(),
+        config.address_tag,
+        config.state_dir.clone(),
+        wakeups.links.clone(),
+    )?;
+    check_links(&config, &mut addresses).await?;
     let mut registry = Registry::default();
-    let plane = ProxyPlane::new(config.relay, &mut registry, wakeups.plane.clone())
+    let mut plane = ProxyPlane::new(config.relay, &mut registry, wakeups.plane.clone())
         .context("cannot start the relay's threads")?;
     let metrics = ReconcileMetrics::register(&mut registry);
-    let observer = observe_packets(&config, &mut registry)?;
+    let mut signals = Signals::listen()?;
 
-    raise_descriptor_limit(&config);
-
-    let (snapshots, received) = watch::channel(SourceReport::default());
-    let (report, shown) = watch::channel(Report::default());
-    let bound = admin::serve(config.admin, shown, registry).await?;
-    tracing::info!(address = %bound, "admin endpoint: /healthz /readyz /metrics /state");
-    tokio::spawn(tell_end(tokio::spawn(source(snapshots.clone())), snapshots));
-
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    let mut stop = async || {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+    let mut inherited_admin = None;
+    let successor = match place {
+        Place::Free(lock) => Err(lock),
+        Place::Inherited(mut inheritance) => {
+            let inherited = sorted(std::mem::take(&mut inheritance.sockets));
+            plane.inherit(inherited.frontends);
+            inherited_admin = inherited.admin;
+            Ok(inheritance)
         }
     };
-    let mut reconciler = Reconciler::new(Rooms { plane, addresses, statuses }, config.policy, metrics);
-    reconciler.run(received, &wakeups, report, stop()).await;
+    let listener = admin::bind(config.admin, inherited_admin).await?;
+    let admin_socket = listener.as_fd().try_clone_to_owned()?;
+    let admin_address = listener.local_addr()?;
+    let mut reconciler =
+        Reconciler::new(Rooms { plane, addresses, statuses }, config.policy.clone(), metrics);
+    let (lock, link_locks) = match successor {
+        Err(lock) => (lock, LinkLocks::new()),
+        Ok(inheritance) => {
+            let objects = objects.received.borrow().clone();
+            tokio::select! {
+                () = reconciler.serve_frontends(&objects) => {}
+                () = signals.stop() => return Ok(()),
+            }
+            let locks = locks(inheritance.complete().await?)?;
+            reconciler.rooms.plane.forget_inherited();
+            tracing::info!("took over");
+            locks
+        }
+    };
+    if let Some(in_charge) = &objects.in_charge {
+        in_charge.send_replace(true);
+    }
+
+    let observer = observe_packets(&config, &mut registry, link_locks)?;
+    let (report, shown) = watch::channel(Report::default());
+    let admin = admin::serve(listener, shown, registry);
+    tracing::info!(address = %admin_address, "admin endpoint: /healthz /readyz /metrics /state");
+    let mut successors = Successors::listen(&config.state_dir, &config.links).unwrap_or_else(|error| {
+        tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)));
+        Successors::nobody()
+    });
+
+    // Whether it is to end as soon as the new agents that are there have had their chance.
+    let mut patience = None;
+    loop {
+        let asked = asked(&mut successors, &mut signals, patience);
+        match reconciler.run(&mut objects.received, &wakeups, &report, asked).await {
+            Asked::Stop if patience.is_none() && successors.is_any_waiting() => {
+                tracing::info!("a new agent is there: ending when it has taken over");
+                patience = Some(Instant::now() + config.relay.drain_timeout);
+            }
+            Asked::Stop => break,
+            Asked::HandOver(takeover) => {
+                reconciler.pause().await;
+                let sockets = reconciler.rooms.plane.sockets().map(|sockets| {
+                    let frontends = sockets.into_iter().map(|(frontend, socket)| (frontend.into(), socket));
+                    frontends.collect()
+                });
+                let endpoint = (Item::Admin { address: admin_address }, &admin_socket);
+                match hand_over(takeover, sockets, endpoint, &lock, observer.as_deref()).await {
+                    Ok(()) => {
+                        admin.abort();
+                        // Its programs and what it held stay: they are the new agent's.
+                        drop((observer, objects, successors, lock, admin_socket));
+                        leave(reconciler, &wakeups, signals, config.after_handover).await;
+                        return Ok(());
+                    }
+                    Err(error) => tracing::warn!("going on: {error:#}"),
+                }
+            }
+        }
+    }
+    drop(successors);
 
     tracing::info!(limit = ?config.relay.drain_timeout, "ending: no new connections; a second signal ends the old ones at once");
     tokio::select! {
         () = reconciler.shut_down(&wakeups) => {}
-        () = stop() => {
+        () = signals.stop() => {
             tracing::warn!("second signal: ending all connections now");
             reconciler.rooms.plane.abort();
             reconciler.shut_down(&wakeups).await;
@@ -162,24 +221,6 @@ where
     }
     tracing::info!("ended");
     Ok(())
-}
-
-/// A source that ends by itself is a defect. What is served stays as it is,
-/// and the problem says so: an agent that ended instead would drop traffic that
-/// is fine, and might do so after each start.
-async fn tell_end(source: JoinHandle<()>, reports: watch::Sender<SourceReport>) {
-    let ended = source.await;
-    if reports.is_closed() {
-        return;
-    }
-    let why = ended.err().map(|error| format!(": {error}")).unwrap_or_default();
-    let message = format!(
-        "the source of objects ended{why}; what is served stays as it is, and follows no change any more: restart llb-agent"
-    );
-    tracing::error!("{message}");
-    let subject = Subject::Source("llb-agent".to_owned());
-    let problem = Problem { subject, reason: ProblemReason::SourceUnavailable, message };
-    reports.send_modify(|report| report.problems.push(problem));
 }
 
 /// Every connection takes two descriptors and every UDP session one; the soft
@@ -205,11 +246,15 @@ fn raise_descriptor_limit(config: &Config) {
 
 /// Without the packet programs the agent serves all the same, in user space.
 /// Only a link that another agent holds is no place to serve on.
-fn observe_packets(config: &Config, registry: &mut Registry) -> anyhow::Result<Option<Arc<PacketObserver>>> {
+fn observe_packets(
+    config: &Config,
+    registry: &mut Registry,
+    locks: LinkLocks,
+) -> anyhow::Result<Option<Arc<PacketObserver>>> {
     if config.userspace {
         return Ok(None);
     }
-    match PacketObserver::attach(&config.links, &config.bpf_dir) {
+    match PacketObserver::attach(&config.links, &config.bpf_dir, locks) {
         Ok(observer) => {
             let observer = Arc::new(observer);
             observer.register(registry);
@@ -221,18 +266,5 @@ fn observe_packets(config: &Config, registry: &mut Registry) -> anyhow::Result<O
             tracing::warn!(error, "no packet programs on the links; serving in user space only");
             Ok(None)
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_source_that_ends_is_a_problem() {
-        let (reports, mut received) = watch::channel(SourceReport::default());
-        tokio::spawn(tell_end(tokio::spawn(async { panic!("on purpose") }), reports));
-        let report = received.wait_for(|report| !report.problems.is_empty()).await.unwrap();
-        assert!(report.problems[0].message.contains("on purpose"), "{:?}", report.problems);
     }
 }

@@ -1,0 +1,62 @@
+//! From command lines to configurations, and to errors that name the flag.
+
+use super::*;
+
+fn parse(args: &[&str]) -> Result<Config, String> {
+    let cli = Cli::try_parse_from([&["llb-agent"], args].concat()).map_err(|error| error.to_string())?;
+    match cli.invocation().map_err(|error| format!("{:#}", anyhow::Error::from(error)))? {
+        Invocation::Serve(config) => Ok(*config),
+        Invocation::Detach { .. } => Err("detach".to_owned()),
+    }
+}
+
+#[test]
+fn the_first_command_of_the_readme_works() {
+    let config = parse(&["--linkdevice", "eth0"]).unwrap();
+    assert_eq!(config.links, ["eth0"]);
+    assert!(config.policy.default_class);
+    assert_eq!(config.relay, RelayConfig::default());
+    assert!(matches!(config.source, SourceConfig::Kubernetes { kubeconfig: None, context: None }));
+}
+
+#[test]
+fn detach_needs_no_link() {
+    assert_eq!(parse(&["detach"]).unwrap_err(), "detach");
+}
+
+#[test]
+fn wrong_flags_are_refused_by_name() {
+    for (args, expected) in [
+        (&[][..], "--linkdevice"),
+        (&["--linkdevice", "a/b"], "1 to 15 characters"),
+        (&["--linkdevice", "eth0", "--linkdevice", "eth0"], "given twice"),
+        (
+            &["--linkdevice", "eth0", "--pool", "192.0.2.0/33"],
+            "\"192.0.2.0/33\" is no range of addresses: \"33\" is not a prefix",
+        ),
+        (&["--linkdevice", "eth0", "--pool", "192.0.2.0/28,192.0.2.3"], "overlap"),
+        (&["--linkdevice", "eth0", "--pool", "a=192.0.2.1", "--pool", "a=192.0.2.2"], "given twice"),
+        (&["--linkdevice", "eth0", "--pool", "192.0.2.9-192.0.2.1"], "--pool 192.0.2.9-192.0.2.1"),
+        (&["--linkdevice", "eth0", "--pool", "192.0.2.0/28", "--pool", "192.0.2.8"], "overlap"),
+        (&["--linkdevice", "eth0", "--node-selector", "a=b=c"], "--node-selector a=b=c"),
+        (&["--linkdevice", "eth0", "--drain-timeout", "1y"], "--drain-timeout"),
+        (&["--linkdevice", "eth0", "--manifests", "x", "--kubeconfig", "y"], "cannot be used with"),
+        (&["--linkdevice", "eth0", "--admin", "9660"], "--admin"),
+        (&["--linkdevice", "eth0", "--max-connections", "0"], "--max-connections"),
+        (&["--linkdevice", "eth0", "--connect-timeout", "0"], "more than 0"),
+        (&["--linkdevice", "eth0", "--udp-idle-timeout", "0ms"], "more than 0"),
+    ] {
+        let error = parse(args).unwrap_err();
+        assert!(error.contains(expected), "{args:?}: {error}");
+    }
+}
+
+#[test]
+fn durations_have_units() {
+    assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+    assert_eq!(parse_duration("30"), Ok(Duration::from_secs(30)));
+    assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
+    assert!(parse_duration("99999999999999999999s").is_err());
+    assert!(parse_duration("200h").is_err());
+    assert!(parse_duration("s").is_err());
+}

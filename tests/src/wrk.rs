@@ -1,0 +1,95 @@
+//! HTTP load by `wrk`, a new connection for each request, that goes on while
+//! something else happens. How many failures are too many is the test's business.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::process::Signal;
+
+use crate::{Host, Process};
+
+/// Requests under way at any moment.
+const CONNECTIONS: u32 = 16;
+
+/// A request that takes longer has failed. More than a lost SYN costs (1 s, RFC
+/// 6298) and a connect time-out of llb's, so that only lost requests count.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// It ends by itself if the test forgets it.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// For its last answers and its report.
+const END_LIMIT: Duration = Duration::from_secs(15);
+
+/// A running `wrk`; killed when dropped.
+#[derive(Debug)]
+pub struct Wrk {
+    process: Process,
+}
+
+/// What became of the requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Answered with any status.
+    pub answered: u64,
+    /// `wrk`'s own words for what failed; empty if nothing did.
+    pub failures: Vec<String>,
+}
+
+impl Wrk {
+    /// Starts at once, on `host`.
+    ///
+    /// # Errors
+    /// It can't be started; it is in Debian's package `wrk`.
+    pub fn start(host: &Host, address: SocketAddr) -> Result<Self> {
+        let mut command = host.command("wrk");
+        command
+            .args(["--threads", "1", "--connections", &CONNECTIONS.to_string()])
+            .args(["--timeout", &format!("{}s", PATIENCE.as_secs())])
+            .args(["--duration", &format!("{}s", LONGEST.as_secs())])
+            .args(["--header", "Connection: close", &format!("http://{address}/")]);
+        Ok(Self { process: host.spawn(command, "wrk")? })
+    }
+
+    /// Ends the load; what became of it.
+    ///
+    /// # Errors
+    /// It has ended by itself, or says nothing that is understood.
+    pub fn stop(mut self) -> Result<Outcome> {
+        self.process.signal(Signal::INT)?;
+        self.process.wait_exit(END_LIMIT)?;
+        parse(&self.process.log())
+    }
+}
+
+fn parse(report: &str) -> Result<Outcome> {
+    let lines = || report.lines().map(str::trim);
+    let answered = lines().find_map(|line| line.split_once(" requests in ")?.0.parse().ok());
+    let is_failure = |line: &&str| line.starts_with("Socket errors:") || line.starts_with("Non-2xx");
+    Ok(Outcome {
+        answered: answered.with_context(|| format!("not a report of wrk:\n{report}"))?,
+        failures: lines().filter(is_failure).map(str::to_owned).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_found_in_a_report() {
+        let report = "Running 5m test @ http://192.0.2.1:80/\n  1 threads and 16 connections\n  \
+                      121609 requests in 12.02s, 6.96MB read\n  \
+                      Socket errors: connect 0, read 517, write 2, timeout 0\n  \
+                      Non-2xx or 3xx responses: 7\nRequests/sec:  10113.64\n";
+        let outcome = parse(report).unwrap();
+        assert_eq!(outcome.answered, 121_609);
+        let failures =
+            ["Socket errors: connect 0, read 517, write 2, timeout 0", "Non-2xx or 3xx responses: 7"];
+        assert_eq!(outcome.failures, failures);
+        let good = parse("  3 requests in 1.00s, 1KB read\n").unwrap();
+        assert_eq!(good, Outcome { answered: 3, failures: Vec::new() });
+        assert!(parse("unable to connect to 192.0.2.1:80 Connection refused").is_err());
+    }
+}
