@@ -78,7 +78,7 @@ pub(super) struct RunningFrontend {
 
 impl RunningFrontend {
     /// Not yet bound: [`RunningFrontend::serve`] comes next.
-    pub(super) fn new(frontend: Frontend, rule: &Rule, plane: Arc<PlaneContext>) -> Self {
+    pub(super) fn new(frontend: Frontend, rule: &Arc<Rule>, plane: Arc<PlaneContext>) -> Self {
         let closed = CancellationToken::new();
         closed.cancel();
         Self { context: Arc::new(FrontendContext::new(frontend, rule, plane)), listener: None, closed }
@@ -89,7 +89,7 @@ impl RunningFrontend {
     ///
     /// # Errors
     /// The frontend can't be bound; everything is as before.
-    pub(super) async fn serve(&mut self, rule: &Rule) -> Result<(), DataPlaneError> {
+    pub(super) async fn serve(&mut self, rule: &Arc<Rule>) -> Result<(), DataPlaneError> {
         let must_bind = !rule.backends.is_empty() && !self.is_listening();
         if rule.backends.is_empty() || must_bind {
             self.close_listener();
@@ -105,7 +105,7 @@ impl RunningFrontend {
             let FrontendContext { plane, frontend, .. } = &*self.context;
             self.context = Arc::new(FrontendContext::new(*frontend, rule, Arc::clone(plane)));
         }
-        self.context.rule.store(Arc::new(rule.clone()));
+        self.context.rule.store(Arc::clone(rule));
         if let Some(socket) = socket {
             let listener = Listener::start(socket, Arc::clone(&self.context));
             self.closed = listener.closed.clone();
@@ -138,7 +138,7 @@ impl RunningFrontend {
     /// The rule and the phase. A frontend whose listener died by itself counts
     /// as draining: it takes nothing new, and serving again repairs it.
     pub(super) fn status(&self) -> FrontendStatus {
-        let rule = Rule::clone(&self.context.rule.load());
+        let rule = self.context.rule.load_full();
         let takes_traffic = rule.backends.is_empty() || self.is_listening();
         let phase = if *self.context.life() == Life::Serving && takes_traffic {
             Phase::Serving
@@ -165,11 +165,11 @@ impl RunningFrontend {
 }
 
 impl FrontendContext {
-    fn new(frontend: Frontend, rule: &Rule, plane: Arc<PlaneContext>) -> Self {
+    fn new(frontend: Frontend, rule: &Arc<Rule>, plane: Arc<PlaneContext>) -> Self {
         Self {
             plane,
             frontend,
-            rule: ArcSwap::from_pointee(rule.clone()),
+            rule: ArcSwap::new(Arc::clone(rule)),
             selection: Selection::default(),
             connections: watch::Sender::new(0),
             cut: CancellationToken::new(),
