@@ -93,6 +93,14 @@ impl ActionKey {
 }
 
 impl Action {
+    /// The VIP that it puts on a link, and its prefix length.
+    pub fn added_address(&self) -> Option<(&AddressKey, u8)> {
+        match self {
+            Self::AddAddress { key, prefix_length } => Some((key, *prefix_length)),
+            _ => None,
+        }
+    }
+
     /// Its object.
     pub fn key(&self) -> ActionKey {
         match self {

@@ -129,6 +129,11 @@ impl Guard {
         verdict
     }
 
+    /// Whether [`Guard::ask`] would say so; asks nobody.
+    pub(super) fn is_free(&self, key: &AddressKey) -> bool {
+        self.shared.ledger().is_free(key, Instant::now())
+    }
+
     /// Announces a VIP that was just added. Does nothing on a link that has no
     /// neighbours to tell.
     pub(super) async fn added(&self, connection: &mut Connection, key: &AddressKey) {

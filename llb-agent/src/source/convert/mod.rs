@@ -17,12 +17,16 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use self::memo::Memo;
 use crate::model::{Endpoint, Problem, Service, ServiceName, Snapshot};
 
+type ConvertedService = (ServiceName, Arc<Service>, Vec<Problem>);
+/// `None`: it is no Service's.
+type ConvertedSlice = (Option<ServiceName>, Arc<[Endpoint]>, Vec<Problem>);
+
 /// Converts all objects of a source, and remembers what each became: one that
 /// is the same object as last time is not looked at again.
 #[derive(Debug, Default)]
 pub struct Converter {
-    services: Memo<ServiceObject, (ServiceName, Arc<Service>, Vec<Problem>)>,
-    slices: Memo<EndpointSlice, (Option<ServiceName>, Arc<[Endpoint]>, Vec<Problem>)>,
+    services: Memo<ServiceObject, ConvertedService>,
+    slices: Memo<EndpointSlice, ConvertedSlice>,
 }
 
 impl Converter {
@@ -57,13 +61,13 @@ impl Converter {
     }
 }
 
-fn service_of(object: &ServiceObject) -> (ServiceName, Arc<Service>, Vec<Problem>) {
+fn service_of(object: &ServiceObject) -> ConvertedService {
     let mut problems = Vec::new();
     let (name, service) = service::convert(object, &mut problems);
     (name, Arc::new(service), problems)
 }
 
-fn endpoints_of(object: &EndpointSlice) -> (Option<ServiceName>, Arc<[Endpoint]>, Vec<Problem>) {
+fn endpoints_of(object: &EndpointSlice) -> ConvertedSlice {
     let mut problems = Vec::new();
     let (service, endpoints) = endpoints::convert(object, &mut problems);
     (service, sorted(endpoints), problems)
