@@ -1,6 +1,6 @@
 //! Kubernetes objects to the model. Pure, shared by both sources, and the only
 //! place that knows the shapes of the Kubernetes API. What makes no sense
-//! becomes a [`Problem`](crate::model::Problem); the rest of the object, and every other object, goes on.
+//! becomes a [`Problem`]; the rest of the object, and every other object, goes on.
 
 mod endpoints;
 mod memo;
