@@ -132,7 +132,7 @@ impl World {
         };
         self.given.remove(&name);
         self.unseen.insert(name.clone());
-        self.snapshot.services.insert(name, service);
+        self.snapshot.services.insert(name, service.into());
     }
 
     fn remove_service(&mut self, random: &mut StdRng) {
@@ -221,7 +221,7 @@ impl World {
     }
 
     /// What holds once nothing changes any more.
-    pub(crate) fn check_converged(&self) {
+    pub(crate) fn check_converged(&mut self) {
         let seed = self.seed;
         let desired = &self.report.desired;
         let observed = self.agent.rooms.plane.observe();

@@ -50,6 +50,11 @@ impl Look {
         self.index == index && self.at.is_some_and(|at| at.elapsed() < LOOK_LASTS)
     }
 
+    /// The number of its link, while it is young enough to act on.
+    pub(super) fn current_index(&self) -> Option<u32> {
+        Some(self.index).filter(|&index| self.is_current(index))
+    }
+
     /// Something was not as it was read: it is read again before the next change.
     pub(super) fn doubt(&mut self) {
         self.at = None;

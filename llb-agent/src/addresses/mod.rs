@@ -48,6 +48,11 @@ pub trait AddressTable {
     /// The kernel did not answer.
     async fn observe(&mut self) -> Result<Vec<Link>, AddressError>;
 
+    /// [`AddressTable::add`] will be called for these, with their prefix lengths,
+    /// or for the first `most` that may be added: what can be done once for all
+    /// of them is done. Nothing depends on it but time.
+    async fn prepare(&mut self, _coming: &[(&AddressKey, u8)], _most: usize) {}
+
     /// Puts the VIP on the link, marked as llb's own, and announces it, once it
     /// is known that no other host has it; never waits for that. Idempotent,
     /// and cheap to ask again. Links are known from [`AddressTable::observe`].

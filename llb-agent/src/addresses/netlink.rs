@@ -10,6 +10,7 @@
 //! within that time is the one gap: it would be removed with llb's. An address
 //! that somebody adds within that time stays his: llb's add of it is refused,
 //! or adds one of another prefix length beside it.
+//! The number of a link is as old at most: an add on one that went away is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -291,12 +292,33 @@ impl AddressTable for NetlinkAddresses {
         Ok(links)
     }
 
+    /// One write for all of them, where the file says whose an address is.
+    async fn prepare(&mut self, coming: &[(&AddressKey, u8)], most: usize) {
+        if self.tag_in_kernel {
+            return;
+        }
+        let is_free = |key: &AddressKey| self.guard.as_ref().is_none_or(|guard| guard.is_free(key));
+        let own = |&(key, prefix_length): &(&AddressKey, u8)| {
+            let look = self.looks.get(&key.link)?;
+            let index = look.current_index()?;
+            let net = IpNet::new(key.address, prefix_length).ok()?;
+            let is_new = look.at(key.address).is_empty() && is_free(key);
+            is_new.then(|| OwnAddress { link: key.link.clone(), index, net })
+        };
+        let own: Vec<OwnAddress> = coming.iter().filter_map(own).take(most).collect();
+        if let Err(error) = self.state_file.write_ahead(own).await {
+            tracing::debug!(%error, "each address is recorded for itself");
+        }
+    }
+
     async fn add(&mut self, key: &AddressKey, prefix_length: u8) -> Result<Addition, AddressError> {
         let net = IpNet::new(key.address, prefix_length)
             .map_err(|error| refused("add", key, io::Error::new(io::ErrorKind::InvalidInput, error)))?;
         let missing = || AddressError::NoSuchLink { link: key.link.clone() };
-        let link = self.link(&key.link).await?.ok_or_else(missing)?;
-        let index = link.header.index;
+        let index = match self.looks.get(&key.link).and_then(Look::current_index) {
+            Some(index) => index,
+            None => self.link(&key.link).await?.ok_or_else(missing)?.header.index,
+        };
         let mut look = self.look(&key.link, index).await?;
         let added = self.add_on(&mut look, key, net, index).await;
         self.looks.insert(key.link.clone(), look);

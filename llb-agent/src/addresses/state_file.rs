@@ -27,6 +27,8 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 pub(super) struct StateFile {
     path: PathBuf,
     content: Content,
+    /// On disk, too, but not llb's before they are added.
+    ahead: BTreeSet<OwnAddress>,
 }
 
 /// An address that llb added.
@@ -65,7 +67,7 @@ impl StateFile {
         if content.boot_id != boot_id {
             content = Content { boot_id: boot_id.to_owned(), addresses: BTreeSet::new() };
         }
-        Self { path, content }
+        Self { path, content, ahead: BTreeSet::new() }
     }
 
     /// Whether llb added this address.
@@ -73,12 +75,31 @@ impl StateFile {
         self.content.addresses.contains(&OwnAddress { link: link.to_owned(), index, net })
     }
 
+    /// Writes all of `coming` at once, so that [`StateFile::insert`] of each
+    /// need not. What is not inserted is erased by the next [`StateFile::retain`].
+    ///
+    /// # Errors
+    /// It could not be written; then `insert` tries for itself.
+    pub(super) async fn write_ahead(&mut self, coming: Vec<OwnAddress>) -> Result<(), AddressError> {
+        let before = self.ahead.clone();
+        self.ahead.extend(coming.into_iter().filter(|own| !self.content.addresses.contains(own)));
+        if self.ahead == before {
+            return Ok(());
+        }
+        let written = self.write().await;
+        if written.is_err() {
+            self.ahead = before;
+        }
+        written
+    }
+
     /// Records an address; on disk when this returns.
     ///
     /// # Errors
     /// It could not be written; then nothing is recorded.
     pub(super) async fn insert(&mut self, address: OwnAddress) -> Result<(), AddressError> {
-        if !self.content.addresses.insert(address.clone()) {
+        let is_written = self.ahead.remove(&address);
+        if !self.content.addresses.insert(address.clone()) || is_written {
             return Ok(());
         }
         let written = self.write().await;
@@ -95,9 +116,10 @@ impl StateFile {
     pub(super) async fn retain(&mut self, keep: impl Fn(&OwnAddress) -> bool) -> Result<(), AddressError> {
         let erased: Vec<OwnAddress> =
             self.content.addresses.iter().filter(|known| !keep(known)).cloned().collect();
-        if erased.is_empty() {
+        if erased.is_empty() && self.ahead.is_empty() {
             return Ok(());
         }
+        self.ahead.clear();
         self.content.addresses.retain(keep);
         let written = self.write().await;
         if written.is_err() {
@@ -108,7 +130,9 @@ impl StateFile {
 
     async fn write(&self) -> Result<(), AddressError> {
         let failed = |source| AddressError::StateFile { path: self.path.display().to_string(), source };
-        let content = serde_json::to_vec(&self.content).map_err(|error| failed(error.into()))?;
+        let mut content = self.content.clone();
+        content.addresses.extend(self.ahead.iter().cloned());
+        let content = serde_json::to_vec(&content).map_err(|error| failed(error.into()))?;
         let path = self.path.clone();
         // Waits for the disk, which would hold up the connections of a worker thread.
         tokio::task::spawn_blocking(move || statefile::write_bytes(&path, &content))
@@ -144,6 +168,24 @@ mod tests {
         assert!(!rebooted.contains("eth0", 2, own.net));
         rebooted.insert(address("192.0.2.6/24")).await.unwrap();
         assert!(!StateFile::open_in_boot(&state_dir, "boot-2").contains("eth0", 2, own.net));
+    }
+
+    #[tokio::test]
+    async fn what_is_written_ahead_is_on_disk_but_not_llbs_before_it_is_added() {
+        let directory = tempfile::tempdir().unwrap();
+        let (added, never) = (address("192.0.2.5/24"), address("192.0.2.6/24"));
+        let mut file = StateFile::open_in_boot(directory.path(), "boot-1");
+        file.write_ahead(vec![added.clone(), never.clone()]).await.unwrap();
+        let on_disk = || StateFile::open_in_boot(directory.path(), "boot-1").content.addresses;
+        assert_eq!(on_disk(), [added.clone(), never.clone()].into());
+        assert!(!file.contains("eth0", 2, added.net), "somebody else may add it first");
+
+        fs::remove_file(directory.path().join(FILE_NAME)).unwrap();
+        file.insert(added.clone()).await.unwrap();
+        assert!(file.contains("eth0", 2, added.net));
+        assert!(!directory.path().join(FILE_NAME).exists(), "not written once more");
+        file.retain(|_| true).await.unwrap();
+        assert_eq!(on_disk(), [added].into(), "what was not added is erased");
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! A data plane in memory, for the simulation. It can be told to fail.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::{DataPlane, DataPlaneError};
 use crate::model::{Frontend, FrontendStatus, Phase, Rule};
@@ -23,16 +24,16 @@ impl FakePlane {
 }
 
 impl DataPlane for FakePlane {
-    fn observe(&self) -> BTreeMap<Frontend, FrontendStatus> {
+    fn observe(&mut self) -> BTreeMap<Frontend, FrontendStatus> {
         self.frontends.clone()
     }
 
-    async fn upsert(&mut self, frontend: Frontend, rule: &Rule) -> Result<(), DataPlaneError> {
+    async fn upsert(&mut self, frontend: Frontend, rule: &Arc<Rule>) -> Result<(), DataPlaneError> {
         // A real listener exists only where there are backends.
         if self.occupied.contains(&frontend) && !rule.backends.is_empty() {
             return Err(DataPlaneError::PortInUse { frontend, program: None });
         }
-        self.frontends.insert(frontend, FrontendStatus { rule: rule.clone(), phase: Phase::Serving });
+        self.frontends.insert(frontend, FrontendStatus { rule: Arc::clone(rule), phase: Phase::Serving });
         Ok(())
     }
 

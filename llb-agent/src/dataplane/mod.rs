@@ -10,6 +10,7 @@ pub mod proxy;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 use crate::model::{Frontend, FrontendStatus, Rule};
 
@@ -17,7 +18,7 @@ use crate::model::{Frontend, FrontendStatus, Rule};
 #[expect(async_fn_in_trait, reason = "called from one task of this crate, never spawned")]
 pub trait DataPlane {
     /// Every frontend that the plane has, draining ones included.
-    fn observe(&self) -> BTreeMap<Frontend, FrontendStatus>;
+    fn observe(&mut self) -> BTreeMap<Frontend, FrontendStatus>;
 
     /// Makes `frontend` serve by `rule`; idempotent. A frontend that serves
     /// already keeps its listener and its connections and takes the new rule
@@ -25,7 +26,7 @@ pub trait DataPlane {
     ///
     /// # Errors
     /// The frontend can't take traffic; nothing else is touched.
-    async fn upsert(&mut self, frontend: Frontend, rule: &Rule) -> Result<(), DataPlaneError>;
+    async fn upsert(&mut self, frontend: Frontend, rule: &Arc<Rule>) -> Result<(), DataPlaneError>;
 
     /// Takes no new traffic for `frontend` from now on; idempotent. It is
     /// [`Phase::Draining`](crate::model::Phase) until its last connection has

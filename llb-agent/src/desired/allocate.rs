@@ -6,26 +6,27 @@ use std::net::IpAddr;
 
 use super::claims::{Claim, Want, closed};
 use super::{Inputs, frontends_of, refuse};
-use crate::model::{Family, Frontend, Pool, Problem, ProblemReason, ServiceName};
+use crate::model::{Family, Frontend, Pool, Problem, ProblemReason, Service, ServiceName};
 
 /// Frontends that one Service may have; each costs a listener, and descriptors
 /// are shared with all others.
 const MOST_FRONTENDS: usize = 1024;
 
 /// What one Service gets.
-pub(super) struct Grant {
-    pub(super) name: ServiceName,
+pub(super) struct Grant<'a> {
+    pub(super) name: &'a ServiceName,
+    pub(super) service: &'a Service,
     pub(super) vips: Vec<IpAddr>,
     /// Added to what it holds, but another Service's.
     pub(super) collisions: BTreeSet<Frontend>,
 }
 
 /// What each Service gets that is served.
-pub(super) fn allocate(
-    inputs: Inputs<'_>,
-    claims: Vec<Claim<'_>>,
+pub(super) fn allocate<'a>(
+    inputs: Inputs<'a>,
+    claims: Vec<Claim<'a>>,
     problems: &mut Vec<Problem>,
-) -> Vec<Grant> {
+) -> Vec<Grant<'a>> {
     // Everything that is asked for or held is out of the pools before the
     // first free address is given, so the order of Services does not matter.
     let mut free = Free::new(inputs, &claims);
@@ -34,7 +35,7 @@ pub(super) fn allocate(
     for claim in claims {
         let result = free.fill(inputs, &claim).and_then(|vips| {
             let collisions = reserve(&claim, &vips, &mut taken, problems)?;
-            Ok(Grant { name: claim.name.clone(), vips, collisions })
+            Ok(Grant { name: claim.name, service: claim.service, vips, collisions })
         });
         match result {
             Ok(grant) => grants.push(grant),
@@ -47,12 +48,12 @@ pub(super) fn allocate(
 /// That a holder goes first keeps connections alive: an older Service that is
 /// edited to want a VIP and port that a younger one has served is the newcomer,
 /// and a port that is added never costs those that are there.
-fn reserve_held(inputs: Inputs<'_>, claims: &[Claim<'_>]) -> BTreeMap<Frontend, ServiceName> {
+fn reserve_held<'a>(inputs: Inputs<'_>, claims: &[Claim<'a>]) -> BTreeMap<Frontend, &'a ServiceName> {
     let mut taken = BTreeMap::new();
     for claim in claims {
         for frontend in inputs.held.get(claim.name).map(|held| claim.held_frontends(held)).unwrap_or_default()
         {
-            taken.entry(frontend).or_insert_with(|| claim.name.clone());
+            taken.entry(frontend).or_insert(claim.name);
         }
     }
     taken
@@ -60,10 +61,10 @@ fn reserve_held(inputs: Inputs<'_>, claims: &[Claim<'_>]) -> BTreeMap<Frontend, 
 
 /// Takes all frontends of a Service that has none yet, or none. One that has
 /// some gets those that are free; the others are returned.
-fn reserve(
-    claim: &Claim<'_>,
+fn reserve<'a>(
+    claim: &Claim<'a>,
     vips: &[IpAddr],
-    taken: &mut BTreeMap<Frontend, ServiceName>,
+    taken: &mut BTreeMap<Frontend, &'a ServiceName>,
     problems: &mut Vec<Problem>,
 ) -> Result<BTreeSet<Frontend>, Problem> {
     let frontends: Vec<Frontend> = frontends_of(claim.service, vips).map(|(frontend, _)| frontend).collect();
@@ -74,7 +75,7 @@ fn reserve(
         );
         return Err(refuse(claim.name, ProblemReason::InvalidValue, message));
     }
-    let owner = |frontend: &Frontend| taken.get(frontend);
+    let owner = |frontend: &Frontend| taken.get(frontend).copied();
     let holds_some = frontends.iter().any(|frontend| owner(frontend) == Some(claim.name));
     let of_others =
         frontends.iter().filter(|frontend| owner(frontend).is_some_and(|owner| owner != claim.name));
@@ -91,7 +92,7 @@ fn reserve(
     }
     problems.extend(told);
     let free = frontends.into_iter().filter(|frontend| !collisions.contains(frontend));
-    taken.extend(free.map(|frontend| (frontend, claim.name.clone())));
+    taken.extend(free.map(|frontend| (frontend, claim.name)));
     Ok(collisions)
 }
 

@@ -1,14 +1,14 @@
 //! Where the traffic of a service port may go.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Inputs, refuse};
 use crate::config::BackendMode;
 use crate::model::{
-    Backend, Endpoint, Family, Frontend, Node, Problem, ProblemReason, Service, ServiceName, ServicePort,
-    TrafficPolicy, Weight,
+    Backend, Endpoint, Family, Frontend, Node, Problem, ProblemReason, Protocol, Service, ServiceName,
+    ServicePort, TrafficPolicy, Weight,
 };
 
 /// Set by kubeadm and most installers on Nodes that should run no workload.
@@ -20,80 +20,31 @@ pub(super) struct Selection<'a> {
     nodes: OnceCell<Vec<(&'a str, &'a Node)>>,
 }
 
+/// What the backends of one Service are chosen from: its endpoints by port,
+/// since a Service may have a hundred ports in one slice.
+pub(super) struct Backends<'a> {
+    selection: &'a Selection<'a>,
+    name: &'a ServiceName,
+    service: &'a Service,
+    /// There is an EndpointSlice, even if it is empty.
+    knows_endpoints: bool,
+    endpoints: HashMap<(Protocol, Option<&'a str>), Vec<&'a Endpoint>>,
+}
+
 impl<'a> Selection<'a> {
     pub(super) fn new(inputs: Inputs<'a>) -> Self {
         Self { inputs, nodes: OnceCell::new() }
     }
 
-    /// The backends of one frontend, of its own family.
-    pub(super) fn of(
-        &self,
-        name: &ServiceName,
-        service: &Service,
-        port: &ServicePort,
-        family: Family,
-    ) -> BTreeMap<Backend, Weight> {
-        let addresses: Vec<(SocketAddr, Weight)> = if self.uses_nodes(port) {
-            self.node_addresses(name, service, port, family)
-        } else {
-            let endpoints = self.endpoints(name).iter().filter(|endpoint| serves(endpoint, port, family));
-            let address = |endpoint: &Endpoint| SocketAddr::new(endpoint.address, endpoint.port.get());
-            usable(endpoints).map(|endpoint| (address(endpoint), Weight::MIN)).collect()
-        };
-        addresses.into_iter().map(|(address, weight)| (Backend { address }, weight)).collect()
-    }
-
-    /// Why a Service has no backends, and what they can't do for it.
-    pub(super) fn problems(
-        &self,
-        name: &ServiceName,
-        service: &Service,
-        vips: &[IpAddr],
-    ) -> impl Iterator<Item = Problem> {
-        self.why_without(name, service, vips).into_iter().chain(self.affinity_problem(name, service))
-    }
-
-    /// kube-proxy keeps affinity too, and behind a relay all clients have the
-    /// relay's address. Endpoints would be right, but llb can't know whether it
-    /// reaches them: a wrong guess would cost the Service everything.
-    fn affinity_problem(&self, name: &ServiceName, service: &Service) -> Option<Problem> {
-        service.terms.affinity_timeout?;
-        let port = service.ports.iter().find(|port| self.uses_nodes(port))?;
-        let message = format!(
-            "sessionAffinity is ClientIP and port {}/{} goes to nodePorts, where kube-proxy takes llb for the only client: \
-             each Node sends all of it to one Pod; use --backends endpoints where llb reaches the Pods, \
-             or set sessionAffinity to None",
-            port.port, port.protocol
-        );
-        Some(refuse(name, ProblemReason::AffinityAtNodes, message))
-    }
-
-    fn why_without(&self, name: &ServiceName, service: &Service, vips: &[IpAddr]) -> Option<Problem> {
-        for port in &service.ports {
-            let nodes = self.inputs.policy.backends == BackendMode::Nodes;
-            if nodes && port.node_port.is_none() {
-                let message = format!(
-                    "port {}/{} has no nodePort (allocateLoadBalancerNodePorts: false?), and llb runs with --backends nodes; \
-                     let Kubernetes allocate one, or use --backends endpoints where llb can reach the Pods",
-                    port.port, port.protocol
-                );
-                return Some(refuse(name, ProblemReason::NoNodePort, message));
-            }
-            if self.uses_nodes(port) && self.eligible_nodes().is_empty() {
-                return Some(refuse(name, ProblemReason::NoEligibleNodes, self.no_nodes_message()));
-            }
-            for &vip in vips {
-                let frontend = Frontend { vip, port: port.port, protocol: port.protocol };
-                if self.of(name, service, port, Family::of(vip)).is_empty() {
-                    let message = format!(
-                        "{frontend} has no backend: {}",
-                        self.why_none(name, service, port, frontend)
-                    );
-                    return Some(refuse(name, ProblemReason::NoBackends, message));
-                }
-            }
+    /// Looks through the endpoints of one Service.
+    pub(super) fn of_service(&'a self, name: &'a ServiceName, service: &'a Service) -> Backends<'a> {
+        let known = self.inputs.snapshot.endpoints.get(name);
+        let mut endpoints: HashMap<(Protocol, Option<&str>), Vec<&Endpoint>> = HashMap::new();
+        for endpoint in known.into_iter().flat_map(|endpoints| endpoints.iter()) {
+            let port = (endpoint.protocol, endpoint.port_name.as_deref());
+            endpoints.entry(port).or_default().push(endpoint);
         }
-        None
+        Backends { selection: self, name, service, knows_endpoints: known.is_some(), endpoints }
     }
 
     fn uses_nodes(&self, port: &ServicePort) -> bool {
@@ -102,40 +53,6 @@ impl<'a> Selection<'a> {
             BackendMode::Endpoints => false,
             BackendMode::Auto => port.node_port.is_some() && !self.inputs.snapshot.nodes.is_empty(),
         }
-    }
-
-    fn endpoints(&self, name: &ServiceName) -> &'a [Endpoint] {
-        self.inputs.snapshot.endpoints.get(name).map(Vec::as_slice).unwrap_or_default()
-    }
-
-    fn node_addresses(
-        &self,
-        name: &ServiceName,
-        service: &Service,
-        port: &ServicePort,
-        family: Family,
-    ) -> Vec<(SocketAddr, Weight)> {
-        let Some(node_port) = port.node_port else { return Vec::new() };
-        // Slices that exist and hold nothing usable mean: no node can answer.
-        // A Service without any slice (as in a folder of manifests) says nothing.
-        // Looked through once: a Service may have a hundred ports in one slice.
-        let of_port = self.endpoints(name).iter().filter(|endpoint| is_of_port(endpoint, port));
-        let usable: Vec<&Endpoint> = usable(of_port).collect();
-        let known = self.inputs.snapshot.endpoints.contains_key(name);
-        let mut local: BTreeMap<&str, u16> = BTreeMap::new();
-        for node in usable.iter().filter_map(|endpoint| endpoint.node.as_deref()) {
-            let count = local.entry(node).or_default();
-            *count = count.saturating_add(1);
-        }
-        // With Local a Node serves by its own Pods alone, so Pods get equal
-        // shares only if Nodes count as much as they have of them.
-        let weight = |node: &str| match service.traffic_policy {
-            TrafficPolicy::Cluster => (!known || !usable.is_empty()).then_some(Weight::MIN),
-            TrafficPolicy::Local => local.get(node).and_then(|count| Weight::new(*count)),
-        };
-        let eligible = self.eligible_nodes().iter();
-        let serving = eligible.filter_map(|(name, node)| Some((node_address(node, family)?, weight(name)?)));
-        serving.map(|(address, weight)| (SocketAddr::new(address, node_port.get()), weight)).collect()
     }
 
     /// Without a selector: all but control-plane Nodes, or, where there are no
@@ -173,23 +90,104 @@ impl<'a> Selection<'a> {
             nodes.len()
         )
     }
+}
 
-    fn why_none(
-        &self,
-        name: &ServiceName,
-        service: &Service,
-        port: &ServicePort,
-        frontend: Frontend,
-    ) -> String {
+impl Backends<'_> {
+    /// The backends of one port on VIPs of one family, which is theirs too.
+    pub(super) fn of(&self, port: &ServicePort, family: Family) -> BTreeMap<Backend, Weight> {
+        let addresses: Vec<(SocketAddr, Weight)> = if self.selection.uses_nodes(port) {
+            self.node_addresses(port, family)
+        } else {
+            let of_family = |endpoint: &&&Endpoint| Family::of(endpoint.address) == family;
+            let endpoints = self.endpoints(port).iter().filter(of_family).copied();
+            let address = |endpoint: &Endpoint| SocketAddr::new(endpoint.address, endpoint.port.get());
+            usable(endpoints).map(|endpoint| (address(endpoint), Weight::MIN)).collect()
+        };
+        addresses.into_iter().map(|(address, weight)| (Backend { address }, weight)).collect()
+    }
+
+    /// Why a Service has no backends, and what they can't do for it.
+    pub(super) fn problems(&self, vips: &[IpAddr], is_without: impl Fn(&Frontend) -> bool) -> Vec<Problem> {
+        self.why_without(vips, is_without).into_iter().chain(self.affinity_problem()).collect()
+    }
+
+    /// kube-proxy keeps affinity too, and behind a relay all clients have the
+    /// relay's address. Endpoints would be right, but llb can't know whether it
+    /// reaches them: a wrong guess would cost the Service everything.
+    fn affinity_problem(&self) -> Option<Problem> {
+        self.service.terms.affinity_timeout?;
+        let port = self.service.ports.iter().find(|port| self.selection.uses_nodes(port))?;
+        let message = format!(
+            "sessionAffinity is ClientIP and port {}/{} goes to nodePorts, where kube-proxy takes llb for the only client: \
+             each Node sends all of it to one Pod; use --backends endpoints where llb reaches the Pods, \
+             or set sessionAffinity to None",
+            port.port, port.protocol
+        );
+        Some(refuse(self.name, ProblemReason::AffinityAtNodes, message))
+    }
+
+    fn why_without(&self, vips: &[IpAddr], is_without: impl Fn(&Frontend) -> bool) -> Option<Problem> {
+        let (name, selection) = (self.name, self.selection);
+        for port in &self.service.ports {
+            let nodes = selection.inputs.policy.backends == BackendMode::Nodes;
+            if nodes && port.node_port.is_none() {
+                let message = format!(
+                    "port {}/{} has no nodePort (allocateLoadBalancerNodePorts: false?), and llb runs with --backends nodes; \
+                     let Kubernetes allocate one, or use --backends endpoints where llb can reach the Pods",
+                    port.port, port.protocol
+                );
+                return Some(refuse(name, ProblemReason::NoNodePort, message));
+            }
+            if selection.uses_nodes(port) && selection.eligible_nodes().is_empty() {
+                return Some(refuse(name, ProblemReason::NoEligibleNodes, selection.no_nodes_message()));
+            }
+            for &vip in vips {
+                let frontend = Frontend { vip, port: port.port, protocol: port.protocol };
+                if is_without(&frontend) {
+                    let message = format!("{frontend} has no backend: {}", self.why_none(port, frontend));
+                    return Some(refuse(name, ProblemReason::NoBackends, message));
+                }
+            }
+        }
+        None
+    }
+
+    /// All that are of this port.
+    fn endpoints<'e>(&'e self, port: &'e ServicePort) -> &'e [&'e Endpoint] {
+        let endpoints = self.endpoints.get(&(port.protocol, port.name.as_deref()));
+        endpoints.map(Vec::as_slice).unwrap_or_default()
+    }
+
+    fn node_addresses(&self, port: &ServicePort, family: Family) -> Vec<(SocketAddr, Weight)> {
+        let Some(node_port) = port.node_port else { return Vec::new() };
+        // Slices that exist and hold nothing usable mean: no node can answer.
+        // A Service without any slice (as in a folder of manifests) says nothing.
+        let usable: Vec<&Endpoint> = usable(self.endpoints(port).iter().copied()).collect();
+        let mut local: BTreeMap<&str, u16> = BTreeMap::new();
+        for node in usable.iter().filter_map(|endpoint| endpoint.node.as_deref()) {
+            let count = local.entry(node).or_default();
+            *count = count.saturating_add(1);
+        }
+        // With Local a Node serves by its own Pods alone, so Pods get equal
+        // shares only if Nodes count as much as they have of them.
+        let weight = |node: &str| match self.service.traffic_policy {
+            TrafficPolicy::Cluster => (!self.knows_endpoints || !usable.is_empty()).then_some(Weight::MIN),
+            TrafficPolicy::Local => local.get(node).and_then(|count| Weight::new(*count)),
+        };
+        let eligible = self.selection.eligible_nodes().iter();
+        let serving = eligible.filter_map(|(name, node)| Some((node_address(node, family)?, weight(name)?)));
+        serving.map(|(address, weight)| (SocketAddr::new(address, node_port.get()), weight)).collect()
+    }
+
+    fn why_none(&self, port: &ServicePort, frontend: Frontend) -> String {
         let family = frontend.family();
-        let any_endpoint = usable(self.endpoints(name).iter().filter(|endpoint| is_of_port(endpoint, port)))
-            .next()
-            .is_some();
-        if !any_endpoint && (!self.uses_nodes(port) || self.inputs.snapshot.endpoints.contains_key(name)) {
+        let any_endpoint = usable(self.endpoints(port).iter().copied()).next().is_some();
+        let uses_nodes = self.selection.uses_nodes(port);
+        if !any_endpoint && (!uses_nodes || self.knows_endpoints) {
             "no endpoint is ready".to_owned()
-        } else if !self.uses_nodes(port) {
+        } else if !uses_nodes {
             format!("no ready endpoint has an {family} address")
-        } else if service.traffic_policy == TrafficPolicy::Local {
+        } else if self.service.traffic_policy == TrafficPolicy::Local {
             format!(
                 "externalTrafficPolicy is Local, and no eligible Node with an {family} address has a ready endpoint"
             )
@@ -204,14 +202,6 @@ impl<'a> Selection<'a> {
 fn node_address(node: &Node, family: Family) -> Option<IpAddr> {
     let addresses = node.internal.iter().chain(&node.external).chain(&node.external_id);
     addresses.copied().find(|&address| Family::of(address) == family)
-}
-
-fn is_of_port(endpoint: &Endpoint, port: &ServicePort) -> bool {
-    endpoint.protocol == port.protocol && endpoint.port_name == port.name
-}
-
-fn serves(endpoint: &Endpoint, port: &ServicePort, family: Family) -> bool {
-    is_of_port(endpoint, port) && Family::of(endpoint.address) == family
 }
 
 /// The ready ones; where none is, those that still serve while they terminate (KEP-1669).

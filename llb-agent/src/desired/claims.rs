@@ -1,7 +1,7 @@
 //! Which VIPs a Service asks for or has already, and for which families it
 //! still needs one. Not: who gets them (`allocate.rs`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use super::{FRONTEND_COLLISION, Inputs, frontends_of, ours, refuse};
@@ -32,10 +32,15 @@ pub(super) struct Want {
 
 /// The claims of all our Services, in the order in which they are granted: the
 /// older first, then by name. (What a Service holds is reserved before.)
-pub(super) fn collect<'a>(inputs: Inputs<'a>, problems: &mut Vec<Problem>) -> Vec<Claim<'a>> {
+/// `on_links` are all addresses of this machine, llb's own too.
+pub(super) fn collect<'a>(
+    inputs: Inputs<'a>,
+    on_links: &HashSet<IpAddr>,
+    problems: &mut Vec<Problem>,
+) -> Vec<Claim<'a>> {
     let mut claims: Vec<Claim<'_>> = Vec::new();
     for (name, service) in ours(inputs) {
-        match claim(inputs, name, service, problems) {
+        match claim(inputs, on_links, name, service, problems) {
             Ok(claim) => claims.push(claim),
             Err(problem) => problems.extend(problem),
         }
@@ -61,6 +66,7 @@ impl Claim<'_> {
 /// `Err(None)`: refused for a problem that is in the snapshot already.
 fn claim<'a>(
     inputs: Inputs<'a>,
+    on_links: &HashSet<IpAddr>,
     name: &'a ServiceName,
     service: &'a Service,
     problems: &mut Vec<Problem>,
@@ -97,10 +103,9 @@ fn claim<'a>(
         if has(&claim.vips) {
             continue;
         }
-        let kept = held
-            .iter()
-            .copied()
-            .find(|&vip| want.family.is_none_or(|family| Family::of(vip) == family) && may_keep(inputs, vip));
+        let kept = held.iter().copied().find(|&vip| {
+            want.family.is_none_or(|family| Family::of(vip) == family) && may_keep(inputs, on_links, vip)
+        });
         match kept {
             Some(vip) => claim.vips.push(vip),
             None => claim.open.push(want),
@@ -175,9 +180,8 @@ fn wants(service: &Service) -> Vec<Want> {
 /// that family that could take its place: a link's own address that was
 /// replaced (a new DHCP lease) may belong to another machine now, and one that
 /// is away for a moment comes back.
-fn may_keep(inputs: Inputs<'_>, vip: IpAddr) -> bool {
+fn may_keep(inputs: Inputs<'_>, on_links: &HashSet<IpAddr>, vip: IpAddr) -> bool {
     let links = &inputs.facts.links;
-    let is_on = |link: &Link| link.addresses.iter().any(|known| known.net.addr() == vip);
     let has_other = |link: &Link| link.primary_address(Family::of(vip)).is_some();
-    !inputs.policy.pools.is_empty() || links.iter().any(is_on) || !links.iter().any(has_other)
+    !inputs.policy.pools.is_empty() || on_links.contains(&vip) || !links.iter().any(has_other)
 }

@@ -15,15 +15,17 @@ mod backends;
 mod claims;
 mod placement;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::config::Policy;
 use crate::model::{
-    Facts, Frontend, Port, Problem, ProblemReason, PublishedPort, PublishedStatus, PublishedVip, Rule,
-    Service, ServiceName, ServicePort, Snapshot, State, Subject,
+    Backend, Facts, Family, Frontend, Port, Problem, ProblemReason, Protocol, PublishedPort, PublishedStatus,
+    PublishedVip, Rule, Service, ServiceName, ServicePort, Snapshot, State, Subject,
 };
 use allocate::Grant;
+use backends::Backends;
 
 /// `ports[].error` of an added port that another Service has on this VIP.
 const FRONTEND_COLLISION: &str = "llb.dev/FrontendCollision";
@@ -47,6 +49,13 @@ pub struct Inputs<'a> {
 
 /// The whole pipeline.
 pub fn compile(inputs: Inputs<'_>) -> (State, Vec<Problem>) {
+    // llb's own addresses may be thousands, and nearly all questions are about
+    // the machine's, which are few.
+    let known = inputs.facts.links.iter().flat_map(|link| &link.addresses);
+    let on_links: HashSet<IpAddr> = known.map(|known| known.net.addr()).collect();
+    let machine = inputs.facts.without_ours();
+    let inputs = Inputs { facts: &machine, ..inputs };
+
     let mut problems = problems_of_ours(inputs);
     let mut state = State::default();
     for (name, service) in ours(inputs) {
@@ -56,25 +65,45 @@ pub fn compile(inputs: Inputs<'_>) -> (State, Vec<Problem>) {
     }
     clear_what_was_held(inputs, &mut state);
 
-    let claims = claims::collect(inputs, &mut problems);
+    let claims = claims::collect(inputs, &on_links, &mut problems);
     let backends = backends::Selection::new(inputs);
-    for Grant { name, vips, collisions } in allocate::allocate(inputs, claims, &mut problems) {
-        let Some(service) = inputs.snapshot.services.get(&name) else { continue };
+    for Grant { name, service, vips, collisions } in allocate::allocate(inputs, claims, &mut problems) {
+        let backends = backends.of_service(name, service);
+        let rules = rules_of(name, service, &vips, &backends);
         for (frontend, port) in frontends_of(service, &vips) {
-            if !collisions.contains(&frontend) {
-                let backends = backends.of(&name, service, port, frontend.family());
-                let rule = Rule { service: name.clone(), backends, terms: service.terms.clone() };
-                state.frontends.insert(frontend, rule);
+            if !collisions.contains(&frontend)
+                && let Some(rule) = rules.get(&(frontend.family(), port.port, port.protocol))
+            {
+                state.frontends.insert(frontend, Arc::clone(rule));
             }
         }
-        problems.extend(backends.problems(&name, service, &vips));
-        state.statuses.insert(name, status_of(service, &vips, &collisions));
+        let is_without = |frontend: &Frontend| {
+            let rule = rules.get(&(frontend.family(), frontend.port, frontend.protocol));
+            rule.is_some_and(|rule| rule.backends.is_empty())
+        };
+        problems.extend(backends.problems(&vips, is_without));
+        state.statuses.insert(name.clone(), status_of(service, &vips, &collisions));
     }
     cut_loops(&mut state, &mut problems);
     placement::place(inputs, &mut state, &mut problems);
     problems.sort();
     problems.dedup();
     (state, problems)
+}
+
+/// By family and port: VIPs of one family share their rules.
+type Rules = HashMap<(Family, Port, Protocol), Arc<Rule>>;
+
+fn rules_of(name: &ServiceName, service: &Service, vips: &[IpAddr], backends: &Backends<'_>) -> Rules {
+    let families: BTreeSet<Family> = vips.iter().map(|&vip| Family::of(vip)).collect();
+    let ports = || service.ports.iter();
+    let pairs = families.into_iter().flat_map(|family| ports().map(move |port| (family, port)));
+    let rule = |(family, port): (Family, &ServicePort)| {
+        let backends = backends.of(port, family);
+        let rule = Rule { service: name.clone(), backends, terms: service.terms.clone() };
+        ((family, port.port, port.protocol), Arc::new(rule))
+    };
+    pairs.map(rule).collect()
 }
 
 /// What is wrong with the Services of others is theirs to tell.
@@ -90,7 +119,8 @@ fn problems_of_ours(inputs: Inputs<'_>) -> Vec<Problem> {
 
 /// The Services that this llb serves.
 fn ours(inputs: Inputs<'_>) -> impl Iterator<Item = (&ServiceName, &Service)> {
-    inputs.snapshot.services.iter().filter(move |(name, service)| is_ours(inputs.policy, name, service))
+    let all = inputs.snapshot.services.iter().map(|(name, service)| (name, &**service));
+    all.filter(move |(name, service)| is_ours(inputs.policy, name, service))
 }
 
 fn is_ours(policy: &Policy, name: &ServiceName, service: &Service) -> bool {
@@ -103,7 +133,9 @@ fn is_for_us(policy: &Policy, name: &ServiceName, service: &Service) -> bool {
         Some(class) => *class == policy.class,
         None => policy.default_class,
     };
-    class_fits && (policy.namespaces.is_empty() || policy.namespaces.contains(&name.namespace))
+    class_fits
+        && (policy.namespaces.is_empty()
+            || policy.namespaces.iter().any(|namespace| **namespace == *name.namespace))
 }
 
 /// A Service that is no longer of type LoadBalancer loses what llb published
@@ -128,20 +160,23 @@ fn frontends_of<'a>(
 /// A backend that is a frontend of ours would lead back to us: each connection
 /// would open another one, until none is left for anybody.
 fn cut_loops(state: &mut State, problems: &mut Vec<Problem>) {
-    let frontends: BTreeSet<Frontend> = state.frontends.keys().copied().collect();
-    for (frontend, rule) in &mut state.frontends {
-        rule.backends.retain(|backend, _| {
-            let Some(port) = Port::new(backend.address.port().into()) else { return false };
-            let target = Frontend { vip: backend.address.ip(), port, protocol: frontend.protocol };
-            let leads_back = frontends.contains(&target);
-            if leads_back {
-                let message = format!(
-                    "its backend {backend} is a frontend of llb itself, and left out; let it name Pods or other machines"
-                );
-                problems.push(refuse(&rule.service, ProblemReason::InvalidValue, message));
-            }
-            !leads_back
-        });
+    let leads_back = |frontend: &Frontend, backend: &Backend| {
+        let target = |port| Frontend { vip: backend.address.ip(), port, protocol: frontend.protocol };
+        let port = Port::new(backend.address.port().into());
+        port.is_some_and(|port| state.frontends.contains_key(&target(port)))
+    };
+    let loops_of = |(frontend, rule): (&Frontend, &Arc<Rule>)| -> Vec<(Frontend, Backend)> {
+        let back = rule.backends.keys().filter(|backend| leads_back(frontend, backend));
+        back.map(|backend| (*frontend, *backend)).collect()
+    };
+    let loops: Vec<(Frontend, Backend)> = state.frontends.iter().flat_map(loops_of).collect();
+    for (frontend, backend) in loops {
+        let Some(rule) = state.frontends.get_mut(&frontend) else { continue };
+        let message = format!(
+            "its backend {backend} is a frontend of llb itself, and left out; let it name Pods or other machines"
+        );
+        problems.push(refuse(&rule.service, ProblemReason::InvalidValue, message));
+        Arc::make_mut(rule).backends.remove(&backend);
     }
 }
 

@@ -64,6 +64,6 @@ fn was_the_links_own(inputs: Inputs<'_>, vip: IpAddr, services: &BTreeSet<&Servi
 fn keep_only_held(inputs: Inputs<'_>, state: &mut State) {
     for (name, status) in &mut state.statuses {
         let held = inputs.held.get(name).map(PublishedStatus::addresses).unwrap_or_default();
-        status.vips.retain(|vip| held.contains(&vip.ip));
+        status.vips = status.vips.iter().filter(|vip| held.contains(&vip.ip)).cloned().collect();
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
@@ -91,7 +92,7 @@ pub enum Phase {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FrontendStatus {
     /// The rule last applied.
-    pub rule: Rule,
+    pub rule: Arc<Rule>,
     /// Serving or draining.
     pub phase: Phase,
 }

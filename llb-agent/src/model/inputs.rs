@@ -9,13 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{Family, Port, Problem, Protocol, Service, ServiceName};
 
-/// All objects of a source at one moment.
+/// All objects of a source at one moment. What did not change since the snapshot
+/// before is shared with it, so that neither comparing nor keeping both costs much.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Services of every type (a type change must be seen).
-    pub services: BTreeMap<ServiceName, Service>,
-    /// All EndpointSlices of a Service, merged.
-    pub endpoints: BTreeMap<ServiceName, Vec<Endpoint>>,
+    pub services: BTreeMap<ServiceName, Arc<Service>>,
+    /// All EndpointSlices of a Service, merged: sorted, each endpoint once.
+    pub endpoints: BTreeMap<ServiceName, Arc<[Endpoint]>>,
     /// Nodes by name.
     pub nodes: BTreeMap<String, Node>,
     /// What could not be understood. Not saved: who reads it again says it again.
@@ -74,6 +75,17 @@ pub struct Node {
 pub struct Facts {
     /// The link devices, in the order of the command line; a missing one is absent.
     pub links: Vec<Link>,
+}
+
+impl Facts {
+    /// The machine as it would be without llb.
+    pub fn without_ours(&self) -> Self {
+        let foreign = |link: &Link| Link {
+            name: link.name.clone(),
+            addresses: link.addresses.iter().filter(|known| !known.ours).cloned().collect(),
+        };
+        Self { links: self.links.iter().map(foreign).collect() }
+    }
 }
 
 /// A network interface of this machine.

@@ -3,24 +3,25 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Family, Port, Protocol, Terms};
 
-/// `namespace/name` of a Service.
+/// `namespace/name` of a Service. Cheap to clone: it is the key of most maps.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceName {
     /// The namespace.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// The name in it.
-    pub name: String,
+    pub name: Arc<str>,
 }
 
 impl ServiceName {
     /// From its two parts.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
 }
@@ -91,11 +92,11 @@ pub struct PublishedPort {
     pub error: Option<String>,
 }
 
-/// What `status.loadBalancer` says.
+/// What `status.loadBalancer` says. Cheap to clone: a round has several of each.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedStatus {
     /// One entry per VIP.
-    pub vips: Vec<PublishedVip>,
+    pub vips: Arc<[PublishedVip]>,
 }
 
 impl PublishedStatus {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
@@ -33,7 +34,7 @@ impl Serialize for AddressKey {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct State {
     /// What the data planes serve.
-    pub frontends: BTreeMap<Frontend, Rule>,
+    pub frontends: BTreeMap<Frontend, Arc<Rule>>,
     /// The addresses that llb adds, with their prefix length in bits.
     pub addresses: BTreeMap<AddressKey, u8>,
     /// What the status of each Service that is ours should say once its

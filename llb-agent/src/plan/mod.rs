@@ -19,6 +19,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -39,7 +40,7 @@ pub enum Action {
         /// Which.
         frontend: Frontend,
         /// How.
-        rule: Rule,
+        rule: Arc<Rule>,
     },
     /// Put a VIP on a link.
     AddAddress {
@@ -92,6 +93,14 @@ impl ActionKey {
 }
 
 impl Action {
+    /// The VIP that it puts on a link, and its prefix length.
+    pub fn added_address(&self) -> Option<(&AddressKey, u8)> {
+        match self {
+            Self::AddAddress { key, prefix_length } => Some((key, *prefix_length)),
+            _ => None,
+        }
+    }
+
     /// Its object.
     pub fn key(&self) -> ActionKey {
         match self {
@@ -153,8 +162,8 @@ pub fn hold_statuses(due: Vec<Action>, in_flight: &BTreeSet<ActionKey>, desired:
     }
     let is_hasty = |action: &Action| match action {
         Action::WriteStatus { service, .. } => {
-            let wanted = desired.statuses.get(service).into_iter().flat_map(|status| &status.vips);
-            wanted.into_iter().any(|vip| changing.contains(&vip.ip))
+            let wanted = desired.statuses.get(service);
+            wanted.is_some_and(|status| status.vips.iter().any(|vip| changing.contains(&vip.ip)))
         }
         _ => false,
     };
@@ -162,7 +171,7 @@ pub fn hold_statuses(due: Vec<Action>, in_flight: &BTreeSet<ActionKey>, desired:
 }
 
 fn upserts(desired: &State, observed: &Observed) -> impl Iterator<Item = Action> {
-    let up_to_date = |frontend: &Frontend, rule: &Rule| {
+    let up_to_date = |frontend: &Frontend, rule: &Arc<Rule>| {
         let current = observed.frontends.get(frontend);
         current.is_some_and(|status| status.phase == Phase::Serving && status.rule == *rule)
     };

@@ -10,13 +10,13 @@ fn frontend(port: i64) -> Frontend {
     Frontend { vip: VIP.parse().unwrap(), port: Port::new(port).unwrap(), protocol: Protocol::Tcp }
 }
 
-fn rule(backends: &[&str]) -> Rule {
+fn rule(backends: &[&str]) -> Arc<Rule> {
     let backend = |text: &&str| (Backend { address: text.parse().unwrap() }, Weight::MIN);
-    Rule {
+    Arc::new(Rule {
         service: ServiceName::new("default", "web"),
         backends: backends.iter().map(backend).collect(),
         terms: Terms::default(),
-    }
+    })
 }
 
 fn key(link: &str) -> AddressKey {
@@ -28,7 +28,7 @@ fn desired() -> State {
     let service = ServiceName::new("default", "web");
     let port = PublishedPort { port: 80, protocol: "TCP".to_owned(), error: None };
     let status = PublishedStatus {
-        vips: vec![PublishedVip { ip: VIP.parse().unwrap(), proxy: true, ports: vec![port] }],
+        vips: [PublishedVip { ip: VIP.parse().unwrap(), proxy: true, ports: vec![port] }].into(),
     };
     State {
         frontends: [(frontend(80), rule(&["198.51.100.1:8080"]))].into(),
@@ -93,7 +93,9 @@ fn a_port_that_is_not_served_says_so() {
     let mut desired = desired();
     desired.frontends.insert(frontend(81), rule(&["198.51.100.1:8081"]));
     for status in desired.statuses.values_mut() {
-        status.vips[0].ports.push(PublishedPort { port: 81, protocol: "TCP".to_owned(), error: None });
+        let mut vip = status.vips[0].clone();
+        vip.ports.push(PublishedPort { port: 81, protocol: "TCP".to_owned(), error: None });
+        status.vips = [vip].into();
     }
     let mut observed = Observed::default();
     observed

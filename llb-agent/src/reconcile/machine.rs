@@ -175,7 +175,10 @@ mod tests {
     fn a_changed_action_is_tried_at_once_and_one_in_flight_is_not() {
         let (mut machine, start) = (Machine::default(), Instant::now());
         let service = ServiceName::new("a", "b");
-        let write = |vips| Action::WriteStatus { service: service.clone(), status: PublishedStatus { vips } };
+        let write = |vips| Action::WriteStatus {
+            service: service.clone(),
+            status: PublishedStatus { vips: Vec::into(vips) },
+        };
         let vip =
             crate::model::PublishedVip { ip: "192.0.2.1".parse().unwrap(), proxy: true, ports: Vec::new() };
         machine.failed(write(vec![vip]), no(), start);

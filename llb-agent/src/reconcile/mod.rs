@@ -289,6 +289,10 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             if due.is_empty() {
                 break;
             }
+            let coming: Vec<(&AddressKey, u8)> = due.iter().filter_map(Action::added_address).collect();
+            if !coming.is_empty() {
+                self.rooms.addresses.prepare(&coming, left).await;
+            }
             for action in due {
                 let shown = first.is_none().then(|| action.clone());
                 if self.act(action, snapshot, now).await {

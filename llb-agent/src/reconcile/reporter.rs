@@ -80,7 +80,7 @@ mod tests {
     fn a_problem_is_told_once_and_again_after_the_quiet_time() {
         let name = ServiceName::new("default", "web");
         let mut snapshot = Snapshot::default();
-        snapshot.services.insert(name.clone(), Service::default());
+        snapshot.services.insert(name.clone(), Service::default().into());
         let tries = |n| {
             vec![Problem::of_service(&name, ProblemReason::ActionFailed, format!("no (tried {n} times)"))]
         };

@@ -67,8 +67,8 @@ fn services(count: u16) -> SourceReport {
             serving: true,
             terminating: false,
         };
-        snapshot.services.insert(name.clone(), service);
-        snapshot.endpoints.insert(name, vec![endpoint]);
+        snapshot.services.insert(name.clone(), service.into());
+        snapshot.endpoints.insert(name, [endpoint].into());
     }
     SourceReport { snapshot: Some(Arc::new(snapshot)), problems: Vec::new() }
 }
@@ -91,7 +91,7 @@ async fn nobody_is_told_of_a_service_that_is_gone() {
     agent.rooms.statuses.lock().gone.insert(ServiceName::new("default", "s0"));
     rest(&mut agent, &source, now).await;
     let inner = agent.rooms.statuses.lock();
-    let told: Vec<&str> = inner.events.iter().map(|event| event.service.name.as_str()).collect();
+    let told: Vec<&str> = inner.events.iter().map(|event| &*event.service.name).collect();
     assert_eq!(told, ["s1"], "{:?}", inner.events);
 }
 

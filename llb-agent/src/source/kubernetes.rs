@@ -173,6 +173,7 @@ pub struct KubernetesSource {
     slices: Vec<Store<EndpointSlice>>,
     nodes: Store<Node>,
     saved: SavedSnapshots,
+    converter: convert::Converter,
     tasks: JoinSet<()>,
 }
 
@@ -205,7 +206,7 @@ impl KubernetesSource {
             .into_iter()
             .map(|api| follow(api, "endpointslices.discovery.k8s.io", &shared, &mut tasks))
             .collect();
-        Self { shared, services, slices, nodes, saved, tasks }
+        Self { shared, services, slices, nodes, saved, converter: convert::Converter::default(), tasks }
     }
 
     /// Publishes snapshots until nobody listens any more.
@@ -240,7 +241,7 @@ impl KubernetesSource {
         }
     }
 
-    fn report(&self, complete: bool, fallback: Option<&Fallback>) -> SourceReport {
+    fn report(&mut self, complete: bool, fallback: Option<&Fallback>) -> SourceReport {
         let mut problems = self.shared.problems(Instant::now());
         if complete {
             return SourceReport { snapshot: Some(Arc::new(self.snapshot())), problems };
@@ -299,15 +300,10 @@ impl KubernetesSource {
             && ready(self.nodes.wait_until_ready().now_or_never())
     }
 
-    fn snapshot(&self) -> Snapshot {
-        let services: Vec<Arc<Service>> = self.services.iter().flat_map(Store::state).collect();
-        let slices: Vec<Arc<EndpointSlice>> = self.slices.iter().flat_map(Store::state).collect();
-        let nodes = self.nodes.state();
-        convert::snapshot(
-            services.iter().map(|o| &**o),
-            slices.iter().map(|o| &**o),
-            nodes.iter().map(|o| &**o),
-        )
+    fn snapshot(&mut self) -> Snapshot {
+        let services = self.services.iter().flat_map(Store::state).collect();
+        let slices = self.slices.iter().flat_map(Store::state).collect();
+        self.converter.snapshot(services, slices, &self.nodes.state())
     }
 }
 

@@ -319,9 +319,10 @@ mod tests {
             ("new", service(&[], &[])),
             ("other", Service::default()),
         ] {
-            all.services.insert(ServiceName::new("default", name), service);
+            all.services.insert(ServiceName::new("default", name), service.into());
         }
-        let kept: Vec<String> = told_of(&all).services.into_keys().map(|name| name.name).collect();
+        let kept: Vec<String> =
+            told_of(&all).services.into_keys().map(|name| name.name.to_string()).collect();
         assert_eq!(kept, ["asks", "other", "told"]);
     }
 }

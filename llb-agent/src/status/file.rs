@@ -46,7 +46,7 @@ impl FileStatuses {
         let entries: Vec<(String, String, PublishedStatus)> =
             statefile::read_or_set_aside(&path).unwrap_or_default();
         let statuses =
-            entries.into_iter().map(|(namespace, name, status)| (ServiceName { namespace, name }, status));
+            entries.into_iter().map(|(namespace, name, status)| (ServiceName::new(namespace, name), status));
         let statuses = Statuses { written: statuses.collect(), ..Statuses::default() };
         Self { path, statuses: Arc::new(Mutex::new(statuses)), turn: Arc::default() }
     }
@@ -62,10 +62,8 @@ impl FileStatuses {
             (statuses.written.clone(), statuses.ordered.clone())
         };
         merged.extend(batch.iter().map(|(name, (_, status))| (name.clone(), status.clone())));
-        let entries: Vec<(&str, &str, &PublishedStatus)> = merged
-            .iter()
-            .map(|(name, status)| (name.namespace.as_str(), name.name.as_str(), status))
-            .collect();
+        let entries: Vec<(&str, &str, &PublishedStatus)> =
+            merged.iter().map(|(name, status)| (&*name.namespace, &*name.name, status)).collect();
         statefile::write(&self.path, &entries)
             .map_err(|source| StatusError::File { path: self.path.display().to_string(), source })?;
         let mut statuses = self.lock();
@@ -157,9 +155,14 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(10);
 
     fn order(name: &str) -> StatusOrder {
-        let vips = vec![PublishedVip { ip: "192.0.2.1".parse().unwrap(), proxy: true, ports: Vec::new() }];
+        let vip = PublishedVip { ip: "192.0.2.1".parse().unwrap(), proxy: true, ports: Vec::new() };
         let service = ServiceName::new("default", name);
-        StatusOrder { service, uid: String::new(), revision: String::new(), status: PublishedStatus { vips } }
+        StatusOrder {
+            service,
+            uid: String::new(),
+            revision: String::new(),
+            status: PublishedStatus { vips: [vip].into() },
+        }
     }
 
     fn spawn_all(statuses: &FileStatuses, count: usize) -> JoinSet<Result<Effect, StatusError>> {

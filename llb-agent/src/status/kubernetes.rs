@@ -62,7 +62,7 @@ impl StatusSink for KubernetesStatuses {
         written.retain(|name, written| {
             snapshot.services.get(name).is_some_and(|service| service.revision == written.revision)
         });
-        let status_of = |(name, service): (&ServiceName, &crate::model::Service)| {
+        let status_of = |(name, service): (&ServiceName, &Arc<crate::model::Service>)| {
             let status = written.get(name).map_or(&service.status, |written| &written.status);
             (name.clone(), status.clone())
         };
@@ -104,8 +104,8 @@ impl StatusSink for KubernetesStatuses {
         let about = ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some(kind.into_owned()),
-            namespace: Some(event.service.namespace.clone()),
-            name: Some(event.service.name.clone()),
+            namespace: Some(event.service.namespace.to_string()),
+            name: Some(event.service.name.to_string()),
             uid: Some(event.uid),
             ..ObjectReference::default()
         };
@@ -199,7 +199,7 @@ mod tests {
             service: ServiceName::new("default", "web"),
             uid: "u-1".to_owned(),
             revision: revision.to_owned(),
-            status: PublishedStatus { vips: vec![vip] },
+            status: PublishedStatus { vips: [vip].into() },
         }
     }
 
@@ -210,11 +210,11 @@ mod tests {
         server.await.unwrap();
         let mut snapshot = Snapshot::default();
         let service = crate::model::Service { revision: "7".to_owned(), ..Default::default() };
-        snapshot.services.insert(order("7").service, service.clone());
+        snapshot.services.insert(order("7").service, service.clone().into());
         assert_eq!(statuses.observe(&snapshot)[&order("7").service], order("7").status);
         snapshot
             .services
-            .insert(order("7").service, crate::model::Service { revision: "8".to_owned(), ..service });
+            .insert(order("7").service, crate::model::Service { revision: "8".to_owned(), ..service }.into());
         assert!(statuses.observe(&snapshot).is_empty(), "another Service of this name has no status yet");
     }
 
@@ -250,7 +250,7 @@ mod tests {
             { "port": 80, "protocol": "TCP" },
             { "port": 81, "protocol": "TCP", "error": "llb.dev/PortNotServed" },
         ]}]);
-        assert_eq!(ingress(&PublishedStatus { vips: vec![vip] }), expected);
+        assert_eq!(ingress(&PublishedStatus { vips: [vip].into() }), expected);
         assert_eq!(ingress(&PublishedStatus::default()), Value::Null);
     }
 

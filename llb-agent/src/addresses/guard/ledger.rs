@@ -159,8 +159,8 @@ impl Ledger {
     /// Whether the address may be claimed; starts to probe for it if nothing is
     /// known. "Taken" is said once, then it is probed for again.
     pub(super) fn ask(&mut self, key: &AddressKey, now: Instant) -> Verdict {
-        if !self.ports.contains_key(&key.link) {
-            return Verdict::Free; // There is nobody to ask.
+        if self.is_free(key, now) {
+            return Verdict::Free;
         }
         match self.wanted.get(key) {
             Some(Wanted::Probing(_)) => return Verdict::Pending,
@@ -168,11 +168,19 @@ impl Ledger {
                 self.wanted.remove(key);
                 return Verdict::Taken(mac);
             }
-            Some(&Wanted::Ended { at, .. }) if now < at + FREE_LIFETIME => return Verdict::Free,
             _ => {}
         }
         self.wanted.insert(key.clone(), Wanted::Probing(Run { sent: 0, due: now }));
         Verdict::Pending
+    }
+
+    /// Nobody answered for it lately, or there is nobody to ask.
+    pub(super) fn is_free(&self, key: &AddressKey, now: Instant) -> bool {
+        match self.wanted.get(key) {
+            _ if !self.ports.contains_key(&key.link) => true,
+            Some(&Wanted::Ended { at, owner: None }) => now < at + FREE_LIFETIME,
+            _ => false,
+        }
     }
 
     /// Takes in what was heard on the link of this number; true when the

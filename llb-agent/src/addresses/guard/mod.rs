@@ -39,9 +39,11 @@ use super::connection::Connection;
 use super::frame;
 use crate::model::{AddressKey, Mac};
 
-/// Probes are sent in bursts of this many, with this pause between them: a
-/// hundred VIPs are probed for in about 0.3 s, and no switch is flooded.
-const BURST: usize = 16;
+/// Probes are sent in bursts of this many, with this pause between them. All new
+/// VIPs are probed for at the same time: a hundred in about 0.2 s, 2,000 (6,000
+/// frames of at most 78 bytes) in 0.6 s. A burst is 40 us of a link of 1 Gbit/s,
+/// and all of them 1 % of it; each lost probe has two others.
+const BURST: usize = 64;
 const PACE: Duration = Duration::from_millis(5);
 
 /// After a listener failed, which it does when its link goes down.
@@ -125,6 +127,11 @@ impl Guard {
         let verdict = self.shared.ledger().ask(key, Instant::now());
         self.shared.grown.notify_one();
         verdict
+    }
+
+    /// Whether [`Guard::ask`] would say so; asks nobody.
+    pub(super) fn is_free(&self, key: &AddressKey) -> bool {
+        self.shared.ledger().is_free(key, Instant::now())
     }
 
     /// Announces a VIP that was just added. Does nothing on a link that has no

@@ -96,7 +96,7 @@ pub(super) struct RunningFrontend {
 
 impl RunningFrontend {
     /// Not yet bound: [`RunningFrontend::serve`] comes next.
-    pub(super) fn new(frontend: Frontend, rule: &Rule, plane: Arc<PlaneContext>) -> Self {
+    pub(super) fn new(frontend: Frontend, rule: &Arc<Rule>, plane: Arc<PlaneContext>) -> Self {
         Self { context: Arc::new(FrontendContext::new(frontend, rule, plane)), listener: None }
     }
 
@@ -105,7 +105,7 @@ impl RunningFrontend {
     ///
     /// # Errors
     /// The frontend can't be bound; everything is as before.
-    pub(super) async fn serve(&mut self, rule: &Rule) -> Result<(), DataPlaneError> {
+    pub(super) async fn serve(&mut self, rule: &Arc<Rule>) -> Result<(), DataPlaneError> {
         let must_bind = !rule.backends.is_empty() && !self.is_listening();
         if (rule.backends.is_empty() || must_bind)
             && let Some(listener) = self.listener.take()
@@ -172,7 +172,7 @@ impl RunningFrontend {
     /// The rule and the phase. A frontend whose listener died by itself counts
     /// as draining: it takes nothing new, and serving again repairs it.
     pub(super) fn status(&self) -> FrontendStatus {
-        let rule = Rule::clone(&self.context.in_force.load().rule);
+        let rule = Arc::clone(&self.context.in_force.load().rule);
         let takes_traffic = rule.backends.is_empty() || self.is_listening();
         let phase = if *self.context.life() == Life::Serving && takes_traffic {
             Phase::Serving
@@ -193,9 +193,9 @@ impl RunningFrontend {
 }
 
 impl InForce {
-    fn new(frontend: Frontend, rule: &Rule, plane: &PlaneContext) -> Self {
+    fn new(frontend: Frontend, rule: &Arc<Rule>, plane: &PlaneContext) -> Self {
         Self {
-            rule: Arc::new(rule.clone()),
+            rule: Arc::clone(rule),
             service_count: plane.service_counts.of(&rule.service),
             traffic: plane.traffic.of_frontend(&rule.service, frontend),
         }
@@ -203,7 +203,7 @@ impl InForce {
 }
 
 impl FrontendContext {
-    fn new(frontend: Frontend, rule: &Rule, plane: Arc<PlaneContext>) -> Self {
+    fn new(frontend: Frontend, rule: &Arc<Rule>, plane: Arc<PlaneContext>) -> Self {
         Self {
             frontend,
             in_force: ArcSwap::from_pointee(InForce::new(frontend, rule, &plane)),

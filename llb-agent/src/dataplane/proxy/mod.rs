@@ -153,16 +153,12 @@ impl ProxyPlane {
 }
 
 impl DataPlane for ProxyPlane {
-    fn observe(&self) -> BTreeMap<Frontend, FrontendStatus> {
-        self.frontends
-            .iter()
-            .filter(|(_, running)| !running.is_gone())
-            .map(|(frontend, running)| (*frontend, running.status()))
-            .collect()
+    fn observe(&mut self) -> BTreeMap<Frontend, FrontendStatus> {
+        self.frontends.retain(|_, running| !running.is_gone());
+        self.frontends.iter().map(|(frontend, running)| (*frontend, running.status())).collect()
     }
 
-    async fn upsert(&mut self, frontend: Frontend, rule: &Rule) -> Result<(), DataPlaneError> {
-        self.frontends.retain(|_, running| !running.is_gone());
+    async fn upsert(&mut self, frontend: Frontend, rule: &Arc<Rule>) -> Result<(), DataPlaneError> {
         let is_new = !self.frontends.contains_key(&frontend);
         let outcome = self
             .frontends

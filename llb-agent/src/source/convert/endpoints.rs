@@ -1,6 +1,5 @@
-//! EndpointSlice to [`Endpoint`]s, merged per Service.
+//! EndpointSlice to [`Endpoint`]s.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use k8s_openapi::api::discovery::v1::{EndpointPort, EndpointSlice};
@@ -11,39 +10,41 @@ use crate::model::{Endpoint, Port, Problem, ProblemReason, Protocol, ServiceName
 /// The label that names the Service of a slice.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
-/// Adds the endpoints of one slice. A slice without endpoints still says that
-/// the Service's endpoints are known.
-pub(super) fn merge(
+/// The endpoints of one slice, and whose they are: a slice without endpoints
+/// still says that the Service's endpoints are known.
+pub(super) fn convert(
     slice: &EndpointSlice,
-    all: &mut BTreeMap<ServiceName, Vec<Endpoint>>,
     problems: &mut Vec<Problem>,
-) {
+) -> (Option<ServiceName>, Vec<Endpoint>) {
+    let mut endpoints = Vec::new();
     let meta = &slice.metadata;
     // A slice without the label belongs to no Service, and is none of ours.
-    let Some(service) = meta.labels.as_ref().and_then(|labels| labels.get(SERVICE_LABEL)) else { return };
+    let Some(service) = meta.labels.as_ref().and_then(|labels| labels.get(SERVICE_LABEL)) else {
+        return (None, endpoints);
+    };
     let namespace = meta.namespace.as_deref().unwrap_or("default");
-    let merged = all.entry(ServiceName::new(namespace, service)).or_default();
+    let service = Some(ServiceName::new(namespace, service.as_str()));
     if slice.address_type == "FQDN" {
-        return;
+        return (service, endpoints);
     }
     for port in slice.ports.iter().flatten() {
         let Some((number, protocol)) = port_of(port) else { continue };
         for endpoint in &slice.endpoints {
-            let conditions = endpoint.conditions.clone().unwrap_or_default();
-            let terminating = conditions.terminating.unwrap_or(false);
-            let ready = conditions.ready.unwrap_or(true);
+            let conditions = endpoint.conditions.as_ref();
+            let terminating = conditions.and_then(|given| given.terminating).unwrap_or(false);
+            let ready = conditions.and_then(|given| given.ready).unwrap_or(true);
             // All addresses of an entry are interchangeable; the first is enough (KEP-752).
             let Some(text) = endpoint.addresses.first() else { continue };
             match text.parse::<IpAddr>() {
                 Ok(address) if !address.is_unspecified() && !address.is_multicast() => {
-                    merged.push(Endpoint {
+                    endpoints.push(Endpoint {
                         address,
                         port_name: port.name.clone().filter(|name| !name.is_empty()),
                         port: number,
                         protocol,
                         node: endpoint.node_name.clone(),
                         ready,
-                        serving: conditions.serving.unwrap_or(ready),
+                        serving: conditions.and_then(|given| given.serving).unwrap_or(ready),
                         terminating,
                     })
                 }
@@ -61,6 +62,7 @@ pub(super) fn merge(
             }
         }
     }
+    (service, endpoints)
 }
 
 /// `None` for what no Service port can refer to: another protocol, or "all ports".

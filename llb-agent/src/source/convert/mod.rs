@@ -1,44 +1,91 @@
 //! Kubernetes objects to the model. Pure, shared by both sources, and the only
 //! place that knows the shapes of the Kubernetes API. What makes no sense
-//! becomes a [`Problem`](crate::model::Problem); the rest of the object, and every other object, goes on.
+//! becomes a [`Problem`]; the rest of the object, and every other object, goes on.
 
 mod endpoints;
+mod memo;
 mod node;
 mod service;
 mod terms;
 
-use k8s_openapi::api::core::v1::{Node, Service};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, Service as ServiceObject};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use crate::model::Snapshot;
+use self::memo::Memo;
+use crate::model::{Endpoint, Problem, Service, ServiceName, Snapshot};
 
-/// All objects of a source; order and duplicates do not matter, except that
-/// of two Services or Nodes with one name the last one counts.
-pub fn snapshot<'a>(
-    services: impl IntoIterator<Item = &'a Service>,
-    slices: impl IntoIterator<Item = &'a EndpointSlice>,
-    nodes: impl IntoIterator<Item = &'a Node>,
-) -> Snapshot {
-    let mut snapshot = Snapshot::default();
-    for object in services {
-        let (name, service) = service::convert(object, &mut snapshot.problems);
-        snapshot.services.insert(name, service);
+type ConvertedService = (ServiceName, Arc<Service>, Vec<Problem>);
+/// `None`: it is no Service's.
+type ConvertedSlice = (Option<ServiceName>, Arc<[Endpoint]>, Vec<Problem>);
+
+/// Converts all objects of a source, and remembers what each became: one that
+/// is the same object as last time is not looked at again.
+#[derive(Debug, Default)]
+pub struct Converter {
+    services: Memo<ServiceObject, ConvertedService>,
+    slices: Memo<EndpointSlice, ConvertedSlice>,
+}
+
+impl Converter {
+    /// Order and duplicates do not matter, except that of two Services or Nodes
+    /// with one name the last one counts.
+    pub fn snapshot(
+        &mut self,
+        services: Vec<Arc<ServiceObject>>,
+        slices: Vec<Arc<EndpointSlice>>,
+        nodes: &[Arc<Node>],
+    ) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        for (name, service, problems) in self.services.convert(services, service_of) {
+            snapshot.services.insert(name.clone(), Arc::clone(service));
+            snapshot.problems.extend_from_slice(problems);
+        }
+        let mut merged: BTreeMap<ServiceName, Vec<&Arc<[Endpoint]>>> = BTreeMap::new();
+        for (service, endpoints, problems) in self.slices.convert(slices, endpoints_of) {
+            if let Some(service) = service {
+                merged.entry(service.clone()).or_default().push(endpoints);
+            }
+            snapshot.problems.extend_from_slice(problems);
+        }
+        snapshot.endpoints = merged.into_iter().map(|(name, parts)| (name, merge(&parts))).collect();
+        for object in nodes {
+            let (name, node) = node::convert(object, &mut snapshot.problems);
+            snapshot.nodes.insert(name, node);
+        }
+        snapshot.problems.sort();
+        snapshot.problems.dedup();
+        snapshot
     }
-    for object in slices {
-        endpoints::merge(object, &mut snapshot.endpoints, &mut snapshot.problems);
+}
+
+fn service_of(object: &ServiceObject) -> ConvertedService {
+    let mut problems = Vec::new();
+    let (name, service) = service::convert(object, &mut problems);
+    (name, Arc::new(service), problems)
+}
+
+fn endpoints_of(object: &EndpointSlice) -> ConvertedSlice {
+    let mut problems = Vec::new();
+    let (service, endpoints) = endpoints::convert(object, &mut problems);
+    (service, sorted(endpoints), problems)
+}
+
+/// The endpoints of all slices of one Service.
+fn merge(slices: &[&Arc<[Endpoint]>]) -> Arc<[Endpoint]> {
+    match slices {
+        [only] => Arc::clone(only),
+        several => sorted(several.iter().flat_map(|slice| slice.iter().cloned()).collect()),
     }
-    for endpoints in snapshot.endpoints.values_mut() {
-        // One endpoint may be in two slices for a moment while it moves.
-        endpoints.sort();
-        endpoints.dedup();
-    }
-    for object in nodes {
-        let (name, node) = node::convert(object, &mut snapshot.problems);
-        snapshot.nodes.insert(name, node);
-    }
-    snapshot.problems.sort();
-    snapshot.problems.dedup();
-    snapshot
+}
+
+fn sorted(mut endpoints: Vec<Endpoint>) -> Arc<[Endpoint]> {
+    endpoints.sort();
+    // One endpoint may be in two slices for a moment while it moves.
+    endpoints.dedup();
+    endpoints.into()
 }
 
 /// A text of a user's, cut to what fits into a message.

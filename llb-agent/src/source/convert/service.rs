@@ -25,10 +25,10 @@ const INVALID_PORT: &str = "llb.dev/InvalidPort";
 
 pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceName, Service) {
     let meta = &object.metadata;
-    let name = ServiceName {
-        namespace: meta.namespace.clone().unwrap_or_else(|| "default".to_owned()),
-        name: meta.name.clone().unwrap_or_default(),
-    };
+    let name = ServiceName::new(
+        meta.namespace.as_deref().unwrap_or("default"),
+        meta.name.as_deref().unwrap_or_default(),
+    );
     let spec = object.spec.clone().unwrap_or_default();
     let wants_load_balancer =
         spec.type_.as_deref() == Some("LoadBalancer") && meta.deletion_timestamp.is_none();

@@ -25,7 +25,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 
-use super::convert;
+use super::convert::Converter;
 use crate::model::{Problem, ProblemReason, ServiceName, Snapshot, SourceReport, Subject};
 
 mod parse;
@@ -70,9 +70,9 @@ pub enum ManifestError {
 /// The kinds that llb reads.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Objects {
-    services: Vec<Service>,
-    slices: Vec<EndpointSlice>,
-    nodes: Vec<Node>,
+    services: Vec<Arc<Service>>,
+    slices: Vec<Arc<EndpointSlice>>,
+    nodes: Vec<Arc<Node>>,
 }
 
 /// Follows a folder or file.
@@ -89,6 +89,7 @@ pub struct ManifestSource {
     watched: Vec<PathBuf>,
     /// The last good content of each file.
     files: BTreeMap<PathBuf, Content>,
+    converter: Converter,
 }
 
 #[derive(Debug, Default)]
@@ -105,7 +106,7 @@ struct Content {
 /// It is no manifest; names the line.
 pub fn snapshot_of(bytes: &[u8]) -> Result<Snapshot, ParseError> {
     let Objects { services, slices, nodes } = parse::parse(bytes)?;
-    Ok(convert::snapshot(&services, &slices, &nodes))
+    Ok(Converter::default().snapshot(services, slices, &nodes))
 }
 
 impl ManifestSource {
@@ -136,7 +137,8 @@ impl ManifestSource {
         let failed = |source| ManifestError::Watch { path: shown.clone(), source };
         let watcher = notify::recommended_watcher(on_event).map_err(failed)?;
         let (watched, files) = (Vec::new(), BTreeMap::new());
-        let mut source = Self { path, is_folder, changed, watcher, watched, files };
+        let converter = Converter::default();
+        let mut source = Self { path, is_folder, changed, watcher, watched, files, converter };
         source.watch_anew().map_err(failed)?;
         Ok(source)
     }
@@ -228,13 +230,13 @@ impl ManifestSource {
                 Err(error) => content.report(problem_of(&path, &error)),
             }
         }
-        let contents = || self.files.values();
-        let mut snapshot = convert::snapshot(
-            contents().flat_map(|content| &content.objects.services),
-            contents().flat_map(|content| &content.objects.slices),
-            contents().flat_map(|content| &content.objects.nodes),
+        let objects = || self.files.values().map(|content| &content.objects);
+        let mut snapshot = self.converter.snapshot(
+            objects().flat_map(|objects| objects.services.iter().cloned()).collect(),
+            objects().flat_map(|objects| objects.slices.iter().cloned()).collect(),
+            &objects().flat_map(|objects| objects.nodes.iter().cloned()).collect::<Vec<_>>(),
         );
-        problems.extend(contents().filter_map(|content| content.problem.clone()));
+        problems.extend(self.files.values().filter_map(|content| content.problem.clone()));
         snapshot.problems.extend(problems);
         snapshot.problems.extend(doubles(&self.files));
         snapshot
@@ -262,7 +264,8 @@ fn doubles(files: &BTreeMap<PathBuf, Content>) -> Vec<Problem> {
     let mut places = BTreeMap::new();
     let mut problems = Vec::new();
     for (path, content) in files {
-        for Service { metadata, .. } in &content.objects.services {
+        for service in &content.objects.services {
+            let metadata = &service.metadata;
             let namespace = metadata.namespace.as_deref().unwrap_or("default");
             let name = metadata.name.as_deref().unwrap_or_default();
             if let Some(earlier) = places.insert((namespace, name), path) {

@@ -1,5 +1,7 @@
 //! The bytes of one manifest file to Kubernetes objects. Pure.
 
+use std::sync::Arc;
+
 use k8s_openapi::Resource as _;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -112,9 +114,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Objects, ParseError> {
             continue;
         }
         match Known::of(&kind, version) {
-            Some(Known::Service) => objects.services.extend(typed::<Service>(document, line)?),
-            Some(Known::EndpointSlice) => objects.slices.extend(typed::<EndpointSlice>(document, line)?),
-            Some(Known::Node) => objects.nodes.extend(typed::<Node>(document, line)?),
+            Some(Known::Service) => objects.services.extend(typed(document, line)?),
+            Some(Known::EndpointSlice) => objects.slices.extend(typed(document, line)?),
+            Some(Known::Node) => objects.nodes.extend(typed(document, line)?),
             None => {}
         }
     }
@@ -144,16 +146,16 @@ fn documents(text: &str) -> Vec<(usize, &str)> {
     documents
 }
 
-fn typed<K>(document: &str, line: usize) -> Result<Option<K>, ParseError>
+fn typed<K>(document: &str, line: usize) -> Result<Option<Arc<K>>, ParseError>
 where
     K: DeserializeOwned + Resource<DynamicType = ()>,
 {
     from_yaml(document, line)?.map(|object| named(object, line)).transpose()
 }
 
-fn named<K: Resource<DynamicType = ()>>(object: K, line: usize) -> Result<K, ParseError> {
+fn named<K: Resource<DynamicType = ()>>(object: K, line: usize) -> Result<Arc<K>, ParseError> {
     match &object.meta().name {
-        Some(name) if !name.is_empty() => Ok(object),
+        Some(name) if !name.is_empty() => Ok(Arc::new(object)),
         _ => Err(ParseError::NoName { line, kind: kind_of::<K>() }),
     }
 }

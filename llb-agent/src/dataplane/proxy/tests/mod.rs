@@ -61,10 +61,10 @@ impl Fixture {
     }
 
     async fn upsert_with(&mut self, frontend: Frontend, backends: &[SocketAddr], terms: Terms) {
-        self.plane.upsert(frontend, &Rule { terms, ..rule(backends) }).await.unwrap();
+        self.plane.upsert(frontend, &Rule { terms, ..Rule::clone(&rule(backends)) }.into()).await.unwrap();
     }
 
-    fn phase(&self, frontend: Frontend) -> Option<Phase> {
+    fn phase(&mut self, frontend: Frontend) -> Option<Phase> {
         self.plane.observe().get(&frontend).map(|status| status.phase)
     }
 
@@ -73,12 +73,12 @@ impl Fixture {
     }
 }
 
-fn rule(backends: &[SocketAddr]) -> Rule {
-    Rule {
+fn rule(backends: &[SocketAddr]) -> Arc<Rule> {
+    Arc::new(Rule {
         service: ServiceName::new("default", "web"),
         backends: backends.iter().map(|address| (Backend { address: *address }, Weight::MIN)).collect(),
         terms: Terms::default(),
-    }
+    })
 }
 
 fn free_port(ip: IpAddr, protocol: Protocol) -> Port {
@@ -98,7 +98,7 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 /// Looks again and again until `condition` holds.
-async fn eventually(what: &str, condition: impl Fn() -> bool) {
+async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     within(what, async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(2)).await;
