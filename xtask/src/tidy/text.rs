@@ -9,9 +9,13 @@ const MAX_LINES: usize = 500;
 const DRAWERS: [&str; 4] = ["utils.rs", "helpers.rs", "types.rs", "common.rs"];
 
 /// Where `unsafe` may stand: eBPF programs read raw memory; no crate has the
-/// address of a packet socket; a namespace for one thread is made by `unshare`.
-const UNSAFE_HOMES: [&str; 3] =
-    ["llb-ebpf/", "llb-agent/src/addresses/announce/", "tests/tests/addresses/segment.rs"];
+/// address of a packet socket, nor UDP_GRO; a namespace for one thread is made by `unshare`.
+const UNSAFE_HOMES: [&str; 4] = [
+    "llb-ebpf/",
+    "llb-agent/src/addresses/announce/",
+    "llb-agent/src/dataplane/proxy/offload.rs",
+    "tests/tests/addresses/segment.rs",
+];
 
 /// A word that we do not use, our word for it, and where it may stand
 /// nevertheless because Kubernetes calls its field so.

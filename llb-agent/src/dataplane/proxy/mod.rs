@@ -2,22 +2,26 @@
 //! space. It needs nothing from the kernel but sockets, so it works everywhere.
 //!
 //! ```text
-//!   ProxyPlane --- one RunningFrontend each: life, rule, socket     frontend.rs, bind.rs
+//!   ProxyPlane --- one RunningFrontend each: life, rule, sockets    frontend.rs, bind.rs
 //!                    |
-//!                    |-- TCP: accept loop                           listener.rs
-//!                    |      `-- one task for each connection        tcp.rs
-//!                    |            |-- may it come                  service_limit.rs, model/terms.rs
-//!                    |            |-- chooses a backend             affinity.rs, selection.rs
-//!                    |            `-- header, then bytes            proxy_protocol.rs, relay.rs
-//!                    `-- UDP: loop that owns the sessions           udp.rs
-//!                           `-- one task for each session's replies
+//!                    |-- on each worker, its own socket              worker.rs, listener.rs
+//!                    |    |-- TCP: accept loop
+//!                    |    |     `-- one task for each connection    tcp.rs
+//!                    |    |           |-- may it come               service_limit.rs, model/terms.rs
+//!                    |    |           |-- chooses a backend          affinity.rs, selection.rs
+//!                    |    |           `-- header, then bytes         proxy_protocol.rs, relay.rs
+//!                    |    |                  `-- copied or spliced   direction.rs, pipe.rs
+//!                    |    `-- UDP: loop that owns its sessions      udp.rs, offload.rs
+//!                    |          `-- one task for each session's replies
+//!                    |-- open connections, to count and to cut      connections.rs
+//!                    `-- metrics: totals; by frontend and backend    metrics.rs, traffic.rs
 //! ```
 //!
 //! | task | one for each | input | ends |
 //! |---|---|---|---|
-//! | accept loop | TCP frontend with backends | its listener | listener closed or dead |
-//! | connection | accepted connection | both sockets | both directions done, a side lost, or cut |
-//! | UDP loop | UDP frontend with backends | its socket | closed |
+//! | accept loop | worker and TCP frontend with backends | its listener | listener closed or dead |
+//! | connection | accepted connection | both sockets | both directions done, a side lost, silent for too long, or cut |
+//! | UDP loop | worker and UDP frontend with backends | its socket | closed |
 //! | replies | UDP session | the session's socket | idle, failed, backend gone, or closed |
 //! | drain | `remove` | number of open connections | none left, or time-out |
 //!
@@ -29,7 +33,7 @@
 //!
 //! Invariants: a slow or dead backend or client delays nobody else. A rule
 //! never touches a connection that has its backend. No torn stream looks
-//! complete. There are no queues between tasks; everything else has a limit in
+//! complete. Nothing moves from worker to worker. There are no queues between tasks; everything else has a limit in
 //! [`RelayConfig`] or a constant.
 
 mod affinity;

@@ -248,3 +248,42 @@ async fn at_the_limit_a_connection_is_reset_and_the_place_is_free_afterwards() {
         assert_echo(&mut connect(frontend).await, "next").await;
     }
 }
+
+#[tokio::test]
+async fn a_connection_that_is_silent_for_too_long_is_reset() {
+    for vip in LOOPBACKS {
+        let config = RelayConfig { tcp_idle_timeout: Duration::from_millis(200), ..RelayConfig::default() };
+        let mut fixture = Fixture::new(config);
+        let frontend = fixture.serve(vip, Protocol::Tcp, &[tcp_echo(vip).await]).await;
+        let mut client = connect(frontend).await;
+        assert_echo(&mut client, "hello").await;
+        assert_reset(&mut client).await;
+        eventually("ended", || fixture.metrics().connections_active.get() == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn frontends_and_backends_are_counted_one_by_one() {
+    for vip in LOOPBACKS {
+        let mut fixture = Fixture::new(RelayConfig::default());
+        let (_dead, dead) = dead_port(vip);
+        let live = tcp_echo(vip).await;
+        let frontend = fixture.serve(vip, Protocol::Tcp, &[dead, live]).await;
+        let of = rule(&[live]);
+        let traffic = &fixture.plane.context.traffic;
+        // Two, so that the dead one is tried as well.
+        let mut clients = [connect(frontend).await, connect(frontend).await];
+        for client in &mut clients {
+            assert_echo(client, "hello").await;
+        }
+        let whole = traffic.of_frontend(&of.service, frontend);
+        let [good, bad] =
+            [live, dead].map(|address| traffic.of_backend(&of.service, frontend, Backend { address }));
+        assert_eq!((whole.connections.get(), whole.active.get()), (2, 2));
+        assert_eq!((good.connections.get(), good.failures.get()), (2, 0));
+        assert_eq!((bad.connections.get(), bad.failures.get()), (0, 1));
+        drop(clients);
+        eventually("ended", || whole.active.get() == 0 && good.active.get() == 0).await;
+        assert_eq!((whole.bytes.forward.get(), good.bytes.reply.get()), (10, 10));
+    }
+}

@@ -149,3 +149,40 @@ async fn without_backends_or_removed_the_port_is_closed_and_free() {
         UdpSocket::bind(frontend.socket_address()).await.unwrap();
     }
 }
+
+/// One call of the sender, one skb of the kernel: on loopback such a run
+/// arrives in one piece, and must leave as the datagrams that it was.
+#[tokio::test]
+async fn a_run_of_datagrams_stays_as_many_datagrams() {
+    const SEGMENT: usize = 1_000;
+    for vip in LOOPBACKS {
+        let mut fixture = Fixture::new(RelayConfig::default());
+        let frontend = fixture.serve(vip, Protocol::Udp, &[udp_backend(vip, "").await]).await;
+        let client = udp_client(frontend).await;
+        let state = quinn_udp::UdpSocketState::new((&client).into()).unwrap();
+        // The last one is shorter, and each is told from the others.
+        let run: Vec<u8> = (0..10 * SEGMENT - 7).map(|position| (position / SEGMENT) as u8).collect();
+        let transmit = quinn_udp::Transmit {
+            destination: frontend.socket_address(),
+            ecn: None,
+            contents: &run,
+            segment_size: Some(SEGMENT),
+            src_ip: None,
+        };
+        let is_whole = state.max_gso_segments() >= 10;
+        assert!(is_whole, "this kernel does not take runs of datagrams");
+        client.writable().await.unwrap();
+        state.try_send((&client).into(), &transmit).unwrap();
+        // The client's socket gathers too: only the sum of the pieces is the same.
+        let mut answer: Vec<u8> = Vec::new();
+        while answer.len() < run.len() {
+            let mut buffer = vec![0; 65_535];
+            let length = within("answers", client.recv(&mut buffer)).await.unwrap();
+            answer.extend(&buffer[..length]);
+        }
+        answer.sort_unstable();
+        assert!(answer == run, "{} bytes", answer.len());
+        eventually("counted", || fixture.metrics().udp_datagrams.reply.get() == 10).await;
+        assert_eq!(fixture.metrics().udp_datagrams.forward.get(), 10);
+    }
+}
