@@ -49,8 +49,9 @@ pub struct LinkSettings {
     pub ifindex: u32,
     /// Only packets to this address are looked at.
     pub mac: Mac,
-    /// Zeros.
-    pub padding: u16,
+    /// 1: there is a [`Settings::trace_client`]. Here, because it is looked at
+    /// for every packet, as the rest of this is.
+    pub traces: u16,
 }
 
 const _: () = assert!(size_of::<LinkSettings>() == 12);
