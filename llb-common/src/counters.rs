@@ -36,6 +36,42 @@ impl LinkCounters {
     }
 }
 
+/// Packets, bytes and flows of a backend; one value per CPU. A frontend's are
+/// the sum over its backends, those that are gone included: whoever takes a
+/// backend away keeps its last counts.
+///
+/// 40 bytes, native byte order, 8 for each field.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Traffic {
+    /// Packets to the backend.
+    pub packets: u64,
+    /// Bytes of those IP packets.
+    pub bytes: u64,
+    /// Packets from the backend; none in mode DSR.
+    pub reply_packets: u64,
+    /// Bytes of those IP packets.
+    pub reply_bytes: u64,
+    /// Flows that began.
+    pub flows: u64,
+}
+
+const _: () = assert!(size_of::<Traffic>() == 40);
+
+impl Traffic {
+    /// Adds what another CPU has counted.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            packets: self.packets.wrapping_add(other.packets),
+            bytes: self.bytes.wrapping_add(other.bytes),
+            reply_packets: self.reply_packets.wrapping_add(other.reply_packets),
+            reply_bytes: self.reply_bytes.wrapping_add(other.reply_bytes),
+            flows: self.flows.wrapping_add(other.flows),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::LinkCounters;

@@ -4,7 +4,18 @@
 //! allocation; tested on the host.
 #![no_std]
 
+pub mod address;
+pub mod backend;
+pub mod checksum;
+pub mod conntrack;
 pub mod counters;
+pub mod frontend;
 pub mod hash;
 pub mod maglev;
+pub mod maps;
+pub mod parse;
 pub mod programs;
+pub mod reason;
+pub mod settings;
+pub mod time;
+pub mod trace;

@@ -29,8 +29,8 @@ const PACKETS: u64 = 20;
 /// Ethernet, IPv4 and UDP headers and our four bytes of data.
 const FRAME_BYTES: u64 = 14 + 20 + 8 + 4;
 
-/// Long enough that the program is replaced many times meanwhile.
-const EXCHANGES: u64 = 50;
+/// How often the program is replaced while packets come.
+const REPLACEMENTS: usize = 5;
 
 /// Frames of neighbour and multicast discovery that may come on top; fewer
 /// than [`PACKETS`], so that counting twice shows.
@@ -70,24 +70,26 @@ fn replacing_the_program_under_traffic_loses_no_packet_and_no_count() {
     let first = attach(lab.balancer(), &bpffs.bpf_dir()).unwrap();
     let before = counters(&first);
     drop(first);
-    let traffic_ended = AtomicBool::new(false);
-    let (last, replaced) = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            // A lost packet is an error; the flag must be set then too.
-            let sent = (0..EXCHANGES).try_for_each(|_| exchange(&lab));
-            traffic_ended.store(true, Ordering::Relaxed);
-            sent.unwrap();
+    let replaced = AtomicBool::new(false);
+    let (last, exchanges) = std::thread::scope(|scope| {
+        let traffic = scope.spawn(|| {
+            let mut exchanges = 0;
+            while exchanges == 0 || !replaced.load(Ordering::Relaxed) {
+                // A lost packet is an error.
+                exchange(&lab).unwrap();
+                exchanges += 1;
+            }
+            exchanges
         });
-        let (mut observer, mut replaced) = (None, 0);
-        while !traffic_ended.load(Ordering::Relaxed) {
+        let mut observer = None;
+        for _ in 0..REPLACEMENTS {
             drop(observer.take());
             observer = Some(attach(lab.balancer(), &bpffs.bpf_dir()).unwrap());
-            replaced += 1;
         }
-        (observer.unwrap(), replaced)
+        replaced.store(true, Ordering::Relaxed);
+        (observer.unwrap(), traffic.join().unwrap())
     });
-    assert!(replaced > 1, "the traffic was over too soon");
-    assert_grown(before, counters(&last), EXCHANGES * PACKETS);
+    assert_grown(before, counters(&last), exchanges * PACKETS);
 }
 
 #[test]

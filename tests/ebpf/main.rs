@@ -3,8 +3,12 @@
 //! `cargo xtask test --only ebpf`.
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail the test")]
 
+mod agreement;
+mod frames;
 mod link;
 mod packet;
+mod plane;
+mod table;
 
 use std::fs;
 use std::path::{Path, PathBuf};

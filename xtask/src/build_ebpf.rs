@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use crate::bpf_linker::{self, Compiler};
-use crate::{object_report, shell};
+use crate::ebpf_budget::Budget;
+use crate::{object_report, shell, verifier};
 
 /// Little-endian eBPF, as on every host that llb runs on.
 const TARGET: &str = "bpfel-unknown-none";
@@ -53,7 +54,26 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         replace(&linked, &build_folder.join("packet.part"), &object)?;
         fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
     }
-    print!("{}", object_report::read(&object)?);
+    let report = object_report::read(&object)?;
+    print!("{report}");
+    if !arguments.log {
+        check_budget(&object, &report)?;
+    }
+    Ok(())
+}
+
+/// The verifier is asked where the kernel lets us: by root.
+fn check_budget(object: &Path, report: &object_report::Report) -> Result<()> {
+    let budget = Budget::read()?;
+    for (program, instructions) in report.programs() {
+        budget.check_instructions(program, instructions)?;
+    }
+    if rustix::process::geteuid().is_root() {
+        for program in verifier::verify(object)? {
+            println!("  {:<16} verified in {:>7} steps", program.name, program.steps);
+            budget.check_steps(&program.name, program.steps.into())?;
+        }
+    }
     Ok(())
 }
 

@@ -6,11 +6,13 @@ mod build_ebpf;
 mod ci;
 mod cluster_binaries;
 mod demo;
+mod ebpf_budget;
 mod object_report;
 mod setup;
 mod shell;
 mod test;
 mod tidy;
+mod verifier;
 
 use std::process::ExitCode;
 

@@ -37,6 +37,13 @@ impl fmt::Display for Report {
     }
 }
 
+impl Report {
+    /// Name and number of instructions of each program.
+    pub(crate) fn programs(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.programs.iter().map(|program| (program.name.as_str(), program.instructions))
+    }
+}
+
 /// Reads and checks the object.
 ///
 /// # Errors

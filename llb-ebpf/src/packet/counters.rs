@@ -1,16 +1,10 @@
-//! Frames and bytes of the link that the object is attached to.
-//!
-//! | map | key | value | written by | read by |
-//! |---|---|---|---|---|
-//! | `LINK_COUNTERS` | 0 | `LinkCounters`, per CPU | both programs | the agent |
+//! What is counted: frames of the link, packets of each backend, reasons.
 
-use aya_ebpf::btf_maps::PerCpuArray;
-use aya_ebpf::macros::btf_map;
-use llb_common::counters::{LINK_COUNTERS_CAPACITY, LinkCounters};
+use llb_common::backend::BackendId;
+use llb_common::counters::LinkCounters;
+use llb_common::reason::Reason;
 
-/// A static of this name is the map of this name (`LINK_COUNTERS_MAP`).
-#[btf_map]
-static LINK_COUNTERS: PerCpuArray<LinkCounters, LINK_COUNTERS_CAPACITY> = PerCpuArray::new();
+use crate::maps::{LINK_COUNTERS, REASONS, TRAFFIC};
 
 /// Counts one frame of `length` bytes.
 #[inline(always)]
@@ -20,4 +14,35 @@ pub(crate) fn count_frame(length: u64) {
     // the program returns. A program is not interrupted by another run of
     // itself on the same CPU, except across hooks, where a count may be lost.
     unsafe { *counters = (*counters).plus(LinkCounters { packets: 1, bytes: length }) };
+}
+
+/// Counts a packet to a backend or, as a reply, from it.
+#[inline(always)]
+pub(crate) fn count_packet(backend: BackendId, length: u16, is_reply: bool) {
+    let Some(traffic) = TRAFFIC.get_ptr_mut(backend.index()) else { return };
+    // SAFETY: as above.
+    let traffic = unsafe { &mut *traffic };
+    let (packets, bytes) = if is_reply {
+        (&mut traffic.reply_packets, &mut traffic.reply_bytes)
+    } else {
+        (&mut traffic.packets, &mut traffic.bytes)
+    };
+    *packets = packets.wrapping_add(1);
+    *bytes = bytes.wrapping_add(u64::from(length));
+}
+
+/// Counts a flow that begins.
+#[inline(always)]
+pub(crate) fn count_flow(backend: BackendId) {
+    let Some(traffic) = TRAFFIC.get_ptr_mut(backend.index()) else { return };
+    // SAFETY: as above.
+    unsafe { (*traffic).flows = (*traffic).flows.wrapping_add(1) };
+}
+
+/// Counts a reason.
+#[inline(always)]
+pub(crate) fn count_reason(reason: Reason) {
+    let Some(count) = REASONS.get_ptr_mut(reason as u32) else { return };
+    // SAFETY: as above.
+    unsafe { *count = (*count).wrapping_add(1) };
 }

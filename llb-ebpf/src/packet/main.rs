@@ -1,34 +1,54 @@
 //! The object `packet`: its entry points and nothing else. Both hooks call
-//! the same functions; today these count, and every packet passes.
+//! the same functions.
+//!
+//! ```text
+//!  frame -> parse (llb-common) -> decide -------------------------> rewrite -> send
+//!             |                   forward: FRONTENDS, FLOWS, BACKENDS
+//!             | not ours, or      reply:   REPLIES, BACKENDS
+//!             v the link is off     | a reason
+//!           pass, untouched         v
+//!                                 pass untouched, or drop; counted
+//! ```
+//!
+//! Nothing is written before all is decided: no packet leaves half rewritten.
 //!
 //! On the host this is an empty program, so that `--workspace` commands work.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+// The assembler of `window.rs`; build-std has made the compiler accept features.
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+mod begin;
+mod confirm;
 mod counters;
+mod decide;
+mod errors;
+mod forward;
+mod fragment;
+mod hooks;
+mod maps;
+mod ports;
+mod reply;
+mod rewrite;
+mod select;
+mod trace;
+mod window;
 
-use aya_ebpf::bindings::{TC_ACT_UNSPEC, xdp_action};
+use aya_ebpf::EbpfContext as _;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
+pub(crate) use decide::Scratch;
+use hooks::{TcHook, XdpHook};
 
-/// XDP: before the kernel has made an skb of the frame.
+/// The entry point at XDP.
 #[xdp]
 fn llb_xdp(context: XdpContext) -> u32 {
-    let length = context.data_end().wrapping_sub(context.data()) as u64;
-    counters::count_frame(length);
-    #[cfg(feature = "ebpf-log")]
-    aya_log_ebpf::trace!(&context, "xdp: {} bytes", length);
-    xdp_action::XDP_PASS
+    decide::run::<XdpHook>(context.as_ptr())
 }
 
-/// TC ingress: after XDP and GRO, before routing. `TC_ACT_UNSPEC` lets the
-/// next program of the hook decide, where `TC_ACT_OK` would skip it.
+/// The entry point at TC ingress.
 #[classifier]
 fn llb_tc_ingress(context: TcContext) -> i32 {
-    let length = u64::from(context.len());
-    counters::count_frame(length);
-    #[cfg(feature = "ebpf-log")]
-    aya_log_ebpf::trace!(&context, "tc ingress: {} bytes", length);
-    TC_ACT_UNSPEC
+    decide::run::<TcHook>(context.as_ptr())
 }
 
 /// Some helpers, `bpf_trace_printk` among them, are for GPL-compatible programs only.

@@ -1,5 +1,6 @@
-//! The packet plane: eBPF programs at the links. For now it only observes:
-//! it counts the frames of each link and lets them pass; it forwards nothing.
+//! The packet plane: eBPF programs at the links. The programs can forward, but
+//! nothing here tells them to: their map `LINK` stays empty, so they count
+//! the frames of each link and let them pass.
 //!
 //! ```text
 //!   frame -> link -> [ TC ingress: llb_tc_ingress ] -> kernel stack

@@ -1,0 +1,117 @@
+//! The Internet checksum after a change, without reading the rest of the
+//! packet (RFC 1624, equation 3: `HC' = ~(~HC + ~m + m')`).
+//!
+//! Sums are in ones' complement, where the order of bytes does not matter
+//! (RFC 1071, 2.B): all words are as they stand in memory. A word that does
+//! not change adds nothing, so IPv4 addresses may be summed in their mapped form.
+
+use crate::address::Address;
+
+/// What a change adds to a sum: up to 2^30 of 32-bit words, not yet folded.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Change(u64);
+
+impl Change {
+    /// Nothing changes.
+    pub const NONE: Self = Self(0);
+
+    /// And a word of four bytes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn word(self, old: u32, new: u32) -> Self {
+        Self(self.0.wrapping_add(!old as u64).wrapping_add(new as u64))
+    }
+
+    /// And a word of two bytes, at an even place.
+    #[inline(always)]
+    #[must_use]
+    pub const fn half(self, old: u16, new: u16) -> Self {
+        Self(self.0.wrapping_add(!old as u64).wrapping_add(new as u64))
+    }
+
+    /// And an address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn address(self, old: Address, new: Address) -> Self {
+        let ([a, b], [c, d]) = (old.words(), new.words());
+        self.word(a as u32, c as u32)
+            .word((a >> 32) as u32, (c >> 32) as u32)
+            .word(b as u32, d as u32)
+            .word((b >> 32) as u32, (d >> 32) as u32)
+    }
+
+    /// And another change.
+    #[inline(always)]
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0.wrapping_add(other.0))
+    }
+
+    /// Folded into 16 bits; what the kernel calls a checksum difference.
+    #[inline(always)]
+    pub const fn folded(self) -> u16 {
+        let sum = (self.0 & 0xffff_ffff).wrapping_add(self.0 >> 32);
+        let sum = (sum & 0xffff).wrapping_add(sum >> 16);
+        let sum = (sum & 0xffff).wrapping_add(sum >> 16);
+        let sum = (sum & 0xffff).wrapping_add(sum >> 16);
+        sum as u16
+    }
+
+    /// The checksum `old` after this change.
+    #[inline(always)]
+    pub const fn apply(self, old: u16) -> u16 {
+        !Self(self.0.wrapping_add(!old as u64)).folded()
+    }
+
+    /// The same for UDP, where 0 means that there is none (RFC 768): none stays
+    /// none, and a sum that comes out as 0 is written as its other form.
+    #[inline(always)]
+    pub const fn apply_udp(self, old: u16) -> u16 {
+        match (old, self.apply(old)) {
+            (0, _) => 0,
+            (_, 0) => 0xffff,
+            (_, new) => new,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::mix;
+
+    /// From nothing: the complement of the sum of all words.
+    fn whole(words: &[u16]) -> u16 {
+        let sum = words.iter().fold(0_u32, |sum, word| sum + u32::from(*word));
+        let sum = (sum & 0xffff) + (sum >> 16);
+        !(((sum & 0xffff) + (sum >> 16)) as u16)
+    }
+
+    #[test]
+    fn a_change_gives_what_summing_all_again_gives() {
+        for seed in 0..10_000 {
+            let mut words = [0_u16; 10];
+            for (place, word) in words.iter_mut().enumerate() {
+                *word = mix(seed * 16 + place as u64) as u16;
+            }
+            let (before, old) = (whole(&words), words[3]);
+            words[3] = mix(!seed) as u16;
+            assert_eq!(Change::NONE.half(old, words[3]).apply(before), whole(&words), "{seed}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_both_families_are_summed_alike() {
+        let (old, new) = (Address::from_v4_word(0x0102_0304), Address::from_v4_word(0x7766_5544));
+        let mapped = Change::NONE.address(old, new).apply(0x1234);
+        assert_eq!(mapped, Change::NONE.word(0x0102_0304, 0x7766_5544).apply(0x1234));
+    }
+
+    #[test]
+    fn no_udp_checksum_stays_none_and_none_comes_out_as_none() {
+        assert_eq!(Change::NONE.half(1, 2).apply_udp(0), 0);
+        let to_zero = Change::NONE.half(0, 0x1234);
+        assert_eq!(to_zero.apply(0x1234), 0);
+        assert_eq!(to_zero.apply_udp(0x1234), 0xffff);
+    }
+}

@@ -1,0 +1,138 @@
+//! Frames as byte tables. What the kernel does with them is tested with the
+//! programs; here only that bytes become the right fields.
+
+extern crate std;
+
+use core::net::IpAddr;
+use std::vec::Vec;
+
+use super::*;
+use crate::conntrack::{ACK, SYN};
+
+const ETHERNET: [u8; 12] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+const TCP_HEADER: [u8; 20] = [0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, SYN, 1, 0, 7, 7, 0, 0];
+
+fn v4(protocol: u8, flags: u16, options: &[u8], rest: &[u8]) -> Vec<u8> {
+    let header_bytes = 20 + options.len();
+    let mut bytes = [&[0x45, 0, 0, 0, 0x12, 0x34][..], &flags.to_be_bytes(), &[64, protocol, 0, 0]].concat();
+    bytes.extend([192, 0, 2, 1, 192, 0, 2, 2]);
+    bytes[0] = 0x40 | (header_bytes / 4) as u8;
+    bytes[2..4].copy_from_slice(&((header_bytes + rest.len()) as u16).to_be_bytes());
+    [&bytes, options, rest].concat()
+}
+
+fn v6(next: u8, rest: &[u8]) -> Vec<u8> {
+    let mut bytes = [&[0x60, 0, 0, 0][..], &(rest.len() as u16).to_be_bytes(), &[next, 63]].concat();
+    for last in [1, 2] {
+        bytes.extend([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
+    }
+    [&bytes, rest].concat()
+}
+
+fn frame(tags: &[u8], ethertype: u16, packet: &[u8]) -> Vec<u8> {
+    [&ETHERNET, tags, &ethertype.to_be_bytes(), packet].concat()
+}
+
+fn parsed(frame: &[u8]) -> Result<(Shape, Packet), Unparsed> {
+    let mut packet = Packet::default();
+    parse(frame, &mut packet).map(|shape| (shape, packet))
+}
+
+fn ip(address: Address) -> std::string::String {
+    std::string::ToString::to_string(&IpAddr::from(address))
+}
+
+#[test]
+fn both_families_give_the_same_fields() {
+    let hop_by_hop = [&[TCP, 1][..], &[0; 14], &TCP_HEADER].concat();
+    let fragment = [&[TCP, 0, 0, 0, 0, 0, 0, 9][..], &TCP_HEADER].concat();
+    let rows = [
+        (frame(&[], ETHERTYPE_IPV4, &v4(TCP, 0, &[], &TCP_HEADER)), 14, 34, "192.0.2.2"),
+        (frame(&[], ETHERTYPE_IPV4, &v4(TCP, 0, &[1; 8], &TCP_HEADER)), 14, 42, "192.0.2.2"),
+        (frame(&[0x81, 0, 0, 7], ETHERTYPE_IPV4, &v4(TCP, 0, &[], &TCP_HEADER)), 18, 38, "192.0.2.2"),
+        (
+            frame(&[0x88, 0xa8, 0, 7, 0x81, 0, 0, 8], ETHERTYPE_IPV6, &v6(TCP, &TCP_HEADER)),
+            22,
+            62,
+            "2001:db8::2",
+        ),
+        (frame(&[], ETHERTYPE_IPV6, &v6(HOP_BY_HOP, &hop_by_hop)), 14, 70, "2001:db8::2"),
+        (frame(&[], ETHERTYPE_IPV6, &v6(FRAGMENT, &fragment)), 14, 62, "2001:db8::2"),
+    ];
+    for (number, (frame, l3, l4, destination)) in rows.into_iter().enumerate() {
+        let (shape, packet) = parsed(&frame).unwrap();
+        assert_eq!(shape, Shape::Transport, "row {number}");
+        assert_eq!(
+            (packet.l3, packet.l4, ip(packet.destination).as_str()),
+            (l3, l4, destination),
+            "row {number}"
+        );
+        assert_eq!((packet.source_port.number(), packet.destination_port.number()), (40_000, 80));
+        assert_eq!((packet.tcp_flags, packet.protocol), (SYN, TCP));
+        assert_eq!(usize::from(packet.length), frame.len() - usize::from(l3));
+        assert_eq!(packet.source_mac, Mac::new([2, 0, 0, 0, 0, 2]));
+        // Cut anywhere, it is never misread.
+        for length in 0..usize::from(l4) + TCP_HEADER.len() {
+            assert_eq!(parsed(&frame[..length]), Err(Unparsed::Truncated), "row {number}, {length} bytes");
+        }
+    }
+}
+
+#[test]
+fn fragments_are_told_apart() {
+    let shape = |flags| parsed(&frame(&[], ETHERTYPE_IPV4, &v4(TCP, flags, &[], &TCP_HEADER))).unwrap();
+    assert_eq!((shape(0x4000).0, shape(0x4000).1.is_first_fragment), (Shape::Transport, 0));
+    assert_eq!((shape(0x2000).0, shape(0x2000).1.is_first_fragment), (Shape::Transport, 1));
+    assert_eq!((shape(0x2001).0, shape(0x0001).0), (Shape::LaterFragment, Shape::LaterFragment));
+    let later = [&[UDP, 0, 0, 8, 1, 2, 3, 4][..], &[0xff; 8]].concat();
+    let (shape, packet) = parsed(&frame(&[], ETHERTYPE_IPV6, &v6(FRAGMENT, &later))).unwrap();
+    assert_eq!(
+        (shape, packet.protocol, packet.fragment_id),
+        (Shape::LaterFragment, UDP, u32::from_ne_bytes([1, 2, 3, 4]))
+    );
+}
+
+#[test]
+fn an_error_gives_the_flow_that_it_is_about_turned_around() {
+    let inside = v4(UDP, 0, &[], &[0, 80, 0x9c, 0x40, 0, 8, 0, 0]);
+    let mut error = v4(ICMP, 0, &[], &[&[3, 4, 0, 0, 0, 0, 5, 0], &inside[..]].concat());
+    error[16..20].copy_from_slice(&[192, 0, 2, 1]);
+    error[12..16].copy_from_slice(&[198, 51, 100, 1]);
+    let (shape, packet) = parsed(&frame(&[], ETHERTYPE_IPV4, &error)).unwrap();
+    assert_eq!((shape, packet.inner_l3, packet.inner_l4), (Shape::Error, 42, 62));
+    assert_eq!((ip(packet.source).as_str(), ip(packet.destination).as_str()), ("192.0.2.2", "192.0.2.1"));
+    assert_eq!((packet.source_port.number(), packet.destination_port.number()), (40_000, 80));
+    assert_eq!(ip(packet.outer_source), "198.51.100.1");
+    // Told to somebody who did not send the packet inside.
+    error[16..20].copy_from_slice(&[192, 0, 2, 9]);
+    assert_eq!(parsed(&frame(&[], ETHERTYPE_IPV4, &error)), Err(Unparsed::Other));
+    // A ping.
+    assert_eq!(parsed(&frame(&[], ETHERTYPE_IPV4, &v4(ICMP, 0, &[], &[8; 16]))), Err(Unparsed::Other));
+}
+
+#[test]
+fn what_can_not_be_understood_is_left_alone() {
+    let routed = [&[TCP, 0, 4, 1, 0, 0, 0, 0][..], &TCP_HEADER].concat();
+    let mut short_header = v4(TCP, 0, &[], &TCP_HEADER);
+    short_header[0] = 0x44;
+    let endless = [[DESTINATION_OPTIONS, 0, 0, 0, 0, 0, 0, 0]; 8].concat();
+    for bytes in [
+        frame(&[], 0x88cc, &[0; 40]),
+        frame(&[], ETHERTYPE_IPV4, &v4(132, 0, &[], &TCP_HEADER)),
+        frame(&[], ETHERTYPE_IPV4, &short_header),
+        frame(&[], ETHERTYPE_IPV4, &v6(TCP, &TCP_HEADER)),
+        frame(&[], ETHERTYPE_IPV6, &v6(ROUTING, &routed)),
+        frame(&[], ETHERTYPE_IPV6, &v6(DESTINATION_OPTIONS, &endless)),
+    ] {
+        assert_eq!(parsed(&bytes), Err(Unparsed::Other));
+    }
+}
+
+#[test]
+fn a_udp_packet_without_checksum_is_known_as_such() {
+    let udp = |checksum| v4(UDP, 0, &[], &[0, 1, 0, 2, 0, 8, 0, checksum]);
+    for checksum in [0, 1] {
+        let (_, packet) = parsed(&frame(&[], ETHERTYPE_IPV4, &udp(checksum))).unwrap();
+        assert_eq!((packet.has_checksum, packet.tcp_flags & ACK), (checksum, 0));
+    }
+}

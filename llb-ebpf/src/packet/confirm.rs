@@ -1,0 +1,92 @@
+//! What happens to a known flow now and then: a pending one is answered and
+//! gets its place, a client comes by another way.
+
+use llb_common::backend::BackendEntry;
+use llb_common::conntrack::{ForwardEntry, ForwardKey, RST, ReplyEntry, ReplyKey, opens, way};
+use llb_common::parse::Packet;
+use llb_common::reason::Reason;
+use llb_common::settings::LinkSettings;
+
+use crate::counters;
+use crate::maps::{FLOWS, PENDING_FLOWS, PENDING_REPLIES, REPLIES};
+use crate::ports::reply_key;
+
+/// Gives a pending flow its place if it is answered (DSR: if it goes on).
+/// `false`: its reply entry is gone, or another flow's, so it must begin anew.
+#[inline(always)]
+pub(crate) fn confirm(
+    key: &ForwardKey,
+    flow: *mut ForwardEntry,
+    backend: &BackendEntry,
+    packet: &Packet,
+    is_dsr: bool,
+) -> bool {
+    if is_dsr {
+        if !opens(packet.tcp_flags) {
+            promote_flow(key, flow);
+        }
+        return true;
+    }
+    promote(key, flow, backend, u32::from(opens(packet.tcp_flags))) != 0
+}
+
+/// Both entries. 0: there is no reply entry of this flow.
+#[inline(never)]
+fn promote(key: &ForwardKey, flow: *mut ForwardEntry, backend: &BackendEntry, opens: u32) -> u32 {
+    // SAFETY: memory that stays while the program runs.
+    let snat_port = unsafe { (*flow).snat_port };
+    let reply_key = reply_key(backend, snat_port);
+    let Some((reply, is_pending)) = find_reply(&reply_key) else { return 0 };
+    // SAFETY: as above; a copy.
+    let copy = unsafe { *reply };
+    if copy.client != key.client || copy.client_port != key.client_port || copy.backend != backend.id {
+        return 0;
+    }
+    if copy.seen == 0 || copy.seen & RST != 0 || opens != 0 {
+        return 1;
+    }
+    if is_pending && REPLIES.insert(&reply_key, &copy, 0).is_err() {
+        counters::count_reason(Reason::FlowsFull);
+        return 1;
+    }
+    if promote_flow(key, flow) {
+        let _ = PENDING_REPLIES.remove(&reply_key);
+    } else if is_pending {
+        let _ = REPLIES.remove(&reply_key);
+    }
+    1
+}
+
+#[inline(always)]
+fn promote_flow(key: &ForwardKey, flow: *mut ForwardEntry) -> bool {
+    // SAFETY: memory that stays while the program runs; a copy.
+    let copy = unsafe { *flow };
+    if FLOWS.insert(key, &copy, 0).is_err() {
+        counters::count_reason(Reason::FlowsFull);
+        return false;
+    }
+    let _ = PENDING_FLOWS.remove(key);
+    true
+}
+
+/// Sends the replies the way that the client's packets come now.
+#[inline(never)]
+pub(crate) fn turn(flow: *mut ForwardEntry, backend: &BackendEntry, packet: &Packet, link: &LinkSettings) {
+    // SAFETY: single fields of memory that stays while the program runs.
+    unsafe {
+        (*flow).way = way(link.ifindex, packet.source_mac);
+        if let Some((reply, _)) = find_reply(&reply_key(backend, (*flow).snat_port)) {
+            (*reply).mac = packet.source_mac;
+            (*reply).ifindex = link.ifindex;
+        }
+    }
+}
+
+/// The entry, and whether it is a pending one.
+#[inline(always)]
+pub(crate) fn find_reply(key: &ReplyKey) -> Option<(*mut ReplyEntry, bool)> {
+    match REPLIES.get_ptr_mut(key) {
+        Some(reply) => Some((reply, false)),
+        None => PENDING_REPLIES.get_ptr_mut(key).map(|reply| (reply, true)),
+    }
+}

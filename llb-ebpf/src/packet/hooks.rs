@@ -1,0 +1,257 @@
+//! What differs between the two hooks: where a packet's bytes are, who keeps
+//! its checksum, and how it is sent on. No decision is made here.
+
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action,
+};
+use aya_ebpf::helpers::{bpf_l4_csum_replace, bpf_redirect, bpf_skb_pull_data};
+use llb_common::checksum::Change;
+use llb_common::parse::Frame;
+
+use crate::window::{Window, bounds, window};
+
+/// One of the two, with one packet.
+pub(crate) trait Hook: Frame {
+    /// What its program returns.
+    type Action: Copy;
+    /// Untouched, to the next one.
+    const PASS: Self::Action;
+    /// Away with it.
+    const DROP: Self::Action;
+
+    /// The packet of a program's context.
+    fn open(context: *mut c_void) -> Self;
+    /// Bytes of the frame.
+    fn length(&self) -> u64;
+    /// For helpers.
+    fn context(&self) -> *mut c_void;
+    /// Makes more of the packet readable. `false`: there is no more.
+    fn pull(&mut self) -> bool;
+    /// Reads anew where the packet is: after a helper that may have moved it.
+    /// What the verifier knew of its length, it forgets.
+    fn refresh(&mut self);
+    /// Whether the kernel will cut it into smaller packets.
+    fn is_segmented(&self) -> bool;
+    /// `BYTES` bytes from `offset` on.
+    fn window<const BYTES: usize>(&self, offset: usize) -> Option<Window>;
+    /// Brings the TCP or UDP checksum at `offset` up to date. Windows from
+    /// before end. `false`: the kernel refused.
+    fn change_checksum(&mut self, offset: usize, addresses: Change, ports: Change, is_udp: bool) -> bool;
+    /// Sends it by the link `ifindex`; `is_same`: the one that it came by.
+    fn send(&self, ifindex: u32, is_same: bool) -> Self::Action;
+}
+
+/// XDP: before the kernel has made an skb of the frame.
+pub(crate) struct XdpHook {
+    context: *mut c_void,
+    data: usize,
+    end: usize,
+}
+
+impl Hook for XdpHook {
+    type Action = u32;
+    const PASS: u32 = xdp_action::XDP_PASS;
+    const DROP: u32 = xdp_action::XDP_DROP;
+
+    #[inline(always)]
+    fn open(context: *mut c_void) -> Self {
+        let mut hook = Self { context, data: 0, end: 0 };
+        hook.refresh();
+        hook
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u64 {
+        self.end.wrapping_sub(self.data) as u64
+    }
+
+    #[inline(always)]
+    fn context(&self) -> *mut c_void {
+        self.context
+    }
+
+    #[inline(always)]
+    fn pull(&mut self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn refresh(&mut self) {
+        // `data` and `data_end` of struct xdp_md.
+        (self.data, self.end) = bounds::<0, 4>(self.context);
+    }
+
+    #[inline(always)]
+    fn is_segmented(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn window<const BYTES: usize>(&self, offset: usize) -> Option<Window> {
+        window::<BYTES>(self.data, self.end, offset)
+    }
+
+    #[inline(always)]
+    fn change_checksum(&mut self, offset: usize, addresses: Change, ports: Change, is_udp: bool) -> bool {
+        let Some(field) = self.window::<2>(offset) else { return false };
+        let (old, change) = (field.load_16::<0>(), addresses.and(ports));
+        field.store_16::<0>(if is_udp { change.apply_udp(old) } else { change.apply(old) });
+        true
+    }
+
+    #[inline(always)]
+    fn send(&self, ifindex: u32, is_same: bool) -> u32 {
+        if is_same {
+            return xdp_action::XDP_TX;
+        }
+        // SAFETY: a helper without pointers.
+        unsafe { bpf_redirect(ifindex, 0) as u32 }
+    }
+}
+
+/// TC ingress: after GRO, before routing.
+pub(crate) struct TcHook {
+    context: *mut c_void,
+    length: u32,
+    data: usize,
+    end: usize,
+}
+
+/// Ethernet with VLAN tags and the longest headers of an error with the headers
+/// of its packet inside.
+const HEADER_BYTES: u32 = 22 + 60 + 8 + 60 + 20;
+
+impl Hook for TcHook {
+    type Action = i32;
+    /// `TC_ACT_UNSPEC` lets the next program of the hook decide, where
+    /// `TC_ACT_OK` would skip it.
+    const PASS: i32 = TC_ACT_UNSPEC;
+    const DROP: i32 = TC_ACT_SHOT;
+
+    #[inline(always)]
+    fn open(context: *mut c_void) -> Self {
+        // SAFETY: the context is the program's own.
+        let length = unsafe { (*context.cast::<__sk_buff>()).len };
+        let mut hook = Self { context, length, data: 0, end: 0 };
+        hook.refresh();
+        hook
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u64 {
+        u64::from(self.length)
+    }
+
+    #[inline(always)]
+    fn context(&self) -> *mut c_void {
+        self.context
+    }
+
+    #[inline(always)]
+    fn pull(&mut self) -> bool {
+        if self.end.wrapping_sub(self.data) as u64 >= self.length() {
+            return false;
+        }
+        let wanted = if self.length < HEADER_BYTES { self.length } else { HEADER_BYTES };
+        // SAFETY: the context is the program's own.
+        let result = unsafe { bpf_skb_pull_data(self.context.cast(), wanted) };
+        self.refresh();
+        result == 0
+    }
+
+    #[inline(always)]
+    fn refresh(&mut self) {
+        // `data` and `data_end` of struct __sk_buff.
+        (self.data, self.end) = bounds::<76, 80>(self.context);
+    }
+
+    #[inline(always)]
+    fn is_segmented(&self) -> bool {
+        // SAFETY: the context is the program's own.
+        unsafe { (*self.context.cast::<__sk_buff>()).gso_size != 0 }
+    }
+
+    #[inline(always)]
+    fn window<const BYTES: usize>(&self, offset: usize) -> Option<Window> {
+        window::<BYTES>(self.data, self.end, offset)
+    }
+
+    /// By the helper that knows who computes it: where the device does, the
+    /// field holds only the sum of addresses, and ports must not touch it.
+    #[inline(always)]
+    fn change_checksum(&mut self, offset: usize, addresses: Change, ports: Change, is_udp: bool) -> bool {
+        let none_stays_none = if is_udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+        let replace = |change: Change, flags: u64| {
+            // SAFETY: the context is the program's own. A size of 0 in the flags
+            // says that the difference is given.
+            unsafe {
+                bpf_l4_csum_replace(
+                    self.context.cast(),
+                    offset as u32,
+                    0,
+                    u64::from(change.folded()),
+                    flags | none_stays_none,
+                ) == 0
+            }
+        };
+        let pseudo = u64::from(BPF_F_PSEUDO_HDR);
+        let is_changed = replace(addresses, pseudo) && replace(ports, 0);
+        self.refresh();
+        is_changed
+    }
+
+    #[inline(always)]
+    fn send(&self, ifindex: u32, _is_same: bool) -> i32 {
+        // SAFETY: a helper without pointers.
+        unsafe { bpf_redirect(ifindex, 0) as i32 }
+    }
+}
+
+/// Reading is the same for both.
+macro_rules! frame {
+    ($hook:ty) => {
+        impl Frame for $hook {
+            #[inline(always)]
+            fn words<const N: usize>(&self, offset: usize) -> Option<[u64; N]> {
+                let mut words = [0; N];
+                let mut set = |n: usize, word| {
+                    if let Some(place) = words.get_mut(n) {
+                        *place = word
+                    }
+                };
+                match N {
+                    1 => set(0, self.window::<8>(offset)?.load_64::<0>()),
+                    2 => {
+                        let window = self.window::<16>(offset)?;
+                        set(0, window.load_64::<0>());
+                        set(1, window.load_64::<8>());
+                    }
+                    5 => {
+                        let window = self.window::<40>(offset)?;
+                        set(0, window.load_64::<0>());
+                        set(1, window.load_64::<8>());
+                        set(2, window.load_64::<16>());
+                        set(3, window.load_64::<24>());
+                        set(4, window.load_64::<32>());
+                    }
+                    _ => return None,
+                }
+                Some(words)
+            }
+
+            #[inline(always)]
+            fn word(&self, offset: usize) -> Option<u32> {
+                Some(self.window::<4>(offset)?.load_32::<0>())
+            }
+
+            #[inline(always)]
+            fn half(&self, offset: usize) -> Option<u16> {
+                Some(self.window::<2>(offset)?.load_16::<0>())
+            }
+        }
+    };
+}
+frame!(XdpHook);
+frame!(TcHook);

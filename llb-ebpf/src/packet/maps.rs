@@ -1,0 +1,82 @@
+//! Every map of this object. What they are for, who writes them, and their
+//! names and capacities are in `llb_common::maps`; a static of a name is the
+//! map of that name.
+
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::macros::btf_map;
+use llb_common::address::Mac;
+use llb_common::backend::{BackendEntry, BackendId};
+use llb_common::conntrack::{ForwardEntry, ForwardKey, FragmentKey, FragmentPorts, ReplyEntry, ReplyKey};
+use llb_common::counters::{LINK_COUNTERS_CAPACITY, LinkCounters, Traffic};
+use llb_common::frontend::{AffinityEntry, AffinityKey, Chunk, FrontendEntry, FrontendKey, MemberKey};
+use llb_common::maps;
+use llb_common::settings::{LinkSettings, Settings};
+use llb_common::time::Tick;
+use llb_common::trace::TraceEvent;
+
+use crate::Scratch;
+
+/// Entries that are allocated one by one: for maps that are mostly empty and
+/// that only the agent writes.
+const SPARSE: usize = BPF_F_NO_PREALLOC as usize;
+
+#[btf_map]
+pub(crate) static LINK_COUNTERS: PerCpuArray<LinkCounters, LINK_COUNTERS_CAPACITY> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static LINK: Array<LinkSettings, { maps::LINK.capacity }> = Array::new();
+#[btf_map]
+pub(crate) static SETTINGS: Array<Settings, { maps::SETTINGS.capacity }> = Array::new();
+#[btf_map]
+pub(crate) static LINKS: HashMap<u32, (Mac, u16), { maps::LINKS.capacity }> = HashMap::new();
+#[btf_map]
+pub(crate) static FRONTENDS: HashMap<FrontendKey, FrontendEntry, { maps::FRONTENDS.capacity }> =
+    HashMap::new();
+#[btf_map]
+pub(crate) static MAGLEV: Array<Chunk, { maps::MAGLEV.capacity }> = Array::new();
+#[btf_map]
+pub(crate) static BACKENDS: Array<BackendEntry, { maps::BACKENDS.capacity }> = Array::new();
+#[btf_map]
+pub(crate) static TRAFFIC: PerCpuArray<Traffic, { maps::TRAFFIC.capacity }> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static REASONS: PerCpuArray<u64, { maps::REASONS.capacity }> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static SOURCE_RANGES: LpmTrie<[u32; 5], u8, { maps::SOURCE_RANGES.capacity }> = LpmTrie::new();
+#[btf_map]
+pub(crate) static AFFINITY: LruHashMap<AffinityKey, AffinityEntry, { maps::AFFINITY.capacity }> =
+    LruHashMap::new();
+#[btf_map]
+pub(crate) static MEMBERS: HashMap<MemberKey, BackendId, { maps::MEMBERS.capacity }, SPARSE> = HashMap::new();
+#[btf_map]
+pub(crate) static FLOWS: HashMap<ForwardKey, ForwardEntry, { maps::FLOWS.capacity }> = HashMap::new();
+#[btf_map]
+pub(crate) static REPLIES: HashMap<ReplyKey, ReplyEntry, { maps::REPLIES.capacity }> = HashMap::new();
+#[btf_map]
+pub(crate) static PENDING_FLOWS: LruHashMap<ForwardKey, ForwardEntry, { maps::PENDING_FLOWS.capacity }> =
+    LruHashMap::new();
+#[btf_map]
+pub(crate) static PENDING_REPLIES: LruHashMap<ReplyKey, ReplyEntry, { maps::PENDING_REPLIES.capacity }> =
+    LruHashMap::new();
+#[btf_map]
+pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, { maps::FRAGMENTS.capacity }> =
+    LruHashMap::new();
+#[btf_map]
+pub(crate) static BUDGET: PerCpuArray<Budget, { maps::BUDGET.capacity }> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static SCRATCH: PerCpuArray<Scratch, { maps::SCRATCH.capacity }> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static TRACE: RingBuf<TraceEvent, { maps::TRACE.capacity }> = RingBuf::new();
+
+/// New flows of one CPU in one tick.
+#[repr(C)]
+pub(crate) struct Budget {
+    pub(crate) tick: Tick,
+    pub(crate) used: u32,
+}
+
+/// The backend of this id, if it is still the one that has it.
+#[inline(always)]
+pub(crate) fn backend(id: BackendId) -> Option<&'static BackendEntry> {
+    let entry = BACKENDS.get(id.index())?;
+    (entry.id == id && id != BackendId(0)).then_some(entry)
+}

@@ -1,0 +1,56 @@
+//! A backend's packet to one of llb's source addresses: which client it is for.
+
+use llb_common::conntrack::ReplyKey;
+use llb_common::parse::{Packet, Shape};
+use llb_common::reason::Reason;
+use llb_common::settings::LinkSettings;
+
+use crate::confirm::find_reply;
+use crate::decide::{Decision, Stop, now, own_mac};
+use crate::forward::seen_after;
+use crate::maps::{SETTINGS, backend};
+
+#[inline(always)]
+pub(crate) fn decide(packet: &Packet, decision: &mut Decision, link: &LinkSettings) -> Result<(), Stop> {
+    let settings = SETTINGS.get(0).ok_or(Stop::NotOurs)?;
+    // Spares the host's other packets the look-ups.
+    if !settings.snat.contains(&packet.destination) {
+        return Err(Stop::NotOurs);
+    }
+    let key = ReplyKey {
+        backend: packet.source,
+        backend_port: packet.source_port,
+        snat_port: packet.destination_port,
+        protocol: packet.protocol,
+        padding: [0; 3],
+    };
+    let (reply, _) = find_reply(&key).ok_or(Stop::NotOurs)?;
+    // SAFETY: memory that stays while the program runs; a copy.
+    let entry = unsafe { *reply };
+    let backend = backend(entry.backend).ok_or(Reason::StaleReply)?;
+    if backend.snat != packet.destination {
+        return Err(Stop::NotOurs);
+    }
+    if packet.shape != Shape::Error as u8 {
+        let (now, seen) = (now(), seen_after(entry.seen, packet));
+        // SAFETY: single fields; another CPU may write the same ones.
+        unsafe {
+            if entry.used != now {
+                (*reply).used = now;
+            }
+            if entry.seen != seen {
+                (*reply).seen = seen;
+            }
+        }
+    }
+    decision.source = backend.vip;
+    decision.destination = entry.client;
+    decision.backend = backend.id;
+    decision.ifindex = entry.ifindex;
+    decision.source_port = backend.vip_port;
+    decision.destination_port = entry.client_port;
+    decision.destination_mac = entry.mac;
+    decision.source_mac = own_mac(entry.ifindex, link)?;
+    decision.is_nat = 1;
+    Ok(())
+}

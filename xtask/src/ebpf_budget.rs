@@ -1,0 +1,78 @@
+//! Holds the programs to `llb-ebpf/budget.toml`: what grows must be noticed,
+//! since a verifier that gives up does so at once, and on some kernels sooner.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde::Deserialize;
+
+use crate::shell;
+
+/// The most that a program may have.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Limits {
+    instructions: u64,
+    verifier_steps: u64,
+}
+
+/// The file, read.
+pub(crate) struct Budget(BTreeMap<String, Limits>);
+
+impl Budget {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// It is missing, or no such file.
+    pub(crate) fn read() -> Result<Self> {
+        let path = shell::workspace().join("llb-ebpf/budget.toml");
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        toml::from_str(&text).map(Self).with_context(|| format!("cannot understand {}", path.display()))
+    }
+
+    /// # Errors
+    /// The program has more instructions than it may, or no limit.
+    pub(crate) fn check_instructions(&self, program: &str, instructions: u64) -> Result<()> {
+        check(program, "instructions", instructions, self.limits(program)?.instructions)
+    }
+
+    /// # Errors
+    /// The kernel's verifier takes more steps than it may, or there is no limit.
+    pub(crate) fn check_steps(&self, program: &str, steps: u64) -> Result<()> {
+        check(program, "steps of the verifier", steps, self.limits(program)?.verifier_steps)
+    }
+
+    fn limits(&self, program: &str) -> Result<&Limits> {
+        match self.0.get(program) {
+            Some(limits) => Ok(limits),
+            None => bail!("llb-ebpf/budget.toml has no limits for program {program}"),
+        }
+    }
+}
+
+fn check(program: &str, what: &str, found: u64, most: u64) -> Result<()> {
+    ensure!(found <= most, "program {program} has {found} {what}, llb-ebpf/budget.toml allows {most}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_the_budget_is_refused() {
+        let limits = Limits { instructions: 10, verifier_steps: 20 };
+        let budget = Budget(BTreeMap::from([("llb_xdp".to_owned(), limits)]));
+        budget.check_instructions("llb_xdp", 10).unwrap();
+        budget.check_steps("llb_xdp", 20).unwrap();
+        assert!(budget.check_instructions("llb_xdp", 11).is_err());
+        assert!(budget.check_steps("llb_xdp", 21).is_err());
+        assert!(budget.check_steps("llb_tc", 1).is_err());
+    }
+
+    #[test]
+    fn the_file_is_understood() {
+        Budget::read().unwrap();
+    }
+}
