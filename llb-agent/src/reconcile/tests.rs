@@ -50,11 +50,11 @@ fn agent() -> Agent {
 }
 
 /// This many Services on the link's own address, each with a port and a backend.
-fn services(count: u16) -> SourceReport {
+fn services(count: usize) -> SourceReport {
     let mut snapshot = Snapshot::default();
     for number in 0..count {
         let name = ServiceName::new("default", format!("s{number}"));
-        let port = Port::new((1000 + number).into()).unwrap();
+        let port = Port::new(1000 + number as i64).unwrap();
         let port = ServicePort { name: None, port, protocol: Protocol::Tcp, node_port: None };
         let service = Service { wants_load_balancer: true, ports: vec![port], ..Service::default() };
         let endpoint = Endpoint {
@@ -72,6 +72,9 @@ fn services(count: u16) -> SourceReport {
     }
     SourceReport { snapshot: Some(Arc::new(snapshot)), problems: Vec::new() }
 }
+
+/// Services of which three rounds are needed.
+const MANY: usize = 2 * ACTIONS + ACTIONS / 2;
 
 /// Rounds until all writes and Events of the one before have ended.
 async fn rest(agent: &mut Agent, source: &SourceReport, now: Instant) -> Report {
@@ -97,35 +100,35 @@ async fn nobody_is_told_of_a_service_that_is_gone() {
 
 #[tokio::test]
 async fn a_round_is_bounded_and_the_next_one_follows_at_once() {
-    let (mut agent, source, now) = (agent(), services(250), Instant::now());
-    for served in [100, 200] {
+    let (mut agent, source, now) = (agent(), services(MANY), Instant::now());
+    for served in [ACTIONS, 2 * ACTIONS] {
         let report = agent.round(&source, now).await;
         assert_eq!(report.observed.frontends.len(), served);
-        assert!(!report.ready, "{served} of 250");
+        assert!(!report.ready, "{served} of {MANY}");
         assert_eq!(agent.time_until_due(now), Duration::ZERO);
     }
     let report = rest(&mut agent, &source, now).await;
     assert!(report.ready);
     assert_eq!(agent.time_until_due(now), RESYNC);
-    assert_eq!(report.observed.frontends.len(), 250);
-    assert_eq!(report.observed.statuses.len(), 250);
+    assert_eq!(report.observed.frontends.len(), MANY);
+    assert_eq!(report.observed.statuses.len(), MANY);
 }
 
 #[tokio::test]
 async fn frontends_alone_change_nothing_that_others_see() {
     let mut agent = agent();
-    let source = services(250);
+    let source = services(MANY);
     agent.serve_frontends(&source).await;
-    assert_eq!(agent.rooms.plane.observe().len(), 250);
+    assert_eq!(agent.rooms.plane.observe().len(), MANY);
     assert!(agent.rooms.statuses.observe(source.snapshot.as_ref().unwrap()).is_empty());
     let report = rest(&mut agent, &source, Instant::now()).await;
-    assert_eq!(report.observed.statuses.len(), 250);
+    assert_eq!(report.observed.statuses.len(), MANY);
 }
 
 #[tokio::test]
 async fn a_stop_is_noticed_although_there_is_more_to_do() {
     let mut agent = agent();
-    let (_source, mut received) = watch::channel(services(250));
+    let (_source, mut received) = watch::channel(services(MANY));
     let (report, shown) = watch::channel(Report::default());
     let wakeups = Wakeups { plane: Arc::default(), links: Arc::default() };
     agent.run(&mut received, &wakeups, &report, std::future::ready(())).await;
