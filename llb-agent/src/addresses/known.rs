@@ -16,7 +16,7 @@ use crate::model::{AddressKey, LinkAddress};
 /// What was read is acted on for so long; then it is read again. Long enough
 /// that reading thousands of addresses is a small part of changing them all,
 /// short because what others do meanwhile is not seen.
-const LOOK_LASTS: Duration = Duration::from_millis(100);
+pub(super) const LOOK_LASTS: Duration = Duration::from_millis(100);
 
 /// The addresses of one link at one moment, and llb's own changes since.
 #[derive(Debug)]

@@ -21,6 +21,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -37,7 +38,8 @@ use super::announce::packet::{self, HEARD_LENGTH, Listener};
 use super::announce::{Announcer, Repeat};
 use super::connection::Connection;
 use super::frame;
-use crate::model::{AddressKey, Mac};
+use super::known::LOOK_LASTS;
+use crate::model::{AddressKey, Family, Mac};
 
 /// Probes are sent in bursts of this many, with this pause between them. All new
 /// VIPs are probed for at the same time: a hundred in about 0.2 s, 2,000 (6,000
@@ -49,11 +51,20 @@ const PACE: Duration = Duration::from_millis(5);
 /// After a listener failed, which it does when its link goes down.
 const LISTEN_PAUSE: Duration = Duration::from_millis(100);
 
+/// A default gateway, and its MAC if the kernel knows it.
+type Gateway = (IpAddr, Option<Mac>);
+
+/// When the kernel was asked, and what it said.
+type Answered = (Instant, Option<Gateway>);
+
 /// Watches over VIPs until it is dropped.
 #[derive(Debug)]
 pub(super) struct Guard {
     shared: Arc<Shared>,
     announcer: Announcer,
+    /// What the kernel said last, by the link's number and the family, so that
+    /// thousands of VIPs that come together do not ask for it one by one.
+    gateways: Mutex<BTreeMap<(u32, Family), Answered>>,
     /// By the link's number; aborted when it goes.
     listeners: BTreeMap<u32, JoinSet<()>>,
     /// Aborted with the guard.
@@ -80,7 +91,13 @@ impl Guard {
         let shared = Arc::new(Shared { ledger: Mutex::default(), grown: Notify::new(), changed });
         let mut task = JoinSet::new();
         task.spawn(probe(Arc::clone(&shared), socket));
-        Ok(Self { shared, announcer: Announcer::open()?, listeners: BTreeMap::new(), _task: task })
+        Ok(Self {
+            shared,
+            announcer: Announcer::open()?,
+            gateways: Mutex::default(),
+            listeners: BTreeMap::new(),
+            _task: task,
+        })
     }
 
     /// Takes in what there is now: `links`, and the addresses that are llb's;
@@ -160,14 +177,29 @@ impl Guard {
     async fn announce(&self, connection: &mut Connection, key: &AddressKey, repeat: Repeat) {
         let Some(Port { index, mac }) = self.shared.ledger().port(key) else { return };
         let mut frames = vec![frame::announcement(mac, key.address)];
-        match connection.gateway(index, key.address).await {
-            Ok(Some((router, router_mac))) => {
-                frames.extend(frame::request(mac, key.address, router, router_mac));
-            }
-            Ok(None) => {}
-            Err(error) => tracing::debug!(%error, "cannot tell the default gateway"),
+        if let Some((router, router_mac)) = self.gateway(connection, index, key.address).await {
+            frames.extend(frame::request(mac, key.address, router, router_mac));
         }
         self.announcer.announce(key, index, frames, repeat);
+    }
+
+    async fn gateway(&self, connection: &mut Connection, index: u32, vip: IpAddr) -> Option<Gateway> {
+        let place = (index, Family::of(vip));
+        let known = self.gateways.lock().unwrap_or_else(PoisonError::into_inner).get(&place).copied();
+        if let Some((_, gateway)) = known.filter(|(at, _)| at.elapsed() < LOOK_LASTS) {
+            return gateway;
+        }
+        match connection.gateway(index, vip).await {
+            Ok(gateway) => {
+                let mut gateways = self.gateways.lock().unwrap_or_else(PoisonError::into_inner);
+                gateways.insert(place, (Instant::now(), gateway));
+                gateway
+            }
+            Err(error) => {
+                tracing::debug!(%error, "cannot tell the default gateway");
+                None
+            }
+        }
     }
 
     fn listen(&mut self, links: &[(String, LinkMessage)]) {
