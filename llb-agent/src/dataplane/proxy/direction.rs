@@ -185,12 +185,7 @@ impl Direction {
 
     /// Reads once. Nothing may be carried.
     fn read(&mut self, from: &TcpStream, to: &TcpStream) -> io::Result<Taken> {
-        if self.is_bulk
-            && let Some(mut pipe) = Pipe::lease()
-        {
-            let read = from.try_io(Interest::READABLE, || pipe.fill(from))?;
-            self.is_bulk = read >= COPY_BYTES;
-            self.carried = Carried::Pipe(pipe);
+        if let Some(read) = self.splice(from)? {
             return Ok(Taken { read, written: 0 });
         }
         COPY_BUFFER.with_borrow_mut(|buffer| {
@@ -205,6 +200,27 @@ impl Direction {
             }
             Ok(Taken { read, written })
         })
+    }
+
+    /// Fills a pipe, if the last read was bulk. `None`: splice(2) moved nothing,
+    /// be it for lack of data, at the end, or because of urgent data, which it
+    /// stops at and never passes. Only recv(2) tells these apart, so it decides.
+    fn splice(&mut self, from: &TcpStream) -> io::Result<Option<usize>> {
+        if !self.is_bulk {
+            return Ok(None);
+        }
+        let Some(mut pipe) = Pipe::lease() else { return Ok(None) };
+        // Not by tokio, which would take `WouldBlock` for the last word.
+        match pipe.fill(from) {
+            Ok(0) => Ok(None),
+            Ok(read) => {
+                self.is_bulk = read >= COPY_BYTES;
+                self.carried = Carried::Pipe(pipe);
+                Ok(Some(read))
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn count(&mut self, written: usize, count: &impl Fn(u64)) {
@@ -247,7 +263,6 @@ impl Carried {
                 *written += moved;
                 (moved, *written == all.len())
             }
-            Self::Pipe(pipe) if pipe.level() == 0 => (0, true),
             Self::Pipe(pipe) => {
                 let moved = pipe.drain(to)?;
                 (moved, pipe.level() == 0)
@@ -261,7 +276,9 @@ impl Carried {
 }
 
 /// Receives once. If that has emptied the socket, tokio is told so, which
-/// saves the call that would only find out (epoll(7), Q9: a short read).
+/// saves the call that would only find out (epoll(7), Q9: a short read). As in
+/// all of tokio, what lies behind an urgent mark then waits for the peer's next
+/// segment or its end.
 fn receive(from: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     let mut read = 0;
     let told = from.try_io(Interest::READABLE, || {

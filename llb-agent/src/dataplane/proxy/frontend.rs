@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::RelayConfig;
 use super::affinity::Affinity;
-use super::bind::bind;
+use super::bind::{bind, prepare};
 use super::connections::Connections;
 use super::listener::Listener;
 use super::metrics::{Metrics, Refusal};
@@ -31,7 +31,7 @@ use super::service_limit::{ServiceCount, ServiceCounts};
 use super::traffic::{FrontendTraffic, Traffic};
 use super::worker::Workers;
 use crate::dataplane::DataPlaneError;
-use crate::model::{Frontend, FrontendStatus, Phase, Rule};
+use crate::model::{Frontend, FrontendStatus, Phase, Protocol, Rule};
 
 /// What the tasks of all frontends share.
 #[derive(Debug)]
@@ -225,7 +225,12 @@ impl FrontendContext {
         let inherited =
             self.plane.inherited.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.frontend);
         match inherited {
-            Some(sockets) => Ok(sockets),
+            // Its listeners pass on what it has set, which an older one did in its own way.
+            Some(sockets) => match self.frontend.protocol {
+                Protocol::Tcp => sockets.iter().try_for_each(prepare).map(|()| sockets),
+                Protocol::Udp => Ok(sockets),
+            }
+            .map_err(|source| DataPlaneError::Bind { frontend: self.frontend, source }),
             None => bind(self.frontend, self.plane.workers.handles().len()).await,
         }
     }

@@ -288,6 +288,11 @@ async fn relay_batch(link: &Link, frontend_socket: &UdpSocket) -> io::Result<()>
                 chosen.traffic().bytes.reply.inc_by(length);
             }
             Err(error) => {
+                if error.kind() == ErrorKind::WouldBlock {
+                    // tokio learns it from here, and waits before the next batch.
+                    let full = || io::Result::<()>::Err(ErrorKind::WouldBlock.into());
+                    let _ = frontend_socket.try_io(Interest::WRITABLE, full);
+                }
                 tracing::debug!(frontend = %context.frontend, %error, "replies lost");
                 context.refused(Refusal::Undeliverable, datagrams.count());
             }

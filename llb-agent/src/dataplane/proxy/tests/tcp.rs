@@ -287,3 +287,28 @@ async fn frontends_and_backends_are_counted_one_by_one() {
         assert_eq!((whole.bytes.forward.get(), good.bytes.reply.get()), (10, 10));
     }
 }
+
+/// splice(2) says 0 at the urgent mark, as at the end of a stream.
+#[tokio::test]
+async fn urgent_data_amid_bulk_is_no_end() {
+    const HALF: usize = 1 << 20;
+    for vip in LOOPBACKS {
+        let mut fixture = Fixture::new(RelayConfig::default());
+        let frontend = fixture.serve(vip, Protocol::Tcp, &[tcp_echo(vip).await]).await;
+        let mut client = connect(frontend).await;
+        let (mut read, mut write) = client.split();
+        let sending = async {
+            let half = vec![7; HALF];
+            write.write_all(&half).await.unwrap();
+            let socket: &TcpStream = write.as_ref();
+            socket.writable().await.unwrap();
+            socket2::SockRef::from(socket).send_out_of_band(b"!").unwrap();
+            write.write_all(&half).await.unwrap();
+            write.shutdown().await.unwrap();
+        };
+        let mut answer = Vec::new();
+        let receiving = async { read.read_to_end(&mut answer).await.unwrap() };
+        let ((), received) = within("both halves", async { tokio::join!(sending, receiving) }).await;
+        assert_eq!(received, 2 * HALF, "the urgent byte itself is not passed on");
+    }
+}
