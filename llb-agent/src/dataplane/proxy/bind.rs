@@ -4,6 +4,7 @@
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use socket2::{Domain, Socket, Type};
 
 use super::owner;
@@ -14,6 +15,13 @@ use crate::model::{Family, Frontend, Protocol};
 /// Linux allows by default (`net.core.somaxconn`), so that a burst during a
 /// short pause of accepting is not turned away.
 const LISTEN_BACKLOG: i32 = 4096;
+
+/// What the kernel may hold of one direction's unread bytes, with its own
+/// overhead. It would grow to `net.ipv4.tcp_rmem` (32 MiB on new kernels) in
+/// front of a peer that has stopped reading; with the send buffer of 4 MiB
+/// (`net.ipv4.tcp_wmem`) a stuck direction stays below 8 MiB. At 50 ms of round
+/// trip this is still some 250 Mbit/s for one connection.
+const RECEIVE_BUFFER_BYTES: usize = 3 << 20;
 
 /// Binds `frontend` by `count` sockets (TCP: listening), among which the kernel
 /// spreads clients by the hash of their addresses (SO_REUSEPORT, socket(7)).
@@ -89,6 +97,11 @@ fn open(frontend: &Frontend) -> io::Result<Socket> {
 pub(super) fn prepare(side: &Socket) -> io::Result<()> {
     // Small writes are passed on as they come; to gather them is up to the sender.
     side.set_tcp_nodelay(true)?;
+    // The kernel doubles what it is told (socket(7)). Without CAP_NET_ADMIN the limit
+    // would be `net.core.rmem_max`, far too little: then it stays the kernel's affair.
+    if let Err(error) = set_socket_recv_buffer_size_force(side, RECEIVE_BUFFER_BYTES / 2) {
+        tracing::debug!(%error, "the receive buffer stays as the kernel wants it");
+    }
     // Whatever drops this socket resets it, unless a relay ended cleanly and lifted it.
     side.set_linger(Some(Duration::ZERO))
 }
