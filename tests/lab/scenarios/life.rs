@@ -57,11 +57,7 @@ pub(crate) fn sigterm_drains_then_leaves_nothing(plane: Plane) {
     let mut open = connect(setup.client(), vip).unwrap();
     echo_on(&mut open, b"before").unwrap();
 
-    setup.agent.terminate().unwrap();
-    wait_until(LIMIT, "new connections to be refused", || {
-        Ok(connect(setup.client(), vip).is_err().then_some(()))
-    })
-    .unwrap();
+    terminate(&mut setup, vip);
     echo_on(&mut open, b"after").unwrap();
     assert_eq!(setup.agent.process().exit_status().unwrap(), None, "{}", setup.agent.log());
 
@@ -93,11 +89,7 @@ pub(crate) fn sigterm_lets_a_download_finish(plane: Plane) {
     let vip = SocketAddr::new(setup.vip(), 80);
     let download = Download::start(setup.client(), vip).unwrap();
 
-    setup.agent.terminate().unwrap();
-    wait_until(LIMIT, "new connections to be refused", || {
-        Ok(connect(setup.client(), vip).is_err().then_some(()))
-    })
-    .unwrap();
+    terminate(&mut setup, vip);
     download.finish().unwrap();
     let status = setup.agent.wait_exit().unwrap();
     assert_eq!(status.code(), Some(0), "{}", setup.agent.log());
@@ -112,15 +104,20 @@ pub(crate) fn a_second_sigterm_ends_at_once(plane: Plane) {
     let vip = SocketAddr::new(setup.vip(), 80);
     let download = Download::start(setup.client(), vip).unwrap();
 
-    setup.agent.terminate().unwrap();
-    wait_until(LIMIT, "new connections to be refused", || {
-        Ok(connect(setup.client(), vip).is_err().then_some(()))
-    })
-    .unwrap();
+    terminate(&mut setup, vip);
     assert_eq!(setup.agent.process().exit_status().unwrap(), None, "{}", setup.agent.log());
     setup.agent.terminate().unwrap();
     let status = setup.agent.wait_exit().unwrap();
     assert_eq!(status.code(), Some(0), "{}", setup.agent.log());
     assert_eq!(setup.lab.balancer().addresses().unwrap(), before);
     assert!(download.finish().is_err(), "cut");
+}
+
+/// Sends SIGTERM, and waits until `vip` takes no more connections.
+fn terminate(setup: &mut Setup, vip: SocketAddr) {
+    setup.agent.terminate().unwrap();
+    wait_until(LIMIT, "new connections to be refused", || {
+        Ok(connect(setup.client(), vip).is_err().then_some(()))
+    })
+    .unwrap();
 }

@@ -58,11 +58,6 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    /// Nothing has moved.
-    pub(super) fn new() -> Self {
-        Self::default()
-    }
-
     /// Takes what `client` has sent already, while there is no backend yet.
     ///
     /// # Errors

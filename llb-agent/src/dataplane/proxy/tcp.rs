@@ -102,7 +102,7 @@ pub(super) async fn serve(open: OpenConnection, client: TcpStream) {
 async fn converse(open: &OpenConnection, client: TcpStream) {
     let PlaneContext { metrics, config, .. } = &*open.context.plane;
     // What the client has sent with its handshake goes out with llb's own.
-    let mut relay = Relay::new();
+    let mut relay = Relay::default();
     if let Err(error) = relay.read_ahead(&client) {
         tracing::debug!(%error, "client left at once");
         return;

@@ -219,7 +219,7 @@ impl ManifestSource {
         match &listed {
             // A file that is gone takes its objects with it; a folder that can't be read does not.
             Ok(paths) => self.files.retain(|path, _| paths.contains(path)),
-            Err(error) => problems.push(problem_of(&self.path, error)),
+            Err(error) => problems.push(problem_of(&self.path, error, !self.files.is_empty())),
         }
         for path in listed.unwrap_or_else(|_| self.files.keys().cloned().collect()) {
             let content = self.files.entry(path.clone()).or_default();
@@ -227,7 +227,7 @@ impl ManifestSource {
                 Ok(bytes) if content.problem.is_none() && bytes == content.bytes && !bytes.is_empty() => {}
                 Ok(bytes) => content.replace(&path, bytes),
                 // Also if it is gone since it was listed: the next round sees that.
-                Err(error) => content.report(problem_of(&path, &error)),
+                Err(error) => content.report(problem_of(&path, &error, content.is_in_use())),
             }
         }
         let objects = || self.files.values().map(|content| &content.objects);
@@ -244,10 +244,15 @@ impl ManifestSource {
 }
 
 impl Content {
+    /// It was good once, and not empty.
+    fn is_in_use(&self) -> bool {
+        !self.bytes.is_empty()
+    }
+
     fn replace(&mut self, path: &Path, bytes: Vec<u8>) {
         match parse::parse(&bytes) {
             Ok(objects) => *self = Self { bytes, objects, problem: None },
-            Err(error) => self.report(problem_of(path, &error)),
+            Err(error) => self.report(problem_of(path, &error, self.is_in_use())),
         }
     }
 
@@ -280,11 +285,12 @@ fn doubles(files: &BTreeMap<PathBuf, Content>) -> Vec<Problem> {
     problems
 }
 
-fn problem_of(path: &Path, error: &dyn std::error::Error) -> Problem {
+fn problem_of(path: &Path, error: &dyn std::error::Error, is_in_use: bool) -> Problem {
+    let rest = if is_in_use { "its last good content stays in use" } else { "nothing of it is in use" };
     Problem {
         subject: Subject::File(path.display().to_string()),
         reason: ProblemReason::InvalidManifest,
-        message: format!("{error}; its last good content stays in use"),
+        message: format!("{error}; {rest}"),
     }
 }
 
