@@ -140,7 +140,7 @@ fn settle(desired: &State, observed: &mut Observed, links: &mut [Link]) -> Vec<V
 fn apply(action: Action, observed: &mut Observed, links: &mut [Link]) {
     match action {
         Action::UpsertFrontend { frontend, rule } => {
-            observed.frontends.insert(frontend, FrontendStatus { rule, phase: Phase::Serving });
+            observed.frontends.insert(frontend, FrontendStatus::relayed(rule, Phase::Serving));
         }
         Action::RemoveFrontend { frontend } => {
             observed.frontends.remove(&frontend);

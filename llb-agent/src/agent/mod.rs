@@ -84,7 +84,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
 /// All at once, so that nobody has to find them one by one.
 fn check_capabilities(config: &Config) -> anyhow::Result<()> {
     let mut wanted = vec![Cap::NetAdmin, Cap::NetBindService];
-    if !config.userspace {
+    if config.datapath.has_packet_plane() {
         wanted.push(Cap::Bpf);
     }
     let missing = missing_capabilities(&wanted);
@@ -251,7 +251,7 @@ fn observe_packets(
     registry: &mut Registry,
     locks: LinkLocks,
 ) -> anyhow::Result<Option<Arc<PacketObserver>>> {
-    if config.userspace {
+    if !config.datapath.has_packet_plane() {
         return Ok(None);
     }
     match PacketObserver::attach(&config.links, &config.bpf_dir, locks) {

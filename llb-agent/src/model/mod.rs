@@ -17,7 +17,7 @@ mod state;
 mod terms;
 
 pub use address::{Family, Mac, Port, Protocol, is_usable_vip};
-pub use forwarding::{Backend, Frontend, FrontendStatus, Phase, Rule, Weight};
+pub use forwarding::{Backend, Frontend, FrontendStatus, Mode, Phase, Placement, PlaneKind, Rule, Weight};
 pub use inputs::{Endpoint, Facts, Link, LinkAddress, Node, Snapshot, SourceReport};
 pub use pool::{Pool, PoolError};
 pub use problem::{Problem, ProblemReason, Subject};

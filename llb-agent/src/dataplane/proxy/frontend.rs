@@ -179,7 +179,7 @@ impl RunningFrontend {
         } else {
             Phase::Draining
         };
-        FrontendStatus { rule, phase }
+        FrontendStatus::relayed(rule, phase)
     }
 
     /// Ends all that is open now.
