@@ -6,6 +6,8 @@
 pub(crate) enum Plane {
     /// Bytes are copied in user space.
     Userspace,
+    /// Packets are rewritten at TC.
+    Tc,
 }
 
 impl Plane {
@@ -13,6 +15,7 @@ impl Plane {
     pub(crate) fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Userspace => &["--userspace"],
+            Self::Tc => &["--datapath", "tc", "--at-stop", "remove"],
         }
     }
 }

@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::changes::{self, Change, Seen, SeenLink};
-use super::connection::Connection;
+use crate::netlink::Connection;
 use super::guard::{self, Guard, Verdict};
 use super::known::{Known, Look, promotes_secondaries, refused};
 use super::state_file::{OwnAddress, StateFile};

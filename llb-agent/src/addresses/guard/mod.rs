@@ -36,7 +36,7 @@ pub(super) use self::ledger::Verdict;
 use self::ledger::{Ledger, Port, Step};
 use super::announce::packet::{self, HEARD_LENGTH, Listener};
 use super::announce::{Announcer, Repeat};
-use super::connection::Connection;
+use crate::netlink::Connection;
 use super::frame;
 use super::known::LOOK_LASTS;
 use crate::model::{AddressKey, Family, Mac};
