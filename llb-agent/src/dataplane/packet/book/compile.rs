@@ -15,7 +15,7 @@ use llb_common::time::Tick;
 
 use super::ids::number_of;
 use super::{Book, Gate, Known, NextHop, NoRoom, Shares, Write, key_of, number};
-use crate::model::{Backend, Frontend, Mode, Rule, Weight};
+use crate::model::{Backend, Frontend, Mode, Protocol, Rule, Weight};
 
 /// Where IPv4 addresses are among those of IPv6 (RFC 4291, 2.5.5.2).
 const MAPPED: &str = "::ffff:0:0/96";
@@ -212,7 +212,9 @@ fn entry_of(
     backend: Backend,
     next_hop: Option<NextHop>,
 ) -> BackendEntry {
-    let keeps_flows = rule.to_nodes || rule.draining.contains(&backend);
+    // One that left may still end what it has begun. UDP has no end: what a client
+    // sends on would be lost for ever, where another backend could answer.
+    let keeps_flows = frontend.protocol == Protocol::Tcp;
     let is_reached = next_hop.is_some_and(|hop| hop.mac.is_some());
     let state = match rule.backends.contains_key(&backend) {
         _ if !is_reached => DEAD,
