@@ -246,6 +246,11 @@ fn ipv6(frame: &(impl Frame + ?Sized), l3: usize) -> Result<Network, Unparsed> {
     if version >> 4 != 6 {
         return Err(Unparsed::Other);
     }
+    let (source, destination) = (Address::from_words([s0, s1]), Address::from_words([d0, d1]));
+    // Right in no packet (RFC 4291, 2.5.5.2), and it would be taken for IPv4's.
+    if source.is_v4() || destination.is_v4() {
+        return Err(Unparsed::Other);
+    }
     let mut l4 = l3 + IPV6_BYTES;
     let (mut fragment, mut fragment_id) = (Fragment::None, 0);
     for _ in 0..MOST_EXTENSION_HEADERS {
@@ -285,8 +290,8 @@ fn ipv6(frame: &(impl Frame + ?Sized), l3: usize) -> Result<Network, Unparsed> {
         }
     }
     Ok(Network {
-        source: Address::from_words([s0, s1]),
-        destination: Address::from_words([d0, d1]),
+        source,
+        destination,
         protocol: next,
         time_to_live,
         fragment,

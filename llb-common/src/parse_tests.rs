@@ -115,6 +115,8 @@ fn what_can_not_be_understood_is_left_alone() {
     let routed = [&[TCP, 0, 4, 1, 0, 0, 0, 0][..], &TCP_HEADER].concat();
     let mut short_header = v4(TCP, 0, &[], &TCP_HEADER);
     short_header[0] = 0x44;
+    let mut mapped = v6(TCP, &TCP_HEADER);
+    mapped[8..24].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1]);
     let endless = [[DESTINATION_OPTIONS, 0, 0, 0, 0, 0, 0, 0]; 8].concat();
     for bytes in [
         frame(&[], 0x88cc, &[0; 40]),
@@ -122,6 +124,7 @@ fn what_can_not_be_understood_is_left_alone() {
         frame(&[], ETHERTYPE_IPV4, &short_header),
         frame(&[], ETHERTYPE_IPV4, &v6(TCP, &TCP_HEADER)),
         frame(&[], ETHERTYPE_IPV6, &v6(ROUTING, &routed)),
+        frame(&[], ETHERTYPE_IPV6, &mapped),
         frame(&[], ETHERTYPE_IPV6, &v6(DESTINATION_OPTIONS, &endless)),
     ] {
         assert_eq!(parsed(&bytes), Err(Unparsed::Other));
