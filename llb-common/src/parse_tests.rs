@@ -106,6 +106,12 @@ fn an_error_gives_the_flow_that_it_is_about_turned_around() {
     // Told to somebody who did not send the packet inside.
     error[16..20].copy_from_slice(&[192, 0, 2, 9]);
     assert_eq!(parsed(&frame(&[], ETHERTYPE_IPV4, &error)), Err(Unparsed::Other));
+    error[16..20].copy_from_slice(&[192, 0, 2, 1]);
+    // Ports behind its end, in bytes that are only of the frame.
+    for (length, is_cut) in [(56, false), (55, true)] {
+        error[3] = length;
+        assert_eq!(parsed(&frame(&[], ETHERTYPE_IPV4, &error)).unwrap().1.is_cut(), is_cut, "{length}");
+    }
     // A ping.
     assert_eq!(parsed(&frame(&[], ETHERTYPE_IPV4, &v4(ICMP, 0, &[], &[8; 16]))), Err(Unparsed::Other));
 }
