@@ -81,6 +81,7 @@ fn try_begin(
             ports::find(context, packet, decision, backend, link).ok_or(Reason::PortsExhausted)?;
         decision.source_port = snat_port;
     }
+    select::remember_host(packet, frontend, backend.host, now);
     remember(packet, decision, frontend, link, now);
     Ok(())
 }
