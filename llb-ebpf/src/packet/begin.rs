@@ -60,11 +60,12 @@ fn try_begin(
         return Err(Reason::UnknownReset);
     }
     let now = now();
-    // Nothing tells a first UDP packet from a later one.
+    // Nothing tells a first UDP packet from a later one. An error goes where
+    // the packets of its flow go.
     let begins = packet.protocol != TCP || opens(packet.tcp_flags);
     decision.source_port = Port::default();
     decision.backend = BackendId(0);
-    select::select(packet, decision, frontend, u32::from(begins && !is_error), now);
+    select::select(packet, decision, frontend, u32::from(begins), now);
     let backend = backend(decision.backend).ok_or(Reason::NoLiveBackend)?;
     if is_error || is_reset {
         return Ok(());
