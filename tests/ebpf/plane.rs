@@ -8,9 +8,10 @@
 use bytemuck::bytes_of;
 use llb_common::address::{Address, Mac, Port};
 use llb_common::backend::{ACTIVE, BackendEntry, BackendId};
-use llb_common::frontend::{FrontendEntry, FrontendKey, SourceRangeKey, Table};
+use llb_common::frontend::{FrontendEntry, FrontendKey, MemberKey, SourceRangeKey, Table};
 use llb_common::reason::Reason;
 use llb_common::settings::{LinkSettings, Settings};
+use llb_common::time::{Tick, tick};
 use llb_common::{frontend, maps};
 
 pub(crate) use crate::programs::Hook;
@@ -49,28 +50,53 @@ pub(crate) struct Plane {
 
 impl Plane {
     pub(crate) fn new(hook: Hook, family: Family) -> Self {
-        let mut plane = Self { program: Program::load(hook, &[]), hook, family };
+        Self::with_sizes(hook, family, &[])
+    }
+
+    /// With other sizes of some maps.
+    pub(crate) fn with_sizes(hook: Hook, family: Family, sizes: &[(&'static str, u32)]) -> Self {
+        let mut plane = Self { program: Program::load(hook, sizes), hook, family };
         plane.fill();
         plane
     }
 
     /// The world.
     fn fill(&mut self) {
-        let link = LinkSettings { ifindex: LINK, mac: Mac::new(LB_MAC), traces: 0 };
-        self.program.set(maps::LINK.name, 0, raw::<12>(bytes_of(&link)));
+        self.arrive_by(LINK, LB_MAC);
         self.settings(|_| ());
         for (index, port) in [NAT_PORT, DSR_PORT].into_iter().enumerate() {
             let index = index as u32 + 1;
             self.frontend(port, |_| ());
             self.backend(index, |_| ());
-            let chunk = [BackendId::new(index, 1).0; frontend::CHUNK_SLOTS];
-            self.program.set(
-                maps::MAGLEV.name,
-                index,
-                raw::<{ 4 * frontend::CHUNK_SLOTS }>(bytemuck::cast_slice(&chunk)),
-            );
+            self.chunk(index, &[BackendId::new(index, 1)]);
         }
         self.frontend(EMPTY_PORT, |entry| entry.table.slots = 0);
+    }
+
+    /// What comes next comes by this link.
+    pub(crate) fn arrive_by(&mut self, ifindex: u32, mac: [u8; 6]) {
+        let link = LinkSettings { ifindex, mac: Mac::new(mac), traces: 0 };
+        self.program.set(maps::LINK.name, 0, raw::<12>(bytes_of(&link)));
+    }
+
+    /// Tells of another link.
+    pub(crate) fn know_link(&mut self, ifindex: u32, mac: [u8; 6]) {
+        self.program.insert(maps::LINKS.name, ifindex, raw::<8>(&[&mac[..], &[0, 0]].concat()));
+    }
+
+    /// A table, or a part of one, in which these take turns.
+    pub(crate) fn chunk(&mut self, number: u32, ids: &[BackendId]) {
+        let slots: [u32; frontend::CHUNK_SLOTS] = std::array::from_fn(|slot| ids[slot % ids.len()].0);
+        let bytes = raw::<{ 4 * frontend::CHUNK_SLOTS }>(bytemuck::cast_slice(&slots));
+        self.program.set(maps::MAGLEV.name, number, bytes);
+    }
+
+    /// The backend that a host has for the frontends of this port.
+    pub(crate) fn member(&mut self, port: u16, host: u32, id: BackendId) {
+        for protocol in [frontend::TCP, frontend::UDP] {
+            let key = MemberKey { frontend: frontend_id(port, protocol), host };
+            self.program.insert(maps::MEMBERS.name, raw::<8>(bytes_of(&key)), id.0);
+        }
     }
 
     pub(crate) fn settings(&mut self, change: impl FnOnce(&mut Settings)) {
@@ -86,11 +112,8 @@ impl Plane {
     pub(crate) fn frontend(&mut self, port: u16, change: impl Fn(&mut FrontendEntry)) {
         for protocol in [frontend::TCP, frontend::UDP] {
             let key = FrontendKey::new(self.vip(), Port::new(port), protocol);
-            let mut entry = FrontendEntry {
-                id: u32::from(port) << 8 | u32::from(protocol),
-                service: 1,
-                ..FrontendEntry::default()
-            };
+            let mut entry =
+                FrontendEntry { id: frontend_id(port, protocol), service: 1, ..FrontendEntry::default() };
             entry.flags = if port == DSR_PORT { frontend::DSR } else { 0 };
             entry.table = Table { first_chunk: u32::from(port - NAT_PORT) + 1, slots: 1021 };
             change(&mut entry);
@@ -108,7 +131,7 @@ impl Plane {
             host: 1,
             mtu: 1500,
             port: Port::new(BACKEND_PORT),
-            vip_port: Port::new(NAT_PORT - 1 + index as u16),
+            vip_port: Port::new(NAT_PORT + (index as u16 - 1) % 2),
             mac: Mac::new(BACKEND_MAC),
             source_mac: Mac::new(LB_MAC),
             state: ACTIVE,
@@ -174,4 +197,14 @@ impl Plane {
     pub(crate) fn reason(&self, reason: Reason) -> u64 {
         self.program.reason(reason)
     }
+}
+
+fn frontend_id(port: u16, protocol: u8) -> u32 {
+    u32::from(port) << 8 | u32::from(protocol)
+}
+
+/// The time that the programs have.
+pub(crate) fn now() -> Tick {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    tick(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
 }
