@@ -106,6 +106,12 @@ fn an_error_gives_the_flow_that_it_is_about_turned_around() {
     // Told to somebody who did not send the packet inside.
     error[16..20].copy_from_slice(&[192, 0, 2, 9]);
     assert_eq!(parsed(&frame(&[], ETHERTYPE_IPV4, &error)), Err(Unparsed::Other));
+    error[16..20].copy_from_slice(&[192, 0, 2, 1]);
+    // Ports behind its end, in bytes that are only of the frame.
+    for (length, is_cut) in [(56, false), (55, true)] {
+        error[3] = length;
+        assert_eq!(parsed(&frame(&[], ETHERTYPE_IPV4, &error)).unwrap().1.is_cut(), is_cut, "{length}");
+    }
     // A ping.
     assert_eq!(parsed(&frame(&[], ETHERTYPE_IPV4, &v4(ICMP, 0, &[], &[8; 16]))), Err(Unparsed::Other));
 }
@@ -115,6 +121,8 @@ fn what_can_not_be_understood_is_left_alone() {
     let routed = [&[TCP, 0, 4, 1, 0, 0, 0, 0][..], &TCP_HEADER].concat();
     let mut short_header = v4(TCP, 0, &[], &TCP_HEADER);
     short_header[0] = 0x44;
+    let mut mapped = v6(TCP, &TCP_HEADER);
+    mapped[8..24].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1]);
     let endless = [[DESTINATION_OPTIONS, 0, 0, 0, 0, 0, 0, 0]; 8].concat();
     for bytes in [
         frame(&[], 0x88cc, &[0; 40]),
@@ -122,6 +130,7 @@ fn what_can_not_be_understood_is_left_alone() {
         frame(&[], ETHERTYPE_IPV4, &short_header),
         frame(&[], ETHERTYPE_IPV4, &v6(TCP, &TCP_HEADER)),
         frame(&[], ETHERTYPE_IPV6, &v6(ROUTING, &routed)),
+        frame(&[], ETHERTYPE_IPV6, &mapped),
         frame(&[], ETHERTYPE_IPV6, &v6(DESTINATION_OPTIONS, &endless)),
     ] {
         assert_eq!(parsed(&bytes), Err(Unparsed::Other));

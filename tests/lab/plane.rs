@@ -31,9 +31,7 @@ impl Plane {
             Self::Userspace => &["--userspace"],
             Self::Tc => &["--datapath", "tc", "--at-stop", "remove"],
             Self::XdpNative => &["--datapath", "xdp", "--at-stop", "remove"],
-            Self::XdpGeneric => {
-                &["--datapath", "xdp", "--xdp-mode", "generic", "--at-stop", "remove"]
-            }
+            Self::XdpGeneric => &["--datapath", "xdp", "--xdp-mode", "generic", "--at-stop", "remove"],
         }
     }
 

@@ -115,8 +115,17 @@ impl Setup {
         for &vip in vips {
             for port in ports {
                 self.wait_serving(vip, port.port, port.protocol);
+                self.assert_on_plane(vip, port.port, port.protocol);
             }
         }
+    }
+
+    /// The plane under test serves the frontend, not another one in its stead.
+    fn assert_on_plane(&self, vip: IpAddr, port: u16, protocol: &str) {
+        let frontend = frontend(vip, port, protocol);
+        let state = self.agent.state().unwrap();
+        let placement = &state["observed"]["frontends"][&frontend]["placement"];
+        assert_eq!(placement["plane"], self.plane.name(), "{frontend}: {placement}");
     }
 
     /// Waits until the frontend takes traffic and the VIP is on the link.

@@ -152,8 +152,14 @@ async fn serve<S: StatusSink>(
         Reconciler::new(Rooms { plane, addresses, statuses }, config.policy.clone(), metrics);
     let lock = match successor {
         Err(lock) => {
-            start_packet_plane(&config, LinkLocks::new(), &wakeups, &mut registry, &mut reconciler.rooms.plane)
-                .await?;
+            start_packet_plane(
+                &config,
+                LinkLocks::new(),
+                &wakeups,
+                &mut registry,
+                &mut reconciler.rooms.plane,
+            )
+            .await?;
             lock
         }
         Ok(inheritance) => {

@@ -200,8 +200,7 @@ impl DataPlane for Planes {
                         mode: Some(Mode::default()),
                         why: "by the agent before".to_owned(),
                     };
-                    let status =
-                        FrontendStatus { rule: Arc::clone(rule), phase: Phase::Serving, placement };
+                    let status = FrontendStatus { rule: Arc::clone(rule), phase: Phase::Serving, placement };
                     (*frontend, status)
                 }));
             }

@@ -66,11 +66,12 @@ fn try_begin(
         return Err(Reason::UnknownReset);
     }
     let now = now();
-    // Nothing tells a first UDP packet from a later one.
+    // Nothing tells a first UDP packet from a later one. An error goes where
+    // the packets of its flow go.
     let begins = is_new;
     decision.source_port = Port::default();
     decision.backend = BackendId(0);
-    select::select(packet, decision, frontend, u32::from(begins && !is_error), now);
+    select::select(packet, decision, frontend, u32::from(begins), now);
     let backend = backend(decision.backend).ok_or(Reason::NoLiveBackend)?;
     if is_error || is_reset {
         return Ok(());
@@ -87,6 +88,7 @@ fn try_begin(
             ports::find(context, packet, decision, backend, link).ok_or(Reason::PortsExhausted)?;
         decision.source_port = snat_port;
     }
+    select::remember_host(packet, frontend, backend.host, now);
     remember(packet, decision, frontend, link, now);
     Ok(())
 }

@@ -78,7 +78,7 @@ pub(crate) fn run<H: Hook>(context: *mut c_void) -> H::Action {
     let hook = &mut H::open(context);
     // SAFETY: as above.
     let Scratch { packet, decision } = unsafe { &mut *scratch };
-    if packet.destination_mac != link.mac {
+    if packet.destination_mac != link.mac || packet.is_cut() {
         return H::PASS;
     }
     let (is_reply, result) = match decide(hook, packet, decision, link) {

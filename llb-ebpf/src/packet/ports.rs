@@ -15,8 +15,9 @@ use llb_common::frontend::{FrontendKey, TCP};
 use llb_common::parse::Packet;
 use llb_common::settings::LinkSettings;
 
+use crate::confirm::find_reply;
 use crate::decide::{Decision, now};
-use crate::maps::{FRONTENDS, PENDING_REPLIES, REPLIES, SETTINGS};
+use crate::maps::{FRONTENDS, PENDING_REPLIES, SETTINGS};
 
 /// Ports that are tried for a flow. With half of a backend's ports taken, one
 /// in 65,536 flows is refused.
@@ -47,10 +48,17 @@ pub(crate) fn find(
 /// Whether the port in `key` is this flow's now: 1, else 0.
 #[inline(never)]
 pub(crate) fn claim(context: *mut c_void, key: &ReplyKey, entry: &ReplyEntry, snat: &Address) -> u32 {
-    // SAFETY: read at once.
-    let holder = unsafe { REPLIES.get(key).or_else(|| PENDING_REPLIES.get(key)) };
-    if let Some(holder) = holder {
-        return u32::from(is_same_flow(holder, entry));
+    if let Some((holder, _)) = find_reply(key) {
+        // SAFETY: memory that stays while the program runs; single fields.
+        unsafe {
+            if !is_same_flow(&*holder, entry) {
+                return 0;
+            }
+            // Left from before; its client may have come by another way then.
+            (*holder).mac = entry.mac;
+            (*holder).ifindex = entry.ifindex;
+        }
+        return 1;
     }
     let frontend = FrontendKey::new(*snat, key.snat_port, key.protocol);
     // SAFETY: not even read.

@@ -63,15 +63,10 @@ pub(super) async fn run(shared: Arc<Shared>, reach: Arc<tokio::sync::Mutex<Reach
 }
 
 /// Follows what the kernel knows of the way to each backend.
-async fn look(
-    shared: &Shared,
-    reach: &tokio::sync::Mutex<Reach>,
-    is_full: bool,
-) -> std::io::Result<()> {
+async fn look(shared: &Shared, reach: &tokio::sync::Mutex<Reach>, is_full: bool) -> std::io::Result<()> {
     let addresses = shared.state().book.addresses();
     let mut reach = reach.lock().await;
-    let is_changed =
-        if is_full { reach.refresh(&addresses).await? } else { reach.read_neighbours().await? };
+    let is_changed = if is_full { reach.refresh(&addresses).await? } else { reach.read_neighbours().await? };
     if !is_changed {
         return Ok(());
     }
@@ -121,4 +116,3 @@ fn sweep_all(shared: &Shared) -> std::io::Result<()> {
     }
     Ok(())
 }
-

@@ -42,7 +42,9 @@ pub(super) fn hooks(datapath: Datapath, xdp_mode: XdpMode, link: &LinkFacts) -> 
         return (vec![Hook::Xdp], vec!["--datapath xdp".to_owned()]);
     }
     let obstacle = match link.kind.as_deref() {
-        Some("veth") => Some("what XDP sends back arrives only if the other end of the veth pair has an XDP program too"),
+        Some("veth") => {
+            Some("what XDP sends back arrives only if the other end of the veth pair has an XDP program too")
+        }
         Some(_) if xdp_mode == XdpMode::Native && link.kind.as_deref() != Some("bond") => {
             Some("it is a virtual link, whose driver has no XDP")
         }

@@ -11,7 +11,8 @@ use llb_common::backend::{BackendEntry, BackendId};
 use llb_common::conntrack::{ForwardEntry, ForwardKey, FragmentKey, FragmentPorts, ReplyEntry, ReplyKey};
 use llb_common::counters::Traffic;
 use llb_common::frontend::{
-    AffinityEntry, AffinityKey, CHUNK_SLOTS, Chunk, FrontendEntry, FrontendKey, MemberKey, SourceRangeKey, Table as Slots,
+    AffinityEntry, AffinityKey, CHUNK_SLOTS, Chunk, FrontendEntry, FrontendKey, MemberKey, SourceRangeKey,
+    Table as Slots,
 };
 use llb_common::maps::{self, Map};
 use llb_common::reason::Reason;

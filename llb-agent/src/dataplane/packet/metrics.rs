@@ -62,7 +62,8 @@ impl Collector for PacketCollector {
             ConstCounter::new(row.traffic.flows).encode(metric.encode_family(&row.labels.to_vec())?)?;
         }
         let help = "Flows that are remembered, as of the last sweep";
-        let mut metric = encoder.encode_descriptor("llb_packet_active_flows", help, None, MetricType::Gauge)?;
+        let mut metric =
+            encoder.encode_descriptor("llb_packet_active_flows", help, None, MetricType::Gauge)?;
         for row in &rows {
             ConstGauge::new(row.active).encode(metric.encode_family(&row.labels.to_vec())?)?;
         }
@@ -104,13 +105,15 @@ impl PacketCollector {
         ];
         drop(state);
         let help = "Entries of the packet plane's maps in use";
-        let mut metric = encoder.encode_descriptor("llb_packet_map_entries", help, None, MetricType::Gauge)?;
+        let mut metric =
+            encoder.encode_descriptor("llb_packet_map_entries", help, None, MetricType::Gauge)?;
         for (map, used) in used {
             let labels = [("map", map.name.to_lowercase())];
             ConstGauge::new(u64::from(used)).encode(metric.encode_family(&labels)?)?;
         }
         let help = "Entries that they have room for";
-        let mut metric = encoder.encode_descriptor("llb_packet_map_capacity", help, None, MetricType::Gauge)?;
+        let mut metric =
+            encoder.encode_descriptor("llb_packet_map_capacity", help, None, MetricType::Gauge)?;
         for (map, _) in used {
             let labels = [("map", map.name.to_lowercase())];
             let capacity = self.0.capacities.of(map);

@@ -63,7 +63,8 @@ impl Old {
                 _ => continue,
             };
             if from.exists() && !NOT_COPIED.contains(&map) {
-                let data = MapData::from_pin(&from).map_err(|error| PacketError::pin("open", &from, error))?;
+                let data =
+                    MapData::from_pin(&from).map_err(|error| PacketError::pin("open", &from, error))?;
                 old.maps.insert(map.name, data);
             }
             if from == aside {
@@ -145,9 +146,7 @@ fn copy(old: &MapData, new: &MapData, only_new: bool) -> io::Result<()> {
         let count = (keys.len() / from.key_bytes).min(room.saturating_sub(copied));
         let mut grown = vec![0; count * to.value_bytes];
         let shared = from.value_bytes.min(to.value_bytes);
-        for (new, old) in
-            grown.chunks_exact_mut(to.value_bytes).zip(values.chunks_exact(from.value_bytes))
-        {
+        for (new, old) in grown.chunks_exact_mut(to.value_bytes).zip(values.chunks_exact(from.value_bytes)) {
             new[..shared].copy_from_slice(&old[..shared]);
         }
         copied += count;

@@ -29,7 +29,9 @@ use super::sweep::FlowCounts;
 use super::{PacketError, PacketSetup, keeper, metrics};
 use crate::config::PortRange;
 use crate::kernel::{Release, TCX_SINCE};
-use crate::model::{Frontend, FrontendStatus, Mode, Phase, Placement, PlaneKind, Protocol, Rule, ServiceName};
+use crate::model::{
+    Frontend, FrontendStatus, Mode, Phase, Placement, PlaneKind, Protocol, Rule, ServiceName,
+};
 use crate::netlink::Connection;
 
 /// The plane can't serve a rule; another one may.
@@ -128,14 +130,11 @@ impl PacketPlane {
         let Loaded { links, maps, shared: folder } = load(&setup, &facts, capacities, &mut locks)?;
         let failed = |error| PacketError::pin("use the maps in", folder.path(), error);
         let restored = maps.restore().map_err(failed)?;
-        let book =
-            Book::new((capacities.backends, capacities.chunks), restored, |table| maps.slots(table));
+        let book = Book::new((capacities.backends, capacities.chunks), restored, |table| maps.slots(table));
         let settings = settings(&setup, &maps).map_err(failed)?;
         maps.settings.insert(&0, &settings).map_err(failed)?;
-        let own: BTreeMap<u32, OwnLink> = facts
-            .iter()
-            .map(|link| (link.ifindex, OwnLink { mac: link.mac, mtu: link.mtu }))
-            .collect();
+        let own: BTreeMap<u32, OwnLink> =
+            facts.iter().map(|link| (link.ifindex, OwnLink { mac: link.mac, mtu: link.mtu })).collect();
         for link in &links {
             let mut mac = [0; 8];
             mac[..6].copy_from_slice(&link.facts.mac.bytes());
@@ -190,7 +189,8 @@ impl PacketPlane {
         if let Some(why) = reach.refusal(rule, mode) {
             return Err(Refusal::Unsuitable(why));
         }
-        let gate = if is_relayed && frontend.protocol == Protocol::Tcp { Gate::OpeningsOnly } else { Gate::Open };
+        let gate =
+            if is_relayed && frontend.protocol == Protocol::Tcp { Gate::OpeningsOnly } else { Gate::Open };
         let mut state = self.shared.state();
         state.add_sources(&reach)?;
         state.follow(frontend, rule, (mode, gate), &reach).map_err(|failure| match failure {
@@ -391,11 +391,8 @@ impl State {
         if settings != self.settings {
             // What `llb-agent trace` has set meanwhile stays.
             let current = self.maps.settings.get(&0)?.unwrap_or(settings);
-            let written = Settings {
-                trace_client: current.trace_client,
-                trace_mask: current.trace_mask,
-                ..settings
-            };
+            let written =
+                Settings { trace_client: current.trace_client, trace_mask: current.trace_mask, ..settings };
             self.maps.settings.insert(&0, &written)?;
             self.settings = settings;
         }

@@ -83,11 +83,8 @@ impl<K: Pod, V: Pod> Table<K, V> {
 
     pub(super) fn get(&self, key: &K) -> io::Result<Option<V>> {
         let mut value = V::zeroed();
-        let attr = OneAttr {
-            key: address(bytes_of(key)),
-            value: address(bytes_of_mut(&mut value)),
-            ..self.one()
-        };
+        let attr =
+            OneAttr { key: address(bytes_of(key)), value: address(bytes_of_mut(&mut value)), ..self.one() };
         // SAFETY: key and value have the map's sizes, checked by `new`.
         found(unsafe { bpf(LOOKUP_ELEM, &attr) }).map(|is_there| is_there.then_some(value))
     }

@@ -7,9 +7,7 @@ use std::sync::Arc;
 
 use llb_common::address::{Address, Mac, Port};
 use llb_common::backend::{ACTIVE, BackendEntry, BackendId, DEAD, DRAINING};
-use llb_common::frontend::{
-    CHUNK_SLOTS, DSR, FrontendEntry, MemberKey, RESTRICTED, SourceRangeKey, Table,
-};
+use llb_common::frontend::{CHUNK_SLOTS, DSR, FrontendEntry, MemberKey, RESTRICTED, SourceRangeKey, Table};
 use llb_common::maglev::{Contender, NOBODY, fill, slots_for};
 use llb_common::time::Tick;
 
