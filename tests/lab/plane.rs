@@ -46,12 +46,10 @@ impl Plane {
     /// Makes a lab fit for it. A veth pair with XDP in its driver is no whole
     /// network card: it leaves checksums to a card that is not there, and what XDP
     /// sends back arrives only if the other end has an XDP program too.
-    pub(crate) fn prepare(self, lab: &Lab) -> Prepared {
+    pub(crate) fn prepare(self, lab: &mut Lab) -> Prepared {
         let mut programs = Vec::new();
         if matches!(self, Self::XdpNative) {
-            for host in lab.hosts() {
-                host.output(&["ethtool", "-K", llb_tests::Host::LINK, "tx", "off"]).unwrap();
-            }
+            lab.without_offload().unwrap();
             programs.push(lab.inside_segment(|| pass_at(lab.balancer().name())).unwrap());
         }
         Prepared { _programs: programs }

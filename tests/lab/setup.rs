@@ -41,8 +41,8 @@ impl Setup {
 
     /// As [`Setup::new`], with `prepare` done before the agent starts.
     pub(crate) fn with_preparation(plane: Plane, more: &[&str], prepare: impl FnOnce(&Lab)) -> Self {
-        let lab = Lab::new().unwrap();
-        let prepared = plane.prepare(&lab);
+        let mut lab = Lab::new().unwrap();
+        let prepared = plane.prepare(&mut lab);
         prepare(&lab);
         let manifests = Manifests::new(lab.balancer(), "manifests").unwrap();
         let nodes = NODES.map(|node| lab.host(node));

@@ -140,6 +140,11 @@ impl Host {
         namespace::enter(&self.namespace())
     }
 
+    /// See [`Lab::without_offload`](super::Lab::without_offload).
+    pub(super) fn turn_offload_off(&self) -> Result<()> {
+        self.output(&["ethtool", "-K", Self::LINK, "tx", "off"]).map(drop)
+    }
+
     /// Runs lines of `ip` on this host, e.g. `addr add 192.0.2.200/32 dev eth0`.
     ///
     /// # Errors

@@ -85,12 +85,12 @@ pub(super) fn load(
     locks: &mut LinkLocks,
 ) -> Result<Loaded, PacketError> {
     let object = OBJECT.ok_or(PacketError::NotBuilt)?;
-    let shared = PinFolder::open(&setup.bpf_dir, SHARED, locks.remove(SHARED))?;
     let folders = facts.iter().map(|link| {
         let folder = PinFolder::open(&setup.bpf_dir, &link.name, locks.remove(&link.name))?;
         Ok((link, folder))
     });
     let folders: Vec<(&LinkFacts, PinFolder)> = folders.collect::<Result<_, PacketError>>()?;
+    let shared = PinFolder::open(&setup.bpf_dir, SHARED, locks.remove(SHARED))?;
     let old = Old::set_aside(&setup.bpf_dir, &shared, capacities)?;
     let mut links = Vec::new();
     let mut first: Option<Ebpf> = None;
