@@ -13,7 +13,6 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::addresses::{AddressTable, NetlinkAddresses, link_names};
-use crate::admin;
 use crate::config::{AtStop, Cli, Config, Invocation, SourceConfig, kubeconfig_variable};
 use crate::dataplane::Planes;
 use crate::dataplane::packet::{self, LinkLocks, PacketError, PacketPlane, PacketSetup};
@@ -25,6 +24,7 @@ use crate::source::{KubernetesSource, ManifestSource, SavedSnapshots, connect};
 use crate::status::StatusSink;
 use crate::status::file::FileStatuses;
 use crate::status::kubernetes::KubernetesStatuses;
+use crate::{admin, explain};
 use objects::{Objects, Place};
 use succession::{Asked, Signals, asked, hand_over, leave, locks, sorted};
 
@@ -38,6 +38,14 @@ pub fn main(cli: Cli) -> anyhow::Result<()> {
             let links = packet::detach(&bpf_dir)?;
             tracing::info!(?links, "detached");
             Ok(())
+        }
+        Invocation::Explain { admin, service } => {
+            let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+            runtime.block_on(explain::ask(admin, &service))
+        }
+        Invocation::Trace { client, one_in, count, bpf_dir } => {
+            let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+            runtime.block_on(packet::trace(&bpf_dir, client, one_in, count))
         }
         Invocation::Serve(config) => {
             let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
@@ -180,7 +188,7 @@ async fn serve<S: StatusSink>(
     }
 
     let (report, shown) = watch::channel(Report::default());
-    let admin = admin::serve(listener, shown, registry);
+    let admin = admin::serve(listener, shown, registry, reconciler.rooms.plane.backend_states());
     tracing::info!(address = %admin_address, "admin endpoint: /healthz /readyz /metrics /state");
     let mut successors = Successors::listen(&config.state_dir, &config.links).unwrap_or_else(|error| {
         tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)));

@@ -17,11 +17,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::ladder::{is_off, needs_relay};
-use super::packet::{LinkLocks, LinkState, PacketError, PacketPlane};
+use super::packet::{LinkLocks, PacketError, PacketPlane};
 use super::proxy::ProxyPlane;
-use super::{DataPlane, DataPlaneError};
+use super::{BackendStates, DataPlane, DataPlaneError};
 use crate::config::Datapath;
-use crate::model::{Frontend, FrontendStatus, Mode, Phase, Placement, PlaneKind, Rule};
+use crate::model::{Frontend, FrontendStatus, Mode, Phase, Placement, PlaneKind, PlanesState, Rule};
 
 /// The packet plane, as far as it is there.
 #[derive(Debug)]
@@ -76,17 +76,9 @@ impl Planes {
         }
     }
 
-    /// Why there is no packet plane.
-    pub fn why_no_packet_plane(&self) -> Option<&str> {
-        match &self.packet {
-            Packet::Off(why) => Some(why),
-            Packet::On(_) | Packet::Anothers(_) => None,
-        }
-    }
-
-    /// The links with programs.
-    pub fn links(&self) -> Vec<LinkState> {
-        self.packet().map(PacketPlane::links).unwrap_or_default()
+    /// What is known of backends.
+    pub fn backend_states(&self) -> BackendStates {
+        self.packet().map(PacketPlane::backend_states).unwrap_or_default()
     }
 
     /// The locks of the packet plane, for a successor.
@@ -118,11 +110,6 @@ impl Planes {
         if let Packet::On(plane) = &self.packet {
             plane.abort();
         }
-    }
-
-    /// Ends the relay's frontends only, and forgets the packet plane, which goes on.
-    pub fn leave_packet_plane(&mut self) {
-        self.packet = Packet::Off("it goes on without an agent".to_owned());
     }
 
     /// Takes the packet plane off all links.
@@ -224,6 +211,14 @@ impl DataPlane for Planes {
                 }
                 Ok(())
             }
+        }
+    }
+
+    fn describe(&self) -> PlanesState {
+        match &self.packet {
+            Packet::On(plane) => PlanesState { links: plane.links(), no_packet_plane: None },
+            Packet::Off(why) => PlanesState { links: Vec::new(), no_packet_plane: Some(why.clone()) },
+            Packet::Anothers(_) => PlanesState::default(),
         }
     }
 

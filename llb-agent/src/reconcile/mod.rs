@@ -11,6 +11,7 @@
 mod executor;
 mod machine;
 mod metrics;
+mod placements;
 mod reporter;
 #[cfg(test)]
 mod tests;
@@ -29,7 +30,7 @@ use crate::config::Policy;
 use crate::dataplane::DataPlane;
 use crate::desired::{self, Held, Inputs};
 use crate::model::{
-    AddressKey, Facts, FrontendStatus, Mac, Observed, Phase, PlaneKind, Problem, ProblemReason,
+    AddressKey, Facts, FrontendStatus, Mac, Observed, Phase, PlaneKind, PlanesState, Problem, ProblemReason,
     PublishedStatus, ServiceName, Snapshot, SourceReport, State, Subject,
 };
 use crate::plan::{self, Action, ActionKey};
@@ -38,6 +39,7 @@ pub use executor::{Failed, Outcome, Rooms};
 use machine::Machine;
 pub use machine::{FIRST_RETRY, LAST_RETRY};
 pub use metrics::ReconcileMetrics;
+use placements::Placements;
 use reporter::Reporter;
 use writes::Writes;
 
@@ -76,6 +78,8 @@ pub struct Report {
     pub facts: Facts,
     /// What is wrong.
     pub problems: Vec<Problem>,
+    /// How the planes are.
+    pub planes: PlanesState,
 }
 
 /// The loop's state.
@@ -87,6 +91,7 @@ pub struct Reconciler<P, A, S> {
     metrics: ReconcileMetrics,
     machine: Machine,
     reporter: Reporter,
+    placements: Placements,
     facts: Facts,
     desired: Arc<State>,
     /// See [`Report::ready`].
@@ -126,6 +131,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             metrics,
             machine: Machine::default(),
             reporter: Reporter::default(),
+            placements: Placements::default(),
             facts: Facts::default(),
             desired: Arc::default(),
             ready: false,
@@ -201,6 +207,10 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         }
         self.metrics.show(&self.desired, &report.problems);
         self.ready |= self.unfinished.is_none();
+        for event in self.placements.changed(&report.observed, &snapshot) {
+            self.tell(event);
+        }
+        report.planes = self.rooms.plane.describe();
         Report { ready: self.ready, desired: self.desired.clone(), facts: self.facts.clone(), ..report }
     }
 

@@ -35,14 +35,16 @@ mod migrate;
 mod pins;
 mod plane;
 mod reach;
+mod ring;
 mod sweep;
 mod table;
+mod trace;
 
-pub use attach::Hook;
 pub use error::PacketError;
 pub use loader::{LinkLocks, has_object};
 pub use pins::detach;
-pub use plane::{LinkState, PacketPlane, Refusal};
+pub use plane::{PacketPlane, Refusal};
+pub use trace::trace;
 
 use std::path::PathBuf;
 

@@ -13,12 +13,10 @@ use llb_common::settings::{FLOW_BUDGET, LinkSettings, SNAT_ADDRESSES, Settings};
 use llb_common::time::{Tick, tick};
 use prometheus_client::registry::Registry;
 use rustix::time::{ClockId, clock_gettime};
-use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::attach::Hook;
 use super::book::{Book, Gate, NoRoom};
 use super::links::LinkFacts;
 use super::loader::{LinkLocks, Loaded, PacketLink, load};
@@ -28,9 +26,11 @@ use super::reach::{OwnLink, Reach};
 use super::sweep::FlowCounts;
 use super::{PacketError, PacketSetup, keeper, metrics};
 use crate::config::PortRange;
+use crate::dataplane::BackendStates;
 use crate::kernel::{Release, TCX_SINCE};
 use crate::model::{
-    Frontend, FrontendStatus, Mode, Phase, Placement, PlaneKind, Protocol, Rule, ServiceName,
+    Backend, BackendState, BackendStatus, Frontend, FrontendStatus, LinkPlane, Mode, Phase, Placement,
+    PlaneKind, Protocol, Rule, ServiceName,
 };
 use crate::netlink::Connection;
 
@@ -52,17 +52,6 @@ pub enum Refusal {
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct Limit(NoRoom);
-
-/// A link as it is served.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct LinkState {
-    /// Its name.
-    pub link: String,
-    /// Where its program is.
-    pub hook: Hook,
-    /// Why there.
-    pub why: String,
-}
 
 /// Programs at links, and what they forward by. Dropping it leaves them there.
 #[derive(Debug)]
@@ -272,24 +261,28 @@ impl PacketPlane {
     }
 
     /// Each backend of a frontend with its state and flows, for people.
-    pub fn backends(&self, frontend: &Frontend) -> Vec<(String, &'static str, u32)> {
-        let state = self.shared.state();
-        let row = |(backend, entry): (&crate::model::Backend, &BackendEntry)| {
-            let name = match entry.state {
-                ACTIVE => "active",
-                DRAINING => "draining",
-                _ => "unreachable",
+    pub fn backend_states(&self) -> BackendStates {
+        let shared = Arc::clone(&self.shared);
+        BackendStates::new(move |frontend| {
+            let state = shared.state();
+            let status = |(backend, entry): (&Backend, &BackendEntry)| BackendStatus {
+                backend: *backend,
+                state: match entry.state {
+                    ACTIVE => BackendState::Active,
+                    DRAINING => BackendState::Draining,
+                    _ => BackendState::Unreachable,
+                },
+                flows: Some(state.flows.all.get(&entry.id).copied().unwrap_or(0).into()),
             };
-            (backend.to_string(), name, state.flows.all.get(&entry.id).copied().unwrap_or(0))
-        };
-        state.book.backends(frontend).map(row).collect()
+            state.book.backends(frontend).map(status).collect()
+        })
     }
 
     /// The links and their hooks.
-    pub fn links(&self) -> Vec<LinkState> {
-        let state = |link: &PacketLink| LinkState {
+    pub fn links(&self) -> Vec<LinkPlane> {
+        let state = |link: &PacketLink| LinkPlane {
             link: link.facts.name.clone(),
-            hook: link.hook,
+            hook: link.hook.to_string(),
             why: link.why.clone(),
         };
         self.shared.links.iter().map(state).collect()
