@@ -20,7 +20,7 @@ use llb_common::time::{Tick, tick};
 
 use crate::model::flows::{Flow, FlowName, FragmentName, Memory, Reply, ReplyName};
 use crate::model::world::{FrontendName, Id, State, World};
-use crate::programs::{Hook, Program, raw};
+use crate::programs::{Hook, Program, monotonic_nanoseconds, raw};
 
 /// Both programs, each with its own maps.
 pub(super) struct Kernel {
@@ -191,8 +191,14 @@ impl Kernel {
     }
 }
 
-/// Removes what packets have left.
+/// Removes what packets have left, and the frontends of another world.
 fn forget(program: &mut Program) {
+    for (key, _) in program.entries::<24, 40>(maps::FRONTENDS.name) {
+        program.remove::<_, 40>(maps::FRONTENDS.name, key);
+    }
+    for (key, _) in program.entries::<8, 4>(maps::MEMBERS.name) {
+        program.remove::<_, 4>(maps::MEMBERS.name, key);
+    }
     for map in [maps::FLOWS.name, maps::PENDING_FLOWS.name] {
         for (key, _) in program.entries::<24, 16>(map) {
             program.remove::<_, 16>(map, key);
@@ -213,9 +219,11 @@ fn forget(program: &mut Program) {
 
 /// What happened so many seconds ago happened then.
 fn tick_of(age_secs: u64) -> Tick {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
-    let nanoseconds = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
-    tick(nanoseconds.saturating_sub(age_secs * 1_000_000_000))
+    tick(monotonic_nanoseconds().saturating_sub(age_secs * 1_000_000_000))
+}
+
+pub(super) fn uptime_secs() -> u64 {
+    monotonic_nanoseconds() / 1_000_000_000
 }
 
 type Bytes = BTreeMap<Vec<u8>, Vec<u8>>;

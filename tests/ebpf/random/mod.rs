@@ -27,8 +27,10 @@ use crate::programs::{Hook, Returned};
 const PACKETS: u64 = 60_000;
 /// Then all is forgotten, and a new world begins.
 const EPISODE_PACKETS: u64 = 400;
+/// The model's time when an episode begins.
+const START_SECS: u64 = 1000;
 /// So few that both tables get full.
-const ROOM: (usize, usize) = (16, 10);
+const ROOM: (usize, usize) = (12, 10);
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
@@ -66,9 +68,8 @@ impl Run {
     fn episode(&mut self, seed: u64) {
         let mut traffic = Traffic::new(seed);
         let mut changes = StdRng::seed_from_u64(!seed);
-        let mut world = worlds::build(ROOM);
-        // All that happens is later than this.
-        let mut model = Model { now: 1000, ..Model::default() };
+        let mut world = worlds::build(ROOM, &mut changes);
+        let mut model = Model { now: START_SECS, ..Model::default() };
         self.kernel.fill(&world, model.now);
         let before: Vec<_> = world.backends.keys().map(|index| (*index, self.traffic(*index))).collect();
         for n in 0..EPISODE_PACKETS {
@@ -152,8 +153,14 @@ impl Run {
     fn change(&mut self, world: &mut World, model: &mut Model, random: &mut StdRng) {
         match worlds::change(world, model.now, random) {
             Change::Backend(index) => self.kernel.backend(world, index),
-            Change::Frontend(name) => self.kernel.frontend(world, model.now, &name),
+            Change::Frontend(name) => {
+                let backends = world.backends.values().filter(|backend| backend.frontend == name);
+                backends.for_each(|backend| self.kernel.backend(world, backend.id.0));
+                self.kernel.frontend(world, model.now, &name);
+            }
             Change::Settings => self.kernel.settings(world),
+            // Nothing is older than the machine.
+            Change::Time(seconds) if model.now + seconds > START_SECS + fill::uptime_secs() => {}
             Change::Time(seconds) => {
                 model.now += seconds;
                 self.kernel.times(world, &model.memory, model.now);
