@@ -6,6 +6,7 @@
 
 mod bytes;
 mod fill;
+mod remembered;
 mod traffic;
 mod worlds;
 
