@@ -5,7 +5,9 @@
 //! Invariant: a plane knows neither Kubernetes nor addresses on links.
 
 pub mod fake;
+mod ladder;
 pub mod packet;
+mod planes;
 pub mod proxy;
 
 use std::collections::BTreeMap;
@@ -13,6 +15,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::model::{Frontend, FrontendStatus, Rule};
+pub use planes::Planes;
 
 /// A mechanism that forwards.
 #[expect(async_fn_in_trait, reason = "called from one task of this crate, never spawned")]

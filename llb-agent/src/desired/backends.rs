@@ -1,7 +1,7 @@
 //! Where the traffic of a service port may go.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Inputs, refuse};
@@ -104,19 +104,6 @@ impl Backends<'_> {
             usable(endpoints).map(|endpoint| (address(endpoint), Weight::MIN)).collect()
         };
         addresses.into_iter().map(|(address, weight)| (Backend { address }, weight)).collect()
-    }
-
-    /// Endpoints that end: they serve, but where others are ready they get nothing new.
-    pub(super) fn draining(&self, port: &ServicePort, family: Family) -> BTreeSet<Backend> {
-        if self.are_nodes(port) {
-            return BTreeSet::new();
-        }
-        let ending = self.endpoints(port).iter().filter(|endpoint| endpoint.serving && endpoint.terminating);
-        let of_family = ending.filter(|endpoint| Family::of(endpoint.address) == family);
-        let all = of_family
-            .map(|endpoint| Backend { address: SocketAddr::new(endpoint.address, endpoint.port.get()) });
-        let active = self.of(port, family);
-        all.filter(|backend| !active.contains_key(backend)).collect()
     }
 
     /// Whether a port leads to nodePorts.

@@ -109,7 +109,6 @@ fn rules_of(
         let rule = Rule {
             service: name.clone(),
             backends: backends.of(port, family),
-            draining: backends.draining(port, family),
             to_nodes: backends.are_nodes(port),
             mode: service.terms.mode.unwrap_or(policy.mode),
             terms: service.terms.clone(),

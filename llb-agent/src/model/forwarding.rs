@@ -1,6 +1,6 @@
 //! What a data plane serves: frontends and the rule behind each.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
@@ -95,10 +95,6 @@ pub struct Rule {
     pub service: ServiceName,
     /// Where traffic may go. Empty means: refuse (RST, port unreachable).
     pub backends: BTreeMap<Backend, Weight>,
-    /// Endpoints that get nothing new, but may go on with what they have. Nodes
-    /// that are no backends any more always may.
-    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    pub draining: BTreeSet<Backend>,
     /// Backends are Nodes, by their nodePort.
     pub to_nodes: bool,
     /// How the packet plane forwards, if it is the one that does.
@@ -108,9 +104,9 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// To endpoints that all take new traffic, in mode NAT.
+    /// To endpoints, in mode NAT.
     pub fn new(service: ServiceName, backends: BTreeMap<Backend, Weight>, terms: Terms) -> Self {
-        Self { service, backends, draining: BTreeSet::new(), to_nodes: false, mode: Mode::Nat, terms }
+        Self { service, backends, to_nodes: false, mode: Mode::Nat, terms }
     }
 }
 

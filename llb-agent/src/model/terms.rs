@@ -69,6 +69,11 @@ impl SourceRanges {
         Self { ranges: Some(ranges) }
     }
 
+    /// All, sorted and disjoint; `None`: everybody may come.
+    pub fn ranges(&self) -> Option<&[IpNet]> {
+        self.ranges.as_deref()
+    }
+
     /// Whether `client` may come.
     pub fn admits(&self, client: IpAddr) -> bool {
         let Some(ranges) = &self.ranges else { return true };

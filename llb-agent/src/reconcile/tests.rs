@@ -133,7 +133,7 @@ async fn a_stop_is_noticed_although_there_is_more_to_do() {
     let wakeups = Wakeups { plane: Arc::default(), links: Arc::default() };
     agent.run(&mut received, &wakeups, &report, std::future::ready(())).await;
     assert_eq!(shown.borrow().observed.frontends.len(), ACTIONS);
-    agent.shut_down(&wakeups).await;
+    agent.shut_down(&wakeups, false).await;
     assert!(agent.rooms.plane.observe().is_empty());
 }
 
@@ -147,7 +147,7 @@ async fn the_end_of_many_addresses_takes_several_rounds_too() {
         primary: false,
     });
     agent.rooms.addresses.0.links[0].addresses.extend(vips);
-    agent.shut_down(&wakeups).await;
+    agent.shut_down(&wakeups, false).await;
     assert_eq!(agent.rooms.addresses.0.links[0].addresses.len(), 1, "only the link's own is left");
 }
 
@@ -170,7 +170,7 @@ async fn an_ending_agent_tries_again_but_not_for_ever() {
         let (mut agent, source, now) = (agent(), services(1), Instant::now());
         rest(&mut agent, &source, now).await;
         agent.rooms.addresses.1 = failures;
-        agent.shut_down(&wakeups).await;
+        agent.shut_down(&wakeups, false).await;
         assert_eq!(agent.rooms.plane.observe().len(), left, "{failures} failures");
     }
 }

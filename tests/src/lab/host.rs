@@ -128,16 +128,7 @@ impl Host {
     /// # Panics
     /// With the panic of `work`.
     pub fn run_inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                self.enter_for_good()?;
-                Ok(work())
-            });
-            match thread.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
+        namespace::run_inside(&self.namespace(), work)
     }
 
     /// Moves the calling thread into the namespace, for good: for a thread

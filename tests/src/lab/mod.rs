@@ -97,6 +97,20 @@ impl Lab {
         })
     }
 
+    /// All hosts.
+    pub fn hosts(&self) -> impl Iterator<Item = &Host> {
+        self.hosts.values()
+    }
+
+    /// Runs `work` on a new thread in the namespace of the bridge, where each
+    /// host's port has the host's name.
+    ///
+    /// # Errors
+    /// The namespace can't be entered.
+    pub fn inside_segment<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        namespace::run_inside(&namespace::path(&self.segment), work)
+    }
+
     /// The host on which the agent runs.
     pub fn balancer(&self) -> &Host {
         self.host("balancer")

@@ -182,6 +182,11 @@ impl RunningFrontend {
         FrontendStatus::relayed(rule, phase)
     }
 
+    /// Whether connections are open.
+    pub(super) fn is_busy(&self) -> bool {
+        self.context.connections.count() != 0
+    }
+
     /// Ends all that is open now.
     pub(super) fn cut(&self) {
         self.context.connections.cut();
