@@ -141,9 +141,9 @@ impl Plane {
         self.program.set(maps::BACKENDS.name, index, raw::<80>(bytes_of(&entry)));
     }
 
-    pub(crate) fn admit(&mut self, client: Address, prefix_length: u8) {
+    pub(crate) fn admit(&mut self, client: Address, prefix_length: u8, admits: bool) {
         let key = SourceRangeKey::range(1, client, prefix_length);
-        self.program.admit(key);
+        self.program.admit(key, admits);
     }
 
     pub(crate) fn vip(&self) -> Address {

@@ -5,7 +5,8 @@ use bytemuck::{bytes_of, cast_slice};
 use llb_common::address::{Address, Mac, Port};
 use llb_common::backend::{ACTIVE, BackendEntry, DEAD, DRAINING};
 use llb_common::frontend::{
-    AffinityEntry, CHUNK_SLOTS, DSR, FrontendEntry, FrontendKey, MemberKey, RESTRICTED, SourceRangeKey, Table,
+    AffinityEntry, CHUNK_SLOTS, DSR, FrontendEntry, FrontendKey, KNOWN_FLOWS_ONLY, MemberKey, OPENINGS_ONLY,
+    RESTRICTED, SourceRangeKey, Table,
 };
 use llb_common::maps;
 use llb_common::settings::{LinkSettings, Settings};
@@ -13,7 +14,7 @@ use llb_common::time::{Tick, tick};
 
 use super::remembered::{affinity_key, flow_key, fragment_key, id, reply_key};
 use crate::model::flows::{FlowName, FragmentName, Memory, ReplyName};
-use crate::model::world::{FrontendName, Id, State, World};
+use crate::model::world::{FrontendName, Gate, Id, State, World};
 use crate::programs::{Hook, Program, monotonic_nanoseconds, raw};
 
 /// Both programs, each with its own maps.
@@ -41,9 +42,10 @@ impl Kernel {
             let value: [u8; 8] = raw(&[&mac[..], &[0, 0]].concat());
             self.each(|program| program.insert(maps::LINKS.name, *ifindex, value));
         }
-        for (service, network, length) in &world.ranges {
-            let key = SourceRangeKey::range(*service, Address::from(*network), *length);
-            self.each(|program| program.admit(key));
+        for range in &world.ranges {
+            let network = Address::from(range.network);
+            let key = SourceRangeKey::range(range.service, network, range.prefix_length);
+            self.each(|program| program.admit(key, range.admits));
         }
     }
 
@@ -108,11 +110,16 @@ impl Kernel {
             Some((slots, changed)) => (&slots[..], tick_of(now - changed)),
             None => (&[][..], 0),
         };
+        let gate = match frontend.gate {
+            Gate::Open => 0,
+            Gate::OpeningsOnly => OPENINGS_ONLY,
+            Gate::KnownFlowsOnly => KNOWN_FLOWS_ONLY,
+        };
         let flag = |is_set, flag| if is_set { flag } else { 0 };
         let entry = FrontendEntry {
             id: frontend.id,
             service: frontend.service,
-            flags: flag(frontend.is_dsr, DSR) | flag(frontend.is_restricted, RESTRICTED),
+            flags: flag(frontend.is_dsr, DSR) | flag(frontend.is_restricted, RESTRICTED) | gate,
             affinity_secs: frontend.affinity_secs as u32,
             table: table(&frontend.table, 0),
             previous: table(previous, 1),

@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, seq::IteratorRandom as _};
 
 use crate::model::wire::{TCP, UDP};
-use crate::model::world::{Backend, Frontend, FrontendName, Id, State, World};
+use crate::model::world::{Backend, Frontend, FrontendName, Gate, Id, Range, State, World};
 
 /// Two that all know, and one whose address the other two are not told.
 pub(super) const LINKS: [(u32, [u8; 6]); 3] =
@@ -105,7 +105,10 @@ pub(super) fn build(room: (usize, usize), random: &mut StdRng) -> World {
     let kinds = kinds().into_iter().choose_multiple(random, KINDS);
     for is_v4 in both {
         for service in [83, 86] {
-            world.ranges.push((service, address(is_v4, 10), if is_v4 { 31 } else { 127 }));
+            for (last, bits, admits) in [(8, 3, true), (12, 0, false)] {
+                let prefix_length = if is_v4 { 32 } else { 128 } - bits;
+                world.ranges.push(Range { service, network: address(is_v4, last), prefix_length, admits });
+            }
         }
         for (kind, protocol) in kinds.iter().flat_map(|kind| [(kind, TCP), (kind, UDP)]) {
             add(&mut world, kind, is_v4, protocol);
@@ -142,6 +145,7 @@ fn add(world: &mut World, kind: &Kind, is_v4: bool, protocol: u8) {
         service: kind.service,
         is_dsr: kind.is_dsr,
         is_restricted: kind.is_restricted,
+        gate: Gate::Open,
         affinity_secs: kind.affinity_secs,
         table: table(world, &weights),
         previous: None,
@@ -182,7 +186,7 @@ pub(super) enum Change {
 
 /// Changes something and says what.
 pub(super) fn change(world: &mut World, now: u64, random: &mut StdRng) -> Change {
-    match random.random_range(0..17) {
+    match random.random_range(0..19) {
         0..5 => {
             let backend = world.backends.values_mut().choose(random).unwrap();
             match random.random_range(0..10) {
@@ -211,6 +215,12 @@ pub(super) fn change(world: &mut World, now: u64, random: &mut StdRng) -> Change
         10 => {
             world.has_budget = random.random_ratio(3, 4);
             Change::Settings
+        }
+        13..15 => {
+            let name = *world.frontends.keys().choose(random).unwrap();
+            let gates = [Gate::Open, Gate::Open, Gate::OpeningsOnly, Gate::KnownFlowsOnly];
+            world.frontends.get_mut(&name).unwrap().gate = gates[random.random_range(0..gates.len())];
+            Change::Frontend(name)
         }
         11..13 => Change::Time(STEPS_SECS[random.random_range(0..2)]),
         _ => Change::Eviction,
