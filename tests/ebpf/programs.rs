@@ -108,11 +108,12 @@ impl Program {
         map.iter().collect::<Result<_, _>>().unwrap()
     }
 
-    pub(crate) fn admit(&mut self, key: SourceRangeKey) {
+    /// Whether clients of this range may come.
+    pub(crate) fn admit(&mut self, key: SourceRangeKey, admits: bool) {
         let data: [u32; 5] = bytemuck::pod_read_unaligned(&bytes_of(&key)[4..]);
         let map = self.ebpf.map_mut(maps::SOURCE_RANGES.name).unwrap();
         let mut map: lpm_trie::LpmTrie<&mut MapData, [u32; 5], u8> = map.try_into().unwrap();
-        map.insert(&lpm_trie::Key::new(key.prefix_bits, data), &1, 0).unwrap();
+        map.insert(&lpm_trie::Key::new(key.prefix_bits, data), &u8::from(admits), 0).unwrap();
     }
 
     pub(crate) fn reason(&self, reason: Reason) -> u64 {
@@ -131,4 +132,10 @@ impl Program {
 
 pub(crate) fn raw<const N: usize>(bytes: &[u8]) -> [u8; N] {
     bytes.try_into().unwrap()
+}
+
+/// The clock of the programs.
+pub(crate) fn monotonic_nanoseconds() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
