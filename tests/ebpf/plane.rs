@@ -6,8 +6,8 @@
 //! two hooks.
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, lpm_trie};
-use aya::programs::{Program, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
-use aya::{Ebpf, EbpfLoader, Pod, TestRunResult};
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
+use aya::{Ebpf, Pod};
 use bytemuck::bytes_of;
 use llb_common::address::{Address, Mac, Port};
 use llb_common::backend::{ACTIVE, BackendEntry, BackendId};
@@ -42,15 +42,6 @@ pub(crate) enum Family {
     V6,
 }
 
-impl Hook {
-    fn program(self) -> &'static str {
-        match self {
-            Self::Xdp => XDP_PROGRAM,
-            Self::Tc => TC_INGRESS_PROGRAM,
-        }
-    }
-}
-
 /// What became of a frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -67,16 +58,7 @@ pub(crate) struct Plane {
 
 impl Plane {
     pub(crate) fn new(hook: Hook, family: Family) -> Self {
-        Self::with_flows(hook, family, maps::FLOWS.capacity as u32)
-    }
-
-    /// With room for so many flows.
-    pub(crate) fn with_flows(hook: Hook, family: Family, flows: u32) -> Self {
-        let mut ebpf = EbpfLoader::new()
-            .map_max_entries(maps::FLOWS.name, flows)
-            .map_max_entries(maps::REPLIES.name, flows)
-            .load(&object().unwrap())
-            .unwrap();
+        let mut ebpf = Ebpf::load(&object().unwrap()).unwrap();
         match hook {
             Hook::Xdp => {
                 let program: &mut Xdp = ebpf.program_mut(XDP_PROGRAM).unwrap().try_into().unwrap();
@@ -193,18 +175,14 @@ impl Plane {
         })
     }
 
-    pub(crate) fn set<V: Pod>(&mut self, map: &str, index: u32, value: V) {
+    fn set<V: Pod>(&mut self, map: &str, index: u32, value: V) {
         let mut map: Array<&mut MapData, V> = self.ebpf.map_mut(map).unwrap().try_into().unwrap();
         map.set(index, &value, 0).unwrap();
     }
 
-    pub(crate) fn insert<K: Pod, V: Pod>(&mut self, map: &str, key: K, value: V) {
+    fn insert<K: Pod, V: Pod>(&mut self, map: &str, key: K, value: V) {
         let mut map: HashMap<&mut MapData, K, V> = self.ebpf.map_mut(map).unwrap().try_into().unwrap();
         map.insert(&key, &value, 0).unwrap();
-    }
-
-    pub(crate) fn program(&self) -> &Program {
-        self.ebpf.program(self.hook.program()).unwrap()
     }
 
     /// How many entries a map has, whose keys have `K` and values `V` bytes.
@@ -223,7 +201,17 @@ impl Plane {
         let mut out = vec![0; frame.len() + 256];
         let options =
             TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::default() };
-        let result = test_run(self.program(), options);
+        let program = match self.hook {
+            Hook::Xdp => XDP_PROGRAM,
+            Hook::Tc => TC_INGRESS_PROGRAM,
+        };
+        let result = match self.hook {
+            Hook::Xdp => <&Xdp>::try_from(self.ebpf.program(program).unwrap()).unwrap().test_run(options),
+            Hook::Tc => {
+                <&SchedClassifier>::try_from(self.ebpf.program(program).unwrap()).unwrap().test_run(options)
+            }
+        }
+        .unwrap();
         out.truncate(result.data_size_out as usize);
         // linux/bpf.h and linux/pkt_cls.h: pass, drop, and sent on the same link.
         let [pass, drop, sent] = match self.hook {
@@ -242,16 +230,6 @@ impl Plane {
     }
 }
 
-/// Of either hook.
-pub(crate) fn test_run(program: &Program, options: TestRunOptions<'_>) -> TestRunResult {
-    match program {
-        Program::Xdp(program) => program.test_run(options),
-        Program::SchedClassifier(program) => program.test_run(options),
-        _ => panic!("not a program of packets"),
-    }
-    .unwrap()
-}
-
-pub(crate) fn raw<const N: usize>(bytes: &[u8]) -> [u8; N] {
+fn raw<const N: usize>(bytes: &[u8]) -> [u8; N] {
     bytes.try_into().unwrap()
 }

@@ -46,7 +46,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let stamp = build_folder.join("packet.stamp");
     let compiler = Compiler::ask()?;
     let wanted = fingerprint(&compiler, arguments)?;
-    let is_fresh = object.is_file() && bench.is_file() && fs::read_to_string(&stamp).is_ok_and(|found| found == wanted);
+    let is_fresh =
+        object.is_file() && bench.is_file() && fs::read_to_string(&stamp).is_ok_and(|found| found == wanted);
     if !is_fresh {
         compiler.require_sources()?;
         let linker = bpf_linker::provide(&compiler)?;

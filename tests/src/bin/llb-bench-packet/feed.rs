@@ -1,18 +1,17 @@
 //! Packets of many flows in turn, by the object `bench`, and the time that
 //! the kernel says they took.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use aya::Ebpf;
 use aya::maps::{Array, MapData, ProgramArray};
-use aya::programs::{Program, ProgramFd, TestRunOptions};
+use aya::programs::{Program, ProgramFd, TestRun as _, TestRunOptions};
 use bytemuck::{Pod, Zeroable, bytes_of};
 use llb_common::conntrack::ACK;
 use llb_common::frontend::TCP;
 
 use crate::frames::Frame;
-use crate::plane::{BACKEND_PORT, CLIENT_MAC, Family, Hook, LB_MAC, Plane, raw, test_run};
-use crate::world::{Flow, Mode, port};
-use crate::{read, world};
+use crate::read;
+use crate::world::{BACKEND_PORT, CLIENT_MAC, Family, Flow, Hook, LB_MAC, Mode, World, address, load, raw};
 
 /// Bytes of a frame that are written anew each time: all that programs change.
 const WRITTEN_BYTES: usize = 80;
@@ -44,11 +43,12 @@ struct FlowBytes {
 
 impl Feed {
     /// Of one mode, from some flow on.
-    pub(crate) fn new(plane: &Plane, mode: Mode, flows: u32, turn: u32) -> Self {
+    pub(crate) fn new(world: &World, mode: Mode, flows: u32, turn: u32) -> Self {
+        let flow = Flow::in_turn(0, flows);
         let first = Frame {
             macs: (LB_MAC, CLIENT_MAC),
-            from: (world::client(plane.family, 0), 0),
-            to: (plane.vip(), port(mode)),
+            from: (address(world.family, flow.client_bytes()), 0),
+            to: (world.vip(), mode.vip_port()),
             protocol: TCP,
             tcp_flags: ACK,
             time_to_live: 64,
@@ -56,12 +56,12 @@ impl Feed {
         };
         let frame = match mode {
             Mode::NatReply => {
-                let from = (world::backend_address(plane.family, 0), BACKEND_PORT);
-                Frame { from, to: (plane.snat(), 0), ..first }
+                let from = (address(world.family, flow.backend_bytes()), BACKEND_PORT);
+                Frame { from, to: (world.snat(), 0), ..first }
             }
             _ => first,
         };
-        let (source, ports) = if plane.family == Family::V4 { (26..30, 34) } else { (22..38, 54) };
+        let (source, ports) = if world.family == Family::V4 { (26..30, 34) } else { (22..38, 54) };
         let is_reply = mode == Mode::NatReply;
         Self {
             frame: bytemuck::pod_read_unaligned(&frame.bytes()[..WRITTEN_BYTES]),
@@ -82,23 +82,19 @@ pub(crate) struct Feeder {
 }
 
 impl Feeder {
-    pub(crate) fn new(hook: Hook) -> Result<Self> {
+    pub(crate) fn new(hook: Hook, flows: u32) -> Result<Self> {
         let mut ebpf = Ebpf::load(&read("ebpf-bench/bench.o")?)?;
         let (feed, swap) = match hook {
             Hook::Xdp => ("llb_feed_xdp", "llb_swap_xdp"),
             Hook::Tc => ("llb_feed_tc", "llb_swap_tc"),
         };
         for name in [feed, swap] {
-            match ebpf.program_mut(name).context("no such program")? {
-                Program::Xdp(program) => program.load()?,
-                Program::SchedClassifier(program) => program.load()?,
-                _ => {}
-            }
+            load(ebpf.program_mut(name).context("no such program")?)?;
         }
         let map = ebpf.map_mut("FLOWS_IN_TURN").context("no such map")?;
         let mut map: Array<&mut MapData, [u8; 12]> = map.try_into()?;
-        for turn in 0..world::FLOWS {
-            let flow = Flow::in_turn(turn);
+        for turn in 0..flows {
+            let flow = Flow::in_turn(turn, flows);
             let bytes = FlowBytes {
                 client: flow.client_bytes(),
                 backend: flow.backend_bytes(),
@@ -135,12 +131,15 @@ impl Feeder {
 
     fn repeat(&self, packets: u32) -> Result<()> {
         let frame = [0; 128];
-        let options =
-            TestRunOptions { data_in: Some(&frame), repeat: packets, ..TestRunOptions::default() };
+        let options = TestRunOptions { data_in: Some(&frame), repeat: packets, ..TestRunOptions::default() };
         let program = self.ebpf.program(self.feed).context("no such program")?;
-        let verdict = test_run(program, options).return_value;
+        let result = match program {
+            Program::Xdp(program) => program.test_run(options)?,
+            Program::SchedClassifier(program) => program.test_run(options)?,
+            _ => bail!("not a program of packets"),
+        };
         // Sent: linux/bpf.h and linux/pkt_cls.h.
-        ensure!(matches!(verdict, 3 | 7), "verdict {verdict}");
+        ensure!(matches!(result.return_value, 3 | 7), "verdict {}", result.return_value);
         Ok(())
     }
 }

@@ -10,15 +10,10 @@
 //! it has written itself, so another one comes first, in the same run, which
 //! writes the next frame and jumps (`feed.rs`). Caches are as warm as in a
 //! batch of a driver's, and no device or protocol stack is between.
-#![expect(clippy::unwrap_used, reason = "what it shares with the tests ends them, and so it")]
-
 mod feed;
 #[path = "../../../ebpf/frames.rs"]
 #[expect(dead_code, reason = "the tests need more of it")]
 mod frames;
-#[path = "../../../ebpf/plane.rs"]
-#[expect(dead_code, reason = "the tests need more of it")]
-mod plane;
 mod report;
 mod world;
 
@@ -28,16 +23,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use aya::sys::{Stats, enable_stats};
 use clap::Parser;
-use llb_common::reason::Reason;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use feed::Feeder;
-use plane::{Family, Hook, Plane};
+use feed::{Feed, Feeder};
 use report::Row;
-use world::Mode;
-
-/// Numbers of flows, whose packets take turns.
-const FLOWS: [u32; 3] = [1, 10_000, world::FLOWS];
+use world::{Family, Hook, Mode, World};
 
 /// Measures the eBPF programs without any traffic. Needs root.
 #[derive(Parser)]
@@ -51,6 +41,9 @@ struct Arguments {
     /// Packets of each kind in a round
     #[arg(long, default_value_t = 40_000)]
     packets: u32,
+    /// Numbers of flows, whose packets take turns
+    #[arg(long, value_delimiter = ',', default_value = "1,10000,1000000")]
+    flows: Vec<u32>,
 }
 
 fn main() -> Result<()> {
@@ -63,28 +56,28 @@ fn main() -> Result<()> {
     cpus.set(0);
     sched_setaffinity(None, &cpus).context("cannot stay on one CPU")?;
 
+    let most = arguments.flows.iter().copied().max().context("no flows")?;
     let mut worlds = Vec::new();
     for hook in [Hook::Xdp, Hook::Tc] {
         println!("{hook:?}: making flows");
-        let planes = [Family::V4, Family::V6].map(|family| world::make(hook, family));
-        worlds.push((Feeder::new(hook)?, planes));
+        let feeder = Feeder::new(hook, most)?;
+        worlds.push((feeder, [World::new(hook, Family::V4, most)?, World::new(hook, Family::V6, most)?]));
     }
-    let mut rows: Vec<Row> = worlds.iter().flat_map(|(_, planes)| planes).flat_map(rows_of).collect();
+    let pairs = worlds.iter().flat_map(|(_, worlds)| worlds);
+    let mut rows: Vec<Row> = pairs.flat_map(|world| rows_of(world, &arguments.flows)).collect();
     for round in 0..arguments.rounds {
         println!("round {} of {}", round + 1, arguments.rounds);
         for row in &mut rows {
-            let (feeder, planes) = &mut worlds[row.hook as usize];
-            let plane = &planes[row.family as usize];
-            let mode = row.mode.unwrap_or(Mode::Dsr);
-            feeder.choose(row.mode.map(|_| plane.program()))?;
-            let feed = feed::Feed::new(plane, mode, row.flows, round.wrapping_mul(arguments.packets));
+            let (feeder, worlds) = &mut worlds[row.hook as usize];
+            let world = &worlds[row.family as usize];
+            feeder.choose(row.mode.map(|_| world.program()).transpose()?)?;
+            let first = round.wrapping_mul(arguments.packets);
+            let feed = Feed::new(world, row.mode.unwrap_or(Mode::Dsr), row.flows, first);
             row.values.push(feeder.run(&feed, arguments.packets)?);
         }
     }
-    for plane in worlds.iter().flat_map(|(_, planes)| planes) {
-        let stopped = Reason::ALL.into_iter().any(|reason| plane.reason(reason) != 0);
-        let begun = plane.entries::<24, 16>(llb_common::maps::PENDING_FLOWS.name).len();
-        ensure!(!stopped && begun == 0, "not every packet was one of a known flow");
+    for world in worlds.iter().flat_map(|(_, worlds)| worlds) {
+        ensure!(world.knew_all()?, "not every packet was one of a known flow");
     }
     print!("{}", report::table(cores, &rows));
     report::write_json(&arguments.json, cores, &rows)?;
@@ -93,17 +86,13 @@ fn main() -> Result<()> {
 }
 
 /// What is compared with, then everything that is.
-fn rows_of(plane: &Plane) -> Vec<Row> {
-    let row = |mode, flows| Row { hook: plane.hook, family: plane.family, mode, flows, values: Vec::new() };
-    let modes = Mode::ALL.into_iter().flat_map(|mode| FLOWS.map(|flows| row(Some(mode), flows)));
+fn rows_of(world: &World, flows: &[u32]) -> Vec<Row> {
+    let row = |mode, flows| Row { hook: world.hook, family: world.family, mode, flows, values: Vec::new() };
+    let modes = Mode::ALL.into_iter().flat_map(|mode| flows.iter().map(move |flows| row(Some(mode), *flows)));
     std::iter::once(row(None, 1)).chain(modes).collect()
 }
 
 /// What `cargo xtask build-ebpf` has built.
-fn object() -> Result<Vec<u8>> {
-    read("ebpf/packet.o")
-}
-
 fn read(name: &str) -> Result<Vec<u8>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target").join(name);
     fs::read(&path).with_context(|| format!("cannot read {}", path.display()))

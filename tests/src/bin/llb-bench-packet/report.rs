@@ -7,8 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use crate::plane::{Family, Hook};
-use crate::world::Mode;
+use crate::world::{Family, Hook, Mode};
 
 /// One kind of packets.
 pub(crate) struct Row {
