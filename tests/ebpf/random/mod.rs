@@ -18,6 +18,7 @@ use llb_tests::Lab;
 use rand::rngs::StdRng;
 use rand::seq::IteratorRandom as _;
 use rand::{Rng as _, SeedableRng as _};
+use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use traffic::{Arriving, Traffic};
 use worlds::Change;
 
@@ -44,6 +45,10 @@ fn both_hooks_do_what_the_model_says() {
 }
 
 fn episodes() {
+    // Maps may have values for each CPU.
+    let mut cpu = CpuSet::new();
+    cpu.set(sched_getcpu());
+    sched_setaffinity(None, &cpu).unwrap();
     let number = |name| std::env::var_os(name).and_then(|text| text.to_str()?.parse().ok());
     let seed: u64 = number("LLB_SEED").unwrap_or_else(rand::random);
     println!("LLB_SEED={seed}");
