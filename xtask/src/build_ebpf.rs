@@ -33,25 +33,29 @@ pub(crate) struct Arguments {
 }
 
 /// Leaves the object in `target/ebpf/packet.o` and prints what is in it.
-/// Nothing else is in that folder: the agent's build script watches it.
+/// Nothing else is in that folder: the agent's build script watches it. What
+/// only the bench needs is beside it, in `target/ebpf-bench/bench.o`.
 ///
 /// # Errors
 /// Something is missing (its name and the command that gets it), the sources
 /// do not compile, or a panic is reachable.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let object = shell::workspace().join("target/ebpf/packet.o");
+    let bench = shell::workspace().join("target/ebpf-bench/bench.o");
     let build_folder = shell::workspace().join("target/ebpf-build");
     let stamp = build_folder.join("packet.stamp");
     let compiler = Compiler::ask()?;
     let wanted = fingerprint(&compiler, arguments)?;
-    let is_fresh = object.is_file() && fs::read_to_string(&stamp).is_ok_and(|found| found == wanted);
+    let is_fresh =
+        object.is_file() && bench.is_file() && fs::read_to_string(&stamp).is_ok_and(|found| found == wanted);
     if !is_fresh {
         compiler.require_sources()?;
         let linker = bpf_linker::provide(&compiler)?;
         let linked = build(&linker, &build_folder, arguments)?;
         // Reading checks it, so that a bad object never gets its final name.
-        object_report::read(&linked)?;
-        replace(&linked, &build_folder.join("packet.part"), &object)?;
+        object_report::read(&linked.join("packet"))?;
+        replace(&linked.join("packet"), &build_folder.join("packet.part"), &object)?;
+        replace(&linked.join("bench"), &build_folder.join("bench.part"), &bench)?;
         fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
     }
     let report = object_report::read(&object)?;
@@ -77,6 +81,7 @@ fn check_budget(object: &Path, report: &object_report::Report) -> Result<()> {
     Ok(())
 }
 
+/// Returns the folder that has the objects.
 fn build(linker: &Path, folder: &Path, arguments: &Arguments) -> Result<PathBuf> {
     // BTF comes from the debug information. CPU v3 has atomics and 32-bit
     // jumps, and every kernel since 5.12 knows it.
@@ -100,7 +105,7 @@ fn build(linker: &Path, folder: &Path, arguments: &Arguments) -> Result<PathBuf>
         cargo.args(["--features", "ebpf-log"]);
     }
     shell::run(&mut cargo)?;
-    Ok(folder.join(TARGET).join("release/packet"))
+    Ok(folder.join(TARGET).join("release"))
 }
 
 /// A hash over the compiler, the options and the content of all inputs.

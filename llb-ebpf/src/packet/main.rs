@@ -18,6 +18,7 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod begin;
+mod clock;
 mod confirm;
 mod counters;
 mod decide;
@@ -27,6 +28,7 @@ mod fragment;
 mod hooks;
 mod maps;
 mod ports;
+mod recent;
 mod reply;
 mod rewrite;
 mod select;

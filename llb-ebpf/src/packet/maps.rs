@@ -16,6 +16,7 @@ use llb_common::time::Tick;
 use llb_common::trace::TraceEvent;
 
 use crate::Scratch;
+use crate::recent::RecentFlow;
 
 /// Entries that are allocated one by one: for maps that are mostly empty and
 /// that only the agent writes.
@@ -64,6 +65,8 @@ pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, { maps::FRAG
 pub(crate) static BUDGET: PerCpuArray<Budget, { maps::BUDGET.capacity }> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch, { maps::SCRATCH.capacity }> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static RECENT_FLOWS: PerCpuArray<RecentFlow, { maps::RECENT_FLOWS.capacity }> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static TRACE: RingBuf<TraceEvent, { maps::TRACE.capacity }> = RingBuf::new();
 

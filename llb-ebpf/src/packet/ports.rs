@@ -14,9 +14,10 @@ use llb_common::conntrack::{ReplyEntry, ReplyKey, candidate_port};
 use llb_common::frontend::{FrontendKey, TCP};
 use llb_common::parse::Packet;
 use llb_common::settings::LinkSettings;
+use llb_common::time::Tick;
 
 use crate::confirm::find_reply;
-use crate::decide::{Decision, now};
+use crate::decide::Decision;
 use crate::maps::{FRONTENDS, PENDING_REPLIES, SETTINGS};
 
 /// Ports that are tried for a flow. With half of a backend's ports taken, one
@@ -35,7 +36,7 @@ pub(crate) fn find(
     let settings = SETTINGS.get(0)?;
     let (first, last) = (settings.snat_first_port, settings.snat_last_port);
     let mut key = reply_key(backend, Port::default());
-    decision.reply = reply_entry(packet, backend, link);
+    decision.reply = reply_entry(packet, backend, link, decision.now);
     for attempt in 0..MOST_ATTEMPTS {
         key.snat_port = candidate_port(packet.source, packet.source_port, attempt, first, last);
         if claim(context, &key, &decision.reply, &backend.snat) != 0 {
@@ -78,21 +79,20 @@ pub(crate) fn is_same_flow(holder: &ReplyEntry, entry: &ReplyEntry) -> bool {
 
 #[inline(always)]
 pub(crate) fn reply_key(backend: &BackendEntry, snat_port: Port) -> ReplyKey {
-    ReplyKey {
-        backend: backend.address,
-        backend_port: backend.port,
-        snat_port,
-        protocol: backend.protocol,
-        padding: [0; 3],
-    }
+    ReplyKey::new(backend.address, backend.port, snat_port, backend.protocol)
 }
 
 #[inline(always)]
-pub(crate) fn reply_entry(packet: &Packet, backend: &BackendEntry, link: &LinkSettings) -> ReplyEntry {
+pub(crate) fn reply_entry(
+    packet: &Packet,
+    backend: &BackendEntry,
+    link: &LinkSettings,
+    now: Tick,
+) -> ReplyEntry {
     ReplyEntry {
         client: packet.source,
         backend: backend.id,
-        used: now(),
+        used: now,
         ifindex: link.ifindex,
         mac: packet.source_mac,
         client_port: packet.source_port,

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::wire::TCP;
-use super::world::{Backend, Id, MacBytes};
+use super::world::{Backend, FrontendName, Id, MacBytes};
 
-/// Client, its port, and the frontend's id.
-pub(crate) type FlowName = (IpAddr, u16, u32);
+/// Client, its port, and the frontend.
+pub(crate) type FlowName = (IpAddr, u16, FrontendName);
 /// Backend, its port, the source port that it sees, protocol.
 pub(crate) type ReplyName = (IpAddr, u16, u16, u8);
 /// Source, destination, identification, protocol.

@@ -17,7 +17,7 @@ impl Model {
         notes: &mut Vec<Reason>,
     ) -> Result<Course, Stop> {
         let (client, _, protocol) = arrival.ends();
-        let flow_name = (client.0, client.1, frontend.id);
+        let flow_name = (client.0, client.1, *name);
         let opens = opens(protocol, arrival.tcp_flags);
         let backend_of = |id| arrival.world.backend(id).filter(|backend| backend.takes(opens));
         let known = self.memory.flow(&flow_name).copied();

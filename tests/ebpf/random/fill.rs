@@ -166,6 +166,7 @@ impl Kernel {
 
 /// Removes what packets have left, and the frontends of another world.
 fn forget(program: &mut Program) {
+    program.clear_per_cpu::<64>(maps::RECENT_FLOWS.name);
     for (key, _) in program.entries::<24, 40>(maps::FRONTENDS.name) {
         program.remove::<_, 40>(maps::FRONTENDS.name, key);
     }

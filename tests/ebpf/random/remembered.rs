@@ -9,7 +9,7 @@ use bytemuck::{Zeroable as _, bytes_of};
 use llb_common::address::{Address, Mac, Port};
 use llb_common::backend::BackendId;
 use llb_common::conntrack::{
-    ForwardEntry, ForwardKey, FragmentKey, FragmentPorts, ReplyEntry, ReplyKey, way,
+    ForwardEntry, FragmentKey, FragmentPorts, ReplyEntry, ReplyKey, forward_key, way,
 };
 use llb_common::frontend::{AffinityEntry, AffinityKey};
 use llb_common::maps;
@@ -67,14 +67,9 @@ pub(super) fn id((index, generation): Id) -> BackendId {
     BackendId::new(index, generation)
 }
 
-pub(super) fn flow_key((client, port, frontend): &FlowName) -> Vec<u8> {
-    let key = ForwardKey {
-        client: Address::from(*client),
-        frontend: *frontend,
-        client_port: Port::new(*port),
-        padding: 0,
-    };
-    bytes_of(&key).to_vec()
+pub(super) fn flow_key((client, port, (vip, vip_port, protocol)): &FlowName) -> Vec<u8> {
+    let (client, vip) = (Address::from(*client), Address::from(*vip));
+    bytes_of(&forward_key(client, Port::new(*port), vip, Port::new(*vip_port), *protocol)).to_vec()
 }
 
 fn flow_entry(flow: &Flow) -> Vec<u8> {

@@ -2,6 +2,7 @@
 //! programs of llb-tests that they start.
 
 mod control;
+mod packet;
 mod relay;
 
 use anyhow::Result;
@@ -17,6 +18,8 @@ pub(crate) struct Arguments {
 enum What {
     /// Idle connections, start with many frontends, time until an added Service forwards; root
     Control(control::Arguments),
+    /// Nanoseconds that the eBPF programs take for a packet; root; about 2 minutes
+    Packet(packet::Arguments),
     /// The relay beside HAProxy and nginx stream; root; about 4 minutes, and the build
     Relay(relay::Arguments),
 }
@@ -28,6 +31,7 @@ enum What {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         What::Control(arguments) => control::run(arguments),
+        What::Packet(arguments) => packet::run(arguments),
         What::Relay(arguments) => relay::run(arguments),
     }
 }
