@@ -179,16 +179,20 @@ impl Hook for TcHook {
     }
 
     /// By the helper that knows who computes it: where the device does, the
-    /// field holds only the sum of addresses, and ports must not touch it.
+    /// field holds only the sum of addresses, and ports must not touch it. The
+    /// helper takes as long as a look-up, so where it can be seen from what it
+    /// did that the field is that of the whole packet, it is not called for the
+    /// ports: it adds the change to a sum of addresses, and subtracts it here.
     #[inline(always)]
     fn change_checksum(&mut self, offset: usize, addresses: Change, ports: Change, is_udp: bool) -> bool {
         let none_stays_none = if is_udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+        let context = self.context;
         let replace = |change: Change, flags: u64| {
             // SAFETY: the context is the program's own. A size of 0 in the flags
             // says that the difference is given.
             unsafe {
                 bpf_l4_csum_replace(
-                    self.context.cast(),
+                    context.cast(),
                     offset as u32,
                     0,
                     u64::from(change.folded()),
@@ -196,8 +200,22 @@ impl Hook for TcHook {
                 ) == 0
             }
         };
-        let pseudo = u64::from(BPF_F_PSEUDO_HDR);
-        let is_changed = replace(addresses, pseudo) && replace(ports, 0);
+        let apply = |change: Change, old| if is_udp { change.apply_udp(old) } else { change.apply(old) };
+        let Some(field) = self.window::<2>(offset) else { return false };
+        let old = field.load_16::<0>();
+        if !replace(addresses, u64::from(BPF_F_PSEUDO_HDR)) {
+            return false;
+        }
+        self.refresh();
+        let Some(field) = self.window::<2>(offset) else { return false };
+        let new = field.load_16::<0>();
+        // Adding and subtracting nothing is the same.
+        let is_of_all = !matches!(addresses.folded(), 0 | 0xffff) && new == apply(addresses, old);
+        if is_of_all {
+            field.store_16::<0>(apply(ports, new));
+            return true;
+        }
+        let is_changed = replace(ports, 0);
         self.refresh();
         is_changed
     }

@@ -10,7 +10,9 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::{bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
 use llb_common::address::{Address, Port};
 use llb_common::backend::BackendEntry;
-use llb_common::conntrack::{ReplyEntry, ReplyKey, candidate_port};
+use llb_common::conntrack::{
+    CLOSED_SECS, FIN, ForwardEntry, RST, ReplyEntry, ReplyKey, candidate_port, forward_key, lifetime_secs,
+};
 use llb_common::frontend::{FrontendKey, TCP};
 use llb_common::parse::Packet;
 use llb_common::settings::LinkSettings;
@@ -18,7 +20,7 @@ use llb_common::time::Tick;
 
 use crate::confirm::find_reply;
 use crate::decide::Decision;
-use crate::maps::{FRONTENDS, PENDING_REPLIES, SETTINGS};
+use crate::maps::{FLOWS, FRONTENDS, PENDING_FLOWS, PENDING_REPLIES, REPLIES, SETTINGS, backend};
 
 /// Ports that are tried for a flow. With half of a backend's ports taken, one
 /// in 65,536 flows is refused.
@@ -37,9 +39,16 @@ pub(crate) fn find(
     let (first, last) = (settings.snat_first_port, settings.snat_last_port);
     let mut key = reply_key(backend, Port::default());
     decision.reply = reply_entry(packet, backend, link, decision.now);
-    for attempt in 0..MOST_ATTEMPTS {
-        key.snat_port = candidate_port(packet.source, packet.source_port, attempt, first, last);
-        if claim(context, &key, &decision.reply, &backend.snat) != 0 {
+    for attempt in 0..2 * MOST_ATTEMPTS {
+        let candidate = attempt % MOST_ATTEMPTS;
+        key.snat_port = candidate_port(packet.source, packet.source_port, candidate, first, last);
+        let is_ours = if attempt < MOST_ATTEMPTS {
+            claim(context, &key, &decision.reply, &backend.snat)
+        } else {
+            // Nothing is free: one whose flow has ended.
+            take(&key, &decision.reply)
+        };
+        if is_ours != 0 {
             return Some(key.snat_port);
         }
     }
@@ -68,6 +77,45 @@ pub(crate) fn claim(context: *mut c_void, key: &ReplyKey, entry: &ReplyEntry, sn
         return 0;
     }
     u32::from(PENDING_REPLIES.insert(key, entry, u64::from(BPF_NOEXIST)).is_ok())
+}
+
+/// Takes the port in `key` from a flow that has ended: 1, else 0. That flow's
+/// forward entry goes first, so that it sends nothing from this port any more.
+#[inline(never)]
+fn take(key: &ReplyKey, entry: &ReplyEntry) -> u32 {
+    let Some((holder, is_pending)) = find_reply(key) else { return 0 };
+    // SAFETY: memory that stays while the program runs, and is only read; if
+    // it becomes another flow's meanwhile, removing it fails, or that one begins anew.
+    let holder = unsafe { &*holder };
+    if let Some(backend) = backend(holder.backend) {
+        let forward =
+            forward_key(holder.client, holder.client_port, backend.vip, backend.vip_port, key.protocol);
+        let found = FLOWS.get_ptr_mut(&forward).or_else(|| PENDING_FLOWS.get_ptr_mut(&forward));
+        // SAFETY: as above.
+        let flow = found.map(|flow| unsafe { &*flow });
+        // Of the same client and ports, but later: it has another source port.
+        let flow = flow.filter(|flow| flow.backend == holder.backend && flow.snat_port == key.snat_port);
+        if !has_ended(key.protocol, flow, holder, entry.used) {
+            return 0;
+        }
+        if flow.is_some() {
+            let _ = FLOWS.remove(&forward);
+            let _ = PENDING_FLOWS.remove(&forward);
+        }
+    }
+    let removed = if is_pending { PENDING_REPLIES.remove(key) } else { REPLIES.remove(key) };
+    // Else another CPU was faster.
+    u32::from(removed.is_ok() && PENDING_REPLIES.insert(key, entry, u64::from(BPF_NOEXIST)).is_ok())
+}
+
+/// Whether nothing is to come of a flow but repeated packets. Where only the
+/// backend has said so, a CPU may have a copy of the forward entry for as long
+/// as its tick lasts.
+#[inline(always)]
+fn has_ended(protocol: u8, flow: Option<&ForwardEntry>, reply: &ReplyEntry, now: Tick) -> bool {
+    let (seen, used) = flow.map_or((0, 0), |flow| (flow.seen, flow.used));
+    let is_copied = seen & (FIN | RST) == 0 && now.saturating_sub(used) < 2;
+    protocol == TCP && !is_copied && lifetime_secs(TCP, seen, reply.seen) == CLOSED_SECS
 }
 
 #[inline(always)]
