@@ -13,6 +13,7 @@ pub mod frontend;
 pub mod hash;
 pub mod maglev;
 pub mod maps;
+pub mod notice;
 pub mod parse;
 pub mod programs;
 pub mod reason;

@@ -24,6 +24,7 @@
 //! | `SCRATCH` | per-CPU array | 0 | `parse::Packet` and what is decided | programs |
 //! | `RECENT_FLOWS` | per-CPU array | a hash | copies of `FLOWS`' keys and values | programs |
 //! | `TRACE` | ring buffer | | `trace::TraceEvent` | programs |
+//! | `NOTICES` | ring buffer | | `notice::Notice` | programs |
 //!
 //! All but `LINK`, `LINK_COUNTERS`, `BUDGET`, `SCRATCH` and `RECENT_FLOWS` are shared by all
 //! links. The capacities are those of a box that forwards nothing yet, since
@@ -86,9 +87,11 @@ pub const SCRATCH: Map = map("SCRATCH", 1);
 pub const RECENT_FLOWS: Map = map("RECENT_FLOWS", 1024);
 /// Bytes, a power of two of pages.
 pub const TRACE: Map = map("TRACE", 65_536);
+/// As `TRACE`; what does not fit is not answered.
+pub const NOTICES: Map = map("NOTICES", 65_536);
 
 /// All, for whoever loads the object.
-pub const ALL: [Map; 20] = [
+pub const ALL: [Map; 21] = [
     LINK,
     SETTINGS,
     LINKS,
@@ -109,4 +112,5 @@ pub const ALL: [Map; 20] = [
     SCRATCH,
     RECENT_FLOWS,
     TRACE,
+    NOTICES,
 ];

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::hooks::Hook;
 use crate::maps::{LINK, LINKS, SCRATCH};
 use crate::window::forget_contents;
-use crate::{counters, forward, fragment, reply, rewrite, trace};
+use crate::{counters, forward, fragment, notice, reply, rewrite, trace};
 
 /// Memory of one run, of this CPU: too large for the stack, and unknown to the
 /// verifier, which would follow every kind of packet on its own otherwise.
@@ -107,6 +107,9 @@ pub(crate) fn run<H: Hook>(context: *mut c_void) -> H::Action {
         }
         Err(reason) => {
             counters::count_reason(reason);
+            if notice::is_due(reason) {
+                notice::give::<H>(context, packet, decision, link.ifindex, reason as u32);
+            }
             if reason.verdict() == Verdict::Drop { H::DROP } else { H::PASS }
         }
     }

@@ -6,7 +6,9 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action,
 };
-use aya_ebpf::helpers::{bpf_l4_csum_replace, bpf_redirect, bpf_skb_pull_data};
+use aya_ebpf::helpers::{
+    bpf_l4_csum_replace, bpf_redirect, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_xdp_load_bytes,
+};
 use llb_common::checksum::Change;
 use llb_common::parse::Frame;
 
@@ -36,6 +38,8 @@ pub(crate) trait Hook: Frame {
     fn is_segmented(&self) -> bool;
     /// `BYTES` bytes from `offset` on.
     fn window<const BYTES: usize>(&self, offset: usize) -> Option<Window>;
+    /// Copies `bytes` bytes from `offset` on; `false`: there are not as many.
+    fn load(&self, offset: u32, to: *mut c_void, bytes: u32) -> bool;
     /// Brings the TCP or UDP checksum at `offset` up to date. Windows from
     /// before end. `false`: the kernel refused.
     fn change_checksum(&mut self, offset: usize, addresses: Change, ports: Change, is_udp: bool) -> bool;
@@ -91,6 +95,12 @@ impl Hook for XdpHook {
     #[inline(always)]
     fn window<const BYTES: usize>(&self, offset: usize) -> Option<Window> {
         window::<BYTES>(self.data, self.end, offset)
+    }
+
+    #[inline(always)]
+    fn load(&self, offset: u32, to: *mut c_void, bytes: u32) -> bool {
+        // SAFETY: the caller's room; the verifier checks it.
+        unsafe { bpf_xdp_load_bytes(self.context.cast(), offset, to, bytes) == 0 }
     }
 
     #[inline(always)]
@@ -176,6 +186,12 @@ impl Hook for TcHook {
     #[inline(always)]
     fn window<const BYTES: usize>(&self, offset: usize) -> Option<Window> {
         window::<BYTES>(self.data, self.end, offset)
+    }
+
+    #[inline(always)]
+    fn load(&self, offset: u32, to: *mut c_void, bytes: u32) -> bool {
+        // SAFETY: the caller's room; the verifier checks it.
+        unsafe { bpf_skb_load_bytes(self.context.cast(), offset, to, bytes) == 0 }
     }
 
     /// By the helper that knows who computes it: where the device does, the

@@ -27,6 +27,7 @@ mod forward;
 mod fragment;
 mod hooks;
 mod maps;
+mod notice;
 mod ports;
 mod recent;
 mod reply;

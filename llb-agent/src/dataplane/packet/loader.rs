@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use aya::maps::{MapData, PerCpuArray};
+use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfLoader};
 use llb_common::counters::{LINK_COUNTERS_MAP, LinkCounters};
 use llb_common::maps::{self, Map};
@@ -56,6 +56,7 @@ pub(super) struct PacketLink {
 pub(super) struct Loaded {
     pub(super) links: Vec<PacketLink>,
     pub(super) maps: Maps,
+    pub(super) notices: RingBuf<MapData>,
     pub(super) shared: PinFolder,
 }
 
@@ -107,13 +108,15 @@ pub(super) fn load(
     }
     let mut first = first.ok_or(PacketError::NotBuilt)?;
     old.copy_late(&first)?;
-    let maps = Maps::new(|name| {
+    let typed = Maps::new(|name| {
         let map = first.take_map(name).and_then(data);
         map.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("the object has no map {name}")))
     });
-    let maps = maps.map_err(|error| PacketError::pin("use the maps in", shared.path(), error))?;
+    let typed = typed.map_err(|error| PacketError::pin("use the maps in", shared.path(), error))?;
+    let notices = first.take_map(maps::NOTICES.name).and_then(|map| RingBuf::try_from(map).ok());
+    let notices = notices.ok_or(PacketError::NotInObject { name: maps::NOTICES.name })?;
     old.forget()?;
-    Ok(Loaded { links, maps, shared })
+    Ok(Loaded { links, maps: typed, notices, shared })
 }
 
 /// The object with its maps: those that are pinned already are used again.

@@ -30,7 +30,8 @@ use super::table::RawMap;
 const ASIDE: &str = "old:";
 
 /// Counters per CPU, and packets that are on their way: not worth it.
-const NOT_COPIED: [Name; 4] = [names::TRAFFIC, names::REASONS, names::FRAGMENTS, names::TRACE];
+const NOT_COPIED: [Name; 5] =
+    [names::TRAFFIC, names::REASONS, names::FRAGMENTS, names::TRACE, names::NOTICES];
 
 /// The predecessor's maps that can't be used as they are.
 #[derive(Debug, Default)]

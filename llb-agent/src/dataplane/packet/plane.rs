@@ -24,7 +24,7 @@ use super::maps::{Capacities, Maps, memory_bytes};
 use super::pins::{PinFolder, SHARED, provide_bpffs};
 use super::reach::{OwnLink, Reach};
 use super::sweep::FlowCounts;
-use super::{PacketError, PacketSetup, keeper, metrics};
+use super::{PacketError, PacketSetup, answers, keeper, metrics};
 use crate::config::PortRange;
 use crate::dataplane::BackendStates;
 use crate::kernel::{Release, TCX_SINCE};
@@ -58,7 +58,8 @@ pub struct Limit(NoRoom);
 pub struct PacketPlane {
     pub(super) shared: Arc<Shared>,
     reach: Arc<tokio::sync::Mutex<Reach>>,
-    keeper: JoinHandle<()>,
+    /// Keeper and answers.
+    tasks: [JoinHandle<()>; 2],
 }
 
 /// What plane, keeper and metrics have in common.
@@ -116,7 +117,7 @@ impl PacketPlane {
             })
             .collect::<Result<_, _>>()?;
         let capacities = Capacities::new(&setup.config, memory_bytes());
-        let Loaded { links, maps, shared: folder } = load(&setup, &facts, capacities, &mut locks)?;
+        let Loaded { links, maps, notices, shared: folder } = load(&setup, &facts, capacities, &mut locks)?;
         let failed = |error| PacketError::pin("use the maps in", folder.path(), error);
         let restored = maps.restore().map_err(failed)?;
         let book = Book::new((capacities.backends, capacities.chunks), restored, |table| maps.slots(table));
@@ -152,7 +153,8 @@ impl PacketPlane {
         });
         let reach = Arc::new(tokio::sync::Mutex::new(Reach::new(connection, own)));
         let keeper = tokio::spawn(keeper::run(Arc::clone(&shared), Arc::clone(&reach)));
-        Ok(Self { shared, reach, keeper })
+        let answers = tokio::spawn(answers::run(notices));
+        Ok(Self { shared, reach, tasks: [keeper, answers] })
     }
 
     /// Serves `frontend` by `rule` from now on; gives the mode in which.
@@ -316,7 +318,7 @@ impl PacketPlane {
     /// # Errors
     /// A pin can't be removed.
     pub fn detach(&self) -> Result<(), PacketError> {
-        self.keeper.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
         self.shared.links.iter().try_for_each(|link| link.folder.remove())?;
         self.shared.folder.remove()
     }
@@ -324,7 +326,7 @@ impl PacketPlane {
 
 impl Drop for PacketPlane {
     fn drop(&mut self) {
-        self.keeper.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
