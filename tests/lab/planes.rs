@@ -3,7 +3,7 @@
 
 use crate::plane::Plane;
 use crate::scenarios::{
-    changes, crash, handover, life, memory, replacement, soak, terms, traffic, trouble, vips,
+    answers, changes, crash, handover, life, memory, replacement, soak, terms, traffic, trouble, vips,
 };
 
 macro_rules! scenarios {
@@ -81,6 +81,17 @@ macro_rules! relay_scenarios {
     };
 }
 
+/// What only a plane that forwards packets does.
+macro_rules! packet_answers {
+    ($plane:expr) => {
+        scenarios! {
+            $plane,
+            answers::datagrams_that_are_too_large_arrive_once_the_client_was_told,
+            answers::a_hop_limit_that_ends_here_is_told,
+        }
+    };
+}
+
 mod userspace {
     every_scenario!(Plane::Userspace);
     relay_scenarios!(Plane::Userspace);
@@ -88,10 +99,12 @@ mod userspace {
 
 mod tc {
     every_scenario!(Plane::Tc);
+    packet_answers!(Plane::Tc);
 }
 
 mod xdp_native {
     every_scenario!(Plane::XdpNative);
+    packet_answers!(Plane::XdpNative);
 }
 
 mod xdp_generic {

@@ -1,6 +1,7 @@
 //! What a user can rely on, whatever the plane. Each scenario builds its own
 //! lab, so all can run at the same time.
 
+pub(crate) mod answers;
 pub(crate) mod changes;
 pub(crate) mod crash;
 pub(crate) mod handover;
