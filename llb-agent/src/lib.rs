@@ -9,7 +9,7 @@
 //!
 //! Floors: `model`, `config` < `desired`, `plan` < `source`, `dataplane`,
 //! `addresses`, `status`, `handover` < `reconcile` < `agent`, `admin`. A room imports only
-//! from lower floors; `statefile`, `kernel` and `telemetry` stand beside them.
+//! from lower floors; `statefile`, `kernel`, `netlink` and `telemetry` stand beside them.
 
 pub mod addresses;
 pub mod admin;
@@ -17,9 +17,11 @@ pub mod agent;
 pub mod config;
 pub mod dataplane;
 pub mod desired;
+mod explain;
 pub mod handover;
 pub mod kernel;
 pub mod model;
+mod netlink;
 pub mod plan;
 pub mod reconcile;
 pub mod source;

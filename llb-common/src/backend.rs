@@ -7,7 +7,7 @@ use crate::address::{Address, Mac, Port};
 
 /// Where a backend is in the array of [`BackendEntry`]s, and which one of
 /// those that have been there: 4 bytes, 0 for none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct BackendId(pub u32);
 

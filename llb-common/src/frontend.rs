@@ -49,6 +49,12 @@ impl FrontendKey {
 pub const DSR: u32 = 1;
 /// [`FrontendEntry::flags`]: only clients in `SOURCE_RANGES` of the Service may come.
 pub const RESTRICTED: u32 = 1 << 1;
+/// [`FrontendEntry::flags`]: TCP packets that begin no connection and belong to
+/// no known flow pass: the relay of the host still has connections here.
+pub const OPENINGS_ONLY: u32 = 1 << 2;
+/// [`FrontendEntry::flags`]: packets of flows that are not known pass: the
+/// frontend ends, or another plane serves it.
+pub const KNOWN_FLOWS_ONLY: u32 = 1 << 3;
 
 /// What is known of a frontend: 40 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -59,7 +65,7 @@ pub struct FrontendEntry {
     pub id: u32,
     /// Its Service: what source ranges and affinity are kept by.
     pub service: u32,
-    /// [`DSR`], [`RESTRICTED`].
+    /// [`DSR`], [`RESTRICTED`], [`OPENINGS_ONLY`], [`KNOWN_FLOWS_ONLY`].
     pub flags: u32,
     /// A client that comes back within this time gets the host it had; 0: no affinity.
     pub affinity_secs: u32,
@@ -123,8 +129,8 @@ impl Table {
 }
 
 /// Key of the clients that may come, a longest-prefix-match trie: 24 bytes.
-/// The value is one byte, not looked at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+/// The value is one byte: 1 for those that may, 0 for a part that may not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Pod, Zeroable)]
 #[repr(C)]
 pub struct SourceRangeKey {
     /// Bits of what follows that must match, in native byte order:
@@ -186,7 +192,7 @@ pub struct AffinityEntry {
 
 /// Key of the [`BackendId`](crate::backend::BackendId) (4 bytes) that a host
 /// has for a frontend; needed for frontends with affinity only.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct MemberKey {
     /// [`FrontendEntry::id`].

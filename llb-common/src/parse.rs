@@ -100,6 +100,23 @@ pub struct Packet {
 
 const _: () = assert!(size_of::<Packet>() == 88);
 
+impl Packet {
+    /// Whether the IP packet has so many bytes from `offset` on. What is behind
+    /// it in the frame is not of it, and no checksum covers it.
+    #[inline(always)]
+    pub const fn has(&self, offset: usize, bytes: usize) -> bool {
+        offset + bytes <= self.l3 as usize + self.length as usize
+    }
+
+    /// Whether an error ends before the ports of the packet inside. It is none
+    /// then, but [`parse`] leaves that to its caller: an eBPF verifier would
+    /// follow each length on its own.
+    #[inline(always)]
+    pub const fn is_cut(&self) -> bool {
+        self.inner_l4 != 0 && !self.has(self.inner_l4 as usize, QUOTED_BYTES)
+    }
+}
+
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// Customer and service VLAN tags (IEEE 802.1Q).
@@ -114,6 +131,8 @@ const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 /// ICMP header before the packet that an error is about, in both families.
 const ICMP_BYTES: usize = 8;
+/// What it has of that packet's TCP or UDP header, at least (RFC 792).
+const QUOTED_BYTES: usize = 8;
 
 /// Extension headers before TCP, UDP or ICMPv6 (RFC 8200, 4.1 lists six kinds;
 /// more than three in one packet are not seen in the wild).
@@ -283,6 +302,11 @@ fn ipv6<const PLAIN: bool>(frame: &(impl Frame + ?Sized), l3: usize) -> Result<N
     if version >> 4 != 6 {
         return Err(Unparsed::Other);
     }
+    let (source, destination) = (Address::from_words([s0, s1]), Address::from_words([d0, d1]));
+    // Right in no packet (RFC 4291, 2.5.5.2), and it would be taken for IPv4's.
+    if source.is_v4() || destination.is_v4() {
+        return Err(Unparsed::Other);
+    }
     let mut l4 = l3 + IPV6_BYTES;
     let (mut fragment, mut fragment_id) = (Fragment::None, 0);
     for _ in 0..if PLAIN { 0 } else { MOST_EXTENSION_HEADERS } {
@@ -322,8 +346,8 @@ fn ipv6<const PLAIN: bool>(frame: &(impl Frame + ?Sized), l3: usize) -> Result<N
         }
     }
     Ok(Network {
-        source: Address::from_words([s0, s1]),
-        destination: Address::from_words([d0, d1]),
+        source,
+        destination,
         protocol: next,
         time_to_live,
         fragment,

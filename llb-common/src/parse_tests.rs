@@ -8,6 +8,7 @@ use std::vec::Vec;
 
 use super::*;
 use crate::conntrack::{ACK, SYN};
+use crate::hash::mix;
 
 const ETHERNET: [u8; 12] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
 const TCP_HEADER: [u8; 20] = [0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, SYN, 1, 0, 7, 7, 0, 0];
@@ -121,6 +122,12 @@ fn an_error_gives_the_flow_that_it_is_about_turned_around() {
     // Told to somebody who did not send the packet inside.
     error[16..20].copy_from_slice(&[192, 0, 2, 9]);
     assert_eq!(parsed(&frame(&[], ETHERTYPE_IPV4, &error)), Err(Unparsed::Other));
+    error[16..20].copy_from_slice(&[192, 0, 2, 1]);
+    // Ports behind its end, in bytes that are only of the frame.
+    for (length, is_cut) in [(56, false), (55, true)] {
+        error[3] = length;
+        assert_eq!(parsed(&frame(&[], ETHERTYPE_IPV4, &error)).unwrap().1.is_cut(), is_cut, "{length}");
+    }
     // A ping.
     assert_eq!(parsed(&frame(&[], ETHERTYPE_IPV4, &v4(ICMP, 0, &[], &[8; 16]))), Err(Unparsed::Other));
 }
@@ -130,6 +137,8 @@ fn what_can_not_be_understood_is_left_alone() {
     let routed = [&[TCP, 0, 4, 1, 0, 0, 0, 0][..], &TCP_HEADER].concat();
     let mut short_header = v4(TCP, 0, &[], &TCP_HEADER);
     short_header[0] = 0x44;
+    let mut mapped = v6(TCP, &TCP_HEADER);
+    mapped[8..24].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1]);
     let endless = [[DESTINATION_OPTIONS, 0, 0, 0, 0, 0, 0, 0]; 8].concat();
     for bytes in [
         frame(&[], 0x88cc, &[0; 40]),
@@ -137,6 +146,7 @@ fn what_can_not_be_understood_is_left_alone() {
         frame(&[], ETHERTYPE_IPV4, &short_header),
         frame(&[], ETHERTYPE_IPV4, &v6(TCP, &TCP_HEADER)),
         frame(&[], ETHERTYPE_IPV6, &v6(ROUTING, &routed)),
+        frame(&[], ETHERTYPE_IPV6, &mapped),
         frame(&[], ETHERTYPE_IPV6, &v6(DESTINATION_OPTIONS, &endless)),
     ] {
         assert_eq!(parsed(&bytes), Err(Unparsed::Other));
@@ -150,4 +160,80 @@ fn a_udp_packet_without_checksum_is_known_as_such() {
         let (_, packet) = parsed(&frame(&[], ETHERTYPE_IPV4, &udp(checksum))).unwrap();
         assert_eq!((packet.has_checksum, packet.tcp_flags & ACK), (checksum, 0));
     }
+}
+
+/// Some of each kind, to be broken.
+fn kinds() -> Vec<Vec<u8>> {
+    let extension = |kind: u8, words: u8| {
+        [&[kind, words, 0, 0, 0, 0, 0, 0][..], &[0; 40][..usize::from(words) * 8]].concat()
+    };
+    let chain = [extension(ROUTING, 2), extension(FRAGMENT, 1), extension(AUTHENTICATION, 0)].concat();
+    let chain = [&chain, &extension(TCP, 4)[..], &TCP_HEADER].concat();
+    let udp = [0, 80, 0x9c, 0x40, 0, 8, 0, 0];
+    let inside = (v4(TCP, 0, &[1; 40], &TCP_HEADER), v6(HOP_BY_HOP, &chain));
+    let mut error = (
+        v4(ICMP, 0, &[], &[&[3, 4, 0, 0, 0, 0, 5, 0], &inside.0[..]].concat()),
+        v6(ICMPV6, &[&[2, 0, 0, 0, 0, 0, 5, 0], &inside.1[..]].concat()),
+    );
+    // Told to whoever sent the packet inside.
+    error.0[19] = 1;
+    error.1[39] = 1;
+    let tags = [0x88, 0xa8, 0, 7, 0x81, 0, 0, 8];
+    [
+        (&[][..], ETHERTYPE_IPV4, v4(UDP, 0, &[], &udp)),
+        (&tags[4..], ETHERTYPE_IPV4, inside.0),
+        (&tags, ETHERTYPE_IPV6, inside.1),
+        (&[], ETHERTYPE_IPV4, error.0),
+        (&tags, ETHERTYPE_IPV6, error.1),
+    ]
+    .iter()
+    .map(|(tags, ethertype, packet)| frame(tags, *ethertype, packet))
+    .collect()
+}
+
+#[test]
+fn no_bytes_make_it_panic_or_point_outside_of_the_frame() {
+    /// All offsets fit into the mask that the programs put on them.
+    const MOST_OFFSET: usize = 0x7ff;
+    const FRAMES: u64 = 300_000;
+    let kinds = kinds();
+    let mut shapes = [0_u64; 4];
+    for seed in 0..FRAMES {
+        let mut state = mix(seed);
+        let mut random = |below: usize| {
+            state = mix(state);
+            (state >> 32) as usize % below
+        };
+        let mut bytes = kinds[random(kinds.len())].clone();
+        for _ in 0..random(4) {
+            let at = random(bytes.len());
+            bytes[at] = [0, 1, 44, 58, 255, random(256) as u8][random(6)];
+        }
+        if random(4) == 0 {
+            bytes.truncate(random(bytes.len() + 1));
+        }
+        let Ok((shape, packet)) = parsed(&bytes) else {
+            shapes[0] += 1;
+            continue;
+        };
+        shapes[shape as usize] += 1;
+        let header = |is_v6| if is_v6 { IPV6_BYTES } else { IPV4_BYTES };
+        let inside = |offset: u16, length: usize| {
+            usize::from(offset) + length <= bytes.len() && usize::from(offset) < MOST_OFFSET
+        };
+        assert_eq!(packet.shape, shape as u8, "{seed}");
+        assert!(packet.l3 >= 14 && inside(packet.l3, header(packet.is_v6 == 1)), "{seed}");
+        assert!(packet.l4 >= packet.l3, "{seed}");
+        match shape {
+            Shape::Transport => {
+                assert!(inside(packet.l4, if packet.protocol == TCP { 20 } else { 8 }), "{seed}")
+            }
+            Shape::LaterFragment => {}
+            Shape::Error => {
+                assert!(inside(packet.l4, 8) && inside(packet.inner_l3, header(packet.is_v6 == 1)), "{seed}");
+                assert!(packet.inner_l4 > packet.inner_l3 && inside(packet.inner_l4, 8), "{seed}");
+            }
+        }
+    }
+    assert!(shapes.iter().all(|count| *count > FRAMES / 100), "{shapes:?}");
 }

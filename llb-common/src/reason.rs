@@ -16,6 +16,9 @@ pub enum Reason {
     UnknownError,
     /// Pass: a reply of a backend that is no more.
     StaleReply,
+    /// Pass: of no known flow, to a frontend that takes no more, or not such a
+    /// packet: it ends, or the relay has connections there.
+    NotTaken,
     /// Drop: the client is in none of the Service's source ranges.
     SourceDenied,
     /// Drop: every backend that was tried is dead, though still in the table.
@@ -47,11 +50,12 @@ pub enum Reason {
 
 impl Reason {
     /// All, in the order of their numbers.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::UnknownFragment,
         Self::NoBackends,
         Self::UnknownError,
         Self::StaleReply,
+        Self::NotTaken,
         Self::SourceDenied,
         Self::NoLiveBackend,
         Self::UnknownReset,
@@ -87,6 +91,7 @@ impl Reason {
             Self::NoBackends => "no_backends",
             Self::UnknownError => "unknown_error",
             Self::StaleReply => "stale_reply",
+            Self::NotTaken => "not_taken",
             Self::SourceDenied => "source_denied",
             Self::NoLiveBackend => "no_live_backend",
             Self::UnknownReset => "unknown_reset",

@@ -3,6 +3,7 @@
 
 use std::net::UdpSocket;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray};
 use aya::programs::tc::TcAttachType;
 use aya::programs::{SchedClassifier, Xdp, XdpMode};
-use llb_agent::dataplane::packet::{LinkLocks, PacketError, PacketObserver, detach};
+use llb_agent::config::{Datapath, PacketConfig};
+use llb_agent::dataplane::packet::{LinkLocks, PacketError, PacketPlane, PacketSetup, detach};
 use llb_common::counters::{LINK_COUNTERS_MAP, LinkCounters};
 use llb_common::programs::{TC_INGRESS_PROGRAM, XDP_PROGRAM};
 use llb_tests::wait::wait_for;
@@ -136,9 +138,7 @@ fn pins_of_a_link_that_was_made_anew_are_replaced() {
     let (lab, bpffs) = (two_hosts().unwrap(), PrivateBpffs::mount().unwrap());
     let host = lab.balancer();
     let add = "link add eth0.7 type veth peer name other7\nlink set eth0.7 up\n";
-    let attach = || {
-        inside(host, || PacketObserver::attach(&["eth0.7".to_owned()], &bpffs.bpf_dir(), LinkLocks::new()))
-    };
+    let attach = || open(host, &["eth0.7"], &bpffs.bpf_dir(), LinkLocks::new());
     host.ip(add).unwrap();
     drop(attach().unwrap());
     host.ip(&format!("link delete eth0.7\n{add}")).unwrap();
@@ -160,10 +160,8 @@ fn pins_of_a_link_that_was_made_anew_are_replaced() {
 #[ignore = "needs root: cargo xtask test"]
 fn a_missing_link_is_named_and_no_other_is_observed() {
     let (lab, bpffs) = (two_hosts().unwrap(), PrivateBpffs::mount().unwrap());
-    let links = [Host::LINK.to_owned(), "nothere0".to_owned()];
-    let error = inside(lab.balancer(), || PacketObserver::attach(&links, &bpffs.bpf_dir(), LinkLocks::new()))
-        .err()
-        .unwrap();
+    let links = [Host::LINK, "nothere0"];
+    let error = open(lab.balancer(), &links, &bpffs.bpf_dir(), LinkLocks::new()).err().unwrap();
     assert!(matches!(&error, PacketError::NoSuchLink { link } if link == "nothere0"), "{error}");
     wait_for(LIMIT, "the program to go", || programs_at(lab.balancer()).is_empty()).unwrap();
     assert_eq!(detach(&bpffs.bpf_dir()).unwrap(), [""; 0]);
@@ -193,19 +191,56 @@ fn two_hosts() -> Result<Lab> {
     Ok(lab)
 }
 
-fn attach(host: &Host, bpf_dir: &Path) -> Result<PacketObserver, PacketError> {
+/// A plane, and the runtime that its task is in.
+struct Open {
+    plane: Option<PacketPlane>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl std::ops::Deref for Open {
+    type Target = PacketPlane;
+
+    fn deref(&self) -> &PacketPlane {
+        self.plane.as_ref().unwrap()
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let _inside = self.runtime.enter();
+        drop(self.plane.take());
+    }
+}
+
+fn open(host: &Host, links: &[&str], bpf_dir: &Path, locks: LinkLocks) -> Result<Open, PacketError> {
+    let setup = PacketSetup {
+        links: links.iter().map(|&link| link.to_owned()).collect(),
+        bpf_dir: bpf_dir.to_owned(),
+        datapath: Datapath::Tc,
+        config: PacketConfig::default(),
+        drain_timeout: LIMIT,
+    };
+    inside(host, || {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let plane = runtime.block_on(PacketPlane::open(setup, locks, Arc::default()))?;
+        Ok(Open { plane: Some(plane), runtime })
+    })
+}
+
+fn attach(host: &Host, bpf_dir: &Path) -> Result<Open, PacketError> {
     attach_with(host, bpf_dir, LinkLocks::new())
 }
 
-fn attach_with(host: &Host, bpf_dir: &Path, locks: LinkLocks) -> Result<PacketObserver, PacketError> {
-    inside(host, || PacketObserver::attach(&[Host::LINK.to_owned()], bpf_dir, locks))
+fn attach_with(host: &Host, bpf_dir: &Path, locks: LinkLocks) -> Result<Open, PacketError> {
+    open(host, &[Host::LINK], bpf_dir, locks)
 }
 
 fn inside<T: Send>(host: &Host, work: impl FnOnce() -> T + Send) -> T {
     host.run_inside(work).unwrap()
 }
 
-fn counters(observer: &PacketObserver) -> LinkCounters {
+fn counters(observer: &PacketPlane) -> LinkCounters {
     match observer.counters().as_slice() {
         [(link, counters)] if link == Host::LINK => *counters,
         other => panic!("one link is observed, not {other:?}"),

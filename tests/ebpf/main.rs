@@ -3,11 +3,13 @@
 //! `cargo xtask test --only ebpf`.
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail the test")]
 
-mod agreement;
 mod frames;
 mod link;
+mod model;
 mod packet;
 mod plane;
+mod programs;
+mod random;
 mod table;
 
 use std::fs;

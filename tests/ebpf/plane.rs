@@ -5,19 +5,17 @@
 //! that each row of a table is written once and run four times: two families,
 //! two hooks.
 
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, lpm_trie};
-use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
-use aya::{Ebpf, Pod};
 use bytemuck::bytes_of;
 use llb_common::address::{Address, Mac, Port};
 use llb_common::backend::{ACTIVE, BackendEntry, BackendId};
-use llb_common::frontend::{FrontendEntry, FrontendKey, SourceRangeKey, Table};
-use llb_common::programs::{TC_INGRESS_PROGRAM, XDP_PROGRAM};
+use llb_common::frontend::{FrontendEntry, FrontendKey, MemberKey, SourceRangeKey, Table};
 use llb_common::reason::Reason;
 use llb_common::settings::{LinkSettings, Settings};
+use llb_common::time::{Tick, tick};
 use llb_common::{frontend, maps};
 
-use crate::object;
+pub(crate) use crate::programs::Hook;
+use crate::programs::{Program, Returned, monotonic_nanoseconds, raw};
 
 /// Ours, the client's and the backend's.
 pub(crate) const LB_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -29,12 +27,6 @@ pub(crate) const NAT_PORT: u16 = 80;
 pub(crate) const DSR_PORT: u16 = 81;
 pub(crate) const EMPTY_PORT: u16 = 82;
 pub(crate) const BACKEND_PORT: u16 = 30_080;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hook {
-    Xdp,
-    Tc,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {
@@ -51,47 +43,60 @@ pub(crate) enum Outcome {
 }
 
 pub(crate) struct Plane {
-    ebpf: Ebpf,
+    pub(crate) program: Program,
     pub(crate) hook: Hook,
     pub(crate) family: Family,
 }
 
 impl Plane {
     pub(crate) fn new(hook: Hook, family: Family) -> Self {
-        let mut ebpf = Ebpf::load(&object().unwrap()).unwrap();
-        match hook {
-            Hook::Xdp => {
-                let program: &mut Xdp = ebpf.program_mut(XDP_PROGRAM).unwrap().try_into().unwrap();
-                program.load().unwrap();
-            }
-            Hook::Tc => {
-                let program = ebpf.program_mut(TC_INGRESS_PROGRAM).unwrap();
-                let program: &mut SchedClassifier = program.try_into().unwrap();
-                program.load().unwrap();
-            }
-        }
-        let mut plane = Self { ebpf, hook, family };
+        Self::with_sizes(hook, family, &[])
+    }
+
+    /// With other sizes of some maps.
+    pub(crate) fn with_sizes(hook: Hook, family: Family, sizes: &[(&'static str, u32)]) -> Self {
+        let mut plane = Self { program: Program::load(hook, sizes), hook, family };
         plane.fill();
         plane
     }
 
     /// The world.
     fn fill(&mut self) {
-        let link = LinkSettings { ifindex: LINK, mac: Mac::new(LB_MAC), traces: 0 };
-        self.set(maps::LINK.name, 0, raw::<12>(bytes_of(&link)));
+        self.arrive_by(LINK, LB_MAC);
         self.settings(|_| ());
         for (index, port) in [NAT_PORT, DSR_PORT].into_iter().enumerate() {
             let index = index as u32 + 1;
             self.frontend(port, |_| ());
             self.backend(index, |_| ());
-            let chunk = [BackendId::new(index, 1).0; frontend::CHUNK_SLOTS];
-            self.set(
-                maps::MAGLEV.name,
-                index,
-                raw::<{ 4 * frontend::CHUNK_SLOTS }>(bytemuck::cast_slice(&chunk)),
-            );
+            self.chunk(index, &[BackendId::new(index, 1)]);
         }
         self.frontend(EMPTY_PORT, |entry| entry.table.slots = 0);
+    }
+
+    /// What comes next comes by this link.
+    pub(crate) fn arrive_by(&mut self, ifindex: u32, mac: [u8; 6]) {
+        let link = LinkSettings { ifindex, mac: Mac::new(mac), traces: 0 };
+        self.program.set(maps::LINK.name, 0, raw::<12>(bytes_of(&link)));
+    }
+
+    /// Tells of another link.
+    pub(crate) fn know_link(&mut self, ifindex: u32, mac: [u8; 6]) {
+        self.program.insert(maps::LINKS.name, ifindex, raw::<8>(&[&mac[..], &[0, 0]].concat()));
+    }
+
+    /// A table, or a part of one, in which these take turns.
+    pub(crate) fn chunk(&mut self, number: u32, ids: &[BackendId]) {
+        let slots: [u32; frontend::CHUNK_SLOTS] = std::array::from_fn(|slot| ids[slot % ids.len()].0);
+        let bytes = raw::<{ 4 * frontend::CHUNK_SLOTS }>(bytemuck::cast_slice(&slots));
+        self.program.set(maps::MAGLEV.name, number, bytes);
+    }
+
+    /// The backend that a host has for the frontends of this port.
+    pub(crate) fn member(&mut self, port: u16, host: u32, id: BackendId) {
+        for protocol in [frontend::TCP, frontend::UDP] {
+            let key = MemberKey { frontend: frontend_id(port, protocol), host };
+            self.program.insert(maps::MEMBERS.name, raw::<8>(bytes_of(&key)), id.0);
+        }
     }
 
     pub(crate) fn settings(&mut self, change: impl FnOnce(&mut Settings)) {
@@ -100,22 +105,19 @@ impl Plane {
         settings.snat[0] = self.snat();
         settings.flow_budget = 1000;
         change(&mut settings);
-        self.set(maps::SETTINGS.name, 0, raw::<96>(bytes_of(&settings)));
+        self.program.set(maps::SETTINGS.name, 0, raw::<96>(bytes_of(&settings)));
     }
 
     /// TCP and UDP alike: same id of Service, other ids of frontend.
     pub(crate) fn frontend(&mut self, port: u16, change: impl Fn(&mut FrontendEntry)) {
         for protocol in [frontend::TCP, frontend::UDP] {
             let key = FrontendKey::new(self.vip(), Port::new(port), protocol);
-            let mut entry = FrontendEntry {
-                id: u32::from(port) << 8 | u32::from(protocol),
-                service: 1,
-                ..FrontendEntry::default()
-            };
+            let mut entry =
+                FrontendEntry { id: frontend_id(port, protocol), service: 1, ..FrontendEntry::default() };
             entry.flags = if port == DSR_PORT { frontend::DSR } else { 0 };
             entry.table = Table { first_chunk: u32::from(port - NAT_PORT) + 1, slots: 1021 };
             change(&mut entry);
-            self.insert(maps::FRONTENDS.name, raw::<24>(bytes_of(&key)), raw::<40>(bytes_of(&entry)));
+            self.program.insert(maps::FRONTENDS.name, raw::<24>(bytes_of(&key)), raw::<40>(bytes_of(&entry)));
         }
     }
 
@@ -129,22 +131,19 @@ impl Plane {
             host: 1,
             mtu: 1500,
             port: Port::new(BACKEND_PORT),
-            vip_port: Port::new(NAT_PORT - 1 + index as u16),
+            vip_port: Port::new(NAT_PORT + (index as u16 - 1) % 2),
             mac: Mac::new(BACKEND_MAC),
             source_mac: Mac::new(LB_MAC),
             state: ACTIVE,
             protocol: frontend::TCP,
         };
         change(&mut entry);
-        self.set(maps::BACKENDS.name, index, raw::<80>(bytes_of(&entry)));
+        self.program.set(maps::BACKENDS.name, index, raw::<80>(bytes_of(&entry)));
     }
 
-    pub(crate) fn admit(&mut self, client: Address, prefix_length: u8) {
+    pub(crate) fn admit(&mut self, client: Address, prefix_length: u8, admits: bool) {
         let key = SourceRangeKey::range(1, client, prefix_length);
-        let data: [u32; 5] = bytemuck::pod_read_unaligned(&bytes_of(&key)[4..]);
-        let map = self.ebpf.map_mut(maps::SOURCE_RANGES.name).unwrap();
-        let mut map: lpm_trie::LpmTrie<&mut MapData, [u32; 5], u8> = map.try_into().unwrap();
-        map.insert(&lpm_trie::Key::new(key.prefix_bits, data), &1, 0).unwrap();
+        self.program.admit(key, admits);
     }
 
     pub(crate) fn vip(&self) -> Address {
@@ -175,61 +174,36 @@ impl Plane {
         })
     }
 
-    fn set<V: Pod>(&mut self, map: &str, index: u32, value: V) {
-        let mut map: Array<&mut MapData, V> = self.ebpf.map_mut(map).unwrap().try_into().unwrap();
-        map.set(index, &value, 0).unwrap();
-    }
-
-    fn insert<K: Pod, V: Pod>(&mut self, map: &str, key: K, value: V) {
-        let mut map: HashMap<&mut MapData, K, V> = self.ebpf.map_mut(map).unwrap().try_into().unwrap();
-        map.insert(&key, &value, 0).unwrap();
-    }
-
-    /// How many entries a map has, whose keys have `K` and values `V` bytes.
-    pub(crate) fn entries<const K: usize, const V: usize>(&self, map: &str) -> Vec<([u8; K], [u8; V])> {
-        let map: HashMap<&MapData, [u8; K], [u8; V]> = self.ebpf.map(map).unwrap().try_into().unwrap();
-        map.iter().collect::<Result<_, _>>().unwrap()
-    }
-
-    pub(crate) fn reason(&self, reason: Reason) -> u64 {
-        let map: PerCpuArray<&MapData, u64> = self.ebpf.map(maps::REASONS.name).unwrap().try_into().unwrap();
-        map.get(&(reason as u32), 0).unwrap().iter().sum()
-    }
-
     /// One frame through the program. What is not sent must not be changed.
     pub(crate) fn run(&self, frame: &[u8]) -> Outcome {
-        let mut out = vec![0; frame.len() + 256];
-        let options =
-            TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::default() };
-        let program = match self.hook {
-            Hook::Xdp => XDP_PROGRAM,
-            Hook::Tc => TC_INGRESS_PROGRAM,
-        };
-        let result = match self.hook {
-            Hook::Xdp => <&Xdp>::try_from(self.ebpf.program(program).unwrap()).unwrap().test_run(options),
-            Hook::Tc => {
-                <&SchedClassifier>::try_from(self.ebpf.program(program).unwrap()).unwrap().test_run(options)
-            }
-        }
-        .unwrap();
-        out.truncate(result.data_size_out as usize);
-        // linux/bpf.h and linux/pkt_cls.h: pass, drop, and sent on the same link.
-        let [pass, drop, sent] = match self.hook {
-            Hook::Xdp => [2, 1, 3],
-            Hook::Tc => [u32::MAX, 2, 7],
-        };
-        if result.return_value == sent {
+        self.run_with(frame, None)
+    }
+
+    /// With a context besides the frame.
+    pub(crate) fn run_with(&self, frame: &[u8], context: Option<&[u8]>) -> Outcome {
+        let (returned, out) = self.program.run(frame, context).expect("the kernel takes the frame");
+        if matches!(returned, Returned::Sent | Returned::SentElsewhere) {
             return Outcome::Sent(out);
         }
         assert_eq!(out, frame, "{:?}: changed, but not sent", self.hook);
-        match result.return_value {
-            verdict if verdict == pass => Outcome::Pass,
-            verdict if verdict == drop => Outcome::Drop,
-            other => panic!("{:?}: verdict {other}", self.hook),
-        }
+        if returned == Returned::Pass { Outcome::Pass } else { Outcome::Drop }
+    }
+
+    /// See [`Program::entries`].
+    pub(crate) fn entries<const K: usize, const V: usize>(&self, map: &str) -> Vec<([u8; K], [u8; V])> {
+        self.program.entries(map)
+    }
+
+    pub(crate) fn reason(&self, reason: Reason) -> u64 {
+        self.program.reason(reason)
     }
 }
 
-fn raw<const N: usize>(bytes: &[u8]) -> [u8; N] {
-    bytes.try_into().unwrap()
+fn frontend_id(port: u16, protocol: u8) -> u32 {
+    u32::from(port) << 8 | u32::from(protocol)
+}
+
+/// The time that the programs have.
+pub(crate) fn now() -> Tick {
+    tick(monotonic_nanoseconds())
 }

@@ -103,7 +103,9 @@ fn policy(flags: &str) -> Policy {
         ["llb-agent", "--linkdevice", "eth0", "--manifests", "."].into_iter().chain(flags.split_whitespace());
     match Cli::try_parse_from(args).unwrap().invocation().unwrap() {
         Invocation::Serve(config) => config.policy,
-        Invocation::Detach { .. } => panic!("a case serves"),
+        Invocation::Detach { .. } | Invocation::Explain { .. } | Invocation::Trace { .. } => {
+            panic!("a case serves")
+        }
     }
 }
 
@@ -140,7 +142,7 @@ fn settle(desired: &State, observed: &mut Observed, links: &mut [Link]) -> Vec<V
 fn apply(action: Action, observed: &mut Observed, links: &mut [Link]) {
     match action {
         Action::UpsertFrontend { frontend, rule } => {
-            observed.frontends.insert(frontend, FrontendStatus { rule, phase: Phase::Serving });
+            observed.frontends.insert(frontend, FrontendStatus::relayed(rule, Phase::Serving));
         }
         Action::RemoveFrontend { frontend } => {
             observed.frontends.remove(&frontend);

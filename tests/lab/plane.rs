@@ -1,11 +1,27 @@
-//! The data planes that the scenarios run on. Which flags choose one is known
-//! only here.
+//! The data planes that the scenarios run on. Which flags choose one, and what it
+//! needs of a lab, is known only here.
+
+use aya::Ebpf;
+use aya::programs::{Xdp, XdpMode};
+use llb_common::programs::XDP_PROGRAM;
+use llb_tests::{Lab, packet_object};
 
 /// A way of forwarding.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Plane {
     /// Bytes are copied in user space.
     Userspace,
+    /// Packets are rewritten at TC.
+    Tc,
+    /// In the driver of the veth pair.
+    XdpNative,
+    /// Behind the driver.
+    XdpGeneric,
+}
+
+/// Keeps what a plane needs of a lab.
+pub(crate) struct Prepared {
+    _programs: Vec<Ebpf>,
 }
 
 impl Plane {
@@ -13,6 +29,39 @@ impl Plane {
     pub(crate) fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Userspace => &["--userspace"],
+            Self::Tc => &["--datapath", "tc", "--at-stop", "remove"],
+            Self::XdpNative => &["--datapath", "xdp", "--at-stop", "remove"],
+            Self::XdpGeneric => &["--datapath", "xdp", "--xdp-mode", "generic", "--at-stop", "remove"],
         }
     }
+
+    /// The plane that `/state` names for a Service that any plane can serve.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Userspace => "userspace",
+            Self::Tc | Self::XdpNative | Self::XdpGeneric => "packet",
+        }
+    }
+
+    /// Makes a lab fit for it. A veth pair with XDP in its driver is no whole
+    /// network card: it leaves checksums to a card that is not there, and what XDP
+    /// sends back arrives only if the other end has an XDP program too.
+    pub(crate) fn prepare(self, lab: &mut Lab) -> Prepared {
+        let mut programs = Vec::new();
+        if matches!(self, Self::XdpNative) {
+            lab.without_offload().unwrap();
+            programs.push(lab.inside_segment(|| pass_at(lab.balancer().name())).unwrap());
+        }
+        Prepared { _programs: programs }
+    }
+}
+
+/// llb's own program lets everything pass while nobody switches it on.
+fn pass_at(link: &str) -> Ebpf {
+    let mut ebpf = Ebpf::load(&packet_object().unwrap()).unwrap();
+    let program: &mut Xdp = ebpf.program_mut(XDP_PROGRAM).unwrap().try_into().unwrap();
+    program.load().unwrap();
+    let link = std::ffi::CString::new(link).unwrap();
+    program.attach(link.as_c_str(), XdpMode::Driver).unwrap();
+    ebpf
 }

@@ -36,8 +36,6 @@ macro_rules! every_scenario {
             terms::source_ranges_change_while_traffic_flows,
             terms::affinity_holds_across_ports_and_ends_when_it_is_taken_off,
             terms::a_backend_is_told_the_client_by_the_proxy_protocol,
-            trouble::a_dead_node_costs_no_request,
-            trouble::a_silent_node_costs_no_request,
             trouble::without_a_living_node_a_connection_fails_and_later_heals,
             trouble::a_port_in_use_is_reported_and_heals,
             trouble::a_broken_manifest_keeps_its_last_good_content,
@@ -50,8 +48,6 @@ macro_rules! every_scenario {
             vips::a_vip_follows_the_links_subnet,
             vips::a_service_on_the_links_own_address_follows_it,
             replacement::every_backend_is_replaced_and_no_request_fails,
-            replacement::every_backend_dies_before_its_replacement_is_told_and_no_request_fails,
-            replacement::a_backend_that_drops_all_packets_costs_one_attempt,
             replacement::a_download_outlives_its_backends_place_in_the_rule,
             life::an_agent_killed_and_restarted_adopts_its_addresses,
             life::what_changed_while_no_agent_ran_is_made_up_for,
@@ -64,7 +60,6 @@ macro_rules! every_scenario {
             handover::a_new_agent_that_fails_leaves_the_old_one,
             handover::sigterm_waits_for_a_new_agent_that_is_there,
             handover::either_agent_may_be_killed_at_any_moment_of_a_handover,
-            memory::a_backend_that_never_reads_costs_little_memory,
             soak::a_soak_loses_no_byte_and_leaves_no_descriptor,
             crash::killed_at_100_random_moments_it_converges,
             crash::killed_at_random_moments_it_converges_with_tags_in_a_file,
@@ -72,6 +67,33 @@ macro_rules! every_scenario {
     };
 }
 
+/// What only a plane that connects by itself can promise.
+macro_rules! relay_scenarios {
+    ($plane:expr) => {
+        scenarios! {
+            $plane,
+            trouble::a_dead_node_costs_no_request,
+            trouble::a_silent_node_costs_no_request,
+            replacement::every_backend_dies_before_its_replacement_is_told_and_no_request_fails,
+            replacement::a_backend_that_drops_all_packets_costs_one_attempt,
+            memory::a_backend_that_never_reads_costs_little_memory,
+        }
+    };
+}
+
 mod userspace {
     every_scenario!(Plane::Userspace);
+    relay_scenarios!(Plane::Userspace);
+}
+
+mod tc {
+    every_scenario!(Plane::Tc);
+}
+
+mod xdp_native {
+    every_scenario!(Plane::XdpNative);
+}
+
+mod xdp_generic {
+    every_scenario!(Plane::XdpGeneric);
 }

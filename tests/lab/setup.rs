@@ -8,7 +8,7 @@ use llb_tests::manifests::{self, PortSpec};
 use llb_tests::{Agent, Host, Lab, Manifests, Server, wait_until};
 use serde_json::Value;
 
-use crate::plane::Plane;
+use crate::plane::{Plane, Prepared};
 
 /// From a written file to a served frontend; a busy machine needs more than
 /// the few milliseconds of work.
@@ -22,7 +22,9 @@ pub(crate) struct Setup {
     pub(crate) agent: Agent,
     servers: Vec<Server>,
     pub(crate) manifests: Manifests,
+    _prepared: Prepared,
     pub(crate) lab: Lab,
+    plane: Plane,
     arguments: Vec<String>,
 }
 
@@ -39,7 +41,8 @@ impl Setup {
 
     /// As [`Setup::new`], with `prepare` done before the agent starts.
     pub(crate) fn with_preparation(plane: Plane, more: &[&str], prepare: impl FnOnce(&Lab)) -> Self {
-        let lab = Lab::new().unwrap();
+        let mut lab = Lab::new().unwrap();
+        let prepared = plane.prepare(&mut lab);
         prepare(&lab);
         let manifests = Manifests::new(lab.balancer(), "manifests").unwrap();
         let nodes = NODES.map(|node| lab.host(node));
@@ -48,7 +51,7 @@ impl Setup {
         let mut arguments = vec!["--manifests".to_owned(), folder.to_owned()];
         arguments.extend(plane.arguments().iter().chain(more).map(|&argument| argument.to_owned()));
         let agent = start_agent(&lab, &arguments);
-        Self { agent, servers: Vec::new(), manifests, lab, arguments }
+        Self { agent, servers: Vec::new(), manifests, _prepared: prepared, lab, plane, arguments }
     }
 
     pub(crate) fn client(&self) -> &Host {
@@ -112,8 +115,17 @@ impl Setup {
         for &vip in vips {
             for port in ports {
                 self.wait_serving(vip, port.port, port.protocol);
+                self.assert_on_plane(vip, port.port, port.protocol);
             }
         }
+    }
+
+    /// The plane under test serves the frontend, not another one in its stead.
+    fn assert_on_plane(&self, vip: IpAddr, port: u16, protocol: &str) {
+        let frontend = frontend(vip, port, protocol);
+        let state = self.agent.state().unwrap();
+        let placement = &state["observed"]["frontends"][&frontend]["placement"];
+        assert_eq!(placement["plane"], self.plane.name(), "{frontend}: {placement}");
     }
 
     /// Waits until the frontend takes traffic and the VIP is on the link.

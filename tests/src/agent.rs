@@ -100,6 +100,19 @@ impl Agent {
         value.map_or(Ok(0), |value| value.parse().with_context(|| format!("{name} is {value}")))
     }
 
+    /// Connections and flows that any plane has served so far.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn connections(&self) -> Result<u64> {
+        let metrics = self.get("/metrics")?;
+        let is_count = |line: &&str| {
+            line.starts_with("llb_relay_connections_total ") || line.starts_with("llb_packet_flows_total{")
+        };
+        let counts = metrics.lines().filter(is_count).filter_map(|line| line.rsplit_once(' '));
+        counts.map(|(_, count)| count.parse::<u64>().with_context(|| format!("a count is {count}"))).sum()
+    }
+
     /// Waits until `/state` satisfies `holds`.
     ///
     /// # Errors

@@ -19,12 +19,13 @@ pub(crate) struct Tool {
 const WRK: Tool = Tool { program: "wrk", package: "wrk", purpose: "HTTP load" };
 
 /// All of them, and what each is for.
-const TOOLS: [Tool; 9] = [
+const TOOLS: [Tool; 10] = [
     Tool { program: "ip", package: "iproute2", purpose: "namespaces, links and addresses of the lab" },
     Tool { program: "nsenter", package: "util-linux", purpose: "programs inside of a namespace" },
     Tool { program: "setpriv", package: "util-linux", purpose: "programs that end with the test" },
     Tool { program: "curl", package: "curl", purpose: "a client that is not ours" },
     Tool { program: "sysctl", package: "procps", purpose: "settings of a namespace" },
+    Tool { program: "ethtool", package: "ethtool", purpose: "links of the lab without offload" },
     Tool { program: "ss", package: "iproute2", purpose: "memory of sockets" },
     Tool { program: "nft", package: "nftables", purpose: "kube-proxy of the test cluster" },
     WRK,

@@ -13,7 +13,6 @@
 
 mod announce;
 mod changes;
-mod connection;
 pub mod fake;
 mod frame;
 mod guard;

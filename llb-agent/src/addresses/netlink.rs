@@ -27,13 +27,13 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::changes::{self, Change, Seen, SeenLink};
-use super::connection::Connection;
 use super::guard::{self, Guard, Verdict};
 use super::known::{Known, Look, promotes_secondaries, refused};
 use super::state_file::{OwnAddress, StateFile};
 use super::{Addition, AddressError, AddressTable, message, tag, watch};
 use crate::config::AddressTag;
 use crate::model::{AddressKey, Link, Mac};
+use crate::netlink::Connection;
 
 /// The link devices of this host.
 #[derive(Debug)]

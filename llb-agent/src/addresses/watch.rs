@@ -14,7 +14,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use tokio::sync::Notify;
 
-use super::connection::Connection;
+use crate::netlink::Connection;
 
 /// A failed subscription is tried again after this; until then changes are
 /// only seen when something else makes the reconciler read.

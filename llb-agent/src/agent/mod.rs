@@ -13,9 +13,9 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::addresses::{AddressTable, NetlinkAddresses, link_names};
-use crate::admin;
-use crate::config::{Cli, Config, Invocation, SourceConfig, kubeconfig_variable};
-use crate::dataplane::packet::{self, LinkLocks, PacketError, PacketObserver};
+use crate::config::{AtStop, Cli, Config, Invocation, SourceConfig, kubeconfig_variable};
+use crate::dataplane::Planes;
+use crate::dataplane::packet::{self, LinkLocks, PacketError, PacketPlane, PacketSetup};
 use crate::dataplane::proxy::ProxyPlane;
 use crate::handover::{self, Item, Successors};
 use crate::kernel::{Cap, KernelAbilities, missing_capabilities};
@@ -24,6 +24,7 @@ use crate::source::{KubernetesSource, ManifestSource, SavedSnapshots, connect};
 use crate::status::StatusSink;
 use crate::status::file::FileStatuses;
 use crate::status::kubernetes::KubernetesStatuses;
+use crate::{admin, explain};
 use objects::{Objects, Place};
 use succession::{Asked, Signals, asked, hand_over, leave, locks, sorted};
 
@@ -37,6 +38,14 @@ pub fn main(cli: Cli) -> anyhow::Result<()> {
             let links = packet::detach(&bpf_dir)?;
             tracing::info!(?links, "detached");
             Ok(())
+        }
+        Invocation::Explain { admin, service } => {
+            let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+            runtime.block_on(explain::ask(admin, &service))
+        }
+        Invocation::Trace { client, one_in, count, bpf_dir } => {
+            let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+            runtime.block_on(packet::trace(&bpf_dir, client, one_in, count))
         }
         Invocation::Serve(config) => {
             let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
@@ -84,7 +93,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
 /// All at once, so that nobody has to find them one by one.
 fn check_capabilities(config: &Config) -> anyhow::Result<()> {
     let mut wanted = vec![Cap::NetAdmin, Cap::NetBindService];
-    if !config.userspace {
+    if config.datapath.has_packet_plane() {
         wanted.push(Cap::Bpf);
     }
     let missing = missing_capabilities(&wanted);
@@ -128,8 +137,9 @@ async fn serve<S: StatusSink>(
     )?;
     check_links(&config, &mut addresses).await?;
     let mut registry = Registry::default();
-    let mut plane = ProxyPlane::new(config.relay, &mut registry, wakeups.plane.clone())
+    let relay = ProxyPlane::new(config.relay, &mut registry, wakeups.plane.clone())
         .context("cannot start the relay's threads")?;
+    let mut plane = Planes::new(relay, config.datapath, matches!(place, Place::Inherited(_)));
     let metrics = ReconcileMetrics::register(&mut registry);
     let mut signals = Signals::listen()?;
 
@@ -138,7 +148,7 @@ async fn serve<S: StatusSink>(
         Place::Free(lock) => Err(lock),
         Place::Inherited(mut inheritance) => {
             let inherited = sorted(std::mem::take(&mut inheritance.sockets));
-            plane.inherit(inherited.frontends);
+            plane.relay().inherit(inherited.frontends);
             inherited_admin = inherited.admin;
             Ok(inheritance)
         }
@@ -148,27 +158,37 @@ async fn serve<S: StatusSink>(
     let admin_address = listener.local_addr()?;
     let mut reconciler =
         Reconciler::new(Rooms { plane, addresses, statuses }, config.policy.clone(), metrics);
-    let (lock, link_locks) = match successor {
-        Err(lock) => (lock, LinkLocks::new()),
+    let lock = match successor {
+        Err(lock) => {
+            start_packet_plane(
+                &config,
+                LinkLocks::new(),
+                &wakeups,
+                &mut registry,
+                &mut reconciler.rooms.plane,
+            )
+            .await?;
+            lock
+        }
         Ok(inheritance) => {
             let objects = objects.received.borrow().clone();
             tokio::select! {
                 () = reconciler.serve_frontends(&objects) => {}
                 () = signals.stop() => return Ok(()),
             }
-            let locks = locks(inheritance.complete().await?)?;
-            reconciler.rooms.plane.forget_inherited();
+            let (lock, links) = locks(inheritance.complete().await?)?;
+            reconciler.rooms.plane.relay().forget_inherited();
+            start_packet_plane(&config, links, &wakeups, &mut registry, &mut reconciler.rooms.plane).await?;
             tracing::info!("took over");
-            locks
+            lock
         }
     };
     if let Some(in_charge) = &objects.in_charge {
         in_charge.send_replace(true);
     }
 
-    let observer = observe_packets(&config, &mut registry, link_locks)?;
     let (report, shown) = watch::channel(Report::default());
-    let admin = admin::serve(listener, shown, registry);
+    let admin = admin::serve(listener, shown, registry, reconciler.rooms.plane.backend_states());
     tracing::info!(address = %admin_address, "admin endpoint: /healthz /readyz /metrics /state");
     let mut successors = Successors::listen(&config.state_dir, &config.links).unwrap_or_else(|error| {
         tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)));
@@ -192,11 +212,11 @@ async fn serve<S: StatusSink>(
                     frontends.collect()
                 });
                 let endpoint = (Item::Admin { address: admin_address }, &admin_socket);
-                match hand_over(takeover, sockets, endpoint, &lock, observer.as_deref()).await {
+                let links = reconciler.rooms.plane.locks();
+                match hand_over(takeover, sockets, endpoint, &lock, links).await {
                     Ok(()) => {
                         admin.abort();
-                        // Its programs and what it held stay: they are the new agent's.
-                        drop((observer, objects, successors, lock, admin_socket));
+                        drop((objects, successors, lock, admin_socket));
                         leave(reconciler, &wakeups, signals, config.after_handover).await;
                         return Ok(());
                     }
@@ -208,16 +228,17 @@ async fn serve<S: StatusSink>(
     drop(successors);
 
     tracing::info!(limit = ?config.relay.drain_timeout, "ending: no new connections; a second signal ends the old ones at once");
+    let keep = config.packet.at_stop == AtStop::Keep;
     tokio::select! {
-        () = reconciler.shut_down(&wakeups) => {}
+        () = reconciler.shut_down(&wakeups, keep) => {}
         () = signals.stop() => {
             tracing::warn!("second signal: ending all connections now");
             reconciler.rooms.plane.abort();
-            reconciler.shut_down(&wakeups).await;
+            reconciler.shut_down(&wakeups, keep).await;
         }
     }
-    if let Some(observer) = observer {
-        observer.detach()?;
+    if !keep {
+        reconciler.rooms.plane.detach()?;
     }
     tracing::info!("ended");
     Ok(())
@@ -244,27 +265,37 @@ fn raise_descriptor_limit(config: &Config) {
     }
 }
 
-/// Without the packet programs the agent serves all the same, in user space.
-/// Only a link that another agent holds is no place to serve on.
-fn observe_packets(
+/// Without a packet plane the agent serves all the same, by the relay. Only a
+/// link that another agent holds is no place to serve on.
+async fn start_packet_plane(
     config: &Config,
-    registry: &mut Registry,
     locks: LinkLocks,
-) -> anyhow::Result<Option<Arc<PacketObserver>>> {
-    if config.userspace {
-        return Ok(None);
+    wakeups: &Wakeups,
+    registry: &mut Registry,
+    planes: &mut Planes,
+) -> anyhow::Result<()> {
+    if !config.datapath.has_packet_plane() {
+        return Ok(());
     }
-    match PacketObserver::attach(&config.links, &config.bpf_dir, locks) {
-        Ok(observer) => {
-            let observer = Arc::new(observer);
-            observer.register(registry);
-            Ok(Some(observer))
+    let setup = PacketSetup {
+        links: config.links.clone(),
+        bpf_dir: config.bpf_dir.clone(),
+        datapath: config.datapath,
+        config: config.packet,
+        drain_timeout: config.relay.drain_timeout,
+    };
+    match PacketPlane::open(setup, locks, wakeups.plane.clone()).await {
+        Ok(plane) => {
+            plane.register(registry);
+            planes.start(Ok(plane));
+            Ok(())
         }
         Err(error @ PacketError::Busy { .. }) => Err(error.into()),
         Err(error) => {
-            let error = format!("{:#}", anyhow::Error::from(error));
-            tracing::warn!(error, "no packet programs on the links; serving in user space only");
-            Ok(None)
+            let why = format!("{:#}", anyhow::Error::from(error));
+            tracing::warn!(error = why, "no packet plane; all is relayed");
+            planes.start(Err(format!("no packet plane: {why}")));
+            Ok(())
         }
     }
 }

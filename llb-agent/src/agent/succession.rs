@@ -11,9 +11,8 @@ use tokio::time::Instant;
 
 use crate::addresses::AddressTable;
 use crate::config::AfterHandover;
-use crate::dataplane::DataPlane;
-use crate::dataplane::packet::{LinkLocks, PacketObserver};
-use crate::dataplane::proxy::ProxyPlane;
+use crate::dataplane::packet::LinkLocks;
+use crate::dataplane::{DataPlane, Planes};
 use crate::handover::{Goods, Item, Successors, Takeover};
 use crate::model::Frontend;
 use crate::reconcile::{Reconciler, Rooms, Wakeups};
@@ -114,13 +113,13 @@ pub(super) async fn hand_over(
     frontends: io::Result<Goods>,
     (admin, admin_socket): (Item, &OwnedFd),
     lock: &OwnedFd,
-    observer: Option<&PacketObserver>,
+    links: io::Result<LinkLocks>,
 ) -> anyhow::Result<()> {
     let mut sockets = frontends?;
     sockets.push((admin, admin_socket.try_clone()?));
     takeover.offer(&sockets).await?;
     let mut locks = vec![(Item::StateLock, lock.try_clone()?)];
-    for (link, lock) in observer.map(PacketObserver::locks).transpose()?.into_iter().flatten() {
+    for (link, lock) in links? {
         locks.push((Item::LinkLock { link }, lock.into()));
     }
     Ok(takeover.give_up(&locks).await?)
@@ -130,7 +129,7 @@ pub(super) async fn hand_over(
 /// addresses nor statuses. A first signal is no news, since it ends anyway; a
 /// second one ends the connections.
 pub(super) async fn leave<A: AddressTable, S: StatusSink>(
-    reconciler: Reconciler<ProxyPlane, A, S>,
+    reconciler: Reconciler<Planes, A, S>,
     wakeups: &Wakeups,
     mut signals: Signals,
     after: AfterHandover,

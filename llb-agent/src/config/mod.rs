@@ -1,10 +1,12 @@
 //! From the command line to a validated [`Config`]: the only place with clap,
 //! with the environment, and with defaults.
 
+mod datapath;
+mod relay;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +14,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use crate::model::{Pool, PoolError, Selector, SelectorError};
+use crate::model::{Mode, Pool, PoolError, Selector, SelectorError};
+pub use datapath::{AtStop, Datapath, PacketConfig, PortRange, XdpMode};
+pub use relay::RelayConfig;
+use relay::default_workers;
 
 /// The value of `spec.loadBalancerClass` that is llb's.
 pub const DEFAULT_CLASS: &str = "llb.dev/llb";
@@ -38,6 +43,24 @@ pub struct Cli {
 pub enum Invocation {
     /// Serve.
     Serve(Box<Config>),
+    /// Say what is served for a Service, and why so.
+    Explain {
+        /// The agent's admin endpoint.
+        admin: SocketAddr,
+        /// NAMESPACE/NAME.
+        service: String,
+    },
+    /// Show what the packet programs do with packets of one client.
+    Trace {
+        /// Its address.
+        client: IpAddr,
+        /// One packet in so many is shown: a power of two.
+        one_in: u32,
+        /// The end after so many.
+        count: Option<u64>,
+        /// Where the maps are pinned.
+        bpf_dir: PathBuf,
+    },
     /// Remove what llb left in the kernel.
     Detach {
         /// Where it is pinned.
@@ -53,6 +76,10 @@ impl Cli {
     pub fn invocation(self) -> Result<Invocation, ConfigError> {
         match self.command {
             Some(Command::Detach { bpf_dir }) => Ok(Invocation::Detach { bpf_dir }),
+            Some(Command::Explain { service, admin }) => Ok(Invocation::Explain { admin, service }),
+            Some(Command::Trace { client, sample, count, bpf_dir }) => {
+                Ok(Invocation::Trace { client, one_in: sample.next_power_of_two(), count, bpf_dir })
+            }
             None => Ok(Invocation::Serve(Box::new(self.serve.try_into()?))),
         }
     }
@@ -61,6 +88,30 @@ impl Cli {
 /// What else than serving the agent can do.
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Say what is served for a Service: VIPs, plane, mode, backends with their state, and why
+    Explain {
+        /// The Service
+        #[arg(value_name = "NAMESPACE/NAME")]
+        service: String,
+        /// Where the agent's admin endpoint is
+        #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_ADMIN)]
+        admin: SocketAddr,
+    },
+    /// Show what the packet programs decide about packets of one client, which tcpdump can't see. One trace at a time
+    Trace {
+        /// The client
+        #[arg(long, value_name = "ADDRESS")]
+        client: IpAddr,
+        /// Show one packet in so many, rounded up to a power of two
+        #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+        sample: u32,
+        /// End after so many packets [default: at Ctrl-C]
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+        /// Where the maps are pinned
+        #[arg(long, value_name = "DIR", default_value = DEFAULT_BPF_DIR)]
+        bpf_dir: PathBuf,
+    },
     /// Remove every program and map that llb left in the kernel.
     Detach {
         /// Where they are pinned.
@@ -69,6 +120,7 @@ enum Command {
     },
 }
 
+const DEFAULT_ADMIN: &str = "127.0.0.1:9660";
 const DEFAULT_BPF_DIR: &str = "/sys/fs/bpf/llb";
 
 /// The flags of the agent proper.
@@ -117,12 +169,20 @@ struct ServeArgs {
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     default_class: bool,
 
-    /// Forward in user space only, and leave the kernel's packet path alone
+    /// What forwards: packet programs at XDP or TC, or the relay (its bytes moved by the kernel's sockmap, or in user
+    /// space); auto takes for each Service the first of xdp, tc and userspace that can serve it
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t, conflicts_with = "userspace")]
+    datapath: Datapath,
+
+    /// The same as --datapath userspace: leave the kernel's packet path alone
     #[arg(long)]
     userspace: bool,
 
+    #[command(flatten)]
+    packet: datapath::PacketArgs,
+
     /// Where /healthz, /readyz, /metrics and /state are served
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9660")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_ADMIN)]
     admin: SocketAddr,
 
     /// Where llb keeps what must outlive it
@@ -221,8 +281,10 @@ pub struct Config {
     pub policy: Policy,
     /// The proxy plane's limits.
     pub relay: RelayConfig,
-    /// Leave the packet path alone.
-    pub userspace: bool,
+    /// What forwards.
+    pub datapath: Datapath,
+    /// The packet plane.
+    pub packet: PacketConfig,
     /// The admin endpoint.
     pub admin: SocketAddr,
     /// What must outlive the agent.
@@ -264,6 +326,8 @@ pub struct Policy {
     pub class: String,
     /// Serve class-less Services too.
     pub default_class: bool,
+    /// How Services that do not say it themselves are forwarded by the packet plane.
+    pub mode: Mode,
 }
 
 impl Default for Policy {
@@ -275,63 +339,9 @@ impl Default for Policy {
             node_selector: None,
             class: DEFAULT_CLASS.to_owned(),
             default_class: true,
+            mode: Mode::Nat,
         }
     }
-}
-
-/// The limits of the proxy plane. They hold for all its frontends together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RelayConfig {
-    /// For one attempt to connect to one backend.
-    pub connect_timeout: Duration,
-    /// How long connections of a removed frontend may go on.
-    pub drain_timeout: Duration,
-    /// Without a byte in either direction for so long, a TCP connection is reset.
-    pub tcp_idle_timeout: Duration,
-    /// Data unacknowledged for so long ends a TCP connection; absent: as the kernel says.
-    pub tcp_user_timeout: Option<Duration>,
-    /// Without a datagram in either direction for so long, a UDP session ends.
-    pub udp_idle_timeout: Duration,
-    /// TCP connections open at one time; each takes two file descriptors.
-    pub max_connections: NonZeroUsize,
-    /// UDP sessions open at one time; each takes one file descriptor and one
-    /// local port.
-    pub max_udp_sessions: NonZeroUsize,
-    /// Threads that relay.
-    pub workers: NonZeroUsize,
-}
-
-impl Default for RelayConfig {
-    fn default() -> Self {
-        Self {
-            // Room for one lost SYN, which is repeated after 1 s (RFC 6298), and still
-            // time for a second backend before a client loses patience.
-            connect_timeout: Duration::from_secs(3),
-            // Kubernetes kills a pod 30 s after SIGTERM; be done before.
-            drain_timeout: Duration::from_secs(25),
-            // Linux' connection tracking (`nf_conntrack_tcp_timeout_established`) as
-            // kube-proxy sets it; ending connections sooner would surprise.
-            tcp_idle_timeout: Duration::from_secs(24 * 60 * 60),
-            tcp_user_timeout: None,
-            // Linux forgets a one-sided UDP flow after 30 s and a two-sided one after
-            // 120 s; one value between them, since a session can't tell which it is.
-            udp_idle_timeout: Duration::from_secs(60),
-            // With the sessions 49152 file descriptors, below the usual 65536; at most
-            // 512 MiB of buffers if every connection is stuck in both directions.
-            max_connections: const { NonZeroUsize::new(16_384).expect("not 0") },
-            // More than half of the 28232 local ports (`net.ipv4.ip_local_port_range`)
-            // would leave too few for everybody else.
-            max_udp_sessions: const { NonZeroUsize::new(16_384).expect("not 0") },
-            workers: default_workers(),
-        }
-    }
-}
-
-/// One for each core that this process may use; beyond 16 the listening sockets
-/// (one for each worker and frontend) cost more than another thread brings.
-fn default_workers() -> NonZeroUsize {
-    const MOST: NonZeroUsize = NonZeroUsize::new(16).expect("not 0");
-    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN).min(MOST)
 }
 
 /// A flag that makes no sense.
@@ -383,6 +393,7 @@ impl TryFrom<ServeArgs> for Config {
             node_selector: args.node_selector.map(parse_selector).transpose()?,
             class: args.class,
             default_class: args.default_class,
+            mode: args.packet.mode(),
         };
         check_links(&args.links)?;
         Ok(Self {
@@ -402,7 +413,8 @@ impl TryFrom<ServeArgs> for Config {
                 max_udp_sessions: args.max_udp_sessions,
                 workers: args.workers.unwrap_or_else(default_workers),
             },
-            userspace: args.userspace,
+            datapath: if args.userspace { Datapath::Userspace } else { args.datapath },
+            packet: args.packet.into(),
             admin: args.admin,
             state_dir: args.state_dir,
             bpf_dir: args.bpf_dir,

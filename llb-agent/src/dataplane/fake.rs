@@ -33,7 +33,8 @@ impl DataPlane for FakePlane {
         if self.occupied.contains(&frontend) && !rule.backends.is_empty() {
             return Err(DataPlaneError::PortInUse { frontend, program: None });
         }
-        self.frontends.insert(frontend, FrontendStatus { rule: Arc::clone(rule), phase: Phase::Serving });
+        let status = FrontendStatus::relayed(Arc::clone(rule), Phase::Serving);
+        self.frontends.insert(frontend, status);
         Ok(())
     }
 

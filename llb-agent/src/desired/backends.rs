@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::{Inputs, refuse};
 use crate::config::BackendMode;
 use crate::model::{
-    Backend, Endpoint, Family, Frontend, Node, Problem, ProblemReason, Protocol, Service, ServiceName,
+    Backend, Endpoint, Family, Frontend, Mode, Node, Problem, ProblemReason, Protocol, Service, ServiceName,
     ServicePort, TrafficPolicy, Weight,
 };
 
@@ -106,6 +106,11 @@ impl Backends<'_> {
         addresses.into_iter().map(|(address, weight)| (Backend { address }, weight)).collect()
     }
 
+    /// Whether a port leads to nodePorts.
+    pub(super) fn are_nodes(&self, port: &ServicePort) -> bool {
+        self.selection.uses_nodes(port)
+    }
+
     /// Why a Service has no backends, and what they can't do for it.
     pub(super) fn problems(&self, vips: &[IpAddr], is_without: impl Fn(&Frontend) -> bool) -> Vec<Problem> {
         self.why_without(vips, is_without).into_iter().chain(self.affinity_problem()).collect()
@@ -116,6 +121,9 @@ impl Backends<'_> {
     /// reaches them: a wrong guess would cost the Service everything.
     fn affinity_problem(&self) -> Option<Problem> {
         self.service.terms.affinity_timeout?;
+        if self.service.terms.mode.unwrap_or(self.selection.inputs.policy.mode) == Mode::Dsr {
+            return None; // There kube-proxy sees the clients.
+        }
         let port = self.service.ports.iter().find(|port| self.selection.uses_nodes(port))?;
         let message = format!(
             "sessionAffinity is ClientIP and port {}/{} goes to nodePorts, where kube-proxy takes llb for the only client: \

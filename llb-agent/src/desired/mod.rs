@@ -21,8 +21,8 @@ use std::sync::Arc;
 
 use crate::config::Policy;
 use crate::model::{
-    Backend, Facts, Family, Frontend, Port, Problem, ProblemReason, Protocol, PublishedPort, PublishedStatus,
-    PublishedVip, Rule, Service, ServiceName, ServicePort, Snapshot, State, Subject,
+    Backend, Facts, Family, Frontend, Mode, Port, Problem, ProblemReason, Protocol, PublishedPort,
+    PublishedStatus, PublishedVip, Rule, Service, ServiceName, ServicePort, Snapshot, State, Subject,
 };
 use allocate::Grant;
 use backends::Backends;
@@ -69,7 +69,7 @@ pub fn compile(inputs: Inputs<'_>) -> (State, Vec<Problem>) {
     let backends = backends::Selection::new(inputs);
     for Grant { name, service, vips, collisions } in allocate::allocate(inputs, claims, &mut problems) {
         let backends = backends.of_service(name, service);
-        let rules = rules_of(name, service, &vips, &backends);
+        let rules = rules_of(inputs.policy, name, service, &vips, &backends);
         for (frontend, port) in frontends_of(service, &vips) {
             if !collisions.contains(&frontend)
                 && let Some(rule) = rules.get(&(frontend.family(), port.port, port.protocol))
@@ -82,7 +82,8 @@ pub fn compile(inputs: Inputs<'_>) -> (State, Vec<Problem>) {
             rule.is_some_and(|rule| rule.backends.is_empty())
         };
         problems.extend(backends.problems(&vips, is_without));
-        state.statuses.insert(name.clone(), status_of(service, &vips, &collisions));
+        let is_dsr = rules.values().any(|rule| rule.mode == Mode::Dsr);
+        state.statuses.insert(name.clone(), status_of(service, &vips, &collisions, is_dsr));
     }
     cut_loops(&mut state, &mut problems);
     placement::place(inputs, &mut state, &mut problems);
@@ -94,13 +95,24 @@ pub fn compile(inputs: Inputs<'_>) -> (State, Vec<Problem>) {
 /// By family and port: VIPs of one family share their rules.
 type Rules = HashMap<(Family, Port, Protocol), Arc<Rule>>;
 
-fn rules_of(name: &ServiceName, service: &Service, vips: &[IpAddr], backends: &Backends<'_>) -> Rules {
+fn rules_of(
+    policy: &Policy,
+    name: &ServiceName,
+    service: &Service,
+    vips: &[IpAddr],
+    backends: &Backends<'_>,
+) -> Rules {
     let families: BTreeSet<Family> = vips.iter().map(|&vip| Family::of(vip)).collect();
     let ports = || service.ports.iter();
     let pairs = families.into_iter().flat_map(|family| ports().map(move |port| (family, port)));
     let rule = |(family, port): (Family, &ServicePort)| {
-        let backends = backends.of(port, family);
-        let rule = Rule { service: name.clone(), backends, terms: service.terms.clone() };
+        let rule = Rule {
+            service: name.clone(),
+            backends: backends.of(port, family),
+            to_nodes: backends.are_nodes(port),
+            mode: service.terms.mode.unwrap_or(policy.mode),
+            terms: service.terms.clone(),
+        };
         ((family, port.port, port.protocol), Arc::new(rule))
     };
     pairs.map(rule).collect()
@@ -180,7 +192,13 @@ fn cut_loops(state: &mut State, problems: &mut Vec<Problem>) {
     }
 }
 
-fn status_of(service: &Service, vips: &[IpAddr], collisions: &BTreeSet<Frontend>) -> PublishedStatus {
+/// `is_dsr`: Nodes are to take packets to the VIP themselves.
+fn status_of(
+    service: &Service,
+    vips: &[IpAddr],
+    collisions: &BTreeSet<Frontend>,
+    is_dsr: bool,
+) -> PublishedStatus {
     let published = |&ip: &IpAddr| {
         let served = service.ports.iter().map(|port| {
             let frontend = Frontend { vip: ip, port: port.port, protocol: port.protocol };
@@ -189,7 +207,7 @@ fn status_of(service: &Service, vips: &[IpAddr], collisions: &BTreeSet<Frontend>
         });
         let mut ports: Vec<PublishedPort> = served.chain(service.unsupported_ports.iter().cloned()).collect();
         ports.sort();
-        PublishedVip { ip, proxy: true, ports }
+        PublishedVip { ip, proxy: !is_dsr, ports }
     };
     PublishedStatus { vips: vips.iter().map(published).collect() }
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Family, Port, Protocol, ServiceName, Terms};
 
@@ -67,6 +67,27 @@ impl Serialize for Backend {
 /// How much of the traffic a backend gets, relative to the others.
 pub type Weight = NonZeroU16;
 
+/// How the packet plane forwards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Addresses and ports are rewritten in both directions: DNAT and SNAT.
+    #[default]
+    Nat,
+    /// Direct server return: packets reach a Node as they are, and it answers
+    /// the client itself.
+    Dsr,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nat => "nat",
+            Self::Dsr => "dsr",
+        })
+    }
+}
+
 /// What a frontend does with its traffic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rule {
@@ -74,8 +95,19 @@ pub struct Rule {
     pub service: ServiceName,
     /// Where traffic may go. Empty means: refuse (RST, port unreachable).
     pub backends: BTreeMap<Backend, Weight>,
+    /// Backends are Nodes, by their nodePort.
+    pub to_nodes: bool,
+    /// How the packet plane forwards, if it is the one that does.
+    pub mode: Mode,
     /// How it goes there.
     pub terms: Terms,
+}
+
+impl Rule {
+    /// To endpoints, in mode NAT.
+    pub fn new(service: ServiceName, backends: BTreeMap<Backend, Weight>, terms: Terms) -> Self {
+        Self { service, backends, to_nodes: false, mode: Mode::Nat, terms }
+    }
 }
 
 /// How far a frontend is in its life.
@@ -88,6 +120,41 @@ pub enum Phase {
     Draining,
 }
 
+/// A mechanism that forwards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlaneKind {
+    /// Programs at links rewrite each packet.
+    Packet,
+    /// Accepted connections, whose bytes the kernel moves from socket to socket.
+    Sockmap,
+    /// Accepted connections, relayed in user space.
+    #[default]
+    Userspace,
+}
+
+impl fmt::Display for PlaneKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Packet => "packet",
+            Self::Sockmap => "sockmap",
+            Self::Userspace => "userspace",
+        })
+    }
+}
+
+/// Which plane serves a frontend, in which mode, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Placement {
+    /// The plane.
+    pub plane: PlaneKind,
+    /// Of the packet plane.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// A sentence for a person.
+    pub why: String,
+}
+
 /// A frontend as a data plane has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FrontendStatus {
@@ -95,4 +162,13 @@ pub struct FrontendStatus {
     pub rule: Arc<Rule>,
     /// Serving or draining.
     pub phase: Phase,
+    /// By whom.
+    pub placement: Placement,
+}
+
+impl FrontendStatus {
+    /// As the relay in user space has it.
+    pub fn relayed(rule: Arc<Rule>, phase: Phase) -> Self {
+        Self { rule, phase, placement: Placement::default() }
+    }
 }

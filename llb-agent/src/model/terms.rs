@@ -9,11 +9,16 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::Mode;
+
 /// The terms of one Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
-    /// How a backend is chosen for a new connection or session.
-    pub balance: Balance,
+    /// How a backend is chosen for a new connection or session; absent: as suits
+    /// the plane, which is by least connections where those are relayed.
+    pub balance: Option<Balance>,
+    /// How the packet plane is to forward; absent: as `--mode` says.
+    pub mode: Option<Mode>,
     /// Affinity: a client that comes back within this time gets the backend it
     /// had, on whatever port of the Service.
     pub affinity_timeout: Option<Duration>,
@@ -64,6 +69,11 @@ impl SourceRanges {
         Self { ranges: Some(ranges) }
     }
 
+    /// All, sorted and disjoint; `None`: everybody may come.
+    pub fn ranges(&self) -> Option<&[IpNet]> {
+        self.ranges.as_deref()
+    }
+
     /// Whether `client` may come.
     pub fn admits(&self, client: IpAddr) -> bool {
         let Some(ranges) = &self.ranges else { return true };
@@ -76,8 +86,13 @@ impl SourceRanges {
 impl fmt::Display for Terms {
     /// What differs from the default, as ` + name value` each.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.balance == Balance::Maglev {
-            f.write_str(" + maglev")?;
+        match self.balance {
+            None => {}
+            Some(Balance::Maglev) => f.write_str(" + maglev")?,
+            Some(Balance::LeastConnections) => f.write_str(" + least-connections")?,
+        }
+        if let Some(mode) = self.mode {
+            write!(f, " + {mode}")?;
         }
         if let Some(timeout) = self.affinity_timeout {
             write!(f, " + affinity {timeout:?}")?;

@@ -24,8 +24,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::model::{
-    AddressKey, Frontend, Observed, Phase, Port, Protocol, PublishedPort, PublishedStatus, PublishedVip,
-    Rule, ServiceName, State,
+    AddressKey, Frontend, Mode, Observed, Phase, Port, Protocol, PublishedPort, PublishedStatus,
+    PublishedVip, Rule, ServiceName, State,
 };
 
 /// `ports[].error` of a port that no plane could take into service.
@@ -243,9 +243,19 @@ fn achieved(
         // A VIP that needs no place is the machine's own address.
         let reachable = places.get(&vip.ip).is_none_or(|key| observed.addresses.contains_key(key));
         let true_now = published.contains(&vip.ip) || (accepts && reachable);
-        true_now.then_some(PublishedVip { ip: vip.ip, proxy: vip.proxy, ports })
+        let proxy = vip.proxy || !is_dsr(vip, observed);
+        true_now.then_some(PublishedVip { ip: vip.ip, proxy, ports })
     });
     PublishedStatus { vips: vips.collect() }
+}
+
+/// Nodes may take packets to the VIP for their own (ipMode VIP) only where all
+/// that is served on it leaves packets as they are. Else kube-proxy would answer
+/// clients in the cluster past a relay.
+fn is_dsr(vip: &PublishedVip, observed: &Observed) -> bool {
+    let served = vip.ports.iter().filter_map(|port| observed.frontends.get(&frontend_of(vip.ip, port)?));
+    let mut modes = served.map(|status| status.placement.mode).peekable();
+    modes.peek().is_some() && modes.all(|mode| mode == Some(Mode::Dsr))
 }
 
 fn achieved_port(vip: IpAddr, port: &PublishedPort, observed: &Observed) -> PublishedPort {

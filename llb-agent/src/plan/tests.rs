@@ -12,11 +12,8 @@ fn frontend(port: i64) -> Frontend {
 
 fn rule(backends: &[&str]) -> Arc<Rule> {
     let backend = |text: &&str| (Backend { address: text.parse().unwrap() }, Weight::MIN);
-    Arc::new(Rule {
-        service: ServiceName::new("default", "web"),
-        backends: backends.iter().map(backend).collect(),
-        terms: Terms::default(),
-    })
+    let backends = backends.iter().map(backend).collect();
+    Arc::new(Rule::new(ServiceName::new("default", "web"), backends, Terms::default()))
 }
 
 fn key(link: &str) -> AddressKey {
@@ -45,7 +42,7 @@ fn kinds(desired: &State, observed: &Observed) -> Vec<String> {
 fn each_step_waits_for_the_one_before() {
     let (desired, mut observed) = (desired(), Observed::default());
     assert_eq!(kinds(&desired, &observed), ["serve 192.0.2.50:80/TCP for default/web by 1 backends"]);
-    let status = FrontendStatus { rule: rule(&["198.51.100.1:8080"]), phase: Phase::Serving };
+    let status = FrontendStatus::relayed(rule(&["198.51.100.1:8080"]), Phase::Serving);
     observed.frontends.insert(frontend(80), status);
     assert_eq!(kinds(&desired, &observed), ["add 192.0.2.50/24 to eth0"]);
     observed.addresses.insert(key("eth0"), 24);
@@ -58,7 +55,7 @@ fn each_step_waits_for_the_one_before() {
 fn an_address_stays_while_a_frontend_drains() {
     let mut observed = Observed::default();
     observed.addresses.insert(key("eth0"), 24);
-    observed.frontends.insert(frontend(80), FrontendStatus { rule: rule(&[]), phase: Phase::Draining });
+    observed.frontends.insert(frontend(80), FrontendStatus::relayed(rule(&[]), Phase::Draining));
     assert_eq!(kinds(&State::default(), &observed), [""; 0]);
     observed.frontends.clear();
     assert_eq!(kinds(&State::default(), &observed), ["remove 192.0.2.50/24 from eth0"]);
@@ -69,7 +66,7 @@ fn a_vip_that_moves_is_added_before_it_is_removed() {
     let mut observed = Observed::default();
     observed
         .frontends
-        .insert(frontend(80), FrontendStatus { rule: rule(&["198.51.100.1:8080"]), phase: Phase::Serving });
+        .insert(frontend(80), FrontendStatus::relayed(rule(&["198.51.100.1:8080"]), Phase::Serving));
     observed.addresses.insert(key("eth1"), 32);
     observed.statuses = desired().statuses;
     let actions = kinds(&desired(), &observed);
@@ -81,7 +78,7 @@ fn without_a_backend_nothing_new_is_published_and_nothing_published_is_cleared()
     let mut desired = desired();
     desired.frontends.insert(frontend(80), rule(&[]));
     let mut observed = Observed::default();
-    observed.frontends.insert(frontend(80), FrontendStatus { rule: rule(&[]), phase: Phase::Serving });
+    observed.frontends.insert(frontend(80), FrontendStatus::relayed(rule(&[]), Phase::Serving));
     observed.addresses.insert(key("eth0"), 24);
     assert_eq!(kinds(&desired, &observed), [""; 0]);
     observed.statuses = desired.statuses.clone();
@@ -100,7 +97,7 @@ fn a_port_that_is_not_served_says_so() {
     let mut observed = Observed::default();
     observed
         .frontends
-        .insert(frontend(80), FrontendStatus { rule: rule(&["198.51.100.1:8080"]), phase: Phase::Serving });
+        .insert(frontend(80), FrontendStatus::relayed(rule(&["198.51.100.1:8080"]), Phase::Serving));
     observed.addresses.insert(key("eth0"), 24);
     let write = plan(&desired, &observed).into_iter().find_map(|action| match action {
         Action::WriteStatus { status, .. } => Some(status),

@@ -94,7 +94,8 @@ async fn nobody_is_told_of_a_service_that_is_gone() {
     agent.rooms.statuses.lock().gone.insert(ServiceName::new("default", "s0"));
     rest(&mut agent, &source, now).await;
     let inner = agent.rooms.statuses.lock();
-    let told: Vec<&str> = inner.events.iter().map(|event| &*event.service.name).collect();
+    let written = inner.events.iter().filter(|event| event.reason == "EnsuredLoadBalancer");
+    let told: Vec<&str> = written.map(|event| &*event.service.name).collect();
     assert_eq!(told, ["s1"], "{:?}", inner.events);
 }
 
@@ -133,7 +134,7 @@ async fn a_stop_is_noticed_although_there_is_more_to_do() {
     let wakeups = Wakeups { plane: Arc::default(), links: Arc::default() };
     agent.run(&mut received, &wakeups, &report, std::future::ready(())).await;
     assert_eq!(shown.borrow().observed.frontends.len(), ACTIONS);
-    agent.shut_down(&wakeups).await;
+    agent.shut_down(&wakeups, false).await;
     assert!(agent.rooms.plane.observe().is_empty());
 }
 
@@ -147,7 +148,7 @@ async fn the_end_of_many_addresses_takes_several_rounds_too() {
         primary: false,
     });
     agent.rooms.addresses.0.links[0].addresses.extend(vips);
-    agent.shut_down(&wakeups).await;
+    agent.shut_down(&wakeups, false).await;
     assert_eq!(agent.rooms.addresses.0.links[0].addresses.len(), 1, "only the link's own is left");
 }
 
@@ -170,7 +171,7 @@ async fn an_ending_agent_tries_again_but_not_for_ever() {
         let (mut agent, source, now) = (agent(), services(1), Instant::now());
         rest(&mut agent, &source, now).await;
         agent.rooms.addresses.1 = failures;
-        agent.shut_down(&wakeups).await;
+        agent.shut_down(&wakeups, false).await;
         assert_eq!(agent.rooms.plane.observe().len(), left, "{failures} failures");
     }
 }

@@ -6,7 +6,9 @@ use core::ffi::c_void;
 use llb_common::address::Port;
 use llb_common::backend::BackendId;
 use llb_common::conntrack::{ForwardEntry, RST, opens, step, way};
-use llb_common::frontend::{DSR, FrontendEntry, FrontendKey, RESTRICTED, SourceRangeKey, TCP};
+use llb_common::frontend::{
+    DSR, FrontendEntry, FrontendKey, KNOWN_FLOWS_ONLY, OPENINGS_ONLY, RESTRICTED, SourceRangeKey, TCP,
+};
 use llb_common::parse::{Packet, Shape};
 use llb_common::reason::Reason;
 use llb_common::settings::LinkSettings;
@@ -88,6 +90,10 @@ fn try_begin(
     let is_dsr = frontend.flags & DSR != 0;
     let is_error = packet.shape == Shape::Error as u8;
     let is_reset = packet.tcp_flags & RST != 0;
+    let is_new = packet.protocol != TCP || opens(packet.tcp_flags);
+    if frontend.flags & KNOWN_FLOWS_ONLY != 0 || (frontend.flags & OPENINGS_ONLY != 0 && !is_new) {
+        return Err(Reason::NotTaken);
+    }
     if frontend.table.slots == 0 {
         return Err(Reason::NoBackends);
     }
@@ -101,11 +107,12 @@ fn try_begin(
         return Err(Reason::UnknownReset);
     }
     let now = decision.now;
-    // Nothing tells a first UDP packet from a later one.
-    let begins = packet.protocol != TCP || opens(packet.tcp_flags);
+    // Nothing tells a first UDP packet from a later one. An error goes where
+    // the packets of its flow go.
+    let begins = is_new;
     decision.source_port = Port::default();
     decision.backend = BackendId(0);
-    select::select(packet, decision, frontend, u32::from(begins && !is_error), now);
+    select::select(packet, decision, frontend, u32::from(begins), now);
     let backend = backend(decision.backend).ok_or(Reason::NoLiveBackend)?;
     if is_error || is_reset {
         return Ok(());
@@ -122,6 +129,7 @@ fn try_begin(
             ports::find(context, packet, decision, backend, link).ok_or(Reason::PortsExhausted)?;
         decision.source_port = snat_port;
     }
+    select::remember_host(packet, frontend, backend.host, now);
     remember(packet, decision, link, now);
     Ok(())
 }
@@ -132,7 +140,7 @@ fn is_admitted(packet: &Packet, frontend: &FrontendEntry) -> u32 {
     let SourceRangeKey { prefix_bits, service, address: [a, b, c, d] } =
         SourceRangeKey::client(frontend.service, packet.source);
     let key = aya_ebpf::btf_maps::lpm_trie::Key::new(prefix_bits, [service, a, b, c, d]);
-    u32::from(SOURCE_RANGES.get(&key).is_some())
+    u32::from(SOURCE_RANGES.get(&key).is_some_and(|admits| *admits != 0))
 }
 
 /// Counts a new flow of this CPU.

@@ -10,7 +10,7 @@ use llb_common::settings::LinkSettings;
 
 use crate::counters;
 use crate::maps::{FLOWS, PENDING_FLOWS, PENDING_REPLIES, REPLIES};
-use crate::ports::reply_key;
+use crate::ports::{is_same_flow, reply_entry, reply_key};
 
 /// Gives a pending flow its place if it is answered (DSR: if it goes on).
 /// `false`: its reply entry is gone, or another flow's, so it must begin anew.
@@ -76,7 +76,9 @@ pub(crate) fn turn(flow: *mut ForwardEntry, backend: &BackendEntry, packet: &Pac
     // SAFETY: single fields of memory that stays while the program runs.
     unsafe {
         (*flow).way = way(link.ifindex, packet.source_mac);
-        if let Some((reply, _)) = find_reply(&reply_key(backend, (*flow).snat_port)) {
+        let Some((reply, _)) = find_reply(&reply_key(backend, (*flow).snat_port)) else { return };
+        // A pending flow may have lost its entry, and the port with it.
+        if is_same_flow(&*reply, &reply_entry(packet, backend, link, 0)) {
             (*reply).mac = packet.source_mac;
             (*reply).ifindex = link.ifindex;
         }

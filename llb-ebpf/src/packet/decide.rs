@@ -83,7 +83,7 @@ pub(crate) fn run<H: Hook>(context: *mut c_void) -> H::Action {
     let hook = &mut H::open(context);
     // SAFETY: as above.
     let Scratch { packet, decision, clock } = unsafe { &mut *scratch };
-    if packet.destination_mac != link.mac {
+    if packet.destination_mac != link.mac || packet.is_cut() {
         return H::PASS;
     }
     decision.now = clock.tick();

@@ -55,7 +55,9 @@ pub(crate) fn translate<H: Hook>(hook: &H, packet: &Packet, decision: &Decision)
         let new = addresses.and(both_ports).apply_udp(old);
         ports.store_16::<UDP_CHECKSUM>(new);
         change = change.half(old, new);
-    } else if let Some(checksum) = hook.window::<2>(inner_l4 + TCP_CHECKSUM) {
+    } else if packet.has(inner_l4 + TCP_CHECKSUM, 2)
+        && let Some(checksum) = hook.window::<2>(inner_l4 + TCP_CHECKSUM)
+    {
         // Only where the error has that much of its packet.
         let old = checksum.load_16::<0>();
         let new = addresses.and(both_ports).apply(old);

@@ -38,6 +38,7 @@ pub(crate) fn decide<H: Hook>(
     let (backend, snat_port) = match known {
         Some(known) => known,
         None => {
+            recent.forget(&key);
             begin::find_or_begin(hook.context(), packet, decision, link)?;
             (backend(decision.backend).ok_or(Reason::NoLiveBackend)?, decision.source_port)
         }

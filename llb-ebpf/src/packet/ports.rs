@@ -58,10 +58,17 @@ pub(crate) fn find(
 /// Whether the port in `key` is this flow's now: 1, else 0.
 #[inline(never)]
 pub(crate) fn claim(context: *mut c_void, key: &ReplyKey, entry: &ReplyEntry, snat: &Address) -> u32 {
-    // SAFETY: read at once.
-    let holder = unsafe { REPLIES.get(key).or_else(|| PENDING_REPLIES.get(key)) };
-    if let Some(holder) = holder {
-        return u32::from(is_same_flow(holder, entry));
+    if let Some((holder, _)) = find_reply(key) {
+        // SAFETY: memory that stays while the program runs; single fields.
+        unsafe {
+            if !is_same_flow(&*holder, entry) {
+                return 0;
+            }
+            // Left from before; its client may have come by another way then.
+            (*holder).mac = entry.mac;
+            (*holder).ifindex = entry.ifindex;
+        }
+        return 1;
     }
     let frontend = FrontendKey::new(*snat, key.snat_port, key.protocol);
     // SAFETY: not even read.

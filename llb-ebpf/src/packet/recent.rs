@@ -61,6 +61,16 @@ impl RecentFlow {
     pub(crate) fn remember(&mut self, key: &ForwardKey, entry: ForwardEntry) {
         if entry.seen & (FIN | RST) == 0 {
             (self.key, self.entry) = (*key, entry);
+        } else {
+            self.forget(key);
+        }
+    }
+
+    /// What is here of this flow is not true any more.
+    #[inline(always)]
+    pub(crate) fn forget(&mut self, key: &ForwardKey) {
+        if self.key == *key {
+            self.entry.used = 0;
         }
     }
 }

@@ -46,13 +46,18 @@ fn choose(
     let chosen = last
         .filter(|last| elapsed_secs(last.used, now) <= frontend.affinity_secs)
         .and_then(|last| member(frontend.id, last.host, begins));
-    let chosen = match chosen {
-        Some(chosen) => chosen,
-        None => by_hash(packet, frontend, begins, now)?,
-    };
+    chosen.or_else(|| by_hash(packet, frontend, begins, now))
+}
+
+/// Remembers which host the client of a flow that begins has got.
+#[inline(always)]
+pub(crate) fn remember_host(packet: &Packet, frontend: &FrontendEntry, host: u32, now: Tick) {
+    if frontend.affinity_secs == 0 {
+        return;
+    }
+    let key = AffinityKey { client: packet.source, service: frontend.service, padding: 0 };
     // If there is no room, the hash gives the same backend again.
-    let _ = AFFINITY.insert(&key, &AffinityEntry { host: chosen.host, used: now }, 0);
-    Some(chosen)
+    let _ = AFFINITY.insert(&key, &AffinityEntry { host, used: now }, 0);
 }
 
 #[inline(always)]

@@ -17,7 +17,6 @@ const RESTARTS: u32 = 3;
 const REQUESTS: u64 = 500;
 const WEB: PortSpec<'static> = PortSpec { name: "http", port: 80, protocol: "TCP", node_port: 30080 };
 const DNS: PortSpec<'static> = PortSpec { name: "dns", port: 53, protocol: "UDP", node_port: 30053 };
-const CONNECTIONS: &str = "llb_relay_connections_total";
 
 /// From before the new agent has read its flags to after it has taken over.
 const LONGEST_START: Duration = Duration::from_millis(80);
@@ -194,7 +193,7 @@ fn gone(watch: &Process) -> Vec<String> {
 fn answer(agent: &Agent) {
     let mut goal = None;
     wait_until(LIMIT, &format!("{REQUESTS} more connections"), || {
-        let now = agent.metric(CONNECTIONS)?;
+        let now = agent.connections()?;
         Ok((now >= *goal.get_or_insert(now + REQUESTS)).then_some(()))
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", agent.log()));

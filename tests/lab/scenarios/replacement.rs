@@ -20,7 +20,6 @@ const STEP_REQUESTS: u64 = 200;
 
 const POD_PORT: u16 = 8080;
 const HTTP: PortSpec<'static> = PortSpec { name: "http", port: 80, protocol: "TCP", node_port: 30080 };
-const CONNECTIONS: &str = "llb_relay_connections_total";
 const FAILURES: &str = "llb_relay_connect_failures_total{protocol=\"tcp\"}";
 
 /// A backend with an address of its own.
@@ -106,9 +105,9 @@ fn tell_addresses(setup: &Setup, ready: &[Ipv4Addr], leaving: Option<Ipv4Addr>) 
 
 /// Waits until the load has got on.
 fn answer_more(setup: &Setup) {
-    let goal = setup.agent.metric(CONNECTIONS).unwrap() + STEP_REQUESTS;
+    let goal = setup.agent.connections().unwrap() + STEP_REQUESTS;
     wait_until(LIMIT, &format!("{STEP_REQUESTS} more connections"), || {
-        Ok((setup.agent.metric(CONNECTIONS)? >= goal).then_some(()))
+        Ok((setup.agent.connections()? >= goal).then_some(()))
     })
     .unwrap();
 }

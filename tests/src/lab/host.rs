@@ -128,16 +128,7 @@ impl Host {
     /// # Panics
     /// With the panic of `work`.
     pub fn run_inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                self.enter_for_good()?;
-                Ok(work())
-            });
-            match thread.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
+        namespace::run_inside(&self.namespace(), work)
     }
 
     /// Moves the calling thread into the namespace, for good: for a thread
@@ -147,6 +138,11 @@ impl Host {
     /// The namespace can't be entered.
     pub fn enter_for_good(&self) -> Result<()> {
         namespace::enter(&self.namespace())
+    }
+
+    /// See [`Lab::without_offload`](super::Lab::without_offload).
+    pub(super) fn turn_offload_off(&self) -> Result<()> {
+        self.output(&["ethtool", "-K", Self::LINK, "tx", "off"]).map(drop)
     }
 
     /// Runs lines of `ip` on this host, e.g. `addr add 192.0.2.200/32 dev eth0`.

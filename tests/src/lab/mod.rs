@@ -38,6 +38,7 @@ pub struct Lab {
     segment: String,
     hosts: BTreeMap<String, Host>,
     added_hosts: u8,
+    has_offload: bool,
     directory: PathBuf,
 }
 
@@ -68,7 +69,8 @@ impl Lab {
         let name = namespace::lab_name(NUMBER.fetch_add(1, Ordering::Relaxed));
         let segment = format!("{name}-segment");
         let directory = namespace::create_directory(&name)?;
-        let lab = Self { name, segment, hosts: BTreeMap::new(), added_hosts: 0, directory };
+        let lab =
+            Self { name, segment, hosts: BTreeMap::new(), added_hosts: 0, has_offload: true, directory };
         namespace::create(&lab.segment)?;
         // Snooping would drop neighbour discovery of hosts that did not join
         // the group yet; a forward delay would eat the first seconds.
@@ -95,6 +97,30 @@ impl Lab {
         self.hosts.get(name).unwrap_or_else(|| {
             panic!("no host {name}; there are: {:?}", self.hosts.keys().collect::<Vec<_>>())
         })
+    }
+
+    /// All hosts.
+    pub fn hosts(&self) -> impl Iterator<Item = &Host> {
+        self.hosts.values()
+    }
+
+    /// Runs `work` on a new thread in the namespace of the bridge, where each
+    /// host's port has the host's name.
+    ///
+    /// # Errors
+    /// The namespace can't be entered.
+    pub fn inside_segment<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        namespace::run_inside(&namespace::path(&self.segment), work)
+    }
+
+    /// From now on each host sums its own checksums, as one without a network card
+    /// that does must.
+    ///
+    /// # Errors
+    /// `ethtool` failed.
+    pub fn without_offload(&mut self) -> Result<()> {
+        self.has_offload = false;
+        self.hosts().try_for_each(Host::turn_offload_off)
     }
 
     /// The host on which the agent runs.
@@ -184,7 +210,8 @@ impl Lab {
             host.ipv4,
             host.ipv6,
             link = Host::LINK,
-        ))
+        ))?;
+        if self.has_offload { Ok(()) } else { host.turn_offload_off() }
     }
 }
 

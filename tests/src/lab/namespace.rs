@@ -137,6 +137,20 @@ pub(super) fn enter(namespace: &Path) -> Result<()> {
         .with_context(|| format!("cannot enter the namespace {}", namespace.display()))
 }
 
+/// Runs `work` on a new thread of this process that is inside the namespace.
+pub(super) fn run_inside<T: Send>(namespace: &Path, work: impl FnOnce() -> T + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            enter(namespace)?;
+            Ok(work())
+        });
+        match thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
 /// Runs the lines of `commands` by one `ip -batch`, in a namespace or not.
 pub(super) fn ip(namespace: Option<&str>, commands: &str) -> Result<()> {
     let mut ip = Command::new("ip");

@@ -34,9 +34,10 @@ const FLOORS: &[(&str, Option<&[&str]>)] = &[
     ("plan", Some(NOUNS)),
     ("telemetry", Some(NOUNS)),
     ("kernel", Some(&[])),
+    ("netlink", Some(&["model"])),
     ("source", Some(&["model", "config", "telemetry", "statefile"])),
-    ("dataplane", Some(&["model", "config", "telemetry", "kernel"])),
-    ("addresses", Some(&["model", "config", "telemetry", "statefile"])),
+    ("dataplane", Some(&["model", "config", "telemetry", "kernel", "netlink"])),
+    ("addresses", Some(&["model", "config", "telemetry", "statefile", "netlink"])),
     ("status", Some(&["model", "config", "telemetry", "statefile"])),
     ("handover", Some(&["model", "statefile"])),
     ("statefile", Some(&["model"])),
@@ -46,6 +47,7 @@ const FLOORS: &[(&str, Option<&[&str]>)] = &[
     ("main", None),
     ("agent", None),
     ("admin", None),
+    ("explain", None),
     ("bin", None),
 ];
 

@@ -36,10 +36,10 @@ pub(super) use self::ledger::Verdict;
 use self::ledger::{Ledger, Port, Step};
 use super::announce::packet::{self, HEARD_LENGTH, Listener};
 use super::announce::{Announcer, Repeat};
-use super::connection::Connection;
 use super::frame;
 use super::known::LOOK_LASTS;
 use crate::model::{AddressKey, Family, Mac};
+use crate::netlink::Connection;
 
 /// Probes are sent in bursts of this many, with this pause between them. All new
 /// VIPs are probed for at the same time: a hundred in about 0.2 s, 2,000 (6,000

@@ -52,6 +52,13 @@ pub enum PacketError {
         /// What is locked.
         path: PathBuf,
     },
+    /// Links can't be looked at.
+    #[error("cannot ask the kernel for its links")]
+    Netlink {
+        /// The kernel's word.
+        #[source]
+        source: io::Error,
+    },
     /// Pins need a file system of their own.
     #[error("{path} is not on a bpffs; mount one there: `mount -t bpf bpf {path}`")]
     NotBpffs {

@@ -1,42 +1,34 @@
-//! Loads the embedded object for each link, puts its program there, and reads
-//! its counters. Where things are pinned is in `pins.rs`.
+//! Loads the embedded object for each link: its own maps, those that all links
+//! share, and a program at the best hook that takes it. Where things are pinned
+//! is in `pins.rs`.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 
-use aya::EbpfLoader;
 use aya::maps::{MapData, PerCpuArray};
-use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::tc::SchedClassifierLink;
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttach, TcAttachType};
+use aya::{Ebpf, EbpfLoader};
 use llb_common::counters::{LINK_COUNTERS_MAP, LinkCounters};
-use llb_common::programs::TC_INGRESS_PROGRAM;
-use prometheus_client::registry::Registry;
-use rustix::io::Errno;
-use rustix::net::netdevice::name_to_index;
-use rustix::net::{AddressFamily, SocketType, socket};
+use llb_common::maps::{self, Map};
+use llb_common::settings::LinkSettings;
 
-use super::pins::{PinFolder, provide_bpffs};
-use super::{PacketError, metrics};
-use crate::kernel::{Release, TCX_SINCE, system_error};
+use super::attach::{Hook, attach};
+use super::links::{LinkFacts, hooks};
+use super::maps::{Capacities, Maps};
+use super::migrate::Old;
+use super::pins::{PinFolder, SHARED};
+use super::table::{Table, data};
+use super::{PacketError, PacketSetup};
 
 /// What `cargo xtask build-ebpf` has built, where it had before the agent was.
 #[cfg(packet_object)]
-const OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(env!("LLB_PACKET_OBJECT")));
+pub(super) const OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(env!("LLB_PACKET_OBJECT")));
 #[cfg(not(packet_object))]
-const OBJECT: Option<&[u8]> = None;
+pub(super) const OBJECT: Option<&[u8]> = None;
 
-/// Name of the pin that keeps the program at TC ingress of the link.
-const TC_INGRESS_PIN: &str = "tc_ingress";
-
-/// The value of a map as bytes, so that no type of ours must promise aya anything.
-type CounterBytes = [u8; size_of::<LinkCounters>()];
-
-/// The lock of each link's folder of pins, by the link's name.
+/// The lock of each link's folder of pins, by the link's name, and that of the shared maps.
 pub type LinkLocks = BTreeMap<String, File>;
 
 /// Whether this agent was built with eBPF programs inside.
@@ -44,177 +36,161 @@ pub const fn has_object() -> bool {
     OBJECT.is_some()
 }
 
-/// Programs at links that count what comes in. Dropping it leaves them there;
-/// [`detach`](super::detach) takes them off.
-pub struct PacketObserver {
-    links: Vec<ObservedLink>,
+/// Maps of each link; none of them is shared.
+const OF_A_LINK: [Map; 1] = [maps::LINK];
+/// Maps of one run, of which nothing need be kept.
+const OF_A_RUN: [Map; 3] = [maps::BUDGET, maps::SCRATCH, maps::RECENT_FLOWS];
+
+/// A link with a program.
+pub(super) struct PacketLink {
+    pub(super) facts: LinkFacts,
+    pub(super) hook: Hook,
+    /// Why this hook.
+    pub(super) why: String,
+    pub(super) folder: PinFolder,
+    pub(super) settings: Table<u32, LinkSettings>,
+    counters: PerCpuArray<MapData, [u8; size_of::<LinkCounters>()]>,
 }
 
-struct ObservedLink {
-    name: String,
-    counters: PerCpuArray<MapData, CounterBytes>,
-    folder: PinFolder,
+/// All that is loaded.
+pub(super) struct Loaded {
+    pub(super) links: Vec<PacketLink>,
+    pub(super) maps: Maps,
+    pub(super) shared: PinFolder,
 }
 
-impl PacketObserver {
-    /// Puts the program at TC ingress of each link and pins it in `bpf_dir`,
-    /// which is on a bpffs; one is mounted where it is missing at
-    /// `/sys/fs/bpf`. Programs of a predecessor are replaced without a gap, and
-    /// its counts go on. `locks` are those that a living one gave.
-    ///
-    /// # Errors
-    /// The first link that can't be observed. Then none is: the programs are
-    /// taken off those before it in `links`.
-    pub fn attach(links: &[String], bpf_dir: &Path, mut locks: LinkLocks) -> Result<Self, PacketError> {
-        let object = OBJECT.ok_or(PacketError::NotBuilt)?;
-        if let Some(running) = Release::running().filter(|running| *running < TCX_SINCE) {
-            return Err(PacketError::KernelTooOld { running });
-        }
-        provide_bpffs(bpf_dir)?;
-        let mut observer = Self { links: Vec::with_capacity(links.len()) };
-        for link in links {
-            match observe(object, link, bpf_dir, locks.remove(link)) {
-                Ok(observed) => observer.links.push(observed),
-                Err(error) => {
-                    if let Err(error) = observer.detach() {
-                        tracing::warn!(%error, "programs stay on links that are not observed");
-                    }
-                    return Err(error);
-                }
-            }
-        }
-        Ok(observer)
-    }
-
-    /// The locks on its links, for the agent that takes over. When this one is
-    /// dropped then, the programs and the locks stay.
-    ///
-    /// # Errors
-    /// No descriptors are left.
-    pub fn locks(&self) -> io::Result<LinkLocks> {
-        self.links.iter().map(|link| Ok((link.name.clone(), link.folder.lock()?))).collect()
-    }
-
-    /// Takes its programs off their links and forgets the counts: the end that
-    /// is wanted, unlike a crash.
-    ///
-    /// # Errors
-    /// A pin can't be removed.
-    pub fn detach(&self) -> Result<(), PacketError> {
-        self.links.iter().try_for_each(|link| link.folder.remove())
-    }
-
-    /// Shows the counts as metrics of `registry`.
-    pub fn register(self: &Arc<Self>, registry: &mut Registry) {
-        metrics::register(self, registry);
-    }
-
-    /// What each link has counted since its program was first attached, over
-    /// all CPUs, in the order of [`PacketObserver::attach`]. A link whose map
-    /// can't be read is left out, with a line in the log.
-    pub fn counters(&self) -> Vec<(String, LinkCounters)> {
-        let read = |link: &ObservedLink| match link.counters.get(&0, 0) {
-            Ok(values) => {
-                let values = values.iter().map(|bytes| bytemuck::pod_read_unaligned(bytes));
-                Some((link.name.clone(), values.fold(LinkCounters::default(), LinkCounters::plus)))
-            }
-            Err(error) => {
-                tracing::warn!(link = %link.name, %error, "cannot read the counters");
-                None
-            }
-        };
-        self.links.iter().filter_map(read).collect()
-    }
-}
-
-impl fmt::Debug for PacketObserver {
+impl fmt::Debug for PacketLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.links.iter().map(|link| &link.name)).finish()
+        write!(f, "{} at {}", self.facts.name, self.hook)
     }
 }
 
-fn observe(
+impl PacketLink {
+    /// What came in, over all CPUs; `None` if that can't be read.
+    pub(super) fn counters(&self) -> Option<LinkCounters> {
+        let values = self.counters.get(&0, 0).ok()?;
+        let values = values.iter().map(|bytes| bytemuck::pod_read_unaligned(bytes));
+        Some(values.fold(LinkCounters::default(), LinkCounters::plus))
+    }
+}
+
+/// Puts a program on each link of `facts`.
+///
+/// # Errors
+/// The first link that no hook takes. What was pinned before goes on as it was.
+pub(super) fn load(
+    setup: &PacketSetup,
+    facts: &[LinkFacts],
+    capacities: Capacities,
+    locks: &mut LinkLocks,
+) -> Result<Loaded, PacketError> {
+    let object = OBJECT.ok_or(PacketError::NotBuilt)?;
+    let folders = facts.iter().map(|link| {
+        let folder = PinFolder::open(&setup.bpf_dir, &link.name, locks.remove(&link.name))?;
+        Ok((link, folder))
+    });
+    let folders: Vec<(&LinkFacts, PinFolder)> = folders.collect::<Result<_, PacketError>>()?;
+    let shared = PinFolder::open(&setup.bpf_dir, SHARED, locks.remove(SHARED))?;
+    let old = Old::set_aside(&setup.bpf_dir, &shared, capacities)?;
+    let mut links = Vec::new();
+    let mut first: Option<Ebpf> = None;
+    for (link, folder) in folders {
+        let mut ebpf = open(object, &link.name, capacities, &shared, &folder)?;
+        if first.is_none() {
+            old.copy(&ebpf)?;
+        }
+        let (hook, why) = attach_best(&mut ebpf, setup, link, &folder)?;
+        #[cfg(feature = "ebpf-log")]
+        super::log::follow(&mut ebpf, &link.name);
+        links.push(packet_link(&mut ebpf, link, hook, why, folder)?);
+        first.get_or_insert(ebpf);
+    }
+    let mut first = first.ok_or(PacketError::NotBuilt)?;
+    old.copy_late(&first)?;
+    let maps = Maps::new(|name| {
+        let map = first.take_map(name).and_then(data);
+        map.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("the object has no map {name}")))
+    });
+    let maps = maps.map_err(|error| PacketError::pin("use the maps in", shared.path(), error))?;
+    old.forget()?;
+    Ok(Loaded { links, maps, shared })
+}
+
+/// The object with its maps: those that are pinned already are used again.
+fn open(
     object: &[u8],
     link: &str,
-    bpf_dir: &Path,
-    lock: Option<File>,
-) -> Result<ObservedLink, PacketError> {
-    let index = link_index(link)?;
-    let folder = PinFolder::open(bpf_dir, link, lock)?;
-    let map_pin = folder.pin(LINK_COUNTERS_MAP);
-    let mut ebpf = EbpfLoader::new()
-        .map_pin_path(LINK_COUNTERS_MAP, &*map_pin)
-        .load(object)
-        .map_err(|error| PacketError::load(link, &map_pin, error))?;
-
-    let program: &mut SchedClassifier = ebpf
-        .program_mut(TC_INGRESS_PROGRAM)
-        .and_then(|program| program.try_into().ok())
-        .ok_or(PacketError::NotInObject { name: TC_INGRESS_PROGRAM })?;
-    let pin = folder.pin(TC_INGRESS_PIN);
-    let failed = |error| PacketError::program(TC_INGRESS_PROGRAM, link, &pin, error);
-    program.load().map_err(failed)?;
-    if !take_over(program, index, &pin).map_err(failed)? {
-        remove_stale(&pin)?;
-        let attached = attach(program, index).map_err(failed)?;
-        attached.pin(&pin).map_err(|error| PacketError::pin("pin", &pin, error))?;
+    capacities: Capacities,
+    shared: &PinFolder,
+    folder: &PinFolder,
+) -> Result<Ebpf, PacketError> {
+    let mut loader = EbpfLoader::new();
+    loader.map_pin_path(LINK_COUNTERS_MAP, folder.pin(LINK_COUNTERS_MAP));
+    for map in OF_A_LINK {
+        loader.map_pin_path(map.name, folder.pin(map.name));
     }
+    for map in shared_maps() {
+        loader.map_max_entries(map.name, capacities.of(map)).map_pin_path(map.name, shared.pin(map.name));
+    }
+    loader.load(object).map_err(|error| PacketError::load(link, shared.path(), error))
+}
 
-    #[cfg(feature = "ebpf-log")]
-    super::log::follow(&mut ebpf, link);
+/// Those that all links share.
+pub(super) fn shared_maps() -> impl Iterator<Item = Map> {
+    maps::ALL.into_iter().filter(|map| !OF_A_LINK.contains(map) && !OF_A_RUN.contains(map))
+}
 
+fn attach_best(
+    ebpf: &mut Ebpf,
+    setup: &PacketSetup,
+    link: &LinkFacts,
+    folder: &PinFolder,
+) -> Result<(Hook, String), PacketError> {
+    let (hooks, mut reasons) = hooks(setup.datapath, setup.config.xdp_mode, link);
+    let mut last = None;
+    for hook in hooks {
+        match attach(ebpf, hook, link, setup.config.xdp_mode, folder) {
+            Ok(()) => {
+                if reasons.is_empty() {
+                    reasons.push("it is the fastest".to_owned());
+                }
+                return Ok((hook, reasons.join("; ")));
+            }
+            Err(error) => {
+                reasons.push(format!("no {hook} on {}: {}", link.name, chain(&error)));
+                last = Some(error);
+            }
+        }
+    }
+    Err(last.unwrap_or(PacketError::NotBuilt))
+}
+
+fn packet_link(
+    ebpf: &mut Ebpf,
+    link: &LinkFacts,
+    hook: Hook,
+    why: String,
+    folder: PinFolder,
+) -> Result<PacketLink, PacketError> {
     let map = ebpf.take_map(LINK_COUNTERS_MAP).ok_or(PacketError::NotInObject { name: LINK_COUNTERS_MAP })?;
-    let counters =
-        PerCpuArray::try_from(map).map_err(|error| PacketError::load(link, &map_pin, error.into()))?;
-    Ok(ObservedLink { name: link.to_owned(), counters, folder })
+    let counters = PerCpuArray::try_from(map)
+        .map_err(|error| PacketError::load(&link.name, &folder.pin(LINK_COUNTERS_MAP), error.into()))?;
+    let settings = ebpf
+        .take_map(maps::LINK.name)
+        .and_then(data)
+        .ok_or(PacketError::NotInObject { name: maps::LINK.name })?;
+    let settings =
+        Table::new(settings).map_err(|error| PacketError::pin("use", folder.pin(maps::LINK.name), error))?;
+    Ok(PacketLink { facts: link.clone(), hook, why, folder, settings, counters })
 }
 
-/// Puts `program` in the place of a predecessor's. `false` where there is
-/// none at this link: no pin, or one of a link that was removed or renamed.
-fn take_over(program: &mut SchedClassifier, index: u32, pin: &Path) -> Result<bool, ProgramError> {
-    let pinned = match PinnedLink::from_pin(pin) {
-        Ok(pinned) => pinned,
-        Err(error) if has_errno(&error, Errno::NOENT) => return Ok(false),
-        Err(error) => return Err(error.into()),
-    };
-    let old = SchedClassifierLink::try_from(FdLink::from(pinned))?;
-    let new = match program.attach_to_link(old) {
-        Ok(new) => new,
-        // The kernel detached it when its link device was removed.
-        Err(error) if has_errno(&error, Errno::NOLINK) => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    let id = program.info()?.id();
-    let (_, at_link) = SchedClassifier::query_tcx(index, TcAttachType::Ingress)?;
-    let is_here = at_link.iter().any(|other| other.id() == id);
-    // The handle is dropped; what is pinned stays.
-    program.take_link(new)?;
-    Ok(is_here)
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-/// First at the hook, so that it also counts what other programs drop.
-fn attach(program: &mut SchedClassifier, index: u32) -> Result<FdLink, ProgramError> {
-    let hook = TcAttach::Tcx { attach_type: TcAttachType::Ingress, order: LinkOrder::first() };
-    let id = program.attach(index, hook)?;
-    Ok(FdLink::try_from(program.take_link(id)?)?)
-}
-
-fn remove_stale(pin: &Path) -> Result<(), PacketError> {
-    match fs::remove_file(pin) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(PacketError::pin("remove", pin, error)),
-        _ => Ok(()),
-    }
-}
-
-/// The index of the link device in this thread's network namespace.
-fn link_index(link: &str) -> Result<u32, PacketError> {
-    let find = || {
-        let socket = socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
-        name_to_index(&socket, link)
-    };
-    find().map_err(|_: Errno| PacketError::NoSuchLink { link: link.to_owned() })
-}
-
-fn has_errno(error: &(dyn std::error::Error + 'static), errno: Errno) -> bool {
-    system_error(error).and_then(Errno::from_io_error) == Some(errno)
+/// Whether `path` has maps of llb in it, pinned by whomever.
+pub(super) fn has_maps(path: &Path) -> bool {
+    path.join(maps::FRONTENDS.name).exists()
 }

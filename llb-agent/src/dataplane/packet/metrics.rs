@@ -1,26 +1,83 @@
-//! The kernel's counts as metrics, read when somebody asks for them.
+//! The kernel's counts as metrics, read when somebody asks for them. The relay's
+//! counts of the same things have other names, as they count other units: it
+//! sees payload, and the packet plane IP packets.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
+use llb_common::backend::BackendId;
+use llb_common::counters::Traffic;
+use llb_common::maps;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::PacketObserver;
+use super::plane::Shared;
 
-/// Asks the observer at each scrape.
+/// Backends that have series of their own; a scrape must stay readable. Those
+/// beyond share one, named [`OTHERS`].
+const MOST_BACKENDS: usize = 5_000;
+const OTHERS: &str = "others";
+
+/// Asks at each scrape.
 #[derive(Debug)]
-struct LinkCollector(Arc<PacketObserver>);
+struct PacketCollector(Arc<Shared>);
 
-/// Makes `llb_link_packets` and `llb_link_bytes`, by link, known to `registry`.
-pub(super) fn register(observer: &Arc<PacketObserver>, registry: &mut Registry) {
-    registry.register_collector(Box::new(LinkCollector(observer.clone())));
+/// Makes the counts known to `registry`.
+pub(super) fn register(shared: &Arc<Shared>, registry: &mut Registry) {
+    registry.register_collector(Box::new(PacketCollector(Arc::clone(shared))));
 }
 
-impl Collector for LinkCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+/// What one backend of one frontend has had.
+struct Row {
+    labels: [(&'static str, String); 3],
+    traffic: Traffic,
+    active: u64,
+}
+
+impl Collector for PacketCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        self.encode_links(&mut encoder)?;
+        let rows = self.rows();
+        let counted: [(&str, &str, Option<&Unit>, fn(&Traffic) -> [u64; 2]); 2] = [
+            ("llb_packet_packets", "Packets forwarded", None, |t| [t.packets, t.reply_packets]),
+            ("llb_packet", "Bytes of those IP packets", Some(&Unit::Bytes), |t| [t.bytes, t.reply_bytes]),
+        ];
+        for (name, help, unit, of) in counted {
+            let mut metric = encoder.encode_descriptor(name, help, unit, MetricType::Counter)?;
+            for row in &rows {
+                for (direction, value) in ["forward", "reply"].into_iter().zip(of(&row.traffic)) {
+                    let labels = [&row.labels[..], &[("direction", direction.to_owned())]].concat();
+                    ConstCounter::new(value).encode(metric.encode_family(&labels)?)?;
+                }
+            }
+        }
+        let help = "Flows that began";
+        let mut metric = encoder.encode_descriptor("llb_packet_flows", help, None, MetricType::Counter)?;
+        for row in &rows {
+            ConstCounter::new(row.traffic.flows).encode(metric.encode_family(&row.labels.to_vec())?)?;
+        }
+        let help = "Flows that are remembered, as of the last sweep";
+        let mut metric =
+            encoder.encode_descriptor("llb_packet_active_flows", help, None, MetricType::Gauge)?;
+        for row in &rows {
+            ConstGauge::new(row.active).encode(metric.encode_family(&row.labels.to_vec())?)?;
+        }
+        let help = "Packets passed, dropped or noted, by reason";
+        let mut metric = encoder.encode_descriptor("llb_packet_reasons", help, None, MetricType::Counter)?;
+        for (reason, count) in self.0.state().maps.reasons() {
+            ConstCounter::new(count).encode(metric.encode_family(&[("reason", reason.name())])?)?;
+        }
+        self.encode_fill(&mut encoder)
+    }
+}
+
+impl PacketCollector {
+    fn encode_links(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let counters = self.0.counters();
         let mut encode =
             |name, help, unit: Option<&Unit>, value: fn(&llb_common::counters::LinkCounters) -> u64| {
@@ -33,5 +90,58 @@ impl Collector for LinkCollector {
             };
         encode("llb_link_packets", "Frames that came in on a link", None, |counted| counted.packets)?;
         encode("llb_link", "Bytes of those frames", Some(&Unit::Bytes), |counted| counted.bytes)
+    }
+
+    /// How full the maps are that have a limit.
+    fn encode_fill(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let state = self.0.state();
+        let (backends, chunks) = state.book.fill();
+        let used = [
+            (maps::FLOWS, state.flows.fill.0),
+            (maps::PENDING_FLOWS, state.flows.fill.1),
+            (maps::BACKENDS, backends),
+            (maps::MAGLEV, chunks as u32),
+            (maps::FRONTENDS, state.book.frontends().count() as u32),
+        ];
+        drop(state);
+        let help = "Entries of the packet plane's maps in use";
+        let mut metric =
+            encoder.encode_descriptor("llb_packet_map_entries", help, None, MetricType::Gauge)?;
+        for (map, used) in used {
+            let labels = [("map", map.name.to_lowercase())];
+            ConstGauge::new(u64::from(used)).encode(metric.encode_family(&labels)?)?;
+        }
+        let help = "Entries that they have room for";
+        let mut metric =
+            encoder.encode_descriptor("llb_packet_map_capacity", help, None, MetricType::Gauge)?;
+        for (map, _) in used {
+            let labels = [("map", map.name.to_lowercase())];
+            let capacity = self.0.capacities.of(map);
+            ConstGauge::new(u64::from(capacity)).encode(metric.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let state = self.0.state();
+        let ids: BTreeSet<BackendId> = state.book.owners().into_keys().collect();
+        let mut rows: BTreeMap<[String; 3], Row> = BTreeMap::new();
+        for (n, (id, (frontend, backend))) in state.book.owners().into_iter().enumerate() {
+            let service = state.book.service(frontend).map(ToString::to_string).unwrap_or_default();
+            let names = if n < MOST_BACKENDS || ids.len() <= MOST_BACKENDS {
+                [service, frontend.to_string(), backend.to_string()]
+            } else {
+                [OTHERS; 3].map(str::to_owned)
+            };
+            let [service, frontend, backend] = names.clone();
+            let row = rows.entry(names).or_insert_with(|| Row {
+                labels: [("service", service), ("frontend", frontend), ("backend", backend)],
+                traffic: Traffic::default(),
+                active: 0,
+            });
+            row.traffic = row.traffic.plus(state.maps.traffic(id.index()));
+            row.active += u64::from(state.flows.all.get(&id).copied().unwrap_or(0));
+        }
+        rows.into_values().collect()
     }
 }

@@ -15,7 +15,11 @@ use crate::kernel::{BPFFS, is_bpffs};
 
 /// The layout of what is pinned. An agent with another layout uses another
 /// folder, and [`detach`] removes them all.
-const LAYOUT: &str = "v1";
+pub(super) const LAYOUT: &str = "v2";
+
+/// The folder of the maps that all links share: a name that no link can have,
+/// as it is longer than 15 characters.
+pub(super) const SHARED: &str = "shared_between_links";
 
 /// The folder of one link, locked until dropped (or until the process ends,
 /// however it does).
@@ -40,6 +44,11 @@ impl PinFolder {
     /// The lock, for the agent that takes over: it is held until both have dropped it.
     pub(super) fn lock(&self) -> io::Result<File> {
         self.lock.try_clone()
+    }
+
+    /// The folder itself.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Removes all that is pinned in it, and the folder.
@@ -70,7 +79,7 @@ pub fn detach(bpf_dir: &Path) -> Result<Vec<String>, PacketError> {
             let link = link_name(folder.file_name().unwrap_or_default());
             let _lock = lock(&folder, &link)?;
             remove(&folder)?;
-            links.push(link);
+            links.extend((link != SHARED).then_some(link));
         }
         fs::remove_dir(&layout).map_err(|error| PacketError::pin("remove", &layout, error))?;
     }
@@ -80,7 +89,7 @@ pub fn detach(bpf_dir: &Path) -> Result<Vec<String>, PacketError> {
     Ok(links)
 }
 
-fn remove(folder: &Path) -> Result<(), PacketError> {
+pub(super) fn remove(folder: &Path) -> Result<(), PacketError> {
     for pin in entries(folder)? {
         fs::remove_file(&pin).map_err(|error| PacketError::pin("remove", &pin, error))?;
     }
@@ -127,16 +136,16 @@ fn link_name(folder: &OsStr) -> String {
 }
 
 /// `v` and a number.
-fn is_layout(folder: &Path) -> bool {
+pub(super) fn is_layout(folder: &Path) -> bool {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     name.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
-fn folders(path: &Path) -> Result<Vec<PathBuf>, PacketError> {
+pub(super) fn folders(path: &Path) -> Result<Vec<PathBuf>, PacketError> {
     Ok(entries(path)?.into_iter().filter(|entry| entry.is_dir()).collect())
 }
 
-fn entries(path: &Path) -> Result<Vec<PathBuf>, PacketError> {
+pub(super) fn entries(path: &Path) -> Result<Vec<PathBuf>, PacketError> {
     let read = || fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>();
     read().map_err(|error| PacketError::pin("read", path, error))
 }

@@ -150,7 +150,7 @@ mod tests {
         let affinity = Affinity { most_clients: 2, ..Affinity::default() };
         let (web, now) = (ServiceName::new("default", "web"), Instant::now());
         let backends = [(Backend { address: (ip(100), 80).into() }, Weight::MIN)].into();
-        let rule = Arc::new(Rule { service: web.clone(), backends, terms: Terms::default() });
+        let rule = Arc::new(Rule::new(web.clone(), backends, Terms::default()));
         let frontend = Frontend { vip: ip(9), port: Port::new(80).unwrap(), protocol: Protocol::Tcp };
         let selection = Selection::new(frontend, Traffic::default());
         for client in [1, 2, 1, 3].map(ip) {

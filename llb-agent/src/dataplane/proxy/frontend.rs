@@ -179,7 +179,12 @@ impl RunningFrontend {
         } else {
             Phase::Draining
         };
-        FrontendStatus { rule, phase }
+        FrontendStatus::relayed(rule, phase)
+    }
+
+    /// Whether connections are open.
+    pub(super) fn is_busy(&self) -> bool {
+        self.context.connections.count() != 0
     }
 
     /// Ends all that is open now.

@@ -122,6 +122,31 @@ impl ProxyPlane {
         }
     }
 
+    /// Whether a predecessor gave sockets for `frontend`.
+    pub fn inherits(&self, frontend: &Frontend) -> bool {
+        let inherited = self.context.inherited.lock().unwrap_or_else(PoisonError::into_inner);
+        inherited.contains_key(frontend) || self.has(frontend)
+    }
+
+    /// Whether `frontend` serves or drains here.
+    pub fn has(&self, frontend: &Frontend) -> bool {
+        self.frontends.contains_key(frontend)
+    }
+
+    /// Whether `frontend` has connections open here.
+    pub fn is_busy(&self, frontend: &Frontend) -> bool {
+        self.frontends.get(frontend).is_some_and(RunningFrontend::is_busy)
+    }
+
+    /// Finds out whether another program has the port of `frontend`, which a
+    /// plane that binds nothing would take away from it.
+    ///
+    /// # Errors
+    /// One has; or the kernel does not say.
+    pub async fn check_free(&self, frontend: Frontend) -> Result<(), DataPlaneError> {
+        bind::bind(frontend, 1).await.map(drop)
+    }
+
     /// Closes the inherited sockets that no frontend has wanted.
     pub fn forget_inherited(&mut self) {
         self.context.inherited.lock().unwrap_or_else(PoisonError::into_inner).clear();

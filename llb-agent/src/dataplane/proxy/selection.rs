@@ -172,7 +172,7 @@ impl State {
             self.candidates.push(Candidate { weight, ..candidate });
         }
         self.slots.clear();
-        if rule.terms.balance == Balance::Maglev {
+        if rule.terms.balance == Some(Balance::Maglev) {
             let names = self.candidates.iter().map(|candidate| candidate.backend.to_string());
             let weights = self.candidates.iter().map(|candidate| candidate.weight.get());
             let mut contenders: Vec<Contender> = (0..)
@@ -203,8 +203,8 @@ impl State {
             return Some(preferred);
         }
         let by_hash = match rule.terms.balance {
-            Balance::Maglev => self.by_hash(hash, &may),
-            Balance::LeastConnections => None,
+            Some(Balance::Maglev) => self.by_hash(hash, &may),
+            Some(Balance::LeastConnections) | None => None,
         };
         by_hash.or_else(|| self.by_load(may))
     }

@@ -12,8 +12,8 @@ fn backend(last_octet: u8) -> Backend {
 fn rule(balance: Balance, backends: &[(u8, u16)]) -> Arc<Rule> {
     let backends =
         backends.iter().map(|&(octet, weight)| (backend(octet), Weight::new(weight).unwrap())).collect();
-    let terms = Terms { balance, ..Terms::default() };
-    Arc::new(Rule { service: ServiceName::new("default", "web"), backends, terms })
+    let terms = Terms { balance: Some(balance), ..Terms::default() };
+    Arc::new(Rule::new(ServiceName::new("default", "web"), backends, terms))
 }
 
 fn equal(backends: &[u8]) -> Arc<Rule> {

@@ -8,9 +8,10 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::ServiceSpec;
 
 use super::shown;
-use crate::model::{Balance, ProxyProtocol, SourceRanges, Terms};
+use crate::model::{Balance, Mode, ProxyProtocol, SourceRanges, Terms};
 
 const BALANCE_ANNOTATION: &str = "llb.dev/balance";
+const MODE_ANNOTATION: &str = "llb.dev/mode";
 const PROXY_PROTOCOL_ANNOTATION: &str = "llb.dev/proxy-protocol";
 const MAX_CONNECTIONS_ANNOTATION: &str = "llb.dev/max-connections";
 
@@ -34,10 +35,20 @@ pub(super) fn terms_of(
     };
     let mut terms = Terms::default();
     match annotation(BALANCE_ANNOTATION) {
-        None | Some("least-connections") => {}
-        Some("maglev") => terms.balance = Balance::Maglev,
+        None => {}
+        Some("least-connections") => terms.balance = Some(Balance::LeastConnections),
+        Some("maglev") => terms.balance = Some(Balance::Maglev),
         Some(other) => report(format!(
-            "annotation {BALANCE_ANNOTATION}: {} is neither least-connections nor maglev; least-connections is assumed",
+            "annotation {BALANCE_ANNOTATION}: {} is neither least-connections nor maglev; it is ignored",
+            shown(other)
+        )),
+    }
+    match annotation(MODE_ANNOTATION) {
+        None => {}
+        Some("nat") => terms.mode = Some(Mode::Nat),
+        Some("dsr") => terms.mode = Some(Mode::Dsr),
+        Some(other) => report(format!(
+            "annotation {MODE_ANNOTATION}: {} is neither nat nor dsr; --mode decides",
             shown(other)
         )),
     }

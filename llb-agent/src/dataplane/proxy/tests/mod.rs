@@ -74,11 +74,8 @@ impl Fixture {
 }
 
 fn rule(backends: &[SocketAddr]) -> Arc<Rule> {
-    Arc::new(Rule {
-        service: ServiceName::new("default", "web"),
-        backends: backends.iter().map(|address| (Backend { address: *address }, Weight::MIN)).collect(),
-        terms: Terms::default(),
-    })
+    let backends = backends.iter().map(|address| (Backend { address: *address }, Weight::MIN)).collect();
+    Arc::new(Rule::new(ServiceName::new("default", "web"), backends, Terms::default()))
 }
 
 fn free_port(ip: IpAddr, protocol: Protocol) -> Port {

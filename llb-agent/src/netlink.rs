@@ -10,12 +10,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use futures::StreamExt;
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST};
+use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
-use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteVia};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteType, RouteVia,
+};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::model::Mac;
@@ -32,9 +36,44 @@ const DUMP_ATTEMPTS: usize = 10;
 const SOMEWHERE: (Ipv4Addr, Ipv6Addr) =
     (Ipv4Addr::new(203, 0, 113, 0), Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0));
 
+/// Where packets to an address go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// To this machine itself.
+    Here,
+    /// Nowhere: there is no route, or one that says so.
+    Nowhere,
+    /// Out.
+    Via(Way),
+}
+
+/// The way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Way {
+    /// The link.
+    pub(crate) ifindex: u32,
+    /// The router, if the address is not on the link's own segment.
+    pub(crate) gateway: Option<IpAddr>,
+    /// The address of this machine that its own packets would have.
+    pub(crate) source: Option<IpAddr>,
+    /// What the route itself says of the largest packet.
+    pub(crate) mtu: Option<u32>,
+}
+
+/// What the kernel knows of a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Neighbour {
+    /// Its link.
+    pub(crate) ifindex: u32,
+    /// Its address.
+    pub(crate) address: IpAddr,
+    /// Its MAC, unless it is being looked for or did not answer.
+    pub(crate) mac: Option<Mac>,
+}
+
 /// A netlink socket for questions; opened again after it failed.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     handle: Option<rtnetlink::Handle>,
 }
 
@@ -49,12 +88,12 @@ impl Connection {
     ///
     /// # Errors
     /// The kernel has no socket for us.
-    pub(super) fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         Ok(Self { handle: Some(connect()?) })
     }
 
     /// The link of that name; `None` if there is none.
-    pub(super) async fn link(&mut self, name: &str) -> io::Result<Option<LinkMessage>> {
+    pub(crate) async fn link(&mut self, name: &str) -> io::Result<Option<LinkMessage>> {
         let mut question = LinkMessage::default();
         question.attributes.push(LinkAttribute::IfName(name.to_owned()));
         let answer = match self.ask(RouteNetlinkMessage::GetLink(question), NLM_F_ACK).await {
@@ -75,7 +114,7 @@ impl Connection {
     }
 
     /// All addresses of all links, in the kernel's order.
-    pub(super) async fn addresses(&mut self) -> io::Result<Vec<AddressMessage>> {
+    pub(crate) async fn addresses(&mut self) -> io::Result<Vec<AddressMessage>> {
         for _ in 0..DUMP_ATTEMPTS {
             let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
             let answer = self.ask(question, NLM_F_DUMP).await?;
@@ -91,7 +130,7 @@ impl Connection {
     }
 
     /// The MACs of all links of this host.
-    pub(super) async fn macs(&mut self) -> io::Result<BTreeSet<Mac>> {
+    pub(crate) async fn macs(&mut self) -> io::Result<BTreeSet<Mac>> {
         let answer = self.ask(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP).await?;
         let attributes = answer.messages.into_iter().filter_map(|message| match message {
             RouteNetlinkMessage::NewLink(link) => Some(link.attributes),
@@ -106,7 +145,7 @@ impl Connection {
 
     /// The default gateway of the link of this number, in the family of
     /// `address`, and its MAC if it is known; `None` without such a gateway.
-    pub(super) async fn gateway(
+    pub(crate) async fn gateway(
         &mut self,
         index: u32,
         address: IpAddr,
@@ -130,6 +169,56 @@ impl Connection {
             Some(gateway) => Ok(Some((gateway, self.neighbour(index, gateway).await?))),
             None => Ok(None),
         }
+    }
+
+    /// All links of this host.
+    pub(crate) async fn links(&mut self) -> io::Result<Vec<LinkMessage>> {
+        let answer = self.ask(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP).await?;
+        let links = answer.messages.into_iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewLink(link) => Some(link),
+            _ => None,
+        });
+        Ok(links.collect())
+    }
+
+    /// The way that a packet to `address` takes now.
+    pub(crate) async fn route(&mut self, address: IpAddr) -> io::Result<Route> {
+        let mut question = RouteMessage::default();
+        question.header.address_family = family_of(address);
+        question.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
+        question.attributes = vec![RouteAttribute::Destination(address.into())];
+        let answer = self.ask_or_nothing(RouteNetlinkMessage::GetRoute(question)).await?;
+        let route = answer.into_iter().find_map(|message| match message {
+            RouteNetlinkMessage::NewRoute(route) => Some(route),
+            _ => None,
+        });
+        Ok(route.map_or(Route::Nowhere, |route| route_of(&route)))
+    }
+
+    /// All neighbours that the kernel knows, or looks for.
+    pub(crate) async fn neighbours(&mut self) -> io::Result<Vec<Neighbour>> {
+        let question = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
+        let answer = self.ask(question, NLM_F_DUMP).await?;
+        let neighbours = answer.messages.into_iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewNeighbour(neighbour) => neighbour_of(&neighbour),
+            _ => None,
+        });
+        Ok(neighbours.collect())
+    }
+
+    /// Makes the kernel use a neighbour as if it had a packet for it: it looks
+    /// for one that it does not know, and asks one that it has not heard of for
+    /// a while whether it is still there.
+    pub(crate) async fn use_neighbour(&mut self, ifindex: u32, address: IpAddr) -> io::Result<()> {
+        let mut message = NeighbourMessage::default();
+        message.header.ifindex = ifindex;
+        message.header.family = family_of(address);
+        message.header.flags = NeighbourFlags::Use;
+        message.attributes = vec![NeighbourAttribute::Destination(match address {
+            IpAddr::V4(address) => NeighbourAddress::Inet(address),
+            IpAddr::V6(address) => NeighbourAddress::Inet6(address),
+        })];
+        self.change(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE).await
     }
 
     /// The MAC of a neighbour, if the kernel knows it.
@@ -161,7 +250,7 @@ impl Connection {
     }
 
     /// Carries out `change`; `flags` are its NLM_F_ bits beyond REQUEST and ACK.
-    pub(super) async fn change(&mut self, change: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+    pub(crate) async fn change(&mut self, change: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         self.ask(change, NLM_F_ACK | flags).await.map(|_| ())
     }
 
@@ -191,6 +280,64 @@ impl Connection {
         }
         answer
     }
+}
+
+fn family_of(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+fn route_of(route: &RouteMessage) -> Route {
+    match route.header.kind {
+        RouteType::Unicast => {}
+        RouteType::Local => return Route::Here,
+        _ => return Route::Nowhere,
+    }
+    let mut way = Way { ifindex: 0, gateway: None, source: None, mtu: None };
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => way.ifindex = *index,
+            RouteAttribute::Gateway(address) => way.gateway = ip_of(address),
+            RouteAttribute::Via(RouteVia::Inet(address)) => way.gateway = Some((*address).into()),
+            RouteAttribute::Via(RouteVia::Inet6(address)) => way.gateway = Some((*address).into()),
+            RouteAttribute::PrefSource(address) => way.source = ip_of(address),
+            RouteAttribute::Metrics(metrics) => {
+                way.mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    Route::Via(way)
+}
+
+fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some((*address).into()),
+        RouteAddress::Inet6(address) => Some((*address).into()),
+        _ => None,
+    }
+}
+
+fn neighbour_of(message: &NeighbourMessage) -> Option<Neighbour> {
+    let (mut address, mut mac) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => address = Some((*found).into()),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(found)) => {
+                address = Some((*found).into());
+            }
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok().map(Mac),
+            _ => {}
+        }
+    }
+    let is_unknown = matches!(
+        message.header.state,
+        NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::None
+    );
+    let mac = mac.filter(|mac| !is_unknown && mac.0 != [0; 6]);
+    Some(Neighbour { ifindex: message.header.ifindex, address: address?, mac })
 }
 
 /// The gateway of a default route that leaves by the link of this number.

@@ -1,0 +1,178 @@
+//! Programs at one link: which hook, and that it takes the place of a
+//! predecessor's without a gap. Maps come with the object (`loader.rs`).
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use aya::Ebpf;
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::tc::SchedClassifierLink;
+use aya::programs::xdp::XdpLink;
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttach, TcAttachType, Xdp, XdpMode};
+use llb_common::programs::{TC_INGRESS_PROGRAM, XDP_PROGRAM};
+use rustix::io::Errno;
+
+use super::PacketError;
+use super::links::LinkFacts;
+use super::pins::PinFolder;
+use crate::config;
+use crate::kernel::system_error;
+
+/// A place at a link where a program gets frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hook {
+    /// In the driver, or right behind it.
+    Xdp,
+    /// At ingress, before routing.
+    Tc,
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Xdp => "xdp",
+            Self::Tc => "tc",
+        })
+    }
+}
+
+impl Hook {
+    const ALL: [Self; 2] = [Self::Xdp, Self::Tc];
+
+    pub(super) const fn program(self) -> &'static str {
+        match self {
+            Self::Xdp => XDP_PROGRAM,
+            Self::Tc => TC_INGRESS_PROGRAM,
+        }
+    }
+
+    /// Name of the pin that keeps the program at the link.
+    const fn pin(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::Tc => "tc_ingress",
+        }
+    }
+}
+
+/// Loads the program of `hook` and puts it at the link.
+///
+/// # Errors
+/// The kernel refuses; what was at the link is as before.
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    hook: Hook,
+    facts: &LinkFacts,
+    mode: config::XdpMode,
+    folder: &PinFolder,
+) -> Result<(), PacketError> {
+    let (name, link, index) = (hook.program(), facts.name.as_str(), facts.ifindex);
+    let pin = folder.pin(hook.pin());
+    let failed = |error| PacketError::program(name, link, &pin, error);
+    let program = ebpf.program_mut(name).ok_or(PacketError::NotInObject { name })?;
+    let attached = match hook {
+        Hook::Xdp => {
+            let program: &mut Xdp = program.try_into().map_err(failed)?;
+            program.load().map_err(failed)?;
+            match take_over_xdp(program, facts, mode, &pin).map_err(failed)? {
+                true => None,
+                false => {
+                    remove_stale(&pin)?;
+                    let mode = match mode {
+                        config::XdpMode::Native => XdpMode::Driver,
+                        config::XdpMode::Generic => XdpMode::Skb,
+                    };
+                    let id = program.attach(index, mode).map_err(failed)?;
+                    let link = program.take_link(id).map_err(failed)?;
+                    Some(FdLink::try_from(link).map_err(|error| failed(error.into()))?)
+                }
+            }
+        }
+        Hook::Tc => {
+            let program: &mut SchedClassifier = program.try_into().map_err(failed)?;
+            program.load().map_err(failed)?;
+            match take_over_tc(program, index, &pin).map_err(failed)? {
+                true => None,
+                false => {
+                    remove_stale(&pin)?;
+                    // First at the hook, so that it also counts what other programs drop.
+                    let place =
+                        TcAttach::Tcx { attach_type: TcAttachType::Ingress, order: LinkOrder::first() };
+                    let id = program.attach(index, place).map_err(failed)?;
+                    let link = program.take_link(id).map_err(failed)?;
+                    Some(FdLink::try_from(link).map_err(|error| failed(error.into()))?)
+                }
+            }
+        }
+    };
+    if let Some(attached) = attached {
+        attached.pin(&pin).map_err(|error| PacketError::pin("pin", &pin, error))?;
+    }
+    // One hook serves: a predecessor's other one ends now that this one has begun.
+    for other in Hook::ALL.into_iter().filter(|other| *other != hook) {
+        remove_stale(&folder.pin(other.pin()))?;
+    }
+    Ok(())
+}
+
+/// Puts `program` in the place of a predecessor's. `false` where there is
+/// none at this link: no pin, or one of a link that was removed or renamed.
+fn take_over_tc(program: &mut SchedClassifier, index: u32, pin: &Path) -> Result<bool, ProgramError> {
+    let Some(pinned) = pinned(pin)? else { return Ok(false) };
+    let old = SchedClassifierLink::try_from(FdLink::from(pinned))?;
+    let new = match program.attach_to_link(old) {
+        Ok(new) => new,
+        // The kernel detached it when its link device was removed.
+        Err(error) if has_errno(&error, Errno::NOLINK) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let id = program.info()?.id();
+    let (_, at_link) = SchedClassifier::query_tcx(index, TcAttachType::Ingress)?;
+    let is_here = at_link.iter().any(|other| other.id() == id);
+    // The handle is dropped; what is pinned stays.
+    program.take_link(new)?;
+    Ok(is_here)
+}
+
+/// As [`take_over_tc`]. A link in the other mode can't be changed into this one.
+fn take_over_xdp(
+    program: &mut Xdp,
+    facts: &LinkFacts,
+    mode: config::XdpMode,
+    pin: &Path,
+) -> Result<bool, ProgramError> {
+    let Some(pinned) = pinned(pin)? else { return Ok(false) };
+    let link = FdLink::from(pinned);
+    if facts.xdp != Some((link.info()?.program_id(), mode)) {
+        return Ok(false);
+    }
+    match program.attach_to_link(XdpLink::try_from(link)?) {
+        Ok(new) => {
+            program.take_link(new)?;
+            Ok(true)
+        }
+        Err(error) if has_errno(&error, Errno::NOLINK) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn pinned(pin: &Path) -> Result<Option<PinnedLink>, ProgramError> {
+    match PinnedLink::from_pin(pin) {
+        Ok(pinned) => Ok(Some(pinned)),
+        Err(error) if has_errno(&error, Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn remove_stale(pin: &Path) -> Result<(), PacketError> {
+    match fs::remove_file(pin) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(PacketError::pin("remove", pin, error)),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn has_errno(error: &(dyn std::error::Error + 'static), errno: Errno) -> bool {
+    system_error(error).and_then(Errno::from_io_error) == Some(errno)
+}

@@ -1,0 +1,118 @@
+//! What the packet plane needs while nobody asks for anything: routes and
+//! neighbours are looked at again, flows swept, frontends that end removed.
+//!
+//! One task. Input: time, and a call to hurry. Output: maps; a wake-up of the
+//! reconciler when a frontend is gone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::plane::{Shared, now};
+use super::reach::Reach;
+use super::sweep::sweep;
+use crate::model::Frontend;
+
+/// A neighbour that has changed its MAC, or does not answer any more, is noticed
+/// after this.
+const LOOK: Duration = Duration::from_secs(1);
+/// Routes are asked for, and neighbours used, so that they stay fresh.
+const REFRESH: Duration = Duration::from_secs(10);
+/// Flows are swept; far shorter than the shortest lifetime.
+const SWEEP: Duration = Duration::from_secs(5);
+/// A sweep takes at most one part in so many of a CPU's time.
+const SWEEP_SHARE: u32 = 20;
+/// How soon a frontend that ends is looked at again.
+const DRAIN_LOOK: Duration = Duration::from_millis(200);
+
+/// Until it is aborted.
+pub(super) async fn run(shared: Arc<Shared>, reach: Arc<tokio::sync::Mutex<Reach>>) {
+    let mut next_look = Instant::now() + LOOK;
+    let mut next_refresh = Instant::now() + REFRESH;
+    let mut next_sweep = Instant::now();
+    loop {
+        let is_draining = !shared.state().drains.is_empty();
+        let wait = if is_draining { DRAIN_LOOK } else { LOOK };
+        let is_hurried = tokio::select! {
+            () = shared.hurry.notified() => true,
+            () = tokio::time::sleep(wait) => false,
+        };
+        let time = Instant::now();
+        if time >= next_look {
+            let is_full = time >= next_refresh;
+            if let Err(error) = look(&shared, &reach, is_full).await {
+                tracing::warn!(%error, "cannot look at routes and neighbours");
+            }
+            next_look = Instant::now() + LOOK;
+            if is_full {
+                next_refresh = next_look + REFRESH;
+            }
+        }
+        if is_hurried || is_draining || time >= next_sweep {
+            let shared = Arc::clone(&shared);
+            let begun = Instant::now();
+            // It blocks for as long as there are flows.
+            let swept = tokio::task::spawn_blocking(move || sweep_all(&shared)).await;
+            if !matches!(swept, Ok(Ok(()))) {
+                tracing::warn!(?swept, "cannot sweep flows");
+            }
+            next_sweep = Instant::now() + SWEEP.max(begun.elapsed() * SWEEP_SHARE);
+        }
+    }
+}
+
+/// Follows what the kernel knows of the way to each backend.
+async fn look(shared: &Shared, reach: &tokio::sync::Mutex<Reach>, is_full: bool) -> std::io::Result<()> {
+    let addresses = shared.state().book.addresses();
+    let mut reach = reach.lock().await;
+    let is_changed = if is_full { reach.refresh(&addresses).await? } else { reach.read_neighbours().await? };
+    if !is_changed {
+        return Ok(());
+    }
+    let mut state = shared.state();
+    state.add_sources(&reach)?;
+    let all: Vec<_> = state
+        .book
+        .frontends()
+        .filter_map(|(frontend, rule, mode, gate)| Some((*frontend, Arc::clone(rule?), mode, gate)))
+        .collect();
+    for (frontend, rule, mode, gate) in all {
+        if state.follow(frontend, &rule, (mode, gate), &reach).is_err() {
+            tracing::warn!(%frontend, "backends are served as they were: no room for another table");
+        }
+    }
+    Ok(())
+}
+
+/// Flows that are over, backends without flows, frontends that have ended.
+fn sweep_all(shared: &Shared) -> std::io::Result<()> {
+    // The walk may take long, and others want the lock.
+    let maps = Arc::clone(&shared.state().maps);
+    let counts = sweep(&maps, now())?;
+    let mut state = shared.state();
+    let writes = state.book.forget_idle(|id| counts.all.contains_key(&id));
+    state.maps.apply(writes)?;
+    let ended: Vec<Frontend> = state
+        .drains
+        .iter()
+        .filter(|(frontend, until)| {
+            let mut backends = state.book.backends(frontend);
+            let is_quiet = !backends.any(|(_, entry)| counts.open.contains_key(&entry.id));
+            is_quiet || Instant::now() >= **until
+        })
+        .map(|(frontend, _)| *frontend)
+        .collect();
+    for frontend in &ended {
+        state.drains.remove(frontend);
+        let writes = state.book.remove(frontend, now());
+        state.maps.apply(writes)?;
+        tracing::info!(%frontend, "drained");
+    }
+    state.flows = counts;
+    drop(state);
+    if !ended.is_empty() {
+        shared.changed.notify_one();
+    }
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! Maps of a predecessor whose shape or size is another one: they are set
+//! aside, and what they hold goes over into the new ones, so that no flow is
+//! lost with a new version or another `--max-flows`.
+//!
+//! ```text
+//!   old programs, old maps ---.               .--- new programs, new maps
+//!      set aside: renamed      `-- copy -----'  attach; copy what came meanwhile; forget
+//! ```
+//!
+//! The rule of layouts that this rests on: a value may grow at its end, by
+//! fields whose zeros mean what was there before; a key never changes. Entries
+//! whose key has another size are not carried over.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::Ebpf;
+use aya::maps::{Map, MapData};
+use llb_common::maps::{self as names, Map as Name};
+
+use super::PacketError;
+use super::loader::{has_maps, shared_maps};
+use super::maps::{Capacities, sizes_of};
+use super::pins::{LAYOUT, PinFolder, SHARED, entries, folders, is_layout, remove};
+use super::table::RawMap;
+
+/// Before the name of a map that was set aside. No map of ours has a colon in its name.
+const ASIDE: &str = "old:";
+
+/// Counters per CPU, and packets that are on their way: not worth it.
+const NOT_COPIED: [Name; 4] = [names::TRAFFIC, names::REASONS, names::FRAGMENTS, names::TRACE];
+
+/// The predecessor's maps that can't be used as they are.
+#[derive(Debug, Default)]
+pub(super) struct Old {
+    maps: BTreeMap<&'static str, MapData>,
+    pins: Vec<PathBuf>,
+    layouts: Vec<PathBuf>,
+}
+
+impl Old {
+    /// Looks through what is pinned in `shared` and in folders of other layouts.
+    pub(super) fn set_aside(
+        bpf_dir: &Path,
+        shared: &PinFolder,
+        capacities: Capacities,
+    ) -> Result<Self, PacketError> {
+        let mut old = Self::default();
+        let layouts = folders(bpf_dir)?;
+        let others = layouts.into_iter().filter(|path| is_layout(path) && !path.ends_with(LAYOUT));
+        old.layouts = others.collect();
+        let other_layout = old.layouts.iter().map(|layout| layout.join(SHARED)).find(|path| has_maps(path));
+        for map in shared_maps() {
+            let (pin, aside) = (shared.pin(map.name), shared.pin(&format!("{ASIDE}{}", map.name)));
+            if pin.exists() && !aside.exists() && !is_usable(&pin, map, capacities)? {
+                fs::rename(&pin, &aside).map_err(|error| PacketError::pin("rename", &pin, error))?;
+            }
+            let from = match &other_layout {
+                _ if aside.exists() => aside.clone(),
+                Some(folder) if !pin.exists() => folder.join(map.name),
+                _ => continue,
+            };
+            if from.exists() && !NOT_COPIED.contains(&map) {
+                let data =
+                    MapData::from_pin(&from).map_err(|error| PacketError::pin("open", &from, error))?;
+                old.maps.insert(map.name, data);
+            }
+            if from == aside {
+                old.pins.push(aside);
+            }
+        }
+        if !old.layouts.is_empty() {
+            adopt_links(&old.layouts, bpf_dir)?;
+        }
+        Ok(old)
+    }
+
+    /// Before the new programs are at their links.
+    pub(super) fn copy(&self, ebpf: &Ebpf) -> Result<(), PacketError> {
+        self.copy_to(ebpf, false)
+    }
+
+    /// Afterwards: entries that the old programs have made in between.
+    pub(super) fn copy_late(&self, ebpf: &Ebpf) -> Result<(), PacketError> {
+        self.copy_to(ebpf, true)
+    }
+
+    /// The old maps are not needed any more.
+    pub(super) fn forget(self) -> Result<(), PacketError> {
+        for pin in &self.pins {
+            fs::remove_file(pin).map_err(|error| PacketError::pin("remove", pin, error))?;
+        }
+        for layout in &self.layouts {
+            for folder in folders(layout)? {
+                remove(&folder)?;
+            }
+            fs::remove_dir(layout).map_err(|error| PacketError::pin("remove", layout, error))?;
+        }
+        Ok(())
+    }
+
+    fn copy_to(&self, ebpf: &Ebpf, only_new: bool) -> Result<(), PacketError> {
+        for (name, old) in &self.maps {
+            let new = ebpf.map(name).and_then(inner).ok_or(PacketError::NotInObject { name })?;
+            let copied = copy(old, new, only_new && !is_array(name));
+            copied.map_err(|error| PacketError::pin("copy the old map", Path::new(name), error))?;
+        }
+        Ok(())
+    }
+}
+
+/// Links' programs of another layout, to be replaced as any predecessor's.
+fn adopt_links(layouts: &[PathBuf], bpf_dir: &Path) -> Result<(), PacketError> {
+    for folder in layouts.iter().map(|layout| folders(layout)).collect::<Result<Vec<_>, _>>()?.concat() {
+        let Some(name) = folder.file_name().filter(|name| *name != SHARED) else { continue };
+        let ours = bpf_dir.join(LAYOUT).join(name);
+        for pin in entries(&folder)? {
+            let is_program = ["xdp", "tc_ingress"].iter().any(|name| pin.ends_with(name));
+            let to = ours.join(pin.file_name().unwrap_or_default());
+            if is_program && ours.exists() && !to.exists() {
+                fs::rename(&pin, &to).map_err(|error| PacketError::pin("rename", &pin, error))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_usable(pin: &Path, map: Name, capacities: Capacities) -> Result<bool, PacketError> {
+    let failed = |error| PacketError::pin("open", pin, error);
+    let info = MapData::from_pin(pin).map_err(failed)?.info().map_err(failed)?;
+    let sizes = sizes_of(map);
+    let has_sizes = sizes.is_none_or(|sizes| sizes == (info.key_size(), info.value_size()));
+    Ok(has_sizes && info.max_entries() == capacities.of(map))
+}
+
+fn copy(old: &MapData, new: &MapData, only_new: bool) -> io::Result<()> {
+    let (from, to) = (RawMap::of(old)?, RawMap::of(new)?);
+    if from.key_bytes != to.key_bytes {
+        return Ok(());
+    }
+    let room = new.info().map_err(io::Error::other)?.max_entries() as usize;
+    let mut copied = 0;
+    from.for_each_batch(|keys, values| {
+        let count = (keys.len() / from.key_bytes).min(room.saturating_sub(copied));
+        let mut grown = vec![0; count * to.value_bytes];
+        let shared = from.value_bytes.min(to.value_bytes);
+        for (new, old) in grown.chunks_exact_mut(to.value_bytes).zip(values.chunks_exact(from.value_bytes)) {
+            new[..shared].copy_from_slice(&old[..shared]);
+        }
+        copied += count;
+        // Those beyond are lost: the new maps are smaller.
+        match to.insert_all(&keys[..count * from.key_bytes], &grown, only_new) {
+            Err(error) if error.raw_os_error() == Some(libc::E2BIG) => Ok(()),
+            result => result,
+        }
+    })
+}
+
+/// Whose keys are always all there.
+fn is_array(name: &str) -> bool {
+    [names::SETTINGS, names::MAGLEV, names::BACKENDS].iter().any(|map| map.name == name)
+}
+
+fn inner(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::LpmTrie(data) => Some(data),
+        _ => None,
+    }
+}

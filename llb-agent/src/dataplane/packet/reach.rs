@@ -1,0 +1,195 @@
+//! How backends are reached: routes and neighbours, asked from the kernel and
+//! remembered. What follows from them for a rule is pure ([`Reach::refusal`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use llb_common::address::Mac;
+use llb_common::settings::SNAT_ADDRESSES;
+use tokio::time::Instant;
+
+use super::book::NextHop;
+use crate::model::{Mode, Rule};
+use crate::netlink::{Connection, Route, Way};
+
+/// A neighbour on a segment answers within a millisecond; one that is not there
+/// holds up the first rule that names it for so long, and no other within
+/// [`ASKED_LATELY`].
+const FIRST_ANSWER: Duration = Duration::from_millis(200);
+/// How often it is looked whether the answer has come.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// See [`FIRST_ANSWER`].
+const ASKED_LATELY: Duration = Duration::from_secs(30);
+
+/// One of the links that have programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OwnLink {
+    pub(super) mac: Mac,
+    /// Bytes of the largest IP packet.
+    pub(super) mtu: u32,
+}
+
+/// What is known.
+#[derive(Debug)]
+pub(super) struct Reach {
+    connection: Connection,
+    /// By number.
+    links: BTreeMap<u32, OwnLink>,
+    routes: BTreeMap<IpAddr, Route>,
+    neighbours: BTreeMap<(u32, IpAddr), Mac>,
+    asked: BTreeMap<(u32, IpAddr), Instant>,
+}
+
+impl Reach {
+    /// Nothing is known but the links.
+    pub(super) fn new(connection: Connection, links: BTreeMap<u32, OwnLink>) -> Self {
+        Self {
+            connection,
+            links,
+            routes: BTreeMap::new(),
+            neighbours: BTreeMap::new(),
+            asked: BTreeMap::new(),
+        }
+    }
+
+    /// Finds out the way to `addresses`, as far as it is not known.
+    ///
+    /// # Errors
+    /// The kernel can't be asked.
+    pub(super) async fn look_up(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<()> {
+        for address in addresses {
+            if !self.routes.contains_key(address) {
+                let route = self.connection.route(*address).await?;
+                self.routes.insert(*address, route);
+            }
+        }
+        let mut unknown = self.unknown(addresses);
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        self.read_neighbours().await?;
+        unknown = self.unknown(addresses);
+        let now = Instant::now();
+        unknown.retain(|hop| self.asked.get(hop).is_none_or(|asked| now - *asked > ASKED_LATELY));
+        for hop in &unknown {
+            self.asked.insert(*hop, now);
+            self.connection.use_neighbour(hop.0, hop.1).await?;
+        }
+        while !unknown.is_empty() && now.elapsed() < FIRST_ANSWER {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            self.read_neighbours().await?;
+            unknown.retain(|hop| !self.neighbours.contains_key(hop));
+        }
+        Ok(())
+    }
+
+    /// Asks anew for all that is known, and keeps neighbours fresh; `true` if
+    /// anything has changed.
+    ///
+    /// # Errors
+    /// The kernel can't be asked.
+    pub(super) async fn refresh(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<bool> {
+        let before = (self.routes.clone(), self.neighbours.clone());
+        self.routes.retain(|address, _| addresses.contains(address));
+        for address in addresses {
+            let route = self.connection.route(*address).await?;
+            self.routes.insert(*address, route);
+        }
+        let hops: BTreeSet<(u32, IpAddr)> =
+            addresses.iter().filter_map(|address| Some(hop_of(*address, self.way(*address)?))).collect();
+        for (ifindex, address) in &hops {
+            self.connection.use_neighbour(*ifindex, *address).await?;
+        }
+        self.asked.retain(|hop, _| hops.contains(hop));
+        self.read_neighbours().await?;
+        Ok(before != (self.routes.clone(), self.neighbours.clone()))
+    }
+
+    /// Only what the kernel says of neighbours; `true` if that has changed.
+    ///
+    /// # Errors
+    /// The kernel can't be asked.
+    pub(super) async fn read_neighbours(&mut self) -> io::Result<bool> {
+        let all = self.connection.neighbours().await?;
+        let is_ours = |ifindex: &u32| self.links.contains_key(ifindex);
+        let known: BTreeMap<(u32, IpAddr), Mac> = all
+            .into_iter()
+            .filter(|neighbour| is_ours(&neighbour.ifindex))
+            .filter_map(|neighbour| {
+                Some(((neighbour.ifindex, neighbour.address), Mac::new(neighbour.mac?.0)))
+            })
+            .collect();
+        let is_changed = known != self.neighbours;
+        self.neighbours = known;
+        Ok(is_changed)
+    }
+
+    /// How a packet to `address` leaves; `None` where it can't.
+    pub(super) fn next_hop(&self, address: IpAddr) -> Option<NextHop> {
+        let way = self.way(address)?;
+        let link = self.links.get(&way.ifindex)?;
+        let mtu = way.mtu.filter(|mtu| *mtu != 0).unwrap_or(link.mtu).min(link.mtu);
+        Some(NextHop {
+            ifindex: way.ifindex,
+            source_mac: link.mac,
+            mac: self.neighbours.get(&hop_of(address, way)).copied(),
+            source: way.source?,
+            mtu: mtu.min(u32::from(u16::MAX)) as u16,
+        })
+    }
+
+    /// Addresses that backends see in mode NAT.
+    pub(super) fn sources(&self) -> BTreeSet<IpAddr> {
+        self.routes
+            .keys()
+            .filter_map(|address| self.next_hop(*address))
+            .filter_map(|hop| Some(hop.source).filter(|source| !source.is_unspecified()))
+            .collect()
+    }
+
+    /// Why the packet plane can't serve a rule in this mode; `None`: it can.
+    pub(super) fn refusal(&self, rule: &Rule, mode: Mode) -> Option<String> {
+        let mut backends = rule.backends.keys();
+        let refusal = backends.find_map(|backend| self.refusal_of(rule, backend.address.ip(), mode));
+        refusal.or_else(|| {
+            let sources = self.sources().len();
+            let is_too_many = mode == Mode::Nat && sources > SNAT_ADDRESSES;
+            is_too_many.then(|| format!("backends would see {sources} addresses of this machine, and {SNAT_ADDRESSES} are the most"))
+        })
+    }
+
+    fn refusal_of(&self, rule: &Rule, address: IpAddr, mode: Mode) -> Option<String> {
+        match self.routes.get(&address) {
+            Some(Route::Here) => Some(format!("backend {address} is this machine itself")),
+            Some(Route::Via(way)) if !self.links.contains_key(&way.ifindex) => {
+                Some(format!("backend {address} is reached by a link that is no --linkdevice"))
+            }
+            Some(Route::Via(way)) if mode == Mode::Dsr => match way.gateway {
+                _ if !rule.to_nodes => Some(format!("backend {address} is no Node")),
+                Some(gateway) => Some(format!("backend {address} is behind the router {gateway}")),
+                None => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn way(&self, address: IpAddr) -> Option<&Way> {
+        match self.routes.get(&address)? {
+            Route::Via(way) => Some(way),
+            Route::Here | Route::Nowhere => None,
+        }
+    }
+
+    /// Neighbours on our links that are needed and not known.
+    fn unknown(&self, addresses: &BTreeSet<IpAddr>) -> Vec<(u32, IpAddr)> {
+        let hops = addresses.iter().filter_map(|address| Some(hop_of(*address, self.way(*address)?)));
+        hops.filter(|hop| self.links.contains_key(&hop.0) && !self.neighbours.contains_key(hop)).collect()
+    }
+}
+
+/// Whose MAC a packet gets.
+fn hop_of(address: IpAddr, way: &Way) -> (u32, IpAddr) {
+    (way.ifindex, way.gateway.unwrap_or(address))
+}

@@ -1,0 +1,124 @@
+//! Removes flows that are over, and counts those that are not. What is over is
+//! decided by `llb_common::conntrack`; this walks the maps, many entries at a time.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+
+use llb_common::backend::{BackendEntry, BackendId};
+use llb_common::conntrack::{
+    CLOSED_SECS, ESTABLISHED_SECS, ForwardEntry, ForwardKey, ReplyEntry, ReplyKey, is_expired, lifetime_secs,
+};
+use llb_common::frontend::TCP;
+use llb_common::time::Tick;
+
+use super::maps::Maps;
+use super::table::Table;
+
+/// Flows by backend.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct FlowCounts {
+    /// All that are remembered.
+    pub(super) all: BTreeMap<BackendId, u32>,
+    /// Those that have not ended: what a drain waits for.
+    pub(super) open: BTreeMap<BackendId, u32>,
+    /// Entries of `FLOWS` and of `PENDING_FLOWS`.
+    pub(super) fill: (u32, u32),
+}
+
+/// One walk over all flows.
+///
+/// # Errors
+/// The kernel does not show a map.
+pub(super) fn sweep(maps: &Maps, now: Tick) -> io::Result<FlowCounts> {
+    let mut counts = FlowCounts::default();
+    let mut backends: HashMap<BackendId, BackendEntry> = HashMap::new();
+    maps.backends.for_each(|_, entry| {
+        if entry.state != 0 {
+            backends.insert(entry.id, entry);
+        }
+    })?;
+    for (flows, is_pending) in [(&maps.flows, false), (&maps.pending_flows, true)] {
+        let mut gone: Vec<(ForwardKey, Option<ReplyKey>)> = Vec::new();
+        let mut kept = 0;
+        flows.for_each(|key, entry| match judge(maps, &entry, backends.get(&entry.backend), now) {
+            Fate::Gone(reply) => gone.push((key, reply)),
+            Fate::Stays { is_open } => {
+                kept += 1;
+                *counts.all.entry(entry.backend).or_default() += 1;
+                if is_open {
+                    *counts.open.entry(entry.backend).or_default() += 1;
+                }
+            }
+        })?;
+        remove(maps, flows, &gone)?;
+        *(if is_pending { &mut counts.fill.1 } else { &mut counts.fill.0 }) = kept;
+    }
+    for replies in [&maps.replies, &maps.pending_replies] {
+        let mut orphans = Vec::new();
+        replies.for_each(|key, entry| {
+            if is_orphan(&entry, backends.contains_key(&entry.backend), now) {
+                orphans.push(key);
+            }
+        })?;
+        replies.remove_all(&orphans)?;
+    }
+    Ok(counts)
+}
+
+enum Fate {
+    Stays { is_open: bool },
+    Gone(Option<ReplyKey>),
+}
+
+/// A flow is as young as the younger of its two entries.
+fn judge(maps: &Maps, entry: &ForwardEntry, backend: Option<&BackendEntry>, now: Tick) -> Fate {
+    let Some(backend) = backend else { return Fate::Gone(None) };
+    let is_nat = entry.snat_port.number() != 0;
+    // Nothing lives shorter, and nearly all are younger: spares them the look-up.
+    if !is_expired(entry.used, now, CLOSED_SECS) {
+        let is_ending = backend.protocol == TCP && lifetime_secs(TCP, entry.seen, entry.seen) == CLOSED_SECS;
+        return Fate::Stays { is_open: !is_ending };
+    }
+    let key = is_nat.then(|| reply_key(backend, entry));
+    let reply = key.and_then(|key| reply_of(maps, &key)).filter(|reply| reply.backend == entry.backend);
+    let used = reply.map_or(entry.used, |reply| reply.used.max(entry.used));
+    let lifetime = lifetime_secs(backend.protocol, entry.seen, reply.map_or(0, |reply| reply.seen));
+    if is_expired(used, now, lifetime) {
+        return Fate::Gone(key.filter(|_| reply.is_some()));
+    }
+    Fate::Stays { is_open: lifetime != CLOSED_SECS }
+}
+
+/// Of a backend that is no more, or silent for longer than any flow lives: the
+/// entry of its other direction has been gone for as long.
+fn is_orphan(entry: &ReplyEntry, has_backend: bool, now: Tick) -> bool {
+    !has_backend || is_expired(entry.used, now, ESTABLISHED_SECS)
+}
+
+fn reply_of(maps: &Maps, key: &ReplyKey) -> Option<ReplyEntry> {
+    let find = |replies: &Table<ReplyKey, ReplyEntry>| replies.get(key).ok().flatten();
+    find(&maps.replies).or_else(|| find(&maps.pending_replies))
+}
+
+fn reply_key(backend: &BackendEntry, entry: &ForwardEntry) -> ReplyKey {
+    ReplyKey {
+        backend: backend.address,
+        backend_port: backend.port,
+        snat_port: entry.snat_port,
+        protocol: backend.protocol,
+        padding: [0; 3],
+    }
+}
+
+/// The reply first: whoever finds a flow without it begins anew.
+fn remove(
+    maps: &Maps,
+    flows: &Table<ForwardKey, ForwardEntry>,
+    gone: &[(ForwardKey, Option<ReplyKey>)],
+) -> io::Result<()> {
+    let replies: Vec<ReplyKey> = gone.iter().filter_map(|(_, reply)| *reply).collect();
+    maps.replies.remove_all(&replies)?;
+    maps.pending_replies.remove_all(&replies)?;
+    let keys: Vec<ForwardKey> = gone.iter().map(|(key, _)| *key).collect();
+    flows.remove_all(&keys)
+}

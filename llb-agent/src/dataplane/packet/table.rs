@@ -1,0 +1,269 @@
+//! Maps with keys and values of ours, read and written many at a time. aya has
+//! neither: its keys and values must be of types that it knows, and it makes
+//! one system call for each entry, of which a flow table has a million.
+//!
+//! The only place of the packet plane with `unsafe`: bpf(2) takes addresses of
+//! buffers. Their sizes come from the kernel's own description of the map.
+
+#![expect(unsafe_code, reason = "bpf(2) takes addresses of buffers")]
+
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use aya::maps::{Map, MapData};
+use bytemuck::{AnyBitPattern, NoUninit, Pod, bytes_of, bytes_of_mut};
+
+/// Entries of one system call; at most 128 bytes each.
+const BATCH: usize = 4096;
+
+// enum bpf_cmd of linux/bpf.h.
+const LOOKUP_ELEM: libc::c_int = 1;
+const UPDATE_ELEM: libc::c_int = 2;
+const DELETE_ELEM: libc::c_int = 3;
+const LOOKUP_BATCH: libc::c_int = 24;
+const UPDATE_BATCH: libc::c_int = 26;
+const DELETE_BATCH: libc::c_int = 27;
+
+/// `BPF_NOEXIST`: only where there is no such key.
+const NOEXIST: u64 = 1;
+
+/// The part of union bpf_attr for one entry.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+struct OneAttr {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// The part for many.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+struct BatchAttr {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// A map whose keys are `K` and whose values are `V`, none of them per CPU.
+#[derive(Debug)]
+pub(super) struct Table<K, V> {
+    map: MapData,
+    types: PhantomData<fn(K) -> V>,
+}
+
+/// A map as bytes: what is common to all kinds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RawMap<'a> {
+    fd: BorrowedFd<'a>,
+    pub(super) key_bytes: usize,
+    pub(super) value_bytes: usize,
+}
+
+impl<K: Pod, V: Pod> Table<K, V> {
+    /// # Errors
+    /// Its keys or values have other sizes.
+    pub(super) fn new(map: MapData) -> io::Result<Self> {
+        let raw = RawMap::of(&map)?;
+        if (raw.key_bytes, raw.value_bytes) != (size_of::<K>(), size_of::<V>()) {
+            let text =
+                format!("a map with keys of {} and values of {} bytes", raw.key_bytes, raw.value_bytes);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        Ok(Self { map, types: PhantomData })
+    }
+
+    pub(super) fn get(&self, key: &K) -> io::Result<Option<V>> {
+        let mut value = V::zeroed();
+        let attr =
+            OneAttr { key: address(bytes_of(key)), value: address(bytes_of_mut(&mut value)), ..self.one() };
+        // SAFETY: key and value have the map's sizes, checked by `new`.
+        found(unsafe { bpf(LOOKUP_ELEM, &attr) }).map(|is_there| is_there.then_some(value))
+    }
+
+    pub(super) fn insert(&self, key: &K, value: &V) -> io::Result<()> {
+        let attr = OneAttr { key: address(bytes_of(key)), value: address(bytes_of(value)), ..self.one() };
+        // SAFETY: as above.
+        unsafe { bpf(UPDATE_ELEM, &attr) }
+    }
+
+    /// Whether it was there.
+    pub(super) fn remove(&self, key: &K) -> io::Result<bool> {
+        let attr = OneAttr { key: address(bytes_of(key)), ..self.one() };
+        // SAFETY: as above.
+        found(unsafe { bpf(DELETE_ELEM, &attr) })
+    }
+
+    /// Each entry that is there all the while, and maybe those that come and go meanwhile.
+    pub(super) fn for_each(&self, mut work: impl FnMut(K, V)) -> io::Result<()> {
+        RawMap::of(&self.map)?.for_each_batch(|keys, values| {
+            let keys = keys.chunks_exact(size_of::<K>());
+            for (key, value) in keys.zip(values.chunks_exact(size_of::<V>())) {
+                work(bytemuck::pod_read_unaligned(key), bytemuck::pod_read_unaligned(value));
+            }
+            Ok(())
+        })
+    }
+
+    /// Those that are there.
+    pub(super) fn remove_all(&self, keys: &[K]) -> io::Result<()> {
+        let mut left = keys;
+        while !left.is_empty() {
+            let (now, _) = left.split_at(left.len().min(BATCH));
+            let mut attr = BatchAttr {
+                keys: address(bytemuck::cast_slice::<K, u8>(now)),
+                count: now.len() as u32,
+                map_fd: fd_number(&self.map),
+                ..BatchAttr::default()
+            };
+            // SAFETY: as many keys as `count` says.
+            let result = unsafe { bpf_mut(DELETE_BATCH, &mut attr) };
+            // It stops at one that is not there (any more), and says how many were before it.
+            let done = if found(result)? { now.len() } else { attr.count as usize + 1 };
+            left = left.get(done..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    fn one(&self) -> OneAttr {
+        OneAttr { map_fd: fd_number(&self.map), ..OneAttr::default() }
+    }
+}
+
+impl<'a> RawMap<'a> {
+    pub(super) fn of(map: &'a MapData) -> io::Result<Self> {
+        let info = map.info().map_err(io::Error::other)?;
+        Ok(Self {
+            fd: map.fd().as_fd(),
+            key_bytes: info.key_size() as usize,
+            value_bytes: info.value_size() as usize,
+        })
+    }
+
+    /// Keys and values of all entries, [`BATCH`] at a time.
+    pub(super) fn for_each_batch(
+        &self,
+        mut work: impl FnMut(&[u8], &[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        // The kernel's own place mark: a key, or the number of a bucket.
+        let mut mark = vec![0; self.key_bytes.max(4)];
+        let (mut is_first, mut most) = (true, BATCH);
+        loop {
+            let (mut keys, mut values) = (vec![0; most * self.key_bytes], vec![0; most * self.value_bytes]);
+            let mut next = mark.clone();
+            let mut attr = BatchAttr {
+                in_batch: if is_first { 0 } else { address(&mark) },
+                out_batch: address(next.as_mut_slice()),
+                keys: address(keys.as_mut_slice()),
+                values: address(values.as_mut_slice()),
+                count: most as u32,
+                map_fd: self.fd.as_raw_fd() as u32,
+                ..BatchAttr::default()
+            };
+            // SAFETY: buffers for `count` entries of the map's sizes.
+            let result = unsafe { bpf_mut(LOOKUP_BATCH, &mut attr) };
+            let is_last = match result {
+                Ok(()) => false,
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+                // A bucket with more entries than there was room for.
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && most < BATCH << 8 => {
+                    most *= 2;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let count = attr.count as usize;
+            work(&keys[..count * self.key_bytes], &values[..count * self.value_bytes])?;
+            if is_last {
+                return Ok(());
+            }
+            (mark, is_first) = (next, false);
+        }
+    }
+
+    /// Adds entries; `only_new`: those whose key is not there yet.
+    pub(super) fn insert_all(&self, keys: &[u8], values: &[u8], only_new: bool) -> io::Result<()> {
+        let mut at = 0;
+        let all = keys.len() / self.key_bytes;
+        while at < all {
+            let mut attr = BatchAttr {
+                keys: address(&keys[at * self.key_bytes..]),
+                values: address(&values[at * self.value_bytes..]),
+                count: (all - at) as u32,
+                map_fd: self.fd.as_raw_fd() as u32,
+                elem_flags: if only_new { NOEXIST } else { 0 },
+                ..BatchAttr::default()
+            };
+            // SAFETY: as many keys and values as `count` says.
+            match unsafe { bpf_mut(UPDATE_BATCH, &mut attr) } {
+                Ok(()) => return Ok(()),
+                // That one is there.
+                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => at += attr.count as usize + 1,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The map itself, of whatever kind.
+pub(super) fn data(map: Map) -> Option<MapData> {
+    match map {
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::LpmTrie(data)
+        | Map::PerCpuArray(data) => Some(data),
+        _ => None,
+    }
+}
+
+fn fd_number(map: &MapData) -> u32 {
+    map.fd().as_fd().as_raw_fd() as u32
+}
+
+fn address<T: NoUninit + AnyBitPattern>(bytes: &[T]) -> u64 {
+    bytes.as_ptr() as u64
+}
+
+/// Whether there was such a key.
+fn found(result: io::Result<()>) -> io::Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// # Safety
+/// The addresses in `attr` must be of buffers as large as the command wants.
+unsafe fn bpf(command: libc::c_int, attr: &OneAttr) -> io::Result<()> {
+    let mut attr = *attr;
+    // SAFETY: the caller's.
+    unsafe { call(command, (&raw mut attr).cast(), size_of::<OneAttr>()) }
+}
+
+/// # Safety
+/// As [`bpf`].
+unsafe fn bpf_mut(command: libc::c_int, attr: &mut BatchAttr) -> io::Result<()> {
+    // SAFETY: the caller's.
+    unsafe { call(command, std::ptr::from_mut(attr).cast(), size_of::<BatchAttr>()) }
+}
+
+/// # Safety
+/// As [`bpf`]; `attr` has `bytes` bytes.
+unsafe fn call(command: libc::c_int, attr: *mut libc::c_void, bytes: usize) -> io::Result<()> {
+    // SAFETY: the caller's.
+    if unsafe { libc::syscall(libc::SYS_bpf, command, attr, bytes) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! A client's packet to a frontend: of a known flow, or of one that begins.
+
+use llb_common::reason::Reason;
+
+use super::flows::{Flow, FlowName, RST, opens, reply_name, seen_after};
+use super::rewrite::{Nat, Target};
+use super::wire::{Carries, TCP};
+use super::world::{Backend, Frontend, FrontendName, Gate};
+use super::{Arrival, Course, Model, Stop, select};
+
+impl Model {
+    /// A client's packet, or an error about one of those that it got.
+    pub(super) fn forward(
+        &mut self,
+        arrival: &Arrival<'_>,
+        (name, frontend): (&FrontendName, &Frontend),
+        notes: &mut Vec<Reason>,
+    ) -> Result<Course, Stop> {
+        let (client, _, protocol) = arrival.ends();
+        let flow_name = (client.0, client.1, *name);
+        let opens = opens(protocol, arrival.tcp_flags);
+        let backend_of = |id| arrival.world.backend(id).filter(|backend| backend.takes(opens));
+        let known = self.memory.flow(&flow_name).copied();
+        let known = known.and_then(|flow| Some((flow, backend_of(flow.backend)?)));
+        let known = known.filter(|(flow, backend)| {
+            arrival.is_error() || self.goes_on(arrival, &flow_name, frontend, *flow, backend, notes)
+        });
+        let (backend, snat_port) = match known {
+            Some((flow, backend)) => (backend, flow.snat_port),
+            None => self.begin(arrival, (name, frontend), &flow_name, notes)?,
+        };
+        let wire = arrival.wire;
+        let mut against = vec![];
+        if backend.mtu.is_some_and(|mtu| wire.ip.length > usize::from(mtu)) {
+            against.push(Reason::TooBig);
+        }
+        let family = wire.ip.source.is_ipv4();
+        if !frontend.is_dsr && (backend.address.is_ipv4() != family || backend.snat.is_ipv4() != family) {
+            against.push(Reason::BadBackend);
+        }
+        if backend.mac.is_none() || backend.link == 0 {
+            against.push(Reason::NoNeighbour);
+        }
+        let nat = Nat { from: (backend.snat, snat_port), to: (backend.address, backend.port) };
+        let nat = (!frontend.is_dsr).then_some(nat);
+        let from_mac = arrival.world.links.get(&backend.link).copied().unwrap_or_default();
+        let target = Target { to_mac: backend.mac.unwrap_or_default(), from_mac, nat };
+        Ok(Course { target, backend: backend.id, link: backend.link, is_reply: false, against })
+    }
+
+    /// One more packet of a known flow. `false`: another flow has its source
+    /// port meanwhile, so it must begin anew.
+    fn goes_on(
+        &mut self,
+        arrival: &Arrival<'_>,
+        name: &FlowName,
+        frontend: &Frontend,
+        mut flow: Flow,
+        backend: &Backend,
+        notes: &mut Vec<Reason>,
+    ) -> bool {
+        let memory = &mut self.memory;
+        if matches!(arrival.wire.carries, Carries::Transport { .. }) {
+            flow.seen = seen_after(flow.seen, arrival.tcp_flags);
+        }
+        if !frontend.is_dsr && flow.way != arrival.way() {
+            flow.way = arrival.way();
+            if let Some(reply) = memory.reply_of(name, backend, flow.snat_port) {
+                reply.way = flow.way;
+            }
+        }
+        *memory.flow(name).unwrap() = flow;
+        let is_pending = !memory.flows.contains_key(name);
+        let opens = opens(arrival.ends().2, arrival.tcp_flags);
+        let (most_flows, most_replies) = arrival.world.room;
+        if !is_pending {
+            return true;
+        }
+        let mut reply_of = None;
+        if !frontend.is_dsr {
+            let Some(reply) = memory.reply_of(name, backend, flow.snat_port).copied() else { return false };
+            // A reset is no answer.
+            if reply.seen == 0 || reply.seen & RST != 0 {
+                return true;
+            }
+            reply_of = Some(reply);
+        }
+        // It goes on: both entries get their places, or none does.
+        let reply_name = reply_name(backend, flow.snat_port);
+        let needs_place = reply_of.is_some() && !memory.replies.contains_key(&reply_name);
+        if opens {
+            return true;
+        }
+        if memory.flows.len() >= most_flows || (needs_place && memory.replies.len() >= most_replies) {
+            notes.push(Reason::FlowsFull);
+            return true;
+        }
+        memory.pending_flows.remove(name);
+        memory.flows.insert(*name, flow);
+        if let Some(reply) = reply_of {
+            memory.pending_replies.remove(&reply_name);
+            memory.replies.insert(reply_name, reply);
+        }
+        true
+    }
+
+    fn begin<'w>(
+        &mut self,
+        arrival: &Arrival<'w>,
+        frontend: (&FrontendName, &Frontend),
+        name: &FlowName,
+        notes: &mut Vec<Reason>,
+    ) -> Result<(&'w Backend, u16), Stop> {
+        let because = |reason| Err(Stop::Because(reason));
+        let Frontend { is_dsr, service, .. } = *frontend.1;
+        let (client, _, protocol) = arrival.ends();
+        let is_reset = arrival.tcp_flags & RST != 0;
+        let begins = protocol != TCP || opens(protocol, arrival.tcp_flags);
+        if frontend.1.gate == Gate::KnownFlowsOnly || (frontend.1.gate == Gate::OpeningsOnly && !begins) {
+            return because(Reason::NotTaken);
+        }
+        if frontend.1.table.is_empty() {
+            return because(Reason::NoBackends);
+        }
+        if arrival.is_error() && !is_dsr {
+            return because(Reason::UnknownError);
+        }
+        if frontend.1.is_restricted && !arrival.world.admits(service, client.0) {
+            return because(Reason::SourceDenied);
+        }
+        if is_reset && !is_dsr {
+            return because(Reason::UnknownReset);
+        }
+        let chosen = select::backend(arrival.world, &self.memory, self.now, frontend, client, begins);
+        let Some(backend) = chosen else { return because(Reason::NoLiveBackend) };
+        if arrival.is_error() || is_reset {
+            // Nothing goes on after it.
+            return Ok((backend, 0));
+        }
+        if !arrival.world.has_budget {
+            notes.extend(is_dsr.then_some(Reason::NotRemembered));
+            return if is_dsr { Ok((backend, 0)) } else { because(Reason::OverBudget) };
+        }
+        let mut snat_port = 0;
+        if !is_dsr {
+            let port = select::snat_port(arrival.world, &mut self.memory, name, backend, arrival.way());
+            snat_port = port.ok_or(Stop::Because(Reason::PortsExhausted))?;
+        }
+        let seen = seen_after(0, arrival.tcp_flags);
+        let flow = Flow { backend: backend.id, snat_port, seen, way: arrival.way() };
+        self.memory.flows.remove(name);
+        self.memory.pending_flows.insert(*name, flow);
+        self.memory.traffic.entry(backend.id.0).or_default()[4] += 1;
+        if frontend.1.affinity_secs > 0 {
+            self.memory.affinity.insert((client.0, service), (backend.host, self.now));
+        }
+        Ok((backend, snat_port))
+    }
+}

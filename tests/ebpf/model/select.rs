@@ -1,0 +1,94 @@
+//! Which backend a flow gets that is not known, and which source port.
+
+use std::net::IpAddr;
+
+use llb_common::address::Port;
+use llb_common::conntrack::candidate_port;
+use llb_common::hash::FlowKey;
+
+use super::flows::{FlowName, Memory, Reply, Way, reply_name};
+use super::world::{Backend, Frontend, FrontendName, Id, World};
+
+/// How long the table before the last change is for packets that begin nothing.
+const PREVIOUS_SECS: u64 = 120;
+/// Slots that are tried, and source ports.
+const SLOTS: u64 = 4;
+const PORTS: u32 = 16;
+
+/// `begins`: the packet is the first of its flow, or may be.
+pub(super) fn backend<'w>(
+    world: &'w World,
+    memory: &Memory,
+    now: u64,
+    (name, frontend): (&FrontendName, &Frontend),
+    client: (IpAddr, u16),
+    begins: bool,
+) -> Option<&'w Backend> {
+    let takes = |backend: &&Backend| backend.takes(begins);
+    if let Some((host, began)) = memory.affinity.get(&(client.0, frontend.service))
+        && frontend.affinity_secs > 0
+        && now - began <= frontend.affinity_secs
+    {
+        let of_host = |backend: &&Backend| backend.frontend == *name && backend.host == *host;
+        if let Some(backend) = world.backends.values().find(of_host).filter(takes) {
+            return Some(backend);
+        }
+    }
+    let hash = hash(*name, client, frontend.affinity_secs > 0);
+    let at = |table: &[Id], behind: u64| {
+        let slot = hash.wrapping_add(behind) % table.len() as u64;
+        world.backend(table[slot as usize]).filter(takes)
+    };
+    match &frontend.previous {
+        Some((previous, changed)) if !begins && !previous.is_empty() && now - changed < PREVIOUS_SECS => {
+            (0..SLOTS).find_map(|behind| at(previous, behind)).or_else(|| at(&frontend.table, 0))
+        }
+        _ => (0..SLOTS).find_map(|behind| at(&frontend.table, behind)),
+    }
+}
+
+/// With affinity, all flows of a client have one.
+fn hash((vip, port, protocol): FrontendName, client: (IpAddr, u16), has_affinity: bool) -> u64 {
+    let wide = |address: IpAddr| match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    };
+    let none = FlowKey {
+        source: wide(client.0),
+        destination: [0; 16],
+        source_port: 0,
+        destination_port: 0,
+        protocol: 0,
+    };
+    let whole =
+        FlowKey { destination: wide(vip), source_port: client.1, destination_port: port, protocol, ..none };
+    if has_affinity { none.hash() } else { whole.hash() }
+}
+
+/// A port that no other flow of this backend's has, and that is no frontend's;
+/// with it comes its reply entry.
+pub(super) fn snat_port(
+    world: &World,
+    memory: &mut Memory,
+    flow: &FlowName,
+    backend: &Backend,
+    way: Way,
+) -> Option<u16> {
+    let (first, last) = (*world.snat_ports.start(), *world.snat_ports.end());
+    for attempt in 0..PORTS {
+        let port = candidate_port(flow.0.into(), Port::new(flow.1), attempt, first, last).number();
+        if let Some(reply) = memory.reply_of(flow, backend, port) {
+            // Left from before; the client may have moved since.
+            reply.way = way;
+            return Some(port);
+        }
+        let name = reply_name(backend, port);
+        let is_free = memory.reply(&name).is_none();
+        if is_free && !world.frontends.contains_key(&(backend.snat, port, name.3)) {
+            let reply = Reply { client: (flow.0, flow.1), backend: backend.id, seen: 0, way };
+            memory.pending_replies.insert(name, reply);
+            return Some(port);
+        }
+    }
+    None
+}

@@ -1,0 +1,151 @@
+//! One of the two programs in this kernel, without a link, with its maps as raw
+//! bytes. What is in those maps is `plane.rs`' and `random/fill.rs`' business.
+
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, lpm_trie};
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader, Pod};
+use bytemuck::bytes_of;
+use llb_common::frontend::SourceRangeKey;
+use llb_common::maps;
+use llb_common::programs::{TC_INGRESS_PROGRAM, XDP_PROGRAM};
+use llb_common::reason::Reason;
+
+use crate::object;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hook {
+    Xdp,
+    Tc,
+}
+
+/// What a program returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Returned {
+    Pass,
+    Drop,
+    /// By the link that it came by; TC does not tell which link it is.
+    Sent,
+    /// XDP only: by another link.
+    SentElsewhere,
+}
+
+pub(crate) struct Program {
+    ebpf: Ebpf,
+    pub(crate) hook: Hook,
+}
+
+impl Program {
+    /// With other sizes of some maps.
+    pub(crate) fn load(hook: Hook, sizes: &[(&'static str, u32)]) -> Self {
+        let mut loader = EbpfLoader::new();
+        for (name, entries) in sizes {
+            loader.map_max_entries(name, *entries);
+        }
+        let mut ebpf = loader.load(&object().unwrap()).unwrap();
+        match hook {
+            Hook::Xdp => {
+                let program: &mut Xdp = ebpf.program_mut(XDP_PROGRAM).unwrap().try_into().unwrap();
+                program.load().unwrap();
+            }
+            Hook::Tc => {
+                let program = ebpf.program_mut(TC_INGRESS_PROGRAM).unwrap();
+                let program: &mut SchedClassifier = program.try_into().unwrap();
+                program.load().unwrap();
+            }
+        }
+        Self { ebpf, hook }
+    }
+
+    /// One frame through the program, and what came out. `None`: the kernel
+    /// runs no program with such a frame.
+    pub(crate) fn run(&self, frame: &[u8], context: Option<&[u8]>) -> Option<(Returned, Vec<u8>)> {
+        let mut out = vec![0; frame.len() + 256];
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: context,
+            ..TestRunOptions::default()
+        };
+        let result = match self.hook {
+            Hook::Xdp => <&Xdp>::try_from(self.ebpf.program(XDP_PROGRAM).unwrap()).unwrap().test_run(options),
+            Hook::Tc => <&SchedClassifier>::try_from(self.ebpf.program(TC_INGRESS_PROGRAM).unwrap())
+                .unwrap()
+                .test_run(options),
+        }
+        .ok()?;
+        out.truncate(result.data_size_out as usize);
+        // linux/bpf.h and linux/pkt_cls.h.
+        let returned = match (self.hook, result.return_value) {
+            (Hook::Xdp, 2) | (Hook::Tc, u32::MAX) => Returned::Pass,
+            (Hook::Xdp, 1) | (Hook::Tc, 2) => Returned::Drop,
+            (Hook::Xdp, 3) | (Hook::Tc, 7) => Returned::Sent,
+            (Hook::Xdp, 4) => Returned::SentElsewhere,
+            other => panic!("verdict {other:?}"),
+        };
+        Some((returned, out))
+    }
+
+    pub(crate) fn set<V: Pod>(&mut self, map: &str, index: u32, value: V) {
+        let mut map: Array<&mut MapData, V> = self.ebpf.map_mut(map).unwrap().try_into().unwrap();
+        map.set(index, &value, 0).unwrap();
+    }
+
+    pub(crate) fn insert<K: Pod, V: Pod>(&mut self, map: &str, key: K, value: V) {
+        let mut map: HashMap<&mut MapData, K, V> = self.ebpf.map_mut(map).unwrap().try_into().unwrap();
+        map.insert(&key, &value, 0).unwrap();
+    }
+
+    /// `V`: bytes of its values.
+    pub(crate) fn remove<K: Pod, const V: usize>(&mut self, map: &str, key: K) {
+        let map = self.ebpf.map_mut(map).unwrap();
+        let mut map: HashMap<&mut MapData, K, [u8; V]> = map.try_into().unwrap();
+        map.remove(&key).unwrap();
+    }
+
+    /// All entries of a map, whose keys have `K` and values `V` bytes.
+    pub(crate) fn entries<const K: usize, const V: usize>(&self, map: &str) -> Vec<([u8; K], [u8; V])> {
+        let map: HashMap<&MapData, [u8; K], [u8; V]> = self.ebpf.map(map).unwrap().try_into().unwrap();
+        map.iter().collect::<Result<_, _>>().unwrap()
+    }
+
+    /// Whether clients of this range may come.
+    pub(crate) fn admit(&mut self, key: SourceRangeKey, admits: bool) {
+        let data: [u32; 5] = bytemuck::pod_read_unaligned(&bytes_of(&key)[4..]);
+        let map = self.ebpf.map_mut(maps::SOURCE_RANGES.name).unwrap();
+        let mut map: lpm_trie::LpmTrie<&mut MapData, [u32; 5], u8> = map.try_into().unwrap();
+        map.insert(&lpm_trie::Key::new(key.prefix_bits, data), &u8::from(admits), 0).unwrap();
+    }
+
+    /// Makes zeros of all values, which have `V` bytes.
+    pub(crate) fn clear_per_cpu<const V: usize>(&mut self, map: &str) {
+        let map = self.ebpf.map_mut(map).unwrap();
+        let mut map: PerCpuArray<&mut MapData, [u8; V]> = map.try_into().unwrap();
+        let cpus = aya::util::nr_cpus().unwrap().get() as usize;
+        for index in 0..map.len() {
+            map.set(index, PerCpuValues::try_from(vec![[0; V]; cpus]).unwrap(), 0).unwrap();
+        }
+    }
+
+    pub(crate) fn reason(&self, reason: Reason) -> u64 {
+        let map: PerCpuArray<&MapData, u64> = self.ebpf.map(maps::REASONS.name).unwrap().try_into().unwrap();
+        map.get(&(reason as u32), 0).unwrap().iter().sum()
+    }
+
+    /// Of a backend, in the order of `counters::Traffic`.
+    pub(crate) fn traffic(&self, index: u32) -> [u64; 5] {
+        let map = self.ebpf.map(maps::TRAFFIC.name).unwrap();
+        let map: PerCpuArray<&MapData, [u64; 5]> = map.try_into().unwrap();
+        let of_cpus = map.get(&index, 0).unwrap();
+        std::array::from_fn(|field| of_cpus.iter().map(|counts| counts[field]).sum())
+    }
+}
+
+pub(crate) fn raw<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    bytes.try_into().unwrap()
+}
+
+/// The clock of the programs.
+pub(crate) fn monotonic_nanoseconds() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}

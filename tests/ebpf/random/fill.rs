@@ -1,0 +1,201 @@
+//! From plain data to the maps of both programs. What packets leave there is
+//! in `remembered.rs`.
+
+use bytemuck::{bytes_of, cast_slice};
+use llb_common::address::{Address, Mac, Port};
+use llb_common::backend::{ACTIVE, BackendEntry, DEAD, DRAINING};
+use llb_common::frontend::{
+    AffinityEntry, CHUNK_SLOTS, DSR, FrontendEntry, FrontendKey, KNOWN_FLOWS_ONLY, MemberKey, OPENINGS_ONLY,
+    RESTRICTED, SourceRangeKey, Table,
+};
+use llb_common::maps;
+use llb_common::settings::{LinkSettings, Settings};
+use llb_common::time::{Tick, tick};
+
+use super::remembered::{affinity_key, flow_key, fragment_key, id, reply_key};
+use crate::model::flows::{FlowName, FragmentName, Memory, ReplyName};
+use crate::model::world::{FrontendName, Gate, Id, State, World};
+use crate::programs::{Hook, Program, monotonic_nanoseconds, raw};
+
+/// Both programs, each with its own maps.
+pub(super) struct Kernel {
+    pub(super) programs: [Program; 2],
+}
+
+impl Kernel {
+    pub(super) fn load(room: (usize, usize)) -> Self {
+        let sizes = [(maps::FLOWS.name, room.0 as u32), (maps::REPLIES.name, room.1 as u32)];
+        Self { programs: [Hook::Xdp, Hook::Tc].map(|hook| Program::load(hook, &sizes)) }
+    }
+
+    fn each(&mut self, mut act: impl FnMut(&mut Program)) {
+        self.programs.iter_mut().for_each(&mut act);
+    }
+
+    /// All of a world, and nothing remembered.
+    pub(super) fn fill(&mut self, world: &World, now: u64) {
+        self.each(forget);
+        self.settings(world);
+        world.backends.keys().for_each(|index| self.backend(world, *index));
+        world.frontends.keys().for_each(|name| self.frontend(world, now, name));
+        for (ifindex, mac) in &world.links {
+            let value: [u8; 8] = raw(&[&mac[..], &[0, 0]].concat());
+            self.each(|program| program.insert(maps::LINKS.name, *ifindex, value));
+        }
+        for range in &world.ranges {
+            let network = Address::from(range.network);
+            let key = SourceRangeKey::range(range.service, network, range.prefix_length);
+            self.each(|program| program.admit(key, range.admits));
+        }
+    }
+
+    /// What comes next comes by this link.
+    pub(super) fn link(&mut self, (ifindex, mac): (u32, [u8; 6])) {
+        let link = LinkSettings { ifindex, mac: Mac::new(mac), traces: 0 };
+        self.each(|program| program.set(maps::LINK.name, 0, raw::<12>(bytes_of(&link))));
+    }
+
+    pub(super) fn settings(&mut self, world: &World) {
+        let mut settings = Settings {
+            snat_first_port: *world.snat_ports.start(),
+            snat_last_port: *world.snat_ports.end(),
+            flow_budget: if world.has_budget { u32::MAX } else { 0 },
+            ..Settings::default()
+        };
+        for (place, address) in settings.snat.iter_mut().zip(&world.snat) {
+            *place = Address::from(*address);
+        }
+        self.each(|program| program.set(maps::SETTINGS.name, 0, raw::<96>(bytes_of(&settings))));
+    }
+
+    pub(super) fn backend(&mut self, world: &World, index: u32) {
+        let backend = &world.backends[&index];
+        let (vip, port, protocol) = backend.frontend;
+        let entry = BackendEntry {
+            id: id(backend.id),
+            ifindex: backend.link,
+            address: Address::from(backend.address),
+            vip: Address::from(vip),
+            snat: Address::from(backend.snat),
+            host: backend.host,
+            mtu: backend.mtu.unwrap_or(0),
+            port: Port::new(backend.port),
+            vip_port: Port::new(port),
+            mac: Mac::new(backend.mac.unwrap_or_default()),
+            source_mac: Mac::new(world.links[&backend.link]),
+            state: match backend.state {
+                State::Active => ACTIVE,
+                State::Draining => DRAINING,
+                State::Dead => DEAD,
+            },
+            protocol,
+        };
+        let member = MemberKey {
+            frontend: world.frontends.get(&backend.frontend).map_or(0, |it| it.id),
+            host: backend.host,
+        };
+        self.each(|program| {
+            program.set(maps::BACKENDS.name, index, raw::<80>(bytes_of(&entry)));
+            program.insert(maps::MEMBERS.name, raw::<8>(bytes_of(&member)), entry.id.0);
+        });
+    }
+
+    /// The table in one chunk, the previous one in the next.
+    pub(super) fn frontend(&mut self, world: &World, now: u64, name: &FrontendName) {
+        let frontend = &world.frontends[name];
+        let first_chunk = 2 * frontend.id;
+        let table =
+            |slots: &[Id], behind| Table { first_chunk: first_chunk + behind, slots: slots.len() as u32 };
+        let (previous, changed) = match &frontend.previous {
+            Some((slots, changed)) => (&slots[..], tick_of(now - changed)),
+            None => (&[][..], 0),
+        };
+        let gate = match frontend.gate {
+            Gate::Open => 0,
+            Gate::OpeningsOnly => OPENINGS_ONLY,
+            Gate::KnownFlowsOnly => KNOWN_FLOWS_ONLY,
+        };
+        let flag = |is_set, flag| if is_set { flag } else { 0 };
+        let entry = FrontendEntry {
+            id: frontend.id,
+            service: frontend.service,
+            flags: flag(frontend.is_dsr, DSR) | flag(frontend.is_restricted, RESTRICTED) | gate,
+            affinity_secs: frontend.affinity_secs as u32,
+            table: table(&frontend.table, 0),
+            previous: table(previous, 1),
+            changed,
+            padding: 0,
+        };
+        let key = FrontendKey::new(Address::from(name.0), Port::new(name.1), name.2);
+        let chunks = [(first_chunk, &frontend.table[..]), (first_chunk + 1, previous)];
+        self.each(|program| {
+            for (chunk, slots) in chunks {
+                let mut ids = [0; CHUNK_SLOTS];
+                ids.iter_mut().zip(slots).for_each(|(place, slot)| *place = id(*slot).0);
+                program.set(maps::MAGLEV.name, chunk, raw::<{ 4 * CHUNK_SLOTS }>(cast_slice(&ids)));
+            }
+            program.insert(maps::FRONTENDS.name, raw::<24>(bytes_of(&key)), raw::<40>(bytes_of(&entry)));
+        });
+    }
+
+    /// Sets all times anew after time has passed.
+    pub(super) fn times(&mut self, world: &World, memory: &Memory, now: u64) {
+        world.frontends.keys().for_each(|name| self.frontend(world, now, name));
+        for ((client, service), (host, used)) in &memory.affinity {
+            let entry = AffinityEntry { host: *host, used: tick_of(now - used) };
+            let key = raw::<24>(&affinity_key(*client, *service));
+            self.each(|program| program.insert(maps::AFFINITY.name, key, raw::<8>(bytes_of(&entry))));
+        }
+    }
+
+    pub(super) fn evict_flow(&mut self, name: &FlowName) {
+        let key: [u8; 24] = raw(&flow_key(name));
+        self.each(|program| program.remove::<_, 16>(maps::PENDING_FLOWS.name, key));
+    }
+
+    pub(super) fn evict_reply(&mut self, name: &ReplyName) {
+        let key: [u8; 24] = raw(&reply_key(name));
+        self.each(|program| program.remove::<_, 40>(maps::PENDING_REPLIES.name, key));
+    }
+
+    pub(super) fn evict_fragment(&mut self, name: &FragmentName) {
+        let key: [u8; 40] = raw(&fragment_key(name));
+        self.each(|program| program.remove::<_, 4>(maps::FRAGMENTS.name, key));
+    }
+}
+
+/// Removes what packets have left, and the frontends of another world.
+fn forget(program: &mut Program) {
+    program.clear_per_cpu::<64>(maps::RECENT_FLOWS.name);
+    for (key, _) in program.entries::<24, 40>(maps::FRONTENDS.name) {
+        program.remove::<_, 40>(maps::FRONTENDS.name, key);
+    }
+    for (key, _) in program.entries::<8, 4>(maps::MEMBERS.name) {
+        program.remove::<_, 4>(maps::MEMBERS.name, key);
+    }
+    for map in [maps::FLOWS.name, maps::PENDING_FLOWS.name] {
+        for (key, _) in program.entries::<24, 16>(map) {
+            program.remove::<_, 16>(map, key);
+        }
+    }
+    for map in [maps::REPLIES.name, maps::PENDING_REPLIES.name] {
+        for (key, _) in program.entries::<24, 40>(map) {
+            program.remove::<_, 40>(map, key);
+        }
+    }
+    for (key, _) in program.entries::<40, 4>(maps::FRAGMENTS.name) {
+        program.remove::<_, 4>(maps::FRAGMENTS.name, key);
+    }
+    for (key, _) in program.entries::<24, 8>(maps::AFFINITY.name) {
+        program.remove::<_, 8>(maps::AFFINITY.name, key);
+    }
+}
+
+/// What happened so many seconds ago happened then.
+fn tick_of(age_secs: u64) -> Tick {
+    tick(monotonic_nanoseconds().saturating_sub(age_secs * 1_000_000_000))
+}
+
+pub(super) fn uptime_secs() -> u64 {
+    monotonic_nanoseconds() / 1_000_000_000
+}

@@ -1,0 +1,199 @@
+//! Random packets in changing worlds: both programs and the model must agree
+//! on each of them, to the last byte, and on what is remembered of them.
+//!
+//! `LLB_PACKETS` sets how many; the seed is printed, and `LLB_SEED` sets it.
+//! A failure names the seed of its episode: `LLB_EPISODE` runs that one alone.
+
+mod bytes;
+mod fill;
+mod remembered;
+mod traffic;
+mod worlds;
+
+use std::collections::BTreeMap;
+
+use fill::Kernel;
+use llb_common::reason::Reason;
+use llb_tests::Lab;
+use rand::rngs::StdRng;
+use rand::seq::IteratorRandom as _;
+use rand::{Rng as _, SeedableRng as _};
+use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
+use traffic::{Arriving, Traffic};
+use worlds::Change;
+
+use crate::model::world::World;
+use crate::model::{Model, Said, Verdict, is_right, wire};
+use crate::programs::{Hook, Returned};
+
+/// In about ten seconds.
+const PACKETS: u64 = 80_000;
+/// Then all is forgotten, and a new world begins.
+const EPISODE_PACKETS: u64 = 400;
+/// The model's time when an episode begins.
+const START_SECS: u64 = 1000;
+/// So few that both tables get full.
+const ROOM: (usize, usize) = (12, 10);
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn both_hooks_do_what_the_model_says() {
+    // Where no socket holds a port.
+    let mut lab = Lab::empty().unwrap();
+    let host = lab.add_host("balancer").unwrap();
+    host.run_inside(episodes).unwrap();
+}
+
+fn episodes() {
+    // Maps may have values for each CPU.
+    let mut cpu = CpuSet::new();
+    cpu.set(sched_getcpu());
+    sched_setaffinity(None, &cpu).unwrap();
+    let number = |name| std::env::var_os(name).and_then(|text| text.to_str()?.parse().ok());
+    let seed: u64 = number("LLB_SEED").unwrap_or_else(rand::random);
+    println!("LLB_SEED={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let packets = number("LLB_PACKETS").unwrap_or(PACKETS);
+    let mut run = Run { kernel: Kernel::load(ROOM), counted: BTreeMap::new(), sent: 0 };
+    if let Some(episode) = number("LLB_EPISODE") {
+        return run.episode(episode);
+    }
+    for _ in 0..packets.div_ceil(EPISODE_PACKETS) {
+        run.episode(random.random());
+    }
+    println!("{} of {packets} packets were sent; {:?}", run.sent, run.counted);
+    assert!(run.sent > packets / 4, "{} of {packets} were sent: too few to say something", run.sent);
+    if packets >= PACKETS {
+        let unreachable = [Reason::Failed];
+        for reason in Reason::ALL.into_iter().filter(|reason| !unreachable.contains(reason)) {
+            assert!(run.counted.contains_key(reason.name()), "{reason:?} was never reached");
+        }
+    }
+}
+
+struct Run {
+    kernel: Kernel,
+    /// What both programs have counted.
+    counted: BTreeMap<&'static str, u64>,
+    sent: u64,
+}
+
+impl Run {
+    fn episode(&mut self, seed: u64) {
+        let mut traffic = Traffic::new(seed);
+        let mut changes = StdRng::seed_from_u64(!seed);
+        let mut world = worlds::build(ROOM, &mut changes);
+        let mut model = Model { now: START_SECS, ..Model::default() };
+        self.kernel.fill(&world, model.now);
+        let before: Vec<_> = world.backends.keys().map(|index| (*index, self.traffic(*index))).collect();
+        for n in 0..EPISODE_PACKETS {
+            if changes.random_ratio(1, 12) {
+                self.change(&mut world, &mut model, &mut changes);
+            }
+            let arriving = traffic.next(&world, &model.memory);
+            let said = model.receive(&world, arriving.link, &arriving.bytes);
+            let name =
+                || format!("LLB_EPISODE={seed} packet {n} by {:?}\n{:02x?}", arriving.link, arriving.bytes);
+            self.packet(&arriving, &said, name);
+        }
+        let name = format!("LLB_EPISODE={seed}");
+        for reason in Reason::ALL {
+            let expected = self.counted.get(reason.name()).copied().unwrap_or(0);
+            let found = [0, 1].map(|n| self.kernel.programs[n].reason(reason));
+            assert_eq!(found, [expected; 2], "{name}: {reason:?}");
+        }
+        self.kernel.assert_same(&model.memory, &name);
+        for (index, before) in before {
+            let counts = model.memory.traffic.get(&index).copied().unwrap_or_default();
+            for (found, before) in self.traffic(index).iter().zip(before) {
+                let grown: [u64; 5] = std::array::from_fn(|field| found[field] - before[field]);
+                assert_eq!(grown, counts, "{name}: traffic of backend {index}");
+            }
+        }
+    }
+
+    fn traffic(&self, index: u32) -> [[u64; 5]; 2] {
+        [0, 1].map(|n| self.kernel.programs[n].traffic(index))
+    }
+
+    fn packet(&mut self, arriving: &Arriving, said: &Said, name: impl Fn() -> String) {
+        self.kernel.link(arriving.link);
+        let outcomes = [0, 1].map(|n| self.kernel.programs[n].run(&arriving.bytes, None));
+        for (outcome, program) in outcomes.iter().zip(&self.kernel.programs) {
+            let Some((returned, bytes)) = outcome else {
+                // The kernel makes no skb of a frame that is shorter than its IP header.
+                assert!(program.hook == Hook::Tc, "{}", name());
+                assert_eq!(said.verdict, Verdict::Pass, "{}", name());
+                continue;
+            };
+            let (expected, expected_bytes) = match &said.verdict {
+                Verdict::Pass => (Returned::Pass, &arriving.bytes),
+                Verdict::Drop => (Returned::Drop, &arriving.bytes),
+                Verdict::Sent(bytes, link) if *link == arriving.link.0 || program.hook == Hook::Tc => {
+                    (Returned::Sent, bytes)
+                }
+                Verdict::Sent(bytes, _) => (Returned::SentElsewhere, bytes),
+            };
+            let context = || format!("{}\n{:?}: {said:02x?}", name(), program.hook);
+            assert_eq!(*returned, expected, "{}\n{bytes:02x?}", context());
+            assert_eq!(bytes, expected_bytes, "{}\n{bytes:02x?}", context());
+        }
+        if let Verdict::Sent(bytes, _) = &said.verdict {
+            self.sent += 1;
+            // Besides the model: what was right stays right.
+            let wire = wire::read(bytes).unwrap();
+            assert!(!arriving.is_right || is_right(bytes, &wire), "{}\n{said:02x?}", name());
+        }
+        self.count(said, &name);
+    }
+
+    /// One of the reasons, and all notes; what else was counted shows at the end.
+    fn count(&mut self, said: &Said, name: impl Fn() -> String) {
+        for note in &said.notes {
+            *self.counted.entry(note.name()).or_default() += 1;
+        }
+        let counts = |run: &Self, reason: Reason| {
+            let counted = run.counted.get(reason.name()).copied().unwrap_or(0);
+            [0, 1].map(|n| run.kernel.programs[n].reason(reason) - counted)
+        };
+        let found: Vec<_> = said.reasons.iter().filter(|reason| counts(self, **reason) == [1, 1]).collect();
+        match (&said.reasons[..], &found[..]) {
+            ([], []) => {}
+            (_, [reason]) => *self.counted.entry(reason.name()).or_default() += 1,
+            _ => panic!("{}\n{said:02x?}: counted {found:?}", name()),
+        }
+    }
+
+    fn change(&mut self, world: &mut World, model: &mut Model, random: &mut StdRng) {
+        match worlds::change(world, model.now, random) {
+            Change::Backend(index) => self.kernel.backend(world, index),
+            Change::Frontend(name) => {
+                let backends = world.backends.values().filter(|backend| backend.frontend == name);
+                backends.for_each(|backend| self.kernel.backend(world, backend.id.0));
+                self.kernel.frontend(world, model.now, &name);
+            }
+            Change::Settings => self.kernel.settings(world),
+            // Nothing is older than the machine.
+            Change::Time(seconds) if model.now + seconds > START_SECS + fill::uptime_secs() => {}
+            Change::Time(seconds) => {
+                model.now += seconds;
+                self.kernel.times(world, &model.memory, model.now);
+            }
+            Change::Eviction => {
+                let memory = &mut model.memory;
+                if let Some(name) = memory.pending_flows.keys().choose(random).copied() {
+                    memory.pending_flows.remove(&name);
+                    self.kernel.evict_flow(&name);
+                }
+                if let Some(name) = memory.pending_replies.keys().choose(random).copied() {
+                    memory.pending_replies.remove(&name);
+                    self.kernel.evict_reply(&name);
+                }
+                if let Some(name) = memory.fragments.keys().choose(random).copied() {
+                    memory.fragments.remove(&name);
+                    self.kernel.evict_fragment(&name);
+                }
+            }
+        }
+    }
+}

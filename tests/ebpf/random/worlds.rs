@@ -1,0 +1,264 @@
+//! Worlds for random packets: every kind of frontend in both families and for
+//! both protocols, and what may change in them.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::ops::RangeInclusive;
+
+use llb_common::maglev::{self, Contender};
+use rand::rngs::StdRng;
+use rand::{Rng as _, seq::IteratorRandom as _};
+
+use crate::model::wire::{TCP, UDP};
+use crate::model::world::{Backend, Frontend, FrontendName, Gate, Id, Range, State, World};
+
+/// Two that all know, and one whose address the other two are not told.
+pub(super) const LINKS: [(u32, [u8; 6]); 3] =
+    [(7, [2, 0, 0, 0, 0, 7]), (8, [2, 0, 0, 0, 0, 8]), (9, [2, 0, 0, 0, 0, 9])];
+/// A port of one of our sources that a frontend has.
+pub(super) const TAKEN_PORT: u16 = 40_003;
+/// So few that flows must compete for them, and so many that they need not.
+const FEW_PORTS: (u16, u16) = (40_000, 40_001);
+const MANY_PORTS: (u16, u16) = (1024, u16::MAX);
+pub(super) const AFFINITY_SECS: u64 = 50;
+/// No sum of these is near [`AFFINITY_SECS`] or the time that a previous table is for.
+const STEPS_SECS: [u64; 2] = [35, 140];
+
+const VIP: u8 = 1;
+const SNAT: [u8; 2] = [2, 5];
+const HOSTS: [u8; 3] = [21, 22, 23];
+
+/// 192.0.2.`last` or 2001:db8::`last`.
+pub(super) fn address(is_v4: bool, last: u8) -> IpAddr {
+    if is_v4 {
+        IpAddr::from([192, 0, 2, last])
+    } else {
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(last)).into()
+    }
+}
+
+/// What a port of a VIP is.
+struct Kind {
+    vip: u8,
+    port: u16,
+    service: u32,
+    is_dsr: bool,
+    is_restricted: bool,
+    affinity_secs: u64,
+    /// Of the hosts.
+    weights: [u16; 3],
+    mtu: Option<u16>,
+    /// Its backends are of the other family.
+    is_bad: bool,
+}
+
+fn kinds() -> Vec<Kind> {
+    let kind = |port: u16, is_dsr| Kind {
+        vip: VIP,
+        port,
+        service: u32::from(port),
+        is_dsr,
+        is_restricted: false,
+        affinity_secs: 0,
+        weights: [1, 1, 1],
+        mtu: Some(1500),
+        is_bad: false,
+    };
+    vec![
+        kind(80, false),
+        Kind { weights: [1, 2, 5], ..kind(81, true) },
+        Kind { weights: [0; 3], ..kind(82, false) },
+        Kind { is_restricted: true, ..kind(83, false) },
+        // One Service with two ports.
+        Kind { affinity_secs: AFFINITY_SECS, ..kind(84, false) },
+        Kind { affinity_secs: AFFINITY_SECS, service: 84, ..kind(85, true) },
+        Kind { is_restricted: true, mtu: None, ..kind(86, true) },
+        Kind { is_bad: true, ..kind(87, false) },
+        Kind { mtu: Some(90), ..kind(88, false) },
+        Kind { mtu: Some(90), weights: [1, 0, 0], ..kind(89, true) },
+        Kind { vip: SNAT[0], ..kind(TAKEN_PORT, false) },
+        // One Service with two VIPs: the same backends behind both.
+        Kind { vip: 6, weights: [3, 1, 1], ..kind(80, false) },
+    ]
+}
+
+fn snat_ports(random: &mut StdRng) -> RangeInclusive<u16> {
+    let (first, last) = if random.random_ratio(1, 2) { FEW_PORTS } else { MANY_PORTS };
+    first..=last
+}
+
+/// Some kinds of frontends, so that packets and changes meet.
+const KINDS: usize = 4;
+
+pub(super) fn build(room: (usize, usize), random: &mut StdRng) -> World {
+    let both = [true, false];
+    let mut world = World {
+        frontends: BTreeMap::new(),
+        backends: BTreeMap::new(),
+        ranges: vec![],
+        snat: both.iter().flat_map(|is_v4| SNAT.map(|last| address(*is_v4, last))).collect(),
+        snat_ports: snat_ports(random),
+        has_budget: true,
+        links: LINKS[..2].iter().copied().collect(),
+        room,
+    };
+    let kinds = kinds().into_iter().choose_multiple(random, KINDS);
+    for is_v4 in both {
+        for service in [83, 86] {
+            for (last, bits, admits) in [(8, 3, true), (12, 0, false)] {
+                let prefix_length = if is_v4 { 32 } else { 128 } - bits;
+                world.ranges.push(Range { service, network: address(is_v4, last), prefix_length, admits });
+            }
+        }
+        for (kind, protocol) in kinds.iter().flat_map(|kind| [(kind, TCP), (kind, UDP)]) {
+            add(&mut world, kind, is_v4, protocol);
+        }
+    }
+    world
+}
+
+fn add(world: &mut World, kind: &Kind, is_v4: bool, protocol: u8) {
+    let name = (address(is_v4, kind.vip), kind.port, protocol);
+    let mut weights = vec![];
+    for (host, weight) in (0..).zip(kind.weights).filter(|(_, weight)| *weight > 0) {
+        let id: Id = (world.backends.len() as u32 + 1, 1);
+        weights.push((id, weight));
+        world.backends.insert(
+            id.0,
+            Backend {
+                id,
+                address: address(is_v4 != kind.is_bad, HOSTS[host]),
+                port: 30_000 + kind.port % 1000,
+                frontend: name,
+                snat: address(is_v4, SNAT[host / 2]),
+                host: host as u32 + 1,
+                mtu: kind.mtu,
+                // The third is behind a router, on another link.
+                mac: Some([2, 0, 0, 0, 1, host as u8]),
+                link: LINKS[host / 2].0,
+                state: State::Active,
+            },
+        );
+    }
+    let frontend = Frontend {
+        id: world.frontends.len() as u32 + 1,
+        service: kind.service,
+        is_dsr: kind.is_dsr,
+        is_restricted: kind.is_restricted,
+        gate: Gate::Open,
+        affinity_secs: kind.affinity_secs,
+        table: table(world, &weights),
+        previous: None,
+    };
+    world.frontends.insert(name, frontend);
+}
+
+/// The slots of backends with weights.
+fn table(world: &World, weights: &[(Id, u16)]) -> Vec<Id> {
+    if weights.is_empty() {
+        return vec![];
+    }
+    let name = |id: &Id| {
+        let backend = &world.backends[&id.0];
+        format!("{}:{}", backend.address, backend.port)
+    };
+    let mut contenders: Vec<_> = (0..)
+        .zip(weights)
+        .map(|(place, (id, weight))| Contender::new(place, name(id).as_bytes(), *weight))
+        .collect();
+    let mut slots = vec![0; maglev::slots_for(weights.len())];
+    maglev::fill(&mut slots, &mut contenders);
+    slots.into_iter().map(|place| weights[usize::from(place)].0).collect()
+}
+
+/// What a change of the world asks of the maps.
+#[derive(Debug)]
+pub(super) enum Change {
+    Backend(u32),
+    /// With its backends.
+    Frontend(FrontendName),
+    Settings,
+    /// So many seconds pass.
+    Time(u64),
+    /// The kernel takes something away that it may take.
+    Eviction,
+}
+
+/// Changes something and says what.
+pub(super) fn change(world: &mut World, now: u64, random: &mut StdRng) -> Change {
+    match random.random_range(0..19) {
+        0..5 => {
+            let backend = world.backends.values_mut().choose(random).unwrap();
+            match random.random_range(0..10) {
+                0..4 => backend.state = State::Active,
+                4..6 => backend.state = State::Draining,
+                6..8 => backend.state = State::Dead,
+                8 => backend.mac = if backend.mac.is_none() { Some([2, 0, 0, 0, 1, 9]) } else { None },
+                // Another backend in its place.
+                _ => backend.id.1 += 1,
+            }
+            Change::Backend(backend.id.0)
+        }
+        5..9 => {
+            let name = *world.frontends.keys().choose(random).unwrap();
+            if random.random_ratio(1, 4) {
+                fail_over(world, name, now, random);
+            } else {
+                replace_table(world, name, now, random);
+            }
+            Change::Frontend(name)
+        }
+        9 => {
+            world.snat_ports = snat_ports(random);
+            Change::Settings
+        }
+        10 => {
+            world.has_budget = random.random_ratio(3, 4);
+            Change::Settings
+        }
+        13..15 => {
+            let name = *world.frontends.keys().choose(random).unwrap();
+            let gates = [Gate::Open, Gate::Open, Gate::OpeningsOnly, Gate::KnownFlowsOnly];
+            world.frontends.get_mut(&name).unwrap().gate = gates[random.random_range(0..gates.len())];
+            Change::Frontend(name)
+        }
+        11..13 => Change::Time(STEPS_SECS[random.random_range(0..2)]),
+        _ => Change::Eviction,
+    }
+}
+
+/// A new table of those that may get new flows; sometimes the last one is remembered.
+fn replace_table(world: &mut World, name: FrontendName, now: u64, random: &mut StdRng) {
+    let live = |backend: &&Backend| backend.frontend == name && backend.state == State::Active;
+    let mut weights: Vec<_> = world.backends.values().filter(live).map(|backend| (backend.id, 1)).collect();
+    if weights.len() > 1 && random.random_ratio(1, 3) {
+        weights.remove(0);
+    }
+    let table = table(world, &weights);
+    let frontend = world.frontends.get_mut(&name).unwrap();
+    let old = std::mem::replace(&mut frontend.table, table);
+    frontend.previous = random.random_ratio(3, 4).then_some((old, now));
+}
+
+/// All flows of one backend are given to the others, which are well.
+fn fail_over(world: &mut World, name: FrontendName, now: u64, random: &mut StdRng) {
+    let of_it = |backend: &&mut Backend| backend.frontend == name;
+    let mut ids: Vec<_> = world
+        .backends
+        .values_mut()
+        .filter(of_it)
+        .map(|backend| {
+            backend.state = State::Active;
+            backend.id
+        })
+        .collect();
+    if ids.is_empty() {
+        return;
+    }
+    let failed = ids.swap_remove(random.random_range(0..ids.len()));
+    world.backends.get_mut(&failed.0).unwrap().state = State::Dead;
+    let weights: Vec<_> = ids.into_iter().map(|id| (id, 1)).collect();
+    let tables = (table(world, &weights), table(world, &[(failed, 1)]));
+    let frontend = world.frontends.get_mut(&name).unwrap();
+    (frontend.table, frontend.previous) = (tables.0, Some((tables.1, now)));
+}

@@ -1,0 +1,74 @@
+//! Rows about ICMP: errors reach the end that they concern, the rest is the kernel's.
+
+use llb_common::conntrack::ACK;
+use llb_common::frontend::TCP;
+
+use super::everywhere;
+use crate::frames::{Frame, checksum, ethernet, icmp_error, ip, l4_checksum};
+use crate::plane::{BACKEND_MAC, CLIENT_MAC, LB_MAC, NAT_PORT, Outcome};
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn errors_reach_the_end_that_they_concern() {
+    everywhere(|plane| {
+        plane.handshake();
+        let inside = |frame: Frame| ip(frame.from.0, frame.to.0, TCP, 60, &frame.transport());
+        // A router on the client's side, about what the client gets.
+        let seen = inside(plane.reply_received(ACK));
+        let meant = inside(plane.reply_sent(ACK));
+        let sent = icmp_error((LB_MAC, CLIENT_MAC), plane.address(99), plane.vip(), &seen);
+        let mut expected = icmp_error((BACKEND_MAC, LB_MAC), plane.snat(), plane.backend_address(), &meant);
+        plane.expect("to the backend", &sent, lower_time_to_live(&mut expected));
+        // A router before the backend, about what the backend gets.
+        let seen = inside(plane.to_backend(ACK));
+        let meant = inside(plane.to_vip(NAT_PORT, TCP, ACK));
+        let sent = icmp_error((LB_MAC, BACKEND_MAC), plane.address(98), plane.snat(), &seen);
+        let mut expected = icmp_error((CLIENT_MAC, LB_MAC), plane.vip(), plane.client(), &meant);
+        plane.expect("to the client", &sent, lower_time_to_live(&mut expected));
+    });
+}
+
+/// Of 64, in a whole frame.
+fn lower_time_to_live(frame: &mut [u8]) -> &[u8] {
+    if frame[12] == 8 {
+        frame[22] -= 1;
+        frame[24..26].fill(0);
+        let sum = checksum(&frame[14..34]);
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    } else {
+        frame[21] -= 1;
+    }
+    frame
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn what_is_behind_an_error_in_its_frame_stays() {
+    everywhere(|plane| {
+        plane.handshake();
+        // Eight bytes of the TCP header, and where its checksum would be, others.
+        let inside = |frame: Frame| ip(frame.from.0, frame.to.0, TCP, 60, &frame.transport()[..8]);
+        let seen = inside(plane.reply_received(ACK));
+        let meant = inside(plane.reply_sent(ACK));
+        let mut sent = icmp_error((LB_MAC, CLIENT_MAC), plane.address(99), plane.vip(), &seen);
+        let mut expected = icmp_error((BACKEND_MAC, LB_MAC), plane.snat(), plane.backend_address(), &meant);
+        lower_time_to_live(&mut expected);
+        sent.extend([0x5a; 24]);
+        expected.extend([0x5a; 24]);
+        plane.expect("trailer", &sent, &expected);
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_ping_to_a_vip_is_the_kernels() {
+    everywhere(|plane| {
+        let (from, to) = (plane.client(), plane.vip());
+        let (kind, protocol) = if to.is_v4() { (8, 1) } else { (128, 58) };
+        let mut message = vec![kind, 0, 0, 0, 0, 1, 0, 1, 9, 9, 9, 9];
+        let sum = if to.is_v4() { checksum(&message) } else { l4_checksum(from, to, 58, &message) };
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        let ping = ethernet((LB_MAC, CLIENT_MAC), &ip(from, to, protocol, 64, &message));
+        assert_eq!(plane.run(&ping), Outcome::Pass);
+    });
+}

@@ -1,0 +1,82 @@
+//! Packets in, verdict and bytes out: each row for both families and hooks.
+//! Here is what the rows share; they are in a file for each subject.
+
+mod connections;
+mod errors;
+mod ports;
+mod reasons;
+mod selection;
+mod shapes;
+
+use llb_common::conntrack::{ACK, SYN};
+use llb_common::frontend::TCP;
+use llb_common::reason::{Reason, Verdict};
+
+use crate::frames::Frame;
+use crate::plane::{BACKEND_MAC, BACKEND_PORT, CLIENT_MAC, Family, Hook, LB_MAC, NAT_PORT, Outcome, Plane};
+
+const CLIENT_PORT: u16 = 40_000;
+
+fn everywhere(check: impl Fn(&mut Plane)) {
+    for hook in [Hook::Xdp, Hook::Tc] {
+        for family in [Family::V4, Family::V6] {
+            println!("{hook:?} {family:?}");
+            check(&mut Plane::new(hook, family));
+        }
+    }
+}
+
+impl Plane {
+    pub(super) fn to_vip(&self, port: u16, protocol: u8, tcp_flags: u8) -> Frame {
+        Frame {
+            macs: (LB_MAC, CLIENT_MAC),
+            from: (self.client(), CLIENT_PORT),
+            to: (self.vip(), port),
+            protocol,
+            tcp_flags,
+            time_to_live: 64,
+            payload: b"hello llb".to_vec(),
+        }
+    }
+
+    pub(super) fn to_backend(&self, tcp_flags: u8) -> Frame {
+        Frame {
+            macs: (BACKEND_MAC, LB_MAC),
+            from: (self.snat(), CLIENT_PORT),
+            to: (self.backend_address(), BACKEND_PORT),
+            time_to_live: 63,
+            ..self.to_vip(NAT_PORT, TCP, tcp_flags)
+        }
+    }
+
+    pub(super) fn reply_sent(&self, tcp_flags: u8) -> Frame {
+        let sent = self.to_backend(tcp_flags);
+        Frame { macs: (LB_MAC, BACKEND_MAC), from: sent.to, to: sent.from, time_to_live: 64, ..sent }
+    }
+
+    pub(super) fn reply_received(&self, tcp_flags: u8) -> Frame {
+        let sent = self.to_vip(NAT_PORT, TCP, tcp_flags);
+        Frame { macs: (CLIENT_MAC, LB_MAC), from: sent.to, to: sent.from, time_to_live: 63, ..sent }
+    }
+
+    pub(super) fn expect(&self, name: &str, sent: &[u8], expected: &[u8]) {
+        match self.run(sent) {
+            Outcome::Sent(bytes) => assert_eq!(bytes, expected, "{name}"),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+
+    pub(super) fn expect_reason(&self, name: &str, frame: &[u8], reason: Reason) {
+        let before = self.reason(reason);
+        let outcome = self.run(frame);
+        assert_eq!(self.reason(reason), before + 1, "{name}: {outcome:?}");
+        let expected = if reason.verdict() == Verdict::Drop { Outcome::Drop } else { Outcome::Pass };
+        assert_eq!(outcome, expected, "{name}");
+    }
+
+    pub(super) fn handshake(&self) {
+        self.expect("SYN", &self.to_vip(NAT_PORT, TCP, SYN).bytes(), &self.to_backend(SYN).bytes());
+        self.expect("SYN-ACK", &self.reply_sent(SYN | ACK).bytes(), &self.reply_received(SYN | ACK).bytes());
+        self.expect("ACK", &self.to_vip(NAT_PORT, TCP, ACK).bytes(), &self.to_backend(ACK).bytes());
+    }
+}

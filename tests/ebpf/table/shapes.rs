@@ -1,0 +1,147 @@
+//! Rows about what may be around TCP and UDP in a frame: fragments, options,
+//! extension headers, tags, segments that are yet to be cut, and what is not ours.
+
+use llb_common::address::Address;
+use llb_common::conntrack::{ACK, SYN};
+use llb_common::frontend::TCP;
+use llb_common::reason::Reason;
+
+use super::everywhere;
+use crate::frames::{Frame, checksum, ethernet, ip};
+use crate::plane::{CLIENT_MAC, Family, Hook, NAT_PORT, Outcome, Plane};
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn what_is_not_ours_passes_untouched() {
+    everywhere(|plane| {
+        let own = plane.to_vip(NAT_PORT, TCP, SYN);
+        let rows = [
+            ("another port", Frame { to: (plane.vip(), 9), ..own.clone() }),
+            ("another address", Frame { to: (plane.address(77), NAT_PORT), ..own.clone() }),
+            ("another host's", Frame { macs: ([2, 9, 9, 9, 9, 9], CLIENT_MAC), ..own.clone() }),
+            ("another protocol", Frame { protocol: 132, ..own }),
+            ("nobody's reply", plane.reply_sent(ACK)),
+        ];
+        for (name, frame) in rows {
+            assert_eq!(plane.run(&frame.bytes()), Outcome::Pass, "{name}");
+        }
+        assert!(Reason::ALL.into_iter().all(|reason| plane.reason(reason) == 0));
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn fragments_follow_the_first() {
+    everywhere(|plane| {
+        let whole = plane.to_vip(NAT_PORT, TCP, ACK);
+        let expected = plane.to_backend(ACK);
+        let cut = |frame: &Frame, first: bool| fragment(frame, first);
+        plane.expect_reason("overtaking", &cut(&whole, false), Reason::UnknownFragment);
+        plane.expect("first", &cut(&whole, true), &cut(&expected, true));
+        plane.expect("later", &cut(&whole, false), &cut(&expected, false));
+        let (whole, expected) = (plane.reply_sent(ACK), plane.reply_received(ACK));
+        plane.expect("first reply", &cut(&whole, true), &cut(&expected, true));
+        plane.expect("later reply", &cut(&whole, false), &cut(&expected, false));
+    });
+}
+
+/// The first 24 bytes of the packet's TCP segment, or those behind them.
+fn fragment(frame: &Frame, is_first: bool) -> Vec<u8> {
+    const CUT: usize = 24;
+    let segment = frame.transport();
+    let part = if is_first { &segment[..CUT] } else { &segment[CUT..] };
+    let (from, to) = (frame.from.0, frame.to.0);
+    let more = u8::from(is_first);
+    let offset = if is_first { 0 } else { CUT as u8 };
+    if !from.is_v4() {
+        let part = [&[TCP, 0, 0, offset | more, 1, 2, 3, 4], part].concat();
+        return ethernet(frame.macs, &ip(from, to, 44, frame.time_to_live, &part));
+    }
+    let mut bytes = ethernet(frame.macs, &ip(from, to, TCP, frame.time_to_live, part));
+    bytes[20..22].copy_from_slice(&[more << 5, offset / 8]);
+    bytes[24..26].fill(0);
+    let sum = checksum(&bytes[14..34]);
+    bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+    bytes
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn options_extension_headers_and_vlan_tags_are_looked_through() {
+    everywhere(|plane| {
+        let (sent, expected) = (plane.to_vip(NAT_PORT, TCP, SYN), plane.to_backend(SYN));
+        let tagged = |frame: &Frame| {
+            let mut bytes = frame.bytes();
+            bytes.splice(12..12, [0x81, 0, 0, 7]);
+            bytes
+        };
+        // TC has the tag beside the packet, not in it, except where there are two.
+        plane.expect("VLAN", &tagged(&sent), &tagged(&expected));
+        let twice = |frame: &Frame| {
+            let mut bytes = tagged(frame);
+            bytes.splice(12..12, [0x88, 0xa8, 0x60, 9]);
+            bytes
+        };
+        plane.expect("two tags", &twice(&sent), &twice(&expected));
+        let (answer, answered) = (plane.reply_sent(ACK), plane.reply_received(ACK));
+        plane.expect("reply", &twice(&answer), &twice(&answered));
+        if plane.family == Family::V6 {
+            let with = |frame: &Frame| {
+                let rest = [&[TCP, 0, 1, 4, 0, 0, 0, 0], &frame.transport()[..]].concat();
+                ethernet(frame.macs, &ip(frame.from.0, frame.to.0, 0, frame.time_to_live, &rest))
+            };
+            plane.expect("hop by hop", &with(&sent), &with(&expected));
+        } else {
+            let with = |frame: &Frame| {
+                let mut bytes = frame.bytes();
+                bytes.splice(34..34, [1, 1, 1, 0]);
+                bytes[14] = 0x46;
+                bytes[17] += 4;
+                bytes[24..26].fill(0);
+                let sum = checksum(&bytes[14..38]);
+                bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+                bytes
+            };
+            plane.expect("options", &with(&sent), &with(&expected));
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn what_the_kernel_will_cut_may_be_larger_than_the_way_takes() {
+    /// `struct __sk_buff` of linux/bpf.h: its bytes, and where `gso_segs` and `gso_size` are.
+    const SKB: (usize, usize, usize) = (192, 164, 176);
+    everywhere(|plane| {
+        plane.handshake();
+        let large = |frame: Frame| Frame { payload: vec![7; 2000], ..frame }.bytes();
+        let sent = large(plane.to_vip(NAT_PORT, TCP, ACK));
+        plane.expect_reason("one packet", &sent, Reason::TooBig);
+        // XDP sees frames before any are put together.
+        if plane.hook == Hook::Tc {
+            let mut context = [0; SKB.0];
+            context[SKB.1..][..4].copy_from_slice(&2_u32.to_ne_bytes());
+            context[SKB.2..][..4].copy_from_slice(&1400_u32.to_ne_bytes());
+            let outcome = plane.run_with(&sent, Some(&context));
+            assert_eq!(outcome, Outcome::Sent(large(plane.to_backend(ACK))));
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn ipv4_addresses_in_ipv6_headers_are_not_ours() {
+    everywhere(|plane| {
+        plane.handshake();
+        let mapped = |address: Address| {
+            if address.is_v4() { address.bytes() } else { Plane::address_of(Family::V4, 10).bytes() }
+        };
+        let own = plane.to_vip(NAT_PORT, TCP, ACK);
+        let to = if plane.family == Family::V4 { mapped(own.to.0) } else { own.to.0.bytes() };
+        let segment = own.transport();
+        let header =
+            [&[0x60, 0, 0, 0, 0, segment.len() as u8, TCP, 64][..], &mapped(own.from.0), &to].concat();
+        let frame = ethernet(own.macs, &[header, segment].concat());
+        assert_eq!(plane.run(&frame), Outcome::Pass);
+    });
+}
