@@ -36,11 +36,26 @@ fn frame(tags: &[u8], ethertype: u16, packet: &[u8]) -> Vec<u8> {
 
 fn parsed(frame: &[u8]) -> Result<(Shape, Packet), Unparsed> {
     let mut packet = Packet::default();
-    parse(frame, &mut packet).map(|shape| (shape, packet))
+    let whole = parse(frame, &mut packet).map(|shape| (shape, packet));
+    // The short form says the same, or nothing.
+    let mut packet = Packet::default();
+    match parse_plain(frame, &mut packet) {
+        Err(Unparsed::NotPlain) => {}
+        plain => assert_eq!(plain.map(|shape| (shape, packet)), whole),
+    }
+    whole
 }
 
 fn ip(address: Address) -> std::string::String {
     std::string::ToString::to_string(&IpAddr::from(address))
+}
+
+#[test]
+fn the_short_form_knows_plain_packets_of_both_families() {
+    let (v4, v6) = (v4(TCP, 0, &[], &TCP_HEADER), v6(UDP, &TCP_HEADER));
+    for bytes in [frame(&[], ETHERTYPE_IPV4, &v4), frame(&[], ETHERTYPE_IPV6, &v6)] {
+        assert!(parse_plain(&bytes[..], &mut Packet::default()).is_ok());
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  frame -> parse (llb-common) -> decide -------------------------> rewrite -> send
-//!             |                   forward: FRONTENDS, FLOWS, BACKENDS
+//!             |                   forward: FLOWS, BACKENDS
 //!             | not ours, or      reply:   REPLIES, BACKENDS
 //!             v the link is off     | a reason
 //!           pass, untouched         v

@@ -90,12 +90,13 @@ fn take(key: &ReplyKey, entry: &ReplyEntry) -> u32 {
     if let Some(backend) = backend(holder.backend) {
         let forward =
             forward_key(holder.client, holder.client_port, backend.vip, backend.vip_port, key.protocol);
-        let found = FLOWS.get_ptr_mut(&forward).or_else(|| PENDING_FLOWS.get_ptr_mut(&forward));
+        let placed = FLOWS.get_ptr_mut(&forward);
+        let found = placed.or_else(|| PENDING_FLOWS.get_ptr_mut(&forward));
         // SAFETY: as above.
         let flow = found.map(|flow| unsafe { &*flow });
         // Of the same client and ports, but later: it has another source port.
         let flow = flow.filter(|flow| flow.backend == holder.backend && flow.snat_port == key.snat_port);
-        if !has_ended(key.protocol, flow, holder, entry.used) {
+        if !has_ended(key.protocol, flow, placed.is_some(), holder) {
             return 0;
         }
         if flow.is_some() {
@@ -109,13 +110,13 @@ fn take(key: &ReplyKey, entry: &ReplyEntry) -> u32 {
 }
 
 /// Whether nothing is to come of a flow but repeated packets. Where only the
-/// backend has said so, a CPU may have a copy of the forward entry for as long
-/// as its tick lasts.
+/// backend has said so, a CPU may have a copy of a forward entry that has its
+/// place, and could send by it for a while; so that one is left to the sweep.
 #[inline(always)]
-fn has_ended(protocol: u8, flow: Option<&ForwardEntry>, reply: &ReplyEntry, now: Tick) -> bool {
-    let (seen, used) = flow.map_or((0, 0), |flow| (flow.seen, flow.used));
-    let is_copied = seen & (FIN | RST) == 0 && now.saturating_sub(used) < 2;
-    protocol == TCP && !is_copied && lifetime_secs(TCP, seen, reply.seen) == CLOSED_SECS
+fn has_ended(protocol: u8, flow: Option<&ForwardEntry>, is_placed: bool, reply: &ReplyEntry) -> bool {
+    let seen = flow.map_or(0, |flow| flow.seen);
+    let may_be_copied = flow.is_some() && is_placed && seen & (FIN | RST) == 0;
+    protocol == TCP && !may_be_copied && lifetime_secs(TCP, seen, reply.seen) == CLOSED_SECS
 }
 
 #[inline(always)]

@@ -8,7 +8,7 @@
 //!
 //! Packets come by a test run that repeats. It would feed a program with what
 //! it has written itself, so another one comes first, in the same run, which
-//! writes the next frame and jumps (`feed.rs`). Caches are as warm as in a
+//! writes the next frame and jumps (`llb-ebpf/src/bench/`). Caches are as warm as in a
 //! batch of a driver's, and no device or protocol stack is between.
 mod feed;
 #[path = "../../../ebpf/frames.rs"]
@@ -36,10 +36,10 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     json: PathBuf,
     /// Times that each kind of packets has its turn
-    #[arg(long, default_value_t = 15)]
+    #[arg(long, default_value_t = 30)]
     rounds: u32,
     /// Packets of each kind in a round
-    #[arg(long, default_value_t = 40_000)]
+    #[arg(long, default_value_t = 20_000)]
     packets: u32,
     /// Numbers of flows, whose packets take turns
     #[arg(long, value_delimiter = ',', default_value = "1,10000,1000000")]
