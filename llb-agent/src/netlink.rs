@@ -13,7 +13,7 @@ use futures::StreamExt;
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::address::AddressMessage;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkInfo, LinkMessage, LinkXdp, XdpAttached};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -58,6 +58,20 @@ pub(crate) struct Way {
     pub(crate) source: Option<IpAddr>,
     /// What the route itself says of the largest packet.
     pub(crate) mtu: Option<u32>,
+}
+
+/// A link of this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LinkDevice {
+    pub(crate) name: String,
+    pub(crate) ifindex: u32,
+    pub(crate) mac: Option<Mac>,
+    /// Bytes of the largest IP packet.
+    pub(crate) mtu: u32,
+    /// Of a link that is none of hardware: `veth`, `vlan`, `bond` ...
+    pub(crate) kind: Option<String>,
+    /// Its XDP program, by number, and whether that is in the driver.
+    pub(crate) xdp: Option<(u32, bool)>,
 }
 
 /// What the kernel knows of a neighbour.
@@ -172,10 +186,10 @@ impl Connection {
     }
 
     /// All links of this host.
-    pub(crate) async fn links(&mut self) -> io::Result<Vec<LinkMessage>> {
+    pub(crate) async fn links(&mut self) -> io::Result<Vec<LinkDevice>> {
         let answer = self.ask(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP).await?;
         let links = answer.messages.into_iter().filter_map(|message| match message {
-            RouteNetlinkMessage::NewLink(link) => Some(link),
+            RouteNetlinkMessage::NewLink(link) => link_of(&link),
             _ => None,
         });
         Ok(links.collect())
@@ -280,6 +294,46 @@ impl Connection {
         }
         answer
     }
+}
+
+fn link_of(message: &LinkMessage) -> Option<LinkDevice> {
+    let mut link = LinkDevice {
+        name: String::new(),
+        ifindex: message.header.index,
+        mac: None,
+        mtu: 0,
+        kind: None,
+        xdp: None,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok().map(Mac),
+            LinkAttribute::LinkInfo(infos) => {
+                link.kind = infos.iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind.to_string()),
+                    _ => None,
+                });
+            }
+            LinkAttribute::Xdp(xdp) => link.xdp = xdp_of(xdp),
+            _ => {}
+        }
+    }
+    (!link.name.is_empty()).then_some(link)
+}
+
+fn xdp_of(attributes: &[LinkXdp]) -> Option<(u32, bool)> {
+    let is_in_driver = attributes.iter().find_map(|attribute| match attribute {
+        LinkXdp::Attached(XdpAttached::Driver) => Some(true),
+        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(false),
+        _ => None,
+    })?;
+    let program = attributes.iter().find_map(|attribute| match attribute {
+        LinkXdp::ProgId(id) => Some(*id),
+        _ => None,
+    })?;
+    Some((program, is_in_driver))
 }
 
 fn family_of(address: IpAddr) -> AddressFamily {

@@ -1,8 +1,11 @@
-//! Which plane serves each Service, told once and whenever it changes. Pure.
+//! Which plane serves each Service, told once and whenever it changes; and what
+//! goes on without an agent. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Observed, Phase, ServiceName, Snapshot};
+use crate::model::{
+    AddressKey, Facts, Frontend, FrontendStatus, Observed, Phase, PlaneKind, ServiceName, Snapshot, State,
+};
 use crate::status::Event;
 
 /// What was told.
@@ -40,6 +43,24 @@ impl Placements {
     }
 }
 
+/// What goes on when the agent ends and its packet plane does not. Statuses stay as they are.
+pub(super) fn served_by_packets(observed: BTreeMap<Frontend, FrontendStatus>, facts: &Facts) -> State {
+    let serves = |status: &FrontendStatus| {
+        status.phase == Phase::Serving && status.placement.plane == PlaneKind::Packet
+    };
+    let kept = observed.into_iter().filter(|(_, status)| serves(status));
+    let frontends: BTreeMap<_, _> = kept.map(|(frontend, status)| (frontend, status.rule)).collect();
+    let is_used = |vip| frontends.keys().any(|frontend| frontend.vip == vip);
+    let addresses = facts.links.iter().flat_map(|link| {
+        let ours = link.addresses.iter().filter(|known| known.ours && is_used(known.net.addr()));
+        ours.map(|known| {
+            let key = AddressKey { link: link.name.clone(), address: known.net.addr() };
+            (key, known.net.prefix_len())
+        })
+    });
+    State { addresses: addresses.collect(), frontends, statuses: BTreeMap::new() }
+}
+
 /// All planes of a Service with the reasons, each once.
 fn summaries(observed: &Observed) -> BTreeMap<ServiceName, String> {
     let mut parts: BTreeMap<&ServiceName, BTreeSet<String>> = BTreeMap::new();
@@ -62,7 +83,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::{Frontend, FrontendStatus, Port, Protocol, Rule, Service, Terms};
+    use crate::model::{Port, Protocol, Rule, Service, Terms};
 
     #[test]
     fn a_plane_is_told_once_and_when_it_changes() {
