@@ -83,6 +83,8 @@ pub(crate) struct Neighbour {
     pub(crate) address: IpAddr,
     /// Its MAC, unless it is being looked for or did not answer.
     pub(crate) mac: Option<Mac>,
+    /// Whether the kernel has found it by asking, and is not just asking again.
+    pub(crate) is_learned: bool,
 }
 
 /// A netlink socket for questions; opened again after it failed.
@@ -224,15 +226,23 @@ impl Connection {
     /// for one that it does not know, and asks one that it has not heard of for
     /// a while whether it is still there.
     pub(crate) async fn use_neighbour(&mut self, ifindex: u32, address: IpAddr) -> io::Result<()> {
-        let mut message = NeighbourMessage::default();
-        message.header.ifindex = ifindex;
-        message.header.family = family_of(address);
+        let mut message = neighbour_message(ifindex, address);
         message.header.flags = NeighbourFlags::Use;
-        message.attributes = vec![NeighbourAttribute::Destination(match address {
-            IpAddr::V4(address) => NeighbourAddress::Inet(address),
-            IpAddr::V6(address) => NeighbourAddress::Inet6(address),
-        })];
         self.change(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE).await
+    }
+
+    /// Makes the kernel ask a neighbour that it has learned whether it is still
+    /// there, now. Without an answer it is unknown after some seconds
+    /// (`ucast_solicit` times `retrans_time_ms` of `net.ipv4.neigh`: 3 s).
+    pub(crate) async fn probe_neighbour(&mut self, ifindex: u32, address: IpAddr) -> io::Result<()> {
+        let mut message = neighbour_message(ifindex, address);
+        message.header.state = NeighbourState::Probe;
+        // Not NLM_F_REPLACE, which would forget that an IPv6 neighbour is a router.
+        match self.change(RouteNetlinkMessage::NewNeighbour(message), 0).await {
+            // The kernel's word: it has become unknown meanwhile.
+            Err(error) if error.raw_os_error().is_some() => Ok(()),
+            result => result,
+        }
     }
 
     /// The MAC of a neighbour, if the kernel knows it.
@@ -374,6 +384,17 @@ fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
+fn neighbour_message(ifindex: u32, address: IpAddr) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.ifindex = ifindex;
+    message.header.family = family_of(address);
+    message.attributes = vec![NeighbourAttribute::Destination(match address {
+        IpAddr::V4(address) => NeighbourAddress::Inet(address),
+        IpAddr::V6(address) => NeighbourAddress::Inet6(address),
+    })];
+    message
+}
+
 fn neighbour_of(message: &NeighbourMessage) -> Option<Neighbour> {
     let (mut address, mut mac) = (None, None);
     for attribute in &message.attributes {
@@ -391,7 +412,11 @@ fn neighbour_of(message: &NeighbourMessage) -> Option<Neighbour> {
         NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::None
     );
     let mac = mac.filter(|mac| !is_unknown && mac.0 != [0; 6]);
-    Some(Neighbour { ifindex: message.header.ifindex, address: address?, mac })
+    let is_learned = matches!(
+        message.header.state,
+        NeighbourState::Reachable | NeighbourState::Stale | NeighbourState::Delay
+    );
+    Some(Neighbour { ifindex: message.header.ifindex, address: address?, mac, is_learned })
 }
 
 /// The gateway of a default route that leaves by the link of this number.

@@ -29,9 +29,9 @@ impl Plane {
     pub(crate) fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Userspace => &["--userspace"],
-            Self::Tc => &["--datapath", "tc", "--at-stop", "remove"],
-            Self::XdpNative => &["--datapath", "xdp", "--at-stop", "remove"],
-            Self::XdpGeneric => &["--datapath", "xdp", "--xdp-mode", "generic", "--at-stop", "remove"],
+            Self::Tc => &["--datapath", "tc"],
+            Self::XdpNative => &["--datapath", "xdp"],
+            Self::XdpGeneric => &["--datapath", "xdp", "--xdp-mode", "generic"],
         }
     }
 

@@ -134,12 +134,11 @@ impl Planes {
                 if !is_relayed && !plane.has(&frontend) {
                     self.relay.check_free(frontend).await.map_err(Refused::InUse)?;
                 }
-                let is_busy = is_relayed && self.relay.is_busy(&frontend);
                 plane
-                    .upsert(frontend, rule, is_busy)
+                    .upsert(frontend, rule, is_relayed)
                     .await
                     .map_err(|refusal| Refused::Other(refusal.to_string()))?;
-                self.relay.remove(&frontend);
+                self.relay.give_away(&frontend);
                 Ok(())
             }
             // What the other one relays is told by its sockets.
@@ -207,7 +206,7 @@ impl DataPlane for Planes {
                 self.relay.upsert(frontend, rule).await?;
                 self.reasons.insert(frontend, why);
                 if let Packet::On(plane) = &self.packet {
-                    plane.remove(&frontend);
+                    plane.give_away(&frontend);
                 }
                 Ok(())
             }

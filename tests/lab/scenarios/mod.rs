@@ -7,6 +7,7 @@ pub(crate) mod crash;
 pub(crate) mod handover;
 pub(crate) mod life;
 pub(crate) mod memory;
+pub(crate) mod packets;
 pub(crate) mod replacement;
 pub(crate) mod soak;
 pub(crate) mod terms;

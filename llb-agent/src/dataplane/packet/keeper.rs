@@ -17,8 +17,13 @@ use crate::model::Frontend;
 /// A neighbour that has changed its MAC, or does not answer any more, is noticed
 /// after this.
 const LOOK: Duration = Duration::from_secs(1);
-/// Routes are asked for, and neighbours used, so that they stay fresh.
+/// Routes are asked for.
 const REFRESH: Duration = Duration::from_secs(10);
+/// Neighbours are asked whether they are still there. By itself the kernel would
+/// notice a silent one after a minute.
+const PROBE: Duration = Duration::from_secs(2);
+/// Of so many neighbours; more are asked less often.
+const PROBED_PER_SEC: u32 = 500;
 /// Flows are swept; far shorter than the shortest lifetime.
 const SWEEP: Duration = Duration::from_secs(5);
 /// A sweep takes at most one part in so many of a CPU's time.
@@ -30,9 +35,10 @@ const DRAIN_LOOK: Duration = Duration::from_millis(200);
 pub(super) async fn run(shared: Arc<Shared>, reach: Arc<tokio::sync::Mutex<Reach>>) {
     let mut next_look = Instant::now() + LOOK;
     let mut next_refresh = Instant::now() + REFRESH;
+    let mut next_probe = Instant::now() + PROBE;
     let mut next_sweep = Instant::now();
     loop {
-        let is_draining = !shared.state().drains.is_empty();
+        let is_draining = shared.state().is_draining();
         let wait = if is_draining { DRAIN_LOOK } else { LOOK };
         let is_hurried = tokio::select! {
             () = shared.hurry.notified() => true,
@@ -48,6 +54,14 @@ pub(super) async fn run(shared: Arc<Shared>, reach: Arc<tokio::sync::Mutex<Reach
             if is_full {
                 next_refresh = next_look + REFRESH;
             }
+        }
+        if time >= next_probe {
+            let addresses = shared.state().book.addresses();
+            let asked = reach.lock().await.probe(&addresses).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "cannot ask neighbours");
+                0
+            });
+            next_probe = Instant::now() + PROBE.max(Duration::from_secs(1) * asked / PROBED_PER_SEC);
         }
         if is_hurried || is_draining || time >= next_sweep {
             let shared = Arc::clone(&shared);

@@ -151,8 +151,10 @@ fn copy(old: &MapData, new: &MapData, only_new: bool) -> io::Result<()> {
             new[..shared].copy_from_slice(&old[..shared]);
         }
         copied += count;
+        let keys = &keys[..count * from.key_bytes];
+        let result = if only_new { to.insert_new(keys, &grown) } else { to.insert_all(keys, &grown) };
         // Those beyond are lost: the new maps are smaller.
-        match to.insert_all(&keys[..count * from.key_bytes], &grown, only_new) {
+        match result {
             Err(error) if error.raw_os_error() == Some(libc::E2BIG) => Ok(()),
             result => result,
         }

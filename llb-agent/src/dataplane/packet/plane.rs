@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use llb_common::address::Address;
 use llb_common::backend::{ACTIVE, BackendEntry, DRAINING};
@@ -21,7 +22,7 @@ use super::book::{Book, Gate, NoRoom};
 use super::links::LinkFacts;
 use super::loader::{LinkLocks, Loaded, PacketLink, load};
 use super::maps::{Capacities, Maps, memory_bytes};
-use super::pins::{PinFolder, SHARED, provide_bpffs};
+use super::pins::{PinFolder, SHARED, forget_empty, provide_bpffs};
 use super::reach::{OwnLink, Reach};
 use super::sweep::FlowCounts;
 use super::{PacketError, PacketSetup, answers, keeper, metrics};
@@ -33,6 +34,9 @@ use crate::model::{
     PlaneKind, Protocol, Rule, ServiceName,
 };
 use crate::netlink::Connection;
+
+/// For a drain without a limit.
+const AS_LONG_AS_IT_TAKES: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// The plane can't serve a rule; another one may.
 #[derive(Debug, thiserror::Error)]
@@ -208,17 +212,24 @@ impl PacketPlane {
     /// Takes no new flows. TCP flows that are open may go on until the drain
     /// time-out; then, or with the last one, the frontend is gone.
     pub fn remove(&self, frontend: &Frontend) {
+        self.end(frontend, self.shared.setup.drain_timeout);
+    }
+
+    /// As [`PacketPlane::remove`], for another plane that takes what begins from
+    /// now on: TCP flows that are open go on until they end.
+    pub fn give_away(&self, frontend: &Frontend) {
+        self.end(frontend, AS_LONG_AS_IT_TAKES);
+    }
+
+    fn end(&self, frontend: &Frontend, drain: Duration) {
+        let drain = if frontend.protocol == Protocol::Udp { Duration::ZERO } else { drain };
+        let until = Instant::now() + drain;
         let mut state = self.shared.state();
         let is_there = state.book.id(frontend).is_some();
-        if !is_there || state.drains.contains_key(frontend) {
+        if !is_there || state.drains.get(frontend).is_some_and(|before| *before <= until) {
             return;
         }
-        let drain = if frontend.protocol == Protocol::Udp {
-            std::time::Duration::ZERO
-        } else {
-            self.shared.setup.drain_timeout
-        };
-        state.drains.insert(*frontend, Instant::now() + drain);
+        state.drains.insert(*frontend, until);
         let writes = state.book.set_gate(frontend, Gate::KnownFlowsOnly);
         if let Err(error) = state.maps.apply(writes) {
             tracing::warn!(%frontend, %error, "cannot end the frontend");
@@ -320,7 +331,9 @@ impl PacketPlane {
     pub fn detach(&self) -> Result<(), PacketError> {
         self.tasks.iter().for_each(JoinHandle::abort);
         self.shared.links.iter().try_for_each(|link| link.folder.remove())?;
-        self.shared.folder.remove()
+        self.shared.folder.remove()?;
+        forget_empty(&self.shared.setup.bpf_dir);
+        Ok(())
     }
 }
 
@@ -347,6 +360,12 @@ pub(super) enum Failure {
 }
 
 impl State {
+    /// Whether a frontend ends soon, so that it is worth a look often.
+    pub(super) fn is_draining(&self) -> bool {
+        let soon = Instant::now() + AS_LONG_AS_IT_TAKES / 2;
+        self.drains.values().any(|until| *until < soon)
+    }
+
     /// Brings the maps to what `rule` and the world ask for.
     pub(super) fn follow(
         &mut self,

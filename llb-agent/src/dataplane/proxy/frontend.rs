@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use socket2::Socket;
@@ -86,6 +87,12 @@ enum Life {
     Ended,
 }
 
+/// After another plane has taken over, handshakes that have begun here may still
+/// end here: Linux repeats a SYN-ACK after 1 s, and again after 2 s.
+const HANDSHAKES: Duration = Duration::from_secs(4);
+/// For a drain without a limit.
+const AS_LONG_AS_IT_TAKES: Duration = Duration::from_secs(10 * 365 * 86_400);
+
 /// A frontend that serves or drains.
 #[derive(Debug)]
 pub(super) struct RunningFrontend {
@@ -133,6 +140,24 @@ impl RunningFrontend {
         self.end(Listener::close);
     }
 
+    /// Another plane takes what begins from now on: what is open goes on until it
+    /// ends, however long that is, and what has begun already gets in.
+    pub(super) fn give_away(&mut self) {
+        let listener = self.listener.clone().filter(|_| self.context.frontend.protocol == Protocol::Tcp);
+        let Some(listener) = listener else { return self.remove() };
+        let context = Arc::clone(&self.context);
+        self.end_until(Instant::now() + AS_LONG_AS_IT_TAKES, |_| {
+            tokio::spawn(async move {
+                tokio::time::sleep(HANDSHAKES).await;
+                // Not if it serves again.
+                let life = context.life();
+                if *life != Life::Serving {
+                    listener.close();
+                }
+            });
+        });
+    }
+
     /// As [`RunningFrontend::remove`], when another agent serves the sockets.
     pub(super) fn hand_over(&mut self) {
         self.end(Listener::leave);
@@ -146,9 +171,11 @@ impl RunningFrontend {
         self.listener.as_ref().filter(|listener| listener.is_open()).map_or(Ok(Vec::new()), Listener::sockets)
     }
 
-    fn end(&mut self, close: impl Fn(&Listener)) {
-        let config = &self.context.plane.config;
-        let until = Instant::now() + config.drain_timeout;
+    fn end(&mut self, close: impl FnOnce(&Listener)) {
+        self.end_until(Instant::now() + self.context.plane.config.drain_timeout, close);
+    }
+
+    fn end_until(&mut self, until: Instant, close: impl FnOnce(&Listener)) {
         if !self.context.start_draining(until) {
             return;
         }
@@ -180,11 +207,6 @@ impl RunningFrontend {
             Phase::Draining
         };
         FrontendStatus::relayed(rule, phase)
-    }
-
-    /// Whether connections are open.
-    pub(super) fn is_busy(&self) -> bool {
-        self.context.connections.count() != 0
     }
 
     /// Ends all that is open now.
@@ -254,18 +276,22 @@ impl FrontendContext {
         true
     }
 
-    /// False if that has happened already.
+    /// False if that has happened already, and it ends no later.
     fn start_draining(&self, until: Instant) -> bool {
         let mut life = self.life();
-        let is_serving = *life == Life::Serving;
-        if is_serving {
+        let is_news = match *life {
+            Life::Serving => true,
+            Life::Draining { until: before } => until < before,
+            Life::Ended => false,
+        };
+        if is_news {
             *life = Life::Draining { until };
         }
-        is_serving
+        is_news
     }
 
     /// Ends the drain that was to last until `until`; false if the frontend
-    /// has served again since.
+    /// has served again since, or is to end sooner.
     fn end_draining(&self, until: Instant) -> bool {
         let mut life = self.life();
         let is_this_drain = *life == Life::Draining { until };

@@ -132,12 +132,6 @@ impl ProxyPlane {
     pub fn has(&self, frontend: &Frontend) -> bool {
         self.frontends.contains_key(frontend)
     }
-
-    /// Whether `frontend` has connections open here.
-    pub fn is_busy(&self, frontend: &Frontend) -> bool {
-        self.frontends.get(frontend).is_some_and(RunningFrontend::is_busy)
-    }
-
     /// Finds out whether another program has the port of `frontend`, which a
     /// plane that binds nothing would take away from it.
     ///
@@ -150,6 +144,13 @@ impl ProxyPlane {
     /// Closes the inherited sockets that no frontend has wanted.
     pub fn forget_inherited(&mut self) {
         self.context.inherited.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Another plane takes what begins from now on; what is open goes on until it ends.
+    pub fn give_away(&mut self, frontend: &Frontend) {
+        if let Some(running) = self.frontends.get_mut(frontend) {
+            running.give_away();
+        }
     }
 
     /// All sockets that take traffic, once more, for a successor.
