@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::plane::{Shared, now};
+use super::PacketError;
+use super::links::LinkFacts;
+use super::loader::reload;
+use super::plane::{Shared, now, own_links};
 use super::reach::Reach;
 use super::sweep::sweep;
 use crate::model::Frontend;
@@ -77,11 +80,16 @@ pub(super) async fn run(shared: Arc<Shared>, reach: Arc<tokio::sync::Mutex<Reach
 }
 
 /// Follows what the kernel knows of the way to each backend.
-async fn look(shared: &Shared, reach: &tokio::sync::Mutex<Reach>, is_full: bool) -> std::io::Result<()> {
+async fn look(shared: &Arc<Shared>, reach: &tokio::sync::Mutex<Reach>, is_full: bool) -> std::io::Result<()> {
     let addresses = shared.state().book.addresses();
     let mut reach = reach.lock().await;
-    let is_changed = if is_full { reach.refresh(&addresses).await? } else { reach.read_neighbours().await? };
-    if !is_changed {
+    let has_new_link = follow_links(shared, &mut reach).await?;
+    let is_changed = if is_full || has_new_link {
+        reach.refresh(&addresses).await?
+    } else {
+        reach.read_neighbours().await?
+    };
+    if !is_changed && !has_new_link {
         return Ok(());
     }
     let mut state = shared.state();
@@ -97,6 +105,48 @@ async fn look(shared: &Shared, reach: &tokio::sync::Mutex<Reach>, is_full: bool)
         }
     }
     Ok(())
+}
+
+/// A link that was made anew gets its program again, and one that has another
+/// MAC is told so; `true` if there was one. A link that is away is waited for.
+async fn follow_links(shared: &Arc<Shared>, reach: &mut Reach) -> std::io::Result<bool> {
+    let found = reach.link_facts().await?;
+    let known: Vec<LinkFacts> = shared.links().iter().map(|link| link.facts.clone()).collect();
+    let mut is_changed = false;
+    for (place, old) in known.iter().enumerate() {
+        let Some(new) = found.iter().find(|link| link.name == old.name) else { continue };
+        if (new.ifindex, new.mac, new.mtu) == (old.ifindex, old.mac, old.mtu) {
+            continue;
+        }
+        if new.ifindex == old.ifindex {
+            shared.links()[place].facts.clone_from(new);
+        } else {
+            let (shared, facts) = (Arc::clone(shared), new.clone());
+            let load = move || {
+                let lock = shared.links()[place].folder.lock().ok();
+                let link = reload(&shared.setup, &facts, shared.capacities, &shared.folder, lock)?;
+                shared.links()[place] = link;
+                Ok::<(), PacketError>(())
+            };
+            if let Err(error) = tokio::task::spawn_blocking(load).await.map_err(std::io::Error::other)? {
+                tracing::warn!(link = new.name, %error, "no program on the link that was made anew");
+                continue;
+            }
+        }
+        let maps = Arc::clone(&shared.state().maps);
+        shared.links()[place].switch_on(&maps.links)?;
+        tracing::info!(
+            link = new.name,
+            ifindex = new.ifindex,
+            "the link has changed: its packets are forwarded again"
+        );
+        is_changed = true;
+    }
+    if is_changed {
+        let facts: Vec<LinkFacts> = shared.links().iter().map(|link| link.facts.clone()).collect();
+        reach.set_links(own_links(&facts));
+    }
+    Ok(is_changed)
 }
 
 /// Flows that are over, backends without flows, frontends that have ended.

@@ -67,6 +67,19 @@ impl fmt::Debug for PacketLink {
 }
 
 impl PacketLink {
+    /// Lets the program look at packets; also after the link's MAC has changed.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(super) fn switch_on(&self, links: &Table<u32, [u8; 8]>) -> io::Result<()> {
+        let mut mac = [0; 8];
+        mac[..6].copy_from_slice(&self.facts.mac.bytes());
+        links.insert(&self.facts.ifindex, &mac)?;
+        let old = self.settings.get(&0)?.unwrap_or_default();
+        let on = LinkSettings { ifindex: self.facts.ifindex, mac: self.facts.mac, traces: old.traces };
+        self.settings.insert(&0, &on)
+    }
+
     /// What came in, over all CPUs; `None` if that can't be read.
     pub(super) fn counters(&self) -> Option<LinkCounters> {
         let values = self.counters.get(&0, 0).ok()?;
@@ -117,6 +130,24 @@ pub(super) fn load(
     let notices = notices.ok_or(PacketError::NotInObject { name: maps::NOTICES.name })?;
     old.forget()?;
     Ok(Loaded { links, maps: typed, notices, shared })
+}
+
+/// Puts a program on a link that was made anew; the shared maps are those in use.
+///
+/// # Errors
+/// No hook takes it.
+pub(super) fn reload(
+    setup: &PacketSetup,
+    facts: &LinkFacts,
+    capacities: Capacities,
+    shared: &PinFolder,
+    lock: Option<File>,
+) -> Result<PacketLink, PacketError> {
+    let object = OBJECT.ok_or(PacketError::NotBuilt)?;
+    let folder = PinFolder::open(&setup.bpf_dir, &facts.name, lock)?;
+    let mut ebpf = open(object, &facts.name, capacities, shared, &folder)?;
+    let (hook, why) = attach_best(&mut ebpf, setup, facts, &folder)?;
+    packet_link(&mut ebpf, facts, hook, why, folder)
 }
 
 /// The object with its maps: those that are pinned already are used again.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use llb_common::address::Address;
 use llb_common::backend::{ACTIVE, BackendEntry, DRAINING};
 use llb_common::counters::LinkCounters;
-use llb_common::settings::{FLOW_BUDGET, LinkSettings, SNAT_ADDRESSES, Settings};
+use llb_common::settings::{FLOW_BUDGET, SNAT_ADDRESSES, Settings};
 use llb_common::time::{Tick, tick};
 use prometheus_client::registry::Registry;
 use rustix::time::{ClockId, clock_gettime};
@@ -69,8 +69,8 @@ pub struct PacketPlane {
 /// What plane, keeper and metrics have in common.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) links: Vec<PacketLink>,
-    folder: PinFolder,
+    links: Mutex<Vec<PacketLink>>,
+    pub(super) folder: PinFolder,
     state: Mutex<State>,
     pub(super) capacities: Capacities,
     pub(super) setup: PacketSetup,
@@ -127,15 +127,9 @@ impl PacketPlane {
         let book = Book::new((capacities.backends, capacities.chunks), restored, |table| maps.slots(table));
         let settings = settings(&setup, &maps).map_err(failed)?;
         maps.settings.insert(&0, &settings).map_err(failed)?;
-        let own: BTreeMap<u32, OwnLink> =
-            facts.iter().map(|link| (link.ifindex, OwnLink { mac: link.mac, mtu: link.mtu })).collect();
+        let own = own_links(&facts);
         for link in &links {
-            let mut mac = [0; 8];
-            mac[..6].copy_from_slice(&link.facts.mac.bytes());
-            maps.links.insert(&link.facts.ifindex, &mac).map_err(failed)?;
-            let old = link.settings.get(&0).map_err(failed)?.unwrap_or_default();
-            let on = LinkSettings { ifindex: link.facts.ifindex, mac: link.facts.mac, traces: old.traces };
-            link.settings.insert(&0, &on).map_err(failed)?;
+            link.switch_on(&maps.links).map_err(failed)?;
             tracing::info!(link = link.facts.name, hook = %link.hook, why = link.why, "packet plane");
         }
         let state = State {
@@ -147,7 +141,7 @@ impl PacketPlane {
             notes: BTreeMap::new(),
         };
         let shared = Arc::new(Shared {
-            links,
+            links: Mutex::new(links),
             folder,
             state: Mutex::new(state),
             capacities,
@@ -251,7 +245,7 @@ impl PacketPlane {
     /// is waited for.
     pub fn observe(&self) -> BTreeMap<Frontend, (FrontendStatus, bool)> {
         let state = self.shared.state();
-        let hooks: BTreeSet<String> = self.shared.links.iter().map(|link| link.hook.to_string()).collect();
+        let hooks: BTreeSet<String> = self.shared.links().iter().map(|link| link.hook.to_string()).collect();
         let hooks = hooks.into_iter().collect::<Vec<_>>().join(", ");
         let status = |(frontend, rule, mode, gate): (&Frontend, Option<&Arc<Rule>>, Mode, Gate)| {
             let why = match state.notes.get(frontend) {
@@ -298,7 +292,7 @@ impl PacketPlane {
             hook: link.hook.to_string(),
             why: link.why.clone(),
         };
-        self.shared.links.iter().map(state).collect()
+        self.shared.links().iter().map(state).collect()
     }
 
     /// Frames that came in on each link since its program was first there. A
@@ -318,7 +312,8 @@ impl PacketPlane {
     /// # Errors
     /// No descriptors are left.
     pub fn locks(&self) -> io::Result<LinkLocks> {
-        let links = self.shared.links.iter().map(|link| Ok((link.facts.name.clone(), link.folder.lock()?)));
+        let links = self.shared.links();
+        let links = links.iter().map(|link| Ok((link.facts.name.clone(), link.folder.lock()?)));
         let shared = std::iter::once(self.shared.folder.lock().map(|lock| (SHARED.to_owned(), lock)));
         links.chain(shared).collect()
     }
@@ -330,7 +325,7 @@ impl PacketPlane {
     /// A pin can't be removed.
     pub fn detach(&self) -> Result<(), PacketError> {
         self.tasks.iter().for_each(JoinHandle::abort);
-        self.shared.links.iter().try_for_each(|link| link.folder.remove())?;
+        self.shared.links().iter().try_for_each(|link| link.folder.remove())?;
         self.shared.folder.remove()?;
         forget_empty(&self.shared.setup.bpf_dir);
         Ok(())
@@ -344,13 +339,17 @@ impl Drop for PacketPlane {
 }
 
 impl Shared {
+    pub(super) fn links(&self) -> MutexGuard<'_, Vec<PacketLink>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn counters(&self) -> Vec<(String, LinkCounters)> {
         let read = |link: &PacketLink| Some((link.facts.name.clone(), link.counters()?));
-        self.links.iter().filter_map(read).collect()
+        self.links().iter().filter_map(read).collect()
     }
 }
 
@@ -412,6 +411,11 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// Links by number.
+pub(super) fn own_links(facts: &[LinkFacts]) -> BTreeMap<u32, OwnLink> {
+    facts.iter().map(|link| (link.ifindex, OwnLink { mac: link.mac, mtu: link.mtu })).collect()
 }
 
 /// The time that flow entries have.

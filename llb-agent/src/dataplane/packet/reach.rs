@@ -11,6 +11,7 @@ use llb_common::settings::SNAT_ADDRESSES;
 use tokio::time::Instant;
 
 use super::book::NextHop;
+use super::links::LinkFacts;
 use crate::model::{Mode, Rule};
 use crate::netlink::{Connection, Neighbour, Route, Way};
 
@@ -55,6 +56,19 @@ impl Reach {
             asked: BTreeMap::new(),
             learned: BTreeSet::new(),
         }
+    }
+
+    /// The links of this machine as they are now.
+    ///
+    /// # Errors
+    /// The kernel can't be asked.
+    pub(super) async fn link_facts(&mut self) -> io::Result<Vec<LinkFacts>> {
+        LinkFacts::read(&mut self.connection).await
+    }
+
+    /// The links that have programs have changed.
+    pub(super) fn set_links(&mut self, links: BTreeMap<u32, OwnLink>) {
+        self.links = links;
     }
 
     /// Finds out the way to `addresses`, as far as it is not known.
