@@ -123,6 +123,7 @@ mod userspace {
 mod tc {
     every_scenario!(Plane::Tc);
     packet_scenarios!(Plane::Tc);
+    scenarios!(Plane::Tc, neighbours::a_link_that_was_made_anew_forwards_again,);
 }
 
 mod xdp_native {
