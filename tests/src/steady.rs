@@ -82,14 +82,6 @@ impl Steady {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().map_err(|_| anyhow!("the thread with the connections panicked"))
     }
-
-    /// Waits until every connection has broken.
-    ///
-    /// # Errors
-    /// Some have not within `limit`.
-    pub fn wait_for_end(&self, limit: Duration) -> Result<()> {
-        wait_for(limit, "all connections to break", || self.thread.is_finished())
-    }
 }
 
 fn message(stream: &TcpStream, round: usize) -> Result<Vec<u8>> {

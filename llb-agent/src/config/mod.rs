@@ -65,6 +65,8 @@ pub enum Invocation {
     Detach {
         /// Where it is pinned.
         bpf_dir: PathBuf,
+        /// Where addresses are noted that the kernel does not mark.
+        state_dir: PathBuf,
     },
 }
 
@@ -75,7 +77,7 @@ impl Cli {
     /// Names the flag.
     pub fn invocation(self) -> Result<Invocation, ConfigError> {
         match self.command {
-            Some(Command::Detach { bpf_dir }) => Ok(Invocation::Detach { bpf_dir }),
+            Some(Command::Detach { bpf_dir, state_dir }) => Ok(Invocation::Detach { bpf_dir, state_dir }),
             Some(Command::Explain { service, admin }) => Ok(Invocation::Explain { admin, service }),
             Some(Command::Trace { client, sample, count, bpf_dir }) => {
                 Ok(Invocation::Trace { client, one_in: sample.next_power_of_two(), count, bpf_dir })
@@ -112,15 +114,19 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = DEFAULT_BPF_DIR)]
         bpf_dir: PathBuf,
     },
-    /// Remove every program and map that llb left in the kernel.
+    /// Remove every program and map that llb left in the kernel, and its VIPs from the links that had programs
     Detach {
-        /// Where they are pinned.
+        /// Where they are pinned
         #[arg(long, value_name = "DIR", default_value = DEFAULT_BPF_DIR)]
         bpf_dir: PathBuf,
+        /// Where llb keeps what must outlive it
+        #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
+        state_dir: PathBuf,
     },
 }
 
 const DEFAULT_ADMIN: &str = "127.0.0.1:9660";
+const DEFAULT_STATE_DIR: &str = "/var/lib/llb";
 const DEFAULT_BPF_DIR: &str = "/sys/fs/bpf/llb";
 
 /// The flags of the agent proper.
@@ -186,7 +192,7 @@ struct ServeArgs {
     admin: SocketAddr,
 
     /// Where llb keeps what must outlive it
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/llb")]
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
     state_dir: PathBuf,
 
     /// Where programs and maps are pinned
