@@ -6,6 +6,8 @@
 pub(crate) enum Plane {
     /// Bytes are copied in user space.
     Userspace,
+    /// The kernel moves bytes from socket to socket, from the first one on.
+    Sockmap,
 }
 
 impl Plane {
@@ -13,6 +15,7 @@ impl Plane {
     pub(crate) fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Userspace => &["--userspace"],
+            Self::Sockmap => &["--datapath=sockmap", "--sockmap-after-reads=0"],
         }
     }
 }

@@ -75,3 +75,7 @@ macro_rules! every_scenario {
 mod userspace {
     every_scenario!(Plane::Userspace);
 }
+
+mod sockmap {
+    every_scenario!(Plane::Sockmap);
+}

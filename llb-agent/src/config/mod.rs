@@ -127,6 +127,15 @@ struct ServeArgs {
     #[arg(long, value_name = "WHAT", value_enum, default_value_t, conflicts_with = "userspace")]
     datapath: Datapath,
 
+    /// Whether the relay splices bulk data (splice(2)) or copies all
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    splice: bool,
+
+    /// With --datapath sockmap: after how many small reads of the relay, without bulk data among them, the kernel goes on
+    /// with a connection's bytes
+    #[arg(long, value_name = "N", default_value = "32")]
+    sockmap_after_reads: u32,
+
     /// The same as --datapath userspace: leave the kernel's packet path alone
     #[arg(long)]
     userspace: bool,
@@ -349,6 +358,7 @@ impl TryFrom<ServeArgs> for Config {
             mode: args.packet.mode(),
         };
         check_links(&args.links)?;
+        let datapath = if args.userspace { Datapath::Userspace } else { args.datapath };
         Ok(Self {
             links: args.links,
             source: match args.manifests {
@@ -365,8 +375,10 @@ impl TryFrom<ServeArgs> for Config {
                 max_connections: args.max_connections,
                 max_udp_sessions: args.max_udp_sessions,
                 workers: args.workers.unwrap_or_else(default_workers),
+                splice: args.splice,
+                sockmap_after_reads: (datapath == Datapath::Sockmap).then_some(args.sockmap_after_reads),
             },
-            datapath: if args.userspace { Datapath::Userspace } else { args.datapath },
+            datapath,
             packet: args.packet.into(),
             admin: args.admin,
             state_dir: args.state_dir,

@@ -23,6 +23,11 @@ pub struct RelayConfig {
     pub max_udp_sessions: NonZeroUsize,
     /// Threads that relay.
     pub workers: NonZeroUsize,
+    /// Bulk data is spliced, not copied.
+    pub splice: bool,
+    /// Small reads after which the kernel goes on with a connection's bytes;
+    /// absent: never.
+    pub sockmap_after_reads: Option<u32>,
 }
 
 impl Default for RelayConfig {
@@ -47,6 +52,8 @@ impl Default for RelayConfig {
             // would leave too few for everybody else.
             max_udp_sessions: const { NonZeroUsize::new(16_384).expect("not 0") },
             workers: default_workers(),
+            splice: true,
+            sockmap_after_reads: None,
         }
     }
 }
