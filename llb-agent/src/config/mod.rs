@@ -16,8 +16,8 @@ use serde::Serialize;
 
 use crate::model::{Mode, Pool, PoolError, Selector, SelectorError};
 pub use datapath::{AtStop, Datapath, PacketConfig, PortRange, XdpMode};
-pub use relay::RelayConfig;
 use relay::default_workers;
+pub use relay::{RelayConfig, SockmapConfig};
 
 /// The value of `spec.loadBalancerClass` that is llb's.
 pub const DEFAULT_CLASS: &str = "llb.dev/llb";
@@ -135,6 +135,11 @@ struct ServeArgs {
     /// with a connection's bytes
     #[arg(long, value_name = "N", default_value = "32")]
     sockmap_after_reads: u32,
+
+    /// With --datapath sockmap: connections whose bytes the kernel moves at one time; all others are relayed in user space
+    /// [default: --max-connections]
+    #[arg(long, value_name = "N")]
+    sockmap_max_pairs: Option<NonZeroUsize>,
 
     /// The same as --datapath userspace: leave the kernel's packet path alone
     #[arg(long)]
@@ -376,7 +381,10 @@ impl TryFrom<ServeArgs> for Config {
                 max_udp_sessions: args.max_udp_sessions,
                 workers: args.workers.unwrap_or_else(default_workers),
                 splice: args.splice,
-                sockmap_after_reads: (datapath == Datapath::Sockmap).then_some(args.sockmap_after_reads),
+                sockmap: (datapath == Datapath::Sockmap).then_some(SockmapConfig {
+                    after_reads: args.sockmap_after_reads,
+                    max_pairs: args.sockmap_max_pairs.unwrap_or(args.max_connections),
+                }),
             },
             datapath,
             packet: args.packet.into(),

@@ -25,9 +25,17 @@ pub struct RelayConfig {
     pub workers: NonZeroUsize,
     /// Bulk data is spliced, not copied.
     pub splice: bool,
-    /// Small reads after which the kernel goes on with a connection's bytes;
-    /// absent: never.
-    pub sockmap_after_reads: Option<u32>,
+    /// Absent: all bytes are moved in user space.
+    pub sockmap: Option<SockmapConfig>,
+}
+
+/// When the kernel goes on with the bytes of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SockmapConfig {
+    /// After so many small reads of the relay.
+    pub after_reads: u32,
+    /// Connections at one time; all others are relayed in user space.
+    pub max_pairs: NonZeroUsize,
 }
 
 impl Default for RelayConfig {
@@ -53,7 +61,7 @@ impl Default for RelayConfig {
             max_udp_sessions: const { NonZeroUsize::new(16_384).expect("not 0") },
             workers: default_workers(),
             splice: true,
-            sockmap_after_reads: None,
+            sockmap: None,
         }
     }
 }

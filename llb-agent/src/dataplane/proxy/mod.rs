@@ -163,10 +163,13 @@ impl ProxyPlane {
 
 /// Without it all bytes are moved in user space, so nothing fails.
 fn start_sockmap(config: &RelayConfig, registry: &mut Registry) -> Result<Sockmap, SockmapError> {
-    let after_reads = config.sockmap_after_reads.ok_or(SockmapError::NotWanted)?;
-    let sockmap = Sockmap::start(config.max_connections.get(), after_reads, registry);
+    let wanted = config.sockmap.ok_or(SockmapError::NotWanted)?;
+    let sockmap = Sockmap::start(wanted, registry);
     match &sockmap {
-        Ok(_) => tracing::info!(after_reads, "the kernel moves the bytes of connections (sockmap)"),
+        Ok(_) => tracing::info!(
+            after_reads = wanted.after_reads,
+            "the kernel moves the bytes of connections (sockmap)"
+        ),
         Err(error) => {
             let error = with_causes(error);
             tracing::warn!(error, "no sockmap; bytes are moved in user space");

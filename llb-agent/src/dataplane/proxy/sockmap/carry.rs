@@ -159,7 +159,7 @@ impl Carried<'_> {
     /// Whether one of the streams has switched.
     async fn bring_back(&mut self, relay: &mut Relay) -> io::Result<bool> {
         let [forward, reply] = self.pair.stop(self.both).map_err(io::Error::other)?;
-        let switched = forward.is_some() || reply.is_some();
+        let switched = self.pair.has_switched();
         let mut is_lost = [false; 2];
         for (number, is_lost) in is_lost.iter_mut().enumerate() {
             *is_lost = !self.is_written(number).await;

@@ -7,23 +7,21 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
 use super::maps::Maps;
-use super::pair::{kick, stop_source};
-
-/// Marks a key of `TARGETS` whose socket gets nothing. The kernel counts
-/// cookies up from 1.
-const HOLD: u64 = 1 << 63;
+use super::pair::{Hold, kick};
 
 /// The source of such a stream. Dropped, it is forgotten: only at the end.
 pub(in super::super) struct Mapped {
     maps: Arc<Maps>,
     cookie: u64,
+    /// `copied_seq` of the socket when nothing was redirected.
+    copied: u32,
     /// Bytes read by the agent.
     read: u64,
 }
 
 impl Mapped {
-    pub(super) fn new(maps: Arc<Maps>, cookie: u64) -> Self {
-        Self { maps, cookie, read: 0 }
+    pub(super) fn new(maps: Arc<Maps>, cookie: u64, copied: u32) -> Self {
+        Self { maps, cookie, copied, read: 0 }
     }
 
     /// So many bytes were read.
@@ -37,26 +35,25 @@ impl Mapped {
     /// # Errors
     /// It can't go on as it was either; bytes may be missing.
     pub(in super::super) fn release(&self, socket: &(impl AsFd + AsRawFd)) -> io::Result<bool> {
-        // The kernel takes only established sockets. With FIN behind the last
-        // bytes it does not pay to leave. The second entry keeps what is in the
-        // socket's queues while it is out of the other map.
-        let hold = self.cookie | HOLD;
-        if self.maps.set_target(hold, socket).is_err() {
+        let hold = Hold::take(&self.maps, self.cookie, socket);
+        let stream = || self.maps.stream(self.cookie).unwrap_or_default();
+        // With FIN behind the last bytes it does not pay to leave.
+        if !hold.is_established || stream().passed != self.read {
             return Ok(false);
         }
-        stop_source(&self.maps, self.cookie, socket);
-        let passed = self.maps.stream(self.cookie).map_or(0, |stream| stream.passed);
-        let is_free = passed == self.read;
-        let outcome = if is_free {
-            Ok(true)
-        } else {
+        self.maps.deactivate(self.cookie);
+        if stream().passed != self.read {
             // More has come meanwhile.
-            let again = self.maps.activate(self.cookie, socket);
+            self.maps.activate(self.cookie, socket).map_err(io::Error::other)?;
             kick(socket);
-            again.map(|()| false).map_err(io::Error::other)
-        };
-        self.maps.forget(hold);
-        outcome
+            return Ok(false);
+        }
+        let taken = self.maps.ask(hold.key).map(|answer| answer.copied_seq.wrapping_sub(self.copied));
+        let given = stream().redirected.wrapping_add(self.read) as u32;
+        if taken.is_some_and(|taken| taken != given) {
+            return Err(io::Error::other("bytes are missing"));
+        }
+        Ok(true)
     }
 }
 

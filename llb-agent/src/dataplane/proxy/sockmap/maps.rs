@@ -151,6 +151,14 @@ impl Maps {
             + handles.active.keys().flatten().count()
     }
 
+    /// As somebody might who knows the programs' ids.
+    #[cfg(test)]
+    pub(super) fn detach(&self) {
+        if let Some(Ok(verdict)) = self.lock().ebpf.program_mut(VERDICT_PROGRAM).map(<&mut SkSkb>::try_from) {
+            let _ = verdict.unload();
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Handles> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -31,6 +31,8 @@ mod maps;
 mod metrics;
 mod pair;
 mod self_test;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::io;
@@ -44,6 +46,7 @@ pub(super) use mapped::Mapped;
 use self::maps::Maps;
 use self::metrics::Metrics;
 use self::watch::Watch;
+use crate::config::SockmapConfig;
 use crate::kernel;
 
 /// The kernel's part, shared by all connections.
@@ -90,25 +93,20 @@ pub(super) enum SockmapError {
 }
 
 impl Sockmap {
-    /// Loads the programs for so many connections at a time and tries them on
-    /// loopback.
+    /// Loads the programs and tries them on loopback.
     ///
     /// # Errors
     /// Why the relay has to move all bytes itself.
-    pub(super) fn start(
-        pairs: usize,
-        after_reads: u32,
-        registry: &mut Registry,
-    ) -> Result<Self, SockmapError> {
+    pub(super) fn start(config: SockmapConfig, registry: &mut Registry) -> Result<Self, SockmapError> {
         if let Some(trouble) = kernels::known_trouble(&kernel::release()) {
             return Err(SockmapError::KnownTrouble(trouble));
         }
-        let (maps, events) = Maps::load(pairs)?;
+        let (maps, events) = Maps::load(config.max_pairs.get())?;
         let maps = Arc::new(maps);
         self_test::run(&maps)?;
         let watch = Watch::start(events).map_err(SockmapError::Watch)?;
         let metrics = Metrics::register(registry, Arc::downgrade(&maps));
-        Ok(Self { maps, watch, metrics, after_reads })
+        Ok(Self { maps, watch, metrics, after_reads: config.after_reads })
     }
 }
 

@@ -5,7 +5,7 @@
 //!   form            targets: both; streams: both, from the targets' write_seq
 //!   begin           active: both; whatever waits in them is looked at now
 //!     ... the kernel moves bytes ...
-//!   stop            active: out again, but for a stream that has switched:
+//!   stop            active: out again, but for a stream that has switched or ended:
 //!     |             its bytes are the agent's already, but lie where only
 //!     |             recv(2) finds them (`mapped.rs`)
 //!   queued == 0     the kernel's worker has written all that was redirected
@@ -14,7 +14,9 @@
 //! ```
 //!
 //! Only a socket that is in no map at all forgets what is in its queues, so it
-//! leaves the last one when they are empty.
+//! leaves the last one when they are empty. A segment that arrives in the very
+//! moment in which the kernel takes the program away is dropped by it; that is
+//! a matter of nanoseconds, and `is_whole` notices.
 
 use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd};
@@ -96,7 +98,7 @@ impl Pair {
     }
 
     /// Ends redirecting. What comes from here on stays in the sockets, or in
-    /// the hands of a [`Mapped`] for a stream that has switched.
+    /// the hands of a [`Mapped`] for a stream that has switched or ended.
     ///
     /// # Errors
     /// A stream can be neither stopped nor left as it is.
@@ -104,8 +106,12 @@ impl Pair {
         let mut mapped = [None, None];
         for (number, socket) in sockets.into_iter().enumerate() {
             let cookie = self.sources[number].cookie;
-            if self.stream(cookie).switch == 0 {
-                stop_source(&self.maps, cookie, socket);
+            let hold = Hold::take(&self.maps, cookie, socket);
+            // One that has had FIN stays too: the kernel keeps that among the bytes
+            // that are left to us, where a socket without the program would not
+            // look for it.
+            if hold.is_established && self.stream(cookie).switch == 0 {
+                self.maps.deactivate(cookie);
                 if self.stream(cookie).switch == 0 {
                     continue;
                 }
@@ -113,10 +119,16 @@ impl Pair {
                 self.maps.activate(cookie, socket)?;
                 kick(socket);
             }
+            drop(hold);
             self.sources[number].is_mapped = true;
-            mapped[number] = Some(Mapped::new(Arc::clone(&self.maps), cookie));
+            mapped[number] = Some(Mapped::new(Arc::clone(&self.maps), cookie, self.sources[number].copied));
         }
         Ok(mapped)
+    }
+
+    /// One of the streams was left to us by the program.
+    pub(super) fn has_switched(&self) -> bool {
+        self.cookies().iter().any(|&cookie| self.stream(cookie).switch != 0)
     }
 
     /// Bytes of a stream that wait for the kernel's worker. `None`: the socket
@@ -153,15 +165,33 @@ impl Drop for Pair {
     }
 }
 
-/// Takes the socket away from the program. Put in once more, the kernel stops
-/// it under the socket's lock; just taken out, a segment that arrives in that
-/// very moment would find no program and be dropped. The kernel takes only
-/// established sockets, but nothing arrives at others.
-pub(super) fn stop_source(maps: &Maps, cookie: u64, socket: &impl AsRawFd) {
-    if let Err(error) = maps.activate(cookie, socket) {
-        tracing::trace!(error = %error, "not established any more");
+/// Marks a key of `TARGETS` whose socket gets nothing. The kernel counts
+/// cookies up from 1.
+const HOLD: u64 = 1 << 63;
+
+/// One more entry of a socket. It keeps what is in the socket's queues while
+/// it is out of the other map; and making it waits for segments that are just
+/// being looked at, after which a socket that is not established gets no more.
+pub(super) struct Hold<'a> {
+    maps: &'a Maps,
+    pub(super) key: u64,
+    /// The kernel takes no other.
+    pub(super) is_established: bool,
+}
+
+impl<'a> Hold<'a> {
+    pub(super) fn take(maps: &'a Maps, cookie: u64, socket: &impl AsRawFd) -> Self {
+        let key = cookie | HOLD;
+        Self { maps, key, is_established: maps.set_target(key, socket).is_ok() }
     }
-    maps.deactivate(cookie);
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        if self.is_established {
+            self.maps.forget(self.key);
+        }
+    }
 }
 
 /// What waits in the socket since before it was active is looked at now: the

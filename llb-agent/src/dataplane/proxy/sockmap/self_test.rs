@@ -24,10 +24,10 @@ const BUFFER: usize = 64 << 10;
 const MOST_UNDER_WAY: usize = 2 << 20;
 
 /// A client and a server, and the two sockets between them.
-struct Line {
-    client: TcpStream,
-    inner: [TcpStream; 2],
-    server: TcpStream,
+pub(super) struct Line {
+    pub(super) client: TcpStream,
+    pub(super) inner: [TcpStream; 2],
+    pub(super) server: TcpStream,
 }
 
 /// # Errors
@@ -82,7 +82,9 @@ fn stuck_reader(mut pair: Pair, line: &mut Line) -> Result<io::Result<()>, Sockm
         let mut received = Vec::new();
         let mut buffer = vec![0; 64 << 10];
         let mut carried: Vec<u8> = Vec::new();
-        within(LIMIT, || Ok((pair.queued(0) == Some(0)).then_some(())))?;
+        within(LIMIT, || Ok((pair.queued(0) == Some(0)).then_some(()))).map_err(|error| {
+            io::Error::new(error.kind(), format!("{error}: {:?} bytes wait", pair.queued(0)))
+        })?;
         within(LIMIT, || {
             take(&mut line.server, &mut buffer, &mut received)?;
             if carried.is_empty() {
@@ -95,6 +97,16 @@ fn stuck_reader(mut pair: Pair, line: &mut Line) -> Result<io::Result<()>, Sockm
                 Err(error) => return Err(error),
             }
             Ok((received.len() >= pushed).then_some(()))
+        })
+        .map_err(|error| {
+            let came = received.len();
+            io::Error::new(
+                error.kind(),
+                format!(
+                    "{error}: {came} of {pushed} bytes came out, {} are carried, {forward:?}",
+                    carried.len()
+                ),
+            )
         })?;
         if received != pattern[..pushed] {
             return Err(io::Error::other("other bytes came out than went in"));
@@ -114,15 +126,15 @@ fn end(maps: &Arc<Maps>, line: &mut Line) -> Result<io::Result<()>, SockmapError
     }
     let waited =
         within(LIMIT, || Ok((pair.queued(0) == Some(0) && pair.moved_all(pattern.len())).then_some(())));
-    let mapped = pair.stop(line.both())?;
-    let is_whole = pair.is_whole();
+    let _mapped = pair.stop(line.both())?;
+    let is_left = pair.has_switched() || !pair.is_whole();
     drop(pair);
     Ok((|| {
         waited?;
-        if mapped.iter().any(Option::is_some) || !is_whole {
+        if is_left {
             return Err(io::Error::other("the program left some"));
         }
-        // The socket is plain again, and has nothing but its FIN.
+        // The socket has nothing but its FIN.
         let mut rest = [0; 1];
         within(LIMIT, || match line.inner[0].read(&mut rest) {
             Ok(0) => Ok(Some(())),
@@ -142,7 +154,7 @@ fn end(maps: &Arc<Maps>, line: &mut Line) -> Result<io::Result<()>, SockmapError
 }
 
 impl Line {
-    fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         let (client, near) = connect()?;
         let (far, server) = connect()?;
         for socket in [&near, &far] {
@@ -156,7 +168,7 @@ impl Line {
         Ok(Self { client, inner: [near, far], server })
     }
 
-    fn both(&self) -> [&TcpStream; 2] {
+    pub(super) fn both(&self) -> [&TcpStream; 2] {
         [&self.inner[0], &self.inner[1]]
     }
 
@@ -196,7 +208,7 @@ fn connect() -> io::Result<(TcpStream, TcpStream)> {
     Ok((client.into(), accepted))
 }
 
-fn expect(from: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn expect(from: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
     let mut received = vec![0; bytes.len()];
     from.read_exact(&mut received)?;
     if received == bytes { Ok(()) } else { Err(io::Error::other("other bytes")) }
@@ -214,7 +226,7 @@ fn take(from: &mut TcpStream, buffer: &mut [u8], to: &mut Vec<u8>) -> io::Result
     }
 }
 
-fn wait_readable(sockets: &[TcpStream]) -> io::Result<()> {
+pub(super) fn wait_readable(sockets: &[TcpStream]) -> io::Result<()> {
     within(LIMIT, || {
         let mut all = true;
         for socket in sockets {
