@@ -136,3 +136,16 @@ mod xdp_generic {
     every_scenario!(Plane::XdpGeneric);
     packet_scenarios!(Plane::XdpGeneric);
 }
+
+mod sockmap {
+    use crate::scenarios::sockmap;
+
+    every_scenario!(Plane::Sockmap);
+    scenarios! {
+        Plane::Sockmap,
+        sockmap::the_kernel_moves_bytes_and_they_are_counted,
+        sockmap::bulk_comes_back_to_be_spliced,
+        sockmap::beyond_the_most_pairs_connections_are_relayed,
+        sockmap::a_killed_agent_resets_both_sides,
+    }
+}

@@ -16,8 +16,8 @@ use serde::Serialize;
 
 use crate::model::{Mode, Pool, PoolError, Selector, SelectorError};
 pub use datapath::{AtStop, Datapath, PacketConfig, PortRange, XdpMode};
-pub use relay::RelayConfig;
 use relay::default_workers;
+pub use relay::{RelayConfig, SockmapConfig};
 
 /// The value of `spec.loadBalancerClass` that is llb's.
 pub const DEFAULT_CLASS: &str = "llb.dev/llb";
@@ -179,6 +179,20 @@ struct ServeArgs {
     /// space); auto takes for each Service the first of xdp, tc and userspace that can serve it
     #[arg(long, value_name = "WHAT", value_enum, default_value_t, conflicts_with = "userspace")]
     datapath: Datapath,
+
+    /// Whether the relay splices bulk data (splice(2)) or copies all
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    splice: bool,
+
+    /// With --datapath sockmap: after how many small reads of the relay, without bulk data among them, the kernel goes on
+    /// with a connection's bytes
+    #[arg(long, value_name = "N", default_value = "32")]
+    sockmap_after_reads: u32,
+
+    /// With --datapath sockmap: connections whose bytes the kernel moves at one time; all others are relayed in user space
+    /// [default: --max-connections]
+    #[arg(long, value_name = "N")]
+    sockmap_max_pairs: Option<NonZeroUsize>,
 
     /// The same as --datapath userspace: leave the kernel's packet path alone
     #[arg(long)]
@@ -402,6 +416,7 @@ impl TryFrom<ServeArgs> for Config {
             mode: args.packet.mode(),
         };
         check_links(&args.links)?;
+        let datapath = if args.userspace { Datapath::Userspace } else { args.datapath };
         Ok(Self {
             links: args.links,
             source: match args.manifests {
@@ -418,8 +433,13 @@ impl TryFrom<ServeArgs> for Config {
                 max_connections: args.max_connections,
                 max_udp_sessions: args.max_udp_sessions,
                 workers: args.workers.unwrap_or_else(default_workers),
+                splice: args.splice,
+                sockmap: (datapath == Datapath::Sockmap).then_some(SockmapConfig {
+                    after_reads: args.sockmap_after_reads,
+                    max_pairs: args.sockmap_max_pairs.unwrap_or(args.max_connections),
+                }),
             },
-            datapath: if args.userspace { Datapath::Userspace } else { args.datapath },
+            datapath,
             packet: args.packet.into(),
             admin: args.admin,
             state_dir: args.state_dir,
