@@ -5,7 +5,6 @@ use std::io;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use rustix::io::ioctl_fionread;
 use socket2::SockRef;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -13,10 +12,10 @@ use super::super::direction::Direction;
 use super::super::metrics::PerDirection;
 use super::super::relay::{Relay, Sockets};
 use super::super::vigil::Vigil;
-use super::Sockmap;
 use super::metrics::Return;
 use super::pair::Pair;
 use super::watch::is_lost;
+use super::{Sockmap, SockmapError};
 
 /// How often a connection's bytes are counted; half as often each time that
 /// nothing has moved.
@@ -117,6 +116,8 @@ impl Carried<'_> {
         let watched = self.sockmap.watch.watch(self.pair.cookies(), self.both)?;
         let reason = match self.pair.begin(self.both) {
             Ok(()) => self.wait(relay, vigil, &watched.notify).await?,
+            // Nobody else will hear of it.
+            Err(SockmapError::Lost(error)) => return Err(error),
             Err(error) => {
                 tracing::debug!(%error, "a socket has ended meanwhile");
                 Return::Late
@@ -146,9 +147,7 @@ impl Carried<'_> {
             let has_moved = self.count(relay);
             let moved = relay.forward.moved() + relay.reply.moved();
             vigil.look(moved, self.both.map(SockRef::from), Instant::now())?;
-            if !has_moved
-                && self.both.iter().any(|side| ioctl_fionread(side).is_ok_and(|waiting| waiting > 0))
-            {
+            if !has_moved && self.pair.is_stalled(self.both)? {
                 return Ok(Return::Stalled);
             }
             pause = if has_moved { FIRST_LOOK } else { (pause * 2).min(LAST_LOOK) };

@@ -45,7 +45,7 @@ impl Mapped {
         if stream().passed != self.read {
             // More has come meanwhile.
             self.maps.activate(self.cookie, socket).map_err(io::Error::other)?;
-            kick(socket);
+            kick(socket)?;
             return Ok(false);
         }
         let taken = self.maps.ask(hold.key).map(|answer| answer.copied_seq.wrapping_sub(self.copied));

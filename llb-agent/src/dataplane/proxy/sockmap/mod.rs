@@ -84,6 +84,8 @@ pub(super) enum SockmapError {
     Map(#[from] aya::maps::MapError),
     #[error("a socket can't be used")]
     Socket(#[from] rustix::io::Errno),
+    #[error("a socket has an error")]
+    Lost(#[from] io::Error),
     #[error("a socket was not found in its map")]
     NoAnswer,
     #[error("the self-test failed: {0}")]

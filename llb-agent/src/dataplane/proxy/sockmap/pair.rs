@@ -18,11 +18,13 @@
 //! moment in which the kernel takes the program away is dropped by it; that is
 //! a matter of nanoseconds, and `is_whole` notices.
 
+use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
 use llb_common::sockmap::Stream;
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv, sockopt::socket_cookie};
 
 use super::SockmapError;
@@ -75,7 +77,7 @@ impl Pair {
         for (source, socket) in self.sources.iter().zip(sockets) {
             self.maps.activate(source.cookie, socket)?;
         }
-        sockets.into_iter().for_each(kick);
+        sockets.into_iter().try_for_each(|socket| kick(socket).map(|_| ()))?;
         Ok(())
     }
 
@@ -117,13 +119,25 @@ impl Pair {
                 }
                 // It has switched in the last moment.
                 self.maps.activate(cookie, socket)?;
-                kick(socket);
+                kick(socket)?;
             }
             drop(hold);
             self.sources[number].is_mapped = true;
             mapped[number] = Some(Mapped::new(Arc::clone(&self.maps), cookie, self.sources[number].copied));
         }
         Ok(mapped)
+    }
+
+    /// Something waits that the program, if it were there, had taken.
+    ///
+    /// # Errors
+    /// That of a socket.
+    pub(super) fn is_stalled(&self, sockets: [&TcpStream; 2]) -> io::Result<bool> {
+        let mut is_stalled = false;
+        for socket in sockets {
+            is_stalled |= kick(socket)?;
+        }
+        Ok(is_stalled && !self.has_switched())
     }
 
     /// One of the streams was left to us by the program.
@@ -195,7 +209,16 @@ impl Drop for Hold<'_> {
 }
 
 /// What waits in the socket since before it was active is looked at now: the
-/// kernel does that when it is asked to receive. Nothing is taken.
-pub(super) fn kick(socket: impl AsFd) {
-    let _ = recv(socket, &mut [0; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+/// kernel does that when it is asked to receive. Nothing is taken. Whether
+/// something is left that the program has not taken.
+///
+/// # Errors
+/// That of the socket, which the kernel tells once.
+pub(super) fn kick(socket: impl AsFd) -> io::Result<bool> {
+    match recv(socket, &mut [0; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Ok((length, _)) => Ok(length > 0),
+        // An empty message, which is a FIN.
+        Err(Errno::AGAIN | Errno::FAULT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }

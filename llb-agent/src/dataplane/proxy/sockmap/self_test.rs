@@ -226,7 +226,7 @@ fn take(from: &mut TcpStream, buffer: &mut [u8], to: &mut Vec<u8>) -> io::Result
     }
 }
 
-pub(super) fn wait_readable(sockets: &[TcpStream]) -> io::Result<()> {
+fn wait_readable(sockets: &[TcpStream]) -> io::Result<()> {
     within(LIMIT, || {
         let mut all = true;
         for socket in sockets {
@@ -234,6 +234,12 @@ pub(super) fn wait_readable(sockets: &[TcpStream]) -> io::Result<()> {
         }
         Ok(all.then_some(()))
     })
+}
+
+/// Tries until it is so.
+#[cfg(test)]
+pub(super) fn wait_until(mut is_so: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
+    within(LIMIT, || Ok(is_so()?.then_some(())))
 }
 
 /// Tries until there is a result.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::SockmapError;
 use super::maps::Maps;
 use super::pair::Pair;
-use super::self_test::{self, Line, expect, wait_readable};
+use super::self_test::{self, Line, expect};
 
 fn maps(pairs: usize) -> Arc<Maps> {
     Arc::new(Maps::load(pairs).unwrap().0)
@@ -52,7 +52,7 @@ fn with_the_program_detached_nothing_is_lost() {
     new_pair.begin(new.both()).unwrap();
     new.client.write_all(b"new").unwrap();
     new.server.write_all(b"new").unwrap();
-    wait_readable(&new.inner).unwrap();
+    self_test::wait_until(|| new_pair.is_stalled(new.both())).unwrap();
     assert_eq!(new_pair.moved(), [0, 0]);
     let mapped = new_pair.stop(new.both()).unwrap();
     assert!(mapped.iter().all(Option::is_none) && new_pair.is_whole());
