@@ -39,10 +39,11 @@ impl Plane {
     }
 
     /// The plane that `/state` names for a Service that any plane can serve.
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) fn name(self, protocol: &str) -> &'static str {
         match self {
-            Self::Userspace => "userspace",
-            Self::Sockmap => "sockmap",
+            // The kernel moves streams; datagrams are relayed.
+            Self::Sockmap if protocol == "TCP" => "sockmap",
+            Self::Userspace | Self::Sockmap => "userspace",
             Self::Tc | Self::XdpNative | Self::XdpGeneric => "packet",
         }
     }

@@ -137,7 +137,7 @@ impl Setup {
         let frontend = frontend(vip, port, protocol);
         let state = self.agent.state().unwrap();
         let placement = &state["observed"]["frontends"][&frontend]["placement"];
-        assert_eq!(placement["plane"], self.plane.name(), "{frontend}: {placement}");
+        assert_eq!(placement["plane"], self.plane.name(protocol), "{frontend}: {placement}");
     }
 
     /// Waits until the frontend takes traffic and the VIP is on the link.
