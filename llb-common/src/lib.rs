@@ -18,5 +18,6 @@ pub mod parse;
 pub mod programs;
 pub mod reason;
 pub mod settings;
+pub mod sockmap;
 pub mod time;
 pub mod trace;

@@ -17,6 +17,8 @@ pub(crate) enum Plane {
     XdpNative,
     /// Behind the driver.
     XdpGeneric,
+    /// The kernel moves bytes from socket to socket, from the first one on.
+    Sockmap,
 }
 
 /// Keeps what a plane needs of a lab.
@@ -32,6 +34,7 @@ impl Plane {
             Self::Tc => &["--datapath", "tc"],
             Self::XdpNative => &["--datapath", "xdp"],
             Self::XdpGeneric => &["--datapath", "xdp", "--xdp-mode", "generic"],
+            Self::Sockmap => &["--datapath=sockmap", "--sockmap-after-reads=0"],
         }
     }
 
@@ -39,6 +42,7 @@ impl Plane {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Userspace => "userspace",
+            Self::Sockmap => "sockmap",
             Self::Tc | Self::XdpNative | Self::XdpGeneric => "packet",
         }
     }

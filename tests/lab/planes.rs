@@ -123,6 +123,7 @@ mod userspace {
 mod tc {
     every_scenario!(Plane::Tc);
     packet_scenarios!(Plane::Tc);
+    scenarios!(Plane::Tc, neighbours::a_link_that_was_made_anew_forwards_again,);
 }
 
 mod xdp_native {
@@ -134,4 +135,17 @@ mod xdp_native {
 mod xdp_generic {
     every_scenario!(Plane::XdpGeneric);
     packet_scenarios!(Plane::XdpGeneric);
+}
+
+mod sockmap {
+    use crate::scenarios::sockmap;
+
+    every_scenario!(Plane::Sockmap);
+    scenarios! {
+        Plane::Sockmap,
+        sockmap::the_kernel_moves_bytes_and_they_are_counted,
+        sockmap::bulk_comes_back_to_be_spliced,
+        sockmap::beyond_the_most_pairs_connections_are_relayed,
+        sockmap::a_killed_agent_resets_both_sides,
+    }
 }

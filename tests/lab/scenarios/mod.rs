@@ -10,6 +10,7 @@ pub(crate) mod memory;
 pub(crate) mod packets;
 pub(crate) mod replacement;
 pub(crate) mod soak;
+pub(crate) mod sockmap;
 pub(crate) mod terms;
 pub(crate) mod traffic;
 pub(crate) mod trouble;

@@ -29,10 +29,12 @@ use super::metrics::{Metrics, Refusal};
 use super::offload::Offload;
 use super::selection::Selection;
 use super::service_limit::{ServiceCount, ServiceCounts};
+use super::sockmap::{Sockmap, SockmapError};
 use super::traffic::{FrontendTraffic, Traffic};
+use super::with_causes;
 use super::worker::Workers;
 use crate::dataplane::DataPlaneError;
-use crate::model::{Frontend, FrontendStatus, Phase, Protocol, Rule};
+use crate::model::{Frontend, FrontendStatus, Phase, Placement, PlaneKind, Protocol, Rule};
 
 /// What the tasks of all frontends share.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub(super) struct PlaneContext {
     pub(super) metrics: Metrics,
     pub(super) traffic: Traffic,
     pub(super) offload: Offload,
+    /// Moves the bytes of connections, or why not.
+    pub(super) sockmap: Result<Sockmap, SockmapError>,
     /// One permit for each TCP connection that may be open.
     pub(super) connection_permits: Arc<Semaphore>,
     /// One permit for each UDP session that may be open.
@@ -206,7 +210,21 @@ impl RunningFrontend {
         } else {
             Phase::Draining
         };
-        FrontendStatus::relayed(rule, phase)
+        FrontendStatus { rule, phase, placement: self.placement() }
+    }
+
+    fn placement(&self) -> Placement {
+        let userspace = |why| Placement { why, ..Placement::default() };
+        match (self.context.frontend.protocol, &self.context.plane.sockmap) {
+            (_, Err(SockmapError::NotWanted)) => Placement::default(),
+            (Protocol::Tcp, Ok(_)) => Placement {
+                plane: PlaneKind::Sockmap,
+                mode: None,
+                why: "--datapath sockmap; the self-test passed".to_owned(),
+            },
+            (Protocol::Tcp, Err(error)) => userspace(format!("no sockmap: {}", with_causes(error))),
+            (Protocol::Udp, _) => userspace("sockmap has no UDP".to_owned()),
+        }
     }
 
     /// Ends all that is open now.

@@ -39,3 +39,14 @@ pub(crate) fn a_silent_node_is_left_out_until_it_is_back(plane: Plane) {
     setup.lab.host("node-1").plug_in().unwrap();
     wait_until(LIMIT, "both nodes to answer", || Ok(Some(answered()?).filter(|all| all.len() == 2))).unwrap();
 }
+
+pub(crate) fn a_link_that_was_made_anew_forwards_again(plane: Plane) {
+    let mut setup = Setup::new(plane);
+    setup.serve_http(30080);
+    setup.serve("web", &[setup.vip()], &[HTTP]);
+    let vip = SocketAddr::new(setup.vip(), 80);
+    http_get(setup.client(), vip).unwrap();
+    setup.lab.balancer().replace_link().unwrap();
+    wait_until(LIMIT, "an answer by the new link", || http_get(setup.client(), vip).map(Some)).unwrap();
+    setup.serve("more", &[setup.vip()], &[manifests::PortSpec::tcp("more", 81, HTTP.node_port)]);
+}

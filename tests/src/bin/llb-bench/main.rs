@@ -6,8 +6,10 @@
 
 mod balancer;
 mod echo;
+mod load;
 mod probe;
 mod report;
+mod ways;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,6 +38,12 @@ struct Arguments {
     /// How long one probe at one balancer takes
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_SECONDS)))]
     seconds: u32,
+    /// Compare llb's own ways to move bytes instead: copy, splice, sockmap
+    #[arg(long)]
+    ways: bool,
+    /// With --ways: only what is measured under a name that contains this
+    #[arg(long, requires = "ways")]
+    probe: Option<String>,
     /// Where relay.json and relay.svg are written
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
@@ -74,6 +82,9 @@ fn interrupted() -> ! {
 }
 
 fn measure(arguments: &Arguments) -> Result<()> {
+    if arguments.ways {
+        return ways::run(arguments.rounds, arguments.seconds, arguments.probe.as_deref());
+    }
     let stage = Stage::build()?;
     let mut report = Report::new(arguments.rounds, arguments.seconds);
     for round in 1..=arguments.rounds {
