@@ -50,11 +50,14 @@ impl Plane {
 
     /// Makes a lab fit for it. A veth pair with XDP in its driver is no whole
     /// network card: it leaves checksums to a card that is not there, and what XDP
-    /// sends back arrives only if the other end has an XDP program too.
+    /// sends back arrives only if the other end has an XDP program too. And XDP
+    /// behind the driver can't tell many segments in one from one that is too big.
     pub(crate) fn prepare(self, lab: &mut Lab) -> Prepared {
         let mut programs = Vec::new();
-        if matches!(self, Self::XdpNative) {
+        if matches!(self, Self::XdpNative | Self::XdpGeneric) {
             lab.without_offload().unwrap();
+        }
+        if matches!(self, Self::XdpNative) {
             programs.push(lab.inside_segment(|| pass_at(lab.balancer().name())).unwrap());
         }
         Prepared { _programs: programs }

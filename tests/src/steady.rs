@@ -22,6 +22,7 @@ const MESSAGE: usize = 64;
 pub struct Steady {
     stop: Arc<AtomicBool>,
     rounds: Arc<AtomicUsize>,
+    broken: Arc<AtomicUsize>,
     thread: JoinHandle<Vec<String>>,
 }
 
@@ -37,15 +38,19 @@ impl Steady {
     /// Starts at once.
     pub fn start(streams: Vec<TcpStream>) -> Self {
         let (stop, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let (stopped, counter) = (stop.clone(), rounds.clone());
+        let broken = Arc::new(AtomicUsize::new(0));
+        let (stopped, counter, failed) = (stop.clone(), rounds.clone(), broken.clone());
         let thread = std::thread::spawn(move || {
             let (mut streams, mut failures) = (streams, Vec::new());
             while !stopped.load(Ordering::Relaxed) && !streams.is_empty() {
                 let round = counter.load(Ordering::Relaxed);
                 let mut keep = |step: &dyn Fn(&mut TcpStream) -> Result<()>| {
                     streams.retain_mut(|stream| {
-                        let failure = step(stream).err();
+                        // Where nothing comes any more, each takes as long as it may.
+                        let is_over = failed.load(Ordering::Relaxed) > 0 && stopped.load(Ordering::Relaxed);
+                        let failure = if is_over { None } else { step(stream).err() };
                         failures.extend(failure.iter().map(|error| format!("in round {round}: {error:#}")));
+                        failed.store(failures.len(), Ordering::Relaxed);
                         failure.is_none()
                     });
                 };
@@ -56,7 +61,12 @@ impl Steady {
             }
             failures
         });
-        Self { stop, rounds, thread }
+        Self { stop, rounds, broken, thread }
+    }
+
+    /// Connections that have broken so far.
+    pub fn broken(&self) -> usize {
+        self.broken.load(Ordering::Relaxed)
     }
 
     /// Waits until all connections have carried `count` more messages.
@@ -67,9 +77,9 @@ impl Steady {
         // The one that is under way may have begun before.
         let goal = self.rounds.load(Ordering::Relaxed) + count + 1;
         wait_for(limit, &format!("{count} more messages on each connection"), || {
-            self.rounds.load(Ordering::Relaxed) >= goal || self.thread.is_finished()
+            self.rounds.load(Ordering::Relaxed) >= goal || self.broken() > 0 || self.thread.is_finished()
         })?;
-        ensure!(!self.thread.is_finished(), "all connections have broken");
+        ensure!(self.broken() == 0, "{} connections have broken", self.broken());
         Ok(())
     }
 

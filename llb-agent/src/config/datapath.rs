@@ -37,7 +37,8 @@ pub enum XdpMode {
     /// In the driver, before the kernel makes its own copy of a frame.
     #[default]
     Native,
-    /// Behind the driver: on every link, and slower than TC. For tests.
+    /// Behind the driver: on every link, and slower than TC. For tests, with
+    /// GRO off (ethtool -K LINK gro off): merged segments are too big for it
     Generic,
 }
 
