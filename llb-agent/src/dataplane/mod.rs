@@ -44,7 +44,10 @@ pub trait DataPlane {
 
 /// What the planes know of backends, whenever somebody asks.
 #[derive(Clone, Default)]
-pub struct BackendStates(Option<Arc<dyn Fn(&Frontend) -> Vec<BackendStatus> + Send + Sync>>);
+pub struct BackendStates(Option<Arc<AskBackends>>);
+
+/// Gives the backends of a frontend.
+type AskBackends = dyn Fn(&Frontend) -> Vec<BackendStatus> + Send + Sync;
 
 impl BackendStates {
     /// Asked by `ask`.

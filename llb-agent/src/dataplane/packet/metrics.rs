@@ -32,6 +32,9 @@ pub(super) fn register(shared: &Arc<Shared>, registry: &mut Registry) {
     registry.register_collector(Box::new(PacketCollector(Arc::clone(shared))));
 }
 
+/// Name, help and unit of a metric, and its values by direction.
+type Counted = (&'static str, &'static str, Option<&'static Unit>, fn(&Traffic) -> [u64; 2]);
+
 /// What one backend of one frontend has had.
 struct Row {
     labels: [(&'static str, String); 3],
@@ -43,7 +46,7 @@ impl Collector for PacketCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         self.encode_links(&mut encoder)?;
         let rows = self.rows();
-        let counted: [(&str, &str, Option<&Unit>, fn(&Traffic) -> [u64; 2]); 2] = [
+        let counted: [Counted; 2] = [
             ("llb_packet_packets", "Packets forwarded", None, |t| [t.packets, t.reply_packets]),
             ("llb_packet", "Bytes of those IP packets", Some(&Unit::Bytes), |t| [t.bytes, t.reply_bytes]),
         ];

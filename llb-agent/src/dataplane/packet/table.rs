@@ -105,8 +105,9 @@ impl<K: Pod, V: Pod> Table<K, V> {
     /// Each entry that is there all the while, and maybe those that come and go meanwhile.
     pub(super) fn for_each(&self, mut work: impl FnMut(K, V)) -> io::Result<()> {
         RawMap::of(&self.map)?.for_each_batch(|keys, values| {
-            let keys = keys.chunks_exact(size_of::<K>());
-            for (key, value) in keys.zip(values.chunks_exact(size_of::<V>())) {
+            // Constants of this map, not of this program.
+            let (key_bytes, value_bytes) = (size_of::<K>(), size_of::<V>());
+            for (key, value) in keys.chunks_exact(key_bytes).zip(values.chunks_exact(value_bytes)) {
                 work(bytemuck::pod_read_unaligned(key), bytemuck::pod_read_unaligned(value));
             }
             Ok(())
