@@ -71,9 +71,9 @@ impl Stage {
         ];
         let mut stage = Self { agents: Vec::new(), balancers, servers, _pass_programs: Vec::new(), lab };
         for (name, flags, served) in [
-            ("xdp", &["--datapath", "xdp"][..], &[Contender::XdpNat, Contender::XdpDsr][..]),
-            ("tc", &["--datapath", "tc"], &[Contender::TcNat, Contender::TcDsr]),
-            ("userspace", &["--datapath", "userspace"], &[Contender::Userspace]),
+            ("llb-xdp", &["--datapath", "xdp"][..], &[Contender::XdpNat, Contender::XdpDsr][..]),
+            ("llb-tc", &["--datapath", "tc"], &[Contender::TcNat, Contender::TcDsr]),
+            ("llb-userspace", &["--datapath", "userspace"], &[Contender::Userspace]),
         ] {
             if served.iter().all(|contender| contenders.contains(contender)) {
                 stage.add_llb(name, flags, served)?;
