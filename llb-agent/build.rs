@@ -1,6 +1,6 @@
-//! Finds the eBPF object that `cargo xtask build-ebpf` has built; never
-//! compiles it. Without it the agent has only the planes in user space, and
-//! says so when the packet plane is asked for.
+//! Finds the eBPF objects that `cargo xtask build-ebpf` has built; never
+//! compiles them. Without them the agent has only the planes in user space, and
+//! says so when another is asked for.
 
 use std::path::Path;
 use std::{env, fs};
@@ -15,10 +15,12 @@ fn main() {
     println!("cargo::rerun-if-changed={}", folder.display());
     println!("cargo::rerun-if-changed=build.rs");
 
-    println!("cargo::rustc-check-cfg=cfg(packet_object)");
-    let object = folder.join("packet.o");
-    if object.is_file() {
-        println!("cargo::rustc-cfg=packet_object");
-        println!("cargo::rustc-env=LLB_PACKET_OBJECT={}", object.display());
+    for name in ["packet", "sockmap"] {
+        println!("cargo::rustc-check-cfg=cfg({name}_object)");
+        let object = folder.join(name).with_extension("o");
+        if object.is_file() {
+            println!("cargo::rustc-cfg={name}_object");
+            println!("cargo::rustc-env=LLB_{}_OBJECT={}", name.to_uppercase(), object.display());
+        }
     }
 }

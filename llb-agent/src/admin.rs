@@ -1,10 +1,10 @@
-//! The admin endpoint: /healthz, /readyz, /metrics, /state. Reads only.
+//! The admin endpoint: /healthz, /readyz, /metrics, /state, /explain. Reads only.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -15,6 +15,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::dataplane::BackendStates;
+use crate::explain::explain;
+use crate::model::ServiceName;
 use crate::reconcile::Report;
 
 /// The content type of the OpenMetrics text format 1.0.
@@ -24,6 +27,7 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 struct Admin {
     report: watch::Receiver<Report>,
     registry: Arc<Registry>,
+    backends: BackendStates,
 }
 
 /// The address can't be served.
@@ -52,13 +56,19 @@ pub async fn bind(
 }
 
 /// Serves until the task is aborted; open connections then go on.
-pub fn serve(listener: TcpListener, report: watch::Receiver<Report>, registry: Registry) -> JoinHandle<()> {
-    let admin = Admin { report, registry: Arc::new(registry) };
+pub fn serve(
+    listener: TcpListener,
+    report: watch::Receiver<Report>,
+    registry: Registry,
+    backends: BackendStates,
+) -> JoinHandle<()> {
+    let admin = Admin { report, registry: Arc::new(registry), backends };
     let routes = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/state", get(state))
+        .route("/explain/{namespace}/{name}", get(explain_service))
         .with_state(admin);
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, routes).await {
@@ -89,4 +99,21 @@ async fn metrics(State(admin): State<Admin>) -> Response {
 
 async fn state(State(admin): State<Admin>) -> Json<Report> {
     Json(admin.report.borrow().clone())
+}
+
+async fn explain_service(
+    State(admin): State<Admin>,
+    Path((namespace, name)): Path<(String, String)>,
+) -> Response {
+    let name = ServiceName::new(namespace, name);
+    let text = explain(&admin.report.borrow(), &admin.backends, &name);
+    text.map_or_else(
+        || {
+            let text = format!(
+                "Service {name} is none of this agent's: it is not there, not of type LoadBalancer, or of another class or namespace\n"
+            );
+            (StatusCode::NOT_FOUND, text).into_response()
+        },
+        IntoResponse::into_response,
+    )
 }

@@ -252,7 +252,8 @@ fn missing(wanted: &[Cap], effective: &HashSet<Capability>) -> Vec<Cap> {
     wanted.iter().copied().filter(is_missing).collect()
 }
 
-fn release() -> String {
+/// The name of this kernel, as `uname -r` has it.
+pub fn release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
 

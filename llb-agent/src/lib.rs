@@ -17,6 +17,7 @@ pub mod agent;
 pub mod config;
 pub mod dataplane;
 pub mod desired;
+mod explain;
 pub mod handover;
 pub mod kernel;
 pub mod model;

@@ -13,7 +13,7 @@ use futures::StreamExt;
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST};
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::address::AddressMessage;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkInfo, LinkMessage, LinkXdp, XdpAttached};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -60,6 +60,20 @@ pub(crate) struct Way {
     pub(crate) mtu: Option<u32>,
 }
 
+/// A link of this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LinkDevice {
+    pub(crate) name: String,
+    pub(crate) ifindex: u32,
+    pub(crate) mac: Option<Mac>,
+    /// Bytes of the largest IP packet.
+    pub(crate) mtu: u32,
+    /// Of a link that is none of hardware: `veth`, `vlan`, `bond` ...
+    pub(crate) kind: Option<String>,
+    /// Its XDP program, by number, and whether that is in the driver.
+    pub(crate) xdp: Option<(u32, bool)>,
+}
+
 /// What the kernel knows of a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Neighbour {
@@ -69,6 +83,8 @@ pub(crate) struct Neighbour {
     pub(crate) address: IpAddr,
     /// Its MAC, unless it is being looked for or did not answer.
     pub(crate) mac: Option<Mac>,
+    /// Whether the kernel has found it by asking, and is not just asking again.
+    pub(crate) is_learned: bool,
 }
 
 /// A netlink socket for questions; opened again after it failed.
@@ -172,10 +188,10 @@ impl Connection {
     }
 
     /// All links of this host.
-    pub(crate) async fn links(&mut self) -> io::Result<Vec<LinkMessage>> {
+    pub(crate) async fn links(&mut self) -> io::Result<Vec<LinkDevice>> {
         let answer = self.ask(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP).await?;
         let links = answer.messages.into_iter().filter_map(|message| match message {
-            RouteNetlinkMessage::NewLink(link) => Some(link),
+            RouteNetlinkMessage::NewLink(link) => link_of(&link),
             _ => None,
         });
         Ok(links.collect())
@@ -210,15 +226,23 @@ impl Connection {
     /// for one that it does not know, and asks one that it has not heard of for
     /// a while whether it is still there.
     pub(crate) async fn use_neighbour(&mut self, ifindex: u32, address: IpAddr) -> io::Result<()> {
-        let mut message = NeighbourMessage::default();
-        message.header.ifindex = ifindex;
-        message.header.family = family_of(address);
+        let mut message = neighbour_message(ifindex, address);
         message.header.flags = NeighbourFlags::Use;
-        message.attributes = vec![NeighbourAttribute::Destination(match address {
-            IpAddr::V4(address) => NeighbourAddress::Inet(address),
-            IpAddr::V6(address) => NeighbourAddress::Inet6(address),
-        })];
         self.change(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE).await
+    }
+
+    /// Makes the kernel ask a neighbour that it has learned whether it is still
+    /// there, now. Without an answer it is unknown after some seconds
+    /// (`ucast_solicit` times `retrans_time_ms` of `net.ipv4.neigh`: 3 s).
+    pub(crate) async fn probe_neighbour(&mut self, ifindex: u32, address: IpAddr) -> io::Result<()> {
+        let mut message = neighbour_message(ifindex, address);
+        message.header.state = NeighbourState::Probe;
+        // Not NLM_F_REPLACE, which would forget that an IPv6 neighbour is a router.
+        match self.change(RouteNetlinkMessage::NewNeighbour(message), 0).await {
+            // The kernel's word: it has become unknown meanwhile.
+            Err(error) if error.raw_os_error().is_some() => Ok(()),
+            result => result,
+        }
     }
 
     /// The MAC of a neighbour, if the kernel knows it.
@@ -282,6 +306,46 @@ impl Connection {
     }
 }
 
+fn link_of(message: &LinkMessage) -> Option<LinkDevice> {
+    let mut link = LinkDevice {
+        name: String::new(),
+        ifindex: message.header.index,
+        mac: None,
+        mtu: 0,
+        kind: None,
+        xdp: None,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok().map(Mac),
+            LinkAttribute::LinkInfo(infos) => {
+                link.kind = infos.iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind.to_string()),
+                    _ => None,
+                });
+            }
+            LinkAttribute::Xdp(xdp) => link.xdp = xdp_of(xdp),
+            _ => {}
+        }
+    }
+    (!link.name.is_empty()).then_some(link)
+}
+
+fn xdp_of(attributes: &[LinkXdp]) -> Option<(u32, bool)> {
+    let is_in_driver = attributes.iter().find_map(|attribute| match attribute {
+        LinkXdp::Attached(XdpAttached::Driver) => Some(true),
+        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(false),
+        _ => None,
+    })?;
+    let program = attributes.iter().find_map(|attribute| match attribute {
+        LinkXdp::ProgId(id) => Some(*id),
+        _ => None,
+    })?;
+    Some((program, is_in_driver))
+}
+
 fn family_of(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
@@ -320,6 +384,17 @@ fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
+fn neighbour_message(ifindex: u32, address: IpAddr) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.ifindex = ifindex;
+    message.header.family = family_of(address);
+    message.attributes = vec![NeighbourAttribute::Destination(match address {
+        IpAddr::V4(address) => NeighbourAddress::Inet(address),
+        IpAddr::V6(address) => NeighbourAddress::Inet6(address),
+    })];
+    message
+}
+
 fn neighbour_of(message: &NeighbourMessage) -> Option<Neighbour> {
     let (mut address, mut mac) = (None, None);
     for attribute in &message.attributes {
@@ -337,7 +412,11 @@ fn neighbour_of(message: &NeighbourMessage) -> Option<Neighbour> {
         NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::None
     );
     let mac = mac.filter(|mac| !is_unknown && mac.0 != [0; 6]);
-    Some(Neighbour { ifindex: message.header.ifindex, address: address?, mac })
+    let is_learned = matches!(
+        message.header.state,
+        NeighbourState::Reachable | NeighbourState::Stale | NeighbourState::Delay
+    );
+    Some(Neighbour { ifindex: message.header.ifindex, address: address?, mac, is_learned })
 }
 
 /// The gateway of a default route that leaves by the link of this number.

@@ -41,8 +41,14 @@ impl Address {
     /// From an IPv4 header: its four bytes as one word of memory.
     #[inline(always)]
     pub const fn from_v4_word(word: u32) -> Self {
-        let ([a, b, c, d], [e, f, g, h]) = (MAPPED, word.to_ne_bytes());
-        Self { words: [0, u64::from_ne_bytes([a, b, c, d, e, f, g, h])] }
+        // Not by bytes, which eBPF would write one by one.
+        let (mapped, word) = (u32::from_ne_bytes(MAPPED) as u64, word as u64);
+        Self {
+            words: [
+                0,
+                if cfg!(target_endian = "little") { word << 32 | mapped } else { mapped << 32 | word },
+            ],
+        }
     }
 
     /// Its bytes in network order.
@@ -64,6 +70,13 @@ impl Address {
     pub const fn v4_word(&self) -> u32 {
         let [_, _, _, _, a, b, c, d] = self.words[1].to_ne_bytes();
         u32::from_ne_bytes([a, b, c, d])
+    }
+
+    /// The same, word by word: in eBPF, a plain copy of memory is a call of a
+    /// function.
+    #[inline(always)]
+    pub const fn copied(&self) -> Self {
+        Self { words: [self.words[0], self.words[1]] }
     }
 
     /// Whether it is an IPv4 address.
@@ -147,6 +160,12 @@ impl Mac {
         let [[a, b], [c, d], [e, f]] =
             [self.halves[0].to_ne_bytes(), self.halves[1].to_ne_bytes(), self.halves[2].to_ne_bytes()];
         [a, b, c, d, e, f]
+    }
+
+    /// As [`Address::copied`].
+    #[inline(always)]
+    pub const fn copied(&self) -> Self {
+        Self { halves: [self.halves[0], self.halves[1], self.halves[2]] }
     }
 
     /// All zeros: not known.

@@ -42,7 +42,8 @@ pub const DRAINING: u8 = 2;
 pub const DEAD: u8 = 3;
 
 /// How to reach a backend, and what its replies shall look like: 80 bytes.
-/// Mode DSR looks only at `id`, `ifindex`, `mac`, `source_mac`, `mtu` and `state`.
+/// Mode DSR looks only at `id`, `ifindex`, `vip`, `vip_port`, `mac`, `source_mac`,
+/// `mtu` and `state`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct BackendEntry {

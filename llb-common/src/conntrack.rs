@@ -22,21 +22,44 @@ use crate::backend::BackendId;
 use crate::frontend::TCP;
 use crate::time::{Tick, elapsed_secs};
 
-/// What the client's packets are found by: 24 bytes.
+/// What the client's packets are found by: 24 bytes. It is made from the
+/// packet alone, so that a known flow costs one look-up; [`forward_key`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct ForwardKey {
     /// The client.
     pub client: Address,
-    /// [`FrontendEntry::id`](crate::frontend::FrontendEntry::id), which stands for VIP, port and protocol.
-    pub frontend: u32,
+    /// Stands for VIP and protocol. Two VIPs may share one: whoever finds an
+    /// entry compares with its backend's `vip`.
+    pub vip: u32,
     /// Port of the client.
     pub client_port: Port,
-    /// Zeros.
-    pub padding: u16,
+    /// Port of the frontend.
+    pub vip_port: Port,
 }
 
 const _: () = assert!(size_of::<ForwardKey>() == 24);
+
+/// The key of the packets from a client to a frontend.
+///
+/// Of the same VIP, TCP and UDP never share a key. Two VIPs of IPv4 do only
+/// if one is the other's complement, two of IPv6 in 1 of 2^32 cases; then, only
+/// one of two flows with the same ports of the same client is remembered.
+#[inline(always)]
+pub const fn forward_key(
+    client: Address,
+    client_port: Port,
+    vip: Address,
+    vip_port: Port,
+    protocol: u8,
+) -> ForwardKey {
+    let [high, low] = vip.words();
+    // Of IPv4, all but the first term is constant.
+    let mixed = high.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let name = (low >> 32) as u32 ^ (mixed >> 32) as u32 ^ (low as u32).wrapping_mul(0x85eb_ca6b);
+    let vip = if protocol == TCP { name } else { !name };
+    ForwardKey { client, vip, client_port, vip_port }
+}
 
 /// What is remembered for the client's packets: 16 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -76,6 +99,17 @@ pub struct ReplyKey {
 }
 
 const _: () = assert!(size_of::<ReplyKey>() == 24);
+
+impl ReplyKey {
+    /// The key of the packets from a backend to a source port. It is made of
+    /// words, since eBPF calls a function for padding of three bytes.
+    #[inline(always)]
+    pub fn new(backend: Address, backend_port: Port, snat_port: Port, protocol: u8) -> Self {
+        let rest = [backend_port.wire(), snat_port.wire(), u16::from_ne_bytes([protocol, 0]), 0];
+        let [high, low] = backend.words();
+        bytemuck::cast([high, low, bytemuck::cast(rest)])
+    }
+}
 
 /// What is remembered for a backend's packets: 40 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -269,6 +303,26 @@ mod tests {
         others.sort_unstable();
         assert!(others.windows(2).all(|pair| pair[0] != pair[1]), "{others:?}");
         assert_eq!(candidate_port(client, Port::new(9), 3, 5000, 5000).number(), 5000);
+    }
+
+    #[test]
+    fn the_key_of_replies_is_what_its_fields_say() {
+        let (backend, port) = (Address::new([7; 16]), Port::new);
+        let key =
+            ReplyKey { backend, backend_port: port(1), snat_port: port(2), protocol: UDP, padding: [0; 3] };
+        assert_eq!(ReplyKey::new(backend, port(1), port(2), UDP), key);
+    }
+
+    #[test]
+    fn tcp_and_udp_of_a_vip_have_different_keys_and_so_have_vips() {
+        let v4 = |last| Address::from_v4_word(u32::from_ne_bytes([192, 0, 2, last]));
+        let v6 = |last| Address::new([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
+        let vips = [v4(1), v4(2), v6(1), v6(2)];
+        let keys: [u32; 8] = core::array::from_fn(|n| {
+            let protocol = if n < 4 { TCP } else { UDP };
+            forward_key(v4(9), Port::new(1), vips[n % 4], Port::new(2), protocol).vip
+        });
+        assert!((0..8).all(|n| !keys[..n].contains(&keys[n])), "{keys:x?}");
     }
 
     #[test]

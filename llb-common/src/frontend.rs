@@ -34,10 +34,13 @@ pub struct FrontendKey {
 const _: () = assert!(size_of::<FrontendKey>() == 24);
 
 impl FrontendKey {
-    /// The key of a frontend.
+    /// The key of a frontend. It is made of words, since eBPF calls a function
+    /// for padding of five bytes.
     #[inline(always)]
-    pub const fn new(vip: Address, port: Port, protocol: u8) -> Self {
-        Self { vip, port, protocol, padding: [0; 5] }
+    pub fn new(vip: Address, port: Port, protocol: u8) -> Self {
+        let rest = [port.wire(), u16::from_ne_bytes([protocol, 0]), 0, 0];
+        let [high, low] = vip.words();
+        bytemuck::cast([high, low, bytemuck::cast(rest)])
     }
 }
 

@@ -22,9 +22,11 @@
 //! | `FRAGMENTS` | LRU hash | `conntrack::FragmentKey` | `conntrack::FragmentPorts` | programs |
 //! | `BUDGET` | per-CPU array | 0 | tick and count, 4 bytes each | programs |
 //! | `SCRATCH` | per-CPU array | 0 | `parse::Packet` and what is decided | programs |
+//! | `RECENT_FLOWS` | per-CPU array | a hash | copies of `FLOWS`' keys and values | programs |
 //! | `TRACE` | ring buffer | | `trace::TraceEvent` | programs |
+//! | `NOTICES` | ring buffer | | `notice::Notice` | programs |
 //!
-//! All but `LINK`, `LINK_COUNTERS`, `BUDGET` and `SCRATCH` are shared by all
+//! All but `LINK`, `LINK_COUNTERS`, `BUDGET`, `SCRATCH` and `RECENT_FLOWS` are shared by all
 //! links. The capacities are those of a box that forwards nothing yet, since
 //! the kernel allocates most of them at once; an agent that forwards loads
 //! the object with its own.
@@ -81,11 +83,15 @@ pub const FRAGMENTS: Map = map("FRAGMENTS", 1024);
 pub const BUDGET: Map = map("BUDGET", 1);
 /// See the table above.
 pub const SCRATCH: Map = map("SCRATCH", 1);
+/// A power of two. 64 bytes each, on each CPU, that shall stay in its caches.
+pub const RECENT_FLOWS: Map = map("RECENT_FLOWS", 1024);
 /// Bytes, a power of two of pages.
 pub const TRACE: Map = map("TRACE", 65_536);
+/// As `TRACE`; what does not fit is not answered.
+pub const NOTICES: Map = map("NOTICES", 65_536);
 
 /// All, for whoever loads the object.
-pub const ALL: [Map; 19] = [
+pub const ALL: [Map; 21] = [
     LINK,
     SETTINGS,
     LINKS,
@@ -104,5 +110,7 @@ pub const ALL: [Map; 19] = [
     FRAGMENTS,
     BUDGET,
     SCRATCH,
+    RECENT_FLOWS,
     TRACE,
+    NOTICES,
 ];

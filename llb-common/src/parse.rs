@@ -46,6 +46,8 @@ pub enum Unparsed {
     Other,
     /// It ends before its headers do, or the rest can't be read yet.
     Truncated,
+    /// It is not plain: [`parse`] may know more.
+    NotPlain,
 }
 
 /// What a frame says: 88 bytes. Offsets are from the start of the frame.
@@ -150,13 +152,28 @@ const DESTINATION_OPTIONS: u8 = 60;
 /// It does not, as far as can be seen; `packet` may be half filled.
 #[inline(always)]
 pub fn parse(frame: &(impl Frame + ?Sized), packet: &mut Packet) -> Result<Shape, Unparsed> {
+    read::<false>(frame, packet)
+}
+
+/// The same, for nearly all packets and much shorter: TCP and UDP without VLAN
+/// tags, options, extension headers and fragments.
+///
+/// # Errors
+/// [`Unparsed::NotPlain`], or as [`parse`].
+#[inline(always)]
+pub fn parse_plain(frame: &(impl Frame + ?Sized), packet: &mut Packet) -> Result<Shape, Unparsed> {
+    read::<true>(frame, packet)
+}
+
+#[inline(always)]
+fn read<const PLAIN: bool>(frame: &(impl Frame + ?Sized), packet: &mut Packet) -> Result<Shape, Unparsed> {
     let [macs, rest] = frame.words::<2>(0).ok_or(Unparsed::Truncated)?;
     let ([a, b, c, d, e, f, g, h], [i, j, k, l, m, n, ..]) = (macs.to_ne_bytes(), rest.to_ne_bytes());
     packet.destination_mac = Mac::new([a, b, c, d, e, f]);
     packet.source_mac = Mac::new([g, h, i, j, k, l]);
     let mut ethertype = u16::from_be_bytes([m, n]);
     let mut l3 = ETHERNET_BYTES;
-    for _ in 0..MOST_VLAN_TAGS {
+    for _ in 0..if PLAIN { 0 } else { MOST_VLAN_TAGS } {
         if ETHERTYPES_VLAN.contains(&ethertype) {
             ethertype = u16::from_be(frame.half(l3 + 2).ok_or(Unparsed::Truncated)?);
             l3 += VLAN_TAG_BYTES;
@@ -165,9 +182,9 @@ pub fn parse(frame: &(impl Frame + ?Sized), packet: &mut Packet) -> Result<Shape
     let is_v6 = match ethertype {
         ETHERTYPE_IPV4 => false,
         ETHERTYPE_IPV6 => true,
-        _ => return Err(Unparsed::Other),
+        _ => return Err(no_flow::<PLAIN>()),
     };
-    let outer = network(frame, l3, is_v6)?;
+    let outer = network::<PLAIN>(frame, l3, is_v6)?;
     packet.l3 = l3 as u16;
     packet.l4 = outer.l4 as u16;
     packet.inner_l3 = 0;
@@ -194,6 +211,7 @@ pub fn parse(frame: &(impl Frame + ?Sized), packet: &mut Packet) -> Result<Shape
             transport(frame, outer.l4, packet)?;
             Shape::Transport
         }
+        _ if PLAIN => return Err(Unparsed::NotPlain),
         (ICMP, Fragment::None) if !is_v6 => about(frame, is_v6, outer.l4, packet)?,
         (ICMPV6, Fragment::None) if is_v6 => about(frame, is_v6, outer.l4, packet)?,
         _ => return Err(Unparsed::Other),
@@ -221,45 +239,64 @@ struct Network {
     l4: usize,
 }
 
+/// What is said of a frame that has no flow, as far as was read.
 #[inline(always)]
-fn network(frame: &(impl Frame + ?Sized), l3: usize, is_v6: bool) -> Result<Network, Unparsed> {
-    if is_v6 { ipv6(frame, l3) } else { ipv4(frame, l3) }
+const fn no_flow<const PLAIN: bool>() -> Unparsed {
+    if PLAIN { Unparsed::NotPlain } else { Unparsed::Other }
+}
+
+#[inline(always)]
+fn network<const PLAIN: bool>(
+    frame: &(impl Frame + ?Sized),
+    l3: usize,
+    is_v6: bool,
+) -> Result<Network, Unparsed> {
+    if is_v6 { ipv6::<PLAIN>(frame, l3) } else { ipv4::<PLAIN>(frame, l3) }
 }
 
 /// RFC 791, 3.1. Options are skipped.
 #[inline(always)]
-fn ipv4(frame: &(impl Frame + ?Sized), l3: usize) -> Result<Network, Unparsed> {
+fn ipv4<const PLAIN: bool>(frame: &(impl Frame + ?Sized), l3: usize) -> Result<Network, Unparsed> {
     const MORE_FRAGMENTS: u16 = 0x2000;
     const FRAGMENT_OFFSET: u16 = 0x1fff;
     let [first, second] = frame.words::<2>(l3).ok_or(Unparsed::Truncated)?;
     let destination = frame.word(l3 + 16).ok_or(Unparsed::Truncated)?;
     let [version, _, l0, l1, i0, i1, f0, f1] = first.to_ne_bytes();
-    let [time_to_live, protocol, _, _, s0, s1, s2, s3] = second.to_ne_bytes();
+    let [time_to_live, protocol, ..] = second.to_ne_bytes();
     let header_bytes = usize::from(version & 0xf) * 4;
     if version >> 4 != 4 || header_bytes < IPV4_BYTES {
         return Err(Unparsed::Other);
     }
     let flags = u16::from_be_bytes([f0, f1]);
+    if PLAIN && (header_bytes != IPV4_BYTES || flags & (FRAGMENT_OFFSET | MORE_FRAGMENTS) != 0) {
+        return Err(Unparsed::NotPlain);
+    }
     let fragment = match (flags & FRAGMENT_OFFSET, flags & MORE_FRAGMENTS) {
         (0, 0) => Fragment::None,
         (0, _) => Fragment::First,
         _ => Fragment::Later,
     };
     Ok(Network {
-        source: Address::from_v4_word(u32::from_ne_bytes([s0, s1, s2, s3])),
+        source: Address::from_v4_word(last_half(second)),
         destination: Address::from_v4_word(destination),
         protocol,
         time_to_live,
         fragment,
         fragment_id: u32::from(u16::from_ne_bytes([i0, i1])),
         length: u16::from_be_bytes([l0, l1]),
-        l4: l3 + header_bytes,
+        l4: l3 + if PLAIN { IPV4_BYTES } else { header_bytes },
     })
+}
+
+/// The last four bytes of a word, as a word of memory.
+#[inline(always)]
+const fn last_half(word: u64) -> u32 {
+    (if cfg!(target_endian = "little") { word >> 32 } else { word }) as u32
 }
 
 /// RFC 8200, 3 and 4.
 #[inline(always)]
-fn ipv6(frame: &(impl Frame + ?Sized), l3: usize) -> Result<Network, Unparsed> {
+fn ipv6<const PLAIN: bool>(frame: &(impl Frame + ?Sized), l3: usize) -> Result<Network, Unparsed> {
     let [first, s0, s1, d0, d1] = frame.words::<5>(l3).ok_or(Unparsed::Truncated)?;
     let [version, _, _, _, l0, l1, mut next, time_to_live] = first.to_ne_bytes();
     if version >> 4 != 6 {
@@ -272,7 +309,7 @@ fn ipv6(frame: &(impl Frame + ?Sized), l3: usize) -> Result<Network, Unparsed> {
     }
     let mut l4 = l3 + IPV6_BYTES;
     let (mut fragment, mut fragment_id) = (Fragment::None, 0);
-    for _ in 0..MOST_EXTENSION_HEADERS {
+    for _ in 0..if PLAIN { 0 } else { MOST_EXTENSION_HEADERS } {
         // Eight bytes times this, and eight.
         let more = match next {
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS | AUTHENTICATION | FRAGMENT => {
@@ -351,7 +388,7 @@ fn about(
     if !is_error {
         return Err(Unparsed::Other);
     }
-    let inner = network(frame, l4 + ICMP_BYTES, is_v6)?;
+    let inner = network::<false>(frame, l4 + ICMP_BYTES, is_v6)?;
     if !matches!(inner.protocol, TCP | UDP) || inner.fragment == Fragment::Later {
         return Err(Unparsed::Other);
     }

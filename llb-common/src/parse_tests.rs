@@ -8,6 +8,7 @@ use std::vec::Vec;
 
 use super::*;
 use crate::conntrack::{ACK, SYN};
+use crate::hash::mix;
 
 const ETHERNET: [u8; 12] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
 const TCP_HEADER: [u8; 20] = [0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, SYN, 1, 0, 7, 7, 0, 0];
@@ -35,11 +36,26 @@ fn frame(tags: &[u8], ethertype: u16, packet: &[u8]) -> Vec<u8> {
 
 fn parsed(frame: &[u8]) -> Result<(Shape, Packet), Unparsed> {
     let mut packet = Packet::default();
-    parse(frame, &mut packet).map(|shape| (shape, packet))
+    let whole = parse(frame, &mut packet).map(|shape| (shape, packet));
+    // The short form says the same, or nothing.
+    let mut packet = Packet::default();
+    match parse_plain(frame, &mut packet) {
+        Err(Unparsed::NotPlain) => {}
+        plain => assert_eq!(plain.map(|shape| (shape, packet)), whole),
+    }
+    whole
 }
 
 fn ip(address: Address) -> std::string::String {
     std::string::ToString::to_string(&IpAddr::from(address))
+}
+
+#[test]
+fn the_short_form_knows_plain_packets_of_both_families() {
+    let (v4, v6) = (v4(TCP, 0, &[], &TCP_HEADER), v6(UDP, &TCP_HEADER));
+    for bytes in [frame(&[], ETHERTYPE_IPV4, &v4), frame(&[], ETHERTYPE_IPV6, &v6)] {
+        assert!(parse_plain(&bytes[..], &mut Packet::default()).is_ok());
+    }
 }
 
 #[test]
@@ -144,4 +160,80 @@ fn a_udp_packet_without_checksum_is_known_as_such() {
         let (_, packet) = parsed(&frame(&[], ETHERTYPE_IPV4, &udp(checksum))).unwrap();
         assert_eq!((packet.has_checksum, packet.tcp_flags & ACK), (checksum, 0));
     }
+}
+
+/// Some of each kind, to be broken.
+fn kinds() -> Vec<Vec<u8>> {
+    let extension = |kind: u8, words: u8| {
+        [&[kind, words, 0, 0, 0, 0, 0, 0][..], &[0; 40][..usize::from(words) * 8]].concat()
+    };
+    let chain = [extension(ROUTING, 2), extension(FRAGMENT, 1), extension(AUTHENTICATION, 0)].concat();
+    let chain = [&chain, &extension(TCP, 4)[..], &TCP_HEADER].concat();
+    let udp = [0, 80, 0x9c, 0x40, 0, 8, 0, 0];
+    let inside = (v4(TCP, 0, &[1; 40], &TCP_HEADER), v6(HOP_BY_HOP, &chain));
+    let mut error = (
+        v4(ICMP, 0, &[], &[&[3, 4, 0, 0, 0, 0, 5, 0], &inside.0[..]].concat()),
+        v6(ICMPV6, &[&[2, 0, 0, 0, 0, 0, 5, 0], &inside.1[..]].concat()),
+    );
+    // Told to whoever sent the packet inside.
+    error.0[19] = 1;
+    error.1[39] = 1;
+    let tags = [0x88, 0xa8, 0, 7, 0x81, 0, 0, 8];
+    [
+        (&[][..], ETHERTYPE_IPV4, v4(UDP, 0, &[], &udp)),
+        (&tags[4..], ETHERTYPE_IPV4, inside.0),
+        (&tags, ETHERTYPE_IPV6, inside.1),
+        (&[], ETHERTYPE_IPV4, error.0),
+        (&tags, ETHERTYPE_IPV6, error.1),
+    ]
+    .iter()
+    .map(|(tags, ethertype, packet)| frame(tags, *ethertype, packet))
+    .collect()
+}
+
+#[test]
+fn no_bytes_make_it_panic_or_point_outside_of_the_frame() {
+    /// All offsets fit into the mask that the programs put on them.
+    const MOST_OFFSET: usize = 0x7ff;
+    const FRAMES: u64 = 300_000;
+    let kinds = kinds();
+    let mut shapes = [0_u64; 4];
+    for seed in 0..FRAMES {
+        let mut state = mix(seed);
+        let mut random = |below: usize| {
+            state = mix(state);
+            (state >> 32) as usize % below
+        };
+        let mut bytes = kinds[random(kinds.len())].clone();
+        for _ in 0..random(4) {
+            let at = random(bytes.len());
+            bytes[at] = [0, 1, 44, 58, 255, random(256) as u8][random(6)];
+        }
+        if random(4) == 0 {
+            bytes.truncate(random(bytes.len() + 1));
+        }
+        let Ok((shape, packet)) = parsed(&bytes) else {
+            shapes[0] += 1;
+            continue;
+        };
+        shapes[shape as usize] += 1;
+        let header = |is_v6| if is_v6 { IPV6_BYTES } else { IPV4_BYTES };
+        let inside = |offset: u16, length: usize| {
+            usize::from(offset) + length <= bytes.len() && usize::from(offset) < MOST_OFFSET
+        };
+        assert_eq!(packet.shape, shape as u8, "{seed}");
+        assert!(packet.l3 >= 14 && inside(packet.l3, header(packet.is_v6 == 1)), "{seed}");
+        assert!(packet.l4 >= packet.l3, "{seed}");
+        match shape {
+            Shape::Transport => {
+                assert!(inside(packet.l4, if packet.protocol == TCP { 20 } else { 8 }), "{seed}")
+            }
+            Shape::LaterFragment => {}
+            Shape::Error => {
+                assert!(inside(packet.l4, 8) && inside(packet.inner_l3, header(packet.is_v6 == 1)), "{seed}");
+                assert!(packet.inner_l4 > packet.inner_l3 && inside(packet.inner_l4, 8), "{seed}");
+            }
+        }
+    }
+    assert!(shapes.iter().all(|count| *count > FRAMES / 100), "{shapes:?}");
 }

@@ -1,7 +1,8 @@
 //! Time as flow entries keep it: few bits, cheap to make in the kernel. Not
 //! for people; it begins when the machine does.
 
-/// `CLOCK_MONOTONIC_COARSE` in units of 2^30 ns (1.07 s).
+/// `CLOCK_MONOTONIC_COARSE` in units of 2^30 ns (1.07 s); the programs' may be
+/// up to 0.64 s behind.
 pub type Tick = u32;
 
 /// Nanoseconds of a [`Tick`], as a power of two: a shift instead of a division.

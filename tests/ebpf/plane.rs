@@ -15,7 +15,7 @@ use llb_common::time::{Tick, tick};
 use llb_common::{frontend, maps};
 
 pub(crate) use crate::programs::Hook;
-use crate::programs::{Program, Returned, raw};
+use crate::programs::{Program, Returned, monotonic_nanoseconds, raw};
 
 /// Ours, the client's and the backend's.
 pub(crate) const LB_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -141,9 +141,9 @@ impl Plane {
         self.program.set(maps::BACKENDS.name, index, raw::<80>(bytes_of(&entry)));
     }
 
-    pub(crate) fn admit(&mut self, client: Address, prefix_length: u8) {
+    pub(crate) fn admit(&mut self, client: Address, prefix_length: u8, admits: bool) {
         let key = SourceRangeKey::range(1, client, prefix_length);
-        self.program.admit(key);
+        self.program.admit(key, admits);
     }
 
     pub(crate) fn vip(&self) -> Address {
@@ -205,6 +205,5 @@ fn frontend_id(port: u16, protocol: u8) -> u32 {
 
 /// The time that the programs have.
 pub(crate) fn now() -> Tick {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
-    tick(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
+    tick(monotonic_nanoseconds())
 }

@@ -1,7 +1,7 @@
 //! One of the two programs in this kernel, without a link, with its maps as raw
 //! bytes. What is in those maps is `plane.rs`' and `random/fill.rs`' business.
 
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, lpm_trie};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, lpm_trie};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use bytemuck::bytes_of;
@@ -108,11 +108,22 @@ impl Program {
         map.iter().collect::<Result<_, _>>().unwrap()
     }
 
-    pub(crate) fn admit(&mut self, key: SourceRangeKey) {
+    /// Whether clients of this range may come.
+    pub(crate) fn admit(&mut self, key: SourceRangeKey, admits: bool) {
         let data: [u32; 5] = bytemuck::pod_read_unaligned(&bytes_of(&key)[4..]);
         let map = self.ebpf.map_mut(maps::SOURCE_RANGES.name).unwrap();
         let mut map: lpm_trie::LpmTrie<&mut MapData, [u32; 5], u8> = map.try_into().unwrap();
-        map.insert(&lpm_trie::Key::new(key.prefix_bits, data), &1, 0).unwrap();
+        map.insert(&lpm_trie::Key::new(key.prefix_bits, data), &u8::from(admits), 0).unwrap();
+    }
+
+    /// Makes zeros of all values, which have `V` bytes.
+    pub(crate) fn clear_per_cpu<const V: usize>(&mut self, map: &str) {
+        let map = self.ebpf.map_mut(map).unwrap();
+        let mut map: PerCpuArray<&mut MapData, [u8; V]> = map.try_into().unwrap();
+        let cpus = aya::util::nr_cpus().unwrap().get() as usize;
+        for index in 0..map.len() {
+            map.set(index, PerCpuValues::try_from(vec![[0; V]; cpus]).unwrap(), 0).unwrap();
+        }
     }
 
     pub(crate) fn reason(&self, reason: Reason) -> u64 {
@@ -131,4 +142,10 @@ impl Program {
 
 pub(crate) fn raw<const N: usize>(bytes: &[u8]) -> [u8; N] {
     bytes.try_into().unwrap()
+}
+
+/// The clock of the programs.
+pub(crate) fn monotonic_nanoseconds() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }

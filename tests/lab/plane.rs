@@ -15,6 +15,8 @@ pub(crate) enum Plane {
     XdpNative,
     /// Behind the driver.
     XdpGeneric,
+    /// The kernel moves bytes from socket to socket, from the first one on.
+    Sockmap,
 }
 
 /// Keeps what a plane needs of a lab.
@@ -27,9 +29,10 @@ impl Plane {
     pub(crate) fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Userspace => &["--userspace"],
-            Self::Tc => &["--datapath", "tc", "--at-stop", "remove"],
-            Self::XdpNative => &["--datapath", "xdp", "--at-stop", "remove"],
-            Self::XdpGeneric => &["--datapath", "xdp", "--xdp-mode", "generic", "--at-stop", "remove"],
+            Self::Tc => &["--datapath", "tc"],
+            Self::XdpNative => &["--datapath", "xdp"],
+            Self::XdpGeneric => &["--datapath", "xdp", "--xdp-mode", "generic"],
+            Self::Sockmap => &["--datapath=sockmap", "--sockmap-after-reads=0"],
         }
     }
 
@@ -37,6 +40,7 @@ impl Plane {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Userspace => "userspace",
+            Self::Sockmap => "sockmap",
             Self::Tc | Self::XdpNative | Self::XdpGeneric => "packet",
         }
     }

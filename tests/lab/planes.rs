@@ -2,8 +2,9 @@
 //! does not run: the compiler calls it dead code.
 
 use crate::plane::Plane;
+use crate::scenarios::packets::{dsr, flood, moves, neighbours, ports, refusals, restarts, routers};
 use crate::scenarios::{
-    changes, crash, handover, life, memory, replacement, soak, terms, traffic, trouble, vips,
+    answers, changes, crash, handover, life, memory, replacement, soak, terms, traffic, trouble, vips,
 };
 
 macro_rules! scenarios {
@@ -81,6 +82,39 @@ macro_rules! relay_scenarios {
     };
 }
 
+/// What only a plane of packets can promise.
+macro_rules! packet_scenarios {
+    ($plane:expr) => {
+        scenarios! {
+            $plane,
+            restarts::a_thousand_connections_outlive_every_kind_of_restart,
+            restarts::a_second_agent_on_the_link_refuses_and_changes_nothing,
+            moves::a_move_to_the_relay_and_back_breaks_nothing,
+            dsr::nodes_see_the_client_and_answer_it_themselves,
+            refusals::pings_and_closed_ports_are_answered_at_once,
+            refusals::a_service_without_backends_refuses_at_once,
+            routers::a_backend_is_a_client_of_its_own_service,
+            routers::clients_and_backends_may_be_behind_a_router,
+            routers::an_upload_finds_the_mtu_behind_a_router,
+            neighbours::a_node_with_another_mac_is_found_again,
+            neighbours::a_silent_node_is_left_out_until_it_is_back,
+            answers::datagrams_that_are_too_large_arrive_once_the_client_was_told,
+            answers::a_hop_limit_that_ends_here_is_told,
+        }
+    };
+}
+
+/// As [`packet_scenarios`]; the hooks share what these are about, so one is enough.
+macro_rules! heavy_packet_scenarios {
+    ($plane:expr) => {
+        scenarios! {
+            $plane,
+            ports::ports_of_closed_connections_are_used_again,
+            flood::a_flood_of_openings_breaks_no_connection,
+        }
+    };
+}
+
 mod userspace {
     every_scenario!(Plane::Userspace);
     relay_scenarios!(Plane::Userspace);
@@ -88,12 +122,30 @@ mod userspace {
 
 mod tc {
     every_scenario!(Plane::Tc);
+    packet_scenarios!(Plane::Tc);
+    scenarios!(Plane::Tc, neighbours::a_link_that_was_made_anew_forwards_again,);
 }
 
 mod xdp_native {
     every_scenario!(Plane::XdpNative);
+    packet_scenarios!(Plane::XdpNative);
+    heavy_packet_scenarios!(Plane::XdpNative);
 }
 
 mod xdp_generic {
     every_scenario!(Plane::XdpGeneric);
+    packet_scenarios!(Plane::XdpGeneric);
+}
+
+mod sockmap {
+    use crate::scenarios::sockmap;
+
+    every_scenario!(Plane::Sockmap);
+    scenarios! {
+        Plane::Sockmap,
+        sockmap::the_kernel_moves_bytes_and_they_are_counted,
+        sockmap::bulk_comes_back_to_be_spliced,
+        sockmap::beyond_the_most_pairs_connections_are_relayed,
+        sockmap::a_killed_agent_resets_both_sides,
+    }
 }

@@ -50,6 +50,10 @@ impl Setup {
         let folder = manifests.path().to_str().unwrap();
         let mut arguments = vec!["--manifests".to_owned(), folder.to_owned()];
         arguments.extend(plane.arguments().iter().chain(more).map(|&argument| argument.to_owned()));
+        // A scenario leaves nothing, unless what stays is its subject.
+        if !arguments.iter().any(|argument| argument == "--at-stop") {
+            arguments.extend(["--at-stop".to_owned(), "remove".to_owned()]);
+        }
         let agent = start_agent(&lab, &arguments);
         Self { agent, servers: Vec::new(), manifests, _prepared: prepared, lab, plane, arguments }
     }
@@ -66,6 +70,14 @@ impl Setup {
     /// The first VIP, IPv6.
     pub(crate) fn vip_v6(&self) -> IpAddr {
         self.lab.vip_v6(0)
+    }
+
+    /// The next agent gets this value of a flag, instead of that of before.
+    pub(crate) fn set_argument(&mut self, flag: &str, value: &str) {
+        match self.arguments.iter().position(|argument| argument == flag) {
+            Some(at) => value.clone_into(&mut self.arguments[at + 1]),
+            None => self.arguments.extend([flag, value].map(str::to_owned)),
+        }
     }
 
     /// Starts an agent with the same arguments, after the first one ended.
@@ -148,6 +160,17 @@ impl Setup {
             if found == present { Ok(Some(())) } else { anyhow::bail!("{addresses:?}") }
         })
         .unwrap_or_else(|error| panic!("{error:#}\nthe agent's log:\n{}", self.agent.log()));
+    }
+
+    /// Waits until this plane takes the new connections of a frontend.
+    pub(crate) fn wait_on_plane(&self, vip: IpAddr, port: u16, protocol: &str, plane: &str) {
+        let frontend = frontend(vip, port, protocol);
+        self.agent
+            .wait_for_state(LIMIT, &format!("{frontend} to be on plane {plane}"), |state| {
+                let status = &state["observed"]["frontends"][&frontend];
+                status["placement"]["plane"] == plane && status["phase"] == "serving"
+            })
+            .unwrap();
     }
 
     /// Resident memory of the agent.

@@ -4,13 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::Host;
 use crate::server::download_path;
@@ -116,6 +117,38 @@ pub fn udp_ask_on(socket: &UdpSocket, content: &str) -> Result<Answer> {
         }
     }
     Err(last.context(format!("{DATAGRAM_TRIES} datagrams without an answer")))
+}
+
+/// One ICMP echo request from `host`, and its answer.
+///
+/// # Errors
+/// There is none within 5 s.
+pub fn ping(host: &Host, address: IpAddr) -> Result<()> {
+    const CONTENT: &[u8] = b"\0\x01 are you there";
+    let (domain, protocol, request, reply) = match address {
+        IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4, 8, 0),
+        IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6, 128, 129),
+    };
+    let socket = host.run_inside(|| Socket::new(domain, Type::RAW, Some(protocol)))??;
+    socket.set_read_timeout(Some(ANSWER_LIMIT))?;
+    socket.connect(&SocketAddr::new(address, 0).into())?;
+    let mut packet = [&[request, 0, 0, 0, b'l', b'l'], CONTENT].concat();
+    // Of ICMPv6 the kernel fills it in (RFC 3542, 3.1).
+    let mut sum: u32 = packet.chunks(2).map(|half| u32::from(half[0]) << 8 | u32::from(half[1])).sum();
+    sum = (sum & 0xffff) + (sum >> 16);
+    packet[2..4].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    socket.send(&packet)?;
+    let mut buffer = [0; 1500];
+    let started = Instant::now();
+    while started.elapsed() < ANSWER_LIMIT {
+        let count = (&socket).read(&mut buffer).with_context(|| format!("{address} does not answer"))?;
+        let header = if address.is_ipv4() { usize::from(buffer[0] & 15) * 4 } else { 0 };
+        let answer = buffer.get(header..count).unwrap_or_default();
+        if answer.first() == Some(&reply) && answer.get(4..) == packet.get(4..) {
+            return Ok(());
+        }
+    }
+    bail!("{address} has sent other messages only")
 }
 
 /// How many of `count` requests each server answered.

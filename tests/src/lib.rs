@@ -16,20 +16,24 @@
 pub mod agent;
 pub mod client;
 pub mod cluster;
+pub mod flood;
 pub mod lab;
 pub mod manifests;
 pub mod object;
 pub mod process;
 pub mod server;
 pub mod soak;
+pub mod steady;
 pub mod wait;
 pub mod wrk;
 
 pub use agent::Agent;
+pub use flood::Flood;
 pub use lab::{Host, Lab};
 pub use manifests::Manifests;
 pub use object::packet_object;
 pub use process::Process;
 pub use server::Server;
+pub use steady::Steady;
 pub use wait::wait_until;
 pub use wrk::Wrk;

@@ -94,6 +94,11 @@ pub fn service(name: &str, vips: &[IpAddr], ports: &[PortSpec<'_>]) -> String {
     yaml
 }
 
+/// As [`service`], with one more annotation: `key: value`.
+pub fn annotated_service(name: &str, vips: &[IpAddr], ports: &[PortSpec<'_>], annotation: &str) -> String {
+    service(name, vips, ports).replace("  annotations:\n", &format!("  annotations:\n    {annotation}\n"))
+}
+
 /// An EndpointSlice of `service` for its port `http`: IPv4 endpoints at `port`,
 /// each with whether it is ready.
 pub fn endpoints(service: &str, port: u16, endpoints: &[(Ipv4Addr, bool)]) -> String {
@@ -108,15 +113,16 @@ pub fn endpoints(service: &str, port: u16, endpoints: &[(Ipv4Addr, bool)]) -> St
 
 /// A ready Node for each host, with its addresses as InternalIP.
 pub fn nodes(hosts: &[&Host]) -> String {
-    hosts
+    hosts.iter().map(|host| node(host.name(), &[host.ipv4().into(), host.ipv6().into()])).collect()
+}
+
+/// A ready Node with these addresses as InternalIP.
+pub fn node(name: &str, addresses: &[IpAddr]) -> String {
+    let addresses: String = addresses
         .iter()
-        .map(|host| {
-            format!(
-                "---\napiVersion: v1\nkind: Node\nmetadata:\n  name: {}\nstatus:\n  addresses:\n    - {{type: InternalIP, address: {}}}\n    - {{type: InternalIP, address: \"{}\"}}\n  conditions:\n    - {{type: Ready, status: \"True\"}}\n",
-                host.name(),
-                host.ipv4(),
-                host.ipv6()
-            )
-        })
-        .collect()
+        .map(|address| format!("    - {{type: InternalIP, address: \"{address}\"}}\n"))
+        .collect();
+    format!(
+        "---\napiVersion: v1\nkind: Node\nmetadata:\n  name: {name}\nstatus:\n  addresses:\n{addresses}  conditions:\n    - {{type: Ready, status: \"True\"}}\n"
+    )
 }

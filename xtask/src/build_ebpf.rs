@@ -1,4 +1,4 @@
-//! Builds llb-ebpf into one object file with cargo, for a target that rustup
+//! Builds llb-ebpf into its object files with cargo, for a target that rustup
 //! has no `core` for. What links it is in `bpf_linker.rs`.
 
 use std::collections::hash_map::DefaultHasher;
@@ -15,7 +15,10 @@ use crate::{object_report, shell, verifier};
 /// Little-endian eBPF, as on every host that llb runs on.
 const TARGET: &str = "bpfel-unknown-none";
 
-/// Everything that decides what the object contains, next to the compiler.
+/// The objects, by the names of their binaries in llb-ebpf.
+const OBJECTS: [&str; 2] = ["packet", "sockmap"];
+
+/// Everything that decides what the objects contain, next to the compiler.
 const INPUTS: [&str; 6] = [
     "llb-ebpf",
     "llb-common",
@@ -32,32 +35,42 @@ pub(crate) struct Arguments {
     log: bool,
 }
 
-/// Leaves the object in `target/ebpf/packet.o` and prints what is in it.
-/// Nothing else is in that folder: the agent's build script watches it.
+/// Leaves the objects in `target/ebpf/` and prints what is in them. Nothing
+/// else is in that folder: the agent's build script watches it. What only the
+/// bench needs is beside it, in `target/ebpf-bench/bench.o`.
 ///
 /// # Errors
 /// Something is missing (its name and the command that gets it), the sources
 /// do not compile, or a panic is reachable.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let object = shell::workspace().join("target/ebpf/packet.o");
+    let folder = shell::workspace().join("target/ebpf");
+    let objects = OBJECTS.map(|name| folder.join(name).with_extension("o"));
+    let bench = shell::workspace().join("target/ebpf-bench/bench.o");
     let build_folder = shell::workspace().join("target/ebpf-build");
-    let stamp = build_folder.join("packet.stamp");
+    let stamp = build_folder.join("objects.stamp");
     let compiler = Compiler::ask()?;
     let wanted = fingerprint(&compiler, arguments)?;
-    let is_fresh = object.is_file() && fs::read_to_string(&stamp).is_ok_and(|found| found == wanted);
+    let is_fresh = objects.iter().chain([&bench]).all(|object| object.is_file())
+        && fs::read_to_string(&stamp).is_ok_and(|found| found == wanted);
     if !is_fresh {
         compiler.require_sources()?;
         let linker = bpf_linker::provide(&compiler)?;
         let linked = build(&linker, &build_folder, arguments)?;
-        // Reading checks it, so that a bad object never gets its final name.
-        object_report::read(&linked)?;
-        replace(&linked, &build_folder.join("packet.part"), &object)?;
+        for (name, object) in OBJECTS.iter().zip(&objects) {
+            let linked = linked.join(name);
+            // Reading checks it, so that a bad object never gets its final name.
+            object_report::read(&linked)?;
+            replace(&linked, &build_folder.join(name).with_extension("part"), object)?;
+        }
+        replace(&linked.join("bench"), &build_folder.join("bench.part"), &bench)?;
         fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
     }
-    let report = object_report::read(&object)?;
-    print!("{report}");
-    if !arguments.log {
-        check_budget(&object, &report)?;
+    for object in &objects {
+        let report = object_report::read(object)?;
+        print!("{report}");
+        if !arguments.log {
+            check_budget(object, &report)?;
+        }
     }
     Ok(())
 }
@@ -77,6 +90,7 @@ fn check_budget(object: &Path, report: &object_report::Report) -> Result<()> {
     Ok(())
 }
 
+/// The folder of the linked objects.
 fn build(linker: &Path, folder: &Path, arguments: &Arguments) -> Result<PathBuf> {
     // BTF comes from the debug information. CPU v3 has atomics and 32-bit
     // jumps, and every kernel since 5.12 knows it.
@@ -100,7 +114,7 @@ fn build(linker: &Path, folder: &Path, arguments: &Arguments) -> Result<PathBuf>
         cargo.args(["--features", "ebpf-log"]);
     }
     shell::run(&mut cargo)?;
-    Ok(folder.join(TARGET).join("release/packet"))
+    Ok(folder.join(TARGET).join("release"))
 }
 
 /// A hash over the compiler, the options and the content of all inputs.

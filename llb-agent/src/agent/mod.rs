@@ -4,6 +4,7 @@ mod objects;
 mod succession;
 
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -13,18 +14,19 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::addresses::{AddressTable, NetlinkAddresses, link_names};
-use crate::admin;
-use crate::config::{AtStop, Cli, Config, Invocation, SourceConfig, kubeconfig_variable};
+use crate::config::{AddressTag, AtStop, Cli, Config, Invocation, SourceConfig, kubeconfig_variable};
 use crate::dataplane::Planes;
 use crate::dataplane::packet::{self, LinkLocks, PacketError, PacketPlane, PacketSetup};
 use crate::dataplane::proxy::ProxyPlane;
 use crate::handover::{self, Item, Successors};
 use crate::kernel::{Cap, KernelAbilities, missing_capabilities};
+use crate::model::AddressKey;
 use crate::reconcile::{ReconcileMetrics, Reconciler, Report, Rooms, Wakeups};
 use crate::source::{KubernetesSource, ManifestSource, SavedSnapshots, connect};
 use crate::status::StatusSink;
 use crate::status::file::FileStatuses;
 use crate::status::kubernetes::KubernetesStatuses;
+use crate::{admin, explain};
 use objects::{Objects, Place};
 use succession::{Asked, Signals, asked, hand_over, leave, locks, sorted};
 
@@ -34,10 +36,19 @@ use succession::{Asked, Signals, asked, hand_over, leave, locks, sorted};
 /// The agent could not start; the text says why, and the way out.
 pub fn main(cli: Cli) -> anyhow::Result<()> {
     match cli.invocation()? {
-        Invocation::Detach { bpf_dir } => {
+        Invocation::Detach { bpf_dir, state_dir } => {
             let links = packet::detach(&bpf_dir)?;
             tracing::info!(?links, "detached");
-            Ok(())
+            let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+            runtime.block_on(remove_addresses(links, state_dir))
+        }
+        Invocation::Explain { admin, service } => {
+            let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+            runtime.block_on(explain::ask(admin, &service))
+        }
+        Invocation::Trace { client, one_in, count, bpf_dir } => {
+            let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+            runtime.block_on(packet::trace(&bpf_dir, client, one_in, count))
         }
         Invocation::Serve(config) => {
             let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
@@ -80,6 +91,19 @@ async fn run(config: Config) -> anyhow::Result<()> {
             serve(config, place, objects, statuses).await
         }
     }
+}
+
+/// The VIPs that llb has put on these links, and that nobody serves any more.
+async fn remove_addresses(links: Vec<String>, state_dir: PathBuf) -> anyhow::Result<()> {
+    let mut addresses = NetlinkAddresses::new(links, AddressTag::Auto, state_dir, Arc::default())?;
+    for link in addresses.observe().await? {
+        for known in link.addresses.iter().filter(|known| known.ours) {
+            let key = AddressKey { link: link.name.clone(), address: known.net.addr() };
+            addresses.remove(&key, known.net.prefix_len()).await?;
+            tracing::info!(address = %key, "removed");
+        }
+    }
+    Ok(())
 }
 
 /// All at once, so that nobody has to find them one by one.
@@ -180,7 +204,7 @@ async fn serve<S: StatusSink>(
     }
 
     let (report, shown) = watch::channel(Report::default());
-    let admin = admin::serve(listener, shown, registry);
+    let admin = admin::serve(listener, shown, registry, reconciler.rooms.plane.backend_states());
     tracing::info!(address = %admin_address, "admin endpoint: /healthz /readyz /metrics /state");
     let mut successors = Successors::listen(&config.state_dir, &config.links).unwrap_or_else(|error| {
         tracing::warn!(error = format!("{:#}", anyhow::Error::from(error)));

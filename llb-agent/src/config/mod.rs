@@ -6,7 +6,7 @@ mod relay;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,8 +16,8 @@ use serde::Serialize;
 
 use crate::model::{Mode, Pool, PoolError, Selector, SelectorError};
 pub use datapath::{AtStop, Datapath, PacketConfig, PortRange, XdpMode};
-pub use relay::RelayConfig;
 use relay::default_workers;
+pub use relay::{RelayConfig, SockmapConfig};
 
 /// The value of `spec.loadBalancerClass` that is llb's.
 pub const DEFAULT_CLASS: &str = "llb.dev/llb";
@@ -43,10 +43,30 @@ pub struct Cli {
 pub enum Invocation {
     /// Serve.
     Serve(Box<Config>),
+    /// Say what is served for a Service, and why so.
+    Explain {
+        /// The agent's admin endpoint.
+        admin: SocketAddr,
+        /// NAMESPACE/NAME.
+        service: String,
+    },
+    /// Show what the packet programs do with packets of one client.
+    Trace {
+        /// Its address.
+        client: IpAddr,
+        /// One packet in so many is shown: a power of two.
+        one_in: u32,
+        /// The end after so many.
+        count: Option<u64>,
+        /// Where the maps are pinned.
+        bpf_dir: PathBuf,
+    },
     /// Remove what llb left in the kernel.
     Detach {
         /// Where it is pinned.
         bpf_dir: PathBuf,
+        /// Where addresses are noted that the kernel does not mark.
+        state_dir: PathBuf,
     },
 }
 
@@ -57,7 +77,11 @@ impl Cli {
     /// Names the flag.
     pub fn invocation(self) -> Result<Invocation, ConfigError> {
         match self.command {
-            Some(Command::Detach { bpf_dir }) => Ok(Invocation::Detach { bpf_dir }),
+            Some(Command::Detach { bpf_dir, state_dir }) => Ok(Invocation::Detach { bpf_dir, state_dir }),
+            Some(Command::Explain { service, admin }) => Ok(Invocation::Explain { admin, service }),
+            Some(Command::Trace { client, sample, count, bpf_dir }) => {
+                Ok(Invocation::Trace { client, one_in: sample.next_power_of_two(), count, bpf_dir })
+            }
             None => Ok(Invocation::Serve(Box::new(self.serve.try_into()?))),
         }
     }
@@ -66,14 +90,43 @@ impl Cli {
 /// What else than serving the agent can do.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Remove every program and map that llb left in the kernel.
-    Detach {
-        /// Where they are pinned.
+    /// Say what is served for a Service: VIPs, plane, mode, backends with their state, and why
+    Explain {
+        /// The Service
+        #[arg(value_name = "NAMESPACE/NAME")]
+        service: String,
+        /// Where the agent's admin endpoint is
+        #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_ADMIN)]
+        admin: SocketAddr,
+    },
+    /// Show what the packet programs decide about packets of one client, which tcpdump can't see. One trace at a time
+    Trace {
+        /// The client
+        #[arg(long, value_name = "ADDRESS")]
+        client: IpAddr,
+        /// Show one packet in so many, rounded up to a power of two
+        #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+        sample: u32,
+        /// End after so many packets [default: at Ctrl-C]
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+        /// Where the maps are pinned
         #[arg(long, value_name = "DIR", default_value = DEFAULT_BPF_DIR)]
         bpf_dir: PathBuf,
     },
+    /// Remove every program and map that llb left in the kernel, and its VIPs from the links that had programs
+    Detach {
+        /// Where they are pinned
+        #[arg(long, value_name = "DIR", default_value = DEFAULT_BPF_DIR)]
+        bpf_dir: PathBuf,
+        /// Where llb keeps what must outlive it
+        #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
+        state_dir: PathBuf,
+    },
 }
 
+const DEFAULT_ADMIN: &str = "127.0.0.1:9660";
+const DEFAULT_STATE_DIR: &str = "/var/lib/llb";
 const DEFAULT_BPF_DIR: &str = "/sys/fs/bpf/llb";
 
 /// The flags of the agent proper.
@@ -127,6 +180,20 @@ struct ServeArgs {
     #[arg(long, value_name = "WHAT", value_enum, default_value_t, conflicts_with = "userspace")]
     datapath: Datapath,
 
+    /// Whether the relay splices bulk data (splice(2)) or copies all
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    splice: bool,
+
+    /// With --datapath sockmap: after how many small reads of the relay, without bulk data among them, the kernel goes on
+    /// with a connection's bytes
+    #[arg(long, value_name = "N", default_value = "32")]
+    sockmap_after_reads: u32,
+
+    /// With --datapath sockmap: connections whose bytes the kernel moves at one time; all others are relayed in user space
+    /// [default: --max-connections]
+    #[arg(long, value_name = "N")]
+    sockmap_max_pairs: Option<NonZeroUsize>,
+
     /// The same as --datapath userspace: leave the kernel's packet path alone
     #[arg(long)]
     userspace: bool,
@@ -135,11 +202,11 @@ struct ServeArgs {
     packet: datapath::PacketArgs,
 
     /// Where /healthz, /readyz, /metrics and /state are served
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9660")]
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_ADMIN)]
     admin: SocketAddr,
 
     /// Where llb keeps what must outlive it
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/llb")]
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
     state_dir: PathBuf,
 
     /// Where programs and maps are pinned
@@ -349,6 +416,7 @@ impl TryFrom<ServeArgs> for Config {
             mode: args.packet.mode(),
         };
         check_links(&args.links)?;
+        let datapath = if args.userspace { Datapath::Userspace } else { args.datapath };
         Ok(Self {
             links: args.links,
             source: match args.manifests {
@@ -365,8 +433,13 @@ impl TryFrom<ServeArgs> for Config {
                 max_connections: args.max_connections,
                 max_udp_sessions: args.max_udp_sessions,
                 workers: args.workers.unwrap_or_else(default_workers),
+                splice: args.splice,
+                sockmap: (datapath == Datapath::Sockmap).then_some(SockmapConfig {
+                    after_reads: args.sockmap_after_reads,
+                    max_pairs: args.sockmap_max_pairs.unwrap_or(args.max_connections),
+                }),
             },
-            datapath: if args.userspace { Datapath::Userspace } else { args.datapath },
+            datapath,
             packet: args.packet.into(),
             admin: args.admin,
             state_dir: args.state_dir,

@@ -23,6 +23,19 @@ pub struct RelayConfig {
     pub max_udp_sessions: NonZeroUsize,
     /// Threads that relay.
     pub workers: NonZeroUsize,
+    /// Bulk data is spliced, not copied.
+    pub splice: bool,
+    /// Absent: all bytes are moved in user space.
+    pub sockmap: Option<SockmapConfig>,
+}
+
+/// When the kernel goes on with the bytes of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SockmapConfig {
+    /// After so many small reads of the relay.
+    pub after_reads: u32,
+    /// Connections at one time; all others are relayed in user space.
+    pub max_pairs: NonZeroUsize,
 }
 
 impl Default for RelayConfig {
@@ -47,6 +60,8 @@ impl Default for RelayConfig {
             // would leave too few for everybody else.
             max_udp_sessions: const { NonZeroUsize::new(16_384).expect("not 0") },
             workers: default_workers(),
+            splice: true,
+            sockmap: None,
         }
     }
 }

@@ -6,7 +6,9 @@ fn parse(args: &[&str]) -> Result<Config, String> {
     let cli = Cli::try_parse_from([&["llb-agent"], args].concat()).map_err(|error| error.to_string())?;
     match cli.invocation().map_err(|error| format!("{:#}", anyhow::Error::from(error)))? {
         Invocation::Serve(config) => Ok(*config),
-        Invocation::Detach { .. } => Err("detach".to_owned()),
+        Invocation::Detach { .. } | Invocation::Explain { .. } | Invocation::Trace { .. } => {
+            Err("detach".to_owned())
+        }
     }
 }
 

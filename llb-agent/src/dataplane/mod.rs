@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use crate::model::{Frontend, FrontendStatus, Rule};
+use crate::model::{BackendStatus, Frontend, FrontendStatus, PlanesState, Rule};
 pub use planes::Planes;
 
 /// A mechanism that forwards.
@@ -35,6 +35,27 @@ pub trait DataPlane {
     /// [`Phase::Draining`](crate::model::Phase) until its last connection has
     /// ended or the drain time-out has passed, then it is gone.
     fn remove(&mut self, frontend: &Frontend);
+
+    /// What there is to say about the planes.
+    fn describe(&self) -> PlanesState {
+        PlanesState::default()
+    }
+}
+
+/// What the planes know of backends, whenever somebody asks.
+#[derive(Clone, Default)]
+pub struct BackendStates(Option<Arc<dyn Fn(&Frontend) -> Vec<BackendStatus> + Send + Sync>>);
+
+impl BackendStates {
+    /// Asked by `ask`.
+    pub fn new(ask: impl Fn(&Frontend) -> Vec<BackendStatus> + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(ask)))
+    }
+
+    /// The backends of a frontend; empty where its plane does not tell.
+    pub fn of(&self, frontend: &Frontend) -> Vec<BackendStatus> {
+        self.0.as_ref().map(|ask| ask(frontend)).unwrap_or_default()
+    }
 }
 
 /// A frontend could not be served.

@@ -17,11 +17,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::ladder::{is_off, needs_relay};
-use super::packet::{LinkLocks, LinkState, PacketError, PacketPlane};
+use super::packet::{LinkLocks, PacketError, PacketPlane};
 use super::proxy::ProxyPlane;
-use super::{DataPlane, DataPlaneError};
+use super::{BackendStates, DataPlane, DataPlaneError};
 use crate::config::Datapath;
-use crate::model::{Frontend, FrontendStatus, Mode, Phase, Placement, PlaneKind, Rule};
+use crate::model::{Frontend, FrontendStatus, Mode, Phase, Placement, PlaneKind, PlanesState, Rule};
 
 /// The packet plane, as far as it is there.
 #[derive(Debug)]
@@ -76,17 +76,9 @@ impl Planes {
         }
     }
 
-    /// Why there is no packet plane.
-    pub fn why_no_packet_plane(&self) -> Option<&str> {
-        match &self.packet {
-            Packet::Off(why) => Some(why),
-            Packet::On(_) | Packet::Anothers(_) => None,
-        }
-    }
-
-    /// The links with programs.
-    pub fn links(&self) -> Vec<LinkState> {
-        self.packet().map(PacketPlane::links).unwrap_or_default()
+    /// What is known of backends.
+    pub fn backend_states(&self) -> BackendStates {
+        self.packet().map(PacketPlane::backend_states).unwrap_or_default()
     }
 
     /// The locks of the packet plane, for a successor.
@@ -120,11 +112,6 @@ impl Planes {
         }
     }
 
-    /// Ends the relay's frontends only, and forgets the packet plane, which goes on.
-    pub fn leave_packet_plane(&mut self) {
-        self.packet = Packet::Off("it goes on without an agent".to_owned());
-    }
-
     /// Takes the packet plane off all links.
     ///
     /// # Errors
@@ -147,12 +134,11 @@ impl Planes {
                 if !is_relayed && !plane.has(&frontend) {
                     self.relay.check_free(frontend).await.map_err(Refused::InUse)?;
                 }
-                let is_busy = is_relayed && self.relay.is_busy(&frontend);
                 plane
-                    .upsert(frontend, rule, is_busy)
+                    .upsert(frontend, rule, is_relayed)
                     .await
                     .map_err(|refusal| Refused::Other(refusal.to_string()))?;
-                self.relay.remove(&frontend);
+                self.relay.give_away(&frontend);
                 Ok(())
             }
             // What the other one relays is told by its sockets.
@@ -220,10 +206,18 @@ impl DataPlane for Planes {
                 self.relay.upsert(frontend, rule).await?;
                 self.reasons.insert(frontend, why);
                 if let Packet::On(plane) = &self.packet {
-                    plane.remove(&frontend);
+                    plane.give_away(&frontend);
                 }
                 Ok(())
             }
+        }
+    }
+
+    fn describe(&self) -> PlanesState {
+        match &self.packet {
+            Packet::On(plane) => PlanesState { links: plane.links(), no_packet_plane: None },
+            Packet::Off(why) => PlanesState { links: Vec::new(), no_packet_plane: Some(why.clone()) },
+            Packet::Anothers(_) => PlanesState::default(),
         }
     }
 

@@ -11,6 +11,7 @@
 mod executor;
 mod machine;
 mod metrics;
+mod placements;
 mod reporter;
 #[cfg(test)]
 mod tests;
@@ -29,8 +30,8 @@ use crate::config::Policy;
 use crate::dataplane::DataPlane;
 use crate::desired::{self, Held, Inputs};
 use crate::model::{
-    AddressKey, Facts, FrontendStatus, Mac, Observed, Phase, PlaneKind, Problem, ProblemReason,
-    PublishedStatus, ServiceName, Snapshot, SourceReport, State, Subject,
+    AddressKey, Facts, Mac, Observed, PlanesState, Problem, ProblemReason, PublishedStatus, ServiceName,
+    Snapshot, SourceReport, State, Subject,
 };
 use crate::plan::{self, Action, ActionKey};
 use crate::status::{Effect, Event, StatusSink};
@@ -38,6 +39,7 @@ pub use executor::{Failed, Outcome, Rooms};
 use machine::Machine;
 pub use machine::{FIRST_RETRY, LAST_RETRY};
 pub use metrics::ReconcileMetrics;
+use placements::Placements;
 use reporter::Reporter;
 use writes::Writes;
 
@@ -76,6 +78,8 @@ pub struct Report {
     pub facts: Facts,
     /// What is wrong.
     pub problems: Vec<Problem>,
+    /// How the planes are.
+    pub planes: PlanesState,
 }
 
 /// The loop's state.
@@ -87,6 +91,7 @@ pub struct Reconciler<P, A, S> {
     metrics: ReconcileMetrics,
     machine: Machine,
     reporter: Reporter,
+    placements: Placements,
     facts: Facts,
     desired: Arc<State>,
     /// See [`Report::ready`].
@@ -126,6 +131,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             metrics,
             machine: Machine::default(),
             reporter: Reporter::default(),
+            placements: Placements::default(),
             facts: Facts::default(),
             desired: Arc::default(),
             ready: false,
@@ -201,6 +207,10 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         }
         self.metrics.show(&self.desired, &report.problems);
         self.ready |= self.unfinished.is_none();
+        for event in self.placements.changed(&report.observed, &snapshot) {
+            self.tell(event);
+        }
+        report.planes = self.rooms.plane.describe();
         Report { ready: self.ready, desired: self.desired.clone(), facts: self.facts.clone(), ..report }
     }
 
@@ -211,7 +221,10 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     /// If the kernel does not even say what is there, it gives up after
     /// `LAST_TRIES`, and what is left stays for the next start.
     pub async fn shut_down(&mut self, wakeups: &Wakeups, keep_packets: bool) {
-        let kept = if keep_packets { self.served_by_packets() } else { State::default() };
+        let kept = match keep_packets {
+            true => placements::served_by_packets(self.rooms.plane.observe(), &self.facts),
+            false => State::default(),
+        };
         self.desired = Arc::new(kept);
         let nothing = Snapshot::default();
         let mut tries = LAST_TRIES;
@@ -244,28 +257,6 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
                 () = tokio::time::sleep(wait) => {}
             }
         }
-    }
-
-    /// What goes on without an agent. Statuses stay as they are.
-    fn served_by_packets(&mut self) -> State {
-        let serves = |status: &FrontendStatus| {
-            status.phase == Phase::Serving && status.placement.plane == PlaneKind::Packet
-        };
-        let observed = self.rooms.plane.observe();
-        let frontends: BTreeMap<_, _> = observed
-            .into_iter()
-            .filter(|(_, status)| serves(status))
-            .map(|(frontend, status)| (frontend, status.rule))
-            .collect();
-        let is_used = |vip| frontends.keys().any(|frontend| frontend.vip == vip);
-        let addresses = self.facts.links.iter().flat_map(|link| {
-            let ours = link.addresses.iter().filter(|known| known.ours && is_used(known.net.addr()));
-            ours.map(|known| {
-                let key = AddressKey { link: link.name.clone(), address: known.net.addr() };
-                (key, known.net.prefix_len())
-            })
-        });
-        State { addresses: addresses.collect(), frontends, statuses: BTreeMap::new() }
     }
 
     /// Serves all that the whole snapshot in `source` asks for, or has tried

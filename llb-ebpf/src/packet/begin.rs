@@ -1,5 +1,5 @@
-//! A flow that is not known: may it begin, with which backend, as what is it
-//! remembered. The slow way, and a function of its own.
+//! A flow that has no place yet: it is pending, or may begin: with which
+//! backend, and as what is it remembered. The slow way, and a function of its own.
 
 use core::ffi::c_void;
 
@@ -7,25 +7,43 @@ use llb_common::address::Port;
 use llb_common::backend::BackendId;
 use llb_common::conntrack::{ForwardEntry, RST, opens, step, way};
 use llb_common::frontend::{
-    DSR, FrontendEntry, KNOWN_FLOWS_ONLY, OPENINGS_ONLY, RESTRICTED, SourceRangeKey, TCP,
+    DSR, FrontendEntry, FrontendKey, KNOWN_FLOWS_ONLY, OPENINGS_ONLY, RESTRICTED, SourceRangeKey, TCP,
 };
 use llb_common::parse::{Packet, Shape};
 use llb_common::reason::Reason;
 use llb_common::settings::LinkSettings;
 use llb_common::time::Tick;
 
-use crate::decide::{Decision, now};
-use crate::forward::key_of;
-use crate::maps::{BUDGET, FLOWS, PENDING_FLOWS, SETTINGS, SOURCE_RANGES, backend};
-use crate::{counters, ports, select};
+use crate::decide::{Decision, Stop};
+use crate::forward::{backend_of, key_of, touch};
+use crate::maps::{BUDGET, FLOWS, FRONTENDS, PENDING_FLOWS, SETTINGS, SOURCE_RANGES, backend};
+use crate::{confirm, counters, ports, select};
 
 /// What [`begin`] returns where there is no reason.
-pub(crate) const BEGUN: u32 = u32::MAX;
+const BEGUN: u32 = u32::MAX;
 
-/// Chooses a backend and leaves its id and the source port in `decision`.
-/// Returns a [`Reason`] as a number, or [`BEGUN`]: functions return a register.
+/// Leaves the id of the backend and the source port in `decision`.
+#[inline(always)]
+pub(crate) fn find_or_begin(
+    context: *mut c_void,
+    packet: &Packet,
+    decision: &mut Decision,
+    link: &LinkSettings,
+) -> Result<(), Stop> {
+    let key = FrontendKey::new(packet.destination, packet.destination_port, packet.protocol);
+    // SAFETY: only read; a value that the agent replaces meanwhile stays
+    // until the program ends.
+    let frontend = unsafe { FRONTENDS.get(&key) }.ok_or(Stop::NotOurs)?;
+    if is_pending(packet, decision, link) != 0 {
+        return Ok(());
+    }
+    let stopped = begin(context, packet, decision, frontend, link);
+    Reason::ALL.get(stopped as usize).map_or(Ok(()), |reason| Err((*reason).into()))
+}
+
+/// A [`Reason`] as a number, or [`BEGUN`]: functions return a register.
 #[inline(never)]
-pub(crate) fn begin(
+fn begin(
     context: *mut c_void,
     packet: &Packet,
     decision: &mut Decision,
@@ -36,6 +54,29 @@ pub(crate) fn begin(
         Ok(()) => BEGUN,
         Err(reason) => reason as u32,
     }
+}
+
+/// Whether the flow is pending, and stays a flow: 1, else 0.
+#[inline(never)]
+fn is_pending(packet: &Packet, decision: &mut Decision, link: &LinkSettings) -> u32 {
+    (decision.backend, decision.ifindex) = (BackendId(0), 0);
+    let key = key_of(packet);
+    let Some(flow) = PENDING_FLOWS.get_ptr_mut(&key) else { return 0 };
+    // SAFETY: as that of `FLOWS`; in an LRU map it may be another flow's now,
+    // whose backend is as alive.
+    let entry = unsafe { *flow };
+    let Some(backend) = backend_of(&entry, packet) else { return 0 };
+    if packet.shape != Shape::Error as u8 {
+        touch(flow, &entry, packet, decision.now);
+        if entry.snat_port != Port::default() && entry.way != way(link.ifindex, packet.source_mac) {
+            confirm::turn(flow, backend, packet, link);
+        }
+        if !confirm::confirm(&key, flow, backend, packet) {
+            return 0;
+        }
+    }
+    (decision.backend, decision.source_port) = (entry.backend, entry.snat_port);
+    1
 }
 
 #[inline(always)]
@@ -65,7 +106,7 @@ fn try_begin(
     if is_reset && !is_dsr {
         return Err(Reason::UnknownReset);
     }
-    let now = now();
+    let now = decision.now;
     // Nothing tells a first UDP packet from a later one. An error goes where
     // the packets of its flow go.
     let begins = is_new;
@@ -89,7 +130,7 @@ fn try_begin(
         decision.source_port = snat_port;
     }
     select::remember_host(packet, frontend, backend.host, now);
-    remember(packet, decision, frontend, link, now);
+    remember(packet, decision, link, now);
     Ok(())
 }
 
@@ -120,8 +161,8 @@ fn is_within_budget(now: Tick) -> bool {
 
 /// As a pending flow: it is not known yet whether anybody answers.
 #[inline(never)]
-fn remember(packet: &Packet, decision: &Decision, frontend: &FrontendEntry, link: &LinkSettings, now: Tick) {
-    let key = key_of(packet, frontend);
+fn remember(packet: &Packet, decision: &Decision, link: &LinkSettings, now: Tick) {
+    let key = key_of(packet);
     let entry = ForwardEntry {
         backend: decision.backend,
         used: now,

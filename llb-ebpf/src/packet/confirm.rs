@@ -1,6 +1,7 @@
 //! What happens to a known flow now and then: a pending one is answered and
 //! gets its place, a client comes by another way.
 
+use llb_common::address::Port;
 use llb_common::backend::BackendEntry;
 use llb_common::conntrack::{ForwardEntry, ForwardKey, RST, ReplyEntry, ReplyKey, opens, way};
 use llb_common::parse::Packet;
@@ -19,9 +20,9 @@ pub(crate) fn confirm(
     flow: *mut ForwardEntry,
     backend: &BackendEntry,
     packet: &Packet,
-    is_dsr: bool,
 ) -> bool {
-    if is_dsr {
+    // SAFETY: memory that stays while the program runs.
+    if unsafe { (*flow).snat_port } == Port::default() {
         if !opens(packet.tcp_flags) {
             promote_flow(key, flow);
         }
@@ -77,7 +78,7 @@ pub(crate) fn turn(flow: *mut ForwardEntry, backend: &BackendEntry, packet: &Pac
         (*flow).way = way(link.ifindex, packet.source_mac);
         let Some((reply, _)) = find_reply(&reply_key(backend, (*flow).snat_port)) else { return };
         // A pending flow may have lost its entry, and the port with it.
-        if is_same_flow(&*reply, &reply_entry(packet, backend, link)) {
+        if is_same_flow(&*reply, &reply_entry(packet, backend, link, 0)) {
             (*reply).mac = packet.source_mac;
             (*reply).ifindex = link.ifindex;
         }

@@ -3,21 +3,20 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use llb_common::address::{Address, Mac, Port};
 use llb_common::backend::BackendId;
 use llb_common::conntrack::ReplyEntry;
-use llb_common::frontend::FrontendKey;
-use llb_common::parse::{Packet, Shape, Unparsed, parse};
+use llb_common::parse::{Packet, Shape, Unparsed, parse, parse_plain};
 use llb_common::reason::{Reason, Verdict};
 use llb_common::settings::LinkSettings;
-use llb_common::time::{Tick, tick};
+use llb_common::time::Tick;
 use llb_common::trace::NO_REASON;
 
+use crate::clock::Clock;
 use crate::hooks::Hook;
-use crate::maps::{FRONTENDS, LINK, LINKS, SCRATCH};
+use crate::maps::{LINK, LINKS, SCRATCH};
 use crate::window::forget_contents;
-use crate::{counters, forward, fragment, reply, rewrite, trace};
+use crate::{counters, forward, fragment, notice, reply, rewrite, trace};
 
 /// Memory of one run, of this CPU: too large for the stack, and unknown to the
 /// verifier, which would follow every kind of packet on its own otherwise.
@@ -27,6 +26,8 @@ pub(crate) struct Scratch {
     pub(crate) packet: Packet,
     /// What becomes of it, once decided.
     pub(crate) decision: Decision,
+    /// What time it is.
+    pub(crate) clock: Clock,
 }
 
 /// Where a packet goes, and as what.
@@ -42,6 +43,8 @@ pub(crate) struct Decision {
     pub(crate) source_mac: Mac,
     /// 0: only the two MAC addresses are written.
     pub(crate) is_nat: u32,
+    /// When it came.
+    pub(crate) now: Tick,
     /// The reply entry that a new flow is to have.
     pub(crate) reply: ReplyEntry,
 }
@@ -71,16 +74,19 @@ pub(crate) fn run<H: Hook>(context: *mut c_void) -> H::Action {
     }
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return H::PASS };
     // SAFETY: this CPU's own memory, and nothing else runs on it meanwhile.
-    if read::<H>(context, unsafe { &mut (*scratch).packet }) == 0 {
+    let is_plain = parse_plain(&H::open(context), unsafe { &mut (*scratch).packet }).is_ok();
+    // SAFETY: as above.
+    if !is_plain && read::<H>(context, unsafe { &mut (*scratch).packet }) == 0 {
         return H::PASS;
     }
     let scratch = forget_contents(scratch);
     let hook = &mut H::open(context);
     // SAFETY: as above.
-    let Scratch { packet, decision } = unsafe { &mut *scratch };
+    let Scratch { packet, decision, clock } = unsafe { &mut *scratch };
     if packet.destination_mac != link.mac || packet.is_cut() {
         return H::PASS;
     }
+    decision.now = clock.tick();
     let (is_reply, result) = match decide(hook, packet, decision, link) {
         (_, Err(Stop::NotOurs)) => return H::PASS,
         (is_reply, Err(Stop::Because(reason))) => (is_reply, Err(reason)),
@@ -101,6 +107,9 @@ pub(crate) fn run<H: Hook>(context: *mut c_void) -> H::Action {
         }
         Err(reason) => {
             counters::count_reason(reason);
+            if notice::is_due(reason) {
+                notice::give::<H>(context, packet, decision, link.ifindex, reason as u32);
+            }
             if reason.verdict() == Verdict::Drop { H::DROP } else { H::PASS }
         }
     }
@@ -131,12 +140,9 @@ fn decide<H: Hook>(
     if packet.shape == Shape::LaterFragment as u8 && fragment::find_ports(packet) == 0 {
         return (false, Err(Reason::UnknownFragment.into()));
     }
-    let key = FrontendKey::new(packet.destination, packet.destination_port, packet.protocol);
-    // SAFETY: only read; a value that the agent replaces meanwhile stays
-    // until the program ends.
-    match unsafe { FRONTENDS.get(&key) } {
-        Some(frontend) => (false, forward::decide(hook, packet, decision, frontend, link)),
-        None => (true, reply::decide(packet, decision, link)),
+    match reply::decide(packet, decision, link) {
+        Err(Stop::NotOurs) => (false, forward::decide(hook, packet, decision, link)),
+        result => (true, result),
     }
 }
 
@@ -164,18 +170,12 @@ fn admit<H: Hook>(_hook: &H, packet: &Packet, decision: &Decision) -> Result<(),
 #[inline(always)]
 pub(crate) fn own_mac(ifindex: u32, link: &LinkSettings) -> Result<Mac, Reason> {
     if ifindex == link.ifindex {
-        return Ok(link.mac);
+        return Ok(link.mac.copied());
     }
-    // SAFETY: only read, as above.
+    // SAFETY: only read; a value that the agent replaces meanwhile stays
+    // until the program ends.
     match unsafe { LINKS.get(&ifindex) } {
-        Some((mac, _)) => Ok(*mac),
+        Some((mac, _)) => Ok(mac.copied()),
         None => Err(Reason::NoNeighbour),
     }
-}
-
-/// The time that flow entries have.
-#[inline(always)]
-pub(crate) fn now() -> Tick {
-    // SAFETY: a helper without arguments.
-    tick(unsafe { bpf_ktime_get_coarse_ns() })
 }

@@ -1,55 +1,49 @@
 //! A client's packet to a frontend: which backend, and as what it gets there.
-//! This is the way of a flow that is known; how one begins is in `begin.rs`.
+//! This is the way of a flow that is known; how one becomes so is in
+//! `begin.rs`.
+//!
+//! ```text
+//!   RECENT_FLOWS (this CPU's) --hit--------------------------------------> backend
+//!        `--miss--> FLOWS --hit--> touch, remember in RECENT_FLOWS ------> backend
+//!                     `--miss--> begin: FRONTENDS, PENDING_FLOWS, ... ---> backend, or a reason
+//! ```
 
 use llb_common::address::Port;
-use llb_common::backend::{BackendEntry, BackendId};
-use llb_common::conntrack::{ForwardEntry, ForwardKey, opens, step, way};
-use llb_common::frontend::{DSR, FrontendEntry};
+use llb_common::backend::BackendEntry;
+use llb_common::conntrack::{ForwardEntry, ForwardKey, forward_key, opens, step, way};
 use llb_common::parse::{Packet, Shape};
 use llb_common::reason::Reason;
 use llb_common::settings::LinkSettings;
+use llb_common::time::Tick;
 
-use crate::decide::{Decision, Stop, now};
+use crate::decide::{Decision, Stop};
 use crate::hooks::Hook;
-use crate::maps::{FLOWS, PENDING_FLOWS, backend};
-use crate::{begin, confirm};
+use crate::maps::{FLOWS, backend};
+use crate::{begin, confirm, recent};
 
 #[inline(always)]
 pub(crate) fn decide<H: Hook>(
     hook: &H,
     packet: &Packet,
     decision: &mut Decision,
-    frontend: &FrontendEntry,
     link: &LinkSettings,
 ) -> Result<(), Stop> {
-    let key = key_of(packet, frontend);
-    let is_dsr = frontend.flags & DSR != 0;
-    let begins = opens(packet.tcp_flags);
-    let known = find(&key).and_then(|(flow, is_pending)| {
-        // SAFETY: the memory stays while the program runs; a flow that is
-        // removed meanwhile may be another one's, whose backend is as alive.
-        let entry = unsafe { *flow };
-        let backend = backend(entry.backend).filter(|backend| backend.takes(begins))?;
-        Some((flow, entry, backend, is_pending))
-    });
-    let mut chosen = None;
-    if let Some((flow, entry, backend, is_pending)) = known {
-        let mut is_kept = true;
-        if packet.shape != Shape::Error as u8 {
-            touch(flow, &entry, packet);
-            if !is_dsr && entry.way != way(link.ifindex, packet.source_mac) {
-                confirm::turn(flow, backend, packet, link);
-            }
-            if is_pending {
-                is_kept = confirm::confirm(&key, flow, backend, packet, is_dsr);
-            }
-        }
-        chosen = is_kept.then_some((backend, entry.snat_port));
-    }
-    let (backend, snat_port) = match chosen {
-        Some(chosen) => chosen,
-        None => begin(hook, packet, decision, frontend, link)?,
+    let key = key_of(packet);
+    let recent = recent::flow(&key).ok_or(Stop::NotOurs)?;
+    let entry = match recent.find(&key, packet, decision.now, way(link.ifindex, packet.source_mac)) {
+        Some(entry) => Some(entry),
+        None => find(&key, packet, decision.now, link, recent),
     };
+    let known = entry.and_then(|entry| Some((backend_of(&entry, packet)?, entry.snat_port)));
+    let (backend, snat_port) = match known {
+        Some(known) => known,
+        None => {
+            recent.forget(&key);
+            begin::find_or_begin(hook.context(), packet, decision, link)?;
+            (backend(decision.backend).ok_or(Reason::NoLiveBackend)?, decision.source_port)
+        }
+    };
+    let is_dsr = snat_port == Port::default();
     fill(decision, packet, backend, snat_port, is_dsr);
     if backend.mtu != 0 && packet.length > backend.mtu && !hook.is_segmented() {
         return Err(Reason::TooBig.into());
@@ -58,43 +52,53 @@ pub(crate) fn decide<H: Hook>(
     if is_dsr || fits { Ok(()) } else { Err(Reason::BadBackend.into()) }
 }
 
-/// Through the scratch memory, so that it can be a function of its own.
 #[inline(always)]
-fn begin<H: Hook>(
-    hook: &H,
+pub(crate) fn key_of(packet: &Packet) -> ForwardKey {
+    forward_key(
+        packet.source,
+        packet.source_port,
+        packet.destination,
+        packet.destination_port,
+        packet.protocol,
+    )
+}
+
+/// Of a flow that has its place.
+#[inline(always)]
+fn find(
+    key: &ForwardKey,
     packet: &Packet,
-    decision: &mut Decision,
-    frontend: &FrontendEntry,
+    now: Tick,
     link: &LinkSettings,
-) -> Result<(&'static BackendEntry, Port), Stop> {
-    decision.backend = BackendId(0);
-    decision.ifindex = 0;
-    let stopped = begin::begin(hook.context(), packet, decision, frontend, link);
-    if let Some(reason) = Reason::ALL.get(stopped as usize) {
-        return Err((*reason).into());
+    recent: &mut recent::RecentFlow,
+) -> Option<ForwardEntry> {
+    let flow = FLOWS.get_ptr_mut(key)?;
+    // SAFETY: the memory stays while the program runs; a flow that is removed
+    // meanwhile may be another one's, whose backend is as alive.
+    let entry = unsafe { *flow };
+    if packet.shape != Shape::Error as u8 {
+        let backend = backend_of(&entry, packet)?;
+        touch(flow, &entry, packet, now);
+        let way = way(link.ifindex, packet.source_mac);
+        if entry.snat_port != Port::default() && entry.way != way {
+            confirm::turn(flow, backend, packet, link);
+        }
+        recent.remember(key, ForwardEntry { used: now, seen: seen_after(entry.seen, packet), way, ..entry });
     }
-    let backend = backend(decision.backend).ok_or(Reason::NoLiveBackend)?;
-    Ok((backend, decision.source_port))
+    Some(entry)
 }
 
+/// Where an entry's packets go; none if it is not of this flow, or they can't go there.
 #[inline(always)]
-pub(crate) fn key_of(packet: &Packet, frontend: &FrontendEntry) -> ForwardKey {
-    ForwardKey { client: packet.source, frontend: frontend.id, client_port: packet.source_port, padding: 0 }
-}
-
-/// The entry, and whether it is a pending one.
-#[inline(always)]
-fn find(key: &ForwardKey) -> Option<(*mut ForwardEntry, bool)> {
-    match FLOWS.get_ptr_mut(key) {
-        Some(flow) => Some((flow, false)),
-        None => PENDING_FLOWS.get_ptr_mut(key).map(|flow| (flow, true)),
-    }
+pub(crate) fn backend_of(entry: &ForwardEntry, packet: &Packet) -> Option<&'static BackendEntry> {
+    backend(entry.backend)
+        .filter(|backend| backend.takes(opens(packet.tcp_flags)) && backend.vip == packet.destination)
 }
 
 /// Time and life cycle; memory is written only where something changes.
 #[inline(always)]
-fn touch(flow: *mut ForwardEntry, entry: &ForwardEntry, packet: &Packet) {
-    let (now, seen) = (now(), seen_after(entry.seen, packet));
+pub(crate) fn touch(flow: *mut ForwardEntry, entry: &ForwardEntry, packet: &Packet, now: Tick) {
+    let seen = seen_after(entry.seen, packet);
     // SAFETY: single fields of memory that stays while the program runs.
     // Another CPU may write the same ones: the flow then has either value.
     unsafe {
@@ -115,13 +119,18 @@ pub(crate) fn seen_after(seen: u8, packet: &Packet) -> u8 {
 
 #[inline(always)]
 fn fill(decision: &mut Decision, packet: &Packet, backend: &BackendEntry, snat_port: Port, is_dsr: bool) {
-    decision.source = if is_dsr { packet.source } else { backend.snat };
-    decision.destination = if is_dsr { packet.destination } else { backend.address };
+    if is_dsr {
+        decision.source = packet.source.copied();
+        decision.destination = packet.destination.copied();
+    } else {
+        decision.source = backend.snat.copied();
+        decision.destination = backend.address.copied();
+    }
     decision.backend = backend.id;
     decision.ifindex = backend.ifindex;
     decision.source_port = snat_port;
     decision.destination_port = backend.port;
-    decision.destination_mac = backend.mac;
-    decision.source_mac = backend.source_mac;
+    decision.destination_mac = backend.mac.copied();
+    decision.source_mac = backend.source_mac.copied();
     decision.is_nat = u32::from(!is_dsr);
 }

@@ -6,7 +6,9 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action,
 };
-use aya_ebpf::helpers::{bpf_l4_csum_replace, bpf_redirect, bpf_skb_pull_data};
+use aya_ebpf::helpers::{
+    bpf_l4_csum_replace, bpf_redirect, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_xdp_load_bytes,
+};
 use llb_common::checksum::Change;
 use llb_common::parse::Frame;
 
@@ -36,6 +38,8 @@ pub(crate) trait Hook: Frame {
     fn is_segmented(&self) -> bool;
     /// `BYTES` bytes from `offset` on.
     fn window<const BYTES: usize>(&self, offset: usize) -> Option<Window>;
+    /// Copies `bytes` bytes from `offset` on; `false`: there are not as many.
+    fn load(&self, offset: u32, to: *mut c_void, bytes: u32) -> bool;
     /// Brings the TCP or UDP checksum at `offset` up to date. Windows from
     /// before end. `false`: the kernel refused.
     fn change_checksum(&mut self, offset: usize, addresses: Change, ports: Change, is_udp: bool) -> bool;
@@ -91,6 +95,12 @@ impl Hook for XdpHook {
     #[inline(always)]
     fn window<const BYTES: usize>(&self, offset: usize) -> Option<Window> {
         window::<BYTES>(self.data, self.end, offset)
+    }
+
+    #[inline(always)]
+    fn load(&self, offset: u32, to: *mut c_void, bytes: u32) -> bool {
+        // SAFETY: the caller's room; the verifier checks it.
+        unsafe { bpf_xdp_load_bytes(self.context.cast(), offset, to, bytes) == 0 }
     }
 
     #[inline(always)]
@@ -178,17 +188,27 @@ impl Hook for TcHook {
         window::<BYTES>(self.data, self.end, offset)
     }
 
+    #[inline(always)]
+    fn load(&self, offset: u32, to: *mut c_void, bytes: u32) -> bool {
+        // SAFETY: the caller's room; the verifier checks it.
+        unsafe { bpf_skb_load_bytes(self.context.cast(), offset, to, bytes) == 0 }
+    }
+
     /// By the helper that knows who computes it: where the device does, the
-    /// field holds only the sum of addresses, and ports must not touch it.
+    /// field holds only the sum of addresses, and ports must not touch it. The
+    /// helper takes as long as a look-up, so where it can be seen from what it
+    /// did that the field is that of the whole packet, it is not called for the
+    /// ports: it adds the change to a sum of addresses, and subtracts it here.
     #[inline(always)]
     fn change_checksum(&mut self, offset: usize, addresses: Change, ports: Change, is_udp: bool) -> bool {
         let none_stays_none = if is_udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+        let context = self.context;
         let replace = |change: Change, flags: u64| {
             // SAFETY: the context is the program's own. A size of 0 in the flags
             // says that the difference is given.
             unsafe {
                 bpf_l4_csum_replace(
-                    self.context.cast(),
+                    context.cast(),
                     offset as u32,
                     0,
                     u64::from(change.folded()),
@@ -196,8 +216,22 @@ impl Hook for TcHook {
                 ) == 0
             }
         };
-        let pseudo = u64::from(BPF_F_PSEUDO_HDR);
-        let is_changed = replace(addresses, pseudo) && replace(ports, 0);
+        let apply = |change: Change, old| if is_udp { change.apply_udp(old) } else { change.apply(old) };
+        let Some(field) = self.window::<2>(offset) else { return false };
+        let old = field.load_16::<0>();
+        if !replace(addresses, u64::from(BPF_F_PSEUDO_HDR)) {
+            return false;
+        }
+        self.refresh();
+        let Some(field) = self.window::<2>(offset) else { return false };
+        let new = field.load_16::<0>();
+        // Adding and subtracting nothing is the same.
+        let is_of_all = !matches!(addresses.folded(), 0 | 0xffff) && new == apply(addresses, old);
+        if is_of_all {
+            field.store_16::<0>(apply(ports, new));
+            return true;
+        }
+        let is_changed = replace(ports, 0);
         self.refresh();
         is_changed
     }

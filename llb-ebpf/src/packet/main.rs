@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  frame -> parse (llb-common) -> decide -------------------------> rewrite -> send
-//!             |                   forward: FRONTENDS, FLOWS, BACKENDS
+//!             |                   forward: FLOWS, BACKENDS
 //!             | not ours, or      reply:   REPLIES, BACKENDS
 //!             v the link is off     | a reason
 //!           pass, untouched         v
@@ -18,6 +18,7 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod begin;
+mod clock;
 mod confirm;
 mod counters;
 mod decide;
@@ -26,7 +27,9 @@ mod forward;
 mod fragment;
 mod hooks;
 mod maps;
+mod notice;
 mod ports;
+mod recent;
 mod reply;
 mod rewrite;
 mod select;

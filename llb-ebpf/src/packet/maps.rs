@@ -11,11 +11,13 @@ use llb_common::conntrack::{ForwardEntry, ForwardKey, FragmentKey, FragmentPorts
 use llb_common::counters::{LINK_COUNTERS_CAPACITY, LinkCounters, Traffic};
 use llb_common::frontend::{AffinityEntry, AffinityKey, Chunk, FrontendEntry, FrontendKey, MemberKey};
 use llb_common::maps;
+use llb_common::notice::Notice;
 use llb_common::settings::{LinkSettings, Settings};
 use llb_common::time::Tick;
 use llb_common::trace::TraceEvent;
 
 use crate::Scratch;
+use crate::recent::RecentFlow;
 
 /// Entries that are allocated one by one: for maps that are mostly empty and
 /// that only the agent writes.
@@ -65,7 +67,11 @@ pub(crate) static BUDGET: PerCpuArray<Budget, { maps::BUDGET.capacity }> = PerCp
 #[btf_map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch, { maps::SCRATCH.capacity }> = PerCpuArray::new();
 #[btf_map]
+pub(crate) static RECENT_FLOWS: PerCpuArray<RecentFlow, { maps::RECENT_FLOWS.capacity }> = PerCpuArray::new();
+#[btf_map]
 pub(crate) static TRACE: RingBuf<TraceEvent, { maps::TRACE.capacity }> = RingBuf::new();
+#[btf_map]
+pub(crate) static NOTICES: RingBuf<Notice, { maps::NOTICES.capacity }> = RingBuf::new();
 
 /// New flows of one CPU in one tick.
 #[repr(C)]

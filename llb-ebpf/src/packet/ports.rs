@@ -10,14 +10,17 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::{bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
 use llb_common::address::{Address, Port};
 use llb_common::backend::BackendEntry;
-use llb_common::conntrack::{ReplyEntry, ReplyKey, candidate_port};
+use llb_common::conntrack::{
+    CLOSED_SECS, FIN, ForwardEntry, RST, ReplyEntry, ReplyKey, candidate_port, forward_key, lifetime_secs,
+};
 use llb_common::frontend::{FrontendKey, TCP};
 use llb_common::parse::Packet;
 use llb_common::settings::LinkSettings;
+use llb_common::time::Tick;
 
 use crate::confirm::find_reply;
-use crate::decide::{Decision, now};
-use crate::maps::{FRONTENDS, PENDING_REPLIES, SETTINGS};
+use crate::decide::Decision;
+use crate::maps::{FLOWS, FRONTENDS, PENDING_FLOWS, PENDING_REPLIES, REPLIES, SETTINGS, backend};
 
 /// Ports that are tried for a flow. With half of a backend's ports taken, one
 /// in 65,536 flows is refused.
@@ -35,10 +38,17 @@ pub(crate) fn find(
     let settings = SETTINGS.get(0)?;
     let (first, last) = (settings.snat_first_port, settings.snat_last_port);
     let mut key = reply_key(backend, Port::default());
-    decision.reply = reply_entry(packet, backend, link);
-    for attempt in 0..MOST_ATTEMPTS {
-        key.snat_port = candidate_port(packet.source, packet.source_port, attempt, first, last);
-        if claim(context, &key, &decision.reply, &backend.snat) != 0 {
+    decision.reply = reply_entry(packet, backend, link, decision.now);
+    for attempt in 0..2 * MOST_ATTEMPTS {
+        let candidate = attempt % MOST_ATTEMPTS;
+        key.snat_port = candidate_port(packet.source, packet.source_port, candidate, first, last);
+        let is_ours = if attempt < MOST_ATTEMPTS {
+            claim(context, &key, &decision.reply, &backend.snat)
+        } else {
+            // Nothing is free: one whose flow has ended.
+            take(&key, &decision.reply)
+        };
+        if is_ours != 0 {
             return Some(key.snat_port);
         }
     }
@@ -69,6 +79,46 @@ pub(crate) fn claim(context: *mut c_void, key: &ReplyKey, entry: &ReplyEntry, sn
     u32::from(PENDING_REPLIES.insert(key, entry, u64::from(BPF_NOEXIST)).is_ok())
 }
 
+/// Takes the port in `key` from a flow that has ended: 1, else 0. That flow's
+/// forward entry goes first, so that it sends nothing from this port any more.
+#[inline(never)]
+fn take(key: &ReplyKey, entry: &ReplyEntry) -> u32 {
+    let Some((holder, is_pending)) = find_reply(key) else { return 0 };
+    // SAFETY: memory that stays while the program runs, and is only read; if
+    // it becomes another flow's meanwhile, removing it fails, or that one begins anew.
+    let holder = unsafe { &*holder };
+    if let Some(backend) = backend(holder.backend) {
+        let forward =
+            forward_key(holder.client, holder.client_port, backend.vip, backend.vip_port, key.protocol);
+        let placed = FLOWS.get_ptr_mut(&forward);
+        let found = placed.or_else(|| PENDING_FLOWS.get_ptr_mut(&forward));
+        // SAFETY: as above.
+        let flow = found.map(|flow| unsafe { &*flow });
+        // Of the same client and ports, but later: it has another source port.
+        let flow = flow.filter(|flow| flow.backend == holder.backend && flow.snat_port == key.snat_port);
+        if !has_ended(key.protocol, flow, placed.is_some(), holder) {
+            return 0;
+        }
+        if flow.is_some() {
+            let _ = FLOWS.remove(&forward);
+            let _ = PENDING_FLOWS.remove(&forward);
+        }
+    }
+    let removed = if is_pending { PENDING_REPLIES.remove(key) } else { REPLIES.remove(key) };
+    // Else another CPU was faster.
+    u32::from(removed.is_ok() && PENDING_REPLIES.insert(key, entry, u64::from(BPF_NOEXIST)).is_ok())
+}
+
+/// Whether nothing is to come of a flow but repeated packets. Where only the
+/// backend has said so, a CPU may have a copy of a forward entry that has its
+/// place, and could send by it for a while; so that one is left to the sweep.
+#[inline(always)]
+fn has_ended(protocol: u8, flow: Option<&ForwardEntry>, is_placed: bool, reply: &ReplyEntry) -> bool {
+    let seen = flow.map_or(0, |flow| flow.seen);
+    let may_be_copied = flow.is_some() && is_placed && seen & (FIN | RST) == 0;
+    protocol == TCP && !may_be_copied && lifetime_secs(TCP, seen, reply.seen) == CLOSED_SECS
+}
+
 #[inline(always)]
 pub(crate) fn is_same_flow(holder: &ReplyEntry, entry: &ReplyEntry) -> bool {
     holder.client == entry.client
@@ -78,21 +128,20 @@ pub(crate) fn is_same_flow(holder: &ReplyEntry, entry: &ReplyEntry) -> bool {
 
 #[inline(always)]
 pub(crate) fn reply_key(backend: &BackendEntry, snat_port: Port) -> ReplyKey {
-    ReplyKey {
-        backend: backend.address,
-        backend_port: backend.port,
-        snat_port,
-        protocol: backend.protocol,
-        padding: [0; 3],
-    }
+    ReplyKey::new(backend.address, backend.port, snat_port, backend.protocol)
 }
 
 #[inline(always)]
-pub(crate) fn reply_entry(packet: &Packet, backend: &BackendEntry, link: &LinkSettings) -> ReplyEntry {
+pub(crate) fn reply_entry(
+    packet: &Packet,
+    backend: &BackendEntry,
+    link: &LinkSettings,
+    now: Tick,
+) -> ReplyEntry {
     ReplyEntry {
         client: packet.source,
         backend: backend.id,
-        used: now(),
+        used: now,
         ifindex: link.ifindex,
         mac: packet.source_mac,
         client_port: packet.source_port,

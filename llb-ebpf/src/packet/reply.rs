@@ -6,7 +6,7 @@ use llb_common::reason::Reason;
 use llb_common::settings::LinkSettings;
 
 use crate::confirm::find_reply;
-use crate::decide::{Decision, Stop, now, own_mac};
+use crate::decide::{Decision, Stop, own_mac};
 use crate::forward::seen_after;
 use crate::maps::{SETTINGS, backend};
 
@@ -17,22 +17,17 @@ pub(crate) fn decide(packet: &Packet, decision: &mut Decision, link: &LinkSettin
     if !settings.snat.contains(&packet.destination) {
         return Err(Stop::NotOurs);
     }
-    let key = ReplyKey {
-        backend: packet.source,
-        backend_port: packet.source_port,
-        snat_port: packet.destination_port,
-        protocol: packet.protocol,
-        padding: [0; 3],
-    };
+    let key = ReplyKey::new(packet.source, packet.source_port, packet.destination_port, packet.protocol);
     let (reply, _) = find_reply(&key).ok_or(Stop::NotOurs)?;
-    // SAFETY: memory that stays while the program runs; a copy.
-    let entry = unsafe { *reply };
+    // SAFETY: memory that stays while the program runs; of what is read, only
+    // time and life cycle are written by others.
+    let entry = unsafe { &*reply };
     let backend = backend(entry.backend).ok_or(Reason::StaleReply)?;
     if backend.snat != packet.destination {
         return Err(Stop::NotOurs);
     }
     if packet.shape != Shape::Error as u8 {
-        let (now, seen) = (now(), seen_after(entry.seen, packet));
+        let (now, seen) = (decision.now, seen_after(entry.seen, packet));
         // SAFETY: single fields; another CPU may write the same ones.
         unsafe {
             if entry.used != now {
@@ -43,13 +38,13 @@ pub(crate) fn decide(packet: &Packet, decision: &mut Decision, link: &LinkSettin
             }
         }
     }
-    decision.source = backend.vip;
-    decision.destination = entry.client;
+    decision.source = backend.vip.copied();
+    decision.destination = entry.client.copied();
     decision.backend = backend.id;
     decision.ifindex = entry.ifindex;
     decision.source_port = backend.vip_port;
     decision.destination_port = entry.client_port;
-    decision.destination_mac = entry.mac;
+    decision.destination_mac = entry.mac.copied();
     decision.source_mac = own_mac(entry.ifindex, link)?;
     decision.is_nat = 1;
     Ok(())

@@ -4,6 +4,7 @@ mod access;
 mod families;
 mod nodes;
 mod outage;
+mod packets;
 mod promise;
 mod refusals;
 mod setup;
@@ -34,6 +35,8 @@ pub(crate) fn all() -> Vec<Named> {
         refusals::the_class_decides_whose_it_is,
         refusals::only_chosen_namespaces,
         terms::source_ranges_and_affinity_are_followed,
+        packets::nodes_answer_clients_themselves_in_mode_dsr,
+        packets::replies_pass_the_balancer_in_mode_nat,
         outage::traffic_goes_on_without_the_api_server,
         outage::an_expired_resource_version_means_a_new_list,
         outage::a_killed_agent_finds_its_vips_again,

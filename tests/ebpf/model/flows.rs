@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::wire::TCP;
-use super::world::{Backend, Id, MacBytes};
+use super::world::{Backend, FrontendName, Id, MacBytes, World};
 
-/// Client, its port, and the frontend's id.
-pub(crate) type FlowName = (IpAddr, u16, u32);
+/// Client, its port, and the frontend.
+pub(crate) type FlowName = (IpAddr, u16, FrontendName);
 /// Backend, its port, the source port that it sees, protocol.
 pub(crate) type ReplyName = (IpAddr, u16, u16, u8);
 /// Source, destination, identification, protocol.
@@ -60,6 +60,31 @@ impl Memory {
     pub(crate) fn reply_of(&mut self, flow: &FlowName, backend: &Backend, port: u16) -> Option<&mut Reply> {
         let reply = self.reply(&reply_name(backend, port))?;
         (reply.client == (flow.0, flow.1) && reply.backend == backend.id).then_some(reply)
+    }
+
+    /// Forgets both entries of the flow that has a source port, if nothing is
+    /// to come of it: both ends have ended, or one has reset; or its backend is
+    /// no more. The backend's reset alone ends only a flow that is pending.
+    pub(crate) fn end(&mut self, world: &World, name: &ReplyName) -> bool {
+        let Some(reply) = self.reply(name).copied() else { return false };
+        if let Some(backend) = world.backend(reply.backend) {
+            let flow_name = (reply.client.0, reply.client.1, backend.frontend);
+            let is_its = |flow: &Flow| flow.backend == reply.backend && flow.snat_port == name.2;
+            let flow = self.flow(&flow_name).copied().filter(is_its);
+            let seen = flow.map_or(0, |flow| flow.seen);
+            let has_ended = (seen | reply.seen) & RST != 0 || seen & reply.seen & FIN != 0;
+            let has_place = flow.is_some() && self.flows.contains_key(&flow_name);
+            if name.3 != TCP || !has_ended || (has_place && seen & (FIN | RST) == 0) {
+                return false;
+            }
+            if flow.is_some() {
+                self.flows.remove(&flow_name);
+                self.pending_flows.remove(&flow_name);
+            }
+        }
+        self.replies.remove(name);
+        self.pending_replies.remove(name);
+        true
     }
 
     pub(crate) fn count(&mut self, backend: Id, is_reply: bool, bytes: usize) {

@@ -5,7 +5,7 @@ use llb_common::reason::Reason;
 use super::flows::{Flow, FlowName, RST, opens, reply_name, seen_after};
 use super::rewrite::{Nat, Target};
 use super::wire::{Carries, TCP};
-use super::world::{Backend, Frontend, FrontendName};
+use super::world::{Backend, Frontend, FrontendName, Gate};
 use super::{Arrival, Course, Model, Stop, select};
 
 impl Model {
@@ -17,7 +17,7 @@ impl Model {
         notes: &mut Vec<Reason>,
     ) -> Result<Course, Stop> {
         let (client, _, protocol) = arrival.ends();
-        let flow_name = (client.0, client.1, frontend.id);
+        let flow_name = (client.0, client.1, *name);
         let opens = opens(protocol, arrival.tcp_flags);
         let backend_of = |id| arrival.world.backend(id).filter(|backend| backend.takes(opens));
         let known = self.memory.flow(&flow_name).copied();
@@ -115,6 +115,10 @@ impl Model {
         let Frontend { is_dsr, service, .. } = *frontend.1;
         let (client, _, protocol) = arrival.ends();
         let is_reset = arrival.tcp_flags & RST != 0;
+        let begins = protocol != TCP || opens(protocol, arrival.tcp_flags);
+        if frontend.1.gate == Gate::KnownFlowsOnly || (frontend.1.gate == Gate::OpeningsOnly && !begins) {
+            return because(Reason::NotTaken);
+        }
         if frontend.1.table.is_empty() {
             return because(Reason::NoBackends);
         }
@@ -127,7 +131,6 @@ impl Model {
         if is_reset && !is_dsr {
             return because(Reason::UnknownReset);
         }
-        let begins = protocol != TCP || opens(protocol, arrival.tcp_flags);
         let chosen = select::backend(arrival.world, &self.memory, self.now, frontend, client, begins);
         let Some(backend) = chosen else { return because(Reason::NoLiveBackend) };
         if arrival.is_error() || is_reset {

@@ -49,12 +49,22 @@ impl Backend {
     }
 }
 
+/// Which packets of flows that are not known a frontend takes; the others are the kernel's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gate {
+    Open,
+    /// Of TCP, those that open a connection: the relay still has some.
+    OpeningsOnly,
+    KnownFlowsOnly,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Frontend {
     pub(crate) id: u32,
     pub(crate) service: u32,
     pub(crate) is_dsr: bool,
     pub(crate) is_restricted: bool,
+    pub(crate) gate: Gate,
     /// 0: none.
     pub(crate) affinity_secs: u64,
     /// Maglev slots. Empty: no backends.
@@ -63,13 +73,21 @@ pub(crate) struct Frontend {
     pub(crate) previous: Option<(Vec<Id>, u64)>,
 }
 
+/// Clients of a Service that may come, or a part of such a range that may not.
+#[derive(Clone, Debug)]
+pub(crate) struct Range {
+    pub(crate) service: u32,
+    pub(crate) network: IpAddr,
+    pub(crate) prefix_length: u8,
+    pub(crate) admits: bool,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct World {
     pub(crate) frontends: BTreeMap<FrontendName, Frontend>,
     /// By the first part of their ids.
     pub(crate) backends: BTreeMap<u32, Backend>,
-    /// Service, network and prefix length.
-    pub(crate) ranges: Vec<(u32, IpAddr, u8)>,
+    pub(crate) ranges: Vec<Range>,
     /// Sources that backends see.
     pub(crate) snat: Vec<IpAddr>,
     pub(crate) snat_ports: RangeInclusive<u16>,
@@ -88,16 +106,19 @@ impl World {
         self.backends.get(&id.0).filter(|backend| backend.id == id)
     }
 
+    /// The narrowest range decides.
     pub(crate) fn admits(&self, service: u32, client: IpAddr) -> bool {
-        self.ranges.iter().any(|(of, network, length)| {
-            let (network, client) = match (network, client) {
-                (IpAddr::V4(network), IpAddr::V4(client)) => {
-                    (u128::from(network.to_bits()) << 96, u128::from(client.to_bits()) << 96)
-                }
-                (IpAddr::V6(network), IpAddr::V6(client)) => (network.to_bits(), client.to_bits()),
-                _ => return false,
-            };
-            *of == service && (*length == 0 || (network ^ client) >> (128 - length) == 0)
-        })
+        let bits = |address: IpAddr| match address {
+            IpAddr::V4(address) => u128::from(address.to_bits()) << 96,
+            IpAddr::V6(address) => address.to_bits(),
+        };
+        let has_client = |range: &&Range| {
+            let other_bits = bits(range.network) ^ bits(client);
+            range.service == service
+                && range.network.is_ipv4() == client.is_ipv4()
+                && (range.prefix_length == 0 || other_bits >> (128 - range.prefix_length) == 0)
+        };
+        let narrowest = self.ranges.iter().filter(has_client).max_by_key(|range| range.prefix_length);
+        narrowest.is_some_and(|range| range.admits)
     }
 }

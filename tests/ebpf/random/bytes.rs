@@ -86,40 +86,45 @@ pub(super) fn packet(
 
 /// Extension headers before `rest`, and the number of the first one.
 fn extended(random: &mut StdRng, protocol: u8, part: Option<Part>, rest: &[u8]) -> (u8, Vec<u8>) {
-    let (mut next, mut bytes) = (protocol, rest.to_vec());
-    let some = |random: &mut StdRng| if random.random_ratio(1, 8) { random.random_range(1..5) } else { 0 };
-    // Behind a fragment header, the later parts have none.
-    let behind = if part.is_some() { 0 } else { some(random) };
-    let before = if part.is_some() { some(random) } else { 0 };
-    let mut add = |header: [u8; 4], data: &[u8]| {
-        bytes = [&[next][..], &header[1..], data, &bytes].concat();
-        next = header[0];
+    let mut chain = Chain { first: protocol, bytes: rest.to_vec() };
+    let count = if random.random_ratio(1, 8) { random.random_range(1..5) } else { 0 };
+    let Some(part) = part else {
+        (0..count).for_each(|_| chain.put_any(random));
+        return (chain.first, chain.bytes);
     };
-    let mut extend = |random: &mut StdRng| {
-        let left = u8::from(random.random_ratio(1, 16));
+    let [high, low] = (part.offset as u16 | u16::from(!part.is_last)).to_be_bytes();
+    chain.put(44, [0, high, low], &part.id.to_be_bytes());
+    // Behind the fragment header, only the first part would have them.
+    for _ in 0..count {
+        chain.put(if random.random() { 0 } else { 60 }, [0, 1, 4], &[0; 4]);
+    }
+    (chain.first, chain.bytes)
+}
+
+/// Extension headers; the last one that is put is the first.
+struct Chain {
+    first: u8,
+    bytes: Vec<u8>,
+}
+
+impl Chain {
+    /// What is behind the number of the next header: three bytes, and the rest.
+    fn put(&mut self, kind: u8, begin: [u8; 3], rest: &[u8]) {
+        self.bytes = [&[self.first][..], &begin, rest, &self.bytes].concat();
+        self.first = kind;
+    }
+
+    fn put_any(&mut self, random: &mut StdRng) {
         match random.random_range(0..5) {
-            0 => add([0, 0, 1, 4], &[0; 4]),
-            1 => add([60, 1, 1, 12], &[0; 12]),
-            2 => add([43, 2, 0, left], &[0; 20]),
-            3 => add([51, 4, 0, 0], &[7; 20]),
+            0 => self.put(0, [0, 1, 4], &[0; 4]),
+            1 => self.put(60, [1, 1, 12], &[0; 12]),
+            // Few have yet to go elsewhere.
+            2 => self.put(43, [2, 0, u8::from(random.random_ratio(1, 16))], &[0; 20]),
+            3 => self.put(51, [4, 0, 0], &[7; 20]),
             // An atomic fragment (RFC 6946).
-            _ => add([44, 0, 0, 0], &[9; 4]),
+            _ => self.put(44, [0, 0, 0], &[9; 4]),
         }
-    };
-    (0..behind).for_each(|_| extend(random));
-    if let Some(part) = part {
-        let field = (part.offset as u16 | u16::from(!part.is_last)).to_be_bytes();
-        bytes = [&[next, 0][..], &field, &part.id.to_be_bytes(), &bytes].concat();
-        next = 44;
     }
-    let mut add = |header: [u8; 4], data: &[u8]| {
-        bytes = [&[next][..], &header[1..], data, &bytes].concat();
-        next = header[0];
-    };
-    for _ in 0..before {
-        if random.random_ratio(1, 2) { add([0, 0, 1, 4], &[0; 4]) } else { add([60, 0, 1, 4], &[0; 4]) }
-    }
-    (next, bytes)
 }
 
 /// An ICMP error, or now and then another message, with the packet `inside` or a part of it.

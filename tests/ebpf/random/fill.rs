@@ -1,26 +1,21 @@
-//! From plain data to the maps of both programs, and the maps back to be
-//! compared with what the model remembers.
+//! From plain data to the maps of both programs. What packets leave there is
+//! in `remembered.rs`.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
-
-use bytemuck::{Zeroable as _, bytes_of, cast_slice};
+use bytemuck::{bytes_of, cast_slice};
 use llb_common::address::{Address, Mac, Port};
-use llb_common::backend::{ACTIVE, BackendEntry, BackendId, DEAD, DRAINING};
-use llb_common::conntrack::{
-    ForwardEntry, ForwardKey, FragmentKey, FragmentPorts, ReplyEntry, ReplyKey, way,
-};
+use llb_common::backend::{ACTIVE, BackendEntry, DEAD, DRAINING};
 use llb_common::frontend::{
-    AffinityEntry, AffinityKey, CHUNK_SLOTS, DSR, FrontendEntry, FrontendKey, MemberKey, RESTRICTED,
-    SourceRangeKey, Table,
+    AffinityEntry, CHUNK_SLOTS, DSR, FrontendEntry, FrontendKey, KNOWN_FLOWS_ONLY, MemberKey, OPENINGS_ONLY,
+    RESTRICTED, SourceRangeKey, Table,
 };
 use llb_common::maps;
 use llb_common::settings::{LinkSettings, Settings};
 use llb_common::time::{Tick, tick};
 
-use crate::model::flows::{Flow, FlowName, FragmentName, Memory, Reply, ReplyName};
-use crate::model::world::{FrontendName, Id, State, World};
-use crate::programs::{Hook, Program, raw};
+use super::remembered::{affinity_key, flow_key, fragment_key, id, reply_key};
+use crate::model::flows::{FlowName, FragmentName, Memory, ReplyName};
+use crate::model::world::{FrontendName, Gate, Id, State, World};
+use crate::programs::{Hook, Program, monotonic_nanoseconds, raw};
 
 /// Both programs, each with its own maps.
 pub(super) struct Kernel {
@@ -47,9 +42,10 @@ impl Kernel {
             let value: [u8; 8] = raw(&[&mac[..], &[0, 0]].concat());
             self.each(|program| program.insert(maps::LINKS.name, *ifindex, value));
         }
-        for (service, network, length) in &world.ranges {
-            let key = SourceRangeKey::range(*service, Address::from(*network), *length);
-            self.each(|program| program.admit(key));
+        for range in &world.ranges {
+            let network = Address::from(range.network);
+            let key = SourceRangeKey::range(range.service, network, range.prefix_length);
+            self.each(|program| program.admit(key, range.admits));
         }
     }
 
@@ -114,11 +110,16 @@ impl Kernel {
             Some((slots, changed)) => (&slots[..], tick_of(now - changed)),
             None => (&[][..], 0),
         };
+        let gate = match frontend.gate {
+            Gate::Open => 0,
+            Gate::OpeningsOnly => OPENINGS_ONLY,
+            Gate::KnownFlowsOnly => KNOWN_FLOWS_ONLY,
+        };
         let flag = |is_set, flag| if is_set { flag } else { 0 };
         let entry = FrontendEntry {
             id: frontend.id,
             service: frontend.service,
-            flags: flag(frontend.is_dsr, DSR) | flag(frontend.is_restricted, RESTRICTED),
+            flags: flag(frontend.is_dsr, DSR) | flag(frontend.is_restricted, RESTRICTED) | gate,
             affinity_secs: frontend.affinity_secs as u32,
             table: table(&frontend.table, 0),
             previous: table(previous, 1),
@@ -161,38 +162,17 @@ impl Kernel {
         let key: [u8; 40] = raw(&fragment_key(name));
         self.each(|program| program.remove::<_, 4>(maps::FRAGMENTS.name, key));
     }
-
-    /// All that is remembered is what the model remembers; times are left out.
-    pub(super) fn assert_same(&self, memory: &Memory, name: &str) {
-        for program in &self.programs {
-            let hook = program.hook;
-            let flows = |flows: &BTreeMap<FlowName, Flow>| bytes(flows, flow_key, flow_entry);
-            let replies = |replies: &BTreeMap<ReplyName, Reply>| bytes(replies, reply_key, reply_entry);
-            let of_kernel = |map| timeless::<24, 16>(program, map, 4..8);
-            assert_eq!(of_kernel(maps::FLOWS.name), flows(&memory.flows), "{name}: {hook:?}");
-            assert_eq!(of_kernel(maps::PENDING_FLOWS.name), flows(&memory.pending_flows), "{name}: {hook:?}");
-            let of_kernel = |map| timeless::<24, 40>(program, map, 20..24);
-            assert_eq!(of_kernel(maps::REPLIES.name), replies(&memory.replies), "{name}: {hook:?}");
-            assert_eq!(
-                of_kernel(maps::PENDING_REPLIES.name),
-                replies(&memory.pending_replies),
-                "{name}: {hook:?}"
-            );
-            let ports = |ports: &(u16, u16)| {
-                let ports = FragmentPorts { source: Port::new(ports.0), destination: Port::new(ports.1) };
-                bytes_of(&ports).to_vec()
-            };
-            let fragments = bytes(&memory.fragments, fragment_key, ports);
-            assert_eq!(timeless::<40, 4>(program, maps::FRAGMENTS.name, 0..0), fragments, "{name}: {hook:?}");
-            let host = |entry: &(u32, u64)| bytes_of(&AffinityEntry { host: entry.0, used: 0 }).to_vec();
-            let affinity = bytes(&memory.affinity, |(client, service)| affinity_key(*client, *service), host);
-            assert_eq!(timeless::<24, 8>(program, maps::AFFINITY.name, 4..8), affinity, "{name}: {hook:?}");
-        }
-    }
 }
 
-/// Removes what packets have left.
+/// Removes what packets have left, and the frontends of another world.
 fn forget(program: &mut Program) {
+    program.clear_per_cpu::<64>(maps::RECENT_FLOWS.name);
+    for (key, _) in program.entries::<24, 40>(maps::FRONTENDS.name) {
+        program.remove::<_, 40>(maps::FRONTENDS.name, key);
+    }
+    for (key, _) in program.entries::<8, 4>(maps::MEMBERS.name) {
+        program.remove::<_, 4>(maps::MEMBERS.name, key);
+    }
     for map in [maps::FLOWS.name, maps::PENDING_FLOWS.name] {
         for (key, _) in program.entries::<24, 16>(map) {
             program.remove::<_, 16>(map, key);
@@ -213,91 +193,9 @@ fn forget(program: &mut Program) {
 
 /// What happened so many seconds ago happened then.
 fn tick_of(age_secs: u64) -> Tick {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
-    let nanoseconds = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
-    tick(nanoseconds.saturating_sub(age_secs * 1_000_000_000))
+    tick(monotonic_nanoseconds().saturating_sub(age_secs * 1_000_000_000))
 }
 
-type Bytes = BTreeMap<Vec<u8>, Vec<u8>>;
-
-fn bytes<K, V>(map: &BTreeMap<K, V>, key: impl Fn(&K) -> Vec<u8>, value: impl Fn(&V) -> Vec<u8>) -> Bytes {
-    map.iter().map(|(k, v)| (key(k), value(v))).collect()
-}
-
-fn timeless<const K: usize, const V: usize>(
-    program: &Program,
-    map: &str,
-    time: std::ops::Range<usize>,
-) -> Bytes {
-    let without = |(key, mut value): ([u8; K], [u8; V])| {
-        value[time.clone()].fill(0);
-        (key.to_vec(), value.to_vec())
-    };
-    program.entries::<K, V>(map).into_iter().map(without).collect()
-}
-
-fn id((index, generation): Id) -> BackendId {
-    BackendId::new(index, generation)
-}
-
-fn flow_key((client, port, frontend): &FlowName) -> Vec<u8> {
-    let key = ForwardKey {
-        client: Address::from(*client),
-        frontend: *frontend,
-        client_port: Port::new(*port),
-        padding: 0,
-    };
-    bytes_of(&key).to_vec()
-}
-
-fn flow_entry(flow: &Flow) -> Vec<u8> {
-    let entry = ForwardEntry {
-        backend: id(flow.backend),
-        snat_port: Port::new(flow.snat_port),
-        seen: flow.seen,
-        way: way(flow.way.0, Mac::new(flow.way.1)),
-        ..ForwardEntry::zeroed()
-    };
-    bytes_of(&entry).to_vec()
-}
-
-fn reply_key((backend, port, snat_port, protocol): &ReplyName) -> Vec<u8> {
-    let key = ReplyKey {
-        backend: Address::from(*backend),
-        backend_port: Port::new(*port),
-        snat_port: Port::new(*snat_port),
-        protocol: *protocol,
-        padding: [0; 3],
-    };
-    bytes_of(&key).to_vec()
-}
-
-fn reply_entry(reply: &Reply) -> Vec<u8> {
-    let entry = ReplyEntry {
-        client: Address::from(reply.client.0),
-        client_port: Port::new(reply.client.1),
-        backend: id(reply.backend),
-        seen: reply.seen,
-        ifindex: reply.way.0,
-        mac: Mac::new(reply.way.1),
-        ..ReplyEntry::zeroed()
-    };
-    bytes_of(&entry).to_vec()
-}
-
-fn fragment_key((source, destination, id, protocol): &FragmentName) -> Vec<u8> {
-    // As on the wire: four bytes, or two of them in the first half.
-    let id = if source.is_ipv4() { u32::from(u16::to_be(*id as u16)) } else { id.to_be() };
-    let key = FragmentKey {
-        source: Address::from(*source),
-        destination: Address::from(*destination),
-        id,
-        protocol: *protocol,
-        padding: [0; 3],
-    };
-    bytes_of(&key).to_vec()
-}
-
-fn affinity_key(client: IpAddr, service: u32) -> Vec<u8> {
-    bytes_of(&AffinityKey { client: Address::from(client), service, padding: 0 }).to_vec()
+pub(super) fn uptime_secs() -> u64 {
+    monotonic_nanoseconds() / 1_000_000_000
 }

@@ -16,6 +16,8 @@ use crate::model::world::{FrontendName, World};
 const CLIENT_MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 3]];
 const CLIENTS: [u8; 6] = [10, 11, 12, 13, 14, 21];
 const ROUTER: u8 = 99;
+/// Conversations at one time.
+const MOST_KNOWN: usize = 12;
 
 /// A frame on its way in.
 #[derive(Clone, Debug)]
@@ -37,7 +39,7 @@ struct Conversation {
 
 pub(super) struct Traffic {
     pub(super) random: StdRng,
-    last: Option<Conversation>,
+    known: Vec<Conversation>,
     /// Fragments that have not arrived yet, in no order.
     parts: Vec<Arriving>,
 }
@@ -54,7 +56,7 @@ struct Leg {
 
 impl Traffic {
     pub(super) fn new(seed: u64) -> Self {
-        Self { random: StdRng::seed_from_u64(seed), last: None, parts: vec![] }
+        Self { random: StdRng::seed_from_u64(seed), known: vec![], parts: vec![] }
     }
 
     fn one_in(&mut self, n: u32) -> bool {
@@ -93,10 +95,15 @@ impl Traffic {
     }
 
     fn conversation(&mut self, world: &World) -> Conversation {
-        if let Some(last) = self.last
-            && self.one_in(2)
-        {
-            return last;
+        if self.known.len() == MOST_KNOWN || !self.known.is_empty() && !self.one_in(8) {
+            let last = self.known.len() - 1;
+            // The last one goes on for a while.
+            let n = if self.one_in(2) { last } else { self.random.random_range(0..=last) };
+            let known = self.known[n];
+            if self.one_in(16) {
+                self.known.swap_remove(n);
+            }
+            return known;
         }
         let frontend = *world.frontends.keys().choose(&mut self.random).unwrap();
         let last = *CLIENTS.choose(&mut self.random).unwrap();
@@ -111,7 +118,7 @@ impl Traffic {
             mac: CLIENT_MACS[usize::from(self.one_in(4))],
             link: self.link(),
         };
-        self.last = Some(conversation);
+        self.known.push(conversation);
         conversation
     }
 
@@ -125,7 +132,12 @@ impl Traffic {
 
     /// Client to VIP.
     fn forward(&mut self, world: &World) -> Leg {
-        let Conversation { client, frontend: (vip, port, protocol), mac, link } = self.conversation(world);
+        let Conversation { client, frontend: (vip, port, protocol), mac, mut link } =
+            self.conversation(world);
+        // Now and then a packet takes another way.
+        if self.one_in(12) {
+            link = self.link();
+        }
         Leg { from: client, to: (vip, port), protocol, mac, link }
     }
 

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 use llb_common::maglev::{self, Contender};
 use rand::rngs::StdRng;
 use rand::{Rng as _, seq::IteratorRandom as _};
 
 use crate::model::wire::{TCP, UDP};
-use crate::model::world::{Backend, Frontend, FrontendName, Id, State, World};
+use crate::model::world::{Backend, Frontend, FrontendName, Gate, Id, Range, State, World};
 
 /// Two that all know, and one whose address the other two are not told.
 pub(super) const LINKS: [(u32, [u8; 6]); 3] =
@@ -17,11 +18,11 @@ pub(super) const LINKS: [(u32, [u8; 6]); 3] =
 /// A port of one of our sources that a frontend has.
 pub(super) const TAKEN_PORT: u16 = 40_003;
 /// So few that flows must compete for them, and so many that they need not.
-const FEW_PORTS: (u16, u16) = (40_000, 40_002);
+const FEW_PORTS: (u16, u16) = (40_000, 40_001);
 const MANY_PORTS: (u16, u16) = (1024, u16::MAX);
 pub(super) const AFFINITY_SECS: u64 = 50;
 /// No sum of these is near [`AFFINITY_SECS`] or the time that a previous table is for.
-const STEP_SECS: u64 = 35;
+const STEPS_SECS: [u64; 2] = [35, 140];
 
 const VIP: u8 = 1;
 const SNAT: [u8; 2] = [2, 5];
@@ -81,23 +82,35 @@ fn kinds() -> Vec<Kind> {
     ]
 }
 
-pub(super) fn build(room: (usize, usize)) -> World {
+fn snat_ports(random: &mut StdRng) -> RangeInclusive<u16> {
+    let (first, last) = if random.random_ratio(1, 2) { FEW_PORTS } else { MANY_PORTS };
+    first..=last
+}
+
+/// Some kinds of frontends, so that packets and changes meet.
+const KINDS: usize = 4;
+
+pub(super) fn build(room: (usize, usize), random: &mut StdRng) -> World {
     let both = [true, false];
     let mut world = World {
         frontends: BTreeMap::new(),
         backends: BTreeMap::new(),
         ranges: vec![],
         snat: both.iter().flat_map(|is_v4| SNAT.map(|last| address(*is_v4, last))).collect(),
-        snat_ports: MANY_PORTS.0..=MANY_PORTS.1,
+        snat_ports: snat_ports(random),
         has_budget: true,
         links: LINKS[..2].iter().copied().collect(),
         room,
     };
+    let kinds = kinds().into_iter().choose_multiple(random, KINDS);
     for is_v4 in both {
         for service in [83, 86] {
-            world.ranges.push((service, address(is_v4, 10), if is_v4 { 31 } else { 127 }));
+            for (last, bits, admits) in [(8, 3, true), (12, 0, false)] {
+                let prefix_length = if is_v4 { 32 } else { 128 } - bits;
+                world.ranges.push(Range { service, network: address(is_v4, last), prefix_length, admits });
+            }
         }
-        for (kind, protocol) in kinds().iter().flat_map(|kind| [(kind, TCP), (kind, UDP)]) {
+        for (kind, protocol) in kinds.iter().flat_map(|kind| [(kind, TCP), (kind, UDP)]) {
             add(&mut world, kind, is_v4, protocol);
         }
     }
@@ -132,6 +145,7 @@ fn add(world: &mut World, kind: &Kind, is_v4: bool, protocol: u8) {
         service: kind.service,
         is_dsr: kind.is_dsr,
         is_restricted: kind.is_restricted,
+        gate: Gate::Open,
         affinity_secs: kind.affinity_secs,
         table: table(world, &weights),
         previous: None,
@@ -161,6 +175,7 @@ fn table(world: &World, weights: &[(Id, u16)]) -> Vec<Id> {
 #[derive(Debug)]
 pub(super) enum Change {
     Backend(u32),
+    /// With its backends.
     Frontend(FrontendName),
     Settings,
     /// So many seconds pass.
@@ -171,7 +186,7 @@ pub(super) enum Change {
 
 /// Changes something and says what.
 pub(super) fn change(world: &mut World, now: u64, random: &mut StdRng) -> Change {
-    match random.random_range(0..14) {
+    match random.random_range(0..19) {
         0..5 => {
             let backend = world.backends.values_mut().choose(random).unwrap();
             match random.random_range(0..10) {
@@ -186,19 +201,28 @@ pub(super) fn change(world: &mut World, now: u64, random: &mut StdRng) -> Change
         }
         5..9 => {
             let name = *world.frontends.keys().choose(random).unwrap();
-            replace_table(world, name, now, random);
+            if random.random_ratio(1, 4) {
+                fail_over(world, name, now, random);
+            } else {
+                replace_table(world, name, now, random);
+            }
             Change::Frontend(name)
         }
         9 => {
-            let ports = if random.random_ratio(1, 2) { FEW_PORTS } else { MANY_PORTS };
-            world.snat_ports = ports.0..=ports.1;
+            world.snat_ports = snat_ports(random);
             Change::Settings
         }
         10 => {
             world.has_budget = random.random_ratio(3, 4);
             Change::Settings
         }
-        11 => Change::Time(STEP_SECS),
+        13..15 => {
+            let name = *world.frontends.keys().choose(random).unwrap();
+            let gates = [Gate::Open, Gate::Open, Gate::OpeningsOnly, Gate::KnownFlowsOnly];
+            world.frontends.get_mut(&name).unwrap().gate = gates[random.random_range(0..gates.len())];
+            Change::Frontend(name)
+        }
+        11..13 => Change::Time(STEPS_SECS[random.random_range(0..2)]),
         _ => Change::Eviction,
     }
 }
@@ -214,4 +238,27 @@ fn replace_table(world: &mut World, name: FrontendName, now: u64, random: &mut S
     let frontend = world.frontends.get_mut(&name).unwrap();
     let old = std::mem::replace(&mut frontend.table, table);
     frontend.previous = random.random_ratio(3, 4).then_some((old, now));
+}
+
+/// All flows of one backend are given to the others, which are well.
+fn fail_over(world: &mut World, name: FrontendName, now: u64, random: &mut StdRng) {
+    let of_it = |backend: &&mut Backend| backend.frontend == name;
+    let mut ids: Vec<_> = world
+        .backends
+        .values_mut()
+        .filter(of_it)
+        .map(|backend| {
+            backend.state = State::Active;
+            backend.id
+        })
+        .collect();
+    if ids.is_empty() {
+        return;
+    }
+    let failed = ids.swap_remove(random.random_range(0..ids.len()));
+    world.backends.get_mut(&failed.0).unwrap().state = State::Dead;
+    let weights: Vec<_> = ids.into_iter().map(|id| (id, 1)).collect();
+    let tables = (table(world, &weights), table(world, &[(failed, 1)]));
+    let frontend = world.frontends.get_mut(&name).unwrap();
+    (frontend.table, frontend.previous) = (tables.0, Some((tables.1, now)));
 }

@@ -3,6 +3,7 @@
 
 mod connections;
 mod errors;
+mod ports;
 mod reasons;
 mod selection;
 mod shapes;

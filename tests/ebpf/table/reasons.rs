@@ -47,10 +47,23 @@ fn every_reason_is_reached() {
         plane.frontend(NAT_PORT, |entry| entry.flags = RESTRICTED);
         let unknown = Frame { from: (plane.client(), 5999), ..syn(plane) };
         plane.expect_reason("denied", &unknown.bytes(), Reason::SourceDenied);
-        plane.admit(plane.address(8), if plane.family == Family::V4 { 29 } else { 125 });
+        let bits = if plane.family == Family::V4 { 32 } else { 128 };
+        plane.admit(plane.address(8), bits - 3, true);
         assert!(matches!(plane.run(&unknown.bytes()), Outcome::Sent(_)), "admitted");
+        plane.admit(plane.address(11), bits, false);
+        let part = Frame { from: (plane.address(11), 5999), ..syn(plane) };
+        plane.expect_reason("a part that may not", &part.bytes(), Reason::SourceDenied);
         plane.frontend(NAT_PORT, |_| ());
         plane.handshake();
+        plane.frontend(NAT_PORT, |entry| entry.flags = OPENINGS_ONLY);
+        let of_another = |flags| Frame { from: (plane.client(), 5998), ..plane.to_vip(NAT_PORT, TCP, flags) };
+        plane.expect_reason("the relay's", &of_another(ACK).bytes(), Reason::NotTaken);
+        assert!(matches!(plane.run(&of_another(SYN).bytes()), Outcome::Sent(_)), "opens");
+        plane.frontend(NAT_PORT, |entry| entry.flags = KNOWN_FLOWS_ONLY);
+        let new = Frame { from: (plane.client(), 5997), ..syn(plane) };
+        plane.expect_reason("another plane's", &new.bytes(), Reason::NotTaken);
+        plane.expect("known", &plane.to_vip(NAT_PORT, TCP, ACK).bytes(), &plane.to_backend(ACK).bytes());
+        plane.frontend(NAT_PORT, |_| ());
         let second = |frame: Frame| Frame { from: (plane.client(), 5003), ..frame };
         let answer = Frame { to: (plane.snat(), 5003), ..plane.reply_sent(SYN | ACK) };
         for frame in [second(syn(plane)), answer, second(plane.to_vip(NAT_PORT, TCP, ACK))] {
@@ -100,12 +113,6 @@ fn every_reason_is_reached() {
         let dsr = Frame { from: (plane.client(), 5002), ..plane.to_vip(DSR_PORT, TCP, SYN) };
         plane.expect("dsr", &dsr.bytes(), &Frame { macs: (BACKEND_MAC, LB_MAC), ..dsr.clone() }.bytes());
         assert_eq!(plane.reason(Reason::NotRemembered), 1);
-        plane.frontend(NAT_PORT, |entry| entry.flags = OPENINGS_ONLY);
-        let old = Frame { from: (plane.client(), 5998), ..plane.to_vip(NAT_PORT, TCP, ACK) };
-        plane.expect_reason("the relay's", &old.bytes(), Reason::NotTaken);
-        plane.frontend(NAT_PORT, |entry| entry.flags = KNOWN_FLOWS_ONLY);
-        let new = Frame { from: (plane.client(), 5997), ..syn(plane) };
-        plane.expect_reason("it ends", &new.bytes(), Reason::NotTaken);
         for reason in Reason::ALL.into_iter().filter(|reason| plane.can_be(*reason)) {
             assert!(plane.reason(reason) > 0, "{reason:?} was never reached");
         }

@@ -1,13 +1,16 @@
 //! What a user can rely on, whatever the plane. Each scenario builds its own
 //! lab, so all can run at the same time.
 
+pub(crate) mod answers;
 pub(crate) mod changes;
 pub(crate) mod crash;
 pub(crate) mod handover;
 pub(crate) mod life;
 pub(crate) mod memory;
+pub(crate) mod packets;
 pub(crate) mod replacement;
 pub(crate) mod soak;
+pub(crate) mod sockmap;
 pub(crate) mod terms;
 pub(crate) mod traffic;
 pub(crate) mod trouble;

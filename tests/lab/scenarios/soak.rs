@@ -8,6 +8,7 @@ use llb_tests::soak::{self, Backends};
 use llb_tests::wait_until;
 
 use crate::plane::Plane;
+use crate::scenarios::sockmap;
 use crate::setup::{LIMIT, NODES, Setup};
 
 /// `LLB_SOAK_CONNECTIONS=100000 cargo xtask test --only lab soak` runs more.
@@ -50,6 +51,12 @@ pub(crate) fn a_soak_loses_no_byte_and_leaves_no_descriptor(plane: Plane) {
         Ok(Some(()))
     })
     .unwrap();
+    if matches!(plane, Plane::Sockmap) {
+        let handed_over = setup.agent.metric("llb_sockmap_handovers_total").unwrap();
+        println!("{handed_over} times the kernel moved the bytes");
+        assert!(handed_over > 0);
+        sockmap::leaves_nothing(&setup);
+    }
     let kept = setup.resident_bytes().saturating_sub(before.1);
     println!("memory grew by {} KiB", kept >> 10);
     assert!(kept <= KEPT_BYTES, "{kept} bytes of memory were kept");

@@ -178,6 +178,15 @@ impl Host {
         Ok(self.addresses()?.iter().any(|known| known.starts_with(&prefix)))
     }
 
+    /// Takes the link away and makes it anew, with the same name and addresses.
+    ///
+    /// # Errors
+    /// `ip` refused.
+    pub fn replace_link(&self) -> Result<()> {
+        namespace::ip(Some(&self.segment), &format!("link delete {}", self.name))?;
+        super::add_link(self)
+    }
+
     /// Pulls the cable: the host is silent from now on, like one without power.
     ///
     /// # Errors

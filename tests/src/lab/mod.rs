@@ -196,21 +196,7 @@ impl Lab {
         // Known from here on, so that it is removed even if the rest fails.
         self.hosts.insert(name.to_owned(), host.clone());
         host.run_inside(set_sysctls)??;
-        let mac = host.mac.map(|byte| format!("{byte:02x}")).join(":");
-        namespace::ip(
-            Some(&self.segment),
-            &format!(
-                "link add {name} type veth peer name {link} address {mac} netns {}\nlink set {name} master {BRIDGE} up\n",
-                host.namespace,
-                link = Host::LINK,
-            ),
-        )?;
-        host.ip(&format!(
-            "link set lo up\nlink set {link} up\naddr add {}/24 dev {link}\naddr add {}/64 dev {link} nodad\n",
-            host.ipv4,
-            host.ipv6,
-            link = Host::LINK,
-        ))?;
+        add_link(&host)?;
         if self.has_offload { Ok(()) } else { host.turn_offload_off() }
     }
 }
@@ -223,6 +209,23 @@ impl Drop for Lab {
         namespace::remove(&self.segment);
         namespace::remove_directory(&self.directory);
     }
+}
+
+/// The link between a host and the segment, and the host's addresses on it.
+fn add_link(host: &Host) -> Result<()> {
+    let (name, link) = (&host.name, Host::LINK);
+    let mac = host.mac.map(|byte| format!("{byte:02x}")).join(":");
+    namespace::ip(
+        Some(&host.segment),
+        &format!(
+            "link add {name} type veth peer name {link} address {mac} netns {}\nlink set {name} master {BRIDGE} up\n",
+            host.namespace,
+        ),
+    )?;
+    host.ip(&format!(
+        "link set lo up\nlink set {link} up\naddr add {}/24 dev {link}\naddr add {}/64 dev {link} nodad\n",
+        host.ipv4, host.ipv6,
+    ))
 }
 
 /// Runs inside a host's namespace, before it has a link.

@@ -3,6 +3,7 @@
 
 mod beside;
 mod control;
+mod packet;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -17,6 +18,8 @@ pub(crate) struct Arguments {
 enum What {
     /// Idle connections, start with many frontends, time until an added Service forwards; root
     Control(control::Arguments),
+    /// Nanoseconds that the eBPF programs take for a packet; root; about 2 minutes
+    Packet(packet::Arguments),
     /// The relay beside HAProxy and nginx stream; root; about 4 minutes, and the build
     Relay(beside::Arguments),
     /// Every way of forwarding in a one-arm lab, llb's and others'; root; about 9 minutes, and the build
@@ -30,6 +33,7 @@ enum What {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         What::Control(arguments) => control::run(arguments),
+        What::Packet(arguments) => packet::run(arguments),
         What::Relay(arguments) => beside::run("relay", arguments),
         What::E2e(arguments) => beside::run("e2e", arguments),
     }

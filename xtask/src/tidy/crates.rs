@@ -21,7 +21,7 @@ const PURE: Home = Home::NotIn(&["model/", "desired/", "plan/"]);
 const HOMES: &[(&str, Home)] = &[
     ("kube", Home::Only(&["source/", "status/"])),
     ("k8s_openapi", Home::Only(&["source/", "status/"])),
-    ("aya", Home::Only(&["dataplane/packet/", "kernel.rs"])),
+    ("aya", Home::Only(&["dataplane/packet/", "dataplane/proxy/sockmap/", "kernel.rs"])),
     ("aya_log", Home::Only(&["dataplane/packet/"])),
     ("caps", Home::Only(&["kernel.rs"])),
     ("rtnetlink", Home::Only(&["addresses/", "netlink.rs"])),

@@ -47,6 +47,7 @@ const FLOORS: &[(&str, Option<&[&str]>)] = &[
     ("main", None),
     ("agent", None),
     ("admin", None),
+    ("explain", None),
     ("bin", None),
 ];
 

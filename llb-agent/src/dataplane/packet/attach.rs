@@ -13,7 +13,6 @@ use aya::programs::xdp::XdpLink;
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttach, TcAttachType, Xdp, XdpMode};
 use llb_common::programs::{TC_INGRESS_PROGRAM, XDP_PROGRAM};
 use rustix::io::Errno;
-use serde::Serialize;
 
 use super::PacketError;
 use super::links::LinkFacts;
@@ -22,9 +21,8 @@ use crate::config;
 use crate::kernel::system_error;
 
 /// A place at a link where a program gets frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Hook {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hook {
     /// In the driver, or right behind it.
     Xdp,
     /// At ingress, before routing.

@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::plane::{Shared, now};
+use super::PacketError;
+use super::links::LinkFacts;
+use super::loader::reload;
+use super::plane::{Shared, now, own_links};
 use super::reach::Reach;
 use super::sweep::sweep;
 use crate::model::Frontend;
@@ -17,8 +20,13 @@ use crate::model::Frontend;
 /// A neighbour that has changed its MAC, or does not answer any more, is noticed
 /// after this.
 const LOOK: Duration = Duration::from_secs(1);
-/// Routes are asked for, and neighbours used, so that they stay fresh.
+/// Routes are asked for.
 const REFRESH: Duration = Duration::from_secs(10);
+/// Neighbours are asked whether they are still there. By itself the kernel would
+/// notice a silent one after a minute.
+const PROBE: Duration = Duration::from_secs(2);
+/// Of so many neighbours; more are asked less often.
+const PROBED_PER_SEC: u32 = 500;
 /// Flows are swept; far shorter than the shortest lifetime.
 const SWEEP: Duration = Duration::from_secs(5);
 /// A sweep takes at most one part in so many of a CPU's time.
@@ -30,9 +38,10 @@ const DRAIN_LOOK: Duration = Duration::from_millis(200);
 pub(super) async fn run(shared: Arc<Shared>, reach: Arc<tokio::sync::Mutex<Reach>>) {
     let mut next_look = Instant::now() + LOOK;
     let mut next_refresh = Instant::now() + REFRESH;
+    let mut next_probe = Instant::now() + PROBE;
     let mut next_sweep = Instant::now();
     loop {
-        let is_draining = !shared.state().drains.is_empty();
+        let is_draining = shared.state().is_draining();
         let wait = if is_draining { DRAIN_LOOK } else { LOOK };
         let is_hurried = tokio::select! {
             () = shared.hurry.notified() => true,
@@ -49,6 +58,14 @@ pub(super) async fn run(shared: Arc<Shared>, reach: Arc<tokio::sync::Mutex<Reach
                 next_refresh = next_look + REFRESH;
             }
         }
+        if time >= next_probe {
+            let addresses = shared.state().book.addresses();
+            let asked = reach.lock().await.probe(&addresses).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "cannot ask neighbours");
+                0
+            });
+            next_probe = Instant::now() + PROBE.max(Duration::from_secs(1) * asked / PROBED_PER_SEC);
+        }
         if is_hurried || is_draining || time >= next_sweep {
             let shared = Arc::clone(&shared);
             let begun = Instant::now();
@@ -63,11 +80,16 @@ pub(super) async fn run(shared: Arc<Shared>, reach: Arc<tokio::sync::Mutex<Reach
 }
 
 /// Follows what the kernel knows of the way to each backend.
-async fn look(shared: &Shared, reach: &tokio::sync::Mutex<Reach>, is_full: bool) -> std::io::Result<()> {
+async fn look(shared: &Arc<Shared>, reach: &tokio::sync::Mutex<Reach>, is_full: bool) -> std::io::Result<()> {
     let addresses = shared.state().book.addresses();
     let mut reach = reach.lock().await;
-    let is_changed = if is_full { reach.refresh(&addresses).await? } else { reach.read_neighbours().await? };
-    if !is_changed {
+    let has_new_link = follow_links(shared, &mut reach).await?;
+    let is_changed = if is_full || has_new_link {
+        reach.refresh(&addresses).await?
+    } else {
+        reach.read_neighbours().await?
+    };
+    if !is_changed && !has_new_link {
         return Ok(());
     }
     let mut state = shared.state();
@@ -83,6 +105,48 @@ async fn look(shared: &Shared, reach: &tokio::sync::Mutex<Reach>, is_full: bool)
         }
     }
     Ok(())
+}
+
+/// A link that was made anew gets its program again, and one that has another
+/// MAC is told so; `true` if there was one. A link that is away is waited for.
+async fn follow_links(shared: &Arc<Shared>, reach: &mut Reach) -> std::io::Result<bool> {
+    let found = reach.link_facts().await?;
+    let known: Vec<LinkFacts> = shared.links().iter().map(|link| link.facts.clone()).collect();
+    let mut is_changed = false;
+    for (place, old) in known.iter().enumerate() {
+        let Some(new) = found.iter().find(|link| link.name == old.name) else { continue };
+        if (new.ifindex, new.mac, new.mtu) == (old.ifindex, old.mac, old.mtu) {
+            continue;
+        }
+        if new.ifindex == old.ifindex {
+            shared.links()[place].facts.clone_from(new);
+        } else {
+            let (shared, facts) = (Arc::clone(shared), new.clone());
+            let load = move || {
+                let lock = shared.links()[place].folder.lock().ok();
+                let link = reload(&shared.setup, &facts, shared.capacities, &shared.folder, lock)?;
+                shared.links()[place] = link;
+                Ok::<(), PacketError>(())
+            };
+            if let Err(error) = tokio::task::spawn_blocking(load).await.map_err(std::io::Error::other)? {
+                tracing::warn!(link = new.name, %error, "no program on the link that was made anew");
+                continue;
+            }
+        }
+        let maps = Arc::clone(&shared.state().maps);
+        shared.links()[place].switch_on(&maps.links)?;
+        tracing::info!(
+            link = new.name,
+            ifindex = new.ifindex,
+            "the link has changed: its packets are forwarded again"
+        );
+        is_changed = true;
+    }
+    if is_changed {
+        let facts: Vec<LinkFacts> = shared.links().iter().map(|link| link.facts.clone()).collect();
+        reach.set_links(own_links(&facts));
+    }
+    Ok(is_changed)
 }
 
 /// Flows that are over, backends without flows, frontends that have ended.

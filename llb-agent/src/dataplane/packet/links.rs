@@ -5,11 +5,10 @@
 use std::io;
 
 use llb_common::address::Mac;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkInfo, LinkMessage, LinkXdp, XdpAttached};
 
 use super::attach::Hook;
 use crate::config::{Datapath, XdpMode};
-use crate::netlink::Connection;
+use crate::netlink::{Connection, LinkDevice};
 
 /// What is known of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +28,7 @@ impl LinkFacts {
     /// # Errors
     /// The kernel can't be asked.
     pub(super) async fn read(connection: &mut Connection) -> io::Result<Vec<Self>> {
-        Ok(connection.links().await?.iter().filter_map(facts_of).collect())
+        Ok(connection.links().await?.into_iter().map(facts_of).collect())
     }
 }
 
@@ -56,46 +55,16 @@ pub(super) fn hooks(datapath: Datapath, xdp_mode: XdpMode, link: &LinkFacts) -> 
     }
 }
 
-fn facts_of(message: &LinkMessage) -> Option<LinkFacts> {
-    let mut facts = LinkFacts {
-        name: String::new(),
-        ifindex: message.header.index,
-        mac: Mac::new([0; 6]),
-        mtu: 0,
-        kind: None,
-        xdp: None,
-    };
-    for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => facts.name.clone_from(name),
-            LinkAttribute::Mtu(mtu) => facts.mtu = *mtu,
-            LinkAttribute::Address(bytes) => {
-                facts.mac = Mac::new(bytes.as_slice().try_into().unwrap_or_default());
-            }
-            LinkAttribute::LinkInfo(infos) => {
-                facts.kind = infos.iter().find_map(|info| match info {
-                    LinkInfo::Kind(kind) => Some(kind.to_string()),
-                    _ => None,
-                });
-            }
-            LinkAttribute::Xdp(xdp) => facts.xdp = xdp_of(xdp),
-            _ => {}
-        }
+fn facts_of(link: LinkDevice) -> LinkFacts {
+    let mode = |driver| if driver { XdpMode::Native } else { XdpMode::Generic };
+    LinkFacts {
+        mac: link.mac.map_or(Mac::new([0; 6]), |mac| Mac::new(mac.0)),
+        name: link.name,
+        ifindex: link.ifindex,
+        mtu: link.mtu,
+        kind: link.kind,
+        xdp: link.xdp.map(|(program, is_in_driver)| (program, mode(is_in_driver))),
     }
-    (!facts.name.is_empty()).then_some(facts)
-}
-
-fn xdp_of(attributes: &[LinkXdp]) -> Option<(u32, XdpMode)> {
-    let mode = attributes.iter().find_map(|attribute| match attribute {
-        LinkXdp::Attached(XdpAttached::Driver) => Some(XdpMode::Native),
-        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(XdpMode::Generic),
-        _ => None,
-    })?;
-    let id = attributes.iter().find_map(|attribute| match attribute {
-        LinkXdp::ProgId(id) => Some(*id),
-        _ => None,
-    })?;
-    Some((id, mode))
 }
 
 #[cfg(test)]

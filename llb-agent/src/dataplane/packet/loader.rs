@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use aya::maps::{MapData, PerCpuArray};
+use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfLoader};
 use llb_common::counters::{LINK_COUNTERS_MAP, LinkCounters};
 use llb_common::maps::{self, Map};
@@ -39,7 +39,7 @@ pub const fn has_object() -> bool {
 /// Maps of each link; none of them is shared.
 const OF_A_LINK: [Map; 1] = [maps::LINK];
 /// Maps of one run, of which nothing need be kept.
-const OF_A_RUN: [Map; 2] = [maps::BUDGET, maps::SCRATCH];
+const OF_A_RUN: [Map; 3] = [maps::BUDGET, maps::SCRATCH, maps::RECENT_FLOWS];
 
 /// A link with a program.
 pub(super) struct PacketLink {
@@ -56,6 +56,7 @@ pub(super) struct PacketLink {
 pub(super) struct Loaded {
     pub(super) links: Vec<PacketLink>,
     pub(super) maps: Maps,
+    pub(super) notices: RingBuf<MapData>,
     pub(super) shared: PinFolder,
 }
 
@@ -66,6 +67,19 @@ impl fmt::Debug for PacketLink {
 }
 
 impl PacketLink {
+    /// Lets the program look at packets; also after the link's MAC has changed.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(super) fn switch_on(&self, links: &Table<u32, [u8; 8]>) -> io::Result<()> {
+        let mut mac = [0; 8];
+        mac[..6].copy_from_slice(&self.facts.mac.bytes());
+        links.insert(&self.facts.ifindex, &mac)?;
+        let old = self.settings.get(&0)?.unwrap_or_default();
+        let on = LinkSettings { ifindex: self.facts.ifindex, mac: self.facts.mac, traces: old.traces };
+        self.settings.insert(&0, &on)
+    }
+
     /// What came in, over all CPUs; `None` if that can't be read.
     pub(super) fn counters(&self) -> Option<LinkCounters> {
         let values = self.counters.get(&0, 0).ok()?;
@@ -107,13 +121,33 @@ pub(super) fn load(
     }
     let mut first = first.ok_or(PacketError::NotBuilt)?;
     old.copy_late(&first)?;
-    let maps = Maps::new(|name| {
+    let typed = Maps::new(|name| {
         let map = first.take_map(name).and_then(data);
         map.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("the object has no map {name}")))
     });
-    let maps = maps.map_err(|error| PacketError::pin("use the maps in", shared.path(), error))?;
+    let typed = typed.map_err(|error| PacketError::pin("use the maps in", shared.path(), error))?;
+    let notices = first.take_map(maps::NOTICES.name).and_then(|map| RingBuf::try_from(map).ok());
+    let notices = notices.ok_or(PacketError::NotInObject { name: maps::NOTICES.name })?;
     old.forget()?;
-    Ok(Loaded { links, maps, shared })
+    Ok(Loaded { links, maps: typed, notices, shared })
+}
+
+/// Puts a program on a link that was made anew; the shared maps are those in use.
+///
+/// # Errors
+/// No hook takes it.
+pub(super) fn reload(
+    setup: &PacketSetup,
+    facts: &LinkFacts,
+    capacities: Capacities,
+    shared: &PinFolder,
+    lock: Option<File>,
+) -> Result<PacketLink, PacketError> {
+    let object = OBJECT.ok_or(PacketError::NotBuilt)?;
+    let folder = PinFolder::open(&setup.bpf_dir, &facts.name, lock)?;
+    let mut ebpf = open(object, &facts.name, capacities, shared, &folder)?;
+    let (hook, why) = attach_best(&mut ebpf, setup, facts, &folder)?;
+    packet_link(&mut ebpf, facts, hook, why, folder)
 }
 
 /// The object with its maps: those that are pinned already are used again.

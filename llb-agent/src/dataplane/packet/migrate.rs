@@ -30,7 +30,8 @@ use super::table::RawMap;
 const ASIDE: &str = "old:";
 
 /// Counters per CPU, and packets that are on their way: not worth it.
-const NOT_COPIED: [Name; 4] = [names::TRAFFIC, names::REASONS, names::FRAGMENTS, names::TRACE];
+const NOT_COPIED: [Name; 5] =
+    [names::TRAFFIC, names::REASONS, names::FRAGMENTS, names::TRACE, names::NOTICES];
 
 /// The predecessor's maps that can't be used as they are.
 #[derive(Debug, Default)]
@@ -150,8 +151,10 @@ fn copy(old: &MapData, new: &MapData, only_new: bool) -> io::Result<()> {
             new[..shared].copy_from_slice(&old[..shared]);
         }
         copied += count;
+        let keys = &keys[..count * from.key_bytes];
+        let result = if only_new { to.insert_new(keys, &grown) } else { to.insert_all(keys, &grown) };
         // Those beyond are lost: the new maps are smaller.
-        match to.insert_all(&keys[..count * from.key_bytes], &grown, only_new) {
+        match result {
             Err(error) if error.raw_os_error() == Some(libc::E2BIG) => Ok(()),
             result => result,
         }

@@ -10,6 +10,7 @@
 //!   start:  links -> hooks -> object, maps, program           links.rs, loader.rs, attach.rs
 //!           maps of another size or layout                    migrate.rs
 //!   keeper: neighbours fresh, flows swept, drains ended       keeper.rs, sweep.rs
+//!   answers: ICMP errors about packets that were dropped      answers.rs
 //!
 //!   <bpf_dir>/v2/<link>/{xdp,tc_ingress}        pinned: keeps the program at the link
 //!   <bpf_dir>/v2/<link>/{LINK,LINK_COUNTERS}    pinned: its switch and its counts
@@ -21,6 +22,7 @@
 //! gap. One process holds a link, and the maps: the locks are on the folders, and
 //! end with the process. Packets see a change of a frontend by one write.
 
+mod answers;
 mod attach;
 mod book;
 mod error;
@@ -35,14 +37,16 @@ mod migrate;
 mod pins;
 mod plane;
 mod reach;
+mod ring;
 mod sweep;
 mod table;
+mod trace;
 
-pub use attach::Hook;
 pub use error::PacketError;
 pub use loader::{LinkLocks, has_object};
 pub use pins::detach;
-pub use plane::{LinkState, PacketPlane, Refusal};
+pub use plane::{PacketPlane, Refusal};
+pub use trace::trace;
 
 use std::path::PathBuf;
 

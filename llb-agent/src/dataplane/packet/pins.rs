@@ -89,6 +89,12 @@ pub fn detach(bpf_dir: &Path) -> Result<Vec<String>, PacketError> {
     Ok(links)
 }
 
+/// Folders that hold nothing any more. A mount point stays, and so does what
+/// holds what is not ours.
+pub(super) fn forget_empty(bpf_dir: &Path) {
+    let _ = fs::remove_dir(bpf_dir.join(LAYOUT)).and_then(|()| fs::remove_dir(bpf_dir));
+}
+
 pub(super) fn remove(folder: &Path) -> Result<(), PacketError> {
     for pin in entries(folder)? {
         fs::remove_file(&pin).map_err(|error| PacketError::pin("remove", &pin, error))?;

@@ -5,34 +5,38 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use llb_common::address::Address;
 use llb_common::backend::{ACTIVE, BackendEntry, DRAINING};
 use llb_common::counters::LinkCounters;
-use llb_common::settings::{FLOW_BUDGET, LinkSettings, SNAT_ADDRESSES, Settings};
+use llb_common::settings::{FLOW_BUDGET, SNAT_ADDRESSES, Settings};
 use llb_common::time::{Tick, tick};
 use prometheus_client::registry::Registry;
 use rustix::time::{ClockId, clock_gettime};
-use serde::Serialize;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::attach::Hook;
 use super::book::{Book, Gate, NoRoom};
 use super::links::LinkFacts;
 use super::loader::{LinkLocks, Loaded, PacketLink, load};
 use super::maps::{Capacities, Maps, memory_bytes};
-use super::pins::{PinFolder, SHARED, provide_bpffs};
+use super::pins::{PinFolder, SHARED, forget_empty, provide_bpffs};
 use super::reach::{OwnLink, Reach};
 use super::sweep::FlowCounts;
-use super::{PacketError, PacketSetup, keeper, metrics};
+use super::{PacketError, PacketSetup, answers, keeper, metrics};
 use crate::config::PortRange;
+use crate::dataplane::BackendStates;
 use crate::kernel::{Release, TCX_SINCE};
 use crate::model::{
-    Frontend, FrontendStatus, Mode, Phase, Placement, PlaneKind, Protocol, Rule, ServiceName,
+    Backend, BackendState, BackendStatus, Frontend, FrontendStatus, LinkPlane, Mode, Phase, Placement,
+    PlaneKind, Protocol, Rule, ServiceName,
 };
 use crate::netlink::Connection;
+
+/// For a drain without a limit.
+const AS_LONG_AS_IT_TAKES: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// The plane can't serve a rule; another one may.
 #[derive(Debug, thiserror::Error)]
@@ -53,30 +57,20 @@ pub enum Refusal {
 #[error(transparent)]
 pub struct Limit(NoRoom);
 
-/// A link as it is served.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct LinkState {
-    /// Its name.
-    pub link: String,
-    /// Where its program is.
-    pub hook: Hook,
-    /// Why there.
-    pub why: String,
-}
-
 /// Programs at links, and what they forward by. Dropping it leaves them there.
 #[derive(Debug)]
 pub struct PacketPlane {
     pub(super) shared: Arc<Shared>,
     reach: Arc<tokio::sync::Mutex<Reach>>,
-    keeper: JoinHandle<()>,
+    /// Keeper and answers.
+    tasks: [JoinHandle<()>; 2],
 }
 
 /// What plane, keeper and metrics have in common.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) links: Vec<PacketLink>,
-    folder: PinFolder,
+    links: Mutex<Vec<PacketLink>>,
+    pub(super) folder: PinFolder,
     state: Mutex<State>,
     pub(super) capacities: Capacities,
     pub(super) setup: PacketSetup,
@@ -127,21 +121,15 @@ impl PacketPlane {
             })
             .collect::<Result<_, _>>()?;
         let capacities = Capacities::new(&setup.config, memory_bytes());
-        let Loaded { links, maps, shared: folder } = load(&setup, &facts, capacities, &mut locks)?;
+        let Loaded { links, maps, notices, shared: folder } = load(&setup, &facts, capacities, &mut locks)?;
         let failed = |error| PacketError::pin("use the maps in", folder.path(), error);
         let restored = maps.restore().map_err(failed)?;
         let book = Book::new((capacities.backends, capacities.chunks), restored, |table| maps.slots(table));
         let settings = settings(&setup, &maps).map_err(failed)?;
         maps.settings.insert(&0, &settings).map_err(failed)?;
-        let own: BTreeMap<u32, OwnLink> =
-            facts.iter().map(|link| (link.ifindex, OwnLink { mac: link.mac, mtu: link.mtu })).collect();
+        let own = own_links(&facts);
         for link in &links {
-            let mut mac = [0; 8];
-            mac[..6].copy_from_slice(&link.facts.mac.bytes());
-            maps.links.insert(&link.facts.ifindex, &mac).map_err(failed)?;
-            let old = link.settings.get(&0).map_err(failed)?.unwrap_or_default();
-            let on = LinkSettings { ifindex: link.facts.ifindex, mac: link.facts.mac, traces: old.traces };
-            link.settings.insert(&0, &on).map_err(failed)?;
+            link.switch_on(&maps.links).map_err(failed)?;
             tracing::info!(link = link.facts.name, hook = %link.hook, why = link.why, "packet plane");
         }
         let state = State {
@@ -153,7 +141,7 @@ impl PacketPlane {
             notes: BTreeMap::new(),
         };
         let shared = Arc::new(Shared {
-            links,
+            links: Mutex::new(links),
             folder,
             state: Mutex::new(state),
             capacities,
@@ -163,7 +151,8 @@ impl PacketPlane {
         });
         let reach = Arc::new(tokio::sync::Mutex::new(Reach::new(connection, own)));
         let keeper = tokio::spawn(keeper::run(Arc::clone(&shared), Arc::clone(&reach)));
-        Ok(Self { shared, reach, keeper })
+        let answers = tokio::spawn(answers::run(notices));
+        Ok(Self { shared, reach, tasks: [keeper, answers] })
     }
 
     /// Serves `frontend` by `rule` from now on; gives the mode in which.
@@ -217,17 +206,24 @@ impl PacketPlane {
     /// Takes no new flows. TCP flows that are open may go on until the drain
     /// time-out; then, or with the last one, the frontend is gone.
     pub fn remove(&self, frontend: &Frontend) {
+        self.end(frontend, self.shared.setup.drain_timeout);
+    }
+
+    /// As [`PacketPlane::remove`], for another plane that takes what begins from
+    /// now on: TCP flows that are open go on until they end.
+    pub fn give_away(&self, frontend: &Frontend) {
+        self.end(frontend, AS_LONG_AS_IT_TAKES);
+    }
+
+    fn end(&self, frontend: &Frontend, drain: Duration) {
+        let drain = if frontend.protocol == Protocol::Udp { Duration::ZERO } else { drain };
+        let until = Instant::now() + drain;
         let mut state = self.shared.state();
         let is_there = state.book.id(frontend).is_some();
-        if !is_there || state.drains.contains_key(frontend) {
+        if !is_there || state.drains.get(frontend).is_some_and(|before| *before <= until) {
             return;
         }
-        let drain = if frontend.protocol == Protocol::Udp {
-            std::time::Duration::ZERO
-        } else {
-            self.shared.setup.drain_timeout
-        };
-        state.drains.insert(*frontend, Instant::now() + drain);
+        state.drains.insert(*frontend, until);
         let writes = state.book.set_gate(frontend, Gate::KnownFlowsOnly);
         if let Err(error) = state.maps.apply(writes) {
             tracing::warn!(%frontend, %error, "cannot end the frontend");
@@ -249,7 +245,7 @@ impl PacketPlane {
     /// is waited for.
     pub fn observe(&self) -> BTreeMap<Frontend, (FrontendStatus, bool)> {
         let state = self.shared.state();
-        let hooks: BTreeSet<String> = self.shared.links.iter().map(|link| link.hook.to_string()).collect();
+        let hooks: BTreeSet<String> = self.shared.links().iter().map(|link| link.hook.to_string()).collect();
         let hooks = hooks.into_iter().collect::<Vec<_>>().join(", ");
         let status = |(frontend, rule, mode, gate): (&Frontend, Option<&Arc<Rule>>, Mode, Gate)| {
             let why = match state.notes.get(frontend) {
@@ -272,27 +268,31 @@ impl PacketPlane {
     }
 
     /// Each backend of a frontend with its state and flows, for people.
-    pub fn backends(&self, frontend: &Frontend) -> Vec<(String, &'static str, u32)> {
-        let state = self.shared.state();
-        let row = |(backend, entry): (&crate::model::Backend, &BackendEntry)| {
-            let name = match entry.state {
-                ACTIVE => "active",
-                DRAINING => "draining",
-                _ => "unreachable",
+    pub fn backend_states(&self) -> BackendStates {
+        let shared = Arc::clone(&self.shared);
+        BackendStates::new(move |frontend| {
+            let state = shared.state();
+            let status = |(backend, entry): (&Backend, &BackendEntry)| BackendStatus {
+                backend: *backend,
+                state: match entry.state {
+                    ACTIVE => BackendState::Active,
+                    DRAINING => BackendState::Draining,
+                    _ => BackendState::Unreachable,
+                },
+                flows: Some(state.flows.all.get(&entry.id).copied().unwrap_or(0).into()),
             };
-            (backend.to_string(), name, state.flows.all.get(&entry.id).copied().unwrap_or(0))
-        };
-        state.book.backends(frontend).map(row).collect()
+            state.book.backends(frontend).map(status).collect()
+        })
     }
 
     /// The links and their hooks.
-    pub fn links(&self) -> Vec<LinkState> {
-        let state = |link: &PacketLink| LinkState {
+    pub fn links(&self) -> Vec<LinkPlane> {
+        let state = |link: &PacketLink| LinkPlane {
             link: link.facts.name.clone(),
-            hook: link.hook,
+            hook: link.hook.to_string(),
             why: link.why.clone(),
         };
-        self.shared.links.iter().map(state).collect()
+        self.shared.links().iter().map(state).collect()
     }
 
     /// Frames that came in on each link since its program was first there. A
@@ -312,7 +312,8 @@ impl PacketPlane {
     /// # Errors
     /// No descriptors are left.
     pub fn locks(&self) -> io::Result<LinkLocks> {
-        let links = self.shared.links.iter().map(|link| Ok((link.facts.name.clone(), link.folder.lock()?)));
+        let links = self.shared.links();
+        let links = links.iter().map(|link| Ok((link.facts.name.clone(), link.folder.lock()?)));
         let shared = std::iter::once(self.shared.folder.lock().map(|lock| (SHARED.to_owned(), lock)));
         links.chain(shared).collect()
     }
@@ -323,26 +324,32 @@ impl PacketPlane {
     /// # Errors
     /// A pin can't be removed.
     pub fn detach(&self) -> Result<(), PacketError> {
-        self.keeper.abort();
-        self.shared.links.iter().try_for_each(|link| link.folder.remove())?;
-        self.shared.folder.remove()
+        self.tasks.iter().for_each(JoinHandle::abort);
+        self.shared.links().iter().try_for_each(|link| link.folder.remove())?;
+        self.shared.folder.remove()?;
+        forget_empty(&self.shared.setup.bpf_dir);
+        Ok(())
     }
 }
 
 impl Drop for PacketPlane {
     fn drop(&mut self) {
-        self.keeper.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
 impl Shared {
+    pub(super) fn links(&self) -> MutexGuard<'_, Vec<PacketLink>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn counters(&self) -> Vec<(String, LinkCounters)> {
         let read = |link: &PacketLink| Some((link.facts.name.clone(), link.counters()?));
-        self.links.iter().filter_map(read).collect()
+        self.links().iter().filter_map(read).collect()
     }
 }
 
@@ -352,6 +359,12 @@ pub(super) enum Failure {
 }
 
 impl State {
+    /// Whether a frontend ends soon, so that it is worth a look often.
+    pub(super) fn is_draining(&self) -> bool {
+        let soon = Instant::now() + AS_LONG_AS_IT_TAKES / 2;
+        self.drains.values().any(|until| *until < soon)
+    }
+
     /// Brings the maps to what `rule` and the world ask for.
     pub(super) fn follow(
         &mut self,
@@ -398,6 +411,11 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// Links by number.
+pub(super) fn own_links(facts: &[LinkFacts]) -> BTreeMap<u32, OwnLink> {
+    facts.iter().map(|link| (link.ifindex, OwnLink { mac: link.mac, mtu: link.mtu })).collect()
 }
 
 /// The time that flow entries have.

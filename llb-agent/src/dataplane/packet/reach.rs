@@ -11,8 +11,9 @@ use llb_common::settings::SNAT_ADDRESSES;
 use tokio::time::Instant;
 
 use super::book::NextHop;
+use super::links::LinkFacts;
 use crate::model::{Mode, Rule};
-use crate::netlink::{Connection, Route, Way};
+use crate::netlink::{Connection, Neighbour, Route, Way};
 
 /// A neighbour on a segment answers within a millisecond; one that is not there
 /// holds up the first rule that names it for so long, and no other within
@@ -40,6 +41,8 @@ pub(super) struct Reach {
     routes: BTreeMap<IpAddr, Route>,
     neighbours: BTreeMap<(u32, IpAddr), Mac>,
     asked: BTreeMap<(u32, IpAddr), Instant>,
+    /// Of `neighbours`, those that can be asked whether they are still there.
+    learned: BTreeSet<(u32, IpAddr)>,
 }
 
 impl Reach {
@@ -51,7 +54,21 @@ impl Reach {
             routes: BTreeMap::new(),
             neighbours: BTreeMap::new(),
             asked: BTreeMap::new(),
+            learned: BTreeSet::new(),
         }
+    }
+
+    /// The links of this machine as they are now.
+    ///
+    /// # Errors
+    /// The kernel can't be asked.
+    pub(super) async fn link_facts(&mut self) -> io::Result<Vec<LinkFacts>> {
+        LinkFacts::read(&mut self.connection).await
+    }
+
+    /// The links that have programs have changed.
+    pub(super) fn set_links(&mut self, links: BTreeMap<u32, OwnLink>) {
+        self.links = links;
     }
 
     /// Finds out the way to `addresses`, as far as it is not known.
@@ -85,8 +102,7 @@ impl Reach {
         Ok(())
     }
 
-    /// Asks anew for all that is known, and keeps neighbours fresh; `true` if
-    /// anything has changed.
+    /// Asks anew for all routes; `true` if anything has changed.
     ///
     /// # Errors
     /// The kernel can't be asked.
@@ -97,14 +113,30 @@ impl Reach {
             let route = self.connection.route(*address).await?;
             self.routes.insert(*address, route);
         }
-        let hops: BTreeSet<(u32, IpAddr)> =
-            addresses.iter().filter_map(|address| Some(hop_of(*address, self.way(*address)?))).collect();
-        for (ifindex, address) in &hops {
-            self.connection.use_neighbour(*ifindex, *address).await?;
-        }
+        let hops = self.hops(addresses);
         self.asked.retain(|hop, _| hops.contains(hop));
         self.read_neighbours().await?;
         Ok(before != (self.routes.clone(), self.neighbours.clone()))
+    }
+
+    /// Makes every neighbour that is needed say that it is there: the kernel
+    /// sees none of the packets that would tell it. Returns how many were asked.
+    ///
+    /// # Errors
+    /// The kernel can't be asked.
+    pub(super) async fn probe(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<u32> {
+        let mut asked = 0;
+        for hop in self.hops(addresses) {
+            if self.learned.contains(&hop) {
+                self.connection.probe_neighbour(hop.0, hop.1).await?;
+            } else if !self.neighbours.contains_key(&hop) {
+                self.connection.use_neighbour(hop.0, hop.1).await?;
+            } else {
+                continue;
+            }
+            asked += 1;
+        }
+        Ok(asked)
     }
 
     /// Only what the kernel says of neighbours; `true` if that has changed.
@@ -114,9 +146,12 @@ impl Reach {
     pub(super) async fn read_neighbours(&mut self) -> io::Result<bool> {
         let all = self.connection.neighbours().await?;
         let is_ours = |ifindex: &u32| self.links.contains_key(ifindex);
+        let all = all.into_iter().filter(|neighbour| is_ours(&neighbour.ifindex));
+        let all: Vec<Neighbour> = all.collect();
+        let learned = all.iter().filter(|neighbour| neighbour.is_learned);
+        self.learned = learned.map(|neighbour| (neighbour.ifindex, neighbour.address)).collect();
         let known: BTreeMap<(u32, IpAddr), Mac> = all
             .into_iter()
-            .filter(|neighbour| is_ours(&neighbour.ifindex))
             .filter_map(|neighbour| {
                 Some(((neighbour.ifindex, neighbour.address), Mac::new(neighbour.mac?.0)))
             })
@@ -182,10 +217,15 @@ impl Reach {
         }
     }
 
-    /// Neighbours on our links that are needed and not known.
-    fn unknown(&self, addresses: &BTreeSet<IpAddr>) -> Vec<(u32, IpAddr)> {
+    /// Neighbours on our links that are needed.
+    fn hops(&self, addresses: &BTreeSet<IpAddr>) -> BTreeSet<(u32, IpAddr)> {
         let hops = addresses.iter().filter_map(|address| Some(hop_of(*address, self.way(*address)?)));
-        hops.filter(|hop| self.links.contains_key(&hop.0) && !self.neighbours.contains_key(hop)).collect()
+        hops.filter(|hop| self.links.contains_key(&hop.0)).collect()
+    }
+
+    /// Those of them that are not known.
+    fn unknown(&self, addresses: &BTreeSet<IpAddr>) -> Vec<(u32, IpAddr)> {
+        self.hops(addresses).into_iter().filter(|hop| !self.neighbours.contains_key(hop)).collect()
     }
 }
 

@@ -189,25 +189,37 @@ impl<'a> RawMap<'a> {
         }
     }
 
-    /// Adds entries; `only_new`: those whose key is not there yet.
-    pub(super) fn insert_all(&self, keys: &[u8], values: &[u8], only_new: bool) -> io::Result<()> {
-        let mut at = 0;
-        let all = keys.len() / self.key_bytes;
-        while at < all {
-            let mut attr = BatchAttr {
-                keys: address(&keys[at * self.key_bytes..]),
-                values: address(&values[at * self.value_bytes..]),
-                count: (all - at) as u32,
+    /// Adds entries, or replaces them.
+    pub(super) fn insert_all(&self, keys: &[u8], values: &[u8]) -> io::Result<()> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let mut attr = BatchAttr {
+            keys: address(keys),
+            values: address(values),
+            count: (keys.len() / self.key_bytes) as u32,
+            map_fd: self.fd.as_raw_fd() as u32,
+            ..BatchAttr::default()
+        };
+        // SAFETY: as many keys and values as `count` says.
+        unsafe { bpf_mut(UPDATE_BATCH, &mut attr) }
+    }
+
+    /// Adds the entries whose key is not there yet: one by one, as the kernel
+    /// knows no such flag for many.
+    pub(super) fn insert_new(&self, keys: &[u8], values: &[u8]) -> io::Result<()> {
+        for (key, value) in keys.chunks_exact(self.key_bytes).zip(values.chunks_exact(self.value_bytes)) {
+            let attr = OneAttr {
                 map_fd: self.fd.as_raw_fd() as u32,
-                elem_flags: if only_new { NOEXIST } else { 0 },
-                ..BatchAttr::default()
+                key: address(key),
+                value: address(value),
+                flags: NOEXIST,
+                ..OneAttr::default()
             };
-            // SAFETY: as many keys and values as `count` says.
-            match unsafe { bpf_mut(UPDATE_BATCH, &mut attr) } {
-                Ok(()) => return Ok(()),
-                // That one is there.
-                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => at += attr.count as usize + 1,
-                Err(error) => return Err(error),
+            // SAFETY: key and value have the map's sizes.
+            match unsafe { bpf(UPDATE_ELEM, &attr) } {
+                Err(error) if error.raw_os_error() != Some(libc::EEXIST) => return Err(error),
+                _ => {}
             }
         }
         Ok(())

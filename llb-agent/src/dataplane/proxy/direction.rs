@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 
 use super::pipe::Pipe;
 use super::relay::Ending;
+use super::sockmap::Mapped;
 
 /// What one read takes. A read that fills it is taken for bulk. Each worker
 /// has one such buffer for all its connections: what is read is written at
@@ -55,6 +56,12 @@ pub(super) struct Direction {
     ended: Option<Ending>,
     /// Bytes written.
     moved: u64,
+    /// Bulk data is copied like any other.
+    only_copies: bool,
+    /// Reads since the last one that was bulk.
+    small_reads: u32,
+    /// `from` is still known to the kernel's programs.
+    mapped: Option<Mapped>,
 }
 
 /// Read and not yet written.
@@ -70,6 +77,11 @@ enum Carried {
 }
 
 impl Direction {
+    /// Nothing has moved yet.
+    pub(super) fn new(splice: bool) -> Self {
+        Self { only_copies: !splice, ..Self::default() }
+    }
+
     /// How it ended, if it has.
     pub(super) fn ended(&self) -> Option<Ending> {
         self.ended
@@ -101,6 +113,29 @@ impl Direction {
     /// Bytes passed on so far.
     pub(super) fn moved(&self) -> u64 {
         self.moved
+    }
+
+    /// Bytes were passed on by somebody else.
+    pub(super) fn add_moved(&mut self, moved: u64) {
+        self.moved += moved;
+    }
+
+    /// Reads since the last one that was bulk; `None`: nobody else could go on
+    /// from here, since something is carried, or not to be found by others.
+    pub(super) fn small_reads(&self) -> Option<u32> {
+        (self.is_reading() && !self.has_eof && self.mapped.is_none()).then_some(self.small_reads)
+    }
+
+    /// Goes on after somebody else did; `mapped`, if what comes from `from`
+    /// can only be received.
+    pub(super) fn resume(&mut self, mapped: Option<Mapped>) {
+        self.small_reads = 0;
+        self.mapped = mapped;
+    }
+
+    /// What somebody else was to write is lost, and so is the other side.
+    pub(super) fn give_up(&mut self) {
+        self.end(Ending::Broken);
     }
 
     /// Nothing stands in the way of reading, so an error of `from` is noticed.
@@ -148,7 +183,13 @@ impl Direction {
                     self.has_eof = read == 0;
                     self.count(written, count);
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if let Some(mapped) = &self.mapped
+                        && mapped.release(from.stream)?
+                    {
+                        self.mapped = None;
+                    }
+                }
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
@@ -189,8 +230,9 @@ impl Direction {
             return Ok(Taken { read, written: 0 });
         }
         COPY_BUFFER.with_borrow_mut(|buffer| {
-            let read = receive(from, buffer)?;
+            let read = receive(from, buffer, self.mapped.as_mut())?;
             self.is_bulk = read == buffer.len();
+            self.small_reads = if self.is_bulk { 0 } else { self.small_reads.saturating_add(1) };
             let written = if read == 0 { Ok(0) } else { send(to, &buffer[..read]) };
             // An error comes again with the next try, which knows what it means.
             self.is_blocked = matches!(&written, Err(error) if error.kind() == ErrorKind::WouldBlock);
@@ -206,7 +248,7 @@ impl Direction {
     /// be it for lack of data, at the end, or because of urgent data, which it
     /// stops at and never passes. Only recv(2) tells these apart, so it decides.
     fn splice(&mut self, from: &TcpStream) -> io::Result<Option<usize>> {
-        if !self.is_bulk {
+        if !self.is_bulk || self.only_copies || self.mapped.is_some() {
             return Ok(None);
         }
         let Some(mut pipe) = Pipe::lease() else { return Ok(None) };
@@ -215,6 +257,7 @@ impl Direction {
             Ok(0) => Ok(None),
             Ok(read) => {
                 self.is_bulk = read >= COPY_BYTES;
+                self.small_reads = 0;
                 self.carried = Carried::Pipe(pipe);
                 Ok(Some(read))
             }
@@ -279,12 +322,17 @@ impl Carried {
 /// saves the call that would only find out (epoll(7), Q9: a short read). As in
 /// all of tokio, what lies behind an urgent mark then waits for the peer's next
 /// segment or its end.
-fn receive(from: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+fn receive(from: &TcpStream, buffer: &mut [u8], mapped: Option<&mut Mapped>) -> io::Result<usize> {
     let mut read = 0;
     let told = from.try_io(Interest::READABLE, || {
         read = rustix::net::recv(from, &mut *buffer, RecvFlags::empty())?.0;
-        if 0 < read && read < buffer.len() { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        // The kernel's own words are needed to know when `mapped` can be released.
+        let is_empty = 0 < read && read < buffer.len() && mapped.is_none();
+        if is_empty { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
     });
+    if let Some(mapped) = mapped {
+        mapped.count(read);
+    }
     match told {
         Err(error) if read == 0 => Err(error),
         _ => Ok(read),

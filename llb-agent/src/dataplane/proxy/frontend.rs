@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use socket2::Socket;
@@ -28,10 +29,12 @@ use super::metrics::{Metrics, Refusal};
 use super::offload::Offload;
 use super::selection::Selection;
 use super::service_limit::{ServiceCount, ServiceCounts};
+use super::sockmap::{Sockmap, SockmapError};
 use super::traffic::{FrontendTraffic, Traffic};
+use super::with_causes;
 use super::worker::Workers;
 use crate::dataplane::DataPlaneError;
-use crate::model::{Frontend, FrontendStatus, Phase, Protocol, Rule};
+use crate::model::{Frontend, FrontendStatus, Phase, Placement, PlaneKind, Protocol, Rule};
 
 /// What the tasks of all frontends share.
 #[derive(Debug)]
@@ -41,6 +44,8 @@ pub(super) struct PlaneContext {
     pub(super) metrics: Metrics,
     pub(super) traffic: Traffic,
     pub(super) offload: Offload,
+    /// Moves the bytes of connections, or why not.
+    pub(super) sockmap: Result<Sockmap, SockmapError>,
     /// One permit for each TCP connection that may be open.
     pub(super) connection_permits: Arc<Semaphore>,
     /// One permit for each UDP session that may be open.
@@ -85,6 +90,12 @@ enum Life {
     Draining { until: Instant },
     Ended,
 }
+
+/// After another plane has taken over, handshakes that have begun here may still
+/// end here: Linux repeats a SYN-ACK after 1 s, and again after 2 s.
+const HANDSHAKES: Duration = Duration::from_secs(4);
+/// For a drain without a limit.
+const AS_LONG_AS_IT_TAKES: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// A frontend that serves or drains.
 #[derive(Debug)]
@@ -133,6 +144,24 @@ impl RunningFrontend {
         self.end(Listener::close);
     }
 
+    /// Another plane takes what begins from now on: what is open goes on until it
+    /// ends, however long that is, and what has begun already gets in.
+    pub(super) fn give_away(&mut self) {
+        let listener = self.listener.clone().filter(|_| self.context.frontend.protocol == Protocol::Tcp);
+        let Some(listener) = listener else { return self.remove() };
+        let context = Arc::clone(&self.context);
+        self.end_until(Instant::now() + AS_LONG_AS_IT_TAKES, |_| {
+            tokio::spawn(async move {
+                tokio::time::sleep(HANDSHAKES).await;
+                // Not if it serves again.
+                let life = context.life();
+                if *life != Life::Serving {
+                    listener.close();
+                }
+            });
+        });
+    }
+
     /// As [`RunningFrontend::remove`], when another agent serves the sockets.
     pub(super) fn hand_over(&mut self) {
         self.end(Listener::leave);
@@ -146,9 +175,11 @@ impl RunningFrontend {
         self.listener.as_ref().filter(|listener| listener.is_open()).map_or(Ok(Vec::new()), Listener::sockets)
     }
 
-    fn end(&mut self, close: impl Fn(&Listener)) {
-        let config = &self.context.plane.config;
-        let until = Instant::now() + config.drain_timeout;
+    fn end(&mut self, close: impl FnOnce(&Listener)) {
+        self.end_until(Instant::now() + self.context.plane.config.drain_timeout, close);
+    }
+
+    fn end_until(&mut self, until: Instant, close: impl FnOnce(&Listener)) {
         if !self.context.start_draining(until) {
             return;
         }
@@ -179,12 +210,21 @@ impl RunningFrontend {
         } else {
             Phase::Draining
         };
-        FrontendStatus::relayed(rule, phase)
+        FrontendStatus { rule, phase, placement: self.placement() }
     }
 
-    /// Whether connections are open.
-    pub(super) fn is_busy(&self) -> bool {
-        self.context.connections.count() != 0
+    fn placement(&self) -> Placement {
+        let userspace = |why| Placement { why, ..Placement::default() };
+        match (self.context.frontend.protocol, &self.context.plane.sockmap) {
+            (_, Err(SockmapError::NotWanted)) => Placement::default(),
+            (Protocol::Tcp, Ok(_)) => Placement {
+                plane: PlaneKind::Sockmap,
+                mode: None,
+                why: "--datapath sockmap; the self-test passed".to_owned(),
+            },
+            (Protocol::Tcp, Err(error)) => userspace(format!("no sockmap: {}", with_causes(error))),
+            (Protocol::Udp, _) => userspace("sockmap has no UDP".to_owned()),
+        }
     }
 
     /// Ends all that is open now.
@@ -254,18 +294,22 @@ impl FrontendContext {
         true
     }
 
-    /// False if that has happened already.
+    /// False if that has happened already, and it ends no later.
     fn start_draining(&self, until: Instant) -> bool {
         let mut life = self.life();
-        let is_serving = *life == Life::Serving;
-        if is_serving {
+        let is_news = match *life {
+            Life::Serving => true,
+            Life::Draining { until: before } => until < before,
+            Life::Ended => false,
+        };
+        if is_news {
             *life = Life::Draining { until };
         }
-        is_serving
+        is_news
     }
 
     /// Ends the drain that was to last until `until`; false if the frontend
-    /// has served again since.
+    /// has served again since, or is to end sooner.
     fn end_draining(&self, until: Instant) -> bool {
         let mut life = self.life();
         let is_this_drain = *life == Life::Draining { until };

@@ -19,8 +19,8 @@ use super::tcp::{self, OpenConnection};
 use super::udp;
 use crate::model::Protocol;
 
-/// The loops that serve the sockets of a frontend.
-#[derive(Debug)]
+/// The loops that serve the sockets of a frontend. A clone is of the same ones.
+#[derive(Clone, Debug)]
 pub(super) struct Listener {
     stop: CancellationToken,
     closed: CancellationToken,

@@ -10,7 +10,8 @@
 //!                    |    |           |-- may it come               service_limit.rs, model/terms.rs
 //!                    |    |           |-- chooses a backend          affinity.rs, selection.rs
 //!                    |    |           `-- header, then bytes         proxy_protocol.rs, relay.rs
-//!                    |    |                  `-- copied or spliced   direction.rs, pipe.rs
+//!                    |    |                  |-- copied or spliced   direction.rs, pipe.rs
+//!                    |    |                  `-- or by the kernel    sockmap/
 //!                    |    `-- UDP: loop that owns its sessions      udp.rs, offload.rs
 //!                    |          `-- one task for each session's replies
 //!                    |-- open connections, to count and to cut      connections.rs
@@ -51,11 +52,13 @@ mod proxy_protocol;
 mod relay;
 mod selection;
 mod service_limit;
+mod sockmap;
 mod tcp;
 #[cfg(test)]
 mod tests;
 mod traffic;
 mod udp;
+mod vigil;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -73,6 +76,7 @@ use self::frontend::{PlaneContext, RunningFrontend};
 use self::metrics::Metrics;
 use self::offload::Offload;
 use self::service_limit::ServiceCounts;
+use self::sockmap::{Sockmap, SockmapError};
 use self::traffic::Traffic;
 use self::worker::Workers;
 use super::{DataPlane, DataPlaneError};
@@ -108,6 +112,7 @@ impl ProxyPlane {
             inherited: Mutex::default(),
             handed_over: CancellationToken::new(),
             workers: Workers::start(config.workers)?,
+            sockmap: start_sockmap(&config, registry),
             config,
         };
         Ok(Self { context: Arc::new(context), frontends: BTreeMap::new() })
@@ -132,12 +137,6 @@ impl ProxyPlane {
     pub fn has(&self, frontend: &Frontend) -> bool {
         self.frontends.contains_key(frontend)
     }
-
-    /// Whether `frontend` has connections open here.
-    pub fn is_busy(&self, frontend: &Frontend) -> bool {
-        self.frontends.get(frontend).is_some_and(RunningFrontend::is_busy)
-    }
-
     /// Finds out whether another program has the port of `frontend`, which a
     /// plane that binds nothing would take away from it.
     ///
@@ -150,6 +149,13 @@ impl ProxyPlane {
     /// Closes the inherited sockets that no frontend has wanted.
     pub fn forget_inherited(&mut self) {
         self.context.inherited.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Another plane takes what begins from now on; what is open goes on until it ends.
+    pub fn give_away(&mut self, frontend: &Frontend) {
+        if let Some(running) = self.frontends.get_mut(frontend) {
+            running.give_away();
+        }
     }
 
     /// All sockets that take traffic, once more, for a successor.
@@ -179,6 +185,29 @@ impl ProxyPlane {
             running.cut();
         }
     }
+}
+
+/// Without it all bytes are moved in user space, so nothing fails.
+fn start_sockmap(config: &RelayConfig, registry: &mut Registry) -> Result<Sockmap, SockmapError> {
+    let wanted = config.sockmap.ok_or(SockmapError::NotWanted)?;
+    let sockmap = Sockmap::start(wanted, registry);
+    match &sockmap {
+        Ok(_) => tracing::info!(
+            after_reads = wanted.after_reads,
+            "the kernel moves the bytes of connections (sockmap)"
+        ),
+        Err(error) => {
+            let error = with_causes(error);
+            tracing::warn!(error, "no sockmap; bytes are moved in user space");
+        }
+    }
+    sockmap
+}
+
+/// An error with all that led to it, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 impl DataPlane for ProxyPlane {

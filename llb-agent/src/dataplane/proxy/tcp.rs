@@ -17,7 +17,7 @@ use super::exhaustion::lacks_resources;
 use super::frontend::{FrontendContext, PlaneContext};
 use super::metrics::Refusal;
 use super::proxy_protocol::header;
-use super::relay::{Ending, Relay};
+use super::relay::{Relay, Sockets};
 use super::selection::Chosen;
 use super::service_limit::ServicePermit;
 use super::traffic::FrontendTraffic;
@@ -102,7 +102,7 @@ pub(super) async fn serve(open: OpenConnection, client: TcpStream) {
 async fn converse(open: &OpenConnection, client: TcpStream) {
     let PlaneContext { metrics, config, .. } = &*open.context.plane;
     // What the client has sent with its handshake goes out with llb's own.
-    let mut relay = Relay::default();
+    let mut relay = Relay::new(config);
     if let Err(error) = relay.read_ahead(&client) {
         tracing::debug!(%error, "client left at once");
         return;
@@ -116,9 +116,10 @@ async fn converse(open: &OpenConnection, client: TcpStream) {
     open.traffic.connect_time.observe(elapsed);
     chosen.traffic().connections.inc();
     let counted = [&metrics.bytes, &open.traffic.bytes, &chosen.traffic().bytes];
-    if relay.run(&client, &backend, config, counted).await == Ending::Clean {
-        close_cleanly(&client);
-        close_cleanly(&backend);
+    let sockmap = open.context.plane.sockmap.as_ref().ok();
+    if let Some(complete) = relay.run(Sockets { client, backend }, config, sockmap, counted).await {
+        close_cleanly(&complete.client);
+        close_cleanly(&complete.backend);
     }
 }
 

@@ -33,8 +33,8 @@ struct Arguments {
 
 #[derive(Clone, Debug, Subcommand)]
 enum Bench {
-    /// The relay beside HAProxy and nginx stream
-    Relay(Span),
+    /// The relay beside HAProxy and nginx stream, or its own ways of moving bytes beside each other
+    Relay(relay::Arguments),
     /// Every way of forwarding in a one-arm lab: llb's, the kernel's, HAProxy's, nginx's
     E2e(e2e::Arguments),
 }
@@ -72,7 +72,7 @@ fn run(arguments: Arguments) -> Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let bench = tokio::task::spawn_blocking(move || match &arguments.bench {
-            Bench::Relay(span) => relay::run(span),
+            Bench::Relay(arguments) => relay::run(arguments),
             Bench::E2e(arguments) => e2e::run(arguments),
         });
         tokio::select! {

@@ -1,10 +1,13 @@
 //! `cargo xtask bench relay`: llb in user space beside HAProxy and nginx
 //! stream. One lab, one run, all balancers up all the time, rounds interleaved
 //! (each probe goes round all balancers before the next one starts). Who is
-//! compared is in `stage.rs`, what the numbers look like in `report.rs`.
+//! compared is in `stage.rs`, what the numbers look like in `report.rs`. Llb's own
+//! ways to move bytes, beside each other, are in `ways.rs` and `load.rs`.
 
+mod load;
 mod report;
 mod stage;
+mod ways;
 
 use anyhow::{Context, Result};
 
@@ -16,8 +19,24 @@ use stage::Stage;
 /// One second is short for programs that adapt.
 const SECONDS: u32 = 2;
 
-pub(crate) fn run(span: &Span) -> Result<()> {
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    span: Span,
+    /// Compare llb's own ways to move bytes instead: copy, splice, sockmap
+    #[arg(long)]
+    ways: bool,
+    /// With --ways: only what is measured under a name that contains this
+    #[arg(long, requires = "ways")]
+    probe: Option<String>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let span = &arguments.span;
     let seconds = span.seconds.unwrap_or(SECONDS);
+    if arguments.ways {
+        return ways::run(span.rounds, seconds, arguments.probe.as_deref());
+    }
     let stage = Stage::build()?;
     let mut report = Report::new(span.rounds, seconds);
     for round in 1..=span.rounds {

@@ -1,0 +1,133 @@
+//! ICMP errors about packets that the programs dropped: too large for the way
+//! to the backend, or at the end of their time to live. Path MTU discovery
+//! (RFC 1191, RFC 8201) and traceroute depend on them.
+//!
+//! One task. Input: the programs' ring of notices. Output: raw sockets. While no
+//! agent runs, nobody is told.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use aya::maps::{MapData, RingBuf};
+use etherparse::checksum::u32_16bit_word;
+use llb_common::notice::Notice;
+use llb_common::reason::Reason;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::time::Instant;
+
+use super::ring;
+
+/// Answers in one second; Linux itself sends 1,000 (`net.ipv4.icmp_msgs_per_sec`).
+const MOST_PER_SECOND: u32 = 1000;
+/// After a failure to wait.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Type and code of RFC 792.
+const V4_TOO_BIG: [u8; 2] = [3, 4];
+const V4_TIME_EXCEEDED: [u8; 2] = [11, 0];
+/// Type and code of RFC 4443.
+const V6_TOO_BIG: [u8; 2] = [2, 0];
+const V6_TIME_EXCEEDED: [u8; 2] = [3, 0];
+
+/// An answer before it is sent; of IPv6, the kernel sums it.
+#[derive(Debug, PartialEq, Eq)]
+struct Answer {
+    to: IpAddr,
+    bytes: Vec<u8>,
+}
+
+/// Until it is aborted.
+pub(super) async fn run(mut ring: RingBuf<MapData>) {
+    let sockets = (raw(Domain::IPV4, Protocol::ICMPV4), raw(Domain::IPV6, Protocol::ICMPV6));
+    for error in [sockets.0.as_ref().err(), sockets.1.as_ref().err()].into_iter().flatten() {
+        tracing::warn!(%error, "senders of packets that are too large are not told");
+    }
+    let (mut second, mut sent) = (Instant::now(), 0);
+    loop {
+        if let Err(error) = ring::wait(&ring).await {
+            tracing::warn!(%error, "cannot wait for the programs' notices");
+            tokio::time::sleep(PAUSE).await;
+        }
+        if second.elapsed() >= Duration::from_secs(1) {
+            (second, sent) = (Instant::now(), 0);
+        }
+        while let Some(item) = ring.next() {
+            let Ok(notice) = bytemuck::try_pod_read_unaligned::<Notice>(&item) else { continue };
+            let Some(answer) = answer(&notice).filter(|_| sent < MOST_PER_SECOND) else { continue };
+            sent += 1;
+            let socket = if answer.to.is_ipv4() { &sockets.0 } else { &sockets.1 };
+            if let Ok(socket) = socket
+                && let Err(error) = socket.send_to(&answer.bytes, &SocketAddr::new(answer.to, 0).into())
+            {
+                tracing::debug!(%error, to = %answer.to, "a sender could not be told");
+            }
+        }
+    }
+}
+
+fn raw(domain: Domain, protocol: Protocol) -> io::Result<Socket> {
+    Socket::new(domain, Type::RAW.nonblocking().cloexec(), Some(protocol))
+}
+
+fn answer(notice: &Notice) -> Option<Answer> {
+    let packet = notice.packet.get(..notice.length as usize)?;
+    let is_too_big = notice.reason == Reason::TooBig as u32;
+    match packet.first()? >> 4 {
+        4 => {
+            let to = Ipv4Addr::from(<[u8; 4]>::try_from(packet.get(12..16)?).ok()?);
+            let kind = if is_too_big { V4_TOO_BIG } else { V4_TIME_EXCEEDED };
+            let [high, low] = (notice.mtu.min(u16::MAX.into()) as u16).to_be_bytes();
+            let mtu = if is_too_big { [0, 0, high, low] } else { [0; 4] };
+            let mut bytes = [&kind[..], &[0, 0], &mtu, packet].concat();
+            let sum = u32_16bit_word::ones_complement(u32_16bit_word::add_slice(0, &bytes)).to_be();
+            bytes[2..4].copy_from_slice(&sum.to_be_bytes());
+            Some(Answer { to: to.into(), bytes })
+        }
+        6 => {
+            let to = Ipv6Addr::from(<[u8; 16]>::try_from(packet.get(8..24)?).ok()?);
+            let kind = if is_too_big { V6_TOO_BIG } else { V6_TIME_EXCEEDED };
+            let mtu = if is_too_big { notice.mtu.to_be_bytes() } else { [0; 4] };
+            Some(Answer { to: to.into(), bytes: [&kind[..], &[0, 0], &mtu, packet].concat() })
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::Icmpv4Slice;
+    use llb_common::notice::NOTICE_BYTES;
+
+    use super::*;
+
+    fn notice(reason: Reason, packet: &[u8]) -> Notice {
+        let mut bytes = [0; NOTICE_BYTES];
+        bytes[..packet.len()].copy_from_slice(packet);
+        Notice { reason: reason as u32, mtu: 1300, length: packet.len() as u32, ifindex: 2, packet: bytes }
+    }
+
+    #[test]
+    fn an_ipv4_sender_is_told_the_size_that_passes() {
+        let mut packet = [0x45_u8; 28];
+        packet[12..16].copy_from_slice(&[198, 51, 100, 10]);
+        let told = answer(&notice(Reason::TooBig, &packet)).unwrap();
+        assert_eq!(told.to, IpAddr::from([198, 51, 100, 10]));
+        assert_eq!(told.bytes[..2], V4_TOO_BIG);
+        assert_eq!(told.bytes[6..8], 1300_u16.to_be_bytes());
+        assert_eq!(told.bytes[8..], packet);
+        let slice = Icmpv4Slice::from_slice(&told.bytes).unwrap();
+        assert_eq!(slice.icmp_type().calc_checksum(slice.payload()), slice.checksum());
+    }
+
+    #[test]
+    fn an_ipv6_sender_is_told_where_its_time_ended() {
+        let mut packet = [0x60_u8; 48];
+        packet[8..24].fill(7);
+        let told = answer(&notice(Reason::TimeToLive, &packet)).unwrap();
+        assert_eq!(told.to, IpAddr::from([7; 16]));
+        assert_eq!(told.bytes[..8], [3, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(answer(&notice(Reason::TooBig, &[])), None);
+        assert_eq!(answer(&notice(Reason::TooBig, &[0x45; 8])), None);
+    }
+}

@@ -1,0 +1,70 @@
+//! A stream that has switched to user space, while its socket is still in the
+//! maps: its bytes lie where recv(2) finds them and splice(2) does not. As
+//! soon as all are read, the socket can leave.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+
+use super::maps::Maps;
+use super::pair::{Hold, kick};
+
+/// The source of such a stream. Dropped, it is forgotten: only at the end.
+pub(in super::super) struct Mapped {
+    maps: Arc<Maps>,
+    cookie: u64,
+    /// `copied_seq` of the socket when nothing was redirected.
+    copied: u32,
+    /// Bytes read by the agent.
+    read: u64,
+}
+
+impl Mapped {
+    pub(super) fn new(maps: Arc<Maps>, cookie: u64, copied: u32) -> Self {
+        Self { maps, cookie, copied, read: 0 }
+    }
+
+    /// So many bytes were read.
+    pub(in super::super) fn count(&mut self, read: usize) {
+        self.read += read as u64;
+    }
+
+    /// To be called when there is nothing to read: whether the socket is plain
+    /// from here on.
+    ///
+    /// # Errors
+    /// It can't go on as it was either; bytes may be missing.
+    pub(in super::super) fn release(&self, socket: &(impl AsFd + AsRawFd)) -> io::Result<bool> {
+        let hold = Hold::take(&self.maps, self.cookie, socket);
+        let stream = || self.maps.stream(self.cookie).unwrap_or_default();
+        // With FIN behind the last bytes it does not pay to leave.
+        if !hold.is_established || stream().passed != self.read {
+            return Ok(false);
+        }
+        self.maps.deactivate(self.cookie);
+        if stream().passed != self.read {
+            // More has come meanwhile.
+            self.maps.activate(self.cookie, socket).map_err(io::Error::other)?;
+            kick(socket);
+            return Ok(false);
+        }
+        let taken = self.maps.ask(hold.key).map(|answer| answer.copied_seq.wrapping_sub(self.copied));
+        let given = stream().redirected.wrapping_add(self.read) as u32;
+        if taken.is_some_and(|taken| taken != given) {
+            return Err(io::Error::other("bytes are missing"));
+        }
+        Ok(true)
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        self.maps.forget(self.cookie);
+    }
+}
+
+impl std::fmt::Debug for Mapped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mapped").field("read", &self.read).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,201 @@
+//! Two sockets in the maps: how they get in, and how they come out without a
+//! byte lost. Calls that do not wait; when they are made is in `carry.rs`.
+//!
+//! ```text
+//!   form            targets: both; streams: both, from the targets' write_seq
+//!   begin           active: both; whatever waits in them is looked at now
+//!     ... the kernel moves bytes ...
+//!   stop            active: out again, but for a stream that has switched or ended:
+//!     |             its bytes are the agent's already, but lie where only
+//!     |             recv(2) finds them (`mapped.rs`)
+//!   queued == 0     the kernel's worker has written all that was redirected
+//!   is_whole        what was taken from the sockets is what was redirected
+//!   drop            out of all maps: plain sockets
+//! ```
+//!
+//! Only a socket that is in no map at all forgets what is in its queues, so it
+//! leaves the last one when they are empty. A segment that arrives in the very
+//! moment in which the kernel takes the program away is dropped by it; that is
+//! a matter of nanoseconds, and `is_whole` notices.
+
+use std::net::TcpStream;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+
+use llb_common::sockmap::Stream;
+use rustix::net::{RecvFlags, recv, sockopt::socket_cookie};
+
+use super::SockmapError;
+use super::mapped::Mapped;
+use super::maps::Maps;
+
+/// A pair of which the kernel moves the bytes.
+pub(in super::super) struct Pair {
+    maps: Arc<Maps>,
+    sources: [Source; 2],
+    /// Bytes that were asked for by `moved` before.
+    counted: [u64; 2],
+}
+
+/// The end of a pair that a stream comes from; stream 0 comes from socket 0.
+#[derive(Clone, Copy)]
+struct Source {
+    cookie: u64,
+    /// `copied_seq` of the socket when nothing was redirected.
+    copied: u32,
+    /// Has switched, and belongs to a [`Mapped`] by now.
+    is_mapped: bool,
+}
+
+impl Pair {
+    /// Makes everything ready; nothing moves yet.
+    ///
+    /// # Errors
+    /// A map is full, or a socket is not established; nothing has happened then.
+    pub(super) fn form(maps: &Arc<Maps>, sockets: [&TcpStream; 2]) -> Result<Self, SockmapError> {
+        let cookies = [socket_cookie(sockets[0])?, socket_cookie(sockets[1])?];
+        let sources = cookies.map(|cookie| Source { cookie, copied: 0, is_mapped: false });
+        let mut pair = Self { maps: Arc::clone(maps), sources, counted: [0; 2] };
+        maps.set_target(cookies[0], sockets[1])?;
+        maps.set_target(cookies[1], sockets[0])?;
+        for (number, cookie) in cookies.into_iter().enumerate() {
+            let target = maps.ask(cookie).ok_or(SockmapError::NoAnswer)?;
+            maps.set_stream(cookie, Stream::new(target.write_seq))?;
+            pair.sources[1 - number].copied = target.copied_seq;
+        }
+        Ok(pair)
+    }
+
+    /// The kernel moves bytes from here on.
+    ///
+    /// # Errors
+    /// A socket is not established any more. The other may be active: the pair
+    /// has to be stopped like any other.
+    pub(super) fn begin(&self, sockets: [&TcpStream; 2]) -> Result<(), SockmapError> {
+        for (source, socket) in self.sources.iter().zip(sockets) {
+            self.maps.activate(source.cookie, socket)?;
+        }
+        sockets.into_iter().for_each(kick);
+        Ok(())
+    }
+
+    /// The keys of its streams.
+    pub(super) fn cookies(&self) -> [u64; 2] {
+        self.sources.map(|source| source.cookie)
+    }
+
+    /// Bytes that were redirected since this was asked before.
+    pub(super) fn moved(&mut self) -> [u64; 2] {
+        let redirected = self.cookies().map(|cookie| self.stream(cookie).redirected);
+        let since = [0, 1].map(|number| redirected[number].saturating_sub(self.counted[number]));
+        self.counted = redirected;
+        since
+    }
+
+    /// So many bytes were redirected from socket 0.
+    pub(super) fn moved_all(&self, bytes: usize) -> bool {
+        self.stream(self.sources[0].cookie).redirected == bytes as u64
+    }
+
+    /// Ends redirecting. What comes from here on stays in the sockets, or in
+    /// the hands of a [`Mapped`] for a stream that has switched or ended.
+    ///
+    /// # Errors
+    /// A stream can be neither stopped nor left as it is.
+    pub(super) fn stop(&mut self, sockets: [&TcpStream; 2]) -> Result<[Option<Mapped>; 2], SockmapError> {
+        let mut mapped = [None, None];
+        for (number, socket) in sockets.into_iter().enumerate() {
+            let cookie = self.sources[number].cookie;
+            let hold = Hold::take(&self.maps, cookie, socket);
+            // One that has had FIN stays too: the kernel keeps that among the bytes
+            // that are left to us, where a socket without the program would not
+            // look for it.
+            if hold.is_established && self.stream(cookie).switch == 0 {
+                self.maps.deactivate(cookie);
+                if self.stream(cookie).switch == 0 {
+                    continue;
+                }
+                // It has switched in the last moment.
+                self.maps.activate(cookie, socket)?;
+                kick(socket);
+            }
+            drop(hold);
+            self.sources[number].is_mapped = true;
+            mapped[number] = Some(Mapped::new(Arc::clone(&self.maps), cookie, self.sources[number].copied));
+        }
+        Ok(mapped)
+    }
+
+    /// One of the streams was left to us by the program.
+    pub(super) fn has_switched(&self) -> bool {
+        self.cookies().iter().any(|&cookie| self.stream(cookie).switch != 0)
+    }
+
+    /// Bytes of a stream that wait for the kernel's worker. `None`: the socket
+    /// that should get them is gone.
+    pub(super) fn queued(&self, number: usize) -> Option<u32> {
+        let cookie = self.sources[number].cookie;
+        let answer = self.maps.ask(cookie)?;
+        Some(self.stream(cookie).queued(answer.write_seq))
+    }
+
+    /// Everything that was taken from the sockets of stopped streams was
+    /// redirected. Else somebody has taken the program away under it.
+    pub(super) fn is_whole(&self) -> bool {
+        (0..2).filter(|&number| !self.sources[number].is_mapped).all(|number| {
+            let Source { cookie, copied, .. } = self.sources[number];
+            let taken = self
+                .maps
+                .ask(self.sources[1 - number].cookie)
+                .map(|answer| answer.copied_seq.wrapping_sub(copied));
+            taken.is_none_or(|taken| taken == self.stream(cookie).redirected as u32)
+        })
+    }
+
+    fn stream(&self, cookie: u64) -> Stream {
+        self.maps.stream(cookie).unwrap_or_default()
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        for source in self.sources.iter().filter(|source| !source.is_mapped) {
+            self.maps.forget(source.cookie);
+        }
+    }
+}
+
+/// Marks a key of `TARGETS` whose socket gets nothing. The kernel counts
+/// cookies up from 1.
+const HOLD: u64 = 1 << 63;
+
+/// One more entry of a socket. It keeps what is in the socket's queues while
+/// it is out of the other map; and making it waits for segments that are just
+/// being looked at, after which a socket that is not established gets no more.
+pub(super) struct Hold<'a> {
+    maps: &'a Maps,
+    pub(super) key: u64,
+    /// The kernel takes no other.
+    pub(super) is_established: bool,
+}
+
+impl<'a> Hold<'a> {
+    pub(super) fn take(maps: &'a Maps, cookie: u64, socket: &impl AsRawFd) -> Self {
+        let key = cookie | HOLD;
+        Self { maps, key, is_established: maps.set_target(key, socket).is_ok() }
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        if self.is_established {
+            self.maps.forget(self.key);
+        }
+    }
+}
+
+/// What waits in the socket since before it was active is looked at now: the
+/// kernel does that when it is asked to receive. Nothing is taken.
+pub(super) fn kick(socket: impl AsFd) {
+    let _ = recv(socket, &mut [0; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+}

@@ -1,0 +1,131 @@
+//! `llb-agent explain`: what is served for a Service, by which plane, and why.
+//! Pure text from what the running agent reports; and the question to it.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, bail, ensure};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::dataplane::BackendStates;
+use crate::model::{Frontend, FrontendStatus, PlaneKind, PublishedStatus, ServiceName, Subject};
+use crate::reconcile::Report;
+
+/// Everything about one Service; `None` if this agent does not serve it.
+pub(crate) fn explain(report: &Report, states: &BackendStates, name: &ServiceName) -> Option<String> {
+    let mut frontends = report.observed.frontends.iter().filter(|(_, status)| status.rule.service == *name);
+    let problems = report.problems.iter().filter(|problem| problem.subject == Subject::Service(name.clone()));
+    let problems: Vec<_> = problems.collect();
+    let published = report.observed.statuses.get(name);
+    if !report.desired.statuses.contains_key(name)
+        && problems.is_empty()
+        && frontends.clone().next().is_none()
+    {
+        return None;
+    }
+    let mut text = format!("Service {name}\n");
+    for frontend in report.desired.frontends.iter().filter(|(_, rule)| rule.service == *name) {
+        if !report.observed.frontends.contains_key(frontend.0) {
+            let _ = writeln!(text, "  {}  not served yet", frontend.0);
+        }
+    }
+    let mut vip = None;
+    frontends
+        .try_for_each(|(frontend, status)| {
+            if vip.replace(frontend.vip) != Some(frontend.vip) {
+                writeln!(text, "  VIP {}{}", frontend.vip, place(report, published, frontend))?;
+            }
+            frontend_text(&mut text, states, frontend, status)
+        })
+        .ok()?;
+    for problem in problems {
+        let _ = writeln!(text, "  problem {:?}: {}", problem.reason, problem.message);
+    }
+    for link in &report.planes.links {
+        let _ = writeln!(text, "link {}: packet plane at {} ({})", link.link, link.hook, link.why);
+    }
+    if let Some(why) = &report.planes.no_packet_plane {
+        let _ = writeln!(text, "no packet plane: {why}");
+    }
+    Some(text)
+}
+
+fn place(report: &Report, published: Option<&PublishedStatus>, frontend: &Frontend) -> String {
+    let on_link = report.observed.addresses.keys().find(|key| key.address == frontend.vip);
+    let link = match on_link {
+        Some(key) => format!(" on {}", key.link),
+        None => " (an address of this machine's own, or not there yet)".to_owned(),
+    };
+    let vip = published.and_then(|status| status.vips.iter().find(|vip| vip.ip == frontend.vip));
+    let status = match vip {
+        Some(vip) => format!(", published with ipMode {}", if vip.proxy { "Proxy" } else { "VIP" }),
+        None => ", not published".to_owned(),
+    };
+    link + &status
+}
+
+fn frontend_text(
+    text: &mut String,
+    states: &BackendStates,
+    frontend: &Frontend,
+    status: &FrontendStatus,
+) -> std::fmt::Result {
+    let placement = &status.placement;
+    let plane = match (placement.plane, placement.mode) {
+        (PlaneKind::Packet, Some(mode)) => format!("packet plane, {mode}"),
+        (PlaneKind::Packet, None) => "packet plane".to_owned(),
+        (PlaneKind::Sockmap, _) => "relay, sockmap".to_owned(),
+        (PlaneKind::Userspace, _) => "relay in user space".to_owned(),
+    };
+    let phase = format!("{:?}", status.phase).to_lowercase();
+    let why = if placement.why.is_empty() { String::new() } else { format!(" ({})", placement.why) };
+    writeln!(text, "    {frontend}  {phase}  {plane}{why}{}", status.rule.terms)?;
+    let known = states.of(frontend);
+    if known.is_empty() && status.rule.backends.is_empty() {
+        return writeln!(text, "      no backends: refused");
+    }
+    for backend in &known {
+        let weight = status.rule.backends.get(&backend.backend).map_or(0, |weight| weight.get());
+        let flows = backend.flows.map(|flows| format!(", {flows} flows")).unwrap_or_default();
+        writeln!(text, "      {}  {}, weight {weight}{flows}", backend.backend, backend.state)?;
+    }
+    let is_missing = |backend: &&_| !known.iter().any(|known| known.backend == **backend);
+    for (backend, weight) in status.rule.backends.iter().filter(|(backend, _)| is_missing(backend)) {
+        writeln!(text, "      {backend}  weight {weight}")?;
+    }
+    Ok(())
+}
+
+/// Asks the agent behind `admin` and prints its answer.
+///
+/// # Errors
+/// Nobody answers, or the agent does not serve that Service.
+pub(crate) async fn ask(admin: SocketAddr, service: &str) -> anyhow::Result<()> {
+    ensure!(
+        service.split_once('/').is_some_and(|(namespace, name)| !namespace.is_empty() && !name.is_empty()),
+        "{service:?}: name the Service as NAMESPACE/NAME"
+    );
+    let stream = TcpStream::connect(admin).await.with_context(|| {
+        format!("no agent answers at {admin}; is it running, and is that its --admin address?")
+    })?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
+    let connection = tokio::spawn(connection);
+    let request = hyper::Request::get(format!("/explain/{service}"))
+        .header("host", admin.to_string())
+        .body(Empty::new())
+        .with_context(|| format!("{service:?} is no name of a Service"))?;
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
+    connection.abort();
+    let text = String::from_utf8_lossy(&body);
+    if !status.is_success() {
+        bail!("{}", text.trim_end());
+    }
+    print!("{text}");
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! What there is to say about the planes and the choice between them.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::Backend;
+
+/// The planes of this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PlanesState {
+    /// Links with a program of the packet plane.
+    pub links: Vec<LinkPlane>,
+    /// Why there is no packet plane.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_packet_plane: Option<String>,
+}
+
+/// How a link is served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LinkPlane {
+    /// Its name.
+    pub link: String,
+    /// Where its program is: `xdp`, `tc`.
+    pub hook: String,
+    /// Why there.
+    pub why: String,
+}
+
+/// A backend as a plane has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BackendStatus {
+    /// Which.
+    pub backend: Backend,
+    /// What it gets.
+    pub state: BackendState,
+    /// Flows or connections that it has; absent: not known by backend.
+    pub flows: Option<u64>,
+}
+
+/// What a backend gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendState {
+    /// New flows.
+    Active,
+    /// Only what belongs to flows that it has.
+    Draining,
+    /// Nothing: no answer to ARP or neighbour discovery.
+    Unreachable,
+}
+
+impl fmt::Display for BackendState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Unreachable => "unreachable",
+        })
+    }
+}

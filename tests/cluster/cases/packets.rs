@@ -1,0 +1,99 @@
+//! The packet plane before real kube-proxies, which take packets to a VIP for
+//! their own only where the status says `ipMode: VIP`.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Result, anyhow, ensure};
+use llb_tests::client::http_get;
+use llb_tests::wait_until;
+use serde_json::json;
+
+use crate::case::{Case, ECHO_PORT, LIMIT};
+
+/// In a row without a failure: both nodes have been asked, and have all rules.
+const REQUESTS: usize = 20;
+
+pub(crate) fn nodes_answer_clients_themselves_in_mode_dsr(case: &mut Case<'_>) -> Result<()> {
+    case.add_echo_pods(&["node-1", "node-2"])?;
+    let agent = case.agent(&["--datapath", "tc", "--at-stop", "remove"])?;
+    serve(case, "local", 0, "Local", "dsr")?;
+    serve(case, "cluster", 1, "Cluster", "dsr")?;
+    let [client, client_v6] = clients(case);
+    for index in [0, 1] {
+        for (vip, client) in [(case.vip(index), client), (case.vip_v6(index), client_v6)] {
+            let (names, peers) = ask_often(case, vip)?;
+            ensure!(names.len() == 2, "{vip}: only {names:?} have answered");
+            // kube-proxy hides clients where a node may pass them on to another.
+            ensure!(index == 1 || peers == [client].into(), "{vip}: seen as {peers:?}");
+        }
+    }
+    let replies = replies(&agent.get("/metrics")?);
+    ensure!(replies.is_empty(), "replies have passed the balancer: {replies:?}");
+
+    // Of the same Service, packets pass both ways as soon as it is told so.
+    case.kubectl(&["annotate", "--overwrite", "service", "local", "llb.dev/mode=nat"])?;
+    wait_for_ip_mode(case, "local", "Proxy")?;
+    let (_, peers) = ask_often(case, case.vip(0))?;
+    ensure!(peers == [case.balancer.ipv4().into()].into(), "seen as {peers:?}");
+    Ok(())
+}
+
+pub(crate) fn replies_pass_the_balancer_in_mode_nat(case: &mut Case<'_>) -> Result<()> {
+    case.add_echo_pods(&["node-1", "node-2"])?;
+    let agent = case.agent(&["--datapath", "tc", "--at-stop", "remove"])?;
+    serve(case, "nat", 0, "Local", "nat")?;
+    let balancers: [IpAddr; 2] = [case.balancer.ipv4().into(), case.balancer.ipv6().into()];
+    for (vip, balancer) in [case.vip(0), case.vip_v6(0)].into_iter().zip(balancers) {
+        let (names, peers) = ask_often(case, vip)?;
+        ensure!(names.len() == 2, "{vip}: only {names:?} have answered");
+        ensure!(peers == [balancer].into(), "{vip}: seen as {peers:?}");
+    }
+    ensure!(!replies(&agent.get("/metrics")?).is_empty(), "it was another plane that served");
+    Ok(())
+}
+
+/// A dual-stack Service on the VIPs of this index, published with its mode.
+fn serve(case: &Case<'_>, name: &str, index: u8, policy: &str, mode: &str) -> Result<()> {
+    let vips = [case.vip(index), case.vip_v6(index)];
+    case.apply_service(
+        name,
+        &json!({"ipFamilyPolicy": "RequireDualStack", "externalTrafficPolicy": policy}),
+    )?;
+    let vips_annotation = format!("llb.dev/vips={},{}", vips[0], vips[1]);
+    case.kubectl(&["annotate", "service", name, &vips_annotation, &format!("llb.dev/mode={mode}")])?;
+    case.wait_for_status(name, &vips)?;
+    wait_for_ip_mode(case, name, if mode == "dsr" { "VIP" } else { "Proxy" })
+}
+
+fn wait_for_ip_mode(case: &Case<'_>, name: &str, wanted: &str) -> Result<()> {
+    wait_until(LIMIT, &format!("ipMode {wanted} of {name}"), || {
+        let service = case.service(name)?;
+        let ingress = service["status"]["loadBalancer"]["ingress"].as_array().cloned().unwrap_or_default();
+        let is_so = !ingress.is_empty() && ingress.iter().all(|entry| entry["ipMode"] == wanted);
+        if is_so { Ok(Some(())) } else { Err(anyhow!("{ingress:?}")) }
+    })
+}
+
+/// Who has answered, and as whom they saw the client.
+fn ask_often(case: &Case<'_>, vip: IpAddr) -> Result<(BTreeSet<String>, BTreeSet<IpAddr>)> {
+    wait_until(LIMIT, &format!("{REQUESTS} answers of {vip} in a row"), || {
+        let (mut names, mut peers) = (BTreeSet::new(), BTreeSet::new());
+        for _ in 0..REQUESTS {
+            let answer = http_get(case.lab.client(), SocketAddr::new(vip, ECHO_PORT))?;
+            names.insert(answer.name);
+            peers.insert(answer.peer.ip());
+        }
+        Ok(Some((names, peers)))
+    })
+}
+
+fn clients(case: &Case<'_>) -> [IpAddr; 2] {
+    [case.lab.client().ipv4().into(), case.lab.client().ipv6().into()]
+}
+
+/// Of all counts of replies, those that are not zero.
+fn replies(metrics: &str) -> Vec<String> {
+    let replies = metrics.lines().filter(|line| line.contains("direction=\"reply\""));
+    replies.filter(|line| !line.ends_with(" 0")).map(str::to_owned).collect()
+}

@@ -1,0 +1,93 @@
+//! Source ports of flows that have ended are used again.
+
+use llb_common::conntrack::{ACK, FIN, RST, SYN};
+use llb_common::frontend::TCP;
+use llb_common::maps;
+use llb_common::reason::Reason;
+
+use super::{CLIENT_PORT, everywhere};
+use crate::frames::Frame;
+use crate::plane::{Family, NAT_PORT, Outcome, Plane};
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_port_is_taken_from_a_flow_that_has_ended_if_none_is_free() {
+    everywhere(|plane| {
+        // One port for everybody.
+        plane.settings(|settings| {
+            (settings.snat_first_port, settings.snat_last_port) = (CLIENT_PORT, CLIENT_PORT)
+        });
+        plane.handshake();
+        let from = |last, flags, plane: &Plane| Frame {
+            from: (plane.address(last), CLIENT_PORT),
+            ..plane.to_vip(NAT_PORT, TCP, flags)
+        };
+        let second = from(11, SYN, plane).bytes();
+        plane.expect_reason("of a live flow", &second, Reason::PortsExhausted);
+        let fin = FIN | ACK;
+        plane.expect("end", &plane.to_vip(NAT_PORT, TCP, fin).bytes(), &plane.to_backend(fin).bytes());
+        plane.expect_reason("half closed", &second, Reason::PortsExhausted);
+        plane.expect("end", &plane.reply_sent(fin).bytes(), &plane.reply_received(fin).bytes());
+
+        plane.expect("taken", &second, &plane.to_backend(SYN).bytes());
+        assert!(plane.entries::<24, 16>(maps::FLOWS.name).is_empty());
+        // Nothing more of the first one comes from that port.
+        plane.expect_reason("late", &plane.to_vip(NAT_PORT, TCP, ACK).bytes(), Reason::PortsExhausted);
+        let received = |last, flags, plane: &Plane| Frame {
+            to: (plane.address(last), CLIENT_PORT),
+            ..plane.reply_received(flags)
+        };
+        let answer = SYN | ACK;
+        plane.expect("answer", &plane.reply_sent(answer).bytes(), &received(11, answer, plane).bytes());
+        plane.expect("ACK", &from(11, ACK, plane).bytes(), &plane.to_backend(ACK).bytes());
+        assert_eq!(plane.entries::<24, 16>(maps::FLOWS.name).len(), 1);
+
+        let third = from(12, SYN, plane).bytes();
+        plane.expect_reason("of a live flow", &third, Reason::PortsExhausted);
+        plane.expect("reset", &from(11, RST, plane).bytes(), &plane.to_backend(RST).bytes());
+        plane.expect("taken", &third, &plane.to_backend(SYN).bytes());
+        plane.expect("answer", &plane.reply_sent(answer).bytes(), &received(12, answer, plane).bytes());
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_free_port_goes_before_one_of_a_flow_that_has_ended() {
+    everywhere(|plane| {
+        plane.handshake();
+        plane.expect("reset", &plane.to_vip(NAT_PORT, TCP, RST).bytes(), &plane.to_backend(RST).bytes());
+        let other = Frame { from: (plane.address(11), CLIENT_PORT), ..plane.to_vip(NAT_PORT, TCP, SYN) };
+        let Outcome::Sent(bytes) = plane.run(&other.bytes()) else { panic!("not sent") };
+        let at = if plane.family == Family::V4 { 34 } else { 54 };
+        assert_ne!(bytes[at..at + 2], CLIENT_PORT.to_be_bytes());
+        assert_eq!(plane.entries::<24, 16>(maps::FLOWS.name).len(), 1);
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn many_short_connections_share_few_ports() {
+    const PORTS: u16 = 64;
+    everywhere(|plane| {
+        plane.settings(|settings| {
+            (settings.snat_first_port, settings.snat_last_port) = (CLIENT_PORT, CLIENT_PORT + PORTS - 1);
+            settings.flow_budget = u32::MAX;
+        });
+        let at = if plane.family == Family::V4 { 34 } else { 54 };
+        for client in 0..20 * PORTS {
+            let frame =
+                |flags| Frame { from: (plane.client(), 2000 + client), ..plane.to_vip(NAT_PORT, TCP, flags) };
+            let Outcome::Sent(bytes) = plane.run(&frame(SYN).bytes()) else { panic!("{client}: not sent") };
+            let port = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+            for flags in [SYN | ACK, FIN | ACK] {
+                let sent = Frame { to: (plane.snat(), port), ..plane.reply_sent(flags) };
+                let expected = Frame { to: (plane.client(), 2000 + client), ..plane.reply_received(flags) };
+                plane.expect("reply", &sent.bytes(), &expected.bytes());
+                let expected = Frame { from: (plane.snat(), port), ..plane.to_backend(flags & !SYN) };
+                plane.expect("forward", &frame(flags & !SYN).bytes(), &expected.bytes());
+            }
+        }
+        assert_eq!(plane.reason(Reason::PortsExhausted), 0);
+        assert!(plane.entries::<24, 16>(maps::FLOWS.name).len() <= usize::from(PORTS));
+    });
+}

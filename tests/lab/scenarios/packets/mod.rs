@@ -1,0 +1,16 @@
+//! What only a plane that forwards packets has: it goes on without an agent,
+//! rewrites what others sent, and lets nodes answer clients themselves.
+
+pub(crate) mod dsr;
+pub(crate) mod flood;
+pub(crate) mod moves;
+pub(crate) mod neighbours;
+pub(crate) mod ports;
+pub(crate) mod refusals;
+pub(crate) mod restarts;
+pub(crate) mod routers;
+
+use llb_tests::manifests::PortSpec;
+
+const ECHO: PortSpec<'static> = PortSpec { name: "echo", port: 7, protocol: "TCP", node_port: 30007 };
+const HTTP: PortSpec<'static> = PortSpec { name: "http", port: 80, protocol: "TCP", node_port: 30080 };

@@ -1,0 +1,77 @@
+//! A Service moves from the packet plane to the relay, and back.
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpStream};
+
+use llb_tests::client::connect;
+use llb_tests::steady::connect_all;
+use llb_tests::{Steady, Wrk, manifests};
+
+use super::{ECHO, HTTP};
+use crate::plane::Plane;
+use crate::setup::{LIMIT, Setup};
+
+/// On each VIP.
+const CONNECTIONS: usize = 20;
+const ROUNDS: usize = 20;
+
+pub(crate) fn a_move_to_the_relay_and_back_breaks_nothing(plane: Plane) {
+    let mut setup = Setup::new(plane);
+    setup.serve_echo(ECHO.node_port);
+    setup.serve_http(HTTP.node_port);
+    let vips = [setup.vip(), setup.vip_v6()];
+    let ports = [ECHO, HTTP];
+    setup.serve("both", &vips, &ports);
+    let plain = manifests::service("both", &vips, &ports);
+    // A line of text before the request: the servers take it for its first line.
+    let relayed = manifests::annotated_service("both", &vips, &ports, "llb.dev/proxy-protocol: v1");
+    let addresses = vips.map(|vip| SocketAddr::new(vip, ECHO.port));
+    let open = |count| addresses.map(|vip| connect_all(setup.client(), vip, count).unwrap());
+
+    let by_packets = Steady::start(open(CONNECTIONS).into_iter().flatten().collect());
+    let load = vips.map(|vip| Wrk::start(setup.client(), SocketAddr::new(vip, HTTP.port)).unwrap());
+    by_packets.wait_for_rounds(ROUNDS, LIMIT).unwrap();
+
+    let move_to = |yaml: &str, name: &str| {
+        setup.manifests.write("both.yaml", yaml).unwrap();
+        for vip in vips {
+            ports.iter().for_each(|port| setup.wait_on_plane(vip, port.port, port.protocol, name));
+        }
+    };
+    move_to(&relayed, "userspace");
+    let streams = open(CONNECTIONS).into_iter().flatten().map(past_the_header);
+    let by_relay = Steady::start(streams.collect());
+    let go_on = || {
+        by_packets.wait_for_rounds(ROUNDS, LIMIT).unwrap();
+        by_relay.wait_for_rounds(ROUNDS, LIMIT).unwrap();
+    };
+    go_on();
+    for _ in 0..2 {
+        move_to(&plain, "packet");
+        go_on();
+        move_to(&relayed, "userspace");
+        go_on();
+    }
+    move_to(&plain, "packet");
+    go_on();
+
+    // Connections of now are without a header.
+    let mut new = connect(setup.client(), addresses[0]).unwrap();
+    llb_tests::client::echo_on(&mut new, b"new").unwrap();
+    assert_eq!(by_packets.stop().unwrap(), [""; 0]);
+    assert_eq!(by_relay.stop().unwrap(), [""; 0]);
+    for load in load {
+        let outcome = load.stop().unwrap();
+        println!("{} answered", outcome.answered);
+        assert_eq!(outcome.failures, [""; 0], "of {}", outcome.answered);
+    }
+}
+
+/// The server sends the header back; what comes after it is ours.
+fn past_the_header(mut stream: TcpStream) -> TcpStream {
+    let mut last = [0];
+    while last != *b"\n" {
+        stream.read_exact(&mut last).unwrap();
+    }
+    stream
+}

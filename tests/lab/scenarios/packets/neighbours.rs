@@ -1,0 +1,52 @@
+//! Nodes that are replaced, or silent, without a word to anybody.
+
+use std::net::SocketAddr;
+
+use llb_tests::client::{count_by_name, http_get};
+use llb_tests::{manifests, wait_until};
+
+use super::HTTP;
+use crate::plane::Plane;
+use crate::setup::{LIMIT, Setup};
+
+/// Of a row, so that both nodes have been asked.
+const REQUESTS: usize = 20;
+
+pub(crate) fn a_node_with_another_mac_is_found_again(plane: Plane) {
+    let mut setup = Setup::new(plane);
+    setup.serve_http(HTTP.node_port);
+    setup.manifests.write("nodes.yaml", &manifests::nodes(&[setup.lab.host("node-1")])).unwrap();
+    let vips = [setup.vip(), setup.vip_v6()];
+    setup.serve("web", &vips, &[HTTP]);
+    let ask_all =
+        || vips.iter().try_for_each(|vip| http_get(setup.client(), (*vip, HTTP.port).into()).map(drop));
+    ask_all().unwrap();
+    // Locally administered; nothing is announced.
+    setup.lab.host("node-1").ip("link set eth0 address 02:00:5e:00:53:99\n").unwrap();
+    wait_until(LIMIT, "an answer from the node in its place", || ask_all().map(Some)).unwrap();
+}
+
+pub(crate) fn a_silent_node_is_left_out_until_it_is_back(plane: Plane) {
+    let mut setup = Setup::new(plane);
+    setup.serve_http(HTTP.node_port);
+    setup.serve("web", &[setup.vip()], &[HTTP]);
+    let vip = SocketAddr::new(setup.vip(), HTTP.port);
+    let answered = || count_by_name(REQUESTS, || http_get(setup.client(), vip));
+    assert_eq!(answered().unwrap().len(), 2);
+    setup.lab.host("node-1").unplug().unwrap();
+    wait_until(LIMIT, "no request to fail", || answered().map(Some)).unwrap();
+    assert!(!answered().unwrap().contains_key("node-1"));
+    setup.lab.host("node-1").plug_in().unwrap();
+    wait_until(LIMIT, "both nodes to answer", || Ok(Some(answered()?).filter(|all| all.len() == 2))).unwrap();
+}
+
+pub(crate) fn a_link_that_was_made_anew_forwards_again(plane: Plane) {
+    let mut setup = Setup::new(plane);
+    setup.serve_http(30080);
+    setup.serve("web", &[setup.vip()], &[HTTP]);
+    let vip = SocketAddr::new(setup.vip(), 80);
+    http_get(setup.client(), vip).unwrap();
+    setup.lab.balancer().replace_link().unwrap();
+    wait_until(LIMIT, "an answer by the new link", || http_get(setup.client(), vip).map(Some)).unwrap();
+    setup.serve("more", &[setup.vip()], &[manifests::PortSpec::tcp("more", 81, HTTP.node_port)]);
+}

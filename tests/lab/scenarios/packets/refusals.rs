@@ -1,0 +1,63 @@
+//! What the packet plane leaves to the kernel: it answers as for any address of
+//! the host, and at once.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use llb_tests::client::{connect, http_get, ping};
+use llb_tests::manifests::PortSpec;
+
+use super::HTTP;
+use crate::plane::Plane;
+use crate::setup::{LIMIT, Setup, frontend};
+
+const DNS: PortSpec<'static> = PortSpec { name: "dns", port: 53, protocol: "UDP", node_port: 30053 };
+
+pub(crate) fn pings_and_closed_ports_are_answered_at_once(plane: Plane) {
+    let mut setup = Setup::new(plane);
+    setup.serve_http(HTTP.node_port);
+    let vips = [setup.vip(), setup.vip_v6()];
+    setup.serve("web", &vips, &[HTTP, DNS]);
+    for vip in vips {
+        ping(setup.client(), vip).unwrap();
+        is_refused(&setup, vip, 81, 54);
+        http_get(setup.client(), SocketAddr::new(vip, HTTP.port)).unwrap();
+    }
+}
+
+pub(crate) fn a_service_without_backends_refuses_at_once(plane: Plane) {
+    let mut setup = Setup::new(plane);
+    setup.serve_http(HTTP.node_port);
+    let vips = [setup.vip(), setup.vip_v6()];
+    setup.serve("web", &vips, &[HTTP, DNS]);
+    setup.manifests.write("nodes.yaml", "").unwrap();
+    for vip in vips {
+        for port in [HTTP, DNS] {
+            let frontend = frontend(vip, port.port, port.protocol);
+            setup
+                .agent
+                .wait_for_state(LIMIT, &format!("{frontend} without backends"), |state| {
+                    let rule = &state["observed"]["frontends"][&frontend]["rule"];
+                    rule["backends"].as_object().is_some_and(serde_json::Map::is_empty)
+                })
+                .unwrap();
+        }
+        is_refused(&setup, vip, HTTP.port, DNS.port);
+    }
+}
+
+fn is_refused(setup: &Setup, vip: IpAddr, tcp: u16, udp: u16) {
+    let error = connect(setup.client(), SocketAddr::new(vip, tcp)).unwrap_err();
+    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    assert_eq!(kind, Some(io::ErrorKind::ConnectionRefused), "{error:#}");
+
+    let local: IpAddr =
+        if vip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = setup.client().run_inside(|| UdpSocket::bind((local, 0))).unwrap().unwrap();
+    socket.connect((vip, udp)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket.send(b"anybody?").unwrap();
+    let error = socket.recv(&mut [0; 16]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "{vip}:{udp}: {error}");
+}

@@ -1,0 +1,99 @@
+//! `cargo xtask bench packet`: what the packet programs take of a CPU for each
+//! packet, beside programs that only send it back. What is measured is in
+//! `world.rs`, the output in `report.rs`; this file takes the time.
+//!
+//! The time is the kernel's own: with statistics on, it reads a clock before
+//! and after each run of a program, and sums up. That costs as much for a
+//! program that does nothing, so only differences to that say something.
+//!
+//! Packets come by a test run that repeats. It would feed a program with what
+//! it has written itself, so another one comes first, in the same run, which
+//! writes the next frame and jumps (`llb-ebpf/src/bench/`). Caches are as warm as in a
+//! batch of a driver's, and no device or protocol stack is between.
+mod feed;
+#[path = "../../../ebpf/frames.rs"]
+#[expect(dead_code, reason = "the tests need more of it")]
+mod frames;
+mod report;
+mod world;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::sys::{Stats, enable_stats};
+use clap::Parser;
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use feed::{Feed, Feeder};
+use report::Row;
+use world::{Family, Hook, Mode, World};
+
+/// Measures the eBPF programs without any traffic. Needs root.
+#[derive(Parser)]
+struct Arguments {
+    /// Where the result goes
+    #[arg(long, value_name = "FILE")]
+    json: PathBuf,
+    /// Times that each kind of packets has its turn
+    #[arg(long, default_value_t = 30)]
+    rounds: u32,
+    /// Packets of each kind in a round
+    #[arg(long, default_value_t = 20_000)]
+    packets: u32,
+    /// Numbers of flows, whose packets take turns
+    #[arg(long, value_delimiter = ',', default_value = "1,10000,1000000")]
+    flows: Vec<u32>,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    ensure!(rustix::process::geteuid().is_root(), "it needs root, to load eBPF programs");
+    let _statistics = enable_stats(Stats::RunTime).context("no statistics of eBPF programs")?;
+    // Asked before it stays on one of them.
+    let cores = std::thread::available_parallelism()?.get();
+    let mut cpus = CpuSet::new();
+    cpus.set(0);
+    sched_setaffinity(None, &cpus).context("cannot stay on one CPU")?;
+
+    let most = arguments.flows.iter().copied().max().context("no flows")?;
+    let mut worlds = Vec::new();
+    for hook in [Hook::Xdp, Hook::Tc] {
+        println!("{hook:?}: making flows");
+        let feeder = Feeder::new(hook, most)?;
+        worlds.push((feeder, [World::new(hook, Family::V4, most)?, World::new(hook, Family::V6, most)?]));
+    }
+    let pairs = worlds.iter().flat_map(|(_, worlds)| worlds);
+    let mut rows: Vec<Row> = pairs.flat_map(|world| rows_of(world, &arguments.flows)).collect();
+    for round in 0..arguments.rounds {
+        println!("round {} of {}", round + 1, arguments.rounds);
+        for row in &mut rows {
+            let (feeder, worlds) = &mut worlds[row.hook as usize];
+            let world = &worlds[row.family as usize];
+            feeder.choose(row.mode.map(|_| world.program()).transpose()?)?;
+            let first = round.wrapping_mul(arguments.packets);
+            let feed = Feed::new(world, row.mode.unwrap_or(Mode::Dsr), row.flows, first);
+            row.values.push(feeder.run(&feed, arguments.packets)?);
+        }
+    }
+    for world in worlds.iter().flat_map(|(_, worlds)| worlds) {
+        ensure!(world.knew_all()?, "not every packet was one of a known flow");
+    }
+    print!("{}", report::table(cores, &rows));
+    report::write_json(&arguments.json, cores, &rows)?;
+    println!("\n{}", arguments.json.display());
+    Ok(())
+}
+
+/// What is compared with, then everything that is.
+fn rows_of(world: &World, flows: &[u32]) -> Vec<Row> {
+    let row = |mode, flows| Row { hook: world.hook, family: world.family, mode, flows, values: Vec::new() };
+    let modes = Mode::ALL.into_iter().flat_map(|mode| flows.iter().map(move |flows| row(Some(mode), *flows)));
+    std::iter::once(row(None, 1)).chain(modes).collect()
+}
+
+/// What `cargo xtask build-ebpf` has built.
+fn read(name: &str) -> Result<Vec<u8>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target").join(name);
+    fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+}

@@ -1,0 +1,256 @@
+//! The maps of a box with many flows of each mode. How these are told apart is
+//! in [`Flow`]; their packets are in `feed.rs`.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::{Context as _, Result};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use aya::programs::Program;
+use aya::{Ebpf, EbpfLoader, Pod};
+use bytemuck::bytes_of;
+use llb_common::address::{Address, Mac, Port};
+use llb_common::backend::{ACTIVE, BackendEntry, BackendId};
+use llb_common::conntrack::{ACK, ForwardEntry, ReplyEntry, ReplyKey, SYN, forward_key, step, way};
+use llb_common::frontend::{DSR, FrontendEntry, FrontendKey, TCP};
+use llb_common::maps;
+use llb_common::programs::{TC_INGRESS_PROGRAM, XDP_PROGRAM};
+use llb_common::reason::Reason;
+use llb_common::settings::{LinkSettings, Settings};
+
+use crate::read;
+
+/// Ours, the client's and the backend's.
+pub(crate) const LB_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+pub(crate) const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+const BACKEND_MAC: [u8; 6] = [2, 0, 0, 0, 0, 3];
+pub(crate) const BACKEND_PORT: u16 = 30_080;
+/// The link of all of them: what comes in goes out there.
+const LINK: u32 = 7;
+/// So many that each has less flows than there are ports.
+const BACKENDS: u32 = 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hook {
+    Xdp,
+    Tc,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+/// Which direction of which mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Dsr,
+    NatForward,
+    NatReply,
+}
+
+impl Mode {
+    pub(crate) const ALL: [Self; 3] = [Self::Dsr, Self::NatForward, Self::NatReply];
+
+    /// Of its frontend; for [`Flow`]s of other modes it is another one.
+    pub(crate) fn vip_port(self) -> u16 {
+        if self == Self::Dsr { 81 } else { 80 }
+    }
+
+    fn backend(self, number: u32) -> BackendId {
+        BackendId::new(if self == Self::Dsr { 100 } else { 200 } + number, 1)
+    }
+}
+
+/// One program and its maps, full.
+pub(crate) struct World {
+    ebpf: Ebpf,
+    pub(crate) hook: Hook,
+    pub(crate) family: Family,
+}
+
+impl World {
+    /// With so many flows of each mode.
+    pub(crate) fn new(hook: Hook, family: Family, flows: u32) -> Result<Self> {
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries(maps::FLOWS.name, 2 * flows)
+            .map_max_entries(maps::REPLIES.name, flows)
+            .load(&read("ebpf/packet.o")?)?;
+        load(ebpf.program_mut(program_of(hook)).context("no such program")?)?;
+        let mut world = Self { ebpf, hook, family };
+        let link = LinkSettings { ifindex: LINK, mac: Mac::new(LB_MAC), traces: 0 };
+        world.set(maps::LINK.name, 0, raw::<12>(bytes_of(&link)))?;
+        let mut settings =
+            Settings { snat_first_port: 1024, snat_last_port: u16::MAX, ..Settings::default() };
+        settings.snat[0] = world.snat();
+        world.set(maps::SETTINGS.name, 0, raw::<96>(bytes_of(&settings)))?;
+        for mode in [Mode::Dsr, Mode::NatForward] {
+            world.frontend(mode)?;
+        }
+        for flow in (0..flows).map(Flow) {
+            world.flow(flow)?;
+        }
+        Ok(world)
+    }
+
+    pub(crate) fn program(&self) -> Result<&Program> {
+        self.ebpf.program(program_of(self.hook)).context("no such program")
+    }
+
+    /// Whether all packets so far were forwarded, and no flow began.
+    pub(crate) fn knew_all(&self) -> Result<bool> {
+        let reasons: PerCpuArray<&MapData, u64> =
+            self.ebpf.map(maps::REASONS.name).context("no map")?.try_into()?;
+        for reason in Reason::ALL {
+            if reasons.get(&(reason as u32), 0)?.iter().any(|count| *count != 0) {
+                return Ok(false);
+            }
+        }
+        let pending: HashMap<&MapData, [u8; 24], [u8; 16]> =
+            self.ebpf.map(maps::PENDING_FLOWS.name).context("no map")?.try_into()?;
+        Ok(pending.keys().next().is_none())
+    }
+
+    pub(crate) fn vip(&self) -> Address {
+        address(self.family, [192, 0, 2, 1])
+    }
+
+    pub(crate) fn snat(&self) -> Address {
+        address(self.family, [192, 0, 2, 2])
+    }
+
+    fn frontend(&mut self, mode: Mode) -> Result<()> {
+        let key = FrontendKey::new(self.vip(), Port::new(mode.vip_port()), TCP);
+        let flags = if mode == Mode::Dsr { DSR } else { 0 };
+        let entry = FrontendEntry { id: u32::from(mode.vip_port()), flags, ..FrontendEntry::default() };
+        self.insert(maps::FRONTENDS.name, raw::<24>(bytes_of(&key)), raw::<40>(bytes_of(&entry)))?;
+        for number in 0..BACKENDS {
+            let id = mode.backend(number);
+            let entry = BackendEntry {
+                id,
+                ifindex: LINK,
+                address: address(self.family, backend_bytes(number)),
+                vip: self.vip(),
+                snat: self.snat(),
+                host: 1 + number,
+                mtu: 1500,
+                port: Port::new(BACKEND_PORT),
+                vip_port: Port::new(mode.vip_port()),
+                mac: Mac::new(BACKEND_MAC),
+                source_mac: Mac::new(LB_MAC),
+                state: ACTIVE,
+                protocol: TCP,
+            };
+            self.set(maps::BACKENDS.name, id.index(), raw::<80>(bytes_of(&entry)))?;
+        }
+        Ok(())
+    }
+
+    fn flow(&mut self, flow: Flow) -> Result<()> {
+        let client = address(self.family, flow.client_bytes());
+        let number = flow.0 % BACKENDS;
+        let seen = step(step(0, SYN), ACK);
+        for mode in [Mode::Dsr, Mode::NatForward] {
+            let key = forward_key(client, flow.port(), self.vip(), Port::new(mode.vip_port()), TCP);
+            let entry = ForwardEntry {
+                backend: mode.backend(number),
+                snat_port: if mode == Mode::Dsr { Port::default() } else { flow.port() },
+                seen,
+                way: way(LINK, Mac::new(CLIENT_MAC)),
+                ..ForwardEntry::default()
+            };
+            self.insert(maps::FLOWS.name, raw::<24>(bytes_of(&key)), raw::<16>(bytes_of(&entry)))?;
+        }
+        let key = ReplyKey {
+            backend: address(self.family, flow.backend_bytes()),
+            backend_port: Port::new(BACKEND_PORT),
+            snat_port: flow.port(),
+            protocol: TCP,
+            padding: [0; 3],
+        };
+        let entry = ReplyEntry {
+            client,
+            backend: Mode::NatReply.backend(number),
+            ifindex: LINK,
+            mac: Mac::new(CLIENT_MAC),
+            client_port: flow.port(),
+            seen,
+            ..ReplyEntry::default()
+        };
+        self.insert(maps::REPLIES.name, raw::<24>(bytes_of(&key)), raw::<40>(bytes_of(&entry)))
+    }
+
+    fn set<V: Pod>(&mut self, map: &str, index: u32, value: V) -> Result<()> {
+        let mut map: Array<&mut MapData, V> = self.ebpf.map_mut(map).context("no map")?.try_into()?;
+        Ok(map.set(index, &value, 0)?)
+    }
+
+    fn insert<K: Pod, V: Pod>(&mut self, map: &str, key: K, value: V) -> Result<()> {
+        let mut map: HashMap<&mut MapData, K, V> = self.ebpf.map_mut(map).context("no map")?.try_into()?;
+        Ok(map.insert(&key, &value, 0)?)
+    }
+}
+
+fn program_of(hook: Hook) -> &'static str {
+    if hook == Hook::Xdp { XDP_PROGRAM } else { TC_INGRESS_PROGRAM }
+}
+
+/// Of either hook.
+pub(crate) fn load(program: &mut Program) -> Result<()> {
+    match program {
+        Program::Xdp(program) => Ok(program.load()?),
+        Program::SchedClassifier(program) => Ok(program.load()?),
+        _ => anyhow::bail!("not a program of packets"),
+    }
+}
+
+/// The `n`-th flow: each its own client; one in [`BACKENDS`] goes to the same
+/// backend, from another port. Client and source port are the same.
+#[derive(Clone, Copy)]
+pub(crate) struct Flow(u32);
+
+impl Flow {
+    /// In an order in which neighbours in time are none in memory.
+    pub(crate) fn in_turn(turn: u32, flows: u32) -> Self {
+        // A prime, so that each flow has its turn.
+        const STEP: u64 = 617_363;
+        Self((u64::from(turn) * STEP % u64::from(flows)) as u32)
+    }
+
+    /// The last four of its client's address.
+    pub(crate) fn client_bytes(self) -> [u8; 4] {
+        (10 << 24 | self.0).to_be_bytes()
+    }
+
+    /// The last four of its backend's address.
+    pub(crate) fn backend_bytes(self) -> [u8; 4] {
+        backend_bytes(self.0 % BACKENDS)
+    }
+
+    pub(crate) fn port(self) -> Port {
+        Port::new(1024 + (self.0 / BACKENDS) as u16)
+    }
+}
+
+fn backend_bytes(number: u32) -> [u8; 4] {
+    [198, 51, 100, number as u8]
+}
+
+/// Those bytes, or an address that ends with them.
+pub(crate) fn address(family: Family, bytes: [u8; 4]) -> Address {
+    Address::from(match family {
+        Family::V4 => IpAddr::from(Ipv4Addr::from(bytes)),
+        Family::V6 => {
+            let [a, b, c, d] = bytes;
+            let [high, low] = [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])];
+            IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, high, low))
+        }
+    })
+}
+
+/// Bytes of a known number, for maps.
+pub(crate) fn raw<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut raw = [0; N];
+    raw.copy_from_slice(bytes);
+    raw
+}

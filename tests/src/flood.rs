@@ -1,0 +1,142 @@
+//! A flood of TCP openings from random sources, as an attacker sends it.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::Host;
+use crate::wait::wait_for;
+
+/// Where the sources are: for benchmarks (RFC 2544), so nobody's.
+const SOURCES: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
+/// Of /15.
+const SOURCE_BITS: u32 = 17;
+/// It ends by itself if the test forgets it.
+const MOST: u64 = 100_000_000;
+
+/// With this protocol a raw socket takes headers as they are (raw(7)).
+const IPPROTO_RAW: i32 = 255;
+/// Of IPv4 and of TCP, without options.
+const HEADER: usize = 20;
+
+/// A running flood.
+#[derive(Debug)]
+pub struct Flood {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    thread: JoinHandle<Result<()>>,
+}
+
+impl Flood {
+    /// From `host` to all `targets` in turn, as fast as one thread can.
+    pub fn start(host: &Host, targets: &[SocketAddrV4], seed: u64) -> Self {
+        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (host, targets) = (host.clone(), targets.to_vec());
+        let (stopped, counter) = (stop.clone(), sent.clone());
+        let thread = std::thread::spawn(move || {
+            host.enter_for_good()?;
+            let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(IPPROTO_RAW)))?;
+            let mut random = seed | 1;
+            for target in targets.iter().cycle().take(MOST as usize) {
+                if stopped.load(Ordering::Relaxed) {
+                    break;
+                }
+                match socket.send_to(&opening(next(&mut random), *target), &(*target).into()) {
+                    Ok(_) => drop(counter.fetch_add(1, Ordering::Relaxed)),
+                    Err(error) if is_full(&error) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Ok(())
+        });
+        Self { stop, sent, thread }
+    }
+
+    /// Packets so far.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many more were sent.
+    ///
+    /// # Errors
+    /// They were not within `limit`.
+    pub fn wait_for_more(&self, count: u64, limit: Duration) -> Result<()> {
+        let goal = self.sent() + count;
+        wait_for(limit, &format!("{count} more packets of the flood"), || self.sent() >= goal)
+    }
+
+    /// Ends it; how many it has sent.
+    ///
+    /// # Errors
+    /// It could not send.
+    pub fn stop(self) -> Result<u64> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| anyhow!("the flood panicked"))??;
+        Ok(self.sent.load(Ordering::Relaxed))
+    }
+}
+
+/// The link has no room for more, as it should be.
+fn is_full(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error())
+}
+
+/// Xorshift (Marsaglia, 2003): a flood needs many numbers, and no good ones.
+fn next(random: &mut u64) -> u64 {
+    *random ^= *random << 13;
+    *random ^= *random >> 7;
+    *random ^= *random << 17;
+    *random
+}
+
+/// A SYN from a random source and port. The kernel fills in what is the IPv4
+/// header's own: length, checksum.
+fn opening(random: u64, target: SocketAddrV4) -> [u8; 2 * HEADER] {
+    let source = Ipv4Addr::from_bits(SOURCES.to_bits() | (random as u32 & ((1 << SOURCE_BITS) - 1)));
+    let mut packet = [0; 2 * HEADER];
+    packet[0] = 0x45;
+    packet[8] = 64;
+    packet[9] = 6;
+    packet[12..16].copy_from_slice(&source.octets());
+    packet[16..20].copy_from_slice(&target.ip().octets());
+    packet[20..22].copy_from_slice(&((random >> 32) as u16 | 1024).to_be_bytes());
+    packet[22..24].copy_from_slice(&target.port().to_be_bytes());
+    packet[24..28].copy_from_slice(&((random >> 24) as u32).to_be_bytes());
+    packet[32] = 5 << 4;
+    packet[33] = 1 << 1;
+    packet[34..36].copy_from_slice(&u16::MAX.to_be_bytes());
+    let sum = checksum(&packet);
+    packet[36..38].copy_from_slice(&sum.to_be_bytes());
+    packet
+}
+
+/// Of the TCP header with the addresses before it (RFC 9293, 3.1).
+fn checksum(packet: &[u8; 2 * HEADER]) -> u16 {
+    let pseudo = 6 + HEADER as u32;
+    let halves = packet[12..].chunks_exact(2).map(|half| u32::from(half[0]) << 8 | u32::from(half[1]));
+    let mut sum = pseudo + halves.sum::<u32>();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_openings_have_a_right_checksum() {
+        let packet = opening(0x1234_5678_9abc_def0, "192.0.2.100:80".parse().unwrap());
+        // Summed up with the checksum in it: all ones.
+        assert_eq!(checksum(&packet), 0);
+    }
+}

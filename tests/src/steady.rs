@@ -1,0 +1,109 @@
+//! Connections that stay open while something else happens, with traffic on all
+//! of them all the time. What may break is the test's business.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use crate::Host;
+use crate::client::connect;
+use crate::wait::wait_for;
+
+/// Bytes of one message; every one of them is compared.
+const MESSAGE: usize = 64;
+
+/// Connections to an echo server on which messages go round and round.
+#[derive(Debug)]
+pub struct Steady {
+    stop: Arc<AtomicBool>,
+    rounds: Arc<AtomicUsize>,
+    thread: JoinHandle<Vec<String>>,
+}
+
+/// `count` connections from `host`, for [`Steady::start`].
+///
+/// # Errors
+/// One of them fails.
+pub fn connect_all(host: &Host, address: SocketAddr, count: usize) -> Result<Vec<TcpStream>> {
+    (0..count).map(|number| connect(host, address).with_context(|| format!("number {number}"))).collect()
+}
+
+impl Steady {
+    /// Starts at once.
+    pub fn start(streams: Vec<TcpStream>) -> Self {
+        let (stop, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stopped, counter) = (stop.clone(), rounds.clone());
+        let thread = std::thread::spawn(move || {
+            let (mut streams, mut failures) = (streams, Vec::new());
+            while !stopped.load(Ordering::Relaxed) && !streams.is_empty() {
+                let round = counter.load(Ordering::Relaxed);
+                let mut keep = |step: &dyn Fn(&mut TcpStream) -> Result<()>| {
+                    streams.retain_mut(|stream| {
+                        let failure = step(stream).err();
+                        failures.extend(failure.iter().map(|error| format!("in round {round}: {error:#}")));
+                        failure.is_none()
+                    });
+                };
+                // All at once, so that there is always something on its way.
+                keep(&|stream| send(stream, round));
+                keep(&|stream| receive(stream, round));
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+            failures
+        });
+        Self { stop, rounds, thread }
+    }
+
+    /// Waits until all connections have carried `count` more messages.
+    ///
+    /// # Errors
+    /// They have not within `limit`.
+    pub fn wait_for_rounds(&self, count: usize, limit: Duration) -> Result<()> {
+        // The one that is under way may have begun before.
+        let goal = self.rounds.load(Ordering::Relaxed) + count + 1;
+        wait_for(limit, &format!("{count} more messages on each connection"), || {
+            self.rounds.load(Ordering::Relaxed) >= goal || self.thread.is_finished()
+        })?;
+        ensure!(!self.thread.is_finished(), "all connections have broken");
+        Ok(())
+    }
+
+    /// Lets the messages arrive that are on their way; what has broken: one line
+    /// for each connection.
+    ///
+    /// # Errors
+    /// The thread has panicked.
+    pub fn stop(self) -> Result<Vec<String>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| anyhow!("the thread with the connections panicked"))
+    }
+}
+
+fn message(stream: &TcpStream, round: usize) -> Result<Vec<u8>> {
+    let port = stream.local_addr()?.port();
+    let text = format!("{port} {round} ");
+    Ok(text.bytes().cycle().take(MESSAGE).collect())
+}
+
+fn send(stream: &mut TcpStream, round: usize) -> Result<()> {
+    let message = message(stream, round)?;
+    stream.write_all(&message).with_context(|| format!("{} can't send", who(stream)))
+}
+
+fn receive(stream: &mut TcpStream, round: usize) -> Result<()> {
+    let mut answer = [0; MESSAGE];
+    stream.read_exact(&mut answer).with_context(|| format!("{} has no echo", who(stream)))?;
+    ensure!(answer == *message(stream, round)?, "{}: another echo: {answer:?}", who(stream));
+    Ok(())
+}
+
+fn who(stream: &TcpStream) -> String {
+    let port = stream.local_addr().map(|address| address.port()).unwrap_or_default();
+    let peer = stream.peer_addr().map(|address| address.to_string()).unwrap_or_default();
+    format!("{port} -> {peer}")
+}
