@@ -2,9 +2,7 @@
 //! needs of a lab, is known only here.
 
 use aya::Ebpf;
-use aya::programs::{Xdp, XdpMode};
-use llb_common::programs::XDP_PROGRAM;
-use llb_tests::{Lab, packet_object};
+use llb_tests::{Lab, object};
 
 /// A way of forwarding.
 #[derive(Clone, Copy, Debug)]
@@ -58,18 +56,8 @@ impl Plane {
             lab.without_offload().unwrap();
         }
         if matches!(self, Self::XdpNative) {
-            programs.push(lab.inside_segment(|| pass_at(lab.balancer().name())).unwrap());
+            programs.push(lab.inside_segment(|| object::pass_at(lab.balancer().name())).unwrap().unwrap());
         }
         Prepared { _programs: programs }
     }
-}
-
-/// llb's own program lets everything pass while nobody switches it on.
-fn pass_at(link: &str) -> Ebpf {
-    let mut ebpf = Ebpf::load(&packet_object().unwrap()).unwrap();
-    let program: &mut Xdp = ebpf.program_mut(XDP_PROGRAM).unwrap().try_into().unwrap();
-    program.load().unwrap();
-    let link = std::ffi::CString::new(link).unwrap();
-    program.attach(link.as_c_str(), XdpMode::Driver).unwrap();
-    ebpf
 }

@@ -1,10 +1,14 @@
 //! The eBPF objects that `cargo xtask build-ebpf` has built: the bytes that are
 //! also in the agent.
 
+use std::ffi::CString;
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use aya::Ebpf;
+use aya::programs::{Xdp, XdpMode};
+use llb_common::programs::XDP_PROGRAM;
 
 /// The object `packet`.
 ///
@@ -13,4 +17,19 @@ use anyhow::{Context as _, Result};
 pub fn packet_object() -> Result<Vec<u8>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/ebpf/packet.o");
     fs::read(&path).with_context(|| format!("no {}: run `cargo xtask build-ebpf`", path.display()))
+}
+
+/// An XDP program in the driver of `link`, of the calling thread's namespace, that
+/// lets everything pass: llb's own while nobody switches it on. It goes with the
+/// returned object.
+///
+/// # Errors
+/// The object was not built, or the kernel refused it.
+pub fn pass_at(link: &str) -> Result<Ebpf> {
+    let mut ebpf = Ebpf::load(&packet_object()?)?;
+    let program: &mut Xdp = ebpf.program_mut(XDP_PROGRAM).context("no XDP program")?.try_into()?;
+    program.load()?;
+    let name = CString::new(link)?;
+    program.attach(name.as_c_str(), XdpMode::Driver).with_context(|| format!("no XDP on {link}"))?;
+    Ok(ebpf)
 }

@@ -1,20 +1,23 @@
 //! From the command line to a validated [`Config`]: the only place with clap,
 //! with the environment, and with defaults.
 
+mod command;
 mod datapath;
 mod relay;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
 use serde::Serialize;
 
 use crate::model::{Mode, Pool, PoolError, Selector, SelectorError};
+use command::Command;
+pub use command::Invocation;
 pub use datapath::{AtStop, Datapath, PacketConfig, PortRange, XdpMode};
 use relay::default_workers;
 pub use relay::{RelayConfig, SockmapConfig};
@@ -38,38 +41,6 @@ pub struct Cli {
     serve: ServeArgs,
 }
 
-/// What the agent is to do.
-#[derive(Debug)]
-pub enum Invocation {
-    /// Serve.
-    Serve(Box<Config>),
-    /// Say what is served for a Service, and why so.
-    Explain {
-        /// The agent's admin endpoint.
-        admin: SocketAddr,
-        /// NAMESPACE/NAME.
-        service: String,
-    },
-    /// Show what the packet programs do with packets of one client.
-    Trace {
-        /// Its address.
-        client: IpAddr,
-        /// One packet in so many is shown: a power of two.
-        one_in: u32,
-        /// The end after so many.
-        count: Option<u64>,
-        /// Where the maps are pinned.
-        bpf_dir: PathBuf,
-    },
-    /// Remove what llb left in the kernel.
-    Detach {
-        /// Where it is pinned.
-        bpf_dir: PathBuf,
-        /// Where addresses are noted that the kernel does not mark.
-        state_dir: PathBuf,
-    },
-}
-
 impl Cli {
     /// Checks what clap can't.
     ///
@@ -77,52 +48,10 @@ impl Cli {
     /// Names the flag.
     pub fn invocation(self) -> Result<Invocation, ConfigError> {
         match self.command {
-            Some(Command::Detach { bpf_dir, state_dir }) => Ok(Invocation::Detach { bpf_dir, state_dir }),
-            Some(Command::Explain { service, admin }) => Ok(Invocation::Explain { admin, service }),
-            Some(Command::Trace { client, sample, count, bpf_dir }) => {
-                Ok(Invocation::Trace { client, one_in: sample.next_power_of_two(), count, bpf_dir })
-            }
+            Some(command) => Ok(command.into()),
             None => Ok(Invocation::Serve(Box::new(self.serve.try_into()?))),
         }
     }
-}
-
-/// What else than serving the agent can do.
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Say what is served for a Service: VIPs, plane, mode, backends with their state, and why
-    Explain {
-        /// The Service
-        #[arg(value_name = "NAMESPACE/NAME")]
-        service: String,
-        /// Where the agent's admin endpoint is
-        #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_ADMIN)]
-        admin: SocketAddr,
-    },
-    /// Show what the packet programs decide about packets of one client, which tcpdump can't see. One trace at a time
-    Trace {
-        /// The client
-        #[arg(long, value_name = "ADDRESS")]
-        client: IpAddr,
-        /// Show one packet in so many, rounded up to a power of two
-        #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
-        sample: u32,
-        /// End after so many packets [default: at Ctrl-C]
-        #[arg(long, value_name = "N")]
-        count: Option<u64>,
-        /// Where the maps are pinned
-        #[arg(long, value_name = "DIR", default_value = DEFAULT_BPF_DIR)]
-        bpf_dir: PathBuf,
-    },
-    /// Remove every program and map that llb left in the kernel, and its VIPs from the links that had programs
-    Detach {
-        /// Where they are pinned
-        #[arg(long, value_name = "DIR", default_value = DEFAULT_BPF_DIR)]
-        bpf_dir: PathBuf,
-        /// Where llb keeps what must outlive it
-        #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
-        state_dir: PathBuf,
-    },
 }
 
 const DEFAULT_ADMIN: &str = "127.0.0.1:9660";

@@ -1,9 +1,9 @@
 //! Measurements: one file for each. What is measured, and how, is in the
 //! programs of llb-tests that they start.
 
+mod beside;
 mod control;
 mod packet;
-mod relay;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -21,7 +21,9 @@ enum What {
     /// Nanoseconds that the eBPF programs take for a packet; root; about 2 minutes
     Packet(packet::Arguments),
     /// The relay beside HAProxy and nginx stream; root; about 4 minutes, and the build
-    Relay(relay::Arguments),
+    Relay(beside::Arguments),
+    /// Every way of forwarding in a one-arm lab, llb's and others'; root; about 9 minutes, and the build
+    E2e(beside::Arguments),
 }
 
 /// Builds what is measured with optimization, then measures.
@@ -32,6 +34,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         What::Control(arguments) => control::run(arguments),
         What::Packet(arguments) => packet::run(arguments),
-        What::Relay(arguments) => relay::run(arguments),
+        What::Relay(arguments) => beside::run("relay", arguments),
+        What::E2e(arguments) => beside::run("e2e", arguments),
     }
 }

@@ -3,14 +3,26 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use llb_tests::Host;
+use llb_tests::{Host, wait_until};
 
 /// One message.
 const MESSAGE: [u8; 64] = [7; 64];
+
+/// Tells the sink to answer: so a way back is known to all who keep flows, as in
+/// nearly all UDP that there is.
+const GREETING: [u8; 64] = [1; 64];
+
+/// For the time that the sink waits for a core.
+const SINK_BUFFER_BYTES: usize = 4 << 20;
+
+/// Datagrams between two looks at the clock.
+const UDP_BURST: usize = 64;
 
 /// Round trips that are not counted: the connection's first ones.
 const WARM_UP: usize = 100;
@@ -27,19 +39,19 @@ const UDP_LOST_AFTER: Duration = Duration::from_millis(100);
 /// For a server or balancer that hangs.
 const HANG: Duration = Duration::from_secs(5);
 
-/// TCP and UDP echo on one port; their threads end with this process.
-pub(crate) struct Servers;
-
-impl Servers {
-    pub(crate) fn start(host: &Host, port: u16) -> Result<Self> {
-        let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
-        let sockets = host.run_inside(|| (TcpListener::bind(any), UdpSocket::bind(any)))?;
-        let (tcp, udp) = (sockets.0?, sockets.1?);
-        std::thread::spawn(move || {
-            for stream in tcp.incoming().flatten() {
-                std::thread::spawn(move || echo(stream));
-            }
-        });
+/// TCP and UDP echo on one port. The threads end with this process.
+///
+/// A UDP socket for each address: one for all of them would answer from the
+/// host's first one, whichever was asked.
+pub(crate) fn start(host: &Host, addresses: &[IpAddr], port: u16) -> Result<()> {
+    let tcp = host.run_inside(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))??;
+    std::thread::spawn(move || {
+        for stream in tcp.incoming().flatten() {
+            std::thread::spawn(move || echo(stream));
+        }
+    });
+    for address in addresses {
+        let udp = host.run_inside(|| UdpSocket::bind((*address, port)))??;
         std::thread::spawn(move || {
             let mut buffer = [0; 2048];
             loop {
@@ -49,7 +61,42 @@ impl Servers {
                 }
             }
         });
-        Ok(Self)
+    }
+    Ok(())
+}
+
+/// Counts datagrams, over all its sockets, and answers only a [`GREETING`].
+#[derive(Clone, Default)]
+pub(crate) struct Sink {
+    received: Arc<AtomicU64>,
+}
+
+impl Sink {
+    /// As [`start`], UDP only.
+    pub(crate) fn start(&self, host: &Host, addresses: &[IpAddr], port: u16) -> Result<()> {
+        for address in addresses {
+            let socket = host.run_inside(|| UdpSocket::bind((*address, port)))??;
+            rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, SINK_BUFFER_BYTES)?;
+            let received = Arc::clone(&self.received);
+            std::thread::spawn(move || {
+                let mut buffer = [0; 2048];
+                loop {
+                    match socket.recv_from(&mut buffer) {
+                        Ok((length, peer)) if buffer[..length] == GREETING => {
+                            let _ = socket.send_to(&GREETING, peer);
+                        }
+                        Ok(_) => drop(received.fetch_add(1, Ordering::Relaxed)),
+                        // As above.
+                        Err(_) => {}
+                    }
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 }
 
@@ -93,7 +140,7 @@ pub(crate) fn datagrams(client: &Host, server: SocketAddr, seconds: u32) -> Resu
         let clients: Vec<_> = (0..UDP_CLIENTS)
             .map(|_| {
                 scope.spawn(move || {
-                    let socket = client.run_inside(|| UdpSocket::bind((client.ipv4(), 0)))??;
+                    let socket = client.run_inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))??;
                     socket.connect(server)?;
                     count_answers(&socket, span).context("a UDP client failed")
                 })
@@ -125,4 +172,45 @@ fn count_answers(socket: &UdpSocket, span: Duration) -> Result<u64> {
         }
     }
     Ok(answers)
+}
+
+/// Datagrams per second that arrive at the sink while one thread sends as many as
+/// it can, from [`UDP_CLIENTS`] sockets in turn.
+pub(crate) fn flood(client: &Host, server: SocketAddr, seconds: u32, sink: &Sink) -> Result<f64> {
+    let sockets = (0..UDP_CLIENTS).map(|_| greet(client, server)).collect::<Result<Vec<_>>>()?;
+    let span = Duration::from_secs(seconds.into());
+    let (before, started) = (sink.received(), Instant::now());
+    while started.elapsed() < span {
+        for socket in &sockets {
+            for _ in 0..UDP_BURST / UDP_CLIENTS {
+                match socket.send(&MESSAGE) {
+                    Ok(_) => {}
+                    // What a full queue anywhere on the way looks like.
+                    Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+    }
+    let rate = (sink.received() - before) as f64 / started.elapsed().as_secs_f64();
+    // What is still on the way must not count for who is next.
+    let mut last = sink.received();
+    wait_until(HANG, "the sink to come to rest", || {
+        let now = sink.received();
+        Ok((std::mem::replace(&mut last, now) == now).then_some(()))
+    })?;
+    Ok(rate)
+}
+
+/// A socket with which the sink at `server` has talked.
+pub(crate) fn greet(client: &Host, server: SocketAddr) -> Result<UdpSocket> {
+    let socket = client.run_inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))??;
+    socket.connect(server)?;
+    socket.set_read_timeout(Some(UDP_LOST_AFTER))?;
+    let mut answer = GREETING;
+    wait_until(HANG, "an answer to a greeting", || {
+        socket.send(&GREETING)?;
+        Ok(Some(socket.recv(&mut answer)?))
+    })?;
+    Ok(socket)
 }

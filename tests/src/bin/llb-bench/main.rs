@@ -1,26 +1,21 @@
-//! `cargo xtask bench relay`: llb in user space beside HAProxy and nginx
-//! stream. One lab, one run, all balancers up all the time, rounds interleaved
-//! (each probe goes round all balancers before the next one starts). What is
-//! measured is in `probe.rs`, what it is compared with in `balancer.rs`, what
-//! the numbers look like in `report.rs`.
+//! `cargo xtask bench relay` and `cargo xtask bench e2e`: llb beside others in
+//! one lab, in one run, rounds interleaved. Who is compared is in the folder of
+//! each bench; what is measured, by what, and the numbers are shared: `probe.rs`,
+//! `echo.rs`, `programs.rs`, `figures.rs`.
 
-mod balancer;
+mod e2e;
 mod echo;
-mod load;
+mod figures;
 mod probe;
-mod report;
-mod ways;
+mod programs;
+mod relay;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
-
-use balancer::Stage;
-use probe::Probe;
-use report::Report;
 
 /// 128 + SIGINT, as a shell counts it.
 const INTERRUPTED: i32 = 130;
@@ -29,22 +24,31 @@ const INTERRUPTED: i32 = 130;
 const MAX_ROUNDS: u32 = 50;
 const MAX_SECONDS: u32 = 60;
 
-/// Measures the relay beside HAProxy and nginx stream. Needs root.
+/// Measures llb beside others. Needs root.
 #[derive(Clone, Debug, Parser)]
 struct Arguments {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Bench {
+    /// The relay beside HAProxy and nginx stream, or its own ways of moving bytes beside each other
+    Relay(relay::Arguments),
+    /// Every way of forwarding in a one-arm lab: llb's, the kernel's, HAProxy's, nginx's
+    E2e(e2e::Arguments),
+}
+
+/// How long, and where to.
+#[derive(Clone, Debug, clap::Args)]
+struct Span {
     /// How often everything is measured
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_ROUNDS)))]
     rounds: u32,
-    /// How long one probe at one balancer takes
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_SECONDS)))]
-    seconds: u32,
-    /// Compare llb's own ways to move bytes instead: copy, splice, sockmap
-    #[arg(long)]
-    ways: bool,
-    /// With --ways: only what is measured under a name that contains this
-    #[arg(long, requires = "ways")]
-    probe: Option<String>,
-    /// Where relay.json and relay.svg are written
+    /// How long one probe takes [default: 2 for relay, 1 for e2e]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_SECONDS)))]
+    seconds: Option<u32>,
+    /// Where the JSON file and the plots are written
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
 }
@@ -67,7 +71,10 @@ fn run(arguments: Arguments) -> Result<()> {
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
-        let bench = tokio::task::spawn_blocking(move || measure(&arguments));
+        let bench = tokio::task::spawn_blocking(move || match &arguments.bench {
+            Bench::Relay(arguments) => relay::run(arguments),
+            Bench::E2e(arguments) => e2e::run(arguments),
+        });
         tokio::select! {
             outcome = bench => outcome?,
             _ = interrupt.recv() => interrupted(),
@@ -81,32 +88,11 @@ fn interrupted() -> ! {
     std::process::exit(INTERRUPTED)
 }
 
-fn measure(arguments: &Arguments) -> Result<()> {
-    if arguments.ways {
-        return ways::run(arguments.rounds, arguments.seconds, arguments.probe.as_deref());
-    }
-    let stage = Stage::build()?;
-    let mut report = Report::new(arguments.rounds, arguments.seconds);
-    for round in 1..=arguments.rounds {
-        for probe in Probe::ALL {
-            eprintln!("round {round} of {}: {}", arguments.rounds, probe.title());
-            for (balancer, address) in stage.balancers() {
-                if !probe.suits(balancer) {
-                    continue;
-                }
-                let values = probe
-                    .run(stage.client(), address, arguments.seconds)
-                    .with_context(|| format!("{} by {}\n{}", probe.title(), balancer.name(), stage.logs()))?;
-                report.add(balancer, &values);
-            }
-        }
-    }
-    drop(stage);
-    println!("{}", report.table());
-    std::fs::create_dir_all(&arguments.out)
-        .with_context(|| format!("cannot create {}", arguments.out.display()))?;
-    for (file, content) in [("relay.json", report.json()), ("relay.svg", report.svg())] {
-        let path = arguments.out.join(file);
+/// Writes files into the folder of results.
+fn write_results(folder: &Path, files: &[(&str, String)]) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    for (file, content) in files {
+        let path = folder.join(file);
         std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())

@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use llb_tests::{Host, wait_until};
 
-use crate::balancer::{Balancer, ECHO, HTTP, IPERF};
-use crate::echo;
+use crate::echo::{self, Sink};
+use crate::figures::Row;
+use crate::programs::{ECHO, HTTP, IPERF, SINK};
 
 /// For anything that should be there at once.
 pub(crate) const LIMIT: Duration = Duration::from_secs(15);
@@ -17,32 +18,18 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(15);
 /// Connections that wrk keeps open, or opens one after the other.
 const WRK_CONNECTIONS: &str = "64";
 
-/// One line of the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Row {
-    pub(crate) name: &'static str,
-    pub(crate) unit: &'static str,
-    pub(crate) less_is_better: bool,
-}
+const KEEP_ALIVE: Row = Row::more("HTTP, kept alive, 64 connections", "requests/s");
+const NEW: Row = Row::more("HTTP, a new connection each, 64 at once", "requests/s");
+const BULK_1: Row = Row::more("bulk, 1 stream", "Gbit/s");
+const BULK_16: Row = Row::more("bulk, 16 streams", "Gbit/s");
+const P50: Row = Row::less("64 bytes there and back, p50", "us");
+const P99: Row = Row::less("64 bytes there and back, p99", "us");
+const UDP: Row = Row::more("UDP, 64 bytes there and back, 8 clients", "answers/s");
 
-const fn more(name: &'static str, unit: &'static str) -> Row {
-    Row { name, unit, less_is_better: false }
-}
+const UDP_ONE_WAY: Row = Row::more("UDP, 64 bytes, one way", "packets/s");
 
-const fn less(name: &'static str, unit: &'static str) -> Row {
-    Row { name, unit, less_is_better: true }
-}
-
-const KEEP_ALIVE: Row = more("HTTP, kept alive, 64 connections", "requests/s");
-const NEW: Row = more("HTTP, a new connection each, 64 at once", "requests/s");
-const BULK_1: Row = more("bulk, 1 stream", "Gbit/s");
-const BULK_16: Row = more("bulk, 16 streams", "Gbit/s");
-const P50: Row = less("64 bytes there and back, p50", "us");
-const P99: Row = less("64 bytes there and back, p99", "us");
-const UDP: Row = more("UDP, 64 bytes there and back, 8 clients", "answers/s");
-
-/// All lines of the table, in its order.
-pub(crate) const ROWS: [Row; 7] = [KEEP_ALIVE, NEW, BULK_1, BULK_16, P50, P99, UDP];
+/// All that can be measured, in the order of tables.
+pub(crate) const ROWS: [Row; 8] = [KEEP_ALIVE, NEW, BULK_1, BULK_16, P50, P99, UDP, UDP_ONE_WAY];
 
 /// One measurement; gives one row or two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,10 +40,22 @@ pub(crate) enum Probe {
     Bulk16,
     RoundTrip,
     Datagrams,
+    Flood,
 }
 
 impl Probe {
-    pub(crate) const ALL: [Self; 6] =
+    pub(crate) const ALL: [Self; 7] = [
+        Self::KeepAlive,
+        Self::NewConnections,
+        Self::Bulk1,
+        Self::Bulk16,
+        Self::RoundTrip,
+        Self::Datagrams,
+        Self::Flood,
+    ];
+
+    /// Without the flood, for which the servers have a sink.
+    pub(crate) const THERE_AND_BACK: [Self; 6] =
         [Self::KeepAlive, Self::NewConnections, Self::Bulk1, Self::Bulk16, Self::RoundTrip, Self::Datagrams];
 
     pub(crate) fn title(self) -> &'static str {
@@ -66,16 +65,17 @@ impl Probe {
             Self::Bulk1 => "iperf3, 1 stream",
             Self::Bulk16 => "iperf3, 16 streams",
             Self::RoundTrip => "round trips",
-            Self::Datagrams => "UDP",
+            Self::Datagrams => "UDP there and back",
+            Self::Flood => "UDP one way",
         }
     }
 
     /// HAProxy has no UDP.
-    pub(crate) fn suits(self, balancer: Balancer) -> bool {
-        !(self == Self::Datagrams && balancer == Balancer::Haproxy)
+    pub(crate) fn is_udp(self) -> bool {
+        matches!(self, Self::Datagrams | Self::Flood)
     }
 
-    pub(crate) fn run(self, client: &Host, to: IpAddr, seconds: u32) -> Result<Vec<(Row, f64)>> {
+    pub(crate) fn run(self, client: &Host, to: IpAddr, seconds: u32, sink: &Sink) -> Result<Vec<(Row, f64)>> {
         Ok(match self {
             Self::KeepAlive => vec![(KEEP_ALIVE, wrk(client, to, seconds, "keep-alive")?)],
             Self::NewConnections => vec![(NEW, wrk(client, to, seconds, "close")?)],
@@ -87,6 +87,9 @@ impl Probe {
             }
             Self::Datagrams => {
                 vec![(UDP, echo::datagrams(client, SocketAddr::new(to, ECHO.front), seconds)?)]
+            }
+            Self::Flood => {
+                vec![(UDP_ONE_WAY, echo::flood(client, SocketAddr::new(to, SINK.front), seconds, sink)?)]
             }
         })
     }

@@ -1,5 +1,6 @@
-//! Builds the agent for speed and starts the bench of the relay, a program of
-//! package llb-tests; installs what it is compared with. Measures nothing itself.
+//! `bench relay` and `bench e2e`: builds the agent for speed and starts llb-bench,
+//! a program of package llb-tests, for one of its benches; installs what llb is
+//! compared with. Measures nothing itself.
 
 use anyhow::{Result, bail};
 
@@ -7,16 +8,16 @@ use crate::{build_ebpf, setup, shell};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Passed on: --rounds N, --seconds S
+    /// Passed on: --rounds N, --seconds S; `-- --help` shows what there is
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     passed_on: Vec<String>,
 }
 
-/// Ends when the bench does.
+/// `bench`: which one, as llb-bench calls it. Ends when the bench does.
 ///
 /// # Errors
 /// Something is missing, can't be built, or the bench failed.
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+pub(crate) fn run(bench: &str, arguments: &Arguments) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("the bench needs root, to create network namespaces");
     }
@@ -33,7 +34,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     ]))?;
     shell::run(
         shell::command("cargo")
-            .args(["run", "--release", "--quiet", "--package=llb-tests", "--bin=llb-bench", "--"])
+            .args(["run", "--release", "--quiet", "--package=llb-tests", "--bin=llb-bench", "--", bench])
             .args(&arguments.passed_on),
     )
 }

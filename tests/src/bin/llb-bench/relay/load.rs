@@ -59,6 +59,7 @@ impl Servers {
     }
 
     /// Bytes per second that arrive, of so many streams.
+    #[expect(clippy::disallowed_methods, reason = "a bench measures a span of time")]
     pub(crate) fn bulk(&self, client: &Host, to: SocketAddr, streams: usize, span: Duration) -> Result<f64> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut senders = Vec::new();

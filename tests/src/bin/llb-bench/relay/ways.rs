@@ -13,7 +13,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use llb_tests::manifests::{self, PortSpec};
 use llb_tests::{Agent, Lab, Manifests};
 
-use crate::load::{self, Questions, Servers};
+use super::load::{self, Questions, Servers};
 
 /// Connections that are mostly idle, as far as descriptors go: this program has
 /// two for each, as client and server, and so has the agent.
@@ -81,14 +81,14 @@ pub(crate) fn run(rounds: u32, seconds: u32, only: Option<&str>) -> Result<()> {
             eprintln!("round {round} of {rounds}: {name}");
             let arguments: Vec<&str> = arguments.iter().copied().chain(["--manifests", &folder]).collect();
             let mut agent = Agent::start(host, &arguments)?;
-            for vip in [lab.vip(0)] {
-                agent.wait_for_state(crate::probe::LIMIT, "the ports to be served", |state| {
-                    [7, 9].iter().all(|port| {
-                        let frontend = format!("{}/TCP", SocketAddr::new(vip, *port));
-                        state["observed"]["frontends"][&frontend]["phase"] == "serving"
-                    })
-                })?;
-            }
+            let vip = lab.vip(0);
+            agent.wait_for_state(crate::probe::LIMIT, "the ports to be served", |state| {
+                [7, 9].iter().all(|port| {
+                    let frontend = format!("{}/TCP", SocketAddr::new(vip, *port));
+                    state["observed"]["frontends"][&frontend]["phase"] == "serving"
+                })
+            })?;
+
             let stage = Stage {
                 lab: &lab,
                 servers: &servers,

@@ -1,0 +1,89 @@
+//! Who is compared, by name, and what each is. How they are set up is in `stage.rs`.
+
+/// A way from the client to the server and back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Contender {
+    Direct,
+    Routing,
+    Nftables,
+    Haproxy,
+    Nginx,
+    XdpNat,
+    XdpDsr,
+    TcNat,
+    TcDsr,
+    Userspace,
+}
+
+/// What the kernel itself does on one machine.
+pub(crate) const BASELINE: Contender = Contender::Routing;
+
+/// Balancers that end connections.
+pub(crate) const PROXIES: [Contender; 2] = [Contender::Haproxy, Contender::Nginx];
+
+impl Contender {
+    const ALL: [Self; 10] = [
+        Self::Direct,
+        Self::Routing,
+        Self::Nftables,
+        Self::Haproxy,
+        Self::Nginx,
+        Self::XdpNat,
+        Self::XdpDsr,
+        Self::TcNat,
+        Self::TcDsr,
+        Self::Userspace,
+    ];
+
+    /// XDP in the driver of a veth pair is right only where nobody leaves
+    /// checksums to the other end.
+    pub(crate) fn all(has_offload: bool) -> Vec<Self> {
+        let suits = |contender: &Self| !has_offload || !matches!(contender, Self::XdpNat | Self::XdpDsr);
+        Self::ALL.into_iter().filter(suits).collect()
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Routing => "routing",
+            Self::Nftables => "nftables",
+            Self::Haproxy => "haproxy",
+            Self::Nginx => "nginx",
+            Self::XdpNat => "llb xdp nat",
+            Self::XdpDsr => "llb xdp dsr",
+            Self::TcNat => "llb tc nat",
+            Self::TcDsr => "llb tc dsr",
+            Self::Userspace => "llb userspace",
+        }
+    }
+
+    pub(crate) fn what(self) -> &'static str {
+        match self {
+            Self::Direct => "no balancer: the client asks the server's host",
+            Self::Routing => {
+                "the kernel routes both ways through the balancer's host: ip_forward, no NAT, no conntrack"
+            }
+            Self::Nftables => "nftables: dnat to the node port, masquerade",
+            Self::Haproxy => "HAProxy, mode tcp, a thread for each core, splice-auto; it has no UDP",
+            Self::Nginx => "nginx stream, a worker for each core, reuseport",
+            Self::XdpNat => "llb, --datapath xdp, native, mode nat: both ways through llb",
+            Self::XdpDsr => "llb, --datapath xdp, native, mode dsr: the node answers the client itself",
+            Self::TcNat => "llb, --datapath tc, mode nat: both ways through llb",
+            Self::TcDsr => "llb, --datapath tc, mode dsr: the node answers the client itself",
+            Self::Userspace => "llb, --datapath userspace: the relay",
+        }
+    }
+
+    pub(crate) fn is_llb(self) -> bool {
+        matches!(self, Self::XdpNat | Self::XdpDsr | Self::TcNat | Self::TcDsr | Self::Userspace)
+    }
+
+    pub(crate) fn has_udp(self) -> bool {
+        self != Self::Haproxy
+    }
+
+    /// Which of the lab's VIPs is its own.
+    pub(crate) fn number(self) -> u8 {
+        self as u8
+    }
+}

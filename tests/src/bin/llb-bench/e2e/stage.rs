@@ -1,0 +1,315 @@
+//! The lab with all contenders, each on a host of its own that is made like all
+//! others, so that nothing of one is in the way of another.
+//!
+//! ```text
+//!   client   routing   nftables   haproxy   nginx   xdp   tc   userspace   node
+//!      |        |          |         |        |      |     |       |        |
+//!    --+--------+----------+---------+--------+------+-----+-------+--------+--   one bridge
+//! ```
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context, Result, ensure};
+use aya::Ebpf;
+
+use llb_tests::manifests::{self, PortSpec};
+use llb_tests::{Agent, Host, Lab, Manifests, Process, object, wait_until};
+
+use super::contender::Contender;
+use crate::echo::{self, Sink};
+use crate::probe::LIMIT;
+use crate::programs::{ECHO, HTTP, IPERF, SINK, Servers, start_haproxy, start_nginx_stream};
+
+/// Addresses of the client and of the node that reach each other by the router
+/// only; their numbers among the lab's VIPs.
+const ROUTED_CLIENT: u8 = 20;
+const ROUTED_NODE: u8 = 21;
+
+const CLIENT: &str = "client";
+const NODE: &str = "node";
+
+/// Everything that runs. Field order is drop order: the lab goes last.
+pub(crate) struct Stage {
+    agents: Vec<Llb>,
+    balancers: Vec<Process>,
+    servers: Servers,
+    _pass_programs: Vec<Ebpf>,
+    lab: Lab,
+}
+
+/// An agent and those who are measured through it.
+struct Llb {
+    agent: Agent,
+    host: Host,
+    contenders: Vec<Contender>,
+    _manifests: Manifests,
+}
+
+impl Stage {
+    pub(crate) fn build(contenders: &[Contender], has_offload: bool) -> Result<Self> {
+        let mut lab = Lab::empty()?;
+        let client = lab.add_host(CLIENT)?;
+        let node = lab.add_host(NODE)?;
+        let routing = lab.add_host("routing")?;
+        let nftables = lab.add_host("nftables")?;
+        let haproxy = lab.add_host("haproxy")?;
+        let nginx = lab.add_host("nginx")?;
+        for host in [&client, &node] {
+            host.output(&["sysctl", "-qw", "net.ipv4.conf.all.accept_redirects=0"])?;
+            host.output(&["sysctl", "-qw", "net.ipv4.conf.eth0.accept_redirects=0"])?;
+        }
+        let vip = |contender: Contender| lab.vip(contender.number());
+        let own = prepare_node(&lab, &node)?;
+        route(&lab, &client, &routing, &node)?;
+        translate(&nftables, vip(Contender::Nftables), &node)?;
+        add_address(&haproxy, vip(Contender::Haproxy), 24)?;
+        add_address(&nginx, vip(Contender::Nginx), 24)?;
+        let servers = Servers::start(&node, &own)?;
+        let balancers = vec![
+            start_haproxy(&haproxy, vip(Contender::Haproxy), &node)?,
+            start_nginx_stream(&nginx, vip(Contender::Nginx), &node)?,
+        ];
+        let mut stage = Self { agents: Vec::new(), balancers, servers, _pass_programs: Vec::new(), lab };
+        for (name, flags, served) in [
+            ("llb-xdp", &["--datapath", "xdp"][..], &[Contender::XdpNat, Contender::XdpDsr][..]),
+            ("llb-tc", &["--datapath", "tc"], &[Contender::TcNat, Contender::TcDsr]),
+            ("llb-userspace", &["--datapath", "userspace"], &[Contender::Userspace]),
+        ] {
+            if served.iter().all(|contender| contenders.contains(contender)) {
+                stage.add_llb(name, flags, served)?;
+            }
+        }
+        if !has_offload {
+            stage.lab.without_offload()?;
+        }
+        for contender in contenders {
+            stage.wait_until_answers(*contender)?;
+        }
+        stage.check_planes()?;
+        stage.check_routing(&routing)?;
+        Ok(stage)
+    }
+
+    /// Where clients find it.
+    pub(crate) fn address(&self, contender: Contender) -> IpAddr {
+        match contender {
+            Contender::Direct => IpAddr::V4(self.lab.host(NODE).ipv4()),
+            Contender::Routing => self.lab.vip(ROUTED_NODE),
+            other => self.lab.vip(other.number()),
+        }
+    }
+
+    pub(crate) fn client(&self) -> &Host {
+        self.lab.host(CLIENT)
+    }
+
+    pub(crate) fn sink(&self) -> &Sink {
+        &self.servers.sink
+    }
+
+    /// What all have logged, for an error.
+    pub(crate) fn logs(&self) -> String {
+        let mut logs = String::new();
+        for llb in &self.agents {
+            logs.push_str(&llb.agent.log());
+        }
+        for process in self.balancers.iter().chain(&self.servers.processes) {
+            logs.push_str(&process.log_tail());
+        }
+        logs
+    }
+
+    /// Every frontend is where its name says, and has been: a row that measures
+    /// something else is worse than none.
+    pub(crate) fn check_planes(&self) -> Result<()> {
+        self.agents.iter().try_for_each(|llb| {
+            let state = llb.agent.state()?;
+            for contender in &llb.contenders {
+                for port in ports() {
+                    let address = SocketAddr::new(self.address(*contender), port.port);
+                    let frontend = &state["observed"]["frontends"][format!("{address}/{}", port.protocol)];
+                    let (plane, mode) = place(*contender);
+                    ensure!(
+                        frontend["placement"]["plane"] == plane
+                            && frontend["placement"]["mode"].as_str() == mode
+                            && frontend["phase"] == "serving",
+                        "{}: {address}/{} is not served by {plane} {mode:?}: {frontend:#}\n{:#}",
+                        contender.name(),
+                        port.protocol,
+                        state["problems"]
+                    );
+                }
+            }
+            let link = llb.host.output(&["ip", "link", "show", "dev", Host::LINK])?;
+            let is_xdp = llb.contenders.contains(&Contender::XdpNat);
+            ensure!(
+                link.contains(" xdp ") == is_xdp && !link.contains("xdpgeneric"),
+                "on {} XDP should {}be native: {link}",
+                llb.host.name(),
+                if is_xdp { "" } else { "not " }
+            );
+            let relayed = llb.agent.metric("llb_relay_connections_total")?;
+            ensure!(
+                relayed == 0 || llb.contenders == [Contender::Userspace],
+                "{relayed} connections were relayed on {}",
+                llb.host.name()
+            );
+            Ok(())
+        })
+    }
+
+    fn add_llb(&mut self, name: &str, flags: &[&str], contenders: &[Contender]) -> Result<()> {
+        let host = self.lab.add_host(name)?;
+        if contenders.contains(&Contender::XdpNat) {
+            // What XDP sends back arrives only if the other end of the pair has an
+            // XDP program too. That makes it join segments (GRO), unlike the other
+            // hosts' ports.
+            self._pass_programs.push(self.lab.inside_segment(|| object::pass_at(host.name()))??);
+            self.lab.inside_segment(|| ethtool(&["-K", host.name(), "gro", "off"]))??;
+        }
+        let manifests = Manifests::new(&host, &format!("manifests-{name}"))?;
+        manifests.write("nodes.yaml", &manifests::nodes(&[self.lab.host(NODE)]))?;
+        for contender in contenders {
+            let (_, mode) = place(*contender);
+            let service = format!("{name}-{}", mode.unwrap_or("relay"));
+            let mut yaml = manifests::service(&service, &[self.address(*contender)], &ports());
+            if let Some(mode) = mode {
+                yaml = yaml
+                    .replace("  annotations:\n", &format!("  annotations:\n    llb.dev/mode: \"{mode}\"\n"));
+            }
+            manifests.write(&format!("{service}.yaml"), &yaml)?;
+        }
+        let folder = manifests.path().display().to_string();
+        let agent = Agent::start(&host, &[flags, &["--manifests", &folder]].concat())?;
+        if contenders.contains(&Contender::XdpNat) {
+            host.output(&["ethtool", "-K", Host::LINK, "gro", "off"])?;
+        }
+        self.agents.push(Llb { agent, host, contenders: contenders.to_vec(), _manifests: manifests });
+        Ok(())
+    }
+
+    fn wait_until_answers(&self, contender: Contender) -> Result<()> {
+        wait_until(LIMIT, &format!("an answer through {}", contender.name()), || {
+            let url = format!("http://{}/", self.address(contender));
+            self.client().output(&["curl", "--silent", "--fail", "--max-time", "2", &url]).map(Some)
+        })
+        .with_context(|| self.logs())?;
+        Ok(())
+    }
+
+    /// Both ways of what is called routing go through the router.
+    fn check_routing(&self, router: &Host) -> Result<()> {
+        let before = forwarded(router)?;
+        echo::greet(self.client(), SocketAddr::new(self.address(Contender::Routing), SINK.front))?;
+        let count = forwarded(router)? - before;
+        ensure!(count >= 2, "the router has forwarded {count} packets of a question and its answer");
+        Ok(())
+    }
+}
+
+/// The plane and the mode that `/state` must name.
+fn place(contender: Contender) -> (&'static str, Option<&'static str>) {
+    match contender {
+        Contender::XdpNat | Contender::TcNat => ("packet", Some("nat")),
+        Contender::XdpDsr | Contender::TcDsr => ("packet", Some("dsr")),
+        _ => ("userspace", None),
+    }
+}
+
+fn ports() -> [PortSpec<'static>; 5] {
+    [
+        PortSpec::tcp("http", HTTP.front, HTTP.back),
+        PortSpec::tcp("iperf", IPERF.front, IPERF.back),
+        PortSpec::tcp("echo", ECHO.front, ECHO.back),
+        PortSpec::udp("udp", ECHO.front, ECHO.back),
+        PortSpec::udp("sink", SINK.front, SINK.back),
+    ]
+}
+
+/// The addresses at which the node answers besides its first one: as the end of
+/// the routed way, and, without telling anybody on the segment, for the VIPs whose
+/// packets it gets unchanged.
+fn prepare_node(lab: &Lab, node: &Host) -> Result<Vec<IpAddr>> {
+    for setting in ["arp_ignore=1", "arp_announce=2"] {
+        node.output(&["sysctl", "-qw", &format!("net.ipv4.conf.all.{setting}")])?;
+    }
+    let routed = lab.vip(ROUTED_NODE);
+    add_address(node, routed, 32)?;
+    let unchanged = [Contender::XdpDsr, Contender::TcDsr].map(|contender| lab.vip(contender.number()));
+    for vip in unchanged {
+        node.ip(&format!("addr add {vip}/32 dev lo"))?;
+    }
+    Ok([&[routed], &unchanged[..]].concat())
+}
+
+/// Client and node are on one segment; host routes lead through the router, which
+/// must not tell them that there is a shorter way.
+fn route(lab: &Lab, client: &Host, router: &Host, node: &Host) -> Result<()> {
+    forward(router)?;
+    let (client_address, node_address) = (lab.vip(ROUTED_CLIENT), lab.vip(ROUTED_NODE));
+    add_address(client, client_address, 32)?;
+    for (host, own, other) in [(client, client_address, node_address), (node, node_address, client_address)] {
+        host.ip(&format!("route add {other}/32 via {} src {own}", router.ipv4()))?;
+    }
+    Ok(())
+}
+
+fn translate(host: &Host, vip: IpAddr, node: &Host) -> Result<()> {
+    forward(host)?;
+    add_address(host, vip, 24)?;
+    let node = node.ipv4();
+    let rules: String = ports()
+        .iter()
+        .map(|PortSpec { port, protocol, node_port, .. }| {
+            format!(
+                "ip daddr {vip} {} dport {port} dnat to {node}:{node_port}\n",
+                protocol.to_ascii_lowercase()
+            )
+        })
+        .collect();
+    let file = host.directory().join("nat.nft");
+    std::fs::write(
+        &file,
+        format!(
+            "table ip nat {{\n\
+             chain in {{ type nat hook prerouting priority dstnat;\n{rules}}}\n\
+             chain out {{ type nat hook postrouting priority srcnat;\nip daddr {node} masquerade\n}}\n}}\n"
+        ),
+    )?;
+    host.output(&["nft", "-f", &file.display().to_string()]).map(drop)
+}
+
+/// `ip_forward` comes first: it resets the others.
+fn forward(host: &Host) -> Result<()> {
+    for setting in [
+        "ip_forward=1",
+        "conf.all.send_redirects=0",
+        "conf.eth0.send_redirects=0",
+        "conf.all.rp_filter=0",
+        "conf.eth0.rp_filter=0",
+    ] {
+        host.output(&["sysctl", "-qw", &format!("net.ipv4.{setting}")])?;
+    }
+    Ok(())
+}
+
+fn add_address(host: &Host, address: IpAddr, prefix: u8) -> Result<()> {
+    host.ip(&format!("addr add {address}/{prefix} dev {}", Host::LINK))
+}
+
+/// In the namespace of the calling thread.
+fn ethtool(arguments: &[&str]) -> Result<()> {
+    let status = std::process::Command::new("ethtool").args(arguments).status()?;
+    ensure!(status.success(), "ethtool {arguments:?}: {status}");
+    Ok(())
+}
+
+/// Packets that the host has routed, by its counter ForwDatagrams.
+fn forwarded(host: &Host) -> Result<u64> {
+    let counters = host.output(&["cat", "/proc/net/snmp"])?;
+    let mut lines = counters.lines().filter(|line| line.starts_with("Ip:"));
+    let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let value = names.split(' ').zip(values.split(' ')).find(|(name, _)| *name == "ForwDatagrams");
+    let (_, value) = value.context("no counter ForwDatagrams")?;
+    Ok(value.parse()?)
+}

@@ -1,0 +1,59 @@
+//! `cargo xtask bench relay`: llb in user space beside HAProxy and nginx
+//! stream. One lab, one run, all balancers up all the time, rounds interleaved
+//! (each probe goes round all balancers before the next one starts). Who is
+//! compared is in `stage.rs`, what the numbers look like in `report.rs`. Llb's own
+//! ways to move bytes, beside each other, are in `ways.rs` and `load.rs`.
+
+mod load;
+mod report;
+mod stage;
+mod ways;
+
+use anyhow::{Context, Result};
+
+use crate::probe::Probe;
+use crate::{Span, write_results};
+use report::Report;
+use stage::Stage;
+
+/// One second is short for programs that adapt.
+const SECONDS: u32 = 2;
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    span: Span,
+    /// Compare llb's own ways to move bytes instead: copy, splice, sockmap
+    #[arg(long)]
+    ways: bool,
+    /// With --ways: only what is measured under a name that contains this
+    #[arg(long, requires = "ways")]
+    probe: Option<String>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let span = &arguments.span;
+    let seconds = span.seconds.unwrap_or(SECONDS);
+    if arguments.ways {
+        return ways::run(span.rounds, seconds, arguments.probe.as_deref());
+    }
+    let stage = Stage::build()?;
+    let mut report = Report::new(span.rounds, seconds);
+    for round in 1..=span.rounds {
+        for probe in Probe::THERE_AND_BACK {
+            eprintln!("round {round} of {}: {}", span.rounds, probe.title());
+            for (balancer, address) in stage.balancers() {
+                if probe.is_udp() && !balancer.has_udp() {
+                    continue;
+                }
+                let values = probe
+                    .run(stage.client(), address, seconds, stage.sink())
+                    .with_context(|| format!("{} by {}\n{}", probe.title(), balancer.name(), stage.logs()))?;
+                report.add(balancer, &values);
+            }
+        }
+    }
+    drop(stage);
+    println!("{}", report.table());
+    write_results(&span.out, &[("relay.json", report.json()), ("relay.svg", report.svg())])
+}
