@@ -121,7 +121,8 @@ fn opening(random: u64, target: SocketAddrV4) -> [u8; 2 * HEADER] {
 /// Of the TCP header with the addresses before it (RFC 9293, 3.1).
 fn checksum(packet: &[u8; 2 * HEADER]) -> u16 {
     let pseudo = 6 + HEADER as u32;
-    let halves = packet[12..].as_chunks::<2>().0.iter().map(|half| u32::from(u16::from_be_bytes(*half)));
+    let halves =
+        packet[12..].as_chunks::<2>().0.iter().map(|half| u32::from(half[0]) << 8 | u32::from(half[1]));
     let mut sum = pseudo + halves.sum::<u32>();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

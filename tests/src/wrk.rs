@@ -2,6 +2,7 @@
 //! something else happens. How many failures are too many is the test's business.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -49,7 +50,10 @@ impl Wrk {
             .args(["--timeout", &format!("{}s", PATIENCE.as_secs())])
             .args(["--duration", &format!("{}s", LONGEST.as_secs())])
             .args(["--header", "Connection: close", &format!("http://{address}/")]);
-        Ok(Self { process: host.spawn(command, "wrk")? })
+        // Each has a log, and a report, of its own.
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let log = format!("wrk-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        Ok(Self { process: host.spawn(command, &log)? })
     }
 
     /// Ends the load; what became of it.
