@@ -41,6 +41,11 @@ pub const DRAINING: u8 = 2;
 /// [`BackendEntry::state`]: its flows are given to others.
 pub const DEAD: u8 = 3;
 
+/// For this long after a backend refused or did not answer a new connection,
+/// others go elsewhere; then one tries it again. So short that a backend that is
+/// back is soon used, so long that few connections wait for a second SYN.
+pub const FAILING_SECS: u32 = 10;
+
 /// How to reach a backend, and what its replies shall look like: 80 bytes.
 /// Mode DSR looks only at `id`, `ifindex`, `vip`, `vip_port`, `mac`, `source_mac`,
 /// `mtu` and `state`.

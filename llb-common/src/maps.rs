@@ -19,6 +19,7 @@
 //! | `REPLIES` | hash | `conntrack::ReplyKey` | `conntrack::ReplyEntry` | programs; agent removes |
 //! | `PENDING_FLOWS` | LRU hash | as `FLOWS` | as `FLOWS` | programs |
 //! | `PENDING_REPLIES` | LRU hash | as `REPLIES` | as `REPLIES` | programs |
+//! | `FAILING` | LRU hash | `backend::BackendId` | `time::Tick` when it failed last | programs |
 //! | `FRAGMENTS` | LRU hash | `conntrack::FragmentKey` | `conntrack::FragmentPorts` | programs |
 //! | `BUDGET` | per-CPU array | 0 | tick and count, 4 bytes each | programs |
 //! | `SCRATCH` | per-CPU array | 0 | `parse::Packet` and what is decided | programs |
@@ -77,6 +78,8 @@ pub const REPLIES: Map = map("REPLIES", FLOWS.capacity);
 pub const PENDING_FLOWS: Map = map("PENDING_FLOWS", 4096);
 /// As many as `PENDING_FLOWS`.
 pub const PENDING_REPLIES: Map = map("PENDING_REPLIES", PENDING_FLOWS.capacity);
+/// As many as `BACKENDS`.
+pub const FAILING: Map = map("FAILING", BACKENDS.capacity);
 /// Packets in fragments that are on their way at one time.
 pub const FRAGMENTS: Map = map("FRAGMENTS", 1024);
 /// See the table above.
@@ -91,7 +94,7 @@ pub const TRACE: Map = map("TRACE", 65_536);
 pub const NOTICES: Map = map("NOTICES", 65_536);
 
 /// All, for whoever loads the object.
-pub const ALL: [Map; 21] = [
+pub const ALL: [Map; 22] = [
     LINK,
     SETTINGS,
     LINKS,
@@ -107,6 +110,7 @@ pub const ALL: [Map; 21] = [
     REPLIES,
     PENDING_FLOWS,
     PENDING_REPLIES,
+    FAILING,
     FRAGMENTS,
     BUDGET,
     SCRATCH,

@@ -42,6 +42,8 @@ pub enum Reason {
     BadBackend,
     /// Drop: the kernel refused a change of the packet.
     Failed,
+    /// Drop: a backend refused a new connection: the client's next SYN goes to another one.
+    Refused,
     /// Note: the flow table is full; the flow stays pending and may be forgotten.
     FlowsFull,
     /// Note: new flows beyond the budget, in mode DSR.
@@ -50,7 +52,7 @@ pub enum Reason {
 
 impl Reason {
     /// All, in the order of their numbers.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::UnknownFragment,
         Self::NoBackends,
         Self::UnknownError,
@@ -67,6 +69,7 @@ impl Reason {
         Self::NoChecksum,
         Self::BadBackend,
         Self::Failed,
+        Self::Refused,
         Self::FlowsFull,
         Self::NotRemembered,
     ];
@@ -103,6 +106,7 @@ impl Reason {
             Self::NoChecksum => "no_checksum",
             Self::BadBackend => "bad_backend",
             Self::Failed => "failed",
+            Self::Refused => "refused",
             Self::FlowsFull => "flows_full",
             Self::NotRemembered => "not_remembered",
         }
@@ -132,7 +136,7 @@ mod tests {
             assert_eq!(Reason::ALL.iter().filter(|other| other.name() == reason.name()).count(), 1);
         }
         assert_eq!(Reason::StaleReply.verdict(), Verdict::Pass);
-        assert_eq!(Reason::Failed.verdict(), Verdict::Drop);
+        assert_eq!(Reason::Refused.verdict(), Verdict::Drop);
         assert_eq!(Reason::FlowsFull.verdict(), Verdict::Forward);
     }
 }

@@ -37,6 +37,8 @@ macro_rules! every_scenario {
             terms::source_ranges_change_while_traffic_flows,
             terms::affinity_holds_across_ports_and_ends_when_it_is_taken_off,
             terms::a_backend_is_told_the_client_by_the_proxy_protocol,
+            trouble::a_dead_node_costs_no_request,
+            trouble::a_silent_node_costs_no_request,
             trouble::without_a_living_node_a_connection_fails_and_later_heals,
             trouble::a_port_in_use_is_reported_and_heals,
             trouble::a_broken_manifest_keeps_its_last_good_content,
@@ -73,8 +75,6 @@ macro_rules! relay_scenarios {
     ($plane:expr) => {
         scenarios! {
             $plane,
-            trouble::a_dead_node_costs_no_request,
-            trouble::a_silent_node_costs_no_request,
             replacement::every_backend_dies_before_its_replacement_is_told_and_no_request_fails,
             replacement::a_backend_that_drops_all_packets_costs_one_attempt,
             memory::a_backend_that_never_reads_costs_little_memory,

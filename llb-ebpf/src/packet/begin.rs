@@ -14,13 +14,15 @@ use llb_common::reason::Reason;
 use llb_common::settings::LinkSettings;
 use llb_common::time::Tick;
 
+use crate::confirm::{GOES_ON, GONE, UNANSWERED};
 use crate::decide::{Decision, Stop};
 use crate::forward::{backend_of, key_of, touch};
 use crate::maps::{BUDGET, FLOWS, FRONTENDS, PENDING_FLOWS, SETTINGS, SOURCE_RANGES, backend};
-use crate::{confirm, counters, ports, select};
+use crate::select::Flow;
+use crate::{confirm, counters, failing, ports, select};
 
-/// What [`begin`] returns where there is no reason.
-const BEGUN: u32 = u32::MAX;
+/// What a step returns where there is no reason to stop.
+const NO_REASON: u32 = u32::MAX;
 
 /// Leaves the id of the backend and the source port in `decision`.
 #[inline(always)]
@@ -34,14 +36,81 @@ pub(crate) fn find_or_begin(
     // SAFETY: only read; a value that the agent replaces meanwhile stays
     // until the program ends.
     let frontend = unsafe { FRONTENDS.get(&key) }.ok_or(Stop::NotOurs)?;
-    if is_pending(packet, decision, link) != 0 {
-        return Ok(());
+    match find_pending(packet, decision, link) {
+        GONE => {}
+        UNANSWERED if failing::moves(decision, packet, frontend) != 0 => {}
+        _ => return Ok(()),
     }
-    let stopped = begin(context, packet, decision, frontend, link);
+    let mut stopped = choose(packet, decision, frontend);
+    if stopped == NO_REASON {
+        stopped = begin(context, packet, decision, frontend, link);
+    }
     Reason::ALL.get(stopped as usize).map_or(Ok(()), |reason| Err((*reason).into()))
 }
 
-/// A [`Reason`] as a number, or [`BEGUN`]: functions return a register.
+/// What becomes of the flow, if it is a pending one; its backend and source
+/// port are then in `decision`.
+#[inline(never)]
+fn find_pending(packet: &Packet, decision: &mut Decision, link: &LinkSettings) -> u32 {
+    (decision.backend, decision.ifindex) = (BackendId(0), 0);
+    let key = key_of(packet);
+    let Some(flow) = PENDING_FLOWS.get_ptr_mut(&key) else { return GONE };
+    // SAFETY: as that of `FLOWS`; in an LRU map it may be another flow's now,
+    // whose backend is as alive.
+    let entry = unsafe { *flow };
+    let Some(backend) = backend_of(&entry, packet) else { return GONE };
+    let mut outcome = GOES_ON;
+    if packet.shape != Shape::Error as u8 {
+        touch(flow, &entry, packet, decision.now);
+        if entry.snat_port != Port::default() && entry.way != way(link.ifindex, packet.source_mac) {
+            confirm::turn(flow, backend, packet, link);
+        }
+        outcome = confirm::confirm(&key, flow, backend, packet, decision.now);
+        if outcome == GONE {
+            return GONE;
+        }
+    }
+    (decision.backend, decision.source_port) = (entry.backend, entry.snat_port);
+    outcome
+}
+
+/// Who it may be, and with which backend. A [`Reason`] as a number, or
+/// [`NO_REASON`]: functions return a register. One of its own, for its own stack.
+#[inline(never)]
+fn choose(packet: &Packet, decision: &mut Decision, frontend: &FrontendEntry) -> u32 {
+    try_choose(packet, decision, frontend).map_or_else(|reason| reason as u32, |()| NO_REASON)
+}
+
+#[inline(always)]
+fn try_choose(packet: &Packet, decision: &mut Decision, frontend: &FrontendEntry) -> Result<(), Reason> {
+    let is_dsr = frontend.flags & DSR != 0;
+    // Nothing tells a first UDP packet from a later one. An error goes where
+    // the packets of its flow go.
+    let begins = packet.protocol != TCP || opens(packet.tcp_flags);
+    if frontend.flags & KNOWN_FLOWS_ONLY != 0 || (frontend.flags & OPENINGS_ONLY != 0 && !begins) {
+        return Err(Reason::NotTaken);
+    }
+    if frontend.table.slots == 0 {
+        return Err(Reason::NoBackends);
+    }
+    if packet.shape == Shape::Error as u8 && !is_dsr {
+        return Err(Reason::UnknownError);
+    }
+    if frontend.flags & RESTRICTED != 0 && is_admitted(packet, frontend) == 0 {
+        return Err(Reason::SourceDenied);
+    }
+    if packet.tcp_flags & RST != 0 && !is_dsr {
+        return Err(Reason::UnknownReset);
+    }
+    // Else it moves, and where to is known.
+    if decision.backend == BackendId(0) {
+        decision.flow = Flow { begins: u32::from(begins), ..Flow::of(packet) };
+        select::select(decision, frontend);
+    }
+    Ok(())
+}
+
+/// As what it is remembered; returns as [`choose`].
 #[inline(never)]
 fn begin(
     context: *mut c_void,
@@ -50,33 +119,7 @@ fn begin(
     frontend: &FrontendEntry,
     link: &LinkSettings,
 ) -> u32 {
-    match try_begin(context, packet, decision, frontend, link) {
-        Ok(()) => BEGUN,
-        Err(reason) => reason as u32,
-    }
-}
-
-/// Whether the flow is pending, and stays a flow: 1, else 0.
-#[inline(never)]
-fn is_pending(packet: &Packet, decision: &mut Decision, link: &LinkSettings) -> u32 {
-    (decision.backend, decision.ifindex) = (BackendId(0), 0);
-    let key = key_of(packet);
-    let Some(flow) = PENDING_FLOWS.get_ptr_mut(&key) else { return 0 };
-    // SAFETY: as that of `FLOWS`; in an LRU map it may be another flow's now,
-    // whose backend is as alive.
-    let entry = unsafe { *flow };
-    let Some(backend) = backend_of(&entry, packet) else { return 0 };
-    if packet.shape != Shape::Error as u8 {
-        touch(flow, &entry, packet, decision.now);
-        if entry.snat_port != Port::default() && entry.way != way(link.ifindex, packet.source_mac) {
-            confirm::turn(flow, backend, packet, link);
-        }
-        if !confirm::confirm(&key, flow, backend, packet) {
-            return 0;
-        }
-    }
-    (decision.backend, decision.source_port) = (entry.backend, entry.snat_port);
-    1
+    try_begin(context, packet, decision, frontend, link).map_or_else(|reason| reason as u32, |()| NO_REASON)
 }
 
 #[inline(always)]
@@ -88,33 +131,10 @@ fn try_begin(
     link: &LinkSettings,
 ) -> Result<(), Reason> {
     let is_dsr = frontend.flags & DSR != 0;
-    let is_error = packet.shape == Shape::Error as u8;
-    let is_reset = packet.tcp_flags & RST != 0;
-    let is_new = packet.protocol != TCP || opens(packet.tcp_flags);
-    if frontend.flags & KNOWN_FLOWS_ONLY != 0 || (frontend.flags & OPENINGS_ONLY != 0 && !is_new) {
-        return Err(Reason::NotTaken);
-    }
-    if frontend.table.slots == 0 {
-        return Err(Reason::NoBackends);
-    }
-    if is_error && !is_dsr {
-        return Err(Reason::UnknownError);
-    }
-    if frontend.flags & RESTRICTED != 0 && is_admitted(packet, frontend) == 0 {
-        return Err(Reason::SourceDenied);
-    }
-    if is_reset && !is_dsr {
-        return Err(Reason::UnknownReset);
-    }
     let now = decision.now;
-    // Nothing tells a first UDP packet from a later one. An error goes where
-    // the packets of its flow go.
-    let begins = is_new;
     decision.source_port = Port::default();
-    decision.backend = BackendId(0);
-    select::select(packet, decision, frontend, u32::from(begins), now);
     let backend = backend(decision.backend).ok_or(Reason::NoLiveBackend)?;
-    if is_error || is_reset {
+    if packet.shape == Shape::Error as u8 || packet.tcp_flags & RST != 0 {
         return Ok(());
     }
     if !is_within_budget(now) {
@@ -128,6 +148,9 @@ fn try_begin(
         let snat_port =
             ports::find(context, packet, decision, backend, link).ok_or(Reason::PortsExhausted)?;
         decision.source_port = snat_port;
+        if opens(packet.tcp_flags) {
+            failing::tries(backend.id, now);
+        }
     }
     select::remember_host(packet, frontend, backend.host, now);
     remember(packet, decision, link, now);

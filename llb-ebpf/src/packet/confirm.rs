@@ -7,55 +7,66 @@ use llb_common::conntrack::{ForwardEntry, ForwardKey, RST, ReplyEntry, ReplyKey,
 use llb_common::parse::Packet;
 use llb_common::reason::Reason;
 use llb_common::settings::LinkSettings;
+use llb_common::time::Tick;
 
-use crate::counters;
 use crate::maps::{FLOWS, PENDING_FLOWS, PENDING_REPLIES, REPLIES};
 use crate::ports::{is_same_flow, reply_entry, reply_key};
+use crate::{counters, failing};
+
+/// What [`confirm`] says: the flow goes on.
+pub(crate) const GOES_ON: u32 = 0;
+/// Its reply entry is gone, or another flow's, so it must begin anew.
+pub(crate) const GONE: u32 = 1;
+/// Its client asks again, and its backend has said nothing.
+pub(crate) const UNANSWERED: u32 = 2;
 
 /// Gives a pending flow its place if it is answered (DSR: if it goes on).
-/// `false`: its reply entry is gone, or another flow's, so it must begin anew.
 #[inline(always)]
 pub(crate) fn confirm(
     key: &ForwardKey,
     flow: *mut ForwardEntry,
     backend: &BackendEntry,
     packet: &Packet,
-) -> bool {
+    now: Tick,
+) -> u32 {
     // SAFETY: memory that stays while the program runs.
     if unsafe { (*flow).snat_port } == Port::default() {
         if !opens(packet.tcp_flags) {
             promote_flow(key, flow);
         }
-        return true;
+        return GOES_ON;
     }
-    promote(key, flow, backend, u32::from(opens(packet.tcp_flags))) != 0
+    promote(key, flow, backend, u32::from(opens(packet.tcp_flags)), now)
 }
 
-/// Both entries. 0: there is no reply entry of this flow.
+/// Both entries.
 #[inline(never)]
-fn promote(key: &ForwardKey, flow: *mut ForwardEntry, backend: &BackendEntry, opens: u32) -> u32 {
+fn promote(key: &ForwardKey, flow: *mut ForwardEntry, backend: &BackendEntry, opens: u32, now: Tick) -> u32 {
     // SAFETY: memory that stays while the program runs.
     let snat_port = unsafe { (*flow).snat_port };
     let reply_key = reply_key(backend, snat_port);
-    let Some((reply, is_pending)) = find_reply(&reply_key) else { return 0 };
+    let Some((reply, is_pending)) = find_reply(&reply_key) else { return GONE };
     // SAFETY: as above; a copy.
     let copy = unsafe { *reply };
     if copy.client != key.client || copy.client_port != key.client_port || copy.backend != backend.id {
-        return 0;
+        return GONE;
+    }
+    if opens != 0 && is_pending && failing::is_unanswered(&copy, now) {
+        return UNANSWERED;
     }
     if copy.seen == 0 || copy.seen & RST != 0 || opens != 0 {
-        return 1;
+        return GOES_ON;
     }
     if is_pending && REPLIES.insert(&reply_key, &copy, 0).is_err() {
         counters::count_reason(Reason::FlowsFull);
-        return 1;
+        return GOES_ON;
     }
     if promote_flow(key, flow) {
         let _ = PENDING_REPLIES.remove(&reply_key);
     } else if is_pending {
         let _ = REPLIES.remove(&reply_key);
     }
-    1
+    GOES_ON
 }
 
 #[inline(always)]

@@ -15,6 +15,7 @@ use llb_common::trace::NO_REASON;
 use crate::clock::Clock;
 use crate::hooks::Hook;
 use crate::maps::{LINK, LINKS, SCRATCH};
+use crate::select::Flow;
 use crate::window::forget_contents;
 use crate::{counters, forward, fragment, notice, reply, rewrite, trace};
 
@@ -45,6 +46,8 @@ pub(crate) struct Decision {
     pub(crate) is_nat: u32,
     /// When it came.
     pub(crate) now: Tick,
+    /// The flow that a backend is selected for.
+    pub(crate) flow: Flow,
     /// The reply entry that a new flow is to have.
     pub(crate) reply: ReplyEntry,
 }

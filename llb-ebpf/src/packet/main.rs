@@ -23,6 +23,7 @@ mod confirm;
 mod counters;
 mod decide;
 mod errors;
+mod failing;
 mod forward;
 mod fragment;
 mod hooks;

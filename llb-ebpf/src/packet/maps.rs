@@ -60,6 +60,8 @@ pub(crate) static PENDING_FLOWS: LruHashMap<ForwardKey, ForwardEntry, { maps::PE
 pub(crate) static PENDING_REPLIES: LruHashMap<ReplyKey, ReplyEntry, { maps::PENDING_REPLIES.capacity }> =
     LruHashMap::new();
 #[btf_map]
+pub(crate) static FAILING: LruHashMap<BackendId, Tick, { maps::FAILING.capacity }> = LruHashMap::new();
+#[btf_map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, { maps::FRAGMENTS.capacity }> =
     LruHashMap::new();
 #[btf_map]

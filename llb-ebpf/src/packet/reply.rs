@@ -7,6 +7,7 @@ use llb_common::settings::LinkSettings;
 
 use crate::confirm::find_reply;
 use crate::decide::{Decision, Stop, own_mac};
+use crate::failing;
 use crate::forward::seen_after;
 use crate::maps::{SETTINGS, backend};
 
@@ -27,6 +28,9 @@ pub(crate) fn decide(packet: &Packet, decision: &mut Decision, link: &LinkSettin
         return Err(Stop::NotOurs);
     }
     if packet.shape != Shape::Error as u8 {
+        if entry.seen == 0 && failing::is_refusal(packet, decision, entry, backend) != 0 {
+            return Err(Reason::Refused.into());
+        }
         let (now, seen) = (decision.now, seen_after(entry.seen, packet));
         // SAFETY: single fields; another CPU may write the same ones.
         unsafe {

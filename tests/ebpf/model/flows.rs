@@ -30,6 +30,8 @@ pub(crate) struct Reply {
     pub(crate) backend: Id,
     pub(crate) seen: u8,
     pub(crate) way: Way,
+    /// When it was made.
+    pub(crate) began: u64,
 }
 
 /// Of a backend: packets and bytes to it, from it, and flows.
@@ -44,6 +46,8 @@ pub(crate) struct Memory {
     pub(crate) fragments: BTreeMap<FragmentName, (u16, u16)>,
     /// By client and Service: the host, and when the last flow began.
     pub(crate) affinity: BTreeMap<(IpAddr, u32), (u32, u64)>,
+    /// Backends that refused or did not answer, and when one did last.
+    pub(crate) failing: BTreeMap<Id, u64>,
     pub(crate) traffic: BTreeMap<u32, Counts>,
 }
 

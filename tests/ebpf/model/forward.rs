@@ -8,6 +8,15 @@ use super::wire::{Carries, TCP};
 use super::world::{Backend, Frontend, FrontendName, Gate};
 use super::{Arrival, Course, Model, Stop, select};
 
+/// What a packet finds of its flow.
+enum Fate {
+    GoesOn,
+    /// Another flow has its source port meanwhile, so it must begin anew.
+    Gone,
+    /// The client asks again, as its backend has said nothing.
+    Unanswered,
+}
+
 impl Model {
     /// A client's packet, or an error about one of those that it got.
     pub(super) fn forward(
@@ -22,12 +31,23 @@ impl Model {
         let backend_of = |id| arrival.world.backend(id).filter(|backend| backend.takes(opens));
         let known = self.memory.flow(&flow_name).copied();
         let known = known.and_then(|flow| Some((flow, backend_of(flow.backend)?)));
+        let mut moves_to = None;
         let known = known.filter(|(flow, backend)| {
-            arrival.is_error() || self.goes_on(arrival, &flow_name, frontend, *flow, backend, notes)
+            if arrival.is_error() {
+                return true;
+            }
+            match self.advance(arrival, &flow_name, frontend, *flow, backend, notes) {
+                Fate::GoesOn => true,
+                Fate::Gone => false,
+                Fate::Unanswered => {
+                    moves_to = self.moves(arrival, &flow_name, backend, flow.snat_port);
+                    moves_to.is_none()
+                }
+            }
         });
         let (backend, snat_port) = match known {
             Some((flow, backend)) => (backend, flow.snat_port),
-            None => self.begin(arrival, (name, frontend), &flow_name, notes)?,
+            None => self.begin(arrival, (name, frontend), &flow_name, moves_to, notes)?,
         };
         let wire = arrival.wire;
         let mut against = vec![];
@@ -48,9 +68,8 @@ impl Model {
         Ok(Course { target, backend: backend.id, link: backend.link, is_reply: false, against })
     }
 
-    /// One more packet of a known flow. `false`: another flow has its source
-    /// port meanwhile, so it must begin anew.
-    fn goes_on(
+    /// One more packet of a known flow.
+    fn advance(
         &mut self,
         arrival: &Arrival<'_>,
         name: &FlowName,
@@ -58,7 +77,8 @@ impl Model {
         mut flow: Flow,
         backend: &Backend,
         notes: &mut Vec<Reason>,
-    ) -> bool {
+    ) -> Fate {
+        let is_failing = self.is_failing(backend);
         let memory = &mut self.memory;
         if matches!(arrival.wire.carries, Carries::Transport { .. }) {
             flow.seen = seen_after(flow.seen, arrival.tcp_flags);
@@ -74,14 +94,20 @@ impl Model {
         let opens = opens(arrival.ends().2, arrival.tcp_flags);
         let (most_flows, most_replies) = arrival.world.room;
         if !is_pending {
-            return true;
+            return Fate::GoesOn;
         }
         let mut reply_of = None;
         if !frontend.is_dsr {
-            let Some(reply) = memory.reply_of(name, backend, flow.snat_port).copied() else { return false };
+            let Some(reply) = memory.reply_of(name, backend, flow.snat_port).copied() else {
+                return Fate::Gone;
+            };
+            let is_due = is_failing || reply.began < self.now;
+            if opens && reply.seen == 0 && is_due {
+                return Fate::Unanswered;
+            }
             // A reset is no answer.
             if reply.seen == 0 || reply.seen & RST != 0 {
-                return true;
+                return Fate::GoesOn;
             }
             reply_of = Some(reply);
         }
@@ -89,11 +115,11 @@ impl Model {
         let reply_name = reply_name(backend, flow.snat_port);
         let needs_place = reply_of.is_some() && !memory.replies.contains_key(&reply_name);
         if opens {
-            return true;
+            return Fate::GoesOn;
         }
         if memory.flows.len() >= most_flows || (needs_place && memory.replies.len() >= most_replies) {
             notes.push(Reason::FlowsFull);
-            return true;
+            return Fate::GoesOn;
         }
         memory.pending_flows.remove(name);
         memory.flows.insert(*name, flow);
@@ -101,7 +127,7 @@ impl Model {
             memory.pending_replies.remove(&reply_name);
             memory.replies.insert(reply_name, reply);
         }
-        true
+        Fate::GoesOn
     }
 
     fn begin<'w>(
@@ -109,6 +135,7 @@ impl Model {
         arrival: &Arrival<'w>,
         frontend: (&FrontendName, &Frontend),
         name: &FlowName,
+        moves_to: Option<&'w Backend>,
         notes: &mut Vec<Reason>,
     ) -> Result<(&'w Backend, u16), Stop> {
         let because = |reason| Err(Stop::Because(reason));
@@ -131,8 +158,11 @@ impl Model {
         if is_reset && !is_dsr {
             return because(Reason::UnknownReset);
         }
-        let chosen = select::backend(arrival.world, &self.memory, self.now, frontend, client, begins);
-        let Some(backend) = chosen else { return because(Reason::NoLiveBackend) };
+        let chosen = || {
+            let chosen = select::backend(arrival.world, self, frontend, client, begins, None);
+            chosen.map(|chosen| chosen.backend)
+        };
+        let Some(backend) = moves_to.or_else(chosen) else { return because(Reason::NoLiveBackend) };
         if arrival.is_error() || is_reset {
             // Nothing goes on after it.
             return Ok((backend, 0));
@@ -143,8 +173,14 @@ impl Model {
         }
         let mut snat_port = 0;
         if !is_dsr {
-            let port = select::snat_port(arrival.world, &mut self.memory, name, backend, arrival.way());
+            let port = select::snat_port(arrival.world, self, name, backend, arrival.way());
             snat_port = port.ok_or(Stop::Because(Reason::PortsExhausted))?;
+            // This one finds out for the others, who go elsewhere meanwhile.
+            if let Some(failed) = self.memory.failing.get_mut(&backend.id)
+                && opens(protocol, arrival.tcp_flags)
+            {
+                *failed = self.now;
+            }
         }
         let seen = seen_after(0, arrival.tcp_flags);
         let flow = Flow { backend: backend.id, snat_port, seen, way: arrival.way() };

@@ -8,6 +8,7 @@
 //!                    `-----> to a source address -> reply entry ---------------'
 //! ```
 
+mod failing;
 pub(crate) mod flows;
 mod forward;
 mod rewrite;
@@ -144,13 +145,18 @@ impl Model {
         if !world.snat.contains(&to.0) {
             return Err(Stop::NotOurs);
         }
-        let reply = self.memory.reply(&(from.0, from.1, to.1, protocol)).ok_or(Stop::NotOurs)?;
+        let name = (from.0, from.1, to.1, protocol);
+        let mut reply = *self.memory.reply(&name).ok_or(Stop::NotOurs)?;
         let backend = world.backend(reply.backend).ok_or(Stop::Because(Reason::StaleReply))?;
         if backend.snat != to.0 {
             return Err(Stop::NotOurs);
         }
         if matches!(arrival.wire.carries, Carries::Transport { .. }) {
+            if reply.seen == 0 && self.is_refusal(arrival, &name, &reply, backend) {
+                return Err(Stop::Because(Reason::Refused));
+            }
             reply.seen = seen_after(reply.seen, arrival.tcp_flags);
+            *self.memory.reply(&name).unwrap() = reply;
         }
         let (link, to_mac) = reply.way;
         let from_mac =

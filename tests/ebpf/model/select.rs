@@ -6,32 +6,44 @@ use llb_common::address::Port;
 use llb_common::conntrack::candidate_port;
 use llb_common::hash::FlowKey;
 
-use super::flows::{FlowName, Memory, Reply, Way, reply_name};
+use super::Model;
+use super::flows::{FlowName, Reply, Way, reply_name};
 use super::world::{Backend, Frontend, FrontendName, Id, World};
 
 /// How long the table before the last change is for packets that begin nothing.
 const PREVIOUS_SECS: u64 = 120;
 /// Slots that are tried, and source ports.
-const SLOTS: u64 = 4;
+const SLOTS: u64 = 32;
 const PORTS: u32 = 16;
 
-/// `begins`: the packet is the first of its flow, or may be.
+pub(super) struct Chosen<'w> {
+    pub(super) backend: &'w Backend,
+    /// It is not known to fail.
+    pub(super) is_well: bool,
+}
+
+/// `begins`: the packet is the first of its flow, or may be. `not`: who had it.
 pub(super) fn backend<'w>(
     world: &'w World,
-    memory: &Memory,
-    now: u64,
+    model: &Model,
     (name, frontend): (&FrontendName, &Frontend),
     client: (IpAddr, u16),
     begins: bool,
-) -> Option<&'w Backend> {
-    let takes = |backend: &&Backend| backend.takes(begins);
-    if let Some((host, began)) = memory.affinity.get(&(client.0, frontend.service))
+    not: Option<Id>,
+) -> Option<Chosen<'w>> {
+    let now = model.now;
+    let takes = |backend: &&Backend| backend.takes(begins) && Some(backend.id) != not;
+    // Of those that fail, packets in the middle of a connection are no matter.
+    let is_well = |backend: &&Backend| !(begins && model.is_failing(backend));
+    let well = |backend| Chosen { backend, is_well: true };
+    if let Some((host, began)) = model.memory.affinity.get(&(client.0, frontend.service))
         && frontend.affinity_secs > 0
         && now - began <= frontend.affinity_secs
     {
         let of_host = |backend: &&Backend| backend.frontend == *name && backend.host == *host;
-        if let Some(backend) = world.backends.values().find(of_host).filter(takes) {
-            return Some(backend);
+        let of_host = world.backends.values().find(of_host).filter(takes).filter(is_well);
+        if of_host.is_some() {
+            return of_host.map(well);
         }
     }
     let hash = hash(*name, client, frontend.affinity_secs > 0);
@@ -41,9 +53,13 @@ pub(super) fn backend<'w>(
     };
     match &frontend.previous {
         Some((previous, changed)) if !begins && !previous.is_empty() && now - changed < PREVIOUS_SECS => {
-            (0..SLOTS).find_map(|behind| at(previous, behind)).or_else(|| at(&frontend.table, 0))
+            (0..SLOTS).find_map(|behind| at(previous, behind)).or_else(|| at(&frontend.table, 0)).map(well)
         }
-        _ => (0..SLOTS).find_map(|behind| at(&frontend.table, behind)),
+        _ => {
+            let mut all = (0..SLOTS).filter_map(|behind| at(&frontend.table, behind));
+            let own = all.clone().next()?;
+            Some(all.find(is_well).map_or(Chosen { backend: own, is_well: false }, well))
+        }
     }
 }
 
@@ -69,11 +85,12 @@ fn hash((vip, port, protocol): FrontendName, client: (IpAddr, u16), has_affinity
 /// with it comes its reply entry.
 pub(super) fn snat_port(
     world: &World,
-    memory: &mut Memory,
+    model: &mut Model,
     flow: &FlowName,
     backend: &Backend,
     way: Way,
 ) -> Option<u16> {
+    let (memory, began) = (&mut model.memory, model.now);
     let (first, last) = (*world.snat_ports.start(), *world.snat_ports.end());
     for attempt in 0..PORTS {
         let port = candidate_port(flow.0.into(), Port::new(flow.1), attempt, first, last).number();
@@ -85,7 +102,7 @@ pub(super) fn snat_port(
         let name = reply_name(backend, port);
         let is_free = memory.reply(&name).is_none();
         if is_free && !world.frontends.contains_key(&(backend.snat, port, name.3)) {
-            let reply = Reply { client: (flow.0, flow.1), backend: backend.id, seen: 0, way };
+            let reply = Reply { client: (flow.0, flow.1), backend: backend.id, seen: 0, way, began };
             memory.pending_replies.insert(name, reply);
             return Some(port);
         }
@@ -95,7 +112,7 @@ pub(super) fn snat_port(
         let port = candidate_port(flow.0.into(), Port::new(flow.1), attempt, first, last).number();
         let name = reply_name(backend, port);
         if memory.end(world, &name) {
-            let reply = Reply { client: (flow.0, flow.1), backend: backend.id, seen: 0, way };
+            let reply = Reply { client: (flow.0, flow.1), backend: backend.id, seen: 0, way, began };
             memory.pending_replies.insert(name, reply);
             return Some(port);
         }

@@ -1,9 +1,10 @@
 //! From plain data to the maps of both programs. What packets leave there is
 //! in `remembered.rs`.
 
-use bytemuck::{bytes_of, cast_slice};
+use bytemuck::{bytes_of, cast_slice, pod_read_unaligned};
 use llb_common::address::{Address, Mac, Port};
 use llb_common::backend::{ACTIVE, BackendEntry, DEAD, DRAINING};
+use llb_common::conntrack::ReplyEntry;
 use llb_common::frontend::{
     AffinityEntry, CHUNK_SLOTS, DSR, FrontendEntry, FrontendKey, KNOWN_FLOWS_ONLY, MemberKey, OPENINGS_ONLY,
     RESTRICTED, SourceRangeKey, Table,
@@ -12,7 +13,7 @@ use llb_common::maps;
 use llb_common::settings::{LinkSettings, Settings};
 use llb_common::time::{Tick, tick};
 
-use super::remembered::{affinity_key, flow_key, fragment_key, id, reply_key};
+use super::remembered::{affinity_key, flow_key, fragment_key, id, reply_entry, reply_key};
 use crate::model::flows::{FlowName, FragmentName, Memory, ReplyName};
 use crate::model::world::{FrontendName, Gate, Id, State, World};
 use crate::programs::{Hook, Program, monotonic_nanoseconds, raw};
@@ -146,6 +147,23 @@ impl Kernel {
             let key = raw::<24>(&affinity_key(*client, *service));
             self.each(|program| program.insert(maps::AFFINITY.name, key, raw::<8>(bytes_of(&entry))));
         }
+        for (backend, failed) in &memory.failing {
+            let tick = tick_of(now - failed);
+            self.each(|program| program.insert(maps::FAILING.name, id(*backend).0, tick));
+        }
+    }
+
+    /// Sets when reply entries were made that nothing was seen of yet: before
+    /// now, or not. By the clock of the kernel, which goes on, no test could know.
+    pub(super) fn ages(&mut self, memory: &Memory, now: u64) {
+        for (name, reply) in memory.pending_replies.iter().filter(|(_, reply)| reply.seen == 0) {
+            let mut entry: ReplyEntry = pod_read_unaligned(&reply_entry(reply));
+            entry.used = if reply.began < now { 0 } else { Tick::MAX };
+            let key: [u8; 24] = raw(&reply_key(name));
+            self.each(|program| {
+                program.insert(maps::PENDING_REPLIES.name, key, raw::<40>(bytes_of(&entry)));
+            });
+        }
     }
 
     pub(super) fn evict_flow(&mut self, name: &FlowName) {
@@ -182,6 +200,9 @@ fn forget(program: &mut Program) {
         for (key, _) in program.entries::<24, 40>(map) {
             program.remove::<_, 40>(map, key);
         }
+    }
+    for (key, _) in program.entries::<4, 4>(maps::FAILING.name) {
+        program.remove::<_, 4>(maps::FAILING.name, key);
     }
     for (key, _) in program.entries::<40, 4>(maps::FRAGMENTS.name) {
         program.remove::<_, 4>(maps::FRAGMENTS.name, key);

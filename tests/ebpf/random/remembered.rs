@@ -1,7 +1,7 @@
 //! What the model remembers as the bytes of the programs' maps: to find an
 //! entry there, and to compare all of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::Range;
 
@@ -42,11 +42,18 @@ impl Kernel {
             };
             let fragments = bytes(&memory.fragments, fragment_key, ports);
             assert_eq!(timeless::<40, 4>(program, maps::FRAGMENTS.name, 0..0), fragments, "{name}: {hook:?}");
+            let failing = memory.failing.keys().map(|backend| bytes_of(&id(*backend)).to_vec());
+            let of_kernel = timeless::<4, 4>(program, maps::FAILING.name, 0..4);
+            assert_eq!(Vec::from_iter(of_kernel.into_keys()), sorted(failing), "{name}: {hook:?}");
             let host = |entry: &(u32, u64)| bytes_of(&AffinityEntry { host: entry.0, used: 0 }).to_vec();
             let affinity = bytes(&memory.affinity, |(client, service)| affinity_key(*client, *service), host);
             assert_eq!(timeless::<24, 8>(program, maps::AFFINITY.name, 4..8), affinity, "{name}: {hook:?}");
         }
     }
+}
+
+fn sorted(keys: impl Iterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
+    BTreeSet::from_iter(keys).into_iter().collect()
 }
 
 type Bytes = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -94,7 +101,7 @@ pub(super) fn reply_key((backend, port, snat_port, protocol): &ReplyName) -> Vec
     bytes_of(&key).to_vec()
 }
 
-fn reply_entry(reply: &Reply) -> Vec<u8> {
+pub(super) fn reply_entry(reply: &Reply) -> Vec<u8> {
     let entry = ReplyEntry {
         client: Address::from(reply.client.0),
         client_port: Port::new(reply.client.1),

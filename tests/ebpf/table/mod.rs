@@ -3,6 +3,7 @@
 
 mod connections;
 mod errors;
+mod failing;
 mod ports;
 mod reasons;
 mod selection;

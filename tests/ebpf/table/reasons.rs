@@ -113,6 +113,10 @@ fn every_reason_is_reached() {
         let dsr = Frame { from: (plane.client(), 5002), ..plane.to_vip(DSR_PORT, TCP, SYN) };
         plane.expect("dsr", &dsr.bytes(), &Frame { macs: (BACKEND_MAC, LB_MAC), ..dsr.clone() }.bytes());
         assert_eq!(plane.reason(Reason::NotRemembered), 1);
+        plane.settings(|_| ());
+        plane.two_hosts(0);
+        let refusal = plane.from_host(plane.ask(6000), RST | ACK).bytes();
+        plane.expect_reason("refused", &refusal, Reason::Refused);
         for reason in Reason::ALL.into_iter().filter(|reason| plane.can_be(*reason)) {
             assert!(plane.reason(reason) > 0, "{reason:?} was never reached");
         }

@@ -10,7 +10,7 @@ use crate::frames::Frame;
 use crate::plane::{DSR_PORT, LB_MAC, NAT_PORT, Outcome, Plane, now};
 
 /// The two hosts, by their Ethernet addresses.
-const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 1, 1], [2, 0, 0, 0, 1, 2]];
+pub(super) const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 1, 1], [2, 0, 0, 0, 1, 2]];
 
 /// So many that each host has some.
 const CLIENTS: std::ops::Range<u8> = 50..70;
@@ -18,7 +18,7 @@ const CLIENTS: std::ops::Range<u8> = 50..70;
 impl Plane {
     /// Two hosts with a backend for each of the two frontends, every other
     /// slot for one of them.
-    fn two_hosts(&mut self, affinity_secs: u32) {
+    pub(super) fn two_hosts(&mut self, affinity_secs: u32) {
         for (port, ids) in [(NAT_PORT, [1, 3]), (DSR_PORT, [2, 4])] {
             for (id, (host, mac)) in ids.into_iter().zip((1..).zip(MACS)) {
                 let address = self.address(20 + host as u8);
@@ -33,7 +33,7 @@ impl Plane {
     }
 
     /// Which host gets a packet.
-    fn host(&self, frame: &Frame) -> usize {
+    pub(super) fn host(&self, frame: &Frame) -> usize {
         let Outcome::Sent(bytes) = self.run(&frame.bytes()) else { panic!("not sent") };
         assert_eq!(bytes[6..12], LB_MAC);
         MACS.iter().position(|mac| bytes[..6] == *mac).unwrap()

@@ -17,6 +17,7 @@ use llb_common::frontend::{
 use llb_common::maps::{self, Map};
 use llb_common::reason::Reason;
 use llb_common::settings::Settings;
+use llb_common::time::Tick;
 
 use super::book::{Restored, Write};
 use super::table::Table;
@@ -67,7 +68,7 @@ impl Capacities {
             maps::FRONTENDS => MAX_FRONTENDS,
             maps::MAGLEV => self.chunks,
             maps::BACKENDS | maps::TRAFFIC => self.backends,
-            maps::MEMBERS => self.backends,
+            maps::MEMBERS | maps::FAILING => self.backends,
             maps::FLOWS | maps::REPLIES => self.flows,
             maps::PENDING_FLOWS | maps::PENDING_REPLIES => MAX_PENDING,
             maps::AFFINITY => MAX_AFFINITY,
@@ -95,6 +96,7 @@ pub(super) fn sizes_of(map: Map) -> Option<(u32, u32)> {
         maps::MEMBERS => sizes::<MemberKey, BackendId>(),
         maps::FLOWS | maps::PENDING_FLOWS => sizes::<ForwardKey, ForwardEntry>(),
         maps::REPLIES | maps::PENDING_REPLIES => sizes::<ReplyKey, ReplyEntry>(),
+        maps::FAILING => sizes::<BackendId, Tick>(),
         maps::FRAGMENTS => sizes::<FragmentKey, FragmentPorts>(),
         _ => None,
     }

@@ -1,0 +1,71 @@
+//! Backends that refuse or do not answer new connections: who they are, and
+//! whether a connection goes to another one. Only TCP in mode NAT.
+
+use super::flows::{FlowName, RST, Reply, ReplyName, SYN, reply_name};
+use super::select::{self, Chosen};
+use super::wire::{Carries, TCP};
+use super::world::{Backend, Frontend, Gate};
+use super::{Arrival, Model};
+
+/// So long are others preferred.
+const FAILING_SECS: u64 = 10;
+
+impl Model {
+    pub(super) fn is_failing(&self, backend: &Backend) -> bool {
+        let failed = self.memory.failing.get(&backend.id);
+        failed.is_some_and(|failed| self.now - failed < FAILING_SECS)
+    }
+
+    /// The first packet of a backend to a flow. `true`: it refuses, and another
+    /// one may not, so the client does not get to know.
+    pub(super) fn is_refusal(
+        &mut self,
+        arrival: &Arrival<'_>,
+        name: &ReplyName,
+        reply: &Reply,
+        backend: &Backend,
+    ) -> bool {
+        if name.3 != TCP || !matches!(arrival.wire.carries, Carries::Transport { .. }) {
+            return false;
+        }
+        if arrival.tcp_flags & RST == 0 {
+            if arrival.tcp_flags & SYN != 0 {
+                self.memory.failing.remove(&backend.id);
+            }
+            return false;
+        }
+        let flow_name = (reply.client.0, reply.client.1, backend.frontend);
+        let flow = self.memory.pending_flows.get(&flow_name);
+        // Of a flow that began elsewhere, a reset is right.
+        if !flow
+            .is_some_and(|flow| flow.seen == SYN && flow.backend == backend.id && flow.snat_port == name.2)
+        {
+            return false;
+        }
+        self.memory.failing.insert(backend.id, self.now);
+        self.other(arrival, &flow_name, backend).is_some_and(|other| other.is_well)
+    }
+
+    /// A flow that its backend has not answered: who gets it instead.
+    pub(super) fn moves<'w>(
+        &mut self,
+        arrival: &Arrival<'w>,
+        name: &FlowName,
+        backend: &Backend,
+        snat_port: u16,
+    ) -> Option<&'w Backend> {
+        self.memory.failing.insert(backend.id, self.now);
+        let other = self.other(arrival, name, backend)?;
+        self.memory.pending_replies.remove(&reply_name(backend, snat_port));
+        Some(other.backend)
+    }
+
+    fn other<'w>(&self, arrival: &Arrival<'w>, name: &FlowName, backend: &Backend) -> Option<Chosen<'w>> {
+        let is_open = |frontend: &&Frontend| {
+            !frontend.is_dsr && frontend.gate != Gate::KnownFlowsOnly && !frontend.table.is_empty()
+        };
+        let frontend = arrival.world.frontends.get(&backend.frontend).filter(is_open)?;
+        let frontend = (&backend.frontend, frontend);
+        select::backend(arrival.world, self, frontend, (name.0, name.1), true, Some(backend.id))
+    }
+}

@@ -1,0 +1,248 @@
+//! Rows about backends that refuse or do not answer new connections.
+
+use bytemuck::{bytes_of, pod_read_unaligned};
+use llb_common::backend::{BackendId, DEAD, FAILING_SECS};
+use llb_common::conntrack::{ACK, RST, ReplyEntry, SYN};
+use llb_common::frontend::{KNOWN_FLOWS_ONLY, TCP};
+use llb_common::maps;
+use llb_common::reason::Reason;
+use llb_common::time::Tick;
+
+use super::selection::MACS;
+use super::{CLIENT_PORT, everywhere};
+use crate::frames::Frame;
+use crate::plane::{Family, NAT_PORT, Outcome, Plane, now};
+use crate::programs::raw;
+
+const REFUSED: u8 = RST | ACK;
+
+/// Ids of the backends for mode NAT that `Plane::two_hosts` makes.
+const IDS: [u32; 2] = [1, 3];
+
+/// A flow of the client, as its SYN went to a backend.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    client_port: u16,
+    host: usize,
+    snat_port: u16,
+}
+
+impl Plane {
+    fn syn(&self, client_port: u16) -> Frame {
+        Frame { from: (self.client(), client_port), ..self.to_vip(NAT_PORT, TCP, SYN) }
+    }
+
+    pub(super) fn ask(&self, client_port: u16) -> Asked {
+        let Outcome::Sent(bytes) = self.run(&self.syn(client_port).bytes()) else { panic!("not sent") };
+        let host = MACS.iter().position(|mac| bytes[..6] == *mac).unwrap();
+        let at = if self.family == Family::V4 { 34 } else { 54 };
+        // Sockets of this machine may be in the way.
+        Asked { client_port, host, snat_port: u16::from_be_bytes([bytes[at], bytes[at + 1]]) }
+    }
+
+    /// From its backend.
+    pub(super) fn from_host(&self, asked: Asked, flags: u8) -> Frame {
+        let sent = self.reply_sent(flags);
+        let address = self.address(21 + asked.host as u8);
+        Frame { from: (address, sent.from.1), to: (self.snat(), asked.snat_port), ..sent }
+    }
+
+    fn reaches_the_client(&self, asked: Asked, flags: u8) {
+        let expected = Frame { to: (self.client(), asked.client_port), ..self.reply_received(flags) };
+        self.expect("reply", &self.from_host(asked, flags).bytes(), &expected.bytes());
+    }
+
+    /// From `first` on, as many flows, which the backends answer: the hosts that got them.
+    fn hosts_of(&self, first: u16, flows: u16) -> Vec<usize> {
+        let ask = |client_port| {
+            let asked = self.ask(client_port);
+            self.reaches_the_client(asked, SYN | ACK);
+            asked.host
+        };
+        (first..first + flows).map(ask).collect()
+    }
+
+    /// A second or more passes, or none did, since flows began that are not answered.
+    fn waits(&mut self, is_over: bool) {
+        for (key, entry) in self.entries::<24, 40>(maps::PENDING_REPLIES.name) {
+            let used = if is_over { 0 } else { Tick::MAX };
+            let entry = ReplyEntry { used, ..pod_read_unaligned(&entry) };
+            self.program.insert(maps::PENDING_REPLIES.name, key, raw::<40>(bytes_of(&entry)));
+        }
+    }
+
+    /// It failed so many seconds ago, or up to two before that: clocks of programs are behind.
+    fn fails(&mut self, host: usize, secs_ago: u32) {
+        let ticks = if secs_ago == 0 { 0 } else { secs_ago + 1 };
+        self.program.insert(maps::FAILING.name, BackendId::new(IDS[host], 1).0, now() - ticks);
+    }
+
+    fn failing(&self) -> usize {
+        self.entries::<4, 4>(maps::FAILING.name).len()
+    }
+
+    /// Backends that packets of this flow come from.
+    fn replies_of(&self, client_port: u16) -> usize {
+        let entries = self.entries::<24, 40>(maps::PENDING_REPLIES.name);
+        let of_it = |entry: &ReplyEntry| entry.client_port.number() == client_port;
+        entries.iter().filter(|(_, entry)| of_it(&pod_read_unaligned(entry))).count()
+    }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_refused_connection_goes_to_another_backend() {
+    everywhere(|plane| {
+        plane.two_hosts(0);
+        let first = plane.ask(CLIENT_PORT);
+        let refusal = plane.from_host(first, REFUSED).bytes();
+        plane.expect_reason("refused", &refusal, Reason::Refused);
+        plane.expect_reason("again", &refusal, Reason::Refused);
+        // The client asks again, whenever that is.
+        plane.waits(false);
+        let second = plane.ask(CLIENT_PORT);
+        assert_ne!(first.host, second.host);
+        assert_eq!(plane.replies_of(CLIENT_PORT), 1);
+        assert_eq!(plane.run(&refusal), Outcome::Pass, "of the old one");
+        plane.reaches_the_client(second, SYN | ACK);
+        let ack = Frame { tcp_flags: ACK, ..plane.syn(CLIENT_PORT) };
+        assert_eq!(plane.host(&ack), second.host);
+        assert_eq!(plane.entries::<24, 16>(maps::FLOWS.name).len(), 1);
+        // Others do not find out by themselves.
+        assert_eq!(plane.hosts_of(2000, 40), [second.host; 40]);
+        assert_eq!(plane.reason(Reason::Refused), 2);
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_connection_that_is_not_answered_goes_to_another_backend() {
+    everywhere(|plane| {
+        plane.two_hosts(0);
+        let first = plane.ask(CLIENT_PORT);
+        plane.waits(false);
+        assert_eq!([plane.ask(CLIENT_PORT).host, plane.failing()], [first.host, 0], "a copy");
+        plane.waits(true);
+        let second = plane.ask(CLIENT_PORT);
+        assert_ne!(first.host, second.host);
+        assert_eq!([plane.failing(), plane.replies_of(CLIENT_PORT)], [1, 1]);
+        // Too late: the kernel resets it.
+        assert_eq!(plane.run(&plane.from_host(first, SYN | ACK).bytes()), Outcome::Pass);
+        plane.reaches_the_client(second, SYN | ACK);
+        // What is answered stays, however often it is asked.
+        plane.waits(true);
+        assert_eq!(plane.ask(CLIENT_PORT).host, second.host);
+        assert_eq!(plane.hosts_of(2000, 40), [second.host; 40]);
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_client_that_nobody_answers_asks_one_after_the_other() {
+    everywhere(|plane| {
+        plane.two_hosts(0);
+        let asked: Vec<_> = (0..4)
+            .map(|_| {
+                plane.waits(true);
+                plane.ask(CLIENT_PORT)
+            })
+            .collect();
+        let hosts: Vec<_> = asked.iter().map(|asked| asked.host).collect();
+        assert_eq!(hosts, [hosts[0], 1 - hosts[0], hosts[0], 1 - hosts[0]]);
+        plane.reaches_the_client(asked[3], SYN | ACK);
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn where_nobody_else_takes_it_a_refusal_reaches_the_client() {
+    everywhere(|plane| {
+        // One backend.
+        let syn = plane.syn(CLIENT_PORT).bytes();
+        plane.expect("SYN", &syn, &plane.to_backend(SYN).bytes());
+        let refusal = plane.reply_sent(REFUSED).bytes();
+        plane.expect("the only one", &refusal, &plane.reply_received(REFUSED).bytes());
+        assert_eq!(plane.failing(), 1);
+        plane.expect("all the same", &syn, &plane.to_backend(SYN).bytes());
+
+        plane.two_hosts(0);
+        for client_port in 2000..2010 {
+            let asked = plane.ask(client_port);
+            plane.fails(1 - asked.host, 0);
+            plane.reaches_the_client(asked, REFUSED);
+        }
+        // Those that fail are all that there are: each flow has its own again.
+        let hosts = plane.hosts_of(3000, 1);
+        plane.fails(0, 0);
+        plane.fails(1, 0);
+        let others: Vec<_> = (3001..3040).map(|port| plane.ask(port).host).collect();
+        assert!(others.contains(&0) && others.contains(&1), "{hosts:?} {others:?}");
+
+        plane.two_hosts(0);
+        let asked = plane.ask(4000);
+        plane.backend(IDS[1 - asked.host], |backend| backend.state = DEAD);
+        plane.reaches_the_client(asked, REFUSED);
+        plane.two_hosts(0);
+        let asked = plane.ask(4001);
+        plane.frontend(NAT_PORT, |entry| entry.flags = KNOWN_FLOWS_ONLY);
+        plane.reaches_the_client(asked, REFUSED);
+        assert_eq!(plane.reason(Reason::Refused), 0);
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_backend_that_failed_is_tried_by_one_flow_after_a_while() {
+    everywhere(|plane| {
+        plane.two_hosts(0);
+        plane.fails(0, FAILING_SECS / 2);
+        assert_eq!(plane.hosts_of(2000, 40), [1; 40], "a moment ago");
+        let tries = |plane: &mut Plane, first| {
+            plane.fails(0, FAILING_SECS);
+            let mut ports = first..first + 60;
+            let tried = ports.by_ref().map(|port| plane.ask(port)).find(|asked| asked.host == 0);
+            let others: Vec<_> = ports.map(|port| plane.ask(port).host).collect();
+            assert!(!others.contains(&0), "one is enough");
+            tried.unwrap()
+        };
+        let tried = tries(plane, 3000);
+        plane.expect_reason("still", &plane.from_host(tried, REFUSED).bytes(), Reason::Refused);
+        assert_eq!(plane.ask(tried.client_port).host, 1);
+        let tried = tries(plane, 4000);
+        plane.reaches_the_client(tried, SYN | ACK);
+        assert_eq!(plane.failing(), 0);
+        assert!(plane.hosts_of(5000, 40).contains(&0), "it is well");
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn affinity_moves_away_from_a_backend_that_fails() {
+    everywhere(|plane| {
+        plane.two_hosts(100);
+        let first = plane.ask(2000);
+        plane.expect_reason("refused", &plane.from_host(first, REFUSED).bytes(), Reason::Refused);
+        let second = plane.ask(2000).host;
+        assert_ne!(first.host, second);
+        // And stays where it is then.
+        plane.fails(first.host, FAILING_SECS);
+        assert_eq!(plane.hosts_of(2001, 10), [second; 10]);
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_reset_that_refuses_no_new_connection_reaches_the_client() {
+    everywhere(|plane| {
+        plane.two_hosts(0);
+        let answered = plane.ask(2000);
+        plane.reaches_the_client(answered, SYN | ACK);
+        plane.reaches_the_client(answered, REFUSED);
+        // One that began elsewhere, and is not known here.
+        let ack = Frame { tcp_flags: ACK, ..plane.syn(2001) };
+        let host = plane.host(&ack);
+        plane.reaches_the_client(Asked { client_port: 2001, host, snat_port: 2001 }, REFUSED);
+        assert_eq!(plane.failing(), 0);
+        assert_eq!(plane.reason(Reason::Refused), 0);
+    });
+}
