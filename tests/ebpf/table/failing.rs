@@ -41,7 +41,7 @@ impl Plane {
     }
 
     /// From its backend.
-    pub(super) fn from_host(&self, asked: Asked, flags: u8) -> Frame {
+    pub(super) fn sent_by_host(&self, asked: Asked, flags: u8) -> Frame {
         let sent = self.reply_sent(flags);
         let address = self.address(21 + asked.host as u8);
         Frame { from: (address, sent.from.1), to: (self.snat(), asked.snat_port), ..sent }
@@ -49,7 +49,7 @@ impl Plane {
 
     fn reaches_the_client(&self, asked: Asked, flags: u8) {
         let expected = Frame { to: (self.client(), asked.client_port), ..self.reply_received(flags) };
-        self.expect("reply", &self.from_host(asked, flags).bytes(), &expected.bytes());
+        self.expect("reply", &self.sent_by_host(asked, flags).bytes(), &expected.bytes());
     }
 
     /// From `first` on, as many flows, which the backends answer: the hosts that got them.
@@ -95,7 +95,7 @@ fn a_refused_connection_goes_to_another_backend() {
     everywhere(|plane| {
         plane.two_hosts(0);
         let first = plane.ask(CLIENT_PORT);
-        let refusal = plane.from_host(first, REFUSED).bytes();
+        let refusal = plane.sent_by_host(first, REFUSED).bytes();
         plane.expect_reason("refused", &refusal, Reason::Refused);
         plane.expect_reason("again", &refusal, Reason::Refused);
         // The client asks again, whenever that is.
@@ -127,7 +127,7 @@ fn a_connection_that_is_not_answered_goes_to_another_backend() {
         assert_ne!(first.host, second.host);
         assert_eq!([plane.failing(), plane.replies_of(CLIENT_PORT)], [1, 1]);
         // Too late: the kernel resets it.
-        assert_eq!(plane.run(&plane.from_host(first, SYN | ACK).bytes()), Outcome::Pass);
+        assert_eq!(plane.run(&plane.sent_by_host(first, SYN | ACK).bytes()), Outcome::Pass);
         plane.reaches_the_client(second, SYN | ACK);
         // What is answered stays, however often it is asked.
         plane.waits(true);
@@ -206,7 +206,7 @@ fn a_backend_that_failed_is_tried_by_one_flow_after_a_while() {
             tried.unwrap()
         };
         let tried = tries(plane, 3000);
-        plane.expect_reason("still", &plane.from_host(tried, REFUSED).bytes(), Reason::Refused);
+        plane.expect_reason("still", &plane.sent_by_host(tried, REFUSED).bytes(), Reason::Refused);
         assert_eq!(plane.ask(tried.client_port).host, 1);
         let tried = tries(plane, 4000);
         plane.reaches_the_client(tried, SYN | ACK);
@@ -221,7 +221,7 @@ fn affinity_moves_away_from_a_backend_that_fails() {
     everywhere(|plane| {
         plane.two_hosts(100);
         let first = plane.ask(2000);
-        plane.expect_reason("refused", &plane.from_host(first, REFUSED).bytes(), Reason::Refused);
+        plane.expect_reason("refused", &plane.sent_by_host(first, REFUSED).bytes(), Reason::Refused);
         let second = plane.ask(2000).host;
         assert_ne!(first.host, second);
         // And stays where it is then.

@@ -115,7 +115,7 @@ fn every_reason_is_reached() {
         assert_eq!(plane.reason(Reason::NotRemembered), 1);
         plane.settings(|_| ());
         plane.two_hosts(0);
-        let refusal = plane.from_host(plane.ask(6000), RST | ACK).bytes();
+        let refusal = plane.sent_by_host(plane.ask(6000), RST | ACK).bytes();
         plane.expect_reason("refused", &refusal, Reason::Refused);
         for reason in Reason::ALL.into_iter().filter(|reason| plane.can_be(*reason)) {
             assert!(plane.reason(reason) > 0, "{reason:?} was never reached");
