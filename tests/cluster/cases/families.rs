@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 
 use anyhow::Result;
+use llb_tests::wait_until;
 use serde_json::{Value, json};
 
-use crate::case::{Case, ECHO_PORT};
+use crate::case::{Case, ECHO_PORT, LIMIT};
 
 pub(crate) fn dual_stack_udp_and_mixed_protocols(case: &mut Case<'_>) -> Result<()> {
     case.add_echo_pods(&["node-1", "node-2"])?;
@@ -25,7 +26,8 @@ pub(crate) fn dual_stack_udp_and_mixed_protocols(case: &mut Case<'_>) -> Result<
     )?;
     case.wait_for_status("echo", &vips)?;
     for vip in vips {
-        case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
+        // Until kube-proxy has told it of the Service, a Node refuses.
+        wait_until(LIMIT, "answers in a row", || case.ask_often(SocketAddr::new(vip, ECHO_PORT)).map(Some))?;
         let answer = case.wait_for_datagram(SocketAddr::new(vip, ECHO_PORT))?;
         assert_eq!(answer.content, "ping");
     }
