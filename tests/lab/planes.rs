@@ -64,6 +64,15 @@ macro_rules! every_scenario {
             handover::sigterm_waits_for_a_new_agent_that_is_there,
             handover::either_agent_may_be_killed_at_any_moment_of_a_handover,
             soak::a_soak_loses_no_byte_and_leaves_no_descriptor,
+        }
+    };
+}
+
+/// Of the agent more than of a plane: one that relays and one that forwards are enough.
+macro_rules! crash_scenarios {
+    ($plane:expr) => {
+        scenarios! {
+            $plane,
             crash::killed_at_100_random_moments_it_converges,
             crash::killed_at_random_moments_it_converges_with_tags_in_a_file,
         }
@@ -117,11 +126,13 @@ macro_rules! heavy_packet_scenarios {
 
 mod userspace {
     every_scenario!(Plane::Userspace);
+    crash_scenarios!(Plane::Userspace);
     relay_scenarios!(Plane::Userspace);
 }
 
 mod tc {
     every_scenario!(Plane::Tc);
+    crash_scenarios!(Plane::Tc);
     packet_scenarios!(Plane::Tc);
     scenarios!(Plane::Tc, neighbours::a_link_that_was_made_anew_forwards_again,);
 }
