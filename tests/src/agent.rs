@@ -16,8 +16,8 @@ use crate::{Host, Process};
 /// The agent's default.
 const ADMIN: &str = "127.0.0.1:9660";
 
-/// From start to ready; the agent needs milliseconds, a busy machine more.
-const READY_LIMIT: Duration = Duration::from_secs(15);
+/// From start to ready; the agent needs a second for its programs, a busy machine more.
+const READY_LIMIT: Duration = Duration::from_secs(60);
 
 /// For an agent with nothing to drain.
 const EXIT_LIMIT: Duration = Duration::from_secs(15);
