@@ -3,13 +3,16 @@
 
 use llb_common::address::Port;
 use llb_common::backend::BackendEntry;
-use llb_common::conntrack::{ForwardEntry, ForwardKey, RST, ReplyEntry, ReplyKey, opens, way};
+use llb_common::conntrack::{
+    CLOSED_SECS, ForwardEntry, ForwardKey, RST, ReplyEntry, ReplyKey, lifetime_secs, opens, way,
+};
+use llb_common::frontend::TCP;
 use llb_common::parse::Packet;
 use llb_common::reason::Reason;
 use llb_common::settings::LinkSettings;
 use llb_common::time::Tick;
 
-use crate::maps::{FLOWS, PENDING_FLOWS, PENDING_REPLIES, REPLIES};
+use crate::maps::{FLOWS, PENDING_FLOWS, PENDING_REPLIES, REPLIES, backend};
 use crate::ports::{is_same_flow, reply_entry, reply_key};
 use crate::{counters, failing};
 
@@ -67,6 +70,31 @@ fn promote(key: &ForwardKey, flow: *mut ForwardEntry, backend: &BackendEntry, op
         let _ = REPLIES.remove(&reply_key);
     }
     GOES_ON
+}
+
+/// A client opens a connection from a port that it has used before: whether
+/// that one has ended, as seen from both ends (mode NAT): 1, else 0. Then its reply
+/// entry is gone, and the new one may get another backend.
+#[inline(never)]
+pub(crate) fn has_ended(flow_key: &ForwardKey, flow: *mut ForwardEntry) -> u32 {
+    // SAFETY: memory that stays while the program runs; a copy.
+    let flow = unsafe { *flow };
+    let Some(backend) = backend(flow.backend).filter(|_| flow.snat_port != Port::default()) else { return 0 };
+    let key = reply_key(backend, flow.snat_port);
+    let Some((reply, is_pending)) = find_reply(&key) else { return 1 };
+    // SAFETY: as above; single fields.
+    let reply = unsafe { &*reply };
+    if reply.client != flow_key.client
+        || reply.client_port != flow_key.client_port
+        || reply.backend != flow.backend
+    {
+        return 1;
+    }
+    if lifetime_secs(TCP, flow.seen, reply.seen) != CLOSED_SECS {
+        return 0;
+    }
+    let _ = if is_pending { PENDING_REPLIES.remove(&key) } else { REPLIES.remove(&key) };
+    1
 }
 
 #[inline(always)]

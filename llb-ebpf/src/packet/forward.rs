@@ -10,7 +10,7 @@
 
 use llb_common::address::Port;
 use llb_common::backend::BackendEntry;
-use llb_common::conntrack::{ForwardEntry, ForwardKey, forward_key, opens, step, way};
+use llb_common::conntrack::{FIN, ForwardEntry, ForwardKey, RST, forward_key, opens, step, way};
 use llb_common::parse::{Packet, Shape};
 use llb_common::reason::Reason;
 use llb_common::settings::LinkSettings;
@@ -78,6 +78,10 @@ fn find(
     let entry = unsafe { *flow };
     if packet.shape != Shape::Error as u8 {
         let backend = backend_of(&entry, packet)?;
+        let opens_again = opens(packet.tcp_flags) && entry.seen & (FIN | RST) != 0;
+        if opens_again && confirm::has_ended(key, flow) != 0 {
+            return None;
+        }
         touch(flow, &entry, packet, now);
         let way = way(link.ifindex, packet.source_mac);
         if entry.snat_port != Port::default() && entry.way != way {

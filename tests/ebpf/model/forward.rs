@@ -2,7 +2,7 @@
 
 use llb_common::reason::Reason;
 
-use super::flows::{Flow, FlowName, RST, opens, reply_name, seen_after};
+use super::flows::{FIN, Flow, FlowName, RST, opens, reply_name, seen_after};
 use super::rewrite::{Nat, Target};
 use super::wire::{Carries, TCP};
 use super::world::{Backend, Frontend, FrontendName, Gate};
@@ -31,6 +31,8 @@ impl Model {
         let backend_of = |id| arrival.world.backend(id).filter(|backend| backend.takes(opens));
         let known = self.memory.flow(&flow_name).copied();
         let known = known.and_then(|flow| Some((flow, backend_of(flow.backend)?)));
+        let known =
+            known.filter(|(flow, backend)| !(opens && self.has_ended(&flow_name, frontend, flow, backend)));
         let mut moves_to = None;
         let known = known.filter(|(flow, backend)| {
             if arrival.is_error() {
@@ -66,6 +68,24 @@ impl Model {
         let from_mac = arrival.world.links.get(&backend.link).copied().unwrap_or_default();
         let target = Target { to_mac: backend.mac.unwrap_or_default(), from_mac, nat };
         Ok(Course { target, backend: backend.id, link: backend.link, is_reply: false, against })
+    }
+
+    /// Whether a connection that is to be opened has the ports of one that has
+    /// ended: nothing of that is remembered any more.
+    fn has_ended(&mut self, name: &FlowName, frontend: &Frontend, flow: &Flow, backend: &Backend) -> bool {
+        let memory = &mut self.memory;
+        // What the client has not ended is left to it.
+        if frontend.is_dsr || flow.seen & (FIN | RST) == 0 || !memory.flows.contains_key(name) {
+            return false;
+        }
+        let Some(reply) = memory.reply_of(name, backend, flow.snat_port) else { return true };
+        if (flow.seen | reply.seen) & RST == 0 && flow.seen & reply.seen & FIN == 0 {
+            return false;
+        }
+        let name = reply_name(backend, flow.snat_port);
+        memory.replies.remove(&name);
+        memory.pending_replies.remove(&name);
+        true
     }
 
     /// One more packet of a known flow.

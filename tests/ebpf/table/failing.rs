@@ -2,7 +2,7 @@
 
 use bytemuck::{bytes_of, pod_read_unaligned};
 use llb_common::backend::{BackendId, DEAD, FAILING_SECS};
-use llb_common::conntrack::{ACK, RST, ReplyEntry, SYN};
+use llb_common::conntrack::{ACK, FIN, RST, ReplyEntry, SYN};
 use llb_common::frontend::{KNOWN_FLOWS_ONLY, TCP};
 use llb_common::maps;
 use llb_common::reason::Reason;
@@ -227,6 +227,31 @@ fn affinity_moves_away_from_a_backend_that_fails() {
         // And stays where it is then.
         plane.fails(first.host, FAILING_SECS);
         assert_eq!(plane.hosts_of(2001, 10), [second; 10]);
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_connection_from_a_port_that_was_used_before_begins_anew() {
+    everywhere(|plane| {
+        plane.two_hosts(0);
+        let first = plane.ask(CLIENT_PORT);
+        let forward = |flags| Frame { tcp_flags: flags, ..plane.syn(CLIENT_PORT) };
+        let sends = |flags| assert_eq!(plane.host(&forward(flags)), first.host);
+        plane.reaches_the_client(first, SYN | ACK);
+        sends(ACK);
+        sends(FIN | ACK);
+        // The backend has not ended.
+        sends(SYN);
+        sends(FIN | ACK);
+        plane.reaches_the_client(first, FIN | ACK);
+        assert_eq!(plane.entries::<24, 16>(maps::FLOWS.name).len(), 1);
+        let again = plane.ask(CLIENT_PORT);
+        assert_eq!([again.host, plane.entries::<24, 16>(maps::FLOWS.name).len()], [first.host, 0]);
+        plane.expect_reason("refused", &plane.sent_by_host(again, REFUSED).bytes(), Reason::Refused);
+        let second = plane.ask(CLIENT_PORT);
+        assert_ne!(second.host, first.host);
+        plane.reaches_the_client(second, SYN | ACK);
     });
 }
 
