@@ -182,13 +182,19 @@ pub const UDP_SECS: u32 = 180;
 /// UDP without an answer yet.
 pub const UDP_UNANSWERED_SECS: u32 = 30;
 
+/// Whether a connection has ended: both sides have said so, or one has reset.
+#[inline(always)]
+pub const fn has_ended(forward: u8, reply: u8) -> bool {
+    (forward | reply) & RST | forward & reply & FIN != 0
+}
+
 /// How long an idle flow is kept, by what was `seen` in its directions
 /// (`reply`: 0 where nothing was, and in mode DSR, where nothing can be).
 pub const fn lifetime_secs(protocol: u8, forward: u8, reply: u8) -> u32 {
     if protocol != TCP {
         return if reply == 0 { UDP_UNANSWERED_SECS } else { UDP_SECS };
     }
-    if (forward | reply) & RST != 0 || forward & reply & FIN != 0 {
+    if has_ended(forward, reply) {
         CLOSED_SECS
     } else if (forward | reply) & FIN != 0 {
         HALF_CLOSED_SECS
@@ -197,6 +203,19 @@ pub const fn lifetime_secs(protocol: u8, forward: u8, reply: u8) -> u32 {
     } else {
         ESTABLISHED_SECS
     }
+}
+
+/// Ticks after which an opening that nobody has gone on with holds its source
+/// port no longer against a flow that finds no free one: at least 1.07 s. Else a flood
+/// of openings from random addresses would hold all ports for [`HALF_OPEN_SECS`].
+pub const OPENING_TICKS: Tick = 2;
+
+/// Whether a pending flow may lose its source port: last used at `used` by its
+/// client, of whom `forward` was seen. What has begun without a SYN may be a
+/// connection of old, and stays.
+#[inline(always)]
+pub const fn is_abandoned(protocol: u8, forward: u8, used: Tick, now: Tick) -> bool {
+    (protocol != TCP || forward == SYN) && now.saturating_sub(used) >= OPENING_TICKS
 }
 
 /// Whether an entry that was last used at `used` is too old.
@@ -285,6 +304,17 @@ mod tests {
         assert_eq!(lifetime_secs(UDP, step(0, 0), 0), UDP_UNANSWERED_SECS);
         assert_eq!(lifetime_secs(UDP, step(0, 0), step(0, 0)), UDP_SECS);
         assert!(is_expired(0, 100, 30) && !is_expired(90, 100, 30));
+    }
+
+    #[test]
+    fn an_opening_without_an_end_is_abandoned() {
+        let is_lost = |protocol, flags: &[u8], ticks| {
+            let seen = flags.iter().fold(0, |seen, flags| step(seen, *flags));
+            is_abandoned(protocol, seen, 100, 100 + ticks)
+        };
+        assert!(is_lost(TCP, &[SYN, SYN], OPENING_TICKS) && is_lost(UDP, &[0, 0], OPENING_TICKS));
+        assert!(!is_lost(TCP, &[SYN], OPENING_TICKS - 1) && !is_lost(UDP, &[0], 1));
+        assert!(!is_lost(TCP, &[SYN, ACK], 1000) && !is_lost(TCP, &[ACK], 1000));
     }
 
     #[test]

@@ -120,6 +120,7 @@ macro_rules! heavy_packet_scenarios {
             $plane,
             ports::ports_of_closed_connections_are_used_again,
             flood::a_flood_of_openings_breaks_no_connection,
+            flood::a_flood_of_openings_leaves_ports_for_others,
         }
     };
 }

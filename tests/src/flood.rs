@@ -35,8 +35,9 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// From `host` to all `targets` in turn, as fast as one thread can.
-    pub fn start(host: &Host, targets: &[SocketAddrV4], seed: u64) -> Self {
+    /// From `host` to all `targets` in turn, with a `rest` after each packet:
+    /// without one, as fast as one thread can.
+    pub fn start(host: &Host, targets: &[SocketAddrV4], seed: u64, rest: Duration) -> Self {
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (host, targets) = (host.clone(), targets.to_vec());
         let (stopped, counter) = (stop.clone(), sent.clone());
@@ -53,6 +54,7 @@ impl Flood {
                     Err(error) if is_full(&error) => {}
                     Err(error) => return Err(error.into()),
                 }
+                pause(rest);
             }
             Ok(())
         });
@@ -81,6 +83,13 @@ impl Flood {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().map_err(|_| anyhow!("the flood panicked"))??;
         Ok(self.sent.load(Ordering::Relaxed))
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "it waits for nothing: this is how fast the flood is")]
+fn pause(rest: Duration) {
+    if !rest.is_zero() {
+        std::thread::sleep(rest);
     }
 }
 

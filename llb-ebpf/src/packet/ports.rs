@@ -11,7 +11,7 @@ use aya_ebpf::helpers::{bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
 use llb_common::address::{Address, Port};
 use llb_common::backend::BackendEntry;
 use llb_common::conntrack::{
-    CLOSED_SECS, FIN, ForwardEntry, RST, ReplyEntry, ReplyKey, candidate_port, forward_key, lifetime_secs,
+    FIN, ForwardEntry, RST, ReplyEntry, ReplyKey, candidate_port, forward_key, has_ended, is_abandoned,
 };
 use llb_common::frontend::{FrontendKey, TCP};
 use llb_common::parse::Packet;
@@ -21,6 +21,7 @@ use llb_common::time::Tick;
 use crate::confirm::find_reply;
 use crate::decide::Decision;
 use crate::maps::{FLOWS, FRONTENDS, PENDING_FLOWS, PENDING_REPLIES, REPLIES, SETTINGS, backend};
+use crate::window::hide;
 
 /// Ports that are tried for a flow. With half of a backend's ports taken, one
 /// in 65,536 flows is refused.
@@ -45,7 +46,7 @@ pub(crate) fn find(
         let is_ours = if attempt < MOST_ATTEMPTS {
             claim(context, &key, &decision.reply, &backend.snat)
         } else {
-            // Nothing is free: one whose flow has ended.
+            // Nothing is free: one whose flow has ended, or never came to be.
             take(&key, &decision.reply)
         };
         if is_ours != 0 {
@@ -79,8 +80,9 @@ pub(crate) fn claim(context: *mut c_void, key: &ReplyKey, entry: &ReplyEntry, sn
     u32::from(PENDING_REPLIES.insert(key, entry, u64::from(BPF_NOEXIST)).is_ok())
 }
 
-/// Takes the port in `key` from a flow that has ended: 1, else 0. That flow's
-/// forward entry goes first, so that it sends nothing from this port any more.
+/// Takes the port in `key` from a flow that has ended or was abandoned: 1,
+/// else 0. That flow's forward entry goes first, so that it sends nothing from this
+/// port any more.
 #[inline(never)]
 fn take(key: &ReplyKey, entry: &ReplyEntry) -> u32 {
     let Some((holder, is_pending)) = find_reply(key) else { return 0 };
@@ -96,7 +98,8 @@ fn take(key: &ReplyKey, entry: &ReplyEntry) -> u32 {
         let flow = found.map(|flow| unsafe { &*flow });
         // Of the same client and ports, but later: it has another source port.
         let flow = flow.filter(|flow| flow.backend == holder.backend && flow.snat_port == key.snat_port);
-        if !has_ended(key.protocol, flow, placed.is_some(), holder) {
+        let is_placed = hide(placed.is_some());
+        if !is_over(key.protocol, flow, is_placed, is_pending, holder, entry.used) {
             return 0;
         }
         if flow.is_some() {
@@ -109,14 +112,26 @@ fn take(key: &ReplyKey, entry: &ReplyEntry) -> u32 {
     u32::from(removed.is_ok() && PENDING_REPLIES.insert(key, entry, u64::from(BPF_NOEXIST)).is_ok())
 }
 
-/// Whether nothing is to come of a flow but repeated packets. Where only the
-/// backend has said so, a CPU may have a copy of a forward entry that has its
-/// place, and could send by it for a while; so that one is left to the sweep.
+/// Whether a flow may lose its port: it has ended, or it is pending and was abandoned.
 #[inline(always)]
-fn has_ended(protocol: u8, flow: Option<&ForwardEntry>, is_placed: bool, reply: &ReplyEntry) -> bool {
-    let seen = flow.map_or(0, |flow| flow.seen);
-    let may_be_copied = flow.is_some() && is_placed && seen & (FIN | RST) == 0;
-    protocol == TCP && !may_be_copied && lifetime_secs(TCP, seen, reply.seen) == CLOSED_SECS
+fn is_over(
+    protocol: u8,
+    flow: Option<&ForwardEntry>,
+    is_placed: bool,
+    is_pending: bool,
+    reply: &ReplyEntry,
+    now: Tick,
+) -> bool {
+    let Some(flow) = flow else {
+        // Nobody goes on; but a flow that is just being made has its reply entry first.
+        let is_left = is_pending && !is_placed && reply.used < now;
+        return protocol == TCP && has_ended(0, reply.seen) || is_left;
+    };
+    // Where only the backend has ended, a CPU may have a copy of a forward entry
+    // that has its place, and could send by it for a while: left to the sweep.
+    let may_be_copied = is_placed && flow.seen & (FIN | RST) == 0;
+    let has_ended = protocol == TCP && has_ended(flow.seen, reply.seen) && !may_be_copied;
+    has_ended || is_pending && !is_placed && is_abandoned(protocol, flow.seen, flow.used, now)
 }
 
 #[inline(always)]

@@ -22,7 +22,13 @@ pub(crate) struct Flow {
     pub(crate) snat_port: u16,
     pub(crate) seen: u8,
     pub(crate) way: Way,
+    /// When the last packet came.
+    pub(crate) used: u64,
 }
+
+/// How long a client may take for the second packet of a flow if its source
+/// port is needed.
+pub(crate) const OPENING_SECS: u64 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reply {
@@ -68,8 +74,9 @@ impl Memory {
 
     /// Forgets both entries of the flow that has a source port, if nothing is
     /// to come of it: both ends have ended, or one has reset; or its backend is
-    /// no more. The backend's reset alone ends only a flow that is pending.
-    pub(crate) fn end(&mut self, world: &World, name: &ReplyName) -> bool {
+    /// no more. The backend's reset alone ends only a flow that is pending, and
+    /// so does time.
+    pub(crate) fn end(&mut self, world: &World, name: &ReplyName, now: u64) -> bool {
         let Some(reply) = self.reply(name).copied() else { return false };
         if let Some(backend) = world.backend(reply.backend) {
             let flow_name = (reply.client.0, reply.client.1, backend.frontend);
@@ -78,7 +85,14 @@ impl Memory {
             let seen = flow.map_or(0, |flow| flow.seen);
             let has_ended = (seen | reply.seen) & RST != 0 || seen & reply.seen & FIN != 0;
             let has_place = flow.is_some() && self.flows.contains_key(&flow_name);
-            if name.3 != TCP || !has_ended || (has_place && seen & (FIN | RST) == 0) {
+            let has_ended = name.3 == TCP && has_ended && !(has_place && seen & (FIN | RST) == 0);
+            let is_abandoned = self.pending_replies.contains_key(name)
+                && !self.flows.contains_key(&flow_name)
+                && match flow {
+                    Some(flow) => (name.3 != TCP || seen == SYN) && now - flow.used >= OPENING_SECS,
+                    None => reply.began < now,
+                };
+            if !has_ended && !is_abandoned {
                 return false;
             }
             if flow.is_some() {

@@ -100,6 +100,7 @@ impl Model {
     ) -> Fate {
         let is_failing = self.is_failing(backend);
         let memory = &mut self.memory;
+        flow.used = self.now;
         if matches!(arrival.wire.carries, Carries::Transport { .. }) {
             flow.seen = seen_after(flow.seen, arrival.tcp_flags);
         }
@@ -203,7 +204,7 @@ impl Model {
             }
         }
         let seen = seen_after(0, arrival.tcp_flags);
-        let flow = Flow { backend: backend.id, snat_port, seen, way: arrival.way() };
+        let flow = Flow { backend: backend.id, snat_port, seen, way: arrival.way(), used: self.now };
         self.memory.flows.remove(name);
         self.memory.pending_flows.insert(*name, flow);
         self.memory.traffic.entry(backend.id.0).or_default()[4] += 1;

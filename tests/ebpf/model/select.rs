@@ -107,11 +107,11 @@ pub(super) fn snat_port(
             return Some(port);
         }
     }
-    // None is free: the first one whose flow has ended.
+    // None is free: the first one whose flow has ended, or never came to be.
     for attempt in 0..PORTS {
         let port = candidate_port(flow.0.into(), Port::new(flow.1), attempt, first, last).number();
         let name = reply_name(backend, port);
-        if memory.end(world, &name) {
+        if memory.end(world, &name, began) {
             let reply = Reply { client: (flow.0, flow.1), backend: backend.id, seen: 0, way, began };
             memory.pending_replies.insert(name, reply);
             return Some(port);

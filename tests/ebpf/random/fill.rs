@@ -4,7 +4,7 @@
 use bytemuck::{bytes_of, cast_slice, pod_read_unaligned};
 use llb_common::address::{Address, Mac, Port};
 use llb_common::backend::{ACTIVE, BackendEntry, DEAD, DRAINING};
-use llb_common::conntrack::ReplyEntry;
+use llb_common::conntrack::{ForwardEntry, ReplyEntry};
 use llb_common::frontend::{
     AffinityEntry, CHUNK_SLOTS, DSR, FrontendEntry, FrontendKey, KNOWN_FLOWS_ONLY, MemberKey, OPENINGS_ONLY,
     RESTRICTED, SourceRangeKey, Table,
@@ -13,8 +13,8 @@ use llb_common::maps;
 use llb_common::settings::{LinkSettings, Settings};
 use llb_common::time::{Tick, tick};
 
-use super::remembered::{affinity_key, flow_key, fragment_key, id, reply_entry, reply_key};
-use crate::model::flows::{FlowName, FragmentName, Memory, ReplyName};
+use super::remembered::{affinity_key, flow_entry, flow_key, fragment_key, id, reply_entry, reply_key};
+use crate::model::flows::{FlowName, FragmentName, Memory, OPENING_SECS, ReplyName};
 use crate::model::world::{FrontendName, Gate, Id, State, World};
 use crate::programs::{Hook, Program, monotonic_nanoseconds, raw};
 
@@ -153,10 +153,16 @@ impl Kernel {
         }
     }
 
-    /// Sets when reply entries were made that nothing was seen of yet: before
-    /// now, or not. By the clock of the kernel, which goes on, no test could know.
+    /// Sets how old pending entries are: so old that it matters, or new. By the
+    /// clock of the kernel, which goes on, no test could know.
     pub(super) fn ages(&mut self, memory: &Memory, now: u64) {
-        for (name, reply) in memory.pending_replies.iter().filter(|(_, reply)| reply.seen == 0) {
+        for (name, flow) in &memory.pending_flows {
+            let mut entry: ForwardEntry = pod_read_unaligned(&flow_entry(flow));
+            entry.used = if now - flow.used >= OPENING_SECS { 0 } else { Tick::MAX };
+            let key: [u8; 24] = raw(&flow_key(name));
+            self.each(|program| program.insert(maps::PENDING_FLOWS.name, key, raw::<16>(bytes_of(&entry))));
+        }
+        for (name, reply) in &memory.pending_replies {
             let mut entry: ReplyEntry = pod_read_unaligned(&reply_entry(reply));
             entry.used = if reply.began < now { 0 } else { Tick::MAX };
             let key: [u8; 24] = raw(&reply_key(name));

@@ -22,8 +22,6 @@ use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use traffic::{Arriving, Traffic};
 use worlds::Change;
 
-use crate::model::flows::SYN;
-use crate::model::wire::Carries;
 use crate::model::world::World;
 use crate::model::{Model, Said, Verdict, is_right, wire};
 use crate::programs::{Hook, Returned};
@@ -73,11 +71,6 @@ fn episodes() {
     }
 }
 
-fn opens(frame: &[u8]) -> bool {
-    let carries = wire::read(frame).map(|wire| wire.carries);
-    matches!(carries, Some(Carries::Transport { tcp_flags, .. }) if tcp_flags & SYN != 0)
-}
-
 struct Run {
     kernel: Kernel,
     /// What both programs have counted.
@@ -98,9 +91,7 @@ impl Run {
                 self.change(&mut world, &mut model, &mut changes);
             }
             let arriving = traffic.next(&world, &model.memory);
-            if opens(&arriving.bytes) {
-                self.kernel.ages(&model.memory, model.now);
-            }
+            self.kernel.ages(&model.memory, model.now);
             let said = model.receive(&world, arriving.link, &arriving.bytes);
             let name =
                 || format!("LLB_EPISODE={seed} packet {n} by {:?}\n{:02x?}", arriving.link, arriving.bytes);

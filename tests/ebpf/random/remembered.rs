@@ -79,7 +79,7 @@ pub(super) fn flow_key((client, port, (vip, vip_port, protocol)): &FlowName) -> 
     bytes_of(&forward_key(client, Port::new(*port), vip, Port::new(*vip_port), *protocol)).to_vec()
 }
 
-fn flow_entry(flow: &Flow) -> Vec<u8> {
+pub(super) fn flow_entry(flow: &Flow) -> Vec<u8> {
     let entry = ForwardEntry {
         backend: id(flow.backend),
         snat_port: Port::new(flow.snat_port),

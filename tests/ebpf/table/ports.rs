@@ -1,13 +1,15 @@
 //! Source ports of flows that have ended are used again.
 
-use llb_common::conntrack::{ACK, FIN, RST, SYN};
+use bytemuck::{bytes_of, pod_read_unaligned};
+use llb_common::conntrack::{ACK, FIN, ForwardEntry, OPENING_TICKS, RST, SYN};
 use llb_common::frontend::TCP;
 use llb_common::maps;
 use llb_common::reason::Reason;
 
 use super::{CLIENT_PORT, everywhere};
 use crate::frames::Frame;
-use crate::plane::{Family, NAT_PORT, Outcome, Plane};
+use crate::plane::{Family, NAT_PORT, Outcome, Plane, now};
+use crate::programs::raw;
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
@@ -52,6 +54,38 @@ fn a_port_is_taken_from_a_flow_that_has_ended_if_none_is_free() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
+fn a_port_is_taken_from_an_opening_without_an_end_if_none_is_free() {
+    everywhere(|plane| {
+        plane.settings(|settings| {
+            (settings.snat_first_port, settings.snat_last_port) = (CLIENT_PORT, CLIENT_PORT)
+        });
+        let syn = |last, plane: &Plane| Frame {
+            from: (plane.address(last), CLIENT_PORT),
+            ..plane.to_vip(NAT_PORT, TCP, SYN)
+        };
+        let opening = plane.to_backend(SYN).bytes();
+        let answer = SYN | ACK;
+        plane.expect("first", &syn(11, plane).bytes(), &opening);
+        let first = Frame { to: (plane.address(11), CLIENT_PORT), ..plane.reply_received(answer) };
+        plane.expect("answer", &plane.reply_sent(answer).bytes(), &first.bytes());
+        plane.began(0);
+        plane.expect_reason("of a new flow", &syn(12, plane).bytes(), Reason::PortsExhausted);
+        plane.began(OPENING_TICKS);
+        plane.expect("taken", &syn(12, plane).bytes(), &opening);
+        let late = Frame { from: (plane.address(11), CLIENT_PORT), ..plane.to_vip(NAT_PORT, TCP, ACK) };
+        plane.expect_reason("late", &late.bytes(), Reason::PortsExhausted);
+        // Whoever has gone on keeps its port.
+        let second = Frame { to: (plane.address(12), CLIENT_PORT), ..plane.reply_received(answer) };
+        plane.expect("answer", &plane.reply_sent(answer).bytes(), &second.bytes());
+        let ack = Frame { from: (plane.address(12), CLIENT_PORT), ..plane.to_vip(NAT_PORT, TCP, ACK) };
+        plane.expect("ACK", &ack.bytes(), &plane.to_backend(ACK).bytes());
+        plane.began(OPENING_TICKS);
+        plane.expect_reason("of a live flow", &syn(13, plane).bytes(), Reason::PortsExhausted);
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
 fn a_free_port_goes_before_one_of_a_flow_that_has_ended() {
     everywhere(|plane| {
         plane.handshake();
@@ -90,4 +124,18 @@ fn many_short_connections_share_few_ports() {
         assert_eq!(plane.reason(Reason::PortsExhausted), 0);
         assert!(plane.entries::<24, 16>(maps::FLOWS.name).len() <= usize::from(PORTS));
     });
+}
+
+impl Plane {
+    /// All flows had their last packet so many ticks ago, or one more, as clocks of
+    /// programs are behind; 0: in the one that is now, whenever that is.
+    fn began(&mut self, ticks: u32) {
+        for map in [maps::FLOWS.name, maps::PENDING_FLOWS.name] {
+            for (key, entry) in self.entries::<24, 16>(map) {
+                let used = if ticks == 0 { u32::MAX } else { now() - ticks - 1 };
+                let entry = ForwardEntry { used, ..pod_read_unaligned(&entry) };
+                self.program.insert(map, key, raw::<16>(bytes_of(&entry)));
+            }
+        }
+    }
 }

@@ -1,11 +1,13 @@
 //! Connections that are open keep their places, whatever else begins.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::time::Duration;
 
+use llb_tests::client::http_get;
 use llb_tests::steady::connect_all;
 use llb_tests::{Flood, Steady, wait_until};
 
-use super::{ECHO, dsr};
+use super::{ECHO, HTTP, dsr};
 use crate::plane::Plane;
 use crate::setup::{LIMIT, Setup};
 
@@ -28,14 +30,11 @@ pub(crate) fn a_flood_of_openings_breaks_no_connection(plane: Plane) {
     steady.wait_for_rounds(ROUNDS, LIMIT).unwrap();
 
     let attacker = setup.lab.add_host("attacker").unwrap();
-    let targets = vips.map(|vip| match vip {
-        IpAddr::V4(vip) => SocketAddrV4::new(vip, ECHO.port),
-        IpAddr::V6(vip) => unreachable!("{vip}"),
-    });
+    let targets = vips.map(|vip| target(vip, ECHO.port));
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
     let before = setup.agent.connections().unwrap();
-    let flood = Flood::start(&attacker, &targets, seed);
+    let flood = Flood::start(&attacker, &targets, seed, Duration::ZERO);
     flood.wait_for_more(PACKETS, 2 * LIMIT).unwrap();
     steady.wait_for_rounds(ROUNDS, LIMIT).unwrap();
     // It was not turned away somewhere before.
@@ -46,4 +45,35 @@ pub(crate) fn a_flood_of_openings_breaks_no_connection(plane: Plane) {
     println!("{} packets of the flood", flood.stop().unwrap());
     steady.wait_for_rounds(ROUNDS, LIMIT).unwrap();
     assert_eq!(steady.stop().unwrap(), [""; 0]);
+}
+
+/// At most 1,000 in a second: half of [`FEW_PORTS`] for each backend.
+const REST: Duration = Duration::from_millis(2);
+const FEW_PORTS: &str = "20000-20999";
+/// More than there are ports, of both backends.
+const OPENINGS: u64 = 3_000;
+const REQUESTS: usize = 20;
+
+pub(crate) fn a_flood_of_openings_leaves_ports_for_others(plane: Plane) {
+    let mut setup = Setup::with_arguments(plane, &["--snat-ports", FEW_PORTS]);
+    setup.serve_http(HTTP.node_port);
+    setup.serve("web", &[setup.vip()], &[HTTP]);
+    let attacker = setup.lab.add_host("attacker").unwrap();
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    let flood = Flood::start(&attacker, &[target(setup.vip(), HTTP.port)], seed, REST);
+    flood.wait_for_more(OPENINGS, 2 * LIMIT).unwrap();
+    for _ in 0..REQUESTS {
+        http_get(setup.client(), SocketAddr::new(setup.vip(), HTTP.port)).unwrap();
+    }
+    println!("{} packets of the flood", flood.stop().unwrap());
+    let exhausted = setup.agent.metric("llb_packet_reasons_total{reason=\"ports_exhausted\"}").unwrap();
+    assert_eq!(exhausted, 0);
+}
+
+fn target(vip: IpAddr, port: u16) -> SocketAddrV4 {
+    match vip {
+        IpAddr::V4(vip) => SocketAddrV4::new(vip, port),
+        IpAddr::V6(vip) => unreachable!("{vip}"),
+    }
 }
