@@ -3,13 +3,14 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
 use llb_tests::{Host, wait_until};
+use socket2::{SockFilter, SockRef};
+
+use crate::programs::counter;
 
 /// One message.
 const MESSAGE: [u8; 64] = [7; 64];
@@ -18,8 +19,17 @@ const MESSAGE: [u8; 64] = [7; 64];
 /// nearly all UDP that there is.
 const GREETING: [u8; 64] = [1; 64];
 
-/// For the time that the sink waits for a core.
-const SINK_BUFFER_BYTES: usize = 4 << 20;
+/// In classic BPF (bpf(4)), on UDP header and content: if the first byte after
+/// the header is that of a greeting, all; else nothing.
+const ONLY_GREETINGS: [SockFilter; 4] = [
+    // BPF_LD | BPF_B | BPF_ABS
+    SockFilter::new(0x30, 0, 0, 8),
+    // BPF_JMP | BPF_JEQ | BPF_K
+    SockFilter::new(0x15, 0, 1, GREETING[0] as u32),
+    // BPF_RET | BPF_K
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+    SockFilter::new(0x06, 0, 0, 0),
+];
 
 /// Datagrams between two looks at the clock.
 const UDP_BURST: usize = 64;
@@ -65,29 +75,28 @@ pub(crate) fn start(host: &Host, addresses: &[IpAddr], port: u16) -> Result<()> 
     Ok(())
 }
 
-/// Counts datagrams, over all its sockets, and answers only a [`GREETING`].
-#[derive(Clone, Default)]
+/// Answers a [`GREETING`]; everything else ends in a filter at its sockets, so that
+/// nobody is woken for it, and is counted by the kernel.
 pub(crate) struct Sink {
-    received: Arc<AtomicU64>,
+    host: Host,
 }
 
 impl Sink {
+    pub(crate) fn new(host: &Host) -> Self {
+        Self { host: host.clone() }
+    }
+
     /// As [`start`], UDP only.
-    pub(crate) fn start(&self, host: &Host, addresses: &[IpAddr], port: u16) -> Result<()> {
+    pub(crate) fn start(&self, addresses: &[IpAddr], port: u16) -> Result<()> {
         for address in addresses {
-            let socket = host.run_inside(|| UdpSocket::bind((*address, port)))??;
-            rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, SINK_BUFFER_BYTES)?;
-            let received = Arc::clone(&self.received);
+            let socket = self.host.run_inside(|| UdpSocket::bind((*address, port)))??;
+            SockRef::from(&socket).attach_filter(&ONLY_GREETINGS)?;
             std::thread::spawn(move || {
                 let mut buffer = [0; 2048];
                 loop {
-                    match socket.recv_from(&mut buffer) {
-                        Ok((length, peer)) if buffer[..length] == GREETING => {
-                            let _ = socket.send_to(&GREETING, peer);
-                        }
-                        Ok(_) => drop(received.fetch_add(1, Ordering::Relaxed)),
-                        // As above.
-                        Err(_) => {}
+                    // As above.
+                    if let Ok((_, peer)) = socket.recv_from(&mut buffer) {
+                        let _ = socket.send_to(&GREETING, peer);
                     }
                 }
             });
@@ -95,8 +104,9 @@ impl Sink {
         Ok(())
     }
 
-    fn received(&self) -> u64 {
-        self.received.load(Ordering::Relaxed)
+    /// Datagrams that came to the host and that nobody was given.
+    fn received(&self) -> Result<u64> {
+        counter(&self.host, "Udp:", "InErrors")
     }
 }
 
@@ -179,7 +189,7 @@ fn count_answers(socket: &UdpSocket, span: Duration) -> Result<u64> {
 pub(crate) fn flood(client: &Host, server: SocketAddr, seconds: u32, sink: &Sink) -> Result<f64> {
     let sockets = (0..UDP_CLIENTS).map(|_| greet(client, server)).collect::<Result<Vec<_>>>()?;
     let span = Duration::from_secs(seconds.into());
-    let (before, started) = (sink.received(), Instant::now());
+    let (before, started) = (sink.received()?, Instant::now());
     while started.elapsed() < span {
         for socket in &sockets {
             for _ in 0..UDP_BURST / UDP_CLIENTS {
@@ -192,11 +202,11 @@ pub(crate) fn flood(client: &Host, server: SocketAddr, seconds: u32, sink: &Sink
             }
         }
     }
-    let rate = (sink.received() - before) as f64 / started.elapsed().as_secs_f64();
+    let rate = (sink.received()? - before) as f64 / started.elapsed().as_secs_f64();
     // What is still on the way must not count for who is next.
-    let mut last = sink.received();
+    let mut last = sink.received()?;
     wait_until(HANG, "the sink to come to rest", || {
-        let now = sink.received();
+        let now = sink.received()?;
         Ok((std::mem::replace(&mut last, now) == now).then_some(()))
     })?;
     Ok(rate)

@@ -5,7 +5,7 @@
 use std::fs;
 use std::net::IpAddr;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use llb_tests::{Host, Process};
 
@@ -44,12 +44,12 @@ impl Servers {
             |ports: Ports| if own.is_empty() { vec![ports.back] } else { vec![ports.back, ports.front] };
         let mut addresses = vec![IpAddr::V4(node.ipv4())];
         addresses.extend(own);
-        let sink = echo::Sink::default();
+        let sink = echo::Sink::new(node);
         for port in both(ECHO) {
             echo::start(node, &addresses, port)?;
         }
         for port in both(SINK) {
-            sink.start(node, &addresses, port)?;
+            sink.start(&addresses, port)?;
         }
         let mut processes = vec![start(node, "web", "nginx", &web_server(&both(HTTP)))?];
         for port in both(IPERF) {
@@ -133,4 +133,14 @@ fn nginx_stream(address: IpAddr, node: &Host) -> String {
          error_log stderr crit;\nevents {{ worker_connections 8192; }}\nstream {{\n{servers}}}\n",
         threads()
     )
+}
+
+/// A counter of a host's kernel, by its group and name in /proc/net/snmp.
+pub(crate) fn counter(host: &Host, group: &str, name: &str) -> Result<u64> {
+    let counters = host.output(&["cat", "/proc/net/snmp"])?;
+    let mut lines = counters.lines().filter(|line| line.starts_with(group));
+    let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let value = names.split(' ').zip(values.split(' ')).find(|(found, _)| *found == name);
+    let (_, value) = value.with_context(|| format!("no counter {group} {name}"))?;
+    Ok(value.parse()?)
 }

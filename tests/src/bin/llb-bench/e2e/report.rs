@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::contender::{BASELINE, Contender, PROXIES};
+use super::contender::{BASELINE, Contender, PROXIES, XDP_BASELINE};
 use crate::figures::{Figures, Row, machine};
 use crate::probe::ROWS;
 
@@ -83,6 +83,13 @@ impl Report {
             "\nIn relation to plain routing; above 1 llb is better; `*`: below the aim of {AIM_ROUTING:.1}:\n\n"
         ));
         text.push_str(&table(&llb, to_routing));
+        if all.contains(&XDP_BASELINE) {
+            let on_xdp: Vec<Contender> = llb.iter().copied().filter(|one| one.is_on_xdp()).collect();
+            text.push_str("\nIn relation to plain routing on links that are made as those of XDP:\n\n");
+            text.push_str(&table(&on_xdp, |row, contender| {
+                self.figures.ratio(row, contender, &[XDP_BASELINE]).map(|ratio| format!("{ratio:.2}"))
+            }));
+        }
         text.push_str(&format!(
             "\nIn relation to the better of HAProxy and nginx; `*`: below the aim of {AIM_PROXIES:.1}:\n\n"
         ));

@@ -2,9 +2,9 @@
 //! others, so that nothing of one is in the way of another.
 //!
 //! ```text
-//!   client   routing   nftables   haproxy   nginx   xdp   tc   userspace   node
-//!      |        |          |         |        |      |     |       |        |
-//!    --+--------+----------+---------+--------+------+-----+-------+--------+--   one bridge
+//!   client   routing (2)   nftables   haproxy   nginx   xdp   tc   userspace   node
+//!      |         |            |          |        |      |     |       |        |
+//!    --+---------+------------+----------+--------+------+-----+-------+--------+--   one bridge
 //! ```
 
 use std::net::{IpAddr, SocketAddr};
@@ -18,12 +18,21 @@ use llb_tests::{Agent, Host, Lab, Manifests, Process, object, wait_until};
 use super::contender::Contender;
 use crate::echo::{self, Sink};
 use crate::probe::LIMIT;
-use crate::programs::{ECHO, HTTP, IPERF, SINK, Servers, start_haproxy, start_nginx_stream};
+use crate::programs::{ECHO, HTTP, IPERF, SINK, Servers, counter, start_haproxy, start_nginx_stream};
 
-/// Addresses of the client and of the node that reach each other by the router
-/// only; their numbers among the lab's VIPs.
-const ROUTED_CLIENT: u8 = 20;
-const ROUTED_NODE: u8 = 21;
+/// A router, and the addresses of the client and of the node that reach each
+/// other by it only: their numbers among the lab's VIPs.
+struct Router {
+    contender: Contender,
+    name: &'static str,
+    client: u8,
+    node: u8,
+}
+
+const ROUTERS: [Router; 2] = [
+    Router { contender: Contender::Routing, name: "routing", client: 20, node: 21 },
+    Router { contender: Contender::RoutingOnXdp, name: "routing-xdp", client: 22, node: 23 },
+];
 
 const CLIENT: &str = "client";
 const NODE: &str = "node";
@@ -50,7 +59,6 @@ impl Stage {
         let mut lab = Lab::empty()?;
         let client = lab.add_host(CLIENT)?;
         let node = lab.add_host(NODE)?;
-        let routing = lab.add_host("routing")?;
         let nftables = lab.add_host("nftables")?;
         let haproxy = lab.add_host("haproxy")?;
         let nginx = lab.add_host("nginx")?;
@@ -58,9 +66,12 @@ impl Stage {
             host.output(&["sysctl", "-qw", "net.ipv4.conf.all.accept_redirects=0"])?;
             host.output(&["sysctl", "-qw", "net.ipv4.conf.eth0.accept_redirects=0"])?;
         }
+        for router in &ROUTERS {
+            lab.add_host(router.name)?;
+        }
         let vip = |contender: Contender| lab.vip(contender.number());
         let own = prepare_node(&lab, &node)?;
-        route(&lab, &client, &routing, &node)?;
+        ROUTERS.iter().try_for_each(|router| route(&lab, &client, router, &node))?;
         translate(&nftables, vip(Contender::Nftables), &node)?;
         add_address(&haproxy, vip(Contender::Haproxy), 24)?;
         add_address(&nginx, vip(Contender::Nginx), 24)?;
@@ -70,6 +81,12 @@ impl Stage {
             start_nginx_stream(&nginx, vip(Contender::Nginx), &node)?,
         ];
         let mut stage = Self { agents: Vec::new(), balancers, servers, _pass_programs: Vec::new(), lab };
+        if contenders.contains(&Contender::RoutingOnXdp) {
+            let host = stage.lab.host(ROUTERS[1].name).clone();
+            stage.prepare_for_xdp(&host)?;
+            stage._pass_programs.push(host.run_inside(|| object::pass_at(Host::LINK))??);
+            host.output(&["ethtool", "-K", Host::LINK, "gro", "off"])?;
+        }
         for (name, flags, served) in [
             ("llb-xdp", &["--datapath", "xdp"][..], &[Contender::XdpNat, Contender::XdpDsr][..]),
             ("llb-tc", &["--datapath", "tc"], &[Contender::TcNat, Contender::TcDsr]),
@@ -86,7 +103,7 @@ impl Stage {
             stage.wait_until_answers(*contender)?;
         }
         stage.check_planes()?;
-        stage.check_routing(&routing)?;
+        ROUTERS.iter().try_for_each(|router| stage.check_routing(router))?;
         Ok(stage)
     }
 
@@ -94,8 +111,10 @@ impl Stage {
     pub(crate) fn address(&self, contender: Contender) -> IpAddr {
         match contender {
             Contender::Direct => IpAddr::V4(self.lab.host(NODE).ipv4()),
-            Contender::Routing => self.lab.vip(ROUTED_NODE),
-            other => self.lab.vip(other.number()),
+            other => match ROUTERS.iter().find(|router| router.contender == other) {
+                Some(router) => self.lab.vip(router.node),
+                None => self.lab.vip(other.number()),
+            },
         }
     }
 
@@ -161,11 +180,7 @@ impl Stage {
     fn add_llb(&mut self, name: &str, flags: &[&str], contenders: &[Contender]) -> Result<()> {
         let host = self.lab.add_host(name)?;
         if contenders.contains(&Contender::XdpNat) {
-            // What XDP sends back arrives only if the other end of the pair has an
-            // XDP program too. That makes it join segments (GRO), unlike the other
-            // hosts' ports.
-            self._pass_programs.push(self.lab.inside_segment(|| object::pass_at(host.name()))??);
-            self.lab.inside_segment(|| ethtool(&["-K", host.name(), "gro", "off"]))??;
+            self.prepare_for_xdp(&host)?;
         }
         let manifests = Manifests::new(&host, &format!("manifests-{name}"))?;
         manifests.write("nodes.yaml", &manifests::nodes(&[self.lab.host(NODE)]))?;
@@ -188,6 +203,13 @@ impl Stage {
         Ok(())
     }
 
+    /// What XDP sends back arrives only if the other end of the pair has an XDP
+    /// program too. That makes it join segments (GRO), unlike the other hosts' ports.
+    fn prepare_for_xdp(&mut self, host: &Host) -> Result<()> {
+        self._pass_programs.push(self.lab.inside_segment(|| object::pass_at(host.name()))??);
+        self.lab.inside_segment(|| ethtool(&["-K", host.name(), "gro", "off"]))?
+    }
+
     fn wait_until_answers(&self, contender: Contender) -> Result<()> {
         wait_until(LIMIT, &format!("an answer through {}", contender.name()), || {
             let url = format!("http://{}/", self.address(contender));
@@ -198,10 +220,11 @@ impl Stage {
     }
 
     /// Both ways of what is called routing go through the router.
-    fn check_routing(&self, router: &Host) -> Result<()> {
-        let before = forwarded(router)?;
-        echo::greet(self.client(), SocketAddr::new(self.address(Contender::Routing), SINK.front))?;
-        let count = forwarded(router)? - before;
+    fn check_routing(&self, router: &Router) -> Result<()> {
+        let forwarded = || counter(self.lab.host(router.name), "Ip:", "ForwDatagrams");
+        let before = forwarded()?;
+        echo::greet(self.client(), SocketAddr::new(self.address(router.contender), SINK.front))?;
+        let count = forwarded()? - before;
         ensure!(count >= 2, "the router has forwarded {count} packets of a question and its answer");
         Ok(())
     }
@@ -233,23 +256,24 @@ fn prepare_node(lab: &Lab, node: &Host) -> Result<Vec<IpAddr>> {
     for setting in ["arp_ignore=1", "arp_announce=2"] {
         node.output(&["sysctl", "-qw", &format!("net.ipv4.conf.all.{setting}")])?;
     }
-    let routed = lab.vip(ROUTED_NODE);
-    add_address(node, routed, 32)?;
+    let routed = ROUTERS.each_ref().map(|router| lab.vip(router.node));
+    routed.iter().try_for_each(|address| add_address(node, *address, 32))?;
     let unchanged = [Contender::XdpDsr, Contender::TcDsr].map(|contender| lab.vip(contender.number()));
     for vip in unchanged {
         node.ip(&format!("addr add {vip}/32 dev lo"))?;
     }
-    Ok([&[routed], &unchanged[..]].concat())
+    Ok([routed, unchanged].concat())
 }
 
 /// Client and node are on one segment; host routes lead through the router, which
 /// must not tell them that there is a shorter way.
-fn route(lab: &Lab, client: &Host, router: &Host, node: &Host) -> Result<()> {
-    forward(router)?;
-    let (client_address, node_address) = (lab.vip(ROUTED_CLIENT), lab.vip(ROUTED_NODE));
+fn route(lab: &Lab, client: &Host, router: &Router, node: &Host) -> Result<()> {
+    let via = lab.host(router.name);
+    forward(via)?;
+    let (client_address, node_address) = (lab.vip(router.client), lab.vip(router.node));
     add_address(client, client_address, 32)?;
     for (host, own, other) in [(client, client_address, node_address), (node, node_address, client_address)] {
-        host.ip(&format!("route add {other}/32 via {} src {own}", router.ipv4()))?;
+        host.ip(&format!("route add {other}/32 via {} src {own}", via.ipv4()))?;
     }
     Ok(())
 }
@@ -302,14 +326,4 @@ fn ethtool(arguments: &[&str]) -> Result<()> {
     let status = std::process::Command::new("ethtool").args(arguments).status()?;
     ensure!(status.success(), "ethtool {arguments:?}: {status}");
     Ok(())
-}
-
-/// Packets that the host has routed, by its counter ForwDatagrams.
-fn forwarded(host: &Host) -> Result<u64> {
-    let counters = host.output(&["cat", "/proc/net/snmp"])?;
-    let mut lines = counters.lines().filter(|line| line.starts_with("Ip:"));
-    let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-    let value = names.split(' ').zip(values.split(' ')).find(|(name, _)| *name == "ForwDatagrams");
-    let (_, value) = value.context("no counter ForwDatagrams")?;
-    Ok(value.parse()?)
 }
