@@ -15,7 +15,7 @@ use crate::Host;
 use crate::wait::wait_for;
 
 /// Where the sources are: for benchmarks (RFC 2544), so nobody's.
-const SOURCES: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
+pub const SOURCES: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
 /// Of /15.
 const SOURCE_BITS: u32 = 17;
 /// It ends by itself if the test forgets it.
@@ -26,6 +26,27 @@ const IPPROTO_RAW: i32 = 255;
 /// Of IPv4 and of TCP, without options.
 const HEADER: usize = 20;
 
+/// How fast it comes: at most `burst` packets in each `rest`.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Packets without a rest.
+    pub burst: usize,
+    /// After each burst.
+    pub rest: Duration,
+}
+
+impl Pace {
+    /// As fast as one thread can.
+    pub const FULL: Self = Self { burst: usize::MAX, rest: Duration::ZERO };
+
+    #[expect(clippy::disallowed_methods, reason = "it waits for nothing: this is how fast the flood is")]
+    fn keep(self, number: usize) {
+        if number % self.burst == self.burst - 1 {
+            std::thread::sleep(self.rest);
+        }
+    }
+}
+
 /// A running flood.
 #[derive(Debug)]
 pub struct Flood {
@@ -35,9 +56,8 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// From `host` to all `targets` in turn, with a `rest` after each packet:
-    /// without one, as fast as one thread can.
-    pub fn start(host: &Host, targets: &[SocketAddrV4], seed: u64, rest: Duration) -> Self {
+    /// From `host` to all `targets` in turn.
+    pub fn start(host: &Host, targets: &[SocketAddrV4], seed: u64, pace: Pace) -> Self {
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (host, targets) = (host.clone(), targets.to_vec());
         let (stopped, counter) = (stop.clone(), sent.clone());
@@ -45,7 +65,7 @@ impl Flood {
             host.enter_for_good()?;
             let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(IPPROTO_RAW)))?;
             let mut random = seed | 1;
-            for target in targets.iter().cycle().take(MOST as usize) {
+            for (number, target) in targets.iter().cycle().take(MOST as usize).enumerate() {
                 if stopped.load(Ordering::Relaxed) {
                     break;
                 }
@@ -54,7 +74,7 @@ impl Flood {
                     Err(error) if is_full(&error) => {}
                     Err(error) => return Err(error.into()),
                 }
-                pause(rest);
+                pace.keep(number);
             }
             Ok(())
         });
@@ -83,13 +103,6 @@ impl Flood {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().map_err(|_| anyhow!("the flood panicked"))??;
         Ok(self.sent.load(Ordering::Relaxed))
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "it waits for nothing: this is how fast the flood is")]
-fn pause(rest: Duration) {
-    if !rest.is_zero() {
-        std::thread::sleep(rest);
     }
 }
 

@@ -64,6 +64,11 @@ impl Steady {
         Self { stop, rounds, broken, thread }
     }
 
+    /// Messages that each connection has carried so far.
+    pub fn rounds(&self) -> usize {
+        self.rounds.load(Ordering::Relaxed)
+    }
+
     /// Connections that have broken so far.
     pub fn broken(&self) -> usize {
         self.broken.load(Ordering::Relaxed)

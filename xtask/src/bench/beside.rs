@@ -1,4 +1,4 @@
-//! `bench relay` and `bench e2e`: builds the agent for speed and starts llb-bench,
+//! `bench relay`, `e2e` and `flood`: builds the agent for speed and starts llb-bench,
 //! a program of package llb-tests, for one of its benches; installs what llb is
 //! compared with. Measures nothing itself.
 

@@ -24,6 +24,8 @@ enum What {
     Relay(beside::Arguments),
     /// Every way of forwarding in a one-arm lab, llb's and others'; root; about 9 minutes, and the build
     E2e(beside::Arguments),
+    /// What a flood of openings costs connections that are open; root; about 7 minutes, and the build
+    Flood(beside::Arguments),
 }
 
 /// Builds what is measured with optimization, then measures.
@@ -36,5 +38,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         What::Packet(arguments) => packet::run(arguments),
         What::Relay(arguments) => beside::run("relay", arguments),
         What::E2e(arguments) => beside::run("e2e", arguments),
+        What::Flood(arguments) => beside::run("flood", arguments),
     }
 }

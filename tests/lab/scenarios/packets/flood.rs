@@ -4,8 +4,9 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use llb_tests::client::http_get;
+use llb_tests::flood::{Flood, Pace};
 use llb_tests::steady::connect_all;
-use llb_tests::{Flood, Steady, wait_until};
+use llb_tests::{Steady, wait_until};
 
 use super::{ECHO, HTTP, dsr};
 use crate::plane::Plane;
@@ -34,7 +35,7 @@ pub(crate) fn a_flood_of_openings_breaks_no_connection(plane: Plane) {
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
     let before = setup.agent.connections().unwrap();
-    let flood = Flood::start(&attacker, &targets, seed, Duration::ZERO);
+    let flood = Flood::start(&attacker, &targets, seed, Pace::FULL);
     flood.wait_for_more(PACKETS, 2 * LIMIT).unwrap();
     steady.wait_for_rounds(ROUNDS, LIMIT).unwrap();
     // It was not turned away somewhere before.
@@ -47,8 +48,8 @@ pub(crate) fn a_flood_of_openings_breaks_no_connection(plane: Plane) {
     assert_eq!(steady.stop().unwrap(), [""; 0]);
 }
 
-/// At most 1,000 in a second: half of [`FEW_PORTS`] for each backend.
-const REST: Duration = Duration::from_millis(2);
+/// At most 500 in a second, 250 for each backend: a quarter of its ports.
+const PACE: Pace = Pace { burst: 1, rest: Duration::from_millis(2) };
 const FEW_PORTS: &str = "20000-20999";
 /// More than there are ports, of both backends.
 const OPENINGS: u64 = 3_000;
@@ -61,7 +62,7 @@ pub(crate) fn a_flood_of_openings_leaves_ports_for_others(plane: Plane) {
     let attacker = setup.lab.add_host("attacker").unwrap();
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
-    let flood = Flood::start(&attacker, &[target(setup.vip(), HTTP.port)], seed, REST);
+    let flood = Flood::start(&attacker, &[target(setup.vip(), HTTP.port)], seed, PACE);
     flood.wait_for_more(OPENINGS, 2 * LIMIT).unwrap();
     for _ in 0..REQUESTS {
         http_get(setup.client(), SocketAddr::new(setup.vip(), HTTP.port)).unwrap();

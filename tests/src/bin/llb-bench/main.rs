@@ -1,11 +1,12 @@
-//! `cargo xtask bench relay` and `cargo xtask bench e2e`: llb beside others in
-//! one lab, in one run, rounds interleaved. Who is compared is in the folder of
+//! `cargo xtask bench relay`, `e2e` and `flood`: llb beside others in one lab, in
+//! one run, rounds interleaved. Who is compared is in the folder of
 //! each bench; what is measured, by what, and the numbers are shared: `probe.rs`,
 //! `echo.rs`, `programs.rs`, `figures.rs`.
 
 mod e2e;
 mod echo;
 mod figures;
+mod flood;
 mod probe;
 mod programs;
 mod relay;
@@ -37,6 +38,8 @@ enum Bench {
     Relay(relay::Arguments),
     /// Every way of forwarding in a one-arm lab: llb's, the kernel's, HAProxy's, nginx's
     E2e(e2e::Arguments),
+    /// Connections that are open while a flood of openings goes to the same Service
+    Flood(flood::Arguments),
 }
 
 /// How long, and where to.
@@ -45,7 +48,7 @@ struct Span {
     /// How often everything is measured
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_ROUNDS)))]
     rounds: u32,
-    /// How long one probe takes [default: 2 for relay, 1 for e2e]
+    /// How long one probe takes [default: 2 for relay, 1 for e2e, 3 for flood]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_SECONDS)))]
     seconds: Option<u32>,
     /// Where the JSON file and the plots are written
@@ -74,6 +77,7 @@ fn run(arguments: Arguments) -> Result<()> {
         let bench = tokio::task::spawn_blocking(move || match &arguments.bench {
             Bench::Relay(arguments) => relay::run(arguments),
             Bench::E2e(arguments) => e2e::run(arguments),
+            Bench::Flood(arguments) => flood::run(arguments),
         });
         tokio::select! {
             outcome = bench => outcome?,

@@ -3,10 +3,10 @@
 //! one starts. Who they are is in `contender.rs`, how they are set up in
 //! `stage.rs`, what the numbers look like in `report.rs` and `plot.rs`.
 
-mod contender;
+pub(crate) mod contender;
 mod plot;
 mod report;
-mod stage;
+pub(crate) mod stage;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;

@@ -122,6 +122,15 @@ impl Stage {
         self.lab.host(CLIENT)
     }
 
+    pub(crate) fn node(&self) -> &Host {
+        self.lab.host(NODE)
+    }
+
+    /// One more on the segment.
+    pub(crate) fn add_host(&mut self, name: &str) -> Result<Host> {
+        self.lab.add_host(name)
+    }
+
     pub(crate) fn sink(&self) -> &Sink {
         &self.servers.sink
     }

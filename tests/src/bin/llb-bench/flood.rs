@@ -1,0 +1,198 @@
+//! `cargo xtask bench flood`: messages on open connections while TCP openings
+//! from random sources go to the same VIP and port. All share the cores of one
+//! machine, so the flood is sent elsewhere too, in turn: to a host that drops it
+//! (what is left is the cost of making it), and to the node itself, past llb (and
+//! the cost of the server that answers it). Then a minute of it, which must
+//! break no connection.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+use llb_tests::flood::{Flood, Pace, SOURCES};
+use llb_tests::steady::connect_all;
+use llb_tests::{Host, Steady};
+
+use crate::e2e::contender::Contender;
+use crate::e2e::stage::Stage;
+use crate::figures::{Figures, Row, machine};
+use crate::programs::ECHO;
+use crate::{Span, write_results};
+
+const SECONDS: u32 = 3;
+const WHOLE: Duration = Duration::from_secs(60);
+
+/// Each with one message on its way.
+const CONNECTIONS: usize = 32;
+
+/// 20,000 in a second, less what sending takes.
+const PACE: Pace = Pace { burst: 20, rest: Duration::from_millis(1) };
+
+const THROUGH: [Contender; 4] = [Contender::XdpNat, Contender::XdpDsr, Contender::TcNat, Contender::TcDsr];
+
+const MESSAGES: Row = Row::more("messages on open connections", "1/s");
+const SENT: Row = Row::more("openings", "1/s");
+
+/// Where the flood goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Aim {
+    Nowhere,
+    Void,
+    Node,
+    Vip,
+}
+
+impl Aim {
+    const ALL: [Self; 4] = [Self::Nowhere, Self::Void, Self::Node, Self::Vip];
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Nowhere => "no flood",
+            Self::Void => "flood to a host that drops it",
+            Self::Node => "flood to the node",
+            Self::Vip => "flood to the VIP",
+        }
+    }
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    span: Span,
+}
+
+/// A minute without a pause.
+struct Minute {
+    through: Contender,
+    messages_per_second: f64,
+    openings: u64,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let Span { rounds, seconds, out } = &arguments.span;
+    let span = Duration::from_secs(seconds.unwrap_or(SECONDS).into());
+    let mut stage = Stage::build(&THROUGH, false)?;
+    let (attacker, void) = (stage.add_host("attacker")?, stage.add_host("void")?);
+    drop_all(&void)?;
+    stage.node().ip(&format!("route add {SOURCES}/15 via {}", attacker.ipv4()))?;
+    let mut figures = Figures::new();
+    let mut minutes = Vec::new();
+    for through in THROUGH {
+        let vip = SocketAddr::new(stage.address(through), ECHO.front);
+        let steady = Steady::start(connect_all(stage.client(), vip, CONNECTIONS)?);
+        let target = |aim| match aim {
+            Aim::Nowhere => None,
+            Aim::Void => Some(SocketAddr::new(IpAddr::V4(void.ipv4()), ECHO.front)),
+            Aim::Node => Some(SocketAddr::new(IpAddr::V4(stage.node().ipv4()), ECHO.back)),
+            Aim::Vip => Some(vip),
+        };
+        let mut aims = Aim::ALL;
+        for round in 1..=*rounds {
+            eprintln!("{}: round {round} of {rounds}", through.name());
+            for aim in aims {
+                let flood = target(aim).map(|target| start(&attacker, target)).transpose()?;
+                let rate = messages(&steady, span);
+                let sent = flood.map_or(Ok(0), Flood::stop)?;
+                figures.add((through, aim), &[(MESSAGES, rate), (SENT, sent as f64 / span.as_secs_f64())]);
+            }
+            aims.rotate_left(1);
+        }
+        eprintln!("{}: {WHOLE:?} without a pause", through.name());
+        let flood = start(&attacker, vip)?;
+        let messages_per_second = messages(&steady, WHOLE);
+        let openings = flood.stop()?;
+        let broken = steady.stop()?;
+        ensure!(broken.is_empty(), "{}: have broken: {broken:?}\n{}", through.name(), stage.logs());
+        minutes.push(Minute { through, messages_per_second, openings });
+    }
+    stage.check_planes().context("not all was measured by the plane that it is called after")?;
+    println!("{}; {rounds} rounds of {span:?}.\n\n{}", machine(), text(&figures, &minutes));
+    write_results(out, &[("flood.json", as_json(&figures, *rounds, span, &minutes))])
+}
+
+fn start(attacker: &Host, target: SocketAddr) -> Result<Flood> {
+    let SocketAddr::V4(target) = target else { anyhow::bail!("{target}: only IPv4") };
+    let seed = u64::from(std::process::id());
+    Ok(Flood::start(attacker, &[target], seed, PACE))
+}
+
+/// On all connections together, per second.
+#[expect(clippy::disallowed_methods, reason = "it waits for nothing: this is how long is measured")]
+fn messages(steady: &Steady, span: Duration) -> f64 {
+    let (before, started) = (steady.rounds(), Instant::now());
+    std::thread::sleep(span);
+    ((steady.rounds() - before) * CONNECTIONS) as f64 / started.elapsed().as_secs_f64()
+}
+
+fn drop_all(host: &Host) -> Result<()> {
+    let file = host.directory().join("drop.nft");
+    let rules =
+        "table ip all { chain in { type filter hook prerouting priority raw; ip protocol tcp drop; } }\n";
+    std::fs::write(&file, rules)?;
+    host.output(&["nft", "-f", &file.display().to_string()]).map(drop)
+}
+
+type Who = (Contender, Aim);
+
+/// Markdown.
+fn text(figures: &Figures<Who>, minutes: &[Minute]) -> String {
+    let mut text = String::from("| messages on open connections, 1/s |");
+    THROUGH.iter().for_each(|through| text.push_str(&format!(" {} |", through.name())));
+    text.push_str(&format!("\n|---|{}\n", "---|".repeat(THROUGH.len())));
+    let mut line = |title: &str, cell: &dyn Fn(Contender) -> Option<String>| {
+        text.push_str(&format!("| {title} |"));
+        for through in THROUGH {
+            text.push_str(&format!(" {} |", cell(through).unwrap_or_default()));
+        }
+        text.push('\n');
+    };
+    for aim in Aim::ALL {
+        line(aim.title(), &|through| {
+            let messages = figures.summary(MESSAGES, (through, aim))?;
+            Some(format!("{:.0} ({:.0} to {:.0})", messages.median, messages.min, messages.max))
+        });
+    }
+    for other in [Aim::Nowhere, Aim::Void, Aim::Node] {
+        line(&format!("to the VIP, in relation to: {}", other.title()), &|through| {
+            let ratio = figures.ratio(MESSAGES, (through, Aim::Vip), &[(through, other)])?;
+            Some(format!("{ratio:.2}"))
+        });
+    }
+    for Minute { through, messages_per_second, openings } in minutes {
+        let name = through.name();
+        text.push_str(&format!(
+            "\n{name}: {openings} openings in {WHOLE:?}, {messages_per_second:.0} messages/s, none of {CONNECTIONS} broke."
+        ));
+    }
+    text.push('\n');
+    text
+}
+
+fn as_json(figures: &Figures<Who>, rounds: u32, span: Duration, minutes: &[Minute]) -> String {
+    let all = THROUGH.iter().flat_map(|through| Aim::ALL.map(|aim| (*through, aim)));
+    let rows = all.map(|who| {
+        json!({
+            "through": who.0.name(),
+            "flood": who.1.title(),
+            "messages_per_second": figures.values(MESSAGES, who),
+            "openings_per_second": figures.values(SENT, who),
+        })
+    });
+    let minutes = minutes.iter().map(|minute| {
+        json!({
+            "through": minute.through.name(),
+            "messages_per_second": minute.messages_per_second,
+            "openings": minute.openings,
+        })
+    });
+    let whole = json!({
+        "machine": machine(),
+        "rounds": rounds,
+        "seconds": span.as_secs(),
+        "rows": Vec::from_iter(rows),
+        "minutes": Vec::from_iter(minutes),
+    });
+    format!("{whole:#}\n")
+}
