@@ -43,6 +43,7 @@ mod connections;
 mod direction;
 mod exhaustion;
 mod frontend;
+mod latency;
 mod listener;
 mod metrics;
 mod offload;

@@ -15,6 +15,7 @@ use super::affinity::choose;
 use super::bind::prepare;
 use super::exhaustion::lacks_resources;
 use super::frontend::{FrontendContext, PlaneContext};
+use super::latency::round_trip;
 use super::metrics::Refusal;
 use super::proxy_protocol::header;
 use super::relay::{Relay, Sockets};
@@ -118,6 +119,9 @@ async fn converse(open: &OpenConnection, client: TcpStream) {
     let counted = [&metrics.bytes, &open.traffic.bytes, &chosen.traffic().bytes];
     let sockmap = open.context.plane.sockmap.as_ref().ok();
     if let Some(complete) = relay.run(Sockets { client, backend }, config, sockmap, counted).await {
+        if let Ok(time) = round_trip(&complete.backend) {
+            chosen.traffic().round_trip.observe(time);
+        }
         close_cleanly(&complete.client);
         close_cleanly(&complete.backend);
     }
@@ -139,11 +143,13 @@ async fn connect(
         let Some(chosen) = choose(context, &rule, client, &tried, Instant::now()) else { break };
         let backend = chosen.backend;
         tried.push(backend);
-        let deadline = give_up.min(Instant::now() + timeout);
+        let started = Instant::now();
+        let deadline = give_up.min(started + timeout);
         let attempt = attempt(backend, &rule, client, context.frontend.socket_address(), has_data);
         match tokio::time::timeout_at(deadline, attempt).await.unwrap_or_else(|late| Err(late.into())) {
             Ok(stream) => {
                 context.selection.answered(&chosen);
+                chosen.traffic().connect_time.observe(started.elapsed());
                 return Ok((stream, chosen));
             }
             Err(error) => {

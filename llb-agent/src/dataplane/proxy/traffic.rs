@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::latency::Smoothed;
 use super::metrics::{PerDirection, Refusal, connect_times, durations};
 use crate::model::{Backend, Frontend, ServiceName};
 
@@ -43,6 +44,10 @@ pub(super) struct BackendTraffic {
     /// Failed attempts to reach it.
     pub(super) failures: Counter,
     pub(super) bytes: PerDirection,
+    /// Until it accepted.
+    pub(super) connect_time: Smoothed,
+    /// Of connections that have ended.
+    pub(super) round_trip: Smoothed,
 }
 
 /// All that live.
@@ -230,7 +235,19 @@ impl Collector for Traffic {
         })?;
         metric("llb_backend_bytes", "Payload relayed, by backend", MetricType::Counter, &|to| {
             each_labelled(to, &backends, "direction", |traffic| by_direction(&traffic.bytes))
-        })
+        })?;
+        metric(
+            "llb_backend_connect_smoothed_seconds",
+            "Time until a backend accepted, smoothed over its connections",
+            MetricType::Gauge,
+            &|to| each(to, &backends, |traffic| traffic.connect_time.gauge()),
+        )?;
+        metric(
+            "llb_backend_round_trip_smoothed_seconds",
+            "Round trip time to a backend, as the kernel has it when a connection ends, smoothed over its connections",
+            MetricType::Gauge,
+            &|to| each(to, &backends, |traffic| traffic.round_trip.gauge()),
+        )
     }
 }
 
@@ -273,6 +290,8 @@ fn by_direction(bytes: &PerDirection) -> [(&'static str, &Counter); 2] {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::model::{Port, Protocol};
 
@@ -298,6 +317,7 @@ mod tests {
         let address = "198.51.100.1:8080".parse().unwrap();
         let backend = traffic.of_backend(&service, frontend(80), Backend { address });
         backend.failures.inc();
+        backend.round_trip.observe(Duration::from_millis(250));
         assert!(Arc::ptr_eq(&web, &traffic.of_frontend(&service, frontend(80))));
         let names = "service=\"default/web\",frontend=\"192.0.2.1:80/TCP\"".to_owned();
         let found = text();
@@ -307,6 +327,7 @@ mod tests {
             format!("llb_frontend_refusals_total{{{names},reason=\"limit\"}} 1"),
             format!("llb_frontend_connect_seconds_count{{{names}}} 1"),
             format!("llb_backend_failures_total{{{names},backend=\"198.51.100.1:8080\"}} 1"),
+            format!("llb_backend_round_trip_smoothed_seconds{{{names},backend=\"198.51.100.1:8080\"}} 0.25"),
         ] {
             assert!(found.lines().any(|other| other == line), "{line} is missing in\n{found}");
         }
