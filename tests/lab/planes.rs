@@ -87,6 +87,7 @@ macro_rules! relay_scenarios {
             replacement::every_backend_dies_before_its_replacement_is_told_and_no_request_fails,
             replacement::a_backend_that_drops_all_packets_costs_one_attempt,
             memory::a_backend_that_never_reads_costs_little_memory,
+            traffic::an_urgent_byte_arrives_in_its_place,
         }
     };
 }
@@ -159,5 +160,7 @@ mod sockmap {
         sockmap::bulk_comes_back_to_be_spliced,
         sockmap::beyond_the_most_pairs_connections_are_relayed,
         sockmap::a_killed_agent_resets_both_sides,
+        memory::a_backend_that_never_reads_costs_little_memory,
+        traffic::an_urgent_byte_arrives_in_its_place,
     }
 }

@@ -1,10 +1,12 @@
 //! Traffic through VIPs while nothing changes and nothing breaks.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use llb_tests::client::{connect, count_by_name, echo_all, http_get, udp_ask, udp_ask_on};
 use llb_tests::manifests::PortSpec;
+use rustix::net::{SendFlags, send};
 
 use crate::plane::Plane;
 use crate::setup::{NODES, Setup, is_free_of_problems};
@@ -111,4 +113,26 @@ pub(crate) fn ten_mebibytes_pass_with_a_half_close(plane: Plane) {
         // Not assert_eq, which would print both.
         assert!(echo_all(stream, content.clone()).unwrap() == content, "through {vip}");
     }
+}
+
+/// Messages before the urgent one: enough for every way to move bytes.
+const BEFORE: usize = 20;
+
+pub(crate) fn an_urgent_byte_arrives_in_its_place(plane: Plane) {
+    let mut setup = Setup::new(plane);
+    setup.serve_echo(30007);
+    setup.serve("echo", &[setup.vip()], &[PortSpec::tcp("echo", 7, 30007)]);
+    let mut stream = connect(setup.client(), SocketAddr::new(setup.vip(), 7)).unwrap();
+    let expect = |stream: &mut TcpStream, content: &[u8]| {
+        let mut answer = vec![0; content.len()];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer), String::from_utf8_lossy(content));
+    };
+    for _ in 0..BEFORE {
+        stream.write_all(b"plain").unwrap();
+        expect(&mut stream, b"plain");
+    }
+    send(&stream, b"!", SendFlags::OOB).unwrap();
+    stream.write_all(b"later").unwrap();
+    expect(&mut stream, b"!later");
 }

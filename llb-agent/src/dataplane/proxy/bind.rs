@@ -97,6 +97,9 @@ fn open(frontend: &Frontend) -> io::Result<Socket> {
 pub(super) fn prepare(side: &Socket) -> io::Result<()> {
     // Small writes are passed on as they come; to gather them is up to the sender.
     side.set_tcp_nodelay(true)?;
+    // An urgent byte stays in its place among the others (RFC 6093, 6): it would be
+    // lost to whoever does not ask for it.
+    side.set_out_of_band_inline(true)?;
     // The kernel doubles what it is told (socket(7)). Without CAP_NET_ADMIN the limit
     // would be `net.core.rmem_max`, far too little: then it stays the kernel's affair.
     if let Err(error) = set_socket_recv_buffer_size_force(side, RECEIVE_BUFFER_BYTES / 2) {

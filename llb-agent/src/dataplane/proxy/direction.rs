@@ -320,8 +320,8 @@ impl Carried {
 
 /// Receives once. If that has emptied the socket, tokio is told so, which
 /// saves the call that would only find out (epoll(7), Q9: a short read). As in
-/// all of tokio, what lies behind an urgent mark then waits for the peer's next
-/// segment or its end.
+/// all of tokio, an urgent byte that is not the first one of a read, and what
+/// comes after it, then waits for the peer's next segment or its end.
 fn receive(from: &TcpStream, buffer: &mut [u8], mapped: Option<&mut Mapped>) -> io::Result<usize> {
     let mut read = 0;
     let told = from.try_io(Interest::READABLE, || {
