@@ -4,9 +4,11 @@ use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray};
 use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use llb_common::counters::{LINK_COUNTERS_CAPACITY, LINK_COUNTERS_MAP, LinkCounters};
+use llb_common::maps;
 use llb_common::programs::{TC_INGRESS_PROGRAM, XDP_PROGRAM};
 
 use crate::object;
+use crate::programs::{Hook, Program};
 
 /// Verdicts of linux/bpf.h and linux/pkt_cls.h.
 const XDP_PASS: u32 = 2;
@@ -22,6 +24,21 @@ const FRAME: [u8; 45] = [
 
 /// The kernel tests with no frame without data behind its Ethernet header.
 const SHORTEST: usize = 15;
+
+/// What a box with a million connections gives for them at most.
+const BYTES_OF_A_MILLION: u64 = 250_000_000;
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_million_connections_take_less_than_250_megabytes() {
+    // All of it is allocated at once.
+    let flows = [maps::FLOWS.name, maps::REPLIES.name];
+    let program = Program::load(Hook::Xdp, &flows.map(|map| (map, 1_000_000)));
+    let bytes = flows.map(|map| program.bytes_of_map(map));
+    println!("{bytes:?}");
+    assert!(bytes.iter().sum::<u64>() < BYTES_OF_A_MILLION, "{bytes:?}");
+    assert!(bytes.iter().all(|bytes| *bytes > 64_000_000), "{bytes:?}: of what?");
+}
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]

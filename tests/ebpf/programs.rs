@@ -1,7 +1,9 @@
 //! One of the two programs in this kernel, without a link, with its maps as raw
 //! bytes. What is in those maps is `plane.rs`' and `random/fill.rs`' business.
 
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, lpm_trie};
+use std::os::fd::{AsFd as _, AsRawFd as _};
+
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, lpm_trie};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use bytemuck::bytes_of;
@@ -129,6 +131,15 @@ impl Program {
     pub(crate) fn reason(&self, reason: Reason) -> u64 {
         let map: PerCpuArray<&MapData, u64> = self.ebpf.map(maps::REASONS.name).unwrap().try_into().unwrap();
         map.get(&(reason as u32), 0).unwrap().iter().sum()
+    }
+
+    /// Bytes that a hash map takes in the kernel, by its own account.
+    pub(crate) fn bytes_of_map(&self, map: &str) -> u64 {
+        let Some(Map::HashMap(map)) = self.ebpf.map(map) else { panic!("{map} is no hash map") };
+        let path = format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd());
+        let text = std::fs::read_to_string(path).unwrap();
+        let bytes = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+        bytes.unwrap().trim().parse().unwrap()
     }
 
     /// Of a backend, in the order of `counters::Traffic`.
