@@ -325,12 +325,7 @@ impl Carried {
 fn receive(from: &TcpStream, buffer: &mut [u8], mapped: Option<&mut Mapped>) -> io::Result<usize> {
     let mut read = 0;
     let told = from.try_io(Interest::READABLE, || {
-        read = match rustix::net::recv(from, &mut *buffer, RecvFlags::empty()) {
-            Ok((read, _)) => read,
-            // From a socket that was in the kernel's maps: an empty message, which is a FIN.
-            Err(rustix::io::Errno::FAULT) => 0,
-            Err(error) => return Err(error.into()),
-        };
+        (read, _) = rustix::net::recv(from, &mut *buffer, RecvFlags::empty())?;
         // The kernel's own words are needed to know when `mapped` can be released.
         let is_empty = 0 < read && read < buffer.len() && mapped.is_none();
         if is_empty { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }

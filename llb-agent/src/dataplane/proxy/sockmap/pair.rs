@@ -109,9 +109,8 @@ impl Pair {
         for (number, socket) in sockets.into_iter().enumerate() {
             let cookie = self.sources[number].cookie;
             let hold = Hold::take(&self.maps, cookie, socket);
-            // One that has had FIN stays too: the kernel keeps that among the bytes
-            // that are left to us, where a socket without the program would not
-            // look for it.
+            // One that has had FIN stays too: it gets no more, and could not be
+            // held while it leaves.
             if hold.is_established && self.stream(cookie).switch == 0 {
                 self.maps.deactivate(cookie);
                 if self.stream(cookie).switch == 0 {
@@ -217,8 +216,7 @@ impl Drop for Hold<'_> {
 pub(super) fn kick(socket: impl AsFd) -> io::Result<bool> {
     match recv(socket, &mut [0; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
         Ok((length, _)) => Ok(length > 0),
-        // An empty message, which is a FIN.
-        Err(Errno::AGAIN | Errno::FAULT) => Ok(false),
+        Err(Errno::AGAIN) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

@@ -1,6 +1,7 @@
 //! Faults of the kernel's part, on loopback. They need root: `cargo xtask test`.
 
 use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
 use std::sync::Arc;
 
 use super::SockmapError;
@@ -75,4 +76,26 @@ fn what_is_closed_leaves_the_maps() {
     assert_eq!(pair.queued(0), None);
     drop(pair);
     assert_eq!(maps.entries(), 0);
+}
+
+/// The kernel can't keep a FIN behind bytes that wait for the same socket: it
+/// took that for an error of the socket, and wrote nothing more to it.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_fin_does_not_stop_what_waits_for_its_socket() {
+    /// Of which some have a FIN while the kernel's worker has not yet begun.
+    const LINES: usize = 300;
+    const PIECE: [u8; 4096] = [7; 4096];
+    let maps = maps(4);
+    for _ in 0..LINES {
+        let mut line = Line::new().unwrap();
+        let pair = Pair::form(&maps, line.both()).unwrap();
+        pair.begin(line.both()).unwrap();
+        line.client.write_all(&PIECE).unwrap();
+        line.server.shutdown(Shutdown::Write).unwrap();
+        line.client.write_all(&PIECE).unwrap();
+        expect(&mut line.server, &[PIECE, PIECE].concat()).unwrap();
+        assert_eq!(line.inner[1].read(&mut [0]).unwrap(), 0);
+        assert!(line.inner[1].take_error().unwrap().is_none());
+    }
 }
