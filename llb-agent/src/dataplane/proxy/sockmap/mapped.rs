@@ -6,8 +6,11 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
+use llb_common::sockmap::Stream;
+
 use super::maps::Maps;
 use super::pair::{Hold, kick};
+use super::quiet::Quiet;
 
 /// The source of such a stream. Dropped, it is forgotten: only at the end.
 pub(in super::super) struct Mapped {
@@ -36,24 +39,34 @@ impl Mapped {
     /// It can't go on as it was either; bytes may be missing.
     pub(in super::super) fn release(&self, socket: &(impl AsFd + AsRawFd)) -> io::Result<bool> {
         let hold = Hold::take(&self.maps, self.cookie, socket);
-        let stream = || self.maps.stream(self.cookie).unwrap_or_default();
+        let quiet = Quiet::take(socket);
         // With FIN behind the last bytes it does not pay to leave.
-        if !hold.is_established || stream().passed != self.read {
+        if !hold.is_established || self.has_more() {
             return Ok(false);
         }
         self.maps.deactivate(self.cookie);
-        if stream().passed != self.read {
+        drop(quiet);
+        if self.has_more() {
             // More has come meanwhile.
             self.maps.activate(self.cookie, socket).map_err(io::Error::other)?;
             kick(socket)?;
             return Ok(false);
         }
         let taken = self.maps.ask(hold.key).map(|answer| answer.copied_seq.wrapping_sub(self.copied));
-        let given = stream().redirected.wrapping_add(self.read) as u32;
+        let given = self.stream().redirected.wrapping_add(self.read) as u32;
         if taken.is_some_and(|taken| taken != given) {
             return Err(io::Error::other("bytes are missing"));
         }
         Ok(true)
+    }
+
+    /// Not all was read that was left to us.
+    fn has_more(&self) -> bool {
+        self.stream().passed != self.read
+    }
+
+    fn stream(&self) -> Stream {
+        self.maps.stream(self.cookie).unwrap_or_default()
     }
 }
 
