@@ -179,6 +179,7 @@ impl Direction {
                 Ok(Taken { read: 0, .. }) if from.is_lost => {
                     return Poll::Ready(Err(ErrorKind::ConnectionReset.into()));
                 }
+                Ok(Taken { read: 0, .. }) if self.is_early()? => break,
                 Ok(Taken { read, written }) => {
                     self.has_eof = read == 0;
                     self.count(written, count);
@@ -264,6 +265,11 @@ impl Direction {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// EOF came before bytes that the kernel still has: another turn.
+    fn is_early(&mut self) -> io::Result<bool> {
+        self.mapped.as_mut().map_or(Ok(false), Mapped::is_early)
     }
 
     fn count(&mut self, written: usize, count: &impl Fn(u64)) {

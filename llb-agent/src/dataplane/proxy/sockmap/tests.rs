@@ -1,9 +1,11 @@
 //! Faults of the kernel's part, on loopback. They need root: `cargo xtask test`.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use llb_common::sockmap::Switch;
 
 use super::SockmapError;
 use super::maps::Maps;
@@ -151,4 +153,42 @@ fn taking_the_program_away_loses_nothing() {
         self_test::to_the_end(&mut line).unwrap();
         assert_eq!(sender.join().unwrap(), receiver.join().unwrap());
     });
+}
+
+/// What is left to the agent behind bytes for the same socket comes through the
+/// hands of the kernel's worker, and the FIN may be told before it does.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn an_end_is_none_while_the_worker_has_bytes() {
+    const PIECE: [u8; 4096] = [7; 4096];
+    let maps = maps(4);
+    for _ in 0..LINES {
+        let mut line = Line::new().unwrap();
+        let mut pair = Pair::form(&maps, line.both()).unwrap();
+        pair.begin(line.both()).unwrap();
+        let cookie = pair.cookies()[1];
+        let mut stream = maps.stream(cookie).unwrap();
+        stream.switch = Switch::NoRoom as u32;
+        maps.set_stream(cookie, stream).unwrap();
+        line.client.write_all(&PIECE).unwrap();
+        line.server.write_all(b"last").unwrap();
+        line.server.shutdown(Shutdown::Write).unwrap();
+        let [_forward, reply] = pair.stop(line.both()).unwrap();
+        let mut reply = reply.unwrap();
+        let mut buffer = [0; 8];
+        let mut received = 0;
+        loop {
+            match line.inner[1].read(&mut buffer) {
+                Ok(0) if reply.is_early().unwrap() => {}
+                Ok(0) => break,
+                Ok(read) => {
+                    reply.count(read);
+                    received += read;
+                }
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+        }
+        assert_eq!(&buffer[..received], b"last");
+        expect(&mut line.server, &PIECE).unwrap();
+    }
 }
