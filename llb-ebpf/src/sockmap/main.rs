@@ -27,6 +27,7 @@ use aya_ebpf::programs::{SkBuffContext, TcContext};
 use llb_common::sockmap::{self, Decision, Event, Question, Stream, Switch, Target};
 
 /// Verdicts of a stream (`enum sk_action`).
+const SK_DROP: u32 = 0;
 const SK_PASS: u32 = 1;
 
 /// Only the agent adds and removes.
@@ -53,12 +54,16 @@ static WMEM_QUEUED: u32 = 0;
 #[unsafe(no_mangle)]
 static SNDBUF: u32 = 0;
 
-/// Decides on a segment, or on a FIN, which has no bytes and is the agent's.
+/// Decides on a segment.
 #[stream_verdict]
 fn llb_verdict(context: SkBuffContext) -> u32 {
     let length = context.len();
     if length == 0 {
-        return SK_PASS;
+        // A FIN, which the socket knows of already, and tells whoever reads it.
+        // Passed while bytes wait for this same socket it would be put behind
+        // them, and the kernel's worker takes what has no bytes for an error:
+        // EPIPE at the socket, and no more is written to it.
+        return SK_DROP;
     }
     // SAFETY: the context is the one that the kernel gave.
     let mut cookie = unsafe { bpf_get_socket_cookie(context.as_ptr()) };

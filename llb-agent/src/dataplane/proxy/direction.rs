@@ -179,6 +179,7 @@ impl Direction {
                 Ok(Taken { read: 0, .. }) if from.is_lost => {
                     return Poll::Ready(Err(ErrorKind::ConnectionReset.into()));
                 }
+                Ok(Taken { read: 0, .. }) if self.is_early()? => break,
                 Ok(Taken { read, written }) => {
                     self.has_eof = read == 0;
                     self.count(written, count);
@@ -266,6 +267,11 @@ impl Direction {
         }
     }
 
+    /// EOF came before bytes that the kernel still has: another turn.
+    fn is_early(&mut self) -> io::Result<bool> {
+        self.mapped.as_mut().map_or(Ok(false), Mapped::is_early)
+    }
+
     fn count(&mut self, written: usize, count: &impl Fn(u64)) {
         if written > 0 {
             self.moved += written as u64;
@@ -325,12 +331,7 @@ impl Carried {
 fn receive(from: &TcpStream, buffer: &mut [u8], mapped: Option<&mut Mapped>) -> io::Result<usize> {
     let mut read = 0;
     let told = from.try_io(Interest::READABLE, || {
-        read = match rustix::net::recv(from, &mut *buffer, RecvFlags::empty()) {
-            Ok((read, _)) => read,
-            // From a socket that was in the kernel's maps: an empty message, which is a FIN.
-            Err(rustix::io::Errno::FAULT) => 0,
-            Err(error) => return Err(error.into()),
-        };
+        (read, _) = rustix::net::recv(from, &mut *buffer, RecvFlags::empty())?;
         // The kernel's own words are needed to know when `mapped` can be released.
         let is_empty = 0 < read && read < buffer.len() && mapped.is_none();
         if is_empty { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }

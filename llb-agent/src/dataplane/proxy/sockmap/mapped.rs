@@ -5,9 +5,18 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
+use std::time::Duration;
+
+use llb_common::sockmap::Stream;
+use tokio::time::Instant;
 
 use super::maps::Maps;
 use super::pair::{Hold, kick};
+use super::quiet::Quiet;
+
+/// The kernel's worker needs microseconds, or longer on a machine that has no
+/// time for it.
+const WORKER_LIMIT: Duration = Duration::from_secs(1);
 
 /// The source of such a stream. Dropped, it is forgotten: only at the end.
 pub(in super::super) struct Mapped {
@@ -17,11 +26,13 @@ pub(in super::super) struct Mapped {
     copied: u32,
     /// Bytes read by the agent.
     read: u64,
+    /// The socket has told an end that was too early.
+    early_since: Option<Instant>,
 }
 
 impl Mapped {
     pub(super) fn new(maps: Arc<Maps>, cookie: u64, copied: u32) -> Self {
-        Self { maps, cookie, copied, read: 0 }
+        Self { maps, cookie, copied, read: 0, early_since: None }
     }
 
     /// So many bytes were read.
@@ -36,24 +47,51 @@ impl Mapped {
     /// It can't go on as it was either; bytes may be missing.
     pub(in super::super) fn release(&self, socket: &(impl AsFd + AsRawFd)) -> io::Result<bool> {
         let hold = Hold::take(&self.maps, self.cookie, socket);
-        let stream = || self.maps.stream(self.cookie).unwrap_or_default();
+        let quiet = Quiet::take(socket);
         // With FIN behind the last bytes it does not pay to leave.
-        if !hold.is_established || stream().passed != self.read {
+        if !hold.is_established || self.has_more() {
             return Ok(false);
         }
         self.maps.deactivate(self.cookie);
-        if stream().passed != self.read {
+        drop(quiet);
+        if self.has_more() {
             // More has come meanwhile.
             self.maps.activate(self.cookie, socket).map_err(io::Error::other)?;
             kick(socket)?;
             return Ok(false);
         }
         let taken = self.maps.ask(hold.key).map(|answer| answer.copied_seq.wrapping_sub(self.copied));
-        let given = stream().redirected.wrapping_add(self.read) as u32;
+        let given = self.stream().redirected.wrapping_add(self.read) as u32;
         if taken.is_some_and(|taken| taken != given) {
             return Err(io::Error::other("bytes are missing"));
         }
         Ok(true)
+    }
+
+    /// To be called at an end: whether there is more to come before it. What was
+    /// left to us behind bytes for the same socket comes through the hands of the
+    /// kernel's worker, and the socket does not wait for that to tell its FIN.
+    ///
+    /// # Errors
+    /// It does not come.
+    pub(in super::super) fn is_early(&mut self) -> io::Result<bool> {
+        // Of a socket that the program never was put on, none were left to us.
+        if self.stream().passed <= self.read {
+            return Ok(false);
+        }
+        if self.early_since.get_or_insert_with(Instant::now).elapsed() > WORKER_LIMIT {
+            return Err(io::Error::other("bytes are missing at the end"));
+        }
+        Ok(true)
+    }
+
+    /// Not all was read that was left to us.
+    fn has_more(&self) -> bool {
+        self.stream().passed != self.read
+    }
+
+    fn stream(&self) -> Stream {
+        self.maps.stream(self.cookie).unwrap_or_default()
     }
 }
 

@@ -96,9 +96,8 @@ impl Maps {
         Ok(self.lock().targets.insert(&cookie, to.as_raw_fd(), 0)?)
     }
 
-    /// From now on the program decides on what `socket` receives. Of a socket
-    /// that is active already, the kernel stops that and keeps the socket
-    /// locked meanwhile, so no segment meets a program that is half away.
+    /// From now on the program decides on what `socket` receives. One that is
+    /// active already is refused.
     pub(super) fn activate(&self, cookie: u64, socket: &impl AsRawFd) -> Result<(), SockmapError> {
         Ok(self.lock().active.insert(&cookie, socket.as_raw_fd(), 0)?)
     }

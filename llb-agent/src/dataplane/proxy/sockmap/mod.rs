@@ -12,7 +12,7 @@
 //! | file | what |
 //! |---|---|
 //! | `carry.rs` | one connection, from its hand-over until it comes back |
-//! | `pair.rs`, `mapped.rs` | sockets in the maps, and out again, without a byte lost |
+//! | `pair.rs`, `mapped.rs`, `quiet.rs` | sockets in the maps, and out again, without a byte lost |
 //! | `watch.rs` | who is woken by what |
 //! | `maps.rs`, `btf.rs` | the loaded object; where the kernel keeps what it reads |
 //! | `kernels.rs`, `self_test.rs` | whether this kernel is to be trusted |
@@ -30,6 +30,7 @@ mod mapped;
 mod maps;
 mod metrics;
 mod pair;
+mod quiet;
 mod self_test;
 #[cfg(test)]
 mod tests;

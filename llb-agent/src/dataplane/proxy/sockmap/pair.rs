@@ -14,9 +14,9 @@
 //! ```
 //!
 //! Only a socket that is in no map at all forgets what is in its queues, so it
-//! leaves the last one when they are empty. A segment that arrives in the very
-//! moment in which the kernel takes the program away is dropped by it; that is
-//! a matter of nanoseconds, and `is_whole` notices.
+//! leaves the last one when they are empty. The program is taken away while it
+//! is not run (`quiet.rs`). Should a segment be dropped by that nevertheless,
+//! `is_whole` notices.
 
 use std::io;
 use std::net::TcpStream;
@@ -30,6 +30,7 @@ use rustix::net::{RecvFlags, recv, sockopt::socket_cookie};
 use super::SockmapError;
 use super::mapped::Mapped;
 use super::maps::Maps;
+use super::quiet::Quiet;
 
 /// A pair of which the kernel moves the bytes.
 pub(in super::super) struct Pair {
@@ -109,11 +110,12 @@ impl Pair {
         for (number, socket) in sockets.into_iter().enumerate() {
             let cookie = self.sources[number].cookie;
             let hold = Hold::take(&self.maps, cookie, socket);
-            // One that has had FIN stays too: the kernel keeps that among the bytes
-            // that are left to us, where a socket without the program would not
-            // look for it.
+            let quiet = Quiet::take(socket);
+            // One that has had FIN stays too: it gets no more, and could not be
+            // held while it leaves.
             if hold.is_established && self.stream(cookie).switch == 0 {
                 self.maps.deactivate(cookie);
+                drop(quiet);
                 if self.stream(cookie).switch == 0 {
                     continue;
                 }
@@ -217,8 +219,7 @@ impl Drop for Hold<'_> {
 pub(super) fn kick(socket: impl AsFd) -> io::Result<bool> {
     match recv(socket, &mut [0; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
         Ok((length, _)) => Ok(length > 0),
-        // An empty message, which is a FIN.
-        Err(Errno::AGAIN | Errno::FAULT) => Ok(false),
+        Err(Errno::AGAIN) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

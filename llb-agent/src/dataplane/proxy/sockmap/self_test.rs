@@ -19,6 +19,8 @@ const PAUSE: Duration = Duration::from_millis(1);
 const PUSH: usize = 8 << 20;
 /// The buffers of that connection; the kernel doubles them.
 const BUFFER: usize = 64 << 10;
+/// As large as on a network, not as on loopback, where one fills such a buffer.
+const SEGMENT: u32 = 1400;
 /// The most that then may be on the way: four such buffers, and what the
 /// programs allow between the sockets.
 const MOST_UNDER_WAY: usize = 2 << 20;
@@ -200,6 +202,7 @@ fn connect() -> io::Result<(TcpStream, TcpStream)> {
     let client = Socket::new(Domain::IPV4, Type::STREAM.cloexec(), None)?;
     client.set_recv_buffer_size(BUFFER)?;
     client.set_send_buffer_size(BUFFER)?;
+    client.set_tcp_mss(SEGMENT)?;
     client.connect_timeout(&listener.local_addr()?.into(), LIMIT)?;
     let (accepted, peer) = listener.accept()?;
     if peer != TcpStream::from(client.try_clone()?).local_addr()? {
@@ -224,6 +227,46 @@ fn take(from: &mut TcpStream, buffer: &mut [u8], to: &mut Vec<u8>) -> io::Result
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
         Err(error) => Err(error),
     }
+}
+
+/// Carries until the stream can be released.
+#[cfg(test)]
+pub(super) fn by_hand(mut mapped: super::mapped::Mapped, line: &mut Line) -> io::Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let mut carried = Vec::new();
+        let read = take(&mut line.inner[0], &mut buffer, &mut carried)?;
+        if read == 0 && mapped.release(&line.inner[0])? {
+            return Ok(());
+        }
+        mapped.count(read);
+        put(&mut line.inner[1], carried)?;
+    }
+}
+
+/// Carries until there is no more, and passes that on.
+#[cfg(test)]
+pub(super) fn to_the_end(line: &mut Line) -> io::Result<()> {
+    line.inner[0].set_nonblocking(false)?;
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match line.inner[0].read(&mut buffer)? {
+            0 => return line.inner[1].shutdown(Shutdown::Write),
+            read => put(&mut line.inner[1], buffer[..read].to_vec())?,
+        }
+    }
+}
+
+#[cfg(test)]
+fn put(to: &mut TcpStream, mut bytes: Vec<u8>) -> io::Result<()> {
+    within(LIMIT, || {
+        match to.write(&bytes) {
+            Ok(written) => _ = bytes.drain(..written),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        Ok(bytes.is_empty().then_some(()))
+    })
 }
 
 fn wait_readable(sockets: &[TcpStream]) -> io::Result<()> {

@@ -1,12 +1,19 @@
 //! Faults of the kernel's part, on loopback. They need root: `cargo xtask test`.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::Shutdown;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use llb_common::sockmap::Switch;
 
 use super::SockmapError;
 use super::maps::Maps;
 use super::pair::Pair;
 use super::self_test::{self, Line, expect};
+
+/// Of which some have a FIN while the kernel's worker has not yet begun.
+const LINES: usize = 300;
 
 fn maps(pairs: usize) -> Arc<Maps> {
     Arc::new(Maps::load(pairs).unwrap().0)
@@ -75,4 +82,113 @@ fn what_is_closed_leaves_the_maps() {
     assert_eq!(pair.queued(0), None);
     drop(pair);
     assert_eq!(maps.entries(), 0);
+}
+
+/// The kernel can't keep a FIN behind bytes that wait for the same socket: it
+/// took that for an error of the socket, and wrote nothing more to it.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_fin_does_not_stop_what_waits_for_its_socket() {
+    const PIECE: [u8; 4096] = [7; 4096];
+    let maps = maps(4);
+    for _ in 0..LINES {
+        let mut line = Line::new().unwrap();
+        let pair = Pair::form(&maps, line.both()).unwrap();
+        pair.begin(line.both()).unwrap();
+        line.client.write_all(&PIECE).unwrap();
+        line.server.shutdown(Shutdown::Write).unwrap();
+        line.client.write_all(&PIECE).unwrap();
+        expect(&mut line.server, &[PIECE, PIECE].concat()).unwrap();
+        assert_eq!(line.inner[1].read(&mut [0]).unwrap(), 0);
+        assert!(line.inner[1].take_error().unwrap().is_none());
+    }
+}
+
+/// Bytes keep coming while the program is put on a socket and taken off again.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn taking_the_program_away_loses_nothing() {
+    /// Without `Quiet` bytes were missing after 200 to 800.
+    const TIMES: usize = 5_000;
+    const PIECE: usize = 100;
+    let maps = maps(4);
+    let mut line = Line::new().unwrap();
+    let (stop, mut client, mut server) =
+        (AtomicBool::new(false), line.client.try_clone().unwrap(), line.server.try_clone().unwrap());
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            let mut sent = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let piece: [u8; PIECE] = std::array::from_fn(|index| ((sent + index) % 251) as u8);
+                client.write_all(&piece).unwrap();
+                sent += PIECE;
+            }
+            client.shutdown(Shutdown::Write).unwrap();
+            sent
+        });
+        let receiver = scope.spawn(|| {
+            let (mut received, mut buffer) = (0, vec![0; 64 << 10]);
+            loop {
+                let read = server.read(&mut buffer).unwrap();
+                if read == 0 {
+                    return received;
+                }
+                let is_right = |(index, &byte): (usize, &u8)| byte == ((received + index) % 251) as u8;
+                assert!(buffer[..read].iter().enumerate().all(is_right), "at {received} or after");
+                received += read;
+            }
+        });
+        for time in 0..TIMES {
+            let mut pair = Pair::form(&maps, line.both()).unwrap();
+            pair.begin(line.both()).unwrap();
+            let [forward, _reply] = pair.stop(line.both()).unwrap();
+            self_test::wait_until(|| Ok(pair.queued(0) == Some(0))).unwrap();
+            assert!(pair.is_whole(), "time {time}");
+            drop(pair);
+            if let Some(forward) = forward {
+                self_test::by_hand(forward, &mut line).unwrap();
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        self_test::to_the_end(&mut line).unwrap();
+        assert_eq!(sender.join().unwrap(), receiver.join().unwrap());
+    });
+}
+
+/// What is left to the agent behind bytes for the same socket comes through the
+/// hands of the kernel's worker, and the FIN may be told before it does.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn an_end_is_none_while_the_worker_has_bytes() {
+    const PIECE: [u8; 4096] = [7; 4096];
+    let maps = maps(4);
+    for _ in 0..LINES {
+        let mut line = Line::new().unwrap();
+        let mut pair = Pair::form(&maps, line.both()).unwrap();
+        pair.begin(line.both()).unwrap();
+        let cookie = pair.cookies()[1];
+        let mut stream = maps.stream(cookie).unwrap();
+        stream.switch = Switch::NoRoom as u32;
+        maps.set_stream(cookie, stream).unwrap();
+        line.client.write_all(&PIECE).unwrap();
+        line.server.write_all(b"last").unwrap();
+        line.server.shutdown(Shutdown::Write).unwrap();
+        let [_forward, reply] = pair.stop(line.both()).unwrap();
+        let mut reply = reply.unwrap();
+        let mut buffer = [0; 8];
+        let mut received = 0;
+        loop {
+            match line.inner[1].read(&mut buffer) {
+                Ok(0) if reply.is_early().unwrap() => {}
+                Ok(0) => break,
+                Ok(read) => {
+                    reply.count(read);
+                    received += read;
+                }
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+        }
+        assert_eq!(&buffer[..received], b"last");
+        expect(&mut line.server, &PIECE).unwrap();
+    }
 }
