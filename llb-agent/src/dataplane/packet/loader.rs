@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use aya::maps::{MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, MapData, MapError, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfLoader};
 use llb_common::counters::{LINK_COUNTERS_MAP, LinkCounters};
 use llb_common::maps::{self, Map};
@@ -180,6 +180,7 @@ fn attach_best(
     link: &LinkFacts,
     folder: &PinFolder,
 ) -> Result<(Hook, String), PacketError> {
+    switch_on(ebpf, link, folder)?;
     let (hooks, mut reasons) = hooks(setup.datapath, setup.config.xdp_mode, link);
     let mut last = None;
     for hook in hooks {
@@ -197,6 +198,21 @@ fn attach_best(
         }
     }
     Err(last.unwrap_or(PacketError::NotBuilt))
+}
+
+/// Before the program is at the link, if its map is a new one: packets of flows
+/// that were taken over from another layout come at once. [`PacketLink::switch_on`]
+/// is for all that changes later.
+fn switch_on(ebpf: &mut Ebpf, link: &LinkFacts, folder: &PinFolder) -> Result<(), PacketError> {
+    let map = ebpf.map_mut(maps::LINK.name).ok_or(PacketError::NotInObject { name: maps::LINK.name })?;
+    let failed = |error: MapError| PacketError::load(&link.name, &folder.pin(maps::LINK.name), error.into());
+    let mut settings: Array<_, [u8; size_of::<LinkSettings>()]> = map.try_into().map_err(failed)?;
+    let before: LinkSettings = bytemuck::pod_read_unaligned(&settings.get(&0, 0).map_err(failed)?);
+    if before.ifindex != 0 {
+        return Ok(());
+    }
+    let on = LinkSettings { ifindex: link.ifindex, mac: link.mac, traces: 0 };
+    settings.set(0, &bytemuck::cast(on), 0).map_err(failed)
 }
 
 fn packet_link(

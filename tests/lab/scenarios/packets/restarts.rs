@@ -7,7 +7,7 @@ use llb_tests::client::{connect, echo_on, http_get};
 use llb_tests::steady::connect_all;
 use llb_tests::{Steady, agent, wait_until};
 
-use super::{ECHO, HTTP};
+use super::{ECHO, HTTP, layouts};
 use crate::plane::Plane;
 use crate::setup::{LIMIT, Setup};
 
@@ -25,6 +25,8 @@ pub(crate) fn a_thousand_connections_outlive_every_kind_of_restart(plane: Plane)
     let streams = addresses.map(|vip| connect_all(setup.client(), vip, CONNECTIONS).unwrap());
     let steady = Steady::start(streams.into_iter().flatten().collect());
     let go_on = |steady: &Steady| steady.wait_for_rounds(ROUNDS, LIMIT).unwrap();
+    let mut silent = connect(setup.client(), addresses[0]).unwrap();
+    echo_on(&mut silent, b"and then nothing").unwrap();
     go_on(&steady);
 
     setup.agent.process().kill9().unwrap();
@@ -49,6 +51,17 @@ pub(crate) fn a_thousand_connections_outlive_every_kind_of_restart(plane: Plane)
         restart(&mut setup);
         go_on(&steady);
     }
+
+    // Maps of another layout.
+    stop(&mut setup);
+    let flows = layouts::make_older(&setup.lab.balancer().bpf_directory()).unwrap();
+    go_on(&steady);
+    restart(&mut setup);
+    // What is said of it can't have been learned anew: nothing has come.
+    assert!(flows.have(silent.local_addr().unwrap().port()).unwrap());
+    go_on(&steady);
+    echo_on(&mut silent, b"still there?").unwrap();
+
     stop(&mut setup);
     assert_eq!(setup.agent.process().exit_status().unwrap().map(|status| status.success()), Some(true));
 
