@@ -89,6 +89,19 @@ pub(crate) fn machine() -> String {
     format!("{cores} cores, Linux {}", rustix::system::uname().release().to_string_lossy())
 }
 
+/// Three digits, or a little more.
+pub(crate) fn compact(value: f64) -> String {
+    match value {
+        _ if value >= 1e6 => format!("{:.2}M", value / 1e6),
+        _ if value >= 1e5 => format!("{:.0}k", value / 1e3),
+        _ if value >= 1e4 => format!("{:.1}k", value / 1e3),
+        _ if value >= 1e3 => format!("{:.2}k", value / 1e3),
+        _ if value >= 1e2 => format!("{value:.0}"),
+        _ if value >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,5 +128,11 @@ mod tests {
         }
         let Summary { median, min, max } = figures.summary(RATE, ()).unwrap();
         assert_eq!((median, min, max), (2.5, 1.0, 4.0));
+    }
+
+    #[test]
+    fn numbers_have_three_digits() {
+        let texts = [1_234_567.0, 123_456.0, 12_345.0, 1234.5, 123.45, 12.345, 1.2345].map(compact);
+        assert_eq!(texts, ["1.23M", "123k", "12.3k", "1.23k", "123", "12.3", "1.23"]);
     }
 }

@@ -2,8 +2,9 @@
 //! from random sources go to the same VIP and port. All share the cores of one
 //! machine, so the flood is sent elsewhere too, in turn: to a host that drops it
 //! (what is left is the cost of making it), and to the node itself, past llb (and
-//! the cost of the server that answers it). Then a minute of it, which must
-//! break no connection.
+//! the cost of the server that answers it). The same with one stream that takes
+//! less than the cores can do, as on a balancer that is not full. And a minute of
+//! it without a pause, which must break no connection.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -17,7 +18,8 @@ use llb_tests::{Host, Steady};
 
 use crate::e2e::contender::Contender;
 use crate::e2e::stage::Stage;
-use crate::figures::{Figures, Row, machine};
+use crate::figures::{Figures, Row, Summary, compact, machine};
+use crate::probe::iperf;
 use crate::programs::ECHO;
 use crate::{Span, write_results};
 
@@ -32,7 +34,11 @@ const PACE: Pace = Pace { burst: 30, rest: Duration::from_millis(1) };
 
 const THROUGH: [Contender; 4] = [Contender::XdpNat, Contender::XdpDsr, Contender::TcNat, Contender::TcDsr];
 
+/// About a quarter of what one stream can do here.
+const OFFERED: &str = "500M";
+
 const MESSAGES: Row = Row::more("messages on open connections", "1/s");
+const STREAM: Row = Row::more("one stream of 500 Mbit/s", "Gbit/s");
 const SENT: Row = Row::more("openings", "1/s");
 
 /// Where the flood goes.
@@ -72,7 +78,8 @@ struct Minute {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let Span { rounds, seconds, out } = &arguments.span;
-    let span = Duration::from_secs(seconds.unwrap_or(SECONDS).into());
+    let seconds = seconds.unwrap_or(SECONDS);
+    let span = Duration::from_secs(seconds.into());
     let mut stage = Stage::build(&THROUGH, false)?;
     let (attacker, void) = (stage.add_host("attacker")?, stage.add_host("void")?);
     drop_all(&void)?;
@@ -81,24 +88,31 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut minutes = Vec::new();
     for through in THROUGH {
         let vip = SocketAddr::new(stage.address(through), ECHO.front);
-        let steady = Steady::start(connect_all(stage.client(), vip, CONNECTIONS)?);
         let target = |aim| match aim {
             Aim::Nowhere => None,
             Aim::Void => Some(SocketAddr::new(IpAddr::V4(void.ipv4()), ECHO.front)),
             Aim::Node => Some(SocketAddr::new(IpAddr::V4(stage.node().ipv4()), ECHO.back)),
             Aim::Vip => Some(vip),
         };
-        let mut aims = Aim::ALL;
-        for round in 1..=*rounds {
-            eprintln!("{}: round {round} of {rounds}", through.name());
-            for aim in aims {
-                let flood = target(aim).map(|target| start(&attacker, target)).transpose()?;
-                let rate = messages(&steady, span);
-                let sent = flood.map_or(Ok(0), Flood::stop)?;
-                figures.add((through, aim), &[(MESSAGES, rate), (SENT, sent as f64 / span.as_secs_f64())]);
+        let mut measure = |row: Row, measured: &dyn Fn() -> Result<f64>| {
+            let mut aims = Aim::ALL;
+            for round in 1..=*rounds {
+                eprintln!("{}, {}: round {round} of {rounds}", through.name(), row.name);
+                for aim in aims {
+                    let flood = target(aim).map(|target| start(&attacker, target)).transpose()?;
+                    let started = Instant::now();
+                    let value = measured()?;
+                    let rate = flood.map_or(Ok(0), Flood::stop)? as f64 / started.elapsed().as_secs_f64();
+                    figures.add((through, aim), &[(row, value), (SENT, rate)]);
+                }
+                aims.rotate_left(1);
             }
-            aims.rotate_left(1);
-        }
+            anyhow::Ok(())
+        };
+        measure(STREAM, &|| iperf(stage.client(), vip.ip(), seconds, 1, OFFERED))?;
+        let steady = Steady::start(connect_all(stage.client(), vip, CONNECTIONS)?);
+        measure(MESSAGES, &|| Ok(messages(&steady, span)))?;
+
         eprintln!("{}: {WHOLE:?} without a pause", through.name());
         let flood = start(&attacker, vip)?;
         let messages_per_second = messages(&steady, WHOLE);
@@ -138,7 +152,7 @@ type Who = (Contender, Aim);
 
 /// Markdown.
 fn text(figures: &Figures<Who>, minutes: &[Minute]) -> String {
-    let mut text = String::from("| messages on open connections, 1/s |");
+    let mut text = String::from("| |");
     THROUGH.iter().for_each(|through| text.push_str(&format!(" {} |", through.name())));
     text.push_str(&format!("\n|---|{}\n", "---|".repeat(THROUGH.len())));
     let mut line = |title: &str, cell: &dyn Fn(Contender) -> Option<String>| {
@@ -148,17 +162,19 @@ fn text(figures: &Figures<Who>, minutes: &[Minute]) -> String {
         }
         text.push('\n');
     };
-    for aim in Aim::ALL {
-        line(aim.title(), &|through| {
-            let messages = figures.summary(MESSAGES, (through, aim))?;
-            Some(format!("{:.0} ({:.0} to {:.0})", messages.median, messages.min, messages.max))
-        });
-    }
-    for other in [Aim::Nowhere, Aim::Void, Aim::Node] {
-        line(&format!("to the VIP, in relation to: {}", other.title()), &|through| {
-            let ratio = figures.ratio(MESSAGES, (through, Aim::Vip), &[(through, other)])?;
-            Some(format!("{ratio:.2}"))
-        });
+    for row in [MESSAGES, STREAM] {
+        for aim in Aim::ALL {
+            line(&format!("{}, {}, {}", row.name, row.unit, aim.title()), &|through| {
+                let Summary { median, min, max } = figures.summary(row, (through, aim))?;
+                Some(format!("{} ({} to {})", compact(median), compact(min), compact(max)))
+            });
+        }
+        for other in [Aim::Nowhere, Aim::Void, Aim::Node] {
+            line(&format!("{}: to the VIP in relation to {}", row.name, other.title()), &|through| {
+                let ratio = figures.ratio(row, (through, Aim::Vip), &[(through, other)])?;
+                Some(format!("{ratio:.2}"))
+            });
+        }
     }
     for Minute { through, messages_per_second, openings } in minutes {
         let name = through.name();
@@ -177,6 +193,7 @@ fn as_json(figures: &Figures<Who>, rounds: u32, span: Duration, minutes: &[Minut
             "through": who.0.name(),
             "flood": who.1.title(),
             "messages_per_second": figures.values(MESSAGES, who),
+            "stream_gigabits_per_second": figures.values(STREAM, who),
             "openings_per_second": figures.values(SENT, who),
         })
     });

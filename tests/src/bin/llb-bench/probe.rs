@@ -79,8 +79,8 @@ impl Probe {
         Ok(match self {
             Self::KeepAlive => vec![(KEEP_ALIVE, wrk(client, to, seconds, "keep-alive")?)],
             Self::NewConnections => vec![(NEW, wrk(client, to, seconds, "close")?)],
-            Self::Bulk1 => vec![(BULK_1, iperf(client, to, seconds, 1)?)],
-            Self::Bulk16 => vec![(BULK_16, iperf(client, to, seconds, 16)?)],
+            Self::Bulk1 => vec![(BULK_1, iperf(client, to, seconds, 1, UNLIMITED)?)],
+            Self::Bulk16 => vec![(BULK_16, iperf(client, to, seconds, 16, UNLIMITED)?)],
             Self::RoundTrip => {
                 let [p50, p99] = echo::round_trips(client, SocketAddr::new(to, ECHO.front), seconds)?;
                 vec![(P50, p50), (P99, p99)]
@@ -114,8 +114,12 @@ fn wrk(client: &Host, to: IpAddr, seconds: u32, connection: &str) -> Result<f64>
         .with_context(|| format!("wrk says no rate:\n{output}"))
 }
 
-/// The server takes one test at a time and needs a moment after each.
-fn iperf(client: &Host, to: IpAddr, seconds: u32, streams: u32) -> Result<f64> {
+/// As much as passes.
+const UNLIMITED: &str = "0";
+
+/// Gbit/s of so many streams, each of `bitrate` at most, as iperf3 says it. The
+/// server takes one test at a time and needs a moment after each.
+pub(crate) fn iperf(client: &Host, to: IpAddr, seconds: u32, streams: u32, bitrate: &str) -> Result<f64> {
     let (address, port) = (to.to_string(), IPERF.front.to_string());
     let (seconds, streams) = (seconds.to_string(), streams.to_string());
     let bits = wait_until(LIMIT, "iperf3's result", || {
@@ -130,6 +134,8 @@ fn iperf(client: &Host, to: IpAddr, seconds: u32, streams: u32) -> Result<f64> {
             &seconds,
             "--parallel",
             &streams,
+            "--bitrate",
+            bitrate,
         ])?;
         // A server that is busy with the end of the last test is told in the JSON only.
         let result: Value = serde_json::from_str(&output)?;

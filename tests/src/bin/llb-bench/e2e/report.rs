@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::contender::{BASELINE, Contender, PROXIES, XDP_BASELINE};
-use crate::figures::{Figures, Row, machine};
+use crate::figures::{Figures, Row, compact, machine};
 use crate::probe::ROWS;
 
 /// llb is to be at least this good in relation to plain routing, in each row.
@@ -148,28 +148,9 @@ fn table(contenders: &[Contender], cell: impl Fn(Row, Contender) -> Option<Strin
     text
 }
 
-/// Three digits, or a little more.
-fn compact(value: f64) -> String {
-    match value {
-        _ if value >= 1e6 => format!("{:.2}M", value / 1e6),
-        _ if value >= 1e5 => format!("{:.0}k", value / 1e3),
-        _ if value >= 1e4 => format!("{:.1}k", value / 1e3),
-        _ if value >= 1e3 => format!("{:.2}k", value / 1e3),
-        _ if value >= 1e2 => format!("{value:.0}"),
-        _ if value >= 10.0 => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_have_three_digits() {
-        let texts = [1_234_567.0, 123_456.0, 12_345.0, 1234.5, 123.45, 12.345, 1.2345].map(compact);
-        assert_eq!(texts, ["1.23M", "123k", "12.3k", "1.23k", "123", "12.3", "1.23"]);
-    }
 
     #[test]
     fn a_missed_aim_is_marked_and_a_row_that_was_not_measured_has_a_dash() {
