@@ -3,10 +3,7 @@
 
 use llb_common::address::Port;
 use llb_common::backend::BackendEntry;
-use llb_common::conntrack::{
-    CLOSED_SECS, ForwardEntry, ForwardKey, RST, ReplyEntry, ReplyKey, lifetime_secs, opens, way,
-};
-use llb_common::frontend::TCP;
+use llb_common::conntrack::{self, ForwardEntry, ForwardKey, RST, ReplyEntry, ReplyKey, opens, way};
 use llb_common::parse::Packet;
 use llb_common::reason::Reason;
 use llb_common::settings::LinkSettings;
@@ -90,7 +87,7 @@ pub(crate) fn has_ended(flow_key: &ForwardKey, flow: *mut ForwardEntry) -> u32 {
     {
         return 1;
     }
-    if lifetime_secs(TCP, flow.seen, reply.seen) != CLOSED_SECS {
+    if !conntrack::has_ended(flow.seen, reply.seen) {
         return 0;
     }
     let _ = if is_pending { PENDING_REPLIES.remove(&key) } else { REPLIES.remove(&key) };

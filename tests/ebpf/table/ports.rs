@@ -15,10 +15,7 @@ use crate::programs::raw;
 #[ignore = "needs root: cargo xtask test"]
 fn a_port_is_taken_from_a_flow_that_has_ended_if_none_is_free() {
     everywhere(|plane| {
-        // One port for everybody.
-        plane.settings(|settings| {
-            (settings.snat_first_port, settings.snat_last_port) = (CLIENT_PORT, CLIENT_PORT)
-        });
+        plane.one_port();
         plane.handshake();
         let from = |last, flags, plane: &Plane| Frame {
             from: (plane.address(last), CLIENT_PORT),
@@ -56,9 +53,7 @@ fn a_port_is_taken_from_a_flow_that_has_ended_if_none_is_free() {
 #[ignore = "needs root: cargo xtask test"]
 fn a_port_is_taken_from_an_opening_without_an_end_if_none_is_free() {
     everywhere(|plane| {
-        plane.settings(|settings| {
-            (settings.snat_first_port, settings.snat_last_port) = (CLIENT_PORT, CLIENT_PORT)
-        });
+        plane.one_port();
         let syn = |last, plane: &Plane| Frame {
             from: (plane.address(last), CLIENT_PORT),
             ..plane.to_vip(NAT_PORT, TCP, SYN)
@@ -127,6 +122,13 @@ fn many_short_connections_share_few_ports() {
 }
 
 impl Plane {
+    /// That of the client, for everybody.
+    pub(super) fn one_port(&mut self) {
+        self.settings(|settings| {
+            (settings.snat_first_port, settings.snat_last_port) = (CLIENT_PORT, CLIENT_PORT);
+        });
+    }
+
     /// All flows had their last packet so many ticks ago, or one more, as clocks of
     /// programs are behind; 0: in the one that is now, whenever that is.
     fn began(&mut self, ticks: u32) {

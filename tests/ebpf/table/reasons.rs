@@ -7,7 +7,7 @@ use llb_common::frontend::{KNOWN_FLOWS_ONLY, OPENINGS_ONLY, RESTRICTED, TCP, UDP
 use llb_common::maps;
 use llb_common::reason::Reason;
 
-use super::{CLIENT_PORT, everywhere};
+use super::everywhere;
 use crate::frames::{Frame, icmp_error, ip};
 use crate::plane::{BACKEND_MAC, CLIENT_MAC, DSR_PORT, EMPTY_PORT, Family, LB_MAC, NAT_PORT, Outcome, Plane};
 
@@ -102,10 +102,7 @@ fn every_reason_is_reached() {
         let new = |port| Frame { from: (plane.client(), port), ..syn(plane) };
         plane.expect_reason("family", &new(5000).bytes(), Reason::BadBackend);
         plane.backend(1, |_| ());
-        // One port for everybody.
-        plane.settings(|settings| {
-            (settings.snat_first_port, settings.snat_last_port) = (CLIENT_PORT, CLIENT_PORT)
-        });
+        plane.one_port();
         let other = Frame { from: (plane.client(), 5001), ..syn(plane) };
         plane.expect_reason("ports", &other.bytes(), Reason::PortsExhausted);
         plane.settings(|settings| settings.flow_budget = 0);

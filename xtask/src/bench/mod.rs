@@ -24,7 +24,7 @@ enum What {
     Relay(beside::Arguments),
     /// Every way of forwarding in a one-arm lab, llb's and others'; root; about 9 minutes, and the build
     E2e(beside::Arguments),
-    /// What a flood of openings costs connections that are open; root; about 7 minutes, and the build
+    /// What a flood of openings costs connections that are open; root; about 10 minutes, and the build
     Flood(beside::Arguments),
 }
 

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use aya::maps::{Array, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfLoader};
 use llb_common::counters::{LINK_COUNTERS_MAP, LinkCounters};
 use llb_common::maps::{self, Map};
@@ -75,9 +75,7 @@ impl PacketLink {
         let mut mac = [0; 8];
         mac[..6].copy_from_slice(&self.facts.mac.bytes());
         links.insert(&self.facts.ifindex, &mac)?;
-        let old = self.settings.get(&0)?.unwrap_or_default();
-        let on = LinkSettings { ifindex: self.facts.ifindex, mac: self.facts.mac, traces: old.traces };
-        self.settings.insert(&0, &on)
+        tell(&self.settings, &self.facts)
     }
 
     /// What came in, over all CPUs; `None` if that can't be read.
@@ -113,10 +111,11 @@ pub(super) fn load(
         if first.is_none() {
             old.copy(&ebpf)?;
         }
-        let (hook, why) = attach_best(&mut ebpf, setup, link, &folder)?;
+        let settings = settings_of(&mut ebpf, link, &folder)?;
+        let placed = attach_best(&mut ebpf, setup, link, &folder)?;
         #[cfg(feature = "ebpf-log")]
         super::log::follow(&mut ebpf, &link.name);
-        links.push(packet_link(&mut ebpf, link, hook, why, folder)?);
+        links.push(packet_link(&mut ebpf, link, placed, settings, folder)?);
         first.get_or_insert(ebpf);
     }
     let mut first = first.ok_or(PacketError::NotBuilt)?;
@@ -146,8 +145,9 @@ pub(super) fn reload(
     let object = OBJECT.ok_or(PacketError::NotBuilt)?;
     let folder = PinFolder::open(&setup.bpf_dir, &facts.name, lock)?;
     let mut ebpf = open(object, &facts.name, capacities, shared, &folder)?;
-    let (hook, why) = attach_best(&mut ebpf, setup, facts, &folder)?;
-    packet_link(&mut ebpf, facts, hook, why, folder)
+    let settings = settings_of(&mut ebpf, facts, &folder)?;
+    let placed = attach_best(&mut ebpf, setup, facts, &folder)?;
+    packet_link(&mut ebpf, facts, placed, settings, folder)
 }
 
 /// The object with its maps: those that are pinned already are used again.
@@ -180,7 +180,6 @@ fn attach_best(
     link: &LinkFacts,
     folder: &PinFolder,
 ) -> Result<(Hook, String), PacketError> {
-    switch_on(ebpf, link, folder)?;
     let (hooks, mut reasons) = hooks(setup.datapath, setup.config.xdp_mode, link);
     let mut last = None;
     for hook in hooks {
@@ -200,37 +199,35 @@ fn attach_best(
     Err(last.unwrap_or(PacketError::NotBuilt))
 }
 
-/// Before the program is at the link, if its map is a new one: packets of flows
-/// that were taken over from another layout come at once. [`PacketLink::switch_on`]
-/// is for all that changes later.
-fn switch_on(ebpf: &mut Ebpf, link: &LinkFacts, folder: &PinFolder) -> Result<(), PacketError> {
-    let map = ebpf.map_mut(maps::LINK.name).ok_or(PacketError::NotInObject { name: maps::LINK.name })?;
-    let failed = |error: MapError| PacketError::load(&link.name, &folder.pin(maps::LINK.name), error.into());
-    let mut settings: Array<_, [u8; size_of::<LinkSettings>()]> = map.try_into().map_err(failed)?;
-    let before: LinkSettings = bytemuck::pod_read_unaligned(&settings.get(&0, 0).map_err(failed)?);
-    if before.ifindex != 0 {
-        return Ok(());
-    }
-    let on = LinkSettings { ifindex: link.ifindex, mac: link.mac, traces: 0 };
-    settings.set(0, &bytemuck::cast(on), 0).map_err(failed)
+/// Before the program is at the link: if its map is a new one, as with a new
+/// layout, packets of flows that were taken over come at once.
+fn settings_of(
+    ebpf: &mut Ebpf,
+    link: &LinkFacts,
+    folder: &PinFolder,
+) -> Result<Table<u32, LinkSettings>, PacketError> {
+    let map = ebpf.take_map(maps::LINK.name).and_then(data);
+    let map = map.ok_or(PacketError::NotInObject { name: maps::LINK.name })?;
+    let settings = Table::new(map).and_then(|settings| tell(&settings, link).map(|()| settings));
+    settings.map_err(|error| PacketError::pin("use", folder.pin(maps::LINK.name), error))
+}
+
+/// Which link it is; the program passes all packets until then.
+fn tell(settings: &Table<u32, LinkSettings>, link: &LinkFacts) -> io::Result<()> {
+    let old = settings.get(&0)?.unwrap_or_default();
+    settings.insert(&0, &LinkSettings { ifindex: link.ifindex, mac: link.mac, traces: old.traces })
 }
 
 fn packet_link(
     ebpf: &mut Ebpf,
     link: &LinkFacts,
-    hook: Hook,
-    why: String,
+    (hook, why): (Hook, String),
+    settings: Table<u32, LinkSettings>,
     folder: PinFolder,
 ) -> Result<PacketLink, PacketError> {
     let map = ebpf.take_map(LINK_COUNTERS_MAP).ok_or(PacketError::NotInObject { name: LINK_COUNTERS_MAP })?;
     let counters = PerCpuArray::try_from(map)
         .map_err(|error| PacketError::load(&link.name, &folder.pin(LINK_COUNTERS_MAP), error.into()))?;
-    let settings = ebpf
-        .take_map(maps::LINK.name)
-        .and_then(data)
-        .ok_or(PacketError::NotInObject { name: maps::LINK.name })?;
-    let settings =
-        Table::new(settings).map_err(|error| PacketError::pin("use", folder.pin(maps::LINK.name), error))?;
     Ok(PacketLink { facts: link.clone(), hook, why, folder, settings, counters })
 }
 

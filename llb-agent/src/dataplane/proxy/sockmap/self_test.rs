@@ -12,7 +12,7 @@ use super::maps::Maps;
 use super::pair::Pair;
 
 /// For each step; a kernel that works needs a thousandth of it.
-const LIMIT: Duration = Duration::from_secs(2);
+pub(super) const LIMIT: Duration = Duration::from_secs(2);
 /// Between two looks at something that comes by itself.
 const PAUSE: Duration = Duration::from_millis(1);
 /// What is pushed at a reader that does not read.
@@ -218,7 +218,7 @@ pub(super) fn expect(from: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Adds what there is; nothing, where there is nothing.
-fn take(from: &mut TcpStream, buffer: &mut [u8], to: &mut Vec<u8>) -> io::Result<usize> {
+pub(super) fn take(from: &mut TcpStream, buffer: &mut [u8], to: &mut Vec<u8>) -> io::Result<usize> {
     match from.read(buffer) {
         Ok(read) => {
             to.extend_from_slice(&buffer[..read]);
@@ -227,46 +227,6 @@ fn take(from: &mut TcpStream, buffer: &mut [u8], to: &mut Vec<u8>) -> io::Result
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
         Err(error) => Err(error),
     }
-}
-
-/// Carries until the stream can be released.
-#[cfg(test)]
-pub(super) fn by_hand(mut mapped: super::mapped::Mapped, line: &mut Line) -> io::Result<()> {
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        let mut carried = Vec::new();
-        let read = take(&mut line.inner[0], &mut buffer, &mut carried)?;
-        if read == 0 && mapped.release(&line.inner[0])? {
-            return Ok(());
-        }
-        mapped.count(read);
-        put(&mut line.inner[1], carried)?;
-    }
-}
-
-/// Carries until there is no more, and passes that on.
-#[cfg(test)]
-pub(super) fn to_the_end(line: &mut Line) -> io::Result<()> {
-    line.inner[0].set_nonblocking(false)?;
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        match line.inner[0].read(&mut buffer)? {
-            0 => return line.inner[1].shutdown(Shutdown::Write),
-            read => put(&mut line.inner[1], buffer[..read].to_vec())?,
-        }
-    }
-}
-
-#[cfg(test)]
-fn put(to: &mut TcpStream, mut bytes: Vec<u8>) -> io::Result<()> {
-    within(LIMIT, || {
-        match to.write(&bytes) {
-            Ok(written) => _ = bytes.drain(..written),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-        Ok(bytes.is_empty().then_some(()))
-    })
 }
 
 fn wait_readable(sockets: &[TcpStream]) -> io::Result<()> {
@@ -279,14 +239,11 @@ fn wait_readable(sockets: &[TcpStream]) -> io::Result<()> {
     })
 }
 
-/// Tries until it is so.
-#[cfg(test)]
-pub(super) fn wait_until(mut is_so: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
-    within(LIMIT, || Ok(is_so()?.then_some(())))
-}
-
 /// Tries until there is a result.
-fn within<T>(limit: Duration, mut attempt: impl FnMut() -> io::Result<Option<T>>) -> io::Result<T> {
+pub(super) fn within<T>(
+    limit: Duration,
+    mut attempt: impl FnMut() -> io::Result<Option<T>>,
+) -> io::Result<T> {
     let tries = limit.as_millis() / PAUSE.as_millis();
     for _ in 0..tries {
         if let Some(result) = attempt()? {

@@ -1,22 +1,31 @@
 //! Faults of the kernel's part, on loopback. They need root: `cargo xtask test`.
 
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::Shutdown;
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use llb_common::sockmap::Switch;
 
 use super::SockmapError;
+use super::mapped::Mapped;
 use super::maps::Maps;
 use super::pair::Pair;
-use super::self_test::{self, Line, expect};
+use super::self_test::{self, LIMIT, Line, expect, take, within};
 
 /// Of which some have a FIN while the kernel's worker has not yet begun.
 const LINES: usize = 300;
 
 fn maps(pairs: usize) -> Arc<Maps> {
     Arc::new(Maps::load(pairs).unwrap().0)
+}
+
+/// A pair of which the kernel moves the bytes.
+fn begun(maps: &Arc<Maps>) -> (Line, Pair) {
+    let line = Line::new().unwrap();
+    let pair = Pair::form(maps, line.both()).unwrap();
+    pair.begin(line.both()).unwrap();
+    (line, pair)
 }
 
 #[test]
@@ -59,7 +68,7 @@ fn with_the_program_detached_nothing_is_lost() {
     new_pair.begin(new.both()).unwrap();
     new.client.write_all(b"new").unwrap();
     new.server.write_all(b"new").unwrap();
-    self_test::wait_until(|| new_pair.is_stalled(new.both())).unwrap();
+    wait_until(|| new_pair.is_stalled(new.both())).unwrap();
     assert_eq!(new_pair.moved(), [0, 0]);
     let mapped = new_pair.stop(new.both()).unwrap();
     assert!(mapped.iter().all(Option::is_none) && new_pair.is_whole());
@@ -75,9 +84,7 @@ fn with_the_program_detached_nothing_is_lost() {
 #[ignore = "needs root: cargo xtask test"]
 fn what_is_closed_leaves_the_maps() {
     let maps = maps(4);
-    let line = Line::new().unwrap();
-    let pair = Pair::form(&maps, line.both()).unwrap();
-    pair.begin(line.both()).unwrap();
+    let (line, pair) = begun(&maps);
     drop(line);
     assert_eq!(pair.queued(0), None);
     drop(pair);
@@ -92,9 +99,7 @@ fn a_fin_does_not_stop_what_waits_for_its_socket() {
     const PIECE: [u8; 4096] = [7; 4096];
     let maps = maps(4);
     for _ in 0..LINES {
-        let mut line = Line::new().unwrap();
-        let pair = Pair::form(&maps, line.both()).unwrap();
-        pair.begin(line.both()).unwrap();
+        let (mut line, _pair) = begun(&maps);
         line.client.write_all(&PIECE).unwrap();
         line.server.shutdown(Shutdown::Write).unwrap();
         line.client.write_all(&PIECE).unwrap();
@@ -142,15 +147,15 @@ fn taking_the_program_away_loses_nothing() {
             let mut pair = Pair::form(&maps, line.both()).unwrap();
             pair.begin(line.both()).unwrap();
             let [forward, _reply] = pair.stop(line.both()).unwrap();
-            self_test::wait_until(|| Ok(pair.queued(0) == Some(0))).unwrap();
+            wait_until(|| Ok(pair.queued(0) == Some(0))).unwrap();
             assert!(pair.is_whole(), "time {time}");
             drop(pair);
             if let Some(forward) = forward {
-                self_test::by_hand(forward, &mut line).unwrap();
+                by_hand(forward, &mut line).unwrap();
             }
         }
         stop.store(true, Ordering::Relaxed);
-        self_test::to_the_end(&mut line).unwrap();
+        to_the_end(&mut line).unwrap();
         assert_eq!(sender.join().unwrap(), receiver.join().unwrap());
     });
 }
@@ -163,9 +168,7 @@ fn an_end_is_none_while_the_worker_has_bytes() {
     const PIECE: [u8; 4096] = [7; 4096];
     let maps = maps(4);
     for _ in 0..LINES {
-        let mut line = Line::new().unwrap();
-        let mut pair = Pair::form(&maps, line.both()).unwrap();
-        pair.begin(line.both()).unwrap();
+        let (mut line, mut pair) = begun(&maps);
         let cookie = pair.cookies()[1];
         let mut stream = maps.stream(cookie).unwrap();
         stream.switch = Switch::NoRoom as u32;
@@ -191,4 +194,46 @@ fn an_end_is_none_while_the_worker_has_bytes() {
         assert_eq!(&buffer[..received], b"last");
         expect(&mut line.server, &PIECE).unwrap();
     }
+}
+
+/// Carries until the stream can be released.
+fn by_hand(mut mapped: Mapped, line: &mut Line) -> io::Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let mut carried = Vec::new();
+        let read = take(&mut line.inner[0], &mut buffer, &mut carried)?;
+        if read == 0 && mapped.release(&line.inner[0])? {
+            return Ok(());
+        }
+        mapped.count(read);
+        put(&mut line.inner[1], carried)?;
+    }
+}
+
+/// Carries until there is no more, and passes that on.
+fn to_the_end(line: &mut Line) -> io::Result<()> {
+    line.inner[0].set_nonblocking(false)?;
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match line.inner[0].read(&mut buffer)? {
+            0 => return line.inner[1].shutdown(Shutdown::Write),
+            read => put(&mut line.inner[1], buffer[..read].to_vec())?,
+        }
+    }
+}
+
+fn put(to: &mut TcpStream, mut bytes: Vec<u8>) -> io::Result<()> {
+    within(LIMIT, || {
+        match to.write(&bytes) {
+            Ok(written) => _ = bytes.drain(..written),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        Ok(bytes.is_empty().then_some(()))
+    })
+}
+
+/// Tries until it is so.
+fn wait_until(mut is_so: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
+    within(LIMIT, || Ok(is_so()?.then_some(())))
 }
