@@ -209,8 +209,8 @@ impl Cap {
             Self::NetAdmin => "to change addresses",
             Self::NetRaw => "to announce VIPs",
             Self::NetBindService => "to listen on ports below 1024",
-            Self::Bpf => "to load the packet plane; CAP_SYS_ADMIN before kernel 5.8",
-            Self::Perfmon => "for the packet plane's programs; CAP_SYS_ADMIN before kernel 5.8",
+            Self::Bpf => "to load eBPF programs; CAP_SYS_ADMIN before kernel 5.8",
+            Self::Perfmon => "for what eBPF programs look at; CAP_SYS_ADMIN before kernel 5.8",
             Self::SysAdmin => "to mount the file system of pinned eBPF objects",
         }
     }

@@ -1,6 +1,8 @@
 //! An agent that can't start says why, and what to do.
 
-use llb_tests::{Agent, Lab};
+use llb_tests::{Agent, Lab, wait_until};
+
+use crate::setup::LIMIT;
 
 /// Root's user, and none of root's rights.
 const WITHOUT_RIGHTS: [&str; 4] =
@@ -46,6 +48,32 @@ fn what_it_cannot_do_without_is_named() {
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
         assert!(said.contains(expected), "{arguments:?}: {said}");
     }
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_right_that_sockmap_lacks_is_named_and_the_relay_serves() {
+    let lab = Lab::new().unwrap();
+    let program = llb_tests::agent::binary().unwrap();
+    let mut command = lab.balancer().command("setpriv");
+    command
+        .args(["--bounding-set=-perfmon,-sys_admin", "--inh-caps=-perfmon,-sys_admin"])
+        .arg(program)
+        .args(["--linkdevice", "eth0", "--datapath", "sockmap", "--manifests"])
+        .arg(lab.directory())
+        .arg("--state-dir")
+        .arg(lab.directory().join("state"));
+    let agent = lab.balancer().spawn(command, "agent").unwrap();
+    wait_until(LIMIT, "the agent to start without it", || {
+        let log = agent.log();
+        anyhow::ensure!(log.contains("no sockmap; bytes are moved in user space"), "{log}");
+        anyhow::ensure!(
+            log.contains("missing rights: CAP_PERFMON (") && log.contains("admin endpoint"),
+            "{log}"
+        );
+        Ok(Some(()))
+    })
+    .unwrap();
 }
 
 #[test]

@@ -163,7 +163,10 @@ impl DataPlane for Planes {
     fn observe(&mut self) -> BTreeMap<Frontend, FrontendStatus> {
         let mut all = self.relay.observe();
         for (frontend, status) in &mut all {
-            if let Some(why) = self.reasons.get(frontend) {
+            // What the relay itself says of a frontend tells more.
+            if let Some(why) = self.reasons.get(frontend)
+                && status.placement.why.is_empty()
+            {
                 status.placement.why.clone_from(why);
             }
         }

@@ -21,6 +21,7 @@ pub(crate) fn the_kernel_moves_bytes_and_they_are_counted(plane: Plane) {
         let state = setup.agent.state().unwrap();
         let placement = &state["observed"]["frontends"][frontend(vip, 7, "TCP")]["placement"];
         assert_eq!(placement["plane"], "sockmap", "{placement}");
+        assert_eq!(placement["why"], "--datapath sockmap; the self-test passed");
 
         let before = bytes(&setup);
         let mut stream = connect(setup.client(), SocketAddr::new(vip, 7)).unwrap();

@@ -53,7 +53,8 @@ impl Listener {
                         let socket = Arc::new(TcpListener::from_std(socket.into())?);
                         listener.tcp.push(Arc::downgrade(&socket));
                         worker.spawn(async move {
-                            running.0.stop.run_until_cancelled(accept(socket, &context)).await;
+                            let stop = &running.0.stop;
+                            stop.run_until_cancelled(accept(socket, &context, stop)).await;
                         });
                     }
                     Protocol::Udp => {
@@ -142,7 +143,7 @@ impl Drop for End {
 }
 
 /// Accepts until the socket listens no more.
-async fn accept(listener: Arc<TcpListener>, context: &Arc<FrontendContext>) {
+async fn accept(listener: Arc<TcpListener>, context: &Arc<FrontendContext>, stop: &CancellationToken) {
     let frontend = context.frontend;
     let mut is_exhausted = false;
     loop {
@@ -152,6 +153,8 @@ async fn accept(listener: Arc<TcpListener>, context: &Arc<FrontendContext>) {
                 admit(client, peer, context);
                 continue;
             }
+            // It was closed: the token is set before the socket is shut down.
+            Err(_) if stop.is_cancelled() => return,
             Err(error) => error,
         };
         let kind = kind_of(&error);

@@ -48,7 +48,7 @@ use self::maps::Maps;
 use self::metrics::Metrics;
 use self::watch::Watch;
 use crate::config::SockmapConfig;
-use crate::kernel;
+use crate::kernel::{self, Cap};
 
 /// The kernel's part, shared by all connections.
 pub(super) struct Sockmap {
@@ -68,6 +68,8 @@ pub(super) enum SockmapError {
     NotBuilt,
     #[error("{0}")]
     KnownTrouble(String),
+    #[error("missing rights: {0}; run it as root, or grant them")]
+    MissingRights(String),
     #[error("the kernel's type information can't be read ({})", btf::KERNEL_BTF)]
     NoBtf {
         #[source]
@@ -103,6 +105,12 @@ impl Sockmap {
     pub(super) fn start(config: SockmapConfig, registry: &mut Registry) -> Result<Self, SockmapError> {
         if let Some(trouble) = kernels::known_trouble(&kernel::release()) {
             return Err(SockmapError::KnownTrouble(trouble));
+        }
+        let missing = kernel::missing_capabilities(&[Cap::Bpf, Cap::Perfmon]);
+        if !missing.is_empty() {
+            // The kernel would answer with all that its verifier thought until then.
+            let missing: Vec<String> = missing.iter().map(Cap::to_string).collect();
+            return Err(SockmapError::MissingRights(missing.join(", ")));
         }
         let (maps, events) = Maps::load(config.max_pairs.get())?;
         let maps = Arc::new(maps);
