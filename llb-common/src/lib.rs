@@ -4,11 +4,15 @@
 //! allocation; tested on the host.
 #![no_std]
 
+#[cfg(test)]
+extern crate std;
+
 pub mod address;
 pub mod backend;
 pub mod checksum;
 pub mod conntrack;
 pub mod counters;
+pub mod flow_table;
 pub mod frontend;
 pub mod hash;
 pub mod maglev;

@@ -15,23 +15,22 @@
 //! | `SOURCE_RANGES` | LPM trie | `frontend::SourceRangeKey` | one byte | agent |
 //! | `AFFINITY` | LRU hash | `frontend::AffinityKey` | `frontend::AffinityEntry` | programs |
 //! | `MEMBERS` | hash | `frontend::MemberKey` | `backend::BackendId` | agent |
-//! | `FLOWS` | hash | `conntrack::ForwardKey` | `conntrack::ForwardEntry` | programs; agent removes |
-//! | `REPLIES` | hash | `conntrack::ReplyKey` | `conntrack::ReplyEntry` | programs; agent removes |
-//! | `PENDING_FLOWS` | LRU hash | as `FLOWS` | as `FLOWS` | programs |
-//! | `PENDING_REPLIES` | LRU hash | as `REPLIES` | as `REPLIES` | programs |
+//! | `FLOWS` | array, a `flow_table` | number of the line | `conntrack::ForwardKey` and `ForwardEntry` | programs; agent removes |
+//! | `REPLIES` | array, a `flow_table` | number of the line | `conntrack::ReplyKey` and `ReplyEntry` | programs; agent removes |
+//! | `PENDING_FLOWS` | LRU hash | `conntrack::ForwardKey` | `conntrack::ForwardEntry` | programs |
+//! | `PENDING_REPLIES` | LRU hash | `conntrack::ReplyKey` | `conntrack::ReplyEntry` | programs |
 //! | `FAILING` | LRU hash | `backend::BackendId` | `time::Tick` when it failed last | programs |
 //! | `FRAGMENTS` | LRU hash | `conntrack::FragmentKey` | `conntrack::FragmentPorts` | programs |
 //! | `BUDGET` | per-CPU array | 0 | tick and count, 4 bytes each | programs |
 //! | `SCRATCH` | per-CPU array | 0 | `parse::Packet` and what is decided | programs |
-//! | `RECENT_FLOWS` | per-CPU array | a hash | copies of `FLOWS`' keys and values | programs |
 //! | `TRACE` | ring buffer | | `trace::TraceEvent` | programs |
 //! | `NOTICES` | ring buffer | | `notice::Notice` | programs |
 //!
-//! All but `LINK`, `LINK_COUNTERS`, `BUDGET`, `SCRATCH` and `RECENT_FLOWS` are shared by all
-//! links. The capacities are those of a box that forwards nothing yet, since
+//! All but `LINK`, `LINK_COUNTERS`, `BUDGET` and `SCRATCH` are shared by all links. The capacities are those of a box that forwards nothing yet, since
 //! the kernel allocates most of them at once; an agent that forwards loads
 //! the object with its own.
 
+use crate::flow_table::lines;
 use crate::reason::Reason;
 
 /// Name and capacity of a map.
@@ -69,8 +68,8 @@ pub const SOURCE_RANGES: Map = map("SOURCE_RANGES", 65_536);
 pub const AFFINITY: Map = map("AFFINITY", 4096);
 /// As many as `BACKENDS`.
 pub const MEMBERS: Map = map("MEMBERS", BACKENDS.capacity);
-/// Connections that are remembered: `--max-flows`.
-pub const FLOWS: Map = map("FLOWS", 4096);
+/// Lines of a table for `--max-flows` connections.
+pub const FLOWS: Map = map("FLOWS", lines(4096) as usize);
 /// As many as `FLOWS`.
 pub const REPLIES: Map = map("REPLIES", FLOWS.capacity);
 /// Bound of flows that are not yet answered; at 50,000 new ones in a second,
@@ -86,15 +85,13 @@ pub const FRAGMENTS: Map = map("FRAGMENTS", 1024);
 pub const BUDGET: Map = map("BUDGET", 1);
 /// See the table above.
 pub const SCRATCH: Map = map("SCRATCH", 1);
-/// A power of two. 64 bytes each, on each CPU, that shall stay in its caches.
-pub const RECENT_FLOWS: Map = map("RECENT_FLOWS", 1024);
 /// Bytes, a power of two of pages.
 pub const TRACE: Map = map("TRACE", 65_536);
 /// As `TRACE`; what does not fit is not answered.
 pub const NOTICES: Map = map("NOTICES", 65_536);
 
 /// All, for whoever loads the object.
-pub const ALL: [Map; 22] = [
+pub const ALL: [Map; 21] = [
     LINK,
     SETTINGS,
     LINKS,
@@ -114,7 +111,6 @@ pub const ALL: [Map; 22] = [
     FRAGMENTS,
     BUDGET,
     SCRATCH,
-    RECENT_FLOWS,
     TRACE,
     NOTICES,
 ];

@@ -4,6 +4,7 @@ use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray};
 use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use llb_common::counters::{LINK_COUNTERS_CAPACITY, LINK_COUNTERS_MAP, LinkCounters};
+use llb_common::flow_table::lines;
 use llb_common::maps;
 use llb_common::programs::{TC_INGRESS_PROGRAM, XDP_PROGRAM};
 
@@ -33,8 +34,8 @@ const BYTES_OF_A_MILLION: u64 = 250_000_000;
 fn a_million_connections_take_less_than_250_megabytes() {
     // All of it is allocated at once.
     let flows = [maps::FLOWS.name, maps::REPLIES.name];
-    let program = Program::load(Hook::Xdp, &flows.map(|map| (map, 1_000_000)));
-    let bytes = flows.map(|map| program.bytes_of_map(map));
+    let program = Program::load(Hook::Xdp, &flows.map(|map| (map, lines(1_000_000))));
+    let bytes = flows.map(|map| program.bytes_of_table(map));
     println!("{bytes:?}");
     assert!(bytes.iter().sum::<u64>() < BYTES_OF_A_MILLION, "{bytes:?}");
     assert!(bytes.iter().all(|bytes| *bytes > 64_000_000), "{bytes:?}: of what?");

@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, PerCpuValues, lpm_trie};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, lpm_trie};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use bytemuck::bytes_of;
@@ -11,6 +11,7 @@ use llb_common::frontend::SourceRangeKey;
 use llb_common::maps;
 use llb_common::programs::{TC_INGRESS_PROGRAM, XDP_PROGRAM};
 use llb_common::reason::Reason;
+use llb_tests::FlowLines;
 
 use crate::object;
 
@@ -30,6 +31,9 @@ pub(crate) enum Returned {
     /// XDP only: by another link.
     SentElsewhere,
 }
+
+/// Maps that are flow tables.
+const TABLES: [&str; 2] = [maps::FLOWS.name, maps::REPLIES.name];
 
 pub(crate) struct Program {
     ebpf: Ebpf,
@@ -55,7 +59,26 @@ impl Program {
                 program.load().unwrap();
             }
         }
-        Self { ebpf, hook }
+        let mut program = Self { ebpf, hook };
+        program.clear_tables();
+        program
+    }
+
+    /// Forgets all flows that have their place.
+    pub(crate) fn clear_tables(&mut self) {
+        for table in TABLES {
+            let map = self.ebpf.map_mut(table).unwrap();
+            FlowLines::empty(map).unwrap().write(map).unwrap();
+        }
+    }
+
+    /// A flow that has its place gets another value, of `V` bytes.
+    pub(crate) fn replace_placed<const V: usize>(&mut self, table: &str, key: [u8; 24], value: [u8; V]) {
+        let map = self.ebpf.map_mut(table).unwrap();
+        let lines = FlowLines::read(map).unwrap();
+        let flows = lines.table::<[u8; 24], [u8; V]>();
+        assert!(flows.remove(&key) && flows.insert(&key, &value));
+        lines.write(map).unwrap();
     }
 
     /// One frame through the program, and what came out. `None`: the kernel
@@ -106,6 +129,12 @@ impl Program {
 
     /// All entries of a map, whose keys have `K` and values `V` bytes.
     pub(crate) fn entries<const K: usize, const V: usize>(&self, map: &str) -> Vec<([u8; K], [u8; V])> {
+        if TABLES.contains(&map) {
+            let lines = FlowLines::read(self.ebpf.map(map).unwrap()).unwrap();
+            let mut entries = vec![];
+            lines.table::<[u8; 24], [u8; V]>().for_each(|key, value| entries.push((raw(&key), value)));
+            return entries;
+        }
         let map: HashMap<&MapData, [u8; K], [u8; V]> = self.ebpf.map(map).unwrap().try_into().unwrap();
         map.iter().collect::<Result<_, _>>().unwrap()
     }
@@ -118,24 +147,14 @@ impl Program {
         map.insert(&lpm_trie::Key::new(key.prefix_bits, data), &u8::from(admits), 0).unwrap();
     }
 
-    /// Makes zeros of all values, which have `V` bytes.
-    pub(crate) fn clear_per_cpu<const V: usize>(&mut self, map: &str) {
-        let map = self.ebpf.map_mut(map).unwrap();
-        let mut map: PerCpuArray<&mut MapData, [u8; V]> = map.try_into().unwrap();
-        let cpus = aya::util::nr_cpus().unwrap().get() as usize;
-        for index in 0..map.len() {
-            map.set(index, PerCpuValues::try_from(vec![[0; V]; cpus]).unwrap(), 0).unwrap();
-        }
-    }
-
     pub(crate) fn reason(&self, reason: Reason) -> u64 {
         let map: PerCpuArray<&MapData, u64> = self.ebpf.map(maps::REASONS.name).unwrap().try_into().unwrap();
         map.get(&(reason as u32), 0).unwrap().iter().sum()
     }
 
-    /// Bytes that a hash map takes in the kernel, by its own account.
-    pub(crate) fn bytes_of_map(&self, map: &str) -> u64 {
-        let Some(Map::HashMap(map)) = self.ebpf.map(map) else { panic!("{map} is no hash map") };
+    /// Bytes that a flow table takes in the kernel, by its own account.
+    pub(crate) fn bytes_of_table(&self, map: &str) -> u64 {
+        let Some(Map::Array(map)) = self.ebpf.map(map) else { panic!("{map} is no array") };
         let path = format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd());
         let text = std::fs::read_to_string(path).unwrap();
         let bytes = text.lines().find_map(|line| line.strip_prefix("memlock:"));

@@ -17,6 +17,7 @@ pub mod agent;
 pub mod client;
 pub mod cluster;
 pub mod flood;
+pub mod flow_lines;
 pub mod lab;
 pub mod manifests;
 pub mod object;
@@ -29,6 +30,7 @@ pub mod wrk;
 
 pub use agent::Agent;
 pub use flood::Flood;
+pub use flow_lines::FlowLines;
 pub use lab::{Host, Lab};
 pub use manifests::Manifests;
 pub use object::packet_object;

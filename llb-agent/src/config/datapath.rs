@@ -91,7 +91,7 @@ pub(super) struct PacketArgs {
     #[arg(long, value_name = "MODE", value_enum, default_value_t)]
     mode: ModeArg,
 
-    /// Connections that the packet plane remembers, about 240 bytes each [default: 1/256 of the memory]
+    /// Connections that the packet plane has room for, about 228 bytes each [default: 1/256 of the memory]
     #[arg(long, value_name = "N")]
     max_flows: Option<NonZeroU32>,
 

@@ -16,8 +16,9 @@ use llb_common::time::Tick;
 
 use crate::confirm::{GOES_ON, GONE, UNANSWERED};
 use crate::decide::{Decision, Stop};
+use crate::flow_table::remove_flow;
 use crate::forward::{backend_of, key_of, touch};
-use crate::maps::{BUDGET, FLOWS, FRONTENDS, PENDING_FLOWS, SETTINGS, SOURCE_RANGES, backend};
+use crate::maps::{BUDGET, FRONTENDS, PENDING_FLOWS, SETTINGS, SOURCE_RANGES, backend};
 use crate::select::Flow;
 use crate::{confirm, counters, failing, ports, select};
 
@@ -55,7 +56,7 @@ fn find_pending(packet: &Packet, decision: &mut Decision, link: &LinkSettings) -
     (decision.backend, decision.ifindex) = (BackendId(0), 0);
     let key = key_of(packet);
     let Some(flow) = PENDING_FLOWS.get_ptr_mut(&key) else { return GONE };
-    // SAFETY: as that of `FLOWS`; in an LRU map it may be another flow's now,
+    // SAFETY: as that of a flow with a place; in an LRU map it may be another flow's now,
     // whose backend is as alive.
     let entry = unsafe { *flow };
     let Some(backend) = backend_of(&entry, packet) else { return GONE };
@@ -195,7 +196,7 @@ fn remember(packet: &Packet, decision: &Decision, link: &LinkSettings, now: Tick
         way: way(link.ifindex, packet.source_mac),
     };
     // What is there knew a backend that takes no more.
-    let _ = FLOWS.remove(&key);
+    remove_flow(&key);
     // Without room (no CPU has a free or old entry) it is forwarded all the same.
     let _ = PENDING_FLOWS.insert(&key, &entry, 0);
     counters::count_flow(decision.backend);

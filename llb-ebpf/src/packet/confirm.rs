@@ -9,7 +9,8 @@ use llb_common::reason::Reason;
 use llb_common::settings::LinkSettings;
 use llb_common::time::Tick;
 
-use crate::maps::{FLOWS, PENDING_FLOWS, PENDING_REPLIES, REPLIES, backend};
+use crate::flow_table::{insert_flow, insert_reply, remove_reply, replies};
+use crate::maps::{PENDING_FLOWS, PENDING_REPLIES, backend};
 use crate::ports::{is_same_flow, reply_entry, reply_key};
 use crate::{counters, failing};
 
@@ -46,25 +47,25 @@ fn promote(key: &ForwardKey, flow: *mut ForwardEntry, backend: &BackendEntry, op
     let snat_port = unsafe { (*flow).snat_port };
     let reply_key = reply_key(backend, snat_port);
     let Some((reply, is_pending)) = find_reply(&reply_key) else { return GONE };
-    // SAFETY: as above; a copy.
-    let copy = unsafe { *reply };
+    // SAFETY: as above.
+    let copy = unsafe { &*reply };
     if copy.client != key.client || copy.client_port != key.client_port || copy.backend != backend.id {
         return GONE;
     }
-    if opens != 0 && is_pending && failing::is_unanswered(&copy, now) {
+    if opens != 0 && is_pending && failing::is_unanswered(copy, now) {
         return UNANSWERED;
     }
     if copy.seen == 0 || copy.seen & RST != 0 || opens != 0 {
         return GOES_ON;
     }
-    if is_pending && REPLIES.insert(&reply_key, &copy, 0).is_err() {
+    if is_pending && insert_reply(&reply_key, reply) == 0 {
         counters::count_reason(Reason::FlowsFull);
         return GOES_ON;
     }
     if promote_flow(key, flow) {
         let _ = PENDING_REPLIES.remove(&reply_key);
     } else if is_pending {
-        let _ = REPLIES.remove(&reply_key);
+        remove_reply(&reply_key);
     }
     GOES_ON
 }
@@ -90,15 +91,17 @@ pub(crate) fn has_ended(flow_key: &ForwardKey, flow: *mut ForwardEntry) -> u32 {
     if !conntrack::has_ended(flow.seen, reply.seen) {
         return 0;
     }
-    let _ = if is_pending { PENDING_REPLIES.remove(&key) } else { REPLIES.remove(&key) };
+    if is_pending {
+        let _ = PENDING_REPLIES.remove(&key);
+    } else {
+        remove_reply(&key);
+    }
     1
 }
 
 #[inline(always)]
 fn promote_flow(key: &ForwardKey, flow: *mut ForwardEntry) -> bool {
-    // SAFETY: memory that stays while the program runs; a copy.
-    let copy = unsafe { *flow };
-    if FLOWS.insert(key, &copy, 0).is_err() {
+    if insert_flow(key, flow) == 0 {
         counters::count_reason(Reason::FlowsFull);
         return false;
     }
@@ -124,7 +127,7 @@ pub(crate) fn turn(flow: *mut ForwardEntry, backend: &BackendEntry, packet: &Pac
 /// The entry, and whether it is a pending one.
 #[inline(always)]
 pub(crate) fn find_reply(key: &ReplyKey) -> Option<(*mut ReplyEntry, bool)> {
-    match REPLIES.get_ptr_mut(key) {
+    match replies().find_by_tag(key) {
         Some(reply) => Some((reply, false)),
         None => PENDING_REPLIES.get_ptr_mut(key).map(|reply| (reply, true)),
     }

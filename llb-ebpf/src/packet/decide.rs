@@ -5,7 +5,7 @@ use core::ffi::c_void;
 
 use llb_common::address::{Address, Mac, Port};
 use llb_common::backend::BackendId;
-use llb_common::conntrack::ReplyEntry;
+use llb_common::conntrack::{ForwardKey, ReplyEntry};
 use llb_common::parse::{Packet, Shape, Unparsed, parse, parse_plain};
 use llb_common::reason::{Reason, Verdict};
 use llb_common::settings::LinkSettings;
@@ -50,6 +50,8 @@ pub(crate) struct Decision {
     pub(crate) flow: Flow,
     /// The reply entry that a new flow is to have.
     pub(crate) reply: ReplyEntry,
+    /// The flow that loses its source port to it.
+    pub(crate) over: ForwardKey,
 }
 
 /// Why nothing is rewritten.
@@ -96,7 +98,7 @@ pub(crate) fn run<H: Hook>(context: *mut c_void) -> H::Action {
         (is_reply, Ok(())) => (is_reply, admit(hook, packet, decision)),
     };
     let result = match result {
-        Ok(()) if rewrite::apply::<H>(context, packet, decision) == 0 => Err(Reason::Failed),
+        Ok(()) if rewrite::apply::<H>(context, packet, decision).is_none() => Err(Reason::Failed),
         stopped => stopped,
     };
     if link.traces != 0 {

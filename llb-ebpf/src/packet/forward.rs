@@ -3,9 +3,8 @@
 //! `begin.rs`.
 //!
 //! ```text
-//!   RECENT_FLOWS (this CPU's) --hit--------------------------------------> backend
-//!        `--miss--> FLOWS --hit--> touch, remember in RECENT_FLOWS ------> backend
-//!                     `--miss--> begin: FRONTENDS, PENDING_FLOWS, ... ---> backend, or a reason
+//!   FLOWS --hit--> touch -----------------------------------------> backend
+//!     `--miss--> begin: FRONTENDS, PENDING_FLOWS, ... ------------> backend, or a reason
 //! ```
 
 use llb_common::address::Port;
@@ -17,9 +16,10 @@ use llb_common::settings::LinkSettings;
 use llb_common::time::Tick;
 
 use crate::decide::{Decision, Stop};
+use crate::flow_table::flows;
 use crate::hooks::Hook;
-use crate::maps::{FLOWS, backend};
-use crate::{begin, confirm, recent};
+use crate::maps::backend;
+use crate::{begin, confirm};
 
 #[inline(always)]
 pub(crate) fn decide<H: Hook>(
@@ -29,16 +29,9 @@ pub(crate) fn decide<H: Hook>(
     link: &LinkSettings,
 ) -> Result<(), Stop> {
     let key = key_of(packet);
-    let recent = recent::flow(&key).ok_or(Stop::NotOurs)?;
-    let entry = match recent.find(&key, packet, decision.now, way(link.ifindex, packet.source_mac)) {
-        Some(entry) => Some(entry),
-        None => find(&key, packet, decision.now, link, recent),
-    };
-    let known = entry.and_then(|entry| Some((backend_of(&entry, packet)?, entry.snat_port)));
-    let (backend, snat_port) = match known {
+    let (backend, snat_port) = match find(&key, packet, decision.now, link) {
         Some(known) => known,
         None => {
-            recent.forget(&key);
             begin::find_or_begin(hook.context(), packet, decision, link)?;
             (backend(decision.backend).ok_or(Reason::NoLiveBackend)?, decision.source_port)
         }
@@ -63,33 +56,30 @@ pub(crate) fn key_of(packet: &Packet) -> ForwardKey {
     )
 }
 
-/// Of a flow that has its place.
+/// Backend and source port of a flow that has its place.
 #[inline(always)]
 fn find(
     key: &ForwardKey,
     packet: &Packet,
     now: Tick,
     link: &LinkSettings,
-    recent: &mut recent::RecentFlow,
-) -> Option<ForwardEntry> {
-    let flow = FLOWS.get_ptr_mut(key)?;
+) -> Option<(&'static BackendEntry, Port)> {
+    let flow = flows().find(key)?;
     // SAFETY: the memory stays while the program runs; a flow that is removed
     // meanwhile may be another one's, whose backend is as alive.
     let entry = unsafe { *flow };
+    let backend = backend_of(&entry, packet)?;
     if packet.shape != Shape::Error as u8 {
-        let backend = backend_of(&entry, packet)?;
         let opens_again = opens(packet.tcp_flags) && entry.seen & (FIN | RST) != 0;
         if opens_again && confirm::has_ended(key, flow) != 0 {
             return None;
         }
         touch(flow, &entry, packet, now);
-        let way = way(link.ifindex, packet.source_mac);
-        if entry.snat_port != Port::default() && entry.way != way {
+        if entry.snat_port != Port::default() && entry.way != way(link.ifindex, packet.source_mac) {
             confirm::turn(flow, backend, packet, link);
         }
-        recent.remember(key, ForwardEntry { used: now, seen: seen_after(entry.seen, packet), way, ..entry });
     }
-    Some(entry)
+    Some((backend, entry.snat_port))
 }
 
 /// Where an entry's packets go; none if it is not of this flow, or they can't go there.

@@ -2,13 +2,14 @@
 //! names and capacities are in `llb_common::maps`; a static of a name is the
 //! map of that name.
 
-use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use llb_common::address::Mac;
 use llb_common::backend::{BackendEntry, BackendId};
 use llb_common::conntrack::{ForwardEntry, ForwardKey, FragmentKey, FragmentPorts, ReplyEntry, ReplyKey};
 use llb_common::counters::{LINK_COUNTERS_CAPACITY, LinkCounters, Traffic};
+use llb_common::flow_table::Line;
 use llb_common::frontend::{AffinityEntry, AffinityKey, Chunk, FrontendEntry, FrontendKey, MemberKey};
 use llb_common::maps;
 use llb_common::notice::Notice;
@@ -17,11 +18,14 @@ use llb_common::time::Tick;
 use llb_common::trace::TraceEvent;
 
 use crate::Scratch;
-use crate::recent::RecentFlow;
 
 /// Entries that are allocated one by one: for maps that are mostly empty and
 /// that only the agent writes.
 const SPARSE: usize = BPF_F_NO_PREALLOC as usize;
+
+/// Lines of a flow table, which the agent has in its memory as well. They begin
+/// with a page, so that each is one of the caches.
+pub(crate) type Table = Array<Line, { maps::FLOWS.capacity }, { BPF_F_MMAPABLE as usize }>;
 
 #[btf_map]
 pub(crate) static LINK_COUNTERS: PerCpuArray<LinkCounters, LINK_COUNTERS_CAPACITY> = PerCpuArray::new();
@@ -50,9 +54,9 @@ pub(crate) static AFFINITY: LruHashMap<AffinityKey, AffinityEntry, { maps::AFFIN
 #[btf_map]
 pub(crate) static MEMBERS: HashMap<MemberKey, BackendId, { maps::MEMBERS.capacity }, SPARSE> = HashMap::new();
 #[btf_map]
-pub(crate) static FLOWS: HashMap<ForwardKey, ForwardEntry, { maps::FLOWS.capacity }> = HashMap::new();
+pub(crate) static FLOWS: Table = Table::new();
 #[btf_map]
-pub(crate) static REPLIES: HashMap<ReplyKey, ReplyEntry, { maps::REPLIES.capacity }> = HashMap::new();
+pub(crate) static REPLIES: Table = Table::new();
 #[btf_map]
 pub(crate) static PENDING_FLOWS: LruHashMap<ForwardKey, ForwardEntry, { maps::PENDING_FLOWS.capacity }> =
     LruHashMap::new();
@@ -68,8 +72,6 @@ pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, { maps::FRAG
 pub(crate) static BUDGET: PerCpuArray<Budget, { maps::BUDGET.capacity }> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch, { maps::SCRATCH.capacity }> = PerCpuArray::new();
-#[btf_map]
-pub(crate) static RECENT_FLOWS: PerCpuArray<RecentFlow, { maps::RECENT_FLOWS.capacity }> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static TRACE: RingBuf<TraceEvent, { maps::TRACE.capacity }> = RingBuf::new();
 #[btf_map]

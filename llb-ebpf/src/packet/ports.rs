@@ -3,15 +3,12 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::bindings::{BPF_NOEXIST, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1};
-use aya_ebpf::bindings::{
-    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
-};
+use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::{bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
 use llb_common::address::{Address, Port};
 use llb_common::backend::BackendEntry;
 use llb_common::conntrack::{
-    FIN, ForwardEntry, RST, ReplyEntry, ReplyKey, candidate_port, forward_key, has_ended, is_abandoned,
+    ForwardEntry, ReplyEntry, ReplyKey, candidate_port, forward_key, has_ended, is_abandoned,
 };
 use llb_common::frontend::{FrontendKey, TCP};
 use llb_common::parse::Packet;
@@ -20,7 +17,8 @@ use llb_common::time::Tick;
 
 use crate::confirm::find_reply;
 use crate::decide::Decision;
-use crate::maps::{FLOWS, FRONTENDS, PENDING_FLOWS, PENDING_REPLIES, REPLIES, SETTINGS, backend};
+use crate::flow_table::{flows, remove_flow, remove_reply};
+use crate::maps::{FRONTENDS, PENDING_FLOWS, PENDING_REPLIES, SETTINGS, backend};
 use crate::window::hide;
 
 /// Ports that are tried for a flow. With half of a backend's ports taken, one
@@ -47,7 +45,7 @@ pub(crate) fn find(
             claim(context, &key, &decision.reply, &backend.snat)
         } else {
             // Nothing is free: one whose flow has ended, or never came to be.
-            take(&key, &decision.reply)
+            take(&key, decision)
         };
         if is_ours != 0 {
             return Some(key.snat_port);
@@ -83,33 +81,51 @@ pub(crate) fn claim(context: *mut c_void, key: &ReplyKey, entry: &ReplyEntry, sn
 /// Takes the port in `key` from a flow that has ended or was abandoned: 1,
 /// else 0. That flow's forward entry goes first, so that it sends nothing from this
 /// port any more.
+#[inline(always)]
+fn take(key: &ReplyKey, decision: &mut Decision) -> u32 {
+    let holder = judge(key, decision);
+    if holder & OVER == 0 {
+        return 0;
+    }
+    if holder & HAS_FLOW != 0 {
+        remove_flow(&decision.over);
+        let _ = PENDING_FLOWS.remove(&decision.over);
+    }
+    let is_removed =
+        if holder & PENDING != 0 { PENDING_REPLIES.remove(key).is_ok() } else { remove_reply(key) != 0 };
+    // Else another CPU was faster.
+    u32::from(is_removed && PENDING_REPLIES.insert(key, &decision.reply, u64::from(BPF_NOEXIST)).is_ok())
+}
+
+/// What [`judge`] says: the port may be taken.
+const OVER: u32 = 1;
+/// There is a forward entry, whose key is in the decision then.
+const HAS_FLOW: u32 = 1 << 1;
+/// The reply entry is a pending one.
+const PENDING: u32 = 1 << 2;
+
+/// Who has the port in `key`. A function of its own, for its own stack.
 #[inline(never)]
-fn take(key: &ReplyKey, entry: &ReplyEntry) -> u32 {
+fn judge(key: &ReplyKey, decision: &mut Decision) -> u32 {
     let Some((holder, is_pending)) = find_reply(key) else { return 0 };
     // SAFETY: memory that stays while the program runs, and is only read; if
     // it becomes another flow's meanwhile, removing it fails, or that one begins anew.
     let holder = unsafe { &*holder };
-    if let Some(backend) = backend(holder.backend) {
-        let forward =
-            forward_key(holder.client, holder.client_port, backend.vip, backend.vip_port, key.protocol);
-        let placed = FLOWS.get_ptr_mut(&forward);
-        let found = placed.or_else(|| PENDING_FLOWS.get_ptr_mut(&forward));
-        // SAFETY: as above.
-        let flow = found.map(|flow| unsafe { &*flow });
-        // Of the same client and ports, but later: it has another source port.
-        let flow = flow.filter(|flow| flow.backend == holder.backend && flow.snat_port == key.snat_port);
-        let is_placed = hide(placed.is_some());
-        if !is_over(key.protocol, flow, is_placed, is_pending, holder, entry.used) {
-            return 0;
-        }
-        if flow.is_some() {
-            let _ = FLOWS.remove(&forward);
-            let _ = PENDING_FLOWS.remove(&forward);
-        }
+    let pending = if is_pending { PENDING } else { 0 };
+    let Some(backend) = backend(holder.backend) else { return OVER | pending };
+    let forward = forward_key(holder.client, holder.client_port, backend.vip, backend.vip_port, key.protocol);
+    let placed = flows().find_by_tag(&forward);
+    let found = placed.or_else(|| PENDING_FLOWS.get_ptr_mut(&forward));
+    // SAFETY: as above.
+    let flow = found.map(|flow| unsafe { &*flow });
+    // Of the same client and ports, but later: it has another source port.
+    let flow = flow.filter(|flow| flow.backend == holder.backend && flow.snat_port == key.snat_port);
+    let is_placed = hide(u32::from(placed.is_some())) != 0;
+    if !is_over(key.protocol, flow, is_placed, is_pending, holder, decision.now) {
+        return 0;
     }
-    let removed = if is_pending { PENDING_REPLIES.remove(key) } else { REPLIES.remove(key) };
-    // Else another CPU was faster.
-    u32::from(removed.is_ok() && PENDING_REPLIES.insert(key, entry, u64::from(BPF_NOEXIST)).is_ok())
+    decision.over = forward;
+    OVER | pending | if flow.is_some() { HAS_FLOW } else { 0 }
 }
 
 /// Whether a flow may lose its port: it has ended, or it is pending and was abandoned.
@@ -127,10 +143,7 @@ fn is_over(
         let is_left = is_pending && !is_placed && reply.used < now;
         return protocol == TCP && has_ended(0, reply.seen) || is_left;
     };
-    // Where only the backend has ended, a CPU may have a copy of a forward entry
-    // that has its place, and could send by it for a while: left to the sweep.
-    let may_be_copied = is_placed && flow.seen & (FIN | RST) == 0;
-    let has_ended = protocol == TCP && has_ended(flow.seen, reply.seen) && !may_be_copied;
+    let has_ended = protocol == TCP && has_ended(flow.seen, reply.seen);
     has_ended || is_pending && !is_placed && is_abandoned(protocol, flow.seen, flow.used, now)
 }
 
@@ -170,31 +183,24 @@ pub(crate) fn reply_entry(
 #[inline(always)]
 fn is_of_a_socket(context: *mut c_void, key: &ReplyKey, snat: &Address) -> bool {
     const CURRENT_NAMESPACE: u64 = u64::MAX;
-    let (sport, dport) = (key.backend_port.wire(), key.snat_port.wire());
+    // struct bpf_sock_tuple: source, destination, and their ports in one word. All of
+    // it is written, since a verifier reads what a compiler knows to be of no use.
+    let [[a, b], [c, d]] = [key.backend_port, key.snat_port].map(|port| port.wire().to_ne_bytes());
+    let ports = u32::from_ne_bytes([a, b, c, d]);
+    let ([e, f, g, h], [i, j, k, l]) = (quarters(&key.backend), quarters(snat));
     let (mut tuple, bytes) = if snat.is_v4() {
-        let ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
-            saddr: key.backend.v4_word(),
-            daddr: snat.v4_word(),
-            sport,
-            dport,
-        };
-        (bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv4 } }, size_of_val(&ipv4))
+        ([h, l, ports, 0, 0, 0, 0, 0, 0], 12)
     } else {
-        let ipv6 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
-            saddr: quarters(&key.backend),
-            daddr: quarters(snat),
-            sport,
-            dport,
-        };
-        (bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 { ipv6 } }, size_of_val(&ipv6))
+        ([e, f, g, h, i, j, k, l, ports], 36)
     };
+    let tuple = (&raw mut tuple).cast();
     // SAFETY: the tuple has as many bytes as is said, and a socket that is
     // found is given back.
     unsafe {
         let socket = if key.protocol == TCP {
-            bpf_skc_lookup_tcp(context, &raw mut tuple, bytes as u32, CURRENT_NAMESPACE, 0)
+            bpf_skc_lookup_tcp(context, tuple, bytes, CURRENT_NAMESPACE, 0)
         } else {
-            bpf_sk_lookup_udp(context, &raw mut tuple, bytes as u32, CURRENT_NAMESPACE, 0)
+            bpf_sk_lookup_udp(context, tuple, bytes, CURRENT_NAMESPACE, 0)
         };
         if socket.is_null() {
             return false;

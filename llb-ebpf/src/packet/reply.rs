@@ -5,11 +5,11 @@ use llb_common::parse::{Packet, Shape};
 use llb_common::reason::Reason;
 use llb_common::settings::LinkSettings;
 
-use crate::confirm::find_reply;
 use crate::decide::{Decision, Stop, own_mac};
 use crate::failing;
+use crate::flow_table::replies;
 use crate::forward::seen_after;
-use crate::maps::{SETTINGS, backend};
+use crate::maps::{PENDING_REPLIES, SETTINGS, backend};
 
 #[inline(always)]
 pub(crate) fn decide(packet: &Packet, decision: &mut Decision, link: &LinkSettings) -> Result<(), Stop> {
@@ -19,7 +19,7 @@ pub(crate) fn decide(packet: &Packet, decision: &mut Decision, link: &LinkSettin
         return Err(Stop::NotOurs);
     }
     let key = ReplyKey::new(packet.source, packet.source_port, packet.destination_port, packet.protocol);
-    let (reply, _) = find_reply(&key).ok_or(Stop::NotOurs)?;
+    let reply = replies().find(&key).or_else(|| PENDING_REPLIES.get_ptr_mut(&key)).ok_or(Stop::NotOurs)?;
     // SAFETY: memory that stays while the program runs; of what is read, only
     // time and life cycle are written by others.
     let entry = unsafe { &*reply };

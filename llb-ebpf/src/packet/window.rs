@@ -144,16 +144,16 @@ pub(crate) fn forget_contents<T>(pointer: *mut T) -> *mut T {
 
 /// The same, of which the compiler does not know any more where it comes from.
 /// It makes one question of two null checks otherwise, by arithmetic on pointers,
-/// which the verifier refuses.
+/// which the verifier refuses; or goes on on as many paths as lead to a number.
 #[inline(always)]
-pub(crate) fn hide(flag: bool) -> bool {
+pub(crate) fn hide(number: u32) -> u32 {
     #[cfg(target_arch = "bpf")]
     {
-        let mut same = u64::from(flag);
+        let mut same = u64::from(number);
         // SAFETY: nothing is changed.
         unsafe { core::arch::asm!("{0} = {0}", inout(reg) same, options(nomem, nostack)) };
-        same != 0
+        same as u32
     }
     #[cfg(not(target_arch = "bpf"))]
-    flag
+    number
 }

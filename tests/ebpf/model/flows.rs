@@ -1,9 +1,10 @@
 //! What the model remembers: every map of the programs that packets change,
-//! as a plain map without limits, but for the two that may be full.
+//! as a plain map without limits, but for the two that may be full (`placed.rs`).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::placed::Placed;
 use super::wire::TCP;
 use super::world::{Backend, FrontendName, Id, MacBytes, World};
 
@@ -43,11 +44,11 @@ pub(crate) struct Reply {
 /// Of a backend: packets and bytes to it, from it, and flows.
 pub(crate) type Counts = [u64; 5];
 
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Memory {
-    pub(crate) flows: BTreeMap<FlowName, Flow>,
+    pub(crate) flows: Placed<FlowName, Flow>,
     pub(crate) pending_flows: BTreeMap<FlowName, Flow>,
-    pub(crate) replies: BTreeMap<ReplyName, Reply>,
+    pub(crate) replies: Placed<ReplyName, Reply>,
     pub(crate) pending_replies: BTreeMap<ReplyName, Reply>,
     pub(crate) fragments: BTreeMap<FragmentName, (u16, u16)>,
     /// By client and Service: the host, and when the last flow began.
@@ -58,6 +59,20 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
+    /// With tables that are empty.
+    pub(crate) fn new(flows: Placed<FlowName, Flow>, replies: Placed<ReplyName, Reply>) -> Self {
+        Self {
+            flows,
+            pending_flows: BTreeMap::new(),
+            replies,
+            pending_replies: BTreeMap::new(),
+            fragments: BTreeMap::new(),
+            affinity: BTreeMap::new(),
+            failing: BTreeMap::new(),
+            traffic: BTreeMap::new(),
+        }
+    }
+
     pub(crate) fn flow(&mut self, name: &FlowName) -> Option<&mut Flow> {
         self.flows.get_mut(name).or_else(|| self.pending_flows.get_mut(name))
     }
@@ -74,8 +89,7 @@ impl Memory {
 
     /// Forgets both entries of the flow that has a source port, if nothing is
     /// to come of it: both ends have ended, or one has reset; or its backend is
-    /// no more. The backend's reset alone ends only a flow that is pending, and
-    /// so does time.
+    /// no more. Time ends only a flow that is pending.
     pub(crate) fn end(&mut self, world: &World, name: &ReplyName, now: u64) -> bool {
         let Some(reply) = self.reply(name).copied() else { return false };
         if let Some(backend) = world.backend(reply.backend) {
@@ -84,8 +98,7 @@ impl Memory {
             let flow = self.flow(&flow_name).copied().filter(is_its);
             let seen = flow.map_or(0, |flow| flow.seen);
             let has_ended = (seen | reply.seen) & RST != 0 || seen & reply.seen & FIN != 0;
-            let has_place = flow.is_some() && self.flows.contains_key(&flow_name);
-            let has_ended = name.3 == TCP && has_ended && !(has_place && seen & (FIN | RST) == 0);
+            let has_ended = name.3 == TCP && has_ended;
             let is_abandoned = self.pending_replies.contains_key(name)
                 && !self.flows.contains_key(&flow_name)
                 && match flow {

@@ -113,7 +113,6 @@ impl Model {
         *memory.flow(name).unwrap() = flow;
         let is_pending = !memory.flows.contains_key(name);
         let opens = opens(arrival.ends().2, arrival.tcp_flags);
-        let (most_flows, most_replies) = arrival.world.room;
         if !is_pending {
             return Fate::GoesOn;
         }
@@ -138,15 +137,22 @@ impl Model {
         if opens {
             return Fate::GoesOn;
         }
-        if memory.flows.len() >= most_flows || (needs_place && memory.replies.len() >= most_replies) {
+        if let Some(reply) = reply_of.filter(|_| needs_place)
+            && !memory.replies.insert(reply_name, reply)
+        {
             notes.push(Reason::FlowsFull);
             return Fate::GoesOn;
         }
+        if !memory.flows.insert(*name, flow) {
+            notes.push(Reason::FlowsFull);
+            if needs_place {
+                memory.replies.remove(&reply_name);
+            }
+            return Fate::GoesOn;
+        }
         memory.pending_flows.remove(name);
-        memory.flows.insert(*name, flow);
-        if let Some(reply) = reply_of {
+        if reply_of.is_some() {
             memory.pending_replies.remove(&reply_name);
-            memory.replies.insert(reply_name, reply);
         }
         Fate::GoesOn
     }

@@ -1,7 +1,7 @@
 //! A slow and plain model of the packet plane, written from its documentation:
 //! for each frame what becomes of it, to the last byte, and what is remembered.
 //! It shares with the programs only what is a contract with other boxes (hash,
-//! order of source ports) and the names of reasons.
+//! order of source ports), the names of reasons, and the table that says who finds room.
 //!
 //! ```text
 //!   receive -> wire::read -> to a frontend -> known flow, else begin (select) -> judge -> rewrite
@@ -11,6 +11,7 @@
 mod failing;
 pub(crate) mod flows;
 mod forward;
+pub(crate) mod placed;
 mod rewrite;
 mod select;
 pub(crate) mod wire;
@@ -42,7 +43,7 @@ pub(crate) struct Said {
 }
 
 /// The state, and the time in seconds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Model {
     pub(crate) memory: Memory,
     pub(crate) now: u64,

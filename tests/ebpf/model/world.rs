@@ -96,8 +96,6 @@ pub(crate) struct World {
     pub(crate) has_budget: bool,
     /// Our own addresses.
     pub(crate) links: BTreeMap<u32, MacBytes>,
-    /// Most entries of the table of flows, and of that of replies.
-    pub(crate) room: (usize, usize),
 }
 
 impl World {

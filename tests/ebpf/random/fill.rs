@@ -14,6 +14,7 @@ use llb_common::settings::{LinkSettings, Settings};
 use llb_common::time::{Tick, tick};
 
 use super::remembered::{affinity_key, flow_entry, flow_key, fragment_key, id, reply_entry, reply_key};
+use super::{FLOW_LINES, REPLY_LINES};
 use crate::model::flows::{FlowName, FragmentName, Memory, OPENING_SECS, ReplyName};
 use crate::model::world::{FrontendName, Gate, Id, State, World};
 use crate::programs::{Hook, Program, monotonic_nanoseconds, raw};
@@ -24,8 +25,8 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    pub(super) fn load(room: (usize, usize)) -> Self {
-        let sizes = [(maps::FLOWS.name, room.0 as u32), (maps::REPLIES.name, room.1 as u32)];
+    pub(super) fn load() -> Self {
+        let sizes = [(maps::FLOWS.name, FLOW_LINES), (maps::REPLIES.name, REPLY_LINES)];
         Self { programs: [Hook::Xdp, Hook::Tc].map(|hook| Program::load(hook, &sizes)) }
     }
 
@@ -190,22 +191,18 @@ impl Kernel {
 
 /// Removes what packets have left, and the frontends of another world.
 fn forget(program: &mut Program) {
-    program.clear_per_cpu::<64>(maps::RECENT_FLOWS.name);
+    program.clear_tables();
     for (key, _) in program.entries::<24, 40>(maps::FRONTENDS.name) {
         program.remove::<_, 40>(maps::FRONTENDS.name, key);
     }
     for (key, _) in program.entries::<8, 4>(maps::MEMBERS.name) {
         program.remove::<_, 4>(maps::MEMBERS.name, key);
     }
-    for map in [maps::FLOWS.name, maps::PENDING_FLOWS.name] {
-        for (key, _) in program.entries::<24, 16>(map) {
-            program.remove::<_, 16>(map, key);
-        }
+    for (key, _) in program.entries::<24, 16>(maps::PENDING_FLOWS.name) {
+        program.remove::<_, 16>(maps::PENDING_FLOWS.name, key);
     }
-    for map in [maps::REPLIES.name, maps::PENDING_REPLIES.name] {
-        for (key, _) in program.entries::<24, 40>(map) {
-            program.remove::<_, 40>(map, key);
-        }
+    for (key, _) in program.entries::<24, 40>(maps::PENDING_REPLIES.name) {
+        program.remove::<_, 40>(maps::PENDING_REPLIES.name, key);
     }
     for (key, _) in program.entries::<4, 4>(maps::FAILING.name) {
         program.remove::<_, 4>(maps::FAILING.name, key);

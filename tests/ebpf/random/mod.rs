@@ -22,9 +22,11 @@ use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use traffic::{Arriving, Traffic};
 use worlds::Change;
 
+use crate::model::flows::Memory;
+use crate::model::placed::Placed;
 use crate::model::world::World;
 use crate::model::{Model, Said, Verdict, is_right, wire};
-use crate::programs::{Hook, Returned};
+use crate::programs::{Hook, Returned, raw};
 
 /// In about ten seconds.
 const PACKETS: u64 = 80_000;
@@ -32,8 +34,9 @@ const PACKETS: u64 = 80_000;
 const EPISODE_PACKETS: u64 = 400;
 /// The model's time when an episode begins.
 const START_SECS: u64 = 1000;
-/// So few that both tables get full.
-const ROOM: (usize, usize) = (12, 10);
+/// Of the tables, so few that both get full: 16 places and 8.
+const FLOW_LINES: u32 = 1 + 1 + 16;
+const REPLY_LINES: u32 = 1 + 1 + 8;
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
@@ -54,7 +57,7 @@ fn episodes() {
     println!("LLB_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let packets = number("LLB_PACKETS").unwrap_or(PACKETS);
-    let mut run = Run { kernel: Kernel::load(ROOM), counted: BTreeMap::new(), sent: 0 };
+    let mut run = Run { kernel: Kernel::load(), counted: BTreeMap::new(), sent: 0 };
     if let Some(episode) = number("LLB_EPISODE") {
         return run.episode(episode);
     }
@@ -82,8 +85,12 @@ impl Run {
     fn episode(&mut self, seed: u64) {
         let mut traffic = Traffic::new(seed);
         let mut changes = StdRng::seed_from_u64(!seed);
-        let mut world = worlds::build(ROOM, &mut changes);
-        let mut model = Model { now: START_SECS, ..Model::default() };
+        let mut world = worlds::build(&mut changes);
+        let memory = Memory::new(
+            Placed::new(FLOW_LINES, |name| raw(&remembered::flow_key(name))),
+            Placed::new(REPLY_LINES, |name| raw(&remembered::reply_key(name))),
+        );
+        let mut model = Model { now: START_SECS, memory };
         self.kernel.fill(&world, model.now);
         let before: Vec<_> = world.backends.keys().map(|index| (*index, self.traffic(*index))).collect();
         for n in 0..EPISODE_PACKETS {

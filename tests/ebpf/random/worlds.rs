@@ -90,7 +90,7 @@ fn snat_ports(random: &mut StdRng) -> RangeInclusive<u16> {
 /// Some kinds of frontends, so that packets and changes meet.
 const KINDS: usize = 4;
 
-pub(super) fn build(room: (usize, usize), random: &mut StdRng) -> World {
+pub(super) fn build(random: &mut StdRng) -> World {
     let both = [true, false];
     let mut world = World {
         frontends: BTreeMap::new(),
@@ -100,7 +100,6 @@ pub(super) fn build(room: (usize, usize), random: &mut StdRng) -> World {
         snat_ports: snat_ports(random),
         has_budget: true,
         links: LINKS[..2].iter().copied().collect(),
-        room,
     };
     let kinds = kinds().into_iter().choose_multiple(random, KINDS);
     for is_v4 in both {

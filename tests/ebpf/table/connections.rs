@@ -5,6 +5,7 @@ use std::net::{Ipv6Addr, TcpListener, UdpSocket};
 
 use llb_common::address::Mac;
 use llb_common::conntrack::{ACK, FIN, RST, SYN};
+use llb_common::flow_table::lines;
 use llb_common::frontend::{TCP, UDP};
 use llb_common::maps;
 use llb_common::reason::Reason;
@@ -193,9 +194,10 @@ fn replies_go_the_way_that_the_client_comes() {
 #[ignore = "needs root: cargo xtask test"]
 fn a_full_flow_table_keeps_what_it_has() {
     everywhere(|plane| {
+        const LINES: u32 = lines(64);
+        *plane = Plane::with_sizes(plane.hook, plane.family, &[(maps::FLOWS.name, LINES)]);
         // In mode DSR the second packet asks for the place.
-        for port in 0..maps::FLOWS.capacity as u16 + 8 {
-            plane.settings(|settings| settings.flow_budget = u32::MAX);
+        for port in 0..300 {
             let sent = Frame { from: (plane.client(), 1024 + port), ..plane.to_vip(DSR_PORT, TCP, ACK) };
             for _ in 0..2 {
                 plane.expect(
@@ -206,7 +208,8 @@ fn a_full_flow_table_keeps_what_it_has() {
             }
         }
         assert!(plane.reason(Reason::FlowsFull) > 0);
-        assert_eq!(plane.entries::<24, 16>(maps::FLOWS.name).len(), maps::FLOWS.capacity);
+        let placed = plane.entries::<24, 16>(maps::FLOWS.name).len();
+        assert!((64..LINES as usize).contains(&placed), "{placed}");
         assert!(!plane.entries::<24, 16>(maps::PENDING_FLOWS.name).is_empty());
     });
 }

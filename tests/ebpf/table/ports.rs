@@ -136,7 +136,12 @@ impl Plane {
             for (key, entry) in self.entries::<24, 16>(map) {
                 let used = if ticks == 0 { u32::MAX } else { now() - ticks - 1 };
                 let entry = ForwardEntry { used, ..pod_read_unaligned(&entry) };
-                self.program.insert(map, key, raw::<16>(bytes_of(&entry)));
+                let entry = raw::<16>(bytes_of(&entry));
+                if map == maps::FLOWS.name {
+                    self.program.replace_placed(map, key, entry);
+                } else {
+                    self.program.insert(map, key, entry);
+                }
             }
         }
     }

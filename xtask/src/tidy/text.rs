@@ -8,11 +8,12 @@ const MAX_LINES: usize = 500;
 /// Names of drawers: whatever is put there belongs into a room instead.
 const DRAWERS: [&str; 4] = ["utils.rs", "helpers.rs", "types.rs", "common.rs"];
 
-/// Where `unsafe` may stand: eBPF programs read raw memory; no crate has the
+/// Where `unsafe` may stand: eBPF programs read raw memory, and flow tables are mapped; no crate has the
 /// address of a packet socket, nor UDP_GRO, SO_RCVLOWAT and TCP_INFO; a namespace for one thread is made by `unshare`.
-const UNSAFE_HOMES: [&str; 7] = [
+const UNSAFE_HOMES: [&str; 8] = [
     "llb-ebpf/",
     "llb-agent/src/addresses/announce/",
+    "llb-agent/src/dataplane/packet/flow_table.rs",
     "llb-agent/src/dataplane/packet/table.rs",
     "llb-agent/src/dataplane/proxy/latency.rs",
     "llb-agent/src/dataplane/proxy/offload.rs",

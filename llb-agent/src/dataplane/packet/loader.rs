@@ -39,7 +39,7 @@ pub const fn has_object() -> bool {
 /// Maps of each link; none of them is shared.
 const OF_A_LINK: [Map; 1] = [maps::LINK];
 /// Maps of one run, of which nothing need be kept.
-const OF_A_RUN: [Map; 3] = [maps::BUDGET, maps::SCRATCH, maps::RECENT_FLOWS];
+const OF_A_RUN: [Map; 2] = [maps::BUDGET, maps::SCRATCH];
 
 /// A link with a program.
 pub(super) struct PacketLink {

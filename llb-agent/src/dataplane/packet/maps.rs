@@ -10,6 +10,7 @@ use aya::maps::{MapData, PerCpuArray};
 use llb_common::backend::{BackendEntry, BackendId};
 use llb_common::conntrack::{ForwardEntry, ForwardKey, FragmentKey, FragmentPorts, ReplyEntry, ReplyKey};
 use llb_common::counters::Traffic;
+use llb_common::flow_table::{Line, lines};
 use llb_common::frontend::{
     AffinityEntry, AffinityKey, CHUNK_SLOTS, Chunk, FrontendEntry, FrontendKey, MemberKey, SourceRangeKey,
     Table as Slots,
@@ -20,6 +21,7 @@ use llb_common::settings::Settings;
 use llb_common::time::Tick;
 
 use super::book::{Restored, Write};
+use super::flow_table::FlowTable;
 use super::table::Table;
 use crate::config::PacketConfig;
 
@@ -38,7 +40,7 @@ const MAX_FRAGMENTS: u32 = 8192;
 /// Of the machine's memory, this part is for flows, unless `--max-flows` says otherwise.
 const MEMORY_PART: u64 = 256;
 /// What a connection takes, see `llb_common::conntrack`.
-const FLOW_BYTES: u64 = 240;
+const FLOW_BYTES: u64 = 228;
 /// Neither less nor more by default.
 const DEFAULT_FLOWS: (u64, u64) = (65_536, 4_194_304);
 
@@ -69,7 +71,7 @@ impl Capacities {
             maps::MAGLEV => self.chunks,
             maps::BACKENDS | maps::TRAFFIC => self.backends,
             maps::MEMBERS | maps::FAILING => self.backends,
-            maps::FLOWS | maps::REPLIES => self.flows,
+            maps::FLOWS | maps::REPLIES => lines(self.flows),
             maps::PENDING_FLOWS | maps::PENDING_REPLIES => MAX_PENDING,
             maps::AFFINITY => MAX_AFFINITY,
             maps::FRAGMENTS => MAX_FRAGMENTS,
@@ -94,8 +96,9 @@ pub(super) fn sizes_of(map: Map) -> Option<(u32, u32)> {
         maps::SOURCE_RANGES => sizes::<SourceRangeKey, u8>(),
         maps::AFFINITY => sizes::<AffinityKey, AffinityEntry>(),
         maps::MEMBERS => sizes::<MemberKey, BackendId>(),
-        maps::FLOWS | maps::PENDING_FLOWS => sizes::<ForwardKey, ForwardEntry>(),
-        maps::REPLIES | maps::PENDING_REPLIES => sizes::<ReplyKey, ReplyEntry>(),
+        maps::FLOWS | maps::REPLIES => sizes::<u32, Line>(),
+        maps::PENDING_FLOWS => sizes::<ForwardKey, ForwardEntry>(),
+        maps::PENDING_REPLIES => sizes::<ReplyKey, ReplyEntry>(),
         maps::FAILING => sizes::<BackendId, Tick>(),
         maps::FRAGMENTS => sizes::<FragmentKey, FragmentPorts>(),
         _ => None,
@@ -118,8 +121,8 @@ pub(super) struct Maps {
     pub(super) backends: Table<u32, BackendEntry>,
     pub(super) ranges: Table<SourceRangeKey, u8>,
     pub(super) members: Table<MemberKey, u32>,
-    pub(super) flows: Table<ForwardKey, ForwardEntry>,
-    pub(super) replies: Table<ReplyKey, ReplyEntry>,
+    pub(super) flows: FlowTable<ForwardKey, ForwardEntry>,
+    pub(super) replies: FlowTable<ReplyKey, ReplyEntry>,
     pub(super) pending_flows: Table<ForwardKey, ForwardEntry>,
     pub(super) pending_replies: Table<ReplyKey, ReplyEntry>,
     traffic: Mutex<PerCpuArray<MapData, [u8; size_of::<Traffic>()]>>,
@@ -149,8 +152,8 @@ impl Maps {
             backends: Table::new(take(maps::BACKENDS.name)?)?,
             ranges: Table::new(take(maps::SOURCE_RANGES.name)?)?,
             members: Table::new(take(maps::MEMBERS.name)?)?,
-            flows: Table::new(take(maps::FLOWS.name)?)?,
-            replies: Table::new(take(maps::REPLIES.name)?)?,
+            flows: FlowTable::new(&take(maps::FLOWS.name)?)?,
+            replies: FlowTable::new(&take(maps::REPLIES.name)?)?,
             pending_flows: Table::new(take(maps::PENDING_FLOWS.name)?)?,
             pending_replies: Table::new(take(maps::PENDING_REPLIES.name)?)?,
             traffic: Mutex::new(per_cpu(take(maps::TRAFFIC.name)?)?),

@@ -99,27 +99,27 @@ impl PacketCollector {
     fn encode_fill(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let state = self.0.state();
         let (backends, chunks) = state.book.fill();
+        let limit = |map| self.0.capacities.of(map);
         let used = [
-            (maps::FLOWS, state.flows.fill.0),
-            (maps::PENDING_FLOWS, state.flows.fill.1),
-            (maps::BACKENDS, backends),
-            (maps::MAGLEV, chunks as u32),
-            (maps::FRONTENDS, state.book.frontends().count() as u32),
+            (maps::FLOWS, state.flows.fill.0, state.maps.flows.words().places()),
+            (maps::PENDING_FLOWS, state.flows.fill.1, limit(maps::PENDING_FLOWS)),
+            (maps::BACKENDS, backends, limit(maps::BACKENDS)),
+            (maps::MAGLEV, chunks as u32, limit(maps::MAGLEV)),
+            (maps::FRONTENDS, state.book.frontends().count() as u32, limit(maps::FRONTENDS)),
         ];
         drop(state);
         let help = "Entries of the packet plane's maps in use";
         let mut metric =
             encoder.encode_descriptor("llb_packet_map_entries", help, None, MetricType::Gauge)?;
-        for (map, used) in used {
+        for (map, used, _) in used {
             let labels = [("map", map.name.to_lowercase())];
             ConstGauge::new(u64::from(used)).encode(metric.encode_family(&labels)?)?;
         }
         let help = "Entries that they have room for";
         let mut metric =
             encoder.encode_descriptor("llb_packet_map_capacity", help, None, MetricType::Gauge)?;
-        for (map, _) in used {
+        for (map, _, capacity) in used {
             let labels = [("map", map.name.to_lowercase())];
-            let capacity = self.0.capacities.of(map);
             ConstGauge::new(u64::from(capacity)).encode(metric.encode_family(&labels)?)?;
         }
         Ok(())

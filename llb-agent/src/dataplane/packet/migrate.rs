@@ -18,9 +18,11 @@ use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
 use aya::maps::{Map, MapData};
+use llb_common::flow_table::{self, VALUE_BYTES};
 use llb_common::maps::{self as names, Map as Name};
 
 use super::PacketError;
+use super::flow_table::{FlowTable, is_flow_table};
 use super::loader::{has_maps, shared_maps};
 use super::maps::{Capacities, sizes_of};
 use super::pins::{LAYOUT, PinFolder, SHARED, entries, folders, is_layout, remove};
@@ -137,6 +139,9 @@ fn is_usable(pin: &Path, map: Name, capacities: Capacities) -> Result<bool, Pack
 }
 
 fn copy(old: &MapData, new: &MapData, only_new: bool) -> io::Result<()> {
+    if is_flow_table(new)? {
+        return copy_flows(old, new);
+    }
     let (from, to) = (RawMap::of(old)?, RawMap::of(new)?);
     if from.key_bytes != to.key_bytes {
         return Ok(());
@@ -158,6 +163,33 @@ fn copy(old: &MapData, new: &MapData, only_new: bool) -> io::Result<()> {
             Err(error) if error.raw_os_error() == Some(libc::E2BIG) => Ok(()),
             result => result,
         }
+    })
+}
+
+/// Flows that have their place; those that find no room in a smaller table are lost.
+fn copy_flows(old: &MapData, new: &MapData) -> io::Result<()> {
+    type Key = [u8; size_of::<flow_table::Key>()];
+    type Value = [u8; VALUE_BYTES];
+    let to = FlowTable::<Key, Value>::new(new)?;
+    let to = to.words();
+    if is_flow_table(old)? {
+        FlowTable::<Key, Value>::new(old)?.words().for_each(|key, value| {
+            to.insert(&key, &value);
+        });
+        return Ok(());
+    }
+    // The kernel's hash map, that there was before.
+    let from = RawMap::of(old)?;
+    if from.key_bytes != size_of::<Key>() || from.value_bytes > VALUE_BYTES {
+        return Ok(());
+    }
+    from.for_each_batch(|keys, values| {
+        for (key, value) in keys.as_chunks().0.iter().zip(values.chunks_exact(from.value_bytes)) {
+            let mut grown = [0; VALUE_BYTES];
+            grown[..value.len()].copy_from_slice(value);
+            to.insert(key, &grown);
+        }
+        Ok(())
     })
 }
 

@@ -12,9 +12,9 @@
 //!   keeper: neighbours fresh, flows swept, drains ended       keeper.rs, sweep.rs
 //!   answers: ICMP errors about packets that were dropped      answers.rs
 //!
-//!   <bpf_dir>/v2/<link>/{xdp,tc_ingress}        pinned: keeps the program at the link
-//!   <bpf_dir>/v2/<link>/{LINK,LINK_COUNTERS}    pinned: its switch and its counts
-//!   <bpf_dir>/v2/shared_between_links/<MAP>     pinned: all others
+//!   <bpf_dir>/v3/<link>/{xdp,tc_ingress}        pinned: keeps the program at the link
+//!   <bpf_dir>/v3/<link>/{LINK,LINK_COUNTERS}    pinned: its switch and its counts
+//!   <bpf_dir>/v3/shared_between_links/<MAP>     pinned: all others
 //! ```
 //!
 //! Invariants: what is pinned survives the agent, so a killed agent's programs
@@ -26,6 +26,7 @@ mod answers;
 mod attach;
 mod book;
 mod error;
+mod flow_table;
 mod keeper;
 mod links;
 mod loader;

@@ -15,7 +15,7 @@ use crate::kernel::{BPFFS, is_bpffs};
 
 /// The layout of what is pinned. An agent with another layout uses another
 /// folder, and [`detach`] removes them all.
-pub(super) const LAYOUT: &str = "v2";
+pub(super) const LAYOUT: &str = "v3";
 
 /// The folder of the maps that all links share: a name that no link can have,
 /// as it is longer than 15 characters.

@@ -12,7 +12,7 @@ use llb_common::frontend::TCP;
 use llb_common::time::Tick;
 
 use super::maps::Maps;
-use super::table::Table;
+use super::table::Entries;
 
 /// Flows by backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,10 +37,11 @@ pub(super) fn sweep(maps: &Maps, now: Tick) -> io::Result<FlowCounts> {
             backends.insert(entry.id, entry);
         }
     })?;
-    for (flows, is_pending) in [(&maps.flows, false), (&maps.pending_flows, true)] {
+    let flows: [&dyn Entries<_, _>; 2] = [&maps.flows, &maps.pending_flows];
+    for (flows, is_pending) in flows.into_iter().zip([false, true]) {
         let mut gone: Vec<(ForwardKey, Option<ReplyKey>)> = Vec::new();
         let mut kept = 0;
-        flows.for_each(|key, entry| match judge(maps, &entry, backends.get(&entry.backend), now) {
+        flows.each(&mut |key, entry| match judge(maps, &entry, backends.get(&entry.backend), now) {
             Fate::Gone(reply) => gone.push((key, reply)),
             Fate::Stays { is_open } => {
                 kept += 1;
@@ -53,9 +54,10 @@ pub(super) fn sweep(maps: &Maps, now: Tick) -> io::Result<FlowCounts> {
         remove(maps, flows, &gone)?;
         *(if is_pending { &mut counts.fill.1 } else { &mut counts.fill.0 }) = kept;
     }
-    for replies in [&maps.replies, &maps.pending_replies] {
+    let replies: [&dyn Entries<_, _>; 2] = [&maps.replies, &maps.pending_replies];
+    for replies in replies {
         let mut orphans = Vec::new();
-        replies.for_each(|key, entry| {
+        replies.each(&mut |key, entry: ReplyEntry| {
             if is_orphan(&entry, backends.contains_key(&entry.backend), now) {
                 orphans.push(key);
             }
@@ -96,8 +98,8 @@ fn is_orphan(entry: &ReplyEntry, has_backend: bool, now: Tick) -> bool {
 }
 
 fn reply_of(maps: &Maps, key: &ReplyKey) -> Option<ReplyEntry> {
-    let find = |replies: &Table<ReplyKey, ReplyEntry>| replies.get(key).ok().flatten();
-    find(&maps.replies).or_else(|| find(&maps.pending_replies))
+    let placed = maps.replies.words().get(key);
+    placed.or_else(|| maps.pending_replies.get(key).ok().flatten())
 }
 
 fn reply_key(backend: &BackendEntry, entry: &ForwardEntry) -> ReplyKey {
@@ -113,7 +115,7 @@ fn reply_key(backend: &BackendEntry, entry: &ForwardEntry) -> ReplyKey {
 /// The reply first: whoever finds a flow without it begins anew.
 fn remove(
     maps: &Maps,
-    flows: &Table<ForwardKey, ForwardEntry>,
+    flows: &dyn Entries<ForwardKey, ForwardEntry>,
     gone: &[(ForwardKey, Option<ReplyKey>)],
 ) -> io::Result<()> {
     let replies: Vec<ReplyKey> = gone.iter().filter_map(|(_, reply)| *reply).collect();

@@ -2,8 +2,7 @@
 //! neither: its keys and values must be of types that it knows, and it makes
 //! one system call for each entry, of which a flow table has a million.
 //!
-//! The only place of the packet plane with `unsafe`: bpf(2) takes addresses of
-//! buffers. Their sizes come from the kernel's own description of the map.
+//! It has `unsafe` because bpf(2) takes addresses of buffers. Their sizes come from the kernel's own description of the map.
 
 #![expect(unsafe_code, reason = "bpf(2) takes addresses of buffers")]
 
@@ -60,6 +59,14 @@ pub(super) struct Table<K, V> {
     types: PhantomData<fn(K) -> V>,
 }
 
+/// What can be done with the entries of any kind of table.
+pub(super) trait Entries<K, V> {
+    /// Each entry that is there all the while, and maybe those that come and go meanwhile.
+    fn each(&self, work: &mut dyn FnMut(K, V)) -> io::Result<()>;
+    /// Those that are there.
+    fn remove_all(&self, keys: &[K]) -> io::Result<()>;
+}
+
 /// A map as bytes: what is common to all kinds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RawMap<'a> {
@@ -114,8 +121,17 @@ impl<K: Pod, V: Pod> Table<K, V> {
         })
     }
 
-    /// Those that are there.
-    pub(super) fn remove_all(&self, keys: &[K]) -> io::Result<()> {
+    fn one(&self) -> OneAttr {
+        OneAttr { map_fd: fd_number(&self.map), ..OneAttr::default() }
+    }
+}
+
+impl<K: Pod, V: Pod> Entries<K, V> for Table<K, V> {
+    fn each(&self, work: &mut dyn FnMut(K, V)) -> io::Result<()> {
+        self.for_each(work)
+    }
+
+    fn remove_all(&self, keys: &[K]) -> io::Result<()> {
         let mut left = keys;
         while !left.is_empty() {
             let (now, _) = left.split_at(left.len().min(BATCH));
@@ -132,10 +148,6 @@ impl<K: Pod, V: Pod> Table<K, V> {
             left = left.get(done..).unwrap_or_default();
         }
         Ok(())
-    }
-
-    fn one(&self) -> OneAttr {
-        OneAttr { map_fd: fd_number(&self.map), ..OneAttr::default() }
     }
 }
 

@@ -1,18 +1,23 @@
 //! What an agent of another version would have left: its maps have a folder of
-//! their own, and values that end earlier.
+//! their own, flow tables are hash maps of the kernel's, and values end earlier.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{HashMap, Map, MapData};
-use llb_common::conntrack::{ForwardEntry, ForwardKey, ReplyEntry, ReplyKey};
+use llb_common::conntrack::{ForwardEntry, ForwardKey, ReplyEntry};
 use llb_common::maps;
+use llb_tests::FlowLines;
 
-const NOW: &str = "v2";
-const BEFORE: &str = "v1";
+const NOW: &str = "v3";
+const BEFORE: &str = "v2";
 /// Of the maps that all links share.
 const SHARED: &str = "shared_between_links";
+
+const KEY: usize = size_of::<ForwardKey>();
+/// More than there are connections.
+const MOST: u32 = 65_536;
 
 /// Without `way`, which is zero then, and unknown.
 const OLD_FORWARD: usize = size_of::<ForwardEntry>() - 4;
@@ -29,42 +34,36 @@ pub(super) struct Flows {
 pub(super) fn make_older(bpf_dir: &Path) -> Result<Flows> {
     fs::rename(bpf_dir.join(NOW), bpf_dir.join(BEFORE))?;
     let folder = bpf_dir.join(BEFORE).join(SHARED);
-    const FORWARD_KEY: usize = size_of::<ForwardKey>();
-    const REPLY_KEY: usize = size_of::<ReplyKey>();
-    shorten::<FORWARD_KEY, { size_of::<ForwardEntry>() }, OLD_FORWARD>(&folder.join(maps::FLOWS.name))?;
-    shorten::<REPLY_KEY, { size_of::<ReplyEntry>() }, OLD_REPLY>(&folder.join(maps::REPLIES.name))?;
+    replace::<{ size_of::<ForwardEntry>() }, OLD_FORWARD>(&folder.join(maps::FLOWS.name))?;
+    replace::<{ size_of::<ReplyEntry>() }, OLD_REPLY>(&folder.join(maps::REPLIES.name))?;
     Ok(Flows { folder: bpf_dir.join(NOW).join(SHARED) })
 }
 
 impl Flows {
     /// Whether there is one of a client's port.
     pub(super) fn have(&self, client_port: u16) -> Result<bool> {
-        let map = open::<{ size_of::<ForwardKey>() }, { size_of::<ForwardEntry>() }>(
-            &self.folder.join(maps::FLOWS.name),
-        )?;
-        let keys = map.keys().collect::<Result<Vec<_>, _>>()?;
-        let of_client = |key: &[u8; 24]| {
-            bytemuck::pod_read_unaligned::<ForwardKey>(key).client_port.number() == client_port
-        };
-        Ok(keys.iter().any(of_client))
+        let lines = open(&self.folder.join(maps::FLOWS.name))?;
+        let mut has_it = false;
+        lines.table::<ForwardKey, ForwardEntry>().for_each(|key, _| {
+            has_it |= key.client_port.number() == client_port;
+        });
+        Ok(has_it)
     }
 }
 
-fn shorten<const KEY: usize, const VALUE: usize, const SHORTER: usize>(pin: &Path) -> Result<()> {
-    let old = open::<KEY, VALUE>(pin)?;
-    let most = MapData::from_pin(pin)?.info()?.max_entries();
-    let mut new = HashMap::<MapData, [u8; KEY], [u8; SHORTER]>::create(most, 0)?;
-    for entry in old.iter() {
-        let (key, value) = entry?;
+fn replace<const VALUE: usize, const SHORTER: usize>(pin: &Path) -> Result<()> {
+    let lines = open(pin)?;
+    let mut entries: Vec<([u8; KEY], [u8; VALUE])> = vec![];
+    lines.table().for_each(|key, value| entries.push((key, value)));
+    let mut new = HashMap::<MapData, [u8; KEY], [u8; SHORTER]>::create(MOST, 0)?;
+    for (key, value) in entries {
         new.insert(&key, &<[u8; SHORTER]>::try_from(&value[..SHORTER])?, 0)?;
     }
     fs::remove_file(pin)?;
     new.pin(pin).with_context(|| format!("cannot pin {}", pin.display()))
 }
 
-fn open<const KEY: usize, const VALUE: usize>(
-    pin: &Path,
-) -> Result<HashMap<MapData, [u8; KEY], [u8; VALUE]>> {
+fn open(pin: &Path) -> Result<FlowLines> {
     let data = MapData::from_pin(pin).with_context(|| format!("cannot open {}", pin.display()))?;
-    Ok(Map::HashMap(data).try_into()?)
+    FlowLines::read(&Map::Array(data))
 }

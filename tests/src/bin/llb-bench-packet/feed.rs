@@ -16,7 +16,8 @@ use crate::world::{BACKEND_PORT, CLIENT_MAC, Family, Flow, Hook, LB_MAC, Mode, W
 /// Bytes of a frame that are written anew each time: all that programs change.
 const WRITTEN_BYTES: usize = 80;
 
-/// Packets before those that are counted.
+/// Packets before those that are counted, at least; else one of each flow, so that
+/// the caches are as that traffic leaves them.
 const WARM_UP: u32 = 2_000;
 
 /// What the object `bench` has in its map of this name.
@@ -119,7 +120,7 @@ impl Feeder {
         let map = self.ebpf.map_mut("FEED").context("no such map")?;
         let mut map: Array<&mut MapData, [u8; size_of::<Feed>()]> = map.try_into()?;
         map.set(0, &raw(bytes_of(feed)), 0)?;
-        self.repeat(WARM_UP)?;
+        self.repeat(feed.flows.max(WARM_UP))?;
         let program = self.ebpf.program(self.feed).context("no such program")?;
         let before = program.info()?;
         self.repeat(packets)?;

@@ -61,22 +61,26 @@ fn main() -> Result<()> {
     for hook in [Hook::Xdp, Hook::Tc] {
         println!("{hook:?}: making flows");
         let feeder = Feeder::new(hook, most)?;
-        worlds.push((feeder, [World::new(hook, Family::V4, most)?, World::new(hook, Family::V6, most)?]));
+        let world = |family, mode| World::new(hook, family, mode, most);
+        let of_family =
+            |family| Ok::<_, anyhow::Error>([world(family, Mode::Dsr)?, world(family, Mode::NatForward)?]);
+        worlds.push((feeder, [of_family(Family::V4)?, of_family(Family::V6)?]));
     }
     let pairs = worlds.iter().flat_map(|(_, worlds)| worlds);
-    let mut rows: Vec<Row> = pairs.flat_map(|world| rows_of(world, &arguments.flows)).collect();
+    let mut rows: Vec<Row> = pairs.flat_map(|[world, _]| rows_of(world, &arguments.flows)).collect();
     for round in 0..arguments.rounds {
         println!("round {} of {}", round + 1, arguments.rounds);
         for row in &mut rows {
             let (feeder, worlds) = &mut worlds[row.hook as usize];
-            let world = &worlds[row.family as usize];
+            let of_mode = usize::from(!matches!(row.mode, None | Some(Mode::Dsr)));
+            let world = &worlds[row.family as usize][of_mode];
             feeder.choose(row.mode.map(|_| world.program()).transpose()?)?;
             let first = round.wrapping_mul(arguments.packets);
             let feed = Feed::new(world, row.mode.unwrap_or(Mode::Dsr), row.flows, first);
             row.values.push(feeder.run(&feed, arguments.packets)?);
         }
     }
-    for world in worlds.iter().flat_map(|(_, worlds)| worlds) {
+    for world in worlds.iter().flat_map(|(_, worlds)| worlds.as_flattened()) {
         ensure!(world.knew_all()?, "not every packet was one of a known flow");
     }
     print!("{}", report::table(cores, &rows));

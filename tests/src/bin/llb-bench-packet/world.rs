@@ -1,4 +1,4 @@
-//! The maps of a box with many flows of each mode. How these are told apart is
+//! The maps of a box with many flows of one mode. How these are told apart is
 //! in [`Flow`]; their packets are in `feed.rs`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,12 +10,16 @@ use aya::{Ebpf, EbpfLoader, Pod};
 use bytemuck::bytes_of;
 use llb_common::address::{Address, Mac, Port};
 use llb_common::backend::{ACTIVE, BackendEntry, BackendId};
-use llb_common::conntrack::{ACK, ForwardEntry, ReplyEntry, ReplyKey, SYN, forward_key, step, way};
+use llb_common::conntrack::{
+    ACK, ForwardEntry, ForwardKey, ReplyEntry, ReplyKey, SYN, forward_key, step, way,
+};
+use llb_common::flow_table::{Words, lines};
 use llb_common::frontend::{DSR, FrontendEntry, FrontendKey, TCP};
 use llb_common::maps;
 use llb_common::programs::{TC_INGRESS_PROGRAM, XDP_PROGRAM};
 use llb_common::reason::Reason;
 use llb_common::settings::{LinkSettings, Settings};
+use llb_tests::FlowLines;
 
 use crate::read;
 
@@ -70,11 +74,21 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// With so many flows of each mode.
-    pub(crate) fn new(hook: Hook, family: Family, flows: u32) -> Result<Self> {
+    /// With so many flows of a mode, and tables for as many; a little larger,
+    /// if there would be one of the few flows that find no room.
+    pub(crate) fn new(hook: Hook, family: Family, mode: Mode, flows: u32) -> Result<Self> {
+        let mut sizes = [lines(flows); 2];
+        let tables = loop {
+            let tables = sizes.map(|lines| FlowLines::new(lines as usize));
+            let (placed, replies) = (tables[0].table(), tables[1].table());
+            if (0..flows).map(Flow).all(|flow| flow.enter(family, mode, &placed, &replies)) {
+                break tables;
+            }
+            sizes = sizes.map(|lines| lines + lines / 100);
+        };
         let mut ebpf = EbpfLoader::new()
-            .map_max_entries(maps::FLOWS.name, 2 * flows)
-            .map_max_entries(maps::REPLIES.name, flows)
+            .map_max_entries(maps::FLOWS.name, sizes[0])
+            .map_max_entries(maps::REPLIES.name, sizes[1])
             .load(&read("ebpf/packet.o")?)?;
         load(ebpf.program_mut(program_of(hook)).context("no such program")?)?;
         let mut world = Self { ebpf, hook, family };
@@ -84,11 +98,9 @@ impl World {
             Settings { snat_first_port: 1024, snat_last_port: u16::MAX, ..Settings::default() };
         settings.snat[0] = world.snat();
         world.set(maps::SETTINGS.name, 0, raw::<96>(bytes_of(&settings)))?;
-        for mode in [Mode::Dsr, Mode::NatForward] {
-            world.frontend(mode)?;
-        }
-        for flow in (0..flows).map(Flow) {
-            world.flow(flow)?;
+        world.frontend(mode)?;
+        for (name, table) in [maps::FLOWS.name, maps::REPLIES.name].into_iter().zip(tables) {
+            table.write(world.ebpf.map_mut(name).context("no map")?)?;
         }
         Ok(world)
     }
@@ -112,7 +124,7 @@ impl World {
     }
 
     pub(crate) fn vip(&self) -> Address {
-        address(self.family, [192, 0, 2, 1])
+        vip(self.family)
     }
 
     pub(crate) fn snat(&self) -> Address {
@@ -144,40 +156,6 @@ impl World {
             self.set(maps::BACKENDS.name, id.index(), raw::<80>(bytes_of(&entry)))?;
         }
         Ok(())
-    }
-
-    fn flow(&mut self, flow: Flow) -> Result<()> {
-        let client = address(self.family, flow.client_bytes());
-        let number = flow.0 % BACKENDS;
-        let seen = step(step(0, SYN), ACK);
-        for mode in [Mode::Dsr, Mode::NatForward] {
-            let key = forward_key(client, flow.port(), self.vip(), Port::new(mode.vip_port()), TCP);
-            let entry = ForwardEntry {
-                backend: mode.backend(number),
-                snat_port: if mode == Mode::Dsr { Port::default() } else { flow.port() },
-                seen,
-                way: way(LINK, Mac::new(CLIENT_MAC)),
-                ..ForwardEntry::default()
-            };
-            self.insert(maps::FLOWS.name, raw::<24>(bytes_of(&key)), raw::<16>(bytes_of(&entry)))?;
-        }
-        let key = ReplyKey {
-            backend: address(self.family, flow.backend_bytes()),
-            backend_port: Port::new(BACKEND_PORT),
-            snat_port: flow.port(),
-            protocol: TCP,
-            padding: [0; 3],
-        };
-        let entry = ReplyEntry {
-            client,
-            backend: Mode::NatReply.backend(number),
-            ifindex: LINK,
-            mac: Mac::new(CLIENT_MAC),
-            client_port: flow.port(),
-            seen,
-            ..ReplyEntry::default()
-        };
-        self.insert(maps::REPLIES.name, raw::<24>(bytes_of(&key)), raw::<40>(bytes_of(&entry)))
     }
 
     fn set<V: Pod>(&mut self, map: &str, index: u32, value: V) -> Result<()> {
@@ -217,6 +195,50 @@ impl Flow {
         Self((u64::from(turn) * STEP % u64::from(flows)) as u32)
     }
 
+    /// Whether there was room for it.
+    fn enter(
+        self,
+        family: Family,
+        mode: Mode,
+        placed: &Words<'_, ForwardKey, ForwardEntry>,
+        replies: &Words<'_, ReplyKey, ReplyEntry>,
+    ) -> bool {
+        let client = address(family, self.client_bytes());
+        let number = self.0 % BACKENDS;
+        let seen = step(step(0, SYN), ACK);
+        let key = forward_key(client, self.port(), vip(family), Port::new(mode.vip_port()), TCP);
+        let entry = ForwardEntry {
+            backend: mode.backend(number),
+            snat_port: if mode == Mode::Dsr { Port::default() } else { self.port() },
+            seen,
+            way: way(LINK, Mac::new(CLIENT_MAC)),
+            ..ForwardEntry::default()
+        };
+        if !placed.insert(&key, &entry) {
+            return false;
+        }
+        if mode == Mode::Dsr {
+            return true;
+        }
+        let key = ReplyKey {
+            backend: address(family, self.backend_bytes()),
+            backend_port: Port::new(BACKEND_PORT),
+            snat_port: self.port(),
+            protocol: TCP,
+            padding: [0; 3],
+        };
+        let entry = ReplyEntry {
+            client,
+            backend: Mode::NatReply.backend(number),
+            ifindex: LINK,
+            mac: Mac::new(CLIENT_MAC),
+            client_port: self.port(),
+            seen,
+            ..ReplyEntry::default()
+        };
+        replies.insert(&key, &entry)
+    }
+
     /// The last four of its client's address.
     pub(crate) fn client_bytes(self) -> [u8; 4] {
         (10 << 24 | self.0).to_be_bytes()
@@ -230,6 +252,10 @@ impl Flow {
     pub(crate) fn port(self) -> Port {
         Port::new(1024 + (self.0 / BACKENDS) as u16)
     }
+}
+
+fn vip(family: Family) -> Address {
+    address(family, [192, 0, 2, 1])
 }
 
 fn backend_bytes(number: u32) -> [u8; 4] {

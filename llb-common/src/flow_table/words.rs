@@ -1,0 +1,158 @@
+//! A table in the memory of a program that is no eBPF: the agent's, which has
+//! that of the kernel mapped, or a test's.
+
+use core::marker::PhantomData;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use bytemuck::{AnyBitPattern, NoUninit, Pod, bytes_of, bytes_of_mut, pod_read_unaligned};
+
+use super::{
+    BUCKET_PLACES, BUSY, FREE, Header, KEY_WORDS, Key, LINE_WORDS, Lines, VALUE_BYTES, at, find,
+    find_at_home, insert, place, remove,
+};
+
+/// Lines as words, with keys `K` of 24 bytes and values `V` of at most 40.
+/// Others, of the kernel as well, may change them at any time.
+#[derive(Clone, Copy, Debug)]
+pub struct Words<'a, K, V> {
+    words: &'a [AtomicU64],
+    types: PhantomData<fn(K) -> V>,
+}
+
+impl<'a, K: Pod, V: Pod> Words<'a, K, V> {
+    const SIZES: () = assert!(size_of::<K>() == size_of::<Key>() && size_of::<V>() <= VALUE_BYTES);
+
+    /// `words`: whole lines.
+    pub fn new(words: &'a [AtomicU64]) -> Self {
+        let () = Self::SIZES;
+        Self { words, types: PhantomData }
+    }
+
+    /// Makes a table of zeros one that can be used. One that can be already stays as it is.
+    pub fn begin(&self, seeds: Key) {
+        if self.header().buckets == 0 {
+            let header = Header::new((self.words.len() / LINE_WORDS) as u32, seeds);
+            let words: [u64; 4] = bytemuck::cast(header);
+            // The number of buckets last: with it, the table is there.
+            for (n, word) in words.into_iter().enumerate().rev() {
+                self.word(n).inspect(|place| place.store(word, Ordering::Release));
+            }
+        }
+    }
+
+    /// How many flows fit at the very most.
+    pub fn places(&self) -> u32 {
+        self.header().buckets * BUCKET_PLACES
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: &K) -> Option<V> {
+        let key = bytemuck::cast(*key);
+        find_at_home(self, &key).or_else(|| find(self, &key)).map(|place| self.value(place))
+    }
+
+    /// As [`insert`].
+    pub fn insert(&self, key: &K, value: &V) -> bool {
+        insert(self, &bytemuck::cast(*key), value)
+    }
+
+    /// As [`remove`].
+    pub fn remove(&self, key: &K) -> bool {
+        remove(self, &bytemuck::cast(*key))
+    }
+
+    /// Each key that is there all the while, and maybe those that come and go
+    /// meanwhile. `work` may remove.
+    pub fn for_each(&self, mut work: impl FnMut(K, V)) {
+        let header = self.header();
+        for bucket in 0..header.buckets {
+            let tags = self.tags(bucket);
+            for index in
+                (0..BUCKET_PLACES).filter(|index| ![FREE, BUSY].contains(&(tags >> (8 * index) & 0xff)))
+            {
+                if let Some(place) = place(self, &header, bucket, index) {
+                    let (key, value) = (self.key(place), self.value(place));
+                    // It may have been removed while it was read, and be half another's.
+                    if self.tags(bucket) & at(index, 0xff) == tags & at(index, 0xff) {
+                        work(bytemuck::cast(key), value);
+                    }
+                }
+            }
+        }
+    }
+
+    fn value(&self, place: usize) -> V {
+        let words: [u64; VALUE_BYTES / 8] = self.read(place + KEY_WORDS);
+        pod_read_unaligned(&bytes_of(&words)[..size_of::<V>()])
+    }
+
+    fn read<const N: usize>(&self, first: usize) -> [u64; N]
+    where
+        [u64; N]: AnyBitPattern + NoUninit,
+    {
+        core::array::from_fn(|n| self.load(first + n))
+    }
+
+    fn load(&self, word: usize) -> u64 {
+        self.word(word).map_or(0, |word| word.load(Ordering::Acquire))
+    }
+
+    fn word(&self, word: usize) -> Option<&AtomicU64> {
+        self.words.get(word)
+    }
+}
+
+/// The word of a bucket's tags.
+const fn tags_at(bucket: u32) -> usize {
+    LINE_WORDS + bucket as usize
+}
+
+impl<K: Pod, V: Pod> Lines for Words<'_, K, V> {
+    /// Its first word.
+    type Place = usize;
+    type Value = V;
+
+    fn header(&self) -> Header {
+        bytemuck::cast(self.read::<4>(0))
+    }
+
+    fn tags(&self, bucket: u32) -> u64 {
+        self.load(tags_at(bucket))
+    }
+
+    fn exchange_tags(&self, bucket: u32, old: u64, new: u64) -> bool {
+        let exchange =
+            |tags: &AtomicU64| tags.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        self.word(tags_at(bucket)).is_some_and(exchange)
+    }
+
+    fn flip_tags(&self, bucket: u32, bits: u64) {
+        self.word(tags_at(bucket)).inspect(|tags| {
+            tags.fetch_xor(bits, Ordering::SeqCst);
+        });
+    }
+
+    fn place(&self, line: u32) -> Option<usize> {
+        let first = line as usize * LINE_WORDS;
+        (first + LINE_WORDS <= self.words.len()).then_some(first)
+    }
+
+    fn key(&self, place: usize) -> Key {
+        self.read(place)
+    }
+
+    fn write(&self, place: usize, key: &Key, value: &V) {
+        let mut padded = [0_u64; VALUE_BYTES / 8];
+        bytes_of_mut(&mut padded)[..size_of::<V>()].copy_from_slice(bytes_of(value));
+        // From the end of the value to the last word of the key.
+        let [first, second, last] = *key;
+        let words = padded.into_iter().enumerate().map(|(n, word)| (KEY_WORDS + n, word));
+        for (n, word) in words.chain([(0, first), (1, second), (2, last)]) {
+            self.word(place + n).inspect(|place| place.store(word, Ordering::Release));
+        }
+    }
+
+    fn clear(&self, place: usize) {
+        self.word(place + KEY_WORDS - 1).inspect(|word| word.store(0, Ordering::Release));
+    }
+}
