@@ -30,8 +30,8 @@
 //!
 //! - A place has a key if the last word of that is not zero: it is written last and cleared first,
 //!   so who looks at a flow's own place need not ask for tags.
-//! - Two that insert the same key at once: the one that then sees the other's copy
-//!   takes its own away, or both do.
+//! - Who has inserted a key and sees another copy takes the later one away, in the order of
+//!   look-up: of those that came at once, one stays.
 //! - Who has found a place may use it while its flow is removed, and another gets
 //!   it: what it then reads or writes is of that flow. It is so with the kernel's
 //!   own hash maps.
@@ -274,32 +274,47 @@ fn place<L: Lines>(lines: &L, header: &Header, bucket: u32, index: u32) -> Optio
     lines.place(header.first_place.wrapping_add(bucket.wrapping_mul(BUCKET_PLACES)).wrapping_add(index))
 }
 
-/// Adds a key; one that is there keeps its value, since nobody owns its place.
-/// `false`: both of its buckets are full, or another one came in between, and
-/// whoever wants it may try again.
+/// What became of a key that was to be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Inserted {
+    /// Both of its buckets are full.
+    Full = 0,
+    /// It is there. If it was before, it keeps its value, since nobody owns its place.
+    Placed = 1,
+    /// Another change came in between: whoever wants it may try again.
+    Again = 2,
+}
+
+/// Adds a key.
 #[inline(always)]
-pub fn insert<L: Lines>(lines: &L, key: &Key, value: &L::Value) -> bool {
+pub fn insert<L: Lines>(lines: &L, key: &Key, value: &L::Value) -> Inserted {
     let home = Home::of(lines, key);
     if find_at(lines, key, &home, None).is_some() {
-        return true;
+        return Inserted::Placed;
     }
-    let Some((bucket, tags)) = emptier(lines, &home) else { return false };
+    let Some((bucket, tags)) = emptier(lines, &home) else { return Inserted::Full };
     let left = matches(tags, FREE);
     let is_at_home = bucket == home.buckets[0] && left & at(home.index, TAKEN) != 0;
     let index = if is_at_home { home.index } else { first_of(left) };
-    let Some(place) = place(lines, &home.header, bucket, index) else { return false };
+    let Some(place) = place(lines, &home.header, bucket, index) else { return Inserted::Full };
     if !lines.exchange_tags(bucket, tags, tags | at(index, BUSY)) {
-        return false;
+        return Inserted::Again;
     }
     lines.write(place, key, value);
     lines.flip_tags(bucket, at(index, BUSY ^ home.tag));
-    // Who comes last gives way; of two that come at once, maybe both.
-    let is_in_the_way = matches(lines.tags(bucket), home.tag).count_ones() > MOST_ALIKE
-        || find_at(lines, key, &home, Some((bucket, index))).is_some();
-    if is_in_the_way {
-        free(lines, key, &home, (bucket, index), place);
+    let own = ((bucket, index), place);
+    if matches(lines.tags(bucket), home.tag).count_ones() > MOST_ALIKE {
+        // Another with the same tag came at once, and the last one is not looked at.
+        free(lines, key, &home, own);
+        return Inserted::Again;
     }
-    !is_in_the_way
+    if let Some(other) = find_at(lines, key, &home, Some(own.0)) {
+        // A copy goes only where an earlier one is, so one stays.
+        let order = |(bucket, index): Position| (bucket != home.buckets[0], index);
+        free(lines, key, &home, if order(own.0) < order(other.0) { other } else { own });
+    }
+    Inserted::Placed
 }
 
 /// The bucket that a new key goes to, and its tags; `None`: both are full.
@@ -324,17 +339,16 @@ fn emptier(lines: &impl Lines, home: &Home) -> Option<(u32, u64)> {
     (free != 0).then_some((first, tags))
 }
 
-/// Removes a key. `false`: it was not there (any more).
+/// Removes a key. `false`: it was not there (any more), or others were faster all the time.
 #[inline(always)]
 pub fn remove<L: Lines>(lines: &L, key: &Key) -> bool {
     let home = Home::of(lines, key);
-    let found = find_at(lines, key, &home, None);
-    found.is_some_and(|(position, place)| free(lines, key, &home, position, place))
+    find_at(lines, key, &home, None).is_some_and(|found| free(lines, key, &home, found))
 }
 
 /// Frees a place that has this key; `false`: it has not (any more).
 #[inline(always)]
-fn free<L: Lines>(lines: &L, key: &Key, home: &Home, (bucket, index): Position, place: L::Place) -> bool {
+fn free<L: Lines>(lines: &L, key: &Key, home: &Home, ((bucket, index), place): (Position, L::Place)) -> bool {
     for _ in 0..MOST_TRIES {
         let tags = lines.tags(bucket);
         if tags & at(index, 0xff) != at(index, home.tag) {

@@ -1,6 +1,7 @@
 //! One thread against a plain map, then many at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::vec::Vec;
@@ -172,4 +173,27 @@ fn threads_at_once_lose_nothing_and_leave_no_copies() {
         table.remove(&key(n));
         assert_eq!(table.get(&key(n)), None);
     });
+}
+
+/// As two CPUs do that have packets of one flow: whoever is told that it is
+/// there may forget the pending entry.
+#[test]
+fn of_those_that_insert_a_key_at_once_one_copy_stays() {
+    const THREADS: usize = 4;
+    const KEYS: u64 = 3_000;
+    let memory = memory(lines(KEYS as u32 * 2));
+    let table = table(&memory);
+    let barrier = Barrier::new(THREADS);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for n in 0..KEYS {
+                    barrier.wait();
+                    while !table.insert(&key(n), &n) {}
+                    assert_eq!(table.get(&key(n)), Some(n));
+                }
+            });
+        }
+    });
+    assert_eq!(all(&table).len(), KEYS as usize);
 }

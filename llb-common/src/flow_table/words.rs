@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use bytemuck::{AnyBitPattern, NoUninit, Pod, bytes_of, bytes_of_mut, pod_read_unaligned};
 
 use super::{
-    BUCKET_PLACES, BUSY, FREE, Header, KEY_WORDS, Key, LINE_WORDS, Lines, VALUE_BYTES, at, find,
+    BUCKET_PLACES, BUSY, FREE, Header, Inserted, KEY_WORDS, Key, LINE_WORDS, Lines, VALUE_BYTES, at, find,
     find_at_home, insert, place, remove,
 };
 
@@ -51,9 +51,9 @@ impl<'a, K: Pod, V: Pod> Words<'a, K, V> {
         find_at_home(self, &key).or_else(|| find(self, &key)).map(|place| self.value(place))
     }
 
-    /// As [`insert`].
+    /// As [`insert`]: whether it is there.
     pub fn insert(&self, key: &K, value: &V) -> bool {
-        insert(self, &bytemuck::cast(*key), value)
+        insert(self, &bytemuck::cast(*key), value) == Inserted::Placed
     }
 
     /// As [`remove`].

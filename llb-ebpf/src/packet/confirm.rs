@@ -4,6 +4,7 @@
 use llb_common::address::Port;
 use llb_common::backend::BackendEntry;
 use llb_common::conntrack::{self, ForwardEntry, ForwardKey, RST, ReplyEntry, ReplyKey, opens, way};
+use llb_common::flow_table::Inserted;
 use llb_common::parse::Packet;
 use llb_common::reason::Reason;
 use llb_common::settings::LinkSettings;
@@ -58,13 +59,18 @@ fn promote(key: &ForwardKey, flow: *mut ForwardEntry, backend: &BackendEntry, op
     if copy.seen == 0 || copy.seen & RST != 0 || opens != 0 {
         return GOES_ON;
     }
-    if is_pending && insert_reply(&reply_key, reply) == 0 {
-        counters::count_reason(Reason::FlowsFull);
-        return GOES_ON;
+    if is_pending {
+        let inserted = insert_reply(&reply_key, reply);
+        if inserted != PLACED {
+            count_full(inserted);
+            return GOES_ON;
+        }
     }
-    if promote_flow(key, flow) {
+    let inserted = promote_flow(key, flow);
+    if inserted == PLACED {
         let _ = PENDING_REPLIES.remove(&reply_key);
-    } else if is_pending {
+    } else if inserted == FULL && is_pending {
+        // Not if another CPU does the same at the same time: it may have made it.
         remove_reply(&reply_key);
     }
     GOES_ON
@@ -100,13 +106,25 @@ pub(crate) fn has_ended(flow_key: &ForwardKey, flow: *mut ForwardEntry) -> u32 {
 }
 
 #[inline(always)]
-fn promote_flow(key: &ForwardKey, flow: *mut ForwardEntry) -> bool {
-    if insert_flow(key, flow) == 0 {
-        counters::count_reason(Reason::FlowsFull);
-        return false;
+fn promote_flow(key: &ForwardKey, flow: *mut ForwardEntry) -> u32 {
+    let inserted = insert_flow(key, flow);
+    if inserted == PLACED {
+        let _ = PENDING_FLOWS.remove(key);
+    } else {
+        count_full(inserted);
     }
-    let _ = PENDING_FLOWS.remove(key);
-    true
+    inserted
+}
+
+const PLACED: u32 = Inserted::Placed as u32;
+const FULL: u32 = Inserted::Full as u32;
+
+/// A flow that another CPU came in the way of gets its place with its next packet.
+#[inline(always)]
+fn count_full(inserted: u32) {
+    if inserted == FULL {
+        counters::count_reason(Reason::FlowsFull);
+    }
 }
 
 /// Sends the replies the way that the client's packets come now.

@@ -5,7 +5,7 @@ use core::marker::PhantomData;
 
 use bytemuck::Pod;
 use llb_common::conntrack::{ForwardEntry, ForwardKey, ReplyEntry, ReplyKey};
-use llb_common::flow_table::{self, Header, KEY_WORDS, Key, Line, Lines};
+use llb_common::flow_table::{self, Header, KEY_WORDS, Key, Line, Lines, VALUE_BYTES};
 
 use crate::maps::{FLOWS, REPLIES, Table};
 use crate::window::hide;
@@ -30,6 +30,9 @@ pub(crate) struct Placed<K, V> {
 }
 
 impl<K: Pod, V: Pod> Placed<K, V> {
+    const SIZE: () =
+        assert!(size_of::<V>() <= VALUE_BYTES && size_of::<V>().is_multiple_of(size_of::<u64>()));
+
     /// The value of a key. It may become another flow's once this one's is
     /// removed, but stays memory that may be read and written.
     #[inline(always)]
@@ -76,13 +79,13 @@ macro_rules! functions {
             flow_table::find(&$table(), bytemuck::cast_ref(key)).map_or(u32::MAX, |(line, _)| line)
         }
 
-        /// See [`flow_table::insert`]: 1, else 0.
+        /// See [`flow_table::insert`]: an [`Inserted`] as a number.
         #[unsafe(no_mangle)]
         #[inline(never)]
         pub(crate) extern "C" fn $insert(key: *const $key, value: *const $value) -> u32 {
             // SAFETY: as above.
             let (Some(key), Some(value)) = (unsafe { (key.as_ref(), value.as_ref()) }) else { return 0 };
-            u32::from(flow_table::insert(&$table(), bytemuck::cast_ref(key), value))
+            flow_table::insert(&$table(), bytemuck::cast_ref(key), value) as u32
         }
 
         /// See [`flow_table::remove`]: 1, else 0.
@@ -142,6 +145,7 @@ impl<K: Pod, V: Pod> Lines for Placed<K, V> {
 
     #[inline(always)]
     fn write(&self, (_, place): Self::Place, key: &Key, value: &V) {
+        let () = Self::SIZE;
         let (place, value) = (place.cast::<u64>(), core::ptr::from_ref(value).cast::<u64>());
         // Word by word: eBPF would call a function that copies bytes.
         for n in 0..size_of::<V>() / size_of::<u64>() {
@@ -153,7 +157,7 @@ impl<K: Pod, V: Pod> Lines for Placed<K, V> {
         unsafe {
             place.write_volatile(first);
             place.add(1).write_volatile(second);
-            // It is zero, and this is ordered.
+            // Zero, as `clear` has left it, and ordered behind the rest.
             flip(place.add(2), last);
         }
     }

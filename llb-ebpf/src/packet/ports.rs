@@ -88,7 +88,9 @@ fn take(key: &ReplyKey, decision: &mut Decision) -> u32 {
         return 0;
     }
     if holder & HAS_FLOW != 0 {
-        remove_flow(&decision.over);
+        if remove_flow(&decision.over) == 0 && flows().find_by_tag(&decision.over).is_some() {
+            return 0;
+        }
         let _ = PENDING_FLOWS.remove(&decision.over);
     }
     let is_removed =

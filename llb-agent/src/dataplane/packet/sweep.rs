@@ -41,16 +41,18 @@ pub(super) fn sweep(maps: &Maps, now: Tick) -> io::Result<FlowCounts> {
     for (flows, is_pending) in flows.into_iter().zip([false, true]) {
         let mut gone: Vec<(ForwardKey, Option<ReplyKey>)> = Vec::new();
         let mut kept = 0;
-        flows.each(&mut |key, entry| match judge(maps, &entry, backends.get(&entry.backend), now) {
-            Fate::Gone(reply) => gone.push((key, reply)),
-            Fate::Stays { is_open } => {
-                kept += 1;
-                *counts.all.entry(entry.backend).or_default() += 1;
-                if is_open {
-                    *counts.open.entry(entry.backend).or_default() += 1;
+        flows.each(
+            &mut |key, entry| match judge(maps, (&key, &entry), backends.get(&entry.backend), now) {
+                Fate::Gone(reply) => gone.push((key, reply)),
+                Fate::Stays { is_open } => {
+                    kept += 1;
+                    *counts.all.entry(entry.backend).or_default() += 1;
+                    if is_open {
+                        *counts.open.entry(entry.backend).or_default() += 1;
+                    }
                 }
-            }
-        })?;
+            },
+        )?;
         remove(maps, flows, &gone)?;
         *(if is_pending { &mut counts.fill.1 } else { &mut counts.fill.0 }) = kept;
     }
@@ -73,20 +75,35 @@ enum Fate {
 }
 
 /// A flow is as young as the younger of its two entries.
-fn judge(maps: &Maps, entry: &ForwardEntry, backend: Option<&BackendEntry>, now: Tick) -> Fate {
+fn judge(
+    maps: &Maps,
+    (key, entry): (&ForwardKey, &ForwardEntry),
+    backend: Option<&BackendEntry>,
+    now: Tick,
+) -> Fate {
     let Some(backend) = backend else { return Fate::Gone(None) };
     let is_nat = entry.snat_port.number() != 0;
-    // Nothing lives shorter, and nearly all are younger: spares them the look-up.
+    let reply_key = is_nat.then(|| reply_key(backend, entry));
+    let is_its = |reply: &ReplyEntry| {
+        reply.backend == entry.backend && reply.client == key.client && reply.client_port == key.client_port
+    };
+    let reply = || reply_key.and_then(|key| reply_of(maps, &key)).filter(is_its);
+    // Nobody would be answered, as when a smaller table has no room for the
+    // reply. Its next packet begins it anew, mostly as what it was. Asked twice, as
+    // a change beside it hides an entry for a moment.
+    if is_nat && reply().or_else(reply).is_none() {
+        return Fate::Gone(None);
+    }
+    // Nothing lives shorter, and nearly all are younger.
     if !is_expired(entry.used, now, CLOSED_SECS) {
         let is_ending = backend.protocol == TCP && lifetime_secs(TCP, entry.seen, entry.seen) == CLOSED_SECS;
         return Fate::Stays { is_open: !is_ending };
     }
-    let key = is_nat.then(|| reply_key(backend, entry));
-    let reply = key.and_then(|key| reply_of(maps, &key)).filter(|reply| reply.backend == entry.backend);
+    let reply = reply();
     let used = reply.map_or(entry.used, |reply| reply.used.max(entry.used));
     let lifetime = lifetime_secs(backend.protocol, entry.seen, reply.map_or(0, |reply| reply.seen));
     if is_expired(used, now, lifetime) {
-        return Fate::Gone(key.filter(|_| reply.is_some()));
+        return Fate::Gone(reply_key.filter(|_| reply.is_some()));
     }
     Fate::Stays { is_open: lifetime != CLOSED_SECS }
 }
