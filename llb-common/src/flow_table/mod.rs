@@ -35,6 +35,8 @@
 //! - Who has found a place may use it while its flow is removed, and another gets
 //!   it: what it then reads or writes is of that flow. It is so with the kernel's
 //!   own hash maps.
+//! - An agent that is killed between the two steps of a removal leaves one place BUSY
+//!   for as long as the map lives; a program can't be.
 //!
 //! All decisions are here, for both sides; how memory is reached is in [`Lines`].
 
