@@ -150,11 +150,13 @@ impl<'a> Case<'a> {
         })
     }
 
-    /// Several requests in a row, none of which may fail; the names of those who answered.
+    /// Several requests in a row, none of which may fail; the names of those who
+    /// answered. It waits for such a row first: until kube-proxy has told it of a new
+    /// Service and its Pods, a Node refuses, by a reset or an ICMP error.
     pub(crate) fn ask_often(&self, address: SocketAddr) -> Result<BTreeSet<String>> {
-        self.wait_for_answer(address)?;
-        let counts = client::count_by_name(REQUESTS, || client::http_get(self.lab.client(), address))?;
-        Ok(counts.into_keys().collect())
+        let ask = || client::count_by_name(REQUESTS, || client::http_get(self.lab.client(), address));
+        wait_until(LIMIT, &format!("{REQUESTS} answers from {address} in a row"), || ask().map(Some))?;
+        Ok(ask()?.into_keys().collect())
     }
 
     /// Waits for an answer over UDP.

@@ -67,6 +67,9 @@ impl<'a, K: Pod, V: Pod> Words<'a, K, V> {
         let header = self.header();
         for bucket in 0..header.buckets {
             let tags = self.tags(bucket);
+            if tags == 0 {
+                continue;
+            }
             for index in
                 (0..BUCKET_PLACES).filter(|index| ![FREE, BUSY].contains(&(tags >> (8 * index) & 0xff)))
             {

@@ -3,10 +3,9 @@
 use std::net::SocketAddr;
 
 use anyhow::Result;
-use llb_tests::wait_until;
 use serde_json::{Value, json};
 
-use crate::case::{Case, ECHO_PORT, LIMIT};
+use crate::case::{Case, ECHO_PORT};
 
 pub(crate) fn dual_stack_udp_and_mixed_protocols(case: &mut Case<'_>) -> Result<()> {
     case.add_echo_pods(&["node-1", "node-2"])?;
@@ -26,8 +25,7 @@ pub(crate) fn dual_stack_udp_and_mixed_protocols(case: &mut Case<'_>) -> Result<
     )?;
     case.wait_for_status("echo", &vips)?;
     for vip in vips {
-        // Until kube-proxy has told it of the Service, a Node refuses.
-        wait_until(LIMIT, "answers in a row", || case.ask_often(SocketAddr::new(vip, ECHO_PORT)).map(Some))?;
+        case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
         let answer = case.wait_for_datagram(SocketAddr::new(vip, ECHO_PORT))?;
         assert_eq!(answer.content, "ping");
     }

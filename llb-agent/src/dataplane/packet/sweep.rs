@@ -31,28 +31,26 @@ pub(super) struct FlowCounts {
 /// The kernel does not show a map.
 pub(super) fn sweep(maps: &Maps, now: Tick) -> io::Result<FlowCounts> {
     let mut counts = FlowCounts::default();
-    let mut backends: HashMap<BackendId, BackendEntry> = HashMap::new();
-    maps.backends.for_each(|_, entry| {
-        if entry.state != 0 {
-            backends.insert(entry.id, entry);
-        }
-    })?;
+    let backends = Backends::read(maps)?;
     let flows: [&dyn Entries<_, _>; 2] = [&maps.flows, &maps.pending_flows];
     for (flows, is_pending) in flows.into_iter().zip([false, true]) {
         let mut gone: Vec<(ForwardKey, Option<ReplyKey>)> = Vec::new();
         let mut kept = 0;
-        flows.each(
-            &mut |key, entry| match judge(maps, (&key, &entry), backends.get(&entry.backend), now) {
-                Fate::Gone(reply) => gone.push((key, reply)),
-                Fate::Stays { is_open } => {
-                    kept += 1;
-                    *counts.all.entry(entry.backend).or_default() += 1;
-                    if is_open {
-                        *counts.open.entry(entry.backend).or_default() += 1;
-                    }
+        flows.each(&mut |key, entry| match judge(
+            maps,
+            (&key, &entry),
+            backends.get(entry.backend).as_ref(),
+            now,
+        ) {
+            Fate::Gone(reply) => gone.push((key, reply)),
+            Fate::Stays { is_open } => {
+                kept += 1;
+                *counts.all.entry(entry.backend).or_default() += 1;
+                if is_open {
+                    *counts.open.entry(entry.backend).or_default() += 1;
                 }
-            },
-        )?;
+            }
+        })?;
         remove(maps, flows, &gone)?;
         *(if is_pending { &mut counts.fill.1 } else { &mut counts.fill.0 }) = kept;
     }
@@ -60,13 +58,38 @@ pub(super) fn sweep(maps: &Maps, now: Tick) -> io::Result<FlowCounts> {
     for replies in replies {
         let mut orphans = Vec::new();
         replies.each(&mut |key, entry: ReplyEntry| {
-            if is_orphan(&entry, backends.contains_key(&entry.backend), now) {
+            if is_orphan(&entry, backends.get(entry.backend).is_some(), now) {
                 orphans.push(key);
             }
         })?;
         replies.remove_all(&orphans)?;
     }
     Ok(counts)
+}
+
+/// As they were when the walk began, and those that came since.
+struct Backends<'a> {
+    known: HashMap<BackendId, BackendEntry>,
+    maps: &'a Maps,
+}
+
+impl<'a> Backends<'a> {
+    fn read(maps: &'a Maps) -> io::Result<Self> {
+        let mut known = HashMap::new();
+        maps.backends.for_each(|_, entry| {
+            if entry.state != 0 {
+                known.insert(entry.id, entry);
+            }
+        })?;
+        Ok(Self { known, maps })
+    }
+
+    /// A flow that has just begun may be of a backend that is as new.
+    fn get(&self, id: BackendId) -> Option<BackendEntry> {
+        let is_it = |entry: &BackendEntry| entry.id == id && entry.state != 0;
+        let now = || self.maps.backends.get(&id.index()).ok().flatten().filter(is_it);
+        self.known.get(&id).copied().or_else(now)
+    }
 }
 
 enum Fate {
