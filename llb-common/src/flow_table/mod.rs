@@ -5,7 +5,7 @@
 //! that mostly is in the caches.
 //!
 //! ```text
-//!   line 0    header: number of buckets, seed
+//!   line 0    header: number of buckets, seeds
 //!   lines     tags: 8 bytes for each bucket, one for each of its 8 places
 //!   lines     places: a line each, key and value, 8 of them for each bucket
 //!
@@ -322,6 +322,9 @@ pub fn insert<L: Lines>(lines: &L, key: &Key, value: &L::Value) -> Inserted {
 /// The bucket that a new key goes to, and its tags; `None`: both are full.
 #[inline(always)]
 fn emptier(lines: &impl Lines, home: &Home) -> Option<(u32, u64)> {
+    if home.header.buckets == 0 {
+        return None;
+    }
     let [first, second] = home.buckets;
     let of = |bucket| {
         let tags = lines.tags(bucket);
@@ -329,9 +332,6 @@ fn emptier(lines: &impl Lines, home: &Home) -> Option<(u32, u64)> {
         (tags, if is_full_of_alike { 0 } else { matches(tags, FREE).count_ones() })
     };
     let (tags, free) = of(first);
-    if home.header.buckets == 0 {
-        return None;
-    }
     if free < ENOUGH_FREE {
         let (other_tags, other_free) = of(second);
         if other_free > free {

@@ -13,19 +13,19 @@ use crate::window::hide;
 /// Flows that have their place.
 #[inline(always)]
 pub(crate) fn flows() -> Placed<ForwardKey, ForwardEntry> {
-    Placed { lines: &FLOWS, find: find_flow, types: PhantomData }
+    Placed { lines: &FLOWS, line_of: flow_line, types: PhantomData }
 }
 
 /// The entries of their replies.
 #[inline(always)]
 pub(crate) fn replies() -> Placed<ReplyKey, ReplyEntry> {
-    Placed { lines: &REPLIES, find: find_reply, types: PhantomData }
+    Placed { lines: &REPLIES, line_of: reply_line, types: PhantomData }
 }
 
 /// A table with the types of its keys and values, both of whole words.
 pub(crate) struct Placed<K, V> {
     lines: &'static Table,
-    find: extern "C" fn(*const K) -> u32,
+    line_of: extern "C" fn(*const K) -> u32,
     types: PhantomData<fn(K) -> V>,
 }
 
@@ -48,7 +48,7 @@ impl<K: Pod, V: Pod> Placed<K, V> {
     /// The same in less code, for where time does not matter.
     #[inline(always)]
     pub(crate) fn find_by_tag(&self, key: &K) -> Option<*mut V> {
-        self.lines.get_ptr_mut((self.find)(key)).map(Self::value)
+        self.lines.get_ptr_mut((self.line_of)(key)).map(Self::value)
     }
 
     #[inline(always)]
@@ -69,11 +69,11 @@ impl<K: Pod, V: Pod> Placed<K, V> {
 /// What takes more than a few instructions. These are global functions: the verifier
 /// follows each once, for any arguments, where it would follow others for each call.
 macro_rules! functions {
-    ($table:ident, $key:ty, $value:ty, $find:ident, $insert:ident, $remove:ident) => {
+    ($table:ident, $key:ty, $value:ty, $line_of:ident, $insert:ident, $remove:ident) => {
         /// See [`flow_table::find`]: the number of the line, or one that no table has.
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $find(key: *const $key) -> u32 {
+        extern "C" fn $line_of(key: *const $key) -> u32 {
             // SAFETY: null or of its type, which the verifier sees to.
             let Some(key) = (unsafe { key.as_ref() }) else { return u32::MAX };
             flow_table::find(&$table(), bytemuck::cast_ref(key)).map_or(u32::MAX, |(line, _)| line)
@@ -98,8 +98,8 @@ macro_rules! functions {
         }
     };
 }
-functions!(flows, ForwardKey, ForwardEntry, find_flow, insert_flow, remove_flow);
-functions!(replies, ReplyKey, ReplyEntry, find_reply, insert_reply, remove_reply);
+functions!(flows, ForwardKey, ForwardEntry, flow_line, insert_flow, remove_flow);
+functions!(replies, ReplyKey, ReplyEntry, reply_line, insert_reply, remove_reply);
 
 impl<K: Pod, V: Pod> Lines for Placed<K, V> {
     type Place = (u32, *mut Line);

@@ -11,11 +11,12 @@ use std::ptr::{NonNull, null_mut};
 use std::slice;
 use std::sync::atomic::AtomicU64;
 
-use super::table::Entries;
 use aya::maps::{MapData, MapType};
 use bytemuck::Pod;
 use llb_common::flow_table::{Line, Words};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+use super::table::Entries;
 
 /// A table with keys `K` and values `V`, which can be used: it has its header.
 #[derive(Debug)]

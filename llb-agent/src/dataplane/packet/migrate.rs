@@ -107,7 +107,11 @@ impl Old {
     fn copy_to(&self, ebpf: &Ebpf, only_new: bool) -> Result<(), PacketError> {
         for (name, old) in &self.maps {
             let new = ebpf.map(name).and_then(inner).ok_or(PacketError::NotInObject { name })?;
-            let copied = copy(old, new, only_new && !is_array(name));
+            let copied = if is_table(name) {
+                copy_flows(old, new)
+            } else {
+                copy(old, new, only_new && !has_all_keys(name))
+            };
             copied.map_err(|error| PacketError::pin("copy the old map", Path::new(name), error))?;
         }
         Ok(())
@@ -139,9 +143,6 @@ fn is_usable(pin: &Path, map: Name, capacities: Capacities) -> Result<bool, Pack
 }
 
 fn copy(old: &MapData, new: &MapData, only_new: bool) -> io::Result<()> {
-    if is_flow_table(new)? {
-        return copy_flows(old, new);
-    }
     let (from, to) = (RawMap::of(old)?, RawMap::of(new)?);
     if from.key_bytes != to.key_bytes {
         return Ok(());
@@ -193,8 +194,13 @@ fn copy_flows(old: &MapData, new: &MapData) -> io::Result<()> {
     })
 }
 
+/// Whose entries are found by `llb_common::flow_table`.
+fn is_table(name: &str) -> bool {
+    [names::FLOWS, names::REPLIES].iter().any(|map| map.name == name)
+}
+
 /// Whose keys are always all there.
-fn is_array(name: &str) -> bool {
+fn has_all_keys(name: &str) -> bool {
     [names::SETTINGS, names::MAGLEV, names::BACKENDS].iter().any(|map| map.name == name)
 }
 
