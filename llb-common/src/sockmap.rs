@@ -39,8 +39,8 @@ pub const EVENTS_PER_STREAM: usize = 2;
 /// An event takes so much of the ring buffer, its header included.
 pub const EVENT_BYTES: usize = 8 + size_of::<Event>();
 
-/// Where the kernel has the fields of `struct tcp_sock` that the programs
-/// read: constants of the object, which the agent sets before it loads it.
+/// Where the kernel has the fields that the programs read, of `struct tcp_sock` and
+/// of a segment: constants of the object, which the agent sets before it loads it.
 pub mod offsets {
     /// `write_seq`: what was given to the socket to be sent.
     pub const WRITE_SEQ: &str = "WRITE_SEQ";
@@ -50,6 +50,9 @@ pub mod offsets {
     pub const WMEM_QUEUED: &str = "WMEM_QUEUED";
     /// `sk_sndbuf`: the most that this may be.
     pub const SNDBUF: &str = "SNDBUF";
+    /// `cb` of `struct sk_buff`, and in it `seq` of `struct tcp_skb_cb`: the sequence
+    /// number of a segment's first byte.
+    pub const SEGMENT_SEQ: &str = "SEGMENT_SEQ";
 }
 
 /// Bytes between two sockets of one direction, in no socket's buffer.
@@ -73,6 +76,8 @@ pub struct Stream {
     pub passed: u64,
     /// `write_seq` of the other socket when `redirected` was 0.
     pub base: u32,
+    /// `copied_seq` of the socket that the bytes come from, when there were none yet.
+    pub first: u32,
     /// Not 0: all is left to the agent from now on, and why ([`Switch`]).
     pub switch: u32,
     /// Bulk segments in a row; stays where it is once it has been told.
@@ -82,6 +87,8 @@ pub struct Stream {
     mark: u32,
     before: u32,
     after: u32,
+    /// Zero.
+    padding: u32,
 }
 
 /// Why a stream was left to the agent.
@@ -94,11 +101,13 @@ pub enum Switch {
     Queue = 2,
     /// The other socket is not there.
     NoTarget = 3,
+    /// Bytes are missing before a segment: the connection can't go on.
+    Torn = 4,
 }
 
 impl Switch {
     /// Every reason, in order.
-    pub const ALL: [Self; 3] = [Self::NoRoom, Self::Queue, Self::NoTarget];
+    pub const ALL: [Self; 4] = [Self::NoRoom, Self::Queue, Self::NoTarget, Self::Torn];
 }
 
 /// What the program knows of the socket that gets the bytes.
@@ -123,12 +132,28 @@ pub enum Decision {
     Pass,
     /// Left to the agent, which must be told.
     Switched,
+    /// Passed on to nobody, so that bytes are missing at the source, too; the agent
+    /// must be told.
+    Torn,
+    /// The same; and the agent knows that it gets no more from here.
+    Drop,
 }
 
 impl Stream {
-    /// Begins when the other socket's `write_seq` is `base`.
-    pub fn new(base: u32) -> Self {
-        Self { base, ..Self::default() }
+    /// Begins when the other socket's `write_seq` is `base`, and with the sequence
+    /// number `first`.
+    pub fn new(base: u32, first: u32) -> Self {
+        Self { base, first, ..Self::default() }
+    }
+
+    /// Bytes at the beginning of a segment with this sequence number that have come
+    /// before: a peer may send again what it has no acknowledgement of together with
+    /// what it has not sent yet (RFC 9293, 3.10.7.4). `None`: bytes are missing before it.
+    #[inline(always)]
+    pub fn repeated(&self, seq: u32) -> Option<u32> {
+        let next = self.first.wrapping_add(self.redirected.wrapping_add(self.passed) as u32);
+        let repeated = next.wrapping_sub(seq);
+        (repeated as i32 >= 0).then_some(repeated)
     }
 
     /// Bytes that were redirected and not yet given to the other socket.
@@ -181,6 +206,14 @@ impl Stream {
         self.switch = why as u32;
         Decision::Switched
     }
+
+    /// Nothing goes on from here, since what came before is missing.
+    #[inline(always)]
+    pub fn tear(&mut self) -> Decision {
+        let is_known = self.switch != 0;
+        self.switch = Switch::Torn as u32;
+        if is_known { Decision::Drop } else { Decision::Torn }
+    }
 }
 
 /// The agent is to look at a stream.
@@ -222,7 +255,7 @@ mod tests {
     #[test]
     fn what_has_room_is_redirected_whatever_the_sequence_number() {
         for base in [0, 1, u32::MAX - 10] {
-            let mut stream = Stream::new(base);
+            let mut stream = Stream::new(base, 0);
             for number in 0..1000u32 {
                 let at = target(base.wrapping_add(number * 100), 0);
                 assert_eq!(stream.decide(100, at), Decision::Redirect);
@@ -234,7 +267,7 @@ mod tests {
 
     #[test]
     fn without_room_all_is_left_to_the_agent_for_good() {
-        let mut stream = Stream::new(7);
+        let mut stream = Stream::new(7, 0);
         assert_eq!(stream.decide(100, target(7, 0)), Decision::Redirect);
         assert_eq!(stream.decide(100, target(107, ROOMY - 1000)), Decision::Switched);
         assert_eq!(stream.decide(100, target(107, 0)), Decision::Pass);
@@ -243,13 +276,26 @@ mod tests {
     }
 
     #[test]
+    fn repeated_bytes_are_known_and_missing_ones_too() {
+        let mut stream = Stream::new(0, u32::MAX - 10);
+        assert_eq!(stream.repeated(u32::MAX - 10), Some(0));
+        stream.decide(100, target(0, 0));
+        let next = 89;
+        assert_eq!(stream.repeated(next), Some(0));
+        assert_eq!(stream.repeated(next - 30), Some(30));
+        assert_eq!(stream.repeated(next + 1), None);
+        stream.leave(50, Switch::NoRoom);
+        assert_eq!(stream.repeated(next + 20), Some(30));
+    }
+
+    #[test]
     fn what_waits_is_bounded_in_bytes_and_in_segments() {
-        let mut stream = Stream::new(0);
+        let mut stream = Stream::new(0, 0);
         let mut decided =
             |length| (0..1000).find(|_| stream.decide(length, target(0, 0)) == Decision::Switched);
         assert_eq!(decided(64 * 1024), Some(4));
         assert_eq!(stream.switch, Switch::Queue as u32);
-        let mut stream = Stream::new(0);
+        let mut stream = Stream::new(0, 0);
         let mut decided =
             |length| (0..1000).find(|_| stream.decide(length, target(0, 0)) == Decision::Switched);
         assert_eq!(decided(1), Some(QUEUE_SEGMENTS as usize));
@@ -258,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_queue_that_lags_but_moves_is_no_reason() {
-        let mut stream = Stream::new(0);
+        let mut stream = Stream::new(0, 0);
         for number in 0..10_000u32 {
             let written = number.saturating_sub(50);
             assert_eq!(stream.decide(1, target(written, 0)), Decision::Redirect, "{number}");
@@ -267,7 +313,7 @@ mod tests {
 
     #[test]
     fn bulk_is_told_once() {
-        let mut stream = Stream::new(0);
+        let mut stream = Stream::new(0, 0);
         let mut written = 0;
         let mut decide = |length: u32| {
             let decision = stream.decide(length, target(written, 0));

@@ -19,8 +19,9 @@ use core::ptr::{NonNull, read_volatile};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{HashMap, RingBuf, SockHash};
+use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::helpers::generated::{
-    bpf_get_socket_cookie, bpf_map_lookup_elem, bpf_sk_release, bpf_skc_to_tcp_sock,
+    bpf_get_socket_cookie, bpf_map_lookup_elem, bpf_sk_release, bpf_skb_adjust_room, bpf_skc_to_tcp_sock,
 };
 use aya_ebpf::macros::{btf_map, classifier, stream_verdict};
 use aya_ebpf::programs::{SkBuffContext, TcContext};
@@ -53,12 +54,13 @@ static COPIED_SEQ: u32 = 0;
 static WMEM_QUEUED: u32 = 0;
 #[unsafe(no_mangle)]
 static SNDBUF: u32 = 0;
+#[unsafe(no_mangle)]
+static SEGMENT_SEQ: u32 = 0;
 
 /// Decides on a segment.
 #[stream_verdict]
 fn llb_verdict(context: SkBuffContext) -> u32 {
-    let length = context.len();
-    if length == 0 {
+    if context.len() == 0 {
         // A FIN, which the socket knows of already, and tells whoever reads it.
         // Passed while bytes wait for this same socket it would be put behind
         // them, and the kernel's worker takes what has no bytes for an error:
@@ -71,18 +73,54 @@ fn llb_verdict(context: SkBuffContext) -> u32 {
     // SAFETY: entries of a map stay for as long as the program runs, and the
     // kernel runs it for one segment of a socket at a time.
     let stream = unsafe { &mut *stream };
-    let decision = match target(&cookie) {
-        Some(target) => stream.decide(length, target),
-        None => stream.leave(length, Switch::NoTarget),
+    let decision = if take_off_what_is_repeated(&context, stream) {
+        let length = context.len();
+        match target(&cookie) {
+            _ if length == 0 => return SK_DROP,
+            Some(target) => stream.decide(length, target),
+            None => stream.leave(length, Switch::NoTarget),
+        }
+    } else {
+        stream.tear()
     };
-    if matches!(decision, Decision::Switched | Decision::RedirectBulk) {
+    if matches!(decision, Decision::Switched | Decision::RedirectBulk | Decision::Torn) {
         // There is room for all events that there can be.
         let _ = EVENTS.output(&Event { cookie }, 0);
     }
     match decision {
         Decision::Redirect | Decision::RedirectBulk => TARGETS.redirect_skb(&context, &mut cookie, 0) as u32,
         Decision::Pass | Decision::Switched => SK_PASS,
+        Decision::Torn | Decision::Drop => SK_DROP,
     }
+}
+
+/// The kernel shows a segment as it came, also if TCP has its beginning already.
+/// False: it can't go on as the stream's next bytes.
+#[inline(always)]
+fn take_off_what_is_repeated(context: &SkBuffContext, stream: &Stream) -> bool {
+    /// More is not taken off at once.
+    const MOST_AT_ONCE: u32 = 4095;
+    /// A segment has at most 64 KiB.
+    const MOST_TIMES: u32 = 17;
+    // SAFETY: a context is in fact the kernel's segment, whose fields the verifier does not
+    // know by this name; what can't be read is an error.
+    let seq = unsafe {
+        let segment = context.as_ptr().cast::<u8>();
+        bpf_probe_read_kernel(segment.add(read_volatile(&raw const SEGMENT_SEQ) as usize).cast::<u32>())
+    };
+    let Some(mut repeated) = seq.ok().and_then(|seq| stream.repeated(seq)) else { return false };
+    for _ in 0..MOST_TIMES {
+        if repeated == 0 {
+            return true;
+        }
+        let part = repeated.min(MOST_AT_ONCE).min(context.len());
+        // SAFETY: the context is the one that the kernel gave.
+        if unsafe { bpf_skb_adjust_room(context.as_ptr().cast(), -(part as i32), 0, 0) } != 0 {
+            return false;
+        }
+        repeated -= part;
+    }
+    false
 }
 
 #[inline(always)]

@@ -157,7 +157,10 @@ impl Carried<'_> {
     /// Stops the kernel, and waits until it has written all that it took.
     /// Whether one of the streams has switched.
     async fn bring_back(&mut self, relay: &mut Relay) -> io::Result<bool> {
-        let [forward, reply] = self.pair.stop(self.both).map_err(io::Error::other)?;
+        let [forward, reply] = match self.pair.stop(self.both) {
+            Err(SockmapError::Torn) => return Err(self.torn()),
+            stopped => stopped.map_err(io::Error::other)?,
+        };
         let switched = self.pair.has_switched();
         let mut is_lost = [false; 2];
         for (number, is_lost) in is_lost.iter_mut().enumerate() {
@@ -165,9 +168,7 @@ impl Carried<'_> {
         }
         self.count(relay);
         if !is_lost[0] && !is_lost[1] && !self.pair.is_whole() {
-            self.sockmap.metrics.torn.inc();
-            tracing::warn!("bytes are missing between two sockets: the connection is reset");
-            return Err(io::ErrorKind::InvalidData.into());
+            return Err(self.torn());
         }
         for (direction, mapped, is_lost) in
             [(&mut relay.forward, forward, is_lost[0]), (&mut relay.reply, reply, is_lost[1])]
@@ -178,6 +179,12 @@ impl Carried<'_> {
             }
         }
         Ok(switched)
+    }
+
+    fn torn(&self) -> io::Error {
+        self.sockmap.metrics.torn.inc();
+        tracing::warn!("bytes are missing between two sockets: the connection is reset");
+        io::ErrorKind::InvalidData.into()
     }
 
     /// Waits until all redirected bytes of a stream are written; false: they

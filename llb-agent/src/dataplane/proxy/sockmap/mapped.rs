@@ -7,12 +7,11 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use llb_common::sockmap::Stream;
+use llb_common::sockmap::Switch;
 use tokio::time::Instant;
 
+use super::leave::Source;
 use super::maps::Maps;
-use super::pair::{Hold, kick};
-use super::quiet::Quiet;
 
 /// The kernel's worker needs microseconds, or longer on a machine that has no
 /// time for it.
@@ -21,9 +20,7 @@ const WORKER_LIMIT: Duration = Duration::from_secs(1);
 /// The source of such a stream. Dropped, it is forgotten: only at the end.
 pub(in super::super) struct Mapped {
     maps: Arc<Maps>,
-    cookie: u64,
-    /// `copied_seq` of the socket when nothing was redirected.
-    copied: u32,
+    source: Source,
     /// Bytes read by the agent.
     read: u64,
     /// The socket has told an end that was too early.
@@ -31,8 +28,8 @@ pub(in super::super) struct Mapped {
 }
 
 impl Mapped {
-    pub(super) fn new(maps: Arc<Maps>, cookie: u64, copied: u32) -> Self {
-        Self { maps, cookie, copied, read: 0, early_since: None }
+    pub(super) fn new(maps: Arc<Maps>, source: Source) -> Self {
+        Self { maps, source, read: 0, early_since: None }
     }
 
     /// So many bytes were read.
@@ -46,26 +43,7 @@ impl Mapped {
     /// # Errors
     /// It can't go on as it was either; bytes may be missing.
     pub(in super::super) fn release(&self, socket: &(impl AsFd + AsRawFd)) -> io::Result<bool> {
-        let hold = Hold::take(&self.maps, self.cookie, socket);
-        let quiet = Quiet::take(socket);
-        // With FIN behind the last bytes it does not pay to leave.
-        if !hold.is_established || self.has_more() {
-            return Ok(false);
-        }
-        self.maps.deactivate(self.cookie);
-        drop(quiet);
-        if self.has_more() {
-            // More has come meanwhile.
-            self.maps.activate(self.cookie, socket).map_err(io::Error::other)?;
-            kick(socket)?;
-            return Ok(false);
-        }
-        let taken = self.maps.ask(hold.key).map(|answer| answer.copied_seq.wrapping_sub(self.copied));
-        let given = self.stream().redirected.wrapping_add(self.read) as u32;
-        if taken.is_some_and(|taken| taken != given) {
-            return Err(io::Error::other("bytes are missing"));
-        }
-        Ok(true)
+        self.source.leave(&self.maps, socket, self.read).map_err(io::Error::other)
     }
 
     /// To be called at an end: whether there is more to come before it. What was
@@ -73,10 +51,14 @@ impl Mapped {
     /// kernel's worker, and the socket does not wait for that to tell its FIN.
     ///
     /// # Errors
-    /// It does not come.
+    /// It does not come, or bytes are missing before it.
     pub(in super::super) fn is_early(&mut self) -> io::Result<bool> {
+        let stream = self.source.stream(&self.maps);
+        if stream.switch == Switch::Torn as u32 {
+            return Err(io::Error::other("bytes are missing"));
+        }
         // Of a socket that the program never was put on, none were left to us.
-        if self.stream().passed <= self.read {
+        if stream.passed <= self.read {
             return Ok(false);
         }
         if self.early_since.get_or_insert_with(Instant::now).elapsed() > WORKER_LIMIT {
@@ -84,20 +66,11 @@ impl Mapped {
         }
         Ok(true)
     }
-
-    /// Not all was read that was left to us.
-    fn has_more(&self) -> bool {
-        self.stream().passed != self.read
-    }
-
-    fn stream(&self) -> Stream {
-        self.maps.stream(self.cookie).unwrap_or_default()
-    }
 }
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        self.maps.forget(self.cookie);
+        self.maps.forget(self.source.cookie);
     }
 }
 

@@ -169,12 +169,16 @@ fn places() -> Result<BTreeMap<&'static str, u32>, SockmapError> {
     let btf = Btf::parse(&bytes)
         .ok_or_else(|| SockmapError::NoBtf { source: io::ErrorKind::InvalidData.into() })?;
     let (tcp, sock) = (btf.offsets("tcp_sock"), btf.offsets("sock"));
+    // TCP has its own in what a segment has for whoever has it.
+    let segment =
+        btf.offsets("sk_buff").get("cb").zip(btf.offsets("tcp_skb_cb").get("seq")).map(|(a, b)| a + b);
     // A tcp_sock begins with its sock.
     let wanted = [
         (offsets::WRITE_SEQ, tcp.get("write_seq"), "tcp_sock.write_seq"),
         (offsets::COPIED_SEQ, tcp.get("copied_seq"), "tcp_sock.copied_seq"),
         (offsets::WMEM_QUEUED, sock.get("sk_wmem_queued"), "sock.sk_wmem_queued"),
         (offsets::SNDBUF, sock.get("sk_sndbuf"), "sock.sk_sndbuf"),
+        (offsets::SEGMENT_SEQ, segment.as_ref(), "tcp_skb_cb.seq"),
     ];
     wanted
         .into_iter()

@@ -12,7 +12,7 @@
 //! | file | what |
 //! |---|---|
 //! | `carry.rs` | one connection, from its hand-over until it comes back |
-//! | `pair.rs`, `mapped.rs`, `quiet.rs` | sockets in the maps, and out again, without a byte lost |
+//! | `pair.rs`, `mapped.rs`, `leave.rs`, `quiet.rs` | sockets in the maps, and out again, without a byte lost |
 //! | `watch.rs` | who is woken by what |
 //! | `maps.rs`, `btf.rs` | the loaded object; where the kernel keeps what it reads |
 //! | `kernels.rs`, `self_test.rs` | whether this kernel is to be trusted |
@@ -26,6 +26,7 @@
 mod btf;
 mod carry;
 mod kernels;
+mod leave;
 mod mapped;
 mod maps;
 mod metrics;
@@ -89,6 +90,8 @@ pub(super) enum SockmapError {
     Socket(#[from] rustix::io::Errno),
     #[error("a socket has an error")]
     Lost(#[from] io::Error),
+    #[error("bytes are missing")]
+    Torn,
     #[error("a socket was not found in its map")]
     NoAnswer,
     #[error("the self-test failed: {0}")]

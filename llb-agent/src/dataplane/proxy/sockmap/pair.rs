@@ -20,34 +20,25 @@
 
 use std::io;
 use std::net::TcpStream;
-use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
 use llb_common::sockmap::Stream;
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv, sockopt::socket_cookie};
+use rustix::net::sockopt::socket_cookie;
 
 use super::SockmapError;
+use super::leave::{Source, kick};
 use super::mapped::Mapped;
 use super::maps::Maps;
-use super::quiet::Quiet;
 
 /// A pair of which the kernel moves the bytes.
 pub(in super::super) struct Pair {
     maps: Arc<Maps>,
+    /// Stream 0 comes from socket 0.
     sources: [Source; 2],
+    /// Streams that have switched, and belong to a [`Mapped`] by now.
+    are_mapped: [bool; 2],
     /// Bytes that were asked for by `moved` before.
     counted: [u64; 2],
-}
-
-/// The end of a pair that a stream comes from; stream 0 comes from socket 0.
-#[derive(Clone, Copy)]
-struct Source {
-    cookie: u64,
-    /// `copied_seq` of the socket when nothing was redirected.
-    copied: u32,
-    /// Has switched, and belongs to a [`Mapped`] by now.
-    is_mapped: bool,
 }
 
 impl Pair {
@@ -57,14 +48,16 @@ impl Pair {
     /// A map is full, or a socket is not established; nothing has happened then.
     pub(super) fn form(maps: &Arc<Maps>, sockets: [&TcpStream; 2]) -> Result<Self, SockmapError> {
         let cookies = [socket_cookie(sockets[0])?, socket_cookie(sockets[1])?];
-        let sources = cookies.map(|cookie| Source { cookie, copied: 0, is_mapped: false });
-        let mut pair = Self { maps: Arc::clone(maps), sources, counted: [0; 2] };
+        let sources = cookies.map(|cookie| Source { cookie, copied: 0 });
+        let mut pair = Self { maps: Arc::clone(maps), sources, are_mapped: [false; 2], counted: [0; 2] };
         maps.set_target(cookies[0], sockets[1])?;
         maps.set_target(cookies[1], sockets[0])?;
-        for (number, cookie) in cookies.into_iter().enumerate() {
-            let target = maps.ask(cookie).ok_or(SockmapError::NoAnswer)?;
-            maps.set_stream(cookie, Stream::new(target.write_seq))?;
-            pair.sources[1 - number].copied = target.copied_seq;
+        let ask = |cookie| maps.ask(cookie).ok_or(SockmapError::NoAnswer);
+        // Each is asked for the socket that gets its bytes.
+        let targets = [ask(cookies[0])?, ask(cookies[1])?];
+        for (number, source) in pair.sources.iter_mut().enumerate() {
+            source.copied = targets[1 - number].copied_seq;
+            maps.set_stream(source.cookie, Stream::new(targets[number].write_seq, source.copied))?;
         }
         Ok(pair)
     }
@@ -104,28 +97,17 @@ impl Pair {
     /// the hands of a [`Mapped`] for a stream that has switched or ended.
     ///
     /// # Errors
-    /// A stream can be neither stopped nor left as it is.
+    /// Bytes are missing, or a stream can be neither stopped nor left as it is.
     pub(super) fn stop(&mut self, sockets: [&TcpStream; 2]) -> Result<[Option<Mapped>; 2], SockmapError> {
         let mut mapped = [None, None];
         for (number, socket) in sockets.into_iter().enumerate() {
-            let cookie = self.sources[number].cookie;
-            let hold = Hold::take(&self.maps, cookie, socket);
-            let quiet = Quiet::take(socket);
+            let source = self.sources[number];
             // One that has had FIN stays too: it gets no more, and could not be
             // held while it leaves.
-            if hold.is_established && self.stream(cookie).switch == 0 {
-                self.maps.deactivate(cookie);
-                drop(quiet);
-                if self.stream(cookie).switch == 0 {
-                    continue;
-                }
-                // It has switched in the last moment.
-                self.maps.activate(cookie, socket)?;
-                kick(socket)?;
+            if !source.leave(&self.maps, socket, 0)? {
+                self.are_mapped[number] = true;
+                mapped[number] = Some(Mapped::new(Arc::clone(&self.maps), source));
             }
-            drop(hold);
-            self.sources[number].is_mapped = true;
-            mapped[number] = Some(Mapped::new(Arc::clone(&self.maps), cookie, self.sources[number].copied));
         }
         Ok(mapped)
     }
@@ -158,8 +140,8 @@ impl Pair {
     /// Everything that was taken from the sockets of stopped streams was
     /// redirected. Else somebody has taken the program away under it.
     pub(super) fn is_whole(&self) -> bool {
-        (0..2).filter(|&number| !self.sources[number].is_mapped).all(|number| {
-            let Source { cookie, copied, .. } = self.sources[number];
+        (0..2).filter(|&number| !self.are_mapped[number]).all(|number| {
+            let Source { cookie, copied } = self.sources[number];
             let taken = self
                 .maps
                 .ask(self.sources[1 - number].cookie)
@@ -175,51 +157,8 @@ impl Pair {
 
 impl Drop for Pair {
     fn drop(&mut self) {
-        for source in self.sources.iter().filter(|source| !source.is_mapped) {
+        for (source, _) in self.sources.iter().zip(self.are_mapped).filter(|(_, is_mapped)| !is_mapped) {
             self.maps.forget(source.cookie);
         }
-    }
-}
-
-/// Marks a key of `TARGETS` whose socket gets nothing. The kernel counts
-/// cookies up from 1.
-const HOLD: u64 = 1 << 63;
-
-/// One more entry of a socket. It keeps what is in the socket's queues while
-/// it is out of the other map; and making it waits for segments that are just
-/// being looked at, after which a socket that is not established gets no more.
-pub(super) struct Hold<'a> {
-    maps: &'a Maps,
-    pub(super) key: u64,
-    /// The kernel takes no other.
-    pub(super) is_established: bool,
-}
-
-impl<'a> Hold<'a> {
-    pub(super) fn take(maps: &'a Maps, cookie: u64, socket: &impl AsRawFd) -> Self {
-        let key = cookie | HOLD;
-        Self { maps, key, is_established: maps.set_target(key, socket).is_ok() }
-    }
-}
-
-impl Drop for Hold<'_> {
-    fn drop(&mut self) {
-        if self.is_established {
-            self.maps.forget(self.key);
-        }
-    }
-}
-
-/// What waits in the socket since before it was active is looked at now: the
-/// kernel does that when it is asked to receive. Nothing is taken. Whether
-/// something is left that the program has not taken.
-///
-/// # Errors
-/// That of the socket, which the kernel tells once.
-pub(super) fn kick(socket: impl AsFd) -> io::Result<bool> {
-    match recv(socket, &mut [0; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-        Ok((length, _)) => Ok(length > 0),
-        Err(Errno::AGAIN) => Ok(false),
-        Err(error) => Err(error.into()),
     }
 }

@@ -4,13 +4,16 @@ use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use llb_common::sockmap::Switch;
+use socket2::{SockFilter, SockRef};
 
 use super::SockmapError;
 use super::mapped::Mapped;
 use super::maps::Maps;
 use super::pair::Pair;
+use super::quiet::Quiet;
 use super::self_test::{self, LIMIT, Line, expect, take, within};
 
 /// Of which some have a FIN while the kernel's worker has not yet begun.
@@ -144,20 +147,86 @@ fn taking_the_program_away_loses_nothing() {
             }
         });
         for time in 0..TIMES {
-            let mut pair = Pair::form(&maps, line.both()).unwrap();
+            let pair = Pair::form(&maps, line.both()).unwrap();
             pair.begin(line.both()).unwrap();
-            let [forward, _reply] = pair.stop(line.both()).unwrap();
-            wait_until(|| Ok(pair.queued(0) == Some(0))).unwrap();
-            assert!(pair.is_whole(), "time {time}");
-            drop(pair);
-            if let Some(forward) = forward {
-                by_hand(forward, &mut line).unwrap();
-            }
+            take_away(pair, &mut line).unwrap_or_else(|error| panic!("time {time}: {error}"));
         }
         stop.store(true, Ordering::Relaxed);
         to_the_end(&mut line).unwrap();
         assert_eq!(sender.join().unwrap(), receiver.join().unwrap());
     });
+}
+
+/// However much comes, and however long the moment is.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn in_a_quiet_moment_the_program_sees_nothing() {
+    let maps = maps(4);
+    for segment in [100, 64 << 10] {
+        let (mut line, mut pair) = begun(&maps);
+        line.client.write_all(b"before").unwrap();
+        expect(&mut line.server, b"before").unwrap();
+        assert_eq!(pair.moved(), [6, 0]);
+        let taken = maps.ask(pair.cookies()[1]).unwrap().copied_seq;
+        let quiet = Quiet::take(&line.inner[0], taken);
+        line.client.set_write_timeout(Some(Duration::from_millis(20))).unwrap();
+        let sent = vec![7; 8 << 20];
+        let pushed: usize = sent.chunks(segment).map_while(|piece| line.client.write(piece).ok()).sum();
+        line.client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(pair.moved(), [0, 0], "pieces of {segment} bytes");
+        drop(quiet);
+        // What was not let in comes again.
+        let mut server = line.server.try_clone().unwrap();
+        let receiver = std::thread::spawn(move || {
+            let mut received = Vec::new();
+            server.read_to_end(&mut received).map(|_| received.len())
+        });
+        take_away(pair, &mut line).unwrap();
+        to_the_end(&mut line).unwrap();
+        assert_eq!(receiver.join().unwrap().unwrap(), pushed);
+    }
+}
+
+/// TCP takes a segment that begins with what it has already, and the kernel shows
+/// all of that to the program.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn what_is_sent_again_with_something_new_comes_once() {
+    const PIECE: usize = 100;
+    let maps = maps(4);
+    for is_switched in [false, true] {
+        let (mut line, mut pair) = begun(&maps);
+        if is_switched {
+            let cookie = pair.cookies()[0];
+            let mut stream = maps.stream(cookie).unwrap();
+            stream.switch = Switch::NoRoom as u32;
+            maps.set_stream(cookie, stream).unwrap();
+        }
+        let [first, second] = [[1; PIECE], [2; PIECE]];
+        line.client.set_nodelay(true).unwrap();
+        // The client does not hear that the first piece was received ...
+        SockRef::from(&line.client).attach_filter(&longer_than(usize::MAX)).unwrap();
+        line.client.write_all(&first).unwrap();
+        wait_until(|| Ok(maps.stream(pair.cookies()[0]).is_some_and(|s| s.redirected + s.passed > 0)))
+            .unwrap();
+        // ... and the second does not get through, but for one that has both.
+        SockRef::from(&line.inner[0]).attach_filter(&longer_than(PIECE + TCP_HEADER)).unwrap();
+        line.client.write_all(&second).unwrap();
+        if is_switched {
+            let mut mapped = pair.stop(line.both()).unwrap()[0].take().unwrap();
+            let mut received = Vec::new();
+            within(LIMIT, || {
+                let mut buffer = [0; 4 * PIECE];
+                mapped.count(take(&mut line.inner[0], &mut buffer, &mut received)?);
+                Ok((received.len() >= 2 * PIECE).then_some(()))
+            })
+            .unwrap();
+            assert_eq!(received, [first, second].concat());
+        } else {
+            expect(&mut line.server, &[first, second].concat()).unwrap();
+            assert_eq!(pair.moved(), [2 * PIECE as u64, 0]);
+        }
+    }
 }
 
 /// What is left to the agent behind bytes for the same socket comes through the
@@ -194,6 +263,33 @@ fn an_end_is_none_while_the_worker_has_bytes() {
         assert_eq!(&buffer[..received], b"last");
         expect(&mut line.server, &PIECE).unwrap();
     }
+}
+
+/// Ends what the kernel does; the bytes of stream 0 are in plain sockets then.
+fn take_away(mut pair: Pair, line: &mut Line) -> io::Result<()> {
+    let [forward, _reply] = pair.stop(line.both()).map_err(io::Error::other)?;
+    wait_until(|| Ok(pair.queued(0) == Some(0)))?;
+    if !pair.is_whole() {
+        return Err(io::Error::other("bytes are missing"));
+    }
+    drop(pair);
+    forward.map_or(Ok(()), |forward| by_hand(forward, line))
+}
+
+/// With the options that each segment has.
+const TCP_HEADER: usize = 32;
+
+/// Segments with more bytes than these, their headers included.
+fn longer_than(bytes: usize) -> [SockFilter; 4] {
+    const LOAD_LENGTH: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_LEN) as u16;
+    const IF_GREATER: u16 = (libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    [
+        SockFilter::new(LOAD_LENGTH, 0, 0, 0),
+        SockFilter::new(IF_GREATER, 1, 0, u32::try_from(bytes).unwrap_or(u32::MAX)),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ]
 }
 
 /// Carries until the stream can be released.
