@@ -94,8 +94,11 @@ pub struct Packet {
     pub is_first_fragment: u8,
     /// 1: UDP with a checksum; always 1 for TCP.
     pub has_checksum: u8,
+    /// 1: an error that says that the packet inside can't reach its destination: who sent
+    /// it need not wait for an answer.
+    pub is_unreachable: u8,
     /// Zeros.
-    pub padding: [u8; 3],
+    pub padding: [u8; 2],
 }
 
 const _: () = assert!(size_of::<Packet>() == 88);
@@ -197,6 +200,7 @@ fn read<const PLAIN: bool>(frame: &(impl Frame + ?Sized), packet: &mut Packet) -
     packet.outer_source = outer.source;
     packet.destination = outer.destination;
     packet.tcp_flags = 0;
+    packet.is_unreachable = 0;
     packet.has_checksum = 1;
     let shape = match (outer.protocol, outer.fragment) {
         (TCP | UDP, Fragment::Later) => {
@@ -383,7 +387,9 @@ fn about(
     l4: usize,
     packet: &mut Packet,
 ) -> Result<Shape, Unparsed> {
-    let kind = frame.half(l4).ok_or(Unparsed::Truncated)?.to_ne_bytes()[0];
+    /// IPv4 only; its own type with IPv6.
+    const FRAGMENTATION_NEEDED: u8 = 4;
+    let [kind, code] = frame.half(l4).ok_or(Unparsed::Truncated)?.to_ne_bytes();
     let is_error = if is_v6 { matches!(kind, 1..=4) } else { matches!(kind, 3 | 11 | 12) };
     if !is_error {
         return Err(Unparsed::Other);
@@ -403,6 +409,8 @@ fn about(
     packet.source_port = Port::from_wire(u16::from_ne_bytes([d0, d1]));
     packet.destination_port = Port::from_wire(u16::from_ne_bytes([s0, s1]));
     packet.protocol = inner.protocol;
+    let is_unreachable = if is_v6 { kind == 1 } else { kind == 3 && code != FRAGMENTATION_NEEDED };
+    packet.is_unreachable = u8::from(is_unreachable);
     packet.inner_l3 = (l4 + ICMP_BYTES) as u16;
     packet.inner_l4 = inner.l4 as u16;
     Ok(Shape::Error)

@@ -119,6 +119,11 @@ fn an_error_gives_the_flow_that_it_is_about_turned_around() {
     assert_eq!((ip(packet.source).as_str(), ip(packet.destination).as_str()), ("192.0.2.2", "192.0.2.1"));
     assert_eq!((packet.source_port.number(), packet.destination_port.number()), (40_000, 80));
     assert_eq!(ip(packet.outer_source), "198.51.100.1");
+    for (kind, code, is_unreachable) in [(3, 4, 0), (3, 3, 1), (3, 13, 1), (11, 0, 0), (12, 3, 0)] {
+        error[20..22].copy_from_slice(&[kind, code]);
+        let packet = parsed(&frame(&[], ETHERTYPE_IPV4, &error)).unwrap().1;
+        assert_eq!(packet.is_unreachable, is_unreachable, "type {kind}, code {code}");
+    }
     // Told to somebody who did not send the packet inside.
     error[16..20].copy_from_slice(&[192, 0, 2, 9]);
     assert_eq!(parsed(&frame(&[], ETHERTYPE_IPV4, &error)), Err(Unparsed::Other));

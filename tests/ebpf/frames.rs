@@ -91,14 +91,25 @@ pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     !(sum as u16)
 }
 
-/// An ICMP error of `router` to `to`, about `inside`, an IP packet.
+/// An ICMP error of `router` to `to`, about `inside`, an IP packet that is too large.
 pub(crate) fn icmp_error(macs: ([u8; 6], [u8; 6]), router: Address, to: Address, inside: &[u8]) -> Vec<u8> {
-    // Fragmentation needed; packet too big.
-    let (mut bytes, protocol) = if to.is_v4() {
-        ([&[3, 4, 0, 0, 0, 0, 5, 0][..], inside].concat(), 1)
-    } else {
-        ([&[2, 0, 0, 0, 0, 0, 5, 0][..], inside].concat(), 58)
-    };
+    icmp(macs, router, to, if to.is_v4() { [3, 4] } else { [2, 0] }, inside)
+}
+
+/// The same, about one whose port nobody has.
+pub(crate) fn unreachable(macs: ([u8; 6], [u8; 6]), router: Address, to: Address, inside: &[u8]) -> Vec<u8> {
+    icmp(macs, router, to, if to.is_v4() { [3, 3] } else { [1, 4] }, inside)
+}
+
+fn icmp(
+    macs: ([u8; 6], [u8; 6]),
+    router: Address,
+    to: Address,
+    [kind, code]: [u8; 2],
+    inside: &[u8],
+) -> Vec<u8> {
+    let mut bytes = [&[kind, code, 0, 0, 0, 0, 5, 0][..], inside].concat();
+    let protocol = if to.is_v4() { 1 } else { 58 };
     let sum = if to.is_v4() { checksum(&bytes) } else { l4_checksum(router, to, 58, &bytes) };
     bytes[2..4].copy_from_slice(&sum.to_be_bytes());
     ethernet(macs, &ip(router, to, protocol, 64, &bytes))

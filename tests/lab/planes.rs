@@ -39,6 +39,7 @@ macro_rules! every_scenario {
             terms::a_backend_is_told_the_client_by_the_proxy_protocol,
             trouble::a_dead_node_costs_no_request,
             trouble::a_silent_node_costs_no_request,
+            trouble::a_node_that_rejects_costs_no_request,
             trouble::without_a_living_node_a_connection_fails_and_later_heals,
             trouble::a_port_in_use_is_reported_and_heals,
             trouble::a_broken_manifest_keeps_its_last_good_content,

@@ -27,7 +27,11 @@ const TOOLS: [Tool; 10] = [
     Tool { program: "sysctl", package: "procps", purpose: "settings of a namespace" },
     Tool { program: "ethtool", package: "ethtool", purpose: "links of the lab without offload" },
     Tool { program: "ss", package: "iproute2", purpose: "memory of sockets" },
-    Tool { program: "nft", package: "nftables", purpose: "kube-proxy of the test cluster" },
+    Tool {
+        program: "nft",
+        package: "nftables",
+        purpose: "kube-proxy of the test cluster, Nodes that reject",
+    },
     WRK,
     Tool { program: "etcd", package: "etcd-server", purpose: "the store of the test cluster" },
 ];

@@ -3,20 +3,20 @@
 //! TCP only: elsewhere llb sees no answers, or none has to come.
 //!
 //! ```text
-//!   SYN ------> backend A --RST--> dropped; A is failing --.
-//!      `------> backend A --nothing------------------------+
-//!                                                          v
+//!   SYN ------> backend A --RST, ICMP unreachable--> dropped; A is failing --.
+//!      `------> backend A --nothing------------------------------------------+
+//!                                                                            v
 //!   the client's next SYN: not answered yet; A is failing, its reply entry goes
 //!      `------> backend B --SYN-ACK--> the client; B is not failing (any more)
 //! ```
 //!
-//! Where there is nobody else, or all others are failing too, the RST reaches
+//! Where there is nobody else, or all others are failing too, the refusal reaches
 //! the client at once, and a SYN that is repeated goes to A again.
 
 use llb_common::backend::{BackendEntry, BackendId, FAILING_SECS};
 use llb_common::conntrack::{RST, ReplyEntry, SYN, forward_key};
 use llb_common::frontend::{DSR, FrontendEntry, FrontendKey, KNOWN_FLOWS_ONLY, TCP};
-use llb_common::parse::{Packet, Shape};
+use llb_common::parse::Packet;
 use llb_common::time::{Tick, elapsed_secs};
 
 use crate::decide::Decision;
@@ -56,8 +56,8 @@ pub(crate) fn is_unanswered(reply: &ReplyEntry, now: Tick) -> bool {
     reply.seen == 0 && (reply.used < now || is_failing(reply.backend, now))
 }
 
-/// The first packet from a backend to a flow: whether it refuses the
-/// connection and another one may take it: 1, else 0.
+/// The first packet from a backend to a flow, or an error about the flow's from anybody on
+/// the way: whether it refuses the connection and another one may take it: 1, else 0.
 #[inline(never)]
 pub(crate) fn is_refusal(
     packet: &Packet,
@@ -65,10 +65,10 @@ pub(crate) fn is_refusal(
     reply: &ReplyEntry,
     from: &BackendEntry,
 ) -> u32 {
-    if packet.protocol != TCP || packet.shape != Shape::Transport as u8 {
+    if packet.protocol != TCP {
         return 0;
     }
-    if packet.tcp_flags & RST == 0 {
+    if packet.tcp_flags & RST == 0 && packet.is_unreachable == 0 {
         // SAFETY: not even read.
         if packet.tcp_flags & SYN != 0 && unsafe { FAILING.get(&from.id) }.is_some() {
             let _ = FAILING.remove(&from.id);

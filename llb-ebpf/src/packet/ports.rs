@@ -23,7 +23,10 @@ use crate::window::hide;
 
 /// Ports that are tried for a flow. With half of a backend's ports taken, one
 /// in 65,536 flows is refused.
-const MOST_ATTEMPTS: u32 = 16;
+const CANDIDATES: u32 = 16;
+/// Of so many, one that is free is preferred to one whose flow is over. More would be too
+/// much work for each packet of a flood of openings, which leaves none free.
+const AT_ONCE: u32 = 4;
 
 /// Finds a port for a new flow and makes its reply entry.
 #[inline(always)]
@@ -38,13 +41,14 @@ pub(crate) fn find(
     let (first, last) = (settings.snat_first_port, settings.snat_last_port);
     let mut key = reply_key(backend, Port::default());
     decision.reply = reply_entry(packet, backend, link, decision.now);
-    for attempt in 0..2 * MOST_ATTEMPTS {
-        let candidate = attempt % MOST_ATTEMPTS;
+    for attempt in 0..2 * CANDIDATES {
+        let (turn, number) = (attempt / AT_ONCE, attempt % AT_ONCE);
+        let candidate = turn / 2 * AT_ONCE + number;
         key.snat_port = candidate_port(packet.source, packet.source_port, candidate, first, last);
-        let is_ours = if attempt < MOST_ATTEMPTS {
+        let is_ours = if turn % 2 == 0 {
             claim(context, &key, &decision.reply, &backend.snat)
         } else {
-            // Nothing is free: one whose flow has ended, or never came to be.
+            // None of these is free: one whose flow has ended, or never came to be.
             take(&key, decision)
         };
         if is_ours != 0 {

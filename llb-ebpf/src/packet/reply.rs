@@ -27,10 +27,10 @@ pub(crate) fn decide(packet: &Packet, decision: &mut Decision, link: &LinkSettin
     if backend.snat != packet.destination {
         return Err(Stop::NotOurs);
     }
+    if entry.seen == 0 && failing::is_refusal(packet, decision, entry, backend) != 0 {
+        return Err(Reason::Refused.into());
+    }
     if packet.shape != Shape::Error as u8 {
-        if entry.seen == 0 && failing::is_refusal(packet, decision, entry, backend) != 0 {
-            return Err(Reason::Refused.into());
-        }
         let (now, seen) = (decision.now, seen_after(entry.seen, packet));
         // SAFETY: single fields; another CPU may write the same ones.
         unsafe {

@@ -16,7 +16,7 @@ impl Model {
         failed.is_some_and(|failed| self.now - failed < FAILING_SECS)
     }
 
-    /// The first packet of a backend to a flow. `true`: it refuses, and another
+    /// The first packet of a backend to a flow, or an error about it. `true`: it refuses, and another
     /// one may not, so the client does not get to know.
     pub(super) fn is_refusal(
         &mut self,
@@ -25,18 +25,20 @@ impl Model {
         reply: &Reply,
         backend: &Backend,
     ) -> bool {
-        if name.3 != TCP || !matches!(arrival.wire.carries, Carries::Transport { .. }) {
-            return false;
-        }
-        if arrival.tcp_flags & RST == 0 {
-            if arrival.tcp_flags & SYN != 0 {
+        let refuses = match arrival.wire.carries {
+            Carries::Transport { .. } => arrival.tcp_flags & RST != 0,
+            Carries::LaterPart => false,
+            Carries::Error { is_unreachable, .. } => is_unreachable,
+        };
+        if name.3 != TCP || !refuses {
+            if name.3 == TCP && arrival.tcp_flags & SYN != 0 {
                 self.memory.failing.remove(&backend.id);
             }
             return false;
         }
         let flow_name = (reply.client.0, reply.client.1, backend.frontend);
         let flow = self.memory.pending_flows.get(&flow_name);
-        // Of a flow that began elsewhere, a reset is right.
+        // Of a flow that began elsewhere, a refusal is right.
         if !flow
             .is_some_and(|flow| flow.seen == SYN && flow.backend == backend.id && flow.snat_port == name.2)
         {

@@ -152,10 +152,10 @@ impl Model {
         if backend.snat != to.0 {
             return Err(Stop::NotOurs);
         }
+        if reply.seen == 0 && self.is_refusal(arrival, &name, &reply, backend) {
+            return Err(Stop::Because(Reason::Refused));
+        }
         if matches!(arrival.wire.carries, Carries::Transport { .. }) {
-            if reply.seen == 0 && self.is_refusal(arrival, &name, &reply, backend) {
-                return Err(Stop::Because(Reason::Refused));
-            }
             reply.seen = seen_after(reply.seen, arrival.tcp_flags);
             *self.memory.reply(&name).unwrap() = reply;
         }

@@ -15,6 +15,7 @@ const PREVIOUS_SECS: u64 = 120;
 /// Slots that are tried, and source ports.
 const SLOTS: u64 = 32;
 const PORTS: u32 = 16;
+const PORTS_AT_ONCE: usize = 4;
 
 pub(super) struct Chosen<'w> {
     pub(super) backend: &'w Backend,
@@ -82,7 +83,8 @@ fn hash((vip, port, protocol): FrontendName, client: (IpAddr, u16), has_affinity
 }
 
 /// A port that no other flow of this backend's has, and that is no frontend's;
-/// with it comes its reply entry.
+/// with it comes its reply entry. Four candidates at a time: one that is free, else one
+/// whose flow has ended or never came to be.
 pub(super) fn snat_port(
     world: &World,
     model: &mut Model,
@@ -92,29 +94,31 @@ pub(super) fn snat_port(
 ) -> Option<u16> {
     let (memory, began) = (&mut model.memory, model.now);
     let (first, last) = (*world.snat_ports.start(), *world.snat_ports.end());
-    for attempt in 0..PORTS {
-        let port = candidate_port(flow.0.into(), Port::new(flow.1), attempt, first, last).number();
-        if let Some(reply) = memory.reply_of(flow, backend, port) {
-            // Left from before; the client may have moved since.
-            reply.way = way;
-            return Some(port);
+    let candidates: Vec<u16> = (0..PORTS)
+        .map(|attempt| candidate_port(flow.0.into(), Port::new(flow.1), attempt, first, last).number())
+        .collect();
+    for some in candidates.chunks(PORTS_AT_ONCE) {
+        for &port in some {
+            if let Some(reply) = memory.reply_of(flow, backend, port) {
+                // Left from before; the client may have moved since.
+                reply.way = way;
+                return Some(port);
+            }
+            let name = reply_name(backend, port);
+            let is_free = memory.reply(&name).is_none();
+            if is_free && !world.frontends.contains_key(&(backend.snat, port, name.3)) {
+                let reply = Reply { client: (flow.0, flow.1), backend: backend.id, seen: 0, way, began };
+                memory.pending_replies.insert(name, reply);
+                return Some(port);
+            }
         }
-        let name = reply_name(backend, port);
-        let is_free = memory.reply(&name).is_none();
-        if is_free && !world.frontends.contains_key(&(backend.snat, port, name.3)) {
-            let reply = Reply { client: (flow.0, flow.1), backend: backend.id, seen: 0, way, began };
-            memory.pending_replies.insert(name, reply);
-            return Some(port);
-        }
-    }
-    // None is free: the first one whose flow has ended, or never came to be.
-    for attempt in 0..PORTS {
-        let port = candidate_port(flow.0.into(), Port::new(flow.1), attempt, first, last).number();
-        let name = reply_name(backend, port);
-        if memory.end(world, &name, began) {
-            let reply = Reply { client: (flow.0, flow.1), backend: backend.id, seen: 0, way, began };
-            memory.pending_replies.insert(name, reply);
-            return Some(port);
+        for &port in some {
+            let name = reply_name(backend, port);
+            if memory.end(world, &name, began) {
+                let reply = Reply { client: (flow.0, flow.1), backend: backend.id, seen: 0, way, began };
+                memory.pending_replies.insert(name, reply);
+                return Some(port);
+            }
         }
     }
     None

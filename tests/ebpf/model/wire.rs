@@ -38,8 +38,9 @@ pub(crate) enum Carries {
     Transport { ports: (u16, u16), tcp_flags: u8, has_checksum: bool },
     /// A part of a TCP or UDP packet without its header.
     LaterPart,
-    /// An ICMP error with the beginning of the packet that it is about.
-    Error { inside: Ip, ports: (u16, u16) },
+    /// An ICMP error with the beginning of the packet that it is about, which may be
+    /// that it can't arrive.
+    Error { inside: Ip, ports: (u16, u16), is_unreachable: bool },
 }
 
 #[derive(Clone, Debug)]
@@ -177,7 +178,13 @@ fn error(frame: &[u8], ip: &Ip) -> Option<Carries> {
         return None;
     }
     let ports = (half(frame, inside.next_at)?, half(frame, inside.next_at + 2)?);
-    Some(Carries::Error { inside, ports })
+    let is_unreachable = match (ip.source, frame[at], frame.get(at + 1)?) {
+        // Too large for a link on the way.
+        (IpAddr::V4(_), 3, 4) => false,
+        (IpAddr::V4(_), kind, _) => kind == 3,
+        (IpAddr::V6(_), kind, _) => kind == 1,
+    };
+    Some(Carries::Error { inside, ports, is_unreachable })
 }
 
 /// Two bytes in network order.

@@ -10,8 +10,8 @@ use llb_common::time::Tick;
 
 use super::selection::MACS;
 use super::{CLIENT_PORT, everywhere};
-use crate::frames::Frame;
-use crate::plane::{Family, NAT_PORT, Outcome, Plane, now};
+use crate::frames::{Frame, icmp_error, ip, unreachable};
+use crate::plane::{BACKEND_MAC, Family, LB_MAC, NAT_PORT, Outcome, Plane, now};
 use crate::programs::raw;
 
 const REFUSED: u8 = RST | ACK;
@@ -111,6 +111,36 @@ fn a_refused_connection_goes_to_another_backend() {
         // Others do not find out by themselves.
         assert_eq!(plane.hosts_of(2000, 40), [second.host; 40]);
         assert_eq!(plane.reason(Reason::Refused), 2);
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_backend_that_is_unreachable_refuses() {
+    everywhere(|plane| {
+        plane.two_hosts(0);
+        let first = plane.ask(CLIENT_PORT);
+        let about = |frame: &Frame| ip(frame.from.0, frame.to.0, TCP, 60, &frame.transport()[..8]);
+        let answer = plane.sent_by_host(first, 0);
+        let seen = about(&Frame { from: answer.to, to: answer.from, ..answer });
+        let macs = (LB_MAC, BACKEND_MAC);
+        let (router, snat) = (plane.address(98), plane.snat());
+        // It could be reached if the packet were smaller.
+        assert!(matches!(plane.run(&icmp_error(macs, router, snat, &seen)), Outcome::Sent(_)));
+        let refusal = unreachable(macs, router, snat, &seen);
+        plane.expect_reason("unreachable", &refusal, Reason::Refused);
+        let second = plane.ask(CLIENT_PORT);
+        assert_ne!(first.host, second.host);
+        plane.reaches_the_client(second, SYN | ACK);
+        assert_eq!(plane.hosts_of(2000, 40), [second.host; 40]);
+
+        // Nobody else takes it: the client is told.
+        plane.two_hosts(0);
+        let asked = plane.ask(3000);
+        plane.fails(1 - asked.host, 0);
+        let answer = plane.sent_by_host(asked, 0);
+        let seen = about(&Frame { from: answer.to, to: answer.from, ..answer });
+        assert!(matches!(plane.run(&unreachable(macs, router, snat, &seen)), Outcome::Sent(_)));
     });
 }
 

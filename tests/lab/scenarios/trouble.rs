@@ -53,6 +53,22 @@ pub(crate) fn a_silent_node_costs_no_request(plane: Plane) {
     assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("node-2".to_owned(), 40)]);
 }
 
+/// As kube-proxy does where a Service has no endpoints: an ICMP error instead of a reset.
+pub(crate) fn a_node_that_rejects_costs_no_request(plane: Plane) {
+    let mut setup = Setup::new(plane);
+    setup.serve_http(30080);
+    let vips = [setup.vip(), setup.vip_v6()];
+    setup.serve("web", &vips, &[HTTP]);
+    let rules = "add table inet closed; \
+        add chain inet closed input { type filter hook input priority 0; }; \
+        add rule inet closed input tcp dport 30080 reject with icmpx type port-unreachable";
+    setup.lab.host("node-1").output(&["nft", rules]).unwrap();
+    for vip in vips {
+        let counts = count_by_name(40, || http_get(setup.client(), SocketAddr::new(vip, 80))).unwrap();
+        assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("node-2".to_owned(), 40)]);
+    }
+}
+
 pub(crate) fn without_a_living_node_a_connection_fails_and_later_heals(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve("web", &[setup.vip()], &[HTTP]);
