@@ -88,6 +88,15 @@ pub enum PacketError {
         #[source]
         source: Box<aya::EbpfError>,
     },
+    /// The maps are larger than the machine has memory for.
+    #[error("no memory for the eBPF maps of link {link}; give a smaller --max-flows")]
+    NoMemory {
+        /// The link.
+        link: String,
+        /// What aya says.
+        #[source]
+        source: Box<aya::EbpfError>,
+    },
     /// The kernel's verifier refused a program.
     #[error("the kernel refused program {program} for link {link}; the end of its verifier's log:\n{log}")]
     Verify {
@@ -147,6 +156,12 @@ impl PacketError {
         let link = link.to_owned();
         if is_not_permitted(&source) {
             return Self::NotPermitted { verb: "make eBPF maps", link, source: source.into() };
+        }
+        // Too large to be counted, or to be had.
+        if system_error(&source)
+            .is_some_and(|error| matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::E2BIG)))
+        {
+            return Self::NoMemory { link, source: source.into() };
         }
         Self::Load { link, path: path.to_owned(), source: source.into() }
     }

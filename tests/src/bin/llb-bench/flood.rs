@@ -4,7 +4,8 @@
 //! (what is left is the cost of making it), and to the node itself, past llb (and
 //! the cost of the server that answers it). The same with one stream that takes
 //! less than the cores can do, as on a balancer that is not full. And a minute of
-//! it without a pause, which must break no connection.
+//! it without a pause, which must break no connection. Beside llb the same through a
+//! router, which is what one more host on the way costs, and through nftables.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -32,14 +33,25 @@ const CONNECTIONS: usize = 32;
 /// 30,000 in a second, less what sending takes.
 const PACE: Pace = Pace { burst: 30, rest: Duration::from_millis(1) };
 
-const THROUGH: [Contender; 4] = [Contender::XdpNat, Contender::XdpDsr, Contender::TcNat, Contender::TcDsr];
+/// Routing is what one more host on the way costs, whatever it does.
+const THROUGH: [Contender; 7] = [
+    Contender::Routing,
+    Contender::RoutingOnXdp,
+    Contender::Nftables,
+    Contender::XdpNat,
+    Contender::XdpDsr,
+    Contender::TcNat,
+    Contender::TcDsr,
+];
 
 /// About a quarter of what one stream can do here.
 const OFFERED: &str = "500M";
 
 const MESSAGES: Row = Row::more("messages on open connections", "1/s");
 const STREAM: Row = Row::more("one stream of 500 Mbit/s", "Gbit/s");
-const SENT: Row = Row::more("openings", "1/s");
+/// Who sends them shares the cores, so there are fewer where one costs more.
+const SENT_BESIDE_MESSAGES: Row = Row::more("openings beside messages", "1/s");
+const SENT_BESIDE_STREAM: Row = Row::more("openings beside the stream", "1/s");
 
 /// Where the flood goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,7 +70,7 @@ impl Aim {
             Self::Nowhere => "no flood",
             Self::Void => "flood to a host that drops it",
             Self::Node => "flood to the node",
-            Self::Vip => "flood to the VIP",
+            Self::Vip => "flood through it",
         }
     }
 }
@@ -83,7 +95,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut stage = Stage::build(&THROUGH, false)?;
     let (attacker, void) = (stage.add_host("attacker")?, stage.add_host("void")?);
     drop_all(&void)?;
-    stage.node().ip(&format!("route add {SOURCES}/15 via {}", attacker.ipv4()))?;
+    stage.add_sources(&attacker, &format!("{SOURCES}/15"))?;
     let mut figures = Figures::new();
     let mut minutes = Vec::new();
     for through in THROUGH {
@@ -94,7 +106,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             Aim::Node => Some(SocketAddr::new(IpAddr::V4(stage.node().ipv4()), ECHO.back)),
             Aim::Vip => Some(vip),
         };
-        let mut measure = |row: Row, measured: &dyn Fn() -> Result<f64>| {
+        let mut measure = |row: Row, sent: Row, measured: &dyn Fn() -> Result<f64>| {
             let mut aims = Aim::ALL;
             for round in 1..=*rounds {
                 eprintln!("{}, {}: round {round} of {rounds}", through.name(), row.name);
@@ -103,15 +115,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
                     let started = Instant::now();
                     let value = measured()?;
                     let rate = flood.map_or(Ok(0), Flood::stop)? as f64 / started.elapsed().as_secs_f64();
-                    figures.add((through, aim), &[(row, value), (SENT, rate)]);
+                    figures.add((through, aim), &[(row, value), (sent, rate)]);
                 }
                 aims.rotate_left(1);
             }
             anyhow::Ok(())
         };
-        measure(STREAM, &|| iperf(stage.client(), vip.ip(), seconds, 1, OFFERED))?;
+        measure(STREAM, SENT_BESIDE_STREAM, &|| iperf(stage.client(), vip.ip(), seconds, 1, OFFERED))?;
         let steady = Steady::start(connect_all(stage.client(), vip, CONNECTIONS)?);
-        measure(MESSAGES, &|| Ok(messages(&steady, span)))?;
+        measure(MESSAGES, SENT_BESIDE_MESSAGES, &|| Ok(messages(&steady, span)))?;
 
         eprintln!("{}: {WHOLE:?} without a pause", through.name());
         let flood = start(&attacker, vip)?;
@@ -162,15 +174,20 @@ fn text(figures: &Figures<Who>, minutes: &[Minute]) -> String {
         }
         text.push('\n');
     };
-    for row in [MESSAGES, STREAM] {
+    for (row, sent) in [(MESSAGES, SENT_BESIDE_MESSAGES), (STREAM, SENT_BESIDE_STREAM)] {
         for aim in Aim::ALL {
             line(&format!("{}, {}, {}", row.name, row.unit, aim.title()), &|through| {
                 let Summary { median, min, max } = figures.summary(row, (through, aim))?;
                 Some(format!("{} ({} to {})", compact(median), compact(min), compact(max)))
             });
         }
+        for aim in [Aim::Node, Aim::Vip] {
+            line(&format!("{}, {}, {}", sent.name, sent.unit, aim.title()), &|through| {
+                figures.summary(sent, (through, aim)).map(|rate| compact(rate.median))
+            });
+        }
         for other in [Aim::Nowhere, Aim::Void, Aim::Node] {
-            line(&format!("{}: to the VIP in relation to {}", row.name, other.title()), &|through| {
+            line(&format!("{}: through it in relation to {}", row.name, other.title()), &|through| {
                 let ratio = figures.ratio(row, (through, Aim::Vip), &[(through, other)])?;
                 Some(format!("{ratio:.2}"))
             });
@@ -194,7 +211,8 @@ fn as_json(figures: &Figures<Who>, rounds: u32, span: Duration, minutes: &[Minut
             "flood": who.1.title(),
             "messages_per_second": figures.values(MESSAGES, who),
             "stream_gigabits_per_second": figures.values(STREAM, who),
-            "openings_per_second": figures.values(SENT, who),
+            "openings_beside_messages_per_second": figures.values(SENT_BESIDE_MESSAGES, who),
+            "openings_beside_stream_per_second": figures.values(SENT_BESIDE_STREAM, who),
         })
     });
     let minutes = minutes.iter().map(|minute| {

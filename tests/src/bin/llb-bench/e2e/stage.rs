@@ -131,6 +131,23 @@ impl Stage {
         self.lab.add_host(name)
     }
 
+    /// What `host` sends from `sources` has the same ways as the client's packets,
+    /// both there and back.
+    pub(crate) fn add_sources(&self, host: &Host, sources: &str) -> Result<()> {
+        let behind_it = format!("route add {sources} via {}", host.ipv4());
+        self.node().ip(&behind_it)?;
+        self.lab.host("nftables").ip(&behind_it)?;
+        for router in &ROUTERS {
+            let (via, node_address) = (self.lab.host(router.name), self.lab.vip(router.node));
+            host.ip(&format!("route add {node_address}/32 via {}", via.ipv4()))?;
+            via.ip(&behind_it)?;
+            let table = router.node;
+            self.node().ip(&format!("rule add from {node_address} lookup {table}"))?;
+            self.node().ip(&format!("route add {sources} via {} table {table}", via.ipv4()))?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn sink(&self) -> &Sink {
         &self.servers.sink
     }
