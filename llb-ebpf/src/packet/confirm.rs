@@ -142,12 +142,12 @@ pub(crate) fn turn(flow: *mut ForwardEntry, backend: &BackendEntry, packet: &Pac
     }
 }
 
-/// The entry, and whether it is a pending one. One that gets its place meanwhile is
-/// there before it is not pending any more.
+/// The entry, and whether it is a pending one. Where there are both, the one that replies
+/// find, too.
 #[inline(always)]
 pub(crate) fn find_reply(key: &ReplyKey) -> Option<(*mut ReplyEntry, bool)> {
-    match PENDING_REPLIES.get_ptr_mut(key) {
-        Some(reply) => Some((reply, true)),
-        None => replies().find_by_tag(key).map(|reply| (reply, false)),
+    match replies().find_by_tag(key) {
+        Some(reply) => Some((reply, false)),
+        None => PENDING_REPLIES.get_ptr_mut(key).map(|reply| (reply, true)),
     }
 }

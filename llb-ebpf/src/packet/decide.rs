@@ -5,7 +5,7 @@ use core::ffi::c_void;
 
 use llb_common::address::{Address, Mac, Port};
 use llb_common::backend::BackendId;
-use llb_common::conntrack::{ForwardKey, ReplyEntry};
+use llb_common::conntrack::ReplyEntry;
 use llb_common::parse::{Packet, Shape, Unparsed, parse, parse_plain};
 use llb_common::reason::{Reason, Verdict};
 use llb_common::settings::LinkSettings;
@@ -50,8 +50,6 @@ pub(crate) struct Decision {
     pub(crate) flow: Flow,
     /// The reply entry that a new flow is to have.
     pub(crate) reply: ReplyEntry,
-    /// The flow that loses its source port to it.
-    pub(crate) over: ForwardKey,
 }
 
 /// Why nothing is rewritten.

@@ -5,10 +5,11 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::{bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
+use bytemuck::Zeroable as _;
 use llb_common::address::{Address, Port};
 use llb_common::backend::BackendEntry;
 use llb_common::conntrack::{
-    ForwardEntry, ReplyEntry, ReplyKey, candidate_port, forward_key, has_ended, is_abandoned,
+    ForwardKey, ReplyEntry, ReplyKey, candidate_port, forward_key, has_ended, is_abandoned,
 };
 use llb_common::frontend::{FrontendKey, TCP};
 use llb_common::parse::Packet;
@@ -24,8 +25,8 @@ use crate::window::hide;
 /// Ports that are tried for a flow. With half of a backend's ports taken, one
 /// in 65,536 flows is refused.
 const CANDIDATES: u32 = 16;
-/// Of so many, one that is free is preferred to one whose flow is over. More would be too
-/// much work for each packet of a flood of openings, which leaves none free.
+/// Of so many, one that is free is preferred to that of an opening that nobody has gone on
+/// with. More would be too much work for each packet of a flood, which leaves none free.
 const AT_ONCE: u32 = 4;
 
 /// Finds a port for a new flow and makes its reply entry.
@@ -41,15 +42,15 @@ pub(crate) fn find(
     let (first, last) = (settings.snat_first_port, settings.snat_last_port);
     let mut key = reply_key(backend, Port::default());
     decision.reply = reply_entry(packet, backend, link, decision.now);
-    for attempt in 0..2 * CANDIDATES {
+    for attempt in 0..3 * CANDIDATES {
         let (turn, number) = (attempt / AT_ONCE, attempt % AT_ONCE);
-        let candidate = turn / 2 * AT_ONCE + number;
+        let is_last_resort = attempt >= 2 * CANDIDATES;
+        let candidate = if is_last_resort { attempt - 2 * CANDIDATES } else { turn / 2 * AT_ONCE + number };
         key.snat_port = candidate_port(packet.source, packet.source_port, candidate, first, last);
-        let is_ours = if turn % 2 == 0 {
+        let is_ours = if !is_last_resort && turn % 2 == 0 {
             claim(context, &key, &decision.reply, &backend.snat)
         } else {
-            // None of these is free: one whose flow has ended, or never came to be.
-            take(&key, decision)
+            take_port(&key, &decision.reply, decision.now, u32::from(is_last_resort))
         };
         if is_ours != 0 {
             return Some(key.snat_port);
@@ -82,75 +83,66 @@ pub(crate) fn claim(context: *mut c_void, key: &ReplyKey, entry: &ReplyEntry, sn
     u32::from(PENDING_REPLIES.insert(key, entry, u64::from(BPF_NOEXIST)).is_ok())
 }
 
-/// Takes the port in `key` from a flow that has ended or was abandoned: 1,
-/// else 0. That flow's forward entry goes first, so that it sends nothing from this
-/// port any more.
-#[inline(always)]
-fn take(key: &ReplyKey, decision: &mut Decision) -> u32 {
-    let holder = judge(key, decision);
+/// Takes the port in `key` from a flow that was abandoned before it came to be, or, if
+/// `ended_too` is not 0, from one that has ended: 1, else 0. That flow's forward entry goes
+/// first, so that it sends nothing from this port any more.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn take_port(key: *const ReplyKey, entry: *const ReplyEntry, now: Tick, ended_too: u32) -> u32 {
+    // SAFETY: null or of its type, which the verifier sees to.
+    let (Some(key), Some(entry)) = (unsafe { (key.as_ref(), entry.as_ref()) }) else { return 0 };
+    let mut over = ForwardKey::zeroed();
+    let holder = judge(key, now, ended_too, &mut over);
     if holder & OVER == 0 {
         return 0;
     }
     if holder & HAS_FLOW != 0 {
-        if remove_flow(&decision.over) == 0 && flows().find_by_tag(&decision.over).is_some() {
+        if remove_flow(&over) == 0 && flows().find_by_tag(&over).is_some() {
             return 0;
         }
-        let _ = PENDING_FLOWS.remove(&decision.over);
+        let _ = PENDING_FLOWS.remove(&over);
     }
     let is_removed =
         if holder & PENDING != 0 { PENDING_REPLIES.remove(key).is_ok() } else { remove_reply(key) != 0 };
     // Else another CPU was faster.
-    u32::from(is_removed && PENDING_REPLIES.insert(key, &decision.reply, u64::from(BPF_NOEXIST)).is_ok())
+    u32::from(is_removed && PENDING_REPLIES.insert(key, entry, u64::from(BPF_NOEXIST)).is_ok())
 }
 
 /// What [`judge`] says: the port may be taken.
 const OVER: u32 = 1;
-/// There is a forward entry, whose key is in the decision then.
+/// There is a forward entry, whose key is in `over` then.
 const HAS_FLOW: u32 = 1 << 1;
 /// The reply entry is a pending one.
 const PENDING: u32 = 1 << 2;
 
-/// Who has the port in `key`. A function of its own, for its own stack.
-#[inline(never)]
-fn judge(key: &ReplyKey, decision: &mut Decision) -> u32 {
+/// Who has the port in `key`.
+#[inline(always)]
+fn judge(key: &ReplyKey, now: Tick, ended_too: u32, over: &mut ForwardKey) -> u32 {
     let Some((holder, is_pending)) = find_reply(key) else { return 0 };
     // SAFETY: memory that stays while the program runs, and is only read; if
     // it becomes another flow's meanwhile, removing it fails, or that one begins anew.
     let holder = unsafe { &*holder };
     let pending = if is_pending { PENDING } else { 0 };
     let Some(backend) = backend(holder.backend) else { return OVER | pending };
-    let forward = forward_key(holder.client, holder.client_port, backend.vip, backend.vip_port, key.protocol);
-    let placed = flows().find_by_tag(&forward);
-    let found = placed.or_else(|| PENDING_FLOWS.get_ptr_mut(&forward));
+    *over = forward_key(holder.client, holder.client_port, backend.vip, backend.vip_port, key.protocol);
+    let placed = flows().find_by_tag(over);
+    let found = placed.or_else(|| PENDING_FLOWS.get_ptr_mut(&*over));
     // SAFETY: as above.
     let flow = found.map(|flow| unsafe { &*flow });
     // Of the same client and ports, but later: it has another source port.
     let flow = flow.filter(|flow| flow.backend == holder.backend && flow.snat_port == key.snat_port);
+    // Numbers from here on: a compiler merges pointers in ways that a verifier refuses.
     let is_placed = hide(u32::from(placed.is_some())) != 0;
-    if !is_over(key.protocol, flow, is_placed, is_pending, holder, decision.now) {
-        return 0;
-    }
-    decision.over = forward;
-    OVER | pending | if flow.is_some() { HAS_FLOW } else { 0 }
-}
-
-/// Whether a flow may lose its port: it has ended, or it is pending and was abandoned.
-#[inline(always)]
-fn is_over(
-    protocol: u8,
-    flow: Option<&ForwardEntry>,
-    is_placed: bool,
-    is_pending: bool,
-    reply: &ReplyEntry,
-    now: Tick,
-) -> bool {
-    let Some(flow) = flow else {
+    let (has_flow, seen, used) = flow.map_or((0, 0, 0), |flow| (HAS_FLOW, flow.seen, flow.used));
+    let has_flow = hide(has_flow);
+    let is_left = if has_flow != 0 {
+        is_abandoned(key.protocol, seen, used, now)
+    } else {
         // Nobody goes on; but a flow that is just being made has its reply entry first.
-        let is_left = is_pending && !is_placed && reply.used < now;
-        return protocol == TCP && has_ended(0, reply.seen) || is_left;
+        holder.used < now
     };
-    let has_ended = protocol == TCP && has_ended(flow.seen, reply.seen);
-    has_ended || is_pending && !is_placed && is_abandoned(protocol, flow.seen, flow.used, now)
+    let has_ended = ended_too != 0 && key.protocol == TCP && has_ended(seen, holder.seen);
+    if has_ended || is_pending && !is_placed && is_left { OVER | pending | has_flow } else { 0 }
 }
 
 #[inline(always)]

@@ -88,9 +88,9 @@ impl Memory {
     }
 
     /// Forgets both entries of the flow that has a source port, if nothing is
-    /// to come of it: both ends have ended, or one has reset; or its backend is
-    /// no more. Time ends only a flow that is pending.
-    pub(crate) fn end(&mut self, world: &World, name: &ReplyName, now: u64) -> bool {
+    /// to come of it: its backend is no more, or time has ended it, which is so only
+    /// of a pending one; or, if those are meant, both ends have ended, or one has reset.
+    pub(crate) fn end(&mut self, world: &World, name: &ReplyName, now: u64, ended_too: bool) -> bool {
         let Some(reply) = self.reply(name).copied() else { return false };
         if let Some(backend) = world.backend(reply.backend) {
             let flow_name = (reply.client.0, reply.client.1, backend.frontend);
@@ -98,7 +98,7 @@ impl Memory {
             let flow = self.flow(&flow_name).copied().filter(is_its);
             let seen = flow.map_or(0, |flow| flow.seen);
             let has_ended = (seen | reply.seen) & RST != 0 || seen & reply.seen & FIN != 0;
-            let has_ended = name.3 == TCP && has_ended;
+            let has_ended = ended_too && name.3 == TCP && has_ended;
             let is_abandoned = self.pending_replies.contains_key(name)
                 && !self.flows.contains_key(&flow_name)
                 && match flow {

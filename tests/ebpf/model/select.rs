@@ -84,7 +84,7 @@ fn hash((vip, port, protocol): FrontendName, client: (IpAddr, u16), has_affinity
 
 /// A port that no other flow of this backend's has, and that is no frontend's;
 /// with it comes its reply entry. Four candidates at a time: one that is free, else one
-/// whose flow has ended or never came to be.
+/// that nobody has gone on with. If there is none, one of any whose flow has ended.
 pub(super) fn snat_port(
     world: &World,
     model: &mut Model,
@@ -114,12 +114,16 @@ pub(super) fn snat_port(
         }
         for &port in some {
             let name = reply_name(backend, port);
-            if memory.end(world, &name, began) {
+            if memory.end(world, &name, began, false) {
                 let reply = Reply { client: (flow.0, flow.1), backend: backend.id, seen: 0, way, began };
                 memory.pending_replies.insert(name, reply);
                 return Some(port);
             }
         }
     }
-    None
+    let port =
+        candidates.into_iter().find(|port| memory.end(world, &reply_name(backend, *port), began, true))?;
+    let reply = Reply { client: (flow.0, flow.1), backend: backend.id, seen: 0, way, began };
+    memory.pending_replies.insert(reply_name(backend, port), reply);
+    Some(port)
 }

@@ -5,6 +5,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
+use llb_common::conntrack::RST;
 use socket2::{SockFilter, SockRef};
 
 /// What may arrive meanwhile; the rest comes again, as TCP does. So much less than half
@@ -19,10 +20,10 @@ const SHARE_OF_BUFFER: usize = 32;
 /// there are never as many: a filter takes what is further ahead, before TCP has
 /// seen it.
 ///
-/// A FIN is told nevertheless. Should it meet the kernel between its two steps,
-/// or the filter be refused and bytes fill the buffer in these microseconds,
-/// bytes can still be missing, but not unnoticed: dropping this waits for them just as
-/// taking it did.
+/// A FIN is told nevertheless, and bytes are where the window is down to one segment
+/// or the kernel is short of memory. Should that meet the kernel between its two
+/// steps, bytes can still be missing, but not unnoticed: dropping this waits for them
+/// just as taking it did.
 pub(super) struct Quiet<'a, S: AsFd + AsRawFd>(&'a S);
 
 impl<'a, S: AsFd + AsRawFd> Quiet<'a, S> {
@@ -51,15 +52,21 @@ impl<S: AsFd + AsRawFd> Drop for Quiet<'_, S> {
     }
 }
 
-/// Segments that begin less than `bytes` behind `taken`. The kernel shows filters of a
-/// TCP socket what begins with the TCP header (RFC 9293, 3.1), in which numbers wrap.
-fn less_ahead(taken: u32, bytes: usize) -> [SockFilter; 5] {
+/// Segments that begin less than `bytes` behind `taken`, and resets, which come once. The
+/// kernel shows filters of a TCP socket what begins with the TCP header (RFC 9293, 3.1), in
+/// which numbers wrap.
+fn less_ahead(taken: u32, bytes: usize) -> [SockFilter; 7] {
+    const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
+    const IF_ANY: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
     const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const SUBTRACT: u16 = (libc::BPF_ALU | libc::BPF_SUB | libc::BPF_K) as u16;
     const IF_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
     const SEQUENCE_NUMBER: u32 = 4;
+    const FLAGS: u32 = 13;
     [
+        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS),
+        SockFilter::new(IF_ANY, 4, 0, RST.into()),
         SockFilter::new(LOAD_WORD, 0, 0, SEQUENCE_NUMBER),
         SockFilter::new(SUBTRACT, 0, 0, taken),
         SockFilter::new(IF_AT_LEAST, 0, 1, u32::try_from(bytes).unwrap_or(u32::MAX)),
