@@ -105,11 +105,6 @@ pub enum Switch {
     Torn = 4,
 }
 
-impl Switch {
-    /// Every reason, in order.
-    pub const ALL: [Self; 4] = [Self::NoRoom, Self::Queue, Self::NoTarget, Self::Torn];
-}
-
 /// What the program knows of the socket that gets the bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Target {
@@ -146,13 +141,19 @@ impl Stream {
         Self { base, first, ..Self::default() }
     }
 
+    /// The sequence number behind what was redirected and `read` bytes of what was left
+    /// to the agent: what the socket calls `copied_seq`.
+    #[inline(always)]
+    pub fn given(&self, read: u64) -> u32 {
+        self.first.wrapping_add(self.redirected.wrapping_add(read) as u32)
+    }
+
     /// Bytes at the beginning of a segment with this sequence number that have come
     /// before: a peer may send again what it has no acknowledgement of together with
     /// what it has not sent yet (RFC 9293, 3.10.7.4). `None`: bytes are missing before it.
     #[inline(always)]
     pub fn repeated(&self, seq: u32) -> Option<u32> {
-        let next = self.first.wrapping_add(self.redirected.wrapping_add(self.passed) as u32);
-        let repeated = next.wrapping_sub(seq);
+        let repeated = self.given(self.passed).wrapping_sub(seq);
         (repeated as i32 >= 0).then_some(repeated)
     }
 

@@ -97,6 +97,7 @@ pub(super) fn snat_port(
     let candidates: Vec<u16> = (0..PORTS)
         .map(|attempt| candidate_port(flow.0.into(), Port::new(flow.1), attempt, first, last).number())
         .collect();
+    let new = Reply { client: (flow.0, flow.1), backend: backend.id, seen: 0, way, began };
     for some in candidates.chunks(PORTS_AT_ONCE) {
         for &port in some {
             if let Some(reply) = memory.reply_of(flow, backend, port) {
@@ -107,23 +108,20 @@ pub(super) fn snat_port(
             let name = reply_name(backend, port);
             let is_free = memory.reply(&name).is_none();
             if is_free && !world.frontends.contains_key(&(backend.snat, port, name.3)) {
-                let reply = Reply { client: (flow.0, flow.1), backend: backend.id, seen: 0, way, began };
-                memory.pending_replies.insert(name, reply);
+                memory.pending_replies.insert(name, new);
                 return Some(port);
             }
         }
         for &port in some {
             let name = reply_name(backend, port);
             if memory.end(world, &name, began, false) {
-                let reply = Reply { client: (flow.0, flow.1), backend: backend.id, seen: 0, way, began };
-                memory.pending_replies.insert(name, reply);
+                memory.pending_replies.insert(name, new);
                 return Some(port);
             }
         }
     }
     let port =
         candidates.into_iter().find(|port| memory.end(world, &reply_name(backend, *port), began, true))?;
-    let reply = Reply { client: (flow.0, flow.1), backend: backend.id, seen: 0, way, began };
-    memory.pending_replies.insert(reply_name(backend, port), reply);
+    memory.pending_replies.insert(reply_name(backend, port), new);
     Some(port)
 }

@@ -15,8 +15,6 @@ use super::quiet::Quiet;
 #[derive(Clone, Copy)]
 pub(super) struct Source {
     pub(super) cookie: u64,
-    /// `copied_seq` of the socket when nothing was redirected.
-    pub(super) copied: u32,
 }
 
 impl Source {
@@ -36,8 +34,8 @@ impl Source {
         let quiet = Quiet::take(socket, taken);
         maps.deactivate(self.cookie);
         drop(quiet);
-        let given = self.stream(maps).redirected.wrapping_add(read) as u32;
-        if hold.taken().is_some_and(|taken| taken.wrapping_sub(self.copied) != given) {
+        let given = self.stream(maps).given(read);
+        if hold.taken().is_some_and(|taken| taken != given) {
             return Err(SockmapError::Torn);
         }
         if !self.has_more(maps, read) {

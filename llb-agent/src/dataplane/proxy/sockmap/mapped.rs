@@ -10,6 +10,7 @@ use std::time::Duration;
 use llb_common::sockmap::Switch;
 use tokio::time::Instant;
 
+use super::SockmapError;
 use super::leave::Source;
 use super::maps::Maps;
 
@@ -55,7 +56,7 @@ impl Mapped {
     pub(in super::super) fn is_early(&mut self) -> io::Result<bool> {
         let stream = self.source.stream(&self.maps);
         if stream.switch == Switch::Torn as u32 {
-            return Err(io::Error::other("bytes are missing"));
+            return Err(io::Error::other(SockmapError::Torn));
         }
         // Of a socket that the program never was put on, none were left to us.
         if stream.passed <= self.read {

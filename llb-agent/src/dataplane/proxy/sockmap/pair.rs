@@ -48,16 +48,16 @@ impl Pair {
     /// A map is full, or a socket is not established; nothing has happened then.
     pub(super) fn form(maps: &Arc<Maps>, sockets: [&TcpStream; 2]) -> Result<Self, SockmapError> {
         let cookies = [socket_cookie(sockets[0])?, socket_cookie(sockets[1])?];
-        let sources = cookies.map(|cookie| Source { cookie, copied: 0 });
-        let mut pair = Self { maps: Arc::clone(maps), sources, are_mapped: [false; 2], counted: [0; 2] };
+        let sources = cookies.map(|cookie| Source { cookie });
+        let pair = Self { maps: Arc::clone(maps), sources, are_mapped: [false; 2], counted: [0; 2] };
         maps.set_target(cookies[0], sockets[1])?;
         maps.set_target(cookies[1], sockets[0])?;
         let ask = |cookie| maps.ask(cookie).ok_or(SockmapError::NoAnswer);
         // Each is asked for the socket that gets its bytes.
         let targets = [ask(cookies[0])?, ask(cookies[1])?];
-        for (number, source) in pair.sources.iter_mut().enumerate() {
-            source.copied = targets[1 - number].copied_seq;
-            maps.set_stream(source.cookie, Stream::new(targets[number].write_seq, source.copied))?;
+        for (number, cookie) in cookies.into_iter().enumerate() {
+            let stream = Stream::new(targets[number].write_seq, targets[1 - number].copied_seq);
+            maps.set_stream(cookie, stream)?;
         }
         Ok(pair)
     }
@@ -141,12 +141,9 @@ impl Pair {
     /// redirected. Else somebody has taken the program away under it.
     pub(super) fn is_whole(&self) -> bool {
         (0..2).filter(|&number| !self.are_mapped[number]).all(|number| {
-            let Source { cookie, copied } = self.sources[number];
-            let taken = self
-                .maps
-                .ask(self.sources[1 - number].cookie)
-                .map(|answer| answer.copied_seq.wrapping_sub(copied));
-            taken.is_none_or(|taken| taken == self.stream(cookie).redirected as u32)
+            let taken = self.maps.ask(self.sources[1 - number].cookie).map(|answer| answer.copied_seq);
+            let given = self.sources[number].stream(&self.maps).given(0);
+            taken.is_none_or(|taken| taken == given)
         })
     }
 
