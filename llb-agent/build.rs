@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Finds the eBPF objects that `cargo xtask build-ebpf` has built; never
 //! compiles them. Without them the agent has only the planes in user space, and
 //! says so when another is asked for.

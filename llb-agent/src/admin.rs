@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The admin endpoint: /healthz, /readyz, /metrics, /state, /explain. Reads only.
 
 use std::net::SocketAddr;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `llb-agent explain`: what is served for a Service, by which plane, and why.
 //! Pure text from what the running agent reports; and the question to it.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What the kernel under us can do, and what it lets us do: probed, never
 //! guessed from a distribution. It decides nothing and changes nothing.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! llb, the little load balancer, as a library, so that tests can reach its
 //! rooms. ARCHITECTURE.md has the map; in short:
 //!
@@ -17,6 +18,7 @@ pub mod agent;
 pub mod config;
 pub mod dataplane;
 pub mod desired;
+mod error_chain;
 mod explain;
 pub mod handover;
 pub mod kernel;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `llb-agent`: parse, run, exit code.
 
 use std::process::ExitCode;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Questions to the kernel over rtnetlink, and whole answers. It knows
 //! messages, not VIPs.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Small files that outlive the agent: written whole or not at all.
 
 use std::fs::{self, File, TryLockError};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Log lines and the metric registry. Not: what is counted (each room declares
 //! its own).
 

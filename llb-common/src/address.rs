@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! Addresses and ports as the packet plane keeps them: the bytes of the wire,
 //! one form for both families, in words that eBPF can copy and compare at
 //! once. Nothing here is text.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! Backends as the packet plane reaches them. Each belongs to one frontend;
 //! what flows know of theirs is its id.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! The Internet checksum after a change, without reading the rest of the
 //! packet (RFC 1624, equation 3: `HC' = ~(~HC + ~m + m')`).
 //!

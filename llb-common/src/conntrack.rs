@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! Flow entries: what is remembered of a connection, in the direction of the
 //! client's packets (forward) and of the backend's (reply), and how long.
 //! When an entry is made is in the programs; removing old ones is the agent's.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! What the packet programs count, as the bytes of one map value.
 
 use bytemuck::{Pod, Zeroable};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! Frontends as the packet plane finds them, and where their Maglev tables
 //! are. How a table is filled is in `maglev.rs`.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! The one hash of a flow, for every plane: whoever looks at a flow, in the
 //! kernel or in user space, on this box or on its peer, comes to the same
 //! Maglev slot. Not for hash tables: it is fast, not keyed, so a client that

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! The contract between the agent and its eBPF programs: names, shapes and
 //! sizes of everything that both sides read or write, and the choice of a
 //! backend, which must be the same on both. `no_std`, no `unsafe`, no I/O, no

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! Weighted Maglev tables: which backend a flow goes to, without remembering
 //! it. The table depends only on the backends' names and weights, so every box
 //! and every plane builds the same one, and a change of one backend moves few

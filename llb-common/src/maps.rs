@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! The maps of the object `packet`: names, and how many entries they have
 //! where the agent says nothing. Keys and values are in the modules named.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! Packets that were dropped and whose sender is to be told why by ICMP: what
 //! the programs give the agent, which writes the answer.
 

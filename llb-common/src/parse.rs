@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! From the bytes of a frame to the flow that it belongs to. It decides
 //! nothing: which flows are ours is found out later.
 //!

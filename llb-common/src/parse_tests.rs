@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! Frames as byte tables. What the kernel does with them is tested with the
 //! programs; here only that bytes become the right fields.
 

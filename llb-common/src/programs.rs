@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! The names of the programs in the object `packet`. The kernel shows them in
 //! `bpftool prog`, cut to 15 characters.
 

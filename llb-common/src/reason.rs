@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! Why a packet was not forwarded, or not remembered: what the programs count,
 //! as a bounded list whose names are metric labels.
 

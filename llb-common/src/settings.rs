@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! What the agent tells the packet programs besides frontends and backends.
 
 use bytemuck::{Pod, Zeroable};

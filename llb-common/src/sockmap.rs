@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! The contract of the object `sockmap`: names, shapes and sizes of what the
 //! agent and the verdict program share, and the decision of that program,
 //! which is pure. How a pair of sockets comes and goes is the agent's affair.

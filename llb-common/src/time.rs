@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! Time as flow entries keep it: few bits, cheap to make in the kernel. Not
 //! for people; it begins when the machine does.
 

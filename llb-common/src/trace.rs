@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! What `llb-agent trace` shows of a packet, as the bytes in the ring buffer.
 
 use bytemuck::{Pod, Zeroable};

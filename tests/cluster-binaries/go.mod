@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 module llb.dev/cluster-binaries
 
 go 1.26.0

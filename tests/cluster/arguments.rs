@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The arguments of libtest that make sense here. What a case is, is not known here.
 
 use anyhow::{Result, bail};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What every case has: a namespace, a balancer host and VIPs of its own, and
 //! the questions that a user would ask. What the answers must be is up to the case.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The agent against a real Kubernetes, as a user meets it: kubectl on one
 //! side, curl on the other. One cluster serves all cases, one after the other;
 //! each has a namespace, a balancer host and VIPs of its own.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Frames for tests, built from nothing with checksums that are summed over
 //! all of their bytes: nothing here is shared with the programs.
 

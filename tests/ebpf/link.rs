@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The programs at a real link of a lab: frames that another host sends are
 //! counted, and arrive.
 

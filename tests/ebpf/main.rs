@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The eBPF programs in this machine's kernel: what they do to one packet,
 //! and how they live at a link. Everything here needs root; run it with
 //! `cargo xtask test --only ebpf`.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! One packet through each program by `BPF_PROG_TEST_RUN`: no link, no traffic.
 
 use aya::Ebpf;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The packet plane in this kernel, without a link: both programs over one set
 //! of maps each, a little world in those maps, and frames as bytes.
 //!

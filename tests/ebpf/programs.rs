@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! One of the two programs in this kernel, without a link, with its maps as raw
 //! bytes. What is in those maps is `plane.rs`' and `random/fill.rs`' business.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The text form of a case. Not: what is done with it.
 
 /// One file.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Manifests in, desired state and actions out, as text. No privilege, no clock.
 //!
 //! A case is a file in `cases/`: sections that begin with `=== name`.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The demo shows what it claims, and leaves nothing, however it ends.
 
 use std::fs::File;

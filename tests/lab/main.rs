@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Real traffic in network namespaces. Everything here needs root; run it with
 //! `cargo xtask test`.
 //!

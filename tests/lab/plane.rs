@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The data planes that the scenarios run on. Which flags choose one, and what it
 //! needs of a lab, is known only here.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The list of scenarios, once per plane. A scenario that is missing here
 //! does not run: the compiler calls it dead code.
 

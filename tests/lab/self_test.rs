@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The lab tested by itself: its hosts reach each other, and nothing else;
 //! it leaves nothing. No agent takes part.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The lab's servers and clients against each other, without an agent between
 //! them: what fails here says nothing about llb.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What every scenario starts from: a lab, two Nodes in a folder of manifests,
 //! and the agent on the balancer. No assertions on behaviour here.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! An agent that can't start says why, and what to do.
 
 use llb_tests::{Agent, Lab, wait_until};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Random changes, faults and restarts against the real reconciler, with rooms
 //! in memory. It must converge, must never touch a foreign address, and must
 //! never take a VIP from a Service that did nothing. No privilege, no clock.

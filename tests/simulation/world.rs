@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A cluster, a machine, and an agent that can be killed at any moment.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A driver for the real `llb-agent` binary on a lab's host: start, ask, kill.
 //! It knows the agent's command line and admin address, not its insides.
 

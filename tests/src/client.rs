@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The client side of a test's traffic: single requests, and a load that goes
 //! on while something else happens. What is a failure too many is the test's
 //! business.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A flood of TCP openings from random sources, as an attacker sends it.
 
 use std::io;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A flow table of the kernel's as a copy that tests and benches may read and
 //! fill; only the agent changes the memory itself.
 

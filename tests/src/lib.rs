@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The harness of every test that needs more than one room: a lab of network
 //! namespaces, servers and processes inside it, and a driver for the real
 //! agent. No test lives here, and nothing here decides what is right.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A folder of manifests in a lab, changed as a careful user would change it:
 //! each file is replaced as a whole. Plus the few objects that tests need, as
 //! YAML text.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The eBPF objects that `cargo xtask build-ebpf` has built: the bytes that are
 //! also in the agent.
 

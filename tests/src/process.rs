@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A child process with its output in a file, killed by pid when dropped. It
 //! also dies when this process is killed. Which program, and where, is not
 //! decided here.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Small servers on a lab's host: HTTP, TCP echo and UDP echo, each able to
 //! die and come back. What their answers prove is the test's business.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Connections that stay open while something else happens, with traffic on all
 //! of them all the time. What may break is the test's business.
 

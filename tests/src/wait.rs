@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Waiting for a condition with a limit: the one place in the tests where a
 //! thread sleeps.
 

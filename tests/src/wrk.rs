@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! HTTP load by `wrk`, a new connection for each request, that goes on while
 //! something else happens. How many failures are too many is the test's business.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Finds or makes the linker for eBPF objects. It does not link anything.
 //!
 //! bpf-linker must have the same LLVM as rustc. It is linked to rustc's own

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Builds llb-ebpf into its object files with cargo, for a target that rustup
 //! has no `core` for. What links it is in `bpf_linker.rs`.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Everything that must pass before a change is merged, cheapest first.
 
 use std::path::PathBuf;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The Kubernetes programs of the test cluster: found, or built once per
 //! machine from their published Go modules (see tests/cluster-binaries).
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Builds everything and starts the demo, a program of package llb-tests.
 
 use anyhow::Result;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Holds the programs to `llb-ebpf/budget.toml`: what grows must be noticed,
 //! since a verifier that gives up does so at once, and on some kernels sooner.
 

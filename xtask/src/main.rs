@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The project's own commands: a table of contents, one file for each.
 
 mod bench;

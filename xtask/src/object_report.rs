@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Reads a finished eBPF object: its programs with their sizes, and symbols
 //! that must not be in it. It changes nothing and asks no kernel.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The system packages that tests and demo call. Nothing that is only needed
 //! to compile: that is in the README and in `build-ebpf`'s messages.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Runs other programs: each is printed as a `$ ...` line first, writes to
 //! our own output, and fails with its name. No knowledge of what they do.
 

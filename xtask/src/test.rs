@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Builds what the tests need, then runs them by cargo. It has no test of
 //! its own and judges nothing: cargo's last lines are the result.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Asks this machine's kernel what it thinks of the programs of an object:
 //! whether it takes them, and how many instructions its verifier went through.
 

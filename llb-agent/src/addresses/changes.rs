@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What others did to the links and their addresses between two looks. Pure;
 //! what to do about it is up to the caller.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Links in memory, for the simulation. They can be told to fail, and other
 //! hosts can be told to have addresses.
 

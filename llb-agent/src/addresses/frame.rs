@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The frames about a VIP that llb sends to the segment: bytes from
 //! addresses, nothing else. When to send which is decided elsewhere.
 //!

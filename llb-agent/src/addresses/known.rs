@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The addresses of a link as the kernel described them at the last look, and
 //! what it says when it refuses a change. Nothing is changed here.
 

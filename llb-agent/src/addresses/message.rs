@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What an rtnetlink address message says, and the message that adds a VIP.
 //! Pure; nothing is sent here.
 

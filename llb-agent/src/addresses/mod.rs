@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The seam to the addresses on the link devices.
 //!
 //! Invariant: an address that llb did not add is never changed or removed.

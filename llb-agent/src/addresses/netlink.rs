@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The addresses of the kernel's links. It carries out; which address belongs
 //! where is decided elsewhere.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The file that remembers which addresses are llb's, for kernels that can't
 //! (see `AddressTag`). It is no record of what should be, nor of what is: an
 //! address is llb's only if it is here *and* on the link.

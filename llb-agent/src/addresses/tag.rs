@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! How llb remembers which addresses on a link are its own. Not where: see
 //! `message` for the kernel's tag and `state_file` for the file.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Wakes the reconciler when the configured links or their addresses change.
 //! It says that something changed, never what: the reconciler reads again.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Builds every room, wires them, and ends them in order. Decides nothing else.
 
 mod objects;

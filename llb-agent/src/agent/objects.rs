@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The source as a task, and the place from which an agent starts to serve its
 //! objects: a free one, or that of another agent.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What is handed over from one agent to the next, and the old one's end. The
 //! conversation of the two is in `handover`.
 

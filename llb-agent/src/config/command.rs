@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What else than serving the agent can do, from its command line.
 
 use std::net::{IpAddr, SocketAddr};

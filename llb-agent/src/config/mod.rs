@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! From the command line to a validated [`Config`]: the only place with clap,
 //! with the environment, and with defaults.
 

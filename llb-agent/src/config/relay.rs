@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The limits of the relay, and their defaults.
 
 use std::num::NonZeroUsize;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! From command lines to configurations, and to errors that name the flag.
 
 use super::*;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A data plane in memory, for the simulation. It can be told to fail.
 
 use std::collections::{BTreeMap, BTreeSet};

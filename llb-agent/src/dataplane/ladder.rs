@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Which plane serves a frontend. Pure: what a rule asks for that only the relay
 //! does. Whether the packet plane can reach the backends is its own to say.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The seam to whatever moves packets or bytes. A plane receives finished
 //! rules and decides nothing: which frontend, which backends and when are
 //! settled before it is called.

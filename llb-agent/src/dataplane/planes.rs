@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! All planes as one: each frontend goes to the first that can serve it, and
 //! moves from one to another without a gap.
 //!

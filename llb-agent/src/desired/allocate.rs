@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Grants claims. What a Service holds it keeps; what is new to it, it gets as
 //! a whole or not at all.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Where the traffic of a service port may go.
 
 use std::cell::OnceCell;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Which VIPs a Service asks for or has already, and for which families it
 //! still needs one. Not: who gets them (`allocate.rs`).
 

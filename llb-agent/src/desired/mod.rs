@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What should be: one pure pipeline from everything that is known to the
 //! whole desired [`State`]. No I/O, no clock, no error: what is wrong with an
 //! object becomes a [`Problem`] and concerns that object alone.

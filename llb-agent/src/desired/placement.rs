@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Which link a VIP goes on, and with which prefix length.
 
 use std::collections::{BTreeMap, BTreeSet};

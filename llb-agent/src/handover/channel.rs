@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Messages and descriptors over a stream socket. What they mean is not known
 //! here.
 //!

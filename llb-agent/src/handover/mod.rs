@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Restarts without a gap: a new agent takes the place of the running one. Here
 //! is the conversation of the two; what is handed over is put together, and
 //! taken into use, in `agent`.

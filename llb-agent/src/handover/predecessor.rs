@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The running agent's side: it listens for a successor. What it then gives up
 //! is the caller's business.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The new agent's side: it finds a running one, and takes its place when told
 //! to. What it takes into use is the caller's business.
 

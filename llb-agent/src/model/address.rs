@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Addresses, ports, protocols: the parts of a frontend.
 
 use std::fmt;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What a data plane serves: frontends and the rule behind each.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Everything that a decision may look at.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The nouns of llb: plain data, no I/O, no decisions. Everything that two
 //! rooms exchange is declared here.
 //!

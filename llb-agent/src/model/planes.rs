@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What there is to say about the planes and the choice between them.
 
 use std::fmt;

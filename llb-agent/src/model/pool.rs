@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Pools: what VIPs are given from, and to whom. Not: which address is next
 //! (`desired/allocate.rs`).
 

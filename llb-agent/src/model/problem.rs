@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What is wrong with a user's object: a value, never an exit.
 
 use std::fmt;

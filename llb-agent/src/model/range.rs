@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Ranges of addresses, of which pools are made. Not: who may get one (`pool.rs`).
 
 use std::fmt;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Label selectors, as `kubectl --selector` takes them (equality-based part).
 
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A Service of type LoadBalancer, cut to the parts that a decision needs.
 
 use std::collections::BTreeSet;

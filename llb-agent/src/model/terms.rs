@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What a Service asks of the treatment of its traffic: plain data that each
 //! of its frontends carries. How a plane keeps these terms is its business.
 

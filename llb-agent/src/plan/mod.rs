@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! From desired and observed to ordered actions. Pure.
 //!
 //! A plan holds only what can be done *now*: an action whose precondition is

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The order of a plan and its preconditions; whole histories are in the golden
 //! and simulation tests.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Carries out actions. Behaviour does not live here: one `match`, one call each.
 
 use super::writes::Writes;

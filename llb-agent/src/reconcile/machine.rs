@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What is due: retries with growing delays, one object at a time. Pure; the
 //! clock is an argument.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The loop: take everything that is known, compute what should be, plan, act,
 //! look again, until nothing is left to do.
 //!

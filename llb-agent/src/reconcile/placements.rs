@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Which plane serves each Service, told once and whenever it changes; and what
 //! goes on without an agent. Pure.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Which Events to send. Pure: from what was published and what is wrong to
 //! Events, each told once.
 

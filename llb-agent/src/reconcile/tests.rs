@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The loop with rooms in memory, where its pace or its faults matter. What it
 //! decides is tested by the simulation and the golden files.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Status writes under way, each a task of its own. What they write is not here.
 
 use std::collections::HashMap;

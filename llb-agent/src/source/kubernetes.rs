@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Objects from a Kubernetes API, by reflectors: a list, then a watch, of
 //! Services, EndpointSlices and Nodes.
 //!

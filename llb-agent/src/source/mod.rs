@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The seam to where objects come from. A source publishes whole snapshots
 //! and never says what changed.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The pace at which a watch is tried again. What failed is not looked at here.
 
 use std::time::{Duration, Instant};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The last good snapshot of a cluster, on disk: what an agent serves that
 //! starts while the API is away. Not: when it is served (`kubernetes.rs`).
 //!

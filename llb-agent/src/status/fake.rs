@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Statuses in memory, for the simulation. They can be told to fail.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Statuses of Services that come from manifests: a JSON file in the state
 //! folder, so that a Service keeps its VIP over a restart. Events are log lines.
 //!

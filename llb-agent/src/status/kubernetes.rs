@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Statuses and Events on the Services of a cluster.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The seam to where the outcome is told: the status of a Service and the
 //! Events about it.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! The table of flows that have their place: made for one question, "who is
 //! this packet's flow?", asked for each packet, of a million flows of which none is in
 //! the CPU's caches. The kernel's hash map walks a list through three or four

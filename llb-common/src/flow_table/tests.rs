@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! One thread against a plain map, then many at once.
 
 use std::collections::{BTreeMap, BTreeSet};

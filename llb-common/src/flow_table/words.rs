@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! A table in the memory of a program that is no eBPF: the agent's, which has
 //! that of the kernel mapped, or a test's.
 

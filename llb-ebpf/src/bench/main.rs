@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! The object `bench`: what feeds the packet programs when they are measured,
 //! and the least that a load balancer could do, which they are compared with.
 //! Never in the agent.
@@ -145,7 +146,7 @@ fn swap((data, end): (usize, usize)) -> Option<()> {
 /// As that of the object `packet`.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+static LICENSE: [u8; 4] = *b"GPL\0";
 
 #[cfg(target_arch = "bpf")]
 #[panic_handler]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! A flow that has no place yet: it is pending, or may begin: with which
 //! backend, and as what is it remembered. The slow way, and a function of its own.
 

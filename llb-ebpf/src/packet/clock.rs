@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! The time, without asking the kernel for each packet: its helper takes longer
 //! than all else that is done for one. The kernel's count of timer interrupts
 //! is in memory, and says when it is worth to ask again.

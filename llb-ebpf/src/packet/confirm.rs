@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! What happens to a known flow now and then: a pending one is answered and
 //! gets its place, a client comes by another way.
 

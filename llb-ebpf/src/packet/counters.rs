@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! What is counted: frames of the link, packets of each backend, reasons.
 
 use llb_common::backend::BackendId;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! One packet from its bytes to its verdict: the order of things. What is
 //! decided for the two directions is in `forward.rs` and `reply.rs`.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! ICMP errors in mode NAT: the packet inside is turned back into what its
 //! sender has sent, so that the sender recognizes it (RFC 5508, 4; path MTU
 //! discovery depends on it).

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! Backends that refuse or do not answer new connections, and what becomes of
 //! those: they cost the client one more SYN, not the connection. Mode NAT and
 //! TCP only: elsewhere llb sees no answers, or none has to come.

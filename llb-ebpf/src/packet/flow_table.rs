@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! The tables of `llb_common::flow_table` in eBPF. An array map is their lines; a
 //! change of tags is one instruction, in assembler, as this target's `core` has none.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! A client's packet to a frontend: which backend, and as what it gets there.
 //! This is the way of a flow that is known; how one becomes so is in
 //! `begin.rs`.

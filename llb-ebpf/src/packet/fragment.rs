@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! Packets in fragments: the first one's ports are remembered for those that
 //! follow. One that overtakes the first is not held back: it passes.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! What differs between the two hooks: where a packet's bytes are, who keeps
 //! its checksum, and how it is sent on. No decision is made here.
 

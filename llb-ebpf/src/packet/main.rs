@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! The object `packet`: its entry points and nothing else. Both hooks call
 //! the same functions.
 //!
@@ -58,7 +59,7 @@ fn llb_tc_ingress(context: TcContext) -> i32 {
 /// Some helpers, `bpf_trace_printk` among them, are for GPL-compatible programs only.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+static LICENSE: [u8; 4] = *b"GPL\0";
 
 /// A loop without an end is refused by the verifier: better than a program
 /// that goes on after a panic.

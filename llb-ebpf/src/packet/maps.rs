@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! Every map of this object. What they are for, who writes them, and their
 //! names and capacities are in `llb_common::maps`; a static of a name is the
 //! map of that name.

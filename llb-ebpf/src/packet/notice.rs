@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! Gives the agent what a sender must be told about: path MTU discovery and
 //! traceroute depend on it. The agent writes the answer, for it is rare, and
 //! needs a packet of its own.

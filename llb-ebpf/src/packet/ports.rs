@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! Mode NAT: the source port that a backend sees, and the reply entry that
 //! holds it. Whoever has the entry has the port.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! A backend's packet to one of llb's source addresses: which client it is for.
 
 use llb_common::conntrack::ReplyKey;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! Writes what was decided. All bounds are checked before the first byte is
 //! written; after that only a refusal of the kernel's can stop it, and then the
 //! packet is dropped.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! Which backend a new flow gets: the one of affinity, else that of its slot
 //! in the Maglev table.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! Access to the bytes of a packet: the only place that checks bounds and the
 //! only one with assembler.
 //!

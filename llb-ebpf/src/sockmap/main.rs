@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! The object `sockmap`: moves the bytes of established pairs of sockets. What
 //! it decides is in `llb_common::sockmap`; this file only asks the kernel.
 //!
@@ -173,7 +174,7 @@ fn field(socket: NonNull<u8>, offset: &u32) -> u32 {
 /// Some helpers are for GPL-compatible programs only.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+static LICENSE: [u8; 4] = *b"GPL\0";
 
 /// A loop without an end is refused by the verifier: better than a program
 /// that goes on after a panic.

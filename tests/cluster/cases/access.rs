@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Rights and credentials that are missing or wrong: llb says which.
 
 use std::net::SocketAddr;

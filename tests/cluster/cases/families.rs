@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Both address families and both protocols in one Service.
 
 use std::net::SocketAddr;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The list of all cases. A case that is not in it does not run.
 
 mod access;

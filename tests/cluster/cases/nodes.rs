@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Nodes as backends: which of them get traffic, and when they stop to.
 
 use std::net::SocketAddr;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The API server goes away, or llb itself does: traffic must not care.
 
 use std::net::SocketAddr;

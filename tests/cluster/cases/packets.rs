@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The packet plane before real kube-proxies, which take packets to a VIP for
 //! their own only where the status says `ipMode: VIP`.
 

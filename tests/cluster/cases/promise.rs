@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What the first users of llb were promised: a Service of type LoadBalancer
 //! is served as soon as it is applied, and nothing is left when it is gone.
 

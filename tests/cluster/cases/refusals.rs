@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Services that are not served, on purpose, and what is told about them.
 
 use std::net::SocketAddr;

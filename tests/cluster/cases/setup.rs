@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The cluster itself: if this fails, no other case says anything about llb.
 
 use std::net::SocketAddr;

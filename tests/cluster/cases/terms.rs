@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What a Service asks of the treatment of its traffic, by the fields of the
 //! real API: kept, changed live, and told where it can't be kept.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Backends that refuse or do not answer new connections: who they are, and
 //! whether a connection goes to another one. Only TCP in mode NAT.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What the model remembers: every map of the programs that packets change,
 //! as a plain map without limits, but for the two that may be full (`placed.rs`).
 

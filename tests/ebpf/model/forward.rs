@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A client's packet to a frontend: of a known flow, or of one that begins.
 
 use llb_common::reason::Reason;

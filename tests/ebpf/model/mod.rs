@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A slow and plain model of the packet plane, written from its documentation:
 //! for each frame what becomes of it, to the last byte, and what is remembered.
 //! It shares with the programs only what is a contract with other boxes (hash,

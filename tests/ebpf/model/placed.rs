@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A plain map, but for its limits: which flows find room follows from where the
 //! others are, so a table beside it, in this process, says that.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The bytes that come out. Every checksum is summed over all that it covers,
 //! before and after: one that was right is right again, and one that was wrong
 //! stays wrong by as much, so that whoever receives the packet still notices.

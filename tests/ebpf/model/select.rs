@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Which backend a flow gets that is not known, and which source port.
 
 use std::net::IpAddr;

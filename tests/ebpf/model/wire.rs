@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What the bytes of a frame say (IEEE 802.1Q, RFC 791, 792, 768, 4443, 8200,
 //! 9293), read with slices and nothing of the programs'. It decides nothing.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What the packet plane is told, as plain data: both the model and the maps of
 //! the programs are filled from it. It knows no packet and no flow.
 

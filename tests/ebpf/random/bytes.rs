@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Frames as bytes, with everything around TCP and UDP that networks put
 //! there: VLAN tags, options, extension headers, fragments, trailers.
 

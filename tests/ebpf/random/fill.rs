@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! From plain data to the maps of both programs. What packets leave there is
 //! in `remembered.rs`.
 

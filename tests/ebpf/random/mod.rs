@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Random packets in changing worlds: both programs and the model must agree
 //! on each of them, to the last byte, and on what is remembered of them.
 //!

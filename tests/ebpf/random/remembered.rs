@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What the model remembers as the bytes of the programs' maps: to find an
 //! entry there, and to compare all of them.
 

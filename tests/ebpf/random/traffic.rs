@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Random packets of conversations: of few clients, so that they go on, in
 //! both directions, with errors, fragments, noise and broken bytes.
 

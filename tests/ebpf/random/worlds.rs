@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Worlds for random packets: every kind of frontend in both families and for
 //! both protocols, and what may change in them.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Rows about whole conversations: both directions, both modes, who gets which
 //! source port, and where backends may be.
 

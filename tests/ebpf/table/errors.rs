@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Rows about ICMP: errors reach the end that they concern, the rest is the kernel's.
 
 use llb_common::conntrack::ACK;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Rows about backends that refuse or do not answer new connections.
 
 use bytemuck::{bytes_of, pod_read_unaligned};

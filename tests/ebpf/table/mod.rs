@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Packets in, verdict and bytes out: each row for both families and hooks.
 //! Here is what the rows share; they are in a file for each subject.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Source ports of flows that have ended are used again.
 
 use bytemuck::{bytes_of, pod_read_unaligned};

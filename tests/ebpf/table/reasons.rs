@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Every reason why a packet is not forwarded, on both hooks.
 
 use llb_common::address::Mac;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Rows about which backend a flow gets.
 
 use llb_common::address::Mac;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Rows about what may be around TCP and UDP in a frame: fragments, options,
 //! extension headers, tags, segments that are yet to be cut, and what is not ours.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What llb answers itself, as a router on the way would.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Services that change and go while traffic flows.
 
 use std::io;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! kill -9 at random moments while Services change: the next start converges,
 //! nothing stray stays, nothing foreign is touched.
 

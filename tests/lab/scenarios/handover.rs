@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A new agent takes the place of the running one while clients go on.
 
 use std::net::{SocketAddr, TcpListener};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The agent's own life: crash, restart, orderly end.
 
 use std::net::SocketAddr;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What one hostile connection may cost.
 
 use std::io::{ErrorKind, Write};

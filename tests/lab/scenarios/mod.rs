@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What a user can rely on, whatever the plane. Each scenario builds its own
 //! lab, so all can run at the same time.
 

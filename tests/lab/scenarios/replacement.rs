@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Backends that are replaced, vanish or leave the rule while clients go on.
 
 use std::collections::BTreeSet;

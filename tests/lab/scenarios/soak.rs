@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Thousands of connections of every kind, and what they leave behind.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What only sockmap has: bytes that the kernel moves, and the ways back.
 
 use std::io::{Read as _, Write as _};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What a Service asks of the treatment of its traffic: source ranges,
 //! affinity, the PROXY protocol.
 

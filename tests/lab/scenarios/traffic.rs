@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Traffic through VIPs while nothing changes and nothing breaks.
 
 use std::io::{Read as _, Write as _};

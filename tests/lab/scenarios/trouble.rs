@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Things that break around the agent: nodes, ports, files.
 
 use std::fs;

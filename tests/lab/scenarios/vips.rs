@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! VIPs under attack: other hosts that have them, other programs that flush
 //! them, links that come and go.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The command lines of the cluster's programs, and nothing else: what runs
 //! them is in `control_plane.rs` and `nodes.rs`.
 

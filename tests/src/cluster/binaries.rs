@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Where the programs of the cluster are. It builds nothing: `cargo xtask test` does.
 
 use std::env;

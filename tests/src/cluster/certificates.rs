@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The keys of one cluster: its authority, the serving certificate of its API
 //! server and the key that signs ServiceAccount tokens. Users are told apart
 //! by tokens, so nobody has a client certificate.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Kubeconfig files. In JSON, which is YAML, and with embedded data, as the
 //! files that users are given have it.
 

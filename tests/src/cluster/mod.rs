@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A real Kubernetes in a lab, without containers: control plane and kube-proxy
 //! as processes in network namespaces, Nodes and Pods made by hand.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What makes a host a Node: the Node object, kube-proxy, and the Pods on it.
 
 use std::fs;

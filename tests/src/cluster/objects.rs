@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Kubernetes objects that a kubelet would make: Nodes and Pods with a status.
 //! Plain data; who sends them is in `nodes.rs`.
 

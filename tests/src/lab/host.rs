@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! One machine of a lab: a network namespace with the link `eth0`. What runs
 //! on it is up to the test.
 

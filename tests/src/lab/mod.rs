@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A lab: hosts as network namespaces, joined by one bridge ("the segment")
 //! that lives in a namespace of its own. What the hosts do is not decided here.
 

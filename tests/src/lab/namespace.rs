@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Named network namespaces: create, enter, run a command in, remove, and
 //! sweep those whose owner is dead. What is inside them is the lab's business.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The backends of a soak, and the moving of bytes that both ends share.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Many connections of every kind through a VIP: random sizes, half-closes in
 //! each order, resets from each side, stalls, slow readers. Both ends follow
 //! the same script, made from a seed and the connection's number, and both say

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What both ends of a connection do, and the bytes that they send. Pure.
 
 use rand::rngs::StdRng;

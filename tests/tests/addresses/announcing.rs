@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What a neighbour hears of a new VIP.
 
 use std::time::Duration;

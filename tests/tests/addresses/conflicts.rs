@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Another host that has, or takes, a VIP.
 
 use std::time::Duration;

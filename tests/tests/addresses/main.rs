@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! VIPs on real links: what the kernel makes of them, and that foreign
 //! addresses are never touched. `announcing.rs` has what neighbours see,
 //! `conflicts.rs` what they answer, `watching.rs` links and addresses that

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A host and a neighbour on one Ethernet segment, in two network namespaces
 //! of this test alone; both go with its thread. No test lives here.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Tags in a file, for kernels that have none.
 
 use std::fs;

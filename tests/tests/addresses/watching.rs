@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Links and addresses that others change under the VIPs.
 
 use llb_agent::addresses::{Addition, AddressTable, NetlinkAddresses};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `bench relay`, `e2e` and `flood`: builds the agent for speed and starts llb-bench,
 //! a program of package llb-tests, for one of its benches; installs what llb is
 //! compared with. Measures nothing itself.

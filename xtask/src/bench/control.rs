@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `bench control`: builds the agent with optimization and starts llb-bench-control.
 
 use anyhow::{Result, ensure};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Measurements: one file for each. What is measured, and how, is in the
 //! programs of llb-tests that they start.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `bench packet`: builds the eBPF programs and starts llb-bench-packet.
 
 use anyhow::{Result, ensure};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Outside crates have one home each.
 //!
 //! Why: a type of Kubernetes, netlink or eBPF that wanders through the rooms

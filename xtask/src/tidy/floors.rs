@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Floors: a room of llb-agent imports from lower floors only, and rooms on
 //! one floor do not know each other.
 //!
@@ -23,6 +24,7 @@ const BELOW_THE_LOOP: &[&str] = &[
     "status",
     "facts",
     "telemetry",
+    "error_chain",
 ];
 
 /// Each room with the rooms it may use next to itself; `None` is the top
@@ -35,12 +37,13 @@ const FLOORS: &[(&str, Option<&[&str]>)] = &[
     ("telemetry", Some(NOUNS)),
     ("kernel", Some(&[])),
     ("netlink", Some(&["model"])),
-    ("source", Some(&["model", "config", "telemetry", "statefile"])),
-    ("dataplane", Some(&["model", "config", "telemetry", "kernel", "netlink"])),
-    ("addresses", Some(&["model", "config", "telemetry", "statefile", "netlink"])),
-    ("status", Some(&["model", "config", "telemetry", "statefile"])),
-    ("handover", Some(&["model", "statefile"])),
+    ("source", Some(&["model", "config", "telemetry", "statefile", "error_chain"])),
+    ("dataplane", Some(&["model", "config", "telemetry", "kernel", "netlink", "error_chain"])),
+    ("addresses", Some(&["model", "config", "telemetry", "statefile", "netlink", "error_chain"])),
+    ("status", Some(&["model", "config", "telemetry", "statefile", "error_chain"])),
+    ("handover", Some(&["model", "statefile", "error_chain"])),
     ("statefile", Some(&["model"])),
+    ("error_chain", Some(&[])),
     ("facts", Some(&["model", "config", "kernel"])),
     ("reconcile", Some(BELOW_THE_LOOP)),
     ("lib", None),

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Every local file that a document names exists.
 //!
 //! Why: a map of the house that is wrong is worse than none.

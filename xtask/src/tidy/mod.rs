@@ -1,9 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The house rules that a program can check, by reading files and nothing
 //! else. What the compiler, rustfmt or clippy can check is left to them.
 
 mod crates;
 mod floors;
 mod links;
+mod spdx;
 mod text;
 
 use std::fmt;
@@ -38,8 +40,8 @@ struct Source {
 }
 
 impl Source {
-    fn is_rust(&self) -> bool {
-        self.path.ends_with(".rs")
+    fn is(&self, ending: &str) -> bool {
+        self.path.ends_with(ending)
     }
 
     /// Number (from 1) and text of each line, without comments. What follows
@@ -81,22 +83,25 @@ impl fmt::Display for Complaint {
 }
 
 fn check(source: &Source) -> Vec<Complaint> {
-    let mut complaints = Vec::new();
-    if source.is_rust() {
+    let mut complaints = spdx::check(source);
+    if source.is(".rs") {
         complaints.extend(text::check(source));
         complaints.extend(floors::check(source));
         complaints.extend(crates::check(source));
-    } else {
+    } else if source.is(".md") {
         complaints.extend(links::check(source, |path| shell::workspace().join(path).exists()));
     }
     complaints
 }
 
-/// All Rust files and documents, those not yet committed included.
+/// Whatever is written by hand and can have comments, but the golden cases: their text is the test.
+const FILES: [&str; 8] = ["*.rs", "*.md", "*.toml", "*.yaml", "*.sh", "*.go", "*.mod", ".ci/run"];
+
+/// All files of those kinds, those not yet committed included.
 fn sources() -> Result<Vec<Source>> {
     let mut git = shell::command("git");
     git.args(["ls-files", "--cached", "--others", "--exclude-standard", "--deduplicate"]);
-    let files = shell::output(git.args(["--", "*.rs", "*.md"]))?;
+    let files = shell::output(git.arg("--").args(FILES))?;
     files
         .lines()
         .map(|path| (path, shell::workspace().join(path)))

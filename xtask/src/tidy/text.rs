@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Rules on single files: length, opening, names, words, unsafe.
 
 use super::{Complaint, Source, has_word};
@@ -51,16 +52,16 @@ pub(super) fn check(source: &Source) -> Vec<Complaint> {
     [shape, words, unsafe_code].iter().flat_map(|rule| rule(source)).collect()
 }
 
-/// The first line says what the file is; a drawer can't.
+/// The first line behind the licence says what the file is; a drawer can't.
 fn shape(source: &Source) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     let lines = source.text.lines().count();
     if lines > MAX_LINES {
         complaints.push(source.complaint(MAX_LINES, format!("{lines} lines, but {MAX_LINES} at most")));
     }
-    if !source.text.starts_with("//!") && !source.text.starts_with("#![") {
-        complaints
-            .push(source.complaint(1, "the first line must be `//!`: what is this file, and what not?"));
+    let opening = source.text.lines().find(|line| !line.starts_with("// SPDX-")).unwrap_or_default();
+    if !opening.starts_with("//!") && !opening.starts_with("#![") {
+        complaints.push(source.complaint(1, "a file opens with `//!`: what is this file, and what not?"));
     }
     let name = source.path.rsplit('/').next().unwrap_or_default();
     if DRAWERS.contains(&name) {

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Tells the segment where a VIP is, from a background task, paced. Best
 //! effort: a failed announcement is logged, never an error. What is said, and
 //! when it is due to be said, is decided by the guard.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Packet sockets: one that sends frames on any link, and those that hear what
 //! neighbours say of addresses on one link. They know frames, not VIPs.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Which announcement is due when. Pure: time comes in as an argument, frames
 //! go out to whoever asks.
 

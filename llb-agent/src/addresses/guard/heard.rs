@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What a frame of another host says about an address. Pure parsing: whether
 //! it matters is decided in `ledger`.
 

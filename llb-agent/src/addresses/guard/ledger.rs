@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Whose address is it: probes before a VIP is claimed, claims of others after
 //! that. Pure: time comes in as an argument, frames go out to whoever asks.
 //!

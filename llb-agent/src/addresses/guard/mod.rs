@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Keeps two hosts from having one VIP: probes before one is claimed, listens
 //! for claims of others while it is served, announces it when its place on the
 //! segment is new. The kernel's addresses are not changed here.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The ledger's decisions, by a clock of their own; frames on real links are in
 //! the tests of addresses.
 

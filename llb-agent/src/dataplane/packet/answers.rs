@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! ICMP errors about packets that the programs dropped: too large for the way
 //! to the backend, or at the end of their time to live. Path MTU discovery
 //! (RFC 1191, RFC 8201) and traceroute depend on them.

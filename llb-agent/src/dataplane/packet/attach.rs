@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Programs at one link: which hook, and that it takes the place of a
 //! predecessor's without a gap. Maps come with the object (`loader.rs`).
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Why the packet plane is not there. Each names the object and the way out.
 
 use std::error::Error;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The flow tables of `llb_common::flow_table` as the agent has them: the kernel's
 //! own memory, mapped, so that a million flows are looked through without a system call.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What the packet plane needs while nobody asks for anything: routes and
 //! neighbours are looked at again, flows swept, frontends that end removed.
 //!

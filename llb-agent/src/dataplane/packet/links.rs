@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Links as the packet plane must know them before it touches them, and which
 //! hook is tried first. A link that can't carry a program is recognized here,
 //! or by the kernel's refusal; it is never left dead.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Loads the embedded object for each link: its own maps, those that all links
 //! share, and a program at the best hook that takes it. Where things are pinned
 //! is in `pins.rs`.

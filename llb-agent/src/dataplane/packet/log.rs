@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Debugging only (feature `ebpf-log`): prints what the programs of an object
 //! from `cargo xtask build-ebpf --log` say, at level trace. Never needed for
 //! the agent to work, so a failure here is a line in the log.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The maps that all links share, with the types of their entries. Writes are
 //! carried out here, one call each; what to write is decided in `book`.
 

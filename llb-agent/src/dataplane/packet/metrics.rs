@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The kernel's counts as metrics, read when somebody asks for them. The relay's
 //! counts of the same things have other names, as they count other units: it
 //! sees payload, and the packet plane IP packets.

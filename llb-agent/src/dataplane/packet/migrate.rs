@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Maps of a predecessor whose shape or size is another one: they are set
 //! aside, and what they hold goes over into the new ones, so that no flow is
 //! lost with a new version or another `--max-flows`.

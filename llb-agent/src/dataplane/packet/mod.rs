@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The packet plane: eBPF programs at the links, which forward by maps that are
 //! filled here.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The folders in which the programs and maps of each link are pinned, the
 //! locks on them, and their removal. It knows no eBPF, only files.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The packet plane as its owner sees it: frontends come and go by their
 //! rules. How each step is done is in the files beside it.
 

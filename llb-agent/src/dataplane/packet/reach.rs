@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! How backends are reached: routes and neighbours, asked from the kernel and
 //! remembered. What follows from them for a rule is pure ([`Reach::refusal`]).
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Waits for a ring buffer of the programs to have something in it.
 
 use std::io;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Removes flows that are over, and counts those that are not. What is over is
 //! decided by `llb_common::conntrack`; this walks the maps, many entries at a time.
 

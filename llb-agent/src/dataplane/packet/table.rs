@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Maps with keys and values of ours, read and written many at a time. aya has
 //! neither: its keys and values must be of types that it knows, and it makes
 //! one system call for each entry, of which a flow table has a million.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `llb-agent trace`: asks the programs to show what they decide about one
 //! client's packets, and prints it. It works on the pinned maps, beside the
 //! running agent or without one.

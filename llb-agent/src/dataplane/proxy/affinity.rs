@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Who had which backend: the memory behind sessionAffinity ClientIP, for all
 //! Services of a plane. It remembers the backend's address without the port, so
 //! that it holds across the ports of a Service. Pure: the time is an argument.

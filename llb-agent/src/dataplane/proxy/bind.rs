@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Binding the sockets of a frontend to its VIP and port, and saying why that
 //! failed. Accepting and receiving happen elsewhere.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The open connections of one frontend: how many there are, when the last has
 //! ended, and ending all of them at once. Knows nothing of what they do.
 

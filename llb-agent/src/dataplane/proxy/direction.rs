@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! One direction of a connection: bytes from one socket to the other, by
 //! copying while they come in small pieces and by splice(2) while they come in
 //! bulk, until FIN has been passed on. Two of them are a relay (`relay.rs`).

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! When this machine, not a peer, is the reason: telling it apart, and how
 //! long to wait for better times.
 

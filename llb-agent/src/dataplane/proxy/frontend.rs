@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! One frontend as the plane runs it: its socket, its rule and its life from
 //! serving over draining to gone. What happens on the socket is not here.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! How far away a backend is, as the kernel and the relay see it, smoothed.
 
 use std::io;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The sockets of one frontend that takes traffic: one for each worker, and on
 //! each a loop. The loop of TCP is here; that of UDP is in `udp.rs`.
 

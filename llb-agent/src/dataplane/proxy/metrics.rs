@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What the proxy plane counts. Labels are closed enums, never addresses.
 
 use prometheus_client::metrics::counter::Counter;

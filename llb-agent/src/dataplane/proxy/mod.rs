@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The proxy plane: accepted connections and UDP sessions, relayed in user
 //! space. It needs nothing from the kernel but sockets, so it works everywhere.
 //!

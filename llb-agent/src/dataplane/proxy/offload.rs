@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Receiving and sending many datagrams by one call: recvmmsg(2), and runs of
 //! datagrams that the kernel has gathered (UDP_GRO) or takes apart (UDP_SEGMENT,
 //! udp(7)). Knows nothing of sessions.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Who holds a port: reads `/proc` to name the program in an error message.
 //! Best effort and for people only; no decision depends on it.
 

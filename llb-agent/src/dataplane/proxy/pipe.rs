@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Pipes through which bulk data passes from socket to socket without being
 //! copied (splice(2)). Each worker keeps some for re-use; a connection has one
 //! only while there is something in it.

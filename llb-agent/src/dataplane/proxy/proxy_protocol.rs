@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The header by which a backend learns who the client is, although it sees a
 //! connection from llb (haproxy.org, proxy-protocol.txt, 2.1 and 2.2). Only
 //! written, never read: llb trusts no header of a client's.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! One connection between its client side and its backend side, until both
 //! directions have ended, a side is lost, or nothing has moved for too long.
 //! Knows nothing of frontends, rules or limits; how bytes move is in

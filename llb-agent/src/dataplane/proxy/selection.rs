@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Choosing the backend of the next connection or session of one frontend: by
 //! least connections or Maglev, around those that failed. Pure: the rule and
 //! the time come in as arguments, nothing is connected here.

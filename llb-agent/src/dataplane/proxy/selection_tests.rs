@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Whom a frontend chooses, in shares and after failures.
 
 use std::collections::BTreeMap;

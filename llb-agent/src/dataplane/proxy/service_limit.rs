@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! How many TCP connections each Service has open, over all its frontends, and
 //! whether one more may be. The limit of all Services together is elsewhere.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! One TCP connection: find a backend that answers, then relay. How a backend
 //! is chosen is in `selection.rs`, how bytes move in `relay.rs`.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What each frontend, and each of its backends, has had, as metrics. The
 //! plane's totals are in `metrics.rs`; these here end with what they count.
 

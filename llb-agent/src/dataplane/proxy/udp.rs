@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! UDP of one frontend: a session for each client address, which is a socket
 //! connected to one backend. TCP shares nothing with it but the selection.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The time of one connection: how long it has been silent, and when its peers
 //! are asked whether they still exist. Whoever moves the bytes tells how many.
 

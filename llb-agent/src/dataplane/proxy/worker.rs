@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The threads on which connections and UDP sessions live: one runtime of one
 //! thread each. What begins on a worker stays there, so its buffers, pipes and
 //! sockets stay in one core's cache, and no two threads ever fight for a task.

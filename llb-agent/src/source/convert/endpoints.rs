@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! EndpointSlice to [`Endpoint`]s.
 
 use std::net::IpAddr;

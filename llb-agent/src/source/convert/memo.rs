@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What objects were converted to, by identity. Not: how they are converted.
 
 use std::collections::HashMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Kubernetes objects to the model. Pure, shared by both sources, and the only
 //! place that knows the shapes of the Kubernetes API. What makes no sense
 //! becomes a [`Problem`]; the rest of the object, and every other object, goes on.

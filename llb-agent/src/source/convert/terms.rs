@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The fields and annotations of a Service that say how its traffic is
 //! treated, to [`Terms`]. What makes no sense never opens more than asked.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Objects from a folder or file of Kubernetes YAML or JSON, followed by
 //! inotify: the source of the demo, of tests, and of clusters that are none.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The bytes of one manifest file to Kubernetes objects. Pure.
 
 use std::sync::Arc;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Folders and files that go away, come back, and are replaced behind links.
 
 use std::fs;

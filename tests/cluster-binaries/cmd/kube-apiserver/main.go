@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // kube-apiserver as published, built from its Go module (see ../../README.md).
 package main
 

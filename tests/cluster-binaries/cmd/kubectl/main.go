@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+
 // kubectl as published, built from its Go module (see ../../README.md).
 package main
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Mode dsr: nodes get the clients' packets as they are, and answer clients
 //! themselves.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Connections that are open keep their places, whatever else begins.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What an agent of another version would have left: its maps have a folder of
 //! their own, flow tables are hash maps of the kernel's, and values end earlier.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What only a plane that forwards packets has: it goes on without an agent,
 //! rewrites what others sent, and lets nodes answer clients themselves.
 

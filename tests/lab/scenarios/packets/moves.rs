@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A Service moves from the packet plane to the relay, and back.
 
 use std::io::Read;

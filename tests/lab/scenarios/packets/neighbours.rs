@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Nodes that are replaced, or silent, without a word to anybody.
 
 use std::net::SocketAddr;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Source ports that backends see: few of them, and many connections.
 
 use std::net::SocketAddr;

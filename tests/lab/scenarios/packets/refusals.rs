@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What the packet plane leaves to the kernel: it answers as for any address of
 //! the host, and at once.
 

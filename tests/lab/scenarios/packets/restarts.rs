@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The packet plane goes on without an agent, and each agent takes over what it
 //! finds. Links are held by one agent.
 

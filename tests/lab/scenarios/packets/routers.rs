@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Clients and backends that are not simply somewhere on the segment.
 
 use std::net::{IpAddr, SocketAddr};

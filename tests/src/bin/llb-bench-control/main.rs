@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `cargo xtask bench control`: what the control side of llb costs, measured on
 //! the real agent in a lab. Each row is in `rows.rs`, targets and output in
 //! `report.rs`; this file runs them and cleans up.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The rows: each builds what it needs in a lab, measures, and tears it down.
 //! Not: what is good enough to the reader (`report.rs` judges by the targets).
 

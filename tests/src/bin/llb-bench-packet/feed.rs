@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Packets of many flows in turn, by the object `bench`, and the time that
 //! the kernel says they took.
 

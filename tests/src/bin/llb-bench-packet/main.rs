@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `cargo xtask bench packet`: what the packet programs take of a CPU for each
 //! packet, beside programs that only send it back. What is measured is in
 //! `world.rs`, the output in `report.rs`; this file takes the time.

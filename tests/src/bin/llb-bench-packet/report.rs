@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Values to table and JSON. Not: where they come from.
 
 use std::fmt::Write as _;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The maps of a box with many flows of one mode. How these are told apart is
 //! in [`Flow`]; their packets are in `feed.rs`.
 

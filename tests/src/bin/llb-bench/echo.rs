@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The smallest servers and clients for 64-byte messages: one blocking thread
 //! for each socket, so that nothing but the kernel and the balancer is measured.
 

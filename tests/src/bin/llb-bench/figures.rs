@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Values of rounds: kept by row and by who was measured, then summed up. What
 //! is shown of them is the business of each bench.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `cargo xtask bench flood`: messages on open connections while TCP openings
 //! from random sources go to the same VIP and port. All share the cores of one
 //! machine, so the flood is sent elsewhere too, in turn: to a host that drops it

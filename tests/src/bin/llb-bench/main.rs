@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `cargo xtask bench relay`, `e2e` and `flood`: llb beside others in one lab, in
 //! one run, rounds interleaved. Who is compared is in the folder of
 //! each bench; what is measured, by what, and the numbers are shared: `probe.rs`,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What is measured, by which program, and how its answer is read.
 
 use std::net::{IpAddr, SocketAddr};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The programs of others, configured: HAProxy and nginx stream as balancers, and
 //! the servers behind all of them. They get as many threads as llb takes: one
 //! for each core.

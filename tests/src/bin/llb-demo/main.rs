@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `cargo xtask demo`: shows what llb does, on the real agent, in a lab that
 //! touches nothing else on the machine. What is shown is in `steps.rs`, how it
 //! looks in `screen.rs`; this file starts it and ends it in order.

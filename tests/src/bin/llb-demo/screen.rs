@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! How the demo looks. It knows nothing of what is shown.
 
 use std::io::{IsTerminal, stdout};

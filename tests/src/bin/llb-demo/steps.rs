@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What the demo shows: each step runs real commands and checks what they
 //! said. The first claim that does not hold ends the demo.
 

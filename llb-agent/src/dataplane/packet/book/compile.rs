@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! From a rule and next hops to the entries of one frontend, and what differs
 //! from those that are in the maps.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The numbers of the packet plane's maps: which are in use, which are free,
 //! which must rest before they may be used again. Pure; it knows no contents.
 

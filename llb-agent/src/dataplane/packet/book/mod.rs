@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What is in the maps of the packet plane, and what must be written into them
 //! so that a frontend is served by its rule. Pure: it gives [`Write`]s, in the
 //! order in which they may be seen by packets, and somebody else carries them

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The book after a restart: what the maps held, back as numbers in use.
 
 use std::collections::{BTreeMap, BTreeSet};

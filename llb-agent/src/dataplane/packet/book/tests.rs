@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The book's writes, carried out on maps in memory.
 
 use std::collections::{BTreeMap, HashMap};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Where the running kernel has the fields of its structures, from its own
 //! type information (BTF, `Documentation/bpf/btf.rst`). Reads bytes; knows
 //! nothing of sockets.

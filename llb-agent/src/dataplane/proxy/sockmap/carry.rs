@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! One connection while the kernel moves its bytes: from the hand-over by the
 //! relay until it goes back there, which is with whatever is not plain data.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Which kernels are known to lose, repeat or misuse data in socket maps: a
 //! table, and nothing else. What a kernel really does is asked by `self_test.rs`.
 

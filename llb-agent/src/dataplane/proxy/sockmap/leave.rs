@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! How the kernel's program is taken off one socket, without a byte lost.
 
 use std::io;

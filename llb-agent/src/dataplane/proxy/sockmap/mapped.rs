@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A stream that has switched to user space, while its socket is still in the
 //! maps: its bytes lie where recv(2) finds them and splice(2) does not. As
 //! soon as all are read, the socket can leave.

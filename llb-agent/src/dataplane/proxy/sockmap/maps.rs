@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The loaded object: its maps and the one question that can be asked. Every
 //! method is a system call or two; what they mean is in `pair.rs`.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What sockmap counts. Bytes are not here: they are the connection's,
 //! whoever has moved them.
 

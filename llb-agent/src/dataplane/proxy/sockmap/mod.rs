@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Another way to move the bytes of an established pair of sockets: by the
 //! kernel, from one to the other. Everything else stays the relay's; whatever
 //! is not plain data brings the pair back to it.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Two sockets in the maps: how they get in, and how they come out without a
 //! byte lost. Calls that do not wait; when they are made is in `carry.rs`.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! A moment in which the kernel's program is not run for a socket, so that it
 //! can be taken away. The kernel takes it away in two steps, and what arrives
 //! between them, on another CPU, is dropped.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Tries on loopback what the kernels of the past got wrong: data that came
 //! before the sockets were in the maps, a reader that does not read, and the
 //! end. Takes some milliseconds; what can't be done in time has failed.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Faults of the kernel's part, on loopback. They need root: `cargo xtask test`.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Wakes the task of a pair when something happens that the kernel leaves to
 //! it: FIN, an error, or an event of the program. One epoll and one thread for
 //! all pairs. Data alone wakes nobody: the relay's own epoll would be woken by

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The proxy plane over real sockets on loopback, without root. Each scenario
 //! is one function that runs for IPv4 and for IPv6. Here: what they share.
 

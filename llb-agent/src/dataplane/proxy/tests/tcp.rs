@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What happens to one TCP connection: bytes, half-close, reset, retry, limit.
 
 use std::num::NonZeroUsize;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! What happens to datagrams: sessions, their limits and their backends.
 
 use std::io::ErrorKind;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Who is compared, by name, and what each is. How they are set up is in `stage.rs`.
 
 /// A way from the client to the server and back.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `cargo xtask bench e2e`: every way of forwarding in one lab, in one run. All
 //! are up all the time, and each probe goes round all of them before the next
 //! one starts. Who they are is in `contender.rs`, how they are set up in

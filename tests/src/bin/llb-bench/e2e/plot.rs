@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The numbers of a run as a picture: for each row a panel, in it a bar for each
 //! contender, in relation to plain routing.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The numbers of a run as text and JSON. It measures nothing, and draws nothing.
 
 use std::collections::BTreeMap;

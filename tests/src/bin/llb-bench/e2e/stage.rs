@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The lab with all contenders, each on a host of its own that is made like all
 //! others, so that nothing of one is in the way of another.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! Servers and clients for the comparison of ways to move bytes (`ways.rs`):
 //! few threads for many connections, so that a thousand of them do not
 //! measure the scheduler.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `cargo xtask bench relay`: llb in user space beside HAProxy and nginx
 //! stream. One lab, one run, all balancers up all the time, rounds interleaved
 //! (each probe goes round all balancers before the next one starts). Who is

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The numbers of a run as table, JSON and plot. It measures nothing.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! The three balancers, side by side on one host of a lab, and the servers
 //! behind them. Same addresses' shape, same ports, same number of threads.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 //! `cargo xtask bench relay -- --ways`: the ways in which llb can move the bytes
 //! of a connection, beside each other. One agent at a time, rounds interleaved
 //! (each way gets all probes before the next way starts). What loads it is in
