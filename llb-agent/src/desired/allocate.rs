@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::claims::{Claim, Want, closed};
-use super::{Inputs, frontends_of, refuse};
+use super::frontends::frontends_of;
+use super::inputs::Inputs;
 use crate::model::{Family, Frontend, Pool, Problem, ProblemReason, Service, ServiceName};
 
 /// Frontends that one Service may have; each costs a listener, and descriptors
@@ -74,7 +75,7 @@ fn reserve<'a>(
             "it asks for {} frontends (VIPs times ports); at most {MOST_FRONTENDS} are given to one Service",
             frontends.len()
         );
-        return Err(refuse(claim.name, ProblemReason::InvalidValue, message));
+        return Err(Problem::of_service(claim.name, ProblemReason::InvalidValue, message));
     }
     let owner = |frontend: &Frontend| taken.get(frontend).copied();
     let holds_some = frontends.iter().any(|frontend| owner(frontend) == Some(claim.name));
@@ -86,7 +87,7 @@ fn reserve<'a>(
         let message = format!(
             "{frontend} is served for Service {other}; change the port, or ask for another VIP with the annotation llb.dev/vips"
         );
-        refuse(claim.name, ProblemReason::FrontendCollision, message)
+        Problem::of_service(claim.name, ProblemReason::FrontendCollision, message)
     });
     if !holds_some && let Some(problem) = told.next() {
         return Err(problem);
@@ -190,7 +191,7 @@ impl<'a> Free<'a> {
             );
             (ProblemReason::PoolExhausted, message)
         };
-        refuse(name, reason, message)
+        Problem::of_service(name, reason, message)
     }
 
     /// What to say of a name that no pool has.

@@ -5,7 +5,10 @@
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
-use super::{FRONTEND_COLLISION, Inputs, frontends_of, ours, refuse};
+use super::frontends::frontends_of;
+use super::inputs::Inputs;
+use super::ours::ours;
+use super::status::FRONTEND_COLLISION;
 use crate::model::{
     Family, Frontend, Link, Node, Pool, Problem, ProblemReason, PublishedStatus, Service, ServiceName,
     is_usable_vip,
@@ -77,7 +80,7 @@ fn claim<'a>(
     held.retain(|&vip| unfit(inputs, vip).is_none());
     if service.ports.is_empty() {
         let message = "it has no port that llb can serve; give it one with protocol TCP or UDP";
-        return Err(Some(refuse(name, ProblemReason::InvalidValue, message)));
+        return Err(Some(Problem::of_service(name, ProblemReason::InvalidValue, message)));
     }
     let mut newcomers = service.requested_vips.iter().filter(|vip| !held.contains(vip));
     let forbidden = newcomers.find_map(|&vip| forbidden(inputs, name, vip));
@@ -93,7 +96,7 @@ fn claim<'a>(
             "it asks for {vip}, but its ipFamilies have no {}; add the family or ask for another address",
             Family::of(*vip)
         );
-        return Err(Some(refuse(name, ProblemReason::InvalidValue, message)));
+        return Err(Some(Problem::of_service(name, ProblemReason::InvalidValue, message)));
     }
 
     let mut claim = Claim { name, service, vips: requested, open: Vec::new() };
@@ -119,14 +122,14 @@ fn claim<'a>(
 fn forbidden(inputs: Inputs<'_>, name: &ServiceName, vip: IpAddr) -> Option<Problem> {
     if let Some(why) = unfit(inputs, vip) {
         let message = format!("it asks for {vip}, but that is {why}; ask for another address");
-        return Some(refuse(name, ProblemReason::InvalidValue, message));
+        return Some(Problem::of_service(name, ProblemReason::InvalidValue, message));
     }
     let pool = inputs.policy.pools.iter().find(|pool| pool.contains(vip))?;
     if pool.is_open_to(&name.namespace) {
         return None;
     }
     let message = format!("it asks for {vip}, but {}; ask for another address", closed(pool, name));
-    Some(refuse(name, ProblemReason::PoolNotAllowed, message))
+    Some(Problem::of_service(name, ProblemReason::PoolNotAllowed, message))
 }
 
 /// Why an address may not be a VIP of ours: to put it on a link and announce it

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::Inputs;
+use super::inputs::Inputs;
 use crate::model::{
     AddressKey, Family, Link, Problem, ProblemReason, PublishedStatus, ServiceName, State, Subject,
 };
