@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::{Effect, Event, StatusError, StatusOrder, StatusSink};
+use crate::error_chain::ErrorChain;
+use crate::kube_error::KubeError;
 use crate::model::{PublishedStatus, PublishedVip, ServiceName, Snapshot};
 
 /// Who writes, as `kubectl get --show-managed-fields` and Events show it.
@@ -90,7 +92,7 @@ impl StatusSink for KubernetesStatuses {
             Ok(Err(kube::Error::Api(answer))) if answer.code == 403 => {
                 return Err(StatusError::Forbidden { service, answer: answer.message.clone() });
             }
-            Ok(Err(source)) => return Err(StatusError::Api { service, source: Box::new(source) }),
+            Ok(Err(source)) => return Err(StatusError::Api { service, source: source.into() }),
             Ok(Ok(_)) => Effect::Done,
         };
         // Of a Service that is gone too: a snapshot that still has it would
@@ -124,7 +126,10 @@ impl StatusSink for KubernetesStatuses {
                 tracing::warn!(service = %event.service, answer = answer.message, "an Event was not taken; if a verb is what is missing, grant create and patch on events of events.k8s.io to llb's user");
             }
             // The API is away, which is told already, and once.
-            Ok(Err(error)) => tracing::debug!(service = %event.service, %error, "an Event is lost"),
+            Ok(Err(error)) => {
+                let error = KubeError::from(error);
+                tracing::debug!(service = %event.service, error = %ErrorChain(&error), "an Event is lost");
+            }
             Err(_) => tracing::debug!(service = %event.service, "an Event is lost: no answer"),
             Ok(Ok(_)) => {}
         }
@@ -140,9 +145,7 @@ fn is_gone(answer: &Status) -> bool {
 /// The API takes 1,024 bytes at most in a note.
 fn cut(message: &str) -> String {
     const LONGEST: usize = 1000;
-    let end =
-        message.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|&end| end <= LONGEST).last();
-    message[..end.unwrap_or(0)].to_owned()
+    message[..message.floor_char_boundary(LONGEST)].to_owned()
 }
 
 /// `null` removes the list.

@@ -9,6 +9,7 @@ pub mod kubernetes;
 use std::collections::BTreeMap;
 use std::future::Future;
 
+use crate::kube_error::KubeError;
 use crate::model::{PublishedStatus, ServiceName, Snapshot};
 
 /// Writes statuses and Events. Cheap to clone: calls run beside the
@@ -88,7 +89,7 @@ pub enum StatusError {
         service: ServiceName,
         /// The client's word.
         #[source]
-        source: Box<kube::Error>,
+        source: KubeError,
     },
     /// No answer in time.
     #[error("the API server did not answer while the status of Service {service} was written")]
