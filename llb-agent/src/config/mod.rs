@@ -4,6 +4,7 @@
 
 mod command;
 mod datapath;
+mod permission;
 mod relay;
 #[cfg(test)]
 mod tests;
@@ -16,10 +17,11 @@ use std::time::Duration;
 use clap::{Args, Parser, ValueEnum};
 use serde::Serialize;
 
-use crate::model::{Mode, Pool, PoolError, Selector, SelectorError};
+use crate::model::{AddressRange, Mode, Pool, PoolError, Selector, SelectorError};
 use command::Command;
 pub use command::Invocation;
 pub use datapath::{AtStop, Datapath, PacketConfig, PortRange, XdpMode};
+pub use permission::OwnPorts;
 use relay::default_workers;
 pub use relay::{RelayConfig, SockmapConfig};
 
@@ -87,6 +89,9 @@ struct ServeArgs {
     /// llb.dev/pool: NAME (repeatable) [default: the link device's own primary address]
     #[arg(long = "pool", value_name = "POOL")]
     pools: Vec<String>,
+
+    #[command(flatten)]
+    permission: permission::PermissionArgs,
 
     /// Where traffic goes: node address + nodePort, or ready endpoints; auto takes nodes where the port has a nodePort
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = BackendMode::Auto)]
@@ -268,6 +273,10 @@ pub struct Policy {
     pub namespaces: Vec<String>,
     /// Where VIPs are given from; empty: the link's own address is used.
     pub pools: Vec<Pool>,
+    /// Addresses that Services may ask for besides those of the pools.
+    pub allow_vips: Vec<AddressRange>,
+    /// Which ports of the machine's own address they may have.
+    pub own_ports: OwnPorts,
     /// Nodes or endpoints.
     pub backends: BackendMode,
     /// Narrows the Nodes.
@@ -285,6 +294,8 @@ impl Default for Policy {
         Self {
             namespaces: Vec::new(),
             pools: Vec::new(),
+            allow_vips: Vec::new(),
+            own_ports: OwnPorts::default(),
             backends: BackendMode::Auto,
             node_selector: None,
             class: DEFAULT_CLASS.to_owned(),
@@ -336,9 +347,12 @@ impl TryFrom<ServeArgs> for Config {
     type Error = ConfigError;
 
     fn try_from(args: ServeArgs) -> Result<Self, ConfigError> {
+        let (allow_vips, own_ports) = args.permission.into_policy(args.admin.port());
         let policy = Policy {
             namespaces: args.namespaces,
             pools: parse_pools(args.pools)?,
+            allow_vips,
+            own_ports,
             backends: args.backends,
             node_selector: args.node_selector.map(parse_selector).transpose()?,
             class: args.class,

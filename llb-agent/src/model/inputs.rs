@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Family, Port, Problem, Protocol, Service, ServiceName};
+use super::{Family, Host, Port, Problem, Protocol, Service, ServiceName};
 
 /// All objects of a source at one moment. What did not change since the snapshot
 /// before is shared with it, so that neither comparing nor keeping both costs much.
@@ -67,6 +67,8 @@ pub struct Node {
     pub internal: Vec<IpAddr>,
     /// `status.addresses` of type ExternalIP, in order.
     pub external: Vec<IpAddr>,
+    /// `spec.podCIDRs`: the addresses of its Pods.
+    pub pod_ranges: Vec<IpNet>,
     /// `spec.externalID` where it is an address (clusters before 1.11).
     pub external_id: Option<IpAddr>,
 }
@@ -76,6 +78,8 @@ pub struct Node {
 pub struct Facts {
     /// The link devices, in the order of the command line; a missing one is absent.
     pub links: Vec<Link>,
+    /// What the machine itself needs.
+    pub host: Host,
 }
 
 impl Facts {
@@ -85,7 +89,7 @@ impl Facts {
             name: link.name.clone(),
             addresses: link.addresses.iter().filter(|known| !known.ours).cloned().collect(),
         };
-        Self { links: self.links.iter().map(foreign).collect() }
+        Self { links: self.links.iter().map(foreign).collect(), host: self.host.clone() }
     }
 }
 

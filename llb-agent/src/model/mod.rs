@@ -8,6 +8,7 @@
 
 mod address;
 mod forwarding;
+mod host;
 mod inputs;
 mod planes;
 mod pool;
@@ -20,6 +21,7 @@ mod terms;
 
 pub use address::{Family, Mac, Port, Protocol, is_usable_vip};
 pub use forwarding::{Backend, Frontend, FrontendStatus, Mode, Phase, Placement, PlaneKind, Rule, Weight};
+pub use host::{Host, ReservedFor};
 pub use inputs::{Endpoint, Facts, Link, LinkAddress, Node, Snapshot, SourceReport};
 pub use planes::{BackendState, BackendStatus, LinkPlane, PlanesState};
 pub use pool::{Pool, PoolError};

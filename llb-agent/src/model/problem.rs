@@ -52,6 +52,12 @@ pub enum ProblemReason {
     /// The pool is not for this Service's namespace, or none is for a Service
     /// that names no pool.
     PoolNotAllowed,
+    /// The address belongs to somebody else, or the operator did not open it to Services.
+    AddressNotAllowed,
+    /// Another Service uses the VIP, and the two have not agreed to share it.
+    VipNotShared,
+    /// The port of the machine's own address is kept for the machine's programs.
+    PortNotAllowed,
     /// No pool, or no link address, of a family that the Service needs.
     NoAddressOfFamily,
     /// No Node passes the selection.

@@ -135,6 +135,10 @@ pub struct Service {
     /// The pool to get VIPs from, by annotation `llb.dev/pool`; those that it
     /// asks for or has already need none.
     pub pool: Option<String>,
+    /// Annotation `llb.dev/sharing-key`: Services of one namespace with the same key may share VIPs.
+    pub sharing_key: Option<String>,
+    /// `spec.clusterIPs`, of Services of every type.
+    pub cluster_ips: Vec<IpAddr>,
     /// Something asked for was not understood; serving something else instead
     /// would be a surprise, so the Service is refused. The problem itself is
     /// in the snapshot.

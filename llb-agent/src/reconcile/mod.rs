@@ -439,7 +439,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             addresses: addresses.collect(),
             statuses: self.rooms.statuses.observe(snapshot),
         };
-        self.facts = Facts { links };
+        self.facts = Facts { links, ..Facts::default() };
         Ok(observed)
     }
 

@@ -27,7 +27,7 @@ const FILE: &str = "snapshot";
 const MAGIC: &str = "llb-snapshot";
 /// To be raised with every change of the model that an older or newer agent
 /// would read as something else.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Twenty thousand Services take about 20 MB; more than this is not ours.
 const LARGEST: u64 = 256 << 20;
 /// Between two writes: endpoints of a big cluster change all the time, and each

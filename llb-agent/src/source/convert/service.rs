@@ -3,7 +3,9 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service as Object, ServicePort as ObjectPort};
+use k8s_openapi::api::core::v1::{
+    LoadBalancerIngress, Service as Object, ServicePort as ObjectPort, ServiceSpec,
+};
 
 use super::{shown, terms::terms_of};
 use crate::model::{
@@ -16,6 +18,9 @@ const VIPS_ANNOTATION: &str = "llb.dev/vips";
 
 /// The `--pool` that a Service wants its VIPs from.
 const POOL_ANNOTATION: &str = "llb.dev/pool";
+
+/// Services of one namespace with the same value may share VIPs.
+const SHARING_KEY_ANNOTATION: &str = "llb.dev/sharing-key";
 
 /// `ports[].error` of a port whose protocol llb does not forward ...
 const UNSUPPORTED_PROTOCOL: &str = "llb.dev/UnsupportedProtocol";
@@ -39,6 +44,7 @@ pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceN
         created: meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
         wants_load_balancer,
         class: spec.load_balancer_class.clone(),
+        cluster_ips: cluster_ips(&spec),
         status: status_of(object),
         ..Service::default()
     };
@@ -89,6 +95,8 @@ pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceN
         }
     };
     let annotation = |key| meta.annotations.as_ref().and_then(|all| all.get(key)).map(String::as_str);
+    service.sharing_key =
+        annotation(SHARING_KEY_ANNOTATION).map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
     service.pool = annotation(POOL_ANNOTATION).map(|name| name.trim().to_owned());
     match requested_vips(annotation(VIPS_ANNOTATION), spec.load_balancer_ip.as_deref()) {
         Ok(vips) => service.requested_vips = vips,
@@ -98,6 +106,14 @@ pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceN
         }
     }
     (name, service)
+}
+
+/// `None` and an empty text stand for no address.
+fn cluster_ips(spec: &ServiceSpec) -> Vec<IpAddr> {
+    let texts = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
+    let mut addresses: Vec<IpAddr> = texts.filter_map(|text| text.parse().ok()).collect();
+    addresses.dedup();
+    addresses
 }
 
 fn convert_port(port: &ObjectPort) -> Result<ServicePort, (ProblemReason, String)> {
