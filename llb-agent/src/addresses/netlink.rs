@@ -27,10 +27,12 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::changes::{self, Change, Seen, SeenLink};
+use super::error::AddressError;
 use super::guard::{Guard, Verdict};
 use super::known::{Known, Look, promotes_secondaries, refused};
 use super::state_file::{OwnAddress, StateFile};
-use super::{Addition, AddressError, AddressTable, message, tag, watch};
+use super::table::{Addition, AddressTable};
+use super::{message, tag, watch};
 use crate::config::AddressTag;
 use crate::model::{AddressKey, Link, Mac};
 use crate::netlink::{Connection, LinkDevice};
