@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use rtnetlink::packet_route::address::AddressMessage;
 
-use super::{AddressError, message};
+use super::error::AddressError;
+use super::message;
 use crate::model::{AddressKey, LinkAddress};
 
 /// What was read is acted on for so long; then it is read again. Long enough

@@ -23,18 +23,19 @@ use ipnet::IpNet;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::address::AddressMessage;
-use rtnetlink::packet_route::link::LinkMessage;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::changes::{self, Change, Seen, SeenLink};
-use super::guard::{self, Guard, Verdict};
+use super::error::AddressError;
+use super::guard::{Guard, Verdict};
 use super::known::{Known, Look, promotes_secondaries, refused};
 use super::state_file::{OwnAddress, StateFile};
-use super::{Addition, AddressError, AddressTable, message, tag, watch};
+use super::table::{Addition, AddressTable};
+use super::{message, tag, watch};
 use crate::config::AddressTag;
 use crate::model::{AddressKey, Link, Mac};
-use crate::netlink::Connection;
+use crate::netlink::{Connection, LinkDevice};
 
 /// The link devices of this host.
 #[derive(Debug)]
@@ -93,7 +94,7 @@ impl NetlinkAddresses {
         })
     }
 
-    async fn link(&mut self, name: &str) -> Result<Option<LinkMessage>, AddressError> {
+    async fn link(&mut self, name: &str) -> Result<Option<LinkDevice>, AddressError> {
         self.connection.link(name).await.map_err(AddressError::Read)
     }
 
@@ -190,10 +191,10 @@ impl NetlinkAddresses {
     }
 
     /// Says what others changed, and has it made up for.
-    async fn follow(&mut self, present: &[(String, LinkMessage)], links: &[Link]) {
-        let seen = present.iter().zip(links).map(|((name, message), link)| {
-            let (mac, running) = (guard::neighbour_mac(message), guard::is_running(message));
-            (name.clone(), SeenLink::new(link, message.header.index, mac, running))
+    async fn follow(&mut self, present: &[LinkDevice], links: &[Link]) {
+        let seen = present.iter().zip(links).map(|(device, link)| {
+            let (mac, running) = (device.neighbour_mac(), device.is_running);
+            (link.name.clone(), SeenLink::new(link, device.ifindex, mac, running))
         });
         let seen: Seen = seen.collect();
         let before = self.seen.replace(seen.clone());
@@ -263,7 +264,8 @@ impl AddressTable for NetlinkAddresses {
         let mut present = Vec::new();
         for name in self.links.clone() {
             if let Some(link) = self.link(&name).await? {
-                present.push((name, link));
+                // An alternative name is found, too: the name is the configured one.
+                present.push(LinkDevice { name, ..link });
             }
         }
         let at = Instant::now();
@@ -274,8 +276,8 @@ impl AddressTable for NetlinkAddresses {
         let on_links: BTreeSet<(u32, IpNet)> = all.iter().flat_map(nets).collect();
         self.looks.clear();
         let mut links = Vec::new();
-        for (name, link) in &present {
-            let index = link.header.index;
+        for LinkDevice { name, ifindex, .. } in &present {
+            let index = *ifindex;
             let known = self.known(name, index, all.remove(&index).unwrap_or_default());
             links.push(Link {
                 name: name.clone(),
@@ -318,7 +320,7 @@ impl AddressTable for NetlinkAddresses {
         let missing = || AddressError::NoSuchLink { link: key.link.clone() };
         let index = match self.looks.get(&key.link).and_then(Look::current_index) {
             Some(index) => index,
-            None => self.link(&key.link).await?.ok_or_else(missing)?.header.index,
+            None => self.link(&key.link).await?.ok_or_else(missing)?.ifindex,
         };
         let mut look = self.look(&key.link, index).await?;
         let added = self.add_on(&mut look, key, net, index).await;
@@ -333,7 +335,7 @@ impl AddressTable for NetlinkAddresses {
         self.forget(key);
         // Without its link the address is gone, too.
         if let Some(link) = self.link(&key.link).await? {
-            let index = link.header.index;
+            let index = link.ifindex;
             let mut look = self.look(&key.link, index).await?;
             let removed = self.remove_own(&mut look, key, index).await;
             self.looks.insert(key.link.clone(), look);

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::AddressError;
+use super::error::AddressError;
 use crate::statefile;
 
 const FILE_NAME: &str = "addresses.json";

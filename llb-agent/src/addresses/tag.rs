@@ -2,7 +2,7 @@
 //! How llb remembers which addresses on a link are its own. Not where: see
 //! `message` for the kernel's tag and `state_file` for the file.
 
-use super::AddressError;
+use super::error::AddressError;
 use crate::config::AddressTag;
 
 /// IFA_PROTO of an address that llb added: the letter l. 0 to 3 are the

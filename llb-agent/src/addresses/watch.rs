@@ -72,7 +72,7 @@ impl Watched {
             for name in &names {
                 // A link that can't be read now is learnt from its next message.
                 if let Ok(Some(link)) = connection.link(name).await {
-                    indexes.insert(link.header.index);
+                    indexes.insert(link.ifindex);
                 }
             }
         }

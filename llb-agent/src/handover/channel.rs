@@ -17,7 +17,7 @@ use rustix::net::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
-use super::{ANSWER_LIMIT, Goods, Message, unexpected};
+use super::message::{ANSWER_LIMIT, Goods, Message, unexpected};
 
 /// Descriptors of one message. The kernel takes 253 (`SCM_MAX_FD`).
 const DESCRIPTORS: usize = 128;

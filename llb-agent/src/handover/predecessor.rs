@@ -12,7 +12,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::channel::Channel;
-use super::{ANSWER_LIMIT, Goods, HandoverError, Message, SERVING_LIMIT, VERSION, socket_path, unexpected};
+use super::error::HandoverError;
+use super::message::{ANSWER_LIMIT, Goods, Message, SERVING_LIMIT, VERSION, unexpected};
+use super::socket::socket_path;
 
 /// New agents that wait for their first snapshot at one time. One is usual, a
 /// second one is a slip that must not keep the first from getting on.

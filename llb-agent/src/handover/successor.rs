@@ -12,7 +12,9 @@ use tokio::net::UnixStream;
 use tokio::time::Instant;
 
 use super::channel::Channel;
-use super::{ANSWER_LIMIT, Goods, HandoverError, Item, Message, VERSION, socket_path};
+use super::error::HandoverError;
+use super::message::{ANSWER_LIMIT, Goods, Item, Message, VERSION, unexpected};
+use super::socket::socket_path;
 use crate::statefile;
 
 /// An agent that ends closes its socket a little before its lock is free, and
@@ -88,7 +90,7 @@ async fn greet(stream: UnixStream, state_dir: &Path, links: &[String]) -> Result
     match answer.await.map_err(HandoverError::Abandoned)? {
         Message::Welcome => Ok(Predecessor { channel, state_dir: state_dir.to_owned() }),
         Message::Refused { why } => Err(HandoverError::Refused { why }),
-        other => Err(HandoverError::Abandoned(super::unexpected(&other))),
+        other => Err(HandoverError::Abandoned(unexpected(&other))),
     }
 }
 

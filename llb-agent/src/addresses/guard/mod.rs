@@ -26,7 +26,6 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
 use socket2::Socket;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -40,7 +39,7 @@ use super::announce::{Announcer, Repeat};
 use super::frame;
 use super::known::LOOK_LASTS;
 use crate::model::{AddressKey, Family, Mac};
-use crate::netlink::Connection;
+use crate::netlink::{Connection, LinkDevice};
 
 /// Probes are sent in bursts of this many, with this pause between them. All new
 /// VIPs are probed for at the same time: a hundred in about 0.2 s, 2,000 (6,000
@@ -106,12 +105,12 @@ impl Guard {
     pub(super) async fn follow(
         &mut self,
         connection: &mut Connection,
-        links: &[(String, LinkMessage)],
+        links: &[LinkDevice],
         own: &BTreeSet<AddressKey>,
     ) {
         let now = Instant::now();
         let ports: BTreeMap<String, Port> =
-            links.iter().filter_map(|(name, link)| Some((name.clone(), port(link)?))).collect();
+            links.iter().filter_map(|link| Some((link.name.clone(), port(link)?))).collect();
         self.listen(links);
         let suspects = {
             let mut ledger = self.shared.ledger();
@@ -203,12 +202,9 @@ impl Guard {
         }
     }
 
-    fn listen(&mut self, links: &[(String, LinkMessage)]) {
-        let indexes: BTreeSet<u32> = links
-            .iter()
-            .filter(|(_, link)| neighbour_mac(link).is_some())
-            .map(|(_, link)| link.header.index)
-            .collect();
+    fn listen(&mut self, links: &[LinkDevice]) {
+        let indexes: BTreeSet<u32> =
+            links.iter().filter(|link| link.neighbour_mac().is_some()).map(|link| link.ifindex).collect();
         self.listeners.retain(|index, _| indexes.contains(index));
         for index in indexes {
             let listeners = self.listeners.entry(index).or_default();
@@ -278,23 +274,7 @@ async fn probe(shared: Arc<Shared>, socket: Socket) {
 }
 
 /// `None` for a link where nobody hears a frame now.
-fn port(link: &LinkMessage) -> Option<Port> {
-    let mac = neighbour_mac(link)?;
-    is_running(link).then_some(Port { index: link.header.index, mac })
-}
-
-/// It is up, and has a carrier.
-pub(super) fn is_running(link: &LinkMessage) -> bool {
-    link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp)
-}
-
-/// The MAC of a link with neighbours; `None` for loopback, tunnels and the like.
-pub(super) fn neighbour_mac(link: &LinkMessage) -> Option<Mac> {
-    if link.header.link_layer_type != LinkLayerType::Ether || link.header.flags.contains(LinkFlags::Noarp) {
-        return None;
-    }
-    link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::Address(bytes) => bytes.as_slice().try_into().ok().map(Mac),
-        _ => None,
-    })
+fn port(link: &LinkDevice) -> Option<Port> {
+    let mac = link.neighbour_mac()?;
+    link.is_running.then_some(Port { index: link.ifindex, mac })
 }
