@@ -5,19 +5,28 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on should stop where it is")]
 
+mod checks;
+mod faults;
+mod faulty;
 mod world;
 
+use std::collections::BTreeMap;
+
+use faults::Fault;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use world::World;
 
 /// Runs; each has its own seed, which a failure names.
 const RUNS: u64 = 150;
+/// Calls that each fault has to strike, over all runs.
+const LEAST: u32 = 20;
 /// Changes in one run.
 const STEPS: u32 = 60;
 
 #[tokio::test]
 async fn any_history_converges() {
+    let mut struck: BTreeMap<Fault, u32> = BTreeMap::new();
     for seed in 0..RUNS {
         let mut random = StdRng::seed_from_u64(seed);
         let mut world = World::new(seed);
@@ -31,6 +40,13 @@ async fn any_history_converges() {
         world.heal();
         world.settle().await;
         world.check_converged();
+        for (fault, count) in world.faults.struck() {
+            *struck.entry(fault).or_default() += count;
+        }
+    }
+    // Otherwise a fault that never struck would look like one that was survived.
+    for fault in Fault::ALL {
+        assert!(struck.get(&fault).is_some_and(|&count| count >= LEAST), "{fault:?}: {struck:?}");
     }
 }
 

@@ -7,6 +7,7 @@
 //!   reconciler --> AddressTable --+-- NetlinkAddresses     the kernel
 //!                                 |     +- StateFile       which addresses are llb's, where the kernel can't say
 //!                                 |     +- changes         what others did to links and addresses, and that it is said
+//!                                 |     +- host            what the machine itself needs, and no Service may take
 //!                                 |     +- guard           is there another owner? probes, claims, announcements
 //!                                 |     `- watch           wakes the reconciler when links or addresses change
 //!                                 `-- FakeAddresses        links in memory
@@ -18,6 +19,7 @@ mod error;
 pub mod fake;
 mod frame;
 mod guard;
+mod host;
 mod known;
 mod link_names;
 mod message;

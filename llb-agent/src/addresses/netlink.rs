@@ -15,6 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,9 +33,9 @@ use super::guard::{Guard, Verdict};
 use super::known::{Known, Look, promotes_secondaries, refused};
 use super::state_file::{OwnAddress, StateFile};
 use super::table::{Addition, AddressTable};
-use super::{message, tag, watch};
+use super::{host, message, tag, watch};
 use crate::config::AddressTag;
-use crate::model::{AddressKey, Link, Mac};
+use crate::model::{AddressKey, Host, Link, Mac};
 use crate::netlink::{Connection, LinkDevice};
 
 /// The link devices of this host.
@@ -51,6 +52,11 @@ pub struct NetlinkAddresses {
     seen: Option<Seen>,
     /// By link name; read again when too old.
     looks: BTreeMap<String, Look>,
+    /// The link devices that were there, and the addresses of all other links.
+    present: Vec<LinkDevice>,
+    other_links: Vec<(String, IpAddr)>,
+    /// The addresses of the Kubernetes API.
+    api_servers: Vec<IpAddr>,
     /// Aborted with the table.
     _watch: JoinSet<()>,
 }
@@ -90,8 +96,16 @@ impl NetlinkAddresses {
             guard: guard.ok(),
             seen: None,
             looks: BTreeMap::new(),
+            present: Vec::new(),
+            other_links: Vec::new(),
+            api_servers: Vec::new(),
             _watch: watch,
         })
+    }
+
+    /// Adds what [`AddressTable::host`] can't read from the machine: where the Kubernetes API is.
+    pub fn set_api_servers(&mut self, addresses: Vec<IpAddr>) {
+        self.api_servers = addresses;
     }
 
     async fn link(&mut self, name: &str) -> Result<Option<LinkDevice>, AddressError> {
@@ -292,7 +306,15 @@ impl AddressTable for NetlinkAddresses {
             tracing::warn!(%error, "an address that llb no longer has is still recorded");
         }
         self.follow(&present, &links).await;
+        self.other_links = host::addresses_by_link(&all);
+        self.present = present;
         Ok(links)
+    }
+
+    async fn host(&mut self) -> Result<Host, AddressError> {
+        host::read(&mut self.connection, &self.present, &self.other_links, &self.api_servers)
+            .await
+            .map_err(AddressError::Read)
     }
 
     /// One write for all of them, where the file says whose an address is.

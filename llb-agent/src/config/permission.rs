@@ -5,7 +5,7 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::PortRange;
+use super::{Policy, PortRange};
 use crate::model::AddressRange;
 
 /// Ports on the machine's own address that Services do not get, and what uses them.
@@ -71,9 +71,56 @@ fn parse_ports(text: &str) -> Result<PortRange, String> {
     }
 }
 
+impl Policy {
+    /// What Services may ask for, and which flag narrows it: one line for the log.
+    pub fn what_is_open(&self, links: &[String]) -> String {
+        let whose = match &*self.namespaces {
+            [] => "every namespace".to_owned(),
+            namespaces => format!("namespace {}", namespaces.join(", ")),
+        };
+        let list =
+            |ranges: &[AddressRange]| ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let beside = if self.allow_vips.is_empty() {
+            String::new()
+        } else {
+            format!(", or of --allow-vips {}", list(&self.allow_vips))
+        };
+        if self.pools.is_empty() {
+            return format!(
+                "Services of {whose} are served on the address of {links}, and may ask for any free address in its subnets{beside}; \
+                 --pool narrows this to the addresses of the pool, --namespace to some Services",
+                links = links.join(", ")
+            );
+        }
+        let pools: Vec<String> = self.pools.iter().map(ToString::to_string).collect();
+        format!(
+            "Services of {whose} may have addresses of --pool {}{beside}; --namespace narrows this",
+            pools.join(", --pool ")
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_log_says_what_is_open() {
+        let mut policy = Policy::default();
+        let links = ["eth0".to_owned()];
+        assert_eq!(
+            policy.what_is_open(&links),
+            "Services of every namespace are served on the address of eth0, and may ask for any free address in its subnets; \
+             --pool narrows this to the addresses of the pool, --namespace to some Services"
+        );
+        policy.pools = vec!["a=192.0.2.7".parse().unwrap()];
+        policy.allow_vips = vec!["198.51.100.7".parse().unwrap()];
+        policy.namespaces = vec!["shop".to_owned()];
+        assert_eq!(
+            policy.what_is_open(&links),
+            "Services of namespace shop may have addresses of --pool a=192.0.2.7, or of --allow-vips 198.51.100.7; --namespace narrows this"
+        );
+    }
 
     #[test]
     fn kept_ports_can_be_opened() {

@@ -3,7 +3,10 @@
 //! and simulation tests.
 
 use super::*;
-use crate::model::{Backend, FrontendStatus, Terms, Weight};
+use crate::model::{
+    AddressKey, Backend, FrontendStatus, PublishedPort, PublishedStatus, PublishedVip, ServiceName, Terms,
+    Weight,
+};
 
 const VIP: &str = "192.0.2.50";
 

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::executor::Failed;
+use super::outcome::Failed;
 use crate::model::{Problem, ServiceName, Subject};
 use crate::plan::{Action, ActionKey};
 
@@ -27,6 +27,23 @@ struct Failure {
     attempts: u32,
     due: Instant,
     why: Failed,
+}
+
+/// An action that fails, as a problem of the object that it is for.
+#[derive(Debug)]
+pub(super) struct Failing {
+    /// The same after each attempt, so that Events can be told apart by it.
+    pub(super) problem: Problem,
+    /// How often the action was tried.
+    pub(super) attempts: u32,
+}
+
+impl Failing {
+    /// The problem as the report shows it: with the number of attempts.
+    pub(super) fn shown(self) -> Problem {
+        let message = format!("{} (tried {} times)", self.problem.message, self.attempts);
+        Problem { message, ..self.problem }
+    }
 }
 
 impl Machine {
@@ -86,23 +103,23 @@ impl Machine {
         waiting.map(|(_, failure)| failure.due).min()
     }
 
-    /// What fails now, per object.
-    pub(super) fn problems(&self, owner: impl Fn(&ActionKey) -> BTreeSet<ServiceName>) -> Vec<Problem> {
-        let problem = |subject: Subject, failure: &Failure| Problem {
-            subject,
-            reason: failure.why.reason,
-            message: format!("{} (tried {} times)", failure.why.message, failure.attempts),
+    /// What fails now, once for each Service that needs the object. An object
+    /// that no Service needs any more speaks for itself.
+    pub(super) fn failing(&self, owners: impl Fn(&ActionKey) -> BTreeSet<ServiceName>) -> Vec<Failing> {
+        let failing = |subject: Subject, failure: &Failure| {
+            let Failed { reason, message } = failure.why.clone();
+            Failing { problem: Problem { subject, reason, message }, attempts: failure.attempts }
         };
-        let of_failure = |(key, failure): (&ActionKey, &Failure)| -> Vec<Problem> {
-            let owners = owner(key);
+        let of_failure = |(key, failure): (&ActionKey, &Failure)| -> Vec<Failing> {
+            let owners = owners(key);
             match key {
                 ActionKey::Address(address) if owners.is_empty() => {
-                    vec![problem(Subject::Link(address.link.clone()), failure)]
+                    vec![failing(Subject::Link(address.link.clone()), failure)]
                 }
                 ActionKey::Frontend(frontend) if owners.is_empty() => {
-                    vec![problem(Subject::Object(format!("frontend {frontend}")), failure)]
+                    vec![failing(Subject::Object(format!("frontend {frontend}")), failure)]
                 }
-                _ => owners.into_iter().map(|name| problem(Subject::Service(name), failure)).collect(),
+                _ => owners.into_iter().map(|name| failing(Subject::Service(name), failure)).collect(),
             }
         };
         self.failures.iter().flat_map(of_failure).collect()
@@ -158,7 +175,7 @@ mod tests {
         machine.started(add.key());
         assert_eq!(machine.due(vec![add.clone()], later).len(), 0);
         assert_eq!(machine.next_retry(), None, "the end of the probe wakes the loop");
-        assert_eq!(machine.problems(|_| BTreeSet::new()).len(), 1, "it is not over yet");
+        assert_eq!(machine.failing(|_| BTreeSet::new()).len(), 1, "it is not over yet");
         machine.resume_addresses();
         assert_eq!(machine.due(vec![add], later).len(), 1);
     }
@@ -167,9 +184,12 @@ mod tests {
     fn what_is_planned_no_more_is_forgotten() {
         let (mut machine, start) = (Machine::default(), Instant::now());
         machine.failed(remove("192.0.2.1"), no(), start);
-        assert_eq!(machine.problems(|_| BTreeSet::new()).len(), 1);
+        let failing = machine.failing(|_| BTreeSet::new());
+        assert_eq!(failing.len(), 1);
+        assert_eq!(failing[0].problem.message, "no");
+        assert_eq!(failing.into_iter().next().unwrap().shown().message, "no (tried 1 times)");
         machine.due(Vec::new(), start);
-        assert_eq!(machine.problems(|_| BTreeSet::new()).len(), 0);
+        assert_eq!(machine.failing(|_| BTreeSet::new()).len(), 0);
     }
 
     #[test]

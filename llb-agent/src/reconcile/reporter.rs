@@ -19,9 +19,14 @@ pub(super) struct Reporter {
 
 impl Reporter {
     /// Warnings for what is wrong now and was not told lately.
-    pub(super) fn problems(&mut self, problems: &[Problem], snapshot: &Snapshot, now: Instant) -> Vec<Event> {
+    pub(super) fn problems<'a>(
+        &mut self,
+        problems: impl IntoIterator<Item = &'a Problem>,
+        snapshot: &Snapshot,
+        now: Instant,
+    ) -> Vec<Event> {
         let current: BTreeSet<Event> =
-            problems.iter().filter_map(|problem| event_of(problem, snapshot)).collect();
+            problems.into_iter().filter_map(|problem| event_of(problem, snapshot)).collect();
         // What lasts stays told; what is over is forgotten after the quiet time.
         for event in &current {
             if let Some(last) = self.told.get_mut(event) {
@@ -63,13 +68,8 @@ fn event_of(problem: &Problem, snapshot: &Snapshot) -> Option<Event> {
         ProblemReason::AffinityAtNodes => "AffinityAtNodes",
         _ => "SyncLoadBalancerFailed",
     };
-    // The count of tries changes with each; it would make each an Event of its own.
-    let message = match problem.message.rsplit_once(" (tried ") {
-        Some((message, _)) => message.to_owned(),
-        None => problem.message.clone(),
-    };
     let uid = snapshot.services.get(service)?.uid.clone();
-    Some(Event { service: service.clone(), uid, warning: true, reason, message })
+    Some(Event { service: service.clone(), uid, warning: true, reason, message: problem.message.clone() })
 }
 
 #[cfg(test)]
@@ -82,18 +82,16 @@ mod tests {
         let name = ServiceName::new("default", "web");
         let mut snapshot = Snapshot::default();
         snapshot.services.insert(name.clone(), Service::default().into());
-        let tries = |n| {
-            vec![Problem::of_service(&name, ProblemReason::ActionFailed, format!("no (tried {n} times)"))]
-        };
+        let failing = [Problem::of_service(&name, ProblemReason::ActionFailed, "no")];
         let (mut reporter, start) = (Reporter::default(), Instant::now());
         let mut told =
             |problems: &[Problem], after| reporter.problems(problems, &snapshot, start + after).len();
-        assert_eq!(told(&tries(1), Duration::ZERO), 1);
-        assert_eq!(told(&tries(2), QUIET * 2), 0, "it lasted: no news");
+        assert_eq!(told(&failing, Duration::ZERO), 1);
+        assert_eq!(told(&failing, QUIET * 2), 0, "it lasted: no news");
         assert_eq!(told(&[], QUIET * 2), 0);
-        assert_eq!(told(&tries(1), QUIET * 2 + QUIET / 2), 0, "it came back too soon");
+        assert_eq!(told(&failing, QUIET * 2 + QUIET / 2), 0, "it came back too soon");
         assert_eq!(told(&[], QUIET * 5), 0);
-        assert_eq!(told(&tries(1), QUIET * 5), 1);
+        assert_eq!(told(&failing, QUIET * 5), 1);
     }
 
     #[test]

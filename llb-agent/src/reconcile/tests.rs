@@ -2,13 +2,24 @@
 //! The loop with rooms in memory, where its pace or its faults matter. What it
 //! decides is tested by the simulation and the golden files.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 
 use super::*;
 use crate::addresses::fake::FakeAddresses;
-use crate::addresses::{Addition, AddressError};
+use crate::addresses::{Addition, AddressError, AddressTable};
+use crate::config::Policy;
+use crate::dataplane::DataPlane;
 use crate::dataplane::fake::FakePlane;
-use crate::model::{Endpoint, Link, LinkAddress, Port, Protocol, Service, ServicePort};
+use crate::model::{
+    AddressKey, Endpoint, Host, Link, LinkAddress, Mac, Port, Protocol, Service, ServiceName, ServicePort,
+    Snapshot, SourceReport,
+};
+use crate::status::StatusSink;
 use crate::status::fake::FakeStatuses;
 
 type Agent = Reconciler<FakePlane, Links, FakeStatuses>;
@@ -23,6 +34,10 @@ impl AddressTable for Links {
             return Err(AddressError::NoSuchLink { link: "eth0".to_owned() });
         }
         self.0.observe().await
+    }
+
+    async fn host(&mut self) -> Result<Host, AddressError> {
+        self.0.host().await
     }
 
     async fn add(&mut self, key: &AddressKey, prefix_length: u8) -> Result<Addition, AddressError> {
@@ -81,11 +96,10 @@ const MANY: usize = 2 * ACTIONS + ACTIONS / 2;
 async fn rest(agent: &mut Agent, source: &SourceReport, now: Instant) -> Report {
     loop {
         let report = agent.round(source, now).await;
-        let Some(ended) = agent.writes.next().await else {
-            while agent.telling.join_next().await.is_some() {}
+        if agent.writes.wait_for_one().await.is_none() {
+            while agent.sending.join_next().await.is_some() {}
             return report;
-        };
-        agent.ended.push(ended);
+        }
     }
 }
 

@@ -281,13 +281,13 @@ mod tests {
     fn another_format_or_cluster_is_named() {
         let (format, body) = (file(), br#"{"cluster": "c", "saved_at": 5}"#);
         let newer =
-            String::from_utf8(format.clone()).unwrap().replacen("llb-snapshot 1", "llb-snapshot 2", 1);
+            String::from_utf8(format.clone()).unwrap().replacen("llb-snapshot 2", "llb-snapshot 3", 1);
         let older =
-            String::from_utf8(format.clone()).unwrap().replacen("llb-snapshot 1", "llb-snapshot 0", 1);
+            String::from_utf8(format.clone()).unwrap().replacen("llb-snapshot 2", "llb-snapshot 0", 1);
         let strange = [header_of(body).as_bytes(), body].concat();
         let elsewhere = place_of("https://192.0.2.2/ ca 0", Path::new("/nowhere"));
         for (place, bytes, said) in [
-            (place(), newer.into_bytes(), "has format 2, this llb-agent reads 1"),
+            (place(), newer.into_bytes(), "has format 3, this llb-agent reads 2"),
             (place(), older.into_bytes(), "has format 0"),
             (place(), strange, "not understood"),
             (place(), b"{}\n".to_vec(), "damaged"),

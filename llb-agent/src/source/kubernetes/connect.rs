@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! From flags and kubeconfig to a client. Opens no connection yet.
+//! From flags and kubeconfig to a client.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
+use tokio::net::lookup_host;
 
-use super::timeouts::{CONNECT_TIMEOUT, READ_TIMEOUT};
+use super::timeouts::{CONNECT_TIMEOUT, READ_TIMEOUT, RESOLVE_TIMEOUT};
 use crate::kube_error::KubeError;
 use crate::source::saved;
 
@@ -62,6 +64,8 @@ pub struct Cluster {
     pub client: Client,
     /// The API server.
     pub url: String,
+    /// Its host and port.
+    host: (String, u16),
     /// Tells it from any other cluster, also from one that had its URL before.
     pub identity: String,
 }
@@ -106,9 +110,29 @@ pub async fn connect(
     config.read_timeout = Some(READ_TIMEOUT);
     let url = config.cluster_url.to_string();
     let identity = saved::identity(&url, config.root_cert.as_deref().unwrap_or_default());
+    let host = config.cluster_url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let host = (host, config.cluster_url.port_u16().unwrap_or(443));
     let failed = |source| ConnectError::Client { url: url.clone(), source: KubeError::from(source) };
     let client = Client::try_from(config).map_err(failed)?;
-    Ok(Cluster { client, url, identity })
+    Ok(Cluster { client, url, host, identity })
+}
+
+impl Cluster {
+    /// Where the API server is, as its name is resolved now; nothing if that can't be done in `RESOLVE_TIMEOUT`.
+    pub async fn addresses(&self) -> Vec<IpAddr> {
+        let (name, port) = &self.host;
+        let found = tokio::time::timeout(RESOLVE_TIMEOUT, lookup_host((name.as_str(), *port))).await;
+        match found {
+            Ok(Ok(found)) => found.map(|address| address.ip()).collect(),
+            Ok(Err(_)) | Err(_) => {
+                tracing::warn!(
+                    name,
+                    "the address of the API server is not known, so no VIP is compared with it"
+                );
+                Vec::new()
+            }
+        }
+    }
 }
 
 /// There is none. One that can't be read is not passed over: the agent would

@@ -24,3 +24,6 @@ pub(super) const RECOVERED_AFTER: Duration = Duration::from_secs(20);
 /// The same for one that hangs: it reports only after the time-out.
 pub(super) const ANSWERS_AFTER: Duration =
     Duration::from_secs(READ_TIMEOUT.as_secs() + 2 * LAST_RETRY.as_secs() + CONNECT_TIMEOUT.as_secs());
+
+/// A name server that is well answers within this.
+pub(super) const RESOLVE_TIMEOUT: Duration = Duration::from_secs(3);
