@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Random changes, faults and restarts against the real reconciler, with rooms
-//! in memory. It must converge, must never touch a foreign address, and must
-//! never take a VIP from a Service that did nothing. No privilege, no clock.
+//! The real reconciler with fakes, under random changes, faults and restarts. It
+//! must converge, must never touch a foreign address, and must never take a VIP
+//! from a Service that was not changed. Needs no privilege and no clock.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on should stop where it is")]
 
@@ -17,9 +17,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use world::World;
 
-/// Runs; each has its own seed, which a failure names.
+/// Number of runs. Each has its own seed, which a failed check names.
 const RUNS: u64 = 150;
-/// Calls that each fault has to strike, over all runs.
+/// Number of calls that each fault has to strike, over all runs.
 const LEAST: u32 = 20;
 /// Changes in one run.
 const STEPS: u32 = 60;
@@ -50,10 +50,10 @@ async fn any_history_converges() {
     }
 }
 
-/// The checks above can fail: a reconciler that is not run does not converge.
+/// Shows that the checks can fail: a reconciler that does not run does not converge.
 #[tokio::test]
 #[should_panic(expected = "seed 1: ")]
-async fn a_world_that_is_not_settled_is_noticed() {
+async fn a_reconciler_that_does_not_run_fails_the_checks() {
     let mut random = StdRng::seed_from_u64(1);
     let mut world = World::new(1);
     for _ in 0..STEPS {

@@ -36,7 +36,7 @@ pub(crate) struct World {
     pub(super) foreign: BTreeSet<IpAddr>,
     /// The VIPs that each Service has been seen with, since it asked for something else.
     pub(super) given: BTreeMap<ServiceName, BTreeSet<IpAddr>>,
-    /// Services that the agent has not looked at since they were changed, or it started.
+    /// Services that the agent has not looked at since they changed, or since it started.
     pub(super) unseen: BTreeSet<ServiceName>,
     pub(super) clock_of_creation: i64,
 }
@@ -67,7 +67,7 @@ impl World {
         }
     }
 
-    /// One random change of the cluster, the machine, or the agent's luck.
+    /// One random change of the cluster or the machine, or a fault, or a restart of the agent.
     pub(crate) fn change(&mut self, random: &mut StdRng) {
         match random.random_range(0..19) {
             0..=4 => self.change_service(random),
@@ -102,13 +102,13 @@ impl World {
         }
     }
 
-    /// kill -9 and a new start: sockets are gone, addresses and statuses are not.
+    /// kill -9 and a new start: sockets are gone, addresses and statuses stay.
     fn kill(&mut self) {
         let addresses = self.agent.rooms.addresses.inner.clone();
         let mut plane = FakePlane::default();
         plane.occupied = self.agent.rooms.plane.inner.occupied.clone();
         self.agent = agent(plane, addresses, self.statuses.clone());
-        // What was decided and not yet published is forgotten, and may be decided otherwise.
+        // The new agent does not know what was decided but not yet published, and may decide differently.
         let published = self.statuses.inner.lock().statuses.clone();
         let decided = &self.report.desired.statuses;
         self.given
@@ -173,7 +173,7 @@ impl World {
         self.snapshot.endpoints.insert(name, (0..count).map(|_| endpoint(random)).collect());
     }
 
-    /// One round of the agent; status writes may end before the next one.
+    /// One round of the agent. Gives status writes the chance to end before the next one.
     pub(crate) async fn round(&mut self) {
         let source = SourceReport { snapshot: Some(Arc::new(self.snapshot.clone())), problems: Vec::new() };
         self.report = self.agent.round(&source, self.now).await;
@@ -186,7 +186,7 @@ impl World {
         }
     }
 
-    /// No more faults.
+    /// Ends all faults and everything else that is in the agent's way.
     pub(crate) fn heal(&mut self) {
         self.faults.clear();
         self.agent.rooms.addresses.inner.taken.clear();
@@ -212,7 +212,7 @@ fn agent(plane: FakePlane, addresses: FakeAddresses, statuses: FaultyStatuses) -
     Reconciler::new(Rooms { plane, addresses, statuses }, policy, metrics)
 }
 
-/// Few names, VIPs and ports, so that they meet.
+/// There are few names, VIPs and ports, so that Services compete for them.
 fn service_name(random: &mut StdRng) -> ServiceName {
     ServiceName::new("default", format!("s{}", random.random_range(0..7)))
 }

@@ -10,45 +10,45 @@ use serde::Serialize;
 use crate::model::{AddressKey, Frontend, PublishedStatus, Rule, ServiceName};
 
 /// One change, as data. The executor's `match` over it is the list of
-/// everything that llb does to a machine.
+/// everything that llb changes on a machine or in a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Action {
-    /// Serve `frontend` by `rule`.
+    /// Serve a frontend by a rule.
     UpsertFrontend {
-        /// Which.
+        /// The frontend.
         frontend: Frontend,
-        /// How.
+        /// Its backends and how traffic is spread over them.
         rule: Arc<Rule>,
     },
     /// Put a VIP on a link.
     AddAddress {
-        /// Which, where.
+        /// The VIP and the link.
         key: AddressKey,
-        /// In bits.
+        /// The length of the subnet prefix in bits.
         prefix_length: u8,
     },
     /// Write the status of a Service; an empty one clears it.
     WriteStatus {
-        /// Whose.
+        /// The Service.
         service: ServiceName,
-        /// What.
+        /// The new status.
         status: PublishedStatus,
     },
-    /// Take no new traffic; let old connections finish.
+    /// Accept no new traffic for a frontend; let old connections finish.
     RemoveFrontend {
-        /// Which.
+        /// The frontend.
         frontend: Frontend,
     },
     /// Take a VIP off a link.
     RemoveAddress {
-        /// Which, where.
+        /// The VIP and the link.
         key: AddressKey,
-        /// In bits.
+        /// The length of the subnet prefix in bits.
         prefix_length: u8,
     },
 }
 
-/// The object that an action changes: what retries and back-off are kept for.
+/// The object that an action changes. Retries and back-off are kept per object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ActionKey {
     /// A frontend.
@@ -60,7 +60,7 @@ pub enum ActionKey {
 }
 
 impl ActionKey {
-    /// The VIP that it is a part of.
+    /// The VIP that a frontend or an address belongs to.
     pub(super) fn vip(&self) -> Option<IpAddr> {
         match self {
             Self::Frontend(frontend) => Some(frontend.vip),
@@ -71,7 +71,7 @@ impl ActionKey {
 }
 
 impl Action {
-    /// The VIP that it puts on a link, and its prefix length.
+    /// The VIP that the action puts on a link, and its prefix length.
     pub fn added_address(&self) -> Option<(&AddressKey, u8)> {
         match self {
             Self::AddAddress { key, prefix_length } => Some((key, *prefix_length)),
@@ -79,7 +79,7 @@ impl Action {
         }
     }
 
-    /// Its object.
+    /// The object that the action changes.
     pub fn key(&self) -> ActionKey {
         match self {
             Self::UpsertFrontend { frontend, .. } | Self::RemoveFrontend { frontend } => {

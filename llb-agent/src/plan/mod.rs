@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! From desired and observed to ordered actions. Pure.
+//! Compares desired with observed, and lists the actions that lead from one to
+//! the other, in order. Pure.
 //!
-//! A plan holds only what can be done *now*: an action whose precondition is
-//! not yet observed is not in it, and comes in a later round. So a failed
-//! action holds back just what depends on it, and nothing has to be undone.
-//! Make before break:
+//! A plan contains only what can be done *now*. An action whose precondition is
+//! not yet observed is left out; a later plan has it. So a failed action delays
+//! only what depends on it, and nothing has to be undone. Make before break:
 //!
 //! | order | action | precondition, as observed |
 //! |---|---|---|
 //! | 1 | upsert frontends | none (the VIP need not be on the link yet) |
 //! | 2 | add addresses | a frontend on the VIP serves |
-//! | 3 | write statuses | the VIP's frontend serves, its address is on the link |
+//! | 3 | write statuses | a frontend on the VIP has backends and serves; the address is on its link |
 //! | 4 | remove frontends | none (their statuses were written or cleared before) |
 //! | 5 | remove addresses | no frontend on the VIP serves or drains |
 
@@ -29,7 +29,7 @@ use status::status_writes;
 
 use crate::model::{Frontend, Observed, Phase, Port, Protocol, Rule, State};
 
-/// What to do now, in order. Empty when nothing is left that could be done.
+/// What to do now, in order. Empty when nothing can be done.
 pub fn plan(desired: &State, observed: &Observed) -> Vec<Action> {
     let mut actions = Vec::new();
     actions.extend(upserts(desired, observed));
@@ -40,9 +40,9 @@ pub fn plan(desired: &State, observed: &Observed) -> Vec<Action> {
     actions
 }
 
-/// Leaves out the statuses whose frontends or addresses are about to change, or
-/// are being worked on (`in_flight`): in a later round they can say what came of
-/// it, instead of saying first that a port is not served.
+/// Leaves out the status writes of VIPs whose frontends or addresses are about to
+/// change, or are being worked on (`in_flight`). A later plan writes the result;
+/// writing now would first publish that a port is not served.
 pub fn hold_statuses(due: Vec<Action>, in_flight: &BTreeSet<ActionKey>, desired: &State) -> Vec<Action> {
     let mut changing: BTreeSet<IpAddr> = in_flight.iter().filter_map(ActionKey::vip).collect();
     for action in &due {
@@ -52,14 +52,14 @@ pub fn hold_statuses(due: Vec<Action>, in_flight: &BTreeSet<ActionKey>, desired:
             _ => false,
         };
     }
-    let is_hasty = |action: &Action| match action {
+    let is_too_early = |action: &Action| match action {
         Action::WriteStatus { service, .. } => {
             let wanted = desired.statuses.get(service);
             wanted.is_some_and(|status| status.vips.iter().any(|vip| changing.contains(&vip.ip)))
         }
         _ => false,
     };
-    due.into_iter().filter(|action| !is_hasty(action)).collect()
+    due.into_iter().filter(|action| !is_too_early(action)).collect()
 }
 
 fn upserts(desired: &State, observed: &Observed) -> impl Iterator<Item = Action> {
@@ -89,15 +89,16 @@ fn address_removals(desired: &State, observed: &Observed) -> impl Iterator<Item 
         .addresses
         .iter()
         .filter(|(key, prefix_length)| desired.addresses.get(key) != Some(prefix_length));
-    // A VIP that moves to another link, or gets another prefix length, is
-    // still in use: it leaves its old place although it is served.
+    // A VIP that moves to another link, or gets another prefix length, leaves
+    // its old link although it is still served.
     let moves = |vip: IpAddr| desired.addresses.keys().any(|key| key.address == vip);
     let idle = unwanted
         .filter(move |(key, _)| moves(key.address) || frontends_on(observed, key.address).next().is_none());
     idle.map(|(key, &prefix_length)| Action::RemoveAddress { key: key.clone(), prefix_length })
 }
 
-/// The frontends of one VIP lie side by side in the map.
+/// The frontends of one VIP are neighbours in the map, because the VIP is the
+/// first field of the key.
 fn frontends_on(observed: &Observed, vip: IpAddr) -> impl Iterator<Item = (&Frontend, Phase)> {
     let lowest = Frontend { vip, port: Port::MIN, protocol: Protocol::Tcp };
     let on_vip = observed.frontends.range(lowest..).take_while(move |(frontend, _)| frontend.vip == vip);

@@ -14,23 +14,24 @@ use crate::model::{
 pub const NOT_SERVED: &str = "llb.dev/PortNotServed";
 
 pub(super) fn status_writes(desired: &State, observed: &Observed) -> impl Iterator<Item = Action> {
-    let places: BTreeMap<IpAddr, &AddressKey> =
+    let wanted_on: BTreeMap<IpAddr, &AddressKey> =
         desired.addresses.keys().map(|key| (key.address, key)).collect();
     desired.statuses.iter().filter_map(move |(service, wanted)| {
         let nothing = PublishedStatus::default();
         let current = observed.statuses.get(service).unwrap_or(&nothing);
-        let status = achieved(wanted, current, &places, observed);
+        let status = achieved(wanted, current, &wanted_on, observed);
         (status != *current).then(|| Action::WriteStatus { service: service.clone(), status })
     })
 }
 
-/// The part of `wanted` that is true by now. What is published already stays
-/// published while it is wanted: a VIP must not flicker because its last
-/// backend is replaced or its link flaps.
+/// The part of `wanted` that is true by now. A VIP that is published already
+/// stays published while it is wanted: it must not disappear for a moment because
+/// its last backend is replaced or its link goes down and up. `wanted_on` has the
+/// link of each VIP that llb adds.
 fn achieved(
     wanted: &PublishedStatus,
     current: &PublishedStatus,
-    places: &BTreeMap<IpAddr, &AddressKey>,
+    wanted_on: &BTreeMap<IpAddr, &AddressKey>,
     observed: &Observed,
 ) -> PublishedStatus {
     let published = current.addresses();
@@ -41,8 +42,8 @@ fn achieved(
             .ports
             .iter()
             .any(|port| frontend_of(vip.ip, port).is_some_and(|frontend| accepts(&frontend, observed)));
-        // A VIP that needs no place is the machine's own address.
-        let reachable = places.get(&vip.ip).is_none_or(|key| observed.addresses.contains_key(key));
+        // A VIP that llb does not add is one of the machine's own addresses.
+        let reachable = wanted_on.get(&vip.ip).is_none_or(|key| observed.addresses.contains_key(key));
         let true_now = published.contains(&vip.ip) || (accepts && reachable);
         let proxy = vip.proxy || !is_dsr(vip, observed);
         true_now.then_some(PublishedVip { ip: vip.ip, proxy, ports })
@@ -50,9 +51,9 @@ fn achieved(
     PublishedStatus { vips: vips.collect() }
 }
 
-/// Nodes may take packets to the VIP for their own (ipMode VIP) only where all
-/// that is served on it leaves packets as they are. Else kube-proxy would answer
-/// clients in the cluster past a relay.
+/// True if frontends on the VIP are served, all of them in mode DSR. Only then may nodes
+/// treat the VIP as their own (ipMode VIP): otherwise kube-proxy would serve
+/// clients in the cluster itself, and bypass the relay or NAT of llb.
 fn is_dsr(vip: &PublishedVip, observed: &Observed) -> bool {
     let served = vip.ports.iter().filter_map(|port| observed.frontends.get(&frontend_of(vip.ip, port)?));
     let mut modes = served.map(|status| status.placement.mode).peekable();
@@ -65,7 +66,7 @@ fn achieved_port(vip: IpAddr, port: &PublishedPort, observed: &Observed) -> Publ
     PublishedPort { error, ..port.clone() }
 }
 
-/// Has a listener: without backends there is none.
+/// True if the frontend accepts connections; without backends it has no listener.
 fn accepts(frontend: &Frontend, observed: &Observed) -> bool {
     let status = observed.frontends.get(frontend);
     status.is_some_and(|status| status.phase == Phase::Serving && !status.rule.backends.is_empty())
