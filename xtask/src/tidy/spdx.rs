@@ -3,7 +3,7 @@
 //!
 //! Why: a file that is copied elsewhere takes its licence with it, and tools that list licences can read it.
 
-use super::{Complaint, Source};
+use super::source::{Complaint, Source};
 
 /// The licence of everything else.
 const DEFAULT: &str = "Apache-2.0";
@@ -34,7 +34,7 @@ fn wanted(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::source;
+    use super::super::source::source;
     use super::check;
 
     #[test]
