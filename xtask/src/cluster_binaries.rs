@@ -2,7 +2,6 @@
 //! The Kubernetes programs of the test cluster: found, or built once per
 //! machine from their published Go modules (see tests/cluster-binaries).
 
-use std::env;
 use std::fs;
 use std::path::Path;
 
@@ -19,7 +18,7 @@ const VERSION_PACKAGE: &str = "k8s.io/component-base/version";
 /// Whether the user gives this program: in the folder `KUBEBUILDER_ASSETS`,
 /// the convention of envtest. Such a folder rarely has all of them.
 pub(crate) fn is_given(program: &str) -> bool {
-    env::var_os("KUBEBUILDER_ASSETS").is_some_and(|folder| Path::new(&folder).join(program).is_file())
+    shell::variable("KUBEBUILDER_ASSETS").is_some_and(|folder| Path::new(&folder).join(program).is_file())
 }
 
 /// Makes sure that the tests find all of them: those that are neither given

@@ -3,7 +3,7 @@
 //! our own output, and fails with its name. No knowledge of what they do.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -38,12 +38,18 @@ pub(crate) fn workspace() -> &'static Path {
 /// # Errors
 /// Neither `XDG_CACHE_HOME` nor `HOME` is set.
 pub(crate) fn cache() -> Result<PathBuf> {
-    let base = match env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
+    let base = match variable("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
         Some(folder) => PathBuf::from(folder),
-        None => Path::new(&env::var_os("HOME").context("HOME is not set, so there is no cache folder")?)
+        None => Path::new(&variable("HOME").context("HOME is not set, so there is no cache folder")?)
             .join(".cache"),
     };
     Ok(base.join("llb"))
+}
+
+/// A variable of our own environment.
+#[expect(clippy::disallowed_methods, reason = "the one place of xtask that reads a variable")]
+pub(crate) fn variable(name: &str) -> Option<OsString> {
+    env::var_os(name)
 }
 
 /// A child that starts in the workspace, without what `cargo run` leaks.
@@ -92,7 +98,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 /// Where `program` is on PATH, or in one of the folders of system programs,
 /// which are not on every user's PATH.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
+    let path = variable("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])
         .map(|folder| folder.join(program))
@@ -122,6 +128,7 @@ fn cannot_start(command: &Command) -> String {
     format!("cannot start `{}`", command.get_program().to_string_lossy())
 }
 
+#[expect(clippy::disallowed_methods, reason = "only the names of all variables can match a prefix")]
 fn remove_variables(command: &mut Command, prefixes: &[&str]) {
     for (name, _) in env::vars_os() {
         if prefixes.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
