@@ -39,7 +39,7 @@ pub(super) fn check(modules: &Modules<'_>) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     for (name, home) in HOMES {
         for (_, file) in agent().filter(|(path, _)| !home.welcomes(path)) {
-            let text = format!("crate `{name}` has no home here; see xtask/src/tidy/crates.rs");
+            let text = format!("crate `{name}` may not be used here; see xtask/src/tidy/crates.rs");
             complaints.extend(lines_with(file, name).map(|line| file.source.complaint(line, text.clone())));
         }
         let is_used = |place: &str| match home {

@@ -121,12 +121,11 @@ impl<'a> Modules<'a> {
             "crate" => self.files[from].root,
             "self" => from,
             "super" => {
-                let mut module = self.files[from].parent?;
-                while let Some(("super", after)) =
-                    rest.split_first().map(|(name, after)| (name.as_str(), after))
-                {
+                let levels = segments.iter().take_while(|name| *name == "super").count();
+                rest = &segments[levels..];
+                let mut module = from;
+                for _ in 0..levels {
                     module = self.files[module].parent?;
-                    rest = after;
                 }
                 module
             }

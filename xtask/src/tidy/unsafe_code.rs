@@ -28,7 +28,10 @@ pub(super) fn check(sources: &[Source]) -> Vec<Complaint> {
         for (number, _) in source.code().filter(|(_, line)| is_unsafe(line)) {
             match home {
                 Some(home) => used[home] = true,
-                None => complaints.push(source.complaint(number, "unsafe has no home here")),
+                None => complaints.push(
+                    source
+                        .complaint(number, "`unsafe` is not allowed here; see xtask/src/tidy/unsafe_code.rs"),
+                ),
             }
         }
     }
