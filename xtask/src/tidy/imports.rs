@@ -13,6 +13,8 @@ use syn::{Attribute, File, ImplItem, Item, ItemMod, ItemUse, Macro, Meta, Path, 
 pub(super) struct Imports {
     /// The names of `mod name;`.
     pub(super) modules: Vec<String>,
+    /// The names of `mod name;` with `#[path]`: files of other crates, which are checked there.
+    pub(super) borrowed_modules: BTreeSet<String>,
     pub(super) uses: Vec<Use>,
     /// Paths of two segments or more outside of `use`.
     pub(super) paths: Vec<NamedPath>,
@@ -162,8 +164,9 @@ impl<'ast> Visit<'ast> for Reader {
             self.inline_modules += 1;
             visit::visit_item_mod(self, module);
             self.inline_modules -= 1;
-        } else if !module.attrs.iter().any(|attribute| attribute.path().is_ident("path")) {
-            // A file of another crate that is borrowed by `#[path]` belongs to that crate.
+        } else if module.attrs.iter().any(|attribute| attribute.path().is_ident("path")) {
+            self.found.borrowed_modules.insert(module.ident.to_string());
+        } else {
             self.found.modules.push(module.ident.to_string());
         }
     }

@@ -113,7 +113,7 @@ impl<'a> Modules<'a> {
         by_use.chain(by_path).filter(|(to, _, _)| *to != from).map(arrow).collect()
     }
 
-    /// `None`: an item of another crate, or one whose `use` is an arrow already.
+    /// `None`: an item of another crate, or one whose `use` item is an arrow already.
     fn resolve(&self, from: Index, segments: &[String], depth: usize) -> Option<Target> {
         let depth = depth.checked_sub(1)?;
         let (first, mut rest) = segments.split_first()?;
@@ -146,6 +146,8 @@ impl<'a> Modules<'a> {
                     Target { file, item: None } => module = file,
                     item => return Some(item),
                 }
+            } else if self.files[module].imports.borrowed_modules.contains(name) {
+                return None;
             } else {
                 return Some(Target { file: module, item: Some(name.clone()) });
             }
@@ -244,8 +246,8 @@ pub(super) mod tests {
         let files = [
             ("a/src/lib.rs", "pub mod x;"),
             ("a/src/x.rs", "use serde::Serialize; use tokio::sync;"),
-            ("b/src/main.rs", "mod x; use a::x::X;"),
-            ("b/src/x.rs", ""),
+            ("b/src/main.rs", "mod x; use a::x::X;\n#[path = \"../../a/src/x.rs\"]\nmod borrowed;"),
+            ("b/src/x.rs", "use crate::borrowed::X;"),
         ];
         assert_eq!(arrows(&files), [""; 0]);
     }
