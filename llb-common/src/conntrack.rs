@@ -76,8 +76,8 @@ pub struct ForwardEntry {
     pub seen: u8,
     /// Zero.
     pub padding: u8,
-    /// By which way they came, see [`way`]: when it changes, so must the reply entry.
-    pub way: u32,
+    /// By which way they came, see [`next_hop`]: when it changes, so must the reply entry.
+    pub next_hop: u32,
 }
 
 const _: () = assert!(size_of::<ForwardEntry>() == 16);
@@ -228,7 +228,7 @@ pub const fn is_expired(used: Tick, now: Tick, lifetime_secs: u32) -> bool {
 /// its next hop. Two ways may share one (in 1 of 2^32 cases); then replies go the
 /// old way until the flow ends.
 #[inline(always)]
-pub const fn way(ifindex: u32, mac: Mac) -> u32 {
+pub const fn next_hop(ifindex: u32, mac: Mac) -> u32 {
     let [a, b, c, d, e, f] = mac.bytes();
     u32::from_ne_bytes([c, d, e, f]) ^ u32::from_ne_bytes([0, 0, a, b]) ^ ifindex.wrapping_mul(0x9e37_79b9)
 }
@@ -360,8 +360,8 @@ mod tests {
     #[test]
     fn another_way_has_another_name() {
         let mac = Mac::new([2, 0, 0, 0, 0, 1]);
-        assert_ne!(way(1, mac), way(2, mac));
-        assert_ne!(way(1, mac), way(1, Mac::new([2, 0, 0, 0, 0, 2])));
+        assert_ne!(next_hop(1, mac), next_hop(2, mac));
+        assert_ne!(next_hop(1, mac), next_hop(1, Mac::new([2, 0, 0, 0, 0, 2])));
     }
 
     #[test]

@@ -143,7 +143,7 @@ fn swap((data, end): (usize, usize)) -> Option<()> {
     Some(())
 }
 
-/// As that of the object `packet`.
+/// `Cargo.toml` says why.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
 static LICENSE: [u8; 4] = *b"GPL\0";

@@ -171,13 +171,12 @@ fn field(socket: NonNull<u8>, offset: &u32) -> u32 {
     }
 }
 
-/// Some helpers are for GPL-compatible programs only.
+/// `Cargo.toml` says why.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
 static LICENSE: [u8; 4] = *b"GPL\0";
 
-/// A loop without an end is refused by the verifier: better than a program
-/// that goes on after a panic.
+/// The verifier refuses an endless loop, so an object in which a panic is possible can't be loaded.
 #[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

@@ -10,7 +10,7 @@ use bytemuck::{Zeroable as _, bytes_of};
 use llb_common::address::{Address, Mac, Port};
 use llb_common::backend::BackendId;
 use llb_common::conntrack::{
-    ForwardEntry, FragmentKey, FragmentPorts, ReplyEntry, ReplyKey, forward_key, way,
+    ForwardEntry, FragmentKey, FragmentPorts, ReplyEntry, ReplyKey, forward_key, next_hop,
 };
 use llb_common::frontend::{AffinityEntry, AffinityKey};
 use llb_common::maps;
@@ -85,7 +85,7 @@ pub(super) fn flow_entry(flow: &Flow) -> Vec<u8> {
         backend: id(flow.backend),
         snat_port: Port::new(flow.snat_port),
         seen: flow.seen,
-        way: way(flow.way.0, Mac::new(flow.way.1)),
+        next_hop: next_hop(flow.way.0, Mac::new(flow.way.1)),
         ..ForwardEntry::zeroed()
     };
     bytes_of(&entry).to_vec()

@@ -12,7 +12,7 @@ use bytemuck::bytes_of;
 use llb_common::address::{Address, Mac, Port};
 use llb_common::backend::{ACTIVE, BackendEntry, BackendId};
 use llb_common::conntrack::{
-    ACK, ForwardEntry, ForwardKey, ReplyEntry, ReplyKey, SYN, forward_key, step, way,
+    ACK, ForwardEntry, ForwardKey, ReplyEntry, ReplyKey, SYN, forward_key, next_hop, step,
 };
 use llb_common::flow_table::{Words, lines};
 use llb_common::frontend::{DSR, FrontendEntry, FrontendKey, TCP};
@@ -212,7 +212,7 @@ impl Flow {
             backend: mode.backend(number),
             snat_port: if mode == Mode::Dsr { Port::default() } else { self.port() },
             seen,
-            way: way(LINK, Mac::new(CLIENT_MAC)),
+            next_hop: next_hop(LINK, Mac::new(CLIENT_MAC)),
             ..ForwardEntry::default()
         };
         if !placed.insert(&key, &entry) {
