@@ -112,9 +112,9 @@ impl From<Address> for IpAddr {
 /// A TCP or UDP port, two bytes in network order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(transparent)]
-pub struct Port(u16);
+pub struct WirePort(u16);
 
-impl Port {
+impl WirePort {
     /// From a number.
     #[inline(always)]
     pub const fn new(number: u16) -> Self {
@@ -198,8 +198,8 @@ mod tests {
 
     #[test]
     fn ports_and_macs_are_as_on_the_wire() {
-        assert_eq!(bytemuck::bytes_of(&Port::new(0x1234)), [0x12, 0x34]);
-        assert_eq!(Port::from_wire(Port::new(80).wire()).number(), 80);
+        assert_eq!(bytemuck::bytes_of(&WirePort::new(0x1234)), [0x12, 0x34]);
+        assert_eq!(WirePort::from_wire(WirePort::new(80).wire()).number(), 80);
         let mac = Mac::new([2, 1, 2, 3, 4, 5]);
         assert_eq!(bytemuck::bytes_of(&mac), [2, 1, 2, 3, 4, 5]);
         assert_eq!(mac.bytes(), [2, 1, 2, 3, 4, 5]);

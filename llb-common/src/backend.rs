@@ -4,7 +4,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::address::{Address, Mac, Port};
+use crate::address::{Address, Mac, WirePort};
 
 /// Where a backend is in the array of [`BackendEntry`]s, and which one of
 /// those that have been there: 4 bytes, 0 for none.
@@ -68,9 +68,9 @@ pub struct BackendEntry {
     /// Bytes of the largest IP packet on the way to it; 0: no limit known.
     pub mtu: u16,
     /// Its port.
-    pub port: Port,
+    pub port: WirePort,
     /// Port of its frontend.
-    pub vip_port: Port,
+    pub vip_port: WirePort,
     /// Of the backend, or of the router before it. While it is unknown, its
     /// packets are dropped ([`Reason::NoNeighbour`](crate::reason::Reason)).
     pub mac: Mac,

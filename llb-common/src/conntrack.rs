@@ -18,7 +18,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::address::{Address, Mac, Port};
+use crate::address::{Address, Mac, WirePort};
 use crate::backend::BackendId;
 use crate::frontend::TCP;
 use crate::time::{Tick, elapsed_secs};
@@ -34,9 +34,9 @@ pub struct ForwardKey {
     /// entry compares with its backend's `vip`.
     pub vip: u32,
     /// Port of the client.
-    pub client_port: Port,
+    pub client_port: WirePort,
     /// Port of the frontend.
-    pub vip_port: Port,
+    pub vip_port: WirePort,
 }
 
 const _: () = assert!(size_of::<ForwardKey>() == 24);
@@ -49,9 +49,9 @@ const _: () = assert!(size_of::<ForwardKey>() == 24);
 #[inline(always)]
 pub const fn forward_key(
     client: Address,
-    client_port: Port,
+    client_port: WirePort,
     vip: Address,
-    vip_port: Port,
+    vip_port: WirePort,
     protocol: u8,
 ) -> ForwardKey {
     let [high, low] = vip.words();
@@ -71,7 +71,7 @@ pub struct ForwardEntry {
     /// When the last one came.
     pub used: Tick,
     /// Source port that the backend sees; 0 in mode DSR.
-    pub snat_port: Port,
+    pub snat_port: WirePort,
     /// What was seen in this direction: [`step`].
     pub seen: u8,
     /// Zero.
@@ -90,9 +90,9 @@ pub struct ReplyKey {
     /// Address of the backend.
     pub backend: Address,
     /// Port of the backend.
-    pub backend_port: Port,
+    pub backend_port: WirePort,
     /// Destination port: [`ForwardEntry::snat_port`].
-    pub snat_port: Port,
+    pub snat_port: WirePort,
     /// [`TCP`] or [`UDP`](crate::frontend::UDP).
     pub protocol: u8,
     /// Zeros.
@@ -105,7 +105,7 @@ impl ReplyKey {
     /// The key of the packets from a backend to a source port. It is made of
     /// words, since eBPF calls a function for padding of three bytes.
     #[inline(always)]
-    pub fn new(backend: Address, backend_port: Port, snat_port: Port, protocol: u8) -> Self {
+    pub fn new(backend: Address, backend_port: WirePort, snat_port: WirePort, protocol: u8) -> Self {
         let rest = [backend_port.wire(), snat_port.wire(), u16::from_ne_bytes([protocol, 0]), 0];
         let [high, low] = backend.words();
         bytemuck::cast([high, low, bytemuck::cast(rest)])
@@ -127,7 +127,7 @@ pub struct ReplyEntry {
     /// Of the client, or of the router before it: who its packets came from.
     pub mac: Mac,
     /// Port of the client.
-    pub client_port: Port,
+    pub client_port: WirePort,
     /// What was seen in this direction: [`step`]. 0: no reply yet.
     pub seen: u8,
     /// Zeros.
@@ -237,7 +237,13 @@ pub const fn next_hop(ifindex: u32, mac: Mac) -> u32 {
 /// `first..=last`: the client's own, then others that follow from client and
 /// attempt alone, so that every box with the same flows chooses the same.
 #[inline(always)]
-pub const fn candidate_port(client: Address, client_port: Port, attempt: u32, first: u16, last: u16) -> Port {
+pub const fn candidate_port(
+    client: Address,
+    client_port: WirePort,
+    attempt: u32,
+    first: u16,
+    last: u16,
+) -> WirePort {
     let own = client_port.number();
     if attempt == 0 && first <= own && own <= last {
         return client_port;
@@ -245,7 +251,7 @@ pub const fn candidate_port(client: Address, client_port: Port, attempt: u32, fi
     let [high, low] = client.words();
     let seed = high.rotate_left(32) ^ low ^ ((client_port.wire() as u64) << 48) ^ attempt as u64;
     let span = last.saturating_sub(first) as u64 + 1;
-    Port::new(first.wrapping_add((crate::hash::mix(seed) % span) as u16))
+    WirePort::new(first.wrapping_add((crate::hash::mix(seed) % span) as u16))
 }
 
 /// Key of the ports that a fragmented packet has: 40 bytes (RFC 791, 3.2;
@@ -272,9 +278,9 @@ const _: () = assert!(size_of::<FragmentKey>() == 40);
 #[repr(C)]
 pub struct FragmentPorts {
     /// Source port.
-    pub source: Port,
+    pub source: WirePort,
     /// Destination port.
-    pub destination: Port,
+    pub destination: WirePort,
 }
 
 #[cfg(test)]
@@ -328,18 +334,18 @@ mod tests {
     #[test]
     fn ports_are_the_clients_own_then_spread_over_the_range() {
         let client = Address::from_v4_word(7);
-        let port = |own, attempt| candidate_port(client, Port::new(own), attempt, 1024, 65_535).number();
+        let port = |own, attempt| candidate_port(client, WirePort::new(own), attempt, 1024, 65_535).number();
         assert_eq!(port(40_000, 0), 40_000);
         assert!(port(80, 0) >= 1024);
         let mut others: [u16; 16] = core::array::from_fn(|attempt| port(40_000, attempt as u32));
         others.sort_unstable();
         assert!(others.windows(2).all(|pair| pair[0] != pair[1]), "{others:?}");
-        assert_eq!(candidate_port(client, Port::new(9), 3, 5000, 5000).number(), 5000);
+        assert_eq!(candidate_port(client, WirePort::new(9), 3, 5000, 5000).number(), 5000);
     }
 
     #[test]
     fn the_key_of_replies_is_what_its_fields_say() {
-        let (backend, port) = (Address::new([7; 16]), Port::new);
+        let (backend, port) = (Address::new([7; 16]), WirePort::new);
         let key =
             ReplyKey { backend, backend_port: port(1), snat_port: port(2), protocol: UDP, padding: [0; 3] };
         assert_eq!(ReplyKey::new(backend, port(1), port(2), UDP), key);
@@ -352,7 +358,7 @@ mod tests {
         let vips = [v4(1), v4(2), v6(1), v6(2)];
         let keys: [u32; 8] = core::array::from_fn(|n| {
             let protocol = if n < 4 { TCP } else { UDP };
-            forward_key(v4(9), Port::new(1), vips[n % 4], Port::new(2), protocol).vip
+            forward_key(v4(9), WirePort::new(1), vips[n % 4], WirePort::new(2), protocol).vip
         });
         assert!((0..8).all(|n| !keys[..n].contains(&keys[n])), "{keys:x?}");
     }

@@ -10,7 +10,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::address::{Address, Port};
+use crate::address::{Address, WirePort};
 use crate::time::{Tick, elapsed_secs};
 
 /// IANA protocol numbers of what frontends serve.
@@ -25,7 +25,7 @@ pub struct FrontendKey {
     /// The VIP.
     pub vip: Address,
     /// The port.
-    pub port: Port,
+    pub port: WirePort,
     /// [`TCP`] or [`UDP`].
     pub protocol: u8,
     /// Zeros.
@@ -38,7 +38,7 @@ impl FrontendKey {
     /// The key of a frontend. It is made of words, since eBPF calls a function
     /// for padding of five bytes.
     #[inline(always)]
-    pub fn new(vip: Address, port: Port, protocol: u8) -> Self {
+    pub fn new(vip: Address, port: WirePort, protocol: u8) -> Self {
         let rest = [port.wire(), u16::from_ne_bytes([protocol, 0]), 0, 0];
         let [high, low] = vip.words();
         bytemuck::cast([high, low, bytemuck::cast(rest)])
@@ -72,9 +72,9 @@ pub struct FrontendEntry {
     pub affinity_secs: u32,
     /// Whom new flows go to. Without slots there are no backends, and packets
     /// pass: the kernel refuses them, as for any closed port.
-    pub table: Table,
+    pub table: MaglevTable,
     /// Whom they went to before `changed`.
-    pub previous: Table,
+    pub previous: MaglevTable,
     /// When `previous` was replaced by `table`.
     pub changed: Tick,
     /// Zeros.
@@ -91,7 +91,7 @@ pub const PREVIOUS_TABLE_SECS: u32 = 120;
 impl FrontendEntry {
     /// The table for a flow that is not known. `opens`: the packet begins it.
     #[inline(always)]
-    pub const fn table_for(&self, opens: bool, now: Tick) -> Table {
+    pub const fn table_for(&self, opens: bool, now: Tick) -> MaglevTable {
         let is_recent = elapsed_secs(self.changed, now) < PREVIOUS_TABLE_SECS;
         if !opens && self.previous.slots != 0 && is_recent { self.previous } else { self.table }
     }
@@ -100,7 +100,7 @@ impl FrontendEntry {
 /// Where a Maglev table is in the array of [`Chunk`]s: 8 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-pub struct Table {
+pub struct MaglevTable {
     /// Its first chunk; it fills that and those behind it.
     pub first_chunk: u32,
     /// How many slots it has, see [`slots_for`](crate::maglev::slots_for).
@@ -113,7 +113,7 @@ pub const CHUNK_SLOTS: usize = 1024;
 /// A part of a Maglev table: each slot is a [`BackendId`](crate::backend::BackendId).
 pub type Chunk = [u32; CHUNK_SLOTS];
 
-impl Table {
+impl MaglevTable {
     /// Chunk and position in it of the slot that a flow of this hash has,
     /// or, `behind` it, of the next ones.
     #[inline(always)]
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn the_previous_table_is_for_old_flows_and_for_a_while() {
-        let table = |slots| Table { first_chunk: 0, slots };
+        let table = |slots| MaglevTable { first_chunk: 0, slots };
         let entry =
             FrontendEntry { table: table(2), previous: table(1), changed: 1000, ..Zeroable::zeroed() };
         let chosen = |opens, now| entry.table_for(opens, now).slots;
@@ -218,11 +218,11 @@ mod tests {
 
     #[test]
     fn slots_are_found_in_their_chunks() {
-        let table = Table { first_chunk: 7, slots: 16_381 };
+        let table = MaglevTable { first_chunk: 7, slots: 16_381 };
         assert_eq!(table.chunks(), 16);
         assert_eq!(table.place(16_381 + 1025, 0), (8, 1));
         assert_eq!(table.place(16_380, 1), (7, 0));
-        assert_eq!(Table::default().place(9, 9), (0, 0));
+        assert_eq!(MaglevTable::default().place(9, 9), (0, 0));
     }
 
     #[test]

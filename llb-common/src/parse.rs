@@ -14,7 +14,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::address::{Address, Mac, Port};
+use crate::address::{Address, Mac, WirePort};
 use crate::frontend::{TCP, UDP};
 
 /// Read access to a frame. Words are as they stand in memory; `None` is
@@ -64,9 +64,9 @@ pub struct Packet {
     /// Identification of a fragmented packet, as on the wire.
     pub fragment_id: u32,
     /// Source port of the flow.
-    pub source_port: Port,
+    pub source_port: WirePort,
     /// Destination port of the flow.
-    pub destination_port: Port,
+    pub destination_port: WirePort,
     /// IP header.
     pub l3: u16,
     /// TCP, UDP or ICMP header.
@@ -207,7 +207,7 @@ fn read<const PLAIN: bool>(frame: &(impl Frame + ?Sized), packet: &mut Packet) -
         (TCP | UDP, Fragment::Later) => {
             packet.source = outer.source;
             packet.protocol = outer.protocol;
-            (packet.source_port, packet.destination_port) = (Port::default(), Port::default());
+            (packet.source_port, packet.destination_port) = (WirePort::default(), WirePort::default());
             Shape::LaterFragment
         }
         (TCP | UDP, _) => {
@@ -367,8 +367,8 @@ fn ipv6<const PLAIN: bool>(frame: &(impl Frame + ?Sized), l3: usize) -> Result<N
 fn transport(frame: &(impl Frame + ?Sized), l4: usize, packet: &mut Packet) -> Result<(), Unparsed> {
     let [first] = frame.words::<1>(l4).ok_or(Unparsed::Truncated)?;
     let [s0, s1, d0, d1, _, _, c0, c1] = first.to_ne_bytes();
-    packet.source_port = Port::from_wire(u16::from_ne_bytes([s0, s1]));
-    packet.destination_port = Port::from_wire(u16::from_ne_bytes([d0, d1]));
+    packet.source_port = WirePort::from_wire(u16::from_ne_bytes([s0, s1]));
+    packet.destination_port = WirePort::from_wire(u16::from_ne_bytes([d0, d1]));
     if packet.protocol == UDP {
         packet.has_checksum = u8::from((c0 | c1) != 0);
         return Ok(());
@@ -407,8 +407,8 @@ fn about(
     let [first] = frame.words::<1>(inner.l4).ok_or(Unparsed::Truncated)?;
     let [s0, s1, d0, d1, ..] = first.to_ne_bytes();
     packet.source = inner.destination;
-    packet.source_port = Port::from_wire(u16::from_ne_bytes([d0, d1]));
-    packet.destination_port = Port::from_wire(u16::from_ne_bytes([s0, s1]));
+    packet.source_port = WirePort::from_wire(u16::from_ne_bytes([d0, d1]));
+    packet.destination_port = WirePort::from_wire(u16::from_ne_bytes([s0, s1]));
     packet.protocol = inner.protocol;
     let is_unreachable = if is_v6 { kind == 1 } else { kind == 3 && code != FRAGMENTATION_NEEDED };
     packet.is_unreachable = u8::from(is_unreachable);

@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::address::{Address, Port};
+use crate::address::{Address, WirePort};
 use crate::backend::BackendId;
 
 /// [`TraceEvent::reason`] of a packet that is forwarded without one.
@@ -26,9 +26,9 @@ pub struct TraceEvent {
     /// The link that it is sent by; 0: none.
     pub out_ifindex: u32,
     /// Source port.
-    pub source_port: Port,
+    pub source_port: WirePort,
     /// Destination port.
-    pub destination_port: Port,
+    pub destination_port: WirePort,
     /// TCP or UDP.
     pub protocol: u8,
     /// TCP flags.

@@ -4,7 +4,7 @@
 
 use core::ffi::c_void;
 
-use llb_common::address::Port;
+use llb_common::address::WirePort;
 use llb_common::backend::BackendId;
 use llb_common::conntrack::{ForwardEntry, RST, next_hop, opens, step};
 use llb_common::frontend::{
@@ -108,7 +108,7 @@ fn begin(
 ) -> Result<(), Reason> {
     let is_dsr = frontend.flags & DSR != 0;
     let now = decision.now;
-    decision.source_port = Port::default();
+    decision.source_port = WirePort::default();
     let backend = backend(decision.backend).ok_or(Reason::NoLiveBackend)?;
     if packet.shape == Shape::Error as u8 || packet.tcp_flags & RST != 0 {
         return Ok(());

@@ -2,7 +2,7 @@
 //! What happens to a known flow now and then: a pending flow is answered and moves to the flow tables, or a client
 //! opens a connection again after the old one has ended.
 
-use llb_common::address::Port;
+use llb_common::address::WirePort;
 use llb_common::backend::BackendEntry;
 use llb_common::conntrack::{self, ForwardEntry, ForwardKey, RST, opens};
 use llb_common::flow_table::Inserted;
@@ -39,7 +39,7 @@ pub(crate) fn confirm(
     now: Tick,
 ) -> PendingFlow {
     // SAFETY: `flow` points to a value of `PENDING_FLOWS`, which is valid until the program returns; one field is read.
-    if unsafe { (*flow).snat_port } == Port::default() {
+    if unsafe { (*flow).snat_port } == WirePort::default() {
         if !opens(packet.tcp_flags) {
             let _ = promote_flow(key, flow);
         }
@@ -96,7 +96,7 @@ fn promote(
 pub(crate) fn release_ended(flow_key: &ForwardKey, flow: *mut ForwardEntry) -> Done {
     // SAFETY: `flow` points to a line of `FLOWS`, which is valid until the program returns; it is copied.
     let flow = unsafe { *flow };
-    let Some(backend) = backend(flow.backend).filter(|_| flow.snat_port != Port::default()) else {
+    let Some(backend) = backend(flow.backend).filter(|_| flow.snat_port != WirePort::default()) else {
         return Done::No;
     };
     let key = reply_key(backend, flow.snat_port);

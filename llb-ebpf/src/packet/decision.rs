@@ -2,7 +2,7 @@
 //! The types that the steps of one packet share: what is decided about it, and why it is not forwarded. The order of
 //! the steps is in `decide.rs`.
 
-use llb_common::address::{Address, Mac, Port};
+use llb_common::address::{Address, Mac, WirePort};
 use llb_common::backend::BackendId;
 use llb_common::conntrack::ReplyEntry;
 use llb_common::parse::Packet;
@@ -33,8 +33,8 @@ pub(crate) struct Decision {
     pub(crate) backend: BackendId,
     /// The link that the packet is sent by.
     pub(crate) ifindex: u32,
-    pub(crate) source_port: Port,
-    pub(crate) destination_port: Port,
+    pub(crate) source_port: WirePort,
+    pub(crate) destination_port: WirePort,
     pub(crate) destination_mac: Mac,
     pub(crate) source_mac: Mac,
     /// 1: mode NAT, all fields above are written. 0: mode DSR, only the MAC addresses are.
@@ -52,8 +52,8 @@ pub(crate) struct Decision {
 pub(crate) struct UnassignedFlow {
     pub(crate) client: Address,
     pub(crate) vip: Address,
-    pub(crate) client_port: Port,
-    pub(crate) vip_port: Port,
+    pub(crate) client_port: WirePort,
+    pub(crate) vip_port: WirePort,
     pub(crate) protocol: u32,
     /// 1: the packet begins its flow. 0: it belongs to a flow that began earlier, but has no entry here.
     pub(crate) begins: u32,
@@ -66,7 +66,7 @@ pub(crate) struct UnassignedFlow {
 impl UnassignedFlow {
     /// A flow that begins, from `client` to `vip`.
     #[inline(always)]
-    pub(crate) fn new(client: (&Address, Port), vip: (&Address, Port), protocol: u8) -> Self {
+    pub(crate) fn new(client: (&Address, WirePort), vip: (&Address, WirePort), protocol: u8) -> Self {
         Self {
             client: client.0.copied(),
             vip: vip.0.copied(),

@@ -2,7 +2,7 @@
 //! What several steps do with the entries of a flow: make their keys, find them, compare them, and bring them up to
 //! date with one more packet. When an entry is made or removed is decided elsewhere.
 
-use llb_common::address::{Address, Port};
+use llb_common::address::{Address, WirePort};
 use llb_common::backend::{BackendEntry, BackendId};
 use llb_common::conntrack::{
     ForwardEntry, ForwardKey, ReplyEntry, ReplyKey, forward_key, next_hop, opens, step,
@@ -28,7 +28,7 @@ pub(crate) fn key_of(packet: &Packet) -> ForwardKey {
 
 /// The key of the reply entry of a flow to this backend from this source port.
 #[inline(always)]
-pub(crate) fn reply_key(backend: &BackendEntry, snat_port: Port) -> ReplyKey {
+pub(crate) fn reply_key(backend: &BackendEntry, snat_port: WirePort) -> ReplyKey {
     ReplyKey::new(backend.address, backend.port, snat_port, backend.protocol)
 }
 
@@ -76,7 +76,7 @@ pub(crate) fn find_reply(key: &ReplyKey) -> Option<(*mut ReplyEntry, bool)> {
 pub(crate) fn is_reply_of(
     reply: &ReplyEntry,
     client: &Address,
-    client_port: Port,
+    client_port: WirePort,
     backend: BackendId,
 ) -> bool {
     reply.client == *client && reply.client_port == client_port && reply.backend == backend
@@ -103,7 +103,7 @@ pub(crate) fn touch(
             (*flow).seen = seen;
         }
     }
-    if entry.snat_port != Port::default() && entry.next_hop != next_hop(link.ifindex, packet.source_mac) {
+    if entry.snat_port != WirePort::default() && entry.next_hop != next_hop(link.ifindex, packet.source_mac) {
         update_next_hop(flow, backend, packet, link);
     }
 }

@@ -7,7 +7,7 @@
 //!     `--miss--> begin: FRONTENDS, PENDING_FLOWS, ... ------------> backend, or a reason
 //! ```
 
-use llb_common::address::Port;
+use llb_common::address::WirePort;
 use llb_common::backend::BackendEntry;
 use llb_common::conntrack::{FIN, ForwardKey, RST, opens};
 use llb_common::parse::{Packet, Shape};
@@ -38,7 +38,7 @@ pub(crate) fn decide<H: Hook>(
             (backend(decision.backend).ok_or(Reason::NoLiveBackend)?, decision.source_port)
         }
     };
-    let is_dsr = snat_port == Port::default();
+    let is_dsr = snat_port == WirePort::default();
     fill(decision, packet, backend, snat_port, is_dsr);
     if backend.mtu != 0 && packet.length > backend.mtu && !hook.is_segmented() {
         return Err(Reason::TooBig.into());
@@ -54,7 +54,7 @@ fn find(
     packet: &Packet,
     now: Tick,
     link: &LinkSettings,
-) -> Option<(&'static BackendEntry, Port)> {
+) -> Option<(&'static BackendEntry, WirePort)> {
     let flow = flows().find(key)?;
     // SAFETY: `flow` points to a line of `FLOWS`, which is valid until the program returns. If the flow is removed
     // meanwhile, this may be a copy of another flow's entry; `backend_of` accepts it only with a backend that exists.
@@ -71,7 +71,7 @@ fn find(
 }
 
 #[inline(always)]
-fn fill(decision: &mut Decision, packet: &Packet, backend: &BackendEntry, snat_port: Port, is_dsr: bool) {
+fn fill(decision: &mut Decision, packet: &Packet, backend: &BackendEntry, snat_port: WirePort, is_dsr: bool) {
     if is_dsr {
         decision.source = packet.source.copied();
         decision.destination = packet.destination.copied();

@@ -7,7 +7,7 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::{bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
 use bytemuck::Zeroable as _;
-use llb_common::address::{Address, Port};
+use llb_common::address::{Address, WirePort};
 use llb_common::backend::BackendEntry;
 use llb_common::conntrack::{
     ForwardKey, ReplyEntry, ReplyKey, candidate_port, forward_key, has_ended, is_abandoned,
@@ -42,10 +42,10 @@ pub(crate) fn find(
     decision: &mut Decision,
     backend: &BackendEntry,
     link: &LinkSettings,
-) -> Option<Port> {
+) -> Option<WirePort> {
     let settings = SETTINGS.get(0)?;
     let (first, last) = (settings.snat_first_port, settings.snat_last_port);
-    let mut key = reply_key(backend, Port::default());
+    let mut key = reply_key(backend, WirePort::default());
     decision.reply = reply_entry(packet, backend, link, decision.now);
     for attempt in 0..3 * CANDIDATES {
         let (half_round, number) = (attempt / GROUP, attempt % GROUP);
