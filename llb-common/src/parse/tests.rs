@@ -7,8 +7,13 @@ extern crate std;
 use core::net::IpAddr;
 use std::vec::Vec;
 
-use super::*;
+use super::icmp::{ICMP, ICMPV6};
+use super::ip::{AUTHENTICATION, DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, IPV4_BYTES, IPV6_BYTES, ROUTING};
+use super::read::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
+use super::{Packet, Shape, Unparsed, parse, parse_plain};
+use crate::address::{Address, Mac};
 use crate::conntrack::{ACK, SYN};
+use crate::frontend::{TCP, UDP};
 use crate::hash::mix;
 
 const ETHERNET: [u8; 12] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
