@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::vec::Vec;
 
-use super::{BUCKET_PLACES, Header, LINE_WORDS, Words, first_of, lines, matches};
+use super::tags::{first_of, matches};
+use super::{BUCKET_PLACES, Header, LINE_WORDS, Words, lines};
 
 type Key = [u64; 3];
 
