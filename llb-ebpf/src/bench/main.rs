@@ -143,7 +143,7 @@ fn swap((data, end): (usize, usize)) -> Option<()> {
     Some(())
 }
 
-/// `Cargo.toml` says why.
+/// The licence that the kernel sees; `Cargo.toml` says why it is this one.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
 static LICENSE: [u8; 4] = *b"GPL\0";

@@ -31,6 +31,7 @@ pub(crate) trait Hook: Frame {
     /// The program's context, which helpers take.
     fn context(&self) -> *mut c_void;
     /// Makes more of the packet readable. `false`: there is no more of it.
+    #[must_use]
     fn pull(&mut self) -> bool;
     /// Reads again where the packet is, after a helper that may have moved it. The verifier forgets what it knew of the
     /// packet's length.
@@ -40,9 +41,11 @@ pub(crate) trait Hook: Frame {
     /// Access to `BYTES` bytes from `offset` on. `None`: they are not all readable.
     fn window<const BYTES: usize>(&self, offset: usize) -> Option<Window>;
     /// Copies `bytes` bytes from `offset` on. `false`: the packet has fewer.
+    #[must_use]
     fn load(&self, offset: u32, to: *mut c_void, bytes: u32) -> bool;
     /// Updates the TCP or UDP checksum at `offset`. Earlier windows must not be used any more. `false`: the kernel
     /// refused.
+    #[must_use]
     fn change_checksum(&mut self, offset: usize, addresses: Change, ports: Change, is_udp: bool) -> bool;
     /// Sends the packet by the link `ifindex`. `is_same`: it is the link by which the packet came.
     fn send(&self, ifindex: u32, is_same: bool) -> Self::Action;

@@ -59,7 +59,7 @@ fn llb_tc_ingress(context: TcContext) -> i32 {
     decide::run::<TcHook>(context.as_ptr())
 }
 
-/// `Cargo.toml` says why.
+/// The licence that the kernel sees; `Cargo.toml` says why it is this one.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
 static LICENSE: [u8; 4] = *b"GPL\0";

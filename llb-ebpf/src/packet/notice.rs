@@ -31,9 +31,9 @@ pub(crate) fn give<H: Hook>(
     decision: &Decision,
     ifindex: u32,
     reason: u32,
-) -> u32 {
+) {
     let hook = H::open(context);
-    let Some(mut entry) = NOTICES.reserve(0) else { return 0 };
+    let Some(mut entry) = NOTICES.reserve(0) else { return };
     let place = entry.as_mut_ptr();
     let mtu = backend(decision.backend).map_or(0, |backend| u32::from(backend.mtu));
     let from = headers::offset(packet.l3) as u32;
@@ -49,7 +49,7 @@ pub(crate) fn give<H: Hook>(
     }
     if length == 0 {
         entry.discard(0);
-        return 0;
+        return;
     }
     // SAFETY: `place` points to the reserved entry, which has the size of a notice and which nothing else uses until it is
     // submitted.
@@ -60,5 +60,4 @@ pub(crate) fn give<H: Hook>(
         (*place).ifindex = ifindex;
     }
     entry.submit(0);
-    1
 }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! What a step answers to the step that calls it.
+//! What a step returns to its caller.
 //!
 //! A function that is not inlined returns one register, and a global function (see `flow_table.rs`) must return what
 //! BTF calls a scalar. An enum of four bytes is both.
 
 /// Whether a step did what its name says.
 #[derive(Clone, Copy, PartialEq, Eq)]
-#[must_use = "a step that did not happen needs an answer"]
+#[must_use = "the caller decides what follows if the step was not done"]
 #[repr(u32)]
 pub(crate) enum Done {
     No = 0,

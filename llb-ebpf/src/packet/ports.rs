@@ -33,8 +33,8 @@ const GROUP: u32 = 4;
 
 /// Finds a source port for a new flow, and makes the flow's reply entry.
 ///
-/// Up to 48 attempts: each group for a free port, then for an abandoned one; at last all candidates for one whose flow
-/// has ended. It is one loop with one call site for each of the two functions, because the verifier follows every call.
+/// There are up to 48 attempts: each group for a free port, then for one whose flow was abandoned; as a last resort, all
+/// candidates for one whose flow has ended.
 #[inline(always)]
 pub(crate) fn find(
     context: *mut c_void,

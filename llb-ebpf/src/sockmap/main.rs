@@ -171,7 +171,7 @@ fn field(socket: NonNull<u8>, offset: &u32) -> u32 {
     }
 }
 
-/// `Cargo.toml` says why.
+/// The licence that the kernel sees; `Cargo.toml` says why it is this one.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
 static LICENSE: [u8; 4] = *b"GPL\0";
