@@ -18,16 +18,16 @@ pub(crate) fn is_failing(backend: BackendId, now: Tick) -> bool {
 
 /// Whether a backend has failed and no answer of it was seen since, however long ago that was.
 #[inline(always)]
-fn has_failed(backend: BackendId) -> bool {
+fn has_failed(backend: &BackendId) -> bool {
     // SAFETY: the value behind the reference is not read.
-    unsafe { FAILING.get(&backend) }.is_some()
+    unsafe { FAILING.get(backend) }.is_some()
 }
 
 /// A new flow goes to this backend. If the backend failed before, this flow tests it: the others go elsewhere for
 /// another [`FAILING_SECS`].
 #[inline(always)]
 pub(crate) fn begin_test(backend: BackendId, now: Tick) {
-    if has_failed(backend) {
+    if has_failed(&backend) {
         mark(backend, now);
     }
 }
@@ -41,9 +41,9 @@ pub(crate) fn mark(backend: BackendId, now: Tick) {
 
 /// The backend answered.
 #[inline(always)]
-pub(crate) fn clear(backend: BackendId) {
+pub(crate) fn clear(backend: &BackendId) {
     if has_failed(backend) {
-        let _ = FAILING.remove(&backend);
+        let _ = FAILING.remove(backend);
     }
 }
 

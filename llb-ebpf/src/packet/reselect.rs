@@ -39,7 +39,7 @@ pub(crate) fn absorb_refusal(
     }
     if packet.tcp_flags & RST == 0 && packet.is_unreachable == 0 {
         if packet.tcp_flags & SYN != 0 {
-            failing::clear(from.id);
+            failing::clear(&from.id);
         }
         return Done::No;
     }
