@@ -201,13 +201,14 @@ pub const fn lifetime_secs(protocol: u8, forward: u8, reply: u8) -> u32 {
     }
 }
 
-/// After this many ticks, at least 1.07 s, another flow that finds no free source port may take that of a connection
-/// whose client sent only its SYN. Otherwise a flood of SYNs from random addresses would hold all ports for
+/// After this many ticks without a packet, at least 1.07 s, a pending flow may lose its source port to another flow that
+/// finds no free one, see [`is_abandoned`]. Otherwise a flood of SYNs from random addresses would hold all ports for
 /// [`HALF_OPEN_SECS`].
 pub const OPENING_TICKS: Tick = 2;
 
-/// Whether a pending flow may lose its source port. Its client sent its last packet at `used`, and `forward` was seen of
-/// the client. A TCP flow that began without a SYN may be an old connection, so it keeps its port.
+/// Whether a pending flow may lose its source port: a UDP flow, or a TCP connection whose client sent only SYNs. The last
+/// packet of the client came at `used`, and `forward` was seen of it. A TCP flow that began without a SYN keeps its port,
+/// since it may be an old connection.
 #[inline(always)]
 pub const fn is_abandoned(protocol: u8, forward: u8, used: Tick, now: Tick) -> bool {
     (protocol != TCP || forward == SYN) && now.saturating_sub(used) >= OPENING_TICKS

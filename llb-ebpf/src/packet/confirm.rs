@@ -118,6 +118,7 @@ pub(crate) fn release_ended(flow_key: &ForwardKey, flow: *mut ForwardEntry) -> D
     Done::Yes
 }
 
+/// Moves a forward entry from `PENDING_FLOWS` to `FLOWS`, if there is room.
 #[inline(always)]
 fn promote_flow(key: &ForwardKey, flow: *mut ForwardEntry) -> Inserted {
     let inserted = insert_flow(key, flow);

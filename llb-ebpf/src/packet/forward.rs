@@ -70,6 +70,7 @@ fn find(
     Some((backend, entry.snat_port))
 }
 
+/// Writes into `decision` what the packet to this backend looks like.
 #[inline(always)]
 fn fill(decision: &mut Decision, packet: &Packet, backend: &BackendEntry, snat_port: WirePort, is_dsr: bool) {
     if is_dsr {

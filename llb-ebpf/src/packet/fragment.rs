@@ -26,6 +26,7 @@ pub(crate) fn remember_ports(packet: &Packet) {
     let _ = FRAGMENTS.insert(&fragment_key(packet), &ports, 0);
 }
 
+/// The key that all fragments of a packet share.
 #[inline(always)]
 fn fragment_key(packet: &Packet) -> FragmentKey {
     FragmentKey {

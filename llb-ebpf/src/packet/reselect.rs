@@ -58,7 +58,7 @@ pub(crate) fn absorb_refusal(
     // SAFETY: the value is only read. If the agent replaces it meanwhile, the kernel keeps the old one until the
     // program returns.
     let Some(frontend) = (unsafe { FRONTENDS.get(&key) }) else { return Done::No };
-    Done::from(takes_moved(frontend) && select::select(decision, frontend) == Selection::Found)
+    Done::from(may_take_over(frontend) && select::select(decision, frontend) == Selection::Found)
 }
 
 /// The backend in `decision` has not answered the flow of `packet`. Puts another one in its place, if there is one: the
@@ -68,7 +68,7 @@ pub(crate) fn replace_backend(decision: &mut Decision, packet: &Packet, frontend
     let (old, now) = (decision.backend, decision.now);
     failing::mark(old, now);
     decision.flow = UnassignedFlow { excluded: old, ..UnassignedFlow::of(packet) };
-    if !takes_moved(frontend) || select::select(decision, frontend) == Selection::Nobody {
+    if !may_take_over(frontend) || select::select(decision, frontend) == Selection::Nobody {
         decision.backend = old;
         return Done::No;
     }
@@ -79,7 +79,8 @@ pub(crate) fn replace_backend(decision: &mut Decision, packet: &Packet, frontend
     Done::Yes
 }
 
+/// Whether other backends of this frontend may take a new connection over.
 #[inline(always)]
-fn takes_moved(frontend: &FrontendEntry) -> bool {
+fn may_take_over(frontend: &FrontendEntry) -> bool {
     frontend.flags & (KNOWN_FLOWS_ONLY | DSR) == 0 && frontend.table.slots != 0
 }

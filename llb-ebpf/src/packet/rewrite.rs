@@ -36,6 +36,7 @@ fn apply_nat<H: Hook>(context: *mut c_void, packet: &Packet, decision: &Decision
     is_translated.and_then(|()| write_ethernet(hook, decision)).is_some().into()
 }
 
+/// Writes the MAC addresses. The four bytes in the middle are the end of one and the beginning of the other.
 #[inline(always)]
 fn write_ethernet<H: Hook>(hook: &H, decision: &Decision) -> Option<()> {
     let ethernet = hook.window::<14>(0)?;

@@ -59,6 +59,7 @@ pub(crate) fn remember_host(packet: &Packet, frontend: &FrontendEntry, host: u32
     let _ = AFFINITY.insert(&key, &AffinityEntry { host, used: now }, 0);
 }
 
+/// The backend on the host that the client had last, if it still may take the flow.
 #[inline(always)]
 fn by_affinity(flow: &UnassignedFlow, frontend: &FrontendEntry, now: Tick) -> Option<BackendId> {
     let key = AffinityKey { client: flow.client, service: frontend.service, padding: 0 };
@@ -73,6 +74,7 @@ fn by_affinity(flow: &UnassignedFlow, frontend: &FrontendEntry, now: Tick) -> Op
     usable(*id, flow)
 }
 
+/// The backend in the flow's slot of the Maglev table, or in one of the slots behind it.
 #[inline(always)]
 fn by_hash(decision: &mut Decision, frontend: &FrontendEntry) -> Selection {
     let flow = &decision.flow;
@@ -89,7 +91,7 @@ fn by_hash(decision: &mut Decision, frontend: &FrontendEntry) -> Selection {
     let table = frontend.table_for(flow.begins != 0, decision.now);
     for behind in 0..MAX_SLOTS {
         let (chunk, place) = table.place(hash, behind);
-        if look(decision, chunk, place as u32) == Selection::Found {
+        if look_at_slot(decision, chunk, place as u32) == Selection::Found {
             return Selection::Found;
         }
     }
@@ -98,13 +100,13 @@ fn by_hash(decision: &mut Decision, frontend: &FrontendEntry) -> Selection {
     }
     // All backends of the previous table may be gone: the current one is the last resort.
     let (chunk, place) = frontend.table.place(hash, 0);
-    look(decision, chunk, place as u32)
+    look_at_slot(decision, chunk, place as u32)
 }
 
 /// Looks at one slot. A backend that is not failing is [`Selection::Found`]. The first failing one is left in
 /// `decision` too, for the case that there is no other, but the answer is [`Selection::Nobody`].
 #[inline(never)]
-fn look(decision: &mut Decision, chunk: u32, place: u32) -> Selection {
+fn look_at_slot(decision: &mut Decision, chunk: u32, place: u32) -> Selection {
     let id = MAGLEV.get(chunk).and_then(|chunk| chunk.get(place as usize));
     let Some(id) = id.and_then(|id| usable(BackendId(*id), &decision.flow)) else { return Selection::Nobody };
     if decision.flow.skips_failing == 0 || !is_failing(id, decision.now) {
@@ -117,6 +119,7 @@ fn look(decision: &mut Decision, chunk: u32, place: u32) -> Selection {
     Selection::Nobody
 }
 
+/// The backend, if it exists and may take the flow.
 #[inline(always)]
 fn usable(id: BackendId, flow: &UnassignedFlow) -> Option<BackendId> {
     let backend = backend(id)?;
