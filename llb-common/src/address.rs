@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Addresses and ports as the packet plane keeps them: as they are in packets, in one form for both families, in words
-//! that eBPF can copy and compare at once. Nothing here is text.
+//! Addresses and ports as the packet plane keeps them: as they are in packets, in one form for both families,
+//! in words that eBPF can copy and compare at once. Nothing here is text.
 
 use core::net::IpAddr;
 
 use bytemuck::{Pod, Zeroable};
 
-/// An IP address: 16 bytes in network order, an IPv4 address as IPv4-mapped (RFC 4291, 2.5.5.2). It is kept in two words
-/// because the compiler would copy an array of bytes one by one in eBPF.
+/// An IP address: 16 bytes in network order, an IPv4 address as IPv4-mapped (RFC 4291, 2.5.5.2). It is kept
+/// in two words because the compiler would copy an array of bytes one by one in eBPF.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct Address {

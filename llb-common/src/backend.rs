@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Backends as the packet plane reaches them. Each belongs to one frontend. Flow entries name their backend by its id.
+//! Backends as the packet plane reaches them. Each belongs to one frontend. Flow entries name their backend
+//! by its id.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::address::{Address, Mac, WirePort};
 
-/// Names a backend: 4 bytes, native byte order. The lower 20 bits are its index in the array of [`BackendEntry`]s, the
-/// upper 12 its generation: which of the backends that had this index it is. 0 stands for no backend.
+/// Names a backend: 4 bytes, native byte order. The lower 20 bits are its index in the array of
+/// [`BackendEntry`]s, the upper 12 its generation: which of the backends that had this index it is. 0 stands
+/// for no backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct BackendId(pub u32);
@@ -15,8 +17,8 @@ pub struct BackendId(pub u32);
 const INDEX_BITS: u32 = 20;
 
 impl BackendId {
-    /// The id of a backend at `index` (less than 2^20). When an index is used again, it gets the next `generation` (1 to
-    /// 4095, then 1 again), so that flows of the old backend do not go to the new one.
+    /// The id of a backend at `index` (less than 2^20). When an index is used again, it gets the next
+    /// `generation` (1 to 4095, then 1 again), so that flows of the old backend do not go to the new one.
     pub const fn new(index: u32, generation: u16) -> Self {
         Self((generation as u32) << INDEX_BITS | index & ((1 << INDEX_BITS) - 1))
     }
@@ -40,13 +42,13 @@ pub const DRAINING: u8 = 2;
 /// [`BackendEntry::state`]: the backend gets no packets; its flows begin anew with other backends.
 pub const DEAD: u8 = 3;
 
-/// For this long after a backend refused a new connection, or did not answer one, new connections go elsewhere. Then one
-/// connection tests it. The time is so short that a backend that recovers is soon used again, and so long that few
-/// connections lose their first SYN to a test.
+/// For this long after a backend refused a new connection, or did not answer one, new connections go
+/// elsewhere. Then one connection tests it. The time is so short that a backend that recovers is soon used
+/// again, and so long that few connections lose their first SYN to a test.
 pub const FAILING_SECS: u32 = 10;
 
-/// How packets reach a backend, and what its replies look like to clients: 80 bytes. Mode DSR uses only `id`, `ifindex`,
-/// `vip`, `vip_port`, `mac`, `source_mac`, `mtu` and `state`.
+/// How packets reach a backend, and what its replies look like to clients: 80 bytes. Mode DSR uses only `id`,
+/// `ifindex`, `vip`, `vip_port`, `mac`, `source_mac`, `mtu` and `state`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct BackendEntry {
@@ -58,7 +60,8 @@ pub struct BackendEntry {
     pub address: Address,
     /// VIP of the frontend: the source address of the replies that clients get.
     pub vip: Address,
-    /// Source address of the packets that the backend gets: one of [`Settings::snat`](crate::settings::Settings::snat).
+    /// Source address of the packets that the backend gets: one of
+    /// [`Settings::snat`](crate::settings::Settings::snat).
     pub snat: Address,
     /// Names the host for affinity: the same number for all ports of one host address. Not 0.
     pub host: u32,
@@ -68,8 +71,8 @@ pub struct BackendEntry {
     pub port: WirePort,
     /// Port of the frontend.
     pub vip_port: WirePort,
-    /// MAC address of the backend, or of the router that leads to it. While it is unknown, packets to the backend are
-    /// dropped ([`Reason::NoNeighbour`](crate::reason::Reason)).
+    /// MAC address of the backend, or of the router that leads to it. While it is unknown, packets to the
+    /// backend are dropped ([`Reason::NoNeighbour`](crate::reason::Reason)).
     pub mac: Mac,
     /// MAC address of the link by which the backend is reached.
     pub source_mac: Mac,

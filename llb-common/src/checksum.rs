@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Updates the Internet checksum after a change, without reading the rest of the packet (RFC 1624, equation 3:
-//! `HC' = ~(~HC + ~m + m')`).
+//! Updates the Internet checksum after a change, without reading the rest of the packet (RFC 1624, equation
+//! 3: `HC' = ~(~HC + ~m + m')`).
 //!
-//! Sums are in ones' complement, where the byte order does not matter (RFC 1071, 2.B), so all words are used as they are
-//! in memory. A word that does not change adds nothing, so IPv4 addresses may be summed in their mapped form.
+//! Sums are in ones' complement, where the byte order does not matter (RFC 1071, 2.B), so all words are used
+//! as they are in memory. A word that does not change adds nothing, so IPv4 addresses may be summed in their
+//! mapped form.
 
 use crate::address::Address;
 
@@ -63,8 +64,8 @@ impl Change {
         !Self(self.0.wrapping_add(!old as u64)).folded()
     }
 
-    /// The same for UDP, where 0 means that there is no checksum (RFC 768). No checksum stays no checksum, and a result
-    /// of 0 is written as 0xffff, which is the same number in ones' complement.
+    /// The same for UDP, where 0 means that there is no checksum (RFC 768). No checksum stays no checksum,
+    /// and a result of 0 is written as 0xffff, which is the same number in ones' complement.
     #[inline(always)]
     pub const fn apply_udp(self, old: u16) -> u16 {
         match (old, self.apply(old)) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Flow entries: what is remembered of a flow, for the client's packets (forward) and for the backend's (reply), and for
-//! how long. The programs decide when an entry is made; the agent removes old ones.
+//! Flow entries: what is remembered of a flow, for the client's packets (forward) and for the backend's
+//! (reply), and for how long. The programs decide when an entry is made; the agent removes old ones.
 //!
 //! ```text
 //!   first packet        reply seen, and the client's next packet      idle for `lifetime_secs`
@@ -10,9 +10,10 @@
 //!                only pending flows
 //! ```
 //!
-//! In mode NAT a flow has an entry for each direction. Each entry has all that the packets of its direction need, so a
-//! packet looks up one entry only. In mode DSR a flow has only the forward entry. An entry takes a line of 64 bytes in its
-//! [`flow_table`](crate::flow_table); with its share of free lines, a flow in mode NAT takes 228 bytes.
+//! In mode NAT a flow has an entry for each direction. Each entry has all that the packets of its direction
+//! need, so a packet looks up one entry only. In mode DSR a flow has only the forward entry. An entry takes a
+//! line of 64 bytes in its [`flow_table`](crate::flow_table); with its share of free lines, a flow in mode
+//! NAT takes 228 bytes.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -21,15 +22,15 @@ use crate::backend::BackendId;
 use crate::frontend::TCP;
 use crate::time::{Tick, elapsed_secs};
 
-/// The key of a [`ForwardEntry`]: 24 bytes, made by [`forward_key`]. It depends on the client's packet alone, so that a
-/// packet of a known flow needs only one look-up.
+/// The key of a [`ForwardEntry`]: 24 bytes, made by [`forward_key`]. It depends on the client's packet alone,
+/// so that a packet of a known flow needs only one look-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct ForwardKey {
     /// Address of the client.
     pub client: Address,
-    /// A hash of VIP and protocol. Two VIPs may have the same one, so the VIP must be compared with the `vip` of the
-    /// entry's backend.
+    /// A hash of VIP and protocol. Two VIPs may have the same one, so the VIP must be compared with the `vip`
+    /// of the entry's backend.
     pub vip: u32,
     /// Port of the client.
     pub client_port: WirePort,
@@ -41,9 +42,9 @@ const _: () = assert!(size_of::<ForwardKey>() == 24);
 
 /// The key of the packets from a client to a frontend.
 ///
-/// TCP and UDP of one VIP never share a key. Two IPv4 VIPs share keys only if one address is the bitwise complement of the
-/// other, two IPv6 VIPs in 1 of 2^32 cases. Then, if a client has two flows with the same ports to them, only one of the
-/// flows is remembered.
+/// TCP and UDP of one VIP never share a key. Two IPv4 VIPs share keys only if one address is the bitwise
+/// complement of the other, two IPv6 VIPs in 1 of 2^32 cases. Then, if a client has two flows with the same
+/// ports to them, only one of the flows is remembered.
 #[inline(always)]
 pub const fn forward_key(
     client: Address,
@@ -74,14 +75,15 @@ pub struct ForwardEntry {
     pub seen: u8,
     /// Zero.
     pub padding: u8,
-    /// The next hop towards the client, see [`next_hop`]. When it changes, the reply entry must be changed, too.
+    /// The next hop towards the client, see [`next_hop`]. When it changes, the reply entry must be changed,
+    /// too.
     pub next_hop: u32,
 }
 
 const _: () = assert!(size_of::<ForwardEntry>() == 16);
 
-/// The key of a [`ReplyEntry`]: 24 bytes. The destination address of the backend's packets is not in it; it must be
-/// compared with the backend's `snat`.
+/// The key of a [`ReplyEntry`]: 24 bytes. The destination address of the backend's packets is not in it; it
+/// must be compared with the backend's `snat`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct ReplyKey {
@@ -100,8 +102,8 @@ pub struct ReplyKey {
 const _: () = assert!(size_of::<ReplyKey>() == 24);
 
 impl ReplyKey {
-    /// The key of the packets from a backend to a source port. It is put together from words, because in eBPF the
-    /// compiler would call a function to clear three bytes of padding.
+    /// The key of the packets from a backend to a source port. It is put together from words, because in eBPF
+    /// the compiler would call a function to clear three bytes of padding.
     #[inline(always)]
     pub fn new(backend: Address, backend_port: WirePort, snat_port: WirePort, protocol: u8) -> Self {
         let rest = [backend_port.wire(), snat_port.wire(), u16::from_ne_bytes([protocol, 0]), 0];
@@ -143,7 +145,8 @@ pub const RST: u8 = 1 << 2;
 /// See [`FIN`].
 pub const ACK: u8 = 1 << 4;
 
-/// A bit of `seen`: a packet without [`SYN`], [`FIN`] and [`RST`] was seen. These three flags are bits of `seen`, too.
+/// A bit of `seen`: a packet without [`SYN`], [`FIN`] and [`RST`] was seen. These three flags are bits of
+/// `seen`, too.
 pub const DATA: u8 = 1 << 4;
 
 /// Whether a TCP packet opens a connection. UDP has no such packet.
@@ -152,8 +155,9 @@ pub const fn opens(tcp_flags: u8) -> bool {
     tcp_flags & (SYN | ACK | RST | FIN) == SYN
 }
 
-/// What was seen in a direction after one more packet with these TCP flags (0 for UDP). A SYN after a FIN or RST starts
-/// again from nothing: the client uses its port for a new connection (RFC 9293, 3.10.7.4, TIME-WAIT).
+/// What was seen in a direction after one more packet with these TCP flags (0 for UDP). A SYN after a FIN or
+/// RST starts again from nothing: the client uses its port for a new connection (RFC 9293, 3.10.7.4,
+/// TIME-WAIT).
 #[inline(always)]
 pub const fn step(seen: u8, tcp_flags: u8) -> u8 {
     let flags = tcp_flags & (SYN | FIN | RST);
@@ -163,29 +167,30 @@ pub const fn step(seen: u8, tcp_flags: u8) -> u8 {
     seen | if flags == 0 { DATA } else { flags }
 }
 
-/// Lifetime of a handshake without its third packet: twice as long as Linux repeats a SYN before it waits 32 s.
+/// Lifetime of a handshake without its third packet. Linux repeats a SYN for half of this time before it waits
+/// for 32 s.
 pub const HALF_OPEN_SECS: u32 = 60;
 /// Lifetime of an open connection: at least 2 h 4 min (RFC 5382, REQ-5).
 pub const ESTABLISHED_SECS: u32 = 7440;
 /// Lifetime after one side has closed, while the other may still send: at least 4 min (RFC 5382, REQ-5).
 pub const HALF_CLOSED_SECS: u32 = 300;
-/// Lifetime after both sides have closed, or one has reset the connection: enough for packets on their way and for a
-/// repeated last packet.
+/// Lifetime after both sides have closed, or one has reset the connection: enough for packets on their way
+/// and for a repeated last packet.
 pub const CLOSED_SECS: u32 = 30;
 /// Lifetime of a UDP flow that was answered: at least 2 min (RFC 4787, REQ-5).
 pub const UDP_SECS: u32 = 180;
 /// Lifetime of a UDP flow without an answer.
 pub const UDP_UNANSWERED_SECS: u32 = 30;
 
-/// Whether a connection has ended: both sides have closed it, or one has reset it. `forward` and `reply` are what was
-/// seen in each direction.
+/// Whether a connection has ended: both sides have closed it, or one has reset it. `forward` and `reply` are
+/// what was seen in each direction.
 #[inline(always)]
 pub const fn has_ended(forward: u8, reply: u8) -> bool {
     (forward | reply) & RST | forward & reply & FIN != 0
 }
 
-/// How long an idle flow is kept, by what was seen in each direction. `reply` is 0 if nothing was seen, as always in mode
-/// DSR.
+/// How long an idle flow is kept, by what was seen in each direction. `reply` is 0 if nothing was seen, as
+/// always in mode DSR.
 pub const fn lifetime_secs(protocol: u8, forward: u8, reply: u8) -> u32 {
     if protocol != TCP {
         return if reply == 0 { UDP_UNANSWERED_SECS } else { UDP_SECS };
@@ -201,14 +206,14 @@ pub const fn lifetime_secs(protocol: u8, forward: u8, reply: u8) -> u32 {
     }
 }
 
-/// After this many ticks without a packet, at least 1.07 s, a pending flow may lose its source port to another flow that
-/// finds no free one, see [`is_abandoned`]. Otherwise a flood of SYNs from random addresses would hold all ports for
-/// [`HALF_OPEN_SECS`].
+/// After this many ticks without a packet, at least 1.07 s, a pending flow may lose its source port to
+/// another flow that finds no free one, see [`is_abandoned`]. Otherwise a flood of SYNs from random addresses
+/// would hold all ports for [`HALF_OPEN_SECS`].
 pub const OPENING_TICKS: Tick = 2;
 
-/// Whether a pending flow may lose its source port: a UDP flow, or a TCP connection whose client sent only SYNs. The last
-/// packet of the client came at `used`, and `forward` was seen of it. A TCP flow that began without a SYN keeps its port,
-/// since it may be an old connection.
+/// Whether a pending flow may lose its source port: a UDP flow, or a TCP connection whose client sent only
+/// SYNs. The last packet of the client came at `used`, and `forward` was seen of it. A TCP flow that began
+/// without a SYN keeps its port, since it may be an old connection.
 #[inline(always)]
 pub const fn is_abandoned(protocol: u8, forward: u8, used: Tick, now: Tick) -> bool {
     (protocol != TCP || forward == SYN) && now.saturating_sub(used) >= OPENING_TICKS
@@ -219,17 +224,18 @@ pub const fn is_expired(used: Tick, now: Tick, lifetime_secs: u32) -> bool {
     elapsed_secs(used, now) > lifetime_secs
 }
 
-/// A number for the next hop towards a client: the link by which its packets came and the source MAC address of its
-/// frames. Two next hops have the same number in 1 of 2^32 cases; a change between them is not noticed, and replies go to
-/// the old one until the flow ends.
+/// A number for the next hop towards a client: the link by which its packets came and the source MAC address
+/// of its frames. Two next hops have the same number in 1 of 2^32 cases; a change between them is not
+/// noticed, and replies go to the old one until the flow ends.
 #[inline(always)]
 pub const fn next_hop(ifindex: u32, mac: Mac) -> u32 {
     let [a, b, c, d, e, f] = mac.bytes();
     u32::from_ne_bytes([c, d, e, f]) ^ u32::from_ne_bytes([0, 0, a, b]) ^ ifindex.wrapping_mul(0x9e37_79b9)
 }
 
-/// The source port to try at attempt number `attempt`, in `first..=last`. First it is the client's own port, if that is in
-/// the range. The others depend only on client and attempt, so that all boxes with the same flows choose the same ports.
+/// The source port to try at attempt number `attempt`, in `first..=last`. First it is the client's own port,
+/// if that is in the range. The others depend only on client and attempt, so that all boxes with the same
+/// flows choose the same ports.
 #[inline(always)]
 pub const fn candidate_port(
     client: Address,
@@ -248,7 +254,8 @@ pub const fn candidate_port(
     WirePort::new(first.wrapping_add((crate::hash::mix(seed) % span) as u16))
 }
 
-/// The key of [`FragmentPorts`], the same for all fragments of a packet (RFC 791, 3.2; RFC 8200, 4.5): 40 bytes.
+/// The key of [`FragmentPorts`], the same for all fragments of a packet (RFC 791, 3.2; RFC 8200, 4.5): 40
+/// bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct FragmentKey {

@@ -24,7 +24,8 @@ pub struct LinkCounters {
 const _: () = assert!(size_of::<LinkCounters>() == 16);
 
 impl LinkCounters {
-    /// The sum of two counts. It wraps, because an overflow check would be a panic, which no verifier accepts.
+    /// The sum of two counts. It wraps, because an overflow check would be a panic, which no verifier
+    /// accepts.
     #[must_use]
     #[inline(always)]
     pub const fn plus(self, other: Self) -> Self {
@@ -35,10 +36,11 @@ impl LinkCounters {
     }
 }
 
-/// Packets, bytes and flows of one backend; one value per CPU. 40 bytes: five numbers of 8 bytes, native byte order.
+/// Packets, bytes and flows of one backend; one value per CPU. 40 bytes: five numbers of 8 bytes, native byte
+/// order.
 ///
-/// The agent adds them up for a frontend. It keeps the last counts of a backend that it removes, so that the sum never
-/// goes down.
+/// The agent adds them up for a frontend. It keeps the last counts of a backend that it removes, so that the
+/// sum never goes down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Traffic {

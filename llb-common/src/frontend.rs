@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Frontends as the packet plane finds them, and where their Maglev tables are. How a table is filled is in `maglev.rs`.
+//! Frontends as the packet plane finds them, and where their Maglev tables are. How a table is filled is in
+//! `maglev.rs`.
 //!
-//! The backends of a frontend change with one write of its [`FrontendEntry`]. First the new table is written into free
-//! chunks. Then the entry names it as `table`, the old one as `previous`, and the time of the change. The kernel replaces
-//! a value as a whole, so no packet sees half a change. A chunk may be used again one second after the last entry that
-//! names it is gone.
+//! The backends of a frontend change with one write of its [`FrontendEntry`]. First the new table is written
+//! into free chunks. Then the entry names it as `table`, the old one as `previous`, and the time of the
+//! change. The kernel replaces a value as a whole, so no packet sees half a change. A chunk may be used again
+//! one second after the last entry that names it is gone.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -33,8 +34,8 @@ pub struct FrontendKey {
 const _: () = assert!(size_of::<FrontendKey>() == 24);
 
 impl FrontendKey {
-    /// The key of a frontend. It is put together from words, because in eBPF the compiler would call a function to clear
-    /// five bytes of padding.
+    /// The key of a frontend. It is put together from words, because in eBPF the compiler would call a
+    /// function to clear five bytes of padding.
     #[inline(always)]
     pub fn new(vip: Address, port: WirePort, protocol: u8) -> Self {
         let rest = [port.wire(), u16::from_ne_bytes([protocol, 0]), 0, 0];
@@ -43,24 +44,25 @@ impl FrontendKey {
     }
 }
 
-/// [`FrontendEntry::flags`]: mode DSR, in which only MAC addresses are rewritten. Without it the mode is NAT, in which IP
-/// addresses and ports are rewritten, too.
+/// [`FrontendEntry::flags`]: mode DSR, in which only MAC addresses are rewritten. Without it the mode is NAT,
+/// in which IP addresses and ports are rewritten, too.
 pub const DSR: u32 = 1;
-/// [`FrontendEntry::flags`]: only clients in the source ranges of the Service (map `SOURCE_RANGES`) are served.
+/// [`FrontendEntry::flags`]: only clients in the source ranges of the Service (map `SOURCE_RANGES`) are
+/// served.
 pub const RESTRICTED: u32 = 1 << 1;
-/// [`FrontendEntry::flags`]: TCP packets of unknown flows that open no connection pass to the kernel: the relay of this
-/// host still has connections at this frontend.
+/// [`FrontendEntry::flags`]: TCP packets of unknown flows that open no connection pass to the kernel: the
+/// relay of this host still has connections at this frontend.
 pub const OPENINGS_ONLY: u32 = 1 << 2;
-/// [`FrontendEntry::flags`]: all packets of unknown flows pass to the kernel: the frontend ends, or another plane serves
-/// it.
+/// [`FrontendEntry::flags`]: all packets of unknown flows pass to the kernel: the frontend ends, or another
+/// plane serves it.
 pub const KNOWN_FLOWS_ONLY: u32 = 1 << 3;
 
 /// What the programs know of a frontend: 40 bytes, native byte order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct FrontendEntry {
-    /// Id of the frontend, not 0. It is counted up, so that no other frontend gets it while flows of this one may be
-    /// remembered.
+    /// Id of the frontend, not 0. It is counted up, so that no other frontend gets it while flows of this one
+    /// may be remembered.
     pub id: u32,
     /// Number of the Service. Source ranges and affinity are kept for the whole Service.
     pub service: u32,
@@ -68,8 +70,8 @@ pub struct FrontendEntry {
     pub flags: u32,
     /// A client that begins another flow within this time gets the same host; 0: no affinity.
     pub affinity_secs: u32,
-    /// The Maglev table for new flows. If it has no slots, there are no backends, and packets pass to the kernel, which
-    /// refuses them as for any closed port.
+    /// The Maglev table for new flows. If it has no slots, there are no backends, and packets pass to the
+    /// kernel, which refuses them as for any closed port.
     pub table: MaglevTable,
     /// The Maglev table before `changed`.
     pub previous: MaglevTable,
@@ -81,8 +83,9 @@ pub struct FrontendEntry {
 
 const _: () = assert!(size_of::<FrontendEntry>() == 40);
 
-/// For this long after a change, a TCP packet of an unknown flow that opens no connection goes where it would have gone
-/// before the change. This is longer than most connections last, and longer than a neighbour needs to take over a VIP.
+/// For this long after a change, a TCP packet of an unknown flow that opens no connection goes where it would
+/// have gone before the change. This is longer than most connections last, and longer than a neighbour needs
+/// to take over a VIP.
 pub const PREVIOUS_TABLE_SECS: u32 = 120;
 
 impl FrontendEntry {
@@ -111,7 +114,8 @@ pub const CHUNK_SLOTS: usize = 1024;
 pub type Chunk = [u32; CHUNK_SLOTS];
 
 impl MaglevTable {
-    /// Chunk, and position in the chunk, of the slot for a flow with this hash; or of the slot `behind` slots after it.
+    /// Chunk, and position in the chunk, of the slot for a flow with this hash; or of the slot `behind` slots
+    /// after it.
     #[inline(always)]
     pub const fn place(self, hash: u64, behind: u64) -> (u32, usize) {
         let slot = if self.slots == 0 { 0 } else { hash.wrapping_add(behind) % self.slots as u64 };
@@ -125,13 +129,13 @@ impl MaglevTable {
     }
 }
 
-/// A key of the longest-prefix-match trie `SOURCE_RANGES`: 24 bytes. The value is one byte: 1 if clients in this range are
-/// served, 0 if they are not, as part of a larger range.
+/// A key of the longest-prefix-match trie `SOURCE_RANGES`: 24 bytes. The value is one byte: 1 if clients in
+/// this range are served, 0 if they are not, as part of a larger range.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Pod, Zeroable)]
 #[repr(C)]
 pub struct SourceRangeKey {
-    /// How many bits of the other fields must match, native byte order: 32 for `service`, and the prefix length of
-    /// `address` (for IPv4 96 more).
+    /// How many bits of the other fields must match, native byte order: 32 for `service`, and the prefix
+    /// length of `address` (for IPv4 96 more).
     pub prefix_bits: u32,
     /// [`FrontendEntry::service`].
     pub service: u32,
@@ -142,8 +146,8 @@ pub struct SourceRangeKey {
 const _: () = assert!(size_of::<SourceRangeKey>() == 24);
 
 impl SourceRangeKey {
-    /// The key of the range of addresses that share the first `prefix_length` bits of `address`. For IPv4 the length is at
-    /// most 32.
+    /// The key of the range of addresses that share the first `prefix_length` bits of `address`. For IPv4 the
+    /// length is at most 32.
     pub const fn range(service: u32, address: Address, prefix_length: u8) -> Self {
         let mapped_bits = if address.is_v4() { 96 } else { 0 };
         Self { prefix_bits: 32 + mapped_bits + prefix_length as u32, ..Self::client(service, address) }
@@ -187,8 +191,8 @@ pub struct AffinityEntry {
     pub used: Tick,
 }
 
-/// The key of map `MEMBERS`, whose value is the [`BackendId`](crate::backend::BackendId) that a host has in a frontend: 8
-/// bytes, native byte order. Only frontends with affinity have entries there.
+/// The key of map `MEMBERS`, whose value is the [`BackendId`](crate::backend::BackendId) that a host has in a
+/// frontend: 8 bytes, native byte order. Only frontends with affinity have entries there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct MemberKey {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! The hash of a flow, the same for every plane: in the kernel and in user space, on this box and on its peers, a flow
-//! gets the same Maglev slot. It must not be used for hash tables: it has no secret key, so a client can choose its slot.
+//! The hash of a flow, the same for every plane: in the kernel and in user space, on this box and on its
+//! peers, a flow gets the same Maglev slot. It must not be used for hash tables: it has no secret key, so a
+//! client can choose its slot.
 
-/// Fixed, because boxes that serve the same VIPs must agree. A change of this or of any constant below moves nearly every
-/// flow, so it must not happen within a release line.
+/// Fixed, because boxes that serve the same VIPs must agree. A change of this or of any constant below moves
+/// nearly every flow, so it must not happen within a release line.
 const SEED: u64 = 0x6c6c_622e_6465_7631;
 
 /// The five values that identify a flow, in one form for both families.
@@ -22,7 +23,8 @@ pub struct FlowKey {
 }
 
 impl FlowKey {
-    /// The hash: 64 well-mixed bits. It has no loop of unknown length and no panic, so an eBPF verifier accepts it.
+    /// The hash: 64 well-mixed bits. It has no loop of unknown length and no panic, so an eBPF verifier
+    /// accepts it.
     #[inline(always)]
     pub const fn hash(&self) -> u64 {
         let [source_high, source_low] = words(self.source);

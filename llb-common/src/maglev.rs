@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Weighted Maglev tables: which backend a flow goes to, without remembering the flow. A table depends only on the names
-//! and weights of the backends, so every box and every plane builds the same one, and a change of one backend moves few
-//! flows of the others. The table knows nothing of health, or of flows that must stay with their backend.
+//! Weighted Maglev tables: which backend a flow goes to, without remembering the flow. A table depends only
+//! on the names and weights of the backends, so every box and every plane builds the same one, and a change
+//! of one backend moves few flows of the others. The table knows nothing of health, or of flows that must
+//! stay with their backend.
 //!
-//! Theory: Eisenbud et al., "Maglev", NSDI 2016, section 3.4. Each backend has its own permutation of the slots,
-//! `offset + n * skip` modulo a prime. The backends take turns, and each claims its next free slot. With weights, a
-//! backend misses some of its turns: each round adds its weight to its credit, and a turn costs as much as the largest
-//! weight (the idea of Katran's V2 table). So shares follow weights, and a changed weight moves few other flows.
+//! Theory: Eisenbud et al., "Maglev", NSDI 2016, section 3.4. Each backend has its own permutation of the
+//! slots, `offset + n * skip` modulo a prime. The backends take turns, and each claims its next free slot.
+//! With weights, a backend misses some of its turns: each round adds its weight to its credit, and a turn
+//! costs as much as the largest weight (the idea of Katran's V2 table). So shares follow weights, and a
+//! changed weight moves few other flows.
 
 use crate::hash::mix;
 
-/// Slots of the largest table. With more than 1,310 backends it has fewer than 100 slots for each, and shares become less
-/// even.
+/// Slots of the largest table. With more than 1,310 backends it has fewer than 100 slots for each, and shares
+/// become less even.
 pub const MAX_SLOTS: usize = SIZES[SIZES.len() - 1];
 
 /// Sizes of tables, all prime. There are few, because nearly every flow moves when the size changes.
@@ -36,8 +38,8 @@ pub struct Contender {
 }
 
 impl Contender {
-    /// `id` is the content of its slots. `name` is the address and port of the backend: unlike the id, it is the same on
-    /// every box and at any time. A backend with a `weight` of 0 gets no slot.
+    /// `id` is the content of its slots. `name` is the address and port of the backend: unlike the id, it is
+    /// the same on every box and at any time. A backend with a `weight` of 0 gets no slot.
     pub fn new(id: u16, name: &[u8], weight: u16) -> Self {
         let name = name.iter().fold(name.len() as u64, |hash, byte| mix(hash ^ u64::from(*byte)));
         Self { id, name, weight: u32::from(weight), credit: 0, position: 0, skip: 1 }
@@ -56,8 +58,8 @@ pub const fn slot_of(hash: u64, slots: usize) -> usize {
     if slots == 0 { 0 } else { (hash % slots as u64) as usize }
 }
 
-/// Fills `slots`, whose number must be a result of [`slots_for`]. The order of `contenders` does not matter; they are
-/// sorted.
+/// Fills `slots`, whose number must be a result of [`slots_for`]. The order of `contenders` does not matter;
+/// they are sorted.
 pub fn fill(slots: &mut [u16], contenders: &mut [Contender]) {
     slots.fill(NOBODY);
     let size = slots.len();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! The maps of the object `packet`: their names and default capacities. Keys and values are in the modules that the table
-//! names.
+//! The maps of the object `packet`: their names and default capacities. Keys and values are in the modules
+//! that the table names.
 //!
 //! | map | kind | key | value | written by |
 //! |---|---|---|---|---|
@@ -27,9 +27,9 @@
 //! | `TRACE` | ring buffer | | `trace::TraceEvent` | programs |
 //! | `NOTICES` | ring buffer | | `notice::Notice` | programs |
 //!
-//! All links share these maps, except `LINK`, `LINK_COUNTERS`, `BUDGET` and `SCRATCH`, which each link has for itself. The
-//! default capacities are small, because the kernel allocates most maps as a whole. An agent that forwards packets loads
-//! the object with capacities of its own.
+//! All links share these maps, except `LINK`, `LINK_COUNTERS`, `BUDGET` and `SCRATCH`, which each link has
+//! for itself. The default capacities are small, because the kernel allocates most maps as a whole. An agent
+//! that forwards packets loads the object with capacities of its own.
 
 use crate::flow_table::lines;
 use crate::reason::Reason;
@@ -73,8 +73,8 @@ pub const MEMBERS: Map = map("MEMBERS", BACKENDS.capacity);
 pub const FLOWS: Map = map("FLOWS", lines(4096) as usize);
 /// As many as `FLOWS`.
 pub const REPLIES: Map = map("REPLIES", FLOWS.capacity);
-/// Flows that are not answered yet. With 50,000 new flows per second, a flow is evicted from 65,536 entries after 1.3 s,
-/// which is longer than a round trip around the world.
+/// Flows that are not answered yet. With 50,000 new flows per second, a flow is evicted from 65,536 entries
+/// after 1.3 s, which is longer than a round trip around the world.
 pub const PENDING_FLOWS: Map = map("PENDING_FLOWS", 4096);
 /// As many as `PENDING_FLOWS`.
 pub const PENDING_REPLIES: Map = map("PENDING_REPLIES", PENDING_FLOWS.capacity);

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Packets that were dropped and whose sender must be told so by ICMP. The programs give them to the agent, which sends
-//! the ICMP error.
+//! Packets that were dropped and whose sender must be told so by ICMP. The programs give them to the agent,
+//! which sends the ICMP error.
 
 use bytemuck::{Pod, Zeroable};
 
-/// The most bytes of a packet that are given: enough for an IPv6 header with extension headers and the first bytes behind
-/// them, by which the sender recognizes its packet (RFC 792; RFC 4443, 2.4).
+/// The most bytes of a packet that are given: enough for an IPv6 header with extension headers and the first
+/// bytes behind them, by which the sender recognizes its packet (RFC 792; RFC 4443, 2.4).
 pub const NOTICE_BYTES: usize = 128;
 
 /// A packet whose sender must be told: 144 bytes, numbers in native byte order.

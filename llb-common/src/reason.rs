@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Why a packet was not forwarded, or its flow not remembered. The programs count these reasons; their names are labels of
-//! a metric.
+//! Why a packet was not forwarded, or its flow not remembered. The programs count these reasons; their names
+//! are labels of a metric.
 
-/// A reason. The order matters: with those before [`Reason::SourceDenied`] the packet passes to the kernel untouched, with
-/// those from it on the packet is dropped, and those from [`Reason::FlowsFull`] on are notes about a packet that is
-/// forwarded.
+/// A reason. The order matters: with those before [`Reason::SourceDenied`] the packet passes to the kernel
+/// untouched, with those from it on the packet is dropped, and those from [`Reason::FlowsFull`] on are notes
+/// about a packet that is forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Reason {
     /// Pass: a later fragment of a packet whose first fragment was not seen.
     UnknownFragment,
-    /// Pass: to a frontend without backends. The kernel answers with a TCP reset or port unreachable, since no socket
-    /// listens there.
+    /// Pass: to a frontend without backends. The kernel answers with a TCP reset or port unreachable, since
+    /// no socket listens there.
     NoBackends,
     /// Pass: an ICMP error about an unknown flow.
     UnknownError,
     /// Pass: a reply from a backend that was removed.
     StaleReply,
-    /// Pass: a packet of an unknown flow that the frontend does not take. The frontend takes no new flows, because it ends
-    /// or moved to another plane; or it takes only packets that open a connection, because the relay still has
-    /// connections there.
+    /// Pass: a packet of an unknown flow that the frontend does not take. The frontend takes no new flows,
+    /// because it ends or moved to another plane; or it takes only packets that open a connection, because
+    /// the relay still has connections there.
     NotTaken,
     /// Drop: the client is not in the source ranges of the Service.
     SourceDenied,
@@ -27,8 +27,8 @@ pub enum Reason {
     NoLiveBackend,
     /// Drop: a TCP reset of an unknown flow. There is nothing to reset.
     UnknownReset,
-    /// Drop: a new flow beyond the budget of this CPU and tick, in mode NAT. In mode DSR the packet is forwarded by its
-    /// hash alone, see [`Reason::NotRemembered`].
+    /// Drop: a new flow beyond the budget of this CPU and tick, in mode NAT. In mode DSR the packet is
+    /// forwarded by its hash alone, see [`Reason::NotRemembered`].
     OverBudget,
     /// Drop: none of the candidate source ports was free for the backend.
     PortsExhausted,

@@ -10,9 +10,10 @@ pub const SNAT_ADDRESSES: usize = 4;
 
 /// The settings of all links: 96 bytes, numbers in native byte order.
 ///
-/// The ports `snat_first_port..=snat_last_port` of the `snat` addresses belong to llb. The programs take no port on which a
-/// socket of the host listens or is connected to the same backend, but they can't see sockets that are opened later. So
-/// the range must be reserved (`net.ipv4.ip_local_reserved_ports`), or nothing else may use these addresses.
+/// The ports `snat_first_port..=snat_last_port` of the `snat` addresses belong to llb. The programs take no
+/// port on which a socket of the host listens or is connected to the same backend, but they can't see sockets
+/// that are opened later. So the range must be reserved (`net.ipv4.ip_local_reserved_ports`), or nothing else
+/// may use these addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Settings {
@@ -26,8 +27,8 @@ pub struct Settings {
     pub snat_last_port: u16,
     /// New flows that each CPU may remember in a [`Tick`](crate::time::Tick).
     pub flow_budget: u32,
-    /// Thins out the trace: a packet is shown if a random number has none of these bits. 0 shows all packets, 1 one in
-    /// two, 3 one in four.
+    /// Thins out the trace: a packet is shown if a random number has none of these bits. 0 shows all packets,
+    /// 1 one in two, 3 one in four.
     pub trace_mask: u32,
     /// Zeros.
     pub padding: u32,
@@ -35,9 +36,9 @@ pub struct Settings {
 
 const _: () = assert!(size_of::<Settings>() == 96);
 
-/// The default [`Settings::flow_budget`]. With it, a flood of small packets at 1 Gbit/s (1.5 million packets per second)
-/// costs one CPU a few percent of its time for entries, and there is still room for twice as many new connections as the
-/// CPU can serve.
+/// The default [`Settings::flow_budget`]. With it, a flood of small packets at 1 Gbit/s (1.5 million packets
+/// per second) costs one CPU a few percent of its time for entries, and there is still room for twice as many
+/// new connections as the CPU can serve.
 pub const FLOW_BUDGET: u32 = 50_000;
 
 /// The link that a program is attached to: 12 bytes. Each link has a map of its own for it.
@@ -48,8 +49,8 @@ pub struct LinkSettings {
     pub ifindex: u32,
     /// MAC address of the link. Packets to other addresses pass.
     pub mac: Mac,
-    /// 1: there is a [`Settings::trace_client`]. It is here because the programs read it for each packet, as they do the
-    /// other fields of this type.
+    /// 1: there is a [`Settings::trace_client`]. It is here because the programs read it for each packet, as
+    /// they do the other fields of this type.
     pub traces: u16,
 }
 

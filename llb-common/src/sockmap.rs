@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! The contract of the object `sockmap`: names, layouts and sizes of what the agent and the verdict program share, and the
-//! decision of that program, which is pure. The agent decides which sockets are in the maps.
+//! The contract of the object `sockmap`: names, layouts and sizes of what the agent and the verdict program
+//! share, and the decision of that program, which is pure. The agent decides which sockets are in the maps.
 //!
 //! | map | kind | key | value | written by |
 //! |---|---|---|---|---|
@@ -9,8 +9,8 @@
 //! | `STREAMS` | hash | cookie of a socket | [`Stream`] | agent adds and removes, program counts |
 //! | `EVENTS` | ring buffer | | [`Event`] | program |
 //!
-//! There are two SOCKHASH maps, because both sockets of a pair must be targets before either may be a source. Otherwise
-//! bytes that the other socket has received already would be lost.
+//! There are two SOCKHASH maps, because both sockets of a pair must be targets before either may be a source.
+//! Otherwise bytes that the other socket has received already would be lost.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -21,7 +21,8 @@ pub const VERDICT_PROGRAM: &str = "llb_verdict";
 /// The program that answers a [`Question`]. It is never attached: the agent runs it by a test run.
 pub const ASK_PROGRAM: &str = "llb_ask";
 
-/// Default capacity: sockets of all connections, two each. The agent loads the object with the capacity that it needs.
+/// Default capacity: sockets of all connections, two each. The agent loads the object with the capacity that
+/// it needs.
 const SOCKETS: usize = 1024;
 
 /// See the table above.
@@ -33,13 +34,14 @@ pub const STREAMS: Map = Map { name: "STREAMS", capacity: SOCKETS };
 /// Bytes of the ring buffer. The agent makes it large enough for [`EVENTS_PER_STREAM`] events of each stream.
 pub const EVENTS: Map = Map { name: "EVENTS", capacity: 65_536 };
 
-/// The most events that a stream has in its life: one says that it is a bulk transfer, one that it was left to the agent.
+/// The most events that a stream has in its life: one says that it is a bulk transfer, one that it was left
+/// to the agent.
 pub const EVENTS_PER_STREAM: usize = 2;
 /// Bytes that an event takes in the ring buffer, its header included.
 pub const EVENT_BYTES: usize = 8 + size_of::<Event>();
 
-/// Names of the constants that hold the offsets of kernel fields: of `struct tcp_sock`, and of a segment. The agent sets
-/// them before it loads the object.
+/// Names of the constants that hold the offsets of kernel fields: of `struct tcp_sock`, and of a segment. The
+/// agent sets them before it loads the object.
 pub mod offsets {
     /// `write_seq`: the sequence number behind the last byte that was given to the socket to send.
     pub const WRITE_SEQ: &str = "WRITE_SEQ";
@@ -49,13 +51,15 @@ pub mod offsets {
     pub const WMEM_QUEUED: &str = "WMEM_QUEUED";
     /// `sk_sndbuf`: the limit of that memory.
     pub const SNDBUF: &str = "SNDBUF";
-    /// `cb` of `struct sk_buff`, and in it `seq` of `struct tcp_skb_cb`: the sequence number of a segment's first byte.
+    /// `cb` of `struct sk_buff`, and in it `seq` of `struct tcp_skb_cb`: the sequence number of a segment's
+    /// first byte.
     pub const SEGMENT_SEQ: &str = "SEGMENT_SEQ";
 }
 
 /// The most bytes of one direction that may wait between the two sockets, in the buffer of neither.
 pub const QUEUE_BYTES: u32 = 256 * 1024;
-/// The most segments that may wait there. Segments are limited, too, since one byte may take a page of memory.
+/// The most segments that may wait there. Segments are limited, too, since one byte may take a page of
+/// memory.
 pub const QUEUE_SEGMENTS: u32 = 128;
 /// Bytes that the send buffer is charged for a segment, besides those of its data.
 pub const SEGMENT_OVERHEAD: u32 = 2048;
@@ -64,8 +68,8 @@ pub const BULK_BYTES: u32 = 16 * 1024;
 /// ... if this many of them come one after the other.
 pub const BULK_RUN: u32 = 4;
 
-/// One direction of a pair of sockets: 48 bytes, native byte order. Its key is the cookie of the socket that the bytes
-/// come from.
+/// One direction of a pair of sockets: 48 bytes, native byte order. Its key is the cookie of the socket that
+/// the bytes come from.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Stream {
@@ -81,9 +85,9 @@ pub struct Stream {
     pub switch: u32,
     /// Bulk segments in a row. It stays at [`BULK_RUN`] once the agent was told.
     bulk_run: u32,
-    /// For an upper bound of the segments that may still wait. `before` and `after` count the segments that came before
-    /// and after `redirected` was `mark`. Once the other socket has written up to `mark`, none of `before` waits any
-    /// more; `after` then becomes `before`.
+    /// For an upper bound of the segments that may still wait. `before` and `after` count the segments that
+    /// came before and after `redirected` was `mark`. Once the other socket has written up to `mark`, none of
+    /// `before` waits any more; `after` then becomes `before`.
     mark: u32,
     before: u32,
     after: u32,
@@ -123,8 +127,8 @@ pub struct Target {
 pub enum Decision {
     /// It is given to the other socket.
     Redirect,
-    /// It is given to the other socket, and the agent must be told that this is a bulk transfer, which a splice moves
-    /// faster.
+    /// It is given to the other socket, and the agent must be told that this is a bulk transfer, which a
+    /// splice moves faster.
     RedirectBulk,
     /// It is left to the agent, which knows already.
     Pass,
@@ -137,20 +141,22 @@ pub enum Decision {
 }
 
 impl Stream {
-    /// A stream whose first byte has the sequence number `first`, while the other socket's `write_seq` is `base`.
+    /// A stream whose first byte has the sequence number `first`, while the other socket's `write_seq` is
+    /// `base`.
     pub fn new(base: u32, first: u32) -> Self {
         Self { base, first, ..Self::default() }
     }
 
-    /// The sequence number behind all redirected bytes and `read` bytes that the agent read: what `copied_seq` of the
-    /// socket must be.
+    /// The sequence number behind all redirected bytes and `read` bytes that the agent read: what
+    /// `copied_seq` of the socket must be.
     #[inline(always)]
     pub fn given(&self, read: u64) -> u32 {
         self.first.wrapping_add(self.redirected.wrapping_add(read) as u32)
     }
 
-    /// How many bytes at the beginning of a segment with this sequence number came before. A peer may repeat bytes that
-    /// were not acknowledged, together with new ones (RFC 9293, 3.10.7.4). `None`: bytes before the segment are missing.
+    /// How many bytes at the beginning of a segment with this sequence number came before. A peer may repeat
+    /// bytes that were not acknowledged, together with new ones (RFC 9293, 3.10.7.4). `None`: bytes before
+    /// the segment are missing.
     #[inline(always)]
     pub fn repeated(&self, seq: u32) -> Option<u32> {
         let repeated = self.given(self.passed).wrapping_sub(seq);
@@ -163,9 +169,9 @@ impl Stream {
         (self.redirected as u32).wrapping_sub(write_seq.wrapping_sub(self.base))
     }
 
-    /// Decides about `length` more bytes. They go to the other socket only if its send buffer has room for them, so that
-    /// nothing waits between the sockets for longer than the kernel's worker needs. Otherwise these and all further bytes
-    /// are left to the agent, since bytes must not overtake each other.
+    /// Decides about `length` more bytes. They go to the other socket only if its send buffer has room for
+    /// them, so that nothing waits between the sockets for longer than the kernel's worker needs. Otherwise
+    /// these and all further bytes are left to the agent, since bytes must not overtake each other.
     #[inline(always)]
     pub fn decide(&mut self, length: u32, target: Target) -> Decision {
         if self.switch != 0 {

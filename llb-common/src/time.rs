@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Time as flow entries keep it: in few bits that are cheap to get in the kernel. It counts from the start of the machine.
+//! Time as flow entries keep it: in few bits that are cheap to get in the kernel. It counts from the start of
+//! the machine.
 
 /// `CLOCK_MONOTONIC_COARSE` in units of 2^30 ns (1.07 s). In the programs it may be up to 0.64 s behind.
 pub type Tick = u32;

@@ -43,7 +43,8 @@ pub fn insert<L: Lines>(lines: &L, key: &Key, value: &L::Value) -> Inserted {
     lines.flip_tags(bucket, at(index, BUSY ^ home.tag));
     let own = ((bucket, index), place);
     if matches(lines.tags(bucket), home.tag).count_ones() > MAX_ALIKE {
-        // Another key with the same tag was inserted at the same time. A look-up would not compare the last of them.
+        // Another key with the same tag was inserted at the same time. A look-up would not compare the last
+        // of them.
         free(lines, key, &home, own);
         return Inserted::Again;
     }
@@ -84,8 +85,8 @@ pub fn remove<L: Lines>(lines: &L, key: &Key) -> bool {
     find_at(lines, key, &home, None).is_some_and(|found| free(lines, key, &home, found))
 }
 
-/// Frees a place that has this key. `false`: it does not have it, or other changes of the bucket came in between each
-/// time.
+/// Frees a place that has this key. `false`: it does not have it, or other changes of the bucket came in
+/// between each time.
 #[inline(always)]
 fn free<L: Lines>(lines: &L, key: &Key, home: &Home, ((bucket, index), place): (Position, L::Place)) -> bool {
     for _ in 0..MAX_TRIES {

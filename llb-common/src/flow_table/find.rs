@@ -5,8 +5,8 @@ use super::layout::{BUCKET_PLACES, Header, Key};
 use super::memory::Lines;
 use super::tags::{TAKEN, at, first_of, matches};
 
-/// How many places of a bucket may have the same tag. A look-up compares no more keys than that. A flow that would be one
-/// more goes to its other bucket.
+/// How many places of a bucket may have the same tag. A look-up compares no more keys than that. A flow that
+/// would be one more goes to its other bucket.
 pub(super) const MAX_ALIKE: u32 = 2;
 
 /// Where a key may be.
@@ -34,9 +34,9 @@ impl Home {
     }
 }
 
-/// The hash of a key. Its higher half is used for the bucket: without the seeds, nobody can tell which keys have the same
-/// one (multilinear hashing; Lemire and Kaser, *Strongly universal string hashing is fast*, 2014). The CPU can do the
-/// three multiplications at once.
+/// The hash of a key. Its higher half is used for the bucket: without the seeds, nobody can tell which keys
+/// have the same one (multilinear hashing; Lemire and Kaser, *Strongly universal string hashing is fast*,
+/// 2014). The CPU can do the three multiplications at once.
 #[inline(always)]
 const fn hash([a, b, c]: &Key, [x, y, z]: &Key) -> u64 {
     // An even factor would lose the highest bit of the key.
@@ -51,7 +51,8 @@ const fn mix(hash: u64) -> u64 {
     mixed ^ mixed >> 32
 }
 
-/// Finds a key if it is in its own place. Most are, and this reads no tags, which would be one more wait for memory.
+/// Finds a key if it is in its own place. Most are, and this reads no tags, which would be one more wait for
+/// memory.
 #[inline(always)]
 pub fn find_at_home<L: Lines>(lines: &L, key: &Key) -> Option<L::Place> {
     let home = Home::of(lines, key);

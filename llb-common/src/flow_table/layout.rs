@@ -28,7 +28,8 @@ pub struct Header {
     pub buckets: u32,
     /// Number of the line of the first place.
     pub first_place: u32,
-    /// Random numbers, one for each word of a key, so that a client that chooses its ports can't fill a bucket.
+    /// Random numbers, one for each word of a key, so that a client that chooses its ports can't fill a
+    /// bucket.
     pub seeds: Key,
 }
 
@@ -43,8 +44,8 @@ impl Header {
     }
 }
 
-/// Lines of a table for `flows` flows. It has 1.75 places for each of them; then one flow in 6,000 finds both of its
-/// buckets full.
+/// Lines of a table for `flows` flows. It has 1.75 places for each of them; then one flow in 6,000 finds both
+/// of its buckets full.
 pub const fn lines(flows: u32) -> u32 {
     let places = flows as u64 + (flows as u64 * 3).div_ceil(4);
     let buckets = places.div_ceil(BUCKET_PLACES as u64);

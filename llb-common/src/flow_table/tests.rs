@@ -148,7 +148,8 @@ fn concurrent_threads_lose_no_key_and_leave_no_copies() {
             let (mut own, mut state) = (BTreeSet::new(), thread + 1);
             for _ in 0..50_000 {
                 let n = 1000 * (thread + 1) + next(&mut state) % 60;
-                // A key may be hidden for a moment: another thread tries to remove the key that had the place before.
+                // A key may be hidden for a moment: another thread tries to remove the key that had the place
+                // before.
                 let found = table.get(&key(n)).or_else(|| table.get(&key(n)));
                 assert_eq!(found, own.contains(&n).then_some(n));
                 if own.remove(&n) {
@@ -177,8 +178,8 @@ fn concurrent_threads_lose_no_key_and_leave_no_copies() {
     });
 }
 
-/// As two CPUs do that have packets of one flow. A CPU that is told that the key is there removes the pending entry, so
-/// one copy must stay.
+/// As two CPUs do that have packets of one flow. A CPU that is told that the key is there removes the pending
+/// entry, so one copy must stay.
 #[test]
 fn one_copy_stays_if_threads_insert_a_key_at_once() {
     const THREADS: usize = 4;

@@ -12,8 +12,8 @@ use super::layout::{BUCKET_PLACES, Header, KEY_WORDS, Key, LINE_WORDS, VALUE_BYT
 use super::memory::Lines;
 use super::tags::{BUSY, FREE, at};
 
-/// The lines of a table as words, with keys `K` of 24 bytes and values `V` of at most 40 bytes. Other threads and the
-/// eBPF programs may change them at any time.
+/// The lines of a table as words, with keys `K` of 24 bytes and values `V` of at most 40 bytes. Other threads
+/// and the eBPF programs may change them at any time.
 #[derive(Clone, Copy, Debug)]
 pub struct Words<'a, K, V> {
     words: &'a [AtomicU64],
@@ -62,7 +62,8 @@ impl<'a, K: Pod, V: Pod> Words<'a, K, V> {
         remove(self, &bytemuck::cast(*key))
     }
 
-    /// Calls `work` for each key. A key that is inserted or removed meanwhile may be left out. `work` may remove keys.
+    /// Calls `work` for each key. A key that is inserted or removed meanwhile may be left out. `work` may
+    /// remove keys.
     pub fn for_each(&self, mut work: impl FnMut(K, V)) {
         let header = self.header();
         for bucket in 0..header.buckets {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! Access to the bytes of a frame: a slice on the host, in eBPF what a hook gives.
 
-/// Read access to a frame. A result has the bytes in the order in which they are in the frame. It is `None` where they
-/// are outside the frame, or outside the part of it that can be read.
+/// Read access to a frame. A result has the bytes in the order in which they are in the frame. It is `None`
+/// where they are outside the frame, or outside the part of it that can be read.
 pub trait Frame {
     /// The 8 * `N` bytes from `offset` on.
     fn words<const N: usize>(&self, offset: usize) -> Option<[u64; N]>;

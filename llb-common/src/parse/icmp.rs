@@ -14,8 +14,8 @@ pub(super) const ICMPV6: u8 = 58;
 /// Bytes of the ICMP header before the packet that an error is about, in both families.
 const ICMP_BYTES: usize = 8;
 
-/// Reads an ICMP error: destination unreachable, time exceeded, parameter problem (RFC 792, RFC 4443) and, with IPv6,
-/// packet too big.
+/// Reads an ICMP error: destination unreachable, time exceeded, parameter problem (RFC 792, RFC 4443) and,
+/// with IPv6, packet too big.
 #[inline(always)]
 pub(super) fn read_error(
     frame: &(impl Frame + ?Sized),

@@ -8,8 +8,8 @@ use crate::address::Address;
 pub(super) const IPV4_BYTES: usize = 20;
 pub(super) const IPV6_BYTES: usize = 40;
 
-/// Extension headers that are looked through. RFC 8200, 4.1 lists six kinds; more than three in one packet are not seen
-/// in practice.
+/// Extension headers that are looked through. RFC 8200, 4.1 lists six kinds; more than three in one packet
+/// are not seen in practice.
 const MAX_EXTENSION_HEADERS: usize = 4;
 /// A packet with more bytes of IP headers is not looked through.
 const MAX_HEADER_BYTES: usize = 512;
@@ -105,7 +105,8 @@ fn ipv6<const PLAIN: bool>(frame: &(impl Frame + ?Sized), l3: usize) -> Result<H
         return Err(Unparsed::Other);
     }
     let (source, destination) = (Address::from_words([s0, s1]), Address::from_words([d0, d1]));
-    // An IPv4-mapped address must not be in a packet (RFC 4291, 2.5.5.2), and would be taken for an IPv4 address.
+    // An IPv4-mapped address must not be in a packet (RFC 4291, 2.5.5.2), and would be taken for an IPv4
+    // address.
     if source.is_v4() || destination.is_v4() {
         return Err(Unparsed::Other);
     }
@@ -120,7 +121,8 @@ fn ipv6<const PLAIN: bool>(frame: &(impl Frame + ?Sized), l3: usize) -> Result<H
                 let kind = next;
                 next = following;
                 match kind {
-                    // The packet has not passed all routers of its route, so its destination is not the final one.
+                    // The packet has not passed all routers of its route, so its destination is not the final
+                    // one.
                     ROUTING if b3 != 0 => return Err(Unparsed::Other),
                     FRAGMENT => {
                         let field = u16::from_be_bytes([b2, b3]);

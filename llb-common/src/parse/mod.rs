@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! From the bytes of a frame to the flow that it belongs to. Nothing is decided here: whether the flow is one of ours is
-//! found out later.
+//! From the bytes of a frame to the flow that it belongs to. Nothing is decided here: whether the flow is one
+//! of ours is found out later.
 //!
-//! IPv4 and IPv6 give the same [`Packet`]. An ICMP error gives the flow that it is *about*, with source and destination
-//! swapped: it is about a packet that one end sent, so it travels with the packets of the other end.
+//! IPv4 and IPv6 give the same [`Packet`]. An ICMP error gives the flow that it is *about*, with source and
+//! destination swapped: it is about a packet that one end sent, so it travels with the packets of the other
+//! end.
 //!
 //! ```text
 //!   frame --Ethernet--> l3 --IP--> l4 --TCP, UDP--> Shape::Transport

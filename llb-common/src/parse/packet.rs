@@ -61,7 +61,8 @@ pub struct Packet {
     pub source_mac: Mac,
     /// Destination MAC address of the frame.
     pub destination_mac: Mac,
-    /// [`TCP`](crate::frontend::TCP) or [`UDP`](crate::frontend::UDP). For an error: that of the packet inside.
+    /// [`TCP`](crate::frontend::TCP) or [`UDP`](crate::frontend::UDP). For an error: that of the packet
+    /// inside.
     pub protocol: u8,
     /// TCP flags. 0 for UDP, later fragments and errors.
     pub tcp_flags: u8,
@@ -84,15 +85,16 @@ pub struct Packet {
 const _: () = assert!(size_of::<Packet>() == 88);
 
 impl Packet {
-    /// Whether the IP packet has `bytes` bytes from `offset` on. Bytes behind its end may be in the frame, but do not
-    /// belong to it, and no checksum covers them.
+    /// Whether the IP packet has `bytes` bytes from `offset` on. Bytes behind its end may be in the frame,
+    /// but do not belong to it, and no checksum covers them.
     #[inline(always)]
     pub const fn has(&self, offset: usize, bytes: usize) -> bool {
         offset + bytes <= self.l3 as usize + self.length as usize
     }
 
-    /// Whether an error ends before the ports of the packet inside. Such an error is no use. [`parse`](super::parse)
-    /// leaves this check to its caller, because an eBPF verifier would follow each length on a path of its own.
+    /// Whether an error ends before the ports of the packet inside. Such an error is no use.
+    /// [`parse`](super::parse) leaves this check to its caller, because an eBPF verifier would follow each
+    /// length on a path of its own.
     #[inline(always)]
     pub const fn is_cut(&self) -> bool {
         self.inner_l4 != 0 && !self.has(self.inner_l4 as usize, QUOTED_BYTES)

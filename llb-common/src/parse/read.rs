@@ -28,8 +28,8 @@ pub fn parse(frame: &(impl Frame + ?Sized), packet: &mut Packet) -> Result<Shape
     read::<false>(frame, packet)
 }
 
-/// Does the same with much less work for nearly all packets: TCP and UDP without VLAN tags, IP options, extension headers
-/// and fragments.
+/// Does the same with much less work for nearly all packets: TCP and UDP without VLAN tags, IP options,
+/// extension headers and fragments.
 ///
 /// # Errors
 /// [`Unparsed::NotPlain`] for other packets, else as [`parse`].
@@ -94,8 +94,8 @@ fn read<const PLAIN: bool>(frame: &(impl Frame + ?Sized), packet: &mut Packet) -
     Ok(shape)
 }
 
-/// Reads ports, TCP flags (RFC 9293, 3.1), and whether UDP has a checksum (RFC 768). It reads up to the last field that may
-/// be rewritten later.
+/// Reads ports, TCP flags (RFC 9293, 3.1), and whether UDP has a checksum (RFC 768). It reads up to the last
+/// field that may be rewritten later.
 #[inline(always)]
 fn transport(frame: &(impl Frame + ?Sized), l4: usize, packet: &mut Packet) -> Result<(), Unparsed> {
     let [first] = frame.words::<1>(l4).ok_or(Unparsed::Truncated)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Frames as tables of bytes: whether bytes become the right fields. What the programs do with a packet is tested in
-//! `tests/ebpf/`.
+//! Frames as tables of bytes: whether bytes become the right fields. What the programs do with a packet is
+//! tested in `tests/ebpf/`.
 
 extern crate std;
 

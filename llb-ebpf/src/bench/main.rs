@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! The object `bench`: a program that feeds the packet programs with packets when they are measured, and one that does the
-//! least that a load balancer could do, for comparison. The agent never loads it.
+//! The object `bench`: a program that feeds the packet programs with packets when they are measured, and one
+//! that does the least that a load balancer could do, for comparison. The agent never loads it.
 //!
 //! ```text
 //!   test run, repeated -> feed: writes the next flow's frame over the one that the last run left
@@ -32,7 +32,8 @@ struct Feed {
     flows: u32,
     /// Number of the next flow.
     next: u32,
-    /// Offsets of the fields that differ between flows: the last four bytes of the source address, and one of the ports.
+    /// Offsets of the fields that differ between flows: the last four bytes of the source address, and one of
+    /// the ports.
     address_at: u16,
     port_at: u16,
     is_reply: u32,
@@ -83,7 +84,8 @@ fn jump(context: &impl EbpfContext) {
 #[inline(always)]
 fn feed((data, end): (usize, usize)) -> Option<()> {
     let feed = FEED.get_ptr_mut(0)?;
-    // SAFETY: the value of a map is valid until the program returns, and the bench runs one program at a time.
+    // SAFETY: the value of a map is valid until the program returns, and the bench runs one program at a
+    // time.
     let feed = unsafe { &mut *feed };
     let number = feed.next;
     feed.next = if number.wrapping_add(1) >= feed.flows { 0 } else { number.wrapping_add(1) };
@@ -103,8 +105,8 @@ fn feed((data, end): (usize, usize)) -> Option<()> {
     let address = if feed.is_reply != 0 { flow.backend } else { flow.client };
     window::<4>(data, end, usize::from(feed.address_at & 0x7f))?.store_32::<0>(address);
     window::<2>(data, end, usize::from(feed.port_at & 0x7f))?.store_16::<0>(flow.port);
-    // The frame of a device is in memory long before it is read. Here the stores above need time to get there, because a
-    // load of another size would wait for them.
+    // The frame of a device is in memory long before it is read. Here the stores above need time to get
+    // there, because a load of another size would wait for them.
     // SAFETY: the helper takes no arguments.
     unsafe { bpf_ktime_get_ns() };
     Some(())
@@ -124,7 +126,8 @@ fn llb_swap_xdp(context: XdpContext) -> u32 {
 fn llb_swap_tc(context: TcContext) -> i32 {
     let skb: *mut c_void = context.as_ptr();
     match swap(window::bounds::<76, 80>(skb)) {
-        // SAFETY: the context is the one that the kernel gave this program, a `__sk_buff`. The helper takes no pointers.
+        // SAFETY: the context is the one that the kernel gave this program, a `__sk_buff`. The helper takes
+        // no pointers.
         Some(()) => unsafe { bpf_redirect((*skb.cast::<__sk_buff>()).ifindex, 0) as i32 },
         None => TC_ACT_UNSPEC,
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! The slow path of a client's packet, for a flow that is not in `FLOWS`: it is pending, or it begins. Then a backend is
-//! chosen for it, and it is remembered as pending.
+//! The slow path of a client's packet, for a flow that is not in `FLOWS`: it is pending, or it begins. Then a
+//! backend is chosen for it, and it is remembered as pending.
 
 use core::ffi::c_void;
 
@@ -32,8 +32,8 @@ pub(crate) fn find_or_begin(
     link: &LinkSettings,
 ) -> Result<(), Stop> {
     let key = FrontendKey::new(packet.destination, packet.destination_port, packet.protocol);
-    // SAFETY: the value is only read. If the agent replaces it meanwhile, the kernel keeps the old one until the
-    // program returns.
+    // SAFETY: the value is only read. If the agent replaces it meanwhile, the kernel keeps the old one until
+    // the program returns.
     let frontend = unsafe { FRONTENDS.get(&key) }.ok_or(Stop::NotOurs)?;
     match find_pending(packet, decision, link) {
         PendingFlow::Gone => {}
@@ -51,8 +51,9 @@ fn find_pending(packet: &Packet, decision: &mut Decision, link: &LinkSettings) -
     (decision.backend, decision.ifindex) = (BackendId(0), 0);
     let key = key_of(packet);
     let Some(flow) = PENDING_FLOWS.get_ptr_mut(&key) else { return PendingFlow::Gone };
-    // SAFETY: `flow` points to a value of `PENDING_FLOWS`, which is valid until the program returns. In an LRU map this
-    // may be a copy of another flow's entry by now; `backend_of` accepts it only with a backend that exists.
+    // SAFETY: `flow` points to a value of `PENDING_FLOWS`, which is valid until the program returns. In an
+    // LRU map this may be a copy of another flow's entry by now; `backend_of` accepts it only with a backend
+    // that exists.
     let entry = unsafe { *flow };
     let Some(backend) = backend_of(&entry, packet) else { return PendingFlow::Gone };
     let mut found = PendingFlow::GoesOn;
@@ -67,12 +68,13 @@ fn find_pending(packet: &Packet, decision: &mut Decision, link: &LinkSettings) -
     found
 }
 
-/// Checks whether the flow may begin, and chooses its backend. Not inlined, so that it has a stack frame of its own.
+/// Checks whether the flow may begin, and chooses its backend. Not inlined, so that it has a stack frame of
+/// its own.
 #[inline(never)]
 fn choose(packet: &Packet, decision: &mut Decision, frontend: &FrontendEntry) -> Result<(), Reason> {
     let is_dsr = frontend.flags & DSR != 0;
-    // A first UDP packet can't be told from a later one, so each counts as the first. An ICMP error goes where a packet
-    // of the flow that it is about would go.
+    // A first UDP packet can't be told from a later one, so each counts as the first. An ICMP error goes
+    // where a packet of the flow that it is about would go.
     let begins = packet.protocol != TCP || opens(packet.tcp_flags);
     if frontend.flags & KNOWN_FLOWS_ONLY != 0 || (frontend.flags & OPENINGS_ONLY != 0 && !begins) {
         return Err(Reason::NotTaken);
@@ -97,7 +99,8 @@ fn choose(packet: &Packet, decision: &mut Decision, frontend: &FrontendEntry) ->
     Ok(())
 }
 
-/// Remembers the flow and, in mode NAT, finds its source port. Not inlined, so that it has a stack frame of its own.
+/// Remembers the flow and, in mode NAT, finds its source port. Not inlined, so that it has a stack frame of
+/// its own.
 #[inline(never)]
 fn begin(
     context: *mut c_void,
@@ -146,8 +149,8 @@ fn is_admitted(packet: &Packet, frontend: &FrontendEntry) -> Done {
 #[inline(always)]
 fn is_within_budget(now: Tick) -> bool {
     let (Some(budget), Some(settings)) = (BUDGET.get_ptr_mut(0), SETTINGS.get(0)) else { return false };
-    // SAFETY: `BUDGET` is a per-CPU map, so this value is of this CPU only, and no other run of the program begins on
-    // this CPU before this one returns.
+    // SAFETY: `BUDGET` is a per-CPU map, so this value is of this CPU only, and no other run of the program
+    // begins on this CPU before this one returns.
     let budget = unsafe { &mut *budget };
     if budget.tick != now {
         (budget.tick, budget.used) = (now, 0);

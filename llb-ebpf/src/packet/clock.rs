@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! The time, without a call of the kernel's helper for each packet: the helper takes longer than everything else that is
-//! done for a packet. The kernel's count of timer interrupts is a word in memory, and shows when to call the helper again.
+//! The time, without a call of the kernel's helper for each packet: the helper takes longer than everything
+//! else that is done for a packet. The kernel's count of timer interrupts is a word in memory, and shows when
+//! to call the helper again.
 
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use llb_common::time::{Tick, tick};
@@ -31,5 +32,6 @@ impl Clock {
     }
 }
 
-/// A bit that `asked` has once the helper was called. The memory of a map begins as zeros, which must never look current.
+/// A bit that `asked` has once the helper was called. The memory of a map begins as zeros, which must never
+/// look current.
 const NOT_ZERO: u64 = 1 << 63;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! What happens to a known flow now and then: a pending flow is answered and moves to the flow tables, or a client
-//! opens a connection again after the old one has ended.
+//! What happens to a known flow now and then: a pending flow is answered and moves to the flow tables, or a
+//! client opens a connection again after the old one has ended.
 
 use llb_common::address::WirePort;
 use llb_common::backend::BackendEntry;
@@ -38,7 +38,8 @@ pub(crate) fn confirm(
     packet: &Packet,
     now: Tick,
 ) -> PendingFlow {
-    // SAFETY: `flow` points to a value of `PENDING_FLOWS`, which is valid until the program returns; one field is read.
+    // SAFETY: `flow` points to a value of `PENDING_FLOWS`, which is valid until the program returns; one
+    // field is read.
     if unsafe { (*flow).snat_port } == WirePort::default() {
         if !opens(packet.tcp_flags) {
             let _ = promote_flow(key, flow);
@@ -57,12 +58,13 @@ fn promote(
     opens: u32,
     now: Tick,
 ) -> PendingFlow {
-    // SAFETY: `flow` points to a value of `PENDING_FLOWS`, which is valid until the program returns; one field is read.
+    // SAFETY: `flow` points to a value of `PENDING_FLOWS`, which is valid until the program returns; one
+    // field is read.
     let snat_port = unsafe { (*flow).snat_port };
     let reply_key = reply_key(backend, snat_port);
     let Some((reply, is_pending)) = find_reply(&reply_key) else { return PendingFlow::Gone };
-    // SAFETY: `reply` points to a value of a map, which is valid until the program returns. Other CPUs change only
-    // whole fields of it.
+    // SAFETY: `reply` points to a value of a map, which is valid until the program returns. Other CPUs change
+    // only whole fields of it.
     let entry = unsafe { &*reply };
     if !is_reply_of(entry, &key.client, key.client_port, backend.id) {
         return PendingFlow::Gone;
@@ -90,8 +92,8 @@ fn promote(
     PendingFlow::GoesOn
 }
 
-/// A client opens a connection from a port that it used before. If the old connection has ended, as seen from both
-/// ends, its reply entry is removed, so that the new connection may get another backend. Mode NAT only.
+/// A client opens a connection from a port that it used before. If the old connection has ended, as seen from
+/// both ends, its reply entry is removed, so that the new connection may get another backend. Mode NAT only.
 #[inline(never)]
 pub(crate) fn release_ended(flow_key: &ForwardKey, flow: *mut ForwardEntry) -> Done {
     // SAFETY: `flow` points to a line of `FLOWS`, which is valid until the program returns; it is copied.
@@ -101,8 +103,8 @@ pub(crate) fn release_ended(flow_key: &ForwardKey, flow: *mut ForwardEntry) -> D
     };
     let key = reply_key(backend, flow.snat_port);
     let Some((reply, is_pending)) = find_reply(&key) else { return Done::Yes };
-    // SAFETY: `reply` points to a value of a map, which is valid until the program returns. Other CPUs change only
-    // whole fields of it.
+    // SAFETY: `reply` points to a value of a map, which is valid until the program returns. Other CPUs change
+    // only whole fields of it.
     let reply = unsafe { &*reply };
     if !is_reply_of(reply, &flow_key.client, flow_key.client_port, flow.backend) {
         return Done::Yes;

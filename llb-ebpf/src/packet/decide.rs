@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! The steps of one packet, from its bytes to its verdict, in order. What each step does is in the file that it names.
+//! The steps of one packet, from its bytes to its verdict, in order. What each step does is in the file that
+//! it names.
 
 use core::ffi::c_void;
 
@@ -24,16 +25,18 @@ pub(crate) fn run<H: Hook>(context: *mut c_void) -> H::Action {
         return H::PASS;
     }
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return H::PASS };
-    // SAFETY: `SCRATCH` is a per-CPU map, so this value is of this CPU only, and no other run of the program begins on
-    // this CPU before this one returns. No other reference to it exists here.
+    // SAFETY: `SCRATCH` is a per-CPU map, so this value is of this CPU only, and no other run of the program
+    // begins on this CPU before this one returns. No other reference to it exists here.
     let is_plain = parse_plain(&H::open(context), unsafe { &mut (*scratch).packet }).is_ok();
-    // SAFETY: the value is of this CPU and this run only (per-CPU map), and the reference above is no longer used.
+    // SAFETY: the value is of this CPU and this run only (per-CPU map), and the reference above is no longer
+    // used.
     if !is_plain && !read::<H>(context, unsafe { &mut (*scratch).packet }).is_yes() {
         return H::PASS;
     }
     let scratch = forget_contents(scratch);
     let hook = &mut H::open(context);
-    // SAFETY: the value is of this CPU and this run only (per-CPU map), and the references above are no longer used.
+    // SAFETY: the value is of this CPU and this run only (per-CPU map), and the references above are no
+    // longer used.
     let Scratch { packet, decision, clock } = unsafe { &mut *scratch };
     if packet.destination_mac != link.mac || packet.is_cut() {
         return H::PASS;
@@ -67,8 +70,8 @@ pub(crate) fn run<H: Hook>(context: *mut c_void) -> H::Action {
     }
 }
 
-/// Parses a packet that is not plain. Not inlined, for two reasons: it has a stack frame of its own, and the verifier
-/// continues on one path behind it, whatever kind of packet it was.
+/// Parses a packet that is not plain. Not inlined, for two reasons: it has a stack frame of its own, and the
+/// verifier continues on one path behind it, whatever kind of packet it was.
 #[inline(never)]
 fn read<H: Hook>(context: *mut c_void, packet: &mut Packet) -> Done {
     let mut hook = H::open(context);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! The types that the steps of one packet share: what is decided about it, and why it is not forwarded. The order of
-//! the steps is in `decide.rs`.
+//! The types that the steps of one packet share: what is decided about it, and why it is not forwarded. The
+//! order of the steps is in `decide.rs`.
 
 use llb_common::address::{Address, Mac, WirePort};
 use llb_common::backend::BackendId;
@@ -13,8 +13,8 @@ use crate::clock::Clock;
 
 /// Working memory of one run of a program, in the per-CPU map `SCRATCH`.
 ///
-/// It is too large for the stack. It also keeps the verifier's work small: the verifier tracks each value on the
-/// stack, but not the contents of a map, so it need not follow every kind of packet on a path of its own.
+/// It is too large for the stack. It also keeps the verifier's work small: the verifier tracks each value on
+/// the stack, but not the contents of a map, so it need not follow every kind of packet on a path of its own.
 #[repr(C)]
 pub(crate) struct Scratch {
     /// The packet as it came.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Which backends are failing: they refused a new connection, or did not answer one. New flows go elsewhere for
-//! [`FAILING_SECS`]. What becomes of the connection that found it out is in `reselect.rs`.
+//! Which backends are failing: they refused a new connection, or did not answer one. New flows go elsewhere
+//! for [`FAILING_SECS`]. What becomes of the connection that found it out is in `reselect.rs`.
 
 use llb_common::backend::{BackendId, FAILING_SECS};
 use llb_common::conntrack::ReplyEntry;
@@ -11,8 +11,8 @@ use crate::maps::FAILING;
 /// Whether new flows should get another backend, if there is one.
 #[inline(always)]
 pub(crate) fn is_failing(backend: BackendId, now: Tick) -> bool {
-    // SAFETY: the value is read at once. In an LRU map the kernel may give its memory to another key meanwhile; then
-    // one flow sees a wrong time, which is harmless.
+    // SAFETY: the value is read at once. In an LRU map the kernel may give its memory to another key
+    // meanwhile; then one flow sees a wrong time, which is harmless.
     unsafe { FAILING.get(&backend) }.is_some_and(|failed| elapsed_secs(*failed, now) < FAILING_SECS)
 }
 
@@ -23,8 +23,8 @@ fn has_failed(backend: &BackendId) -> bool {
     unsafe { FAILING.get(backend) }.is_some()
 }
 
-/// A new flow goes to this backend. If the backend failed before, this flow tests it: the others go elsewhere for
-/// another [`FAILING_SECS`].
+/// A new flow goes to this backend. If the backend failed before, this flow tests it: the others go elsewhere
+/// for another [`FAILING_SECS`].
 #[inline(always)]
 pub(crate) fn begin_test(backend: BackendId, now: Tick) {
     if has_failed(&backend) {
@@ -49,8 +49,9 @@ pub(crate) fn clear(backend: &BackendId) {
 
 /// Whether a SYN that comes now repeats one that the backend should have answered by now.
 ///
-/// Not in the tick of the first SYN: a second one so soon may be a copy that the network made, or a client's attempt to
-/// make good backends look bad. From a backend that is failing no answer is expected, so this limit does not hold.
+/// Not in the tick of the first SYN: a second one so soon may be a copy that the network made, or a client's
+/// attempt to make good backends look bad. From a backend that is failing no answer is expected, so this
+/// limit does not hold.
 #[inline(always)]
 pub(crate) fn is_unanswered(reply: &ReplyEntry, now: Tick) -> bool {
     reply.seen == 0 && (reply.used < now || is_failing(reply.backend, now))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! What several steps do with the entries of a flow: make their keys, find them, compare them, and bring them up to
-//! date with one more packet. When an entry is made or removed is decided elsewhere.
+//! What several steps do with the entries of a flow: make their keys, find them, compare them, and bring them
+//! up to date with one more packet. When an entry is made or removed is decided elsewhere.
 
 use llb_common::address::{Address, WirePort};
 use llb_common::backend::{BackendEntry, BackendId};
@@ -52,16 +52,16 @@ pub(crate) fn reply_entry(
     }
 }
 
-/// The backend of a forward entry, if the packet may go there. `None` also if the entry is of another VIP that shares
-/// the key (see [`forward_key`]).
+/// The backend of a forward entry, if the packet may go there. `None` also if the entry is of another VIP
+/// that shares the key (see [`forward_key`]).
 #[inline(always)]
 pub(crate) fn backend_of(entry: &ForwardEntry, packet: &Packet) -> Option<&'static BackendEntry> {
     backend(entry.backend)
         .filter(|backend| backend.takes(opens(packet.tcp_flags)) && backend.vip == packet.destination)
 }
 
-/// Finds a reply entry, and tells whether it is a pending one. If there are both, the one in `REPLIES` counts, as it
-/// does for a backend's packets.
+/// Finds a reply entry, and tells whether it is a pending one. If there are both, the one in `REPLIES`
+/// counts, as it does for a backend's packets.
 #[inline(always)]
 pub(crate) fn find_reply(key: &ReplyKey) -> Option<(*mut ReplyEntry, bool)> {
     match replies().find_by_tag(key) {
@@ -70,8 +70,8 @@ pub(crate) fn find_reply(key: &ReplyKey) -> Option<(*mut ReplyEntry, bool)> {
     }
 }
 
-/// Whether a reply entry is that of the flow from this client to this backend. Another flow may have taken its source
-/// port, and the entry with it.
+/// Whether a reply entry is that of the flow from this client to this backend. Another flow may have taken
+/// its source port, and the entry with it.
 #[inline(always)]
 pub(crate) fn is_reply_of(
     reply: &ReplyEntry,
@@ -82,7 +82,8 @@ pub(crate) fn is_reply_of(
     reply.client == *client && reply.client_port == client_port && reply.backend == backend
 }
 
-/// Brings the forward entry of a known flow up to date with a packet of its client. `entry` is a copy of `*flow`.
+/// Brings the forward entry of a known flow up to date with a packet of its client. `entry` is a copy of
+/// `*flow`.
 #[inline(always)]
 pub(crate) fn touch(
     flow: *mut ForwardEntry,
@@ -93,8 +94,9 @@ pub(crate) fn touch(
     now: Tick,
 ) {
     let seen = seen_after(entry.seen, packet);
-    // SAFETY: `flow` points to a value of a map, which is valid until the program returns. Only single fields are
-    // written. Another CPU may write the same ones; the entry then has one of the two values, and both are right.
+    // SAFETY: `flow` points to a value of a map, which is valid until the program returns. Only single fields
+    // are written. Another CPU may write the same ones; the entry then has one of the two values, and both
+    // are right.
     unsafe {
         if entry.used != now {
             (*flow).used = now;
@@ -111,9 +113,9 @@ pub(crate) fn touch(
 /// Brings a reply entry up to date with a packet of its backend.
 #[inline(always)]
 pub(crate) fn touch_reply(reply: *mut ReplyEntry, packet: &Packet, now: Tick) {
-    // SAFETY: `reply` points to a value of a map, which is valid until the program returns. Only single fields are
-    // read and written. Another CPU may write the same ones; the entry then has one of the two values, and both are
-    // right.
+    // SAFETY: `reply` points to a value of a map, which is valid until the program returns. Only single
+    // fields are read and written. Another CPU may write the same ones; the entry then has one of the two
+    // values, and both are right.
     unsafe {
         let seen = seen_after((*reply).seen, packet);
         if (*reply).used != now {
@@ -134,8 +136,9 @@ fn seen_after(seen: u8, packet: &Packet) -> u8 {
 /// The client's packets come by another link or router than before: sends the replies there, too.
 #[inline(never)]
 fn update_next_hop(flow: *mut ForwardEntry, backend: &BackendEntry, packet: &Packet, link: &LinkSettings) {
-    // SAFETY: `flow` and `reply` point to values of maps, which are valid until the program returns. Only single fields
-    // are written; if another CPU writes them too, the next packet puts right what does not fit together.
+    // SAFETY: `flow` and `reply` point to values of maps, which are valid until the program returns. Only
+    // single fields are written; if another CPU writes them too, the next packet puts right what does not fit
+    // together.
     unsafe {
         (*flow).next_hop = next_hop(link.ifindex, packet.source_mac);
         let Some((reply, _)) = find_reply(&reply_key(backend, (*flow).snat_port)) else { return };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! The tables of `llb_common::flow_table` in eBPF. The lines of a table are the values of an array map. A change of tags
-//! is one atomic instruction, written in assembler because `core` has no atomics for this target.
+//! The tables of `llb_common::flow_table` in eBPF. The lines of a table are the values of an array map. A
+//! change of tags is one atomic instruction, written in assembler because `core` has no atomics for this
+//! target.
 
 use core::marker::PhantomData;
 
@@ -35,8 +36,8 @@ impl<K: Pod, V: Pod> Placed<K, V> {
     const SIZE: () =
         assert!(size_of::<V>() <= VALUE_BYTES && size_of::<V>().is_multiple_of(size_of::<u64>()));
 
-    /// The value of a key. If the flow is removed, the memory may become another flow's, but it stays valid until the
-    /// program returns.
+    /// The value of a key. If the flow is removed, the memory may become another flow's, but it stays valid
+    /// until the program returns.
     #[inline(always)]
     pub(crate) fn find(&self, key: &K) -> Option<*mut V> {
         let words = bytemuck::cast(*key);
@@ -68,18 +69,19 @@ impl<K: Pod, V: Pod> Placed<K, V> {
     }
 }
 
-/// The functions of one table that take more than a few instructions. They are global functions: the verifier follows
-/// each of them once, for any arguments, where it would follow a static function again for each call.
+/// The functions of one table that take more than a few instructions. They are global functions: the verifier
+/// follows each of them once, for any arguments, where it would follow a static function again for each call.
 ///
-/// A global function takes pointers that may be null. For each caller the verifier checks that a pointer is null or
-/// points to readable memory of the size of its type, and it makes the function check for null.
+/// A global function takes pointers that may be null. For each caller the verifier checks that a pointer is
+/// null or points to readable memory of the size of its type, and it makes the function check for null.
 macro_rules! global_functions {
     ($table:ident, $key:ty, $value:ty, $line_of:ident, $insert:ident, $remove:ident) => {
         /// See [`flow_table::find`]: the number of the line, or `u32::MAX`, which no table has.
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $line_of(key: *const $key) -> u32 {
-            // SAFETY: null or readable memory of the size of a key, which the verifier checks for each caller.
+            // SAFETY: null or readable memory of the size of a key, which the verifier checks for each
+            // caller.
             let Some(key) = (unsafe { key.as_ref() }) else { return u32::MAX };
             flow_table::find(&$table(), bytemuck::cast_ref(key)).map_or(u32::MAX, |(line, _)| line)
         }
@@ -88,8 +90,8 @@ macro_rules! global_functions {
         #[unsafe(no_mangle)]
         #[inline(never)]
         pub(crate) extern "C" fn $insert(key: *const $key, value: *const $value) -> Inserted {
-            // SAFETY: each is null or readable memory of the size of its type, which the verifier checks for each
-            // caller.
+            // SAFETY: each is null or readable memory of the size of its type, which the verifier checks for
+            // each caller.
             let (Some(key), Some(value)) = (unsafe { (key.as_ref(), value.as_ref()) }) else {
                 return Inserted::Full;
             };
@@ -100,7 +102,8 @@ macro_rules! global_functions {
         #[unsafe(no_mangle)]
         #[inline(never)]
         pub(crate) extern "C" fn $remove(key: *const $key) -> Done {
-            // SAFETY: null or readable memory of the size of a key, which the verifier checks for each caller.
+            // SAFETY: null or readable memory of the size of a key, which the verifier checks for each
+            // caller.
             let Some(key) = (unsafe { key.as_ref() }) else { return Done::No };
             flow_table::remove(&$table(), bytemuck::cast_ref(key)).into()
         }
@@ -124,8 +127,8 @@ impl<K: Pod, V: Pod> Lines for Placed<K, V> {
 
     #[inline(always)]
     fn tags(&self, bucket: u32) -> u64 {
-        // SAFETY: `tags_at` gives a word of a map's value, which is valid until the program returns. The read is
-        // volatile because other CPUs and the agent write the word.
+        // SAFETY: `tags_at` gives a word of a map's value, which is valid until the program returns. The read
+        // is volatile because other CPUs and the agent write the word.
         self.tags_at(bucket).map_or(0, |tags| unsafe { tags.read_volatile() })
     }
 
@@ -158,7 +161,8 @@ impl<K: Pod, V: Pod> Lines for Placed<K, V> {
         let (place, value) = (place.cast::<u64>(), core::ptr::from_ref(value).cast::<u64>());
         // Word by word: the compiler would otherwise call a function that copies bytes.
         for n in 0..size_of::<V>() / size_of::<u64>() {
-            // SAFETY: `n` counts the words of the value, and `SIZE` asserts that they fit into the line behind the key.
+            // SAFETY: `n` counts the words of the value, and `SIZE` asserts that they fit into the line
+            // behind the key.
             unsafe { place.add(KEY_WORDS + n).write_volatile(value.add(n).read()) };
         }
         let [first, second, last] = *key;
@@ -166,7 +170,8 @@ impl<K: Pod, V: Pod> Lines for Placed<K, V> {
         unsafe {
             place.write_volatile(first);
             place.add(1).write_volatile(second);
-            // The word is zero, as `clear` left it, so this stores `last`. The exchange is ordered after the writes above.
+            // The word is zero, as `clear` left it, so this stores `last`. The exchange is ordered after the
+            // writes above.
             flip(place.add(2), last);
         }
     }
@@ -183,8 +188,8 @@ impl<K: Pod, V: Pod> Lines for Placed<K, V> {
 #[inline(always)]
 fn exchange(word: *mut u64, old: u64, new: u64) -> u64 {
     let found;
-    // SAFETY: `word` is an aligned word of a map's value. The kernel orders a compare-and-exchange with all accesses before
-    // and after it.
+    // SAFETY: `word` is an aligned word of a map's value. The kernel orders a compare-and-exchange with all
+    // accesses before and after it.
     unsafe {
         core::arch::asm!(
             "r0 = cmpxchg_64({word} + 0, r0, {new})",
@@ -201,8 +206,8 @@ fn exchange(word: *mut u64, old: u64, new: u64) -> u64 {
 #[cfg(target_arch = "bpf")]
 #[inline(always)]
 fn flip(word: *mut u64, bits: u64) {
-    // SAFETY: `word` is an aligned word of a map's value. The instruction fetches the former value, which is not used,
-    // because only then does the kernel order it with all accesses before and after it.
+    // SAFETY: `word` is an aligned word of a map's value. The instruction fetches the former value, which is
+    // not used, because only then does the kernel order it with all accesses before and after it.
     unsafe {
         core::arch::asm!(
             "{bits} = atomic_fetch_xor((u64 *)({word} + 0), {bits})",

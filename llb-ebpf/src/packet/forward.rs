@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! A client's packet to a frontend: which backend it goes to, and with which addresses. The fast path, for known flows,
-//! is here; how a flow becomes known is in `begin.rs`.
+//! A client's packet to a frontend: which backend it goes to, and with which addresses. The fast path, for
+//! known flows, is here; how a flow becomes known is in `begin.rs`.
 //!
 //! ```text
 //!   FLOWS --hit--> touch -----------------------------------------> backend
@@ -56,8 +56,9 @@ fn find(
     link: &LinkSettings,
 ) -> Option<(&'static BackendEntry, WirePort)> {
     let flow = flows().find(key)?;
-    // SAFETY: `flow` points to a line of `FLOWS`, which is valid until the program returns. If the flow is removed
-    // meanwhile, this may be a copy of another flow's entry; `backend_of` accepts it only with a backend that exists.
+    // SAFETY: `flow` points to a line of `FLOWS`, which is valid until the program returns. If the flow is
+    // removed meanwhile, this may be a copy of another flow's entry; `backend_of` accepts it only with a
+    // backend that exists.
     let entry = unsafe { *flow };
     let backend = backend_of(&entry, packet)?;
     if packet.shape != Shape::Error as u8 {

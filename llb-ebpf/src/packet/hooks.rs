@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! What differs between the two hooks: where the bytes of a packet are, how its checksum is kept right, and how it is
-//! sent. No decision is made here.
+//! What differs between the two hooks: where the bytes of a packet are, how its checksum is kept right, and
+//! how it is sent. No decision is made here.
 
 use core::ffi::c_void;
 
@@ -33,8 +33,8 @@ pub(crate) trait Hook: Frame {
     /// Makes more of the packet readable. `false`: there is no more of it.
     #[must_use]
     fn pull(&mut self) -> bool;
-    /// Reads again where the packet is, after a helper that may have moved it. The verifier forgets what it knew of the
-    /// packet's length.
+    /// Reads again where the packet is, after a helper that may have moved it. The verifier forgets what it
+    /// knew of the packet's length.
     fn refresh(&mut self);
     /// Whether the kernel will cut the packet into smaller ones (segmentation offload).
     fn is_segmented(&self) -> bool;
@@ -43,8 +43,8 @@ pub(crate) trait Hook: Frame {
     /// Copies `bytes` bytes from `offset` on. `false`: the packet has fewer.
     #[must_use]
     fn load(&self, offset: u32, to: *mut c_void, bytes: u32) -> bool;
-    /// Updates the TCP or UDP checksum at `offset`. Earlier windows must not be used any more. `false`: the kernel
-    /// refused.
+    /// Updates the TCP or UDP checksum at `offset`. Earlier windows must not be used any more. `false`: the
+    /// kernel refused.
     #[must_use]
     fn change_checksum(&mut self, offset: usize, addresses: Change, ports: Change, is_udp: bool) -> bool;
     /// Sends the packet by the link `ifindex`. `is_same`: it is the link by which the packet came.
@@ -133,8 +133,8 @@ pub(crate) struct TcHook {
     end: usize,
 }
 
-/// How many bytes are made readable: an Ethernet header with two VLAN tags, and an ICMP error with the longest IP headers
-/// and a TCP header inside.
+/// How many bytes are made readable: an Ethernet header with two VLAN tags, and an ICMP error with the
+/// longest IP headers and a TCP header inside.
 const HEADER_BYTES: u32 = 22 + 60 + 8 + 60 + 20;
 
 impl Hook for TcHook {
@@ -168,8 +168,8 @@ impl Hook for TcHook {
             return false;
         }
         let wanted = if self.length < HEADER_BYTES { self.length } else { HEADER_BYTES };
-        // SAFETY: `context` is the one that the kernel gave this program, a `__sk_buff`. The packet may move, so `refresh`
-        // reads its bounds again.
+        // SAFETY: `context` is the one that the kernel gave this program, a `__sk_buff`. The packet may move,
+        // so `refresh` reads its bounds again.
         let result = unsafe { bpf_skb_pull_data(self.context.cast(), wanted) };
         self.refresh();
         result == 0
@@ -198,19 +198,21 @@ impl Hook for TcHook {
         unsafe { bpf_skb_load_bytes(self.context.cast(), offset, to, bytes) == 0 }
     }
 
-    /// Uses the kernel's helper, because only the kernel knows who computes the checksum. If the device does, the field
-    /// holds only the sum of the addresses (the pseudo header), and a change of ports must not be added to it.
+    /// Uses the kernel's helper, because only the kernel knows who computes the checksum. If the device does,
+    /// the field holds only the sum of the addresses (the pseudo header), and a change of ports must not be
+    /// added to it.
     ///
-    /// The helper takes as long as a look-up, so it is called for the addresses only, and its result tells which of the two
-    /// the field is: the helper adds the change to a sum of addresses, but subtracts it from a checksum of the whole
-    /// packet. In the second case the ports are changed here; else the helper is called again.
+    /// The helper takes as long as a look-up, so it is called for the addresses only, and its result tells
+    /// which of the two the field is: the helper adds the change to a sum of addresses, but subtracts it from
+    /// a checksum of the whole packet. In the second case the ports are changed here; else the helper is
+    /// called again.
     #[inline(always)]
     fn change_checksum(&mut self, offset: usize, addresses: Change, ports: Change, is_udp: bool) -> bool {
         let zero_stays_zero = if is_udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
         let context = self.context;
         let replace = |change: Change, flags: u64| {
-            // SAFETY: `context` is the one that the kernel gave this program, a `__sk_buff`. A size of 0 in the flags means
-            // that the last argument but one is a difference, not an old value.
+            // SAFETY: `context` is the one that the kernel gave this program, a `__sk_buff`. A size of 0 in
+            // the flags means that the last argument but one is a difference, not an old value.
             unsafe {
                 bpf_l4_csum_replace(
                     context.cast(),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Translates ICMP errors in mode NAT. The packet inside an error is changed back to what its sender sent, so that the
-//! sender recognizes it (RFC 5508, 4). Path MTU discovery depends on this.
+//! Translates ICMP errors in mode NAT. The packet inside an error is changed back to what its sender sent, so
+//! that the sender recognizes it (RFC 5508, 4). Path MTU discovery depends on this.
 
 use llb_common::checksum::Change;
 use llb_common::frontend::UDP;
@@ -13,8 +13,8 @@ use crate::hooks::Hook;
 /// Offset of the checksum in an ICMP header (RFC 792, RFC 4443).
 const ICMP_CHECKSUM: usize = 2;
 
-/// An error belongs to the direction in which it travels. The packet inside it travelled the other way, so its source
-/// and destination are swapped.
+/// An error belongs to the direction in which it travels. The packet inside it travelled the other way, so
+/// its source and destination are swapped.
 ///
 /// All checksums are changed here, on both hooks: no device computes those of ICMP.
 #[inline(always)]

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! The object `packet`: its two entry points and nothing else. Both hooks run the same steps, see `decide.rs`.
+//! The object `packet`: its two entry points and nothing else. Both hooks run the same steps, see
+//! `decide.rs`.
 //!
 //! ```text
 //!  frame -> parse (llb-common) -> decide -------------------------> rewrite -> send
@@ -14,7 +15,8 @@
 //!
 //! On the host this is an empty program, so that `--workspace` commands work.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
-// For the assembler in `window.rs` and `flow_table.rs`. The build sets RUSTC_BOOTSTRAP, so the feature is accepted.
+// For the assembler in `window.rs` and `flow_table.rs`. The build sets RUSTC_BOOTSTRAP, so the feature is
+// accepted.
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod begin;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Every map of this object. Their purpose, names, capacities, and who writes them are in `llb_common::maps`. The name of
-//! a static is the name of its map.
+//! Every map of this object. Their purpose, names, capacities, and who writes them are in `llb_common::maps`.
+//! The name of a static is the name of its map.
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
@@ -22,8 +22,8 @@ use crate::decision::Scratch;
 /// The kernel allocates entries one by one: for maps that are mostly empty and that only the agent writes.
 const SPARSE: usize = BPF_F_NO_PREALLOC as usize;
 
-/// The lines of a flow table. The agent maps them into its memory, too. A map that can be mapped begins at a page, so each
-/// of these lines is one line of the CPU's cache.
+/// The lines of a flow table. The agent maps them into its memory, too. A map that can be mapped begins at a
+/// page, so each of these lines is one line of the CPU's cache.
 pub(crate) type TableLines = Array<Line, { maps::FLOWS.capacity }, { BPF_F_MMAPABLE as usize }>;
 
 #[btf_map]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Gives the agent packets that were dropped and whose sender must be told so by ICMP. Path MTU discovery and traceroute
-//! depend on it. The agent sends the answer: it is rare, and needs a packet of its own, which a program can't make.
+//! Gives the agent packets that were dropped and whose sender must be told so by ICMP. Path MTU discovery and
+//! traceroute depend on it. The agent sends the answer: it is rare, and needs a packet of its own, which a
+//! program can't make.
 
 use core::ffi::c_void;
 
@@ -13,8 +14,8 @@ use crate::headers;
 use crate::hooks::Hook;
 use crate::maps::{NOTICES, backend};
 
-/// How many bytes of the packet are given, in the order in which they are tried: as many as fit, else the IP header (of
-/// IPv6, of IPv4) and the eight bytes behind it, by which a sender recognizes its packet.
+/// How many bytes of the packet are given, in the order in which they are tried: as many as fit, else the IP
+/// header (of IPv6, of IPv4) and the eight bytes behind it, by which a sender recognizes its packet.
 const LENGTHS: [usize; 3] = [NOTICE_BYTES, 48, 28];
 
 /// Whether the sender of a packet that was dropped for this reason is told.
@@ -37,8 +38,8 @@ pub(crate) fn give<H: Hook>(
     let place = entry.as_mut_ptr();
     let mtu = backend(decision.backend).map_or(0, |backend| u32::from(backend.mtu));
     let from = headers::offset(packet.l3) as u32;
-    // SAFETY: `place` points to the reserved entry, which has the size of a notice and which nothing else uses until it is
-    // submitted.
+    // SAFETY: `place` points to the reserved entry, which has the size of a notice and which nothing else
+    // uses until it is submitted.
     let bytes = unsafe { (&raw mut (*place).packet).cast::<c_void>() };
     let mut length = 0;
     for most in LENGTHS {
@@ -51,8 +52,8 @@ pub(crate) fn give<H: Hook>(
         entry.discard(0);
         return;
     }
-    // SAFETY: `place` points to the reserved entry, which has the size of a notice and which nothing else uses until it is
-    // submitted.
+    // SAFETY: `place` points to the reserved entry, which has the size of a notice and which nothing else
+    // uses until it is submitted.
     unsafe {
         (*place).reason = reason;
         (*place).mtu = mtu;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! What a step returns to its caller.
 //!
-//! A function that is not inlined returns one register, and a global function (see `flow_table.rs`) must return what
-//! BTF calls a scalar. An enum of four bytes is both.
+//! A function that is not inlined returns one register, and a global function (see `flow_table.rs`) must
+//! return what BTF calls a scalar. An enum of four bytes is both.
 
 /// Whether a step did what its name says.
 #[derive(Clone, Copy, PartialEq, Eq)]

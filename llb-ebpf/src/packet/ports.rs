@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Mode NAT: the source port that a backend sees, and the reply entry that holds it. The flow that has the reply entry
-//! of a port has the port.
+//! Mode NAT: the source port that a backend sees, and the reply entry that holds it. The flow that has the
+//! reply entry of a port has the port.
 
 use core::ffi::c_void;
 
@@ -26,15 +26,15 @@ use crate::window::hide;
 
 /// Candidate ports of a flow. If half of a backend's ports are taken, one flow in 65,536 finds none.
 const CANDIDATES: u32 = 16;
-/// Candidates are tried in groups of this many: first for one that is free, then for one whose flow was abandoned.
-/// Looking for free ones among all candidates first would be too much work for each packet of a flood, which leaves
-/// none free.
+/// Candidates are tried in groups of this many: first for one that is free, then for one whose flow was
+/// abandoned. Looking for free ones among all candidates first would be too much work for each packet of a
+/// flood, which leaves none free.
 const GROUP: u32 = 4;
 
 /// Finds a source port for a new flow, and makes the flow's reply entry.
 ///
-/// There are up to 48 attempts: each group for a free port, then for one whose flow was abandoned; as a last resort, all
-/// candidates for one whose flow has ended.
+/// There are up to 48 attempts: each group for a free port, then for one whose flow was abandoned; as a last
+/// resort, all candidates for one whose flow has ended.
 #[inline(always)]
 pub(crate) fn find(
     context: *mut c_void,
@@ -69,8 +69,8 @@ pub(crate) fn find(
 #[inline(never)]
 pub(crate) fn claim(context: *mut c_void, key: &ReplyKey, entry: &ReplyEntry, snat: &Address) -> Done {
     if let Some((holder, _)) = find_reply(key) {
-        // SAFETY: `holder` points to a value of a map, which is valid until the program returns. Only single fields are
-        // read and written; other CPUs change only whole fields, too.
+        // SAFETY: `holder` points to a value of a map, which is valid until the program returns. Only single
+        // fields are read and written; other CPUs change only whole fields, too.
         unsafe {
             if !is_reply_of(&*holder, &entry.client, entry.client_port, entry.backend) {
                 return Done::No;
@@ -90,15 +90,16 @@ pub(crate) fn claim(context: *mut c_void, key: &ReplyKey, entry: &ReplyEntry, sn
     PENDING_REPLIES.insert(key, entry, u64::from(BPF_NOEXIST)).is_ok().into()
 }
 
-/// Takes the port in `key` from a flow that was abandoned while it was pending or, if `ended_too` is not 0, from a flow
-/// that has ended. That flow's forward entry is removed first, so that it sends nothing from this port any more.
+/// Takes the port in `key` from a flow that was abandoned while it was pending or, if `ended_too` is not 0,
+/// from a flow that has ended. That flow's forward entry is removed first, so that it sends nothing from this
+/// port any more.
 ///
 /// A global function, see `flow_table.rs`.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn take_port(key: *const ReplyKey, entry: *const ReplyEntry, now: Tick, ended_too: u32) -> Done {
-    // SAFETY: for each caller the verifier checks that each pointer is null or points to readable memory of the size of
-    // its type.
+    // SAFETY: for each caller the verifier checks that each pointer is null or points to readable memory of
+    // the size of its type.
     let (Some(key), Some(entry)) = (unsafe { (key.as_ref(), entry.as_ref()) }) else { return Done::No };
     let mut holder_key = ForwardKey::zeroed();
     let holder = judge_holder(key, now, ended_too, &mut holder_key);
@@ -128,16 +129,16 @@ const PENDING: u32 = 1 << 2;
 #[inline(always)]
 fn judge_holder(key: &ReplyKey, now: Tick, ended_too: u32, holder_key: &mut ForwardKey) -> u32 {
     let Some((holder, is_pending)) = find_reply(key) else { return 0 };
-    // SAFETY: `holder` points to a value of a map, which is valid until the program returns, and is only read. If it
-    // becomes another flow's entry meanwhile, removing it fails, or that flow begins anew.
+    // SAFETY: `holder` points to a value of a map, which is valid until the program returns, and is only
+    // read. If it becomes another flow's entry meanwhile, removing it fails, or that flow begins anew.
     let holder = unsafe { &*holder };
     let pending = if is_pending { PENDING } else { 0 };
     let Some(backend) = backend(holder.backend) else { return MAY_BE_TAKEN | pending };
     *holder_key = forward_key(holder.client, holder.client_port, backend.vip, backend.vip_port, key.protocol);
     let placed = flows().find_by_tag(holder_key);
     let found = placed.or_else(|| PENDING_FLOWS.get_ptr_mut(&*holder_key));
-    // SAFETY: `flow` points to a value of a map, which is valid until the program returns, and is only read. If it
-    // becomes another flow's entry meanwhile, the comparison below refuses it.
+    // SAFETY: `flow` points to a value of a map, which is valid until the program returns, and is only read.
+    // If it becomes another flow's entry meanwhile, the comparison below refuses it.
     let flow = found.map(|flow| unsafe { &*flow });
     // A later flow of the same client and ports has another source port.
     let flow = flow.filter(|flow| flow.backend == holder.backend && flow.snat_port == key.snat_port);
@@ -148,21 +149,21 @@ fn judge_holder(key: &ReplyKey, now: Tick, ended_too: u32, holder_key: &mut Forw
     let is_left = if has_flow != 0 {
         is_abandoned(key.protocol, seen, used, now)
     } else {
-        // Without a forward entry nothing can continue the flow. But a flow that begins at this moment has its reply
-        // entry first, so an entry of this tick stays.
+        // Without a forward entry nothing can continue the flow. But a flow that begins at this moment has
+        // its reply entry first, so an entry of this tick stays.
         holder.used < now
     };
     let has_ended = ended_too != 0 && key.protocol == TCP && has_ended(seen, holder.seen);
     if has_ended || is_pending && !is_placed && is_left { MAY_BE_TAKEN | pending | has_flow } else { 0 }
 }
 
-/// Whether the kernel would give a packet of the backend to this port to a socket of the host: one that listens on the
-/// port, or is connected to the backend from it.
+/// Whether the kernel would give a packet of the backend to this port to a socket of the host: one that
+/// listens on the port, or is connected to the backend from it.
 #[inline(always)]
 fn is_of_a_socket(context: *mut c_void, key: &ReplyKey, snat: &Address) -> bool {
     const CURRENT_NAMESPACE: u64 = u64::MAX;
-    // struct bpf_sock_tuple: source, destination, and both ports in one word. The array is filled to its end, because
-    // the verifier refuses a read of stack memory that the compiler did not bother to write.
+    // struct bpf_sock_tuple: source, destination, and both ports in one word. The array is filled to its end,
+    // because the verifier refuses a read of stack memory that the compiler did not bother to write.
     let [[a, b], [c, d]] = [key.backend_port, key.snat_port].map(|port| port.wire().to_ne_bytes());
     let ports = u32::from_ne_bytes([a, b, c, d]);
     let ([e, f, g, h], [i, j, k, l]) = (quarters(&key.backend), quarters(snat));
@@ -172,7 +173,8 @@ fn is_of_a_socket(context: *mut c_void, key: &ReplyKey, snat: &Address) -> bool 
         ([e, f, g, h, i, j, k, l, ports], 36)
     };
     let tuple = (&raw mut tuple).cast();
-    // SAFETY: the tuple has at least `bytes` bytes, and a socket that is found is released before the function returns.
+    // SAFETY: the tuple has at least `bytes` bytes, and a socket that is found is released before the
+    // function returns.
     unsafe {
         let socket = if key.protocol == TCP {
             bpf_skc_lookup_tcp(context, tuple, bytes, CURRENT_NAMESPACE, 0)

@@ -23,8 +23,8 @@ pub(crate) fn decide(packet: &Packet, decision: &mut Decision, link: &LinkSettin
     }
     let key = ReplyKey::new(packet.source, packet.source_port, packet.destination_port, packet.protocol);
     let reply = replies().find(&key).or_else(|| PENDING_REPLIES.get_ptr_mut(&key)).ok_or(Stop::NotOurs)?;
-    // SAFETY: `reply` points to a value of a map, which is valid until the program returns. Other CPUs change only its
-    // time, its life cycle and its next hop, each as a whole field.
+    // SAFETY: `reply` points to a value of a map, which is valid until the program returns. Other CPUs change
+    // only its time, its life cycle and its next hop, each as a whole field.
     let entry = unsafe { &*reply };
     let backend = backend(entry.backend).ok_or(Reason::StaleReply)?;
     if backend.snat != packet.destination {
@@ -54,8 +54,8 @@ fn mac_of(ifindex: u32, link: &LinkSettings) -> Result<Mac, Reason> {
     if ifindex == link.ifindex {
         return Ok(link.mac.copied());
     }
-    // SAFETY: the value is only read. If the agent replaces it meanwhile, the kernel keeps the old one until the
-    // program returns.
+    // SAFETY: the value is only read. If the agent replaces it meanwhile, the kernel keeps the old one until
+    // the program returns.
     match unsafe { LINKS.get(&ifindex) } {
         Some((mac, _)) => Ok(mac.copied()),
         None => Err(Reason::NoNeighbour),

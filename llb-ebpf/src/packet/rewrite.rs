@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Writes into the packet what was decided. All bounds are checked before the first byte is written. After that only
-//! the kernel can refuse a change; the packet is then dropped.
+//! Writes into the packet what was decided. All bounds are checked before the first byte is written. After
+//! that only the kernel can refuse a change; the packet is then dropped.
 
 use core::ffi::c_void;
 
@@ -17,7 +17,8 @@ use crate::outcome::Done;
 /// `None`: it failed, and the packet must be dropped, since it may be half rewritten.
 #[inline(always)]
 pub(crate) fn apply<H: Hook>(context: *mut c_void, packet: &Packet, decision: &Decision) -> Option<()> {
-    // Inlined for DSR: on CPUs that guard returns from functions, the return would take as long as the rewrite.
+    // Inlined for DSR: on CPUs that guard returns from functions, the return would take as long as the
+    // rewrite.
     if decision.is_nat == 0 {
         return write_ethernet(&H::open(context), decision);
     }
@@ -61,7 +62,8 @@ fn translate<H: Hook>(hook: &mut H, packet: &Packet, decision: &Decision) -> Opt
             .half(packet.source_port.wire(), decision.source_port.wire())
             .half(packet.destination_port.wire(), decision.destination_port.wire());
         let checksum = l4 + if is_udp { UDP_CHECKSUM } else { TCP_CHECKSUM };
-        // The parser has read this field, so it is inside the packet; the helper below then accepts the offset.
+        // The parser has read this field, so it is inside the packet; the helper below then accepts the
+        // offset.
         hook.window::<2>(checksum)?;
         if !hook.change_checksum(checksum, addresses, ports, is_udp) {
             return None;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Selection: which backend a new flow gets. With affinity, the host that the client had last; else the backend in the
-//! flow's slot of the Maglev table.
+//! Selection: which backend a new flow gets. With affinity, the host that the client had last; else the
+//! backend in the flow's slot of the Maglev table.
 
 use llb_common::backend::BackendId;
 use llb_common::frontend::{AffinityEntry, AffinityKey, DSR, FrontendEntry, MemberKey, TCP};
@@ -12,8 +12,9 @@ use crate::decision::{Decision, UnassignedFlow};
 use crate::failing::is_failing;
 use crate::maps::{AFFINITY, MAGLEV, MEMBERS, backend};
 
-/// Slots that are looked at: the flow's own and those behind it. A backend there may be failing, or dead while the agent
-/// still makes a table without it. If half of the slots are of such backends, one flow in 2^32 finds no other.
+/// Slots that are looked at: the flow's own and those behind it. A backend there may be failing, or dead
+/// while the agent still makes a table without it. If half of the slots are of such backends, one flow in
+/// 2^32 finds no other.
 const MAX_SLOTS: u64 = 32;
 
 /// What [`select`] found.
@@ -63,13 +64,14 @@ pub(crate) fn remember_host(packet: &Packet, frontend: &FrontendEntry, host: u32
 #[inline(always)]
 fn by_affinity(flow: &UnassignedFlow, frontend: &FrontendEntry, now: Tick) -> Option<BackendId> {
     let key = AffinityKey { client: flow.client, service: frontend.service, padding: 0 };
-    // SAFETY: the value is read at once. In an LRU map it may belong to another client meanwhile; this flow then gets
-    // that client's host, which is a backend of this frontend all the same.
+    // SAFETY: the value is read at once. In an LRU map it may belong to another client meanwhile; this flow
+    // then gets that client's host, which is a backend of this frontend all the same.
     let last = unsafe { AFFINITY.get(&key) }?;
     if elapsed_secs(last.used, now) > frontend.affinity_secs {
         return None;
     }
-    // SAFETY: the value is read at once. If the agent removes it meanwhile, `usable` refuses a backend that is gone.
+    // SAFETY: the value is read at once. If the agent removes it meanwhile, `usable` refuses a backend that
+    // is gone.
     let id = unsafe { MEMBERS.get(&MemberKey { frontend: frontend.id, host: last.host }) }?;
     usable(*id, flow)
 }

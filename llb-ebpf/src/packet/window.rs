@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Access to the bytes of a packet, and the only place that checks their bounds. It also has the assembler that hides
-//! values from the compiler.
+//! Access to the bytes of a packet, and the only place that checks their bounds. It also has the assembler
+//! that hides values from the compiler.
 //!
-//! The verifier accepts an access only through the very pointer that was compared with the end of the packet. The compiler
-//! may compute that pointer again elsewhere, and it reads a word that may be misaligned byte by byte, which eBPF need not.
-//! So check and access are written in assembler here. On the host, where none of this runs, there are no bytes.
+//! The verifier accepts an access only through the very pointer that was compared with the end of the packet.
+//! The compiler may compute that pointer again elsewhere, and it reads a word that may be misaligned byte by
+//! byte, which eBPF need not. So check and access are written in assembler here. On the host, where none of
+//! this runs, there are no bytes.
 
-/// A part of a packet that may be read and written. It must not be used any more after a helper that may move the packet.
-/// The helpers of the TC hook may; none that the XDP hook uses does.
+/// A part of a packet that may be read and written. It must not be used any more after a helper that may move
+/// the packet. The helpers of the TC hook may; none that the XDP hook uses does.
 #[derive(Clone, Copy)]
 pub(crate) struct Window {
     #[cfg_attr(not(target_arch = "bpf"), expect(dead_code, reason = "not read on the host"))]
     start: usize,
 }
 
-/// Access to `BYTES` bytes from `offset` on, of the packet from `data` to `end`. `None`: they are not all inside it.
+/// Access to `BYTES` bytes from `offset` on, of the packet from `data` to `end`. `None`: they are not all
+/// inside it.
 #[cfg(target_arch = "bpf")]
 #[inline(always)]
 pub(crate) fn window<const BYTES: usize>(data: usize, end: usize, offset: usize) -> Option<Window> {
@@ -75,8 +77,8 @@ macro_rules! access {
         #[cfg(target_arch = "bpf")]
         #[inline(always)]
         pub(crate) fn $store<const AT: usize>(self, word: $word) {
-            // SAFETY: the verifier refuses the program if this writes outside the bytes that `window` checked. No Rust
-            // reference points into a packet.
+            // SAFETY: the verifier refuses the program if this writes outside the bytes that `window`
+            // checked. No Rust reference points into a packet.
             unsafe {
                 core::arch::asm!(
                     $store_text,
@@ -104,8 +106,8 @@ impl Window {
 #[inline(always)]
 pub(crate) fn bounds<const DATA: usize, const END: usize>(context: *mut core::ffi::c_void) -> (usize, usize) {
     let (data, end): (usize, usize);
-    // SAFETY: the verifier refuses the program if these are not the two fields of the context, which it turns into
-    // pointers to the packet's start and end.
+    // SAFETY: the verifier refuses the program if these are not the two fields of the context, which it turns
+    // into pointers to the packet's start and end.
     unsafe {
         core::arch::asm!(
             "{data} = *(u32 *)({context} + {at_data})",
@@ -128,8 +130,9 @@ pub(crate) fn bounds<const DATA: usize, const END: usize>(
     (0, 0)
 }
 
-/// The same pointer, but the compiler no longer knows what was written behind it. It must then read the memory, whose
-/// contents the verifier does not track, so paths that differ only in what they wrote become one path again.
+/// The same pointer, but the compiler no longer knows what was written behind it. It must then read the
+/// memory, whose contents the verifier does not track, so paths that differ only in what they wrote become
+/// one path again.
 #[inline(always)]
 pub(crate) fn forget_contents<T>(pointer: *mut T) -> *mut T {
     #[cfg(target_arch = "bpf")]
@@ -143,8 +146,9 @@ pub(crate) fn forget_contents<T>(pointer: *mut T) -> *mut T {
     pointer
 }
 
-/// The same number, but the compiler no longer knows how it was computed. Otherwise it may merge two null checks by
-/// arithmetic on pointers, which the verifier refuses, or continue on a path of its own for each way to the number.
+/// The same number, but the compiler no longer knows how it was computed. Otherwise it may merge two null
+/// checks by arithmetic on pointers, which the verifier refuses, or continue on a path of its own for each
+/// way to the number.
 #[inline(always)]
 pub(crate) fn hide(number: u32) -> u32 {
     #[cfg(target_arch = "bpf")]

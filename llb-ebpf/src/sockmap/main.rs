@@ -62,16 +62,17 @@ static SEGMENT_SEQ: u32 = 0;
 #[stream_verdict]
 fn llb_verdict(context: SkBuffContext) -> u32 {
     if context.len() == 0 {
-        // A FIN. It must not pass: if bytes wait to be written to this same socket, the kernel would queue it behind them,
-        // and its worker takes an empty segment for an error. The socket would get EPIPE, and nothing more would be
-        // written to it. Nothing is lost, since the socket knows of the FIN already and tells its reader.
+        // A FIN. It must not pass: if bytes wait to be written to this same socket, the kernel would queue it
+        // behind them, and its worker takes an empty segment for an error. The socket would get EPIPE, and
+        // nothing more would be written to it. Nothing is lost, since the socket knows of the FIN already and
+        // tells its reader.
         return SK_DROP;
     }
     // SAFETY: `context` is the one that the kernel gave this program.
     let mut cookie = unsafe { bpf_get_socket_cookie(context.as_ptr()) };
     let Some(stream) = STREAMS.get_ptr_mut(&cookie) else { return SK_PASS };
-    // SAFETY: the value of a map is valid until the program returns. The kernel runs the program for one segment of a
-    // socket at a time, so there is no other reference to the socket's stream.
+    // SAFETY: the value of a map is valid until the program returns. The kernel runs the program for one
+    // segment of a socket at a time, so there is no other reference to the socket's stream.
     let stream = unsafe { &mut *stream };
     let decision = if trim_repeated(&context, stream) {
         let length = context.len();
@@ -94,16 +95,16 @@ fn llb_verdict(context: SkBuffContext) -> u32 {
     }
 }
 
-/// Removes the bytes at the beginning of a segment that came before: the kernel shows a repeated segment as a whole, even
-/// if TCP has its beginning already. `false`: what is left are not the next bytes of the stream.
+/// Removes the bytes at the beginning of a segment that came before: the kernel shows a repeated segment as a
+/// whole, even if TCP has its beginning already. `false`: what is left are not the next bytes of the stream.
 #[inline(always)]
 fn trim_repeated(context: &SkBuffContext, stream: &Stream) -> bool {
     /// The most bytes that the helper removes at once.
     const MAX_AT_ONCE: u32 = 4095;
     /// Enough for a segment of 64 KiB.
     const MAX_TIMES: u32 = 17;
-    // SAFETY: the context is the address of the kernel's `struct sk_buff`. The verifier does not know that type here, so the
-    // field is read by a helper, which fails where memory can't be read.
+    // SAFETY: the context is the address of the kernel's `struct sk_buff`. The verifier does not know that
+    // type here, so the field is read by a helper, which fails where memory can't be read.
     let seq = unsafe {
         let segment = context.as_ptr().cast::<u8>();
         bpf_probe_read_kernel(segment.add(read_volatile(&raw const SEGMENT_SEQ) as usize).cast::<u32>())
@@ -149,11 +150,13 @@ fn llb_ask(context: TcContext) -> i32 {
 /// Calls `look` with the TCP socket that gets the bytes of socket `cookie`. `None`: there is none.
 #[inline(always)]
 fn with_socket<T>(cookie: &u64, look: impl FnOnce(NonNull<u8>) -> T) -> Option<T> {
-    // SAFETY: the first argument is a map, the second a key of its key's size. The socket that is found is released below.
+    // SAFETY: the first argument is a map, the second a key of its key's size. The socket that is found is
+    // released below.
     let socket =
         unsafe { bpf_map_lookup_elem((&raw const TARGETS).cast_mut().cast(), (&raw const *cookie).cast()) };
     let socket: NonNull<c_void> = NonNull::new(socket)?;
-    // SAFETY: the argument is a socket that was found and is not released yet. The result is null if it is not a TCP socket.
+    // SAFETY: the argument is a socket that was found and is not released yet. The result is null if it is
+    // not a TCP socket.
     let tcp = unsafe { bpf_skc_to_tcp_sock(socket.as_ptr()) };
     let found = NonNull::new(tcp.cast::<u8>()).map(look);
     // SAFETY: the look-up above took a reference to this socket, and it is not used after this.
@@ -164,7 +167,8 @@ fn with_socket<T>(cookie: &u64, look: impl FnOnce(NonNull<u8>) -> T) -> Option<T
 /// A field of four bytes at `offset` of a TCP socket.
 #[inline(always)]
 fn field(socket: NonNull<u8>, offset: &u32) -> u32 {
-    // SAFETY: the offset is a constant for the verifier, which refuses the program unless a field of this size is there.
+    // SAFETY: the offset is a constant for the verifier, which refuses the program unless a field of this
+    // size is there.
     unsafe {
         let offset = read_volatile(offset) as usize;
         read_volatile(socket.as_ptr().add(offset).cast::<u32>())
