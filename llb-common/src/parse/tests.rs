@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Frames as byte tables. What the kernel does with them is tested with the
-//! programs; here only that bytes become the right fields.
+//! Frames as tables of bytes: whether bytes become the right fields. What the programs do with a packet is
+//! tested in `tests/ebpf/`.
 
 extern crate std;
 
 use core::net::IpAddr;
 use std::vec::Vec;
 
-use super::*;
+use super::icmp::{ICMP, ICMPV6};
+use super::ip::{AUTHENTICATION, DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, IPV4_BYTES, IPV6_BYTES, ROUTING};
+use super::read::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
+use super::{Packet, Shape, Unparsed, parse, parse_plain};
+use crate::address::{Address, Mac};
 use crate::conntrack::{ACK, SYN};
+use crate::frontend::{TCP, UDP};
 use crate::hash::mix;
 
 const ETHERNET: [u8; 12] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
@@ -38,7 +43,7 @@ fn frame(tags: &[u8], ethertype: u16, packet: &[u8]) -> Vec<u8> {
 fn parsed(frame: &[u8]) -> Result<(Shape, Packet), Unparsed> {
     let mut packet = Packet::default();
     let whole = parse(frame, &mut packet).map(|shape| (shape, packet));
-    // The short form says the same, or nothing.
+    // `parse_plain` finds the same, or nothing.
     let mut packet = Packet::default();
     match parse_plain(frame, &mut packet) {
         Err(Unparsed::NotPlain) => {}
@@ -52,7 +57,7 @@ fn ip(address: Address) -> std::string::String {
 }
 
 #[test]
-fn the_short_form_knows_plain_packets_of_both_families() {
+fn parse_plain_reads_plain_packets_of_both_families() {
     let (v4, v6) = (v4(TCP, 0, &[], &TCP_HEADER), v6(UDP, &TCP_HEADER));
     for bytes in [frame(&[], ETHERTYPE_IPV4, &v4), frame(&[], ETHERTYPE_IPV6, &v6)] {
         assert!(parse_plain(&bytes[..], &mut Packet::default()).is_ok());
@@ -88,7 +93,7 @@ fn both_families_give_the_same_fields() {
         assert_eq!((packet.tcp_flags, packet.protocol), (SYN, TCP));
         assert_eq!(usize::from(packet.length), frame.len() - usize::from(l3));
         assert_eq!(packet.source_mac, Mac::new([2, 0, 0, 0, 0, 2]));
-        // Cut anywhere, it is never misread.
+        // A frame that is cut anywhere is never misread.
         for length in 0..usize::from(l4) + TCP_HEADER.len() {
             assert_eq!(parsed(&frame[..length]), Err(Unparsed::Truncated), "row {number}, {length} bytes");
         }
@@ -96,7 +101,7 @@ fn both_families_give_the_same_fields() {
 }
 
 #[test]
-fn fragments_are_told_apart() {
+fn first_and_later_fragments_are_recognized() {
     let shape = |flags| parsed(&frame(&[], ETHERTYPE_IPV4, &v4(TCP, flags, &[], &TCP_HEADER))).unwrap();
     assert_eq!((shape(0x4000).0, shape(0x4000).1.is_first_fragment), (Shape::Transport, 0));
     assert_eq!((shape(0x2000).0, shape(0x2000).1.is_first_fragment), (Shape::Transport, 1));
@@ -110,7 +115,7 @@ fn fragments_are_told_apart() {
 }
 
 #[test]
-fn an_error_gives_the_flow_that_it_is_about_turned_around() {
+fn an_icmp_error_gives_the_flow_that_it_is_about_with_ends_swapped() {
     let inside = v4(UDP, 0, &[], &[0, 80, 0x9c, 0x40, 0, 8, 0, 0]);
     let mut error = v4(ICMP, 0, &[], &[&[3, 4, 0, 0, 0, 0, 5, 0], &inside[..]].concat());
     error[16..20].copy_from_slice(&[192, 0, 2, 1]);
@@ -125,21 +130,21 @@ fn an_error_gives_the_flow_that_it_is_about_turned_around() {
         let packet = parsed(&frame(&[], ETHERTYPE_IPV4, &error)).unwrap().1;
         assert_eq!(packet.is_unreachable, is_unreachable, "type {kind}, code {code}");
     }
-    // Told to somebody who did not send the packet inside.
+    // An error that was sent to a host that did not send the packet inside.
     error[16..20].copy_from_slice(&[192, 0, 2, 9]);
     assert_eq!(parsed(&frame(&[], ETHERTYPE_IPV4, &error)), Err(Unparsed::Other));
     error[16..20].copy_from_slice(&[192, 0, 2, 1]);
-    // Ports behind its end, in bytes that are only of the frame.
+    // The ports are behind the end of the IP packet, in bytes that are only in the frame.
     for (length, is_cut) in [(56, false), (55, true)] {
         error[3] = length;
         assert_eq!(parsed(&frame(&[], ETHERTYPE_IPV4, &error)).unwrap().1.is_cut(), is_cut, "{length}");
     }
-    // A ping.
+    // An echo request.
     assert_eq!(parsed(&frame(&[], ETHERTYPE_IPV4, &v4(ICMP, 0, &[], &[8; 16]))), Err(Unparsed::Other));
 }
 
 #[test]
-fn what_can_not_be_understood_is_left_alone() {
+fn frames_that_are_not_understood_give_no_flow() {
     let routed = [&[TCP, 0, 4, 1, 0, 0, 0, 0][..], &TCP_HEADER].concat();
     let mut short_header = v4(TCP, 0, &[], &TCP_HEADER);
     short_header[0] = 0x44;
@@ -160,7 +165,7 @@ fn what_can_not_be_understood_is_left_alone() {
 }
 
 #[test]
-fn a_udp_packet_without_checksum_is_known_as_such() {
+fn a_udp_packet_without_checksum_is_recognized() {
     let udp = |checksum| v4(UDP, 0, &[], &[0, 1, 0, 2, 0, 8, 0, checksum]);
     for checksum in [0, 1] {
         let (_, packet) = parsed(&frame(&[], ETHERTYPE_IPV4, &udp(checksum))).unwrap();
@@ -168,7 +173,7 @@ fn a_udp_packet_without_checksum_is_known_as_such() {
     }
 }
 
-/// Some of each kind, to be broken.
+/// A frame of each kind, which the test below breaks.
 fn kinds() -> Vec<Vec<u8>> {
     let extension = |kind: u8, words: u8| {
         [&[kind, words, 0, 0, 0, 0, 0, 0][..], &[0; 40][..usize::from(words) * 8]].concat()
@@ -181,7 +186,7 @@ fn kinds() -> Vec<Vec<u8>> {
         v4(ICMP, 0, &[], &[&[3, 4, 0, 0, 0, 0, 5, 0], &inside.0[..]].concat()),
         v6(ICMPV6, &[&[2, 0, 0, 0, 0, 0, 5, 0], &inside.1[..]].concat()),
     );
-    // Told to whoever sent the packet inside.
+    // Sent to the host that sent the packet inside.
     error.0[19] = 1;
     error.1[39] = 1;
     let tags = [0x88, 0xa8, 0, 7, 0x81, 0, 0, 8];
@@ -198,9 +203,9 @@ fn kinds() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn no_bytes_make_it_panic_or_point_outside_of_the_frame() {
-    /// All offsets fit into the mask that the programs put on them.
-    const MOST_OFFSET: usize = 0x7ff;
+fn no_bytes_make_it_panic_or_give_offsets_outside_the_frame() {
+    /// All offsets must fit into the mask that the programs put on them.
+    const MAX_OFFSET: usize = 0x7ff;
     const FRAMES: u64 = 300_000;
     let kinds = kinds();
     let mut shapes = [0_u64; 4];
@@ -225,7 +230,7 @@ fn no_bytes_make_it_panic_or_point_outside_of_the_frame() {
         shapes[shape as usize] += 1;
         let header = |is_v6| if is_v6 { IPV6_BYTES } else { IPV4_BYTES };
         let inside = |offset: u16, length: usize| {
-            usize::from(offset) + length <= bytes.len() && usize::from(offset) < MOST_OFFSET
+            usize::from(offset) + length <= bytes.len() && usize::from(offset) < MAX_OFFSET
         };
         assert_eq!(packet.shape, shape as u8, "{seed}");
         assert!(packet.l3 >= 14 && inside(packet.l3, header(packet.is_v6 == 1)), "{seed}");

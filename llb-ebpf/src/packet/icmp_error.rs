@@ -1,23 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! ICMP errors in mode NAT: the packet inside is turned back into what its
-//! sender has sent, so that the sender recognizes it (RFC 5508, 4; path MTU
-//! discovery depends on it).
+//! Translates ICMP errors in mode NAT. The packet inside an error is changed back to what its sender sent, so
+//! that the sender recognizes it (RFC 5508, 4). Path MTU discovery depends on this.
 
 use llb_common::checksum::Change;
 use llb_common::frontend::UDP;
 use llb_common::parse::Packet;
 
-use crate::decide::Decision;
+use crate::decision::Decision;
+use crate::headers::{IPV4_BYTES, IPV6_BYTES, TCP_CHECKSUM, UDP_CHECKSUM, offset, store_v6, write_ip};
 use crate::hooks::Hook;
-use crate::rewrite::{IPV4_BYTES, IPV6_BYTES, TCP_CHECKSUM, UDP_CHECKSUM, network, offset, store_v6};
 
-/// Offset of the checksum in an ICMP header.
+/// Offset of the checksum in an ICMP header (RFC 792, RFC 4443).
 const ICMP_CHECKSUM: usize = 2;
 
-/// An error belongs to the flow in the direction that it travels, so the
-/// packet inside has source and destination the other way round.
+/// An error belongs to the direction in which it travels. The packet inside it travelled the other way, so
+/// its source and destination are swapped.
 ///
-/// All by hand on both hooks: no device computes ICMP checksums.
+/// All checksums are changed here, on both hooks: no device computes those of ICMP.
 #[inline(always)]
 pub(crate) fn translate<H: Hook>(hook: &H, packet: &Packet, decision: &Decision) -> Option<()> {
     let inner_l4 = offset(packet.inner_l4);
@@ -38,7 +37,7 @@ pub(crate) fn translate<H: Hook>(hook: &H, packet: &Packet, decision: &Decision)
         let inner = hook.window::<IPV6_BYTES>(offset(packet.inner_l3))?;
         store_v6::<8, 16>(inner, decision.destination);
         store_v6::<24, 32>(inner, decision.source);
-        // Its checksum covers the addresses outside too (RFC 4443, 2.3).
+        // The ICMPv6 checksum also covers the outer addresses (RFC 4443, 2.3).
         change = change.and(outer);
     } else {
         let inner = hook.window::<IPV4_BYTES>(offset(packet.inner_l3))?;
@@ -59,12 +58,12 @@ pub(crate) fn translate<H: Hook>(hook: &H, packet: &Packet, decision: &Decision)
     } else if packet.has(inner_l4 + TCP_CHECKSUM, 2)
         && let Some(checksum) = hook.window::<2>(inner_l4 + TCP_CHECKSUM)
     {
-        // Only where the error has that much of its packet.
+        // Many errors quote only the first eight bytes of TCP, which do not reach to the checksum.
         let old = checksum.load_16::<0>();
         let new = addresses.and(both_ports).apply(old);
         checksum.store_16::<0>(new);
         change = change.half(old, new);
     }
     icmp.store_16::<ICMP_CHECKSUM>(change.apply(icmp.load_16::<ICMP_CHECKSUM>()));
-    network(hook, offset(packet.l3), packet, outer, decision)
+    write_ip(hook, offset(packet.l3), packet, outer, decision)
 }
