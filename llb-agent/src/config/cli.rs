@@ -1,12 +1,44 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What else than serving the agent can do, from its command line.
+//! The command line: serve, or a subcommand.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{Parser, Subcommand};
 
-use super::{Config, DEFAULT_ADMIN, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
+use super::arguments::ServeArgs;
+use super::defaults::{DEFAULT_ADMIN, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
+use super::settings::Config;
+use super::validate::ConfigError;
+
+/// The little load balancer: gives Services of type LoadBalancer their VIPs,
+/// puts them on a link device, and forwards their traffic.
+#[derive(Debug, Parser)]
+#[command(
+    name = "llb-agent",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+impl Cli {
+    /// Checks what clap can't.
+    ///
+    /// # Errors
+    /// Names the flag.
+    pub fn invocation(self) -> Result<Invocation, ConfigError> {
+        match self.command {
+            Some(command) => Ok(command.into()),
+            None => Ok(Invocation::Serve(Box::new(self.serve.try_into()?))),
+        }
+    }
+}
 
 /// What the agent is to do.
 #[derive(Debug)]
@@ -42,7 +74,7 @@ pub enum Invocation {
 
 /// What else than serving the agent can do.
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+enum Command {
     /// Say what is served for a Service: VIPs, plane, mode, backends with their state, and why
     Explain {
         /// The Service
