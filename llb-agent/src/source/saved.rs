@@ -19,6 +19,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::error_chain::ErrorChain;
 use crate::model::Snapshot;
 use crate::statefile;
 
@@ -163,6 +164,7 @@ impl SavedSnapshots {
                 Ok(()) => failing = false,
                 Err(error) if !failing => {
                     failing = true;
+                    let error = ErrorChain(&error);
                     tracing::warn!(path = %self.path.display(), %error, "the snapshot is not saved: a start without the API would not serve it");
                 }
                 Err(_) => {}

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::discovery::v1::{EndpointPort, EndpointSlice};
 
-use super::shown;
+use super::quote::quote;
 use crate::model::{Endpoint, Port, Problem, ProblemReason, Protocol, ServiceName, Subject};
 
 /// The label that names the Service of a slice.
@@ -57,7 +57,7 @@ pub(super) fn convert(
                     reason: ProblemReason::InvalidValue,
                     message: format!(
                         "endpoint address {} is not a unicast IP address; it is left out",
-                        shown(text)
+                        quote(text)
                     ),
                 }),
             }

@@ -6,6 +6,7 @@
 mod endpoints;
 mod memo;
 mod node;
+mod quote;
 mod service;
 mod terms;
 
@@ -14,8 +15,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Service as ServiceObject};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use memo::Memo;
 
-use self::memo::Memo;
 use crate::model::{Endpoint, Problem, Service, ServiceName, Snapshot};
 
 type ConvertedService = (ServiceName, Arc<Service>, Vec<Problem>);
@@ -87,15 +88,4 @@ fn sorted(mut endpoints: Vec<Endpoint>) -> Arc<[Endpoint]> {
     // One endpoint may be in two slices for a moment while it moves.
     endpoints.dedup();
     endpoints.into()
-}
-
-/// A text of a user's, cut to what fits into a message.
-fn shown(text: &str) -> String {
-    /// Longer ones make a log line and an Event unreadable.
-    const LONGEST: usize = 80;
-    let mut short: String = text.chars().take(LONGEST).collect();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    format!("{short:?}")
 }

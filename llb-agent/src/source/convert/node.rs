@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Node as Object;
 
-use super::shown;
+use super::quote::quote;
 use crate::model::{Node, Problem, ProblemReason, Subject};
 
 /// KEP-1143: a Node that external load balancers leave out.
@@ -41,7 +41,7 @@ pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (String, 
                 message: format!(
                     "{} {} is not a unicast IP address; it is left out",
                     entry.type_,
-                    shown(&entry.address)
+                    quote(&entry.address)
                 ),
             }),
         }

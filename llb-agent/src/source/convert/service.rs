@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service as Object, ServicePort as ObjectPort};
 
-use super::{shown, terms::terms_of};
+use super::quote::quote;
+use super::terms::terms_of;
 use crate::model::{
     Family, Port, Problem, ProblemReason, Protocol, PublishedPort, PublishedStatus, PublishedVip, Service,
     ServiceName, ServicePort, TrafficPolicy, is_usable_vip,
@@ -31,19 +32,18 @@ pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceN
         meta.name.as_deref().unwrap_or_default(),
     );
     let spec = object.spec.clone().unwrap_or_default();
-    let wants_load_balancer =
-        spec.type_.as_deref() == Some("LoadBalancer") && meta.deletion_timestamp.is_none();
     let mut service = Service {
         uid: meta.uid.clone().unwrap_or_default(),
         revision: meta.resource_version.clone().unwrap_or_default(),
         created: meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
-        wants_load_balancer,
+        wants_load_balancer: spec.type_.as_deref() == Some("LoadBalancer")
+            && meta.deletion_timestamp.is_none(),
         class: spec.load_balancer_class.clone(),
         status: status_of(object),
         ..Service::default()
     };
-    if !wants_load_balancer {
-        // Its other fields are nobody's concern here, and neither are their mistakes.
+    if !service.wants_load_balancer {
+        // llb uses no other field of such a Service, so mistakes in them are not reported.
         return (name, service);
     }
     let mut report = |reason, message: String| problems.push(Problem::of_service(&name, reason, message));
@@ -51,10 +51,28 @@ pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceN
     service.terms = terms_of(&spec, meta.annotations.as_ref(), &mut |message| {
         report(ProblemReason::InvalidValue, message);
     });
-    for port in spec.ports.iter().flatten() {
+    add_ports(&mut service, spec.ports.as_deref().unwrap_or_default(), &mut report);
+    (service.families, service.needs_every_family) =
+        families_of(spec.ip_families.as_deref(), spec.ip_family_policy.as_deref(), &mut report);
+    service.traffic_policy = traffic_policy_of(spec.external_traffic_policy.as_deref(), &mut report);
+    let annotation = |key| meta.annotations.as_ref().and_then(|all| all.get(key)).map(String::as_str);
+    service.pool = annotation(POOL_ANNOTATION).map(|name| name.trim().to_owned());
+    match requested_vips(annotation(VIPS_ANNOTATION), spec.load_balancer_ip.as_deref()) {
+        Ok(vips) => service.requested_vips = vips,
+        Err(message) => {
+            report(ProblemReason::InvalidValue, message);
+            service.invalid = true;
+        }
+    }
+    (name, service)
+}
+
+/// Sorts the ports into those that are served and those that are not.
+fn add_ports(service: &mut Service, ports: &[ObjectPort], report: &mut impl FnMut(ProblemReason, String)) {
+    for port in ports {
         match convert_port(port) {
             Ok(udp) if udp.protocol == Protocol::Udp && service.terms.proxy_protocol.is_some() => {
-                // Served without a header it would lie to a backend that trusts headers.
+                // A backend that trusts the header would take llb for the client.
                 let message = format!(
                     "port {}/UDP is not served: the PROXY protocol is sent over TCP only; \
                      move the port to a Service without annotation llb.dev/proxy-protocol",
@@ -74,30 +92,21 @@ pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceN
             }
         }
     }
-    (service.families, service.needs_every_family) =
-        families_of(spec.ip_families.as_deref(), spec.ip_family_policy.as_deref(), &mut report);
-    service.traffic_policy = match spec.external_traffic_policy.as_deref() {
+}
+
+fn traffic_policy_of(text: Option<&str>, report: &mut impl FnMut(ProblemReason, String)) -> TrafficPolicy {
+    match text {
         None | Some("" | "Cluster") => TrafficPolicy::Cluster,
         Some("Local") => TrafficPolicy::Local,
         Some(other) => {
             let message = format!(
                 "externalTrafficPolicy {} is neither Cluster nor Local; Cluster is assumed",
-                shown(other)
+                quote(other)
             );
             report(ProblemReason::InvalidValue, message);
             TrafficPolicy::Cluster
         }
-    };
-    let annotation = |key| meta.annotations.as_ref().and_then(|all| all.get(key)).map(String::as_str);
-    service.pool = annotation(POOL_ANNOTATION).map(|name| name.trim().to_owned());
-    match requested_vips(annotation(VIPS_ANNOTATION), spec.load_balancer_ip.as_deref()) {
-        Ok(vips) => service.requested_vips = vips,
-        Err(message) => {
-            report(ProblemReason::InvalidValue, message);
-            service.invalid = true;
-        }
     }
-    (name, service)
 }
 
 fn convert_port(port: &ObjectPort) -> Result<ServicePort, (ProblemReason, String)> {
@@ -106,7 +115,7 @@ fn convert_port(port: &ObjectPort) -> Result<ServicePort, (ProblemReason, String
         Some("UDP") => Protocol::Udp,
         Some(other) => {
             let message =
-                format!("port {}: protocol {} is not forwarded; use TCP or UDP", port.port, shown(other));
+                format!("port {}: protocol {} is not forwarded; use TCP or UDP", port.port, quote(other));
             return Err((ProblemReason::UnsupportedProtocol, message));
         }
     };
@@ -150,7 +159,7 @@ fn families_of(
             other => {
                 let message = format!(
                     "ipFamilies has {}, which is neither IPv4 nor IPv6; it is left out",
-                    shown(other)
+                    quote(other)
                 );
                 report(ProblemReason::InvalidValue, message);
             }
@@ -170,7 +179,7 @@ fn families_of(
     if let Some(other) =
         policy.filter(|policy| !["", "SingleStack", "PreferDualStack", "RequireDualStack"].contains(policy))
     {
-        let message = format!("ipFamilyPolicy {} is unknown; SingleStack is assumed", shown(other));
+        let message = format!("ipFamilyPolicy {} is unknown; SingleStack is assumed", quote(other));
         report(ProblemReason::InvalidValue, message);
     }
     (list, policy != Some("PreferDualStack"))
@@ -190,7 +199,7 @@ fn requested_vips(annotation: Option<&str>, field: Option<&str>) -> Result<Vec<I
         let vip: IpAddr = part.parse().map_err(|_| {
             format!(
                 "{origin}: {} is not an IP address; write one as 198.51.100.7 or 2001:db8::7",
-                shown(part)
+                quote(part)
             )
         })?;
         is_usable_vip(vip).map_err(|what| format!("{origin}: {vip} is {what}, which cannot be a VIP"))?;

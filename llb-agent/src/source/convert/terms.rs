@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::ServiceSpec;
 
-use super::shown;
+use super::quote::quote;
 use crate::model::{Balance, Mode, ProxyProtocol, SourceRanges, Terms};
 
 const BALANCE_ANNOTATION: &str = "llb.dev/balance";
@@ -41,7 +41,7 @@ pub(super) fn terms_of(
         Some("maglev") => terms.balance = Some(Balance::Maglev),
         Some(other) => report(format!(
             "annotation {BALANCE_ANNOTATION}: {} is neither least-connections nor maglev; it is ignored",
-            shown(other)
+            quote(other)
         )),
     }
     match annotation(MODE_ANNOTATION) {
@@ -50,7 +50,7 @@ pub(super) fn terms_of(
         Some("dsr") => terms.mode = Some(Mode::Dsr),
         Some(other) => report(format!(
             "annotation {MODE_ANNOTATION}: {} is neither nat nor dsr; --mode decides",
-            shown(other)
+            quote(other)
         )),
     }
     match annotation(PROXY_PROTOCOL_ANNOTATION) {
@@ -59,7 +59,7 @@ pub(super) fn terms_of(
         Some("v2") => terms.proxy_protocol = Some(ProxyProtocol::V2),
         Some(other) => report(format!(
             "annotation {PROXY_PROTOCOL_ANNOTATION}: {} is neither v1 nor v2; no header is sent",
-            shown(other)
+            quote(other)
         )),
     }
     if let Some(text) = annotation(MAX_CONNECTIONS_ANNOTATION) {
@@ -67,7 +67,7 @@ pub(super) fn terms_of(
             Ok(limit) => terms.max_connections = Some(limit),
             Err(_) => report(format!(
                 "annotation {MAX_CONNECTIONS_ANNOTATION}: {} is not a number from 1 to {}; the Service has no limit of its own",
-                shown(text),
+                quote(text),
                 u32::MAX
             )),
         }
@@ -82,7 +82,7 @@ fn affinity_of(spec: &ServiceSpec, report: &mut impl FnMut(String)) -> Option<Du
         None | Some("" | "None") => return None,
         Some("ClientIP") => {}
         Some(other) => {
-            report(format!("sessionAffinity {} is neither None nor ClientIP; None is assumed", shown(other)));
+            report(format!("sessionAffinity {} is neither None nor ClientIP; None is assumed", quote(other)));
             return None;
         }
     }
@@ -124,7 +124,7 @@ fn source_ranges_of(
             Ok(range) => ranges.push(range),
             Err(_) => report(format!(
                 "{origin}: {} is not a range of addresses and admits nobody; write one as 198.51.100.0/24 or 2001:db8::/32",
-                shown(text)
+                quote(text)
             )),
         }
     }

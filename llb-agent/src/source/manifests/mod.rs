@@ -12,7 +12,6 @@
 //! ConfigMap by turning a link to another folder.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::mem;
 use std::panic::resume_unwind;
@@ -20,19 +19,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 
 use super::convert::Converter;
-use crate::model::{Problem, ProblemReason, ServiceName, Snapshot, SourceReport, Subject};
+use crate::error_chain::ErrorChain;
+use crate::model::{Snapshot, SourceReport};
 
+mod content;
+mod files;
 mod parse;
 #[cfg(test)]
 mod tests;
 
+use content::{Content, doubles, problem_of};
+use parse::Objects;
 pub use parse::ParseError;
 
 /// Changes are read when nothing changed for this long: editors and `cp` write
@@ -42,8 +44,6 @@ const SETTLE: Duration = Duration::from_millis(100);
 const SETTLE_LONGEST: Duration = Duration::from_secs(1);
 /// Read again this often whatever inotify says: network file systems tell it nothing.
 const RESCAN: Duration = Duration::from_secs(30);
-/// A larger file is surely no manifest.
-const LARGEST_FILE: u64 = 64 << 20;
 
 /// The folder or file can't be followed.
 #[derive(Debug, thiserror::Error)]
@@ -68,14 +68,6 @@ pub enum ManifestError {
     },
 }
 
-/// The kinds that llb reads.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Objects {
-    services: Vec<Arc<Service>>,
-    slices: Vec<Arc<EndpointSlice>>,
-    nodes: Vec<Arc<Node>>,
-}
-
 /// Follows a folder or file.
 #[derive(Debug)]
 pub struct ManifestSource {
@@ -91,14 +83,6 @@ pub struct ManifestSource {
     /// The last good content of each file.
     files: BTreeMap<PathBuf, Content>,
     converter: Converter,
-}
-
-#[derive(Debug, Default)]
-struct Content {
-    bytes: Vec<u8>,
-    objects: Objects,
-    /// What is wrong with the bytes; `objects` are those of the last good ones.
-    problem: Option<Problem>,
 }
 
 /// The snapshot that one file alone gives.
@@ -213,9 +197,10 @@ impl ManifestSource {
     fn read(&mut self) -> Snapshot {
         if let Err(error) = self.watch_anew() {
             // If it is away the listing says so.
+            let error = ErrorChain(&error);
             tracing::debug!(path = %self.path.display(), %error, "changes are found by the rescan only");
         }
-        let listed = if self.is_folder { list(&self.path) } else { Ok(vec![self.path.clone()]) };
+        let listed = if self.is_folder { files::list(&self.path) } else { Ok(vec![self.path.clone()]) };
         let mut problems = Vec::new();
         match &listed {
             // A file that is gone takes its objects with it; a folder that can't be read does not.
@@ -224,7 +209,7 @@ impl ManifestSource {
         }
         for path in listed.unwrap_or_else(|_| self.files.keys().cloned().collect()) {
             let content = self.files.entry(path.clone()).or_default();
-            match read_limited(&path) {
+            match files::read_limited(&path) {
                 Ok(bytes) if content.problem.is_none() && bytes == content.bytes && !bytes.is_empty() => {}
                 Ok(bytes) => content.replace(&path, bytes),
                 // Also if it is gone since it was listed: the next round sees that.
@@ -242,84 +227,6 @@ impl ManifestSource {
         snapshot.problems.extend(doubles(&self.files));
         snapshot
     }
-}
-
-impl Content {
-    /// It was good once, and not empty.
-    fn is_in_use(&self) -> bool {
-        !self.bytes.is_empty()
-    }
-
-    fn replace(&mut self, path: &Path, bytes: Vec<u8>) {
-        match parse::parse(&bytes) {
-            Ok(objects) => *self = Self { bytes, objects, problem: None },
-            Err(error) => self.report(problem_of(path, &error, self.is_in_use())),
-        }
-    }
-
-    fn report(&mut self, problem: Problem) {
-        if self.problem.as_ref() != Some(&problem) {
-            tracing::warn!("{problem}");
-        }
-        self.problem = Some(problem);
-    }
-}
-
-/// Services that are there twice; the last one counts (`convert`).
-fn doubles(files: &BTreeMap<PathBuf, Content>) -> Vec<Problem> {
-    let mut places = BTreeMap::new();
-    let mut problems = Vec::new();
-    for (path, content) in files {
-        for service in &content.objects.services {
-            let metadata = &service.metadata;
-            let namespace = metadata.namespace.as_deref().unwrap_or("default");
-            let name = metadata.name.as_deref().unwrap_or_default();
-            if let Some(earlier) = places.insert((namespace, name), path) {
-                let (earlier, path) = (earlier.display(), path.display());
-                let message =
-                    format!("it is in {earlier} and again in {path}; the last one counts: remove one");
-                let service = ServiceName::new(namespace, name);
-                problems.push(Problem::of_service(&service, ProblemReason::InvalidValue, message));
-            }
-        }
-    }
-    problems
-}
-
-fn problem_of(path: &Path, error: &dyn std::error::Error, is_in_use: bool) -> Problem {
-    let rest = if is_in_use { "its last good content stays in use" } else { "nothing of it is in use" };
-    Problem {
-        subject: Subject::File(path.display().to_string()),
-        reason: ProblemReason::InvalidManifest,
-        message: format!("{error}; {rest}"),
-    }
-}
-
-/// The manifests of a folder, sorted.
-fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(path)? {
-        let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let known = [".yaml", ".yml", ".json"].iter().any(|ending| name.ends_with(ending));
-        // One that can't be looked at is not gone: reading it tells why.
-        let is_file = || path.metadata().map_or(true, |metadata| metadata.is_file());
-        if known && !name.starts_with('.') && is_file() {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    Ok(paths)
-}
-
-fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
-    let size = path.metadata()?.len();
-    if size > LARGEST_FILE {
-        return Err(io::Error::other(format!(
-            "{size} bytes are more than a manifest may have ({LARGEST_FILE})"
-        )));
-    }
-    fs::read(path)
 }
 
 fn parent(path: &Path) -> &Path {

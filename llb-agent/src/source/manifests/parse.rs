@@ -11,7 +11,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::Objects;
+/// The kinds that llb reads.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Objects {
+    pub(super) services: Vec<Arc<Service>>,
+    pub(super) slices: Vec<Arc<EndpointSlice>>,
+    pub(super) nodes: Vec<Arc<Node>>,
+}
 
 /// Why a file is no manifest. `line` counts from 1.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +35,17 @@ pub enum ParseError {
         line: usize,
         /// The parser's word.
         message: String,
+    },
+    /// An item of a list is not of the shape of its kind.
+    #[error("line {line}: {kind} in the list")]
+    ListItem {
+        /// Where the list begins.
+        line: usize,
+        /// The item's kind.
+        kind: String,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
     },
     /// An object of no kind.
     #[error("line {line}: the object has no kind; a manifest begins with apiVersion and kind")]
@@ -95,10 +112,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Objects, ParseError> {
                 let of_list = version.filter(|_| kind != "List");
                 let item_version = item.get("apiVersion").and_then(Value::as_str).or(of_list);
                 let (item_kind, known) = (item_kind.to_owned(), Known::of(item_kind, item_version));
-                let typed = |error: serde_json::Error| ParseError::Yaml {
-                    line,
-                    message: format!("{item_kind} in the list: {error}"),
-                };
+                let typed = |source| ParseError::ListItem { line, kind: item_kind, source };
                 match known {
                     Some(Known::Service) => {
                         objects.services.push(named(serde_json::from_value(item).map_err(typed)?, line)?)
