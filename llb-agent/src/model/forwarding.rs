@@ -7,9 +7,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
-use super::{Family, Port, Protocol, ServiceName, Terms};
+use super::address::{Family, Port, Protocol};
+use super::mode::Mode;
+use super::service::ServiceName;
+use super::terms::Terms;
 
 /// VIP + port + protocol: the key of every lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,27 +70,6 @@ impl Serialize for Backend {
 
 /// How much of the traffic a backend gets, relative to the others.
 pub type Weight = NonZeroU16;
-
-/// How the packet plane forwards.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// Addresses and ports are rewritten in both directions: DNAT and SNAT.
-    #[default]
-    Nat,
-    /// Direct server return: packets reach a Node as they are, and it answers
-    /// the client itself.
-    Dsr,
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Nat => "nat",
-            Self::Dsr => "dsr",
-        })
-    }
-}
 
 /// What a frontend does with its traffic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

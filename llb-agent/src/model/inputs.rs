@@ -8,7 +8,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Family, Port, Problem, Protocol, Service, ServiceName};
+use super::address::{Family, Port, Protocol};
+use super::problem::Problem;
+use super::service::{Service, ServiceName};
 
 /// All objects of a source at one moment. What did not change since the snapshot
 /// before is shared with it, so that neither comparing nor keeping both costs much.

@@ -9,6 +9,7 @@
 mod address;
 mod forwarding;
 mod inputs;
+mod mode;
 mod planes;
 mod pool;
 mod problem;
@@ -19,8 +20,9 @@ mod state;
 mod terms;
 
 pub use address::{Family, Mac, Port, Protocol, is_usable_vip};
-pub use forwarding::{Backend, Frontend, FrontendStatus, Mode, Phase, Placement, PlaneKind, Rule, Weight};
+pub use forwarding::{Backend, Frontend, FrontendStatus, Phase, Placement, PlaneKind, Rule, Weight};
 pub use inputs::{Endpoint, Facts, Link, LinkAddress, Node, Snapshot, SourceReport};
+pub use mode::Mode;
 pub use planes::{BackendState, BackendStatus, LinkPlane, PlanesState};
 pub use pool::{Pool, PoolError};
 pub use problem::{Problem, ProblemReason, Subject};

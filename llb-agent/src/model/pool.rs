@@ -9,7 +9,8 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-use super::{AddressRange, Family, RangeError};
+use super::address::Family;
+use super::range::{AddressRange, RangeError};
 
 /// Addresses with a name and rules, as `--pool` gives them:
 /// `[NAME=]RANGE[,RANGE...][+namespaces=A,B][+auto=false]`. None of these

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::ServiceName;
+use super::service::ServiceName;
 
 /// The object that a problem is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use ipnet::{IpNet, PrefixLenError};
 use serde::{Serialize, Serializer};
 
-use super::{Family, is_usable_vip};
+use super::address::{Family, is_usable_vip};
 
 /// A range of addresses of one family, first and last included.
 ///

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Family, Port, Protocol, Terms};
+use super::address::{Family, Port, Protocol};
+use super::terms::Terms;
 
 /// `namespace/name` of a Service. Cheap to clone: it is the key of most maps.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use super::{Frontend, FrontendStatus, PublishedStatus, Rule, ServiceName};
+use super::forwarding::{Frontend, FrontendStatus, Rule};
+use super::service::{PublishedStatus, ServiceName};
 
 /// A VIP on a link.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
