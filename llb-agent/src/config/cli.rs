@@ -11,14 +11,17 @@ use super::defaults::{DEFAULT_ADMIN, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
 use super::settings::Config;
 use super::validate::ConfigError;
 
-/// The little load balancer: gives Services of type LoadBalancer their VIPs,
-/// puts them on a link device, and forwards their traffic.
+/// The little load balancer: gives VIPs to Services of type LoadBalancer, adds them to a link device, and forwards their
+/// traffic.
 #[derive(Debug, Parser)]
 #[command(
     name = "llb-agent",
     version,
     args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true
+    subcommand_negates_reqs = true,
+    after_help = "TIME is a whole number with a unit: ms, s, m or h, as in 30s. A number without a unit is seconds. The \
+                  longest time is 168h.\n\nEnvironment: KUBECONFIG names the kubeconfig; RUST_LOG filters log lines, as \
+                  in RUST_LOG=debug."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -28,10 +31,10 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// Checks what clap can't.
+    /// Checks what clap cannot check.
     ///
     /// # Errors
-    /// Names the flag.
+    /// A flag makes no sense; the error names it.
     pub fn invocation(self) -> Result<Invocation, ConfigError> {
         match self.command {
             Some(command) => Ok(command.into()),
@@ -40,12 +43,12 @@ impl Cli {
     }
 }
 
-/// What the agent is to do.
+/// What the process is to do.
 #[derive(Debug)]
 pub enum Invocation {
     /// Serve.
     Serve(Box<Config>),
-    /// Say what is served for a Service, and why so.
+    /// Show what is served for a Service, and why.
     Explain {
         /// The agent's admin endpoint.
         admin: SocketAddr,
@@ -54,57 +57,59 @@ pub enum Invocation {
     },
     /// Show what the packet programs do with packets of one client.
     Trace {
-        /// Its address.
+        /// The client's address.
         client: IpAddr,
-        /// One packet in so many is shown: a power of two.
+        /// One packet out of this many is shown: a power of two.
         one_in: u32,
-        /// The end after so many.
+        /// The trace ends after this many packets; `None`: at Ctrl-C.
         count: Option<u64>,
         /// Where the maps are pinned.
         bpf_dir: PathBuf,
     },
-    /// Remove what llb left in the kernel.
+    /// Remove everything that llb left in the kernel.
     Detach {
-        /// Where it is pinned.
+        /// Where programs and maps are pinned.
         bpf_dir: PathBuf,
-        /// Where addresses are noted that the kernel does not mark.
+        /// The list of added addresses is here, if the kernel does not mark them.
         state_dir: PathBuf,
     },
 }
 
-/// What else than serving the agent can do.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Say what is served for a Service: VIPs, plane, mode, backends with their state, and why
+    /// Show what is served for a Service, and why: VIPs, plane, mode, and backends with their state
     Explain {
         /// The Service
         #[arg(value_name = "NAMESPACE/NAME")]
         service: String,
-        /// Where the agent's admin endpoint is
+        /// The agent's admin endpoint
         #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_ADMIN)]
         admin: SocketAddr,
     },
-    /// Show what the packet programs decide about packets of one client, which tcpdump can't see. One trace at a time
+    /// Show what the packet programs decide about packets of one client
+    ///
+    /// tcpdump does not see packets that XDP programs handle. Only one trace can run at a time.
     Trace {
         /// The client
         #[arg(long, value_name = "ADDRESS")]
         client: IpAddr,
-        /// Show one packet in so many, rounded up to a power of two
+        /// Show one packet out of this many, rounded up to a power of two
         #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
         sample: u32,
-        /// End after so many packets [default: at Ctrl-C]
+        /// End after this many packets [default: at Ctrl-C]
         #[arg(long, value_name = "N")]
         count: Option<u64>,
-        /// Where the maps are pinned
+        /// Folder where the maps are pinned
         #[arg(long, value_name = "DIR", default_value = DEFAULT_BPF_DIR)]
         bpf_dir: PathBuf,
     },
-    /// Remove every program and map that llb left in the kernel, and its VIPs from the links that had programs
+    /// Remove all programs and maps that llb left in the kernel, and its VIPs from the links that had programs
     Detach {
-        /// Where they are pinned
+        /// Folder where programs and maps are pinned
         #[arg(long, value_name = "DIR", default_value = DEFAULT_BPF_DIR)]
         bpf_dir: PathBuf,
-        /// Where llb keeps what must outlive it
+        /// The agent's --state-dir
         #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
         state_dir: PathBuf,
     },

@@ -15,7 +15,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
         "h" => number.checked_mul(3_600_000),
         unit => return Err(format!("unknown unit {unit:?}: use ms, s, m or h")),
     };
-    /// More is surely a slip, and would overflow the clock's arithmetic somewhere.
+    /// A longer time is a mistake, and could overflow calculations with the clock.
     const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
     match millis.map(Duration::from_millis) {
         Some(duration) if duration <= LONGEST => Ok(duration),
@@ -23,7 +23,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// The same, but nothing would ever happen within no time at all.
+/// The same, but more than 0: a time-out of 0 would end everything at once.
 pub(super) fn parse_limit(text: &str) -> Result<Duration, String> {
     match parse_duration(text)? {
         Duration::ZERO => Err("give more than 0".to_owned()),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! From the command line to a validated [`Config`]: the only place with clap,
-//! with the environment, and with defaults.
+//! From the command line to a validated [`Config`]. No other code uses clap, reads the
+//! environment, or has defaults.
 //!
 //! ```text
 //! cli.rs, arguments.rs, datapath.rs --validate.rs--> settings.rs, policy.rs, relay.rs

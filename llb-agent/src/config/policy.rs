@@ -6,18 +6,18 @@ use serde::Serialize;
 
 use crate::model::{Mode, Pool, Selector};
 
-/// The value of `spec.loadBalancerClass` that is llb's.
+/// The `spec.loadBalancerClass` of Services that llb serves.
 pub const DEFAULT_CLASS: &str = "llb.dev/llb";
 
 /// `--backends`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendMode {
-    /// Node address + nodePort.
+    /// To node addresses and nodePorts
     Nodes,
-    /// Ready endpoint addresses.
+    /// To the addresses of ready endpoints
     Endpoints,
-    /// Nodes for a port that has a nodePort where the cluster has Nodes, else endpoints.
+    /// To nodes if the port has a nodePort and there are Nodes, else to endpoints
     Auto,
 }
 
@@ -26,17 +26,17 @@ pub enum BackendMode {
 pub struct Policy {
     /// Serve only these namespaces; empty: all.
     pub namespaces: Vec<String>,
-    /// Where VIPs are given from; empty: the link's own address is used.
+    /// The pools that VIPs are given from; empty: the link's own address is used.
     pub pools: Vec<Pool>,
-    /// Nodes or endpoints.
+    /// Whether traffic goes to Nodes or to endpoints.
     pub backends: BackendMode,
-    /// Narrows the Nodes.
+    /// Which Nodes may be used; `None`: all except control-plane Nodes.
     pub node_selector: Option<Selector>,
     /// Our `loadBalancerClass`.
     pub class: String,
-    /// Serve class-less Services too.
+    /// Serve Services without a class too.
     pub default_class: bool,
-    /// How Services that do not say it themselves are forwarded by the packet plane.
+    /// The forwarding mode of Services without the annotation `llb.dev/mode`.
     pub mode: Mode,
 }
 

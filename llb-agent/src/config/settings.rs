@@ -19,7 +19,7 @@ pub struct Config {
     pub source: SourceConfig,
     /// What decisions look at.
     pub policy: Policy,
-    /// The proxy plane's limits.
+    /// The limits of the relay.
     pub relay: RelayConfig,
     /// What forwards.
     pub datapath: Datapath,
@@ -27,13 +27,13 @@ pub struct Config {
     pub packet: PacketConfig,
     /// The admin endpoint.
     pub admin: SocketAddr,
-    /// What must outlive the agent.
+    /// The folder for files that must survive a restart.
     pub state_dir: PathBuf,
-    /// Pins.
+    /// Where programs and maps are pinned.
     pub bpf_dir: PathBuf,
     /// How added addresses are marked.
     pub address_tag: AddressTag,
-    /// What comes after a hand-over.
+    /// What the agent does after a hand-over.
     pub after_handover: AfterHandover,
 }
 
@@ -51,24 +51,24 @@ pub enum SourceConfig {
     Manifests(PathBuf),
 }
 
-/// How llb tells the addresses that it added from those of others.
+/// `--address-tag`: how llb tells the addresses that it added from others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum AddressTag {
-    /// By the kernel where it can, else in the state folder.
+    /// By the kernel if it can, else by a list in the state folder
     #[default]
     Auto,
-    /// By the address protocol (`IFA_PROTO`, Linux 5.18).
+    /// By the kernel's address protocol (IFA_PROTO, since Linux 5.18)
     Kernel,
-    /// By a list in the state folder.
+    /// By a list in the state folder
     File,
 }
 
 /// `--after-handover`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum AfterHandover {
-    /// End with status 0.
+    /// End with status 0
     #[default]
     Exit,
-    /// Do nothing until SIGTERM.
+    /// Do nothing until SIGTERM. For Pods: a Pod that ends is started again, and would take over in turn
     Wait,
 }

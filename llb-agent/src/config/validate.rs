@@ -4,11 +4,10 @@
 use super::arguments::ServeArgs;
 use super::datapath::Datapath;
 use super::policy::Policy;
-use super::relay::{RelayConfig, SockmapConfig, default_workers};
 use super::settings::{Config, SourceConfig};
 use crate::model::{Pool, PoolError, Selector, SelectorError};
 
-/// A flag that makes no sense.
+/// A flag makes no sense.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// `--pool`.
@@ -29,16 +28,16 @@ pub enum ConfigError {
         #[source]
         source: SelectorError,
     },
-    /// Two pools that do not go together.
+    /// Two pools have one name or overlap.
     #[error("--pool")]
     Pools(#[source] PoolError),
-    /// A link twice.
+    /// A link is named twice.
     #[error("--linkdevice {name} is given twice")]
     LinkTwice {
-        /// Its name.
+        /// The link.
         name: String,
     },
-    /// A name that the kernel would not take.
+    /// The kernel does not allow this name for a link.
     #[error("--linkdevice {name:?}: the name of a link has 1 to 15 characters, without slash or space")]
     LinkName {
         /// As given.
@@ -68,21 +67,7 @@ impl TryFrom<ServeArgs> for Config {
                 None => SourceConfig::Kubernetes { kubeconfig: args.kubeconfig, context: args.context },
             },
             policy,
-            relay: RelayConfig {
-                drain_timeout: args.drain_timeout,
-                connect_timeout: args.connect_timeout,
-                tcp_idle_timeout: args.tcp_idle_timeout,
-                tcp_user_timeout: args.tcp_user_timeout,
-                udp_idle_timeout: args.udp_idle_timeout,
-                max_connections: args.max_connections,
-                max_udp_sessions: args.max_udp_sessions,
-                workers: args.workers.unwrap_or_else(default_workers),
-                splice: args.splice,
-                sockmap: (datapath == Datapath::Sockmap).then_some(SockmapConfig {
-                    after_reads: args.sockmap_after_reads,
-                    max_pairs: args.sockmap_max_pairs.unwrap_or(args.max_connections),
-                }),
-            },
+            relay: args.relay.into_config(datapath),
             datapath,
             packet: args.packet.into(),
             admin: args.admin,
