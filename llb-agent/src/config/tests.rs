@@ -38,7 +38,7 @@ fn wrong_flags_are_refused_by_name() {
         (&["--linkdevice", "eth0", "--linkdevice", "eth0"], "given twice"),
         (
             &["--linkdevice", "eth0", "--pool", "192.0.2.0/33"],
-            "\"192.0.2.0/33\" is no range of addresses: \"33\" is not a prefix",
+            "\"192.0.2.0/33\" is not a range of addresses: \"33\" is not a prefix",
         ),
         (&["--linkdevice", "eth0", "--pool", "192.0.2.0/28,192.0.2.3"], "overlap"),
         (&["--linkdevice", "eth0", "--pool", "a=192.0.2.1", "--pool", "a=192.0.2.2"], "given twice"),

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The nouns of llb: plain data, no I/O, no decisions. Everything that two
-//! rooms exchange is declared here.
+//! The nouns of llb: plain data, no I/O, no decisions. Types that several modules
+//! exchange are declared here.
 //!
-//! [`Snapshot`] and [`Facts`] are what a decision may look at, [`State`] is
-//! what it results in, [`Observed`] is what was read back, and a [`Problem`]
-//! says what is wrong with a user's object.
+//! Decisions use a [`Snapshot`] and [`Facts`] and result in a [`State`]. [`Observed`] is
+//! what was read back from the world. A [`Problem`] says what is wrong with a user's object.
 
 mod address;
 mod forwarding;

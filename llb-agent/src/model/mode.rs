@@ -12,8 +12,8 @@ pub enum Mode {
     /// Addresses and ports are rewritten in both directions: DNAT and SNAT.
     #[default]
     Nat,
-    /// Direct server return: packets reach a Node as they are, and it answers
-    /// the client itself.
+    /// Direct server return: packets are sent unchanged to a Node, which answers the
+    /// client directly.
     Dsr,
 }
 
