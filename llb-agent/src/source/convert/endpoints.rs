@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! EndpointSlice to [`Endpoint`]s.
+//! Converts an EndpointSlice to [`Endpoint`]s.
 
 use std::net::IpAddr;
 
@@ -11,15 +11,15 @@ use crate::model::{Endpoint, Port, Problem, ProblemReason, Protocol, ServiceName
 /// The label that names the Service of a slice.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
-/// The endpoints of one slice, and whose they are: a slice without endpoints
-/// still says that the Service's endpoints are known.
+/// The Service and the endpoints of one slice. The Service matters even if there are no
+/// endpoints: its endpoints are known then.
 pub(super) fn convert(
     slice: &EndpointSlice,
     problems: &mut Vec<Problem>,
 ) -> (Option<ServiceName>, Vec<Endpoint>) {
     let mut endpoints = Vec::new();
     let meta = &slice.metadata;
-    // A slice without the label belongs to no Service, and is none of ours.
+    // A slice without the label belongs to no Service.
     let Some(service) = meta.labels.as_ref().and_then(|labels| labels.get(SERVICE_LABEL)) else {
         return (None, endpoints);
     };
@@ -66,7 +66,7 @@ pub(super) fn convert(
     (service, endpoints)
 }
 
-/// `None` for what no Service port can refer to: another protocol, or "all ports".
+/// `None` if no port of a Service can refer to it: it has another protocol or stands for all ports.
 fn port_of(port: &EndpointPort) -> Option<(Port, Protocol)> {
     let protocol = match port.protocol.as_deref() {
         None | Some("" | "TCP") => Protocol::Tcp,

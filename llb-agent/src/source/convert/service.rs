@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Service to [`Service`].
+//! Converts a Kubernetes Service to [`Service`].
 
 use std::net::IpAddr;
 
@@ -12,17 +12,17 @@ use crate::model::{
     ServiceName, ServicePort, TrafficPolicy, is_usable_vip,
 };
 
-/// VIPs that a Service asks for, separated by commas; both families may be given.
+/// The VIPs that a Service asks for, of one or both families, separated by commas.
 const VIPS_ANNOTATION: &str = "llb.dev/vips";
 
 /// The `--pool` that a Service wants its VIPs from.
 const POOL_ANNOTATION: &str = "llb.dev/pool";
 
-/// `ports[].error` of a port whose protocol llb does not forward ...
+/// `ports[].error` of a port with a protocol that llb does not forward.
 const UNSUPPORTED_PROTOCOL: &str = "llb.dev/UnsupportedProtocol";
-/// ... of a UDP port of a Service that wants the PROXY protocol ...
+/// `ports[].error` of a UDP port of a Service that wants the PROXY protocol.
 const PROXY_PROTOCOL_NEEDS_TCP: &str = "llb.dev/ProxyProtocolNeedsTCP";
-/// ... and of one whose numbers make no sense.
+/// `ports[].error` of a port with a number that is not valid.
 const INVALID_PORT: &str = "llb.dev/InvalidPort";
 
 pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceName, Service) {
@@ -135,7 +135,7 @@ fn convert_port(port: &ObjectPort) -> Result<ServicePort, (ProblemReason, String
     Ok(ServicePort { name, port: number, protocol, node_port })
 }
 
-/// How a port that is not served stands in the status, where the API takes it.
+/// The status of a port that is not served; `None` if the API would not accept it.
 fn unsupported(port: &ObjectPort, reason: ProblemReason) -> Option<PublishedPort> {
     let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
     let error =
@@ -165,8 +165,8 @@ fn families_of(
             }
         }
     }
-    // An API server fills ipFamilies in, with one family where the cluster has
-    // one; a manifest may leave them open.
+    // An API server fills in ipFamilies, with one family if the cluster has only one. A
+    // manifest may leave them out.
     let fill_in =
         policy == Some("RequireDualStack") || (policy == Some("PreferDualStack") && list.is_empty());
     if fill_in {
@@ -185,14 +185,14 @@ fn families_of(
     (list, policy != Some("PreferDualStack"))
 }
 
-/// The annotation counts before the (deprecated) field, since it can say more.
+/// The annotation takes precedence over the deprecated field, because it can name several VIPs.
 fn requested_vips(annotation: Option<&str>, field: Option<&str>) -> Result<Vec<IpAddr>, String> {
     let (origin, text) = match (annotation, field) {
         (Some(text), _) if !text.trim().is_empty() => (format!("annotation {VIPS_ANNOTATION}"), text),
         (_, Some(text)) if !text.trim().is_empty() => ("spec.loadBalancerIP".to_owned(), text),
         _ => return Ok(Vec::new()),
     };
-    /// More are a slip; each costs a listener per port.
+    /// More VIPs are surely a mistake; each takes a listener for each port.
     const MOST: usize = 16;
     let mut vips: Vec<IpAddr> = Vec::new();
     for part in text.split(',').map(str::trim) {
@@ -208,10 +208,7 @@ fn requested_vips(annotation: Option<&str>, field: Option<&str>) -> Result<Vec<I
         }
     }
     if vips.len() > MOST {
-        return Err(format!(
-            "{origin} asks for {} VIPs; at most {MOST} are given to one Service",
-            vips.len()
-        ));
+        return Err(format!("{origin} asks for {} VIPs; one Service can have at most {MOST}", vips.len()));
     }
     Ok(vips)
 }
@@ -221,7 +218,7 @@ fn status_of(object: &Object) -> PublishedStatus {
     PublishedStatus { vips: ingress.into_iter().flatten().filter_map(published_vip).collect() }
 }
 
-/// Entries that are no addresses are somebody else's, and overwritten.
+/// `None` if the entry has no IP address. llb does not write such entries, and overwrites them.
 fn published_vip(entry: &LoadBalancerIngress) -> Option<PublishedVip> {
     let ip = entry.ip.as_ref()?.parse().ok()?;
     let ports = entry.ports.iter().flatten().filter_map(|port| {

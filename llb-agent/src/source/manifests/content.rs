@@ -9,17 +9,17 @@ use super::parse::{self, Objects};
 use crate::error_chain::ErrorChain;
 use crate::model::{Problem, ProblemReason, ServiceName, Subject};
 
-/// One file.
+/// The content of one file.
 #[derive(Debug, Default)]
 pub(super) struct Content {
     pub(super) bytes: Vec<u8>,
     pub(super) objects: Objects,
-    /// What is wrong with the bytes; `objects` are those of the last good ones.
+    /// What is wrong with the file now; `bytes` and `objects` are of its last good content.
     pub(super) problem: Option<Problem>,
 }
 
 impl Content {
-    /// It was good once, and not empty.
+    /// Whether there was good content that was not empty.
     pub(super) fn is_in_use(&self) -> bool {
         !self.bytes.is_empty()
     }
@@ -39,7 +39,7 @@ impl Content {
     }
 }
 
-/// Services that are there twice; the last one counts (`convert`).
+/// Services that are in two files. The last one is used (see `convert`).
 pub(super) fn doubles(files: &BTreeMap<PathBuf, Content>) -> Vec<Problem> {
     let mut places = BTreeMap::new();
     let mut problems = Vec::new();
@@ -50,8 +50,9 @@ pub(super) fn doubles(files: &BTreeMap<PathBuf, Content>) -> Vec<Problem> {
             let name = metadata.name.as_deref().unwrap_or_default();
             if let Some(earlier) = places.insert((namespace, name), path) {
                 let (earlier, path) = (earlier.display(), path.display());
-                let message =
-                    format!("it is in {earlier} and again in {path}; the last one counts: remove one");
+                let message = format!(
+                    "it is in {earlier} and again in {path}; the last one is used; remove one of them"
+                );
                 let service = ServiceName::new(namespace, name);
                 problems.push(Problem::of_service(&service, ProblemReason::InvalidValue, message));
             }
@@ -61,7 +62,7 @@ pub(super) fn doubles(files: &BTreeMap<PathBuf, Content>) -> Vec<Problem> {
 }
 
 pub(super) fn problem_of(path: &Path, error: &dyn Error, is_in_use: bool) -> Problem {
-    let rest = if is_in_use { "its last good content stays in use" } else { "nothing of it is in use" };
+    let rest = if is_in_use { "its last good content stays in use" } else { "nothing from it is in use" };
     Problem {
         subject: Subject::File(path.display().to_string()),
         reason: ProblemReason::InvalidManifest,

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Objects from a folder or file of Kubernetes YAML or JSON, followed by
-//! inotify: the source of the demo, of tests, and of clusters that are none.
+//! Objects from a folder or file of Kubernetes YAML or JSON, for the demo, for tests, and
+//! for use without a cluster. Changes are noticed by inotify.
 //!
-//! A file is taken whole or not at all: one that can't be parsed keeps its last
-//! good content and is reported with its line. A folder, or a file that was
-//! given itself, that is away keeps everything and is reported. A folder is not
-//! searched deeper; files whose names begin with a dot, or do not end in .yaml,
-//! .yml or .json, are left alone.
+//! A file that cannot be parsed is reported with its line, and its last good content stays
+//! in use. If the folder or file that `--manifests` names is away, this is reported, and
+//! everything stays in use. Subfolders are not searched. Files are ignored if their names
+//! begin with a dot or do not end in .yaml, .yml or .json.
 //!
-//! The path is used as given, links and all: Kubernetes updates a mounted
-//! ConfigMap by turning a link to another folder.
+//! Symbolic links in the path are followed anew each time: Kubernetes updates a mounted
+//! ConfigMap by pointing a link to another folder.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -37,18 +36,18 @@ use content::{Content, doubles, problem_of};
 use parse::Objects;
 pub use parse::ParseError;
 
-/// Changes are read when nothing changed for this long: editors and `cp` write
-/// a file in several steps.
+/// Changes are read after this time without a further change, because editors and `cp`
+/// write a file in several steps.
 const SETTLE: Duration = Duration::from_millis(100);
-/// Something that changes all the time must not hide what changed before.
+/// Changes are read after this time even if something still changes.
 const SETTLE_LONGEST: Duration = Duration::from_secs(1);
-/// Read again this often whatever inotify says: network file systems tell it nothing.
+/// Everything is read again this often, because inotify misses changes on network file systems.
 const RESCAN: Duration = Duration::from_secs(30);
 
-/// The folder or file can't be followed.
+/// The folder or file cannot be followed.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// Not there, or not readable.
+    /// It does not exist or cannot be read.
     #[error("cannot read --manifests {path}")]
     Unreadable {
         /// As given.
@@ -57,7 +56,7 @@ pub enum ManifestError {
         #[source]
         source: io::Error,
     },
-    /// inotify refused.
+    /// inotify failed.
     #[error("cannot watch --manifests {path} for changes (see sysctl fs.inotify)")]
     Watch {
         /// As given.
@@ -71,24 +70,24 @@ pub enum ManifestError {
 /// Follows a folder or file.
 #[derive(Debug)]
 pub struct ManifestSource {
-    /// Absolute, with its links.
+    /// The absolute path. Symbolic links in it are not resolved.
     path: PathBuf,
-    /// What the path was at the start. It may be away later, and is still that.
+    /// Whether the path was a folder at the start. Decided once, because it may be away later.
     is_folder: bool,
     changed: Arc<Notify>,
-    /// Ends the watch when dropped.
+    /// Dropping it ends the watch.
     watcher: RecommendedWatcher,
-    /// The folders that inotify follows now.
+    /// The folders that inotify watches now.
     watched: Vec<PathBuf>,
     /// The last good content of each file.
     files: BTreeMap<PathBuf, Content>,
     converter: Converter,
 }
 
-/// The snapshot that one file alone gives.
+/// The snapshot of a single file.
 ///
 /// # Errors
-/// It is no manifest; names the line.
+/// It is not a manifest; the error names the line.
 pub fn snapshot_of(bytes: &[u8]) -> Result<Snapshot, ParseError> {
     let Objects { services, slices, nodes } = parse::parse(bytes)?;
     Ok(Converter::default().snapshot(services, slices, &nodes))
@@ -98,7 +97,7 @@ impl ManifestSource {
     /// Starts to watch.
     ///
     /// # Errors
-    /// The path is not there, or can't be watched.
+    /// The path does not exist or cannot be watched.
     pub fn start(path: &Path) -> Result<Self, ManifestError> {
         let shown = path.display().to_string();
         let unreadable = |source| ManifestError::Unreadable { path: shown.clone(), source };
@@ -110,9 +109,9 @@ impl ManifestSource {
         let followed = path.clone();
         let on_event = move |event: notify::Result<notify::Event>| {
             let matters = event.is_ok_and(|event| {
-                // What happens beside the folder is of no interest.
+                // The parent folder is watched too; its other files do not matter.
                 let elsewhere = is_folder && event.paths.iter().all(|path| !path.starts_with(&followed));
-                // Reading a file must not look like a change of it.
+                // Reading a file is an event too, but no change.
                 !event.kind.is_access() && (event.need_rescan() || !elsewhere)
             });
             if matters {
@@ -128,10 +127,10 @@ impl ManifestSource {
         Ok(source)
     }
 
-    /// Publishes snapshots until nobody listens any more.
+    /// Publishes snapshots until there is no receiver any more.
     pub async fn run(mut self, out: watch::Sender<SourceReport>) {
         loop {
-            // A large folder takes a while, and so does a network file system.
+            // Reading may take long, for a large folder or on a network file system.
             let reading = spawn_blocking(move || {
                 let snapshot = self.read();
                 (self, snapshot)
@@ -163,19 +162,20 @@ impl ManifestSource {
 
     async fn settle(&self) {
         let quiet = async { while tokio::time::timeout(SETTLE, self.changed.notified()).await.is_ok() {} };
-        // If it still goes on then, what is there is read, and read again later.
+        // If changes continue for longer, the files are read now and again later.
         let _ = tokio::time::timeout(SETTLE_LONGEST, quiet).await;
     }
 
-    /// inotify follows what a path led to when it was asked, not the path: it
-    /// is asked again before each reading, and what is lost between is read.
+    /// Watches the folders anew. inotify watches the folder that a path led to at the time
+    /// of the call, even if the path leads elsewhere later. So this is called before each
+    /// reading; changes in between are found by that reading.
     fn watch_anew(&mut self) -> Result<(), notify::Error> {
         for folder in mem::take(&mut self.watched) {
-            // It is gone by itself if its folder is.
+            // Fails if the folder is gone, and the watch with it.
             let _ = self.watcher.unwatch(&folder);
         }
         let beside = parent(&self.path).to_owned();
-        // A file or link is replaced by renaming: only its folder sees that.
+        // Files and links are replaced by renaming, which only a watch of their folder notices.
         let (needed, helpful) = if self.is_folder {
             (self.path.clone(), Some(beside))
         } else {
@@ -183,7 +183,7 @@ impl ManifestSource {
             let inside = resolved.map(|file| parent(&file).to_owned()).filter(|inside| *inside != beside);
             (beside, inside)
         };
-        // Without the helpful one some changes are found by the rescan only.
+        // Without the helpful watch some changes are noticed only by the rescan.
         if let Some(folder) = helpful
             && self.watcher.watch(&folder, RecursiveMode::NonRecursive).is_ok()
         {
@@ -196,14 +196,14 @@ impl ManifestSource {
 
     fn read(&mut self) -> Snapshot {
         if let Err(error) = self.watch_anew() {
-            // If it is away the listing says so.
+            // If the folder is away, listing it fails and reports that.
             let error = ErrorChain(&error);
-            tracing::debug!(path = %self.path.display(), %error, "changes are found by the rescan only");
+            tracing::debug!(path = %self.path.display(), %error, "cannot watch for changes; they are noticed by the rescan only");
         }
         let listed = if self.is_folder { files::list(&self.path) } else { Ok(vec![self.path.clone()]) };
         let mut problems = Vec::new();
         match &listed {
-            // A file that is gone takes its objects with it; a folder that can't be read does not.
+            // The objects of a file that is gone are gone too. If the folder cannot be read, all stay.
             Ok(paths) => self.files.retain(|path, _| paths.contains(path)),
             Err(error) => problems.push(problem_of(&self.path, error, !self.files.is_empty())),
         }
@@ -212,7 +212,7 @@ impl ManifestSource {
             match files::read_limited(&path) {
                 Ok(bytes) if content.problem.is_none() && bytes == content.bytes && !bytes.is_empty() => {}
                 Ok(bytes) => content.replace(&path, bytes),
-                // Also if it is gone since it was listed: the next round sees that.
+                // The file may have been removed since it was listed; the next reading will find that.
                 Err(error) => content.report(problem_of(&path, &error, content.is_in_use())),
             }
         }
