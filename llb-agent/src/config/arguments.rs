@@ -68,7 +68,7 @@ pub(super) struct ServeArgs {
     #[arg(long = "pool", value_name = "POOL", help_heading = SERVICES)]
     pub(super) pools: Vec<String>,
 
-    /// How the addresses that llb added are told from others
+    /// How llb recognizes the addresses that it added
     #[arg(long, value_name = "HOW", value_enum, default_value_t, help_heading = SERVICES)]
     pub(super) address_tag: AddressTag,
 

@@ -51,7 +51,7 @@ pub enum SourceConfig {
     Manifests(PathBuf),
 }
 
-/// `--address-tag`: how llb tells the addresses that it added from others.
+/// `--address-tag`: how llb recognizes the addresses that it added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum AddressTag {
     /// By the kernel if it can, else by a list in the state folder

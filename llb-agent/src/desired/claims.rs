@@ -54,7 +54,8 @@ pub(super) fn collect<'a>(
 }
 
 impl Claim<'_> {
-    /// Its frontends that it holds: on VIPs that it asks for or keeps, and published for it.
+    /// The frontends that it holds: those on its requested or kept VIPs that are published
+    /// for it.
     pub(super) fn held_frontends(&self, held: &PublishedStatus) -> Vec<Frontend> {
         let ports = held.vips.iter().flat_map(|vip| vip.ports.iter().map(move |port| (vip.ip, port)));
         let served = ports.filter(|(_, port)| port.error.as_deref() != Some(FRONTEND_COLLISION));
@@ -82,8 +83,8 @@ fn claim<'a>(
         let message = "it has no port that llb can serve; give it one with protocol TCP or UDP";
         return Err(Some(Problem::of_service(name, ProblemReason::InvalidValue, message)));
     }
-    let mut newcomers = service.requested_vips.iter().filter(|vip| !held.contains(vip));
-    let forbidden = newcomers.find_map(|&vip| forbidden(inputs, name, vip));
+    let mut new_requests = service.requested_vips.iter().filter(|vip| !held.contains(vip));
+    let forbidden = new_requests.find_map(|&vip| forbidden(inputs, name, vip));
     // A Service does not lose what it has because of a request that cannot be fulfilled.
     let keeps = service.invalid || forbidden.is_some();
     if keeps && held.is_empty() {
@@ -132,7 +133,7 @@ fn forbidden(inputs: Inputs<'_>, name: &ServiceName, vip: IpAddr) -> Option<Prob
     Some(Problem::of_service(name, ProblemReason::PoolNotAllowed, message))
 }
 
-/// Why an address must not be a VIP: it is no unicast address, or it belongs to a
+/// Why an address must not be a VIP: it is not a unicast address, or it belongs to a
 /// Node or a subnet, and llb would take it away from there.
 fn unfit(inputs: Inputs<'_>, vip: IpAddr) -> Option<String> {
     if let Err(what) = is_usable_vip(vip) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which link a VIP goes on, and with which prefix length.
+//! Which link a VIP is added to, and with which prefix length.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use crate::model::{
 };
 
 /// Fills `state.addresses` from the VIPs of `state.frontends`.
-pub(super) fn place(inputs: Inputs<'_>, state: &mut State, problems: &mut Vec<Problem>) {
+pub(super) fn assign(inputs: Inputs<'_>, state: &mut State, problems: &mut Vec<Problem>) {
     if inputs.facts.links.is_empty() {
         let message = "no link device exists (any more), so no VIP can be added; the VIPs are added again when a link device is back";
         problems.push(Problem {

@@ -10,8 +10,8 @@ use crate::model::{Frontend, PublishedPort, PublishedStatus, PublishedVip, Servi
 /// `ports[].error` of an added port that another Service has on this VIP.
 pub(super) const FRONTEND_COLLISION: &str = "llb.dev/FrontendCollision";
 
-/// `is_dsr`: packets reach Nodes with the VIP as destination, so the Nodes must
-/// take it for their own (`ipMode: VIP`).
+/// The status of a Service that has these VIPs. `is_dsr`: packets reach Nodes with the VIP
+/// as destination, so the Nodes must accept it as their own (`ipMode: VIP`).
 pub(super) fn status_of(
     service: &Service,
     vips: &[IpAddr],

@@ -57,7 +57,7 @@ pub struct Endpoint {
     pub terminating: bool,
 }
 
-/// A Node, cut to the parts that matter.
+/// A Node, reduced to the parts that decisions need.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// All labels, for selectors.
@@ -69,7 +69,7 @@ pub struct Node {
     pub internal: Vec<IpAddr>,
     /// `status.addresses` of type ExternalIP, in order.
     pub external: Vec<IpAddr>,
-    /// `spec.externalID` where it is an address (clusters before 1.11).
+    /// `spec.externalID` if it is an address (clusters before 1.11).
     pub external_id: Option<IpAddr>,
 }
 

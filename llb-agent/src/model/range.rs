@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_print_what_they_hold() {
+    fn ranges_show_their_first_and_last_address() {
         for (text, shown) in [
             ("192.0.2.0/29", "192.0.2.1-192.0.2.6"),
             ("192.0.2.0/31", "192.0.2.0-192.0.2.1"),

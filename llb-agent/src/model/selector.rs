@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn invalid_selectors_are_refused() {
         for text in ["", "a,,b", "a=b=c", "a in (b)", "!"] {
             assert!(text.parse::<Selector>().is_err(), "{text}");
         }

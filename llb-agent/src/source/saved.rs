@@ -90,14 +90,15 @@ pub struct SavedSnapshots {
     ours: watch::Receiver<bool>,
 }
 
+/// The second line of the file, for writing.
 #[derive(Serialize)]
-struct Written<'a> {
+struct Content<'a> {
     cluster: &'a str,
     saved_at: Timestamp,
     snapshot: &'a Snapshot,
 }
 
-/// A snapshot and when it was saved.
+/// The second line of the file, as read: a snapshot and when it was saved.
 #[derive(Debug, Deserialize)]
 pub(super) struct Saved {
     cluster: String,
@@ -145,7 +146,7 @@ impl SavedSnapshots {
     }
 
     fn file_of(&self, snapshot: &Snapshot, saved_at: Timestamp) -> io::Result<Vec<u8>> {
-        let body = serde_json::to_vec(&Written { cluster: &self.cluster, saved_at, snapshot })?;
+        let body = serde_json::to_vec(&Content { cluster: &self.cluster, saved_at, snapshot })?;
         Ok([header_of(&body).into_bytes(), body].concat())
     }
 
@@ -157,10 +158,10 @@ impl SavedSnapshots {
         let mut failing = false;
         while snapshots.changed().await.is_ok() {
             let Some(snapshot) = snapshots.borrow_and_update().clone() else { continue };
-            let place = self.clone();
+            let this = self.clone();
             let now = Timestamp::now();
             let saved =
-                tokio::task::spawn_blocking(move || place.save(&without_unpublished(&snapshot), now)).await;
+                tokio::task::spawn_blocking(move || this.save(&without_unpublished(&snapshot), now)).await;
             match saved.map_err(io::Error::other).flatten() {
                 Ok(()) => failing = false,
                 Err(error) if !failing => {

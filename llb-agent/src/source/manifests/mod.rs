@@ -7,7 +7,7 @@
 //! everything stays in use. Subfolders are not searched. Files are ignored if their names
 //! begin with a dot or do not end in .yaml, .yml or .json.
 //!
-//! Symbolic links in the path are followed anew each time: Kubernetes updates a mounted
+//! Symbolic links in the path are resolved again at each reading: Kubernetes updates a mounted
 //! ConfigMap by pointing a link to another folder.
 
 use std::collections::BTreeMap;
@@ -123,7 +123,7 @@ impl ManifestSource {
         let (watched, files) = (Vec::new(), BTreeMap::new());
         let converter = Converter::default();
         let mut source = Self { path, is_folder, changed, watcher, watched, files, converter };
-        source.watch_anew().map_err(failed)?;
+        source.renew_watches().map_err(failed)?;
         Ok(source)
     }
 
@@ -166,10 +166,10 @@ impl ManifestSource {
         let _ = tokio::time::timeout(SETTLE_LONGEST, quiet).await;
     }
 
-    /// Watches the folders anew. inotify watches the folder that a path led to at the time
+    /// Renews the watches. inotify watches the folder that a path led to at the time
     /// of the call, even if the path leads elsewhere later. So this is called before each
     /// reading; changes in between are found by that reading.
-    fn watch_anew(&mut self) -> Result<(), notify::Error> {
+    fn renew_watches(&mut self) -> Result<(), notify::Error> {
         for folder in mem::take(&mut self.watched) {
             // Fails if the folder is gone, and the watch with it.
             let _ = self.watcher.unwatch(&folder);
@@ -195,7 +195,7 @@ impl ManifestSource {
     }
 
     fn read(&mut self) -> Snapshot {
-        if let Err(error) = self.watch_anew() {
+        if let Err(error) = self.renew_watches() {
             // If the folder is away, listing it fails and reports that.
             let error = ErrorChain(&error);
             tracing::debug!(path = %self.path.display(), %error, "cannot watch for changes; they are noticed by the rescan only");
