@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::model::{Mode, Pool, Selector};
 
-/// The `spec.loadBalancerClass` of Services that llb serves.
+/// The `spec.loadBalancerClass` that is ours without `--class`.
 pub const DEFAULT_CLASS: &str = "llb.dev/llb";
 
 /// `--backends`.
