@@ -22,6 +22,7 @@ mod error_chain;
 mod explain;
 pub mod handover;
 pub mod kernel;
+mod kube_error;
 pub mod model;
 mod netlink;
 pub mod plan;

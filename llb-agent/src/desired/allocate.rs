@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Grants claims. What a Service holds it keeps; what is new to it, it gets as
-//! a whole or not at all.
+//! Decides which VIPs and frontends each Service gets. A Service keeps what it has. A
+//! Service that has nothing yet gets all that it asks for, or nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::claims::{Claim, Want, closed};
-use super::{Inputs, frontends_of, refuse};
+use super::claims::{Claim, Want, why_closed};
+use super::frontends::frontends_of;
+use super::inputs::Inputs;
 use crate::model::{Family, Frontend, Pool, Problem, ProblemReason, Service, ServiceName};
 
-/// Frontends that one Service may have; each costs a listener, and descriptors
-/// are shared with all others.
+/// The most frontends that one Service may have. Each takes a listener, and all
+/// Services share the file descriptors of the process.
 const MOST_FRONTENDS: usize = 1024;
 
 /// What one Service gets.
@@ -18,18 +19,18 @@ pub(super) struct Grant<'a> {
     pub(super) name: &'a ServiceName,
     pub(super) service: &'a Service,
     pub(super) vips: Vec<IpAddr>,
-    /// Added to what it holds, but another Service's.
+    /// Frontends of added ports that another Service has already.
     pub(super) collisions: BTreeSet<Frontend>,
 }
 
-/// What each Service gets that is served.
+/// What each Service gets. A Service that is missing in the result is refused.
 pub(super) fn allocate<'a>(
     inputs: Inputs<'a>,
     claims: Vec<Claim<'a>>,
     problems: &mut Vec<Problem>,
 ) -> Vec<Grant<'a>> {
-    // Everything that is asked for or held is out of the pools before the
-    // first free address is given, so the order of Services does not matter.
+    // All addresses that are asked for or held are taken from the pools before the
+    // first free one is given, so the order of Services does not matter.
     let mut free = Free::new(inputs, &claims);
     let mut taken = reserve_held(inputs, &claims);
     let mut grants = Vec::new();
@@ -46,9 +47,11 @@ pub(super) fn allocate<'a>(
     grants
 }
 
-/// That a holder goes first keeps connections alive: an older Service that is
-/// edited to want a VIP and port that a younger one has served is the newcomer,
-/// and a port that is added never costs those that are there.
+/// The frontends that Services have already, with their owners.
+///
+/// A Service that holds a frontend keeps it, even if an older Service asks for it: its
+/// connections go on. Nor does a Service lose its frontends because a port is added
+/// that another Service has.
 fn reserve_held<'a>(inputs: Inputs<'_>, claims: &[Claim<'a>]) -> BTreeMap<Frontend, &'a ServiceName> {
     let mut taken = BTreeMap::new();
     for claim in claims {
@@ -60,8 +63,9 @@ fn reserve_held<'a>(inputs: Inputs<'_>, claims: &[Claim<'a>]) -> BTreeMap<Fronte
     taken
 }
 
-/// Takes all frontends of a Service that has none yet, or none. One that has
-/// some gets those that are free; the others are returned.
+/// Adds the frontends of a Service to `taken`. If the Service has some already, it
+/// also gets those that are free, and the others are returned. If it has none yet, it
+/// gets all of them or a problem.
 fn reserve<'a>(
     claim: &Claim<'a>,
     vips: &[IpAddr],
@@ -71,36 +75,36 @@ fn reserve<'a>(
     let frontends: Vec<Frontend> = frontends_of(claim.service, vips).map(|(frontend, _)| frontend).collect();
     if frontends.len() > MOST_FRONTENDS {
         let message = format!(
-            "it asks for {} frontends (VIPs times ports); at most {MOST_FRONTENDS} are given to one Service",
+            "it needs {} frontends (VIPs times ports); one Service can have at most {MOST_FRONTENDS}",
             frontends.len()
         );
-        return Err(refuse(claim.name, ProblemReason::InvalidValue, message));
+        return Err(Problem::of_service(claim.name, ProblemReason::InvalidValue, message));
     }
     let owner = |frontend: &Frontend| taken.get(frontend).copied();
     let holds_some = frontends.iter().any(|frontend| owner(frontend) == Some(claim.name));
     let of_others =
         frontends.iter().filter(|frontend| owner(frontend).is_some_and(|owner| owner != claim.name));
     let collisions: BTreeSet<Frontend> = of_others.copied().collect();
-    let mut told = collisions.iter().map(|frontend| {
+    let mut collision_problems = collisions.iter().map(|frontend| {
         let other = taken.get(frontend).map(ToString::to_string).unwrap_or_default();
         let message = format!(
-            "{frontend} is served for Service {other}; change the port, or ask for another VIP with the annotation llb.dev/vips"
+            "{frontend} is already served for Service {other}; change the port, or ask for another VIP with the annotation llb.dev/vips"
         );
-        refuse(claim.name, ProblemReason::FrontendCollision, message)
+        Problem::of_service(claim.name, ProblemReason::FrontendCollision, message)
     });
-    if !holds_some && let Some(problem) = told.next() {
+    if !holds_some && let Some(problem) = collision_problems.next() {
         return Err(problem);
     }
-    problems.extend(told);
+    problems.extend(collision_problems);
     let free = frontends.into_iter().filter(|frontend| !collisions.contains(frontend));
     taken.extend(free.map(|frontend| (frontend, claim.name)));
     Ok(collisions)
 }
 
-/// Addresses that nobody has.
+/// The addresses that can still be given.
 struct Free<'a> {
     pools: Vec<FreeOfPool<'a>>,
-    /// Must not be given: asked for, held, or in use by somebody else.
+    /// Addresses that must not be given: somebody asks for them, holds or uses them.
     used: BTreeSet<IpAddr>,
 }
 
@@ -116,13 +120,13 @@ impl<'a> Free<'a> {
         used.extend(links.filter(|known| !known.ours).map(|known| known.net.addr()));
         let nodes = inputs.snapshot.nodes.values();
         used.extend(nodes.flat_map(|node| node.internal.iter().chain(&node.external).copied()));
-        // What a Service of somebody else publishes is in use too.
+        // Other load balancers use the addresses that they publish.
         let services = inputs.snapshot.services.values();
         used.extend(services.flat_map(|service| service.status.addresses()));
         Self { pools: inputs.policy.pools.iter().map(FreeOfPool::new).collect(), used }
     }
 
-    /// What the Service asks for, and one VIP for each want that is open.
+    /// The VIPs that the Service asks for or keeps, and a new one for each open want.
     fn fill(&mut self, inputs: Inputs<'_>, claim: &Claim<'_>) -> Result<Vec<IpAddr>, Problem> {
         let mut vips = claim.vips.clone();
         for want in &claim.open {
@@ -168,17 +172,20 @@ impl<'a> Free<'a> {
                 self.pools.iter().find(|free| wanted_pool.is_some() && free.pool.name() == wanted_pool);
             let message = match named {
                 Some(free) => {
-                    format!("{}; name another one with the annotation llb.dev/pool", closed(free.pool, name))
+                    format!(
+                        "{}; name another one with the annotation llb.dev/pool",
+                        why_closed(free.pool, name)
+                    )
                 }
                 None => format!(
-                    "no --pool is for Services of namespace {} that name none; name one with the annotation llb.dev/pool",
+                    "no --pool is for Services of namespace {} that name no pool; name one with the annotation llb.dev/pool",
                     name.namespace
                 ),
             };
             (ProblemReason::PoolNotAllowed, message)
         } else if !for_it().any(|pool| want.family.is_none_or(|family| pool.has_family(family))) {
             let message = format!(
-                "no --pool for it has {family}addresses; add one, or change the Service's ipFamilies"
+                "no --pool that the Service may use has {family}addresses; add one, or change the Service's ipFamilies"
             );
             (ProblemReason::NoAddressOfFamily, message)
         } else {
@@ -190,15 +197,15 @@ impl<'a> Free<'a> {
             );
             (ProblemReason::PoolExhausted, message)
         };
-        refuse(name, reason, message)
+        Problem::of_service(name, reason, message)
     }
 
-    /// What to say of a name that no pool has.
+    /// A message if no pool has this name.
     fn unknown(&self, wanted: &str) -> Option<String> {
         let names: Vec<&str> = self.pools.iter().filter_map(|free| free.pool.name()).collect();
         (!names.contains(&wanted)).then(|| {
             let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            format!("annotation llb.dev/pool: no --pool has the name {wanted:?}; those with a name: {known}")
+            format!("annotation llb.dev/pool: no --pool has the name {wanted:?}; pools with a name: {known}")
         })
     }
 }
@@ -209,7 +216,7 @@ impl<'a> FreeOfPool<'a> {
         Self { pool, ranges: ranges.collect() }
     }
 
-    /// Whether a VIP that the Service leaves open may come from here.
+    /// Whether the Service may get a VIP from this pool.
     fn is_for(&self, claim: &Claim<'_>) -> bool {
         let chosen = match claim.service.pool.as_deref() {
             Some(name) => self.pool.name() == Some(name),
@@ -219,7 +226,7 @@ impl<'a> FreeOfPool<'a> {
     }
 }
 
-/// The first link's own address.
+/// The own address of the first link that has one of this family.
 fn link_address(inputs: Inputs<'_>, family: Option<Family>) -> Option<IpAddr> {
     let of = |family| inputs.facts.links.iter().find_map(|link| link.primary_address(family));
     match family {

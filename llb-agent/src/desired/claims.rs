@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which VIPs a Service asks for or has already, and for which families it
-//! still needs one. Not: who gets them (`allocate.rs`).
+//! Which VIPs a Service asks for or has already, and for which families it still
+//! needs one. Not: which Service gets a VIP that several ask for (`allocate.rs`).
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
-use super::{FRONTEND_COLLISION, Inputs, frontends_of, ours, refuse};
+use super::frontends::frontends_of;
+use super::inputs::Inputs;
+use super::ours::ours;
+use super::status::FRONTEND_COLLISION;
 use crate::model::{
     Family, Frontend, Link, Node, Pool, Problem, ProblemReason, PublishedStatus, Service, ServiceName,
     is_usable_vip,
@@ -16,9 +19,9 @@ use crate::model::{
 pub(super) struct Claim<'a> {
     pub(super) name: &'a ServiceName,
     pub(super) service: &'a Service,
-    /// Asked for, or kept: these and no others will do.
+    /// The VIPs that it asks for or keeps. No other VIP can replace them.
     pub(super) vips: Vec<IpAddr>,
-    /// One more VIP of each of these is wanted from a pool or the link.
+    /// The VIPs that it needs besides, from a pool or the link.
     pub(super) open: Vec<Want>,
 }
 
@@ -27,13 +30,13 @@ pub(super) struct Claim<'a> {
 pub(super) struct Want {
     /// `None`: of any family, IPv4 first.
     pub(super) family: Option<Family>,
-    /// Without it the Service is refused.
+    /// The Service is refused if there is no such VIP.
     pub(super) needed: bool,
 }
 
-/// The claims of all our Services, in the order in which they are granted: the
-/// older first, then by name. (What a Service holds is reserved before.)
-/// `on_links` are all addresses of this machine, llb's own too.
+/// The claims of all our Services, in the order in which they are granted: older
+/// Services first, then by name. (What Services hold already is reserved before that.)
+/// `on_links` are all addresses of this machine, also those that llb added.
 pub(super) fn collect<'a>(
     inputs: Inputs<'a>,
     on_links: &HashSet<IpAddr>,
@@ -51,7 +54,8 @@ pub(super) fn collect<'a>(
 }
 
 impl Claim<'_> {
-    /// Its frontends on VIPs that it names or keeps, and that are published for it.
+    /// The frontends that it holds: those on its requested or kept VIPs that are published
+    /// for it.
     pub(super) fn held_frontends(&self, held: &PublishedStatus) -> Vec<Frontend> {
         let ports = held.vips.iter().flat_map(|vip| vip.ports.iter().map(move |port| (vip.ip, port)));
         let served = ports.filter(|(_, port)| port.error.as_deref() != Some(FRONTEND_COLLISION));
@@ -64,7 +68,7 @@ impl Claim<'_> {
     }
 }
 
-/// `Err(None)`: refused for a problem that is in the snapshot already.
+/// `Err(None)`: the Service is refused, and the snapshot already has the problem.
 fn claim<'a>(
     inputs: Inputs<'a>,
     on_links: &HashSet<IpAddr>,
@@ -77,11 +81,11 @@ fn claim<'a>(
     held.retain(|&vip| unfit(inputs, vip).is_none());
     if service.ports.is_empty() {
         let message = "it has no port that llb can serve; give it one with protocol TCP or UDP";
-        return Err(Some(refuse(name, ProblemReason::InvalidValue, message)));
+        return Err(Some(Problem::of_service(name, ProblemReason::InvalidValue, message)));
     }
-    let mut newcomers = service.requested_vips.iter().filter(|vip| !held.contains(vip));
-    let forbidden = newcomers.find_map(|&vip| forbidden(inputs, name, vip));
-    // A request that makes no sense must not cost a Service what it has.
+    let mut new_requests = service.requested_vips.iter().filter(|vip| !held.contains(vip));
+    let forbidden = new_requests.find_map(|&vip| forbidden(inputs, name, vip));
+    // A Service does not lose what it has because of a request that cannot be fulfilled.
     let keeps = service.invalid || forbidden.is_some();
     if keeps && held.is_empty() {
         return Err(forbidden);
@@ -93,7 +97,7 @@ fn claim<'a>(
             "it asks for {vip}, but its ipFamilies have no {}; add the family or ask for another address",
             Family::of(*vip)
         );
-        return Err(Some(refuse(name, ProblemReason::InvalidValue, message)));
+        return Err(Some(Problem::of_service(name, ProblemReason::InvalidValue, message)));
     }
 
     let mut claim = Claim { name, service, vips: requested, open: Vec::new() };
@@ -115,28 +119,28 @@ fn claim<'a>(
     Ok(claim)
 }
 
-/// A VIP that nobody may have, or that is in a pool for other namespaces.
+/// The problem, if the Service must not have this VIP.
 fn forbidden(inputs: Inputs<'_>, name: &ServiceName, vip: IpAddr) -> Option<Problem> {
     if let Some(why) = unfit(inputs, vip) {
         let message = format!("it asks for {vip}, but that is {why}; ask for another address");
-        return Some(refuse(name, ProblemReason::InvalidValue, message));
+        return Some(Problem::of_service(name, ProblemReason::InvalidValue, message));
     }
     let pool = inputs.policy.pools.iter().find(|pool| pool.contains(vip))?;
     if pool.is_open_to(&name.namespace) {
         return None;
     }
-    let message = format!("it asks for {vip}, but {}; ask for another address", closed(pool, name));
-    Some(refuse(name, ProblemReason::PoolNotAllowed, message))
+    let message = format!("it asks for {vip}, but {}; ask for another address", why_closed(pool, name));
+    Some(Problem::of_service(name, ProblemReason::PoolNotAllowed, message))
 }
 
-/// Why an address may not be a VIP of ours: to put it on a link and announce it
-/// would take it from whom it belongs to.
+/// Why an address must not be a VIP: it is not a unicast address, or it belongs to a
+/// Node or a subnet, and llb would take it away from there.
 fn unfit(inputs: Inputs<'_>, vip: IpAddr) -> Option<String> {
     if let Err(what) = is_usable_vip(vip) {
         return Some(what.to_owned());
     }
     let links = &inputs.facts.links;
-    // The machine's own address is served where it is, also on a Node.
+    // An own address of this machine can be served, even if the machine is a Node.
     if links.iter().any(|link| link.has_foreign(vip)) {
         return None;
     }
@@ -153,8 +157,8 @@ fn unfit(inputs: Inputs<'_>, vip: IpAddr) -> Option<String> {
     Some(format!("the network or broadcast address of {}", net.trunc()))
 }
 
-/// In words that `forbidden` and the allocation share.
-pub(super) fn closed(pool: &Pool, name: &ServiceName) -> String {
+/// Says that a pool is not for the Service's namespace.
+pub(super) fn why_closed(pool: &Pool, name: &ServiceName) -> String {
     let namespaces: Vec<&str> = pool.namespaces().iter().map(String::as_str).collect();
     format!("--pool {pool} is for namespace {} only, not for {}", namespaces.join(", "), name.namespace)
 }
@@ -163,8 +167,8 @@ fn wants_family(service: &Service, family: Family) -> bool {
     service.families.is_empty() || service.families.contains(&family)
 }
 
-/// One VIP of each family, or, where the Service leaves it open, one of any.
-/// PreferDualStack needs its first family only.
+/// One VIP of each family; if the Service names no family, one of any.
+/// PreferDualStack needs only its first family.
 fn wants(service: &Service) -> Vec<Want> {
     if service.families.is_empty() {
         return vec![Want { family: None, needed: true }];
@@ -176,11 +180,13 @@ fn wants(service: &Service) -> Vec<Want> {
     service.families.iter().enumerate().map(want).collect()
 }
 
-/// With pools, whatever a Service has is kept, even when the pools change.
-/// Without, a VIP is kept while it is on a link, or no link has an address of
-/// that family that could take its place: a link's own address that was
-/// replaced (a new DHCP lease) may belong to another machine now, and one that
-/// is away for a moment comes back.
+/// Whether a Service may keep a VIP that it did not ask for.
+///
+/// With pools it keeps every VIP, even after the pools change. Without pools the VIP
+/// was a link's own address. It is kept while it is on a link, because it is still ours,
+/// or while no link has an address of that family, because it may only be away for a
+/// moment. If the link has another address instead (a new DHCP lease), the old one may
+/// belong to another machine by now.
 fn may_keep(inputs: Inputs<'_>, on_links: &HashSet<IpAddr>, vip: IpAddr) -> bool {
     let links = &inputs.facts.links;
     let has_other = |link: &Link| link.primary_address(Family::of(vip)).is_some();

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Everything that the desired state depends on.
+
+use std::collections::BTreeMap;
+
+use crate::config::Policy;
+use crate::model::{Facts, PublishedStatus, ServiceName, Snapshot};
+
+/// What Services have now: the published status, or the one that an earlier round
+/// decided and that is not published yet. Services keep what they have.
+pub type Held = BTreeMap<ServiceName, PublishedStatus>;
+
+/// Everything that the desired state depends on. The same inputs give the same state.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// The objects from the source.
+    pub snapshot: &'a Snapshot,
+    /// The links of this machine.
+    pub facts: &'a Facts,
+    /// The configuration.
+    pub policy: &'a Policy,
+    /// What Services have now.
+    pub held: &'a Held,
+}

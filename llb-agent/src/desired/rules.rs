@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The rules of a Service's frontends.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::backends::ServiceBackends;
+use crate::config::Policy;
+use crate::model::{Backend, Family, Frontend, Mode, Port, Problem, ProblemReason, Protocol, Rule, State};
+
+/// The rules of one Service. VIPs of one family share the rule of a port.
+pub(super) struct Rules(HashMap<(Family, Port, Protocol), Arc<Rule>>);
+
+impl Rules {
+    /// A rule for each port and each family of `vips`.
+    pub(super) fn new(policy: &Policy, backends: &ServiceBackends<'_>, vips: &[IpAddr]) -> Self {
+        let service = backends.service;
+        let families: BTreeSet<Family> = vips.iter().map(|&vip| Family::of(vip)).collect();
+        let mut rules = HashMap::new();
+        for family in families {
+            for port in &service.ports {
+                let rule = Rule {
+                    service: backends.name.clone(),
+                    backends: backends.of(port, family),
+                    to_nodes: backends.are_nodes(port),
+                    mode: service.terms.mode.unwrap_or(policy.mode),
+                    terms: service.terms.clone(),
+                };
+                rules.insert((family, port.port, port.protocol), Arc::new(rule));
+            }
+        }
+        Self(rules)
+    }
+
+    /// The rule of a frontend of this Service.
+    pub(super) fn get(&self, frontend: &Frontend) -> Option<&Arc<Rule>> {
+        self.0.get(&(frontend.family(), frontend.port, frontend.protocol))
+    }
+
+    pub(super) fn is_dsr(&self) -> bool {
+        self.0.values().any(|rule| rule.mode == Mode::Dsr)
+    }
+}
+
+/// Removes backends that are frontends of ours. Such a backend would lead back to
+/// llb: each connection would open another one, until no more can be opened.
+pub(super) fn cut_loops(state: &mut State, problems: &mut Vec<Problem>) {
+    let leads_back = |frontend: &Frontend, backend: &Backend| {
+        let target = |port| Frontend { vip: backend.address.ip(), port, protocol: frontend.protocol };
+        let port = Port::new(backend.address.port().into());
+        port.is_some_and(|port| state.frontends.contains_key(&target(port)))
+    };
+    let loops_of = |(frontend, rule): (&Frontend, &Arc<Rule>)| -> Vec<(Frontend, Backend)> {
+        let back = rule.backends.keys().filter(|backend| leads_back(frontend, backend));
+        back.map(|backend| (*frontend, *backend)).collect()
+    };
+    let loops: Vec<(Frontend, Backend)> = state.frontends.iter().flat_map(loops_of).collect();
+    for (frontend, backend) in loops {
+        let Some(rule) = state.frontends.get_mut(&frontend) else { continue };
+        let message = format!(
+            "its backend {backend} is a frontend of llb itself and is left out: traffic would go round in a circle; use Pods or other machines as endpoints"
+        );
+        problems.push(Problem::of_service(&rule.service, ProblemReason::InvalidValue, message));
+        Arc::make_mut(rule).backends.remove(&backend);
+    }
+}

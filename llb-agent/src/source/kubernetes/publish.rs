@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The publisher: waits for changes of the Stores and publishes whole snapshots.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::FutureExt;
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::reflector::Store;
+use kube::runtime::reflector::store::WriterDropped;
+use kube::{Api, Client};
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+
+use super::fallback::Fallback;
+use super::health::{self, Health};
+use super::timeouts::{PATIENCE, RECOVERED_AFTER, SETTLE};
+use super::watches::{apis, follow};
+use crate::model::{Problem, ProblemReason, Snapshot, SourceReport};
+use crate::source::convert::Converter;
+use crate::source::saved::SavedSnapshots;
+
+/// Follows the objects of a cluster.
+#[derive(Debug)]
+pub struct KubernetesSource {
+    health: Arc<Health>,
+    services: Vec<Store<Service>>,
+    slices: Vec<Store<EndpointSlice>>,
+    nodes: Store<Node>,
+    saved: SavedSnapshots,
+    converter: Converter,
+    tasks: JoinSet<()>,
+}
+
+impl KubernetesSource {
+    /// Starts the watches. Services and EndpointSlices are watched in `namespaces`, or in all
+    /// namespaces if it is empty.
+    pub fn start(client: &Client, namespaces: &[String], saved: SavedSnapshots) -> Self {
+        let health = Arc::new(Health::default());
+        let mut tasks = JoinSet::new();
+        let nodes = follow(Api::<Node>::all(client.clone()), "nodes", &health, &mut tasks);
+        let services = apis(client, namespaces)
+            .into_iter()
+            .map(|api| follow(api, "services", &health, &mut tasks))
+            .collect();
+        let slices = apis(client, namespaces)
+            .into_iter()
+            .map(|api| follow(api, "endpointslices.discovery.k8s.io", &health, &mut tasks))
+            .collect();
+        Self { health, services, slices, nodes, saved, converter: Converter::default(), tasks }
+    }
+
+    /// Publishes snapshots until there is no receiver any more.
+    pub async fn run(mut self, out: watch::Sender<SourceReport>) {
+        let (latest, kept) = watch::channel(None);
+        self.tasks.spawn(self.saved.clone().keep(kept));
+        let patience = tokio::time::sleep(PATIENCE);
+        tokio::pin!(patience);
+        let (mut complete, mut fallback, mut defects) = (false, None, Vec::new());
+        loop {
+            complete = complete || self.is_complete();
+            let mut report = self.report(complete, fallback.as_ref());
+            report.problems.extend_from_slice(&defects);
+            let live = report.snapshot.clone().filter(|_| complete);
+            let mut changed = false;
+            out.send_if_modified(|current| {
+                changed = current.snapshot != report.snapshot;
+                let news = changed || current.problems != report.problems;
+                *current = report;
+                news
+            });
+            if changed && live.is_some() {
+                latest.send_replace(live);
+            }
+            tokio::select! {
+                () = self.health.changed.notified() => tokio::time::sleep(SETTLE).await,
+                () = tokio::time::sleep(RECOVERED_AFTER) => {}
+                () = &mut patience, if !complete && fallback.is_none() => fallback = Some(Fallback::load(self.saved.clone()).await),
+                Some(ended) = self.tasks.join_next() => defects.push(defect(ended)),
+                () = out.closed() => return,
+            }
+        }
+    }
+
+    fn report(&mut self, complete: bool, fallback: Option<&Fallback>) -> SourceReport {
+        let mut problems = self.health.problems(Instant::now());
+        if complete {
+            return SourceReport { snapshot: Some(Arc::new(self.snapshot())), problems };
+        }
+        problems.extend(fallback.and_then(|fallback| fallback.problem.clone()));
+        SourceReport { snapshot: fallback.and_then(|fallback| fallback.snapshot.clone()), problems }
+    }
+
+    /// Whether all first lists have arrived. Does not wait.
+    fn is_complete(&self) -> bool {
+        let ready = |done: Option<Result<(), WriterDropped>>| matches!(done, Some(Ok(())));
+        self.services.iter().all(|store| ready(store.wait_until_ready().now_or_never()))
+            && self.slices.iter().all(|store| ready(store.wait_until_ready().now_or_never()))
+            && ready(self.nodes.wait_until_ready().now_or_never())
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
+        let services = self.services.iter().flat_map(Store::state).collect();
+        let slices = self.slices.iter().flat_map(Store::state).collect();
+        self.converter.snapshot(services, slices, &self.nodes.state())
+    }
+}
+
+/// A task of the source has ended, which is a defect. The other tasks continue: endpoints
+/// can be followed even if Nodes are not.
+fn defect(ended: Result<(), JoinError>) -> Problem {
+    let why = ended.err().map(|error| format!(": {error}")).unwrap_or_default();
+    let message =
+        format!("a watch ended unexpectedly{why}; some changes are no longer noticed; restart llb-agent");
+    tracing::error!("{message}");
+    health::problem(ProblemReason::SourceUnavailable, message)
+}
