@@ -61,7 +61,7 @@ mod tests {
         let error = in_kernel(AddressTag::Kernel, "5.10.0").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "kernel 5.10.0 cannot tag addresses, 5.18 and newer can: use the address tag \"file\" or \"auto\""
+            "kernel 5.10.0 cannot tag addresses, only 5.18 and newer can: use the address tag \"file\" or \"auto\""
         );
     }
 }
