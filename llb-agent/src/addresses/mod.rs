@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The seam to the addresses on the link devices.
+//! The addresses on the link devices.
 //!
 //! Invariant: an address that llb did not add is never changed or removed.
 //!
 //! ```text
 //!   reconciler --> AddressTable --+-- NetlinkAddresses     the kernel
-//!                                 |     +- StateFile       which addresses are llb's, where the kernel can't say
-//!                                 |     +- changes         what others did to links and addresses, and that it is said
-//!                                 |     +- guard           is there another owner? probes, claims, announcements
+//!                                 |     +- StateFile       which addresses are llb's, if the kernel cannot mark them
+//!                                 |     +- changes         what others changed on links and addresses
+//!                                 |     +- guard           probes for other owners, notices their claims, announces VIPs
 //!                                 |     `- watch           wakes the reconciler when links or addresses change
 //!                                 `-- FakeAddresses        links in memory
 //! ```

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The ledger's decisions, by a clock of their own; frames on real links are in
-//! the tests of addresses.
+//! The decisions of `Ownership`, with a clock that the tests move. Frames on real
+//! links are in the tests of addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -42,7 +42,7 @@ impl World {
         self.ownership.hold(&BTreeSet::from([key(1)]), self.now);
     }
 
-    /// Lets time pass; whether the reconciler was woken up.
+    /// Lets `span` pass. Returns whether the reconciler was woken.
     fn pass(&mut self, span: Duration) -> bool {
         let end = self.now + span;
         let mut woken = false;
@@ -52,11 +52,11 @@ impl World {
             while let Some(output) = self.ownership.advance(self.now) {
                 match output {
                     Output::Send { index: 2, .. } => self.frames += 1,
-                    Output::Send { .. } => panic!("another link"),
+                    Output::Send { .. } => panic!("a frame on another link"),
                     Output::WakeReconciler => woken = true,
                 }
                 steps += 1;
-                assert!(steps < 100, "it never ends");
+                assert!(steps < 100, "the outputs never end");
             }
         }
         self.now = end;
@@ -83,7 +83,7 @@ fn key(number: u8) -> AddressKey {
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn an_address_is_free_after_three_probes_without_an_answer() {
+fn an_address_is_free_after_three_unanswered_probes() {
     let mut world = World::new();
     assert_eq!(world.ask(), ProbeResult::Pending);
     assert!(!world.pass(Duration::from_millis(200)));
@@ -92,10 +92,10 @@ fn an_address_is_free_after_three_probes_without_an_answer() {
     assert_eq!(world.ask(), ProbeResult::Free);
     world.hold();
     world.pass(60 * SECOND);
-    assert_eq!(world.frames, 3, "what is held is not probed for");
+    assert_eq!(world.frames, 3, "an address that llb has is not probed for");
 
     world.ownership.hold(&BTreeSet::new(), world.now);
-    assert_eq!(world.ask(), ProbeResult::Pending, "what is old is not known");
+    assert_eq!(world.ask(), ProbeResult::Pending, "an old result does not count");
     assert_eq!(
         world.ownership.ask(&AddressKey { link: "lo".into(), ..key(1) }, world.now),
         ProbeResult::Free
@@ -103,22 +103,22 @@ fn an_address_is_free_after_three_probes_without_an_answer() {
 }
 
 #[test]
-fn an_answer_takes_it_and_is_told_once() {
+fn an_answered_probe_means_taken_which_is_returned_once() {
     let mut world = World::new();
     world.ask();
     world.pass(Duration::from_millis(10));
-    assert!(!world.hear(OWN, true), "this host itself");
+    assert!(!world.hear(OWN, true), "the answer is from this host itself");
     assert!(world.hear(OTHER, true));
     assert_eq!(world.ask(), ProbeResult::Taken(OTHER));
     assert_eq!(world.ask(), ProbeResult::Pending, "it is probed for again");
     world.pass(SECOND);
-    assert_eq!(world.ask(), ProbeResult::Free, "the other one went away");
-    assert!(world.hear(OTHER, true), "he is back, before it was added");
+    assert_eq!(world.ask(), ProbeResult::Free, "the other host went away");
+    assert!(world.hear(OTHER, true), "the other host is back before the address was added");
     assert_eq!(world.ask(), ProbeResult::Taken(OTHER));
 }
 
 #[test]
-fn of_two_that_probe_at_once_one_gives_way() {
+fn of_two_hosts_that_probe_at_once_one_gives_way() {
     let mut world = World::new();
     world.ask();
     assert!(!world.hear(OTHER, false), "the higher MAC gives way");
@@ -127,7 +127,7 @@ fn of_two_that_probe_at_once_one_gives_way() {
 }
 
 #[test]
-fn a_probe_that_nobody_asks_about_is_forgotten() {
+fn a_result_that_is_not_asked_for_is_forgotten() {
     let mut world = World::new();
     world.ask();
     world.pass(6 * SECOND);
@@ -135,19 +135,19 @@ fn a_probe_that_nobody_asks_about_is_forgotten() {
 }
 
 #[test]
-fn a_conflict_is_probed_defended_and_ends_in_silence() {
+fn a_conflict_is_probed_and_defended_until_the_other_host_is_silent() {
     let mut world = World::new();
     world.hold();
-    assert!(!world.hear(OTHER, false), "a probe claims nothing");
+    assert!(!world.hear(OTHER, false), "a probe is not a claim");
     assert!(world.hear(OTHER, true));
-    assert!(!world.in_conflict(), "not yet: it could be a link of this host");
+    assert!(!world.in_conflict(), "not yet: the MAC could be one of this host");
     assert_eq!((world.judge(), world.judge()), (1, 0));
     assert_eq!(world.ownership.conflicts(), BTreeMap::from([(key(1), OTHER)]));
     assert_eq!(world.ownership.take_defences(world.now), [key(1)]);
     assert!(!world.hear(OTHER, true), "too soon for another defence");
     assert_eq!(world.ownership.take_defences(world.now), []);
     world.pass(6 * SECOND);
-    assert_eq!(world.frames, 3, "it is probed for");
+    assert_eq!(world.frames, 3, "the address is probed for");
     world.pass(5 * SECOND);
     assert!(world.hear(OTHER, true));
     assert_eq!(world.ownership.take_defences(world.now), [key(1)]);
@@ -155,13 +155,13 @@ fn a_conflict_is_probed_defended_and_ends_in_silence() {
     assert!(world.in_conflict());
     assert!(world.pass(2 * SECOND));
     assert!(!world.in_conflict());
-    assert_eq!(world.ownership.take_announcements(), [key(1)], "neighbours may have believed the other one");
+    assert_eq!(world.ownership.take_announcements(), [key(1)], "neighbours may have believed the other host");
     assert_eq!(world.ownership.take_announcements(), []);
     assert_eq!(world.ownership.next_due(), None);
 }
 
 #[test]
-fn a_claim_of_this_host_is_no_conflict() {
+fn a_claim_by_this_host_is_not_a_conflict() {
     let mut world = World::new();
     world.hold();
     let second_link = Mac([2, 0, 0, 0, 0, 6]);
@@ -171,24 +171,24 @@ fn a_claim_of_this_host_is_no_conflict() {
 }
 
 #[test]
-fn a_link_that_comes_back_has_its_vips_probed_for_then_announced() {
+fn vips_on_a_link_that_comes_back_are_probed_for_then_announced() {
     let mut world = World::new();
     world.hold();
     world.set_links(&[]);
     assert!(!world.pass(SECOND));
     world.set_links(&[("eth0", 2)]);
-    assert_eq!(world.ownership.take_announcements(), [], "not before the answer is known");
+    assert_eq!(world.ownership.take_announcements(), [], "not before the probes have ended");
     assert!(world.pass(SECOND));
     assert_eq!((world.frames, world.ownership.take_announcements()), (3, vec![key(1)]));
 
     world.ownership.recheck("eth0", world.now);
     world.hear(OTHER, true);
     world.pass(SECOND);
-    assert_eq!(world.ownership.take_announcements(), [], "it is somebody else's now");
+    assert_eq!(world.ownership.take_announcements(), [], "another host has it now");
 }
 
 #[test]
-fn what_was_lost_is_put_back_without_a_probe_unless_another_host_claims_it() {
+fn a_lost_address_is_free_without_probes_unless_another_host_claims_it() {
     let mut world = World::new();
     world.hold();
     world.ownership.lost(&key(1), world.now);
