@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Why a hand-over did not happen.
+//! Why a handover failed.
 
 use std::io;
 use std::path::PathBuf;
