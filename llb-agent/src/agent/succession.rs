@@ -14,7 +14,7 @@ use crate::addresses::AddressTable;
 use crate::config::AfterHandover;
 use crate::dataplane::packet::LinkLocks;
 use crate::dataplane::{DataPlane, Planes};
-use crate::handover::{Goods, Item, Successors, Takeover};
+use crate::handover::{Descriptors, Item, Successors, Takeover};
 use crate::model::Frontend;
 use crate::reconcile::{Reconciler, Rooms, Wakeups};
 use crate::status::StatusSink;
@@ -80,7 +80,7 @@ pub(super) struct Inherited {
 }
 
 /// Tells the sockets apart. Locks come later.
-pub(super) fn sorted(goods: Goods) -> Inherited {
+pub(super) fn sorted(goods: Descriptors) -> Inherited {
     let mut inherited = Inherited::default();
     for (item, socket) in goods {
         match item {
@@ -95,7 +95,7 @@ pub(super) fn sorted(goods: Goods) -> Inherited {
 }
 
 /// The lock of the state folder, and those of the links.
-pub(super) fn locks(goods: Goods) -> anyhow::Result<(OwnedFd, LinkLocks)> {
+pub(super) fn locks(goods: Descriptors) -> anyhow::Result<(OwnedFd, LinkLocks)> {
     let (mut state, mut links) = (None, LinkLocks::new());
     for (item, lock) in goods {
         match item {
@@ -111,7 +111,7 @@ pub(super) fn locks(goods: Goods) -> anyhow::Result<(OwnedFd, LinkLocks)> {
 /// still the one, and goes on.
 pub(super) async fn hand_over(
     mut takeover: Takeover,
-    frontends: io::Result<Goods>,
+    frontends: io::Result<Descriptors>,
     (admin, admin_socket): (Item, &OwnedFd),
     lock: &OwnedFd,
     links: io::Result<LinkLocks>,

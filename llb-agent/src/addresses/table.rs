@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The interface to the addresses on the links. `netlink` and `fake` implement it.
+
+use std::collections::BTreeMap;
+
+use super::error::AddressError;
+use crate::model::{AddressKey, Link, Mac};
+
+/// The link devices and their addresses.
+#[expect(async_fn_in_trait, reason = "called from one task of this crate, never spawned")]
+pub trait AddressTable {
+    /// The link devices in the order of the command line, with all their
+    /// addresses, and which of these llb added. A link that does not exist is left
+    /// out.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    async fn observe(&mut self) -> Result<Vec<Link>, AddressError>;
+
+    /// Does at once what all the coming calls of [`AddressTable::add`] need. They
+    /// are for the first `most` of these addresses that can be added, with these
+    /// prefix lengths. This only saves time.
+    async fn prepare(&mut self, _coming: &[(&AddressKey, u8)], _most: usize) {}
+
+    /// Puts the VIP on the link, marked as llb's, and announces it. Until it is
+    /// known that no other host has it, returns [`Addition::Pending`] without
+    /// waiting; call it again then. Idempotent. Uses what
+    /// [`AddressTable::observe`] has read.
+    ///
+    /// # Errors
+    /// The VIP was not added. [`AddressError::Taken`] if another host has it.
+    async fn add(&mut self, key: &AddressKey, prefix_length: u8) -> Result<Addition, AddressError>;
+
+    /// Takes the VIP off the link if llb added it. Idempotent.
+    ///
+    /// # Errors
+    /// The VIP may still be on the link.
+    async fn remove(&mut self, key: &AddressKey, prefix_length: u8) -> Result<(), AddressError>;
+
+    /// The VIPs on links that another host claims too, with the MAC of that host.
+    fn conflicts(&self) -> BTreeMap<AddressKey, Mac>;
+}
+
+/// The result of [`AddressTable::add`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Addition {
+    /// The address is on the link.
+    Done,
+    /// Probes for another owner are under way. The reconciler is woken when they end.
+    Pending,
+}

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Asks the kernel about links, addresses, routes and neighbours over
+//! rtnetlink. It knows messages, not VIPs.
+//!
+//! Invariant: an answer is complete or it is an error. A list with a gap would
+//! hide foreign addresses or neighbours. The rtnetlink crate is not used for
+//! questions, because it skips messages that it cannot decode.
+//!
+//! ```text
+//!   links, addresses, routes, neighbours     one file per subject: methods of Connection
+//!      `--> Connection --> dump              reads a list again if it changed meanwhile
+//!                 `------> Socket --> Answer collects datagrams until the answer is complete
+//! ```
+
+mod addresses;
+mod answer;
+mod connection;
+mod dump;
+mod failure;
+mod link_attributes;
+mod links;
+mod neighbours;
+mod routes;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use self::connection::Connection;
+pub(crate) use self::links::LinkDevice;
+pub(crate) use self::neighbours::Neighbour;
+pub(crate) use self::routes::{Route, Way};
