@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The admin endpoint: /healthz, /readyz, /metrics, /state, /explain. Reads only.
+//! The admin endpoint: /healthz, /readyz, /metrics, /state, /explain. It only reads.
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
@@ -17,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::dataplane::BackendStates;
+use crate::error_chain::ErrorChain;
 use crate::explain::explain;
 use crate::model::ServiceName;
 use crate::reconcile::Report;
@@ -31,32 +34,48 @@ struct Admin {
     backends: BackendStates,
 }
 
-/// The address can't be served.
+/// The admin endpoint can't be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on --admin {address}; choose another one")]
 pub struct AdminError {
     address: SocketAddr,
     #[source]
-    source: std::io::Error,
+    source: io::Error,
 }
 
-/// Binds `address`; port 0 means any. A predecessor's listener is taken
-/// instead if it is there.
+/// Binds `address`; port 0 means any port. If a predecessor passed on its
+/// listener on that address, that listener is used instead.
 ///
 /// # Errors
-/// The address is in use, or not of this machine.
+/// The address is in use, or does not belong to this machine.
 pub async fn bind(
     address: SocketAddr,
     inherited: Option<(SocketAddr, OwnedFd)>,
 ) -> Result<TcpListener, AdminError> {
     let bound = match inherited {
-        Some((there, socket)) if there == address => TcpListener::from_std(socket.into()),
-        _ => TcpListener::bind(address).await,
+        Some((bound, socket)) if bound == address => TcpListener::from_std(socket.into()),
+        _ => bind_patiently(address).await,
     };
     bound.map_err(|source| AdminError { address, source })
 }
 
-/// Serves until the task is aborted; open connections then go on.
+/// Binds `address`, and tries again while it is in use. An agent that was killed
+/// loses its state lock before its listener, because the kernel closes descriptors
+/// one after the other; its successor has the lock by then and must not fail here.
+async fn bind_patiently(address: SocketAddr) -> io::Result<TcpListener> {
+    /// Together one second.
+    const TRIES: u32 = 20;
+    const PAUSE: Duration = Duration::from_millis(50);
+    for _ in 1..TRIES {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => tokio::time::sleep(PAUSE).await,
+            bound => return bound,
+        }
+    }
+    TcpListener::bind(address).await
+}
+
+/// Serves until the task is aborted. Open connections continue after that.
 pub fn serve(
     listener: TcpListener,
     report: watch::Receiver<Report>,
@@ -73,13 +92,13 @@ pub fn serve(
         .with_state(admin);
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, routes).await {
-            tracing::error!(%error, "the admin endpoint ended");
+            tracing::error!(error = %ErrorChain(&error), "the admin endpoint ended");
         }
     })
 }
 
-/// 200 once a first round is done, and from then on: what is served goes on
-/// whatever happens to the source. Problems are named in any case.
+/// 200 from the first complete round on, even if the source fails later, since
+/// what is served goes on. Lists the problems in any case.
 async fn readyz(State(admin): State<Admin>) -> Response {
     let report = admin.report.borrow();
     let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -94,7 +113,7 @@ async fn metrics(State(admin): State<Admin>) -> Response {
     let mut text = String::new();
     match encode(&mut text, &admin.registry) {
         Ok(()) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, ErrorChain(&error).to_string()).into_response(),
     }
 }
 
@@ -111,10 +130,27 @@ async fn explain_service(
     text.map_or_else(
         || {
             let text = format!(
-                "Service {name} is none of this agent's: it is not there, not of type LoadBalancer, or of another class or namespace\n"
+                "this agent does not serve Service {name}: it does not exist, is not of type LoadBalancer, or has another class or namespace\n"
             );
             (StatusCode::NOT_FOUND, text).into_response()
         },
         IntoResponse::into_response,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_becomes_free_is_bound() {
+        let dying = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = dying.local_addr().unwrap();
+        let (bound, ()) = tokio::join!(bind(address, None), async {
+            // The first try of `bind` has failed by then.
+            tokio::task::yield_now().await;
+            drop(dying);
+        });
+        assert_eq!(bound.unwrap().local_addr().unwrap(), address);
+    }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 
 /// Shows an error with all of its causes: `cannot read a.yaml: permission denied`.
 #[derive(Debug)]
-pub struct ErrorChain<'a>(pub &'a dyn Error);
+pub(crate) struct ErrorChain<'a>(pub(crate) &'a dyn Error);
 
 impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

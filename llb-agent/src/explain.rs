@@ -1,21 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `llb-agent explain`: what is served for a Service, by which plane, and why.
-//! Pure text from what the running agent reports; and the question to it.
+//! What is served for a Service, by which plane, and why: text from what the
+//! running agent reports. Pure. `agent/explain.rs` is the subcommand that asks for it.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
-
-use anyhow::{Context as _, bail, ensure};
-use http_body_util::{BodyExt as _, Empty};
-use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use crate::dataplane::BackendStates;
 use crate::model::{Frontend, FrontendStatus, PlaneKind, PublishedStatus, ServiceName, Subject};
 use crate::reconcile::Report;
 
-/// Everything about one Service; `None` if this agent does not serve it.
+/// Everything about one Service as text; `None` if this agent does not serve it.
 pub(crate) fn explain(report: &Report, states: &BackendStates, name: &ServiceName) -> Option<String> {
     let mut frontends = report.observed.frontends.iter().filter(|(_, status)| status.rule.service == *name);
     let problems = report.problems.iter().filter(|problem| problem.subject == Subject::Service(name.clone()));
@@ -37,7 +30,7 @@ pub(crate) fn explain(report: &Report, states: &BackendStates, name: &ServiceNam
     frontends
         .try_for_each(|(frontend, status)| {
             if vip.replace(frontend.vip) != Some(frontend.vip) {
-                writeln!(text, "  VIP {}{}", frontend.vip, place(report, published, frontend))?;
+                writeln!(text, "  VIP {}{}", frontend.vip, location(report, published, frontend))?;
             }
             frontend_text(&mut text, states, frontend, status)
         })
@@ -54,11 +47,12 @@ pub(crate) fn explain(report: &Report, states: &BackendStates, name: &ServiceNam
     Some(text)
 }
 
-fn place(report: &Report, published: Option<&PublishedStatus>, frontend: &Frontend) -> String {
+/// Where the VIP of a frontend is, and how it is published.
+fn location(report: &Report, published: Option<&PublishedStatus>, frontend: &Frontend) -> String {
     let on_link = report.observed.addresses.keys().find(|key| key.address == frontend.vip);
     let link = match on_link {
         Some(key) => format!(" on {}", key.link),
-        None => " (an address of this machine's own, or not there yet)".to_owned(),
+        None => " (one of this machine's own addresses, or not on a link yet)".to_owned(),
     };
     let vip = published.and_then(|status| status.vips.iter().find(|vip| vip.ip == frontend.vip));
     let status = match vip {
@@ -68,6 +62,7 @@ fn place(report: &Report, published: Option<&PublishedStatus>, frontend: &Fronte
     link + &status
 }
 
+/// Writes one frontend with its backends.
 fn frontend_text(
     text: &mut String,
     states: &BackendStates,
@@ -97,36 +92,5 @@ fn frontend_text(
     for (backend, weight) in status.rule.backends.iter().filter(|(backend, _)| is_missing(backend)) {
         writeln!(text, "      {backend}  weight {weight}")?;
     }
-    Ok(())
-}
-
-/// Asks the agent behind `admin` and prints its answer.
-///
-/// # Errors
-/// Nobody answers, or the agent does not serve that Service.
-pub(crate) async fn ask(admin: SocketAddr, service: &str) -> anyhow::Result<()> {
-    ensure!(
-        service.split_once('/').is_some_and(|(namespace, name)| !namespace.is_empty() && !name.is_empty()),
-        "{service:?}: name the Service as NAMESPACE/NAME"
-    );
-    let stream = TcpStream::connect(admin).await.with_context(|| {
-        format!("no agent answers at {admin}; is it running, and is that its --admin address?")
-    })?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(connection);
-    let request = hyper::Request::get(format!("/explain/{service}"))
-        .header("host", admin.to_string())
-        .body(Empty::new())
-        .with_context(|| format!("{service:?} is no name of a Service"))?;
-    let response = sender.send_request(request).await?;
-    let status = response.status();
-    let body = response.into_body().collect().await?.to_bytes();
-    connection.abort();
-    let text = String::from_utf8_lossy(&body);
-    if !status.is_success() {
-        bail!("{}", text.trim_end());
-    }
-    print!("{text}");
     Ok(())
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! llb, the little load balancer, as a library, so that tests can reach its
-//! rooms. ARCHITECTURE.md has the map; in short:
+//! llb, the little load balancer, as a library, so that tests can use its
+//! modules. ARCHITECTURE.md has the whole picture; in short:
 //!
 //! ```text
 //!   source --> Snapshot --.                          .--> dataplane   listeners, relays, eBPF
@@ -8,9 +8,10 @@
 //!   config -> Policy -----'      (pure)    (pure)    '--> status      Service.status, Events
 //! ```
 //!
-//! Floors: `model`, `config` < `desired`, `plan` < `source`, `dataplane`,
-//! `addresses`, `status`, `handover` < `reconcile` < `agent`, `admin`. A room imports only
-//! from lower floors; `statefile`, `kernel`, `netlink` and `telemetry` stand beside them.
+//! Floors, lowest first: `model`, `config` < `desired`, `plan` < `source`, `dataplane`,
+//! `addresses`, `status`, `handover` < `reconcile` < `agent`, `admin`, `explain`. A module
+//! imports only from lower floors. `statefile`, `kernel`, `netlink`, `telemetry` and
+//! `error_chain` are small services for several floors.
 
 pub mod addresses;
 pub mod admin;

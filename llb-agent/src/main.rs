@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `llb-agent`: parse, run, exit code.
+//! `llb-agent`: parses the command line, runs the command, returns the exit code.
 
 use std::process::ExitCode;
 

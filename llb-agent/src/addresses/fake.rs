@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Links in memory, for the simulation. They can be told to fail, and other
-//! hosts can be told to have addresses.
+//! Links in memory, for tests without root. Other hosts can be told to have addresses.
+//!
+//! A green test with these links does not prove that the kernel behaves like
+//! them: secondary addresses that go with their primary one, tags, races with
+//! other programs, links that go away, real probes and their timing are not
+//! here. The tests of `addresses` with root cover those. Nothing fails here
+//! either; `tests/simulation/faulty.rs` adds faults.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -19,23 +23,16 @@ const OTHER: Mac = Mac([0x00, 0x00, 0x5e, 0x00, 0x53, 0x01]);
 pub struct FakeAddresses {
     /// The links.
     pub links: Vec<Link>,
-    /// The next so many changes fail.
-    pub failures: u32,
-    /// Another host has these.
+    /// Addresses that another host has.
     pub taken: BTreeSet<IpAddr>,
-    /// A probe for these is under way; it ends when it is asked for again.
+    /// Addresses that are being probed for; a probe ends when `add` is called again.
     probing: BTreeSet<AddressKey>,
-    /// Set when a foreign address was about to be touched.
+    /// Set when the caller asked to add or remove a foreign address.
     pub touched_foreign: bool,
 }
 
 impl FakeAddresses {
-    fn link(&mut self, key: &AddressKey, verb: &'static str) -> Result<&mut Link, AddressError> {
-        if self.failures > 0 {
-            self.failures -= 1;
-            let source = io::Error::from(io::ErrorKind::Interrupted);
-            return Err(AddressError::Refused { verb, key: key.clone(), source });
-        }
+    fn link(&mut self, key: &AddressKey) -> Result<&mut Link, AddressError> {
         let missing = AddressError::NoSuchLink { link: key.link.clone() };
         self.links.iter_mut().find(|link| link.name == key.link).ok_or(missing)
     }
@@ -47,7 +44,7 @@ impl AddressTable for FakeAddresses {
     }
 
     async fn add(&mut self, key: &AddressKey, prefix_length: u8) -> Result<Addition, AddressError> {
-        let link = self.link(key, "add")?;
+        let link = self.link(key)?;
         let foreign = link.has_foreign(key.address);
         if !link.addresses.iter().any(|known| known.net.addr() == key.address) {
             if self.probing.insert(key.clone()) {
@@ -59,7 +56,7 @@ impl AddressTable for FakeAddresses {
             }
             if let Ok(net) = IpNet::new(key.address, prefix_length) {
                 let vip = LinkAddress { net, ours: true, primary: false };
-                self.link(key, "add")?.addresses.push(vip);
+                self.link(key)?.addresses.push(vip);
             }
         }
         self.touched_foreign |= foreign;
@@ -67,9 +64,9 @@ impl AddressTable for FakeAddresses {
     }
 
     async fn remove(&mut self, key: &AddressKey, _prefix_length: u8) -> Result<(), AddressError> {
-        let foreign = self.link(key, "remove")?.has_foreign(key.address);
+        let foreign = self.link(key)?.has_foreign(key.address);
         self.touched_foreign |= foreign;
-        self.link(key, "remove")?.addresses.retain(|known| !known.ours || known.net.addr() != key.address);
+        self.link(key)?.addresses.retain(|known| !known.ours || known.net.addr() != key.address);
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The source as a task, and the place from which an agent starts to serve its
-//! objects: a free one, or that of another agent.
+//! The source as a task, and the point from which an agent starts to serve its
+//! objects: nobody serves them yet, or another agent does.
 
 use std::os::fd::OwnedFd;
 
@@ -10,19 +10,19 @@ use tokio::task::JoinHandle;
 use crate::handover::{Inheritance, Start, Taken};
 use crate::model::{Problem, ProblemReason, SourceReport, Subject};
 
-/// What this agent starts from.
-pub(super) enum Place {
-    /// Nobody serves: the lock of the state folder.
-    Free(OwnedFd),
-    /// Another agent serves, and waits for [`Inheritance::complete`].
-    Inherited(Inheritance),
+/// What an agent starts from.
+pub(super) enum StartingPoint {
+    /// Nobody serves. This agent holds the lock of the state folder.
+    NobodyServes { state_lock: OwnedFd },
+    /// Another agent serves, and goes on until [`Inheritance::complete`].
+    TakingOver(Inheritance),
 }
 
-/// The source, running.
+/// The running source, and what it has delivered last.
 pub(super) struct Objects {
     pub(super) received: watch::Receiver<SourceReport>,
     task: JoinHandle<()>,
-    /// Told when the state folder is this agent's.
+    /// Set to true when the state folder belongs to this agent.
     pub(super) in_charge: Option<watch::Sender<bool>>,
 }
 
@@ -32,23 +32,23 @@ impl Objects {
         F: Future<Output = ()> + Send + 'static,
     {
         let (snapshots, received) = watch::channel(SourceReport::default());
-        let task = tokio::spawn(tell_end(tokio::spawn(source(snapshots.clone())), snapshots));
+        let task = tokio::spawn(report_end(tokio::spawn(source(snapshots.clone())), snapshots));
         Self { received, task, in_charge: None }
     }
 
-    /// What this agent starts from. Another agent that serves is asked only
-    /// when there is a whole snapshot to serve by.
-    pub(super) async fn wait_for_place(&mut self, start: Start) -> anyhow::Result<Place> {
-        let predecessor = match start {
-            Start::Alone(lock) => return Ok(Place::Free(lock)),
+    /// Finds out what this agent starts from. If another agent serves, it waits
+    /// for the first whole snapshot before it asks that agent for its sockets.
+    pub(super) async fn starting_point(&mut self, others: Start) -> anyhow::Result<StartingPoint> {
+        let predecessor = match others {
+            Start::Alone(state_lock) => return Ok(StartingPoint::NobodyServes { state_lock }),
             Start::After(predecessor) => predecessor,
         };
-        tracing::info!("another llb-agent serves; taking over when there is a whole snapshot");
-        // The sender lives as long as the source, whose end is told by it.
+        tracing::info!("another llb-agent serves; this one takes over when it has a whole snapshot");
+        // It fails only without a sender, and `report_end` keeps one.
         let _ = self.received.wait_for(|report| report.snapshot.is_some()).await;
         Ok(match predecessor.take().await? {
-            Taken::Sockets(inheritance) => Place::Inherited(inheritance),
-            Taken::Lock(lock) => Place::Free(lock),
+            Taken::Sockets(inheritance) => StartingPoint::TakingOver(inheritance),
+            Taken::Lock(state_lock) => StartingPoint::NobodyServes { state_lock },
         })
     }
 }
@@ -59,17 +59,17 @@ impl Drop for Objects {
     }
 }
 
-/// A source that ends by itself is a defect. What is served stays as it is,
-/// and the problem says so: an agent that ended instead would drop traffic that
-/// is fine, and might do so after each start.
-async fn tell_end(source: JoinHandle<()>, reports: watch::Sender<SourceReport>) {
+/// Adds a problem to the reports if the source ends by itself, which is a defect.
+/// What is served stays as it is: an agent that ended instead would drop healthy
+/// traffic, and might do so after each start.
+async fn report_end(source: JoinHandle<()>, reports: watch::Sender<SourceReport>) {
     let ended = source.await;
     if reports.is_closed() {
         return;
     }
     let why = ended.err().map(|error| format!(": {error}")).unwrap_or_default();
     let message = format!(
-        "the source of objects ended{why}; what is served stays as it is, and follows no change any more: restart llb-agent"
+        "the source of objects ended{why}; what is served stays as it is and no longer follows changes: restart llb-agent"
     );
     tracing::error!("{message}");
     let subject = Subject::Source("llb-agent".to_owned());
@@ -84,7 +84,7 @@ mod tests {
     #[tokio::test]
     async fn a_source_that_ends_is_a_problem() {
         let (reports, mut received) = watch::channel(SourceReport::default());
-        tokio::spawn(tell_end(tokio::spawn(async { panic!("on purpose") }), reports));
+        tokio::spawn(report_end(tokio::spawn(async { panic!("on purpose") }), reports));
         let report = received.wait_for(|report| !report.problems.is_empty()).await.unwrap();
         assert!(report.problems[0].message.contains("on purpose"), "{:?}", report.problems);
     }

@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A data plane in memory, for the simulation. It can be told to fail.
+//! A data plane in memory, for tests without root. It remembers rules and moves nothing.
+//!
+//! A green test with it does not prove that traffic flows, that a frontend moves
+//! from plane to plane without a gap, or that connections survive a change: it
+//! has one plane, and no connections. Only an occupied port fails here;
+//! `tests/simulation/faulty.rs` adds faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The order of a plan and its preconditions; whole histories are in the golden
-//! and simulation tests.
+//! Tests of the order of a plan and of the preconditions. Whole histories are in
+//! the golden and simulation tests.
 
 use super::*;
-use crate::model::{Backend, FrontendStatus, Terms, Weight};
+use crate::model::{
+    AddressKey, Backend, FrontendStatus, PublishedPort, PublishedStatus, PublishedVip, ServiceName, Terms,
+    Weight,
+};
 
 const VIP: &str = "192.0.2.50";
 

@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Carries out actions. Behaviour does not live here: one `match`, one call each.
 
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::outcome::{Failed, Outcome};
 use super::writes::Writes;
 use crate::addresses::{Addition, AddressTable};
 use crate::dataplane::DataPlane;
-use crate::model::{ProblemReason, Snapshot};
+use crate::model::{PublishedStatus, ServiceName, Snapshot};
 use crate::plan::Action;
 use crate::status::{Effect, StatusOrder, StatusSink};
 
-/// The rooms that actions change.
+/// What actions change.
 #[derive(Debug)]
 pub struct Rooms<P, A, S> {
     /// Forwards.
@@ -19,30 +23,37 @@ pub struct Rooms<P, A, S> {
     pub statuses: S,
 }
 
-/// How an action that was started ended.
-pub type Outcome = (Action, Result<Effect, Failed>);
+/// What stays the same during one round.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RoundInput<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    /// What the statuses said when the round began.
+    pub(super) published: &'a BTreeMap<ServiceName, PublishedStatus>,
+    /// The time by which retries are measured.
+    pub(super) now: Instant,
+}
 
-/// Why an action failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failed {
-    /// As a problem, it has this reason.
-    pub reason: ProblemReason,
-    /// The whole chain of causes.
-    pub message: String,
+/// How far an action is after [`Rooms::execute`].
+#[derive(Debug)]
+pub(super) enum Execution {
+    /// It has ended.
+    Ended(Outcome),
+    /// It goes on beside the loop: a status write, or the probe for an address.
+    /// The loop is woken up when that ends.
+    Running,
 }
 
 impl<P: DataPlane, A: AddressTable, S: StatusSink> Rooms<P, A, S> {
-    /// Runs one action. `Some` when it is done; a call to an API server goes
-    /// on among `writes` instead, and an address that is probed for wakes the loop.
+    /// Runs one action, or starts it: a status write goes on in `writes`.
     pub(super) async fn execute(
         &mut self,
         action: Action,
-        snapshot: &Snapshot,
+        input: RoundInput<'_>,
         writes: &mut Writes,
-    ) -> Option<Outcome> {
+    ) -> Execution {
         let result = match &action {
             Action::UpsertFrontend { frontend, rule } => {
-                self.plane.upsert(*frontend, rule).await.map_err(failed)
+                self.plane.upsert(*frontend, rule).await.map_err(Failed::new)
             }
             Action::RemoveFrontend { frontend } => {
                 self.plane.remove(frontend);
@@ -51,41 +62,29 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Rooms<P, A, S> {
             Action::AddAddress { key, prefix_length } => {
                 match self.addresses.add(key, *prefix_length).await {
                     Ok(Addition::Done) => Ok(()),
-                    Ok(Addition::Pending) => return None,
-                    Err(error) => Err(Failed { reason: error.reason(), message: chain(error) }),
+                    Ok(Addition::Pending) => return Execution::Running,
+                    Err(error) => Err(Failed { reason: error.reason(), ..Failed::new(error) }),
                 }
             }
             Action::RemoveAddress { key, prefix_length } => {
-                self.addresses.remove(key, *prefix_length).await.map_err(failed)
+                self.addresses.remove(key, *prefix_length).await.map_err(Failed::new)
             }
             Action::WriteStatus { service, status } => {
-                let known = snapshot.services.get(service);
+                let known = input.snapshot.services.get(service);
                 let order = StatusOrder {
                     service: service.clone(),
                     uid: known.map(|known| known.uid.clone()).unwrap_or_default(),
                     revision: known.map(|known| known.revision.clone()).unwrap_or_default(),
                     status: status.clone(),
                 };
+                let replaced = input.published.get(service).cloned().unwrap_or_default();
                 let statuses = self.statuses.clone();
-                writes.start(action, async move { statuses.write(order).await.map_err(failed) });
-                return None;
+                let write = async move { statuses.write(order).await.map_err(Failed::new) };
+                writes.start(action, replaced, write);
+                return Execution::Running;
             }
         };
-        Some((action, result.map(|()| Effect::Done)))
+        let result = result.map(|()| Effect::Done);
+        Execution::Ended(Outcome { action, replaced: PublishedStatus::default(), result })
     }
-}
-
-pub(super) fn failed(error: impl std::error::Error) -> Failed {
-    Failed { reason: ProblemReason::ActionFailed, message: chain(error) }
-}
-
-/// An error with all its causes in one line.
-fn chain(error: impl std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }

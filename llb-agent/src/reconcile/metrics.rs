@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the reconciler counts.
+//! The metrics of the loop.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 use crate::model::{Problem, State};
 use crate::plan::Action;
 
-/// Rounds, actions, problems, and the size of what is wanted.
+/// Counts rounds and actions, and shows problems and the size of the desired state.
 #[derive(Clone, Debug, Default)]
 pub struct ReconcileMetrics {
     pub(super) rounds: Counter,
@@ -43,14 +43,14 @@ enum ResultLabel {
     Failed,
 }
 
-/// The name of a [`ProblemReason`](crate::model::ProblemReason): a closed list.
+/// `reason` is the name of a [`ProblemReason`](crate::model::ProblemReason), which is a closed list.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 struct ProblemLabels {
     reason: String,
 }
 
 impl ReconcileMetrics {
-    /// New counters, known to `registry`.
+    /// Creates the metrics and adds them to `registry`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         registry.register("llb_reconcile_rounds", "Rounds of the reconciler", metrics.rounds.clone());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which Events to send. Pure: from what was published and what is wrong to
-//! Events, each told once.
+//! Decides which Events to send: for status writes, and once for each problem.
+//! Pure; the clock is an argument.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -8,33 +8,38 @@ use std::time::{Duration, Instant};
 use crate::model::{Problem, ProblemReason, PublishedStatus, ServiceName, Snapshot, Subject};
 use crate::status::Event;
 
-/// A problem that comes and goes is told again after this time at the earliest.
+/// A problem that was gone for less than this time gets no new Event when it comes back.
 const QUIET: Duration = Duration::from_secs(300);
 
-/// Remembers what was told.
+/// Remembers the Events of problems, and when each problem was last there.
 #[derive(Debug, Default)]
 pub(super) struct Reporter {
-    told: BTreeMap<Event, Instant>,
+    sent: BTreeMap<Event, Instant>,
 }
 
 impl Reporter {
-    /// Warnings for what is wrong now and was not told lately.
-    pub(super) fn problems(&mut self, problems: &[Problem], snapshot: &Snapshot, now: Instant) -> Vec<Event> {
+    /// Events for the problems that are new, or were gone for a while.
+    pub(super) fn problems<'a>(
+        &mut self,
+        problems: impl IntoIterator<Item = &'a Problem>,
+        snapshot: &Snapshot,
+        now: Instant,
+    ) -> Vec<Event> {
         let current: BTreeSet<Event> =
-            problems.iter().filter_map(|problem| event_of(problem, snapshot)).collect();
-        // What lasts stays told; what is over is forgotten after the quiet time.
+            problems.into_iter().filter_map(|problem| event_of(problem, snapshot)).collect();
+        // A problem that lasts is not sent again; one that is over is forgotten after the quiet time.
         for event in &current {
-            if let Some(last) = self.told.get_mut(event) {
+            if let Some(last) = self.sent.get_mut(event) {
                 *last = now;
             }
         }
-        self.told.retain(|_, last| now.saturating_duration_since(*last) < QUIET);
-        let news: Vec<Event> = current.into_iter().filter(|event| !self.told.contains_key(event)).collect();
-        self.told.extend(news.iter().map(|event| (event.clone(), now)));
-        news
+        self.sent.retain(|_, last| now.saturating_duration_since(*last) < QUIET);
+        let new: Vec<Event> = current.into_iter().filter(|event| !self.sent.contains_key(event)).collect();
+        self.sent.extend(new.iter().map(|event| (event.clone(), now)));
+        new
     }
 
-    /// What a status write means to a user.
+    /// The Event for a status write; `None` if the VIPs stay the same.
     pub(super) fn written(
         service: &ServiceName,
         uid: &str,
@@ -54,22 +59,18 @@ impl Reporter {
     }
 }
 
-/// Problems of Services only. The reasons are those of the cloud service controller.
+/// The Event for a problem of a Service; other problems have none. The reasons are
+/// those of the cloud service controller.
 fn event_of(problem: &Problem, snapshot: &Snapshot) -> Option<Event> {
     let Subject::Service(service) = &problem.subject else { return None };
     let reason = match problem.reason {
         ProblemReason::NoEligibleNodes | ProblemReason::NoBackends => "UnAvailableLoadBalancer",
-        // It is served all the same.
+        // The Service is served, so this is not a failed sync.
         ProblemReason::AffinityAtNodes => "AffinityAtNodes",
         _ => "SyncLoadBalancerFailed",
     };
-    // The count of tries changes with each; it would make each an Event of its own.
-    let message = match problem.message.rsplit_once(" (tried ") {
-        Some((message, _)) => message.to_owned(),
-        None => problem.message.clone(),
-    };
     let uid = snapshot.services.get(service)?.uid.clone();
-    Some(Event { service: service.clone(), uid, warning: true, reason, message })
+    Some(Event { service: service.clone(), uid, warning: true, reason, message: problem.message.clone() })
 }
 
 #[cfg(test)]
@@ -78,26 +79,24 @@ mod tests {
     use crate::model::{PublishedVip, Service};
 
     #[test]
-    fn a_problem_is_told_once_and_again_after_the_quiet_time() {
+    fn a_problem_is_sent_once_and_again_after_the_quiet_time() {
         let name = ServiceName::new("default", "web");
         let mut snapshot = Snapshot::default();
         snapshot.services.insert(name.clone(), Service::default().into());
-        let tries = |n| {
-            vec![Problem::of_service(&name, ProblemReason::ActionFailed, format!("no (tried {n} times)"))]
-        };
+        let failing = [Problem::of_service(&name, ProblemReason::ActionFailed, "refused")];
         let (mut reporter, start) = (Reporter::default(), Instant::now());
-        let mut told =
+        let mut sent =
             |problems: &[Problem], after| reporter.problems(problems, &snapshot, start + after).len();
-        assert_eq!(told(&tries(1), Duration::ZERO), 1);
-        assert_eq!(told(&tries(2), QUIET * 2), 0, "it lasted: no news");
-        assert_eq!(told(&[], QUIET * 2), 0);
-        assert_eq!(told(&tries(1), QUIET * 2 + QUIET / 2), 0, "it came back too soon");
-        assert_eq!(told(&[], QUIET * 5), 0);
-        assert_eq!(told(&tries(1), QUIET * 5), 1);
+        assert_eq!(sent(&failing, Duration::ZERO), 1);
+        assert_eq!(sent(&failing, QUIET * 2), 0, "it lasted");
+        assert_eq!(sent(&[], QUIET * 2), 0);
+        assert_eq!(sent(&failing, QUIET * 2 + QUIET / 2), 0, "it came back too soon");
+        assert_eq!(sent(&[], QUIET * 5), 0);
+        assert_eq!(sent(&failing, QUIET * 5), 1);
     }
 
     #[test]
-    fn writes_have_the_reasons_of_the_cloud_controller() {
+    fn status_writes_have_the_event_reasons_of_the_cloud_controller() {
         let name = ServiceName::new("default", "web");
         let status = |ips: &[&str]| PublishedStatus {
             vips: ips

@@ -1,19 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The loop with rooms in memory, where its pace or its faults matter. What it
+//! Tests of the loop with fakes, where its pace or its failures matter. What it
 //! decides is tested by the simulation and the golden files.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 
 use super::*;
 use crate::addresses::fake::FakeAddresses;
-use crate::addresses::{Addition, AddressError};
+use crate::addresses::{Addition, AddressError, AddressTable};
+use crate::config::Policy;
+use crate::dataplane::DataPlane;
 use crate::dataplane::fake::FakePlane;
-use crate::model::{Endpoint, Link, LinkAddress, Port, Protocol, Service, ServicePort};
+use crate::model::{
+    AddressKey, Endpoint, Link, LinkAddress, Mac, Port, Protocol, Service, ServiceName, ServicePort,
+    Snapshot, SourceReport,
+};
+use crate::status::StatusSink;
 use crate::status::fake::FakeStatuses;
 
 type Agent = Reconciler<FakePlane, Links, FakeStatuses>;
 
-/// Links that can't be read the next so many times.
+/// Links that fail the next so many times that they are read.
 struct Links(FakeAddresses, u32);
 
 impl AddressTable for Links {
@@ -74,30 +85,29 @@ fn services(count: usize) -> SourceReport {
     SourceReport { snapshot: Some(Arc::new(snapshot)), problems: Vec::new() }
 }
 
-/// Services of which three rounds are needed.
+/// A number of Services that takes three rounds.
 const MANY: usize = 2 * ACTIONS + ACTIONS / 2;
 
-/// Rounds until all writes and Events of the one before have ended.
+/// Runs rounds until no status write and no Event is under way.
 async fn rest(agent: &mut Agent, source: &SourceReport, now: Instant) -> Report {
     loop {
         let report = agent.round(source, now).await;
-        let Some(ended) = agent.writes.next().await else {
-            while agent.telling.join_next().await.is_some() {}
+        if agent.writes.wait_for_one().await.is_none() {
+            while agent.sending.join_next().await.is_some() {}
             return report;
-        };
-        agent.ended.push(ended);
+        }
     }
 }
 
 #[tokio::test]
-async fn nobody_is_told_of_a_service_that_is_gone() {
+async fn a_service_that_no_longer_exists_gets_no_event() {
     let (mut agent, source, now) = (agent(), services(2), Instant::now());
     agent.rooms.statuses.lock().gone.insert(ServiceName::new("default", "s0"));
     rest(&mut agent, &source, now).await;
     let inner = agent.rooms.statuses.lock();
     let written = inner.events.iter().filter(|event| event.reason == "EnsuredLoadBalancer");
-    let told: Vec<&str> = written.map(|event| &*event.service.name).collect();
-    assert_eq!(told, ["s1"], "{:?}", inner.events);
+    let sent: Vec<&str> = written.map(|event| &*event.service.name).collect();
+    assert_eq!(sent, ["s1"], "{:?}", inner.events);
 }
 
 #[tokio::test]
@@ -117,7 +127,7 @@ async fn a_round_is_bounded_and_the_next_one_follows_at_once() {
 }
 
 #[tokio::test]
-async fn frontends_alone_change_nothing_that_others_see() {
+async fn serving_frontends_writes_no_status() {
     let mut agent = agent();
     let source = services(MANY);
     agent.serve_frontends(&source).await;
@@ -128,7 +138,7 @@ async fn frontends_alone_change_nothing_that_others_see() {
 }
 
 #[tokio::test]
-async fn a_stop_is_noticed_although_there_is_more_to_do() {
+async fn a_stop_signal_comes_before_the_next_round() {
     let mut agent = agent();
     let (_source, mut received) = watch::channel(services(MANY));
     let (report, shown) = watch::channel(Report::default());
@@ -140,7 +150,7 @@ async fn a_stop_is_noticed_although_there_is_more_to_do() {
 }
 
 #[tokio::test]
-async fn the_end_of_many_addresses_takes_several_rounds_too() {
+async fn a_shut_down_removes_any_number_of_addresses() {
     let mut agent = agent();
     let wakeups = Wakeups { plane: Arc::default(), links: Arc::default() };
     let vips = (20..=250).map(|last| LinkAddress {
@@ -150,11 +160,11 @@ async fn the_end_of_many_addresses_takes_several_rounds_too() {
     });
     agent.rooms.addresses.0.links[0].addresses.extend(vips);
     agent.shut_down(&wakeups, false).await;
-    assert_eq!(agent.rooms.addresses.0.links[0].addresses.len(), 1, "only the link's own is left");
+    assert_eq!(agent.rooms.addresses.0.links[0].addresses.len(), 1, "only the link's own address is left");
 }
 
 #[tokio::test]
-async fn links_that_could_not_be_read_are_read_again_soon() {
+async fn links_that_cannot_be_read_are_read_again_soon() {
     let (mut agent, source, now) = (agent(), services(1), Instant::now());
     agent.rooms.addresses.1 = 1;
     let report = agent.round(&source, now).await;
@@ -166,7 +176,7 @@ async fn links_that_could_not_be_read_are_read_again_soon() {
 }
 
 #[tokio::test]
-async fn an_ending_agent_tries_again_but_not_for_ever() {
+async fn a_shut_down_retries_but_gives_up_in_the_end() {
     let wakeups = Wakeups { plane: Arc::default(), links: Arc::default() };
     for (failures, left) in [(2, 0), (1000, 1)] {
         let (mut agent, source, now) = (agent(), services(1), Instant::now());

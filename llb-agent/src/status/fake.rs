@@ -1,5 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Statuses in memory, for the simulation. They can be told to fail.
+//! Statuses and Events in memory, for tests without an API server.
+//!
+//! A green test with them does not prove that an API server takes the writes:
+//! the shape of a patch, conflicts of versions, rights, admission and slow
+//! answers are not here. Here a write is seen at once; in a cluster it comes
+//! back later with the watch. Nothing fails here either;
+//! `tests/simulation/faulty.rs` adds faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,21 +17,19 @@ use crate::model::{PublishedStatus, ServiceName, Snapshot};
 #[derive(Clone, Debug, Default)]
 pub struct FakeStatuses(Arc<Mutex<Inner>>);
 
-/// What was written and told.
+/// What was written and sent.
 #[derive(Debug, Default)]
 pub struct Inner {
     /// The statuses now.
     pub statuses: BTreeMap<ServiceName, PublishedStatus>,
     /// All Events, in order.
     pub events: Vec<Event>,
-    /// Services that are gone, although the snapshot has them.
+    /// Services that no longer exist, although the snapshot still has them.
     pub gone: BTreeSet<ServiceName>,
-    /// The next so many writes fail.
-    pub failures: u32,
 }
 
 impl FakeStatuses {
-    /// To look at, or to break.
+    /// For a test to look at, or to change.
     pub fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -40,10 +44,6 @@ impl StatusSink for FakeStatuses {
 
     async fn write(&self, order: StatusOrder) -> Result<Effect, StatusError> {
         let mut inner = self.lock();
-        if inner.failures > 0 {
-            inner.failures -= 1;
-            return Err(StatusError::Injected);
-        }
         let effect = if inner.gone.contains(&order.service) { Effect::Gone } else { Effect::Done };
         inner.statuses.insert(order.service, order.status);
         Ok(effect)

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How an agent ends: after a signal it ends everything, and after a hand-over
+//! it only lets its open connections end.
+
+use crate::addresses::AddressTable;
+use crate::config::{AfterHandover, AtStop, Config};
+use crate::dataplane::{DataPlane, Planes};
+use crate::reconcile::{Reconciler, Rooms, Wakeups};
+use crate::status::StatusSink;
+
+use super::signals::Signals;
+
+/// After a signal: takes no new connections, lets the old ones end until the
+/// drain time-out or a second signal, then removes the addresses.
+pub(super) async fn shut_down<A: AddressTable, S: StatusSink>(
+    mut reconciler: Reconciler<Planes, A, S>,
+    wakeups: &Wakeups,
+    mut signals: Signals,
+    config: &Config,
+) -> anyhow::Result<()> {
+    tracing::info!(limit = ?config.relay.drain_timeout, "ending: no new connections; a second signal ends the old ones at once");
+    let keep = config.packet.at_stop == AtStop::Keep;
+    tokio::select! {
+        () = reconciler.shut_down(wakeups, keep) => {}
+        () = signals.stop() => {
+            tracing::warn!("second signal: ending all connections now");
+            reconciler.rooms.plane.abort();
+            reconciler.shut_down(wakeups, keep).await;
+        }
+    }
+    if !keep {
+        reconciler.rooms.plane.detach()?;
+    }
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// After a hand-over: lets open connections end, and changes neither addresses
+/// nor statuses, which belong to the other agent now. The first signal changes
+/// nothing, since this agent ends anyway; the second one ends the connections.
+pub(super) async fn leave<A: AddressTable, S: StatusSink>(
+    reconciler: Reconciler<Planes, A, S>,
+    wakeups: &Wakeups,
+    mut signals: Signals,
+    after: AfterHandover,
+) {
+    let Rooms { mut plane, .. } = reconciler.rooms;
+    plane.hand_over();
+    tracing::info!("handed over: old connections may end; two signals end them at once");
+    let mut received = 0;
+    while !plane.observe().is_empty() {
+        tokio::select! {
+            () = wakeups.plane.notified() => {}
+            () = signals.stop() => {
+                received += 1;
+                if received > 1 {
+                    tracing::warn!("second signal: ending all connections now");
+                    plane.abort();
+                }
+            }
+        }
+    }
+    if after == AfterHandover::Wait && received == 0 {
+        tracing::info!("all connections have ended; waiting for SIGTERM");
+        signals.stop().await;
+    }
+    tracing::info!("ended");
+}

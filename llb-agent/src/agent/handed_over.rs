@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The descriptors that a running agent passes to its successor: how they are
+//! collected, and how the successor tells them apart. The conversation of the
+//! two is in `handover`.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use anyhow::Context;
+
+use crate::dataplane::Planes;
+use crate::dataplane::packet::LinkLocks;
+use crate::handover::{Goods, Item, Takeover};
+use crate::model::Frontend;
+
+/// The sockets that a predecessor gave.
+#[derive(Default)]
+pub(super) struct InheritedSockets {
+    pub(super) frontends: Vec<(Frontend, OwnedFd)>,
+    /// The listener of the admin endpoint, and its address.
+    pub(super) admin: Option<(SocketAddr, OwnedFd)>,
+}
+
+/// Tells the sockets apart. Locks come later.
+pub(super) fn inherited_sockets(goods: Goods) -> InheritedSockets {
+    let mut inherited = InheritedSockets::default();
+    for (item, socket) in goods {
+        match item {
+            Item::Frontend { vip, port, protocol } => {
+                inherited.frontends.push((Frontend { vip, port, protocol }, socket));
+            }
+            Item::Admin { address } => inherited.admin = Some((address, socket)),
+            Item::StateLock | Item::LinkLock { .. } => {}
+        }
+    }
+    inherited
+}
+
+/// The lock of the state folder, and those of the links.
+pub(super) fn inherited_locks(goods: Goods) -> anyhow::Result<(OwnedFd, LinkLocks)> {
+    let (mut state, mut links) = (None, LinkLocks::new());
+    for (item, lock) in goods {
+        match item {
+            Item::StateLock => state = Some(lock),
+            Item::LinkLock { link } => drop(links.insert(link, lock.into())),
+            Item::Frontend { .. } | Item::Admin { .. } => {}
+        }
+    }
+    Ok((state.context("the running llb-agent did not pass on the lock of the state folder")?, links))
+}
+
+/// Passes everything to a new agent. After an error this agent is still in
+/// charge, and continues.
+pub(super) async fn hand_over(
+    mut takeover: Takeover,
+    planes: &Planes,
+    (admin, admin_socket): (SocketAddr, &OwnedFd),
+    state_lock: &OwnedFd,
+) -> anyhow::Result<()> {
+    let frontends = planes.sockets()?.into_iter();
+    let mut sockets: Goods = frontends.map(|(frontend, socket)| (frontend.into(), socket)).collect();
+    sockets.push((Item::Admin { address: admin }, admin_socket.try_clone()?));
+    takeover.offer(&sockets).await?;
+    let mut locks = vec![(Item::StateLock, state_lock.try_clone()?)];
+    for (link, lock) in planes.locks()? {
+        locks.push((Item::LinkLock { link }, lock.into()));
+    }
+    Ok(takeover.give_up(&locks).await?)
+}

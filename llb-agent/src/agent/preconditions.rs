@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the agent needs before it can start: capabilities, file descriptors and
+//! the links of the command line.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::addresses::{AddressTable, NetlinkAddresses, link_names};
+use crate::config::Config;
+use crate::kernel::{Cap, missing_capabilities};
+
+/// Names all missing capabilities at once, so that nobody has to find them one by one.
+pub(super) fn check_capabilities(config: &Config) -> anyhow::Result<()> {
+    let mut wanted = vec![Cap::NetAdmin, Cap::NetBindService];
+    if config.datapath.has_packet_plane() {
+        wanted.push(Cap::Bpf);
+    }
+    let missing = missing_capabilities(&wanted);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    anyhow::bail!(
+        "missing rights: {list}; run llb-agent as root (sudo llb-agent ...), or grant them, as systemd does with AmbientCapabilities="
+    )
+}
+
+/// A link that is missing at the start is probably a typing error. One that
+/// goes away later is a problem, and may come back.
+pub(super) async fn check_links(config: &Config, addresses: &mut NetlinkAddresses) -> anyhow::Result<()> {
+    let found = addresses.observe().await?;
+    for name in &config.links {
+        if !found.iter().any(|link| link.name == *name) {
+            let names = link_names();
+            anyhow::bail!(
+                "--linkdevice {name}: there is no such link; this machine has: {}",
+                names.join(", ")
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Every connection takes two descriptors and every UDP session one. The soft
+/// limit is often 1,024, and the hard one far higher.
+pub(super) fn raise_descriptor_limit(config: &Config) {
+    /// Listeners, netlink, the admin endpoint, the API server.
+    const OTHERS: u64 = 4096;
+    let relay = &config.relay;
+    let wanted = 2 * relay.max_connections.get() as u64 + relay.max_udp_sessions.get() as u64 + OTHERS;
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: Some(limit.maximum.map_or(wanted, |most| most.min(wanted))), ..limit };
+    if limit.current.is_some_and(|current| current < wanted)
+        && let Err(error) = setrlimit(Resource::Nofile, raised)
+    {
+        tracing::warn!(%error, "cannot raise the limit of open files (RLIMIT_NOFILE)");
+    }
+    if let Some(most) = limit.maximum.filter(|most| *most < wanted) {
+        tracing::warn!(
+            most,
+            wanted,
+            "the hard limit of open files is lower than --max-connections and --max-udp-sessions need; connections beyond it are refused (see ulimit -Hn, LimitNOFILE=)"
+        );
+    }
+}

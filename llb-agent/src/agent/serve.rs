@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The life of a serving agent: start, serve, end.
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::end::{leave, shut_down};
+use super::handed_over::hand_over;
+use super::objects::{Objects, StartingPoint};
+use super::preconditions::{check_capabilities, raise_descriptor_limit};
+use super::signals::Signals;
+use super::start::{Serving, start};
+use crate::config::{Config, SourceConfig, kubeconfig_variable};
+use crate::handover::{self, Successors, Takeover};
+use crate::kernel::KernelAbilities;
+use crate::source::{KubernetesSource, ManifestSource, SavedSnapshots, connect};
+use crate::status::StatusSink;
+use crate::status::file::FileStatuses;
+use crate::status::kubernetes::KubernetesStatuses;
+
+/// Serves until SIGTERM or SIGINT, or until another agent has taken over. Old
+/// connections may then end until the drain time-out; a second signal ends them at once.
+///
+/// # Errors
+/// Something that the agent can't do without is missing; the text says what.
+pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), links = ?config.links, "llb-agent starts");
+    let abilities = KernelAbilities::probe();
+    tracing::info!("{abilities}");
+    check_capabilities(&config)?;
+    raise_descriptor_limit(&config);
+    let others = handover::start(&config.state_dir, &config.links).await?;
+
+    match config.source.clone() {
+        SourceConfig::Manifests(path) => {
+            let source = ManifestSource::start(&path)?;
+            let mut objects = Objects::follow(|out| source.run(out));
+            let starting_point = objects.starting_point(others).await?;
+            let statuses = FileStatuses::open(&config.state_dir);
+            live(config, starting_point, objects, statuses).await
+        }
+        SourceConfig::Kubernetes { kubeconfig, context } => {
+            let cluster = connect(kubeconfig.as_ref(), context, kubeconfig_variable()).await?;
+            tracing::info!(url = cluster.url, "watching the cluster");
+            let (in_charge, is_in_charge) = watch::channel(false);
+            let saved = SavedSnapshots::new(&config.state_dir, cluster.identity, is_in_charge);
+            let source = KubernetesSource::start(&cluster.client, &config.policy.namespaces, saved);
+            let mut objects = Objects::follow(|out| source.run(out));
+            objects.in_charge = Some(in_charge);
+            let starting_point = objects.starting_point(others).await?;
+            let statuses = KubernetesStatuses::new(cluster.client);
+            live(config, starting_point, objects, statuses).await
+        }
+    }
+}
+
+/// Start, serve, end.
+async fn live<S: StatusSink>(
+    config: Config,
+    starting_point: StartingPoint,
+    objects: Objects,
+    statuses: S,
+) -> anyhow::Result<()> {
+    let Some(mut serving) = start(config, starting_point, objects, statuses).await? else {
+        return Ok(());
+    };
+    let end = serving.until_the_end().await;
+    let Serving { config, objects, reconciler, wakeups, signals, successors, state_lock, admin, .. } =
+        serving;
+    match end {
+        End::Stopped => {
+            drop(successors);
+            shut_down(reconciler, &wakeups, signals, &config).await
+        }
+        End::HandedOver => {
+            admin.task.abort();
+            drop((objects, successors, state_lock, admin.socket));
+            leave(reconciler, &wakeups, signals, config.after_handover).await;
+            Ok(())
+        }
+    }
+}
+
+/// Why an agent serves no longer.
+enum End {
+    /// A signal came.
+    Stopped,
+    /// Another agent is in charge.
+    HandedOver,
+}
+
+/// Why the loop pauses.
+enum Interruption {
+    Stop,
+    HandOver(Takeover),
+}
+
+impl<S: StatusSink> Serving<S> {
+    /// Runs the loop until a signal comes or another agent has taken over. If
+    /// new agents are waiting when the signal comes, they get the drain time-out
+    /// to take over.
+    async fn until_the_end(&mut self) -> End {
+        // Set by the first signal.
+        let mut deadline = None;
+        loop {
+            let interruption = interruption(&mut self.successors, &mut self.signals, deadline);
+            let received = &mut self.objects.received;
+            match self.reconciler.run(received, &self.wakeups, &self.report, interruption).await {
+                Interruption::Stop if deadline.is_none() && self.successors.is_any_waiting() => {
+                    tracing::info!("a new agent is waiting; ending when it has taken over");
+                    deadline = Some(Instant::now() + self.config.relay.drain_timeout);
+                }
+                Interruption::Stop => return End::Stopped,
+                Interruption::HandOver(takeover) => {
+                    self.reconciler.pause().await;
+                    let admin = (self.admin.address, &self.admin.socket);
+                    let planes = &self.reconciler.rooms.plane;
+                    match hand_over(takeover, planes, admin, &self.state_lock).await {
+                        Ok(()) => return End::HandedOver,
+                        Err(error) => tracing::warn!("not handed over; this agent continues: {error:#}"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Waits until a signal comes or a new agent wants to take over. With a
+/// `deadline`, a signal has come already: then this waits for the new agents
+/// that are there, but no longer than that.
+async fn interruption(
+    successors: &mut Successors,
+    signals: &mut Signals,
+    deadline: Option<Instant>,
+) -> Interruption {
+    let none_waiting = successors.none_waiting();
+    let over = async {
+        match deadline {
+            None => std::future::pending().await,
+            // Either way the wait is over.
+            Some(deadline) => drop(tokio::time::timeout_at(deadline, none_waiting).await),
+        }
+    };
+    tokio::select! {
+        biased;
+        takeover = successors.next() => Interruption::HandOver(takeover),
+        () = signals.stop() => Interruption::Stop,
+        () = over => Interruption::Stop,
+    }
+}

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Builds everything that a serving agent needs, and takes over from a running
+//! agent if there is one.
+//!
+//! ```text
+//!   nobody serves:  build -> attach the packet plane -> in charge
+//!   taking over:    build with the other agent's sockets -> serve all frontends
+//!                   -> the other agent gives up its locks -> attach the packet plane -> in charge
+//! ```
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use anyhow::Context;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+use super::handed_over::{InheritedSockets, inherited_locks, inherited_sockets};
+use super::objects::{Objects, StartingPoint};
+use super::preconditions::check_links;
+use super::signals::Signals;
+use crate::addresses::NetlinkAddresses;
+use crate::admin;
+use crate::config::Config;
+use crate::dataplane::Planes;
+use crate::dataplane::packet::{LinkLocks, PacketError, PacketPlane, PacketSetup};
+use crate::dataplane::proxy::ProxyPlane;
+use crate::error_chain::ErrorChain;
+use crate::handover::{Inheritance, Successors};
+use crate::reconcile::{ReconcileMetrics, Reconciler, Report, Rooms, Wakeups};
+use crate::status::StatusSink;
+
+/// The loop with its real surroundings.
+pub(super) type Loop<S> = Reconciler<Planes, NetlinkAddresses, S>;
+
+/// An agent that is in charge: everything that runs, and everything that it
+/// passes on when it hands over.
+pub(super) struct Serving<S> {
+    pub(super) config: Config,
+    pub(super) objects: Objects,
+    pub(super) reconciler: Loop<S>,
+    pub(super) wakeups: Wakeups,
+    pub(super) report: watch::Sender<Report>,
+    pub(super) signals: Signals,
+    pub(super) successors: Successors,
+    /// Held as long as this agent is in charge.
+    pub(super) state_lock: OwnedFd,
+    pub(super) admin: AdminEndpoint,
+}
+
+/// The admin endpoint, running.
+pub(super) struct AdminEndpoint {
+    pub(super) address: SocketAddr,
+    /// A second descriptor of its listener, for a successor.
+    pub(super) socket: OwnedFd,
+    pub(super) task: JoinHandle<()>,
+}
+
+/// Starts to serve. `None` if a signal came before this agent was in charge:
+/// the running agent then continues, and nothing was changed.
+pub(super) async fn start<S: StatusSink>(
+    config: Config,
+    starting_point: StartingPoint,
+    objects: Objects,
+    statuses: S,
+) -> anyhow::Result<Option<Serving<S>>> {
+    let takes_over = matches!(starting_point, StartingPoint::TakingOver(_));
+    let mut building = Building::new(config, objects, statuses, takes_over).await?;
+    match starting_point {
+        StartingPoint::NobodyServes { state_lock } => {
+            let listener = admin::bind(building.config.admin, None).await?;
+            building.start_packet_plane(LinkLocks::new()).await?;
+            building.finish(state_lock, listener).map(Some)
+        }
+        StartingPoint::TakingOver(mut inheritance) => {
+            let sockets = inherited_sockets(std::mem::take(&mut inheritance.sockets));
+            let InheritedSockets { frontends, admin } = sockets;
+            building.reconciler.rooms.plane.relay().inherit(frontends);
+            let listener = admin::bind(building.config.admin, admin).await?;
+            let Some(state_lock) = building.take_over(inheritance).await? else { return Ok(None) };
+            building.finish(state_lock, listener).map(Some)
+        }
+    }
+}
+
+/// An agent that is not in charge yet.
+struct Building<S> {
+    config: Config,
+    objects: Objects,
+    reconciler: Loop<S>,
+    wakeups: Wakeups,
+    registry: Registry,
+    signals: Signals,
+}
+
+impl<S: StatusSink> Building<S> {
+    async fn new(config: Config, objects: Objects, statuses: S, takes_over: bool) -> anyhow::Result<Self> {
+        let wakeups = Wakeups { plane: Arc::new(Notify::new()), links: Arc::new(Notify::new()) };
+        let mut addresses = NetlinkAddresses::new(
+            config.links.clone(),
+            config.address_tag,
+            config.state_dir.clone(),
+            wakeups.links.clone(),
+        )?;
+        check_links(&config, &mut addresses).await?;
+        let mut registry = Registry::default();
+        let relay = ProxyPlane::new(config.relay, &mut registry, wakeups.plane.clone())
+            .context("cannot start the relay's threads")?;
+        let plane = Planes::new(relay, config.datapath, takes_over);
+        let metrics = ReconcileMetrics::register(&mut registry);
+        let signals = Signals::listen()?;
+        let rooms = Rooms { plane, addresses, statuses };
+        let reconciler = Reconciler::new(rooms, config.policy.clone(), metrics);
+        Ok(Self { config, objects, reconciler, wakeups, registry, signals })
+    }
+
+    /// Serves every frontend by the running agent's sockets, then takes its
+    /// locks: the lock of the state folder is returned. `None` if a signal came
+    /// before that.
+    async fn take_over(&mut self, inheritance: Inheritance) -> anyhow::Result<Option<OwnedFd>> {
+        let objects = self.objects.received.borrow().clone();
+        tokio::select! {
+            () = self.reconciler.serve_frontends(&objects) => {}
+            () = self.signals.stop() => return Ok(None),
+        }
+        let (state_lock, links) = inherited_locks(inheritance.complete().await?)?;
+        self.reconciler.rooms.plane.relay().forget_inherited();
+        self.start_packet_plane(links).await?;
+        tracing::info!("took over");
+        Ok(Some(state_lock))
+    }
+
+    /// Without a packet plane the relay serves everything. Only a link that
+    /// another agent holds is an error: no plane may serve there.
+    async fn start_packet_plane(&mut self, locks: LinkLocks) -> anyhow::Result<()> {
+        let config = &self.config;
+        if !config.datapath.has_packet_plane() {
+            return Ok(());
+        }
+        let setup = PacketSetup {
+            links: config.links.clone(),
+            bpf_dir: config.bpf_dir.clone(),
+            datapath: config.datapath,
+            config: config.packet,
+            drain_timeout: config.relay.drain_timeout,
+        };
+        let planes = &mut self.reconciler.rooms.plane;
+        match PacketPlane::open(setup, locks, self.wakeups.plane.clone()).await {
+            Ok(plane) => {
+                plane.register(&mut self.registry);
+                planes.start(Ok(plane));
+                Ok(())
+            }
+            Err(error @ PacketError::Busy { .. }) => Err(error.into()),
+            Err(error) => {
+                let why = ErrorChain(&error).to_string();
+                tracing::warn!(error = why, "no packet plane; the relay serves everything");
+                planes.start(Err(format!("no packet plane: {why}")));
+                Ok(())
+            }
+        }
+    }
+
+    /// From here on this agent is in charge: opens the admin endpoint, and listens for successors.
+    fn finish(self, state_lock: OwnedFd, listener: TcpListener) -> anyhow::Result<Serving<S>> {
+        let Self { config, objects, reconciler, wakeups, registry, signals } = self;
+        if let Some(in_charge) = &objects.in_charge {
+            in_charge.send_replace(true);
+        }
+        let (report, shown) = watch::channel(Report::default());
+        let (address, socket) = (listener.local_addr()?, listener.as_fd().try_clone_to_owned()?);
+        let task = admin::serve(listener, shown, registry, reconciler.rooms.plane.backend_states());
+        tracing::info!(%address, "admin endpoint: /healthz /readyz /metrics /state");
+        let successors = Successors::listen(&config.state_dir, &config.links).unwrap_or_else(|error| {
+            tracing::warn!(error = %ErrorChain(&error), "no new agent can take over without a gap");
+            Successors::nobody()
+        });
+        let admin = AdminEndpoint { address, socket, task };
+        Ok(Serving { config, objects, reconciler, wakeups, report, signals, successors, state_lock, admin })
+    }
+}

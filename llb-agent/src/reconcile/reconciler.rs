@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The state of the loop, and the two things that all of its parts do: read
+//! back what is, and send Events. What happens in a round is in `round.rs`.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use super::executor::Rooms;
+use super::machine::Machine;
+use super::metrics::ReconcileMetrics;
+use super::placements::Placements;
+use super::progress::{Progress, Stage};
+use super::reporter::Reporter;
+use super::writes::Writes;
+use crate::addresses::AddressTable;
+use crate::config::Policy;
+use crate::dataplane::DataPlane;
+use crate::error_chain::ErrorChain;
+use crate::model::{AddressKey, Facts, Observed, Problem, ProblemReason, Snapshot, State, Subject};
+use crate::status::{Event, StatusSink};
+
+/// The loop.
+#[derive(Debug)]
+pub struct Reconciler<P, A, S> {
+    /// What is changed.
+    pub rooms: Rooms<P, A, S>,
+    pub(super) policy: Policy,
+    pub(super) metrics: ReconcileMetrics,
+    pub(super) machine: Machine,
+    pub(super) reporter: Reporter,
+    pub(super) placements: Placements,
+    pub(super) facts: Facts,
+    /// What was decided last.
+    pub(super) desired: Arc<State>,
+    pub(super) stage: Stage,
+    pub(super) progress: Progress,
+    pub(super) writes: Writes,
+    /// Events that are being sent.
+    pub(super) sending: JoinSet<()>,
+}
+
+impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
+    /// A loop that has not run yet.
+    pub fn new(rooms: Rooms<P, A, S>, policy: Policy, metrics: ReconcileMetrics) -> Self {
+        Self {
+            rooms,
+            policy,
+            metrics,
+            machine: Machine::default(),
+            reporter: Reporter::default(),
+            placements: Placements::default(),
+            facts: Facts::default(),
+            desired: Arc::default(),
+            stage: Stage::default(),
+            progress: Progress::default(),
+            writes: Writes::default(),
+            sending: JoinSet::new(),
+        }
+    }
+
+    /// Reads back what is. If the links can't be read, the round is [`Progress::Unreadable`].
+    pub(super) async fn observe(&mut self, snapshot: &Snapshot) -> Result<Observed, Problem> {
+        let links = match self.rooms.addresses.observe().await {
+            Ok(links) => links,
+            Err(error) => {
+                self.progress = Progress::Unreadable;
+                return Err(Problem {
+                    subject: Subject::Link("devices".to_owned()),
+                    reason: ProblemReason::ActionFailed,
+                    message: ErrorChain(&error).to_string(),
+                });
+            }
+        };
+        let addresses = links.iter().flat_map(|link| {
+            let ours = link.addresses.iter().filter(|known| known.ours);
+            ours.map(|known| {
+                let key = AddressKey { link: link.name.clone(), address: known.net.addr() };
+                (key, known.net.prefix_len())
+            })
+        });
+        let observed = Observed {
+            frontends: self.rooms.plane.observe(),
+            addresses: addresses.collect(),
+            statuses: self.rooms.statuses.observe(snapshot),
+        };
+        self.facts = Facts { links };
+        Ok(observed)
+    }
+
+    /// Sends Events beside the loop.
+    pub(super) fn send(&mut self, events: impl IntoIterator<Item = Event>) {
+        for event in events {
+            let statuses = self.rooms.statuses.clone();
+            self.sending.spawn(async move { statuses.record(event).await });
+        }
+        while self.sending.try_join_next().is_some() {}
+    }
+}

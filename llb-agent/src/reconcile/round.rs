@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One round: observe, decide once, settle, report.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::executor::RoundInput;
+use super::machine::Failing;
+use super::owners::{conflicts, owners};
+use super::progress::Stage;
+use super::reconciler::Reconciler;
+use super::report::Report;
+use super::reporter::Reporter;
+use crate::addresses::AddressTable;
+use crate::dataplane::DataPlane;
+use crate::desired::{self, Held, Inputs};
+use crate::model::{PublishedStatus, ServiceName, Snapshot, SourceReport, State};
+use crate::status::StatusSink;
+
+/// What the statuses of Services say.
+type Statuses = BTreeMap<ServiceName, PublishedStatus>;
+
+impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
+    /// One round: decides once, then plans and acts until nothing is due. `now`
+    /// is the time by which retries are measured.
+    pub async fn round(&mut self, source: &SourceReport, now: Instant) -> Report {
+        let mut report = Report { problems: source.problems.clone(), ..Report::default() };
+        let Some(snapshot) = source.snapshot.clone() else { return report };
+        self.metrics.rounds.inc();
+        self.machine.resume_addresses();
+        self.note_ended_writes(&snapshot, now);
+        let observed = match self.observe(&snapshot).await {
+            Ok(observed) => observed,
+            Err(problem) => {
+                report.problems.push(problem);
+                return Report { ready: self.is_ready(), desired: self.desired.clone(), ..report };
+            }
+        };
+        let published = observed.statuses.clone();
+        let held = held(&self.desired, &published);
+        let inputs = Inputs { snapshot: &snapshot, facts: &self.facts, policy: &self.policy, held: &held };
+        let (desired, found) = desired::compile(inputs);
+        let before = std::mem::replace(&mut self.desired, desired.into());
+        self.report_cleared(&before, &published, &snapshot);
+        report.problems.extend(found);
+
+        let input = RoundInput { snapshot: &snapshot, published: &published, now };
+        report.observed = self.settle(observed, input, &mut report.problems).await;
+        if self.progress.is_complete() {
+            self.stage = self.stage.after_complete_round();
+        }
+        self.report_problems(&mut report, &snapshot, now);
+        let events = self.placements.changed(&report.observed, &snapshot);
+        self.send(events);
+        report.planes = self.rooms.plane.describe();
+        Report { ready: self.is_ready(), desired: self.desired.clone(), facts: self.facts.clone(), ..report }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.stage == Stage::Ready
+    }
+
+    /// Adds what the loop itself found to the report's problems, and sends
+    /// Events for those that are new.
+    fn report_problems(&mut self, report: &mut Report, snapshot: &Snapshot, now: Instant) {
+        let failing = self.machine.failing(|key| owners(&self.desired, key));
+        let conflicts = conflicts(self.rooms.addresses.conflicts(), &self.desired);
+        let failed = failing.iter().map(|failing| &failing.problem);
+        let all = report.problems.iter().chain(failed).chain(&conflicts);
+        let events = self.reporter.problems(all, snapshot, now);
+        report.problems.extend(failing.into_iter().map(Failing::shown));
+        report.problems.extend(conflicts);
+        self.metrics.show(&self.desired, &report.problems);
+        self.send(events);
+    }
+
+    /// Sends an Event for each Service that lost its status without a write of
+    /// ours: when its type changes, the API server clears it.
+    fn report_cleared(&mut self, before: &State, published: &Statuses, snapshot: &Snapshot) {
+        let nothing = PublishedStatus::default();
+        for (name, status) in &before.statuses {
+            let Some(service) = snapshot.services.get(name) else { continue };
+            let is_empty =
+                |statuses: &Statuses| statuses.get(name).is_none_or(|status| status.vips.is_empty());
+            if is_empty(&self.desired.statuses) && is_empty(published) {
+                self.send(Reporter::written(name, &service.uid, status, &nothing));
+            }
+        }
+    }
+}
+
+/// What Services have now. What was decided last counts before what is
+/// published, because its write may still be running.
+fn held(decided: &State, published: &Statuses) -> Held {
+    let known = published.iter().chain(&decided.statuses);
+    known
+        .filter(|(_, status)| !status.vips.is_empty())
+        .map(|(name, status)| (name.clone(), status.clone()))
+        .collect()
+}
