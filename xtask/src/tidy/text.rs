@@ -17,8 +17,8 @@ const UNSAFE_HOMES: [&str; 8] = [
     "llb-agent/src/dataplane/packet/flow_table.rs",
     "llb-agent/src/dataplane/packet/table.rs",
     "llb-agent/src/dataplane/proxy/latency.rs",
-    "llb-agent/src/dataplane/proxy/offload.rs",
-    "llb-agent/src/dataplane/proxy/sockmap/quiet.rs",
+    "llb-agent/src/dataplane/proxy/udp_offload.rs",
+    "llb-agent/src/dataplane/proxy/sockmap/quiesce.rs",
     "tests/tests/addresses/segment.rs",
 ];
 
