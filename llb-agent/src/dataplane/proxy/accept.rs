@@ -47,7 +47,7 @@ pub(super) async fn accept(
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }
             AcceptErrorKind::Listener => {
-                tracing::error!(%frontend, %error, "the listener has died; the frontend is bound anew");
+                tracing::error!(%frontend, %error, "the listener has died");
                 return;
             }
         }

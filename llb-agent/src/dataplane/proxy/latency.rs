@@ -29,7 +29,7 @@ impl Smoothed {
 }
 
 /// The round trip time of a connection, which the kernel smooths over all its
-/// segments (TCP_INFO, tcp(7)). No crate of ours has this option.
+/// segments (TCP_INFO, tcp(7)).
 ///
 /// # Errors
 /// `socket` is not a TCP socket.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Counters by key that exist as long as somebody uses them. Their number is
+//! Counters by key that exist as long as they are in use. Their number is
 //! limited; all keys beyond the limit share one entry.
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ impl<K: Ord + Clone, T: Default> LiveEntries<K, T> {
         Self { live: Mutex::default(), most, others: Arc::default() }
     }
 
-    /// The entry of `key`: new if nobody uses it, shared if there are too many.
+    /// The entry of `key`: a new one if it is not in use, the shared one if there are too many.
     pub(super) fn of(&self, key: K) -> Arc<T> {
         let mut live = self.lock();
         if let Some(known) = live.get(&key).and_then(Weak::upgrade) {

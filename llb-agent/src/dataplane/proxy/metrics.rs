@@ -111,12 +111,12 @@ impl Metrics {
     }
 }
 
-/// 0.1 ms to 26 s: from the same rack to the end of every time-out.
+/// Buckets from 0.1 ms, for a backend in the same rack, to 26 s.
 pub(super) fn connect_times() -> Histogram {
     Histogram::new(exponential_buckets(0.0001, 4.0, 10))
 }
 
-/// 1 ms to 18 h: from one request to an open channel.
+/// Buckets from 1 ms, for a single request, to 18 h, for a connection that stays open.
 pub(super) fn durations() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 4.0, 14))
 }

@@ -34,7 +34,7 @@
 //! conversation to wait for.
 //!
 //! Invariants:
-//! - A slow or dead backend or client delays nobody else.
+//! - A slow or dead backend or client delays no other connection.
 //! - A new rule never touches a connection that already has its backend.
 //! - A stream that lost bytes ends with a reset, never with FIN.
 //! - Nothing moves from one worker to another.

@@ -28,7 +28,7 @@ use crate::config::RelayConfig;
 
 /// After one side was reset, how long the other may still take what arrived
 /// before: an early error page followed by a reset should reach a slow client.
-/// This also ends connections in which nobody reads the side that is gone.
+/// This also ends connections in which no direction reads the side that is gone.
 const RESET_GRACE: Duration = Duration::from_secs(3);
 
 /// One connection.
@@ -171,7 +171,7 @@ fn ready_error(error: Poll<io::Error>) -> io::Result<()> {
 }
 
 /// Completes [`RESET_GRACE`] after the kernel has reported an error of `side` (a
-/// reset, or keepalive without an answer), even while nobody reads or writes it.
+/// reset, or keepalive without an answer), even while no direction reads or writes it.
 async fn lost(side: &TcpStream) -> io::Error {
     match side.ready(Interest::ERROR).await {
         Ok(_) => {

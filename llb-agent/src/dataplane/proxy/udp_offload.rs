@@ -71,7 +71,8 @@ impl UdpOffload {
             libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_GRO, (&raw const on).cast(), length)
         };
         if outcome != 0 {
-            tracing::debug!(error = %io::Error::last_os_error(), "cannot set UDP_GRO; each datagram is received by itself");
+            let error = io::Error::last_os_error();
+            tracing::debug!(%error, "cannot set UDP_GRO; each datagram is received by itself");
         }
     }
 

@@ -76,7 +76,7 @@ impl Candidates {
             return;
         }
         let mut old = std::mem::take(&mut self.all);
-        // Slots of a Maglev table have 16 bits; no port of a Service has so many Pods.
+        // Slots of a Maglev table have 16 bits; no Service port has that many Pods.
         for (&backend, &weight) in rule.backends.iter().take(usize::from(NOBODY)) {
             let known = old.iter().position(|candidate| candidate.backend == backend);
             let known = known.map(|position| old.swap_remove(position));

@@ -40,8 +40,7 @@ impl Sockmap {
         Self::start(config, registry)
             .inspect(|_| tracing::info!(after_reads, "the kernel moves the bytes of connections (sockmap)"))
             .inspect_err(|error| {
-                let error = ErrorChain(error);
-                tracing::warn!(%error, "no sockmap; bytes are moved in user space");
+                tracing::warn!(error = %ErrorChain(error), "no sockmap; bytes are moved in user space");
             })
     }
 

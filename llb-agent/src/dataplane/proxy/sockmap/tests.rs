@@ -19,7 +19,7 @@ use super::pair::Pair;
 use super::quiesce::Quiesced;
 use super::self_test;
 
-/// So many that for some of them FIN comes before the kernel's worker has begun.
+/// With this many lines, FIN sometimes comes before the kernel's worker has begun.
 const LINES: usize = 300;
 
 fn maps(pairs: usize) -> Arc<Maps> {
@@ -97,8 +97,8 @@ fn closed_sockets_leave_the_maps() {
     assert_eq!(maps.entries(), 0);
 }
 
-/// A kernel took FIN for an error of the socket if redirected bytes waited for the
-/// same socket, and wrote nothing more to it.
+/// The kernel can't queue FIN behind redirected bytes that wait for the same socket:
+/// it took FIN for an error of the socket, and wrote nothing more to it.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn bytes_that_wait_for_a_socket_are_written_after_its_fin() {
@@ -160,7 +160,7 @@ fn taking_the_program_off_loses_nothing() {
     });
 }
 
-/// However much arrives, and however long it takes.
+/// However much arrives, and however long the socket is quiesced.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn the_program_of_a_quiesced_socket_sees_nothing() {

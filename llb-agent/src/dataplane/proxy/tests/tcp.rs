@@ -243,9 +243,11 @@ async fn connections_beyond_the_limit_are_reset_until_one_has_ended() {
         assert_echo(&mut first, "still here").await;
 
         drop(first);
-        eventually("place is free", || fixture.metrics().connections_active.get() == 0).await;
-        eventually("permit is back", || fixture.plane.context.limits.connections.available_permits() == 1)
-            .await;
+        eventually("the connection ends", || fixture.metrics().connections_active.get() == 0).await;
+        eventually("the permit is returned", || {
+            fixture.plane.context.limits.connections.available_permits() == 1
+        })
+        .await;
         assert_echo(&mut connect(frontend).await, "next").await;
     }
 }
@@ -310,7 +312,7 @@ async fn urgent_data_in_a_bulk_stream_does_not_end_it() {
         let mut answer = Vec::new();
         let receiving = async { read.read_to_end(&mut answer).await.unwrap() };
         let ((), received) = within("both halves", async { tokio::join!(sending, receiving) }).await;
-        assert_eq!(received, 2 * HALF + 1, "the urgent byte is one of them");
+        assert_eq!(received, 2 * HALF + 1, "with the urgent byte");
         assert_eq!(answer.iter().position(|byte| *byte == b'!'), Some(HALF), "in its place");
     }
 }
