@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Whom a frontend chooses, in shares and after failures.
+//! Which backends a frontend chooses: their shares, and after failures.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use super::candidates::FAILURE_MEMORY;
 use super::*;
-use crate::model::{Port, ServiceName, Terms};
+use crate::model::{Balance, Port, ServiceName, Terms, Weight};
 
 fn backend(last_octet: u8) -> Backend {
     Backend { address: ([192, 0, 2, last_octet], 80).into() }
@@ -27,20 +29,20 @@ fn new_selection() -> Selection {
     Selection::new(frontend, Traffic::default())
 }
 
-fn wanted(client_port: u16) -> Wanted<'static> {
-    Wanted { client: ([203, 0, 113, 1], client_port).into(), preferred: None, tried: &[] }
+fn criteria(client_port: u16) -> Criteria<'static> {
+    Criteria { client: ([203, 0, 113, 1], client_port).into(), preferred: None, tried: &[] }
 }
 
 /// The choice for one connection that ends at once.
-fn choice(selection: &Selection, rule: &Arc<Rule>, wanted: Wanted<'_>, now: Instant) -> u8 {
-    match selection.next(rule, wanted, now).unwrap().backend.address.ip() {
+fn choice(selection: &Selection, rule: &Arc<Rule>, criteria: Criteria<'_>, now: Instant) -> u8 {
+    match selection.next(rule, criteria, now).unwrap().backend.address.ip() {
         IpAddr::V4(v4) => v4.octets()[3],
         IpAddr::V6(_) => unreachable!(),
     }
 }
 
 fn choices(selection: &Selection, rule: &Arc<Rule>, now: Instant, count: u16) -> Vec<u8> {
-    (0..count).map(|port| choice(selection, rule, wanted(1024 + port), now)).collect()
+    (0..count).map(|port| choice(selection, rule, criteria(1024 + port), now)).collect()
 }
 
 fn shares(choices: &[u8]) -> BTreeMap<u8, usize> {
@@ -54,12 +56,12 @@ fn shares(choices: &[u8]) -> BTreeMap<u8, usize> {
 fn answer(selection: &Selection, rule: &Arc<Rule>, octet: u8, now: Instant) {
     let all = rule.backends.keys().copied();
     let others: Vec<Backend> = all.filter(|other| *other != backend(octet)).collect();
-    let chosen = selection.next(rule, Wanted { tried: &others, ..wanted(1) }, now).unwrap();
+    let chosen = selection.next(rule, Criteria { tried: &others, ..criteria(1) }, now).unwrap();
     selection.answered(&chosen);
 }
 
 #[test]
-fn without_open_connections_every_backend_gets_its_turns_by_weight() {
+fn without_open_connections_backends_take_turns_by_weight() {
     let now = Instant::now();
     assert_eq!(choices(&new_selection(), &equal(&[1, 2, 3]), now, 7), [1, 2, 3, 1, 2, 3, 1]);
     let weighted = rule(Balance::LeastConnections, &[(1, 1), (2, 3)]);
@@ -68,25 +70,25 @@ fn without_open_connections_every_backend_gets_its_turns_by_weight() {
 }
 
 #[test]
-fn a_backend_with_many_open_connections_gets_fewer_and_all_even_out() {
+fn a_backend_with_many_open_connections_gets_fewer_until_all_are_even() {
     let (selection, rule, now) = (new_selection(), equal(&[1, 2, 3, 4]), Instant::now());
     let others = [1, 2, 3].map(backend);
-    let stuck = Wanted { tried: &others, ..wanted(1) };
+    let stuck = Criteria { tried: &others, ..criteria(1) };
     let mut open: Vec<Chosen> = (0..100).map(|_| selection.next(&rule, stuck, now).unwrap()).collect();
-    open.extend((0..300).map(|_| selection.next(&rule, wanted(1), now).unwrap()));
+    open.extend((0..300).map(|_| selection.next(&rule, criteria(1), now).unwrap()));
     let mut counts = BTreeMap::new();
     for chosen in &open {
         *counts.entry(chosen.backend).or_insert(0) += 1;
     }
     assert!(counts.values().all(|count| (80..=140).contains(count)), "{counts:?}");
 
-    // What has ended counts no more: the order of turns again.
+    // Ended connections no longer count: backends take turns again.
     drop(open);
     assert_eq!(shares(&choices(&selection, &rule, now, 400)).into_values().collect::<Vec<_>>(), [100; 4]);
 }
 
 #[test]
-fn maglev_keeps_a_flow_where_it_is_and_shares_by_weight() {
+fn maglev_gives_a_flow_the_same_backend_and_shares_by_weight() {
     let rule = rule(Balance::Maglev, &[(1, 1), (2, 2), (3, 5)]);
     let now = Instant::now();
     let first = choices(&new_selection(), &rule, now, 8000);
@@ -98,7 +100,7 @@ fn maglev_keeps_a_flow_where_it_is_and_shares_by_weight() {
 }
 
 #[test]
-fn maglev_spreads_the_flows_of_a_failed_backend_and_moves_no_other() {
+fn maglev_spreads_the_flows_of_a_failed_backend_and_moves_no_others() {
     let rule = rule(Balance::Maglev, &[(1, 1), (2, 1), (3, 1), (4, 1)]);
     let (selection, now) = (new_selection(), Instant::now());
     let before = choices(&selection, &rule, now, 4000);
@@ -120,13 +122,13 @@ fn with_affinity_maglev_looks_at_the_client_address_only() {
 }
 
 #[test]
-fn a_preferred_backend_is_chosen_while_it_is_there_and_good() {
+fn a_preferred_backend_is_chosen_while_it_is_there_and_not_avoided() {
     let now = Instant::now();
     for balance in [Balance::LeastConnections, Balance::Maglev] {
         let (selection, rule) = (new_selection(), rule(balance, &[(1, 1), (2, 1), (3, 1)]));
-        let prefer = |octet| Wanted { preferred: Some(backend(octet).address.ip()), ..wanted(1) };
+        let prefer = |octet| Criteria { preferred: Some(backend(octet).address.ip()), ..criteria(1) };
         assert_eq!(choice(&selection, &rule, prefer(2), now), 2);
-        assert_ne!(choice(&selection, &rule, Wanted { tried: &[backend(2)], ..prefer(2) }, now), 2);
+        assert_ne!(choice(&selection, &rule, Criteria { tried: &[backend(2)], ..prefer(2) }, now), 2);
         assert_ne!(choice(&selection, &rule, prefer(9), now), 9);
         selection.failed(backend(2), now);
         assert_ne!(choice(&selection, &rule, prefer(2), now), 2);
@@ -134,7 +136,7 @@ fn a_preferred_backend_is_chosen_while_it_is_there_and_good() {
 }
 
 #[test]
-fn one_that_failed_is_passed_over_and_its_share_is_spread_evenly() {
+fn a_failed_backend_is_avoided_and_its_share_is_spread_evenly() {
     let (selection, rule, now) = (new_selection(), equal(&[1, 2, 3, 4]), Instant::now());
     choices(&selection, &rule, now, 4);
     selection.failed(backend(2), now);
@@ -142,12 +144,12 @@ fn one_that_failed_is_passed_over_and_its_share_is_spread_evenly() {
 }
 
 #[test]
-fn one_choice_tries_it_again_and_each_failure_doubles_the_wait() {
+fn one_connection_tries_a_failed_backend_again_and_each_failure_doubles_the_wait() {
     let (selection, rule, start) = (new_selection(), equal(&[1, 2]), Instant::now());
     let tries = |now| choices(&selection, &rule, now, 10).iter().filter(|choice| **choice == 2).count();
     assert_eq!(tries(start), 5);
     selection.failed(backend(2), start);
-    // A straggler that was connecting all the time.
+    // A connection that began before the first failure.
     selection.failed(backend(2), start);
     let mut now = start;
     for wait in [5, 10, 20, 40, 60, 60] {
@@ -161,23 +163,23 @@ fn one_choice_tries_it_again_and_each_failure_doubles_the_wait() {
     answer(&selection, &rule, 2, now);
     assert_eq!(tries(now), 5);
     selection.failed(backend(2), now);
-    assert_eq!(tries(now + FAILURE_MEMORY), 1, "the waits begin anew");
+    assert_eq!(tries(now + FAILURE_MEMORY), 1, "the waits start again");
 }
 
 #[test]
-fn all_failed_means_all_are_tried() {
+fn if_all_backends_failed_they_are_all_tried() {
     let (selection, rule, now) = (new_selection(), equal(&[1, 2]), Instant::now());
     choices(&selection, &rule, now, 2);
     selection.failed(backend(1), now);
     selection.failed(backend(2), now);
     let [one, two] = [1, 2].map(backend);
-    assert_eq!(choice(&selection, &rule, Wanted { tried: &[one], ..wanted(1) }, now), 2);
-    assert!(selection.next(&rule, Wanted { tried: &[one, two], ..wanted(1) }, now).is_none());
-    assert!(selection.next(&equal(&[]), wanted(1), now).is_none());
+    assert_eq!(choice(&selection, &rule, Criteria { tried: &[one], ..criteria(1) }, now), 2);
+    assert!(selection.next(&rule, Criteria { tried: &[one, two], ..criteria(1) }, now).is_none());
+    assert!(selection.next(&equal(&[]), criteria(1), now).is_none());
 }
 
 #[test]
-fn a_new_rule_keeps_what_is_known_of_backends_that_stay() {
+fn a_new_rule_keeps_the_failures_of_backends_that_stay() {
     let (selection, now) = (new_selection(), Instant::now());
     choices(&selection, &equal(&[1, 2, 3]), now, 3);
     selection.failed(backend(1), now);
@@ -187,6 +189,6 @@ fn a_new_rule_keeps_what_is_known_of_backends_that_stay() {
     assert_eq!(
         shares(&choices(&selection, &equal(&[1, 3]), now, 4)).len(),
         2,
-        "one that had left is forgotten"
+        "a backend that left is forgotten"
     );
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Who holds a port: reads `/proc` to name the program in an error message.
-//! Best effort and for people only; no decision depends on it.
+//! Finds the program that has a port, for an error message, by reading `/proc`.
+//! Best effort: no decision depends on it.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,8 +12,8 @@ use crate::model::{Frontend, Protocol};
 const TCP_LISTEN: &str = "0A";
 
 /// The program that keeps `frontend` from being bound, as `name (pid 12)`.
-/// `None` if it can't be told: another PID namespace, or no right to look.
-/// Blocks: it walks over all processes.
+/// `None` if it can't be found: it is in another PID namespace, or there is no
+/// permission to look. Blocks: it reads the descriptors of all processes.
 pub(super) fn find(frontend: &Frontend) -> Option<String> {
     let tables = match frontend.protocol {
         Protocol::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
@@ -38,7 +38,7 @@ fn inode_in(table: &str, frontend: &Frontend) -> Option<String> {
 }
 
 /// `0100007F:0016` -> 127.0.0.1, 22. The address is printed as 32-bit words in
-/// the byte order of the machine, the port as a number.
+/// the machine's byte order, the port as a number.
 fn parse_local(text: &str) -> Option<(IpAddr, u16)> {
     let (address, port) = text.split_once(':')?;
     let mut bytes = Vec::new();

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How the kernel's program is taken off one socket, without a byte lost.
+//! The socket that a stream comes from, and how the program is taken off it
+//! without losing a byte.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -8,9 +9,9 @@ use llb_common::sockmap::Stream;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 
-use super::SockmapError;
+use super::error::SockmapError;
 use super::maps::Maps;
-use super::quiet::Quiet;
+use super::quiesce::Quiesced;
 
 /// The socket that a stream comes from.
 #[derive(Clone, Copy)]
@@ -19,12 +20,14 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Takes the program off, unless it has left bytes to the agent that are not among
-    /// the `read` ones yet, or the socket is not established any more: false.
+    /// Takes the program off the socket. False: the program stays, because it has
+    /// left bytes to the agent beyond the `read` ones, or because the socket is no
+    /// longer established.
     ///
     /// # Errors
-    /// Bytes are missing, and none behind them has been read; or the program can't be put back.
-    pub(super) fn leave(
+    /// Bytes were lost, and none after them has been read; or the program can't be
+    /// put back.
+    pub(super) fn try_deactivate(
         self,
         maps: &Maps,
         socket: &(impl AsFd + AsRawFd),
@@ -32,24 +35,24 @@ impl Source {
     ) -> Result<bool, SockmapError> {
         let hold = Hold::take(maps, self.cookie, socket);
         let Some(taken) = hold.taken().filter(|_| !self.has_more(maps, read)) else { return Ok(false) };
-        let quiet = Quiet::take(socket, taken);
+        let quiesced = Quiesced::new(socket, taken);
         maps.deactivate(self.cookie);
-        drop(quiet);
+        drop(quiesced);
         let given = self.stream(maps).given(read);
         if hold.taken().is_some_and(|taken| taken != given) {
-            return Err(SockmapError::Torn);
+            return Err(SockmapError::BytesLost);
         }
         if !self.has_more(maps, read) {
             return Ok(true);
         }
-        // It was left in the last moment.
+        // Bytes were left to the agent at the last moment.
         maps.activate(self.cookie, socket)?;
-        kick(socket)?;
+        peek(socket)?;
         Ok(false)
     }
 
-    /// Not all was read that was left to the agent.
-    pub(super) fn has_more(self, maps: &Maps, read: u64) -> bool {
+    /// Whether the program has left bytes to the agent beyond the `read` ones.
+    fn has_more(self, maps: &Maps, read: u64) -> bool {
         self.stream(maps).passed != read
     }
 
@@ -58,17 +61,18 @@ impl Source {
     }
 }
 
-/// Marks a key of `TARGETS` whose socket gets nothing. The kernel counts
-/// cookies up from 1.
+/// Marks a key of `TARGETS` whose socket gets no bytes. The kernel counts cookies
+/// up from 1, so no socket has such a cookie.
 const HOLD: u64 = 1 << 63;
 
-/// One more entry of a socket. It keeps what is in the socket's queues while
-/// it is out of the other map; and making it waits for segments that are just
-/// being looked at, after which a socket that is not established gets no more.
+/// A second map entry of a socket, until dropped. It keeps what is in the
+/// socket's queues while the socket is out of `ACTIVE`. Adding it also waits for
+/// segments that the program is looking at; if the socket is no longer
+/// established then, it gets no more segments.
 struct Hold<'a> {
     maps: &'a Maps,
     key: u64,
-    /// The kernel takes no other.
+    /// The kernel adds only established sockets.
     is_established: bool,
 }
 
@@ -93,13 +97,12 @@ impl Drop for Hold<'_> {
     }
 }
 
-/// What waits in the socket since before it was active is looked at now: the
-/// kernel does that when it is asked to receive. Nothing is taken. Whether
-/// something is left that the program has not taken.
+/// Whether bytes wait in the socket that the program has not taken. Asking makes
+/// the kernel run the program on bytes that arrived before the socket was active.
 ///
 /// # Errors
-/// That of the socket, which the kernel tells once.
-pub(super) fn kick(socket: impl AsFd) -> io::Result<bool> {
+/// The socket's error, which the kernel reports once.
+pub(super) fn peek(socket: impl AsFd) -> io::Result<bool> {
     match recv(socket, &mut [0; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
         Ok((length, _)) => Ok(length > 0),
         Err(Errno::AGAIN) => Ok(false),

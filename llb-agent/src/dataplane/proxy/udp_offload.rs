@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Receiving and sending many datagrams by one call: recvmmsg(2), and runs of
-//! datagrams that the kernel has gathered (UDP_GRO) or takes apart (UDP_SEGMENT,
+//! Receives and sends many datagrams with one system call: by recvmmsg(2), and
+//! as runs of datagrams that the kernel joins (UDP_GRO) and splits (UDP_SEGMENT,
 //! udp(7)). Knows nothing of sessions.
 
 use std::cell::RefCell;
@@ -13,68 +13,70 @@ use socket2::{SockRef, Socket};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-/// The largest datagram, and the largest run of gathered ones: the length
-/// fields of UDP and IP have 16 bits (RFC 768).
+/// The largest datagram, and the largest run of joined ones: the length fields of
+/// UDP and IP have 16 bits (RFC 768).
 const MAX_DATAGRAM_BYTES: usize = 65_535;
 
 thread_local! {
-    /// 2 MiB for each worker that has seen a datagram; only what was used of it is resident.
+    /// 2 MiB for each worker that has received a datagram; only the used part is resident.
     static BATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; BATCH_SIZE * MAX_DATAGRAM_BYTES]);
 }
 
-/// What the kernel can do.
+/// The abilities of this kernel.
 #[derive(Debug)]
-pub(super) struct Offload {
+pub(super) struct UdpOffload {
     state: UdpSocketState,
 }
 
-/// One or more datagrams of one peer.
+/// A run: one or more datagrams of one peer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Datagrams<'a> {
     pub(super) peer: SocketAddr,
     pub(super) bytes: &'a [u8],
-    /// Bytes of each; the last may be shorter.
+    /// The length of each datagram; the last may be shorter.
     stride: usize,
 }
 
 impl Datagrams<'_> {
-    /// How many.
+    /// The number of datagrams.
     pub(super) fn count(&self) -> u64 {
         self.each().count() as u64
     }
 
     fn each(&self) -> impl Iterator<Item = &[u8]> {
-        // An empty datagram is one too.
+        // An empty run is one empty datagram.
         let empty = self.bytes.is_empty().then_some(self.bytes);
         empty.into_iter().chain(self.bytes.chunks(self.stride.max(1)))
     }
 }
 
-impl Offload {
+impl UdpOffload {
     /// # Errors
-    /// There are no more descriptors.
+    /// There are no descriptors left.
     pub(super) fn probe() -> io::Result<Self> {
-        // A socket of its own: probing also forbids fragments, as QUIC wants it,
-        // and those who use ours decide that themselves.
+        // With a socket of its own, because probing also forbids fragments, as QUIC
+        // wants it. The relay must not change that for its clients and backends.
         let probed = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         Ok(Self { state: UdpSocketState::new(UdpSockRef::from(&probed))? })
     }
 
-    /// Lets the kernel gather datagrams for `socket`, where it can.
+    /// Lets the kernel join datagrams that arrive at `socket`, if it can.
     pub(super) fn gather(&self, socket: &Socket) {
         let on: libc::c_int = 1;
         let length = size_of_val(&on) as libc::socklen_t;
         #[expect(unsafe_code, reason = "neither socket2 nor rustix has UDP_GRO")]
-        // SAFETY: the pointer is to an int that lives through the call, as its length says.
+        // SAFETY: the kernel reads `length` bytes from the pointer, which is to `on`: an
+        // int of that length, which lives until the call returns.
         let outcome = unsafe {
             libc::setsockopt(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_GRO, (&raw const on).cast(), length)
         };
         if outcome != 0 {
-            tracing::debug!(error = %io::Error::last_os_error(), "no UDP_GRO");
+            let error = io::Error::last_os_error();
+            tracing::debug!(%error, "cannot set UDP_GRO; each datagram is received by itself");
         }
     }
 
-    /// Gives `handle` what has arrived, at most one batch.
+    /// Passes what has arrived to `handle`, at most one batch.
     ///
     /// # Errors
     /// As recvmmsg(2); `WouldBlock`: nothing has arrived.
@@ -89,13 +91,13 @@ impl Offload {
                 std::array::from_fn(|_| parts.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
             let mut metas = [RecvMeta::default(); BATCH_SIZE];
             let mut received = 0;
-            let told = socket.try_io(Interest::READABLE, || {
+            let outcome = socket.try_io(Interest::READABLE, || {
                 received = self.state.recv(UdpSockRef::from(socket), &mut buffers, &mut metas)?;
-                // Fewer than asked for: there is no more, which saves the call that would find out.
+                // Fewer than asked for: the socket is empty, and another call is not needed to see that.
                 if received < BATCH_SIZE { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
             });
             if received == 0 {
-                return told;
+                return outcome;
             }
             for (buffer, meta) in buffers.iter().zip(&metas[..received]) {
                 let bytes = &buffer[..meta.len.min(buffer.len())];
@@ -105,11 +107,11 @@ impl Offload {
         })
     }
 
-    /// Sends all; to `to` where the socket is not connected. Never waits: what
-    /// does not fit the buffer is lost, as on any link.
+    /// Sends all datagrams of a run; to `to` if the socket is not connected. Never
+    /// waits: what does not fit the buffer is lost, as on any link.
     ///
     /// # Errors
-    /// Why the first that could not be sent was not.
+    /// The kernel's reason for the first datagram that could not be sent.
     pub(super) fn send(
         &self,
         socket: &UdpSocket,
@@ -127,12 +129,12 @@ impl Offload {
                 let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip: None };
                 self.state.try_send(UdpSockRef::from(socket), &transmit)
             });
-            // One by one if the way out is too narrow, or can't do it; a few may come twice.
+            // One by one if the path or the link does not take runs; some datagrams may be sent twice.
             if !matches!(&sent, Err(error) if is_about_segments(error)) {
                 return sent;
             }
         }
-        // Not by tokio: it would not know yet that a new socket is writable.
+        // Not through tokio, which does not know yet that a new socket is writable.
         let socket = SockRef::from(socket);
         datagrams.each().try_for_each(|datagram| match to {
             Some(client) => socket.send_to(datagram, &client.into()).map(|_| ()),
@@ -141,8 +143,8 @@ impl Offload {
     }
 }
 
-/// udp(7): EMSGSIZE or EINVAL, a segment does not fit the path; EIO, the link
-/// can't make checksums.
+/// udp(7): EMSGSIZE or EINVAL if a segment does not fit the path; EIO if the link
+/// can't compute checksums.
 fn is_about_segments(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMSGSIZE | libc::EINVAL | libc::EIO))
 }
