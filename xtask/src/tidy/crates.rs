@@ -19,12 +19,12 @@ const AGENT: &str = "llb-agent/src/";
 const PURE: Home = Home::NotIn(&["model/", "desired/", "plan/", "dataplane/packet/book/"]);
 
 const HOMES: &[(&str, Home)] = &[
-    ("kube", Home::Only(&["source/", "status/"])),
+    ("kube", Home::Only(&["source/", "status/", "kube_error.rs"])),
     ("k8s_openapi", Home::Only(&["source/", "status/"])),
     ("aya", Home::Only(&["dataplane/packet/", "dataplane/proxy/sockmap/", "kernel.rs"])),
     ("aya_log", Home::Only(&["dataplane/packet/"])),
     ("caps", Home::Only(&["kernel.rs"])),
-    ("rtnetlink", Home::Only(&["addresses/", "netlink.rs"])),
+    ("rtnetlink", Home::Only(&["addresses/", "netlink/"])),
     ("clap", Home::Only(&["config/", "main.rs"])),
     ("notify", Home::Only(&["source/"])),
     ("socket2", PURE),

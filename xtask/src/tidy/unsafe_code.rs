@@ -12,8 +12,8 @@ const HOMES: [(&str, &str); 8] = [
     ("llb-agent/src/dataplane/packet/flow_table.rs", "a mapped table of flows"),
     ("llb-agent/src/dataplane/packet/table.rs", "a batch of entries for bpf(2)"),
     ("llb-agent/src/dataplane/proxy/latency.rs", "TCP_INFO"),
-    ("llb-agent/src/dataplane/proxy/offload.rs", "UDP_GRO"),
-    ("llb-agent/src/dataplane/proxy/sockmap/quiet.rs", "SO_RCVLOWAT"),
+    ("llb-agent/src/dataplane/proxy/udp_offload.rs", "UDP_GRO"),
+    ("llb-agent/src/dataplane/proxy/sockmap/quiesce.rs", "SO_RCVLOWAT"),
     ("tests/tests/addresses/segment.rs", "unshare(2) for one thread"),
 ];
 
