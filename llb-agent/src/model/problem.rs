@@ -54,7 +54,7 @@ pub enum ProblemReason {
     PoolNotAllowed,
     /// There is no pool or link address of a family that the Service needs.
     NoAddressOfFamily,
-    /// No Node passes the selection.
+    /// No Node is eligible.
     NoEligibleNodes,
     /// The Service has no usable backend.
     NoBackends,

@@ -72,7 +72,7 @@ fn add_ports(service: &mut Service, ports: &[ObjectPort], report: &mut impl FnMu
     for port in ports {
         match convert_port(port) {
             Ok(udp) if udp.protocol == Protocol::Udp && service.terms.proxy_protocol.is_some() => {
-                // A backend that trusts the header would take llb for the client.
+                // Without the header the backend would take llb for the client.
                 let message = format!(
                     "port {}/UDP is not served: the PROXY protocol is sent over TCP only; \
                      move the port to a Service without annotation llb.dev/proxy-protocol",
