@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::{env, fs};
 
+#[expect(clippy::disallowed_methods, reason = "cargo tells build scripts by variables")]
 fn main() {
     let package = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
     let folder = Path::new(&package).join("../target/ebpf");

@@ -8,7 +8,7 @@ use crate::dataplane::BackendStates;
 use crate::model::{Frontend, FrontendStatus, PlaneKind, PublishedStatus, ServiceName, Subject};
 use crate::reconcile::Report;
 
-/// Everything about one Service; `None` if this agent does not serve it.
+/// Everything about one Service as text; `None` if this agent does not serve it.
 pub(crate) fn explain(report: &Report, states: &BackendStates, name: &ServiceName) -> Option<String> {
     let mut frontends = report.observed.frontends.iter().filter(|(_, status)| status.rule.service == *name);
     let problems = report.problems.iter().filter(|problem| problem.subject == Subject::Service(name.clone()));
@@ -30,7 +30,7 @@ pub(crate) fn explain(report: &Report, states: &BackendStates, name: &ServiceNam
     frontends
         .try_for_each(|(frontend, status)| {
             if vip.replace(frontend.vip) != Some(frontend.vip) {
-                writeln!(text, "  VIP {}{}", frontend.vip, place(report, published, frontend))?;
+                writeln!(text, "  VIP {}{}", frontend.vip, location(report, published, frontend))?;
             }
             frontend_text(&mut text, states, frontend, status)
         })
@@ -47,11 +47,12 @@ pub(crate) fn explain(report: &Report, states: &BackendStates, name: &ServiceNam
     Some(text)
 }
 
-fn place(report: &Report, published: Option<&PublishedStatus>, frontend: &Frontend) -> String {
+/// Where the VIP of a frontend is, and how it is published.
+fn location(report: &Report, published: Option<&PublishedStatus>, frontend: &Frontend) -> String {
     let on_link = report.observed.addresses.keys().find(|key| key.address == frontend.vip);
     let link = match on_link {
         Some(key) => format!(" on {}", key.link),
-        None => " (an address of this machine's own, or not there yet)".to_owned(),
+        None => " (one of this machine's own addresses, or not on a link yet)".to_owned(),
     };
     let vip = published.and_then(|status| status.vips.iter().find(|vip| vip.ip == frontend.vip));
     let status = match vip {
@@ -61,6 +62,7 @@ fn place(report: &Report, published: Option<&PublishedStatus>, frontend: &Fronte
     link + &status
 }
 
+/// Writes one frontend with its backends.
 fn frontend_text(
     text: &mut String,
     states: &BackendStates,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the kernel under us can do, and what it lets us do: probed, never
-//! guessed from a distribution. It decides nothing and changes nothing.
+//! What the running kernel supports, and what it allows this process to do. It
+//! is probed where it can be, never guessed from the name of a distribution.
+//! Nothing is decided or changed here.
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -14,79 +15,81 @@ use aya::sys::{is_btf_supported, is_map_supported, is_program_supported};
 use caps::{CapSet, Capability};
 use serde::Serialize;
 
-/// Where every tool expects the file system of pinned eBPF objects.
+use crate::error_chain::ErrorChain;
+
+/// Where tools expect the file system of pinned eBPF objects.
 pub const BPFFS: &str = "/sys/fs/bpf";
 
-/// First kernel with tcx links: programs at a TC hook that need no qdisc and
-/// can be pinned and replaced.
+/// The first kernel with tcx links, which attach a program to a TC hook without
+/// a qdisc, and can be pinned and updated.
 pub const TCX_SINCE: Release = Release { major: 6, minor: 6 };
 
-/// First kernel that keeps with an address who has added it (`IFA_PROTO`).
+/// The first kernel that stores with an address who added it (`IFA_PROTO`).
 pub const IFA_PROTO_SINCE: Release = Release { major: 5, minor: 18 };
 
-/// The loopback link has this index in every network namespace.
+/// The number of the loopback link in every network namespace.
 const LOOPBACK_INDEX: u32 = 1;
 
-/// `BPF_FS_MAGIC` of linux/magic.h.
+/// `BPF_FS_MAGIC` in linux/magic.h.
 const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
 
-/// What the kernel can do for us, as plain data. `Display` is one line.
+/// What the kernel supports, as plain data. `Display` prints one line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KernelAbilities {
     /// `uname -r`.
     pub release: String,
-    /// Maps can be made.
+    /// eBPF maps.
     pub bpf: Ability,
-    /// Maps and programs can have type information; our object has.
+    /// Type information (BTF), which llb's maps and programs have.
     pub btf: Ability,
-    /// Programs at the driver's receive path.
+    /// XDP programs, which run when a frame is received.
     pub xdp: Ability,
-    /// Programs at the TC hooks by tcx links.
+    /// tcx links, which attach programs to the TC hooks.
     pub tcx: Ability,
-    /// Sockets in a map, and verdicts on their streams.
+    /// Maps of sockets, and programs that redirect the data of their streams.
     pub sockmap: Ability,
     /// [`BPFFS`] is mounted.
     pub bpffs: Ability,
-    /// An address can carry the mark of who added it.
+    /// A mark on each address that says who added it.
     pub ifa_proto: Ability,
 }
 
-/// Whether the kernel can do something.
+/// Whether something can be used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ability {
-    /// It can, and lets us.
+    /// The kernel supports and allows it.
     Yes,
-    /// It can't, or does not let us.
+    /// The kernel does not support it, or does not allow it.
     No(Reason),
 }
 
-/// Why not.
+/// Why something cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// The kernel did not even answer: missing rights.
+    /// The probe was not allowed, so it is unknown whether the kernel supports it.
     NotPermitted,
-    /// Not compiled into this kernel, or too old for it.
+    /// The kernel is too old, or was built without it.
     NotInKernel,
-    /// The first kernel that has it.
+    /// Only this release and newer ones support it.
     Since(Release),
     /// The file system is not mounted.
     NotMounted,
-    /// The probe failed in another way: the kernel's word.
+    /// The probe failed for another reason: the error with its causes.
     Failed(String),
 }
 
 /// The first two numbers of a kernel's version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Release {
-    /// 6 of 6.18.
+    /// 6 in 6.18.
     pub major: u32,
-    /// 18 of 6.18.
+    /// 18 in 6.18.
     pub minor: u32,
 }
 
-/// A right that llb may need.
+/// A capability that llb may need (capabilities(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cap {
@@ -98,14 +101,14 @@ pub enum Cap {
     NetBindService,
     /// Load eBPF programs.
     Bpf,
-    /// Load eBPF programs that the verifier treats as trusted.
+    /// Load eBPF programs that compute with pointers, as llb's do.
     Perfmon,
-    /// Mount.
+    /// Mount file systems.
     SysAdmin,
 }
 
 impl KernelAbilities {
-    /// Asks the kernel: tries small maps and programs, and throws them away.
+    /// Probes the kernel by creating small maps and programs, which are dropped at once.
     pub fn probe() -> Self {
         let release = release();
         let number = Release::parse(&release);
@@ -163,7 +166,7 @@ impl fmt::Display for Reason {
             Self::NotInKernel => f.write_str("not in this kernel"),
             Self::Since(release) => write!(f, "needs kernel {release}"),
             Self::NotMounted => write!(f, "not mounted at {BPFFS}"),
-            Self::Failed(word) => write!(f, "the probe failed: {word}"),
+            Self::Failed(error) => write!(f, "the probe failed: {error}"),
         }
     }
 }
@@ -171,7 +174,7 @@ impl fmt::Display for Reason {
 // === impl Release ===
 
 impl Release {
-    /// Of this machine; `None` when the kernel calls itself something strange.
+    /// The release of the running kernel; `None` if its name has no version.
     pub fn running() -> Option<Self> {
         Self::parse(&release())
     }
@@ -192,13 +195,13 @@ impl fmt::Display for Release {
 // === impl Cap ===
 
 impl Cap {
-    /// Any of these grants it. The first is its name.
+    /// Each of these is enough. The first one is the capability's own name.
     fn granted_by(self) -> &'static [Capability] {
         match self {
             Self::NetAdmin => &[Capability::CAP_NET_ADMIN],
             Self::NetRaw => &[Capability::CAP_NET_RAW],
             Self::NetBindService => &[Capability::CAP_NET_BIND_SERVICE],
-            // Split off from CAP_SYS_ADMIN in 5.8, and still implied by it (capabilities(7)).
+            // Split off from CAP_SYS_ADMIN in 5.8, which still includes it (capabilities(7)).
             Self::Bpf => &[Capability::CAP_BPF, Capability::CAP_SYS_ADMIN],
             Self::Perfmon => &[Capability::CAP_PERFMON, Capability::CAP_SYS_ADMIN],
             Self::SysAdmin => &[Capability::CAP_SYS_ADMIN],
@@ -211,13 +214,15 @@ impl Cap {
             Self::NetRaw => "to announce VIPs",
             Self::NetBindService => "to listen on ports below 1024",
             Self::Bpf => "to load eBPF programs; CAP_SYS_ADMIN before kernel 5.8",
-            Self::Perfmon => "for what eBPF programs look at; CAP_SYS_ADMIN before kernel 5.8",
+            Self::Perfmon => {
+                "to load eBPF programs that compute with pointers; CAP_SYS_ADMIN before kernel 5.8"
+            }
             Self::SysAdmin => "to mount the file system of pinned eBPF objects",
         }
     }
 }
 
-/// `CAP_NET_ADMIN (to change addresses)`.
+/// As in `CAP_NET_ADMIN (to change addresses)`.
 impl fmt::Display for Cap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(name) = self.granted_by().first() {
@@ -227,22 +232,22 @@ impl fmt::Display for Cap {
     }
 }
 
-/// Those of `wanted` that this thread does not have.
+/// The capabilities in `wanted` that this thread does not have.
 pub fn missing_capabilities(wanted: &[Cap]) -> Vec<Cap> {
     match caps::read(None, CapSet::Effective) {
         Ok(effective) => missing(wanted, &effective),
-        // Then the kernel itself will say what it does not allow.
+        // Unknown. The kernel will refuse what it does not allow.
         Err(_) => Vec::new(),
     }
 }
 
-/// Whether `path` is on a file system of pinned eBPF objects.
+/// Whether `path` is on a file system for pinned eBPF objects.
 pub fn is_bpffs(path: &Path) -> bool {
-    // f_type is signed on some architectures and longer on others.
+    // The type of f_type differs between architectures: some have it signed, some longer.
     rustix::fs::statfs(path).is_ok_and(|statfs| statfs.f_type as u32 == BPF_FS_MAGIC)
 }
 
-/// What the kernel said, at the end of a chain of errors.
+/// The last [`io::Error`] in the chain of causes: the error of the system call.
 pub fn system_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
     let chain = std::iter::successors(Some(error), |&error| error.source());
     chain.filter_map(|error| error.downcast_ref()).last()
@@ -253,12 +258,12 @@ fn missing(wanted: &[Cap], effective: &HashSet<Capability>) -> Vec<Cap> {
     wanted.iter().copied().filter(is_missing).collect()
 }
 
-/// The name of this kernel, as `uname -r` has it.
+/// The release of the running kernel, as `uname -r` prints it.
 pub fn release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
-/// Asks for the programs at a tcx hook; kernels without tcx don't know the question.
+/// Asks for the programs at a tcx hook, which a kernel without tcx refuses.
 fn tcx(running: Option<Release>) -> Ability {
     since(running, TCX_SINCE).and(|| {
         match SchedClassifier::query_tcx(LOOPBACK_INDEX, TcAttachType::Ingress) {
@@ -268,7 +273,7 @@ fn tcx(running: Option<Release>) -> Ability {
     })
 }
 
-/// A kernel whose version can't be read is not refused for it.
+/// Yes if the release of the running kernel is unknown.
 fn since(running: Option<Release>, first: Release) -> Ability {
     match running {
         Some(running) if running < first => Ability::No(Reason::Since(first)),
@@ -288,7 +293,7 @@ fn refusal(error: &(dyn Error + 'static)) -> Ability {
     let reason = match system_error(error).map(io::Error::kind) {
         Some(io::ErrorKind::PermissionDenied) => Reason::NotPermitted,
         Some(io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Reason::NotInKernel,
-        _ => Reason::Failed(error.to_string()),
+        _ => Reason::Failed(ErrorChain(error).to_string()),
     };
     Ability::No(reason)
 }
@@ -307,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_comes_from_the_system_call() {
+    fn the_reason_is_the_error_of_the_system_call() {
         let refused = |errno: rustix::io::Errno| refusal(&io::Error::from(errno));
         assert_eq!(refused(rustix::io::Errno::PERM), Ability::No(Reason::NotPermitted));
         assert_eq!(refused(rustix::io::Errno::NOSYS), Ability::No(Reason::NotInKernel));
@@ -315,7 +320,17 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_answers_without_rights_too_and_is_one_line() {
+    fn a_failed_probe_keeps_all_causes() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot create a map")]
+        struct MapError(#[source] io::Error);
+        let error = MapError(io::Error::from_raw_os_error(libc::ENOMEM));
+        let expected = "cannot create a map: Cannot allocate memory (os error 12)";
+        assert_eq!(refusal(&error), Ability::No(Reason::Failed(expected.to_owned())));
+    }
+
+    #[test]
+    fn a_probe_without_capabilities_succeeds_and_prints_one_line() {
         let line = KernelAbilities::probe().to_string();
         assert!(line.starts_with("kernel ") && line.contains("ifa_proto ") && !line.contains('\n'), "{line}");
     }

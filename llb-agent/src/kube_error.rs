@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Errors of the Kubernetes client as text: the one place that turns them into it.
+//! Errors of the Kubernetes client as text. No other code turns them into text.
 
 use std::error::Error;
 use std::fmt;
 
-/// An error of the Kubernetes client. Shows what the API server answered, or
-/// else what happened; the client's own words for "an error of ..." are left out.
+/// An error of the Kubernetes client. Shows the API server's answer, or what went wrong
+/// before there was one. The client's own prefixes ("ServiceError: ") are left out.
 #[derive(Debug)]
 pub struct KubeError(Box<kube::Error>);
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Small files that outlive the agent: written whole or not at all.
+//! Small files that outlive the agent, and the lock of their folder. A file is
+//! replaced as a whole or not at all.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -8,15 +9,18 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Replaces the file: a crash leaves the old content or the new, never half.
+use crate::error_chain::ErrorChain;
+
+/// Replaces the file by `content` as JSON. A crash leaves the old content or the
+/// new one, never a mixture.
 ///
 /// # Errors
-/// The folder or the disk refuses; the old content is still there.
+/// The file cannot be written. The old content is still there.
 pub fn write(path: &Path, content: &impl Serialize) -> io::Result<()> {
     write_bytes(path, &serde_json::to_vec(content)?)
 }
 
-/// As [`write()`], for a file with a format of its own.
+/// As [`write()`], for a file that is not JSON.
 ///
 /// # Errors
 /// As [`write()`].
@@ -31,12 +35,12 @@ pub fn write_bytes(path: &Path, content: &[u8]) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Holds the folder for this process: two agents with one folder would undo
-/// each other's work. Released when the file is dropped, or the process ends;
-/// `None` if another process holds it.
+/// Locks the folder for this process, because two agents with the same folder
+/// would undo each other's work. The lock is released when the file is dropped
+/// or the process ends. `None` if another process has it.
 ///
 /// # Errors
-/// It can't be made.
+/// The folder or the lock's file cannot be created.
 pub fn try_lock(folder: &Path) -> io::Result<Option<File>> {
     fs::create_dir_all(folder)?;
     let file = File::create(folder.join("lock"))?;
@@ -47,8 +51,8 @@ pub fn try_lock(folder: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// The content; `None` where there is no file. One that can't be read or makes
-/// no sense is reported, renamed to `*.unreadable`, and counts as absent.
+/// The content of a JSON file; `None` if there is no file. A file that cannot be
+/// read or understood is logged, renamed to `*.unreadable`, and counts as absent.
 pub fn read_or_set_aside<T: DeserializeOwned>(path: &Path) -> Option<T> {
     let error = match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
@@ -60,8 +64,18 @@ pub fn read_or_set_aside<T: DeserializeOwned>(path: &Path) -> Option<T> {
     };
     let mut aside = path.as_os_str().to_owned();
     aside.push(".unreadable");
-    // If even that fails the next write replaces the file.
-    let _ = fs::rename(path, &aside);
-    tracing::warn!(path = %path.display(), %error, "state file is unreadable; it was renamed to *.unreadable and is ignored");
+    match fs::rename(path, &aside) {
+        Ok(()) => tracing::warn!(
+            path = %path.display(),
+            error = %ErrorChain(&error),
+            "the state file cannot be read; it is ignored, and was renamed to *.unreadable"
+        ),
+        Err(rename_error) => tracing::warn!(
+            path = %path.display(),
+            error = %ErrorChain(&error),
+            rename_error = %ErrorChain(&rename_error),
+            "the state file cannot be read, nor renamed; it is ignored, and the next write replaces it"
+        ),
+    }
     None
 }

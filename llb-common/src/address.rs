@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Addresses and ports as the packet plane keeps them: the bytes of the wire,
-//! one form for both families, in words that eBPF can copy and compare at
-//! once. Nothing here is text.
+//! Addresses and ports as the packet plane keeps them: as they are in packets, in one form for both families,
+//! in words that eBPF can copy and compare at once. Nothing here is text.
 
 use core::net::IpAddr;
 
 use bytemuck::{Pod, Zeroable};
 
-/// 16 bytes in network order; IPv4 as IPv4-mapped (RFC 4291, 2.5.5.2). It is
-/// kept in two words because eBPF would copy an array of bytes one by one.
+/// An IP address: 16 bytes in network order, an IPv4 address as IPv4-mapped (RFC 4291, 2.5.5.2). It is kept
+/// in two words because the compiler would copy an array of bytes one by one in eBPF.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct Address {
@@ -17,11 +16,11 @@ pub struct Address {
 
 const _: () = assert!(size_of::<Address>() == 16);
 
-/// The 12 bytes before an IPv4 address; the first 8 are zeros.
+/// Bytes 8 to 11 of an IPv4-mapped address; the bytes before are zeros.
 const MAPPED: [u8; 4] = [0, 0, 0xff, 0xff];
 
 impl Address {
-    /// From its bytes in network order.
+    /// The address with these bytes, in network order.
     #[inline(always)]
     pub const fn new(bytes: [u8; 16]) -> Self {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
@@ -33,16 +32,16 @@ impl Address {
         }
     }
 
-    /// From an IPv6 header: its 16 bytes as two words of memory.
+    /// The address in an IPv6 header, which was read as two words.
     #[inline(always)]
     pub const fn from_words(words: [u64; 2]) -> Self {
         Self { words }
     }
 
-    /// From an IPv4 header: its four bytes as one word of memory.
+    /// The address in an IPv4 header, which was read as one word.
     #[inline(always)]
     pub const fn from_v4_word(word: u32) -> Self {
-        // Not by bytes, which eBPF would write one by one.
+        // Not byte by byte: the compiler would write them one by one in eBPF.
         let (mapped, word) = (u32::from_ne_bytes(MAPPED) as u64, word as u64);
         Self {
             words: [
@@ -52,7 +51,7 @@ impl Address {
         }
     }
 
-    /// Its bytes in network order.
+    /// The bytes of the address, in network order.
     #[inline(always)]
     pub const fn bytes(&self) -> [u8; 16] {
         let ([a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]) =
@@ -60,34 +59,33 @@ impl Address {
         [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
     }
 
-    /// Its bytes as two words of memory.
+    /// The bytes of the address, as two words in the order of memory.
     #[inline(always)]
     pub const fn words(&self) -> [u64; 2] {
         self.words
     }
 
-    /// The four bytes that an IPv4 header holds, as one word of memory.
+    /// The last four bytes, which an IPv4 header holds, as one word in the order of memory.
     #[inline(always)]
     pub const fn v4_word(&self) -> u32 {
         let [_, _, _, _, a, b, c, d] = self.words[1].to_ne_bytes();
         u32::from_ne_bytes([a, b, c, d])
     }
 
-    /// The same, word by word: in eBPF, a plain copy of memory is a call of a
-    /// function.
+    /// A copy that is made word by word: in eBPF, the compiler may call a function to copy memory.
     #[inline(always)]
     pub const fn copied(&self) -> Self {
         Self { words: [self.words[0], self.words[1]] }
     }
 
-    /// Whether it is an IPv4 address.
+    /// Whether this is an IPv4 address.
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {
         let [a, b, c, d, ..] = self.words[1].to_ne_bytes();
         self.words[0] == 0 && u32::from_ne_bytes([a, b, c, d]) == u32::from_ne_bytes(MAPPED)
     }
 
-    /// All zeros: no address.
+    /// Whether all bytes are zeros, which stands for no address.
     #[inline(always)]
     pub const fn is_unspecified(&self) -> bool {
         self.words[0] | self.words[1] == 0
@@ -109,38 +107,38 @@ impl From<Address> for IpAddr {
     }
 }
 
-/// A TCP or UDP port, two bytes in network order.
+/// A TCP or UDP port as in a packet: two bytes in network order. 0 stands for no port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(transparent)]
-pub struct Port(u16);
+pub struct WirePort(u16);
 
-impl Port {
-    /// From a number.
+impl WirePort {
+    /// The port with this number.
     #[inline(always)]
     pub const fn new(number: u16) -> Self {
         Self(number.to_be())
     }
 
-    /// From its two bytes as a word of memory.
+    /// The port in a TCP or UDP header, whose two bytes were read as one word.
     #[inline(always)]
     pub const fn from_wire(bytes: u16) -> Self {
         Self(bytes)
     }
 
-    /// Its two bytes as a word of memory.
+    /// The two bytes of the port, as one word in the order of memory.
     #[inline(always)]
     pub const fn wire(self) -> u16 {
         self.0
     }
 
-    /// As a number.
+    /// The number of the port.
     #[inline(always)]
     pub const fn number(self) -> u16 {
         u16::from_be(self.0)
     }
 }
 
-/// An Ethernet address, six bytes as on the wire.
+/// An Ethernet address: six bytes, in the order of the packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct Mac {
@@ -148,14 +146,14 @@ pub struct Mac {
 }
 
 impl Mac {
-    /// From its bytes.
+    /// The address with these bytes.
     #[inline(always)]
     pub const fn new(bytes: [u8; 6]) -> Self {
         let [a, b, c, d, e, f] = bytes;
         Self { halves: [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]), u16::from_ne_bytes([e, f])] }
     }
 
-    /// Its bytes.
+    /// The bytes of the address.
     #[inline(always)]
     pub const fn bytes(self) -> [u8; 6] {
         let [[a, b], [c, d], [e, f]] =
@@ -163,13 +161,13 @@ impl Mac {
         [a, b, c, d, e, f]
     }
 
-    /// As [`Address::copied`].
+    /// A copy, see [`Address::copied`].
     #[inline(always)]
     pub const fn copied(&self) -> Self {
         Self { halves: [self.halves[0], self.halves[1], self.halves[2]] }
     }
 
-    /// All zeros: not known.
+    /// Whether all bytes are zeros, which stands for an address that is not known.
     #[inline(always)]
     pub const fn is_unknown(self) -> bool {
         self.halves[0] | self.halves[1] | self.halves[2] == 0
@@ -181,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_families_come_back() {
+    fn addresses_of_both_families_survive_a_round_trip() {
         for text in ["192.0.2.7", "2001:db8::7", "::", "0.0.0.0"] {
             let ip: IpAddr = text.parse().unwrap();
             let address = Address::from(ip);
@@ -197,9 +195,9 @@ mod tests {
     }
 
     #[test]
-    fn ports_and_macs_are_as_on_the_wire() {
-        assert_eq!(bytemuck::bytes_of(&Port::new(0x1234)), [0x12, 0x34]);
-        assert_eq!(Port::from_wire(Port::new(80).wire()).number(), 80);
+    fn ports_and_macs_are_in_network_order() {
+        assert_eq!(bytemuck::bytes_of(&WirePort::new(0x1234)), [0x12, 0x34]);
+        assert_eq!(WirePort::from_wire(WirePort::new(80).wire()).number(), 80);
         let mac = Mac::new([2, 1, 2, 3, 4, 5]);
         assert_eq!(bytemuck::bytes_of(&mac), [2, 1, 2, 3, 4, 5]);
         assert_eq!(mac.bytes(), [2, 1, 2, 3, 4, 5]);

@@ -1,82 +1,82 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Backends as the packet plane reaches them. Each belongs to one frontend;
-//! what flows know of theirs is its id.
+//! Backends as the packet plane reaches them. Each belongs to one frontend. Flow entries name their backend
+//! by its id.
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::address::{Address, Mac, Port};
+use crate::address::{Address, Mac, WirePort};
 
-/// Where a backend is in the array of [`BackendEntry`]s, and which one of
-/// those that have been there: 4 bytes, 0 for none.
+/// Names a backend: 4 bytes, native byte order. The lower 20 bits are its index in the array of
+/// [`BackendEntry`]s, the upper 12 its generation: which of the backends that had this index it is. 0 stands
+/// for no backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct BackendId(pub u32);
 
-/// Bits of a [`BackendId`] that are the index; the others are the generation.
+/// Bits of a [`BackendId`] that are the index.
 const INDEX_BITS: u32 = 20;
 
 impl BackendId {
-    /// Of the backend at `index` (less than 2^20). Give a place that is used
-    /// again the next `generation` (1 to 4095, then 1 again), so that flows of
-    /// its old backend do not take the new one for it.
+    /// The id of a backend at `index` (less than 2^20). When an index is used again, it gets the next
+    /// `generation` (1 to 4095, then 1 again), so that flows of the old backend do not go to the new one.
     pub const fn new(index: u32, generation: u16) -> Self {
         Self((generation as u32) << INDEX_BITS | index & ((1 << INDEX_BITS) - 1))
     }
 
-    /// Where it is, in `BACKENDS` and in `TRAFFIC`.
+    /// The index of the backend in the maps `BACKENDS` and `TRAFFIC`.
     #[inline(always)]
     pub const fn index(self) -> u32 {
         self.0 & ((1 << INDEX_BITS) - 1)
     }
 
-    /// Which of those that have been there.
+    /// Which of the backends that had this index it is.
     pub const fn generation(self) -> u16 {
         (self.0 >> INDEX_BITS) as u16
     }
 }
 
-/// [`BackendEntry::state`]: gets new flows. Zero is not a state.
+/// [`BackendEntry::state`]: the backend gets new flows. Zero is not a state.
 pub const ACTIVE: u8 = 1;
-/// [`BackendEntry::state`]: keeps its flows, gets no new ones.
+/// [`BackendEntry::state`]: the backend keeps its flows but gets no new ones.
 pub const DRAINING: u8 = 2;
-/// [`BackendEntry::state`]: its flows are given to others.
+/// [`BackendEntry::state`]: the backend gets no packets; its flows begin anew with other backends.
 pub const DEAD: u8 = 3;
 
-/// For this long after a backend refused or did not answer a new connection,
-/// others go elsewhere; then one tries it again. So short that a backend that is
-/// back is soon used, so long that few connections wait for a second SYN.
+/// For this long after a backend refused a new connection, or did not answer one, new connections go
+/// elsewhere. Then one connection tests it. The time is so short that a backend that recovers is soon used
+/// again, and so long that few connections lose their first SYN to a test.
 pub const FAILING_SECS: u32 = 10;
 
-/// How to reach a backend, and what its replies shall look like: 80 bytes.
-/// Mode DSR looks only at `id`, `ifindex`, `vip`, `vip_port`, `mac`, `source_mac`,
-/// `mtu` and `state`.
+/// How packets reach a backend, and what its replies look like to clients: 80 bytes. Mode DSR uses only `id`,
+/// `ifindex`, `vip`, `vip_port`, `mac`, `source_mac`, `mtu` and `state`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct BackendEntry {
-    /// Its own id; flows of another one that was here before see it by that.
+    /// This backend's id. A flow of an earlier backend at the same index detects the reuse by comparing it.
     pub id: BackendId,
-    /// The link that it is reached by.
+    /// Index of the link by which the backend is reached.
     pub ifindex: u32,
-    /// Its address, of the VIP's family.
+    /// Address of the backend, of the same family as the VIP.
     pub address: Address,
-    /// VIP of its frontend: the source of what clients get.
+    /// VIP of the frontend: the source address of the replies that clients get.
     pub vip: Address,
-    /// The source of what it gets; one of [`Settings::snat`](crate::settings::Settings::snat).
+    /// Source address of the packets that the backend gets: one of
+    /// [`Settings::snat`](crate::settings::Settings::snat).
     pub snat: Address,
-    /// What affinity knows it by: the same for all ports of one host; not 0.
+    /// Names the host for affinity: the same number for all ports of one host address. Not 0.
     pub host: u32,
-    /// Bytes of the largest IP packet on the way to it; 0: no limit known.
+    /// Bytes of the largest IP packet on the path to the backend; 0: no limit is known.
     pub mtu: u16,
-    /// Its port.
-    pub port: Port,
-    /// Port of its frontend.
-    pub vip_port: Port,
-    /// Of the backend, or of the router before it. While it is unknown, its
-    /// packets are dropped ([`Reason::NoNeighbour`](crate::reason::Reason)).
+    /// Port of the backend.
+    pub port: WirePort,
+    /// Port of the frontend.
+    pub vip_port: WirePort,
+    /// MAC address of the backend, or of the router that leads to it. While it is unknown, packets to the
+    /// backend are dropped ([`Reason::NoNeighbour`](crate::reason::Reason)).
     pub mac: Mac,
-    /// Of the link that it is reached by.
+    /// MAC address of the link by which the backend is reached.
     pub source_mac: Mac,
-    /// [`ACTIVE`], [`DRAINING`], [`DEAD`].
+    /// [`ACTIVE`], [`DRAINING`] or [`DEAD`].
     pub state: u8,
     /// [`TCP`](crate::frontend::TCP) or [`UDP`](crate::frontend::UDP).
     pub protocol: u8,
@@ -85,7 +85,7 @@ pub struct BackendEntry {
 const _: () = assert!(size_of::<BackendEntry>() == 80);
 
 impl BackendEntry {
-    /// Whether a packet may go to it. `opens`: the packet begins a flow.
+    /// Whether a packet may go to this backend. `opens`: the packet begins a flow.
     #[inline(always)]
     pub const fn takes(&self, opens: bool) -> bool {
         self.state == ACTIVE || (self.state == DRAINING && !opens)

@@ -1,36 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! The Internet checksum after a change, without reading the rest of the
-//! packet (RFC 1624, equation 3: `HC' = ~(~HC + ~m + m')`).
+//! Updates the Internet checksum after a change, without reading the rest of the packet (RFC 1624, equation
+//! 3: `HC' = ~(~HC + ~m + m')`).
 //!
-//! Sums are in ones' complement, where the order of bytes does not matter
-//! (RFC 1071, 2.B): all words are as they stand in memory. A word that does
-//! not change adds nothing, so IPv4 addresses may be summed in their mapped form.
+//! Sums are in ones' complement, where the byte order does not matter (RFC 1071, 2.B), so all words are used
+//! as they are in memory. A word that does not change adds nothing, so IPv4 addresses may be summed in their
+//! mapped form.
 
 use crate::address::Address;
 
-/// What a change adds to a sum: up to 2^30 of 32-bit words, not yet folded.
+/// What a change adds to a checksum's sum, not yet folded. It has room for 2^30 changed words of 32 bits.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Change(u64);
 
 impl Change {
-    /// Nothing changes.
+    /// No change.
     pub const NONE: Self = Self(0);
 
-    /// And a word of four bytes.
+    /// Adds the change of a word of four bytes.
     #[inline(always)]
     #[must_use]
     pub const fn word(self, old: u32, new: u32) -> Self {
         Self(self.0.wrapping_add(!old as u64).wrapping_add(new as u64))
     }
 
-    /// And a word of two bytes, at an even place.
+    /// Adds the change of a word of two bytes, at an even offset.
     #[inline(always)]
     #[must_use]
     pub const fn half(self, old: u16, new: u16) -> Self {
         Self(self.0.wrapping_add(!old as u64).wrapping_add(new as u64))
     }
 
-    /// And an address.
+    /// Adds the change of an address.
     #[inline(always)]
     #[must_use]
     pub const fn address(self, old: Address, new: Address) -> Self {
@@ -41,14 +41,14 @@ impl Change {
             .word((b >> 32) as u32, (d >> 32) as u32)
     }
 
-    /// And another change.
+    /// Adds another change.
     #[inline(always)]
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0.wrapping_add(other.0))
     }
 
-    /// Folded into 16 bits; what the kernel calls a checksum difference.
+    /// The change folded into 16 bits. The kernel's helpers call this a checksum difference.
     #[inline(always)]
     pub const fn folded(self) -> u16 {
         let sum = (self.0 & 0xffff_ffff).wrapping_add(self.0 >> 32);
@@ -58,14 +58,14 @@ impl Change {
         sum as u16
     }
 
-    /// The checksum `old` after this change.
+    /// What the checksum `old` becomes by this change.
     #[inline(always)]
     pub const fn apply(self, old: u16) -> u16 {
         !Self(self.0.wrapping_add(!old as u64)).folded()
     }
 
-    /// The same for UDP, where 0 means that there is none (RFC 768): none stays
-    /// none, and a sum that comes out as 0 is written as its other form.
+    /// The same for UDP, where 0 means that there is no checksum (RFC 768). No checksum stays no checksum,
+    /// and a result of 0 is written as 0xffff, which is the same number in ones' complement.
     #[inline(always)]
     pub const fn apply_udp(self, old: u16) -> u16 {
         match (old, self.apply(old)) {
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
     use crate::hash::mix;
 
-    /// From nothing: the complement of the sum of all words.
+    /// The checksum from scratch: the complement of the sum of all words.
     fn whole(words: &[u16]) -> u16 {
         let sum = words.iter().fold(0_u32, |sum, word| sum + u32::from(*word));
         let sum = (sum & 0xffff) + (sum >> 16);
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_gives_what_summing_all_again_gives() {
+    fn an_update_equals_the_checksum_from_scratch() {
         for seed in 0..10_000 {
             let mut words = [0_u16; 10];
             for (place, word) in words.iter_mut().enumerate() {
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn no_udp_checksum_stays_none_and_none_comes_out_as_none() {
+    fn udp_without_checksum_stays_so_and_zero_is_never_a_result() {
         assert_eq!(Change::NONE.half(1, 2).apply_udp(0), 0);
         let to_zero = Change::NONE.half(0, 0x1234);
         assert_eq!(to_zero.apply(0x1234), 0);

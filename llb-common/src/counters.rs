@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! What the packet programs count, as the bytes of one map value.
+//! What the packet programs count, as values of per-CPU maps.
 
 use bytemuck::{Pod, Zeroable};
 
-/// Name of the map of [`LinkCounters`]: a per-CPU array. Each link has a map
-/// of its own, because each link has its own copy of the object.
+/// Name of the per-CPU array of [`LinkCounters`]. Each link has an array of its own.
 pub const LINK_COUNTERS_MAP: &str = "LINK_COUNTERS";
 
-/// Number of values in that map, per CPU.
+/// Number of values in that map per CPU.
 pub const LINK_COUNTERS_CAPACITY: usize = 1;
 
 /// Packets and bytes seen on one link; one value per CPU.
@@ -18,15 +17,15 @@ pub const LINK_COUNTERS_CAPACITY: usize = 1;
 pub struct LinkCounters {
     /// Frames seen.
     pub packets: u64,
-    /// Bytes of those frames, Ethernet header included.
+    /// Bytes of these frames, Ethernet header included.
     pub bytes: u64,
 }
 
 const _: () = assert!(size_of::<LinkCounters>() == 16);
 
 impl LinkCounters {
-    /// Adds what another CPU, or the next frame, has counted. It wraps: a
-    /// reachable overflow check would be a panic, which no verifier accepts.
+    /// The sum of two counts. It wraps, because an overflow check would be a panic, which no verifier
+    /// accepts.
     #[must_use]
     #[inline(always)]
     pub const fn plus(self, other: Self) -> Self {
@@ -37,21 +36,21 @@ impl LinkCounters {
     }
 }
 
-/// Packets, bytes and flows of a backend; one value per CPU. A frontend's are
-/// the sum over its backends, those that are gone included: whoever takes a
-/// backend away keeps its last counts.
+/// Packets, bytes and flows of one backend; one value per CPU. 40 bytes: five numbers of 8 bytes, native byte
+/// order.
 ///
-/// 40 bytes, native byte order, 8 for each field.
+/// The agent adds them up for a frontend. It keeps the last counts of a backend that it removes, so that the
+/// sum never goes down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Traffic {
     /// Packets to the backend.
     pub packets: u64,
-    /// Bytes of those IP packets.
+    /// Bytes of these IP packets.
     pub bytes: u64,
-    /// Packets from the backend; none in mode DSR.
+    /// Packets from the backend; 0 in mode DSR.
     pub reply_packets: u64,
-    /// Bytes of those IP packets.
+    /// Bytes of these IP packets.
     pub reply_bytes: u64,
     /// Flows that began.
     pub flows: u64,
@@ -60,7 +59,7 @@ pub struct Traffic {
 const _: () = assert!(size_of::<Traffic>() == 40);
 
 impl Traffic {
-    /// Adds what another CPU has counted.
+    /// The sum of two counts, wrapping.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
         Self {

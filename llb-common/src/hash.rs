@@ -1,31 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! The one hash of a flow, for every plane: whoever looks at a flow, in the
-//! kernel or in user space, on this box or on its peer, comes to the same
-//! Maglev slot. Not for hash tables: it is fast, not keyed, so a client that
-//! tries can choose the slot it gets.
+//! The hash of a flow, the same for every plane: in the kernel and in user space, on this box and on its
+//! peers, a flow gets the same Maglev slot. It must not be used for hash tables: it has no secret key, so a
+//! client can choose its slot.
 
-/// Fixed, since boxes that serve the same VIPs must agree. Changing it, or any
-/// constant below, moves nearly every flow: never within a release line.
+/// Fixed, because boxes that serve the same VIPs must agree. A change of this or of any constant below moves
+/// nearly every flow, so it must not happen within a release line.
 const SEED: u64 = 0x6c6c_622e_6465_7631;
 
-/// The five values that tell flows apart, in one form for both families.
+/// The five values that identify a flow, in one form for both families.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowKey {
-    /// Client address, big endian; IPv4 as IPv4-mapped (RFC 4291, 2.5.5.2).
+    /// Client address in network order, IPv4 as IPv4-mapped (RFC 4291, 2.5.5.2).
     pub source: [u8; 16],
     /// VIP, in the same form.
     pub destination: [u8; 16],
-    /// Client port; 0 where all ports of a client belong together.
+    /// Client port; 0 if all ports of a client belong together (affinity).
     pub source_port: u16,
-    /// Service port; 0 where all ports of a Service belong together.
+    /// Port of the frontend; 0 if all ports of a Service belong together (affinity).
     pub destination_port: u16,
     /// IANA protocol number: 6 TCP, 17 UDP.
     pub protocol: u8,
 }
 
 impl FlowKey {
-    /// 64 well-mixed bits. No loop over unknown lengths and no panic, so that
-    /// an eBPF verifier takes it.
+    /// The hash: 64 well-mixed bits. It has no loop of unknown length and no panic, so an eBPF verifier
+    /// accepts it.
     #[inline(always)]
     pub const fn hash(&self) -> u64 {
         let [source_high, source_low] = words(self.source);
@@ -67,7 +66,7 @@ mod tests {
 
     #[test]
     fn the_hash_never_changes() {
-        // Peers of another version must come to the same slot.
+        // Peers with another version of llb must choose the same slot.
         assert_eq!(key(40_000).hash(), 5_870_996_590_725_038_642);
     }
 

@@ -1,36 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Weighted Maglev tables: which backend a flow goes to, without remembering
-//! it. The table depends only on the backends' names and weights, so every box
-//! and every plane builds the same one, and a change of one backend moves few
-//! flows of the others. Health and flows that must stay are not known here.
+//! Weighted Maglev tables: which backend a flow goes to, without remembering the flow. A table depends only
+//! on the names and weights of the backends, so every box and every plane builds the same one, and a change
+//! of one backend moves few flows of the others. The table knows nothing of health, or of flows that must
+//! stay with their backend.
 //!
-//! Theory: Eisenbud et al., "Maglev", NSDI 2016, section 3.4. Each backend has
-//! its own permutation of the slots, `offset + n * skip` modulo a prime, and
-//! the backends take turns at claiming their next free slot. With weights, a
-//! backend sits out turns: each round gives it its weight as credit, and a turn
-//! costs the largest weight (the idea of Katran's V2 table), so shares follow
-//! weights and a changed weight moves little else.
+//! Theory: Eisenbud et al., "Maglev", NSDI 2016, section 3.4. Each backend has its own permutation of the
+//! slots, `offset + n * skip` modulo a prime. The backends take turns, and each claims its next free slot.
+//! With weights, a backend misses some of its turns: each round adds its weight to its credit, and a turn
+//! costs as much as the largest weight (the idea of Katran's V2 table). So shares follow weights, and a
+//! changed weight moves few other flows.
 
 use crate::hash::mix;
 
-/// The largest table. With more than 1,310 backends it has fewer slots for each
-/// than `SLOTS_PER_BACKEND`, and shares become less even.
+/// Slots of the largest table. With more than 1,310 backends it has fewer than 100 slots for each, and shares
+/// become less even.
 pub const MAX_SLOTS: usize = SIZES[SIZES.len() - 1];
 
-/// Prime sizes. Few of them, because where the size changes nearly every flow
-/// moves.
+/// Sizes of tables, all prime. There are few, because nearly every flow moves when the size changes.
 const SIZES: [usize; 3] = [1021, 16_381, 131_071];
 
-/// As the paper has it, so that no share is off by more than about 1 %.
+/// As in the paper: no share is then off by more than about 1 %.
 const SLOTS_PER_BACKEND: usize = 100;
 
-/// A slot that nobody has; only in a table without backends.
+/// The content of a slot without a backend. Only a table without backends has such slots.
 pub const NOBODY: u16 = u16::MAX;
 
-/// A backend while a table is filled.
+/// A backend, while a table is filled.
 #[derive(Clone, Copy, Debug)]
 pub struct Contender {
-    /// What stands in the slots.
+    /// The content of its slots.
     id: u16,
     name: u64,
     weight: u32,
@@ -40,29 +38,28 @@ pub struct Contender {
 }
 
 impl Contender {
-    /// `id` is what stands in its slots. `name` is the same for this backend
-    /// on every box and at every time (not the id): its address and port. A
-    /// `weight` of 0 gets no slot.
+    /// `id` is the content of its slots. `name` is the address and port of the backend: unlike the id, it is
+    /// the same on every box and at any time. A backend with a `weight` of 0 gets no slot.
     pub fn new(id: u16, name: &[u8], weight: u16) -> Self {
         let name = name.iter().fold(name.len() as u64, |hash, byte| mix(hash ^ u64::from(*byte)));
         Self { id, name, weight: u32::from(weight), credit: 0, position: 0, skip: 1 }
     }
 }
 
-/// How many slots a table for `backends` backends has.
+/// Number of slots of a table for `backends` backends.
 pub fn slots_for(backends: usize) -> usize {
     let enough = |size: &&usize| **size >= backends.saturating_mul(SLOTS_PER_BACKEND);
     *SIZES.iter().find(enough).unwrap_or(&MAX_SLOTS)
 }
 
-/// Where `hash` is in a table of `slots` slots.
+/// The slot of a flow with this hash, in a table of `slots` slots.
 #[inline(always)]
 pub const fn slot_of(hash: u64, slots: usize) -> usize {
     if slots == 0 { 0 } else { (hash % slots as u64) as usize }
 }
 
-/// Fills `slots`, whose number must be one of [`slots_for`]. The order of
-/// `contenders` does not matter; it is changed.
+/// Fills `slots`, whose number must be a result of [`slots_for`]. The order of `contenders` does not matter;
+/// they are sorted.
 pub fn fill(slots: &mut [u16], contenders: &mut [Contender]) {
     slots.fill(NOBODY);
     let size = slots.len();
@@ -84,7 +81,7 @@ pub fn fill(slots: &mut [u16], contenders: &mut [Contender]) {
                 continue;
             }
             contender.credit -= heaviest;
-            // The skip and the prime size share no factor, so every slot is reached.
+            // Skip and size have no common factor, because the size is prime. So every slot is reached.
             while slots[contender.position] != NOBODY {
                 contender.position = (contender.position + contender.skip) % size;
             }
@@ -106,7 +103,7 @@ mod tests {
 
     use super::*;
 
-    /// A table of backends, each by its name and weight; the name is the id.
+    /// A table of backends, each given by its id, which is its name, too, and its weight.
     fn table(backends: &[(u16, u16)], size: usize) -> Vec<u16> {
         let mut contenders: Vec<Contender> =
             backends.iter().map(|&(id, weight)| Contender::new(id, &id.to_be_bytes(), weight)).collect();
@@ -170,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn without_backends_nobody_is_there() {
+    fn a_table_without_backends_has_only_empty_slots() {
         assert!(table(&[], 1021).iter().all(|slot| *slot == NOBODY));
         assert!(table(&[(1, 0)], 1021).iter().all(|slot| *slot == NOBODY));
     }

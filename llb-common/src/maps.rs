@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! The maps of the object `packet`: names, and how many entries they have
-//! where the agent says nothing. Keys and values are in the modules named.
+//! The maps of the object `packet`: their names and default capacities. Keys and values are in the modules
+//! that the table names.
 //!
 //! | map | kind | key | value | written by |
 //! |---|---|---|---|---|
@@ -20,16 +20,16 @@
 //! | `REPLIES` | array, a `flow_table` | number of the line | `conntrack::ReplyKey` and `ReplyEntry` | programs; agent removes |
 //! | `PENDING_FLOWS` | LRU hash | `conntrack::ForwardKey` | `conntrack::ForwardEntry` | programs |
 //! | `PENDING_REPLIES` | LRU hash | `conntrack::ReplyKey` | `conntrack::ReplyEntry` | programs |
-//! | `FAILING` | LRU hash | `backend::BackendId` | `time::Tick` when it failed last | programs |
+//! | `FAILING` | LRU hash | `backend::BackendId` | `time::Tick` of its last failure | programs |
 //! | `FRAGMENTS` | LRU hash | `conntrack::FragmentKey` | `conntrack::FragmentPorts` | programs |
 //! | `BUDGET` | per-CPU array | 0 | tick and count, 4 bytes each | programs |
-//! | `SCRATCH` | per-CPU array | 0 | `parse::Packet` and what is decided | programs |
+//! | `SCRATCH` | per-CPU array | 0 | `parse::Packet` and working memory of the programs | programs |
 //! | `TRACE` | ring buffer | | `trace::TraceEvent` | programs |
 //! | `NOTICES` | ring buffer | | `notice::Notice` | programs |
 //!
-//! All but `LINK`, `LINK_COUNTERS`, `BUDGET` and `SCRATCH` are shared by all links. The capacities are those of a box that forwards nothing yet, since
-//! the kernel allocates most of them at once; an agent that forwards loads
-//! the object with its own.
+//! All links share these maps, except `LINK`, `LINK_COUNTERS`, `BUDGET` and `SCRATCH`, which each link has
+//! for itself. The default capacities are small, because the kernel allocates most maps as a whole. An agent
+//! that forwards packets loads the object with capacities of its own.
 
 use crate::flow_table::lines;
 use crate::reason::Reason;
@@ -39,7 +39,7 @@ use crate::reason::Reason;
 pub struct Map {
     /// Its name in the object.
     pub name: &'static str,
-    /// Its entries, per CPU where it is per CPU; bytes of the ring buffer.
+    /// Number of entries, for a per-CPU map those of each CPU. For a ring buffer: bytes.
     pub capacity: usize,
 }
 
@@ -51,21 +51,21 @@ const fn map(name: &'static str, capacity: usize) -> Map {
 pub const LINK: Map = map("LINK", 1);
 /// See the table above.
 pub const SETTINGS: Map = map("SETTINGS", 1);
-/// More links than a box with VLANs has.
+/// More links than a box has, VLANs included.
 pub const LINKS: Map = map("LINKS", 64);
 /// See the table above.
 pub const FRONTENDS: Map = map("FRONTENDS", 1024);
-/// 4 KiB each.
+/// Chunks of 4 KiB.
 pub const MAGLEV: Map = map("MAGLEV", 256);
 /// At most 2^20, see [`BackendId`](crate::backend::BackendId).
 pub const BACKENDS: Map = map("BACKENDS", 4096);
 /// As many as `BACKENDS`.
 pub const TRAFFIC: Map = map("TRAFFIC", BACKENDS.capacity);
-/// One for each reason.
+/// One entry for each reason.
 pub const REASONS: Map = map("REASONS", Reason::ALL.len());
-/// Allocated as they come.
+/// An upper limit: entries are allocated one by one.
 pub const SOURCE_RANGES: Map = map("SOURCE_RANGES", 65_536);
-/// As the relay's memory of clients.
+/// As many as the relay remembers.
 pub const AFFINITY: Map = map("AFFINITY", 4096);
 /// As many as `BACKENDS`.
 pub const MEMBERS: Map = map("MEMBERS", BACKENDS.capacity);
@@ -73,25 +73,25 @@ pub const MEMBERS: Map = map("MEMBERS", BACKENDS.capacity);
 pub const FLOWS: Map = map("FLOWS", lines(4096) as usize);
 /// As many as `FLOWS`.
 pub const REPLIES: Map = map("REPLIES", FLOWS.capacity);
-/// Bound of flows that are not yet answered; at 50,000 new ones in a second,
-/// 65,536 of them last longer than a round trip around the world.
+/// Flows that are not answered yet. With 50,000 new flows per second, a flow is evicted from 65,536 entries
+/// after 1.3 s, which is longer than a round trip around the world.
 pub const PENDING_FLOWS: Map = map("PENDING_FLOWS", 4096);
 /// As many as `PENDING_FLOWS`.
 pub const PENDING_REPLIES: Map = map("PENDING_REPLIES", PENDING_FLOWS.capacity);
 /// As many as `BACKENDS`.
 pub const FAILING: Map = map("FAILING", BACKENDS.capacity);
-/// Packets in fragments that are on their way at one time.
+/// Fragmented packets of which fragments are still to come.
 pub const FRAGMENTS: Map = map("FRAGMENTS", 1024);
 /// See the table above.
 pub const BUDGET: Map = map("BUDGET", 1);
 /// See the table above.
 pub const SCRATCH: Map = map("SCRATCH", 1);
-/// Bytes, a power of two of pages.
+/// Bytes: a power of two, and whole pages.
 pub const TRACE: Map = map("TRACE", 65_536);
-/// As `TRACE`; what does not fit is not answered.
+/// Bytes, as `TRACE`. The sender of a packet that finds no room is not told.
 pub const NOTICES: Map = map("NOTICES", 65_536);
 
-/// All, for whoever loads the object.
+/// All maps, for the agent, which loads the object.
 pub const ALL: [Map; 21] = [
     LINK,
     SETTINGS,

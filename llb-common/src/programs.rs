@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! The names of the programs in the object `packet`. The kernel shows them in
-//! `bpftool prog`, cut to 15 characters.
+//! Names of the programs in the object `packet`. `bpftool prog` shows their first 15 characters.
 
-/// The XDP entry point.
+/// The entry point at the XDP hook.
 pub const XDP_PROGRAM: &str = "llb_xdp";
 
 /// The entry point at the TC ingress hook.

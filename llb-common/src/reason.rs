@@ -1,58 +1,59 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Why a packet was not forwarded, or not remembered: what the programs count,
-//! as a bounded list whose names are metric labels.
+//! Why a packet was not forwarded, or its flow not remembered. The programs count these reasons; their names
+//! are labels of a metric.
 
-/// A reason. Those before [`Reason::SourceDenied`] pass the packet on untouched,
-/// those from it on drop it, those from [`Reason::FlowsFull`] on are notes
+/// A reason. The order matters: with those before [`Reason::SourceDenied`] the packet passes to the kernel
+/// untouched, with those from it on the packet is dropped, and those from [`Reason::FlowsFull`] on are notes
 /// about a packet that is forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Reason {
-    /// Pass: a later fragment whose first one was not seen.
+    /// Pass: a later fragment of a packet whose first fragment was not seen.
     UnknownFragment,
-    /// Pass: to a frontend that has no backends. The kernel answers with a
-    /// reset or port unreachable, as nobody listens there.
+    /// Pass: to a frontend without backends. The kernel answers with a TCP reset or port unreachable, since
+    /// no socket listens there.
     NoBackends,
-    /// Pass: an ICMP error about a flow that is not known.
+    /// Pass: an ICMP error about an unknown flow.
     UnknownError,
-    /// Pass: a reply of a backend that is no more.
+    /// Pass: a reply from a backend that was removed.
     StaleReply,
-    /// Pass: of no known flow, to a frontend that takes no more, or not such a
-    /// packet: it ends, or the relay has connections there.
+    /// Pass: a packet of an unknown flow that the frontend does not take. The frontend takes no new flows,
+    /// because it ends or moved to another plane; or it takes only packets that open a connection, because
+    /// the relay still has connections there.
     NotTaken,
-    /// Drop: the client is in none of the Service's source ranges.
+    /// Drop: the client is not in the source ranges of the Service.
     SourceDenied,
-    /// Drop: every backend that was tried is dead, though still in the table.
+    /// Drop: all backends that were tried are dead, though still in the Maglev table.
     NoLiveBackend,
-    /// Drop: a TCP reset of an unknown flow; there is nothing to reset.
+    /// Drop: a TCP reset of an unknown flow. There is nothing to reset.
     UnknownReset,
-    /// Drop: new flows beyond the budget of this second and CPU (mode NAT; in
-    /// mode DSR the packet is forwarded by its hash alone).
+    /// Drop: a new flow beyond the budget of this CPU and tick, in mode NAT. In mode DSR the packet is
+    /// forwarded by its hash alone, see [`Reason::NotRemembered`].
     OverBudget,
-    /// Drop: no source port was free for the backend, or none of those tried.
+    /// Drop: none of the candidate source ports was free for the backend.
     PortsExhausted,
-    /// Drop: its time to live, or hop limit, ends here.
+    /// Drop: the time to live, or hop limit, ends here.
     TimeToLive,
-    /// Drop: larger than the way to the backend takes.
+    /// Drop: larger than the MTU of the path to the backend.
     TooBig,
     /// Drop: the backend's or client's Ethernet address is not known.
     NoNeighbour,
     /// Drop: UDP over IPv6 without a checksum (RFC 8200, 8.1).
     NoChecksum,
-    /// Drop: the backend's entry does not fit to its frontend's family.
+    /// Drop: the addresses of the backend's entry are not of the packet's family.
     BadBackend,
-    /// Drop: the kernel refused a change of the packet.
+    /// Drop: the kernel refused to change the packet.
     Failed,
-    /// Drop: a backend refused a new connection: the client's next SYN goes to another one.
+    /// Drop: a backend's refusal of a new connection. The client's next SYN goes to another backend.
     Refused,
-    /// Note: the flow table is full; the flow stays pending and may be forgotten.
+    /// Note: the flow table is full. The flow stays pending, and may be forgotten.
     FlowsFull,
-    /// Note: new flows beyond the budget, in mode DSR.
+    /// Note: a new flow beyond the budget, in mode DSR. It is forwarded but not remembered.
     NotRemembered,
 }
 
 impl Reason {
-    /// All, in the order of their numbers.
+    /// All reasons, in the order of their numbers.
     pub const ALL: [Self; 19] = [
         Self::UnknownFragment,
         Self::NoBackends,
@@ -75,7 +76,7 @@ impl Reason {
         Self::NotRemembered,
     ];
 
-    /// What happens to the packet.
+    /// What happens to a packet with this reason.
     #[inline(always)]
     pub const fn verdict(self) -> Verdict {
         let number = self as u8;
@@ -88,7 +89,7 @@ impl Reason {
         }
     }
 
-    /// For metrics and people.
+    /// The name in metrics and logs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::UnknownFragment => "unknown_fragment",
@@ -118,11 +119,11 @@ impl Reason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Verdict {
-    /// Untouched, to the kernel's stack.
+    /// It goes to the kernel's network stack, untouched.
     Pass,
-    /// Nowhere.
+    /// It is dropped.
     Drop,
-    /// Rewritten, to a backend or a client.
+    /// It is rewritten and sent to a backend or a client.
     Forward,
 }
 
@@ -131,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_are_listed_in_order_with_names_of_their_own() {
+    fn all_reasons_are_listed_in_order_and_have_unique_names() {
         for (number, reason) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, number);
             assert_eq!(Reason::ALL.iter().filter(|other| other.name() == reason.name()).count(), 1);

@@ -1,29 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! The contract of the object `sockmap`: names, shapes and sizes of what the
-//! agent and the verdict program share, and the decision of that program,
-//! which is pure. How a pair of sockets comes and goes is the agent's affair.
+//! The contract of the object `sockmap`: names, layouts and sizes of what the agent and the verdict program
+//! share, and the decision of that program, which is pure. The agent decides which sockets are in the maps.
 //!
 //! | map | kind | key | value | written by |
 //! |---|---|---|---|---|
-//! | `ACTIVE` | socket hash, with the verdict program | cookie of a socket | that socket | agent |
-//! | `TARGETS` | socket hash | cookie of a socket | the socket that gets its bytes | agent |
-//! | `STREAMS` | hash | cookie of a socket | [`Stream`] | agent makes and removes, program counts |
+//! | `ACTIVE` | SOCKHASH, with the verdict program | cookie of a socket | that socket | agent |
+//! | `TARGETS` | SOCKHASH | cookie of a socket | the socket that gets its bytes | agent |
+//! | `STREAMS` | hash | cookie of a socket | [`Stream`] | agent adds and removes, program counts |
 //! | `EVENTS` | ring buffer | | [`Event`] | program |
 //!
-//! Two socket hashes, because both sockets must be there as targets before
-//! either may be a source, or what the other has sent already would be lost.
+//! There are two SOCKHASH maps, because both sockets of a pair must be targets before either may be a source.
+//! Otherwise bytes that the other socket has received already would be lost.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::maps::Map;
 
-/// Decides on what a socket of `ACTIVE` has received.
+/// The program that decides what becomes of the bytes that a socket of `ACTIVE` receives.
 pub const VERDICT_PROGRAM: &str = "llb_verdict";
-/// Answers a [`Question`]. It is never attached, only run by the agent.
+/// The program that answers a [`Question`]. It is never attached: the agent runs it by a test run.
 pub const ASK_PROGRAM: &str = "llb_ask";
 
-/// Sockets of the machine, not of a connection: two each. The agent makes the
-/// maps as large as it needs.
+/// Default capacity: sockets of all connections, two each. The agent loads the object with the capacity that
+/// it needs.
 const SOCKETS: usize = 1024;
 
 /// See the table above.
@@ -32,59 +31,63 @@ pub const ACTIVE: Map = Map { name: "ACTIVE", capacity: SOCKETS };
 pub const TARGETS: Map = Map { name: "TARGETS", capacity: SOCKETS };
 /// See the table above.
 pub const STREAMS: Map = Map { name: "STREAMS", capacity: SOCKETS };
-/// Bytes. A stream has at most [`EVENTS_PER_STREAM`] events in its life.
+/// Bytes of the ring buffer. The agent makes it large enough for [`EVENTS_PER_STREAM`] events of each stream.
 pub const EVENTS: Map = Map { name: "EVENTS", capacity: 65_536 };
 
-/// The program says once that a stream is bulk, and once that it has switched.
+/// The most events that a stream has in its life: one says that it is a bulk transfer, one that it was left
+/// to the agent.
 pub const EVENTS_PER_STREAM: usize = 2;
-/// An event takes so much of the ring buffer, its header included.
+/// Bytes that an event takes in the ring buffer, its header included.
 pub const EVENT_BYTES: usize = 8 + size_of::<Event>();
 
-/// Where the kernel has the fields that the programs read, of `struct tcp_sock` and
-/// of a segment: constants of the object, which the agent sets before it loads it.
+/// Names of the constants that hold the offsets of kernel fields: of `struct tcp_sock`, and of a segment. The
+/// agent sets them before it loads the object.
 pub mod offsets {
-    /// `write_seq`: what was given to the socket to be sent.
+    /// `write_seq`: the sequence number behind the last byte that was given to the socket to send.
     pub const WRITE_SEQ: &str = "WRITE_SEQ";
-    /// `copied_seq`: what was taken from the socket.
+    /// `copied_seq`: the sequence number behind the last byte that was read from the socket.
     pub const COPIED_SEQ: &str = "COPIED_SEQ";
-    /// `sk_wmem_queued`: memory of what is not yet acknowledged.
+    /// `sk_wmem_queued`: memory of the bytes that are not sent or not acknowledged yet.
     pub const WMEM_QUEUED: &str = "WMEM_QUEUED";
-    /// `sk_sndbuf`: the most that this may be.
+    /// `sk_sndbuf`: the limit of that memory.
     pub const SNDBUF: &str = "SNDBUF";
-    /// `cb` of `struct sk_buff`, and in it `seq` of `struct tcp_skb_cb`: the sequence
-    /// number of a segment's first byte.
+    /// `cb` of `struct sk_buff`, and in it `seq` of `struct tcp_skb_cb`: the sequence number of a segment's
+    /// first byte.
     pub const SEGMENT_SEQ: &str = "SEGMENT_SEQ";
 }
 
-/// Bytes between two sockets of one direction, in no socket's buffer.
+/// The most bytes of one direction that may wait between the two sockets, in the buffer of neither.
 pub const QUEUE_BYTES: u32 = 256 * 1024;
-/// Segments in which they may have come: a byte may come in a page of its own.
+/// The most segments that may wait there. Segments are limited, too, since one byte may take a page of
+/// memory.
 pub const QUEUE_SEGMENTS: u32 = 128;
-/// What the send buffer is charged for a segment beside its bytes.
+/// Bytes that the send buffer is charged for a segment, besides those of its data.
 pub const SEGMENT_OVERHEAD: u32 = 2048;
-/// A segment as large as this is one of a bulk transfer ...
+/// A segment of at least this many bytes belongs to a bulk transfer ...
 pub const BULK_BYTES: u32 = 16 * 1024;
-/// ... if so many come one after the other.
+/// ... if this many of them come one after the other.
 pub const BULK_RUN: u32 = 4;
 
-/// One direction of a pair, by the cookie of the socket that its bytes come from.
+/// One direction of a pair of sockets: 48 bytes, native byte order. Its key is the cookie of the socket that
+/// the bytes come from.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Stream {
     /// Bytes given to the other socket.
     pub redirected: u64,
-    /// Bytes left to be read by the agent.
+    /// Bytes left to the agent to read.
     pub passed: u64,
     /// `write_seq` of the other socket when `redirected` was 0.
     pub base: u32,
-    /// `copied_seq` of the socket that the bytes come from, when there were none yet.
+    /// `copied_seq` of the socket that the bytes come from, before the first of them.
     pub first: u32,
-    /// Not 0: all is left to the agent from now on, and why ([`Switch`]).
+    /// 0, or a [`Switch`] as a number: all further bytes are left to the agent, for this reason.
     pub switch: u32,
-    /// Bulk segments in a row; stays where it is once it has been told.
+    /// Bulk segments in a row. It stays at [`BULK_RUN`] once the agent was told.
     bulk_run: u32,
-    /// How segments are counted that may still wait: `before` are those that
-    /// came before `redirected` was `mark`, `after` those that came since.
+    /// For an upper bound of the segments that may still wait. `before` and `after` count the segments that
+    /// came before and after `redirected` was `mark`. Once the other socket has written up to `mark`, none of
+    /// `before` waits any more; `after` then becomes `before`.
     mark: u32,
     before: u32,
     after: u32,
@@ -92,82 +95,83 @@ pub struct Stream {
     padding: u32,
 }
 
+const _: () = assert!(size_of::<Stream>() == 48);
+
 /// Why a stream was left to the agent.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Switch {
-    /// The other socket's send buffer has no room.
+    /// The send buffer of the other socket has no room.
     NoRoom = 1,
-    /// [`QUEUE_BYTES`] or [`QUEUE_SEGMENTS`] wait.
+    /// More than [`QUEUE_BYTES`] or [`QUEUE_SEGMENTS`] would wait.
     Queue = 2,
-    /// The other socket is not there.
+    /// The other socket is not in `TARGETS`.
     NoTarget = 3,
-    /// Bytes are missing before a segment: the connection can't go on.
+    /// Bytes before a segment were lost: the program never saw them. The connection must be reset.
     Torn = 4,
 }
 
-/// What the program knows of the socket that gets the bytes.
+/// What the program knows of the socket that gets the bytes. See [`offsets`] for the fields.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Target {
-    /// See [`offsets`].
+    /// See [`offsets::WRITE_SEQ`].
     pub write_seq: u32,
-    /// See [`offsets`].
+    /// See [`offsets::WMEM_QUEUED`].
     pub wmem_queued: u32,
-    /// See [`offsets`].
+    /// See [`offsets::SNDBUF`].
     pub sndbuf: u32,
 }
 
 /// What becomes of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Given to the other socket.
+    /// It is given to the other socket.
     Redirect,
-    /// The same; and the agent is to know that it would do better by splicing.
+    /// It is given to the other socket, and the agent must be told that this is a bulk transfer, which a
+    /// splice moves faster.
     RedirectBulk,
-    /// Left to the agent, which knows already.
+    /// It is left to the agent, which knows already.
     Pass,
-    /// Left to the agent, which must be told.
+    /// It is left to the agent, which must be told.
     Switched,
-    /// Passed on to nobody, so that bytes are missing at the source, too; the agent
-    /// must be told.
+    /// It is dropped, because bytes before it are missing. The agent must be told.
     Torn,
-    /// The same; and the agent knows that it gets no more from here.
+    /// It is dropped, and the agent knows already that nothing more comes from this stream.
     Drop,
 }
 
 impl Stream {
-    /// Begins when the other socket's `write_seq` is `base`, and with the sequence
-    /// number `first`.
+    /// A stream whose first byte has the sequence number `first`, while the other socket's `write_seq` is
+    /// `base`.
     pub fn new(base: u32, first: u32) -> Self {
         Self { base, first, ..Self::default() }
     }
 
-    /// The sequence number behind what was redirected and `read` bytes of what was left
-    /// to the agent: what the socket calls `copied_seq`.
+    /// The sequence number behind all redirected bytes and `read` bytes that the agent read: what
+    /// `copied_seq` of the socket must be.
     #[inline(always)]
     pub fn given(&self, read: u64) -> u32 {
         self.first.wrapping_add(self.redirected.wrapping_add(read) as u32)
     }
 
-    /// Bytes at the beginning of a segment with this sequence number that have come
-    /// before: a peer may send again what it has no acknowledgement of together with
-    /// what it has not sent yet (RFC 9293, 3.10.7.4). `None`: bytes are missing before it.
+    /// How many bytes at the beginning of a segment with this sequence number came before. A peer may repeat
+    /// bytes that were not acknowledged, together with new ones (RFC 9293, 3.10.7.4). `None`: bytes before
+    /// the segment are missing.
     #[inline(always)]
     pub fn repeated(&self, seq: u32) -> Option<u32> {
         let repeated = self.given(self.passed).wrapping_sub(seq);
         (repeated as i32 >= 0).then_some(repeated)
     }
 
-    /// Bytes that were redirected and not yet given to the other socket.
+    /// Bytes that were redirected but that the kernel has not given to the other socket yet.
     #[inline(always)]
     pub fn queued(&self, write_seq: u32) -> u32 {
         (self.redirected as u32).wrapping_sub(write_seq.wrapping_sub(self.base))
     }
 
-    /// Decides on `length` more bytes. Only what the other socket's send buffer
-    /// has room for goes there, so that nothing ever waits between the sockets
-    /// for longer than the kernel's worker needs; else all is left to the agent
-    /// for good, since bytes must not overtake each other.
+    /// Decides about `length` more bytes. They go to the other socket only if its send buffer has room for
+    /// them, so that nothing waits between the sockets for longer than the kernel's worker needs. Otherwise
+    /// these and all further bytes are left to the agent, since bytes must not overtake each other.
     #[inline(always)]
     pub fn decide(&mut self, length: u32, target: Target) -> Decision {
         if self.switch != 0 {
@@ -209,7 +213,7 @@ impl Stream {
         Decision::Switched
     }
 
-    /// Nothing goes on from here, since what came before is missing.
+    /// Ends the stream, because bytes before this segment are missing.
     #[inline(always)]
     pub fn tear(&mut self) -> Decision {
         let is_known = self.switch != 0;
@@ -218,7 +222,7 @@ impl Stream {
     }
 }
 
-/// The agent is to look at a stream.
+/// Tells the agent to look at a stream: 8 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Event {
@@ -226,7 +230,7 @@ pub struct Event {
     pub cookie: u64,
 }
 
-/// A frame for [`ASK_PROGRAM`], question and answer in one.
+/// A frame for [`ASK_PROGRAM`], question and answer in one: 40 bytes, numbers in native byte order.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Question {
@@ -234,15 +238,17 @@ pub struct Question {
     pub header: [u8; 16],
     /// A key of `TARGETS`.
     pub cookie: u64,
-    /// 1: the socket was found, and what follows is true.
+    /// 1: the socket was found, and the next two fields are valid.
     pub found: u32,
-    /// See [`offsets`].
+    /// See [`offsets::WRITE_SEQ`].
     pub write_seq: u32,
-    /// See [`offsets`].
+    /// See [`offsets::COPIED_SEQ`].
     pub copied_seq: u32,
     /// Zero.
     pub padding: u32,
 }
+
+const _: () = assert!(size_of::<Question>() == 40);
 
 #[cfg(test)]
 mod tests {
@@ -255,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_room_is_redirected_whatever_the_sequence_number() {
+    fn bytes_that_have_room_are_redirected_at_any_sequence_number() {
         for base in [0, 1, u32::MAX - 10] {
             let mut stream = Stream::new(base, 0);
             for number in 0..1000u32 {
@@ -268,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn without_room_all_is_left_to_the_agent_for_good() {
+    fn without_room_all_further_bytes_are_left_to_the_agent() {
         let mut stream = Stream::new(7, 0);
         assert_eq!(stream.decide(100, target(7, 0)), Decision::Redirect);
         assert_eq!(stream.decide(100, target(107, ROOMY - 1000)), Decision::Switched);
@@ -278,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn repeated_bytes_are_known_and_missing_ones_too() {
+    fn repeated_and_missing_bytes_are_recognized() {
         let mut stream = Stream::new(0, u32::MAX - 10);
         assert_eq!(stream.repeated(u32::MAX - 10), Some(0));
         stream.decide(100, target(0, 0));
@@ -291,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_bounded_in_bytes_and_in_segments() {
+    fn waiting_bytes_and_segments_are_limited() {
         let mut stream = Stream::new(0, 0);
         let mut decided =
             |length| (0..1000).find(|_| stream.decide(length, target(0, 0)) == Decision::Switched);
@@ -305,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_lags_but_moves_is_no_reason() {
+    fn a_queue_that_lags_but_moves_is_kept() {
         let mut stream = Stream::new(0, 0);
         for number in 0..10_000u32 {
             let written = number.saturating_sub(50);
@@ -314,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn bulk_is_told_once() {
+    fn a_bulk_transfer_is_reported_once() {
         let mut stream = Stream::new(0, 0);
         let mut written = 0;
         let mut decide = |length: u32| {

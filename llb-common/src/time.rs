@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Time as flow entries keep it: few bits, cheap to make in the kernel. Not
-//! for people; it begins when the machine does.
+//! Time as flow entries keep it: in few bits that are cheap to get in the kernel. It counts from the start of
+//! the machine.
 
-/// `CLOCK_MONOTONIC_COARSE` in units of 2^30 ns (1.07 s); the programs' may be
-/// up to 0.64 s behind.
+/// `CLOCK_MONOTONIC_COARSE` in units of 2^30 ns (1.07 s). In the programs it may be up to 0.64 s behind.
 pub type Tick = u32;
 
-/// Nanoseconds of a [`Tick`], as a power of two: a shift instead of a division.
+/// Binary logarithm of the nanoseconds in a [`Tick`]: conversion is a shift, not a division.
 const TICK_BITS: u32 = 30;
 
 /// The tick of a time in nanoseconds.
@@ -15,8 +14,7 @@ pub const fn tick(nanoseconds: u64) -> Tick {
     (nanoseconds >> TICK_BITS) as Tick
 }
 
-/// Seconds from `then` to `now`, rounded down, off by less than two seconds;
-/// 0 where `then` is later.
+/// Seconds from `then` to `now`, rounded down, off by less than two seconds. 0 if `then` is later than `now`.
 #[inline(always)]
 pub const fn elapsed_secs(then: Tick, now: Tick) -> u32 {
     let ticks = now.saturating_sub(then) as u64;

@@ -7,9 +7,9 @@
 //! two hooks.
 
 use bytemuck::bytes_of;
-use llb_common::address::{Address, Mac, Port};
+use llb_common::address::{Address, Mac, WirePort};
 use llb_common::backend::{ACTIVE, BackendEntry, BackendId};
-use llb_common::frontend::{FrontendEntry, FrontendKey, MemberKey, SourceRangeKey, Table};
+use llb_common::frontend::{FrontendEntry, FrontendKey, MaglevTable, MemberKey, SourceRangeKey};
 use llb_common::reason::Reason;
 use llb_common::settings::{LinkSettings, Settings};
 use llb_common::time::{Tick, tick};
@@ -112,11 +112,11 @@ impl Plane {
     /// TCP and UDP alike: same id of Service, other ids of frontend.
     pub(crate) fn frontend(&mut self, port: u16, change: impl Fn(&mut FrontendEntry)) {
         for protocol in [frontend::TCP, frontend::UDP] {
-            let key = FrontendKey::new(self.vip(), Port::new(port), protocol);
+            let key = FrontendKey::new(self.vip(), WirePort::new(port), protocol);
             let mut entry =
                 FrontendEntry { id: frontend_id(port, protocol), service: 1, ..FrontendEntry::default() };
             entry.flags = if port == DSR_PORT { frontend::DSR } else { 0 };
-            entry.table = Table { first_chunk: u32::from(port - NAT_PORT) + 1, slots: 1021 };
+            entry.table = MaglevTable { first_chunk: u32::from(port - NAT_PORT) + 1, slots: 1021 };
             change(&mut entry);
             self.program.insert(maps::FRONTENDS.name, raw::<24>(bytes_of(&key)), raw::<40>(bytes_of(&entry)));
         }
@@ -131,8 +131,8 @@ impl Plane {
             snat: self.snat(),
             host: 1,
             mtu: 1500,
-            port: Port::new(BACKEND_PORT),
-            vip_port: Port::new(NAT_PORT + (index as u16 - 1) % 2),
+            port: WirePort::new(BACKEND_PORT),
+            vip_port: WirePort::new(NAT_PORT + (index as u16 - 1) % 2),
             mac: Mac::new(BACKEND_MAC),
             source_mac: Mac::new(LB_MAC),
             state: ACTIVE,

@@ -86,7 +86,7 @@ fn a_second_agent_that_would_leave_a_link_alone_is_refused() {
     let first = Agent::start(lab.balancer(), &both).unwrap();
     let mut second = Agent::spawn(lab.balancer(), &both[..3]).unwrap();
     assert_eq!(second.wait_exit().unwrap().code(), Some(1));
-    assert!(second.log().contains("it serves --linkdevice lo and the new one would not"), "{}", second.log());
+    assert!(second.log().contains("it serves --linkdevice lo, which the new one lacks"), "{}", second.log());
     first.state().unwrap();
 }
 

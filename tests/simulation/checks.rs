@@ -11,7 +11,7 @@ use llb_agent::plan::NOT_SERVED;
 use super::world::World;
 
 impl World {
-    /// What holds at every moment, in the middle of trouble too.
+    /// Checks what must hold at every moment, during faults too.
     pub(crate) fn check_always(&mut self) {
         let seed = self.seed;
         let addresses = &self.agent.rooms.addresses.inner;
@@ -28,7 +28,7 @@ impl World {
             }
             self.given.entry(name.clone()).or_insert(vips);
         }
-        // A Service that got a VIP, and was not changed since, keeps it.
+        // A Service that has a VIP and was not changed since keeps it.
         for (name, before) in &self.given {
             let current =
                 self.report.desired.statuses.get(name).map(PublishedStatus::addresses).unwrap_or_default();
@@ -39,7 +39,7 @@ impl World {
         }
     }
 
-    /// What holds once nothing changes any more.
+    /// Checks what must hold once nothing changes any more.
     pub(crate) fn check_converged(&mut self) {
         let seed = self.seed;
         let desired = &self.report.desired;
@@ -72,7 +72,7 @@ impl World {
                 .flat_map(|vip| &vip.ports)
                 .filter(|port| port.error.as_deref() == Some(NOT_SERVED));
             assert_eq!(errors.count(), 0, "seed {seed}: {name}: {status:?}");
-            // A VIP is first published when there is a backend to answer.
+            // A VIP without any backend is not published yet.
             let has_backends =
                 desired.frontends.values().any(|rule| rule.service == *name && !rule.backends.is_empty());
             if status != wanted {

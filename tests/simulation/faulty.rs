@@ -6,8 +6,9 @@
 //! A green run does not prove that the loop survives every answer of a kernel.
 //! Two kinds of wrong answer are missing here, because the real rooms promise
 //! never to give them: a list of links without the machine's own addresses or
-//! without a link that exists (a dump is complete or an error), and a plane that
-//! says that it serves a frontend and does not.
+//! without a link that exists (a dump is complete or an error; the loop would ask
+//! to add an address of the machine), and a plane that says that it serves a
+//! frontend and does not.
 
 use std::collections::BTreeMap;
 use std::io;

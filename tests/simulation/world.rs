@@ -24,21 +24,25 @@ use super::faulty::{FaultyAddresses, FaultyPlane, FaultyStatuses};
 
 type Agent = Reconciler<FaultyPlane, FaultyAddresses, FaultyStatuses>;
 
+/// Everything that a run changes, and what the checks have to remember.
 pub(crate) struct World {
     pub(super) seed: u64,
-    pub(super) now: Instant,
+    now: Instant,
     pub(super) snapshot: Snapshot,
     /// What goes wrong next.
     pub(super) faults: Faults,
     pub(super) statuses: FaultyStatuses,
     pub(super) agent: Agent,
+    /// Of the last round.
     pub(super) report: Report,
+    /// The machine's own addresses, which llb must not touch.
     pub(super) foreign: BTreeSet<IpAddr>,
     /// The VIPs that each Service has been seen with, since it asked for something else.
     pub(super) given: BTreeMap<ServiceName, BTreeSet<IpAddr>>,
     /// Services that the agent has not looked at since they changed, or since it started.
     pub(super) unseen: BTreeSet<ServiceName>,
-    pub(super) clock_of_creation: i64,
+    /// When the next Service is created.
+    clock_of_creation: i64,
 }
 
 impl World {
@@ -91,7 +95,7 @@ impl World {
             }
             15 => self.agent.rooms.plane.inner.drains_slowly = random.random(),
             16 => self.agent.rooms.plane.inner.finish_draining(),
-            // Another host takes a VIP, or gives it back.
+            // Another host takes a VIP, or releases it.
             17 => {
                 let (vip, taken) = (vip(random), &mut self.agent.rooms.addresses.inner.taken);
                 if !taken.remove(&vip) {
@@ -212,6 +216,7 @@ impl World {
         self.agent.rooms.plane.inner.finish_draining();
     }
 
+    /// Runs enough rounds for every retry.
     pub(crate) async fn settle(&mut self) {
         for _ in 0..6 {
             self.now += LAST_RETRY + Duration::from_secs(1);

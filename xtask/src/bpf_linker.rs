@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Finds or makes the linker for eBPF objects. It does not link anything.
+//! Finds or builds the linker for eBPF objects. Links nothing itself.
 //!
-//! bpf-linker must have the same LLVM as rustc. It is linked to rustc's own
-//! libLLVM here, so that the two match by construction, and neither clang nor
-//! a system LLVM is needed.
+//! bpf-linker must have the same LLVM as rustc. So it is built against rustc's own libLLVM; the two always match, and
+//! neither clang nor a system LLVM is needed.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -13,12 +12,12 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::shell;
 
-/// The version that aya-ebpf 0.3 was tried with.
+/// The version that was tried with aya-ebpf 0.3.
 const VERSION: &str = "0.13.0";
 
 /// What rustc says about itself.
 pub(crate) struct Compiler {
-    /// `rustc -vV`, whole.
+    /// The whole output of `rustc -vV`.
     pub(crate) description: String,
     /// Like `1.98.1`.
     release: String,
@@ -31,7 +30,7 @@ impl Compiler {
     /// Asks the rustc that the toolchain file selects.
     ///
     /// # Errors
-    /// No rustc, or one that says nothing about its LLVM.
+    /// There is no rustc, or it does not name its LLVM.
     pub(crate) fn ask() -> Result<Self> {
         let description = shell::output(shell::foreign_build("rustc").arg("-vV"))
             .context("rustc is missing; install Rust: https://rustup.rs")?;
@@ -45,10 +44,10 @@ impl Compiler {
         Ok(Self { description, release, llvm_major, sysroot })
     }
 
-    /// The target has no ready-made `core`, so its sources must be there.
+    /// The target has no ready-made `core`, so the sources of `core` must be installed.
     ///
     /// # Errors
-    /// They are not.
+    /// They are not installed.
     pub(crate) fn require_sources(&self) -> Result<()> {
         if self.sysroot.join("lib/rustlib/src/rust/library/core").is_dir() {
             return Ok(());
@@ -64,11 +63,11 @@ impl Compiler {
 /// The path of a bpf-linker that has the LLVM of `compiler`.
 ///
 /// # Errors
-/// There is none and none can be made; names what is missing.
+/// There is none, and it can't be built. The error names what is missing.
 pub(crate) fn provide(compiler: &Compiler) -> Result<PathBuf> {
     let prefix = shell::workspace().join("target/bpf-linker").join(&compiler.release);
     let own = prefix.join("bin/bpf-linker");
-    // It may be there and not run: it remembers where rustc's libLLVM was.
+    // An existing one may fail to run: it remembers the path of rustc's libLLVM, which may have moved.
     if own.is_file() && shell::output(shell::command(&own).arg("--version")).is_ok() {
         return Ok(own);
     }
@@ -95,8 +94,8 @@ pub(crate) fn provide(compiler: &Compiler) -> Result<PathBuf> {
     Ok(own)
 }
 
-/// Whether an installed bpf-linker loads that LLVM. One with LLVM inside
-/// can't be told from its outside, and is not used.
+/// Whether an installed bpf-linker loads that LLVM. If LLVM is linked into it, its version can't be seen from outside,
+/// so it is not used.
 fn has_llvm(linker: &Path, major: &str) -> bool {
     let libraries = shell::output(shell::command("ldd").arg(linker)).unwrap_or_default();
     ["libLLVM.so.", "libLLVM-"].iter().any(|stem| {
@@ -107,8 +106,7 @@ fn has_llvm(linker: &Path, major: &str) -> bool {
     })
 }
 
-/// A folder in which the build of bpf-linker finds rustc's libLLVM by the
-/// name that it looks for.
+/// A folder in which the build of bpf-linker finds rustc's libLLVM under the name that it expects.
 fn link_llvm(compiler: &Compiler, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let libraries = compiler.sysroot.join("lib");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Builds llb-ebpf into its object files with cargo, for a target that rustup
-//! has no `core` for. What links it is in `bpf_linker.rs`.
+//! Builds llb-ebpf into object files with cargo, for a target for which rustup has no `core`. The linker is provided by
+//! `bpf_linker.rs`.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
@@ -13,13 +13,13 @@ use crate::bpf_linker::{self, Compiler};
 use crate::ebpf_budget::Budget;
 use crate::{object_report, shell, verifier};
 
-/// Little-endian eBPF, as on every host that llb runs on.
+/// Little-endian eBPF: llb runs on little-endian hosts only.
 const TARGET: &str = "bpfel-unknown-none";
 
-/// The objects, by the names of their binaries in llb-ebpf.
+/// The objects, named like their binaries in llb-ebpf.
 const OBJECTS: [&str; 2] = ["packet", "sockmap"];
 
-/// Everything that decides what the objects contain, next to the compiler.
+/// Everything besides the compiler that decides what the objects contain.
 const INPUTS: [&str; 6] = [
     "llb-ebpf",
     "llb-common",
@@ -31,18 +31,17 @@ const INPUTS: [&str; 6] = [
 
 #[derive(clap::Args, Default)]
 pub(crate) struct Arguments {
-    /// With a log line per packet; needs an agent built with the same feature
+    /// Add a log line per packet; needs an agent built with the same feature
     #[arg(long)]
     log: bool,
 }
 
-/// Leaves the objects in `target/ebpf/` and prints what is in them. Nothing
-/// else is in that folder: the agent's build script watches it. What only the
-/// bench needs is beside it, in `target/ebpf-bench/bench.o`.
+/// Puts the objects into `target/ebpf/` and prints what they contain. Nothing else is in that folder, because the
+/// agent's build script watches it: the object that only the bench needs is `target/ebpf-bench/bench.o`.
 ///
 /// # Errors
-/// Something is missing (its name and the command that gets it), the sources
-/// do not compile, or a panic is reachable.
+/// Something is missing (the error names it and the command that gets it), the sources do not compile, a panic is
+/// reachable, or a program exceeds its budget.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let folder = shell::workspace().join("target/ebpf");
     let objects = OBJECTS.map(|name| folder.join(name).with_extension("o"));
@@ -59,7 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let linked = build(&linker, &build_folder, arguments)?;
         for (name, object) in OBJECTS.iter().zip(&objects) {
             let linked = linked.join(name);
-            // Reading checks it, so that a bad object never gets its final name.
+            // Reading checks the object, so a bad one never gets its final name.
             object_report::read(&linked)?;
             replace(&linked, &build_folder.join(name).with_extension("part"), object)?;
         }
@@ -76,7 +75,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// The verifier is asked where the kernel lets us: by root.
+/// Only root may ask the kernel's verifier; other users check the number of instructions only.
 fn check_budget(object: &Path, report: &object_report::Report) -> Result<()> {
     let budget = Budget::read()?;
     for (program, instructions) in report.programs() {
@@ -91,10 +90,9 @@ fn check_budget(object: &Path, report: &object_report::Report) -> Result<()> {
     Ok(())
 }
 
-/// The folder of the linked objects.
+/// Returns the folder of the linked objects.
 fn build(linker: &Path, folder: &Path, arguments: &Arguments) -> Result<PathBuf> {
-    // BTF comes from the debug information. CPU v3 has atomics and 32-bit
-    // jumps, and every kernel since 5.12 knows it.
+    // BTF is made from the debug information. CPU v3 has atomics and 32-bit jumps; every kernel since 5.12 knows it.
     let flags = [
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
@@ -103,12 +101,11 @@ fn build(linker: &Path, folder: &Path, arguments: &Arguments) -> Result<PathBuf>
     ];
     let mut cargo = shell::foreign_build("cargo");
     cargo
-        // build-std is unstable; this allows it on the pinned stable compiler,
-        // whose `core` then has the very version of the compiler.
+        // build-std is unstable. This allows it on the pinned stable compiler, so `core` and compiler have one version.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         .args(["build", "--release", "-Zbuild-std=core", "--target", TARGET, "-p", "llb-ebpf"])
-        // A folder of its own: RUSTC_BOOTSTRAP would make host crates stale.
+        // A folder of its own, because RUSTC_BOOTSTRAP would make host crates stale.
         .arg("--target-dir")
         .arg(folder);
     if arguments.log {
@@ -118,7 +115,7 @@ fn build(linker: &Path, folder: &Path, arguments: &Arguments) -> Result<PathBuf>
     Ok(folder.join(TARGET).join("release"))
 }
 
-/// A hash over the compiler, the options and the content of all inputs.
+/// A hash of the compiler, the options and the content of all inputs.
 fn fingerprint(compiler: &Compiler, arguments: &Arguments) -> Result<String> {
     let mut hasher = DefaultHasher::new();
     (&compiler.description, arguments.log).hash(&mut hasher);
@@ -139,7 +136,7 @@ fn hash_tree(path: &Path, hasher: &mut DefaultHasher) -> Result<()> {
     Ok(())
 }
 
-/// A build of the agent that runs meanwhile sees the old file or the new one.
+/// Renames into place, so that a build of the agent that runs meanwhile sees either the old file or the new one.
 fn replace(from: &Path, part: &Path, to: &Path) -> Result<()> {
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;

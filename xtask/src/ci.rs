@@ -7,13 +7,13 @@ use anyhow::Result;
 
 use crate::{shell, test, tidy};
 
-/// Pinned, because a newer one may know new complaints.
+/// Pinned, because a newer version may have new complaints.
 const CARGO_DENY_VERSION: &str = "0.20.2";
 
-/// Stops at the first complaint.
+/// Runs the checks one after the other and stops at the first that fails.
 ///
 /// # Errors
-/// There is one.
+/// A check failed.
 pub(crate) fn run() -> Result<()> {
     shell::run(shell::command("cargo").args(["fmt", "--all", "--check"]))?;
     tidy::run()?;
@@ -23,8 +23,8 @@ pub(crate) fn run() -> Result<()> {
     test::run(&test::Arguments::default())
 }
 
-/// Licenses, duplicates and origins of the crates we use; known holes in them
-/// only where the list of holes can be had.
+/// Checks licences, duplicates and origins of the crates that we use, and known vulnerabilities if their list can be
+/// fetched.
 fn deny() -> Result<()> {
     let cargo_deny = provide_cargo_deny()?;
     let deny = || {
@@ -36,7 +36,9 @@ fn deny() -> Result<()> {
     match shell::run(deny().args(["fetch", "db"])) {
         Ok(()) => shell::run(deny().args(["check", "advisories"])),
         Err(error) => {
-            println!("the list of known holes can't be fetched, so that check is skipped: {error}");
+            println!(
+                "the list of known vulnerabilities can't be fetched, so this check is skipped: {error:#}"
+            );
             Ok(())
         }
     }
@@ -46,7 +48,7 @@ fn provide_cargo_deny() -> Result<PathBuf> {
     let root = shell::cache()?.join(format!("tools/cargo-deny-{CARGO_DENY_VERSION}"));
     let program = root.join("bin/cargo-deny");
     if !program.is_file() {
-        println!("cargo-deny {CARGO_DENY_VERSION} is built once per machine, some minutes");
+        println!("cargo-deny {CARGO_DENY_VERSION} is built once per machine; this takes some minutes");
         shell::run(
             shell::foreign_build("cargo")
                 .args(["install", "cargo-deny", "--version", CARGO_DENY_VERSION, "--locked", "--root"])

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The Kubernetes programs of the test cluster: found, or built once per
-//! machine from their published Go modules (see tests/cluster-binaries).
+//! Provides the Kubernetes programs of the test cluster: finds them, or builds them once per machine from their
+//! published Go modules (see tests/cluster-binaries).
 
-use std::env;
 use std::fs;
 use std::path::Path;
 
@@ -10,23 +9,23 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::shell;
 
-/// What is built, kubectl only where the system has none; etcd comes from the system.
+/// The programs to build; kubectl only if the system has none. etcd comes from the system.
 const PROGRAMS: [&str; 4] = ["kube-apiserver", "kube-controller-manager", "kube-proxy", "kubectl"];
 
 /// Where Kubernetes keeps the version that its programs report.
 const VERSION_PACKAGE: &str = "k8s.io/component-base/version";
 
-/// Whether the user gives this program: in the folder `KUBEBUILDER_ASSETS`,
-/// the convention of envtest. Such a folder rarely has all of them.
+/// Whether the user provides this program in the folder `KUBEBUILDER_ASSETS`, as is the convention of envtest. Such a
+/// folder rarely has all of them.
 pub(crate) fn is_given(program: &str) -> bool {
-    env::var_os("KUBEBUILDER_ASSETS").is_some_and(|folder| Path::new(&folder).join(program).is_file())
+    shell::variable("KUBEBUILDER_ASSETS").is_some_and(|folder| Path::new(&folder).join(program).is_file())
 }
 
-/// Makes sure that the tests find all of them: those that are neither given
-/// nor in the cache are built into it.
+/// Makes sure that the tests find all programs: builds those that the user does not provide into the cache, if they are
+/// not there yet.
 ///
 /// # Errors
-/// They are not there and can't be built.
+/// A program is missing and can't be built.
 pub(crate) fn provide() -> Result<()> {
     let module = shell::workspace().join("tests/cluster-binaries");
     let go_mod =
@@ -66,11 +65,11 @@ fn build(module: &Path, program: &str, version: &str, folder: &Path) -> Result<(
             .arg(&part)
             .arg(format!("./cmd/{program}")),
     )?;
-    // Under its name only when complete, so that a broken build is seen as missing.
+    // The program gets its name only when it is complete, so a broken build counts as missing.
     fs::rename(&part, folder.join(program)).with_context(|| format!("cannot name {}", part.display()))
 }
 
-/// Without these the programs say v0.0.0, which clients refuse.
+/// Without these flags the programs report v0.0.0, which clients refuse.
 fn linker_flags(version: &str) -> String {
     let mut parts = version.trim_start_matches('v').split('.');
     let (major, minor) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -97,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_say_their_version() {
+    fn programs_report_their_version() {
         let flags = linker_flags("v1.36.2");
         assert!(flags.contains("version.gitVersion=v1.36.2 ") && flags.contains("gitMajor=1 "), "{flags}");
         assert!(flags.ends_with("gitMinor=36"), "{flags}");

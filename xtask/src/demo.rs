@@ -7,12 +7,12 @@ use crate::{build_ebpf, setup, shell, test};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Passed on to the demo; `cargo xtask demo -- --help` shows its own
+    /// Arguments of the demo; `cargo xtask demo -- --help` shows them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     passed_on: Vec<String>,
 }
 
-/// Ends when the demo does.
+/// Returns when the demo ends.
 ///
 /// # Errors
 /// Something can't be built, or the demo failed.

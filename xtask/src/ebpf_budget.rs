@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Holds the programs to `llb-ebpf/budget.toml`: what grows must be noticed,
-//! since a verifier that gives up does so at once, and on some kernels sooner.
+//! Holds the programs to the limits of `llb-ebpf/budget.toml`. Growth must be noticed early: a verifier refuses a program
+//! that is too complex without a warning, and some kernels refuse it sooner than others.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::shell;
 
-/// The most that a program may have.
+/// The limits of one program.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Limits {
@@ -18,14 +18,14 @@ struct Limits {
     verifier_steps: u64,
 }
 
-/// The file, read.
+/// The limits of all programs, by name.
 pub(crate) struct Budget(BTreeMap<String, Limits>);
 
 impl Budget {
-    /// Reads it.
+    /// Reads the file.
     ///
     /// # Errors
-    /// It is missing, or no such file.
+    /// The file is missing or has another form.
     pub(crate) fn read() -> Result<Self> {
         let path = shell::workspace().join("llb-ebpf/budget.toml");
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -33,13 +33,13 @@ impl Budget {
     }
 
     /// # Errors
-    /// The program has more instructions than it may, or no limit.
+    /// The program has too many instructions, or no limit is set for it.
     pub(crate) fn check_instructions(&self, program: &str, instructions: u64) -> Result<()> {
         check(program, "instructions", instructions, self.limits(program)?.instructions)
     }
 
     /// # Errors
-    /// The kernel's verifier takes more steps than it may, or there is no limit.
+    /// The kernel's verifier takes too many steps, or no limit is set for the program.
     pub(crate) fn check_steps(&self, program: &str, steps: u64) -> Result<()> {
         check(program, "steps of the verifier", steps, self.limits(program)?.verifier_steps)
     }

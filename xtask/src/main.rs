@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The project's own commands: a table of contents, one file for each.
+//! The project's own commands: a table of contents. Each command has a file of its own.
 
 mod bench;
 mod bpf_linker;
@@ -28,17 +28,17 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Builds the eBPF programs into target/ebpf/packet.o; quick when nothing changed
+    /// Builds the eBPF programs into target/ebpf; quick when nothing changed
     BuildEbpf(build_ebpf::Arguments),
-    /// Installs the system packages that tests and demo need, or names those that are missing
+    /// Installs the system packages that tests and demo need, or names the missing ones
     Setup,
-    /// Builds everything, then runs the tests; as root also those that need root
+    /// Builds everything, then runs the tests; as root, also the tests that need root
     Test(test::Arguments),
-    /// Builds everything, then runs the demo; arguments are passed on to it
+    /// Builds everything, then runs the demo, which gets the arguments
     Demo(demo::Arguments),
-    /// Measures the optimized agent; the results go to target/bench
+    /// Measures the optimized agent; writes the results to target/bench
     Bench(bench::Arguments),
-    /// Checks the house rules: floors, crate homes, file lengths, vocabulary, links
+    /// Checks the house rules: import circles, floors, crate homes, file lengths, vocabulary, links
     Tidy,
     /// Everything that must pass before a change is merged
     Ci,
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // One line: what failed has said more above.
+            // One line is enough: the command that failed printed its own output above.
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }

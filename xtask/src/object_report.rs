@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Reads a finished eBPF object: its programs with their sizes, and symbols
-//! that must not be in it. It changes nothing and asks no kernel.
+//! Reads a finished eBPF object: its programs with their sizes, and symbols that must not be in it. Changes nothing and
+//! does not ask the kernel.
 
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
@@ -8,14 +8,14 @@ use std::{fmt, fs};
 use anyhow::{Context as _, Result, bail};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind};
 
-/// All eBPF instructions have 8 bytes (RFC 9669, 3); a 64-bit constant takes two.
+/// An eBPF instruction has 8 bytes (RFC 9669, section 3); a 64-bit constant takes two instructions.
 const INSTRUCTION_BYTES: u64 = 8;
 
-/// Symbols of panics. One that is reachable makes a program that the verifier
-/// refuses with `last insn is not an exit or jmp`, far from its cause.
+/// Symbols of panics. If a panic is reachable, the verifier refuses the program with `last insn is not an exit or jmp`,
+/// which does not lead to the cause.
 const FORBIDDEN: [&str; 2] = ["panicking", "rust_begin_unwind"];
 
-/// What is in an object, ready to print.
+/// The content of an object, ready to print.
 pub(crate) struct Report {
     path: PathBuf,
     bytes: usize,
@@ -39,7 +39,7 @@ impl fmt::Display for Report {
 }
 
 impl Report {
-    /// Name and number of instructions of each program.
+    /// The name and the number of instructions of each program.
     pub(crate) fn programs(&self) -> impl Iterator<Item = (&str, u64)> {
         self.programs.iter().map(|program| (program.name.as_str(), program.instructions))
     }
@@ -48,17 +48,17 @@ impl Report {
 /// Reads and checks the object.
 ///
 /// # Errors
-/// It is no readable object, has no program, or has a forbidden symbol.
+/// The file is not a readable object, has no program, or has a forbidden symbol.
 pub(crate) fn read(path: &Path) -> Result<Report> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let object =
-        object::File::parse(&*bytes).with_context(|| format!("{} is no ELF object", path.display()))?;
+        object::File::parse(&*bytes).with_context(|| format!("{} is not an ELF object", path.display()))?;
     check_symbols(object.symbols().filter_map(|symbol| symbol.name().ok()))?;
     let mut programs = Vec::new();
     for symbol in object.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.is_global()) {
         let section = symbol.section_index().context("a function without a section")?;
         let section = object.section_by_index(section)?.name()?.to_owned();
-        // Functions that programs call are in .text; every other section is a hook.
+        // The functions that programs call are in .text; every other section belongs to a hook.
         if section != ".text" {
             let instructions = symbol.size() / INSTRUCTION_BYTES;
             programs.push(Program { name: symbol.name()?.to_owned(), section, instructions });
@@ -73,8 +73,8 @@ pub(crate) fn read(path: &Path) -> Result<Report> {
 fn check_symbols<'a>(mut names: impl Iterator<Item = &'a str>) -> Result<()> {
     match names.find(|name| FORBIDDEN.iter().any(|part| name.contains(part))) {
         Some(name) => bail!(
-            "a panic is reachable in the eBPF object (symbol {name}), the verifier would refuse it; look for an \
-             index, a division, or an arithmetic operation that is not wrapping"
+            "a panic is reachable in the eBPF object (symbol {name}), so the verifier would refuse it; look for an \
+             index, a division, or arithmetic that does not wrap"
         ),
         None => Ok(()),
     }

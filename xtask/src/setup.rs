@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The system packages that tests and demo call. Nothing that is only needed
-//! to compile: that is in the README and in `build-ebpf`'s messages.
+//! The system packages whose programs tests, demo and benches run. What is only needed to compile is not here: the
+//! README and the messages of `build-ebpf` name it.
 
 use std::collections::BTreeSet;
 
@@ -10,16 +10,16 @@ use crate::{cluster_binaries, shell};
 
 /// One program of the system that our tests run.
 pub(crate) struct Tool {
-    /// Found by this name on PATH.
+    /// Its name on PATH.
     program: &'static str,
-    /// Debian's and Ubuntu's package that has it.
+    /// The package of Debian and Ubuntu that contains it.
     package: &'static str,
     purpose: &'static str,
 }
 
 const WRK: Tool = Tool { program: "wrk", package: "wrk", purpose: "HTTP load" };
 
-/// All of them, and what each is for.
+/// The programs that tests and demo run.
 const TOOLS: [Tool; 10] = [
     Tool { program: "ip", package: "iproute2", purpose: "namespaces, links and addresses of the lab" },
     Tool { program: "nsenter", package: "util-linux", purpose: "programs inside of a namespace" },
@@ -37,7 +37,7 @@ const TOOLS: [Tool; 10] = [
     Tool { program: "etcd", package: "etcd-server", purpose: "the store of the test cluster" },
 ];
 
-/// What only `cargo xtask bench` calls.
+/// The programs that only `cargo xtask bench` runs.
 pub(crate) const BENCH_TOOLS: [Tool; 4] = [
     Tool { program: "haproxy", package: "haproxy", purpose: "a balancer to compare with" },
     Tool {
@@ -49,18 +49,18 @@ pub(crate) const BENCH_TOOLS: [Tool; 4] = [
     Tool { program: "iperf3", package: "iperf3", purpose: "bulk load" },
 ];
 
-/// Installs what tests and demo miss; see [`install`].
+/// Installs the programs of tests and demo that are missing; see [`install`].
 ///
 /// # Errors
-/// As [`install`].
+/// Those of [`install`].
 pub(crate) fn run() -> Result<()> {
     install(&TOOLS)
 }
 
-/// Installs what is missing as root on a system with apt; names it elsewhere.
+/// Installs what is missing, if run by root on a system with apt; otherwise the error names what to install.
 ///
 /// # Errors
-/// Something is missing and can't be installed here.
+/// A program is missing and can't be installed here.
 pub(crate) fn install(tools: &[Tool]) -> Result<()> {
     let is_missing =
         |tool: &&Tool| !cluster_binaries::is_given(tool.program) && shell::find(tool.program).is_none();
@@ -74,16 +74,18 @@ pub(crate) fn install(tools: &[Tool]) -> Result<()> {
     let packages: BTreeSet<&str> = missing.iter().map(|tool| tool.package).collect();
     let words = packages.iter().copied().collect::<Vec<_>>().join(" ");
     if shell::find("apt-get").is_none() {
-        bail!("install the programs above by your system's package manager; Debian calls them {words}");
+        bail!(
+            "install the programs above with your system's package manager; on Debian the packages are {words}"
+        );
     }
     if !rustix::process::geteuid().is_root() {
-        bail!("not root, so install them yourself: sudo apt-get install {words}");
+        bail!("not root, so nothing was installed; run: sudo apt-get install {words}");
     }
     shell::run(shell::command("apt-get").args(["update", "--quiet"]))?;
     shell::run(
         shell::command("apt-get")
             .env("DEBIAN_FRONTEND", "noninteractive")
-            // Programs for a lab are no reason to start a service on the machine.
+            // The lab starts these programs itself; the machine need not run them as services.
             .env("RUNLEVEL", "1")
             .args(["install", "--yes", "--quiet", "--no-install-recommends"])
             .args(packages),

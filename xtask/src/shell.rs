@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Runs other programs: each is printed as a `$ ...` line first, writes to
-//! our own output, and fails with its name. No knowledge of what they do.
+//! Runs other programs. Each one is printed as a `$ ...` line first and writes to our own output; an error names it.
+//! Does not know what the programs do.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-/// Variables that `cargo run` gives its child. Some build scripts (ring's)
-/// watch them, so that a cargo started by us would build anew what a cargo
-/// started by hand has built.
+/// Variables that `cargo run` gives its child. Some build scripts (ring's) watch them, so a cargo that we start would
+/// rebuild what a cargo started by hand has built.
 const LEAKED_BY_CARGO_RUN: [&str; 4] = ["CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_BIN_", "CARGO_CRATE_"];
 
-/// Variables that choose compiler, flags, target or folders: right for the
-/// host, wrong for a child that builds for another target.
+/// Variables that choose compiler, flags, target or folders. They are right for the host and wrong for a child that
+/// builds for another target.
 const HOST_BUILD: [&str; 8] = [
     "RUSTC",
     "RUSTFLAGS",
@@ -33,20 +32,26 @@ pub(crate) fn workspace() -> &'static Path {
     own.parent().unwrap_or(own)
 }
 
-/// A folder for what is built once per machine; it outlives `cargo clean`.
+/// The folder for what is built once per machine. `cargo clean` does not remove it.
 ///
 /// # Errors
 /// Neither `XDG_CACHE_HOME` nor `HOME` is set.
 pub(crate) fn cache() -> Result<PathBuf> {
-    let base = match env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
+    let base = match variable("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
         Some(folder) => PathBuf::from(folder),
-        None => Path::new(&env::var_os("HOME").context("HOME is not set, so there is no cache folder")?)
+        None => Path::new(&variable("HOME").context("HOME is not set, so there is no cache folder")?)
             .join(".cache"),
     };
     Ok(base.join("llb"))
 }
 
-/// A child that starts in the workspace, without what `cargo run` leaks.
+/// A variable of our own environment.
+#[expect(clippy::disallowed_methods, reason = "the one place of xtask that reads a variable")]
+pub(crate) fn variable(name: &str) -> Option<OsString> {
+    env::var_os(name)
+}
+
+/// A command that runs in the workspace, without the variables of `cargo run`.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.current_dir(workspace());
@@ -55,17 +60,17 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// A child that builds for another target than the host, or for itself.
+/// The same for a child that builds for another target than the host, or for itself.
 pub(crate) fn foreign_build(program: impl AsRef<OsStr>) -> Command {
     let mut command = command(program);
     remove_variables(&mut command, &HOST_BUILD);
     command
 }
 
-/// Runs it to the end, with its output on ours.
+/// Runs the command to its end. Its output goes to ours.
 ///
 /// # Errors
-/// It can't be started, or ends with failure.
+/// The command can't be started, or fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     println!("$ {}", line(command));
     let status = command.status().with_context(|| cannot_start(command))?;
@@ -75,11 +80,10 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Its standard output; prints nothing.
+/// Runs the command and returns its standard output. Prints nothing.
 ///
 /// # Errors
-/// It can't be started, ends with failure (the error has what it said), or
-/// wrote something else than text.
+/// The command can't be started, fails (the error contains its standard error), or writes something else than text.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command.stdin(Stdio::null()).output().with_context(|| cannot_start(command))?;
     if !output.status.success() {
@@ -89,17 +93,16 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// Where `program` is on PATH, or in one of the folders of system programs,
-/// which are not on every user's PATH.
+/// Finds `program` on PATH or in a folder of system programs, which is not on every user's PATH.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
+    let path = variable("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])
         .map(|folder| folder.join(program))
         .find(|file| file.is_file())
 }
 
-/// The command as one would type it; what was added to its environment included.
+/// The command as one would type it, with the variables that were added to its environment.
 fn line(command: &Command) -> String {
     let variables = command
         .get_envs()
@@ -109,7 +112,7 @@ fn line(command: &Command) -> String {
 }
 
 fn quoted(word: &OsStr) -> String {
-    // Cargo's separator of encoded flags does not show on a terminal.
+    // Cargo's separator of encoded flags is not visible on a terminal.
     let word = word.to_string_lossy().replace('\u{1f}', " ");
     if word.is_empty() || word.contains(|c: char| c.is_whitespace() || "\"'$*;|&<>()".contains(c)) {
         format!("'{}'", word.replace('\'', r"'\''"))
@@ -122,6 +125,7 @@ fn cannot_start(command: &Command) -> String {
     format!("cannot start `{}`", command.get_program().to_string_lossy())
 }
 
+#[expect(clippy::disallowed_methods, reason = "only the names of all variables can match a prefix")]
 fn remove_variables(command: &mut Command, prefixes: &[&str]) {
     for (name, _) in env::vars_os() {
         if prefixes.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
@@ -142,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_has_the_command_and_what_it_said() {
+    fn a_failure_shows_the_command_and_its_standard_error() {
         let error = output(command("sh").args(["-c", "echo no such thing >&2; exit 3"])).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("sh -c") && text.contains("no such thing") && text.contains('3'), "{text}");

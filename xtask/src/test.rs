@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Builds what the tests need, then runs them by cargo. It has no test of
-//! its own and judges nothing: cargo's last lines are the result.
+//! Builds what the tests need, then runs them with cargo. Contains no tests and judges nothing: cargo's last lines are
+//! the result.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use clap::ValueEnum;
 
 use crate::{build_ebpf, cluster_binaries, setup, shell};
 
-/// What to do where root is needed.
+/// What to do with the tests that need root.
 const AS_ROOT: &str = "`sudo --preserve-env=PATH,HOME cargo xtask test` runs all";
 
 #[derive(clap::Args, Default)]
@@ -47,7 +47,7 @@ impl Tier {
     }
 }
 
-/// Runs the chosen tier, or all; without root only those that need none, and says so.
+/// Runs the chosen tier, or all. Without root, runs only the tiers that do not need it, and says so.
 ///
 /// # Errors
 /// Something can't be built, or a test failed.
@@ -72,14 +72,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Builds the agent with this profile of cargo's and says where cargo has put it.
+/// Builds the agent with this cargo profile and returns its path.
 ///
 /// # Errors
-/// It does not compile.
+/// The agent does not compile.
 pub(crate) fn build_agent(profile: &str) -> Result<PathBuf> {
     shell::run(shell::command("cargo").args(["build", "--profile", profile, "--package", "llb-agent"]))?;
-    // Asked, not guessed: the target folder is the user's to choose. Nothing
-    // is built any more, so this takes no time.
+    // Cargo is asked for the path, because the user may choose the target folder. Nothing is left to build, so this
+    // is quick.
     let messages = shell::output(shell::command("cargo").args([
         "build",
         "--quiet",
@@ -114,7 +114,7 @@ fn run_privileged(arguments: &Arguments) -> Result<()> {
         Some(tier) => cargo.args(tier.targets().iter().flat_map(|target| ["--test", target])),
         None => cargo.args(["--package", "llb-agent"]),
     };
-    // One at a time: they measure, and share the kernel's tables and two CPUs.
+    // One test at a time: they measure, and share the kernel's tables and the CPUs.
     cargo.args(["--", "--test-threads=1"]);
     cargo.arg(if tier.is_some() { "--include-ignored" } else { "--ignored" });
     shell::run(cargo.args(&arguments.filter))

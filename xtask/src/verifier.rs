@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Asks this machine's kernel what it thinks of the programs of an object:
-//! whether it takes them, and how many instructions its verifier went through.
+//! Loads the programs of an object into this machine's kernel: does it accept them, and how many instructions does its
+//! verifier process?
 
 use std::fs;
 use std::path::Path;
@@ -9,18 +9,17 @@ use anyhow::{Context as _, Result};
 use aya::programs::Program;
 use aya::{EbpfLoader, VerifierLogLevel};
 
-/// A program that the kernel took.
+/// A program that the kernel accepted.
 pub(crate) struct Verified {
-    /// Its name.
     pub(crate) name: String,
-    /// Instructions on all paths that the verifier followed; it gives up at a million.
+    /// Instructions that the verifier processed on all paths; its limit is a million.
     pub(crate) steps: u32,
 }
 
-/// Loads all programs, one by one, and forgets them.
+/// Loads all programs, one by one, and unloads them.
 ///
 /// # Errors
-/// Not root, or the kernel takes one of them not; the end of its log is in the error.
+/// Not root, or the kernel refuses a program; the error contains the end of the verifier's log.
 pub(crate) fn verify(object: &Path) -> Result<Vec<Verified>> {
     let bytes = fs::read(object).with_context(|| format!("cannot read {}", object.display()))?;
     let mut ebpf = EbpfLoader::new().verifier_log_level(VerifierLogLevel::STATS).load(&bytes)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What others did to the links and their addresses between two looks. Pure;
-//! what to do about it is up to the caller.
+//! What others changed on the links and their addresses between two
+//! observations. Pure; the caller reacts to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,39 +13,39 @@ use crate::model::{AddressKey, Link, Mac};
 /// The links at one moment, by name.
 pub(super) type Seen = BTreeMap<String, SeenLink>;
 
-/// The parts of a link that a change of is worth a word.
+/// The parts of a link whose changes are logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SeenLink {
     index: u32,
     mac: Option<Mac>,
     /// It is up and has a carrier.
     running: bool,
-    /// The host's own addresses, with their subnets.
+    /// The host's own primary addresses, with their prefix lengths.
     own: BTreeSet<IpNet>,
     vips: BTreeSet<IpAddr>,
 }
 
-/// One change.
+/// A change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// The link went away, or lost its name.
+    /// The link was removed or renamed.
     Gone { link: String },
-    /// There is a link of that name (again).
+    /// A link with that name exists (again).
     Back { link: String },
-    /// No frame comes or goes.
+    /// The link is down or has no carrier.
     Down { link: String },
-    /// Frames come and go again.
+    /// The link is up and has a carrier again.
     Up { link: String },
-    /// The link's MAC.
+    /// The link has another MAC.
     Mac { link: String },
-    /// The host's own addresses, or their subnets.
+    /// The host's own addresses, or their prefix lengths, changed.
     Own { link: String, now: BTreeSet<IpNet> },
-    /// A VIP is gone that llb did not remove.
+    /// A VIP was removed, and not by llb.
     Lost { key: AddressKey },
 }
 
 impl SeenLink {
-    /// What is seen of `link`.
+    /// Picks these parts out of an observed link.
     pub(super) fn new(link: &Link, index: u32, mac: Option<Mac>, running: bool) -> Self {
         let (ours, foreign): (Vec<_>, Vec<_>) = link.addresses.iter().partition(|known| known.ours);
         Self {
@@ -57,13 +57,13 @@ impl SeenLink {
         }
     }
 
-    /// llb removes this VIP itself.
+    /// llb removes this VIP itself, so that it will not count as lost.
     pub(super) fn forget(&mut self, vip: IpAddr) {
         self.vips.remove(&vip);
     }
 }
 
-/// What changed between two moments.
+/// What changed between two observations.
 pub(super) fn between(before: &Seen, now: &Seen) -> Vec<Change> {
     let gone = before.keys().filter(|name| !now.contains_key(*name));
     let mut changes: Vec<Change> = gone.map(|link| Change::Gone { link: link.clone() }).collect();
@@ -91,17 +91,19 @@ pub(super) fn between(before: &Seen, now: &Seen) -> Vec<Change> {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Gone { link } => write!(f, "link {link} is gone; its VIPs return with it"),
-            Self::Back { link } => write!(f, "link {link} is there; VIPs are put on it and announced"),
+            Self::Gone { link } => write!(f, "link {link} is gone; its VIPs are put back when it returns"),
+            Self::Back { link } => write!(f, "link {link} exists now; its VIPs are put on it and announced"),
             Self::Down { link } => write!(f, "link {link} went down or lost its carrier"),
-            Self::Up { link } => write!(f, "link {link} is up again; its VIPs are probed for and announced"),
-            Self::Mac { link } => write!(f, "link {link} has another MAC; its VIPs are announced"),
+            Self::Up { link } => {
+                write!(f, "link {link} is up again; its VIPs are probed for, then announced")
+            }
+            Self::Mac { link } => write!(f, "link {link} has another MAC; its VIPs are announced again"),
             Self::Own { link, now } => {
                 write!(f, "link {link} has other addresses of its own:")?;
                 now.iter().try_for_each(|net| write!(f, " {net}"))?;
-                write!(f, "; its VIPs are placed anew and announced")
+                write!(f, "; its VIPs are placed again and announced")
             }
-            Self::Lost { key } => write!(f, "VIP {key} was removed, not by llb; it is put back"),
+            Self::Lost { key } => write!(f, "VIP {key} was removed, but not by llb; it is put back"),
         }
     }
 }
@@ -120,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn each_change_is_told_apart() {
+    fn each_kind_of_change_is_recognised() {
         let (own, vips) = (["192.0.2.9/24"], ["192.0.2.5/24"]);
         let usual = seen(2, true, &own, &vips);
         let link = "eth0".to_owned();
@@ -136,6 +138,10 @@ mod tests {
         let mut removed = usual.clone();
         removed.get_mut("eth0").unwrap().forget("192.0.2.5".parse().unwrap());
         assert_eq!(between(&removed, &seen(2, true, &own, &[])), []);
-        assert_eq!(between(&usual, &seen(2, true, &own, &["192.0.2.5/32"])), [], "llb's own change");
+        assert_eq!(
+            between(&usual, &seen(2, true, &own, &["192.0.2.5/32"])),
+            [],
+            "llb itself changed the prefix length"
+        );
     }
 }

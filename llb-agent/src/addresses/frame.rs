@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The frames about a VIP that llb sends to the segment: bytes from
-//! addresses, nothing else. When to send which is decided elsewhere.
+//! Makes the frames about a VIP that llb sends to the segment. Pure; when each is
+//! sent is decided elsewhere.
 //!
-//! Neighbours keep the MAC of an address for minutes. After a VIP moved to
-//! this host they send to the old one until something corrects them: in IPv4
-//! any ARP packet with the VIP as sender (RFC 826 "merge"), in IPv6 a Neighbor
+//! Neighbours cache the MAC of an address for minutes. After a VIP moved to this
+//! host, they send to the old host until a frame corrects them: in IPv4 any ARP
+//! packet with the VIP as sender (RFC 826 "merge"), in IPv6 a Neighbor
 //! Advertisement with the Override flag (RFC 4861 section 7.2.5). Some routers
-//! take no such unasked news; but nobody who is asked ignores who asks.
+//! ignore such unsolicited frames. But a router that is asked for its own MAC
+//! learns the MAC of the host that asks.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -16,7 +17,7 @@ const BROADCAST: Mac = Mac([0xff; 6]);
 pub(super) const ETHERTYPE_ARP: u16 = 0x0806;
 pub(super) const ETHERTYPE_IPV6: u16 = 0x86dd;
 
-/// ff02::1, and its MAC (RFC 2464 section 7).
+/// The group of all nodes, and its MAC (RFC 2464 section 7).
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ALL_NODES_MAC: Mac = Mac([0x33, 0x33, 0, 0, 0, 1]);
 
@@ -24,14 +25,15 @@ pub(super) const NEXT_HEADER_ICMPV6: u8 = 58;
 pub(super) const NEIGHBOR_SOLICITATION: u8 = 135;
 pub(super) const NEIGHBOR_ADVERTISEMENT: u8 = 136;
 
-/// Receivers drop neighbour discovery with less: it came through a router
-/// (RFC 4861 section 7.1).
+/// Receivers drop neighbour discovery with a lower hop limit, because it came
+/// through a router (RFC 4861 section 7.1).
 pub(super) const HOP_LIMIT: u8 = 255;
 
-/// The Ethernet frame, without checksum and padding, that says that `vip` is
-/// at `mac`: to everybody. IPv4: RFC 5227 section 2.3, a request where sender
-/// and target are the VIP. IPv6: RFC 4861 section 7.2.6, unsolicited, to all
-/// nodes, with the Override flag and the target link-layer address.
+/// The Ethernet frame, without checksum and padding, that tells all hosts that
+/// `vip` is at `mac`. IPv4: an ARP request in which the VIP is sender and target
+/// (RFC 5227 section 2.3). IPv6: an unsolicited Neighbor Advertisement to all
+/// nodes, with the Override flag and the target link-layer address (RFC 4861
+/// section 7.2.6).
 pub(super) fn announcement(mac: Mac, vip: IpAddr) -> Vec<u8> {
     match vip {
         IpAddr::V4(vip) => arp_request(BROADCAST, mac, vip, vip),
@@ -43,9 +45,9 @@ pub(super) fn announcement(mac: Mac, vip: IpAddr) -> Vec<u8> {
     }
 }
 
-/// Asks whether anybody has `vip`, in nobody's name, so that no neighbour
-/// learns anything from it. IPv4: RFC 5227 section 2.1.1. IPv6: RFC 4862
-/// section 5.4.2; whoever has it answers to all nodes (section 5.4.3).
+/// The frame that asks whether a host has `vip`. It has no sender address, so
+/// neighbours learn nothing from it. IPv4: RFC 5227 section 2.1.1. IPv6: RFC 4862
+/// section 5.4.2; a host that has the address answers to all nodes (section 5.4.3).
 pub(super) fn probe(mac: Mac, vip: IpAddr) -> Vec<u8> {
     match vip {
         IpAddr::V4(vip) => arp_request(BROADCAST, mac, Ipv4Addr::UNSPECIFIED, vip),
@@ -57,9 +59,9 @@ pub(super) fn probe(mac: Mac, vip: IpAddr) -> Vec<u8> {
     }
 }
 
-/// Asks `router` for its MAC in the name of `vip`, which it then knows (RFC 826;
-/// RFC 4861 section 7.2.3). By unicast to `router_mac` where that is known.
-/// `None` for addresses of two families.
+/// The frame that asks `router` for its MAC with `vip` as the sender, from which
+/// the router learns the MAC of `vip` (RFC 826; RFC 4861 section 7.2.3). It goes to
+/// `router_mac` alone if that is known. `None` if the families differ.
 pub(super) fn request(mac: Mac, vip: IpAddr, router: IpAddr, router_mac: Option<Mac>) -> Option<Vec<u8>> {
     match (vip, router) {
         (IpAddr::V4(vip), IpAddr::V4(router)) => {
@@ -76,7 +78,7 @@ pub(super) fn request(mac: Mac, vip: IpAddr, router: IpAddr, router_mac: Option<
     }
 }
 
-/// Layout: RFC 826.
+/// An ARP request in an Ethernet frame. Layout: RFC 826.
 fn arp_request(to: Mac, mac: Mac, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     [
         &to.0[..],
@@ -88,18 +90,18 @@ fn arp_request(to: Mac, mac: Mac, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8>
         &[0x00, 0x01], // Request.
         &mac.0,
         &sender.octets(),
-        &[0; 6], // What is asked for.
+        &[0; 6], // The MAC that is asked for.
         &target.octets(),
     ]
     .concat()
 }
 
-/// A message of neighbour discovery: `body` is what follows the checksum.
-/// Layout: RFC 4443 section 2.1, RFC 8200 section 3.
+/// A message of neighbour discovery in an Ethernet frame. `body` follows the
+/// checksum. Layout: RFC 4443 section 2.1, RFC 8200 section 3.
 fn icmpv6(to_mac: Mac, mac: Mac, from: Ipv6Addr, to: Ipv6Addr, kind: u8, body: &[u8]) -> Vec<u8> {
     let mut icmp = [&[kind, 0, 0, 0][..], body].concat();
     let length = icmp.len() as u8;
-    // The pseudo-header of RFC 8200 section 8.1 comes first.
+    // The checksum includes the pseudo-header of RFC 8200 section 8.1.
     let summed =
         [&from.octets()[..], &to.octets(), &[0, 0, 0, length], &[0, 0, 0, NEXT_HEADER_ICMPV6], &icmp];
     let checksum = internet_checksum(&summed.concat());
@@ -117,8 +119,8 @@ fn icmpv6(to_mac: Mac, mac: Mac, from: Ipv6Addr, to: Ipv6Addr, kind: u8, body: &
     .concat()
 }
 
-/// The group that an address listens on (RFC 4291 section 2.7.1), and the
-/// group's MAC (RFC 2464 section 7).
+/// The multicast group of the hosts that have `address` (RFC 4291 section 2.7.1),
+/// and the MAC of that group (RFC 2464 section 7).
 fn solicited_node(address: Ipv6Addr) -> (Ipv6Addr, Mac) {
     let [.., a, b, c] = address.octets();
     let low = u16::from_be_bytes([b, c]);
@@ -126,7 +128,7 @@ fn solicited_node(address: Ipv6Addr) -> (Ipv6Addr, Mac) {
     (group, Mac([0x33, 0x33, 0xff, a, b, c]))
 }
 
-/// RFC 1071; `bytes` are of even length.
+/// The checksum of RFC 1071. The number of bytes must be even.
 fn internet_checksum(bytes: &[u8]) -> u16 {
     let mut sum: u32 = bytes.as_chunks().0.iter().map(|&pair| u32::from(u16::from_be_bytes(pair))).sum();
     while sum > 0xffff {
@@ -154,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_vip_is_announced_by_a_neighbor_advertisement_that_overrides() {
+    fn an_ipv6_vip_is_announced_by_a_neighbor_advertisement_with_override() {
         #[rustfmt::skip]
         let expected = [
             0x33, 0x33, 0x00, 0x00, 0x00, 0x01,  0x02, 0x00, 0x5e, 0x10, 0x00, 0x01,  0x86, 0xdd,
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_is_in_nobodys_name() {
+    fn a_probe_has_no_sender_address() {
         let arp = probe(MAC, "192.0.2.5".parse().unwrap());
         assert_eq!(arp[..6], [0xff; 6]);
         assert_eq!(arp[22..28], MAC.0);
@@ -183,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_router_is_asked_in_the_name_of_the_vip() {
+    fn a_router_is_asked_with_the_vip_as_sender() {
         let router_mac = Mac([2, 0, 0, 0, 0, 1]);
         let ask =
             |vip: &str, router: &str, mac| request(MAC, vip.parse().unwrap(), router.parse().unwrap(), mac);
@@ -210,7 +212,7 @@ mod tests {
         assert!(header.r#override && !header.router && !header.solicited);
     }
 
-    /// Source, destination and kind, as another implementation reads them.
+    /// The source, destination and type, as another implementation reads them.
     fn read(frame: &[u8]) -> (Ipv6Addr, Ipv6Addr, etherparse::Icmpv6Type) {
         let packet = etherparse::SlicedPacket::from_ethernet(frame).unwrap();
         let Some(etherparse::NetSlice::Ipv6(ipv6)) = packet.net else { panic!("not IPv6") };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What an rtnetlink address message says, and the message that adds a VIP.
+//! Reads rtnetlink's address messages, and makes the message that adds a VIP.
 //! Pure; nothing is sent here.
 
 use std::net::IpAddr;
@@ -12,9 +12,9 @@ use rtnetlink::packet_route::address::{
 
 use super::tag::ADDRESS_PROTOCOL;
 
-/// The local address with its prefix length; `None` for a message without one.
+/// The address with its prefix length; `None` if the message has none.
 pub(super) fn net(message: &AddressMessage) -> Option<IpNet> {
-    // On a point-to-point link IFA_ADDRESS is the other end (uapi/linux/if_addr.h).
+    // On a point-to-point link, IFA_ADDRESS is the address of the other end (uapi/linux/if_addr.h).
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
         _ => None,
@@ -28,35 +28,36 @@ pub(super) fn net(message: &AddressMessage) -> Option<IpNet> {
     IpNet::new(address?, message.header.prefix_len).ok()
 }
 
-/// Whether llb's tag is on it.
+/// Whether the address has llb's tag.
 pub(super) fn has_tag(message: &AddressMessage) -> bool {
     message.attributes.contains(&AddressAttribute::Protocol(AddressProtocol::Other(ADDRESS_PROTOCOL)))
 }
 
-/// See [`LinkAddress::primary`](crate::model::LinkAddress::primary).
+/// Whether the address is primary: see [`LinkAddress::primary`](crate::model::LinkAddress::primary).
 pub(super) fn is_primary(message: &AddressMessage) -> bool {
-    // Secondary is the same bit as temporary in IPv6.
+    // In IPv6 the bit of Secondary means temporary.
     let unusable = AddressFlags::Secondary | AddressFlags::Deprecated | AddressFlags::Tentative;
     message.header.scope == AddressScope::Universe && !flags(message).intersects(unusable)
 }
 
-/// Whether it is an IPv4 address that another one of its subnet comes before.
+/// Whether it is a secondary IPv4 address: a primary one of the same subnet was
+/// added before it.
 pub(super) fn is_secondary(message: &AddressMessage) -> bool {
     message.header.family == AddressFamily::Inet && flags(message).contains(AddressFlags::Secondary)
 }
 
-/// The message that adds a VIP, with llb's tag or without.
+/// The message that adds a VIP, with or without llb's tag.
 ///
-/// IPv4: an address in the subnet of one that is there becomes secondary: it
-/// adds no route to the subnet and is not chosen as a source. It is not added
-/// with NOPREFIXROUTE: when the link's own address is replaced, the VIP can be
-/// promoted to primary, and then that flag would cost the host its subnet route.
+/// IPv4: an address in the subnet of an existing one becomes secondary. It adds
+/// no route to the subnet and is not chosen as a source address. NOPREFIXROUTE is
+/// not set: when the link's own address is replaced, the kernel can make the VIP
+/// primary, and with that flag the host would lose its route to the subnet.
 ///
-/// IPv6: every address adds its own route to the prefix, and the link may well
-/// have been told not to (RFC 4861 on-link flag), so NOPREFIXROUTE.
-/// NODAD because a VIP must answer at once. The preferred lifetime is 0: such
-/// an address takes connections, but is chosen as a source for new ones only
-/// if there is no other (RFC 4862 section 5.5.4).
+/// IPv6: each address would add a route to its prefix, although the link's router
+/// may have advertised the prefix as not on-link (RFC 4861), so NOPREFIXROUTE is
+/// set. NODAD is set because a VIP must answer at once. The preferred lifetime is
+/// 0: such an address accepts connections, but is chosen as a source address for
+/// new ones only if there is no other (RFC 4862 section 5.5.4).
 pub(super) fn vip(index: u32, net: IpNet, tagged: bool) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.index = index;
@@ -68,7 +69,7 @@ pub(super) fn vip(index: u32, net: IpNet, tagged: bool) -> AddressMessage {
             message.header.family = AddressFamily::Inet6;
             let mut lifetime = CacheInfo::default();
             lifetime.ifa_preferred = 0;
-            lifetime.ifa_valid = u32::MAX; // For ever.
+            lifetime.ifa_valid = u32::MAX; // Forever.
             message.attributes.extend([
                 AddressAttribute::Flags(AddressFlags::Nodad | AddressFlags::Noprefixroute),
                 AddressAttribute::CacheInfo(lifetime),
@@ -81,7 +82,7 @@ pub(super) fn vip(index: u32, net: IpNet, tagged: bool) -> AddressMessage {
     message
 }
 
-/// IFA_FLAGS, or the first eight of them from the header.
+/// IFA_FLAGS, or without that attribute the eight flags in the header.
 fn flags(message: &AddressMessage) -> AddressFlags {
     let all = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Flags(flags) => Some(*flags),
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn the_local_end_of_a_point_to_point_link_counts() {
+    fn the_local_address_of_a_point_to_point_link_is_used() {
         let mut message = vip(1, "192.0.2.1/32".parse().unwrap(), false);
         message.attributes = vec![
             AddressAttribute::Address("192.0.2.2".parse().unwrap()),
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn only_llbs_own_tag_counts() {
+    fn only_llbs_tag_is_recognised() {
         let net = "2001:db8::5/64".parse().unwrap();
         assert!(has_tag(&vip(1, net, true)));
         assert!(!has_tag(&vip(1, net, false)));

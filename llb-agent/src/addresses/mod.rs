@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The seam to the addresses on the link devices.
+//! The addresses on the link devices.
 //!
 //! Invariant: an address that llb did not add is never changed or removed.
 //!
 //! ```text
 //!   reconciler --> AddressTable --+-- NetlinkAddresses     the kernel
-//!                                 |     +- StateFile       which addresses are llb's, where the kernel can't say
-//!                                 |     +- changes         what others did to links and addresses, and that it is said
-//!                                 |     +- host            what the machine itself needs, and no Service may take
-//!                                 |     +- guard           is there another owner? probes, claims, announcements
+//!                                 |     +- StateFile       which addresses are llb's, if the kernel cannot mark them
+//!                                 |     +- changes         what others changed on links and addresses
+//!                                 |     +- host            what the machine itself needs, so that no Service gets it
+//!                                 |     +- guard           probes for other owners, notices their claims, announces VIPs
 //!                                 |     `- watch           wakes the reconciler when links or addresses change
 //!                                 `-- FakeAddresses        links in memory
 //! ```
@@ -20,11 +20,12 @@ pub mod fake;
 mod frame;
 mod guard;
 mod host;
-mod known;
 mod link_names;
 mod message;
 mod netlink;
+mod reading;
 mod state_file;
+mod sysctl;
 mod table;
 mod tag;
 mod watch;

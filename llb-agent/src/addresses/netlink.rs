@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The addresses of the kernel's links. It carries out; which address belongs
-//! where is decided elsewhere.
+//! The addresses on the kernel's links. It carries out changes; which address
+//! belongs where is decided elsewhere.
 //!
-//! Tasks: `watch` (multicast messages in, a notification out) and those of the
-//! guard (see there); all end with the table.
+//! Tasks: `watch` (multicast messages in, a notification out), and those of the
+//! guard (see there). All end when the table is dropped.
 //!
-//! Invariant: an address is removed only after it was read and found to be
-//! llb's, at most `LOOK_LASTS` (see `known`) before. The kernel has no "remove
-//! if tagged", so llb's address that somebody removes and adds in his own name
-//! within that time is the one gap: it would be removed with llb's. An address
-//! that somebody adds within that time stays his: llb's add of it is refused,
-//! or adds one of another prefix length beside it.
-//! The number of a link is as old at most: an add on one that went away is refused.
+//! Invariant: an address is removed only if it was read at most
+//! `READING_LIFETIME` (see `reading`) ago and was llb's. The kernel has no
+//! "remove if tagged", which leaves one gap: if, within that time, someone else
+//! removes llb's address and adds the same one, llb removes theirs. If someone
+//! else adds an address within that time, it stays theirs: the kernel refuses
+//! llb's own, or keeps it beside theirs if its prefix length differs. The number
+//! of a link may be that old, too: the kernel refuses to add an address on a link
+//! that went away.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -29,12 +30,13 @@ use tokio::task::JoinSet;
 
 use super::changes::{self, Change, Seen, SeenLink};
 use super::error::AddressError;
-use super::guard::{Guard, Verdict};
-use super::known::{Known, Look, promotes_secondaries, refused};
+use super::guard::{Guard, ProbeResult};
+use super::reading::{KernelAddress, Reading};
 use super::state_file::{OwnAddress, StateFile};
 use super::table::{Addition, AddressTable};
-use super::{host, message, tag, watch};
+use super::{host, message, sysctl, tag, watch};
 use crate::config::AddressTag;
+use crate::error_chain::ErrorChain;
 use crate::model::{AddressKey, Host, Link, Mac};
 use crate::netlink::{Connection, LinkDevice};
 
@@ -42,18 +44,20 @@ use crate::netlink::{Connection, LinkDevice};
 #[derive(Debug)]
 pub struct NetlinkAddresses {
     links: Vec<String>,
-    /// Whether new addresses are marked by the kernel, not by the state file.
+    /// Whether the kernel marks new addresses as llb's; otherwise the state file
+    /// records them.
     tag_in_kernel: bool,
     connection: Connection,
     state_file: StateFile,
-    /// `None` without the right to it.
+    /// `None` if CAP_NET_RAW is missing.
     guard: Option<Guard>,
-    /// At the last look; `None` before the first one.
+    /// The links when they were last observed; `None` before that.
     seen: Option<Seen>,
-    /// By link name; read again when too old.
-    looks: BTreeMap<String, Look>,
-    /// The link devices that were there, and the addresses of all other links.
+    /// By link name.
+    readings: BTreeMap<String, Reading>,
+    /// The link devices that were there when they were last observed.
     present: Vec<LinkDevice>,
+    /// The addresses of all other links, with the name of the link.
     other_links: Vec<(String, IpAddr)>,
     /// The addresses of the Kubernetes API.
     api_servers: Vec<IpAddr>,
@@ -63,11 +67,12 @@ pub struct NetlinkAddresses {
 
 impl NetlinkAddresses {
     /// Opens the table for `links`, in this order; they need not exist yet.
-    /// `changed` is notified when one of them or its addresses change, also by
-    /// this table, and when a probe ends or a conflict begins or ends. `state_dir` is only written to with tags in the file.
+    /// `changed` is notified when one of them or its addresses change (also by
+    /// this table), when probes end, and when a conflict begins or ends.
+    /// `state_dir` is written to only if the state file records addresses.
     ///
     /// # Errors
-    /// The kernel refuses a netlink socket, or can't do `tag`.
+    /// The kernel does not provide a netlink socket, or does not support `tag`.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -80,9 +85,10 @@ impl NetlinkAddresses {
         let tag_in_kernel = tag::in_kernel(tag, &rustix::system::uname().release().to_string_lossy())?;
         let guard = Guard::open(Arc::clone(&changed)).inspect_err(|error| {
             tracing::warn!(
-                %error,
-                "VIPs are taken without a look for another owner, and not announced, so neighbours may send to \
-                 their old place for minutes: run as root or with CAP_NET_RAW"
+                error = %ErrorChain(error),
+                "cannot open packet sockets, which needs CAP_NET_RAW or root: VIPs are added without checking \
+                 that no other host has them, and they are not announced, so neighbours may send to their old \
+                 place for minutes"
             );
         });
         let mut watch = JoinSet::new();
@@ -91,11 +97,11 @@ impl NetlinkAddresses {
             links,
             tag_in_kernel,
             connection: Connection::open().map_err(AddressError::Read)?,
-            // Read with either tag: who changes the tag keeps his addresses.
+            // Read with either tag, so that addresses stay llb's when the tag is changed.
             state_file: StateFile::open(&state_dir)?,
             guard: guard.ok(),
             seen: None,
-            looks: BTreeMap::new(),
+            readings: BTreeMap::new(),
             present: Vec::new(),
             other_links: Vec::new(),
             api_servers: Vec::new(),
@@ -103,7 +109,7 @@ impl NetlinkAddresses {
         })
     }
 
-    /// Adds what [`AddressTable::host`] can't read from the machine: where the Kubernetes API is.
+    /// Sets the addresses of the Kubernetes API, which [`AddressTable::host`] cannot read from the machine.
     pub fn set_api_servers(&mut self, addresses: Vec<IpAddr>) {
         self.api_servers = addresses;
     }
@@ -112,7 +118,8 @@ impl NetlinkAddresses {
         self.connection.link(name).await.map_err(AddressError::Read)
     }
 
-    /// All addresses of the kernel, by the number of their link, in its order.
+    /// All addresses that the kernel has, by the number of their link, in the
+    /// kernel's order.
     async fn read(&mut self) -> Result<BTreeMap<u32, Vec<AddressMessage>>, AddressError> {
         let mut all: BTreeMap<u32, Vec<AddressMessage>> = BTreeMap::new();
         for message in self.connection.addresses().await.map_err(AddressError::Read)? {
@@ -121,38 +128,41 @@ impl NetlinkAddresses {
         Ok(all)
     }
 
-    fn known(&self, name: &str, index: u32, here: Vec<AddressMessage>) -> Vec<Known> {
-        here.into_iter()
+    /// The addresses of one link, with who added them.
+    fn describe(&self, name: &str, index: u32, messages: Vec<AddressMessage>) -> Vec<KernelAddress> {
+        messages
+            .into_iter()
             .filter_map(|message| {
                 let net = message::net(&message)?;
                 let ours = message::has_tag(&message) || self.state_file.contains(name, index, net);
-                Some(Known { net, ours, message })
+                Some(KernelAddress { net, ours, message })
             })
             .collect()
     }
 
-    /// Taken out: what was read of the link, if that is young enough; else it is read.
-    async fn look(&mut self, name: &str, index: u32) -> Result<Look, AddressError> {
-        match self.looks.remove(name).filter(|look| look.is_current(index)) {
-            Some(look) => Ok(look),
-            None => self.look_again(name, index).await,
+    /// Takes the reading of a link out of the table; reads again if it is too old.
+    async fn take_reading(&mut self, name: &str, index: u32) -> Result<Reading, AddressError> {
+        let now = Instant::now();
+        match self.readings.remove(name).filter(|reading| reading.is_current(index, now)) {
+            Some(reading) => Ok(reading),
+            None => self.read_again(name, index).await,
         }
     }
 
-    async fn look_again(&mut self, name: &str, index: u32) -> Result<Look, AddressError> {
+    async fn read_again(&mut self, name: &str, index: u32) -> Result<Reading, AddressError> {
         let at = Instant::now();
-        let here = self.read().await?.remove(&index).unwrap_or_default();
-        Ok(Look::new(index, at, self.known(name, index, here)))
+        let messages = self.read().await?.remove(&index).unwrap_or_default();
+        Ok(Reading::new(index, at, self.describe(name, index, messages)))
     }
 
     async fn add_on(
         &mut self,
-        look: &mut Look,
+        reading: &mut Reading,
         key: &AddressKey,
         net: IpNet,
         index: u32,
     ) -> Result<Addition, AddressError> {
-        let same = look.at(key.address);
+        let same = reading.with_address(key.address);
         if same.iter().any(|known| !known.ours || known.net == net) {
             return Ok(Addition::Done);
         }
@@ -160,23 +170,23 @@ impl NetlinkAddresses {
             && let Some(guard) = &self.guard
         {
             match guard.ask(key) {
-                Verdict::Free => {}
-                Verdict::Pending => return Ok(Addition::Pending),
-                Verdict::Taken(mac) => return Err(AddressError::Taken { key: key.clone(), mac }),
+                ProbeResult::Free => {}
+                ProbeResult::Pending => return Ok(Addition::Pending),
+                ProbeResult::Taken(mac) => return Err(AddressError::Taken { key: key.clone(), mac }),
             }
         }
-        // One of ours with another prefix length.
+        // It is llb's own, with another prefix length.
         if !same.is_empty() {
-            self.remove_own(look, key, index).await?;
+            self.remove_own(reading, key, index).await?;
             self.forget(key);
         }
-        self.add_new(look, key, net, index).await?;
+        self.add_new(reading, key, net, index).await?;
         Ok(Addition::Done)
     }
 
     async fn add_new(
         &mut self,
-        look: &mut Look,
+        reading: &mut Reading,
         key: &AddressKey,
         net: IpNet,
         index: u32,
@@ -189,22 +199,25 @@ impl NetlinkAddresses {
         let vip = RouteNetlinkMessage::NewAddress(message.clone());
         let added = self.connection.change(vip, NLM_F_CREATE | NLM_F_EXCL).await;
         if added.is_ok() {
-            look.insert(Known { net, ours: true, message });
+            reading.insert(KernelAddress { net, ours: true, message });
             if let Some(guard) = &self.guard {
                 guard.added(&mut self.connection, key).await;
             }
             return Ok(());
         }
-        look.doubt();
-        // Somebody was faster and it is his, or it is not there: not ours in either case.
+        reading.invalidate();
+        // Someone else added it first, or it was not added: not llb's in either case.
         self.state_file.retain(|known| *known != own).await?;
         match added {
-            Err(error) if error.raw_os_error() != Some(libc::EEXIST) => Err(refused("add", key, error)),
+            Err(error) if error.raw_os_error() != Some(libc::EEXIST) => {
+                Err(AddressError::refused("add", key, error))
+            }
             _ => Ok(()),
         }
     }
 
-    /// Says what others changed, and has it made up for.
+    /// Logs what others changed since the last observation, and has the guard
+    /// react to it.
     async fn follow(&mut self, present: &[LinkDevice], links: &[Link]) {
         let seen = present.iter().zip(links).map(|(device, link)| {
             let (mac, running) = (device.neighbour_mac(), device.is_running);
@@ -221,7 +234,7 @@ impl NetlinkAddresses {
             match change {
                 Change::Lost { key } => guard.lost(&key),
                 Change::Own { link, .. } => guard.recheck(&link),
-                // The guard sees those itself.
+                // The guard notices these itself.
                 Change::Gone { .. }
                 | Change::Back { .. }
                 | Change::Down { .. }
@@ -237,7 +250,7 @@ impl NetlinkAddresses {
         guard.follow(&mut self.connection, present, &own).await;
     }
 
-    /// What is removed here is no change by others.
+    /// A removal by llb itself must not be reported as one by others.
     fn forget(&mut self, key: &AddressKey) {
         if let Some(link) = self.seen.as_mut().and_then(|seen| seen.get_mut(&key.link)) {
             link.forget(key.address);
@@ -246,25 +259,28 @@ impl NetlinkAddresses {
 
     async fn remove_own(
         &mut self,
-        look: &mut Look,
+        reading: &mut Reading,
         key: &AddressKey,
         index: u32,
     ) -> Result<(), AddressError> {
-        let may_take_others = |own: &Known| own.ours && own.may_take_others();
-        if look.at(key.address).iter().any(may_take_others) && !promotes_secondaries(&key.link) {
-            // Too much hangs on it for what was read a while ago.
-            *look = self.look_again(&key.link, index).await?;
-            if look.at(key.address).iter().any(|own| own.ours && look.hangs_on(own)) {
+        let may_have_dependents = |own: &KernelAddress| own.ours && own.may_have_dependents();
+        if reading.with_address(key.address).iter().any(may_have_dependents)
+            && !sysctl::promotes_secondaries(&key.link)
+        {
+            // Foreign addresses are at stake, so do not rely on an older reading.
+            *reading = self.read_again(&key.link, index).await?;
+            let mut own = reading.with_address(key.address).iter().filter(|own| own.ours);
+            if own.any(|own| reading.has_foreign_dependents(own)) {
                 return Err(AddressError::TakesOthers { key: key.clone() });
             }
         }
-        for own in look.take_own(key.address) {
+        for own in reading.take_own(key.address) {
             let removal = RouteNetlinkMessage::DelAddress(own.message);
             let Err(error) = self.connection.change(removal, 0).await else { continue };
-            look.doubt();
-            // The last two: somebody else removed it, or the whole link.
+            reading.invalidate();
+            // Someone else removed the address, or the whole link.
             if !matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::ENODEV)) {
-                return Err(refused("remove", key, error));
+                return Err(AddressError::refused("remove", key, error));
             }
         }
         Ok(())
@@ -278,32 +294,34 @@ impl AddressTable for NetlinkAddresses {
         let mut present = Vec::new();
         for name in self.links.clone() {
             if let Some(link) = self.link(&name).await? {
-                // An alternative name is found, too: the name is the configured one.
+                // The kernel also finds a link by an alternative name. llb goes by the configured one.
                 present.push(LinkDevice { name, ..link });
             }
         }
         let at = Instant::now();
         let mut all = self.read().await?;
-        let nets = |(&index, here): (&u32, &Vec<AddressMessage>)| -> Vec<(u32, IpNet)> {
-            here.iter().filter_map(|message| Some((index, message::net(message)?))).collect()
+        let nets = |(&index, messages): (&u32, &Vec<AddressMessage>)| -> Vec<(u32, IpNet)> {
+            messages.iter().filter_map(|message| Some((index, message::net(message)?))).collect()
         };
         let on_links: BTreeSet<(u32, IpNet)> = all.iter().flat_map(nets).collect();
-        self.looks.clear();
+        self.readings.clear();
         let mut links = Vec::new();
         for LinkDevice { name, ifindex, .. } in &present {
-            let index = *ifindex;
-            let known = self.known(name, index, all.remove(&index).unwrap_or_default());
+            let addresses = self.describe(name, *ifindex, all.remove(ifindex).unwrap_or_default());
             links.push(Link {
                 name: name.clone(),
-                addresses: known.iter().map(Known::link_address).collect(),
+                addresses: addresses.iter().map(KernelAddress::link_address).collect(),
             });
-            self.looks.insert(name.clone(), Look::new(index, at, known));
+            self.readings.insert(name.clone(), Reading::new(*ifindex, at, addresses));
         }
-        // A record without its address would claim one that somebody else adds
-        // later. A link that was renamed keeps its number and its addresses.
-        let on_its_link = |own: &OwnAddress| on_links.contains(&(own.index, own.net));
-        if let Err(error) = self.state_file.retain(on_its_link).await {
-            tracing::warn!(%error, "an address that llb no longer has is still recorded");
+        // A record whose address is gone would claim the same address if someone
+        // else adds it later. A renamed link keeps its number and its addresses.
+        let is_on_its_link = |own: &OwnAddress| on_links.contains(&(own.index, own.net));
+        if let Err(error) = self.state_file.retain(is_on_its_link).await {
+            tracing::warn!(
+                error = %ErrorChain(&error),
+                "cannot erase the record of an address that is no longer on its link"
+            );
         }
         self.follow(&present, &links).await;
         self.other_links = host::addresses_by_link(&all);
@@ -317,36 +335,42 @@ impl AddressTable for NetlinkAddresses {
             .map_err(AddressError::Read)
     }
 
-    /// One write for all of them, where the file says whose an address is.
+    /// Records all coming addresses by one write to the state file, if it is used.
     async fn prepare(&mut self, coming: &[(&AddressKey, u8)], most: usize) {
         if self.tag_in_kernel {
             return;
         }
+        let now = Instant::now();
         let is_free = |key: &AddressKey| self.guard.as_ref().is_none_or(|guard| guard.is_free(key));
         let own = |&(key, prefix_length): &(&AddressKey, u8)| {
-            let look = self.looks.get(&key.link)?;
-            let index = look.current_index()?;
+            let reading = self.readings.get(&key.link)?;
+            let index = reading.current_index(now)?;
             let net = IpNet::new(key.address, prefix_length).ok()?;
-            let is_new = look.at(key.address).is_empty() && is_free(key);
+            let is_new = reading.with_address(key.address).is_empty() && is_free(key);
             is_new.then(|| OwnAddress { link: key.link.clone(), index, net })
         };
         let own: Vec<OwnAddress> = coming.iter().filter_map(own).take(most).collect();
         if let Err(error) = self.state_file.write_ahead(own).await {
-            tracing::debug!(%error, "each address is recorded for itself");
+            tracing::debug!(
+                error = %ErrorChain(&error),
+                "cannot record the coming addresses at once; each is recorded when it is added"
+            );
         }
     }
 
     async fn add(&mut self, key: &AddressKey, prefix_length: u8) -> Result<Addition, AddressError> {
-        let net = IpNet::new(key.address, prefix_length)
-            .map_err(|error| refused("add", key, io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+        let net = IpNet::new(key.address, prefix_length).map_err(|error| {
+            AddressError::refused("add", key, io::Error::new(io::ErrorKind::InvalidInput, error))
+        })?;
         let missing = || AddressError::NoSuchLink { link: key.link.clone() };
-        let index = match self.looks.get(&key.link).and_then(Look::current_index) {
+        let now = Instant::now();
+        let index = match self.readings.get(&key.link).and_then(|reading| reading.current_index(now)) {
             Some(index) => index,
             None => self.link(&key.link).await?.ok_or_else(missing)?.ifindex,
         };
-        let mut look = self.look(&key.link, index).await?;
-        let added = self.add_on(&mut look, key, net, index).await;
-        self.looks.insert(key.link.clone(), look);
+        let mut reading = self.take_reading(&key.link, index).await?;
+        let added = self.add_on(&mut reading, key, net, index).await;
+        self.readings.insert(key.link.clone(), reading);
         added
     }
 
@@ -355,12 +379,12 @@ impl AddressTable for NetlinkAddresses {
             guard.lost(key);
         }
         self.forget(key);
-        // Without its link the address is gone, too.
+        // If the link is gone, so is the address.
         if let Some(link) = self.link(&key.link).await? {
             let index = link.ifindex;
-            let mut look = self.look(&key.link, index).await?;
-            let removed = self.remove_own(&mut look, key, index).await;
-            self.looks.insert(key.link.clone(), look);
+            let mut reading = self.take_reading(&key.link, index).await?;
+            let removed = self.remove_own(&mut reading, key, index).await;
+            self.readings.insert(key.link.clone(), reading);
             removed?;
         }
         self.state_file.retain(|own| own.link != key.link || own.net.addr() != key.address).await

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The file that remembers which addresses are llb's, for kernels that can't
-//! (see `AddressTag`). It is no record of what should be, nor of what is: an
-//! address is llb's only if it is here *and* on the link.
+//! The file that records which addresses are llb's, for kernels that cannot tag
+//! them (see `AddressTag`). It does not say which addresses should exist or do
+//! exist: an address is llb's only if it is recorded here *and* is on the link.
 //!
-//! Written ahead: an address is recorded before it is added and erased after
-//! it was removed, so that a crash in between leaves a record without an
-//! address, never an address without a record.
+//! An address is recorded before it is added, and its record is erased after it
+//! was removed. So a crash in between can leave a record without an address, but
+//! never an address without a record.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,27 +20,27 @@ use crate::statefile;
 
 const FILE_NAME: &str = "addresses.json";
 
-/// Changes at every boot; addresses do not survive one, so neither do records.
+/// Differs after each boot. Addresses do not survive a boot, so records must not.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// The state file, and its content in memory.
+/// The file and its content.
 #[derive(Debug)]
 pub(super) struct StateFile {
     path: PathBuf,
     content: Content,
-    /// On disk, too, but not llb's before they are added.
+    /// Addresses that are recorded on disk, but not added yet, so they are not llb's.
     ahead: BTreeSet<OwnAddress>,
 }
 
 /// An address that llb added.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct OwnAddress {
-    /// The link's name, when it was added.
+    /// The name of the link when the address was added.
     pub(super) link: String,
-    /// The link's number: it stays when the link is renamed, and another link
-    /// of the same name has another one.
+    /// The number of the link. It stays when the link is renamed, and differs from
+    /// that of a later link with the same name.
     pub(super) index: u32,
-    /// Address and prefix length.
+    /// The address with its prefix length.
     pub(super) net: IpNet,
 }
 
@@ -51,11 +51,11 @@ struct Content {
 }
 
 impl StateFile {
-    /// Reads `<state_dir>/addresses.json`. A missing file and one of another
-    /// boot are empty; so is one that can't be understood, with a warning.
+    /// Reads `<state_dir>/addresses.json`. A file that is missing or from an earlier
+    /// boot counts as empty; so does one that cannot be read, with a warning.
     ///
     /// # Errors
-    /// The kernel does not tell its boot id.
+    /// The id of the boot cannot be read.
     pub(super) fn open(state_dir: &Path) -> Result<Self, AddressError> {
         let boot_id = fs::read_to_string(BOOT_ID).map_err(AddressError::Read)?;
         Ok(Self::open_in_boot(state_dir, boot_id.trim()))
@@ -63,7 +63,7 @@ impl StateFile {
 
     fn open_in_boot(state_dir: &Path, boot_id: &str) -> Self {
         let path = state_dir.join(FILE_NAME);
-        // One that can't be read claims nothing: all that is on the links is left alone.
+        // With an unreadable file llb owns nothing, so no address on the links is touched.
         let mut content: Content = statefile::read_or_set_aside(&path).unwrap_or_default();
         if content.boot_id != boot_id {
             content = Content { boot_id: boot_id.to_owned(), addresses: BTreeSet::new() };
@@ -76,11 +76,12 @@ impl StateFile {
         self.content.addresses.contains(&OwnAddress { link: link.to_owned(), index, net })
     }
 
-    /// Writes all of `coming` at once, so that [`StateFile::insert`] of each
-    /// need not. What is not inserted is erased by the next [`StateFile::retain`].
+    /// Records all of `coming` by one write, so that [`StateFile::insert`] need not
+    /// write for each of them. The next [`StateFile::retain`] erases those that were
+    /// not inserted by then.
     ///
     /// # Errors
-    /// It could not be written; then `insert` tries for itself.
+    /// The file cannot be written. `insert` tries again.
     pub(super) async fn write_ahead(&mut self, coming: Vec<OwnAddress>) -> Result<(), AddressError> {
         let before = self.ahead.clone();
         self.ahead.extend(coming.into_iter().filter(|own| !self.content.addresses.contains(own)));
@@ -94,10 +95,10 @@ impl StateFile {
         written
     }
 
-    /// Records an address; on disk when this returns.
+    /// Records an address. It is on disk when this returns.
     ///
     /// # Errors
-    /// It could not be written; then nothing is recorded.
+    /// The file cannot be written. The address is not recorded.
     pub(super) async fn insert(&mut self, address: OwnAddress) -> Result<(), AddressError> {
         let is_written = self.ahead.remove(&address);
         if !self.content.addresses.insert(address.clone()) || is_written {
@@ -110,10 +111,11 @@ impl StateFile {
         written
     }
 
-    /// Erases all but those that `keep` wants; writes only if that is a change.
+    /// Erases all records for which `keep` is false. Writes only if that changes
+    /// the file.
     ///
     /// # Errors
-    /// It could not be written; then nothing is erased.
+    /// The file cannot be written. Nothing is erased.
     pub(super) async fn retain(&mut self, keep: impl Fn(&OwnAddress) -> bool) -> Result<(), AddressError> {
         let erased: Vec<OwnAddress> =
             self.content.addresses.iter().filter(|known| !keep(known)).cloned().collect();
@@ -135,7 +137,7 @@ impl StateFile {
         content.addresses.extend(self.ahead.iter().cloned());
         let content = serde_json::to_vec(&content).map_err(|error| failed(error.into()))?;
         let path = self.path.clone();
-        // Waits for the disk, which would hold up the connections of a worker thread.
+        // A worker thread that waited for the disk would stall its connections.
         tokio::task::spawn_blocking(move || statefile::write_bytes(&path, &content))
             .await
             .unwrap_or_else(|error| Err(io::Error::other(error)))
@@ -162,7 +164,7 @@ mod tests {
         let restarted = StateFile::open_in_boot(&state_dir, "boot-1");
         assert!(restarted.contains("eth0", 2, own.net));
         assert!(!restarted.contains("eth1", 2, own.net), "another link");
-        assert!(!restarted.contains("eth0", 3, own.net), "another link of that name");
+        assert!(!restarted.contains("eth0", 3, own.net), "another link with the same name");
         assert!(!restarted.contains("eth0", 2, "192.0.2.5/32".parse().unwrap()), "another prefix");
 
         let mut rebooted = StateFile::open_in_boot(&state_dir, "boot-2");
@@ -172,21 +174,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_written_ahead_is_on_disk_but_not_llbs_before_it_is_added() {
+    async fn an_address_written_ahead_is_not_llbs_before_it_is_added() {
         let directory = tempfile::tempdir().unwrap();
         let (added, never) = (address("192.0.2.5/24"), address("192.0.2.6/24"));
         let mut file = StateFile::open_in_boot(directory.path(), "boot-1");
         file.write_ahead(vec![added.clone(), never.clone()]).await.unwrap();
         let on_disk = || StateFile::open_in_boot(directory.path(), "boot-1").content.addresses;
         assert_eq!(on_disk(), [added.clone(), never.clone()].into());
-        assert!(!file.contains("eth0", 2, added.net), "somebody else may add it first");
+        assert!(!file.contains("eth0", 2, added.net), "someone else may add it first");
 
         fs::remove_file(directory.path().join(FILE_NAME)).unwrap();
         file.insert(added.clone()).await.unwrap();
         assert!(file.contains("eth0", 2, added.net));
-        assert!(!directory.path().join(FILE_NAME).exists(), "not written once more");
+        assert!(!directory.path().join(FILE_NAME).exists(), "it is not written again");
         file.retain(|_| true).await.unwrap();
-        assert_eq!(on_disk(), [added].into(), "what was not added is erased");
+        assert_eq!(on_disk(), [added].into(), "an address that was not added is erased");
     }
 
     #[tokio::test]
@@ -200,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_corrupt_file_claims_nothing() {
+    fn with_a_corrupt_file_no_address_is_llbs() {
         let directory = tempfile::tempdir().unwrap();
         for bytes in ["", "{", "[]", "\0\0\0\0", r#"{"boot_id":"boot-1","addresses":[{"link":"eth0"}]}"#] {
             fs::write(directory.path().join(FILE_NAME), bytes).unwrap();
@@ -210,7 +212,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_written_is_not_recorded() {
+    async fn an_address_that_cannot_be_written_is_not_recorded() {
         let directory = tempfile::tempdir().unwrap();
         let in_the_way = directory.path().join("file");
         fs::write(&in_the_way, "").unwrap();

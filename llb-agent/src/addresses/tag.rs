@@ -1,24 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How llb remembers which addresses on a link are its own. Not where: see
-//! `message` for the kernel's tag and `state_file` for the file.
+//! Decides whether the kernel or the state file records which addresses are
+//! llb's. `message` writes and reads the kernel's tag, `state_file` the file.
 
 use super::error::AddressError;
 use crate::config::AddressTag;
 
-/// IFA_PROTO of an address that llb added: the letter l. 0 to 3 are the
-/// kernel's, the rest is free for user space (uapi/linux/if_addr.h).
+/// The IFA_PROTO value of the addresses that llb adds: the letter l. The kernel
+/// uses 0 to 3; other values are free for user space (uapi/linux/if_addr.h).
 pub(super) const ADDRESS_PROTOCOL: u8 = 0x6c;
 
-/// The first kernel that keeps IFA_PROTO; an older one ignores it.
+/// The first kernel that stores IFA_PROTO. Older ones ignore it.
 const FIRST_KERNEL_WITH_TAG: (u32, u32) = (5, 18);
 
-/// Whether the kernel `release` (as `uname -r`) is to keep the mark on the
-/// address itself; else it is in `addresses.json` of the state folder.
+/// Whether the kernel tags the addresses that llb adds. Otherwise they are
+/// recorded in `addresses.json` in the state folder. `release` is as `uname -r`
+/// prints it.
 ///
 /// # Errors
-/// It is asked to and can't.
+/// The kernel must tag them, but is too old.
 pub(super) fn in_kernel(tag: AddressTag, release: &str) -> Result<bool, AddressError> {
-    match (tag, kernel_keeps_tag(release)) {
+    match (tag, kernel_stores_tag(release)) {
         (AddressTag::Kernel, false) => Err(AddressError::TagUnsupported { release: release.to_owned() }),
         (AddressTag::Kernel, true) => Ok(true),
         (AddressTag::Auto, able) => Ok(able),
@@ -26,8 +27,8 @@ pub(super) fn in_kernel(tag: AddressTag, release: &str) -> Result<bool, AddressE
     }
 }
 
-/// A release that can't be read counts as old: the file always works.
-fn kernel_keeps_tag(release: &str) -> bool {
+/// False for a release that cannot be parsed, because the file always works.
+fn kernel_stores_tag(release: &str) -> bool {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     match (numbers.next(), numbers.next()) {
         (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= FIRST_KERNEL_WITH_TAG,
@@ -40,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_keeps_the_tag_from_5_18_on() {
+    fn the_kernel_stores_the_tag_since_5_18() {
         for (release, expected) in [
             ("5.18.0", true),
             ("6.1.0-13-amd64", true),
@@ -57,11 +58,11 @@ mod tests {
     }
 
     #[test]
-    fn an_old_kernel_is_told_with_the_way_out() {
+    fn the_error_about_an_old_kernel_says_what_to_do() {
         let error = in_kernel(AddressTag::Kernel, "5.10.0").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "kernel 5.10.0 cannot tag addresses, 5.18 and newer can: use the address tag \"file\" or \"auto\""
+            "kernel 5.10.0 cannot tag addresses, only 5.18 and newer can: use the address tag \"file\" or \"auto\""
         );
     }
 }

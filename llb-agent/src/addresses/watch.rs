@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Wakes the reconciler when the configured links or their addresses change.
-//! It says that something changed, never what: the reconciler reads again.
+//! Wakes the reconciler when the configured links or their addresses change. It
+//! does not say what changed: the reconciler reads everything again.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -15,19 +15,20 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use tokio::sync::Notify;
 
+use crate::error_chain::ErrorChain;
 use crate::netlink::Connection;
 
-/// A failed subscription is tried again after this; until then changes are
-/// only seen when something else makes the reconciler read.
-const REOPEN_PAUSE: Duration = Duration::from_secs(5);
+/// The pause before a failed subscription is tried again. Until then, changes are
+/// only noticed when something else makes the reconciler read.
+const RESUBSCRIBE_PAUSE: Duration = Duration::from_secs(5);
 
-/// What the kernel tells unasked.
+/// The kernel's multicast messages.
 pub(super) type Messages = BoxStream<'static, NetlinkMessage<RouteNetlinkMessage>>;
 
-/// Asks the kernel for all changes from now on.
+/// Subscribes to all changes of links and addresses.
 ///
 /// # Errors
-/// The kernel has no socket for us.
+/// The kernel does not provide a netlink socket.
 pub(super) fn subscribe() -> io::Result<Messages> {
     let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
     let (connection, _, messages) = rtnetlink::new_multicast_connection(&groups)?;
@@ -35,8 +36,7 @@ pub(super) fn subscribe() -> io::Result<Messages> {
     Ok(messages.map(|(message, _)| message).boxed())
 }
 
-/// Notifies `changed` for every message that is about one of `links`; runs
-/// until it is aborted.
+/// Notifies `changed` of each message about one of `links`, until it is aborted.
 pub(super) async fn run(links: Vec<String>, mut messages: Messages, changed: Arc<Notify>) {
     let mut watched = Watched::read(links).await;
     loop {
@@ -46,10 +46,13 @@ pub(super) async fn run(links: Vec<String>, mut messages: Messages, changed: Arc
             }
         }
         messages = loop {
-            tokio::time::sleep(REOPEN_PAUSE).await;
+            tokio::time::sleep(RESUBSCRIBE_PAUSE).await;
             match subscribe() {
                 Ok(messages) => break messages,
-                Err(error) => tracing::warn!(%error, "changes of links and addresses are not noticed"),
+                Err(error) => tracing::warn!(
+                    error = %ErrorChain(&error),
+                    "cannot subscribe to changes of links and addresses, so they are noticed late"
+                ),
             }
         };
         watched = Watched::read(watched.names).await;
@@ -57,8 +60,9 @@ pub(super) async fn run(links: Vec<String>, mut messages: Messages, changed: Arc
     }
 }
 
-/// The configured links, and the numbers of those that exist: a message about
-/// an address has only the number, and a renamed link keeps only the number.
+/// The configured links, and the numbers of those that exist. The number is
+/// needed because a message about an address has no name, and a link that is
+/// renamed keeps its number.
 #[derive(Debug)]
 struct Watched {
     names: Vec<String>,
@@ -70,7 +74,7 @@ impl Watched {
         let mut indexes = BTreeSet::new();
         if let Ok(mut connection) = Connection::open() {
             for name in &names {
-                // A link that can't be read now is learnt from its next message.
+                // The number of a link that cannot be read now comes with its next message.
                 if let Ok(Some(link)) = connection.link(name).await {
                     indexes.insert(link.ifindex);
                 }
@@ -95,7 +99,7 @@ impl Watched {
             NetlinkPayload::InnerMessage(
                 RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address),
             ) => self.indexes.contains(&address.header.index),
-            // Messages were lost, any of them could have been about ours.
+            // Messages were lost, and any of them could be about these links.
             NetlinkPayload::Overrun(_) => true,
             _ => false,
         }
@@ -134,17 +138,17 @@ mod tests {
     #[test]
     fn only_the_configured_links_wake_the_reconciler() {
         let mut watched = Watched { names: vec!["eth0".to_owned()], indexes: BTreeSet::from([2]) };
-        assert!(watched.concerns(&new_link(2, "eth0")), "its state");
+        assert!(watched.concerns(&new_link(2, "eth0")), "the state of a configured link");
         assert!(!watched.concerns(&new_link(9, "veth9")), "another link");
-        assert!(watched.concerns(&new_address(2)), "its address");
+        assert!(watched.concerns(&new_address(2)), "an address of a configured link");
         assert!(!watched.concerns(&new_address(9)), "an address of another link");
 
-        assert!(watched.concerns(&new_link(2, "renamed")), "it lost its name");
-        assert!(!watched.concerns(&new_address(2)), "no longer ours");
-        assert!(watched.concerns(&new_link(3, "eth0")), "a new one of that name");
+        assert!(watched.concerns(&new_link(2, "renamed")), "the link lost its name");
+        assert!(!watched.concerns(&new_address(2)), "an address of a link that is no longer configured");
+        assert!(watched.concerns(&new_link(3, "eth0")), "a new link with the configured name");
         assert!(watched.concerns(&new_address(3)));
         let gone = RouteNetlinkMessage::DelLink(link(3, "eth0"));
-        assert!(watched.concerns(&NetlinkPayload::InnerMessage(gone)), "it went away");
+        assert!(watched.concerns(&NetlinkPayload::InnerMessage(gone)), "the link went away");
         assert!(!watched.concerns(&new_address(3)));
         assert!(watched.concerns(&NetlinkPayload::Overrun(Vec::new())), "messages were lost");
     }

@@ -22,16 +22,19 @@ pub(super) async fn ask(admin: SocketAddr, service: &str) -> anyhow::Result<()> 
     let stream = TcpStream::connect(admin).await.with_context(|| {
         format!("no agent answers at {admin}; is it running, and is that its --admin address?")
     })?;
+    let no_answer = || format!("the agent at {admin} did not answer");
     let (mut sender, connection) =
-        hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
+        hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
+            .await
+            .with_context(no_answer)?;
     let connection = tokio::spawn(connection);
     let request = hyper::Request::get(format!("/explain/{service}"))
         .header("host", admin.to_string())
         .body(Empty::new())
         .with_context(|| format!("{service:?} is not a valid name of a Service"))?;
-    let response = sender.send_request(request).await?;
+    let response = sender.send_request(request).await.with_context(no_answer)?;
     let status = response.status();
-    let body = response.into_body().collect().await?.to_bytes();
+    let body = response.into_body().collect().await.with_context(no_answer)?.to_bytes();
     connection.abort();
     let text = String::from_utf8_lossy(&body);
     if !status.is_success() {

@@ -10,7 +10,7 @@ use anyhow::Context;
 
 use crate::dataplane::Planes;
 use crate::dataplane::packet::LinkLocks;
-use crate::handover::{Goods, Item, Takeover};
+use crate::handover::{Descriptors, Item, Takeover};
 use crate::model::Frontend;
 
 /// The sockets that a predecessor gave.
@@ -22,7 +22,7 @@ pub(super) struct InheritedSockets {
 }
 
 /// Tells the sockets apart. Locks come later.
-pub(super) fn inherited_sockets(goods: Goods) -> InheritedSockets {
+pub(super) fn inherited_sockets(goods: Descriptors) -> InheritedSockets {
     let mut inherited = InheritedSockets::default();
     for (item, socket) in goods {
         match item {
@@ -37,7 +37,7 @@ pub(super) fn inherited_sockets(goods: Goods) -> InheritedSockets {
 }
 
 /// The lock of the state folder, and those of the links.
-pub(super) fn inherited_locks(goods: Goods) -> anyhow::Result<(OwnedFd, LinkLocks)> {
+pub(super) fn inherited_locks(goods: Descriptors) -> anyhow::Result<(OwnedFd, LinkLocks)> {
     let (mut state, mut links) = (None, LinkLocks::new());
     for (item, lock) in goods {
         match item {
@@ -58,7 +58,7 @@ pub(super) async fn hand_over(
     state_lock: &OwnedFd,
 ) -> anyhow::Result<()> {
     let frontends = planes.sockets()?.into_iter();
-    let mut sockets: Goods = frontends.map(|(frontend, socket)| (frontend.into(), socket)).collect();
+    let mut sockets: Descriptors = frontends.map(|(frontend, socket)| (frontend.into(), socket)).collect();
     sockets.push((Item::Admin { address: admin }, admin_socket.try_clone()?));
     takeover.offer(&sockets).await?;
     let mut locks = vec![(Item::StateLock, state_lock.try_clone()?)];

@@ -19,7 +19,7 @@ pub(super) enum StartingPoint {
     TakingOver(Inheritance),
 }
 
-/// The source, running.
+/// The running source, and what it has delivered last.
 pub(super) struct Objects {
     pub(super) received: watch::Receiver<SourceReport>,
     task: JoinHandle<()>,

@@ -109,7 +109,7 @@ impl<S: StatusSink> Serving<S> {
             let received = &mut self.objects.received;
             match self.reconciler.run(received, &self.wakeups, &self.report, interruption).await {
                 Interruption::Stop if deadline.is_none() && self.successors.is_any_waiting() => {
-                    tracing::info!("a new agent is waiting: this one ends when it has taken over");
+                    tracing::info!("a new agent is waiting; ending when it has taken over");
                     deadline = Some(Instant::now() + self.config.relay.drain_timeout);
                 }
                 Interruption::Stop => return End::Stopped,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The flags of the planes in the kernel.
+//! The choice of the data plane, and the flags of the packet plane.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -13,21 +13,22 @@ use crate::model::Mode;
 /// `--datapath`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Datapath {
-    /// For each link XDP, else TC; for each Service these, else the relay.
+    /// Packet programs: at XDP if the link allows it, else at TC. Services that these cannot serve are relayed in user
+    /// space
     #[default]
     Auto,
-    /// As auto, but at XDP or not at all.
+    /// As auto, but only at XDP
     Xdp,
-    /// As auto, but at TC or not at all.
+    /// As auto, but only at TC
     Tc,
-    /// The relay, whose bytes the kernel moves from socket to socket.
+    /// The relay only; for TCP the kernel moves data from socket to socket
     Sockmap,
-    /// The relay in user space.
+    /// The relay in user space only; no eBPF programs
     Userspace,
 }
 
 impl Datapath {
-    /// Whether packet programs are put on links.
+    /// Whether packet programs are attached to links.
     pub const fn has_packet_plane(self) -> bool {
         matches!(self, Self::Auto | Self::Xdp | Self::Tc)
     }
@@ -36,26 +37,25 @@ impl Datapath {
 /// `--xdp-mode`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum XdpMode {
-    /// In the driver, before the kernel makes its own copy of a frame.
+    /// In the network driver
     #[default]
     Native,
-    /// Behind the driver: on every link, and slower than TC. For tests, with
-    /// GRO off (ethtool -K LINK gro off): merged segments are too big for it
+    /// After the network driver. Works on every link, but is slower than TC. For tests, with GRO off (ethtool -K LINK gro
+    /// off), because merged segments are too large for it
     Generic,
 }
 
 /// `--at-stop`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum AtStop {
-    /// What the packet plane serves goes on, with its VIPs, until an agent
-    /// comes again or `llb-agent detach` removes it.
+    /// The packet plane keeps forwarding, and its VIPs stay, until an agent starts again or `llb-agent detach` is run
     #[default]
     Keep,
-    /// Drain, then take everything away.
+    /// Let connections end (see --drain-timeout), then remove everything
     Remove,
 }
 
-/// Source ports that backends see: both ends included.
+/// A range of source ports, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortRange {
     /// At least 1.
@@ -91,40 +91,41 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// The flags of the packet plane.
+/// The raw flags of the packet plane.
 #[derive(Debug, Args)]
 pub(super) struct PacketArgs {
-    /// How the packet plane forwards: nat rewrites addresses and ports; dsr leaves packets as they are and sends them to
-    /// Nodes on the same segment, which answer clients themselves. A Service's annotation llb.dev/mode goes first
+    /// The forwarding mode of Services without the annotation llb.dev/mode
     #[arg(long, value_name = "MODE", value_enum, default_value_t)]
     mode: ModeArg,
 
-    /// Connections that the packet plane has room for, about 228 bytes each [default: 1/256 of the memory]
+    /// Most connections at one time; each takes about 228 bytes [default: as many as fit into 1/256 of the memory]
     #[arg(long, value_name = "N")]
     max_flows: Option<NonZeroU32>,
 
-    /// Backends that the packet plane has, over all ports of all Services; a Service beyond is relayed
+    /// Most backends, over all ports of all Services; Services with further backends are relayed
     #[arg(long, value_name = "N", default_value = "16384", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     max_backends: u32,
 
-    /// Source ports that backends see in mode nat [default: those below net.ipv4.ip_local_port_range, from 1024]
+    /// Source ports that backends see in mode nat [default: from 1024 to below net.ipv4.ip_local_port_range]
     #[arg(long, value_name = "FIRST-LAST")]
     snat_ports: Option<PortRange>,
 
-    /// Where XDP programs run
+    /// Where in the kernel XDP programs run
     #[arg(long, value_name = "MODE", value_enum, default_value_t)]
     xdp_mode: XdpMode,
 
-    /// What becomes of the packet plane when the agent is stopped by SIGTERM. What is relayed ends in any case
+    /// What happens to the packet plane when the agent is stopped; relayed connections end in any case
     #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
     at_stop: AtStop,
 }
 
-/// [`Mode`] without clap.
+/// [`Mode`] as a flag, since the model does not know clap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum ModeArg {
+    /// Rewrite addresses and ports of packets in both directions
     #[default]
     Nat,
+    /// Direct server return: send packets unchanged to Nodes on the same segment, which answer the clients directly
     Dsr,
 }
 
@@ -140,15 +141,15 @@ impl PacketArgs {
 /// The limits of the packet plane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PacketConfig {
-    /// Absent: from memory.
+    /// The most connections; `None`: as many as fit into 1/256 of the memory.
     pub max_flows: Option<NonZeroU32>,
-    /// At most 2^20; 0: as many as there are by default.
+    /// The most backends, up to 2^20; 0: the default number.
     pub max_backends: u32,
-    /// Absent: what the host's own sockets leave.
+    /// Source ports of mode NAT; `None`: those that the host's own sockets do not use.
     pub snat_ports: Option<PortRange>,
     /// Where XDP programs run.
     pub xdp_mode: XdpMode,
-    /// What becomes of it at the end.
+    /// What happens to the packet plane when the agent is stopped.
     pub at_stop: AtStop,
 }
 
@@ -169,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_of_ports_have_two_ends_in_order() {
+    fn a_port_range_is_first_and_last() {
         assert_eq!("1024-32767".parse(), Ok(PortRange { first: 1024, last: 32_767 }));
         for text in ["", "1024", "0-9", "9-8", "1-65536", "a-b"] {
             assert!(text.parse::<PortRange>().is_err(), "{text}");

@@ -1,64 +1,146 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The limits of the relay, and their defaults.
+//! The flags and limits of the relay, and their defaults.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-/// The limits of the proxy plane. They hold for all its frontends together.
+use clap::{ArgAction, Args};
+
+use super::datapath::Datapath;
+use super::duration::{parse_duration, parse_limit};
+
+/// The raw flags of the relay.
+#[derive(Debug, Args)]
+pub(super) struct RelayArgs {
+    /// Most TCP connections at one time, over all Services; further ones are reset
+    #[arg(long, value_name = "N", default_value = "16384")]
+    max_connections: NonZeroUsize,
+
+    /// Most UDP sessions at one time, over all Services; datagrams of further ones are dropped
+    #[arg(long, value_name = "N", default_value = "16384")]
+    max_udp_sessions: NonZeroUsize,
+
+    /// How long to wait for a connection to one backend before trying the next one
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_limit)]
+    connect_timeout: Duration,
+
+    /// Reset a TCP connection after this time without data in either direction
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_limit)]
+    tcp_idle_timeout: Duration,
+
+    /// End a TCP connection if sent data is not acknowledged within this time [default: net.ipv4.tcp_retries2]
+    ///
+    /// This also ends connections whose peer pauses reading for this time. The default, the kernel's limit, does not.
+    #[arg(long, value_name = "TIME", value_parser = parse_limit)]
+    tcp_user_timeout: Option<Duration>,
+
+    /// End a UDP session after this time without a datagram in either direction
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_limit)]
+    udp_idle_timeout: Duration,
+
+    /// How long old connections may continue after their Service or port was removed, or the agent was stopped
+    #[arg(long, value_name = "TIME", default_value = "25s", value_parser = parse_duration)]
+    drain_timeout: Duration,
+
+    /// Number of relay threads [default: one for each core, at most 16]
+    ///
+    /// Each thread has a listening socket for each frontend.
+    #[arg(long, value_name = "N")]
+    workers: Option<NonZeroUsize>,
+
+    /// Move bulk data with splice(2); false: copy all data
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    splice: bool,
+
+    /// With --datapath sockmap: small reads in a row after which the kernel moves a connection's data
+    ///
+    /// Bulk data in between starts the count again.
+    #[arg(long, value_name = "N", default_value = "32")]
+    sockmap_after_reads: u32,
+
+    /// With --datapath sockmap: most connections at one time whose data the kernel moves [default: --max-connections]
+    ///
+    /// Further connections are relayed in user space.
+    #[arg(long, value_name = "N")]
+    sockmap_max_pairs: Option<NonZeroUsize>,
+}
+
+impl RelayArgs {
+    pub(super) fn into_config(self, datapath: Datapath) -> RelayConfig {
+        RelayConfig {
+            drain_timeout: self.drain_timeout,
+            connect_timeout: self.connect_timeout,
+            tcp_idle_timeout: self.tcp_idle_timeout,
+            tcp_user_timeout: self.tcp_user_timeout,
+            udp_idle_timeout: self.udp_idle_timeout,
+            max_connections: self.max_connections,
+            max_udp_sessions: self.max_udp_sessions,
+            workers: self.workers.unwrap_or_else(default_workers),
+            splice: self.splice,
+            sockmap: (datapath == Datapath::Sockmap).then_some(SockmapConfig {
+                after_reads: self.sockmap_after_reads,
+                max_pairs: self.sockmap_max_pairs.unwrap_or(self.max_connections),
+            }),
+        }
+    }
+}
+
+/// The limits of the relay. They hold for all its frontends together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelayConfig {
     /// For one attempt to connect to one backend.
     pub connect_timeout: Duration,
-    /// How long connections of a removed frontend may go on.
+    /// How long connections of a removed frontend may continue.
     pub drain_timeout: Duration,
-    /// Without a byte in either direction for so long, a TCP connection is reset.
+    /// A TCP connection is reset after this time without a byte in either direction.
     pub tcp_idle_timeout: Duration,
-    /// Data unacknowledged for so long ends a TCP connection; absent: as the kernel says.
+    /// A TCP connection ends if data is not acknowledged for this time; `None`: the kernel decides.
     pub tcp_user_timeout: Option<Duration>,
-    /// Without a datagram in either direction for so long, a UDP session ends.
+    /// A UDP session ends after this time without a datagram in either direction.
     pub udp_idle_timeout: Duration,
     /// TCP connections open at one time; each takes two file descriptors.
     pub max_connections: NonZeroUsize,
     /// UDP sessions open at one time; each takes one file descriptor and one
     /// local port.
     pub max_udp_sessions: NonZeroUsize,
-    /// Threads that relay.
+    /// The number of relay threads.
     pub workers: NonZeroUsize,
     /// Bulk data is spliced, not copied.
     pub splice: bool,
-    /// Absent: all bytes are moved in user space.
+    /// When the kernel moves the data of connections; `None`: never.
     pub sockmap: Option<SockmapConfig>,
 }
 
-/// When the kernel goes on with the bytes of a connection.
+/// When the kernel takes over moving the data of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SockmapConfig {
-    /// After so many small reads of the relay.
+    /// After this many small reads of the relay in a row.
     pub after_reads: u32,
-    /// Connections at one time; all others are relayed in user space.
+    /// Connections at one time; further ones are relayed in user space.
     pub max_pairs: NonZeroUsize,
 }
 
 impl Default for RelayConfig {
     fn default() -> Self {
         Self {
-            // Room for one lost SYN, which is repeated after 1 s (RFC 6298), and still
-            // time for a second backend before a client loses patience.
+            // A lost SYN is repeated after 1 s (RFC 6298), so one may be lost. A client
+            // still waits long enough for an attempt with a second backend.
             connect_timeout: Duration::from_secs(3),
-            // Kubernetes kills a pod 30 s after SIGTERM; be done before.
+            // Kubernetes kills a Pod 30 s after SIGTERM; the agent must be done before.
             drain_timeout: Duration::from_secs(25),
-            // Linux' connection tracking (`nf_conntrack_tcp_timeout_established`) as
-            // kube-proxy sets it; ending connections sooner would surprise.
+            // The limit of Linux' connection tracking (`nf_conntrack_tcp_timeout_established`)
+            // as kube-proxy sets it. Applications do not expect an earlier end.
             tcp_idle_timeout: Duration::from_secs(24 * 60 * 60),
             tcp_user_timeout: None,
-            // Linux forgets a one-sided UDP flow after 30 s and a two-sided one after
-            // 120 s; one value between them, since a session can't tell which it is.
+            // Linux forgets a UDP flow after 30 s if only one side sent, and after 120 s
+            // if both did. A session does not know which it is, so the value is between them.
             udp_idle_timeout: Duration::from_secs(60),
-            // With the sessions 49152 file descriptors, below the usual 65536; at most
-            // 512 MiB of buffers if every connection is stuck in both directions.
+            // Together with the sessions these take 49152 file descriptors, fewer than the
+            // usual limit of 65536. If every connection is stuck in both directions, they
+            // take at most 512 MiB of buffers.
             max_connections: const { NonZeroUsize::new(16_384).expect("not 0") },
-            // More than half of the 28232 local ports (`net.ipv4.ip_local_port_range`)
-            // would leave too few for everybody else.
+            // There are 28232 local ports (`net.ipv4.ip_local_port_range`). Others on this
+            // machine need the rest.
             max_udp_sessions: const { NonZeroUsize::new(16_384).expect("not 0") },
             workers: default_workers(),
             splice: true,
@@ -67,9 +149,10 @@ impl Default for RelayConfig {
     }
 }
 
-/// One for each core that this process may use; beyond 16 the listening sockets
-/// (one for each worker and frontend) cost more than another thread brings.
-pub(super) fn default_workers() -> NonZeroUsize {
+/// One for each core that this process may use, but at most 16: each worker has a
+/// listening socket for each frontend, and with more than 16 workers these cost more
+/// than another thread gains.
+fn default_workers() -> NonZeroUsize {
     const MOST: NonZeroUsize = NonZeroUsize::new(16).expect("not 0");
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN).min(MOST)
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Grants claims. What a Service holds it keeps; what is new to it, it gets as
-//! a whole or not at all.
+//! Decides which VIPs and frontends each Service gets. A Service keeps what it has. A
+//! Service that has nothing yet gets all that it asks for, or nothing.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use super::claims::{Claim, Want};
 use super::frontends::frontends_of;
 use super::inputs::Inputs;
-use super::permission::{Permissions, closed};
+use super::permission::{Permissions, why_closed};
 use super::refused::Refused;
 use super::reserve::Reservations;
 use crate::model::{Family, Pool, Problem, ProblemReason, Service, ServiceName};
@@ -18,26 +18,26 @@ pub(super) struct Grant<'a> {
     pub(super) name: &'a ServiceName,
     pub(super) service: &'a Service,
     pub(super) vips: Vec<IpAddr>,
-    /// Frontends that it asks for beside what it has, and does not get.
+    /// Frontends that it asks for besides what it has, and does not get.
     pub(super) refused: Refused,
 }
 
-/// What each Service gets that is served.
+/// What each Service gets. A Service that is missing in the result is refused.
 pub(super) fn allocate<'a>(
     inputs: Inputs<'a>,
     permissions: &Permissions<'a>,
     claims: Vec<Claim<'a>>,
     problems: &mut Vec<Problem>,
 ) -> Vec<Grant<'a>> {
-    // Everything that is asked for or held is out of the pools before the
-    // first free address is given, so the order of Services does not matter.
+    // All addresses that are asked for or held are taken from the pools before the
+    // first free one is given, so the order of Services does not matter.
     let mut free = Free::new(inputs, permissions, &claims);
     let mut reservations = Reservations::of_holders(inputs, &claims);
     let mut grants = Vec::new();
     for claim in claims {
         let result = free.fill(inputs, &claim).and_then(|mut vips| {
             let refused = reservations.reserve(&claim, &vips, problems)?;
-            // A VIP on which it gets nothing is not its VIP.
+            // A VIP on which the Service gets nothing is not its VIP.
             vips.retain(|vip| {
                 frontends_of(claim.service, &[*vip]).any(|(frontend, _)| !refused.contains_key(&frontend))
             });
@@ -51,11 +51,11 @@ pub(super) fn allocate<'a>(
     grants
 }
 
-/// Addresses that nobody has.
+/// The addresses that can still be given.
 struct Free<'a, 'p> {
     permissions: &'p Permissions<'a>,
     pools: Vec<FreeOfPool<'a>>,
-    /// Must not be given: asked for, held, or in use by somebody else.
+    /// Addresses that must not be given: somebody asks for them, holds or uses them.
     used: BTreeSet<IpAddr>,
 }
 
@@ -69,13 +69,13 @@ impl<'a, 'p> Free<'a, 'p> {
         let mut used: BTreeSet<IpAddr> = claims.iter().flat_map(|claim| claim.vips.iter().copied()).collect();
         let links = inputs.facts.links.iter().flat_map(|link| &link.addresses);
         used.extend(links.filter(|known| !known.ours).map(|known| known.net.addr()));
-        // What a Service of somebody else publishes is in use too.
+        // Other load balancers use the addresses that they publish.
         let services = inputs.snapshot.services.values();
         used.extend(services.flat_map(|service| service.status.addresses()));
         Self { permissions, pools: inputs.policy.pools.iter().map(FreeOfPool::new).collect(), used }
     }
 
-    /// What the Service asks for, and one VIP for each want that is open.
+    /// The VIPs that the Service asks for or keeps, and a new one for each open want.
     fn fill(&mut self, inputs: Inputs<'_>, claim: &Claim<'_>) -> Result<Vec<IpAddr>, Problem> {
         let mut vips = claim.vips.clone();
         for want in &claim.open {
@@ -122,17 +122,20 @@ impl<'a, 'p> Free<'a, 'p> {
                 self.pools.iter().find(|free| wanted_pool.is_some() && free.pool.name() == wanted_pool);
             let message = match named {
                 Some(free) => {
-                    format!("{}; name another one with the annotation llb.dev/pool", closed(free.pool, name))
+                    format!(
+                        "{}; name another one with the annotation llb.dev/pool",
+                        why_closed(free.pool, name)
+                    )
                 }
                 None => format!(
-                    "no --pool is for Services of namespace {} that name none; name one with the annotation llb.dev/pool",
+                    "no --pool is for Services of namespace {} that name no pool; name one with the annotation llb.dev/pool",
                     name.namespace
                 ),
             };
             (ProblemReason::PoolNotAllowed, message)
         } else if !for_it().any(|pool| want.family.is_none_or(|family| pool.has_family(family))) {
             let message = format!(
-                "no --pool for it has {family}addresses; add one, or change the Service's ipFamilies"
+                "no --pool that the Service may use has {family}addresses; add one, or change the Service's ipFamilies"
             );
             (ProblemReason::NoAddressOfFamily, message)
         } else {
@@ -147,12 +150,12 @@ impl<'a, 'p> Free<'a, 'p> {
         Problem::of_service(name, reason, message)
     }
 
-    /// What to say of a name that no pool has.
+    /// A message if no pool has this name.
     fn unknown(&self, wanted: &str) -> Option<String> {
         let names: Vec<&str> = self.pools.iter().filter_map(|free| free.pool.name()).collect();
         (!names.contains(&wanted)).then(|| {
             let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            format!("annotation llb.dev/pool: no --pool has the name {wanted:?}; those with a name: {known}")
+            format!("annotation llb.dev/pool: no --pool has the name {wanted:?}; pools with a name: {known}")
         })
     }
 }
@@ -163,7 +166,7 @@ impl<'a> FreeOfPool<'a> {
         Self { pool, ranges: ranges.collect() }
     }
 
-    /// Whether a VIP that the Service leaves open may come from here.
+    /// Whether the Service may get a VIP from this pool.
     fn is_for(&self, claim: &Claim<'_>) -> bool {
         let chosen = match claim.service.pool.as_deref() {
             Some(name) => self.pool.name() == Some(name),
@@ -173,7 +176,7 @@ impl<'a> FreeOfPool<'a> {
     }
 }
 
-/// The first link's own address.
+/// The own address of the first link that has one of this family.
 fn link_address(inputs: Inputs<'_>, family: Option<Family>) -> Option<IpAddr> {
     let of = |family| inputs.facts.links.iter().find_map(|link| link.primary_address(family));
     match family {

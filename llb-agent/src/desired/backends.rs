@@ -12,7 +12,7 @@ use crate::model::{
     ServicePort, TrafficPolicy, Weight,
 };
 
-/// What the backends of one Service are made from.
+/// Finds the backends of one Service.
 pub(super) struct ServiceBackends<'a> {
     nodes: &'a EligibleNodes<'a>,
     pub(super) name: &'a ServiceName,
@@ -24,7 +24,6 @@ pub(super) struct ServiceBackends<'a> {
 }
 
 impl<'a> ServiceBackends<'a> {
-    /// Sorts the endpoints of one Service by port.
     pub(super) fn new(nodes: &'a EligibleNodes<'a>, name: &'a ServiceName, service: &'a Service) -> Self {
         let known = nodes.inputs().snapshot.endpoints.get(name);
         let mut endpoints: HashMap<(Protocol, Option<&str>), Vec<&Endpoint>> = HashMap::new();
@@ -68,8 +67,8 @@ impl<'a> ServiceBackends<'a> {
         }
         let port = self.service.ports.iter().find(|port| self.are_nodes(port))?;
         let message = format!(
-            "sessionAffinity is ClientIP and port {}/{} goes to nodePorts, where kube-proxy takes llb for the only client: \
-             each Node sends all of it to one Pod; use --backends endpoints where llb reaches the Pods, \
+            "sessionAffinity is ClientIP and port {}/{} goes to nodePorts, where kube-proxy sees llb as the only client, \
+             so each Node sends all traffic to one Pod; use --backends endpoints if llb can reach the Pods, \
              or set sessionAffinity to None",
             port.port, port.protocol
         );
@@ -83,7 +82,7 @@ impl<'a> ServiceBackends<'a> {
             if nodes && port.node_port.is_none() {
                 let message = format!(
                     "port {}/{} has no nodePort (allocateLoadBalancerNodePorts: false?), and llb runs with --backends nodes; \
-                     let Kubernetes allocate one, or use --backends endpoints where llb can reach the Pods",
+                     let Kubernetes allocate one, or use --backends endpoints if llb can reach the Pods",
                     port.port, port.protocol
                 );
                 return problem(ProblemReason::NoNodePort, message);

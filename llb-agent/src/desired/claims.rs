@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which VIPs a Service asks for or has already, and for which families it
-//! still needs one. Not: who gets them (`allocate.rs`).
+//! Which VIPs a Service asks for or has already, and for which families it still
+//! needs one. Not: which Service gets a VIP that several ask for (`allocate.rs`).
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
@@ -17,9 +17,9 @@ use crate::model::{Family, Frontend, Link, Problem, ProblemReason, PublishedStat
 pub(super) struct Claim<'a> {
     pub(super) name: &'a ServiceName,
     pub(super) service: &'a Service,
-    /// Asked for, or kept: these and no others will do.
+    /// The VIPs that it asks for or keeps. No other VIP can replace them.
     pub(super) vips: Vec<IpAddr>,
-    /// One more VIP of each of these is wanted from a pool or the link.
+    /// The VIPs that it needs besides, from a pool or the link.
     pub(super) open: Vec<Want>,
 }
 
@@ -28,13 +28,13 @@ pub(super) struct Claim<'a> {
 pub(super) struct Want {
     /// `None`: of any family, IPv4 first.
     pub(super) family: Option<Family>,
-    /// Without it the Service is refused.
+    /// The Service is refused if there is no such VIP.
     pub(super) needed: bool,
 }
 
-/// The claims of all our Services, in the order in which they are granted: the
-/// older first, then by name. (What a Service holds is reserved before.)
-/// `on_links` are all addresses of this machine, llb's own too.
+/// The claims of all our Services, in the order in which they are granted: older
+/// Services first, then by name. (What Services hold already is reserved before that.)
+/// `on_links` are all addresses of this machine, also those that llb added.
 pub(super) fn collect<'a>(
     inputs: Inputs<'a>,
     permissions: &Permissions<'a>,
@@ -53,7 +53,8 @@ pub(super) fn collect<'a>(
 }
 
 impl Claim<'_> {
-    /// Its frontends on VIPs that it names or keeps, and that are published for it.
+    /// The frontends that it holds: those on its requested or kept VIPs that are published
+    /// for it.
     pub(super) fn held_frontends(&self, held: &PublishedStatus) -> Vec<Frontend> {
         let ports = held.vips.iter().flat_map(|vip| vip.ports.iter().map(move |port| (vip.ip, port)));
         let served = ports.filter(|(_, port)| !is_refused(port.error.as_deref()));
@@ -66,7 +67,7 @@ impl Claim<'_> {
     }
 }
 
-/// `Err(None)`: refused for a problem that is in the snapshot already.
+/// `Err(None)`: the Service is refused, and the snapshot already has the problem.
 fn claim<'a>(
     inputs: Inputs<'a>,
     permissions: &Permissions<'a>,
@@ -76,10 +77,10 @@ fn claim<'a>(
     problems: &mut Vec<Problem>,
 ) -> Result<Claim<'a>, Option<Problem>> {
     let mut held = inputs.held.get(name).map(PublishedStatus::addresses).unwrap_or_default();
-    // Somebody may have taken the address meanwhile, or another load balancer has left it in the status.
+    // Somebody may use the address by now, or another load balancer may have left it in the status.
     held.retain(|&vip| {
         let Some(what) = permissions.unfit(vip) else { return true };
-        let message = format!("its VIP {vip} is {what}, so llb does not serve it there any more");
+        let message = format!("its VIP {vip} is {what}, so llb no longer serves the Service there");
         problems.push(Problem::of_service(name, ProblemReason::AddressNotAllowed, message));
         false
     });
@@ -87,9 +88,9 @@ fn claim<'a>(
         let message = "it has no port that llb can serve; give it one with protocol TCP or UDP";
         return Err(Some(Problem::of_service(name, ProblemReason::InvalidValue, message)));
     }
-    let mut newcomers = service.requested_vips.iter().filter(|vip| !held.contains(vip));
-    let forbidden = newcomers.find_map(|&vip| permissions.check(name, vip).err());
-    // A request that makes no sense must not cost a Service what it has.
+    let mut new_requests = service.requested_vips.iter().filter(|vip| !held.contains(vip));
+    let forbidden = new_requests.find_map(|&vip| permissions.check(name, vip).err());
+    // A Service does not lose what it has because of a request that cannot be fulfilled.
     let keeps = service.invalid || forbidden.is_some();
     if keeps && held.is_empty() {
         return Err(forbidden);
@@ -127,8 +128,8 @@ fn wants_family(service: &Service, family: Family) -> bool {
     service.families.is_empty() || service.families.contains(&family)
 }
 
-/// One VIP of each family, or, where the Service leaves it open, one of any.
-/// PreferDualStack needs its first family only.
+/// One VIP of each family; if the Service names no family, one of any.
+/// PreferDualStack needs only its first family.
 fn wants(service: &Service) -> Vec<Want> {
     if service.families.is_empty() {
         return vec![Want { family: None, needed: true }];
@@ -140,11 +141,13 @@ fn wants(service: &Service) -> Vec<Want> {
     service.families.iter().enumerate().map(want).collect()
 }
 
-/// With pools, whatever a Service has is kept, even when the pools change.
-/// Without, a VIP is kept while it is on a link, or no link has an address of
-/// that family that could take its place: a link's own address that was
-/// replaced (a new DHCP lease) may belong to another machine now, and one that
-/// is away for a moment comes back.
+/// Whether a Service may keep a VIP that it did not ask for.
+///
+/// With pools it keeps every VIP, even after the pools change. Without pools the VIP
+/// was a link's own address. It is kept while it is on a link, because it is still ours,
+/// or while no link has an address of that family, because it may only be away for a
+/// moment. If the link has another address instead (a new DHCP lease), the old one may
+/// belong to another machine by now.
 fn may_keep(inputs: Inputs<'_>, on_links: &HashSet<IpAddr>, vip: IpAddr) -> bool {
     let links = &inputs.facts.links;
     let has_other = |link: &Link| link.primary_address(Family::of(vip)).is_some();

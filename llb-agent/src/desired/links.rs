@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which link a VIP goes on, and with which prefix length.
+//! Which link a VIP is added to, and with which prefix length.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,9 +10,9 @@ use crate::model::{
 };
 
 /// Fills `state.addresses` from the VIPs of `state.frontends`.
-pub(super) fn place(inputs: Inputs<'_>, state: &mut State, problems: &mut Vec<Problem>) {
+pub(super) fn assign(inputs: Inputs<'_>, state: &mut State, problems: &mut Vec<Problem>) {
     if inputs.facts.links.is_empty() {
-        let message = "no link device exists (any more), so no VIP can be put on one; they are restored when it is back";
+        let message = "no link device exists (any more), so no VIP can be added; the VIPs are added again when a link device is back";
         problems.push(Problem {
             subject: Subject::Link("devices".to_owned()),
             reason: ProblemReason::LinkMissing,
@@ -27,10 +27,10 @@ pub(super) fn place(inputs: Inputs<'_>, state: &mut State, problems: &mut Vec<Pr
     }
     for (vip, services) in vips {
         if inputs.facts.links.iter().any(|link| link.has_foreign(vip)) {
-            continue; // The machine has it already: nothing to add, and never ours to remove.
+            continue; // The machine has it already. llb did not add it, so llb never removes it.
         }
         if was_the_links_own(inputs, vip, &services) {
-            continue; // Served again when the machine has it back; to claim it is not ours.
+            continue; // It is served again when the link has it back; llb must not add it itself.
         }
         let holding = inputs.facts.links.iter().find_map(|link| Some((link, link.prefix_length_for(vip)?)));
         let (link, prefix_length) =
@@ -51,8 +51,8 @@ pub(super) fn place(inputs: Inputs<'_>, state: &mut State, problems: &mut Vec<Pr
     }
 }
 
-/// A VIP that nobody asked for and no pool gave was the link's own address; it
-/// is away for a moment, as all of its family are.
+/// Whether a VIP was the link's own address: nobody asked for it, and there are no
+/// pools. Now no link has an address of its family, so it may be back in a moment.
 fn was_the_links_own(inputs: Inputs<'_>, vip: IpAddr, services: &BTreeSet<&ServiceName>) -> bool {
     let asks = |name: &&ServiceName| {
         inputs.snapshot.services.get(*name).is_some_and(|service| service.requested_vips.contains(&vip))
@@ -61,7 +61,7 @@ fn was_the_links_own(inputs: Inputs<'_>, vip: IpAddr, services: &BTreeSet<&Servi
     inputs.policy.pools.is_empty() && !inputs.facts.links.iter().any(has_family) && !services.iter().any(asks)
 }
 
-/// Without a link nothing new is published, and nothing published is cleared.
+/// Without a link no new VIP is published, and published ones stay published.
 fn keep_only_held(inputs: Inputs<'_>, state: &mut State) {
     for (name, status) in &mut state.statuses {
         let held = inputs.held.get(name).map(PublishedStatus::addresses).unwrap_or_default();

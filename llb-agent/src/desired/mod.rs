@@ -10,7 +10,7 @@
 //!          --reserve--> the frontends that each gets     reserve.rs, frontends.rs
 //!          --rules----> backends for each service port   rules.rs, backends.rs, nodes.rs
 //!          --status---> what its status should say       status.rs
-//!          --links----> which link each VIP goes on      links.rs
+//!          --links----> which link each VIP is added to  links.rs
 //!          => State { frontends, addresses, statuses }
 //! ```
 
@@ -72,7 +72,7 @@ pub fn compile(inputs: Inputs<'_>) -> (State, Vec<Problem>) {
         state.statuses.insert(name.clone(), status);
     }
     rules::cut_loops(&mut state, &mut problems);
-    links::place(inputs, &mut state, &mut problems);
+    links::assign(inputs, &mut state, &mut problems);
     problems.sort();
     problems.dedup();
     (state, problems)

@@ -60,7 +60,7 @@ impl<'a> Permissions<'a> {
     /// Whether `name` may ask for `vip`.
     ///
     /// # Errors
-    /// Says why not, and the way out.
+    /// The reason, and what to do instead.
     pub(super) fn check(&self, name: &ServiceName, vip: IpAddr) -> Result<(), Problem> {
         if let Some(what) = self.unfit(vip) {
             let message = format!("it asks for {vip}, but that is {what}; ask for another address");
@@ -71,7 +71,8 @@ impl<'a> Permissions<'a> {
             if pool.is_open_to(&name.namespace) {
                 return Ok(());
             }
-            let message = format!("it asks for {vip}, but {}; ask for another address", closed(pool, name));
+            let message =
+                format!("it asks for {vip}, but {}; ask for another address", why_closed(pool, name));
             return Err(Problem::of_service(name, ProblemReason::PoolNotAllowed, message));
         }
         if policy.allow_vips.iter().any(|range| range.contains(vip)) {
@@ -122,8 +123,8 @@ impl<'a> Permissions<'a> {
     }
 }
 
-/// The words for a pool that is not for the Service's namespace.
-pub(super) fn closed(pool: &Pool, name: &ServiceName) -> String {
+/// Says that a pool is not for the Service's namespace.
+pub(super) fn why_closed(pool: &Pool, name: &ServiceName) -> String {
     let namespaces: Vec<&str> = pool.namespaces().iter().map(String::as_str).collect();
     format!("--pool {pool} is for namespace {} only, not for {}", namespaces.join(", "), name.namespace)
 }

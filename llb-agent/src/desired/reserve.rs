@@ -66,7 +66,7 @@ impl<'a> Reservations<'a> {
             frontends_of(claim.service, vips).map(|(frontend, _)| frontend).collect();
         if frontends.len() > MOST_FRONTENDS {
             let message = format!(
-                "it asks for {} frontends (VIPs times ports); at most {MOST_FRONTENDS} are given to one Service",
+                "it needs {} frontends (VIPs times ports); one Service can have at most {MOST_FRONTENDS}",
                 frontends.len()
             );
             return Err(Problem::of_service(claim.name, ProblemReason::InvalidValue, message));
@@ -98,7 +98,7 @@ impl<'a> Reservations<'a> {
     }
 
     fn refusal(&self, claim: &Claim<'a>, frontend: Frontend) -> Option<Refusal<'a>> {
-        if let Some(what) = self.kept_port(frontend) {
+        if let Some(what) = self.reserved_port(frontend) {
             return Some(Refusal::Port(what));
         }
         match self.taken.get(&frontend) {
@@ -138,15 +138,15 @@ impl<'a> Reservations<'a> {
         self.inputs.facts.links.iter().any(|link| link.has_foreign(vip))
     }
 
-    /// What a port of the machine's own address is kept for.
-    fn kept_port(&self, frontend: Frontend) -> Option<String> {
+    /// Why a port of the machine's own address is reserved.
+    fn reserved_port(&self, frontend: Frontend) -> Option<String> {
         let port = frontend.port.get();
         let own_ports = &self.inputs.policy.own_ports;
         if !self.is_own(frontend.vip) || own_ports.is_allowed(port) {
             return None;
         }
-        if let Some(what) = own_ports.kept_for(port) {
-            return Some(format!("is kept for {what}"));
+        if let Some(what) = own_ports.reserved_for(port) {
+            return Some(format!("is reserved for {what}"));
         }
         let ephemeral = self.inputs.facts.host.ephemeral_ports.as_ref()?;
         ephemeral.contains(&port).then(|| {
@@ -180,7 +180,7 @@ impl Refusal<'_> {
             Self::TakenBy(other) => (
                 ProblemReason::FrontendCollision,
                 format!(
-                    "{frontend} is served for Service {other}; change the port, or ask for another VIP with the annotation llb.dev/vips"
+                    "{frontend} is already served for Service {other}; change the port, or ask for another VIP with the annotation llb.dev/vips"
                 ),
             ),
             Self::NotSharedBy(other) => (

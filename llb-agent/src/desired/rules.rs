@@ -59,7 +59,7 @@ pub(super) fn cut_loops(state: &mut State, problems: &mut Vec<Problem>) {
     for (frontend, backend) in loops {
         let Some(rule) = state.frontends.get_mut(&frontend) else { continue };
         let message = format!(
-            "its backend {backend} is a frontend of llb itself, and left out; let it name Pods or other machines"
+            "its backend {backend} is a frontend of llb itself and is left out: traffic would go round in a circle; use Pods or other machines as endpoints"
         );
         problems.push(Problem::of_service(&rule.service, ProblemReason::InvalidValue, message));
         Arc::make_mut(rule).backends.remove(&backend);

@@ -5,11 +5,10 @@ use std::net::IpAddr;
 
 use super::frontends::frontend_of;
 use super::refused::Refused;
-
 use crate::model::{PublishedPort, PublishedStatus, PublishedVip, Service};
 
-/// `is_dsr`: packets reach Nodes with the VIP as destination, so the Nodes must
-/// take it for their own (`ipMode: VIP`).
+/// The status of a Service that has these VIPs. `is_dsr`: packets reach Nodes with the VIP
+/// as destination, so the Nodes must accept it as their own (`ipMode: VIP`).
 pub(super) fn status_of(
     service: &Service,
     vips: &[IpAddr],

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Messages and descriptors over a stream socket. What they mean is not known
-//! here.
+//! Sends and receives messages with descriptors over a stream socket. It does
+//! not know what they mean.
 //!
-//! Each message is its length (4 bytes, network order) and then JSON; its
-//! descriptors come with the first byte (unix(7), `SCM_RIGHTS`).
+//! A message is its length (4 bytes, network order), followed by JSON. Its
+//! descriptors come with the first byte (`SCM_RIGHTS`, unix(7)).
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -17,12 +17,12 @@ use rustix::net::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
-use super::message::{ANSWER_LIMIT, Goods, Message, unexpected};
+use super::message::{ANSWER_LIMIT, Descriptors, Message, unexpected};
 
-/// Descriptors of one message. The kernel takes 253 (`SCM_MAX_FD`).
-const DESCRIPTORS: usize = 128;
+/// The most descriptors in one message. The kernel's limit is 253 (`SCM_MAX_FD`).
+const MOST_DESCRIPTORS: usize = 128;
 
-/// A message with [`DESCRIPTORS`] items takes some 16 KiB.
+/// The longest JSON in bytes. [`MOST_DESCRIPTORS`] items take about 16 KiB.
 const LARGEST: usize = 64 << 10;
 
 const HEADER: usize = size_of::<u32>();
@@ -38,48 +38,53 @@ impl Channel {
         Self { stream }
     }
 
+    /// Sends a message without descriptors.
     pub(super) async fn send(&mut self, message: &Message) -> io::Result<()> {
         within(ANSWER_LIMIT, self.send_with(message, &[])).await
     }
 
-    /// The next message, which has no descriptors, within `limit`.
+    /// Waits at most `limit` for the next message, which has no descriptors.
     pub(super) async fn receive(&mut self, limit: Duration) -> io::Result<Message> {
         Ok(within(limit, self.receive_with()).await?.0)
     }
 
-    /// As [`Channel::receive`], however long it takes.
-    pub(super) async fn receive_sometime(&mut self) -> io::Result<Message> {
+    /// As [`Channel::receive`], but without a limit.
+    pub(super) async fn receive_without_limit(&mut self) -> io::Result<Message> {
         Ok(self.receive_with().await?.0)
     }
 
-    pub(super) async fn send_goods(&mut self, goods: &Goods) -> io::Result<()> {
-        // Without any, one message says so.
-        let batches = goods.len().div_ceil(DESCRIPTORS).max(1);
+    /// Sends all of them, in as many messages as they need.
+    pub(super) async fn send_descriptors(&mut self, all: &Descriptors) -> io::Result<()> {
+        // If there are none, one message without items says so.
+        let batches = all.len().div_ceil(MOST_DESCRIPTORS).max(1);
         for number in 0..batches {
-            let start = number * DESCRIPTORS;
-            let batch = &goods[start..goods.len().min(start + DESCRIPTORS)];
+            let start = number * MOST_DESCRIPTORS;
+            let batch = &all[start..all.len().min(start + MOST_DESCRIPTORS)];
             let items = batch.iter().map(|(item, _)| item.clone()).collect();
             let descriptors: Vec<BorrowedFd<'_>> = batch.iter().map(|(_, fd)| fd.as_fd()).collect();
-            let message = Message::Goods { items, more: number + 1 < batches };
+            let message = Message::Descriptors { items, more: number + 1 < batches };
             within(ANSWER_LIMIT, self.send_with(&message, &descriptors)).await?;
         }
         Ok(())
     }
 
-    pub(super) async fn receive_goods(&mut self, limit: Duration) -> io::Result<Goods> {
-        let mut goods = Goods::new();
+    /// Waits for descriptors, at most `limit` for each message of them.
+    pub(super) async fn receive_descriptors(&mut self, limit: Duration) -> io::Result<Descriptors> {
+        let mut descriptors = Descriptors::new();
         loop {
-            let (message, descriptors) = within(limit, self.receive_with()).await?;
-            let Message::Goods { items, more } = message else { return Err(unexpected(&message)) };
-            if items.len() != descriptors.len() {
-                // The kernel leaves out those beyond the limit of open files.
-                return Err(io::Error::other(
-                    "descriptors are missing; see the limit of open files (ulimit -n)",
-                ));
+            let (message, found) = within(limit, self.receive_with()).await?;
+            let Message::Descriptors { items, more } = message else { return Err(unexpected(&message)) };
+            if items.len() != found.len() {
+                // The kernel drops descriptors beyond the limit of open files.
+                return Err(io::Error::other(format!(
+                    "{} of {} descriptors arrived; raise the limit of open files (ulimit -n)",
+                    found.len(),
+                    items.len()
+                )));
             }
-            goods.extend(items.into_iter().zip(descriptors));
+            descriptors.extend(items.into_iter().zip(found));
             if !more {
-                return Ok(goods);
+                return Ok(descriptors);
             }
         }
     }
@@ -89,7 +94,7 @@ impl Channel {
         let length = u32::try_from(body.len()).map_err(io::Error::other)?;
         let bytes = [&length.to_be_bytes()[..], &body].concat();
         let sent = self.stream.async_io(Interest::WRITABLE, || {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
             let mut control = SendAncillaryBuffer::new(&mut space);
             if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
                 return Err(io::Error::other("too many descriptors for one message"));
@@ -112,7 +117,10 @@ impl Channel {
         }
         let length = u32::from_be_bytes(header) as usize;
         if length > LARGEST {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a message that is no message"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("a message of {length} bytes, which is too long"),
+            ));
         }
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body).await?;
@@ -122,7 +130,7 @@ impl Channel {
     async fn receive_some(&self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
         self.stream
             .async_io(Interest::READABLE, || {
-                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
                 let mut control = RecvAncillaryBuffer::new(&mut space);
                 let slice = &mut [IoSliceMut::new(buffer)];
                 let count = recvmsg(&self.stream, slice, &mut control, RecvFlags::CMSG_CLOEXEC)?.bytes;

@@ -1,50 +1,51 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Why a hand-over did not happen.
+//! Why a handover failed.
 
 use std::io;
 use std::path::PathBuf;
 
-/// No agent took the other's place; both are as before, unless it says so.
+/// The handover failed. The running agent serves as before, unless the variant
+/// says otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum HandoverError {
-    /// Locked, and nobody answers.
+    /// Another agent has the lock of the state folder, and does not answer.
     #[error(
-        "another llb-agent uses {folder} and does not hand over; end that one, or give this one a folder of its own"
+        "another llb-agent uses {folder} and cannot hand over; stop it, or give this one another --state-dir"
     )]
     Occupied {
         /// The state folder.
         folder: PathBuf,
-        /// Why there is no conversation.
+        /// Why it cannot be reached.
         #[source]
         source: io::Error,
     },
-    /// The running agent won't.
-    #[error("the llb-agent that runs does not hand over: {why}")]
+    /// The running agent refuses.
+    #[error("the running llb-agent refuses to hand over: {why}")]
     Refused {
-        /// Its words.
+        /// The reason that it gives.
         why: String,
     },
-    /// The running agent is there, and has stopped the conversation.
-    #[error("the llb-agent that runs does not hand over, so it goes on itself, or ends; try again")]
+    /// The running agent ended the conversation. It may itself be about to end.
+    #[error("the running llb-agent ended the handover; start this one again")]
     Abandoned(#[source] io::Error),
-    /// The successor is gone, or does not get on.
+    /// The new agent ended, or did not serve in time.
     #[error("the new llb-agent did not take over")]
     Lost(#[source] io::Error),
-    /// The state folder itself.
-    #[error("cannot hold --state-dir {folder}")]
+    /// The state folder cannot be locked.
+    #[error("cannot lock --state-dir {folder}")]
     Folder {
         /// The state folder.
         folder: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The socket in it.
-    #[error("cannot listen on {path}, so a new agent can't take over without a gap")]
+    /// The socket for new agents cannot be opened.
+    #[error("cannot listen on {path}, so no new agent can take over without a gap")]
     Listen {
         /// The socket.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the two agents say to each other, and how long each waits for it.
+//! The messages between the two agents, and how long each waits for the next one.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -10,46 +10,47 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Frontend, Port, Protocol};
 
-/// Raised when an older or newer agent would not understand the conversation.
+/// The version of the messages. It must be raised when they change so that an
+/// agent with the other version would not understand them.
 pub(super) const VERSION: u32 = 1;
 
-/// From Take to Serving: a first round takes milliseconds, one of 10,000
-/// frontends on a busy machine some seconds.
+/// The time from Take to Serving. The first round takes milliseconds; with 10,000
+/// frontends on a busy machine it takes some seconds.
 pub const SERVING_LIMIT: Duration = Duration::from_secs(30);
 
-/// For each message that only needs the other process to run.
+/// The time for a message that the other agent sends at once.
 pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
-/// What a descriptor is that goes from one agent to the other.
+/// What a descriptor is that one agent passes to the other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Item {
-    /// A socket of a frontend: a listener, or for UDP the bound socket. A
-    /// frontend may have several.
+    /// A socket of a frontend: a listener, or a bound socket for UDP. A frontend
+    /// can have several.
     Frontend {
-        /// The parts of the [`Frontend`].
+        /// The VIP of the [`Frontend`].
         vip: IpAddr,
-        /// As above.
+        /// The port of the [`Frontend`].
         port: Port,
-        /// As above.
+        /// The protocol of the [`Frontend`].
         protocol: Protocol,
     },
     /// The listener of the admin endpoint.
     Admin {
-        /// Where.
+        /// Its address.
         address: SocketAddr,
     },
     /// The lock of the state folder.
     StateLock,
-    /// The lock of a link's folder of pins.
+    /// The lock of the folder where the eBPF objects of a link are pinned.
     LinkLock {
         /// The link's name.
         link: String,
     },
 }
 
-/// Descriptors, and what each is.
-pub type Goods = Vec<(Item, OwnedFd)>;
+/// Open descriptors, and what each one is.
+pub type Descriptors = Vec<(Item, OwnedFd)>;
 
 impl From<Frontend> for Item {
     fn from(Frontend { vip, port, protocol }: Frontend) -> Self {
@@ -57,24 +58,26 @@ impl From<Frontend> for Item {
     }
 }
 
-/// What one says to the other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Message {
-    /// Successor: I am here, and serve these links.
+    /// From the successor: it has started, for these links.
     Hello { version: u32, links: Vec<String> },
-    /// Predecessor: say Take when you can serve.
+    /// From the predecessor: it waits for Take.
     Welcome,
-    /// Predecessor: not you.
+    /// From the predecessor: it does not hand over to this agent.
     Refused { why: String },
-    /// Successor: I have a whole snapshot.
+    /// From the successor: it has a whole snapshot, and can serve.
     Take,
-    /// Predecessor: some descriptors, which come with this message; `more` follow.
-    Goods { items: Vec<Item>, more: bool },
-    /// Successor: all is served.
+    /// From the predecessor: the descriptors that come with this message are
+    /// these items. If `more`, another such message follows.
+    #[serde(rename = "goods")]
+    Descriptors { items: Vec<Item>, more: bool },
+    /// From the successor: it serves all frontends.
     Serving,
 }
 
+/// The error for a message that does not belong here.
 pub(super) fn unexpected(message: &Message) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("an answer that makes no sense here: {message:?}"))
+    io::Error::new(io::ErrorKind::InvalidData, format!("unexpected message: {message:?}"))
 }

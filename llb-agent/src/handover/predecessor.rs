@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The running agent's side: it listens for a successor. What it then gives up
-//! is the caller's business.
+//! The running agent's side: it listens for new agents. The caller decides what
+//! is handed over.
 
 use std::fs;
 use std::io;
@@ -13,14 +13,15 @@ use tokio::task::JoinSet;
 
 use super::channel::Channel;
 use super::error::HandoverError;
-use super::message::{ANSWER_LIMIT, Goods, Message, SERVING_LIMIT, VERSION, unexpected};
+use super::message::{ANSWER_LIMIT, Descriptors, Message, SERVING_LIMIT, VERSION, unexpected};
 use super::socket::socket_path;
+use crate::error_chain::ErrorChain;
 
-/// New agents that wait for their first snapshot at one time. One is usual, a
-/// second one is a slip that must not keep the first from getting on.
+/// How many new agents can wait for their first snapshot at the same time. There
+/// is usually one; others that were started by mistake must not block it.
 const MOST_WAITING: usize = 4;
 
-/// Listens for new agents; ends with this value.
+/// Listens for new agents until it is dropped.
 #[derive(Debug)]
 pub struct Successors {
     takeovers: mpsc::Receiver<Takeover>,
@@ -28,14 +29,14 @@ pub struct Successors {
     _task: JoinSet<()>,
 }
 
-/// A new agent that can serve, and has said Take.
+/// A new agent that can serve, and has sent Take.
 #[derive(Debug)]
 pub struct Takeover {
     channel: Channel,
     _waiting: Waiting,
 }
 
-/// Counts as one that waits, until dropped.
+/// Counts a new agent as waiting until it is dropped.
 #[derive(Debug)]
 struct Waiting(watch::Sender<usize>);
 
@@ -53,15 +54,15 @@ impl Drop for Waiting {
 }
 
 impl Successors {
-    /// Listens in `state_dir`, whose lock the caller holds, for agents that
-    /// serve all of `links`.
+    /// Listens in `state_dir` for new agents that serve all of `links`. The caller
+    /// has the lock of `state_dir`.
     ///
     /// # Errors
-    /// The socket can't be made.
+    /// The socket cannot be opened.
     pub fn listen(state_dir: &Path, links: &[String]) -> Result<Self, HandoverError> {
         let path = socket_path(state_dir);
         let listen = || {
-            // That of a predecessor, who has handed over, or is dead.
+            // The socket of an earlier agent, which has handed over or is dead.
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 _ => UnixListener::bind(&path),
@@ -75,12 +76,12 @@ impl Successors {
         Ok(Self { takeovers, waiting, _task: task })
     }
 
-    /// Nobody ever comes.
+    /// Listens to nothing, so that no new agent ever comes.
     pub fn nobody() -> Self {
         Self { takeovers: mpsc::channel(1).1, waiting: watch::channel(0).1, _task: JoinSet::new() }
     }
 
-    /// The next one that is ready to take over. Cancel safe.
+    /// Waits for a new agent that is ready to take over. Cancel safe.
     pub async fn next(&mut self) -> Takeover {
         match self.takeovers.recv().await {
             Some(takeover) => takeover,
@@ -88,27 +89,27 @@ impl Successors {
         }
     }
 
-    /// Whether a new agent is there, and not ready yet.
+    /// Whether a new agent has connected.
     pub fn is_any_waiting(&self) -> bool {
         *self.waiting.borrow() > 0
     }
 
-    /// Returns when no new agent is there (any more).
+    /// Waits until no new agent is connected.
     pub fn none_waiting(&self) -> impl Future<Output = ()> + use<> {
         let mut waiting = self.waiting.clone();
-        // Fails only without the task, and then nobody can be there.
+        // Fails only if the task has ended, and then no new agent can be connected.
         async move { drop(waiting.wait_for(|&waiting| waiting == 0).await) }
     }
 }
 
 impl Takeover {
-    /// Gives `sockets`, and waits until all of them are served over there.
+    /// Sends `sockets`, and waits until the new agent serves all of them.
     ///
     /// # Errors
-    /// The new agent is gone, or not ready in time: go on as before.
-    pub async fn offer(&mut self, sockets: &Goods) -> Result<(), HandoverError> {
+    /// The new agent ended, or was not ready in time. This agent goes on as before.
+    pub async fn offer(&mut self, sockets: &Descriptors) -> Result<(), HandoverError> {
         let offer = async {
-            self.channel.send_goods(sockets).await?;
+            self.channel.send_descriptors(sockets).await?;
             match self.channel.receive(SERVING_LIMIT).await? {
                 Message::Serving => Ok(()),
                 other => Err(unexpected(&other)),
@@ -117,12 +118,13 @@ impl Takeover {
         offer.await.map_err(HandoverError::Lost)
     }
 
-    /// Gives up the place: from here on the new agent is the agent.
+    /// Sends the locks, which ends this agent's term: from now on only the new
+    /// agent changes addresses and statuses.
     ///
     /// # Errors
-    /// The new agent is gone: go on as before.
-    pub async fn give_up(mut self, locks: &Goods) -> Result<(), HandoverError> {
-        self.channel.send_goods(locks).await.map_err(HandoverError::Lost)
+    /// The new agent ended. This agent goes on as before.
+    pub async fn give_up(mut self, locks: &Descriptors) -> Result<(), HandoverError> {
+        self.channel.send_descriptors(locks).await.map_err(HandoverError::Lost)
     }
 }
 
@@ -138,7 +140,10 @@ async fn accept(
             accepted = listener.accept(), if conversations.len() < MOST_WAITING => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    tracing::warn!(%error, "no new agent can take over without a gap any more");
+                    tracing::warn!(
+                        error = %ErrorChain(&error),
+                        "cannot accept new agents any more, so none can take over without a gap"
+                    );
                     return;
                 }
             },
@@ -147,19 +152,22 @@ async fn accept(
         let (links, found, waiting) = (links.clone(), found.clone(), Waiting::new(&count));
         conversations.spawn(async move {
             match converse(stream, &links).await {
-                // The receiver is gone only if the agent ends.
+                // The receiver is gone only if this agent ends.
                 Ok(channel) => drop(found.send(Takeover { channel, _waiting: waiting }).await),
-                Err(error) => tracing::info!(%error, "a new agent did not get to the point of taking over"),
+                Err(error) => tracing::info!(
+                    error = %ErrorChain(&error),
+                    "a new agent connected, but did not ask to take over"
+                ),
             }
         });
     }
 }
 
-/// Until the new agent says Take.
+/// Talks to a new agent until it sends Take.
 async fn converse(stream: UnixStream, links: &[String]) -> io::Result<Channel> {
     let user = rustix::process::geteuid().as_raw();
     if stream.peer_cred()?.uid() != user {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is of another user"));
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the new agent runs as another user"));
     }
     let mut channel = Channel::new(stream);
     let hello = channel.receive(ANSWER_LIMIT).await?;
@@ -168,23 +176,23 @@ async fn converse(stream: UnixStream, links: &[String]) -> io::Result<Channel> {
         return Err(io::Error::other(why));
     }
     channel.send(&Message::Welcome).await?;
-    tracing::info!("a new agent is there; it takes over as soon as it has a whole snapshot");
-    // It waits for an API server, which may take any time, and this agent serves meanwhile.
-    match channel.receive_sometime().await? {
+    tracing::info!("a new agent has started; it takes over as soon as it has a whole snapshot");
+    // The new agent waits for an API server, which can take any time. This agent serves meanwhile.
+    match channel.receive_without_limit().await? {
         Message::Take => Ok(channel),
         other => Err(unexpected(&other)),
     }
 }
 
-/// Why it can't be the successor.
+/// Why the sender of `hello` cannot take over; `None` if it can.
 fn objection(hello: &Message, links: &[String]) -> Option<String> {
     match hello {
         Message::Hello { version, .. } if *version != VERSION => Some(format!(
-            "it speaks version {VERSION} of the hand-over and the new one version {version}; end the old one first"
+            "it has version {VERSION} of the handover, and the new one has version {version}; stop the old one first"
         )),
         Message::Hello { links: theirs, .. } => {
             let missing = links.iter().find(|link| !theirs.contains(link))?;
-            Some(format!("it serves --linkdevice {missing} and the new one would not; end the old one first"))
+            Some(format!("it serves --linkdevice {missing}, which the new one lacks; stop the old one first"))
         }
         other => Some(unexpected(other).to_string()),
     }

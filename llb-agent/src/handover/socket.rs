@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Where the two agents meet.
+//! The path of the socket on which the running agent listens.
 
 use std::path::{Path, PathBuf};
 
-/// In the state folder.
+/// The name in the state folder.
 const SOCKET: &str = "handover.sock";
 
 pub(super) fn socket_path(state_dir: &Path) -> PathBuf {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The new agent's side: it finds a running one, and takes its place when told
-//! to. What it takes into use is the caller's business.
+//! The new agent's side: it finds the running agent, and takes over when the
+//! caller says so. The caller decides how the sockets are used.
 
 use std::fs::File;
 use std::io;
@@ -13,21 +13,23 @@ use tokio::time::Instant;
 
 use super::channel::Channel;
 use super::error::HandoverError;
-use super::message::{ANSWER_LIMIT, Goods, Item, Message, VERSION, unexpected};
+use super::message::{ANSWER_LIMIT, Descriptors, Item, Message, VERSION, unexpected};
 use super::socket::socket_path;
+use crate::error_chain::ErrorChain;
 use crate::statefile;
 
-/// An agent that ends closes its socket a little before its lock is free, and
-/// one that starts has its lock a little before its socket.
-const PATIENCE: Duration = Duration::from_secs(2);
-const PAUSE: Duration = Duration::from_millis(50);
+/// How long to try for the lock or the socket. An agent that ends closes its
+/// socket shortly before it releases its lock, and an agent that starts has its
+/// lock shortly before its socket.
+const RETRY_LIMIT: Duration = Duration::from_secs(2);
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// How an agent starts.
 #[derive(Debug)]
 pub enum Start {
-    /// Nobody else is there: the lock of the state folder.
+    /// No other agent runs; here is the lock of the state folder.
     Alone(OwnedFd),
-    /// Another agent serves, and is willing to hand over.
+    /// Another agent runs, and will hand over.
     After(Predecessor),
 }
 
@@ -38,36 +40,37 @@ pub struct Predecessor {
     state_dir: PathBuf,
 }
 
-/// What came of [`Predecessor::take`].
+/// The result of [`Predecessor::take`].
 #[derive(Debug)]
 pub enum Taken {
-    /// It waits for [`Inheritance::complete`].
+    /// The predecessor's sockets; it waits for [`Inheritance::complete`].
     Sockets(Inheritance),
-    /// It has ended meanwhile: the lock of the state folder.
+    /// The predecessor has ended meanwhile; here is the lock of the state folder.
     Lock(OwnedFd),
 }
 
-/// What the predecessor offers; its sockets are in use on both sides.
+/// The predecessor's sockets, which both agents now have.
 #[derive(Debug)]
 pub struct Inheritance {
     /// Frontends and the admin endpoint.
-    pub sockets: Goods,
+    pub sockets: Descriptors,
     predecessor: Predecessor,
 }
 
-/// Holds `state_dir`, or finds the agent that does and that can hand over `links`.
+/// Locks `state_dir`, or connects to the agent that has the lock and can hand
+/// over `links`.
 ///
 /// # Errors
-/// Neither; the text has the way out.
+/// Neither is possible.
 pub async fn start(state_dir: &Path, links: &[String]) -> Result<Start, HandoverError> {
-    let give_up = Instant::now() + PATIENCE;
+    let give_up = Instant::now() + RETRY_LIMIT;
     loop {
         if let Some(lock) = try_lock(state_dir)? {
             return Ok(Start::Alone(lock));
         }
         let error = match UnixStream::connect(socket_path(state_dir)).await {
             Ok(stream) => match greet(stream, state_dir, links).await {
-                // It has ended in this very moment, or ends.
+                // The other agent has just ended, or is about to.
                 Err(HandoverError::Abandoned(source)) => source,
                 outcome => return outcome.map(Start::After),
             },
@@ -76,7 +79,7 @@ pub async fn start(state_dir: &Path, links: &[String]) -> Result<Start, Handover
         if Instant::now() >= give_up {
             return Err(HandoverError::Occupied { folder: state_dir.to_owned(), source: error });
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(RETRY_PAUSE).await;
     }
 }
 
@@ -95,15 +98,15 @@ async fn greet(stream: UnixStream, state_dir: &Path, links: &[String]) -> Result
 }
 
 impl Predecessor {
-    /// Asks for the sockets. From here on the predecessor changes nothing,
-    /// until this value or the [`Inheritance`] is dropped.
+    /// Asks for the sockets. From now on the predecessor changes nothing, until
+    /// the [`Inheritance`] is dropped.
     ///
     /// # Errors
-    /// The predecessor goes on.
+    /// The predecessor goes on as before.
     pub async fn take(mut self) -> Result<Taken, HandoverError> {
         let taken = async {
             self.channel.send(&Message::Take).await?;
-            self.channel.receive_goods(ANSWER_LIMIT).await
+            self.channel.receive_descriptors(ANSWER_LIMIT).await
         };
         match taken.await {
             Ok(sockets) => Ok(Taken::Sockets(Inheritance { sockets, predecessor: self })),
@@ -116,22 +119,22 @@ impl Predecessor {
 }
 
 impl Inheritance {
-    /// All is served here: takes the predecessor's place, and its locks. If the
-    /// predecessor died meanwhile, the lock of the state folder is free, and taken.
+    /// This agent serves all frontends: takes over, and returns the predecessor's
+    /// locks. If the predecessor has died, returns the lock of the state folder.
     ///
     /// # Errors
-    /// The predecessor goes on, so this agent must end and change nothing.
-    pub async fn complete(self) -> Result<Goods, HandoverError> {
+    /// The predecessor goes on, so this agent must end without changing anything.
+    pub async fn complete(self) -> Result<Descriptors, HandoverError> {
         let Predecessor { mut channel, state_dir } = self.predecessor;
         let locks = async {
             channel.send(&Message::Serving).await?;
-            channel.receive_goods(ANSWER_LIMIT).await
+            channel.receive_descriptors(ANSWER_LIMIT).await
         };
         match locks.await {
             Ok(locks) => Ok(locks),
             Err(error) => match wait_for_lock(&state_dir).await? {
                 Some(lock) => {
-                    tracing::warn!(%error, "the predecessor has died; going on in its place");
+                    tracing::warn!(error = %ErrorChain(&error), "the old agent has died; this one takes its place");
                     Ok(vec![(Item::StateLock, lock)])
                 }
                 None => Err(HandoverError::Abandoned(error)),
@@ -140,12 +143,13 @@ impl Inheritance {
     }
 }
 
-/// `None` if another process still has it after [`PATIENCE`].
+/// The lock of `state_dir`; `None` if another process still has it after
+/// [`RETRY_LIMIT`].
 async fn wait_for_lock(state_dir: &Path) -> Result<Option<OwnedFd>, HandoverError> {
-    let give_up = Instant::now() + PATIENCE;
+    let give_up = Instant::now() + RETRY_LIMIT;
     loop {
         match try_lock(state_dir)? {
-            None if Instant::now() < give_up => tokio::time::sleep(PAUSE).await,
+            None if Instant::now() < give_up => tokio::time::sleep(RETRY_PAUSE).await,
             outcome => return Ok(outcome),
         }
     }

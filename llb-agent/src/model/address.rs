@@ -25,7 +25,7 @@ impl Family {
         }
     }
 
-    /// Bits of a host route: 32 or 128.
+    /// The prefix length of a single address: 32 or 128.
     pub fn host_prefix(self) -> u8 {
         match self {
             Self::V4 => 32,
@@ -48,7 +48,7 @@ impl fmt::Display for Family {
 pub struct Port(NonZeroU16);
 
 impl Port {
-    /// The lowest one.
+    /// The lowest port, 1.
     pub const MIN: Self = Self(NonZeroU16::MIN);
 
     /// `None` for 0 and for anything that does not fit in 16 bits.
@@ -79,7 +79,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// As Kubernetes writes it.
+    /// The name as Kubernetes writes it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tcp => "TCP",
@@ -94,7 +94,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// The hardware address of a network card, as Ethernet has it.
+/// The Ethernet address of a network interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac(pub [u8; 6]);
 
@@ -105,8 +105,8 @@ impl fmt::Display for Mac {
     }
 }
 
-/// Whether an address can be a VIP at all: a unicast address that other hosts
-/// can send to. The error says what kind of address it is instead.
+/// Whether an address can be a VIP: a unicast address that other hosts can send to.
+/// The error says what kind of address it is otherwise.
 pub fn is_usable_vip(address: IpAddr) -> Result<(), &'static str> {
     if address.is_unspecified() {
         return Err("the unspecified address");
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn only_unicast_addresses_become_vips() {
+    fn only_unicast_addresses_can_be_vips() {
         for bad in [
             "0.0.0.0",
             "0.1.2.3",

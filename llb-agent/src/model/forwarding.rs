@@ -7,9 +7,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
-use super::{Family, Port, Protocol, ServiceName, Terms};
+use super::address::{Family, Port, Protocol};
+use super::mode::Mode;
+use super::service::ServiceName;
+use super::terms::Terms;
 
 /// VIP + port + protocol: the key of every lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,56 +71,35 @@ impl Serialize for Backend {
 /// How much of the traffic a backend gets, relative to the others.
 pub type Weight = NonZeroU16;
 
-/// How the packet plane forwards.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// Addresses and ports are rewritten in both directions: DNAT and SNAT.
-    #[default]
-    Nat,
-    /// Direct server return: packets reach a Node as they are, and it answers
-    /// the client itself.
-    Dsr,
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Nat => "nat",
-            Self::Dsr => "dsr",
-        })
-    }
-}
-
 /// What a frontend does with its traffic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rule {
-    /// For whom. Affinity and limits hold across all frontends of a Service.
+    /// The Service that the frontend belongs to. Affinity and limits hold across all its frontends.
     pub service: ServiceName,
-    /// Where traffic may go. Empty means: refuse (RST, port unreachable).
+    /// Where traffic may go. If there are no backends, it is refused (RST, port unreachable).
     pub backends: BTreeMap<Backend, Weight>,
-    /// Backends are Nodes, by their nodePort.
+    /// The backends are nodePorts of Nodes.
     pub to_nodes: bool,
-    /// How the packet plane forwards, if it is the one that does.
+    /// How the packet plane forwards, if it serves the frontend.
     pub mode: Mode,
-    /// How it goes there.
+    /// How the traffic is treated.
     pub terms: Terms,
 }
 
 impl Rule {
-    /// To endpoints, in mode NAT.
+    /// A rule with endpoints as backends, in mode NAT.
     pub fn new(service: ServiceName, backends: BTreeMap<Backend, Weight>, terms: Terms) -> Self {
         Self { service, backends, to_nodes: false, mode: Mode::Nat, terms }
     }
 }
 
-/// How far a frontend is in its life.
+/// The phase of a frontend's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// New traffic is taken: connections are accepted, or, without backends, refused.
+    /// New connections are accepted; without backends they are refused.
     Serving,
-    /// No new traffic is taken; old connections may finish.
+    /// New connections are not accepted; old ones may finish.
     Draining,
 }
 
@@ -125,11 +107,11 @@ pub enum Phase {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PlaneKind {
-    /// Programs at links rewrite each packet.
+    /// eBPF programs at links forward each packet.
     Packet,
-    /// Accepted connections, whose bytes the kernel moves from socket to socket.
+    /// llb accepts connections, and the kernel moves their data from socket to socket.
     Sockmap,
-    /// Accepted connections, relayed in user space.
+    /// llb accepts connections and relays them in user space.
     #[default]
     Userspace,
 }
@@ -163,12 +145,12 @@ pub struct FrontendStatus {
     pub rule: Arc<Rule>,
     /// Serving or draining.
     pub phase: Phase,
-    /// By whom.
+    /// The plane that serves it.
     pub placement: Placement,
 }
 
 impl FrontendStatus {
-    /// As the relay in user space has it.
+    /// A frontend that the relay in user space serves.
     pub fn relayed(rule: Arc<Rule>, phase: Phase) -> Self {
         Self { rule, phase, placement: Placement::default() }
     }

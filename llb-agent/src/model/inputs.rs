@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Everything that a decision may look at.
+//! What decisions are based on.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -8,29 +8,32 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Family, Host, Port, Problem, Protocol, Service, ServiceName};
+use super::address::{Family, Port, Protocol};
+use super::host::Host;
+use super::problem::Problem;
+use super::service::{Service, ServiceName};
 
-/// All objects of a source at one moment. What did not change since the snapshot
-/// before is shared with it, so that neither comparing nor keeping both costs much.
+/// All objects of a source at one moment. Objects that did not change are shared with
+/// the snapshot before, so that it costs little to compare the two or to keep both.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// Services of every type (a type change must be seen).
+    /// Services of every type, so that a change of the type is noticed.
     pub services: BTreeMap<ServiceName, Arc<Service>>,
-    /// All EndpointSlices of a Service, merged: sorted, each endpoint once.
+    /// The endpoints of all EndpointSlices of each Service: sorted, each endpoint once.
     pub endpoints: BTreeMap<ServiceName, Arc<[Endpoint]>>,
     /// Nodes by name.
     pub nodes: BTreeMap<String, Node>,
-    /// What could not be understood. Not saved: who reads it again says it again.
+    /// Objects or fields that could not be understood. Not saved with the snapshot.
     #[serde(skip)]
     pub problems: Vec<Problem>,
 }
 
-/// What a source says at one moment.
+/// What a source reports at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct SourceReport {
-    /// `None` until everything was read once; the last good one from then on.
+    /// `None` until all objects have been read once. Then always the last good snapshot.
     pub snapshot: Option<Arc<Snapshot>>,
-    /// What keeps the source from reading on.
+    /// Why the source cannot read its objects now.
     pub problems: Vec<Problem>,
 }
 
@@ -49,13 +52,13 @@ pub struct Endpoint {
     pub node: Option<String>,
     /// `conditions.ready`; absent counts as true.
     pub ready: bool,
-    /// `conditions.serving`; absent counts as ready.
+    /// `conditions.serving`; if it is absent, the same as `ready`.
     pub serving: bool,
     /// `conditions.terminating`.
     pub terminating: bool,
 }
 
-/// A Node, cut to the parts that matter.
+/// A Node, reduced to the parts that decisions need.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// All labels, for selectors.
@@ -69,21 +72,21 @@ pub struct Node {
     pub external: Vec<IpAddr>,
     /// `spec.podCIDRs`: the addresses of its Pods.
     pub pod_ranges: Vec<IpNet>,
-    /// `spec.externalID` where it is an address (clusters before 1.11).
+    /// `spec.externalID` if it is an address (clusters before 1.11).
     pub external_id: Option<IpAddr>,
 }
 
-/// Probed properties of this machine.
+/// What was found on this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Facts {
-    /// The link devices, in the order of the command line; a missing one is absent.
+    /// The link devices in the order of the command line, without those that do not exist now.
     pub links: Vec<Link>,
     /// What the machine itself needs.
     pub host: Host,
 }
 
 impl Facts {
-    /// The machine as it would be without llb.
+    /// The facts without the addresses that llb added.
     pub fn without_ours(&self) -> Self {
         let foreign = |link: &Link| Link {
             name: link.name.clone(),
@@ -98,7 +101,7 @@ impl Facts {
 pub struct Link {
     /// Its name.
     pub name: String,
-    /// All addresses on it, in the kernel's order, llb's own included.
+    /// All addresses on it in the kernel's order, also those that llb added.
     pub addresses: Vec<LinkAddress>,
 }
 
@@ -109,14 +112,14 @@ pub struct LinkAddress {
     pub net: IpNet,
     /// llb added it.
     pub ours: bool,
-    /// Usable as the link's own address for others to reach: global scope,
-    /// not secondary, not temporary, not deprecated, not tentative.
+    /// Other hosts can use it to reach this machine: of global scope, and not secondary,
+    /// temporary, deprecated or tentative.
     pub primary: bool,
 }
 
 impl Link {
-    /// The link's own first address of `family`: what is served when a Service
-    /// asks for no VIP and there is no pool.
+    /// The link's first own address of `family`. A Service gets it if it asks for no VIP
+    /// and there is no pool.
     pub fn primary_address(&self, family: Family) -> Option<IpAddr> {
         self.addresses
             .iter()
@@ -125,7 +128,7 @@ impl Link {
             .find(|&address| Family::of(address) == family)
     }
 
-    /// The prefix length of the link's own address whose subnet holds `vip`.
+    /// The longest prefix length of the link's own subnets that contain `vip`.
     pub fn prefix_length_for(&self, vip: IpAddr) -> Option<u8> {
         self.addresses
             .iter()
@@ -134,7 +137,7 @@ impl Link {
             .max()
     }
 
-    /// Whether somebody else than llb put `address` here.
+    /// Whether `address` is on this link, and llb did not add it.
     pub fn has_foreign(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|known| !known.ours && known.net.addr() == address)
     }

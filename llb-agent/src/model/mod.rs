@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The nouns of llb: plain data, no I/O, no decisions. Everything that two
-//! rooms exchange is declared here.
+//! The nouns of llb: plain data, no I/O, no decisions. Types that several modules
+//! exchange are declared here.
 //!
-//! [`Snapshot`] and [`Facts`] are what a decision may look at, [`State`] is
-//! what it results in, [`Observed`] is what was read back, and a [`Problem`]
-//! says what is wrong with a user's object.
+//! Decisions use a [`Snapshot`] and [`Facts`] and result in a [`State`]. [`Observed`] is
+//! what was read back from the world. A [`Problem`] says what is wrong with a user's object.
 
 mod address;
 mod forwarding;
 mod host;
 mod inputs;
+mod mode;
 mod planes;
 mod pool;
 mod problem;
@@ -20,9 +20,10 @@ mod state;
 mod terms;
 
 pub use address::{Family, Mac, Port, Protocol, is_usable_vip};
-pub use forwarding::{Backend, Frontend, FrontendStatus, Mode, Phase, Placement, PlaneKind, Rule, Weight};
+pub use forwarding::{Backend, Frontend, FrontendStatus, Phase, Placement, PlaneKind, Rule, Weight};
 pub use host::{Host, ReservedFor};
 pub use inputs::{Endpoint, Facts, Link, LinkAddress, Node, Snapshot, SourceReport};
+pub use mode::Mode;
 pub use planes::{BackendState, BackendStatus, LinkPlane, PlanesState};
 pub use pool::{Pool, PoolError};
 pub use problem::{Problem, ProblemReason, Subject};

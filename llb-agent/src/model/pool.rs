@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Pools: what VIPs are given from, and to whom. Not: which address is next
-//! (`desired/allocate.rs`).
+//! Pools of addresses for VIPs, and which Services may use them. Not: which address a
+//! Service gets (`desired/allocate.rs`).
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,11 +9,12 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-use super::{AddressRange, Family, RangeError};
+use super::address::Family;
+use super::range::{AddressRange, RangeError};
 
 /// Addresses with a name and rules, as `--pool` gives them:
-/// `[NAME=]RANGE[,RANGE...][+namespaces=A,B][+auto=false][+shared=true]`. None of these
-/// characters means anything to a shell.
+/// `[NAME=]RANGE[,RANGE...][+namespaces=A,B][+auto=false][+shared=true]`. The syntax has no characters
+/// that a shell would interpret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
     name: Option<String>,
@@ -24,22 +25,22 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// What the annotation `llb.dev/pool` calls it.
+    /// The name that the annotation `llb.dev/pool` refers to.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
-    /// In the order in which addresses are given; at least one.
+    /// At least one range, in the order in which addresses are given.
     pub fn ranges(&self) -> &[AddressRange] {
         &self.ranges
     }
 
-    /// Whether Services that name no pool get addresses of it.
+    /// Whether Services that name no pool get addresses from it.
     pub fn is_auto(&self) -> bool {
         self.auto
     }
 
-    /// Whether Services of different namespaces may share its addresses, with one sharing key.
+    /// Whether Services of different namespaces may share its addresses if they have the same sharing key.
     pub fn is_shared_across_namespaces(&self) -> bool {
         self.shared
     }
@@ -49,15 +50,15 @@ impl Pool {
         self.namespaces.is_empty() || self.namespaces.contains(namespace)
     }
 
-    /// Whose it is; empty: everybody's.
+    /// The namespaces whose Services may have its addresses; empty: all.
     pub fn namespaces(&self) -> &BTreeSet<String> {
         &self.namespaces
     }
 
-    /// That no name is there twice, and no address in two ranges.
+    /// Checks that no two pools have the same name, and no address is in two ranges.
     ///
     /// # Errors
-    /// Names the two.
+    /// Names the two pools or ranges.
     pub fn check_together(pools: &[Self]) -> Result<(), PoolError> {
         for (position, pool) in pools.iter().enumerate() {
             if let Some(name) = &pool.name
@@ -86,11 +87,11 @@ impl Pool {
     }
 }
 
-/// Why a text is no pool.
+/// Why a text is not a pool, or pools cannot be used together.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
-    /// One of its ranges.
-    #[error("{text:?} is no range of addresses")]
+    /// One of its ranges is wrong.
+    #[error("{text:?} is not a range of addresses")]
     Range {
         /// The range.
         text: String,
@@ -98,33 +99,37 @@ pub enum PoolError {
         #[source]
         source: RangeError,
     },
-    /// The part before the equals sign.
-    #[error("{name:?} is no name of a pool: use 1 to 63 of a-z, 0-9 and -")]
+    /// The part before the equals sign is not a name.
+    #[error("{name:?} is not a pool name: use 1 to 63 of the characters a-z, 0-9 and -")]
     Name {
         /// As given.
         name: String,
     },
-    /// A part after a plus sign.
-    #[error("{option:?} is none of namespaces=A,B, auto=true|false and shared=true|false, each at most once")]
+    /// A part after a plus sign is not an option.
+    #[error(
+        "{option:?} is not an option: use namespaces=A,B, auto=true|false and shared=true|false, each at most once"
+    )]
     Option {
         /// As given.
         option: String,
     },
     /// `auto=false` without a name.
-    #[error("with auto=false nobody could ever ask for it: give it a name, as in NAME=RANGE+auto=false")]
+    #[error(
+        "a pool with auto=false needs a name, so that Services can ask for it, as in NAME=RANGE+auto=false"
+    )]
     Unreachable,
-    /// Two pools with one name.
-    #[error("{name}= is given twice; give it all its ranges at once, with commas")]
+    /// Two pools have the same name.
+    #[error("the name {name} is given twice; give one pool all its ranges, separated by commas")]
     NameTwice {
         /// The name.
         name: String,
     },
-    /// A range that holds addresses of another one.
-    #[error("{first} and {second} overlap; give each address to one pool, once")]
+    /// Two ranges have addresses in common.
+    #[error("{first} and {second} overlap; each address may be in one range only")]
     Overlap {
-        /// One.
+        /// One range.
         first: AddressRange,
-        /// The other.
+        /// The other range.
         second: AddressRange,
     },
 }
@@ -190,7 +195,7 @@ fn parse_name(name: &str) -> Result<String, PoolError> {
     if is_label(name) { Ok(name.to_owned()) } else { Err(PoolError::Name { name: name.to_owned() }) }
 }
 
-/// RFC 1123 label, as names of namespaces are.
+/// Whether it is an RFC 1123 label, like the name of a namespace.
 fn is_label(text: &str) -> bool {
     let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     (1..=63).contains(&text.len()) && text.chars().all(legal)
@@ -223,17 +228,17 @@ mod tests {
     #[test]
     fn bad_pools_say_what_is_wrong() {
         for (text, said) in [
-            ("", "no range of addresses"),
-            ("a=", "no range of addresses"),
-            ("192.0.2.1,", "no range of addresses"),
-            ("Web=192.0.2.1", "no name of a pool"),
-            ("=192.0.2.1", "no name of a pool"),
+            ("", "not a range of addresses"),
+            ("a=", "not a range of addresses"),
+            ("192.0.2.1,", "not a range of addresses"),
+            ("Web=192.0.2.1", "not a pool name"),
+            ("=192.0.2.1", "not a pool name"),
+            ("a=192.0.2.1+shared=", "shared=true|false"),
             ("a=192.0.2.1+auto=no", "auto=true|false"),
             ("a=192.0.2.1+auto=true+auto=true", "at most once"),
-            ("a=192.0.2.1+shared=", "shared=true|false"),
             ("a=192.0.2.1+namespaces=", "namespaces=A,B"),
-            ("a=192.0.2.1+sticky", "none of"),
-            ("192.0.2.1+auto=false", "give it a name"),
+            ("a=192.0.2.1+sticky", "not an option"),
+            ("192.0.2.1+auto=false", "needs a name"),
         ] {
             let error = text.parse::<Pool>().unwrap_err().to_string();
             assert!(error.contains(said), "{text}: {error}");

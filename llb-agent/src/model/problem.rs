@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is wrong with a user's object: a value, never an exit.
+//! What is wrong with a user's object. A problem is a value: llb reports it and continues.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use super::ServiceName;
+use super::service::ServiceName;
 
 /// The object that a problem is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,7 +14,7 @@ pub enum Subject {
     Service(ServiceName),
     /// Any other Kubernetes object, as `Kind namespace/name`.
     Object(String),
-    /// A manifest file, with the line where it is known.
+    /// A manifest file.
     File(String),
     /// A link device.
     Link(String),
@@ -38,56 +38,56 @@ impl Serialize for Subject {
     }
 }
 
-/// A closed list: the metric label and the machine-readable part of a problem.
+/// The kind of a problem: its metric label and machine-readable part. A closed list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum ProblemReason {
-    /// A field or annotation that makes no sense.
+    /// A field or annotation has a value that llb cannot use.
     InvalidValue,
     /// A port's protocol is neither TCP nor UDP.
     UnsupportedProtocol,
-    /// Another Service has this VIP, port and protocol.
+    /// Another Service already has this VIP, port and protocol.
     FrontendCollision,
     /// Every address of every pool is taken.
     PoolExhausted,
-    /// The pool is not for this Service's namespace, or none is for a Service
-    /// that names no pool.
+    /// The pool is not for this Service's namespace, or the Service names no pool and
+    /// no pool is for such Services.
     PoolNotAllowed,
-    /// The address belongs to somebody else, or the operator did not open it to Services.
+    /// The address belongs to somebody else, or the operator has not opened it to Services.
     AddressNotAllowed,
-    /// Another Service uses the VIP, and the two have not agreed to share it.
+    /// Another Service has the VIP, and the two do not share it.
     VipNotShared,
-    /// The port of the machine's own address is kept for the machine's programs.
+    /// The port of the machine's own address is reserved for the machine.
     PortNotAllowed,
-    /// No pool, or no link address, of a family that the Service needs.
+    /// There is no pool or link address of a family that the Service needs.
     NoAddressOfFamily,
-    /// No Node passes the selection.
+    /// No Node is eligible.
     NoEligibleNodes,
     /// The Service has no usable backend.
     NoBackends,
-    /// Node mode, and the port has no nodePort.
+    /// `--backends nodes`, and the port has no nodePort.
     NoNodePort,
-    /// Affinity, and kube-proxy on the Nodes sees llb as the only client.
+    /// The Service wants affinity, but kube-proxy on the Nodes sees llb as the only client.
     AffinityAtNodes,
     /// The VIP is in no subnet of any link device.
     NoSubnet,
-    /// Another host on the segment has, or claims, the VIP.
+    /// Another host on the segment has the VIP or claims it.
     VipConflict,
-    /// A link device does not exist (now).
+    /// No link device exists now.
     LinkMissing,
     /// A manifest could not be read or parsed.
     InvalidManifest,
-    /// The Kubernetes API can't be reached, or refuses.
+    /// The Kubernetes API does not answer or refuses access.
     SourceUnavailable,
-    /// The saved snapshot can't be used while the Kubernetes API is away.
+    /// The Kubernetes API does not answer, and the saved snapshot cannot be used.
     SavedSnapshotRefused,
-    /// An action failed and is retried.
+    /// An action failed and will be retried.
     ActionFailed,
 }
 
-/// Something wrong in an object, in words that name the way out.
+/// What is wrong with an object, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Problem {
-    /// What it is about.
+    /// The object.
     pub subject: Subject,
     /// Its kind.
     pub reason: ProblemReason,

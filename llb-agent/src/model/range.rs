@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Ranges of addresses, of which pools are made. Not: who may get one (`pool.rs`).
+//! Ranges of addresses. Pools consist of them (`pool.rs`).
 
 use std::fmt;
 use std::net::{AddrParseError, IpAddr};
@@ -8,13 +8,13 @@ use std::str::FromStr;
 use ipnet::{IpNet, PrefixLenError};
 use serde::{Serialize, Serializer};
 
-use super::{Family, is_usable_vip};
+use super::address::{Family, is_usable_vip};
 
 /// A range of addresses of one family, first and last included.
 ///
-/// A CIDR leaves out what no host may have: the network and broadcast address
-/// of an IPv4 subnet (RFC 1122 §3.2.1.3) and the subnet-router anycast address
-/// of an IPv6 one (RFC 4291 §2.6.1); /31, /32, /127 and /128 keep all.
+/// A CIDR leaves out the addresses that no host may have: the network and broadcast
+/// addresses of an IPv4 subnet (RFC 1122 §3.2.1.3), and the subnet-router anycast address
+/// of an IPv6 subnet (RFC 4291 §2.6.1). A /31, /32, /127 or /128 has all its addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressRange {
     first: u128,
@@ -28,7 +28,7 @@ impl AddressRange {
         Family::of(address) == self.family && (self.first..=self.last).contains(&number_of(address))
     }
 
-    /// Whether any address is in both.
+    /// Whether the two have an address in common.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.family == other.family && self.first <= other.last && other.first <= self.last
     }
@@ -38,16 +38,16 @@ impl AddressRange {
         self.family
     }
 
-    /// All addresses in order. Lazy: an IPv6 range may have 2^64 of them.
+    /// All addresses in order. The iterator is lazy: an IPv6 range may have 2^64 addresses.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         (self.first..=self.last).map(|number| address_of(number, self.family))
     }
 }
 
-/// Why a text is no range.
+/// Why a text is not a range.
 #[derive(Debug, thiserror::Error)]
 pub enum RangeError {
-    /// Not an address.
+    /// A part is not an address.
     #[error("{text:?} is not an IP address; give a CIDR, FIRST-LAST, or a single address")]
     Address {
         /// The part that failed.
@@ -56,29 +56,29 @@ pub enum RangeError {
         #[source]
         source: AddrParseError,
     },
-    /// Not a prefix length.
+    /// The part after the slash is not a prefix length.
     #[error("{text:?} is not a prefix length of this family")]
     PrefixLength {
-        /// The part after the slash.
+        /// That part.
         text: String,
     },
     /// The part before the slash is not the start of the subnet.
-    #[error("{text} has bits set behind its prefix; did you mean {meant}?")]
+    #[error("{text} has bits set after its prefix; did you mean {meant}?")]
     HostBits {
         /// As given.
         text: String,
-        /// The subnet.
+        /// The subnet that the address is in.
         meant: IpNet,
     },
-    /// Backwards, or two families.
+    /// The last address is before the first, or they are of two families.
     #[error("the first address must not come after the last, and both must be of one family")]
     Order,
-    /// An address that can't be a VIP.
-    #[error("it holds {address}, {what}, which cannot be a VIP")]
+    /// An address in the range cannot be a VIP.
+    #[error("it contains {address}, {what}, which cannot be a VIP")]
     NotUsable {
-        /// The first or last one.
+        /// The first or last address.
         address: IpAddr,
-        /// What it is instead.
+        /// What kind of address it is.
         what: &'static str,
     },
 }
@@ -134,7 +134,7 @@ fn parse_address(text: &str) -> Result<IpAddr, RangeError> {
     text.parse().map_err(|source| RangeError::Address { text: text.to_owned(), source })
 }
 
-/// First and last address of a subnet that a host may have.
+/// The first and last addresses of a subnet that a host may have.
 fn hosts_of(net: IpNet) -> (IpAddr, IpAddr) {
     let (first, last) = (number_of(net.network()), number_of(net.broadcast()));
     let (skip_first, skip_last) = match net {
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_print_what_they_hold() {
+    fn ranges_show_their_first_and_last_address() {
         for (text, shown) in [
             ("192.0.2.0/29", "192.0.2.1-192.0.2.6"),
             ("192.0.2.0/31", "192.0.2.0-192.0.2.1"),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Label selectors, as `kubectl --selector` takes them (equality-based part).
+//! Label selectors in the syntax of `kubectl --selector`, without set-based requirements.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,10 +7,10 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-/// The label that some distributions set on workers.
+/// The label that some distributions set on worker Nodes.
 const WORKER_LABEL: &str = "node-role.kubernetes.io/worker";
 
-/// Requirements that must all hold.
+/// Requirements on labels, all of which must be met.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selector {
     text: String,
@@ -22,7 +22,7 @@ enum Requirement {
     Exists(String),
     Missing(String),
     Equal(String, String),
-    /// Also true where the label is missing, as in Kubernetes.
+    /// Also met if the label is missing, as in Kubernetes.
     NotEqual(String, String),
 }
 
@@ -38,11 +38,11 @@ impl Selector {
     }
 }
 
-/// Why a text is no selector.
+/// Why a text is not a selector.
 #[derive(Debug, thiserror::Error)]
 pub enum SelectorError {
     /// One requirement is not of a known form.
-    #[error("{part:?} is none of KEY, KEY=VALUE, KEY!=VALUE, !KEY")]
+    #[error("{part:?} is not of the form KEY, KEY=VALUE, KEY!=VALUE or !KEY")]
     Form {
         /// The requirement.
         part: String,
@@ -52,7 +52,7 @@ pub enum SelectorError {
 impl FromStr for Selector {
     type Err = SelectorError;
 
-    /// The word `worker` alone is the preset for `node-role.kubernetes.io/worker`.
+    /// The word `worker` alone stands for `node-role.kubernetes.io/worker`.
     fn from_str(text: &str) -> Result<Self, SelectorError> {
         let text = if text.trim() == "worker" { WORKER_LABEL } else { text.trim() };
         let requirements =
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn invalid_selectors_are_refused() {
         for text in ["", "a,,b", "a=b=c", "a in (b)", "!"] {
             assert!(text.parse::<Selector>().is_err(), "{text}");
         }

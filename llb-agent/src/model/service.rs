@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A Service of type LoadBalancer, cut to the parts that a decision needs.
+//! A Service, reduced to the parts that decisions need.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,19 +9,20 @@ use std::sync::Arc;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Family, Port, Protocol, Terms};
+use super::address::{Family, Port, Protocol};
+use super::terms::Terms;
 
-/// `namespace/name` of a Service. Cheap to clone: it is the key of most maps.
+/// `namespace/name` of a Service, the key of most maps. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceName {
     /// The namespace.
     pub namespace: Arc<str>,
-    /// The name in it.
+    /// The name within the namespace.
     pub name: Arc<str>,
 }
 
 impl ServiceName {
-    /// From its two parts.
+    /// Takes the two parts.
     pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
@@ -50,10 +51,10 @@ impl<'de> Deserialize<'de> for ServiceName {
 /// `spec.externalTrafficPolicy`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TrafficPolicy {
-    /// Any node may forward.
+    /// Traffic may go to any node.
     #[default]
     Cluster,
-    /// Only nodes with a ready local endpoint.
+    /// Traffic goes only to nodes that have a ready endpoint themselves.
     Local,
 }
 
@@ -75,8 +76,8 @@ pub struct ServicePort {
 pub struct PublishedVip {
     /// The VIP.
     pub ip: IpAddr,
-    /// `ipMode` is Proxy: packets reach the nodes with another destination
-    /// than the VIP (KEP-1860). True for all that llb writes.
+    /// `ipMode` is Proxy: packets reach the nodes with another destination than the VIP
+    /// (KEP-1860). llb writes it for all Services except those in mode DSR.
     pub proxy: bool,
     /// Its ports, sorted.
     pub ports: Vec<PublishedPort>,
@@ -93,7 +94,7 @@ pub struct PublishedPort {
     pub error: Option<String>,
 }
 
-/// What `status.loadBalancer` says. Cheap to clone: a round has several of each.
+/// The content of `status.loadBalancer`. Cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedStatus {
     /// One entry per VIP.
@@ -107,7 +108,7 @@ impl PublishedStatus {
     }
 }
 
-/// A Service of any type, cut to the parts that matter.
+/// A Service of any type, reduced to the parts that decisions need.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// `metadata.uid`; empty in manifests.
@@ -122,26 +123,23 @@ pub struct Service {
     pub class: Option<String>,
     /// `spec.ports`, without those that could not be understood.
     pub ports: Vec<ServicePort>,
-    /// Ports that llb can't serve, with the reason, as they go into the status.
+    /// Ports that llb cannot serve, with the reason, as they are written to the status.
     pub unsupported_ports: Vec<PublishedPort>,
-    /// The families that the Service wants, in its order of preference.
-    /// Empty: whatever its VIPs have.
+    /// The families that the Service wants, in its order of preference; empty: any.
     pub families: Vec<Family>,
-    /// Every family in `families` is needed (SingleStack, RequireDualStack),
-    /// or one of them is enough (PreferDualStack).
+    /// True: the Service needs a VIP of every family in `families` (SingleStack,
+    /// RequireDualStack). False: one of the first family is enough (PreferDualStack).
     pub needs_every_family: bool,
-    /// VIPs asked for by annotation `llb.dev/vips` or `spec.loadBalancerIP`.
+    /// The VIPs that the Service asks for by annotation `llb.dev/vips` or `spec.loadBalancerIP`.
     pub requested_vips: Vec<IpAddr>,
-    /// The pool to get VIPs from, by annotation `llb.dev/pool`; those that it
-    /// asks for or has already need none.
+    /// The pool to take new VIPs from, by annotation `llb.dev/pool`.
     pub pool: Option<String>,
     /// Annotation `llb.dev/sharing-key`: Services of one namespace with the same key may share VIPs.
     pub sharing_key: Option<String>,
     /// `spec.clusterIPs`, of Services of every type.
     pub cluster_ips: Vec<IpAddr>,
-    /// Something asked for was not understood; serving something else instead
-    /// would be a surprise, so the Service is refused. The problem itself is
-    /// in the snapshot.
+    /// A request of the Service was not understood. Instead of serving something else,
+    /// llb gives it nothing new. The problem itself is in the snapshot.
     pub invalid: bool,
     /// Cluster or Local.
     pub traffic_policy: TrafficPolicy,

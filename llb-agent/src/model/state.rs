@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Desired and observed.
+//! The desired and the observed state.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use super::{Frontend, FrontendStatus, PublishedStatus, Rule, ServiceName};
+use super::forwarding::{Frontend, FrontendStatus, Rule};
+use super::service::{PublishedStatus, ServiceName};
 
 /// A VIP on a link.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,24 +32,24 @@ impl Serialize for AddressKey {
     }
 }
 
-/// What should be, computed whole from one snapshot.
+/// The desired state, computed as a whole from one snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct State {
-    /// What the data planes serve.
+    /// What the data planes should serve.
     pub frontends: BTreeMap<Frontend, Arc<Rule>>,
-    /// The addresses that llb adds, with their prefix length in bits.
+    /// The addresses that llb should add, with their prefix length.
     pub addresses: BTreeMap<AddressKey, u8>,
-    /// What the status of each Service that is ours should say once its
-    /// frontends are up. An empty one means: clear it.
+    /// What the status of each of our Services should say when its frontends are served.
+    /// An empty status is to be cleared.
     pub statuses: BTreeMap<ServiceName, PublishedStatus>,
 }
 
-/// What is, as read back.
+/// The observed state, as read back from the world.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Observed {
-    /// What the data planes have.
+    /// What the data planes serve.
     pub frontends: BTreeMap<Frontend, FrontendStatus>,
-    /// The addresses that llb added, with their prefix length in bits.
+    /// The addresses that llb added, with their prefix length.
     pub addresses: BTreeMap<AddressKey, u8>,
     /// What the status of every Service says.
     pub statuses: BTreeMap<ServiceName, PublishedStatus>,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a Service asks of the treatment of its traffic: plain data that each
-//! of its frontends carries. How a plane keeps these terms is its business.
+//! How a Service wants its traffic to be treated. Each of its frontends carries these
+//! terms; the data planes implement them.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,24 +10,24 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::Mode;
+use super::mode::Mode;
 
 /// The terms of one Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
-    /// How a backend is chosen for a new connection or session; absent: as suits
-    /// the plane, which is by least connections where those are relayed.
+    /// How a backend is chosen for a new connection or session; `None`: the plane's own
+    /// way, which is least connections in the relay.
     pub balance: Option<Balance>,
-    /// How the packet plane is to forward; absent: as `--mode` says.
+    /// The forwarding mode in the packet plane; `None`: `--mode`.
     pub mode: Option<Mode>,
-    /// Affinity: a client that comes back within this time gets the backend it
-    /// had, on whatever port of the Service.
+    /// Affinity: a client that comes back within this time gets the same backend, on
+    /// every port of the Service.
     pub affinity_timeout: Option<Duration>,
-    /// Who may come.
+    /// The clients that may connect.
     pub source_ranges: SourceRanges,
-    /// Sent to the backend before the first byte of a TCP connection.
+    /// The header that is sent to the backend before the first byte of a TCP connection.
     pub proxy_protocol: Option<ProxyProtocol>,
-    /// TCP connections that may be open on all ports of the Service together.
+    /// The most TCP connections that may be open on all ports of the Service together.
     pub max_connections: Option<NonZeroU32>,
 }
 
@@ -35,11 +35,10 @@ pub struct Terms {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Balance {
-    /// Of two backends, the one with fewer open connections for its weight.
+    /// Of two candidates, the backend with fewer open connections relative to its weight.
     #[default]
     LeastConnections,
-    /// By the flow's hash, from a Maglev table; with affinity by the client's
-    /// address alone.
+    /// By the flow's hash, from a Maglev table; with affinity, by the client's address only.
     Maglev,
 }
 
@@ -47,45 +46,45 @@ pub enum Balance {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProxyProtocol {
-    /// One line of text.
+    /// The header is one line of text.
     V1,
-    /// Binary.
+    /// The header is binary.
     V2,
 }
 
 /// The client addresses that a Service admits.
 ///
-/// Ranges of one family only admit nobody of the other: never more than asked.
+/// If all ranges are of one family, no client of the other family is admitted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceRanges {
-    /// `None`: everybody. Else sorted and disjoint; empty: nobody.
+    /// `None`: all clients. Otherwise sorted and disjoint ranges; an empty list admits nobody.
     ranges: Option<Vec<IpNet>>,
 }
 
 impl SourceRanges {
-    /// Those of any of `ranges`, and nobody else.
+    /// Admits the clients in `ranges` only.
     pub fn only(ranges: &[IpNet]) -> Self {
         let mut ranges = IpNet::aggregate(&ranges.iter().map(IpNet::trunc).collect());
         ranges.sort();
         Self { ranges: Some(ranges) }
     }
 
-    /// All, sorted and disjoint; `None`: everybody may come.
+    /// The ranges, sorted and disjoint; `None`: all clients are admitted.
     pub fn ranges(&self) -> Option<&[IpNet]> {
         self.ranges.as_deref()
     }
 
-    /// Whether `client` may come.
+    /// Whether `client` may connect.
     pub fn admits(&self, client: IpAddr) -> bool {
         let Some(ranges) = &self.ranges else { return true };
-        // Of disjoint ranges, only the last one that begins at or before it can hold it.
+        // The ranges are disjoint, so only the last one that begins at or before the address can contain it.
         let candidates = ranges.partition_point(|range| range.network() <= client);
         candidates.checked_sub(1).is_some_and(|last| ranges[last].contains(&client))
     }
 }
 
 impl fmt::Display for Terms {
-    /// What differs from the default, as ` + name value` each.
+    /// Each term that differs from the default, as ` + name value`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.balance {
             None => {}
@@ -122,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn source_ranges_admit_what_they_hold_and_nothing_else() {
+    fn source_ranges_admit_their_addresses_only() {
         // Overlapping, host bits set, out of order.
         let ranges = only(&["203.0.113.0/24", "192.0.2.77/26", "192.0.2.64/28", "2001:db8:1::/48"]);
         for (client, expected) in [
@@ -143,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn no_ranges_admit_everybody_an_empty_list_nobody_and_one_family_only_itself() {
+    fn without_ranges_all_are_admitted_and_with_an_empty_list_none() {
         let [v4, v6]: [IpAddr; 2] = ["192.0.2.1", "2001:db8::1"].map(|text| text.parse().unwrap());
         let admitted = |ranges: SourceRanges| [ranges.admits(v4), ranges.admits(v6)];
         assert_eq!(admitted(SourceRanges::default()), [true, true]);

@@ -11,7 +11,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use super::answer::Answer;
 use super::failure::Failure;
 
-/// How often a list is read that changes each time while it is read.
+/// How often a list is read if it changes each time.
 const DUMP_ATTEMPTS: usize = 10;
 
 /// What a dump lists.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The attributes of a link that llb reads. Pure: bytes in, bytes out.
 //!
-//! The kernel describes a link by hundreds of attributes, and new kernels and
+//! The kernel describes a link by dozens of attributes, and new kernels and
 //! drivers add more. One that the decoder does not understand must not make the
 //! list of all links unreadable, so the decoder only sees those that are used.
 

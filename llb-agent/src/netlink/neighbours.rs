@@ -14,21 +14,20 @@ use super::connection::Connection;
 use super::dump::Kind;
 use crate::model::Mac;
 
-/// What the kernel knows of a neighbour.
+/// A neighbour: another host on the segment of a link, as the kernel knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Neighbour {
-    /// Its link.
+    /// The number of its link.
     pub(crate) ifindex: u32,
-    /// Its address.
     pub(crate) address: IpAddr,
-    /// Its MAC, unless it is being looked for or did not answer.
+    /// `None` while the kernel looks for it, and if it did not answer.
     pub(crate) mac: Option<Mac>,
-    /// Whether the kernel has found it by asking, and is not just asking again.
+    /// The kernel learned the MAC from an answer, and is not checking it right now.
     pub(crate) is_learned: bool,
 }
 
 impl Connection {
-    /// All neighbours that the kernel knows, or looks for.
+    /// All neighbours that the kernel knows or looks for.
     pub(crate) async fn neighbours(&mut self) -> io::Result<Vec<Neighbour>> {
         let question = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
         let answer = self.dump(Kind::Neighbours, question).await?;
@@ -39,24 +38,24 @@ impl Connection {
         Ok(neighbours.collect())
     }
 
-    /// Makes the kernel use a neighbour as if it had a packet for it: it looks
-    /// for one that it does not know, and asks one that it has not heard of for
-    /// a while whether it is still there.
+    /// Makes the kernel treat a neighbour as if it had a packet for it. The kernel
+    /// looks for a neighbour that it does not know, and checks one that it has not
+    /// heard from for a while.
     pub(crate) async fn use_neighbour(&mut self, ifindex: u32, address: IpAddr) -> io::Result<()> {
         let mut message = neighbour_message(ifindex, address);
         message.header.flags = NeighbourFlags::Use;
         self.change(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE).await
     }
 
-    /// Makes the kernel ask a neighbour that it has learned whether it is still
-    /// there, now. Without an answer it is unknown after some seconds
-    /// (`ucast_solicit` times `retrans_time_ms` of `net.ipv4.neigh`: 3 s).
+    /// Makes the kernel check now that a neighbour that it has learned still
+    /// answers. A neighbour that does not answer becomes unknown after
+    /// `ucast_solicit` times `retrans_time_ms` (`net.ipv4.neigh`): 3 s by default.
     pub(crate) async fn probe_neighbour(&mut self, ifindex: u32, address: IpAddr) -> io::Result<()> {
         let mut message = neighbour_message(ifindex, address);
         message.header.state = NeighbourState::Probe;
-        // Not NLM_F_REPLACE, which would forget that an IPv6 neighbour is a router.
+        // Without NLM_F_REPLACE, by which the kernel would forget that an IPv6 neighbour is a router.
         match self.change(RouteNetlinkMessage::NewNeighbour(message), 0).await {
-            // The kernel's word: it has become unknown meanwhile.
+            // The kernel refused: the neighbour has become unknown meanwhile.
             Err(error) if error.raw_os_error().is_some() => Ok(()),
             result => result,
         }
@@ -74,7 +73,7 @@ impl Connection {
             NeighbourAttribute::LinkLayerAddress(bytes) => bytes.try_into().ok().map(Mac),
             _ => None,
         });
-        // A gateway that is being looked for has a MAC of zeros.
+        // A neighbour that the kernel still looks for has a MAC of zeros.
         Ok(macs.next().filter(|mac| mac.0 != [0; 6]))
     }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Questions about routes: where packets to an address go.
+//! Questions about routes: where packets to an address go. Single routes only; no
+//! list of routes is read.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,37 +13,38 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use super::connection::Connection;
 use crate::model::Mac;
 
-/// Addresses that nobody has a route of his own to (RFC 5737, RFC 3849): what
-/// leads there is the default route. Nothing is ever sent there.
-const SOMEWHERE: (Ipv4Addr, Ipv6Addr) =
+/// Addresses reserved for documentation (RFC 5737, RFC 3849). No network has a
+/// route to them, so the kernel answers with the default route. Nothing is ever
+/// sent to them.
+const UNROUTED: (Ipv4Addr, Ipv6Addr) =
     (Ipv4Addr::new(203, 0, 113, 0), Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0));
 
 /// Where packets to an address go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
-    /// To this machine itself.
+    /// To this host itself.
     Here,
-    /// Nowhere: there is no route, or one that says so.
+    /// Nowhere: there is no route, or the route rejects or drops them.
     Nowhere,
-    /// Out.
+    /// Out of this host.
     Via(Way),
 }
 
-/// The way out.
+/// A route out of this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Way {
-    /// The link.
+    /// The number of the link.
     pub(crate) ifindex: u32,
-    /// The router, if the address is not on the link's own segment.
+    /// The router, unless the address is on the link's segment.
     pub(crate) gateway: Option<IpAddr>,
-    /// The address of this machine that its own packets would have.
+    /// The source address that the kernel would choose for this host's own packets.
     pub(crate) source: Option<IpAddr>,
-    /// What the route itself says of the largest packet.
+    /// The largest packet in bytes, if the route itself limits it.
     pub(crate) mtu: Option<u32>,
 }
 
 impl Connection {
-    /// The way that a packet to `address` takes now.
+    /// Where the kernel sends a packet to `address` now.
     pub(crate) async fn route(&mut self, address: IpAddr) -> io::Result<Route> {
         let mut question = RouteMessage::default();
         question.header.address_family = family_of(address);
@@ -56,23 +58,23 @@ impl Connection {
         Ok(route.map_or(Route::Nowhere, |route| route_of(&route)))
     }
 
-    /// The default gateway of the link of this number, in the family of
-    /// `address`, and its MAC if it is known; `None` without such a gateway.
+    /// The default gateway on the link of number `index`, for the family of
+    /// `address`, and its MAC if the kernel knows it. `None` if there is none.
     pub(crate) async fn gateway(
         &mut self,
         index: u32,
         address: IpAddr,
     ) -> io::Result<Option<(IpAddr, Option<Mac>)>> {
         let mut question = RouteMessage::default();
-        let (family, somewhere) = match address {
-            IpAddr::V4(_) => (AddressFamily::Inet, IpAddr::from(SOMEWHERE.0)),
-            IpAddr::V6(_) => (AddressFamily::Inet6, IpAddr::from(SOMEWHERE.1)),
+        let (family, unrouted) = match address {
+            IpAddr::V4(_) => (AddressFamily::Inet, IpAddr::from(UNROUTED.0)),
+            IpAddr::V6(_) => (AddressFamily::Inet6, IpAddr::from(UNROUTED.1)),
         };
         question.header.address_family = family;
         question.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
-        // The route itself, not what a packet would get.
+        // Asks for the route, not for where a packet would go.
         question.header.flags = RouteFlags::FibMatch;
-        question.attributes = vec![RouteAttribute::Destination(somewhere.into()), RouteAttribute::Oif(index)];
+        question.attributes = vec![RouteAttribute::Destination(unrouted.into()), RouteAttribute::Oif(index)];
         let answer = self.ask_or_nothing(RouteNetlinkMessage::GetRoute(question)).await?;
         let gateway = answer.into_iter().find_map(|message| match message {
             RouteNetlinkMessage::NewRoute(route) => default_gateway(&route, index),
@@ -111,10 +113,10 @@ fn route_of(route: &RouteMessage) -> Route {
     Route::Via(way)
 }
 
-/// The gateway of a default route that leaves by the link of this number.
+/// The gateway, if this is a default route on the link of number `index`.
 fn default_gateway(route: &RouteMessage, index: u32) -> Option<IpAddr> {
-    let leaves_here = route.attributes.contains(&RouteAttribute::Oif(index));
-    if route.header.destination_prefix_length != 0 || !leaves_here {
+    let is_on_link = route.attributes.contains(&RouteAttribute::Oif(index));
+    if route.header.destination_prefix_length != 0 || !is_on_link {
         return None;
     }
     route.attributes.iter().find_map(|attribute| match attribute {

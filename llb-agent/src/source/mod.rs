@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The seam to where objects come from. A source publishes whole snapshots
-//! and never says what changed.
+//! The sources of objects: a Kubernetes API or manifest files. A source publishes whole
+//! snapshots and never says what changed.
 //!
-//! Both sources keep Kubernetes objects as they are and turn all of them into
-//! a [`Snapshot`](crate::model::Snapshot) by the same pure code (`convert/`).
+//! Both sources keep Kubernetes objects as they are. The same pure code (`convert/`)
+//! turns all of them into a [`Snapshot`](crate::model::Snapshot).
 
 pub mod convert;
 mod kubernetes;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The pace at which a watch is tried again. What failed is not looked at here.
+//! When a failed watch is tried again. Not: what failed.
 
 use std::time::{Duration, Instant};
 
@@ -8,15 +8,16 @@ use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::ExponentialBackoff;
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
-/// Up to as much again is added at random, so that agents do not ask in step.
+/// The longest delay. Up to the same time is added at random, so that agents do not all
+/// ask the API server at the same moment.
 pub(super) const LAST_RETRY: Duration = Duration::from_secs(5);
-/// Nothing failed for so long, which is longer than any delay with its attempt:
-/// the next failure is a first one.
+/// After this time without a failure the delays start again with [`FIRST_RETRY`]. It is
+/// longer than any delay and the attempt after it.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 
-/// Growing delays that only time makes short again. A watch that is about to
-/// list says so first, which counts as success: by that alone a list that
-/// always fails would be asked for every 250 ms.
+/// Growing delays, which become short again only after a time without failures. The
+/// watcher of kube resets them at the start of each list. If this did anything, a list
+/// that always fails would be requested every 250 ms.
 pub(super) struct Retries {
     delays: ExponentialBackoff,
     last_failure: Option<Instant>,
@@ -54,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_time_makes_the_delays_short_again() {
+    fn delays_become_short_again_only_after_a_time_without_failures() {
         let (mut retries, start) = (Retries::new(), Instant::now());
         assert!(retries.after_failure(start).unwrap() <= 2 * FIRST_RETRY);
         for _ in 0..10 {

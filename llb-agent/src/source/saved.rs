@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The last good snapshot of a cluster, on disk: what an agent serves that
-//! starts while the API is away. Not: when it is served (`kubernetes.rs`).
+//! The last good snapshot of a cluster, on disk. An agent serves it if it starts while
+//! the API does not answer. Not: when it is served (`kubernetes/`).
 //!
 //! ```text
-//! llb-snapshot 1 <checksum of the rest, 16 hex digits> <length of the rest>
+//! llb-snapshot 2 <checksum of the rest, 16 hex digits> <length of the rest>
 //! {"cluster": ..., "saved_at": ..., "snapshot": {...}}
 //! ```
 //!
-//! Every bit counts: a file that is not exactly what was written, is of
-//! another format or of another cluster is refused, never guessed at.
+//! A file is refused if a single bit of it is not as it was written, or if it is of
+//! another format or another cluster.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -19,29 +19,30 @@ use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::error_chain::ErrorChain;
 use crate::model::Snapshot;
 use crate::statefile;
 
-/// In the state folder.
+/// The name in the state folder.
 const FILE: &str = "snapshot";
 const MAGIC: &str = "llb-snapshot";
-/// To be raised with every change of the model that an older or newer agent
-/// would read as something else.
+/// The format version. Raise it with each change of the model that an older or newer
+/// agent would misread.
 const FORMAT: u32 = 2;
-/// Twenty thousand Services take about 20 MB; more than this is not ours.
+/// A larger file is not a snapshot: 20,000 Services take about 20 MB.
 const LARGEST: u64 = 256 << 20;
-/// Between two writes: endpoints of a big cluster change all the time, and each
-/// write waits for the disk. What is lost by a crash is this much of changes,
-/// none of which changes a VIP that was published before.
+/// The time between two writes. The endpoints of a large cluster change all the time, and
+/// each write waits for the disk. A crash loses the changes of this time; none of them
+/// changes a VIP that was published before.
 const WRITE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Why a saved snapshot is not served.
 #[derive(Debug, thiserror::Error)]
 pub enum SavedError {
-    /// Not written yet, by this or an earlier agent.
+    /// There is no file: no agent has written one yet.
     #[error("there is none at {0}")]
     Missing(PathBuf),
-    /// The disk refuses.
+    /// The file cannot be read.
     #[error("{path} cannot be read")]
     Unreadable {
         /// The file.
@@ -50,53 +51,54 @@ pub enum SavedError {
         #[source]
         source: io::Error,
     },
-    /// Not what was written: cut off, changed, or never a snapshot.
+    /// The file is not as it was written: cut off, changed, or never a snapshot.
     #[error("{0} is damaged; it is replaced as soon as the API answers")]
     Damaged(PathBuf),
-    /// Of an older or newer agent.
+    /// The file was written by an older or newer agent.
     #[error("{path} has format {found}, this llb-agent reads {FORMAT}")]
     Format {
         /// The file.
         path: PathBuf,
-        /// Its format.
+        /// Its format version.
         found: u32,
     },
-    /// Undamaged, but not what this agent understands.
+    /// The file is undamaged, but this agent does not understand its content.
     #[error("{path} is not understood")]
     Content {
         /// The file.
         path: PathBuf,
-        /// Where and why.
+        /// Which part, and why.
         #[source]
         source: serde_json::Error,
     },
-    /// Whole, but of another cluster.
-    #[error("{path} is of another cluster ({found}); use a --state-dir for each cluster")]
+    /// The file is of another cluster.
+    #[error("{path} is of another cluster ({found}); use a separate --state-dir for each cluster")]
     OtherCluster {
         /// The file.
         path: PathBuf,
-        /// Which one.
+        /// The other cluster.
         found: String,
     },
 }
 
-/// The place of one cluster's snapshot.
+/// Where the snapshot of one cluster is saved.
 #[derive(Clone, Debug)]
 pub struct SavedSnapshots {
     path: PathBuf,
     cluster: String,
-    /// Whether the state folder is this agent's to write in.
+    /// Whether this agent may write in the state folder.
     ours: watch::Receiver<bool>,
 }
 
+/// The second line of the file, for writing.
 #[derive(Serialize)]
-struct Written<'a> {
+struct Content<'a> {
     cluster: &'a str,
     saved_at: Timestamp,
     snapshot: &'a Snapshot,
 }
 
-/// A snapshot and when it was saved.
+/// The second line of the file, as read: a snapshot and when it was saved.
 #[derive(Debug, Deserialize)]
 pub(super) struct Saved {
     cluster: String,
@@ -105,13 +107,13 @@ pub(super) struct Saved {
 }
 
 impl SavedSnapshots {
-    /// `cluster` tells one cluster from another: its URL and CA, see `identity`.
-    /// Nothing is written before `ours`: a predecessor may still write there.
+    /// `cluster` distinguishes clusters by URL and CA, see `identity`. Nothing is written
+    /// until `ours` is true, because an older agent may still write there.
     pub fn new(state_dir: &Path, cluster: String, ours: watch::Receiver<bool>) -> Self {
         Self { path: state_dir.join(FILE), cluster, ours }
     }
 
-    /// What was saved last.
+    /// Reads the snapshot that was saved last.
     pub(super) fn load(&self) -> Result<Saved, SavedError> {
         let bytes = read_limited(&self.path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => SavedError::Missing(self.path.clone()),
@@ -126,7 +128,7 @@ impl SavedSnapshots {
         let (header, body) = (&bytes[..=end], &bytes[end + 1..]);
         match format_of(header) {
             Some(found) if found != FORMAT => return Err(SavedError::Format { path: path(), found }),
-            // Compared as a whole: the same numbers in another spelling are damage, too.
+            // The whole text is compared: the same numbers spelled differently are damage too.
             Some(_) if header == header_of(body).as_bytes() => {}
             _ => return Err(SavedError::Damaged(path())),
         }
@@ -138,17 +140,17 @@ impl SavedSnapshots {
         Ok(saved)
     }
 
-    /// Replaces what was saved.
+    /// Replaces the saved snapshot.
     fn save(&self, snapshot: &Snapshot, now: Timestamp) -> io::Result<()> {
         statefile::write_bytes(&self.path, &self.file_of(snapshot, now)?)
     }
 
     fn file_of(&self, snapshot: &Snapshot, saved_at: Timestamp) -> io::Result<Vec<u8>> {
-        let body = serde_json::to_vec(&Written { cluster: &self.cluster, saved_at, snapshot })?;
+        let body = serde_json::to_vec(&Content { cluster: &self.cluster, saved_at, snapshot })?;
         Ok([header_of(&body).into_bytes(), body].concat())
     }
 
-    /// Saves what comes through `snapshots`, beside everybody's work, until the sender is gone.
+    /// A task that saves each snapshot that it receives, until the sender is gone.
     pub(super) async fn keep(mut self, mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>) {
         if self.ours.wait_for(|ours| *ours).await.is_err() {
             return;
@@ -156,14 +158,16 @@ impl SavedSnapshots {
         let mut failing = false;
         while snapshots.changed().await.is_ok() {
             let Some(snapshot) = snapshots.borrow_and_update().clone() else { continue };
-            let place = self.clone();
+            let this = self.clone();
             let now = Timestamp::now();
-            let saved = tokio::task::spawn_blocking(move || place.save(&told_of(&snapshot), now)).await;
+            let saved =
+                tokio::task::spawn_blocking(move || this.save(&without_unpublished(&snapshot), now)).await;
             match saved.map_err(io::Error::other).flatten() {
                 Ok(()) => failing = false,
                 Err(error) if !failing => {
                     failing = true;
-                    tracing::warn!(path = %self.path.display(), %error, "the snapshot is not saved: a start without the API would not serve it");
+                    let error = ErrorChain(&error);
+                    tracing::warn!(path = %self.path.display(), %error, "cannot save the snapshot; an agent that starts while the API does not answer would serve an older one or none");
                 }
                 Err(_) => {}
             }
@@ -172,15 +176,15 @@ impl SavedSnapshots {
     }
 }
 
-/// A cluster's URL and the certificates that it is known by.
+/// Identifies a cluster by its URL and the certificates of its CAs.
 pub(super) fn identity(url: &str, authorities: &[Vec<u8>]) -> String {
     format!("{url} ca {:016x}", checksum(&authorities.concat()))
 }
 
-/// Without the Services whose VIP nobody was told of and that ask for none: a
-/// start from the file would give them one, which need not be the one that
-/// they were given in the moment between the last write and the crash.
-fn told_of(snapshot: &Snapshot) -> Snapshot {
+/// Leaves out Services that have no published VIP and ask for none. An agent that starts
+/// from the file would give them a VIP. That could differ from the VIP that they got
+/// between the last write and the crash.
+fn without_unpublished(snapshot: &Snapshot) -> Snapshot {
     let mut kept = snapshot.clone();
     kept.services.retain(|_, service| {
         !service.wants_load_balancer || !service.status.vips.is_empty() || !service.requested_vips.is_empty()
@@ -192,7 +196,7 @@ fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LARGEST {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than any snapshot"));
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is too large for a snapshot"));
     }
     Ok(bytes)
 }
@@ -206,8 +210,8 @@ fn format_of(header: &[u8]) -> Option<u32> {
     (words.next() == Some(MAGIC)).then(|| words.next()?.parse().ok()).flatten()
 }
 
-/// FNV-1a, 64 bits: each step can be undone, so one changed byte always
-/// changes the sum. Against accidents, not against somebody who writes here.
+/// FNV-1a with 64 bits. Each step is reversible, so one changed byte always changes the
+/// sum. It protects against accidents, not against an attacker who can write the file.
 fn checksum(bytes: &[u8]) -> u64 {
     bytes
         .iter()
@@ -249,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_saved_is_read_again() {
+    fn a_saved_snapshot_can_be_loaded() {
         let (folder, known) = (tempfile::tempdir().unwrap(), snapshot());
         assert!(!known.services.is_empty() && !known.nodes.is_empty() && !known.endpoints.is_empty());
         let place = place_of("here", folder.path());
@@ -261,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn every_shorter_and_every_changed_file_is_refused() {
+    fn a_cut_off_or_changed_file_is_refused() {
         let whole = file();
         assert!(place().parse(&whole).is_ok());
         for length in 0..whole.len() {
@@ -278,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn another_format_or_cluster_is_named() {
+    fn another_format_or_cluster_is_refused_with_its_name() {
         let (format, body) = (file(), br#"{"cluster": "c", "saved_at": 5}"#);
         let newer =
             String::from_utf8(format.clone()).unwrap().replacen("llb-snapshot 2", "llb-snapshot 3", 1);
@@ -301,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_nobody_was_told_of_is_not_saved() {
+    fn a_service_without_a_published_vip_is_not_saved() {
         let service = |vips: &[&str], requested: &[&str]| Service {
             wants_load_balancer: true,
             requested_vips: requested.iter().map(|vip| vip.parse().unwrap()).collect(),
@@ -315,7 +319,7 @@ mod tests {
         };
         let mut all = Snapshot::default();
         for (name, service) in [
-            ("told", service(&["192.0.2.1"], &[])),
+            ("published", service(&["192.0.2.1"], &[])),
             ("asks", service(&[], &["192.0.2.2"])),
             ("new", service(&[], &[])),
             ("other", Service::default()),
@@ -323,7 +327,7 @@ mod tests {
             all.services.insert(ServiceName::new("default", name), service.into());
         }
         let kept: Vec<String> =
-            told_of(&all).services.into_keys().map(|name| name.name.to_string()).collect();
-        assert_eq!(kept, ["asks", "other", "told"]);
+            without_unpublished(&all).services.into_keys().map(|name| name.name.to_string()).collect();
+        assert_eq!(kept, ["asks", "other", "published"]);
     }
 }

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Statuses of Services that come from manifests: a JSON file in the state
-//! folder, so that a Service keeps its VIP over a restart. Events are log lines.
+//! Writes the statuses of Services from manifests to a JSON file in the state folder, so
+//! that a Service keeps its VIP over a restart. Events are log lines.
 //!
-//! One order at a time writes the file, beside the tasks, with all orders that
-//! wait by then; those find theirs done when their turn comes. If it fails only
-//! that order fails, and the others try for themselves. What is observed is
-//! what a file had that was written whole.
+//! One order at a time writes the file, on a thread for blocking work. It also writes all
+//! orders that wait by then; these find their work done. If the write fails, only that
+//! order fails, and the others try again. `observe` returns only what is in the file.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,28 +19,28 @@ use crate::statefile;
 
 const FILE_NAME: &str = "status.json";
 
-/// Shared by all clones.
+/// Writes to a file. All clones share it.
 #[derive(Clone, Debug)]
 pub struct FileStatuses {
     path: PathBuf,
     statuses: Arc<Mutex<Statuses>>,
-    /// Held by the order that writes.
-    turn: Arc<AsyncMutex<()>>,
+    /// Locked by the order that writes the file.
+    writing: Arc<AsyncMutex<()>>,
 }
 
 #[derive(Debug, Default)]
 struct Statuses {
-    /// What the file says.
+    /// What the file has.
     written: BTreeMap<ServiceName, PublishedStatus>,
-    /// What it shall say besides, each with the number of its order.
+    /// The orders that are not written yet, each with its number.
     ordered: BTreeMap<ServiceName, (u64, PublishedStatus)>,
     /// The number of the last order.
     orders: u64,
 }
 
 impl FileStatuses {
-    /// Reads what an earlier run wrote. A file that makes no sense is reported
-    /// and put aside: the worst that follows is another VIP from the pool.
+    /// Reads what an earlier agent wrote. A file that cannot be read is reported and set
+    /// aside; at worst, Services get other VIPs from the pool.
     pub fn open(state_dir: &std::path::Path) -> Self {
         let path = state_dir.join(FILE_NAME);
         let entries: Vec<(String, String, PublishedStatus)> =
@@ -49,14 +48,14 @@ impl FileStatuses {
         let statuses =
             entries.into_iter().map(|(namespace, name, status)| (ServiceName::new(namespace, name), status));
         let statuses = Statuses { written: statuses.collect(), ..Statuses::default() };
-        Self { path, statuses: Arc::new(Mutex::new(statuses)), turn: Arc::default() }
+        Self { path, statuses: Arc::new(Mutex::new(statuses)), writing: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Statuses> {
         self.statuses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes what is ordered. Blocks on the disk, and holds no lock meanwhile.
+    /// Writes all orders. Waits for the disk, and does not lock `statuses` meanwhile.
     fn write_all_ordered(&self) -> Result<(), StatusError> {
         let (mut merged, batch) = {
             let statuses = self.lock();
@@ -77,7 +76,7 @@ impl FileStatuses {
 }
 
 impl Statuses {
-    /// Ends an order, unless a later one for the same Service took its place.
+    /// Removes an order, unless a later one for the same Service has replaced it.
     fn forget(&mut self, service: &ServiceName, number: u64) {
         if self.is_ordered(service, number) {
             self.ordered.remove(service);
@@ -91,10 +90,10 @@ impl Statuses {
 
 impl StatusSink for FileStatuses {
     fn observe(&self, snapshot: &Snapshot) -> BTreeMap<ServiceName, PublishedStatus> {
-        // A status in a manifest says nothing about this machine: the file may come from
-        // another cluster, by `kubectl get -o yaml`. `kubectl apply` ignores it too.
+        // A status in a manifest says nothing about this machine: the file may come from another
+        // cluster (`kubectl get -o yaml`). `kubectl apply` ignores it too.
         let written = &mut self.lock().written;
-        // A deleted Service gives its VIP back; one in a file that can't be read now is not deleted.
+        // A deleted Service gives its VIP back. A Service is not deleted if its file cannot be read now.
         let complete =
             snapshot.problems.iter().all(|problem| problem.reason != ProblemReason::InvalidManifest);
         written.retain(|name, _| !complete || snapshot.services.contains_key(name));
@@ -111,14 +110,14 @@ impl StatusSink for FileStatuses {
             statuses.ordered.insert(service.clone(), (number, status));
             number
         };
-        let turn = self.turn.clone().lock_owned().await;
+        let guard = self.writing.clone().lock_owned().await;
         if !self.lock().is_ordered(&service, number) {
             return Ok(Effect::Done);
         }
         let this = self.clone();
         let written = spawn_blocking(move || {
-            // Here, and not in the task: that may end before the disk does.
-            let _turn = turn;
+            // Moved in here because the task may be cancelled before the write ends.
+            let _guard = guard;
             let result = this.write_all_ordered();
             this.lock().forget(&service, number);
             result.map(|()| Effect::Done)
@@ -181,16 +180,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_broken_file_is_put_aside() {
+    async fn a_broken_file_is_set_aside() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(FILE_NAME), "[[\"half").unwrap();
         assert!(FileStatuses::open(folder.path()).lock().written.is_empty());
         assert!(folder.path().join("status.json.unreadable").exists());
     }
 
-    /// One thread runs all tasks here, and the disk (a pipe nobody reads) hangs.
+    /// One thread runs all tasks here, and the disk, a pipe that nobody reads, hangs.
     #[tokio::test]
-    async fn a_slow_disk_holds_up_nothing_and_its_failure_claims_nothing() {
+    async fn a_slow_disk_delays_no_task_and_a_failed_write_is_not_observed() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join("status.tmp");
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -206,7 +205,7 @@ mod tests {
         }
         assert!(statuses.observe(&Snapshot::default()).is_empty());
         end_wait.send(()).unwrap();
-        // A pipe can't be synced (fsync(2): EINVAL), so each order fails.
+        // A pipe cannot be synced (fsync(2): EINVAL), so each order fails.
         while let Some(result) = tokio::time::timeout(LIMIT, writes.join_next()).await.unwrap() {
             assert!(matches!(result.unwrap(), Err(StatusError::File { .. })));
         }
@@ -221,15 +220,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn orders_that_wait_are_written_together() {
+    async fn waiting_orders_are_written_together() {
         let folder = tempfile::tempdir().unwrap();
         let statuses = FileStatuses::open(folder.path());
-        let turn = statuses.turn.lock().await;
+        let guard = statuses.writing.lock().await;
         let mut writes = spawn_all(&statuses, 100);
         while statuses.lock().orders < 100 {
             tokio::task::yield_now().await;
         }
-        drop(turn);
+        drop(guard);
         writes.join_next().await.unwrap().unwrap().unwrap();
         assert_eq!(FileStatuses::open(folder.path()).lock().written.len(), 100);
         while let Some(result) = writes.join_next().await {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Statuses and Events on the Services of a cluster.
+//! Writes statuses and Events of Services to a Kubernetes API.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,17 +18,17 @@ use crate::error_chain::ErrorChain;
 use crate::kube_error::KubeError;
 use crate::model::{PublishedStatus, PublishedVip, ServiceName, Snapshot};
 
-/// Who writes, as `kubectl get --show-managed-fields` and Events show it.
+/// llb's name in managed fields and Events.
 const CONTROLLER: &str = "llb";
-/// An API server that needs longer is as good as away; the write is tried again.
+/// A request is given up after this time. The reconciler tries a write again.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Requests at one time; the others wait their turn. An agent that starts with
-/// thousands of Services must not be what brings the API server down.
+/// The most writes at one time; others wait. An agent that starts with thousands of
+/// Services must not overload the API server.
 const REQUESTS: usize = 16;
-/// Of Events, which must not make statuses wait.
+/// The same for Events. They have a limit of their own, so that statuses do not wait for them.
 const EVENT_REQUESTS: usize = 4;
 
-/// Patches Services.
+/// Writes to a Kubernetes API.
 #[derive(Clone)]
 pub struct KubernetesStatuses {
     client: Client,
@@ -38,15 +38,15 @@ pub struct KubernetesStatuses {
     written: Arc<Mutex<BTreeMap<ServiceName, Written>>>,
 }
 
-/// What was written, or found gone, and is not seen in a snapshot yet.
+/// A status that was written, or whose Service is gone, and that no snapshot shows yet.
 struct Written {
-    /// The object that the snapshot had when it was written.
+    /// The `resourceVersion` that the snapshot had when the status was ordered.
     revision: String,
     status: PublishedStatus,
 }
 
 impl KubernetesStatuses {
-    /// By this client.
+    /// Writes with this client.
     pub fn new(client: Client) -> Self {
         let reporter = Reporter { controller: CONTROLLER.to_owned(), instance: None };
         Self {
@@ -74,11 +74,11 @@ impl StatusSink for KubernetesStatuses {
     }
 
     async fn write(&self, order: StatusOrder) -> Result<Effect, StatusError> {
-        // Fails only when the semaphore is closed, which nobody does.
+        // Fails only if the semaphore is closed, which does not happen.
         let _permit = self.permits.acquire().await;
         let StatusOrder { service, uid, revision, status } = order;
         let api: Api<Service> = Api::namespaced(self.client.clone(), &service.namespace);
-        // The API server refuses to change a uid.
+        // The API server refuses to change a uid, so another Service of this name is not written.
         let patch = json!({
             "metadata": { "uid": uid },
             "status": { "loadBalancer": { "ingress": ingress(&status) } },
@@ -95,8 +95,8 @@ impl StatusSink for KubernetesStatuses {
             Ok(Err(source)) => return Err(StatusError::Api { service, source: source.into() }),
             Ok(Ok(_)) => Effect::Done,
         };
-        // Of a Service that is gone too: a snapshot that still has it would
-        // order the same write again at once, for ever.
+        // Also if the Service is gone: a snapshot may still have it, and the same write would
+        // be ordered again and again.
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         written.insert(service, Written { revision, status });
         Ok(effect)
@@ -112,7 +112,7 @@ impl StatusSink for KubernetesStatuses {
             uid: Some(event.uid),
             ..ObjectReference::default()
         };
-        let told = ApiEvent {
+        let published = ApiEvent {
             type_: if event.warning { EventType::Warning } else { EventType::Normal },
             reason: event.reason.to_owned(),
             note: Some(cut(&event.message)),
@@ -120,35 +120,37 @@ impl StatusSink for KubernetesStatuses {
             secondary: None,
         };
         let _permit = self.event_permits.acquire().await;
-        let result = tokio::time::timeout(WRITE_TIMEOUT, self.recorder.publish(&told, &about)).await;
+        let result = tokio::time::timeout(WRITE_TIMEOUT, self.recorder.publish(&published, &about)).await;
         match result {
             Ok(Err(kube::Error::Api(answer))) => {
-                tracing::warn!(service = %event.service, answer = answer.message, "an Event was not taken; if a verb is what is missing, grant create and patch on events of events.k8s.io to llb's user");
+                tracing::warn!(service = %event.service, answer = answer.message, "the API server refused an Event; if RBAC forbids it, grant llb's user the verbs create and patch on events of events.k8s.io");
             }
-            // The API is away, which is told already, and once.
+            // The source already reports that the API does not answer.
             Ok(Err(error)) => {
                 let error = KubeError::from(error);
                 tracing::debug!(service = %event.service, error = %ErrorChain(&error), "an Event is lost");
             }
-            Err(_) => tracing::debug!(service = %event.service, "an Event is lost: no answer"),
+            Err(_) => {
+                tracing::debug!(service = %event.service, "an Event is lost: the API server did not answer in time")
+            }
             Ok(Ok(_)) => {}
         }
     }
 }
 
-/// The Service is not there, or another one has its name now.
+/// Whether the Service does not exist, or another Service has its name now.
 fn is_gone(answer: &Status) -> bool {
     let mut causes = answer.details.iter().flat_map(|details| &details.causes);
     answer.code == 404 || (answer.code == 422 && causes.any(|cause| cause.field == "metadata.uid"))
 }
 
-/// The API takes 1,024 bytes at most in a note.
+/// Cuts a message to what the API accepts in the note of an Event: 1,024 bytes.
 fn cut(message: &str) -> String {
     const LONGEST: usize = 1000;
     message[..message.floor_char_boundary(LONGEST)].to_owned()
 }
 
-/// `null` removes the list.
+/// The value of `status.loadBalancer.ingress`; `null` removes the list.
 fn ingress(status: &PublishedStatus) -> Value {
     let entry = |vip: &PublishedVip| {
         let ports = vip.ports.iter().map(|port| match &port.error {
@@ -170,14 +172,14 @@ mod tests {
     use super::*;
     use crate::model::PublishedPort;
 
-    /// Statuses at an API server that gives this answer to one request, and the request.
+    /// Statuses of an API server that answers one request like this, and the request.
     async fn api(code: u16, answer: Value) -> (KubernetesStatuses, tokio::task::JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let server = tokio::spawn(async move {
             let (mut connection, _) = listener.accept().await.unwrap();
             let mut request = Vec::new();
-            // The body of a patch is the last thing that is sent, and ends so.
+            // The body of the patch comes last and ends with a brace.
             while !request.ends_with(b"}") {
                 assert!(connection.read_buf(&mut request).await.unwrap() > 0);
             }
@@ -234,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_has_the_servers_word() {
+    async fn a_refusal_shows_the_servers_message() {
         let (statuses, server) = api(403, failure(403, "admission webhook \"x\" denied the request")).await;
         let error = statuses.write(order("7")).await.unwrap_err().to_string();
         server.await.unwrap();

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The seam to where the outcome is told: the status of a Service and the
-//! Events about it.
+//! Publishes what was done: the status of Services, and Events about them.
 
 pub mod fake;
 pub mod file;
@@ -12,56 +11,55 @@ use std::future::Future;
 use crate::kube_error::KubeError;
 use crate::model::{PublishedStatus, ServiceName, Snapshot};
 
-/// Writes statuses and Events. Cheap to clone: calls run beside the
-/// reconciler, so that a slow API server holds nothing up.
+/// Writes statuses and Events. Cheap to clone: each call runs in a task of its own, so that
+/// a slow API server does not delay the reconciler.
 pub trait StatusSink: Clone + Send + Sync + 'static {
-    /// What the statuses say now, as far as is known: the snapshot's word,
-    /// and on top of it what was written since and is not yet in the snapshot.
+    /// The statuses as far as they are known: those in the snapshot, and those that were
+    /// written since and are not in the snapshot yet.
     fn observe(&self, snapshot: &Snapshot) -> BTreeMap<ServiceName, PublishedStatus>;
 
-    /// Writes the status of a Service; an empty one clears it. A Service that
-    /// is gone by now is no error. Either way `observe` then says what was
-    /// ordered, until the snapshot has news of the Service.
+    /// Writes the status of a Service; an empty status clears it. It is not an error if the
+    /// Service is gone. In both cases `observe` then returns the ordered status until the
+    /// Service changes in the snapshot.
     ///
     /// # Errors
-    /// The status is as it was.
+    /// The status is not written.
     fn write(&self, order: StatusOrder) -> impl Future<Output = Result<Effect, StatusError>> + Send;
 
-    /// Tells about a Service; best effort.
+    /// Reports an Event about a Service. If that fails, the Event is lost.
     fn record(&self, event: Event) -> impl Future<Output = ()> + Send;
 }
 
 /// A status to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusOrder {
-    /// Whose.
+    /// The Service.
     pub service: ServiceName,
-    /// Its `metadata.uid`; another Service of this name is not written.
+    /// Its `metadata.uid`, so that another Service with the same name is not written.
     pub uid: String,
-    /// The `resourceVersion` that the decision was made on.
+    /// The `resourceVersion` of the Service that the decision is based on.
     pub revision: String,
-    /// What.
+    /// The status to write.
     pub status: PublishedStatus,
 }
 
-/// What came of an order that did not fail.
+/// The result of a write that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// It is as ordered.
+    /// The status is written.
     Done,
-    /// The Service is gone, so there is nobody to tell.
+    /// The Service is gone, so there is nothing to write.
     Gone,
 }
 
-/// One Event about a Service, with the reasons of the cloud service
-/// controller (`k8s.io/cloud-provider`, `controllers/service`).
+/// One Event about a Service. Reasons are those of the cloud service controller (`k8s.io/cloud-provider`, `controllers/service`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Event {
-    /// About which Service.
+    /// The Service.
     pub service: ServiceName,
     /// Its `metadata.uid`.
     pub uid: String,
-    /// Warning, or Normal.
+    /// The type is Warning, else Normal.
     pub warning: bool,
     /// `EnsuredLoadBalancer` and the like.
     pub reason: &'static str,
@@ -72,41 +70,41 @@ pub struct Event {
 /// A status could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
-    /// RBAC, or an admission controller.
+    /// RBAC or an admission controller forbids it.
     #[error(
-        "not allowed to patch the status of Service {service}: {answer}; if the verb is what is missing, grant patch on services/status to llb's user"
+        "not allowed to patch the status of Service {service}: {answer}; if RBAC forbids it, grant llb's user the verb patch on services/status"
     )]
     Forbidden {
-        /// Whose.
+        /// The Service.
         service: ServiceName,
-        /// The API server's word.
+        /// The API server's answer.
         answer: String,
     },
-    /// Anything else that the API says, or that it says nothing.
+    /// The API server refused for another reason or could not be reached.
     #[error("cannot write the status of Service {service}")]
     Api {
-        /// Whose.
+        /// The Service.
         service: ServiceName,
-        /// The client's word.
+        /// Why.
         #[source]
         source: KubeError,
     },
-    /// No answer in time.
-    #[error("the API server did not answer while the status of Service {service} was written")]
+    /// The API server did not answer in time.
+    #[error("cannot write the status of Service {service}: the API server did not answer in time")]
     TimedOut {
-        /// Whose.
+        /// The Service.
         service: ServiceName,
     },
-    /// The status file.
+    /// The status file cannot be written.
     #[error("cannot write {path}")]
     File {
-        /// Its path.
+        /// The file.
         path: String,
         /// Why.
         #[source]
         source: std::io::Error,
     },
-    /// For the simulation.
+    /// A failure that the simulation asked for.
     #[error("failed on purpose")]
     Injected,
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! One thread against a plain map, then many at once.
+//! First one thread, compared with a plain map, then many threads at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Barrier;
@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::vec::Vec;
 
-use super::{BUCKET_PLACES, Header, LINE_WORDS, Words, first_of, lines, matches};
+use super::tags::{first_of, matches};
+use super::{BUCKET_PLACES, Header, LINE_WORDS, Words, lines};
 
 type Key = [u64; 3];
 
-/// Any three.
+/// Arbitrary numbers.
 const SEEDS: Key = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210, 0x0f1e_2d3c_4b5a_6978];
 
 fn memory(lines: u32) -> Vec<AtomicU64> {
@@ -24,7 +25,7 @@ fn table(memory: &[AtomicU64]) -> Words<'_, Key, u64> {
     table
 }
 
-/// Like flows: an address, and a port that counts.
+/// Keys like those of flows: an address, and a port that counts up.
 fn key(n: u64) -> Key {
     [0, 0xffff << 32 | n >> 16, n << 48 | 80]
 }
@@ -44,14 +45,14 @@ fn next(state: &mut u64) -> u64 {
 }
 
 #[test]
-fn it_is_a_map() {
+fn it_behaves_like_a_map() {
     let memory = memory(lines(500));
     let table = table(&memory);
     let (mut model, mut state) = (BTreeMap::new(), 1);
     for turn in 0..100_000 {
         let (key, is_added) = (key(next(&mut state) % 800), next(&mut state) % 8 < 5);
         if is_added && model.len() < 500 {
-            // A new one has no place if both of its buckets are full.
+            // A new key finds no place if both of its buckets are full.
             if table.insert(&key, &turn) {
                 model.entry(key).or_insert(turn);
             } else {
@@ -67,7 +68,7 @@ fn it_is_a_map() {
 }
 
 #[test]
-fn as_many_flows_as_it_is_for_fit_while_they_come_and_go() {
+fn nearly_all_flows_fit_while_they_come_and_go() {
     const FLOWS: u64 = 60_000;
     let memory = memory(lines(FLOWS as u32));
     let table = table(&memory);
@@ -77,13 +78,13 @@ fn as_many_flows_as_it_is_for_fit_while_they_come_and_go() {
         }
         !table.insert(&key(*n), n)
     });
-    // 1 in 6,000, and some room for chance.
+    // One in 6,000 is refused; the limit leaves room for chance.
     let refused = refused.count();
     assert!(refused < 10 * FLOWS as usize / 3_000, "{refused}");
 }
 
 #[test]
-fn a_full_table_refuses_and_loses_nothing() {
+fn a_full_table_refuses_new_keys_and_loses_none() {
     for buckets in 1..20 {
         let memory = memory(1 + u32::div_ceil(buckets, 8) + 8 * buckets);
         let table = table(&memory);
@@ -97,7 +98,7 @@ fn a_full_table_refuses_and_loses_nothing() {
 }
 
 #[test]
-fn without_a_header_there_is_nothing_and_nothing_fits() {
+fn a_table_without_header_is_empty_and_takes_nothing() {
     let memory = memory(100);
     let table = Words::<Key, u64>::new(&memory);
     assert!(!table.insert(&key(1), &1) && table.get(&key(1)).is_none() && !table.remove(&key(1)));
@@ -105,7 +106,7 @@ fn without_a_header_there_is_nothing_and_nothing_fits() {
 }
 
 #[test]
-fn all_lines_are_used_and_none_twice() {
+fn each_line_is_used_once() {
     for flows in (1..2000).chain([1_000_000, 4_194_304]) {
         let header = Header::new(lines(flows), SEEDS);
         let places = u64::from(header.buckets) * u64::from(BUCKET_PLACES);
@@ -118,7 +119,7 @@ fn all_lines_are_used_and_none_twice() {
 }
 
 #[test]
-fn tags_are_found_exactly() {
+fn matches_finds_exactly_the_places_with_the_tag() {
     let mut state = 3;
     for _ in 0..10_000 {
         let tags = next(&mut state) & next(&mut state) & 0x8181_8181_8181_8181;
@@ -135,9 +136,9 @@ fn tags_are_found_exactly() {
     }
 }
 
-/// Keys of one's own, that nobody else touches, and keys that all fight for.
+/// Each thread has keys of its own, and there are keys that all threads insert and remove.
 #[test]
-fn threads_at_once_lose_nothing_and_leave_no_copies() {
+fn concurrent_threads_lose_no_key_and_leave_no_copies() {
     const THREADS: u64 = 4;
     const SHARED: u64 = 20;
     let memory = memory(lines(400));
@@ -147,7 +148,8 @@ fn threads_at_once_lose_nothing_and_leave_no_copies() {
             let (mut own, mut state) = (BTreeSet::new(), thread + 1);
             for _ in 0..50_000 {
                 let n = 1000 * (thread + 1) + next(&mut state) % 60;
-                // For a moment, it may be hidden by another's attempt to remove what was there.
+                // A key may be hidden for a moment: another thread tries to remove the key that had the place
+                // before.
                 let found = table.get(&key(n)).or_else(|| table.get(&key(n)));
                 assert_eq!(found, own.contains(&n).then_some(n));
                 if own.remove(&n) {
@@ -176,10 +178,10 @@ fn threads_at_once_lose_nothing_and_leave_no_copies() {
     });
 }
 
-/// As two CPUs do that have packets of one flow: whoever is told that it is
-/// there may forget the pending entry.
+/// As two CPUs do that have packets of one flow. A CPU that is told that the key is there removes the pending
+/// entry, so one copy must stay.
 #[test]
-fn of_those_that_insert_a_key_at_once_one_copy_stays() {
+fn one_copy_stays_if_threads_insert_a_key_at_once() {
     const THREADS: usize = 4;
     const KEYS: u64 = 3_000;
     let memory = memory(lines(KEYS as u32 * 2));

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! A table in the memory of a program that is no eBPF: the agent's, which has
-//! that of the kernel mapped, or a test's.
+//! A table in the memory of a process: the agent's, which maps the kernel's, or a test's.
 
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use bytemuck::{AnyBitPattern, NoUninit, Pod, bytes_of, bytes_of_mut, pod_read_unaligned};
 
-use super::{
-    BUCKET_PLACES, BUSY, FREE, Header, Inserted, KEY_WORDS, Key, LINE_WORDS, Lines, VALUE_BYTES, at, find,
-    find_at_home, insert, place, remove,
-};
+use super::change::{Inserted, insert, remove};
+use super::find::{find, find_at_home, place};
+use super::layout::{BUCKET_PLACES, Header, KEY_WORDS, Key, LINE_WORDS, VALUE_BYTES};
+use super::memory::Lines;
+use super::tags::{BUSY, FREE, at};
 
-/// Lines as words, with keys `K` of 24 bytes and values `V` of at most 40.
-/// Others, of the kernel as well, may change them at any time.
+/// The lines of a table as words, with keys `K` of 24 bytes and values `V` of at most 40 bytes. Other threads
+/// and the eBPF programs may change them at any time.
 #[derive(Clone, Copy, Debug)]
 pub struct Words<'a, K, V> {
     words: &'a [AtomicU64],
@@ -23,25 +23,25 @@ pub struct Words<'a, K, V> {
 impl<'a, K: Pod, V: Pod> Words<'a, K, V> {
     const SIZES: () = assert!(size_of::<K>() == size_of::<Key>() && size_of::<V>() <= VALUE_BYTES);
 
-    /// `words`: whole lines.
+    /// A table in `words`, which are whole lines.
     pub fn new(words: &'a [AtomicU64]) -> Self {
         let () = Self::SIZES;
         Self { words, types: PhantomData }
     }
 
-    /// Makes a table of zeros one that can be used. One that can be already stays as it is.
+    /// Writes the header, so that the table can be used. A table that has a header stays as it is.
     pub fn begin(&self, seeds: Key) {
         if self.header().buckets == 0 {
             let header = Header::new((self.words.len() / LINE_WORDS) as u32, seeds);
             let words: [u64; 4] = bytemuck::cast(header);
-            // The number of buckets last: with it, the table is there.
+            // From the last word to the first, which has the number of buckets: with it, the table exists.
             for (n, word) in words.into_iter().enumerate().rev() {
                 self.word(n).inspect(|place| place.store(word, Ordering::Release));
             }
         }
     }
 
-    /// How many flows fit at the very most.
+    /// The number of places. No more flows than that fit.
     pub fn places(&self) -> u32 {
         self.header().buckets * BUCKET_PLACES
     }
@@ -52,18 +52,18 @@ impl<'a, K: Pod, V: Pod> Words<'a, K, V> {
         find_at_home(self, &key).or_else(|| find(self, &key)).map(|place| self.value(place))
     }
 
-    /// As [`insert`]: whether it is there.
+    /// Inserts a key as [`insert`] does. `true`: it is there.
     pub fn insert(&self, key: &K, value: &V) -> bool {
         insert(self, &bytemuck::cast(*key), value) == Inserted::Placed
     }
 
-    /// As [`remove`].
+    /// Removes a key as [`remove`] does.
     pub fn remove(&self, key: &K) -> bool {
         remove(self, &bytemuck::cast(*key))
     }
 
-    /// Each key that is there all the while, and maybe those that come and go
-    /// meanwhile. `work` may remove.
+    /// Calls `work` for each key. A key that is inserted or removed meanwhile may be left out. `work` may
+    /// remove keys.
     pub fn for_each(&self, mut work: impl FnMut(K, V)) {
         let header = self.header();
         for bucket in 0..header.buckets {
@@ -76,7 +76,7 @@ impl<'a, K: Pod, V: Pod> Words<'a, K, V> {
             {
                 if let Some(place) = place(self, &header, bucket, index) {
                     let (key, value) = (self.key(place), self.value(place));
-                    // It may have been removed while it was read, and be half another's.
+                    // If the flow was removed while it was read, what was read may be half another's.
                     if self.tags(bucket) & at(index, 0xff) == tags & at(index, 0xff) {
                         work(bytemuck::cast(key), value);
                     }
@@ -106,13 +106,13 @@ impl<'a, K: Pod, V: Pod> Words<'a, K, V> {
     }
 }
 
-/// The word of a bucket's tags.
+/// The number of the word that has the tags of a bucket.
 const fn tags_at(bucket: u32) -> usize {
     LINE_WORDS + bucket as usize
 }
 
 impl<K: Pod, V: Pod> Lines for Words<'_, K, V> {
-    /// Its first word.
+    /// The number of the place's first word.
     type Place = usize;
     type Value = V;
 
@@ -148,7 +148,7 @@ impl<K: Pod, V: Pod> Lines for Words<'_, K, V> {
     fn write(&self, place: usize, key: &Key, value: &V) {
         let mut padded = [0_u64; VALUE_BYTES / 8];
         bytes_of_mut(&mut padded)[..size_of::<V>()].copy_from_slice(bytes_of(value));
-        // From the end of the value to the last word of the key.
+        // The value first, and the last word of the key last.
         let [first, second, last] = *key;
         let words = padded.into_iter().enumerate().map(|(n, word)| (KEY_WORDS + n, word));
         for (n, word) in words.chain([(0, first), (1, second), (2, last)]) {

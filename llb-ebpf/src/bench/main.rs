@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! The object `bench`: what feeds the packet programs when they are measured,
-//! and the least that a load balancer could do, which they are compared with.
-//! Never in the agent.
+//! The object `bench`: a program that feeds the packet programs with packets when they are measured, and one
+//! that does the least that a load balancer could do, for comparison. The agent never loads it.
 //!
 //! ```text
-//!   test run, repeated -> feed: writes the next flow's frame over what the last run left
+//!   test run, repeated -> feed: writes the next flow's frame over the one that the last run left
 //!                           `--tail call--> the program that is measured, or swap
 //! ```
 //!
@@ -13,7 +12,7 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 #[path = "../packet/window.rs"]
-#[expect(dead_code, reason = "the packet programs need more of it")]
+#[expect(dead_code, reason = "only the packet programs use all of it")]
 mod window;
 
 use core::ffi::c_void;
@@ -26,20 +25,21 @@ use aya_ebpf::macros::{btf_map, classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use window::window;
 
-/// The frame that all flows have in common, and whose turn it is.
+/// The frame that all flows have in common, and which flow is next.
 #[repr(C)]
 struct Feed {
     frame: [u64; 10],
     flows: u32,
-    turn: u32,
-    /// Where a frame has what its flow is told by: the last four bytes of its
-    /// source address, and one of its ports.
+    /// Number of the next flow.
+    next: u32,
+    /// Offsets of the fields that differ between flows: the last four bytes of the source address, and one of
+    /// the ports.
     address_at: u16,
     port_at: u16,
     is_reply: u32,
 }
 
-/// What tells a flow, as the bytes of its frame.
+/// What is particular to a flow, as it is in its frames.
 #[repr(C)]
 struct Flow {
     client: u32,
@@ -52,11 +52,11 @@ struct Flow {
 static FEED: Array<Feed, 1> = Array::new();
 #[btf_map]
 static FLOWS_IN_TURN: Array<Flow, 1_000_000> = Array::new();
-/// The program that is measured, at 0.
+/// The program that is measured, at index 0.
 #[btf_map]
 static MEASURED: ProgramArray<1> = ProgramArray::new();
 
-/// At XDP.
+/// Feeds at the XDP hook.
 #[xdp]
 fn llb_feed_xdp(context: XdpContext) -> u32 {
     if feed(window::bounds::<0, 4>(context.as_ptr())).is_some() {
@@ -65,7 +65,7 @@ fn llb_feed_xdp(context: XdpContext) -> u32 {
     xdp_action::XDP_ABORTED
 }
 
-/// At TC ingress.
+/// Feeds at the TC ingress hook.
 #[classifier]
 fn llb_feed_tc(context: TcContext) -> i32 {
     if feed(window::bounds::<76, 80>(context.as_ptr())).is_some() {
@@ -76,18 +76,20 @@ fn llb_feed_tc(context: TcContext) -> i32 {
 
 #[inline(always)]
 fn jump(context: &impl EbpfContext) {
-    // SAFETY: it does not come back, or does nothing.
+    // SAFETY: the call does not return, or it fails and changes nothing.
     unsafe { MEASURED.tail_call(context, 0) };
 }
 
+/// Writes the next flow's frame.
 #[inline(always)]
 fn feed((data, end): (usize, usize)) -> Option<()> {
     let feed = FEED.get_ptr_mut(0)?;
-    // SAFETY: the bench runs on one CPU.
+    // SAFETY: the value of a map is valid until the program returns, and the bench runs one program at a
+    // time.
     let feed = unsafe { &mut *feed };
-    let turn = feed.turn;
-    feed.turn = if turn.wrapping_add(1) >= feed.flows { 0 } else { turn.wrapping_add(1) };
-    let flow = FLOWS_IN_TURN.get(turn)?;
+    let number = feed.next;
+    feed.next = if number.wrapping_add(1) >= feed.flows { 0 } else { number.wrapping_add(1) };
+    let flow = FLOWS_IN_TURN.get(number)?;
     let frame = window::<80>(data, end, 0)?;
     let [a, b, c, d, e, f, g, h, i, j] = feed.frame;
     frame.store_64::<0>(a);
@@ -103,14 +105,14 @@ fn feed((data, end): (usize, usize)) -> Option<()> {
     let address = if feed.is_reply != 0 { flow.backend } else { flow.client };
     window::<4>(data, end, usize::from(feed.address_at & 0x7f))?.store_32::<0>(address);
     window::<2>(data, end, usize::from(feed.port_at & 0x7f))?.store_16::<0>(flow.port);
-    // Frames from a device are in memory for long: let the stores above get
-    // there, else reading them in other pieces would wait for that.
-    // SAFETY: a helper without arguments.
+    // The frame of a device is in memory long before it is read. Here the stores above need time to get
+    // there, because a load of another size would wait for them.
+    // SAFETY: the helper takes no arguments.
     unsafe { bpf_ktime_get_ns() };
     Some(())
 }
 
-/// At XDP.
+/// Sends a packet back at the XDP hook.
 #[xdp]
 fn llb_swap_xdp(context: XdpContext) -> u32 {
     match swap(window::bounds::<0, 4>(context.as_ptr())) {
@@ -119,12 +121,13 @@ fn llb_swap_xdp(context: XdpContext) -> u32 {
     }
 }
 
-/// At TC ingress.
+/// Sends a packet back at the TC ingress hook.
 #[classifier]
 fn llb_swap_tc(context: TcContext) -> i32 {
     let skb: *mut c_void = context.as_ptr();
     match swap(window::bounds::<76, 80>(skb)) {
-        // SAFETY: the context is the program's own; a helper without pointers.
+        // SAFETY: the context is the one that the kernel gave this program, a `__sk_buff`. The helper takes
+        // no pointers.
         Some(()) => unsafe { bpf_redirect((*skb.cast::<__sk_buff>()).ifindex, 0) as i32 },
         None => TC_ACT_UNSPEC,
     }
@@ -143,7 +146,7 @@ fn swap((data, end): (usize, usize)) -> Option<()> {
     Some(())
 }
 
-/// As that of the object `packet`.
+/// The licence that the kernel sees; `Cargo.toml` says why it is this one.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
 static LICENSE: [u8; 4] = *b"GPL\0";

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! A flow that has no place yet: it is pending, or may begin: with which
-//! backend, and as what is it remembered. The slow way, and a function of its own.
+//! The slow path of a client's packet, for a flow that is not in `FLOWS`: it is pending, or it begins. Then a
+//! backend is chosen for it, and it is remembered as pending.
 
 use core::ffi::c_void;
 
-use llb_common::address::Port;
+use llb_common::address::WirePort;
 use llb_common::backend::BackendId;
-use llb_common::conntrack::{ForwardEntry, RST, opens, step, way};
+use llb_common::conntrack::{ForwardEntry, RST, next_hop, opens, step};
 use llb_common::frontend::{
     DSR, FrontendEntry, FrontendKey, KNOWN_FLOWS_ONLY, OPENINGS_ONLY, RESTRICTED, SourceRangeKey, TCP,
 };
@@ -15,16 +15,13 @@ use llb_common::reason::Reason;
 use llb_common::settings::LinkSettings;
 use llb_common::time::Tick;
 
-use crate::confirm::{GOES_ON, GONE, UNANSWERED};
-use crate::decide::{Decision, Stop};
+use crate::confirm::PendingFlow;
+use crate::decision::{Decision, Stop, UnassignedFlow};
+use crate::flow::{backend_of, key_of, touch};
 use crate::flow_table::remove_flow;
-use crate::forward::{backend_of, key_of, touch};
 use crate::maps::{BUDGET, FRONTENDS, PENDING_FLOWS, SETTINGS, SOURCE_RANGES, backend};
-use crate::select::Flow;
-use crate::{confirm, counters, failing, ports, select};
-
-/// What a step returns where there is no reason to stop.
-const NO_REASON: u32 = u32::MAX;
+use crate::outcome::Done;
+use crate::{confirm, counters, failing, ports, reselect, select};
 
 /// Leaves the id of the backend and the source port in `decision`.
 #[inline(always)]
@@ -35,59 +32,49 @@ pub(crate) fn find_or_begin(
     link: &LinkSettings,
 ) -> Result<(), Stop> {
     let key = FrontendKey::new(packet.destination, packet.destination_port, packet.protocol);
-    // SAFETY: only read; a value that the agent replaces meanwhile stays
-    // until the program ends.
+    // SAFETY: the value is only read. If the agent replaces it meanwhile, the kernel keeps the old one until
+    // the program returns.
     let frontend = unsafe { FRONTENDS.get(&key) }.ok_or(Stop::NotOurs)?;
     match find_pending(packet, decision, link) {
-        GONE => {}
-        UNANSWERED if failing::moves(decision, packet, frontend) != 0 => {}
+        PendingFlow::Gone => {}
+        PendingFlow::Unanswered if reselect::replace_backend(decision, packet, frontend).is_yes() => {}
         _ => return Ok(()),
     }
-    let mut stopped = choose(packet, decision, frontend);
-    if stopped == NO_REASON {
-        stopped = begin(context, packet, decision, frontend, link);
-    }
-    Reason::ALL.get(stopped as usize).map_or(Ok(()), |reason| Err((*reason).into()))
+    choose(packet, decision, frontend)?;
+    begin(context, packet, decision, frontend, link)?;
+    Ok(())
 }
 
-/// What becomes of the flow, if it is a pending one; its backend and source
-/// port are then in `decision`.
+/// Looks for a pending flow. Leaves its backend and source port in `decision`; backend 0 if there is none.
 #[inline(never)]
-fn find_pending(packet: &Packet, decision: &mut Decision, link: &LinkSettings) -> u32 {
+fn find_pending(packet: &Packet, decision: &mut Decision, link: &LinkSettings) -> PendingFlow {
     (decision.backend, decision.ifindex) = (BackendId(0), 0);
     let key = key_of(packet);
-    let Some(flow) = PENDING_FLOWS.get_ptr_mut(&key) else { return GONE };
-    // SAFETY: as that of a flow with a place; in an LRU map it may be another flow's now,
-    // whose backend is as alive.
+    let Some(flow) = PENDING_FLOWS.get_ptr_mut(&key) else { return PendingFlow::Gone };
+    // SAFETY: `flow` points to a value of `PENDING_FLOWS`, which is valid until the program returns. In an
+    // LRU map this may be a copy of another flow's entry by now; `backend_of` accepts it only with a backend
+    // that exists.
     let entry = unsafe { *flow };
-    let Some(backend) = backend_of(&entry, packet) else { return GONE };
-    let mut outcome = GOES_ON;
+    let Some(backend) = backend_of(&entry, packet) else { return PendingFlow::Gone };
+    let mut found = PendingFlow::GoesOn;
     if packet.shape != Shape::Error as u8 {
-        touch(flow, &entry, packet, decision.now);
-        if entry.snat_port != Port::default() && entry.way != way(link.ifindex, packet.source_mac) {
-            confirm::turn(flow, backend, packet, link);
-        }
-        outcome = confirm::confirm(&key, flow, backend, packet, decision.now);
-        if outcome == GONE {
-            return GONE;
+        touch(flow, &entry, backend, packet, link, decision.now);
+        found = confirm::confirm(&key, flow, backend, packet, decision.now);
+        if found == PendingFlow::Gone {
+            return PendingFlow::Gone;
         }
     }
     (decision.backend, decision.source_port) = (entry.backend, entry.snat_port);
-    outcome
+    found
 }
 
-/// Who it may be, and with which backend. A [`Reason`] as a number, or
-/// [`NO_REASON`]: functions return a register. One of its own, for its own stack.
+/// Checks whether the flow may begin, and chooses its backend. Not inlined, so that it has a stack frame of
+/// its own.
 #[inline(never)]
-fn choose(packet: &Packet, decision: &mut Decision, frontend: &FrontendEntry) -> u32 {
-    try_choose(packet, decision, frontend).map_or_else(|reason| reason as u32, |()| NO_REASON)
-}
-
-#[inline(always)]
-fn try_choose(packet: &Packet, decision: &mut Decision, frontend: &FrontendEntry) -> Result<(), Reason> {
+fn choose(packet: &Packet, decision: &mut Decision, frontend: &FrontendEntry) -> Result<(), Reason> {
     let is_dsr = frontend.flags & DSR != 0;
-    // Nothing tells a first UDP packet from a later one. An error goes where
-    // the packets of its flow go.
+    // A first UDP packet can't be told from a later one, so each counts as the first. An ICMP error goes
+    // where a packet of the flow that it is about would go.
     let begins = packet.protocol != TCP || opens(packet.tcp_flags);
     if frontend.flags & KNOWN_FLOWS_ONLY != 0 || (frontend.flags & OPENINGS_ONLY != 0 && !begins) {
         return Err(Reason::NotTaken);
@@ -98,34 +85,24 @@ fn try_choose(packet: &Packet, decision: &mut Decision, frontend: &FrontendEntry
     if packet.shape == Shape::Error as u8 && !is_dsr {
         return Err(Reason::UnknownError);
     }
-    if frontend.flags & RESTRICTED != 0 && is_admitted(packet, frontend) == 0 {
+    if frontend.flags & RESTRICTED != 0 && !is_admitted(packet, frontend).is_yes() {
         return Err(Reason::SourceDenied);
     }
     if packet.tcp_flags & RST != 0 && !is_dsr {
         return Err(Reason::UnknownReset);
     }
-    // Else it moves, and where to is known.
+    // A backend is there already if `reselect::replace_backend` chose it.
     if decision.backend == BackendId(0) {
-        decision.flow = Flow { begins: u32::from(begins), ..Flow::of(packet) };
-        select::select(decision, frontend);
+        decision.flow = UnassignedFlow { begins: u32::from(begins), ..UnassignedFlow::of(packet) };
+        let _ = select::select(decision, frontend);
     }
     Ok(())
 }
 
-/// As what it is remembered; returns as [`choose`].
+/// Remembers the flow and, in mode NAT, finds its source port. Not inlined, so that it has a stack frame of
+/// its own.
 #[inline(never)]
 fn begin(
-    context: *mut c_void,
-    packet: &Packet,
-    decision: &mut Decision,
-    frontend: &FrontendEntry,
-    link: &LinkSettings,
-) -> u32 {
-    try_begin(context, packet, decision, frontend, link).map_or_else(|reason| reason as u32, |()| NO_REASON)
-}
-
-#[inline(always)]
-fn try_begin(
     context: *mut c_void,
     packet: &Packet,
     decision: &mut Decision,
@@ -134,7 +111,7 @@ fn try_begin(
 ) -> Result<(), Reason> {
     let is_dsr = frontend.flags & DSR != 0;
     let now = decision.now;
-    decision.source_port = Port::default();
+    decision.source_port = WirePort::default();
     let backend = backend(decision.backend).ok_or(Reason::NoLiveBackend)?;
     if packet.shape == Shape::Error as u8 || packet.tcp_flags & RST != 0 {
         return Ok(());
@@ -151,7 +128,7 @@ fn try_begin(
             ports::find(context, packet, decision, backend, link).ok_or(Reason::PortsExhausted)?;
         decision.source_port = snat_port;
         if opens(packet.tcp_flags) {
-            failing::tries(backend.id, now);
+            failing::begin_test(backend.id, now);
         }
     }
     select::remember_host(packet, frontend, backend.host, now);
@@ -159,20 +136,21 @@ fn try_begin(
     Ok(())
 }
 
-/// Whether the Service's source ranges have the client: 1, else 0.
+/// Whether the client is in the source ranges of the Service.
 #[inline(never)]
-fn is_admitted(packet: &Packet, frontend: &FrontendEntry) -> u32 {
+fn is_admitted(packet: &Packet, frontend: &FrontendEntry) -> Done {
     let SourceRangeKey { prefix_bits, service, address: [a, b, c, d] } =
         SourceRangeKey::client(frontend.service, packet.source);
     let key = aya_ebpf::btf_maps::lpm_trie::Key::new(prefix_bits, [service, a, b, c, d]);
-    u32::from(SOURCE_RANGES.get(&key).is_some_and(|admits| *admits != 0))
+    Done::from(SOURCE_RANGES.get(&key).is_some_and(|admits| *admits != 0))
 }
 
-/// Counts a new flow of this CPU.
+/// Whether this CPU may remember one more new flow in this tick. If so, counts it.
 #[inline(always)]
 fn is_within_budget(now: Tick) -> bool {
     let (Some(budget), Some(settings)) = (BUDGET.get_ptr_mut(0), SETTINGS.get(0)) else { return false };
-    // SAFETY: this CPU's own memory, as that of counters.
+    // SAFETY: `BUDGET` is a per-CPU map, so this value is of this CPU only, and no other run of the program
+    // begins on this CPU before this one returns.
     let budget = unsafe { &mut *budget };
     if budget.tick != now {
         (budget.tick, budget.used) = (now, 0);
@@ -184,7 +162,7 @@ fn is_within_budget(now: Tick) -> bool {
     true
 }
 
-/// As a pending flow: it is not known yet whether anybody answers.
+/// Remembers the flow as pending: it is not known yet whether the backend answers.
 #[inline(never)]
 fn remember(packet: &Packet, decision: &Decision, link: &LinkSettings, now: Tick) {
     let key = key_of(packet);
@@ -194,11 +172,11 @@ fn remember(packet: &Packet, decision: &Decision, link: &LinkSettings, now: Tick
         snat_port: decision.source_port,
         seen: step(0, packet.tcp_flags),
         padding: 0,
-        way: way(link.ifindex, packet.source_mac),
+        next_hop: next_hop(link.ifindex, packet.source_mac),
     };
-    // What is there knew a backend that takes no more.
-    remove_flow(&key);
-    // Without room (no CPU has a free or old entry) it is forwarded all the same.
+    // An entry of this key in `FLOWS` is of an older flow, whose backend takes it no more.
+    let _ = remove_flow(&key);
+    // If there is no room (no CPU has a free or old entry), the packet is forwarded all the same.
     let _ = PENDING_FLOWS.insert(&key, &entry, 0);
     counters::count_flow(decision.backend);
 }

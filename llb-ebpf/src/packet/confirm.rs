@@ -1,29 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! What happens to a known flow now and then: a pending one is answered and
-//! gets its place, a client comes by another way.
+//! What happens to a known flow now and then: a pending flow is answered and moves to the flow tables, or a
+//! client opens a connection again after the old one has ended.
 
-use llb_common::address::Port;
+use llb_common::address::WirePort;
 use llb_common::backend::BackendEntry;
-use llb_common::conntrack::{self, ForwardEntry, ForwardKey, RST, ReplyEntry, ReplyKey, opens, way};
+use llb_common::conntrack::{self, ForwardEntry, ForwardKey, RST, opens};
 use llb_common::flow_table::Inserted;
 use llb_common::parse::Packet;
 use llb_common::reason::Reason;
-use llb_common::settings::LinkSettings;
 use llb_common::time::Tick;
 
-use crate::flow_table::{insert_flow, insert_reply, remove_reply, replies};
+use crate::flow::{find_reply, is_reply_of, reply_key};
+use crate::flow_table::{insert_flow, insert_reply, remove_reply};
 use crate::maps::{PENDING_FLOWS, PENDING_REPLIES, backend};
-use crate::ports::{is_same_flow, reply_entry, reply_key};
+use crate::outcome::Done;
 use crate::{counters, failing};
 
-/// What [`confirm`] says: the flow goes on.
-pub(crate) const GOES_ON: u32 = 0;
-/// Its reply entry is gone, or another flow's, so it must begin anew.
-pub(crate) const GONE: u32 = 1;
-/// Its client asks again, and its backend has said nothing.
-pub(crate) const UNANSWERED: u32 = 2;
+/// What a packet finds of its pending flow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[must_use]
+#[repr(u32)]
+pub(crate) enum PendingFlow {
+    /// The flow is known: the packet goes to its backend.
+    GoesOn = 0,
+    /// There is none, or its reply entry is gone or belongs to another flow. It must begin anew.
+    Gone = 1,
+    /// The client repeats its SYN, and the backend has not answered the first one.
+    Unanswered = 2,
+}
 
-/// Gives a pending flow its place if it is answered (DSR: if it goes on).
+/// Moves a pending flow to `FLOWS` once it is answered (mode DSR: once the client sends its second packet).
 #[inline(always)]
 pub(crate) fn confirm(
     key: &ForwardKey,
@@ -31,85 +37,94 @@ pub(crate) fn confirm(
     backend: &BackendEntry,
     packet: &Packet,
     now: Tick,
-) -> u32 {
-    // SAFETY: memory that stays while the program runs.
-    if unsafe { (*flow).snat_port } == Port::default() {
+) -> PendingFlow {
+    // SAFETY: `flow` points to a value of `PENDING_FLOWS`, which is valid until the program returns; one
+    // field is read.
+    if unsafe { (*flow).snat_port } == WirePort::default() {
         if !opens(packet.tcp_flags) {
-            promote_flow(key, flow);
+            let _ = promote_flow(key, flow);
         }
-        return GOES_ON;
+        return PendingFlow::GoesOn;
     }
     promote(key, flow, backend, u32::from(opens(packet.tcp_flags)), now)
 }
 
-/// Both entries.
+/// Moves both entries of a flow in mode NAT to their tables, if a reply was seen.
 #[inline(never)]
-fn promote(key: &ForwardKey, flow: *mut ForwardEntry, backend: &BackendEntry, opens: u32, now: Tick) -> u32 {
-    // SAFETY: memory that stays while the program runs.
+fn promote(
+    key: &ForwardKey,
+    flow: *mut ForwardEntry,
+    backend: &BackendEntry,
+    opens: u32,
+    now: Tick,
+) -> PendingFlow {
+    // SAFETY: `flow` points to a value of `PENDING_FLOWS`, which is valid until the program returns; one
+    // field is read.
     let snat_port = unsafe { (*flow).snat_port };
     let reply_key = reply_key(backend, snat_port);
-    let Some((reply, is_pending)) = find_reply(&reply_key) else { return GONE };
-    // SAFETY: as above.
-    let copy = unsafe { &*reply };
-    if copy.client != key.client || copy.client_port != key.client_port || copy.backend != backend.id {
-        return GONE;
+    let Some((reply, is_pending)) = find_reply(&reply_key) else { return PendingFlow::Gone };
+    // SAFETY: `reply` points to a value of a map, which is valid until the program returns. Other CPUs change
+    // only whole fields of it.
+    let entry = unsafe { &*reply };
+    if !is_reply_of(entry, &key.client, key.client_port, backend.id) {
+        return PendingFlow::Gone;
     }
-    if opens != 0 && is_pending && failing::is_unanswered(copy, now) {
-        return UNANSWERED;
+    if opens != 0 && is_pending && failing::is_unanswered(entry, now) {
+        return PendingFlow::Unanswered;
     }
-    if copy.seen == 0 || copy.seen & RST != 0 || opens != 0 {
-        return GOES_ON;
+    if entry.seen == 0 || entry.seen & RST != 0 || opens != 0 {
+        return PendingFlow::GoesOn;
     }
     if is_pending {
         let inserted = insert_reply(&reply_key, reply);
-        if inserted != PLACED {
+        if inserted != Inserted::Placed {
             count_full(inserted);
-            return GOES_ON;
+            return PendingFlow::GoesOn;
         }
     }
     let inserted = promote_flow(key, flow);
-    if inserted == PLACED {
+    if inserted == Inserted::Placed {
         let _ = PENDING_REPLIES.remove(&reply_key);
-    } else if inserted == FULL && is_pending {
-        // Not if another CPU does the same at the same time: it may have made it.
-        remove_reply(&reply_key);
+    } else if inserted == Inserted::Full && is_pending {
+        // Not after `Again`: then another CPU handles the same flow, and may rely on this entry.
+        let _ = remove_reply(&reply_key);
     }
-    GOES_ON
+    PendingFlow::GoesOn
 }
 
-/// A client opens a connection from a port that it has used before: whether
-/// that one has ended, as seen from both ends (mode NAT): 1, else 0. Then its reply
-/// entry is gone, and the new one may get another backend.
+/// A client opens a connection from a port that it used before. If the old connection has ended, as seen from
+/// both ends, its reply entry is removed, so that the new connection may get another backend. Mode NAT only.
 #[inline(never)]
-pub(crate) fn has_ended(flow_key: &ForwardKey, flow: *mut ForwardEntry) -> u32 {
-    // SAFETY: memory that stays while the program runs; a copy.
+pub(crate) fn release_ended(flow_key: &ForwardKey, flow: *mut ForwardEntry) -> Done {
+    // SAFETY: `flow` points to a line of `FLOWS`, which is valid until the program returns; it is copied.
     let flow = unsafe { *flow };
-    let Some(backend) = backend(flow.backend).filter(|_| flow.snat_port != Port::default()) else { return 0 };
+    let Some(backend) = backend(flow.backend).filter(|_| flow.snat_port != WirePort::default()) else {
+        return Done::No;
+    };
     let key = reply_key(backend, flow.snat_port);
-    let Some((reply, is_pending)) = find_reply(&key) else { return 1 };
-    // SAFETY: as above; single fields.
+    let Some((reply, is_pending)) = find_reply(&key) else { return Done::Yes };
+    // SAFETY: `reply` points to a value of a map, which is valid until the program returns. Other CPUs change
+    // only whole fields of it.
     let reply = unsafe { &*reply };
-    if reply.client != flow_key.client
-        || reply.client_port != flow_key.client_port
-        || reply.backend != flow.backend
-    {
-        return 1;
+    if !is_reply_of(reply, &flow_key.client, flow_key.client_port, flow.backend) {
+        return Done::Yes;
     }
     if !conntrack::has_ended(flow.seen, reply.seen) {
-        return 0;
+        return Done::No;
     }
     if is_pending {
         let _ = PENDING_REPLIES.remove(&key);
     } else {
-        remove_reply(&key);
+        let _ = remove_reply(&key);
     }
-    1
+    Done::Yes
 }
 
+/// Moves a forward entry from `PENDING_FLOWS` to `FLOWS`, if there is room.
 #[inline(always)]
-fn promote_flow(key: &ForwardKey, flow: *mut ForwardEntry) -> u32 {
+fn promote_flow(key: &ForwardKey, flow: *mut ForwardEntry) -> Inserted {
     let inserted = insert_flow(key, flow);
-    if inserted == PLACED {
+    if inserted == Inserted::Placed {
         let _ = PENDING_FLOWS.remove(key);
     } else {
         count_full(inserted);
@@ -117,38 +132,10 @@ fn promote_flow(key: &ForwardKey, flow: *mut ForwardEntry) -> u32 {
     inserted
 }
 
-const PLACED: u32 = Inserted::Placed as u32;
-const FULL: u32 = Inserted::Full as u32;
-
-/// A flow that another CPU came in the way of gets its place with its next packet.
+/// After [`Inserted::Again`] nothing is counted: the flow's next packet tries again.
 #[inline(always)]
-fn count_full(inserted: u32) {
-    if inserted == FULL {
+fn count_full(inserted: Inserted) {
+    if inserted == Inserted::Full {
         counters::count_reason(Reason::FlowsFull);
-    }
-}
-
-/// Sends the replies the way that the client's packets come now.
-#[inline(never)]
-pub(crate) fn turn(flow: *mut ForwardEntry, backend: &BackendEntry, packet: &Packet, link: &LinkSettings) {
-    // SAFETY: single fields of memory that stays while the program runs.
-    unsafe {
-        (*flow).way = way(link.ifindex, packet.source_mac);
-        let Some((reply, _)) = find_reply(&reply_key(backend, (*flow).snat_port)) else { return };
-        // A pending flow may have lost its entry, and the port with it.
-        if is_same_flow(&*reply, &reply_entry(packet, backend, link, 0)) {
-            (*reply).mac = packet.source_mac;
-            (*reply).ifindex = link.ifindex;
-        }
-    }
-}
-
-/// The entry, and whether it is a pending one. Where there are both, the one that replies
-/// find, too.
-#[inline(always)]
-pub(crate) fn find_reply(key: &ReplyKey) -> Option<(*mut ReplyEntry, bool)> {
-    match replies().find_by_tag(key) {
-        Some(reply) => Some((reply, false)),
-        None => PENDING_REPLIES.get_ptr_mut(key).map(|reply| (reply, true)),
     }
 }

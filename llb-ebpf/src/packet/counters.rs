@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! What is counted: frames of the link, packets of each backend, reasons.
+//! Counts frames of the link, packets and flows of each backend, and reasons.
 
 use llb_common::backend::BackendId;
 use llb_common::counters::LinkCounters;
@@ -11,9 +11,8 @@ use crate::maps::{LINK_COUNTERS, REASONS, TRAFFIC};
 #[inline(always)]
 pub(crate) fn count_frame(length: u64) {
     let Some(counters) = LINK_COUNTERS.get_ptr_mut(0) else { return };
-    // SAFETY: the kernel gave a pointer to this CPU's own value, valid until
-    // the program returns. A program is not interrupted by another run of
-    // itself on the same CPU, except across hooks, where a count may be lost.
+    // SAFETY: `LINK_COUNTERS` is a per-CPU map, so this value is of this CPU only, and it is valid until the
+    // program returns. No other run of the program begins on this CPU before that.
     unsafe { *counters = (*counters).plus(LinkCounters { packets: 1, bytes: length }) };
 }
 
@@ -21,7 +20,8 @@ pub(crate) fn count_frame(length: u64) {
 #[inline(always)]
 pub(crate) fn count_packet(backend: BackendId, length: u16, is_reply: bool) {
     let Some(traffic) = TRAFFIC.get_ptr_mut(backend.index()) else { return };
-    // SAFETY: as above.
+    // SAFETY: `TRAFFIC` is a per-CPU map, so this value is of this CPU only, and it is valid until the
+    // program returns. If the program of the other hook interrupted this one, a count would be lost.
     let traffic = unsafe { &mut *traffic };
     let (packets, bytes) = if is_reply {
         (&mut traffic.reply_packets, &mut traffic.reply_bytes)
@@ -36,7 +36,8 @@ pub(crate) fn count_packet(backend: BackendId, length: u16, is_reply: bool) {
 #[inline(always)]
 pub(crate) fn count_flow(backend: BackendId) {
     let Some(traffic) = TRAFFIC.get_ptr_mut(backend.index()) else { return };
-    // SAFETY: as above.
+    // SAFETY: `TRAFFIC` is a per-CPU map, so this value is of this CPU only, and it is valid until the
+    // program returns. If the program of the other hook interrupted this one, a count would be lost.
     unsafe { (*traffic).flows = (*traffic).flows.wrapping_add(1) };
 }
 
@@ -44,6 +45,7 @@ pub(crate) fn count_flow(backend: BackendId) {
 #[inline(always)]
 pub(crate) fn count_reason(reason: Reason) {
     let Some(count) = REASONS.get_ptr_mut(reason as u32) else { return };
-    // SAFETY: as above.
+    // SAFETY: `REASONS` is a per-CPU map, so this value is of this CPU only, and it is valid until the
+    // program returns. If the program of the other hook interrupted this one, a count would be lost.
     unsafe { *count = (*count).wrapping_add(1) };
 }

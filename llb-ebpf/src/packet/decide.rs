@@ -1,74 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! One packet from its bytes to its verdict: the order of things. What is
-//! decided for the two directions is in `forward.rs` and `reply.rs`.
+//! The steps of one packet, from its bytes to its verdict, in order. What each step does is in the file that
+//! it names.
 
 use core::ffi::c_void;
 
-use llb_common::address::{Address, Mac, Port};
-use llb_common::backend::BackendId;
-use llb_common::conntrack::ReplyEntry;
 use llb_common::parse::{Packet, Shape, Unparsed, parse, parse_plain};
 use llb_common::reason::{Reason, Verdict};
 use llb_common::settings::LinkSettings;
-use llb_common::time::Tick;
 use llb_common::trace::NO_REASON;
 
-use crate::clock::Clock;
+use crate::decision::{Decision, Scratch, Stop};
 use crate::hooks::Hook;
-use crate::maps::{LINK, LINKS, SCRATCH};
-use crate::select::Flow;
+use crate::maps::{LINK, SCRATCH};
+use crate::outcome::Done;
 use crate::window::forget_contents;
 use crate::{counters, forward, fragment, notice, reply, rewrite, trace};
 
-/// Memory of one run, of this CPU: too large for the stack, and unknown to the
-/// verifier, which would follow every kind of packet on its own otherwise.
-#[repr(C)]
-pub(crate) struct Scratch {
-    /// What came.
-    pub(crate) packet: Packet,
-    /// What becomes of it, once decided.
-    pub(crate) decision: Decision,
-    /// What time it is.
-    pub(crate) clock: Clock,
-}
-
-/// Where a packet goes, and as what.
-#[repr(C)]
-pub(crate) struct Decision {
-    pub(crate) source: Address,
-    pub(crate) destination: Address,
-    pub(crate) backend: BackendId,
-    pub(crate) ifindex: u32,
-    pub(crate) source_port: Port,
-    pub(crate) destination_port: Port,
-    pub(crate) destination_mac: Mac,
-    pub(crate) source_mac: Mac,
-    /// 0: only the two MAC addresses are written.
-    pub(crate) is_nat: u32,
-    /// When it came.
-    pub(crate) now: Tick,
-    /// The flow that a backend is selected for.
-    pub(crate) flow: Flow,
-    /// The reply entry that a new flow is to have.
-    pub(crate) reply: ReplyEntry,
-}
-
-/// Why nothing is rewritten.
-pub(crate) enum Stop {
-    /// It is of none of our flows.
-    NotOurs,
-    /// It is, but.
-    Because(Reason),
-}
-
-impl From<Reason> for Stop {
-    #[inline(always)]
-    fn from(reason: Reason) -> Self {
-        Self::Because(reason)
-    }
-}
-
-/// The whole way of a packet.
+/// Runs all steps for the packet of a program's context.
 #[inline(always)]
 pub(crate) fn run<H: Hook>(context: *mut c_void) -> H::Action {
     counters::count_frame(H::open(context).length());
@@ -77,15 +25,18 @@ pub(crate) fn run<H: Hook>(context: *mut c_void) -> H::Action {
         return H::PASS;
     }
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return H::PASS };
-    // SAFETY: this CPU's own memory, and nothing else runs on it meanwhile.
+    // SAFETY: `SCRATCH` is a per-CPU map, so this value is of this CPU only, and no other run of the program
+    // begins on this CPU before this one returns. No other reference to it exists here.
     let is_plain = parse_plain(&H::open(context), unsafe { &mut (*scratch).packet }).is_ok();
-    // SAFETY: as above.
-    if !is_plain && read::<H>(context, unsafe { &mut (*scratch).packet }) == 0 {
+    // SAFETY: the value is of this CPU and this run only (per-CPU map), and the reference above is no longer
+    // used.
+    if !is_plain && !read::<H>(context, unsafe { &mut (*scratch).packet }).is_yes() {
         return H::PASS;
     }
     let scratch = forget_contents(scratch);
     let hook = &mut H::open(context);
-    // SAFETY: as above.
+    // SAFETY: the value is of this CPU and this run only (per-CPU map), and the references above are no
+    // longer used.
     let Scratch { packet, decision, clock } = unsafe { &mut *scratch };
     if packet.destination_mac != link.mac || packet.is_cut() {
         return H::PASS;
@@ -94,7 +45,7 @@ pub(crate) fn run<H: Hook>(context: *mut c_void) -> H::Action {
     let (is_reply, result) = match decide(hook, packet, decision, link) {
         (_, Err(Stop::NotOurs)) => return H::PASS,
         (is_reply, Err(Stop::Because(reason))) => (is_reply, Err(reason)),
-        (is_reply, Ok(())) => (is_reply, admit(hook, packet, decision)),
+        (is_reply, Ok(())) => (is_reply, admit(packet, decision)),
     };
     let result = match result {
         Ok(()) if rewrite::apply::<H>(context, packet, decision).is_none() => Err(Reason::Failed),
@@ -119,21 +70,22 @@ pub(crate) fn run<H: Hook>(context: *mut c_void) -> H::Action {
     }
 }
 
-/// Whether there is a flow in it: 1, else 0. A function of its own, for its
-/// own stack, and so that all kinds of packets come out of it alike.
+/// Parses a packet that is not plain. Not inlined, for two reasons: it has a stack frame of its own, and the
+/// verifier continues on one path behind it, whatever kind of packet it was.
 #[inline(never)]
-fn read<H: Hook>(context: *mut c_void, packet: &mut Packet) -> u32 {
+fn read<H: Hook>(context: *mut c_void, packet: &mut Packet) -> Done {
     let mut hook = H::open(context);
     for _ in 0..2 {
         match parse(&hook, packet) {
-            Ok(_) => return 1,
+            Ok(_) => return Done::Yes,
             Err(Unparsed::Truncated) if hook.pull() => {}
-            Err(_) => return 0,
+            Err(_) => return Done::No,
         }
     }
-    0
+    Done::No
 }
 
+/// Decides where a packet goes. The first value says whether it is a reply.
 #[inline(always)]
 fn decide<H: Hook>(
     hook: &H,
@@ -141,7 +93,7 @@ fn decide<H: Hook>(
     decision: &mut Decision,
     link: &LinkSettings,
 ) -> (bool, Result<(), Stop>) {
-    if packet.shape == Shape::LaterFragment as u8 && fragment::find_ports(packet) == 0 {
+    if packet.shape == Shape::LaterFragment as u8 && !fragment::find_ports(packet).is_yes() {
         return (false, Err(Reason::UnknownFragment.into()));
     }
     match reply::decide(packet, decision, link) {
@@ -150,9 +102,9 @@ fn decide<H: Hook>(
     }
 }
 
-/// What holds for both directions, after it is known where a packet goes.
+/// The checks that are the same in both directions, once it is known where the packet goes.
 #[inline(always)]
-fn admit<H: Hook>(_hook: &H, packet: &Packet, decision: &Decision) -> Result<(), Reason> {
+fn admit(packet: &Packet, decision: &Decision) -> Result<(), Reason> {
     if decision.is_nat != 0 {
         if packet.time_to_live <= 1 {
             return Err(Reason::TimeToLive);
@@ -168,18 +120,4 @@ fn admit<H: Hook>(_hook: &H, packet: &Packet, decision: &Decision) -> Result<(),
         fragment::remember_ports(packet);
     }
     Ok(())
-}
-
-/// Address of one of our links.
-#[inline(always)]
-pub(crate) fn own_mac(ifindex: u32, link: &LinkSettings) -> Result<Mac, Reason> {
-    if ifindex == link.ifindex {
-        return Ok(link.mac.copied());
-    }
-    // SAFETY: only read; a value that the agent replaces meanwhile stays
-    // until the program ends.
-    match unsafe { LINKS.get(&ifindex) } {
-        Some((mac, _)) => Ok(mac.copied()),
-        None => Err(Reason::NoNeighbour),
-    }
 }

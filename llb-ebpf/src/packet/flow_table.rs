@@ -1,31 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! The tables of `llb_common::flow_table` in eBPF. An array map is their lines; a
-//! change of tags is one instruction, in assembler, as this target's `core` has none.
+//! The tables of `llb_common::flow_table` in eBPF. The lines of a table are the values of an array map. A
+//! change of tags is one atomic instruction, written in assembler because `core` has no atomics for this
+//! target.
 
 use core::marker::PhantomData;
 
 use bytemuck::Pod;
 use llb_common::conntrack::{ForwardEntry, ForwardKey, ReplyEntry, ReplyKey};
-use llb_common::flow_table::{self, Header, KEY_WORDS, Key, Line, Lines, VALUE_BYTES};
+use llb_common::flow_table::{self, Header, Inserted, KEY_WORDS, Key, Line, Lines, VALUE_BYTES};
 
-use crate::maps::{FLOWS, REPLIES, Table};
+use crate::maps::{FLOWS, REPLIES, TableLines};
+use crate::outcome::Done;
 use crate::window::hide;
 
-/// Flows that have their place.
+/// The forward entries of flows that are no longer pending.
 #[inline(always)]
 pub(crate) fn flows() -> Placed<ForwardKey, ForwardEntry> {
     Placed { lines: &FLOWS, line_of: flow_line, types: PhantomData }
 }
 
-/// The entries of their replies.
+/// The reply entries of flows that are no longer pending.
 #[inline(always)]
 pub(crate) fn replies() -> Placed<ReplyKey, ReplyEntry> {
     Placed { lines: &REPLIES, line_of: reply_line, types: PhantomData }
 }
 
-/// A table with the types of its keys and values, both of whole words.
+/// A table with the types of its keys and values. Both consist of whole words.
 pub(crate) struct Placed<K, V> {
-    lines: &'static Table,
+    lines: &'static TableLines,
     line_of: extern "C" fn(*const K) -> u32,
     types: PhantomData<fn(K) -> V>,
 }
@@ -34,8 +36,8 @@ impl<K: Pod, V: Pod> Placed<K, V> {
     const SIZE: () =
         assert!(size_of::<V>() <= VALUE_BYTES && size_of::<V>().is_multiple_of(size_of::<u64>()));
 
-    /// The value of a key. It may become another flow's once this one's is
-    /// removed, but stays memory that may be read and written.
+    /// The value of a key. If the flow is removed, the memory may become another flow's, but it stays valid
+    /// until the program returns.
     #[inline(always)]
     pub(crate) fn find(&self, key: &K) -> Option<*mut V> {
         let words = bytemuck::cast(*key);
@@ -46,7 +48,7 @@ impl<K: Pod, V: Pod> Placed<K, V> {
         self.lines.get_ptr_mut(hide(found)).map(Self::value)
     }
 
-    /// The same in less code, for where time does not matter.
+    /// The same in less code, for the slow path.
     #[inline(always)]
     pub(crate) fn find_by_tag(&self, key: &K) -> Option<*mut V> {
         self.lines.get_ptr_mut((self.line_of)(key)).map(Self::value)
@@ -54,53 +56,61 @@ impl<K: Pod, V: Pod> Placed<K, V> {
 
     #[inline(always)]
     fn value(line: *mut Line) -> *mut V {
-        // SAFETY: behind the key, in the same line.
+        // SAFETY: a line has `LINE_WORDS` words, and `KEY_WORDS` is less, so the result is inside the line.
         unsafe { line.cast::<u64>().add(KEY_WORDS).cast() }
     }
 
-    /// The tags of a bucket.
+    /// Where the tags of a bucket are: eight buckets share one of the lines behind the header.
     #[inline(always)]
     fn tags_at(&self, bucket: u32) -> Option<*mut u64> {
         let line = self.lines.get_ptr_mut(1 + bucket / 8)?;
-        // SAFETY: one of the eight words of the line.
+        // SAFETY: a line has eight words, and the index is less than eight.
         Some(unsafe { line.cast::<u64>().add((bucket % 8) as usize) })
     }
 }
 
-/// What takes more than a few instructions. These are global functions: the verifier
-/// follows each once, for any arguments, where it would follow others for each call.
-macro_rules! functions {
+/// The functions of one table that take more than a few instructions. They are global functions: the verifier
+/// follows each of them once, for any arguments, where it would follow a static function again for each call.
+///
+/// A global function takes pointers that may be null. For each caller the verifier checks that a pointer is
+/// null or points to readable memory of the size of its type, and it makes the function check for null.
+macro_rules! global_functions {
     ($table:ident, $key:ty, $value:ty, $line_of:ident, $insert:ident, $remove:ident) => {
-        /// See [`flow_table::find`]: the number of the line, or one that no table has.
+        /// See [`flow_table::find`]: the number of the line, or `u32::MAX`, which no table has.
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $line_of(key: *const $key) -> u32 {
-            // SAFETY: null or of its type, which the verifier sees to.
+            // SAFETY: null or readable memory of the size of a key, which the verifier checks for each
+            // caller.
             let Some(key) = (unsafe { key.as_ref() }) else { return u32::MAX };
             flow_table::find(&$table(), bytemuck::cast_ref(key)).map_or(u32::MAX, |(line, _)| line)
         }
 
-        /// See [`flow_table::insert`]: an [`Inserted`] as a number.
+        /// See [`flow_table::insert`].
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub(crate) extern "C" fn $insert(key: *const $key, value: *const $value) -> u32 {
-            // SAFETY: as above.
-            let (Some(key), Some(value)) = (unsafe { (key.as_ref(), value.as_ref()) }) else { return 0 };
-            flow_table::insert(&$table(), bytemuck::cast_ref(key), value) as u32
+        pub(crate) extern "C" fn $insert(key: *const $key, value: *const $value) -> Inserted {
+            // SAFETY: each is null or readable memory of the size of its type, which the verifier checks for
+            // each caller.
+            let (Some(key), Some(value)) = (unsafe { (key.as_ref(), value.as_ref()) }) else {
+                return Inserted::Full;
+            };
+            flow_table::insert(&$table(), bytemuck::cast_ref(key), value)
         }
 
-        /// See [`flow_table::remove`]: 1, else 0.
+        /// See [`flow_table::remove`].
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub(crate) extern "C" fn $remove(key: *const $key) -> u32 {
-            // SAFETY: as above.
-            let Some(key) = (unsafe { key.as_ref() }) else { return 0 };
-            u32::from(flow_table::remove(&$table(), bytemuck::cast_ref(key)))
+        pub(crate) extern "C" fn $remove(key: *const $key) -> Done {
+            // SAFETY: null or readable memory of the size of a key, which the verifier checks for each
+            // caller.
+            let Some(key) = (unsafe { key.as_ref() }) else { return Done::No };
+            flow_table::remove(&$table(), bytemuck::cast_ref(key)).into()
         }
     };
 }
-functions!(flows, ForwardKey, ForwardEntry, flow_line, insert_flow, remove_flow);
-functions!(replies, ReplyKey, ReplyEntry, reply_line, insert_reply, remove_reply);
+global_functions!(flows, ForwardKey, ForwardEntry, flow_line, insert_flow, remove_flow);
+global_functions!(replies, ReplyKey, ReplyEntry, reply_line, insert_reply, remove_reply);
 
 impl<K: Pod, V: Pod> Lines for Placed<K, V> {
     type Place = (u32, *mut Line);
@@ -111,13 +121,14 @@ impl<K: Pod, V: Pod> Lines for Placed<K, V> {
         let Some(line) = self.lines.get(0) else {
             return Header { buckets: 0, first_place: 0, seeds: [0; 3] };
         };
-        // SAFETY: shorter than a line.
+        // SAFETY: a header is shorter than a line, and any bytes are a valid one.
         unsafe { core::ptr::from_ref(line).cast::<Header>().read() }
     }
 
     #[inline(always)]
     fn tags(&self, bucket: u32) -> u64 {
-        // SAFETY: memory of the map; volatile, since others write it.
+        // SAFETY: `tags_at` gives a word of a map's value, which is valid until the program returns. The read
+        // is volatile because other CPUs and the agent write the word.
         self.tags_at(bucket).map_or(0, |tags| unsafe { tags.read_volatile() })
     }
 
@@ -140,7 +151,7 @@ impl<K: Pod, V: Pod> Lines for Placed<K, V> {
 
     #[inline(always)]
     fn key(&self, (_, place): Self::Place) -> Key {
-        // SAFETY: the first words of a line.
+        // SAFETY: a key is the first `KEY_WORDS` words of a line, and `place` points to a line of the map.
         unsafe { place.cast::<Key>().read() }
     }
 
@@ -148,34 +159,37 @@ impl<K: Pod, V: Pod> Lines for Placed<K, V> {
     fn write(&self, (_, place): Self::Place, key: &Key, value: &V) {
         let () = Self::SIZE;
         let (place, value) = (place.cast::<u64>(), core::ptr::from_ref(value).cast::<u64>());
-        // Word by word: eBPF would call a function that copies bytes.
+        // Word by word: the compiler would otherwise call a function that copies bytes.
         for n in 0..size_of::<V>() / size_of::<u64>() {
-            // SAFETY: a word of the value, and the rest of the line has as many.
+            // SAFETY: `n` counts the words of the value, and `SIZE` asserts that they fit into the line
+            // behind the key.
             unsafe { place.add(KEY_WORDS + n).write_volatile(value.add(n).read()) };
         }
         let [first, second, last] = *key;
-        // SAFETY: the first words of a line.
+        // SAFETY: a key is the first `KEY_WORDS` words of a line, and `place` points to a line of the map.
         unsafe {
             place.write_volatile(first);
             place.add(1).write_volatile(second);
-            // Zero, as `clear` has left it, and ordered behind the rest.
+            // The word is zero, as `clear` left it, so this stores `last`. The exchange is ordered after the
+            // writes above.
             flip(place.add(2), last);
         }
     }
 
     #[inline(always)]
     fn clear(&self, (_, place): Self::Place) {
-        // SAFETY: the last word of the key.
+        // SAFETY: the word is the last of the key, and `place` points to a line of the map.
         unsafe { place.cast::<u64>().add(KEY_WORDS - 1).write_volatile(0) };
     }
 }
 
-/// What was there before; `new` is there now if that is `old`.
+/// Stores `new` if the word is `old`. Returns what the word was.
 #[cfg(target_arch = "bpf")]
 #[inline(always)]
 fn exchange(word: *mut u64, old: u64, new: u64) -> u64 {
     let found;
-    // SAFETY: a word of a map. The kernel orders it with everything before and behind it.
+    // SAFETY: `word` is an aligned word of a map's value. The kernel orders a compare-and-exchange with all
+    // accesses before and after it.
     unsafe {
         core::arch::asm!(
             "r0 = cmpxchg_64({word} + 0, r0, {new})",
@@ -188,11 +202,12 @@ fn exchange(word: *mut u64, old: u64, new: u64) -> u64 {
     found
 }
 
-/// Inverts bits.
+/// Inverts bits of a word.
 #[cfg(target_arch = "bpf")]
 #[inline(always)]
 fn flip(word: *mut u64, bits: u64) {
-    // SAFETY: as above; so it is ordered that asks for the former value.
+    // SAFETY: `word` is an aligned word of a map's value. The instruction fetches the former value, which is
+    // not used, because only then does the kernel order it with all accesses before and after it.
     unsafe {
         core::arch::asm!(
             "{bits} = atomic_fetch_xor((u64 *)({word} + 0), {bits})",

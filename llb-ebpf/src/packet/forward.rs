@@ -1,27 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! A client's packet to a frontend: which backend, and as what it gets there.
-//! This is the way of a flow that is known; how one becomes so is in
-//! `begin.rs`.
+//! A client's packet to a frontend: which backend it goes to, and with which addresses. The fast path, for
+//! known flows, is here; how a flow becomes known is in `begin.rs`.
 //!
 //! ```text
 //!   FLOWS --hit--> touch -----------------------------------------> backend
 //!     `--miss--> begin: FRONTENDS, PENDING_FLOWS, ... ------------> backend, or a reason
 //! ```
 
-use llb_common::address::Port;
+use llb_common::address::WirePort;
 use llb_common::backend::BackendEntry;
-use llb_common::conntrack::{FIN, ForwardEntry, ForwardKey, RST, forward_key, opens, step, way};
+use llb_common::conntrack::{FIN, ForwardKey, RST, opens};
 use llb_common::parse::{Packet, Shape};
 use llb_common::reason::Reason;
 use llb_common::settings::LinkSettings;
 use llb_common::time::Tick;
 
-use crate::decide::{Decision, Stop};
+use crate::decision::{Decision, Stop};
+use crate::flow::{backend_of, key_of, touch};
 use crate::flow_table::flows;
 use crate::hooks::Hook;
 use crate::maps::backend;
 use crate::{begin, confirm};
 
+/// Fills `decision` for a client's packet.
 #[inline(always)]
 pub(crate) fn decide<H: Hook>(
     hook: &H,
@@ -37,7 +38,7 @@ pub(crate) fn decide<H: Hook>(
             (backend(decision.backend).ok_or(Reason::NoLiveBackend)?, decision.source_port)
         }
     };
-    let is_dsr = snat_port == Port::default();
+    let is_dsr = snat_port == WirePort::default();
     fill(decision, packet, backend, snat_port, is_dsr);
     if backend.mtu != 0 && packet.length > backend.mtu && !hook.is_segmented() {
         return Err(Reason::TooBig.into());
@@ -46,74 +47,33 @@ pub(crate) fn decide<H: Hook>(
     if is_dsr || fits { Ok(()) } else { Err(Reason::BadBackend.into()) }
 }
 
-#[inline(always)]
-pub(crate) fn key_of(packet: &Packet) -> ForwardKey {
-    forward_key(
-        packet.source,
-        packet.source_port,
-        packet.destination,
-        packet.destination_port,
-        packet.protocol,
-    )
-}
-
-/// Backend and source port of a flow that has its place.
+/// Backend and source port of a flow that is in `FLOWS`.
 #[inline(always)]
 fn find(
     key: &ForwardKey,
     packet: &Packet,
     now: Tick,
     link: &LinkSettings,
-) -> Option<(&'static BackendEntry, Port)> {
+) -> Option<(&'static BackendEntry, WirePort)> {
     let flow = flows().find(key)?;
-    // SAFETY: the memory stays while the program runs; a flow that is removed
-    // meanwhile may be another one's, whose backend is as alive.
+    // SAFETY: `flow` points to a line of `FLOWS`, which is valid until the program returns. If the flow is
+    // removed meanwhile, this may be a copy of another flow's entry; `backend_of` accepts it only with a
+    // backend that exists.
     let entry = unsafe { *flow };
     let backend = backend_of(&entry, packet)?;
     if packet.shape != Shape::Error as u8 {
         let opens_again = opens(packet.tcp_flags) && entry.seen & (FIN | RST) != 0;
-        if opens_again && confirm::has_ended(key, flow) != 0 {
+        if opens_again && confirm::release_ended(key, flow).is_yes() {
             return None;
         }
-        touch(flow, &entry, packet, now);
-        if entry.snat_port != Port::default() && entry.way != way(link.ifindex, packet.source_mac) {
-            confirm::turn(flow, backend, packet, link);
-        }
+        touch(flow, &entry, backend, packet, link, now);
     }
     Some((backend, entry.snat_port))
 }
 
-/// Where an entry's packets go; none if it is not of this flow, or they can't go there.
+/// Writes into `decision` what the packet to this backend looks like.
 #[inline(always)]
-pub(crate) fn backend_of(entry: &ForwardEntry, packet: &Packet) -> Option<&'static BackendEntry> {
-    backend(entry.backend)
-        .filter(|backend| backend.takes(opens(packet.tcp_flags)) && backend.vip == packet.destination)
-}
-
-/// Time and life cycle; memory is written only where something changes.
-#[inline(always)]
-pub(crate) fn touch(flow: *mut ForwardEntry, entry: &ForwardEntry, packet: &Packet, now: Tick) {
-    let seen = seen_after(entry.seen, packet);
-    // SAFETY: single fields of memory that stays while the program runs.
-    // Another CPU may write the same ones: the flow then has either value.
-    unsafe {
-        if entry.used != now {
-            (*flow).used = now;
-        }
-        if entry.seen != seen {
-            (*flow).seen = seen;
-        }
-    }
-}
-
-/// A later fragment has no flags of its own.
-#[inline(always)]
-pub(crate) fn seen_after(seen: u8, packet: &Packet) -> u8 {
-    if packet.shape == Shape::Transport as u8 { step(seen, packet.tcp_flags) } else { seen }
-}
-
-#[inline(always)]
-fn fill(decision: &mut Decision, packet: &Packet, backend: &BackendEntry, snat_port: Port, is_dsr: bool) {
+fn fill(decision: &mut Decision, packet: &Packet, backend: &BackendEntry, snat_port: WirePort, is_dsr: bool) {
     if is_dsr {
         decision.source = packet.source.copied();
         decision.destination = packet.destination.copied();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! What differs between the two hooks: where a packet's bytes are, who keeps
-//! its checksum, and how it is sent on. No decision is made here.
+//! What differs between the two hooks: where the bytes of a packet are, how its checksum is kept right, and
+//! how it is sent. No decision is made here.
 
 use core::ffi::c_void;
 
@@ -15,40 +15,43 @@ use llb_common::parse::Frame;
 
 use crate::window::{Window, bounds, window};
 
-/// One of the two, with one packet.
+/// One of the two hooks, with one packet.
 pub(crate) trait Hook: Frame {
-    /// What its program returns.
+    /// What a program of this hook returns.
     type Action: Copy;
-    /// Untouched, to the next one.
+    /// The packet goes on to the next program or the kernel, untouched.
     const PASS: Self::Action;
-    /// Away with it.
+    /// The packet is dropped.
     const DROP: Self::Action;
 
     /// The packet of a program's context.
     fn open(context: *mut c_void) -> Self;
-    /// Bytes of the frame.
+    /// Bytes of the whole frame.
     fn length(&self) -> u64;
-    /// For helpers.
+    /// The program's context, which helpers take.
     fn context(&self) -> *mut c_void;
-    /// Makes more of the packet readable. `false`: there is no more.
+    /// Makes more of the packet readable. `false`: there is no more of it.
+    #[must_use]
     fn pull(&mut self) -> bool;
-    /// Reads anew where the packet is: after a helper that may have moved it.
-    /// What the verifier knew of its length, it forgets.
+    /// Reads again where the packet is, after a helper that may have moved it. The verifier forgets what it
+    /// knew of the packet's length.
     fn refresh(&mut self);
-    /// Whether the kernel will cut it into smaller packets.
+    /// Whether the kernel will cut the packet into smaller ones (segmentation offload).
     fn is_segmented(&self) -> bool;
-    /// `BYTES` bytes from `offset` on.
+    /// Access to `BYTES` bytes from `offset` on. `None`: they are not all readable.
     fn window<const BYTES: usize>(&self, offset: usize) -> Option<Window>;
-    /// Copies `bytes` bytes from `offset` on; `false`: there are not as many.
+    /// Copies `bytes` bytes from `offset` on. `false`: the packet has fewer.
+    #[must_use]
     fn load(&self, offset: u32, to: *mut c_void, bytes: u32) -> bool;
-    /// Brings the TCP or UDP checksum at `offset` up to date. Windows from
-    /// before end. `false`: the kernel refused.
+    /// Updates the TCP or UDP checksum at `offset`. Earlier windows must not be used any more. `false`: the
+    /// kernel refused.
+    #[must_use]
     fn change_checksum(&mut self, offset: usize, addresses: Change, ports: Change, is_udp: bool) -> bool;
-    /// Sends it by the link `ifindex`; `is_same`: the one that it came by.
+    /// Sends the packet by the link `ifindex`. `is_same`: it is the link by which the packet came.
     fn send(&self, ifindex: u32, is_same: bool) -> Self::Action;
 }
 
-/// XDP: before the kernel has made an skb of the frame.
+/// XDP: the packet is seen before the kernel makes an skb of it.
 pub(crate) struct XdpHook {
     context: *mut c_void,
     data: usize,
@@ -100,7 +103,7 @@ impl Hook for XdpHook {
 
     #[inline(always)]
     fn load(&self, offset: u32, to: *mut c_void, bytes: u32) -> bool {
-        // SAFETY: the caller's room; the verifier checks it.
+        // SAFETY: the caller gives memory of at least `bytes` bytes. The verifier checks that, too.
         unsafe { bpf_xdp_load_bytes(self.context.cast(), offset, to, bytes) == 0 }
     }
 
@@ -117,12 +120,12 @@ impl Hook for XdpHook {
         if is_same {
             return xdp_action::XDP_TX;
         }
-        // SAFETY: a helper without pointers.
+        // SAFETY: the helper takes no pointers.
         unsafe { bpf_redirect(ifindex, 0) as u32 }
     }
 }
 
-/// TC ingress: after GRO, before routing.
+/// TC ingress: the packet is seen after GRO and before routing.
 pub(crate) struct TcHook {
     context: *mut c_void,
     length: u32,
@@ -130,20 +133,19 @@ pub(crate) struct TcHook {
     end: usize,
 }
 
-/// Ethernet with VLAN tags and the longest headers of an error with the headers
-/// of its packet inside.
+/// How many bytes are made readable: an Ethernet header with two VLAN tags, and an ICMP error with the
+/// longest IP headers and a TCP header inside.
 const HEADER_BYTES: u32 = 22 + 60 + 8 + 60 + 20;
 
 impl Hook for TcHook {
     type Action = i32;
-    /// `TC_ACT_UNSPEC` lets the next program of the hook decide, where
-    /// `TC_ACT_OK` would skip it.
+    /// `TC_ACT_UNSPEC` lets the next program of the hook decide. `TC_ACT_OK` would skip it.
     const PASS: i32 = TC_ACT_UNSPEC;
     const DROP: i32 = TC_ACT_SHOT;
 
     #[inline(always)]
     fn open(context: *mut c_void) -> Self {
-        // SAFETY: the context is the program's own.
+        // SAFETY: `context` is the one that the kernel gave this program, a `__sk_buff`.
         let length = unsafe { (*context.cast::<__sk_buff>()).len };
         let mut hook = Self { context, length, data: 0, end: 0 };
         hook.refresh();
@@ -166,7 +168,8 @@ impl Hook for TcHook {
             return false;
         }
         let wanted = if self.length < HEADER_BYTES { self.length } else { HEADER_BYTES };
-        // SAFETY: the context is the program's own.
+        // SAFETY: `context` is the one that the kernel gave this program, a `__sk_buff`. The packet may move,
+        // so `refresh` reads its bounds again.
         let result = unsafe { bpf_skb_pull_data(self.context.cast(), wanted) };
         self.refresh();
         result == 0
@@ -180,7 +183,7 @@ impl Hook for TcHook {
 
     #[inline(always)]
     fn is_segmented(&self) -> bool {
-        // SAFETY: the context is the program's own.
+        // SAFETY: `context` is the one that the kernel gave this program, a `__sk_buff`.
         unsafe { (*self.context.cast::<__sk_buff>()).gso_size != 0 }
     }
 
@@ -191,29 +194,32 @@ impl Hook for TcHook {
 
     #[inline(always)]
     fn load(&self, offset: u32, to: *mut c_void, bytes: u32) -> bool {
-        // SAFETY: the caller's room; the verifier checks it.
+        // SAFETY: the caller gives memory of at least `bytes` bytes. The verifier checks that, too.
         unsafe { bpf_skb_load_bytes(self.context.cast(), offset, to, bytes) == 0 }
     }
 
-    /// By the helper that knows who computes it: where the device does, the
-    /// field holds only the sum of addresses, and ports must not touch it. The
-    /// helper takes as long as a look-up, so where it can be seen from what it
-    /// did that the field is that of the whole packet, it is not called for the
-    /// ports: it adds the change to a sum of addresses, and subtracts it here.
+    /// Uses the kernel's helper, because only the kernel knows who computes the checksum. If the device does,
+    /// the field holds only the sum of the addresses (the pseudo header), and a change of ports must not be
+    /// added to it.
+    ///
+    /// The helper takes as long as a look-up, so it is called for the addresses only, and its result tells
+    /// which of the two the field is: the helper adds the change to a sum of addresses, but subtracts it from
+    /// a checksum of the whole packet. In the second case the ports are changed here; else the helper is
+    /// called again.
     #[inline(always)]
     fn change_checksum(&mut self, offset: usize, addresses: Change, ports: Change, is_udp: bool) -> bool {
-        let none_stays_none = if is_udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
+        let zero_stays_zero = if is_udp { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 };
         let context = self.context;
         let replace = |change: Change, flags: u64| {
-            // SAFETY: the context is the program's own. A size of 0 in the flags
-            // says that the difference is given.
+            // SAFETY: `context` is the one that the kernel gave this program, a `__sk_buff`. A size of 0 in
+            // the flags means that the last argument but one is a difference, not an old value.
             unsafe {
                 bpf_l4_csum_replace(
                     context.cast(),
                     offset as u32,
                     0,
                     u64::from(change.folded()),
-                    flags | none_stays_none,
+                    flags | zero_stays_zero,
                 ) == 0
             }
         };
@@ -226,9 +232,9 @@ impl Hook for TcHook {
         self.refresh();
         let Some(field) = self.window::<2>(offset) else { return false };
         let new = field.load_16::<0>();
-        // Adding and subtracting nothing is the same.
-        let is_of_all = !matches!(addresses.folded(), 0 | 0xffff) && new == apply(addresses, old);
-        if is_of_all {
+        // If the difference is zero, adding and subtracting it are the same, so nothing can be told.
+        let is_whole = !matches!(addresses.folded(), 0 | 0xffff) && new == apply(addresses, old);
+        if is_whole {
             field.store_16::<0>(apply(ports, new));
             return true;
         }
@@ -239,13 +245,13 @@ impl Hook for TcHook {
 
     #[inline(always)]
     fn send(&self, ifindex: u32, _is_same: bool) -> i32 {
-        // SAFETY: a helper without pointers.
+        // SAFETY: the helper takes no pointers.
         unsafe { bpf_redirect(ifindex, 0) as i32 }
     }
 }
 
-/// Reading is the same for both.
-macro_rules! frame {
+/// Implements reading, which is the same for both hooks.
+macro_rules! impl_frame {
     ($hook:ty) => {
         impl Frame for $hook {
             #[inline(always)]
@@ -288,5 +294,5 @@ macro_rules! frame {
         }
     };
 }
-frame!(XdpHook);
-frame!(TcHook);
+impl_frame!(XdpHook);
+impl_frame!(TcHook);

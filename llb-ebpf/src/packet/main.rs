@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! The object `packet`: its entry points and nothing else. Both hooks call
-//! the same functions.
+//! The object `packet`: its two entry points and nothing else. Both hooks run the same steps, see
+//! `decide.rs`.
 //!
 //! ```text
 //!  frame -> parse (llb-common) -> decide -------------------------> rewrite -> send
@@ -11,11 +11,12 @@
 //!                                 pass untouched, or drop; counted
 //! ```
 //!
-//! Nothing is written before all is decided: no packet leaves half rewritten.
+//! Nothing is written before everything is decided, so no packet leaves half rewritten.
 //!
 //! On the host this is an empty program, so that `--workspace` commands work.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
-// The assembler of `window.rs`; build-std has made the compiler accept features.
+// For the assembler in `window.rs` and `flow_table.rs`. The build sets RUSTC_BOOTSTRAP, so the feature is
+// accepted.
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod begin;
@@ -23,16 +24,21 @@ mod clock;
 mod confirm;
 mod counters;
 mod decide;
-mod errors;
+mod decision;
 mod failing;
+mod flow;
 mod flow_table;
 mod forward;
 mod fragment;
+mod headers;
 mod hooks;
+mod icmp_error;
 mod maps;
 mod notice;
+mod outcome;
 mod ports;
 mod reply;
+mod reselect;
 mod rewrite;
 mod select;
 mod trace;
@@ -41,28 +47,26 @@ mod window;
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-pub(crate) use decide::Scratch;
 use hooks::{TcHook, XdpHook};
 
-/// The entry point at XDP.
+/// The entry point at the XDP hook.
 #[xdp]
 fn llb_xdp(context: XdpContext) -> u32 {
     decide::run::<XdpHook>(context.as_ptr())
 }
 
-/// The entry point at TC ingress.
+/// The entry point at the TC ingress hook.
 #[classifier]
 fn llb_tc_ingress(context: TcContext) -> i32 {
     decide::run::<TcHook>(context.as_ptr())
 }
 
-/// Some helpers, `bpf_trace_printk` among them, are for GPL-compatible programs only.
+/// The licence that the kernel sees; `Cargo.toml` says why it is this one.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
 static LICENSE: [u8; 4] = *b"GPL\0";
 
-/// A loop without an end is refused by the verifier: better than a program
-/// that goes on after a panic.
+/// The verifier refuses an endless loop, so an object in which a panic is possible can't be loaded.
 #[cfg(target_arch = "bpf")]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

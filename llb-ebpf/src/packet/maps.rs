@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Every map of this object. What they are for, who writes them, and their
-//! names and capacities are in `llb_common::maps`; a static of a name is the
-//! map of that name.
+//! Every map of this object. Their purpose, names, capacities, and who writes them are in `llb_common::maps`.
+//! The name of a static is the name of its map.
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
@@ -18,15 +17,14 @@ use llb_common::settings::{LinkSettings, Settings};
 use llb_common::time::Tick;
 use llb_common::trace::TraceEvent;
 
-use crate::Scratch;
+use crate::decision::Scratch;
 
-/// Entries that are allocated one by one: for maps that are mostly empty and
-/// that only the agent writes.
+/// The kernel allocates entries one by one: for maps that are mostly empty and that only the agent writes.
 const SPARSE: usize = BPF_F_NO_PREALLOC as usize;
 
-/// Lines of a flow table, which the agent has in its memory as well. They begin
-/// with a page, so that each is one of the caches.
-pub(crate) type Table = Array<Line, { maps::FLOWS.capacity }, { BPF_F_MMAPABLE as usize }>;
+/// The lines of a flow table. The agent maps them into its memory, too. A map that can be mapped begins at a
+/// page, so each of these lines is one line of the CPU's cache.
+pub(crate) type TableLines = Array<Line, { maps::FLOWS.capacity }, { BPF_F_MMAPABLE as usize }>;
 
 #[btf_map]
 pub(crate) static LINK_COUNTERS: PerCpuArray<LinkCounters, LINK_COUNTERS_CAPACITY> = PerCpuArray::new();
@@ -55,9 +53,9 @@ pub(crate) static AFFINITY: LruHashMap<AffinityKey, AffinityEntry, { maps::AFFIN
 #[btf_map]
 pub(crate) static MEMBERS: HashMap<MemberKey, BackendId, { maps::MEMBERS.capacity }, SPARSE> = HashMap::new();
 #[btf_map]
-pub(crate) static FLOWS: Table = Table::new();
+pub(crate) static FLOWS: TableLines = TableLines::new();
 #[btf_map]
-pub(crate) static REPLIES: Table = Table::new();
+pub(crate) static REPLIES: TableLines = TableLines::new();
 #[btf_map]
 pub(crate) static PENDING_FLOWS: LruHashMap<ForwardKey, ForwardEntry, { maps::PENDING_FLOWS.capacity }> =
     LruHashMap::new();
@@ -78,14 +76,14 @@ pub(crate) static TRACE: RingBuf<TraceEvent, { maps::TRACE.capacity }> = RingBuf
 #[btf_map]
 pub(crate) static NOTICES: RingBuf<Notice, { maps::NOTICES.capacity }> = RingBuf::new();
 
-/// New flows of one CPU in one tick.
+/// How many flows one CPU has begun in a tick.
 #[repr(C)]
 pub(crate) struct Budget {
     pub(crate) tick: Tick,
     pub(crate) used: u32,
 }
 
-/// The backend of this id, if it is still the one that has it.
+/// The backend with this id. `None` if it is gone, even if another backend uses its index.
 #[inline(always)]
 pub(crate) fn backend(id: BackendId) -> Option<&'static BackendEntry> {
     let entry = BACKENDS.get(id.index())?;

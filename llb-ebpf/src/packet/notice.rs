@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Gives the agent what a sender must be told about: path MTU discovery and
-//! traceroute depend on it. The agent writes the answer, for it is rare, and
-//! needs a packet of its own.
+//! Gives the agent packets that were dropped and whose sender must be told so by ICMP. Path MTU discovery and
+//! traceroute depend on it. The agent sends the answer: it is rare, and needs a packet of its own, which a
+//! program can't make.
 
 use core::ffi::c_void;
 
@@ -9,21 +9,22 @@ use llb_common::notice::NOTICE_BYTES;
 use llb_common::parse::Packet;
 use llb_common::reason::Reason;
 
+use crate::decision::Decision;
+use crate::headers;
 use crate::hooks::Hook;
 use crate::maps::{NOTICES, backend};
-use crate::{decide::Decision, rewrite};
 
-/// How much is tried to give: all, or the least that tells something, which is
-/// an IP header (of IPv6, of IPv4) with eight bytes behind it.
+/// How many bytes of the packet are given, in the order in which they are tried: as many as fit, else the IP
+/// header (of IPv6, of IPv4) and the eight bytes behind it, by which a sender recognizes its packet.
 const LENGTHS: [usize; 3] = [NOTICE_BYTES, 48, 28];
 
-/// Whether the sender of a packet that was dropped is to be told.
+/// Whether the sender of a packet that was dropped for this reason is told.
 #[inline(always)]
 pub(crate) fn is_due(reason: Reason) -> bool {
     matches!(reason, Reason::TooBig | Reason::TimeToLive)
 }
 
-/// Gives the packet to the agent; if that is too slow, the sender is not told.
+/// Gives the packet to the agent. If the ring buffer is full, the sender is not told.
 #[inline(never)]
 pub(crate) fn give<H: Hook>(
     context: *mut c_void,
@@ -31,13 +32,14 @@ pub(crate) fn give<H: Hook>(
     decision: &Decision,
     ifindex: u32,
     reason: u32,
-) -> u32 {
+) {
     let hook = H::open(context);
-    let Some(mut entry) = NOTICES.reserve(0) else { return 0 };
+    let Some(mut entry) = NOTICES.reserve(0) else { return };
     let place = entry.as_mut_ptr();
     let mtu = backend(decision.backend).map_or(0, |backend| u32::from(backend.mtu));
-    let from = rewrite::offset(packet.l3) as u32;
-    // SAFETY: the entry is as large as a notice, and nobody else has it.
+    let from = headers::offset(packet.l3) as u32;
+    // SAFETY: `place` points to the reserved entry, which has the size of a notice and which nothing else
+    // uses until it is submitted.
     let bytes = unsafe { (&raw mut (*place).packet).cast::<c_void>() };
     let mut length = 0;
     for most in LENGTHS {
@@ -48,9 +50,10 @@ pub(crate) fn give<H: Hook>(
     }
     if length == 0 {
         entry.discard(0);
-        return 0;
+        return;
     }
-    // SAFETY: as above.
+    // SAFETY: `place` points to the reserved entry, which has the size of a notice and which nothing else
+    // uses until it is submitted.
     unsafe {
         (*place).reason = reason;
         (*place).mtu = mtu;
@@ -58,5 +61,4 @@ pub(crate) fn give<H: Hook>(
         (*place).ifindex = ifindex;
     }
     entry.submit(0);
-    1
 }

@@ -1,47 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 //! A backend's packet to one of llb's source addresses: which client it is for.
 
+use llb_common::address::Mac;
 use llb_common::conntrack::ReplyKey;
 use llb_common::parse::{Packet, Shape};
 use llb_common::reason::Reason;
 use llb_common::settings::LinkSettings;
 
-use crate::decide::{Decision, Stop, own_mac};
-use crate::failing;
+use crate::decision::{Decision, Stop};
+use crate::flow::touch_reply;
 use crate::flow_table::replies;
-use crate::forward::seen_after;
-use crate::maps::{PENDING_REPLIES, SETTINGS, backend};
+use crate::maps::{LINKS, PENDING_REPLIES, SETTINGS, backend};
+use crate::reselect;
 
+/// Fills `decision` for a backend's packet.
 #[inline(always)]
 pub(crate) fn decide(packet: &Packet, decision: &mut Decision, link: &LinkSettings) -> Result<(), Stop> {
     let settings = SETTINGS.get(0).ok_or(Stop::NotOurs)?;
-    // Spares the host's other packets the look-ups.
+    // This check saves the look-ups for packets to other addresses.
     if !settings.snat.contains(&packet.destination) {
         return Err(Stop::NotOurs);
     }
     let key = ReplyKey::new(packet.source, packet.source_port, packet.destination_port, packet.protocol);
     let reply = replies().find(&key).or_else(|| PENDING_REPLIES.get_ptr_mut(&key)).ok_or(Stop::NotOurs)?;
-    // SAFETY: memory that stays while the program runs; of what is read, only
-    // time and life cycle are written by others.
+    // SAFETY: `reply` points to a value of a map, which is valid until the program returns. Other CPUs change
+    // only its time, its life cycle and its next hop, each as a whole field.
     let entry = unsafe { &*reply };
     let backend = backend(entry.backend).ok_or(Reason::StaleReply)?;
     if backend.snat != packet.destination {
         return Err(Stop::NotOurs);
     }
-    if entry.seen == 0 && failing::is_refusal(packet, decision, entry, backend) != 0 {
+    if entry.seen == 0 && reselect::absorb_refusal(packet, decision, entry, backend).is_yes() {
         return Err(Reason::Refused.into());
     }
     if packet.shape != Shape::Error as u8 {
-        let (now, seen) = (decision.now, seen_after(entry.seen, packet));
-        // SAFETY: single fields; another CPU may write the same ones.
-        unsafe {
-            if entry.used != now {
-                (*reply).used = now;
-            }
-            if entry.seen != seen {
-                (*reply).seen = seen;
-            }
-        }
+        touch_reply(reply, packet, decision.now);
     }
     decision.source = backend.vip.copied();
     decision.destination = entry.client.copied();
@@ -50,7 +43,21 @@ pub(crate) fn decide(packet: &Packet, decision: &mut Decision, link: &LinkSettin
     decision.source_port = backend.vip_port;
     decision.destination_port = entry.client_port;
     decision.destination_mac = entry.mac.copied();
-    decision.source_mac = own_mac(entry.ifindex, link)?;
+    decision.source_mac = mac_of(entry.ifindex, link)?;
     decision.is_nat = 1;
     Ok(())
+}
+
+/// The MAC address of one of our links. `link` is the one that the packet came by.
+#[inline(always)]
+fn mac_of(ifindex: u32, link: &LinkSettings) -> Result<Mac, Reason> {
+    if ifindex == link.ifindex {
+        return Ok(link.mac.copied());
+    }
+    // SAFETY: the value is only read. If the agent replaces it meanwhile, the kernel keeps the old one until
+    // the program returns.
+    match unsafe { LINKS.get(&ifindex) } {
+        Some((mac, _)) => Ok(mac.copied()),
+        None => Err(Reason::NoNeighbour),
+    }
 }

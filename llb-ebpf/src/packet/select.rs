@@ -1,90 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Which backend a new flow gets: the one of affinity, else that of its slot
-//! in the Maglev table.
+//! Selection: which backend a new flow gets. With affinity, the host that the client had last; else the
+//! backend in the flow's slot of the Maglev table.
 
-use llb_common::address::{Address, Port};
 use llb_common::backend::BackendId;
 use llb_common::frontend::{AffinityEntry, AffinityKey, DSR, FrontendEntry, MemberKey, TCP};
 use llb_common::hash::FlowKey;
 use llb_common::parse::Packet;
 use llb_common::time::{Tick, elapsed_secs};
 
-use crate::decide::Decision;
+use crate::decision::{Decision, UnassignedFlow};
 use crate::failing::is_failing;
 use crate::maps::{AFFINITY, MAGLEV, MEMBERS, backend};
 
-/// Slots that are looked at, the flow's own and those behind it: the backends
-/// there may be failing, or dead while the agent makes a table without them.
-/// If half of the slots are of such ones, one flow in 2^32 finds no other.
-const MOST_SLOTS: u64 = 32;
+/// Slots that are looked at: the flow's own and those behind it. A backend there may be failing, or dead
+/// while the agent still makes a table without it. If half of the slots are of such backends, one flow in
+/// 2^32 finds no other.
+const MAX_SLOTS: u64 = 32;
 
-/// The flow that needs a backend.
-#[repr(C)]
-pub(crate) struct Flow {
-    pub(crate) client: Address,
-    pub(crate) vip: Address,
-    pub(crate) client_port: Port,
-    pub(crate) vip_port: Port,
-    pub(crate) protocol: u32,
-    /// 1: the packet is the first of its flow, not one of a flow that another
-    /// box, or nobody, remembers.
-    pub(crate) begins: u32,
-    /// The backend that it shall not get; 0: none.
-    pub(crate) avoid: BackendId,
-    /// 1: backends that are failing are left out, if there are others; [`select`] knows.
-    pub(crate) heeds: u32,
+/// What [`select`] found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[must_use]
+#[repr(u32)]
+pub(crate) enum Selection {
+    /// No backend.
+    Nobody = 0,
+    /// A backend, but it is failing, as are all others that were looked at.
+    AllFailing = 1,
+    /// A backend.
+    Found = 2,
 }
 
-impl Flow {
-    #[inline(always)]
-    pub(crate) fn new(client: (&Address, Port), vip: (&Address, Port), protocol: u8) -> Self {
-        Self {
-            client: client.0.copied(),
-            vip: vip.0.copied(),
-            client_port: client.1,
-            vip_port: vip.1,
-            protocol: u32::from(protocol),
-            begins: 1,
-            avoid: BackendId(0),
-            heeds: 0,
-        }
-    }
-
-    /// Of a client's packet.
-    #[inline(always)]
-    pub(crate) fn of(packet: &Packet) -> Self {
-        let client = (&packet.source, packet.source_port);
-        Self::new(client, (&packet.destination, packet.destination_port), packet.protocol)
-    }
-}
-
-/// What [`select`] returns: there is no backend.
-pub(crate) const NOBODY: u32 = 0;
-/// There is one, but it is failing, and so are all others that were looked at.
-pub(crate) const ALL_FAIL: u32 = 1;
-/// There is one.
-pub(crate) const FOUND: u32 = 2;
-
-/// Leaves the id of the backend of `decision.flow` in `decision`, 0 where there is none.
+/// Leaves the id of the backend for `decision.flow` in `decision`, 0 if there is none.
 #[inline(never)]
-pub(crate) fn select(decision: &mut Decision, frontend: &FrontendEntry) -> u32 {
+pub(crate) fn select(decision: &mut Decision, frontend: &FrontendEntry) -> Selection {
     decision.backend = BackendId(0);
     let now = decision.now;
     let flow = &mut decision.flow;
-    // No others are ever marked so.
-    let heeds = flow.begins != 0 && flow.protocol == u32::from(TCP) && frontend.flags & DSR == 0;
-    flow.heeds = u32::from(heeds);
+    // Only such flows get a backend marked as failing, so only they look at the marks.
+    let skips_failing = flow.begins != 0 && flow.protocol == u32::from(TCP) && frontend.flags & DSR == 0;
+    flow.skips_failing = u32::from(skips_failing);
     if frontend.affinity_secs != 0
         && let Some(id) = by_affinity(flow, frontend, now)
-        && !(flow.heeds != 0 && is_failing(id, now))
+        && !(flow.skips_failing != 0 && is_failing(id, now))
     {
         decision.backend = id;
-        return FOUND;
+        return Selection::Found;
     }
     by_hash(decision, frontend)
 }
 
-/// Remembers which host the client of a flow that begins has got.
+/// Remembers, for affinity, the host that a new flow of the client got.
 #[inline(always)]
 pub(crate) fn remember_host(packet: &Packet, frontend: &FrontendEntry, host: u32, now: Tick) {
     if frontend.affinity_secs == 0 {
@@ -95,23 +60,27 @@ pub(crate) fn remember_host(packet: &Packet, frontend: &FrontendEntry, host: u32
     let _ = AFFINITY.insert(&key, &AffinityEntry { host, used: now }, 0);
 }
 
+/// The backend on the host that the client had last, if it still may take the flow.
 #[inline(always)]
-fn by_affinity(flow: &Flow, frontend: &FrontendEntry, now: Tick) -> Option<BackendId> {
+fn by_affinity(flow: &UnassignedFlow, frontend: &FrontendEntry, now: Tick) -> Option<BackendId> {
     let key = AffinityKey { client: flow.client, service: frontend.service, padding: 0 };
-    // SAFETY: read at once.
+    // SAFETY: the value is read at once. In an LRU map it may belong to another client meanwhile; this flow
+    // then gets that client's host, which is a backend of this frontend all the same.
     let last = unsafe { AFFINITY.get(&key) }?;
     if elapsed_secs(last.used, now) > frontend.affinity_secs {
         return None;
     }
-    // SAFETY: read at once.
+    // SAFETY: the value is read at once. If the agent removes it meanwhile, `usable` refuses a backend that
+    // is gone.
     let id = unsafe { MEMBERS.get(&MemberKey { frontend: frontend.id, host: last.host }) }?;
     usable(*id, flow)
 }
 
+/// The backend in the flow's slot of the Maglev table, or in one of the slots behind it.
 #[inline(always)]
-fn by_hash(decision: &mut Decision, frontend: &FrontendEntry) -> u32 {
+fn by_hash(decision: &mut Decision, frontend: &FrontendEntry) -> Selection {
     let flow = &decision.flow;
-    // With affinity all flows of a client are one.
+    // With affinity, only the client is hashed, so that all its flows have one slot.
     let is_whole = frontend.affinity_secs == 0;
     let key = FlowKey {
         source: flow.client.bytes(),
@@ -122,38 +91,39 @@ fn by_hash(decision: &mut Decision, frontend: &FrontendEntry) -> u32 {
     };
     let hash = key.hash();
     let table = frontend.table_for(flow.begins != 0, decision.now);
-    for behind in 0..MOST_SLOTS {
+    for behind in 0..MAX_SLOTS {
         let (chunk, place) = table.place(hash, behind);
-        if look(decision, chunk, place as u32) != 0 {
-            return FOUND;
+        if look_at_slot(decision, chunk, place as u32) == Selection::Found {
+            return Selection::Found;
         }
     }
     if decision.backend != BackendId(0) {
-        return ALL_FAIL;
+        return Selection::AllFailing;
     }
-    // The previous table may have nobody left.
+    // All backends of the previous table may be gone: the current one is the last resort.
     let (chunk, place) = frontend.table.place(hash, 0);
-    look(decision, chunk, place as u32)
+    look_at_slot(decision, chunk, place as u32)
 }
 
-/// Leaves the id of the backend in a slot in `decision`, unless there is a
-/// failing one there and this one fails too. [`FOUND`] if it does not, else [`NOBODY`].
+/// Looks at one slot. A backend that is not failing is [`Selection::Found`]. The first failing one is left in
+/// `decision` too, for the case that there is no other, but the answer is [`Selection::Nobody`].
 #[inline(never)]
-fn look(decision: &mut Decision, chunk: u32, place: u32) -> u32 {
+fn look_at_slot(decision: &mut Decision, chunk: u32, place: u32) -> Selection {
     let id = MAGLEV.get(chunk).and_then(|chunk| chunk.get(place as usize));
-    let Some(id) = id.and_then(|id| usable(BackendId(*id), &decision.flow)) else { return NOBODY };
-    if decision.flow.heeds == 0 || !is_failing(id, decision.now) {
+    let Some(id) = id.and_then(|id| usable(BackendId(*id), &decision.flow)) else { return Selection::Nobody };
+    if decision.flow.skips_failing == 0 || !is_failing(id, decision.now) {
         decision.backend = id;
-        return FOUND;
+        return Selection::Found;
     }
     if decision.backend == BackendId(0) {
         decision.backend = id;
     }
-    NOBODY
+    Selection::Nobody
 }
 
+/// The backend, if it exists and may take the flow.
 #[inline(always)]
-fn usable(id: BackendId, flow: &Flow) -> Option<BackendId> {
+fn usable(id: BackendId, flow: &UnassignedFlow) -> Option<BackendId> {
     let backend = backend(id)?;
-    (backend.takes(flow.begins != 0) && id != flow.avoid).then_some(id)
+    (backend.takes(flow.begins != 0) && id != flow.excluded).then_some(id)
 }

@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Shows decisions about one client's packets to whoever reads the ring buffer.
+//! Writes what was decided about one client's packets into the ring buffer `TRACE`, for `llb-agent trace`.
 
 use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
 use llb_common::parse::Packet;
 use llb_common::reason::{Reason, Verdict};
 use llb_common::trace::{NO_REASON, TraceEvent};
 
-use crate::decide::Decision;
+use crate::decision::Decision;
 use crate::maps::{SETTINGS, TRACE};
 
-/// Shows it if it is the traced client's. `reason` as in [`TraceEvent`].
+/// Shows the packet if it is from or to the traced client. `reason` is as in [`TraceEvent`].
 #[inline(never)]
 pub(crate) fn show(packet: &Packet, decision: &Decision, ifindex: u32, is_reply: u32, reason: u32) {
     let Some(settings) = SETTINGS.get(0) else { return };
     let (is_reply, reason) = (is_reply != 0, reason as u8);
     let is_forwarded = reason == NO_REASON;
     let client = if is_reply && is_forwarded { decision.destination } else { packet.source };
-    // SAFETY: a helper without arguments.
+    // SAFETY: the helper takes no arguments.
     if client != settings.trace_client || unsafe { bpf_get_prandom_u32() } & settings.trace_mask != 0 {
         return;
     }
     let event = TraceEvent {
-        // SAFETY: as above.
+        // SAFETY: the helper takes no arguments.
         nanoseconds: unsafe { bpf_ktime_get_coarse_ns() },
         source: packet.source,
         destination: packet.destination,
@@ -39,6 +39,6 @@ pub(crate) fn show(packet: &Packet, decision: &Decision, ifindex: u32, is_reply:
         is_reply: u8::from(is_reply),
         length: packet.length,
     };
-    // A reader that is too slow misses some.
+    // If the ring buffer is full, the reader is too slow and misses this event.
     let _ = TRACE.output(&event, 0);
 }

@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Access to the bytes of a packet: the only place that checks bounds and the
-//! only one with assembler.
+//! Access to the bytes of a packet, and the only place that checks their bounds. It also has the assembler
+//! that hides values from the compiler.
 //!
-//! The verifier wants the check, the pointer that was checked, and the access
-//! in one line of descent. A compiler that is free to move them apart breaks
-//! that, and it would also take a word that may be misaligned byte by byte,
-//! which eBPF need not. So both are written out here. On the host, where
-//! nothing of this runs, there are no bytes.
+//! The verifier accepts an access only through the very pointer that was compared with the end of the packet.
+//! The compiler may compute that pointer again elsewhere, and it reads a word that may be misaligned byte by
+//! byte, which eBPF need not. So check and access are written in assembler here. On the host, where none of
+//! this runs, there are no bytes.
 
-/// A part of a packet that may be read and written. It ends with the next
-/// helper that may move the packet (those of TC; none that XDP uses).
+/// A part of a packet that may be read and written. It must not be used any more after a helper that may move
+/// the packet. The helpers of the TC hook may; none that the XDP hook uses does.
 #[derive(Clone, Copy)]
 pub(crate) struct Window {
     #[cfg_attr(not(target_arch = "bpf"), expect(dead_code, reason = "not read on the host"))]
     start: usize,
 }
 
-/// `BYTES` bytes from `offset` on, of the packet from `data` to `end`.
+/// Access to `BYTES` bytes from `offset` on, of the packet from `data` to `end`. `None`: they are not all
+/// inside it.
 #[cfg(target_arch = "bpf")]
 #[inline(always)]
 pub(crate) fn window<const BYTES: usize>(data: usize, end: usize, offset: usize) -> Option<Window> {
     let (start, is_inside): (usize, u64);
-    // SAFETY: only registers are changed.
+    // SAFETY: the instructions change only the two output registers and access no memory.
     unsafe {
         core::arch::asm!(
             "{start} = {data}",
@@ -49,14 +49,14 @@ pub(crate) fn window<const BYTES: usize>(_data: usize, _end: usize, _offset: usi
     None
 }
 
-/// One method to load, one to store, for each size of word.
+/// A method to load and one to store, for one size of word. `AT` is the offset in the window.
 macro_rules! access {
     ($load:ident, $store:ident, $word:ty, $load_text:literal, $store_text:literal) => {
         #[cfg(target_arch = "bpf")]
         #[inline(always)]
         pub(crate) fn $load<const AT: usize>(self) -> $word {
             let word: u64;
-            // SAFETY: the verifier refuses the program if this is outside of the window.
+            // SAFETY: the verifier refuses the program if this reads outside the bytes that `window` checked.
             unsafe {
                 core::arch::asm!(
                     $load_text,
@@ -77,7 +77,8 @@ macro_rules! access {
         #[cfg(target_arch = "bpf")]
         #[inline(always)]
         pub(crate) fn $store<const AT: usize>(self, word: $word) {
-            // SAFETY: as above; packets are no memory of the compiler's.
+            // SAFETY: the verifier refuses the program if this writes outside the bytes that `window`
+            // checked. No Rust reference points into a packet.
             unsafe {
                 core::arch::asm!(
                     $store_text,
@@ -100,12 +101,13 @@ impl Window {
     access!(load_64, store_64, u64, "{word} = *(u64 *)({start} + {at})", "*(u64 *)({start} + {at}) = {word}");
 }
 
-/// Start and end of a packet, from two fields of its context at `DATA` and `END`.
+/// Start and end of a packet, from the fields at offsets `DATA` and `END` of the context.
 #[cfg(target_arch = "bpf")]
 #[inline(always)]
 pub(crate) fn bounds<const DATA: usize, const END: usize>(context: *mut core::ffi::c_void) -> (usize, usize) {
     let (data, end): (usize, usize);
-    // SAFETY: the verifier knows these fields as pointers and accepts no other read.
+    // SAFETY: the verifier refuses the program if these are not the two fields of the context, which it turns
+    // into pointers to the packet's start and end.
     unsafe {
         core::arch::asm!(
             "{data} = *(u32 *)({context} + {at_data})",
@@ -128,14 +130,15 @@ pub(crate) fn bounds<const DATA: usize, const END: usize>(
     (0, 0)
 }
 
-/// The same memory, of which neither compiler nor verifier knows any more what
-/// was written there. Paths that differ only in that are one path again.
+/// The same pointer, but the compiler no longer knows what was written behind it. It must then read the
+/// memory, whose contents the verifier does not track, so paths that differ only in what they wrote become
+/// one path again.
 #[inline(always)]
 pub(crate) fn forget_contents<T>(pointer: *mut T) -> *mut T {
     #[cfg(target_arch = "bpf")]
     {
         let mut same = pointer;
-        // SAFETY: nothing is changed.
+        // SAFETY: the instruction copies a register to itself.
         unsafe { core::arch::asm!("{0} = {0}", inout(reg) same, options(nostack)) };
         same
     }
@@ -143,15 +146,15 @@ pub(crate) fn forget_contents<T>(pointer: *mut T) -> *mut T {
     pointer
 }
 
-/// The same, of which the compiler does not know any more where it comes from.
-/// It makes one question of two null checks otherwise, by arithmetic on pointers,
-/// which the verifier refuses; or goes on on as many paths as lead to a number.
+/// The same number, but the compiler no longer knows how it was computed. Otherwise it may merge two null
+/// checks by arithmetic on pointers, which the verifier refuses, or continue on a path of its own for each
+/// way to the number.
 #[inline(always)]
 pub(crate) fn hide(number: u32) -> u32 {
     #[cfg(target_arch = "bpf")]
     {
         let mut same = u64::from(number);
-        // SAFETY: nothing is changed.
+        // SAFETY: the instruction copies a register to itself.
         unsafe { core::arch::asm!("{0} = {0}", inout(reg) same, options(nomem, nostack)) };
         same as u32
     }

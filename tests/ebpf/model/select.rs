@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use llb_common::address::Port;
+use llb_common::address::WirePort;
 use llb_common::conntrack::candidate_port;
 use llb_common::hash::FlowKey;
 
@@ -96,7 +96,7 @@ pub(super) fn snat_port(
     let (memory, began) = (&mut model.memory, model.now);
     let (first, last) = (*world.snat_ports.start(), *world.snat_ports.end());
     let candidates: Vec<u16> = (0..PORTS)
-        .map(|attempt| candidate_port(flow.0.into(), Port::new(flow.1), attempt, first, last).number())
+        .map(|attempt| candidate_port(flow.0.into(), WirePort::new(flow.1), attempt, first, last).number())
         .collect();
     let new = Reply { client: (flow.0, flow.1), backend: backend.id, seen: 0, way, began };
     for some in candidates.chunks(PORTS_AT_ONCE) {

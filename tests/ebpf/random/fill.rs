@@ -3,12 +3,12 @@
 //! in `remembered.rs`.
 
 use bytemuck::{bytes_of, cast_slice, pod_read_unaligned};
-use llb_common::address::{Address, Mac, Port};
+use llb_common::address::{Address, Mac, WirePort};
 use llb_common::backend::{ACTIVE, BackendEntry, DEAD, DRAINING};
 use llb_common::conntrack::{ForwardEntry, ReplyEntry};
 use llb_common::frontend::{
-    AffinityEntry, CHUNK_SLOTS, DSR, FrontendEntry, FrontendKey, KNOWN_FLOWS_ONLY, MemberKey, OPENINGS_ONLY,
-    RESTRICTED, SourceRangeKey, Table,
+    AffinityEntry, CHUNK_SLOTS, DSR, FrontendEntry, FrontendKey, KNOWN_FLOWS_ONLY, MaglevTable, MemberKey,
+    OPENINGS_ONLY, RESTRICTED, SourceRangeKey,
 };
 use llb_common::maps;
 use llb_common::settings::{LinkSettings, Settings};
@@ -82,8 +82,8 @@ impl Kernel {
             snat: Address::from(backend.snat),
             host: backend.host,
             mtu: backend.mtu.unwrap_or(0),
-            port: Port::new(backend.port),
-            vip_port: Port::new(port),
+            port: WirePort::new(backend.port),
+            vip_port: WirePort::new(port),
             mac: Mac::new(backend.mac.unwrap_or_default()),
             source_mac: Mac::new(world.links[&backend.link]),
             state: match backend.state {
@@ -107,8 +107,10 @@ impl Kernel {
     pub(super) fn frontend(&mut self, world: &World, now: u64, name: &FrontendName) {
         let frontend = &world.frontends[name];
         let first_chunk = 2 * frontend.id;
-        let table =
-            |slots: &[Id], behind| Table { first_chunk: first_chunk + behind, slots: slots.len() as u32 };
+        let table = |slots: &[Id], behind| MaglevTable {
+            first_chunk: first_chunk + behind,
+            slots: slots.len() as u32,
+        };
         let (previous, changed) = match &frontend.previous {
             Some((slots, changed)) => (&slots[..], tick_of(now - changed)),
             None => (&[][..], 0),
@@ -129,7 +131,7 @@ impl Kernel {
             changed,
             padding: 0,
         };
-        let key = FrontendKey::new(Address::from(name.0), Port::new(name.1), name.2);
+        let key = FrontendKey::new(Address::from(name.0), WirePort::new(name.1), name.2);
         let chunks = [(first_chunk, &frontend.table[..]), (first_chunk + 1, previous)];
         self.each(|program| {
             for (chunk, slots) in chunks {

@@ -53,6 +53,7 @@ fn episodes() {
     let mut cpu = CpuSet::new();
     cpu.set(sched_getcpu());
     sched_setaffinity(None, &cpu).unwrap();
+    #[expect(clippy::disallowed_methods, reason = "switches for the person who runs the test")]
     let number = |name| std::env::var_os(name).and_then(|text| text.to_str()?.parse().ok());
     let seed: u64 = number("LLB_SEED").unwrap_or_else(rand::random);
     println!("LLB_SEED={seed}");

@@ -7,10 +7,10 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use bytemuck::{Zeroable as _, bytes_of};
-use llb_common::address::{Address, Mac, Port};
+use llb_common::address::{Address, Mac, WirePort};
 use llb_common::backend::BackendId;
 use llb_common::conntrack::{
-    ForwardEntry, FragmentKey, FragmentPorts, ReplyEntry, ReplyKey, forward_key, way,
+    ForwardEntry, FragmentKey, FragmentPorts, ReplyEntry, ReplyKey, forward_key, next_hop,
 };
 use llb_common::frontend::{AffinityEntry, AffinityKey};
 use llb_common::maps;
@@ -38,7 +38,8 @@ impl Kernel {
                 "{name}: {hook:?}"
             );
             let ports = |ports: &(u16, u16)| {
-                let ports = FragmentPorts { source: Port::new(ports.0), destination: Port::new(ports.1) };
+                let ports =
+                    FragmentPorts { source: WirePort::new(ports.0), destination: WirePort::new(ports.1) };
                 bytes_of(&ports).to_vec()
             };
             let fragments = bytes(&memory.fragments, fragment_key, ports);
@@ -77,15 +78,15 @@ pub(super) fn id((index, generation): Id) -> BackendId {
 
 pub(super) fn flow_key((client, port, (vip, vip_port, protocol)): &FlowName) -> Vec<u8> {
     let (client, vip) = (Address::from(*client), Address::from(*vip));
-    bytes_of(&forward_key(client, Port::new(*port), vip, Port::new(*vip_port), *protocol)).to_vec()
+    bytes_of(&forward_key(client, WirePort::new(*port), vip, WirePort::new(*vip_port), *protocol)).to_vec()
 }
 
 pub(super) fn flow_entry(flow: &Flow) -> Vec<u8> {
     let entry = ForwardEntry {
         backend: id(flow.backend),
-        snat_port: Port::new(flow.snat_port),
+        snat_port: WirePort::new(flow.snat_port),
         seen: flow.seen,
-        way: way(flow.way.0, Mac::new(flow.way.1)),
+        next_hop: next_hop(flow.way.0, Mac::new(flow.way.1)),
         ..ForwardEntry::zeroed()
     };
     bytes_of(&entry).to_vec()
@@ -94,8 +95,8 @@ pub(super) fn flow_entry(flow: &Flow) -> Vec<u8> {
 pub(super) fn reply_key((backend, port, snat_port, protocol): &ReplyName) -> Vec<u8> {
     let key = ReplyKey {
         backend: Address::from(*backend),
-        backend_port: Port::new(*port),
-        snat_port: Port::new(*snat_port),
+        backend_port: WirePort::new(*port),
+        snat_port: WirePort::new(*snat_port),
         protocol: *protocol,
         padding: [0; 3],
     };
@@ -105,7 +106,7 @@ pub(super) fn reply_key((backend, port, snat_port, protocol): &ReplyName) -> Vec
 pub(super) fn reply_entry(reply: &Reply) -> Vec<u8> {
     let entry = ReplyEntry {
         client: Address::from(reply.client.0),
-        client_port: Port::new(reply.client.1),
+        client_port: WirePort::new(reply.client.1),
         backend: id(reply.backend),
         seen: reply.seen,
         ifindex: reply.way.0,

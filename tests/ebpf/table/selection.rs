@@ -4,7 +4,7 @@
 use llb_common::address::Mac;
 use llb_common::backend::{BackendId, DEAD};
 use llb_common::conntrack::{ACK, RST, SYN};
-use llb_common::frontend::{TCP, Table, UDP};
+use llb_common::frontend::{MaglevTable, TCP, UDP};
 
 use super::everywhere;
 use crate::frames::Frame;
@@ -112,8 +112,8 @@ fn packets_that_open_nothing_go_by_the_previous_table_for_a_while() {
         plane.chunk(11, &[BackendId::new(1, 1)]);
         let replaced = |plane: &mut Plane, changed| {
             plane.frontend(NAT_PORT, |entry| {
-                entry.table = Table { first_chunk: 10, slots };
-                entry.previous = Table { first_chunk: 11, slots };
+                entry.table = MaglevTable { first_chunk: 10, slots };
+                entry.previous = MaglevTable { first_chunk: 11, slots };
                 entry.changed = changed;
             });
         };

@@ -113,7 +113,7 @@ pub(crate) fn sigterm_waits_for_a_new_agent_that_is_there(plane: Plane) {
     std::fs::write(&kubeconfig, content).unwrap();
     let arguments = [plane.arguments(), &["--kubeconfig", kubeconfig.to_str().unwrap()]].concat();
     let mut new = Agent::spawn(setup.lab.balancer(), &arguments).unwrap();
-    wait_for_line(&setup, "a new agent is there; it takes over");
+    wait_for_line(&setup, "a new agent has started; it takes over");
 
     setup.agent.terminate().unwrap();
     wait_for_line(&setup, "ending when it has taken over");

@@ -42,6 +42,7 @@ impl Binaries {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "by convention, variables name folders of programs")]
 fn folders() -> Vec<PathBuf> {
     let assets = env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
     let cache = env::var_os("XDG_CACHE_HOME")

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `bench relay`, `e2e` and `flood`: builds the agent for speed and starts llb-bench,
-//! a program of package llb-tests, for one of its benches; installs what llb is
-//! compared with. Measures nothing itself.
+//! `bench relay`, `e2e` and `flood`: builds the optimized agent, installs the programs that llb is compared with, and
+//! starts llb-bench of package llb-tests. Measures nothing itself.
 
 use anyhow::{Result, bail};
 
@@ -9,12 +8,12 @@ use crate::{build_ebpf, setup, shell};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Passed on: --rounds N, --seconds S; `-- --help` shows what there is
+    /// Arguments of the bench, like --rounds N and --seconds S; `-- --help` shows all
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     passed_on: Vec<String>,
 }
 
-/// `bench`: which one, as llb-bench calls it. Ends when the bench does.
+/// Runs one bench of llb-bench, by its name there. Returns when it ends.
 ///
 /// # Errors
 /// Something is missing, can't be built, or the bench failed.

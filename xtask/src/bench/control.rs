@@ -7,12 +7,12 @@ use crate::{cluster_binaries, setup, shell, test};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Passed on; `cargo xtask bench control -- --help` shows what there is
+    /// Arguments of the bench; `cargo xtask bench control -- --help` shows them
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     passed_on: Vec<String>,
 }
 
-/// Ends when all rows are measured.
+/// Returns when all rows are measured.
 ///
 /// # Errors
 /// Not root, something can't be built, or a row misses its target.
@@ -21,7 +21,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::run()?;
     cluster_binaries::provide()?;
     let agent = test::build_agent("release")?;
-    // The measuring program waits nearly all of its time: it needs no optimization.
+    // The measuring program waits nearly all of the time, so it needs no optimization.
     shell::run(
         shell::command("cargo")
             .env("LLB_AGENT", agent)

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Measurements: one file for each. What is measured, and how, is in the
-//! programs of llb-tests that they start.
+//! The benches. Each builds what it needs and starts a program of llb-tests, which does the measuring.
 
 mod beside;
 mod control;
@@ -17,22 +16,22 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
-    /// Idle connections, start with many frontends, time until an added Service forwards; root
+    /// Idle connections, start with many frontends, time until an added Service forwards; root; about 3 minutes, and the builds
     Control(control::Arguments),
-    /// Nanoseconds that the eBPF programs take for a packet; root; about 2 minutes
+    /// Nanoseconds that the eBPF programs take for a packet; root; about 12 minutes, and the builds
     Packet(packet::Arguments),
     /// The relay beside HAProxy and nginx stream; root; about 4 minutes, and the build
     Relay(beside::Arguments),
-    /// Every way of forwarding in a one-arm lab, llb's and others'; root; about 9 minutes, and the build
+    /// All ways of forwarding in one lab, llb's and others'; root; about 8 minutes, and the build
     E2e(beside::Arguments),
-    /// What a flood of openings costs connections that are open; root; about 10 minutes, and the build
+    /// What a flood of new connections costs the open ones; root; about 16 minutes, and the build
     Flood(beside::Arguments),
 }
 
-/// Builds what is measured with optimization, then measures.
+/// Builds the optimized agent, then measures.
 ///
 /// # Errors
-/// Something can't be built, could not be measured, or misses its target.
+/// Something can't be built or measured, or misses its target.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         What::Control(arguments) => control::run(arguments),

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Outside crates have one home each.
 //!
-//! Why: a type of Kubernetes, netlink or eBPF that wanders through the rooms
-//! makes all of them change with that crate's next version, and none of them
-//! testable without it.
+//! Why: if a type of Kubernetes, netlink or eBPF wanders through the rooms, all of them change with that crate's next
+//! version, and none of them can be tested without it.
 
-use super::{Complaint, Source, has_word};
+use super::modules::{Module, Modules};
+use super::source::{Complaint, unused};
 
-/// Where a crate may be named.
+/// Where a crate may be named, from llb-agent/src.
 enum Home {
-    /// Only in files that start with one of these, from llb-agent/src.
     Only(&'static [&'static str]),
     /// In all but these: pure rooms.
     NotIn(&'static [&'static str]),
@@ -17,7 +16,7 @@ enum Home {
 
 const AGENT: &str = "llb-agent/src/";
 
-const PURE: Home = Home::NotIn(&["model/", "desired/", "plan/"]);
+const PURE: Home = Home::NotIn(&["model/", "desired/", "plan/", "dataplane/packet/book/"]);
 
 const HOMES: &[(&str, Home)] = &[
     ("kube", Home::Only(&["source/", "status/", "kube_error.rs"])),
@@ -26,8 +25,6 @@ const HOMES: &[(&str, Home)] = &[
     ("aya_log", Home::Only(&["dataplane/packet/"])),
     ("caps", Home::Only(&["kernel.rs"])),
     ("rtnetlink", Home::Only(&["addresses/", "netlink/"])),
-    ("netlink_packet_core", Home::Only(&["addresses/", "netlink/"])),
-    ("netlink_packet_route", Home::Only(&["addresses/", "netlink/"])),
     ("clap", Home::Only(&["config/", "main.rs"])),
     ("notify", Home::Only(&["source/"])),
     ("socket2", PURE),
@@ -35,51 +32,83 @@ const HOMES: &[(&str, Home)] = &[
     ("tokio", PURE),
 ];
 
-pub(super) fn check(source: &Source) -> Vec<Complaint> {
-    let Some(inside) = source.path.strip_prefix(AGENT) else { return Vec::new() };
-    let is_strange = |home: &Home| match home {
-        Home::Only(places) => !places.iter().any(|place| inside.starts_with(place)),
-        Home::NotIn(places) => places.iter().any(|place| inside.starts_with(place)),
+pub(super) fn check(modules: &Modules<'_>) -> Vec<Complaint> {
+    let agent = || {
+        modules.files.iter().filter_map(|file| file.source.path.strip_prefix(AGENT).map(|path| (path, file)))
     };
-    let strangers: Vec<&str> =
-        HOMES.iter().filter(|(_, home)| is_strange(home)).map(|(name, _)| *name).collect();
-    source
-        .product_code()
-        .flat_map(|(number, line)| {
-            strangers
-                .iter()
-                .filter(move |name| names_crate(line, name))
-                .map(move |name| source.complaint(number, format!("crate `{name}` has no home here")))
-        })
-        .collect()
+    let mut complaints = Vec::new();
+    for (name, home) in HOMES {
+        for (_, file) in agent().filter(|(path, _)| !home.welcomes(path)) {
+            let text = format!("crate `{name}` may not be used here; see xtask/src/tidy/crates.rs");
+            complaints.extend(lines_with(file, name).map(|line| file.source.complaint(line, text.clone())));
+        }
+        let is_used = |place: &str| match home {
+            Home::Only(_) => {
+                agent().any(|(path, file)| path.starts_with(place) && lines_with(file, name).next().is_some())
+            }
+            Home::NotIn(_) => agent().any(|(path, _)| path.starts_with(place)),
+        };
+        let (Home::Only(places) | Home::NotIn(places)) = home;
+        let dead = places.iter().filter(|place| !is_used(place));
+        complaints.extend(dead.map(|place| unused("crates", &format!("{name}: {place}"))));
+    }
+    complaints
 }
 
-/// `name::`, but not `other::name::`, which is a module of that name.
-fn names_crate(line: &str, name: &str) -> bool {
-    let path = format!("{name}::");
-    let import = line.trim_start().trim_start_matches("pub ");
-    has_word(import, &format!("use {name}"))
-        || line.match_indices(&path).any(|(start, _)| {
-            let before = line[..start].chars().next_back();
-            !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
-        })
+impl Home {
+    fn welcomes(&self, path: &str) -> bool {
+        match self {
+            Self::Only(places) => places.iter().any(|place| path.starts_with(place)),
+            Self::NotIn(places) => !places.iter().any(|place| path.starts_with(place)),
+        }
+    }
+}
+
+/// The lines that name the crate. A path that starts with a module of the same name is another thing.
+fn lines_with<'a>(file: &'a Module<'_>, name: &'a str) -> impl Iterator<Item = usize> + 'a {
+    let imports = &file.imports;
+    let is_own = imports.modules.iter().any(|module| module == name)
+        || imports.uses.iter().any(|found| found.name == name && found.path.segments[0] != name);
+    let paths = imports.uses.iter().map(|found| &found.path).chain(&imports.paths);
+    paths.filter(move |path| !is_own && path.segments[0] == name).map(|path| path.line)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::source;
+    use super::super::modules::Modules;
+    use super::super::source::source;
     use super::check;
+
+    fn complaints(path: &str, text: &str) -> usize {
+        let (room, _) = path.split_once('/').unwrap();
+        let path = format!("llb-agent/src/{path}");
+        let sources = [source("llb-agent/src/lib.rs", &format!("mod {room};")), source(&path, text)];
+        let (modules, _) = Modules::read(&sources);
+        check(&modules).iter().filter(|complaint| complaint.path == path).count()
+    }
 
     #[test]
     fn a_crate_away_from_home_is_found() {
-        let complaints = |path: &str, text: &str| check(&source(path, text)).len();
-        assert_eq!(complaints("llb-agent/src/source/kubernetes/connect.rs", "use kube::Api;"), 0);
-        assert_eq!(complaints("llb-agent/src/desired/mod.rs", "use kube::Api;"), 1);
-        assert_eq!(complaints("llb-agent/src/desired/mod.rs", "fn f(api: kube::Api) {}"), 1);
-        assert_eq!(complaints("llb-agent/src/plan/mod.rs", "let x = crate::status::kube::write();"), 0);
-        assert_eq!(complaints("llb-agent/src/plan/mod.rs", "use tokio::sync::watch;"), 1);
-        assert_eq!(complaints("llb-agent/src/reconcile/mod.rs", "use tokio::sync::watch;"), 0);
-        assert_eq!(complaints("llb-agent/src/agent.rs", "use rtnetlink;"), 1);
-        assert_eq!(complaints("tests/src/lib.rs", "use rtnetlink;"), 0);
+        assert_eq!(complaints("source/mod.rs", "use kube::Api;"), 0);
+        assert_eq!(complaints("desired/mod.rs", "use kube::Api;"), 1);
+        assert_eq!(complaints("desired/mod.rs", "fn f(api: kube::Api) {}"), 1);
+        assert_eq!(complaints("plan/mod.rs", "fn f() { crate::status::kube::write() }"), 0);
+        assert_eq!(complaints("plan/mod.rs", "use crate::status::kube; fn f() { kube::write() }"), 0);
+        assert_eq!(complaints("plan/mod.rs", "use tokio::sync::watch;"), 1);
+        assert_eq!(complaints("plan/mod.rs", "fn f() { tokio::select! {} }"), 1);
+        assert_eq!(complaints("reconcile/mod.rs", "use tokio::sync::watch;"), 0);
+        assert_eq!(complaints("agent/mod.rs", "use rtnetlink;"), 1);
+    }
+
+    #[test]
+    fn a_home_without_its_crate_is_named() {
+        let sources = [
+            source("llb-agent/src/lib.rs", "mod kernel;"),
+            source("llb-agent/src/kernel.rs", "use aya::Ebpf;"),
+        ];
+        let (modules, _) = Modules::read(&sources);
+        let found: Vec<_> = check(&modules).iter().map(ToString::to_string).collect();
+        assert!(found.iter().any(|text| text.contains("`caps: kernel.rs`")), "{found:?}");
+        assert!(!found.iter().any(|text| text.contains("`aya: kernel.rs`")), "{found:?}");
     }
 }

@@ -1,151 +1,170 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Floors: a room of llb-agent imports from lower floors only, and rooms on
-//! one floor do not know each other.
+//! Floors: a room of llb-agent uses lower floors only, and rooms on one floor do not know each other.
 //!
-//! Why: nouns and decisions stay free of I/O, so that they are tested without
-//! root, network or clock; and a room of floor 3 can be replaced alone.
+//! Why: nouns and decisions stay free of I/O, so that they are tested without root, network or clock; and a room of
+//! floor 3 can be replaced alone.
 
-use super::{Complaint, Source};
+use super::modules::{Arrow, Modules};
+use super::source::{Complaint, unused};
 
 const AGENT: &str = "llb-agent/src/";
 
-/// Nouns that every floor may use.
-const NOUNS: &[&str] = &["model", "config"];
-
-/// What `reconcile` may use: all below it.
-const BELOW_THE_LOOP: &[&str] = &[
-    "model",
-    "config",
-    "desired",
-    "plan",
-    "source",
-    "dataplane",
-    "addresses",
-    "status",
-    "facts",
-    "telemetry",
-    "error_chain",
+/// Each room with the rooms that it uses. A new room needs a row, and a new use an entry.
+const FLOORS: &[(&str, &[&str])] = &[
+    ("model", &[]),
+    ("kernel", &[]),
+    ("config", &["model"]),
+    ("netlink", &["model"]),
+    ("statefile", &[]),
+    ("kube_error", &[]),
+    ("desired", &["model", "config"]),
+    ("plan", &["model"]),
+    ("source", &["model", "statefile", "kube_error"]),
+    ("dataplane", &["model", "config", "kernel", "netlink"]),
+    ("addresses", &["model", "config", "statefile", "netlink"]),
+    ("status", &["model", "statefile", "kube_error"]),
+    ("handover", &["model", "statefile"]),
+    ("reconcile", &["model", "config", "desired", "plan", "dataplane", "addresses", "status"]),
 ];
 
-/// Each room with the rooms it may use next to itself; `None` is the top
-/// floor, which puts the rooms together.
-const FLOORS: &[(&str, Option<&[&str]>)] = &[
-    ("model", Some(&[])),
-    ("config", Some(&["model"])),
-    ("desired", Some(NOUNS)),
-    ("plan", Some(NOUNS)),
-    ("telemetry", Some(NOUNS)),
-    ("kernel", Some(&[])),
-    ("kube_error", Some(&[])),
-    ("netlink", Some(&["model"])),
-    ("source", Some(&["model", "config", "telemetry", "statefile", "error_chain", "kube_error"])),
-    ("dataplane", Some(&["model", "config", "telemetry", "kernel", "netlink", "error_chain"])),
-    ("addresses", Some(&["model", "config", "telemetry", "statefile", "netlink", "error_chain"])),
-    ("status", Some(&["model", "config", "telemetry", "statefile", "error_chain", "kube_error"])),
-    ("handover", Some(&["model", "statefile", "error_chain"])),
-    ("statefile", Some(&["model"])),
-    ("error_chain", Some(&[])),
-    ("facts", Some(&["model", "config", "kernel"])),
-    ("reconcile", Some(BELOW_THE_LOOP)),
-    ("lib", None),
-    ("main", None),
-    ("agent", None),
-    ("admin", None),
-    ("explain", None),
-    ("bin", None),
-];
+/// Small services that know no room and that every room may use.
+const EVERYWHERE: [&str; 2] = ["error_chain", "telemetry"];
 
-pub(super) fn check(source: &Source) -> Vec<Complaint> {
-    let Some(inside) = source.path.strip_prefix(AGENT) else { return Vec::new() };
-    let room = inside.split('/').next().unwrap_or(inside).trim_end_matches(".rs");
-    let Some((_, floor)) = FLOORS.iter().find(|(name, _)| *name == room) else {
-        let text = format!("room `{room}` has no floor; give it one in xtask/src/tidy/floors.rs");
-        return vec![source.complaint(1, text)];
-    };
-    let Some(allowed) = floor else { return Vec::new() };
-    used_rooms(source)
-        .into_iter()
-        .filter(|(_, used)| used != room && !allowed.contains(&used.as_str()))
-        .map(|(line, used)| {
-            source.complaint(line, format!("`{room}` uses `{used}`, but may use only {allowed:?}"))
-        })
-        .collect()
-}
+/// The top floor puts the rooms together, so it may use all of them.
+const TOP: [&str; 5] = ["main", "lib", "agent", "admin", "explain"];
 
-/// The first names after each `crate::`, groups in braces included, with
-/// their lines.
-fn used_rooms(source: &Source) -> Vec<(usize, String)> {
-    let mut rooms = Vec::new();
-    // Inside of `use crate::{`: how many braces are open.
-    let mut depth = 0;
-    for (number, line) in source.product_code() {
-        let mut rest = line;
-        loop {
-            if depth == 0 {
-                let Some((_, after)) = rest.split_once("crate::") else { break };
-                rest = after;
-                if let Some(group) = rest.strip_prefix('{') {
-                    (depth, rest) = (1, group);
-                } else {
-                    rooms.push((number, first_name(rest)));
-                }
-                continue;
-            }
-            let Some(c) = rest.chars().next() else { break };
-            let name = first_name(rest);
-            match c {
-                '{' => depth += 1,
-                '}' => depth -= 1,
-                _ if !name.is_empty() => {
-                    rest = &rest[name.len()..];
-                    // `a::b` names one room, `a`.
-                    while let Some(path) = rest.strip_prefix("::") {
-                        rest = &path[first_name(path).len()..];
-                    }
-                    if depth == 1 {
-                        rooms.push((number, name));
-                    }
-                    continue;
-                }
-                _ => {}
-            }
-            rest = &rest[c.len_utf8()..];
+/// Folders inside of rooms that do not know each other.
+const STRANGERS: [(&str, &str); 1] = [("dataplane/packet/", "dataplane/proxy/")];
+
+pub(super) fn check(modules: &Modules<'_>, arrows: &[Arrow]) -> Vec<Complaint> {
+    let mut complaints = rooms_without_floor(modules);
+    for arrow in arrows {
+        let Some((from, to)) = in_agent(modules, arrow) else { continue };
+        let complain = |text| modules.files[arrow.from].source.complaint(arrow.line, text);
+        let (room, used) = (room(from), room(to));
+        // An item of the crate's root, like its version, is no room.
+        if room != used && used != "lib" && !may_use(room, used) {
+            complaints
+                .push(complain(format!("`{room}` must not use `{used}`; see xtask/src/tidy/floors.rs")));
+        }
+        let are_strangers = |a: &str, b: &str| from.starts_with(a) && to.starts_with(b);
+        if let Some((a, b)) = STRANGERS.iter().find(|(a, b)| are_strangers(a, b) || are_strangers(b, a)) {
+            complaints.push(complain(format!("{a} and {b} do not know each other")));
         }
     }
-    // An item of the crate's root, like a macro or `crate::VERSION`, is no room.
-    rooms.retain(|(_, name)| name.starts_with(|c: char| c.is_ascii_lowercase()) && name != "self");
-    rooms
+    complaints.extend(dead_entries(modules, arrows));
+    complaints
 }
 
-fn first_name(text: &str) -> String {
-    text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+/// Both ends of the arrow, from the agent's folder.
+fn in_agent<'a>(modules: &'a Modules<'_>, arrow: &Arrow) -> Option<(&'a str, &'a str)> {
+    let inside = |file| modules.path(file).strip_prefix(AGENT);
+    Some((inside(arrow.from)?, inside(arrow.to)?))
+}
+
+fn room(inside: &str) -> &str {
+    inside.split('/').next().unwrap_or(inside).trim_end_matches(".rs")
+}
+
+fn may_use(room: &str, used: &str) -> bool {
+    let is_listed = || FLOORS.iter().any(|(name, may_use)| *name == room && may_use.contains(&used));
+    TOP.contains(&room) || EVERYWHERE.contains(&used) || is_listed()
+}
+
+/// All that have a floor.
+fn rooms() -> impl Iterator<Item = &'static str> {
+    FLOORS.iter().map(|(name, _)| *name).chain(EVERYWHERE).chain(TOP)
+}
+
+fn rooms_without_floor(modules: &Modules<'_>) -> Vec<Complaint> {
+    let has_floor = |room: &str| rooms().any(|name| name == room);
+    let strange = modules.files.iter().filter_map(|file| {
+        let room = room(file.source.path.strip_prefix(AGENT)?);
+        let text = || format!("room `{room}` has no floor; give it one in xtask/src/tidy/floors.rs");
+        (!has_floor(room)).then(|| file.source.complaint(1, text()))
+    });
+    strange.collect()
+}
+
+/// Entries that the tree does not need.
+fn dead_entries(modules: &Modules<'_>, arrows: &[Arrow]) -> Vec<Complaint> {
+    let exists = |start: &str| {
+        let mut paths = modules.files.iter().filter_map(|file| file.source.path.strip_prefix(AGENT));
+        paths.any(|path| room(path) == start || path.starts_with(start))
+    };
+    let is_used = |room_name: &str, used: &str| {
+        let mut ends = arrows.iter().filter_map(|arrow| in_agent(modules, arrow));
+        ends.any(|(from, to)| room(from) == room_name && room(to) == used)
+    };
+    let places = rooms().chain(STRANGERS.iter().flat_map(|(a, b)| [*a, *b]));
+    let dead_places = places.filter(|place| !exists(place)).map(str::to_owned);
+    let dead_uses = FLOORS.iter().flat_map(|(name, may_use)| {
+        let dead = may_use.iter().filter(|used| !is_used(name, used));
+        dead.map(move |used| format!("{name} uses {used}"))
+    });
+    dead_places.chain(dead_uses).map(|entry| unused("floors", &entry)).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::source;
-    use super::{check, used_rooms};
+    use super::super::modules::Modules;
+    use super::super::modules::tests::tree;
+    use super::check;
 
-    #[test]
-    fn imports_are_found_in_every_shape() {
-        let text = "use crate::model::{Port, Rule};\nuse crate::{plan::diff::{self, x},\n    status};\n\
-                    // crate::comment\nfn f() -> crate::source::Error {}\nlet v = crate::VERSION;\n";
-        let rooms: Vec<_> = used_rooms(&source("llb-agent/src/x.rs", text));
-        let expected = [(1, "model"), (2, "plan"), (3, "status"), (5, "source")];
-        assert_eq!(rooms, expected.map(|(line, name)| (line, name.to_owned())));
+    /// What is said about one file of a small agent, dead entries left out.
+    fn complaints(path: &str, text: &str) -> usize {
+        let files = [
+            (
+                "llb-agent/src/lib.rs",
+                "mod model; mod config; mod plan; mod dataplane; mod agent; mod cellar;",
+            ),
+            ("llb-agent/src/model/mod.rs", "mod port; pub use port::Port;"),
+            ("llb-agent/src/model/port.rs", ""),
+            ("llb-agent/src/config/mod.rs", ""),
+            ("llb-agent/src/plan/mod.rs", ""),
+            ("llb-agent/src/dataplane/mod.rs", "mod packet; mod proxy;"),
+            ("llb-agent/src/dataplane/packet/mod.rs", ""),
+            ("llb-agent/src/dataplane/proxy/mod.rs", ""),
+            ("llb-agent/src/agent.rs", ""),
+        ];
+        let mut files: Vec<_> = files.into_iter().filter(|(known, _)| *known != path).collect();
+        files.push((path, text));
+        let sources = tree(&files);
+        let (modules, _) = Modules::read(&sources);
+        let found = check(&modules, &modules.arrows());
+        found.iter().filter(|complaint| complaint.path == path).count()
     }
 
     #[test]
     fn a_room_uses_lower_floors_only() {
-        let complaints = |path: &str, text: &str| check(&source(path, text)).len();
-        assert_eq!(complaints("llb-agent/src/model/port.rs", "use crate::model::Family;"), 0);
         assert_eq!(complaints("llb-agent/src/model/port.rs", "use crate::config::Config;"), 1);
-        assert_eq!(complaints("llb-agent/src/desired/mod.rs", "use crate::model::State;"), 0);
-        assert_eq!(complaints("llb-agent/src/desired/mod.rs", "use crate::plan::Action;"), 1);
-        assert_eq!(complaints("llb-agent/src/source/mod.rs", "use crate::{model, dataplane::fake};"), 1);
-        assert_eq!(complaints("llb-agent/src/reconcile/mod.rs", "use crate::{plan, dataplane::fake};"), 0);
-        assert_eq!(complaints("llb-agent/src/agent.rs", "use crate::reconcile;"), 0);
-        assert_eq!(complaints("llb-agent/src/plan/tests.rs", "use crate::desired;"), 0);
+        assert_eq!(complaints("llb-agent/src/config/mod.rs", "use crate::model::Port;"), 0);
+        assert_eq!(complaints("llb-agent/src/plan/mod.rs", "use crate::{model::Port, config};"), 0);
+        assert_eq!(complaints("llb-agent/src/plan/mod.rs", "fn f() { crate::dataplane::f() }"), 1);
+        assert_eq!(complaints("llb-agent/src/plan/mod.rs", "const V: &str = crate::VERSION;"), 0);
+        assert_eq!(complaints("llb-agent/src/agent.rs", "use crate::dataplane::Planes;"), 0);
+    }
+
+    #[test]
+    fn a_new_room_needs_a_floor() {
         assert_eq!(complaints("llb-agent/src/cellar/mod.rs", ""), 1);
+    }
+
+    #[test]
+    fn the_two_planes_do_not_know_each_other() {
+        assert_eq!(complaints("llb-agent/src/dataplane/packet/mod.rs", "use super::proxy::X;"), 1);
+        assert_eq!(complaints("llb-agent/src/dataplane/proxy/mod.rs", "use super::packet::X;"), 1);
+        assert_eq!(complaints("llb-agent/src/dataplane/mod.rs", "use packet::X; use proxy::Y;"), 0);
+    }
+
+    #[test]
+    fn what_the_tree_does_not_need_is_named() {
+        let sources = tree(&[("llb-agent/src/lib.rs", "mod model;"), ("llb-agent/src/model.rs", "")]);
+        let (modules, _) = Modules::read(&sources);
+        let found: Vec<_> = check(&modules, &[]).iter().map(ToString::to_string).collect();
+        assert!(!found.iter().any(|text| text.contains("`model`")), "{found:?}");
+        assert!(found.iter().any(|text| text.contains("`plan`")), "{found:?}");
+        assert!(found.iter().any(|text| text.contains("`plan uses model`")), "{found:?}");
+        assert!(found.iter().any(|text| text.contains("`dataplane/proxy/`")), "{found:?}");
     }
 }

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Every local file that a document names exists.
 //!
-//! Why: a map of the house that is wrong is worse than none.
+//! Why: a map that leads nowhere is worse than none.
 
-use super::{Complaint, Source};
+use super::source::{Complaint, Source};
 
-/// A name in backticks is taken as a file of ours when it starts so.
-const TOP_FOLDERS: [&str; 8] =
-    ["llb-agent/", "llb-common/", "llb-ebpf/", "tests/", "xtask/", "docs/", "deploy/", ".ci/"];
+/// A name in backticks counts as a file of ours if it starts with one of these.
+const TOP_FOLDERS: [&str; 7] =
+    ["llb-agent/", "llb-common/", "llb-ebpf/", "tests/", "xtask/", "docs/", ".ci/"];
 
-/// `exists` is told a path from the workspace's folder.
+/// `exists` gets a path from the workspace's folder.
 pub(super) fn check(source: &Source, exists: impl Fn(&str) -> bool) -> Vec<Complaint> {
     let folder = source.path.rsplit_once('/').map_or("", |(folder, _)| folder);
     let mut complaints = Vec::new();
@@ -40,7 +40,7 @@ fn links(line: &str) -> impl Iterator<Item = &str> {
         .filter(|target| !target.is_empty() && !target.contains("://") && !target.starts_with("mailto:"))
 }
 
-/// `path` in backticks. One with a placeholder, a pattern or an alternative is not one file.
+/// Each `path` in backticks, if it names one file: without placeholder, pattern or alternative.
 fn backticked(line: &str) -> impl Iterator<Item = &str> {
     line.split('`')
         .skip(1)
@@ -52,7 +52,7 @@ fn backticked(line: &str) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::source;
+    use super::super::source::source;
     use super::check;
 
     #[test]

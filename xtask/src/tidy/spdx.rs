@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Each file names its licence in its first line, or in its second behind `#!`.
+//! Each file names its licence in its first line, or in its second line after `#!`.
 //!
-//! Why: a file that is copied elsewhere takes its licence with it, and tools that list licences can read it.
+//! Why: a file that is copied elsewhere takes its licence along, and tools that list licences can read it.
 
-use super::{Complaint, Source};
+use super::source::{Complaint, Source};
 
-/// The licence of everything else.
+/// The licence of all other files.
 const DEFAULT: &str = "Apache-2.0";
 
-/// What ends up inside an eBPF object. llb-ebpf/Cargo.toml says why it has a second licence.
+/// The licence of what ends up inside an eBPF object. llb-ebpf/Cargo.toml says why there are two.
 const IN_THE_KERNEL: &str = "Apache-2.0 OR GPL-2.0-only";
 const IN_THE_KERNEL_FOLDERS: [&str; 2] = ["llb-ebpf/", "llb-common/"];
 
@@ -34,7 +34,7 @@ fn wanted(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::source;
+    use super::super::source::source;
     use super::check;
 
     #[test]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Tells the segment where a VIP is, from a background task, paced. Best
-//! effort: a failed announcement is logged, never an error. What is said, and
-//! when it is due to be said, is decided by the guard.
+//! Announces VIPs to the segment, from a background task that paces them. This is
+//! best effort: a failed announcement is logged and is never an error. The guard
+//! decides what is announced and when.
 //!
 //! ```text
 //!   announce() --+
@@ -9,8 +9,8 @@
 //!   cancel() ----+
 //! ```
 //!
-//! [`schedule`] has the times, [`packet`] the sockets (also those that listen);
-//! this file has the task.
+//! [`schedule`] has the times, [`packet`] the sockets (also those that listen),
+//! this file the task.
 
 pub(super) mod packet;
 mod schedule;
@@ -26,11 +26,12 @@ use tokio::time::Instant;
 
 pub(super) use self::schedule::Repeat;
 use self::schedule::{Announcement, Schedule};
+use crate::error_chain::ErrorChain;
 use crate::model::AddressKey;
 
-/// Between two VIPs, so that many VIPs at once are no burst: switches hand
-/// broadcasts to their CPU and drop what is over a few hundred a second.
-const PACE: Duration = Duration::from_millis(5);
+/// The pause between two VIPs, so that many VIPs do not make a burst. Switches
+/// process broadcasts on their CPU, and drop those over a few hundred per second.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Announces VIPs until it is dropped.
 #[derive(Debug)]
@@ -43,14 +44,15 @@ pub(super) struct Announcer {
 #[derive(Debug, Default)]
 struct Queue {
     schedule: Mutex<Schedule>,
-    grown: Notify,
+    /// Notified when something may be due earlier than before.
+    due_changed: Notify,
 }
 
 impl Announcer {
     /// Opens the packet socket in the caller's network namespace.
     ///
     /// # Errors
-    /// Most likely a missing right: CAP_NET_RAW.
+    /// The kernel does not provide a packet socket, mostly for lack of CAP_NET_RAW.
     pub(super) fn open() -> io::Result<Self> {
         let socket = packet::sender()?;
         let queue = Arc::<Queue>::default();
@@ -59,17 +61,17 @@ impl Announcer {
         Ok(Self { queue, _task: task })
     }
 
-    /// Sends `frames` about a VIP on the link of this number.
+    /// Announces a VIP by sending `frames` on the link of number `index`.
     pub(super) fn announce(&self, key: &AddressKey, index: u32, frames: Vec<Vec<u8>>, repeat: Repeat) {
         let announcement = Announcement { key: key.clone(), index, frames };
         if self.queue.schedule().start(announcement, repeat, Instant::now()) {
-            self.queue.grown.notify_one();
+            self.queue.due_changed.notify_one();
         } else {
-            tracing::warn!(address = %key, "too many VIPs at once, this one is not announced");
+            tracing::warn!(address = %key, "too many VIPs are being announced, so this one is not");
         }
     }
 
-    /// Stops to announce a VIP that is about to be removed.
+    /// Stops announcing a VIP, because it is about to be removed.
     pub(super) fn cancel(&self, key: &AddressKey) {
         self.queue.schedule().cancel(key);
     }
@@ -77,7 +79,7 @@ impl Announcer {
 
 impl Queue {
     fn schedule(&self) -> MutexGuard<'_, Schedule> {
-        // The schedule is whole between any two statements that could panic.
+        // The schedule is valid at any point where a panic can happen.
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -86,17 +88,19 @@ async fn run(queue: Arc<Queue>, socket: Socket) {
     loop {
         let next_due = queue.schedule().next_due();
         match next_due {
-            None => queue.grown.notified().await,
-            // Early when something was added: it is due before.
-            Some(due) => _ = tokio::time::timeout_at(due, queue.grown.notified()).await,
+            None => queue.due_changed.notified().await,
+            // Ends early when something was added that may be due earlier.
+            Some(due) => _ = tokio::time::timeout_at(due, queue.due_changed.notified()).await,
         }
         let due = queue.schedule().take_due(Instant::now());
         if let Some(Announcement { key, index, frames }) = due {
             match frames.iter().try_for_each(|frame| packet::send(&socket, index, frame)) {
-                Ok(()) => tracing::debug!(address = %key, "announced"),
-                Err(error) => tracing::warn!(address = %key, %error, "cannot announce the VIP"),
+                Ok(()) => tracing::debug!(address = %key, "the VIP was announced"),
+                Err(error) => {
+                    tracing::warn!(address = %key, error = %ErrorChain(&error), "cannot announce the VIP")
+                }
             }
-            tokio::time::sleep(PACE).await;
+            tokio::time::sleep(PAUSE).await;
         }
     }
 }

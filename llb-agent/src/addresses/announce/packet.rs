@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Packet sockets: one that sends frames on any link, and those that hear what
-//! neighbours say of addresses on one link. They know frames, not VIPs.
+//! Packet sockets: one that sends frames on any link, and those that receive what
+//! the neighbours on one link say about addresses. They know frames, not VIPs.
 
 use std::io;
 
@@ -11,42 +11,43 @@ use super::super::frame::{
     ETHERTYPE_ARP, ETHERTYPE_IPV6, NEIGHBOR_ADVERTISEMENT, NEIGHBOR_SOLICITATION, NEXT_HEADER_ICMPV6,
 };
 
-/// What is read of a frame, in bytes; what matters is in the first 86.
+/// How many bytes of a frame are read. The parser uses the first 86.
 pub(in crate::addresses) const HEARD_LENGTH: usize = 128;
 
-/// A socket that sends and hears nothing.
+/// A socket that sends frames, and receives none.
 ///
 /// # Errors
-/// Most likely a missing right: CAP_NET_RAW.
+/// The kernel does not provide one, mostly for lack of CAP_NET_RAW.
 pub(in crate::addresses) fn sender() -> io::Result<Socket> {
     Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), None)
 }
 
-/// Sends a whole Ethernet frame on the link of this number.
+/// Sends a whole Ethernet frame on the link of number `index`.
 pub(in crate::addresses) fn send(socket: &Socket, index: u32, frame: &[u8]) -> io::Result<()> {
     let ethertype = u16::from_be_bytes([frame[12], frame[13]]);
     socket.send_to(frame, &link_address(index, ethertype)?).map(|_| ())
 }
 
-/// Hears the neighbour discovery of one family on one link; nothing that this
-/// host sends.
+/// Receives ARP or neighbour discovery on one link. It does not see frames that
+/// this host sends.
 #[derive(Debug)]
 pub(in crate::addresses) struct Listener {
-    // tokio's only kind of socket that takes any descriptor and reads it by
-    // recv(2), whole datagrams: nothing in it is UDP.
+    // No UDP is involved: this is tokio's only socket type that accepts any
+    // descriptor and reads whole datagrams by recv(2).
     socket: UdpSocket,
 }
 
 impl Listener {
-    /// Hears ARP on the link of this number.
+    /// Receives ARP on the link of number `index`.
     ///
     /// # Errors
-    /// A missing right, or the link is gone.
+    /// CAP_NET_RAW is missing, or the link is gone.
     pub(in crate::addresses) fn arp(index: u32) -> io::Result<Self> {
         Self::open(index, ETHERTYPE_ARP, &[])
     }
 
-    /// Hears Neighbor Solicitations and Advertisements on the link of this number.
+    /// Receives Neighbor Solicitations and Advertisements on the link of number
+    /// `index`.
     ///
     /// # Errors
     /// As [`Listener::arp`].
@@ -54,7 +55,7 @@ impl Listener {
         const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
         const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
         const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-        // In the kernel, because the link's whole IPv6 traffic comes by here.
+        // The kernel filters, because otherwise this socket would get all IPv6 traffic of the link.
         let filter = [
             SockFilter::new(LOAD_BYTE, 0, 0, 14 + 6), // Ethernet header, then next header.
             SockFilter::new(IF_EQUAL, 0, 3, NEXT_HEADER_ICMPV6.into()),
@@ -68,7 +69,7 @@ impl Listener {
     }
 
     fn open(index: u32, ethertype: u16, filter: &[SockFilter]) -> io::Result<Self> {
-        // Protocol 0: nothing is heard before the filter is there.
+        // Protocol 0 receives nothing, so no frame arrives before the filter is attached.
         let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), Some(Protocol::from(0)))?;
         if !filter.is_empty() {
             socket.attach_filter(filter)?;
@@ -80,7 +81,7 @@ impl Listener {
     /// The next frame, or its first [`HEARD_LENGTH`] bytes. Cancel safe.
     ///
     /// # Errors
-    /// The link went down, or away; after the former more frames may come.
+    /// The link went down or away. If it comes up again, more frames arrive.
     pub(in crate::addresses) async fn next<'a>(
         &self,
         buffer: &'a mut [u8; HEARD_LENGTH],
@@ -90,7 +91,7 @@ impl Listener {
     }
 }
 
-/// packet(7): a link, and which frames.
+/// The address of packet(7): a link, and the type of the frames.
 fn link_address(index: u32, ethertype: u16) -> io::Result<SockAddr> {
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as libc::sa_family_t,
@@ -101,9 +102,15 @@ fn link_address(index: u32, ethertype: u16) -> io::Result<SockAddr> {
         sll_halen: 6,
         sll_addr: [0; 8],
     };
-    #[expect(unsafe_code, reason = "neither std nor socket2 nor rustix has packet socket addresses")]
-    // SAFETY: the storage is as large and as aligned as every kind of socket
-    // address, and the written length is that of what was written.
+    #[expect(
+        unsafe_code,
+        reason = "std, socket2 and rustix have no type for the addresses of packet sockets"
+    )]
+    // SAFETY: `try_init` passes a pointer to a `sockaddr_storage`, which is valid
+    // for writes, and large and aligned enough for every kind of socket address,
+    // so also for `sockaddr_ll`. The closure initialises a whole `sockaddr_ll` and
+    // sets the length to its size, so no uninitialised byte counts as part of the
+    // address.
     let ((), address) = unsafe {
         SockAddr::try_init(|storage, length| {
             storage.cast::<libc::sockaddr_ll>().write(address);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which announcement is due when. Pure: time comes in as an argument, frames
-//! go out to whoever asks.
+//! Which announcement is due when. Pure: time comes in as an argument; the caller
+//! sends the frames.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,22 +12,22 @@ use crate::model::AddressKey;
 /// How often a VIP is announced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::addresses) enum Repeat {
-    /// Its place is new: at each of [`REPEATS`].
+    /// At each of [`REPEATS`], because neighbours may not know its place.
     Series,
-    /// Somebody else claimed it. A series that is under way does as well.
+    /// Once, because another host claimed it. A series that is under way is enough.
     Once,
 }
 
-/// When a VIP is announced, counted from its addition. More than once because
-/// a frame can get lost; RFC 4861 section 7.2.6 allows three, at least a
-/// second apart, and RFC 5227 section 2.3 asks for two.
+/// When a series announces a VIP, counted from its start. More than once, because
+/// frames can get lost: RFC 4861 section 7.2.6 allows three announcements, at
+/// least a second apart, and RFC 5227 section 2.3 asks for two.
 const REPEATS: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3)];
 
-/// VIPs that are being announced at the same time; an announcement is a
-/// courtesy, so what does not fit is left out.
+/// How many VIPs can be announced at the same time. Neighbours find a VIP without
+/// an announcement, too, so those beyond the limit are left out.
 const MAX_PENDING: usize = 4096;
 
-/// The announcements to come; at most one series for each VIP.
+/// The announcements that are due later, at most one series for each VIP.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
     pending: BTreeMap<AddressKey, Pending>,
@@ -41,20 +41,20 @@ struct Pending {
     sent: usize,
 }
 
-/// Frames and the link they leave on.
+/// Frames about a VIP, and the link on which they are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Announcement {
-    /// Of which VIP.
+    /// The VIP.
     pub(super) key: AddressKey,
-    /// The link's number.
+    /// The number of the link.
     pub(super) index: u32,
     /// Whole Ethernet frames.
     pub(super) frames: Vec<Vec<u8>>,
 }
 
 impl Schedule {
-    /// Starts a series now; one that is under way for the same VIP starts
-    /// over. `false` if there is no room.
+    /// Starts to announce now. A series that is under way for the same VIP starts
+    /// again. False if too many VIPs are being announced.
     pub(super) fn start(&mut self, announcement: Announcement, repeat: Repeat, now: Instant) -> bool {
         let under_way = self.pending.contains_key(&announcement.key);
         if self.pending.len() >= MAX_PENDING && !under_way {
@@ -70,18 +70,18 @@ impl Schedule {
         true
     }
 
-    /// Ends a series.
+    /// Ends the series of a VIP.
     pub(super) fn cancel(&mut self, key: &AddressKey) {
         self.pending.remove(key);
     }
 
-    /// When [`take_due`](Self::take_due) will next have something; `None` if
-    /// nothing is to come.
+    /// When [`take_due`](Self::take_due) will next have something; `None` if the
+    /// schedule is empty.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.pending.values().map(Pending::due).min()
     }
 
-    /// The announcement that has been due longest.
+    /// The announcement that has been due for longest; `None` if none is due.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<Announcement> {
         let pending = self.pending.values_mut().min_by_key(|pending| pending.due())?;
         if pending.due() > now {
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_defence_is_one_announcement_and_ends_no_series() {
+    fn a_defence_is_one_announcement_and_does_not_end_a_series() {
         let start = Instant::now();
         let mut schedule = Schedule::default();
         schedule.start(announcement(1), Repeat::Once, start);
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_removed_vip_is_announced_no_more() {
+    fn a_cancelled_vip_is_not_announced_again() {
         let start = Instant::now();
         let mut schedule = Schedule::default();
         schedule.start(announcement(1), Repeat::Series, start);
@@ -158,6 +158,9 @@ mod tests {
             assert!(schedule.start(announcement(number), Repeat::Series, start));
         }
         assert!(!schedule.start(announcement(MAX_PENDING), Repeat::Series, start));
-        assert!(schedule.start(announcement(0), Repeat::Series, start), "a known one needs no more room");
+        assert!(
+            schedule.start(announcement(0), Repeat::Series, start),
+            "a VIP that is in the schedule needs no more space"
+        );
     }
 }

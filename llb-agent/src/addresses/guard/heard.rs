@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a frame of another host says about an address. Pure parsing: whether
-//! it matters is decided in `ledger`.
+//! Parses what a frame of another host says about an address. Pure; what follows
+//! from it is decided in `ownership`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,19 +10,19 @@ use super::super::frame::{
 };
 use crate::model::Mac;
 
-/// Somebody spoke of an address.
+/// Another host claims an address, or probes for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Heard {
-    /// Which.
+    /// The address.
     pub(super) address: IpAddr,
-    /// Who.
+    /// The MAC of that host.
     pub(super) mac: Mac,
-    /// It says "I have it"; else it probes: "has anybody?".
+    /// True for a claim ("I have it"), false for a probe ("does a host have it?").
     pub(super) claims: bool,
 }
 
 impl Heard {
-    /// `None` for a frame that is neither a claim nor a probe, or malformed.
+    /// `None` for a frame that is neither, and for a malformed one.
     pub(super) fn parse(frame: &[u8]) -> Option<Self> {
         match u16::from_be_bytes(part(frame, 12)?) {
             ETHERTYPE_ARP => arp(frame),
@@ -32,12 +32,12 @@ impl Heard {
     }
 }
 
-/// RFC 826: whoever sends a request or a reply claims its sender address; RFC
-/// 5227 section 1.1: with none, it probes for the target address.
+/// The sender of an ARP request or reply claims the sender address (RFC 826).
+/// Without a sender address it probes for the target address (RFC 5227 section 1.1).
 fn arp(frame: &[u8]) -> Option<Heard> {
     let header: [u8; 6] = part(frame, 14)?;
     if header != [0x00, 0x01, 0x08, 0x00, 6, 4] {
-        return None; // Not Ethernet and IPv4.
+        return None; // Not ARP for IPv4 on Ethernet.
     }
     let mac = Mac(part(frame, 22)?);
     let sender = Ipv4Addr::from(part::<4>(frame, 28)?);
@@ -46,8 +46,9 @@ fn arp(frame: &[u8]) -> Option<Heard> {
     Some(Heard { address: if claims { sender } else { target }.into(), mac, claims })
 }
 
-/// RFC 4861 sections 4.3 and 4.4: an Advertisement claims its target; RFC 4862
-/// section 5.4.3: a Solicitation from no address probes for it.
+/// A Neighbor Advertisement claims its target (RFC 4861 section 4.4). A Neighbor
+/// Solicitation without a source address probes for its target (RFC 4862 section
+/// 5.4.3).
 fn neighbor_discovery(frame: &[u8]) -> Option<Heard> {
     const TARGET_LINK_LAYER_ADDRESS: [u8; 2] = [2, 1];
     let [next_header, hop_limit] = part(frame, 20)?;
@@ -83,14 +84,14 @@ mod tests {
     const MAC: Mac = Mac([0x02, 0, 0, 0, 0, 0x07]);
 
     #[test]
-    fn claims_and_probes_of_both_families_are_understood() {
+    fn claims_and_probes_of_both_families_are_parsed() {
         for vip in ["192.0.2.5", "2001:db8::5"] {
             let address: IpAddr = vip.parse().unwrap();
             let heard = |claims| Some(Heard { address, mac: MAC, claims });
             assert_eq!(Heard::parse(&frame::announcement(MAC, address)), heard(true));
             assert_eq!(Heard::parse(&frame::probe(MAC, address)), heard(false));
         }
-        // Who asks by ARP claims the address that he asks with; by NDP he does not.
+        // A host that asks by ARP claims the address that it asks with. One that asks by NDP does not.
         let ask = |vip: &str, router: &str| {
             frame::request(MAC, vip.parse().unwrap(), router.parse().unwrap(), None).unwrap()
         };
@@ -100,14 +101,14 @@ mod tests {
     }
 
     #[test]
-    fn what_came_through_a_router_is_no_claim() {
+    fn a_frame_that_came_through_a_router_is_not_a_claim() {
         let mut frame = frame::announcement(MAC, "2001:db8::5".parse().unwrap());
         frame[21] = HOP_LIMIT - 1;
         assert_eq!(Heard::parse(&frame), None);
     }
 
     #[test]
-    fn no_part_of_a_frame_is_a_panic() {
+    fn a_truncated_frame_is_ignored() {
         for vip in ["192.0.2.5", "2001:db8::5"] {
             let frame = frame::announcement(MAC, vip.parse().unwrap());
             for length in 0..42.min(frame.len()) {

@@ -1,107 +1,86 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Keeps two hosts from having one VIP: probes before one is claimed, listens
-//! for claims of others while it is served, announces it when its place on the
-//! segment is new. The kernel's addresses are not changed here.
+//! Keeps two hosts from having the same VIP: probes before a VIP is added,
+//! listens for claims of other hosts while it is served, and announces it when
+//! neighbours may not know its place. It does not change the kernel's addresses.
 //!
 //! ```text
-//!   ask() ---------------> Ledger <--- listeners, two per link: ARP, NDP
-//!   follow(): links, own --> |
-//!     ^                      +--> task: probes, paced --> packet socket
-//!     `---- changed <--------'
+//!   ask() ----------------> Ownership <--- listeners, two for each link: ARP, NDP
+//!   follow(): links, VIPs --> |
+//!     ^                       +--> task: probes, paced --> packet socket
+//!     `---- changed <---------'
 //!   announcements, defences --> Announcer
 //! ```
 //!
-//! [`heard`] reads frames, [`ledger`] decides; this file has tasks and sockets.
-//! Two that probe for one IPv6 address at the same moment may miss each other
-//! (a VIP's multicast group is joined with the address); their announcements don't.
+//! [`heard`] reads frames, [`ownership`] decides, [`tasks`] send and listen.
+//! Two hosts that probe for one IPv6 address at the same moment may miss each
+//! other, because a host joins the multicast group of an address only when it
+//! adds the address. Each then hears the other's announcement.
 
+mod gateways;
 mod heard;
-mod ledger;
+mod held;
+mod ownership;
+mod probes;
+mod tasks;
 #[cfg(test)]
 mod tests;
+mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
-use socket2::Socket;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use self::heard::Heard;
-pub(super) use self::ledger::Verdict;
-use self::ledger::{Ledger, Port, Step};
-use super::announce::packet::{self, HEARD_LENGTH, Listener};
+use self::gateways::{Gateway, Gateways};
+use self::probes::LiveLink;
+use self::tasks::Shared;
+pub(super) use self::wanted::ProbeResult;
+use super::announce::packet::{self, Listener};
 use super::announce::{Announcer, Repeat};
 use super::frame;
-use super::known::LOOK_LASTS;
+use crate::error_chain::ErrorChain;
 use crate::model::{AddressKey, Family, Mac};
 use crate::netlink::{Connection, LinkDevice};
-
-/// Probes are sent in bursts of this many, with this pause between them. All new
-/// VIPs are probed for at the same time: a hundred in about 0.2 s, 2,000 (6,000
-/// frames of at most 78 bytes) in 0.6 s. A burst is 40 us of a link of 1 Gbit/s,
-/// and all of them 1 % of it; each lost probe has two others.
-const BURST: usize = 64;
-const PACE: Duration = Duration::from_millis(5);
-
-/// After a listener failed, which it does when its link goes down.
-const LISTEN_PAUSE: Duration = Duration::from_millis(100);
-
-/// A default gateway, and its MAC if the kernel knows it.
-type Gateway = (IpAddr, Option<Mac>);
-
-/// When the kernel was asked, and what it said.
-type Answered = (Instant, Option<Gateway>);
 
 /// Watches over VIPs until it is dropped.
 #[derive(Debug)]
 pub(super) struct Guard {
     shared: Arc<Shared>,
     announcer: Announcer,
-    /// What the kernel said last, by the link's number and the family, so that
-    /// thousands of VIPs that come together do not ask for it one by one.
-    gateways: Mutex<BTreeMap<(u32, Family), Answered>>,
-    /// By the link's number; aborted when it goes.
+    gateways: Gateways,
+    /// By the number of the link; aborted when the link goes away.
     listeners: BTreeMap<u32, JoinSet<()>>,
     /// Aborted with the guard.
-    _task: JoinSet<()>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    ledger: Mutex<Ledger>,
-    /// The ledger may have something due earlier.
-    grown: Notify,
-    /// Wakes the reconciler.
-    changed: Arc<Notify>,
+    _probe: JoinSet<()>,
 }
 
 impl Guard {
     /// Opens its sockets in the caller's network namespace. `changed` is
-    /// notified when [`Guard::ask`] has a verdict, and when conflicts begin or end.
+    /// notified when [`Guard::ask`] has a result, and when a conflict begins or
+    /// ends.
     ///
     /// # Errors
-    /// Most likely a missing right: CAP_NET_RAW.
+    /// The kernel does not provide a packet socket, mostly for lack of CAP_NET_RAW.
     pub(super) fn open(changed: Arc<Notify>) -> io::Result<Self> {
         let socket = packet::sender()?;
-        let shared = Arc::new(Shared { ledger: Mutex::default(), grown: Notify::new(), changed });
-        let mut task = JoinSet::new();
-        task.spawn(probe(Arc::clone(&shared), socket));
+        let shared = Arc::new(Shared::new(changed));
+        let mut probe = JoinSet::new();
+        probe.spawn(tasks::probe(Arc::clone(&shared), socket));
         Ok(Self {
             shared,
             announcer: Announcer::open()?,
-            gateways: Mutex::default(),
+            gateways: Gateways::default(),
             listeners: BTreeMap::new(),
-            _task: task,
+            _probe: probe,
         })
     }
 
-    /// Takes in what there is now: `links`, and the addresses that are llb's;
-    /// then announces what is due for it.
+    /// Takes in the links and llb's addresses as they are now, then announces
+    /// what is to be announced.
     pub(super) async fn follow(
         &mut self,
         connection: &mut Connection,
@@ -109,73 +88,76 @@ impl Guard {
         own: &BTreeSet<AddressKey>,
     ) {
         let now = Instant::now();
-        let ports: BTreeMap<String, Port> =
-            links.iter().filter_map(|link| Some((link.name.clone(), port(link)?))).collect();
+        let live: BTreeMap<String, LiveLink> =
+            links.iter().filter_map(|link| Some((link.name.clone(), live(link)?))).collect();
         self.listen(links);
-        let suspects = {
-            let mut ledger = self.shared.ledger();
-            ledger.hold(own, now);
-            ledger.set_ports(ports, now);
-            ledger.has_suspects()
+        let has_unjudged_claims = {
+            let mut ownership = self.shared.ownership();
+            ownership.hold(own, now);
+            ownership.set_links(live, now);
+            ownership.has_unjudged_claims()
         };
-        self.shared.grown.notify_one();
-        if suspects {
+        self.shared.due_changed();
+        if has_unjudged_claims {
             match connection.macs().await {
                 Ok(macs) => {
-                    for (key, mac) in self.shared.ledger().judge(macs) {
+                    for (key, mac) in self.shared.ownership().judge(macs) {
                         tracing::warn!(address = %key, %mac, "another host claims this VIP; it is defended");
                     }
                 }
-                Err(error) => tracing::warn!(%error, "cannot tell whether a claim of a VIP is foreign"),
+                Err(error) => tracing::warn!(
+                    error = %ErrorChain(&error),
+                    "cannot tell whether a claim to a VIP comes from another host"
+                ),
             }
         }
-        let defences = self.shared.ledger().take_defences(now);
+        let defences = self.shared.ownership().take_defences(now);
         for key in defences {
             self.announce(connection, &key, Repeat::Once).await;
         }
-        let announcements = self.shared.ledger().take_announcements();
+        let announcements = self.shared.ownership().take_announcements();
         for key in announcements {
             self.announce(connection, &key, Repeat::Series).await;
         }
     }
 
-    /// Whether the address may be claimed; cheap, and may be asked at any time.
-    pub(super) fn ask(&self, key: &AddressKey) -> Verdict {
-        let verdict = self.shared.ledger().ask(key, Instant::now());
-        self.shared.grown.notify_one();
-        verdict
+    /// Whether llb may add the address. Starts probes if nothing is known, and
+    /// never waits.
+    pub(super) fn ask(&self, key: &AddressKey) -> ProbeResult {
+        let result = self.shared.ownership().ask(key, Instant::now());
+        self.shared.due_changed();
+        result
     }
 
-    /// Whether [`Guard::ask`] would say so; asks nobody.
+    /// Whether [`Guard::ask`] would return [`ProbeResult::Free`]; starts no probes.
     pub(super) fn is_free(&self, key: &AddressKey) -> bool {
-        self.shared.ledger().is_free(key, Instant::now())
+        self.shared.ownership().is_free(key, Instant::now())
     }
 
-    /// Announces a VIP that was just added. Does nothing on a link that has no
-    /// neighbours to tell.
+    /// Announces a VIP that was just added, if its link has neighbours.
     pub(super) async fn added(&self, connection: &mut Connection, key: &AddressKey) {
         self.announce(connection, key, Repeat::Series).await;
     }
 
-    /// Everything held on `link` is checked, and announced, anew.
+    /// Probes for all VIPs on `link`, then announces them.
     pub(super) fn recheck(&self, link: &str) {
-        self.shared.ledger().recheck(link, Instant::now());
-        self.shared.grown.notify_one();
+        self.shared.ownership().recheck(link, Instant::now());
+        self.shared.due_changed();
     }
 
     /// The address is no longer on its link, whoever removed it.
     pub(super) fn lost(&self, key: &AddressKey) {
         self.announcer.cancel(key);
-        self.shared.ledger().lost(key, Instant::now());
+        self.shared.ownership().lost(key, Instant::now());
     }
 
-    /// VIPs on links that other hosts claim, with their MAC.
+    /// The VIPs on links that another host claims, with its MAC.
     pub(super) fn conflicts(&self) -> BTreeMap<AddressKey, Mac> {
-        self.shared.ledger().conflicts()
+        self.shared.ownership().conflicts()
     }
 
     async fn announce(&self, connection: &mut Connection, key: &AddressKey, repeat: Repeat) {
-        let Some(Port { index, mac }) = self.shared.ledger().port(key) else { return };
+        let Some(LiveLink { index, mac }) = self.shared.ownership().link(key) else { return };
         let mut frames = vec![frame::announcement(mac, key.address)];
         if let Some((router, router_mac)) = self.gateway(connection, index, key.address).await {
             frames.extend(frame::request(mac, key.address, router, router_mac));
@@ -184,27 +166,26 @@ impl Guard {
     }
 
     async fn gateway(&self, connection: &mut Connection, index: u32, vip: IpAddr) -> Option<Gateway> {
-        let place = (index, Family::of(vip));
-        let known = self.gateways.lock().unwrap_or_else(PoisonError::into_inner).get(&place).copied();
-        if let Some((_, gateway)) = known.filter(|(at, _)| at.elapsed() < LOOK_LASTS) {
+        let family = Family::of(vip);
+        if let Some(gateway) = self.gateways.get(index, family, Instant::now()) {
             return gateway;
         }
         match connection.gateway(index, vip).await {
             Ok(gateway) => {
-                let mut gateways = self.gateways.lock().unwrap_or_else(PoisonError::into_inner);
-                gateways.insert(place, (Instant::now(), gateway));
+                self.gateways.insert(index, family, gateway, Instant::now());
                 gateway
             }
             Err(error) => {
-                tracing::debug!(%error, "cannot tell the default gateway");
+                tracing::debug!(error = %ErrorChain(&error), "cannot read the default gateway, so it is not told of the VIP");
                 None
             }
         }
     }
 
+    /// Listens on exactly those of `links` that have neighbours.
     fn listen(&mut self, links: &[LinkDevice]) {
-        let indexes: BTreeSet<u32> =
-            links.iter().filter(|link| link.neighbour_mac().is_some()).map(|link| link.ifindex).collect();
+        let links = links.iter().filter(|link| link.neighbour_mac().is_some());
+        let indexes: BTreeSet<u32> = links.map(|link| link.ifindex).collect();
         self.listeners.retain(|index, _| indexes.contains(index));
         for index in indexes {
             let listeners = self.listeners.entry(index).or_default();
@@ -213,68 +194,22 @@ impl Guard {
             }
             for listener in [Listener::arp(index), Listener::neighbor_discovery(index)] {
                 match listener {
-                    Ok(listener) => _ = listeners.spawn(listen(Arc::clone(&self.shared), listener, index)),
-                    Err(error) => tracing::warn!(%error, "claims of other hosts are not noticed"),
+                    Ok(listener) => {
+                        _ = listeners.spawn(tasks::listen(Arc::clone(&self.shared), listener, index))
+                    }
+                    Err(error) => tracing::warn!(
+                        error = %ErrorChain(&error),
+                        index,
+                        "cannot listen on the link, so claims of other hosts are not noticed"
+                    ),
                 }
             }
         }
     }
 }
 
-impl Shared {
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        // The ledger is whole between any two statements that could panic.
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-async fn listen(shared: Arc<Shared>, listener: Listener, index: u32) {
-    let mut buffer = [0; HEARD_LENGTH];
-    loop {
-        match listener.next(&mut buffer).await {
-            Ok(frame) => {
-                let Some(heard) = Heard::parse(frame) else { continue };
-                if shared.ledger().hear(index, heard, Instant::now()) {
-                    shared.changed.notify_one();
-                    shared.grown.notify_one();
-                }
-            }
-            Err(error) => {
-                tracing::debug!(%error, index, "listening was interrupted");
-                tokio::time::sleep(LISTEN_PAUSE).await;
-            }
-        }
-    }
-}
-
-async fn probe(shared: Arc<Shared>, socket: Socket) {
-    let mut sent = 0;
-    loop {
-        let step = shared.ledger().step(Instant::now());
-        match step {
-            Some(Step::Send(index, frame)) => {
-                if let Err(error) = packet::send(&socket, index, &frame) {
-                    tracing::debug!(%error, index, "cannot probe");
-                }
-                sent += 1;
-                if sent % BURST == 0 {
-                    tokio::time::sleep(PACE).await;
-                }
-            }
-            Some(Step::Changed) => shared.changed.notify_one(),
-            None => {
-                let next_due = shared.ledger().next_due();
-                match next_due {
-                    None => shared.grown.notified().await,
-                    Some(due) => _ = tokio::time::timeout_at(due, shared.grown.notified()).await,
-                }
-            }
-        }
-    }
-}
-
-/// `None` for a link where nobody hears a frame now.
-fn port(link: &LinkDevice) -> Option<Port> {
+/// `None` for a link without a carrier or without neighbours.
+fn live(link: &LinkDevice) -> Option<LiveLink> {
     let mac = link.neighbour_mac()?;
-    link.is_running.then_some(Port { index: link.ifindex, mac })
+    link.is_running.then_some(LiveLink { index: link.ifindex, mac })
 }

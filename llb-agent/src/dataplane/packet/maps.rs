@@ -13,8 +13,8 @@ use llb_common::conntrack::{ForwardEntry, ForwardKey, FragmentKey, FragmentPorts
 use llb_common::counters::Traffic;
 use llb_common::flow_table::{Line, lines};
 use llb_common::frontend::{
-    AffinityEntry, AffinityKey, CHUNK_SLOTS, Chunk, FrontendEntry, FrontendKey, MemberKey, SourceRangeKey,
-    Table as Slots,
+    AffinityEntry, AffinityKey, CHUNK_SLOTS, Chunk, FrontendEntry, FrontendKey, MaglevTable, MemberKey,
+    SourceRangeKey,
 };
 use llb_common::maps::{self, Map};
 use llb_common::reason::Reason;
@@ -194,7 +194,7 @@ impl Maps {
     }
 
     /// The slots of a table; as many as can be read.
-    pub(super) fn slots(&self, table: Slots) -> Vec<u32> {
+    pub(super) fn slots(&self, table: MaglevTable) -> Vec<u32> {
         let chunks = table.first_chunk..table.first_chunk + table.chunks();
         let mut slots: Vec<u32> = Vec::with_capacity(table.chunks() as usize * CHUNK_SLOTS);
         for chunk in chunks.filter_map(|number| self.maglev.get(&number).ok().flatten()) {

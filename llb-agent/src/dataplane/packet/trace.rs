@@ -108,7 +108,7 @@ fn open(path: &PathBuf) -> anyhow::Result<MapData> {
 
 /// One line, with time since the machine started, what came, and what became of it.
 fn text(event: &TraceEvent) -> String {
-    let end = |address: Address, port: llb_common::address::Port| {
+    let end = |address: Address, port: llb_common::address::WirePort| {
         SocketAddr::new(IpAddr::from(address), port.number())
     };
     let shape = match event.shape {
@@ -147,7 +147,7 @@ fn flags(event: &TraceEvent) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use llb_common::address::Port;
+    use llb_common::address::WirePort;
     use llb_common::backend::BackendId;
 
     #[test]
@@ -157,8 +157,8 @@ mod tests {
             nanoseconds: 1_500_000_000,
             source: address("198.51.100.10"),
             destination: address("192.0.2.100"),
-            source_port: Port::new(40_000),
-            destination_port: Port::new(80),
+            source_port: WirePort::new(40_000),
+            destination_port: WirePort::new(80),
             backend: BackendId::new(3, 1),
             in_ifindex: 2,
             out_ifindex: 2,

@@ -1,40 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Binding the sockets of a frontend to its VIP and port, and saying why that
+//! Binds the sockets of a frontend to its VIP and port, and says why that
 //! failed. Accepting and receiving happen elsewhere.
 
 use std::io::{self, ErrorKind};
-use std::time::Duration;
 
-use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use socket2::{Domain, Socket, Type};
 
-use super::owner;
+use super::port_owner;
+use super::sides::prepare;
 use crate::dataplane::DataPlaneError;
 use crate::model::{Family, Frontend, Protocol};
 
-/// Connections that the kernel completes before llb accepts them. As much as
-/// Linux allows by default (`net.core.somaxconn`), so that a burst during a
-/// short pause of accepting is not turned away.
+/// Connections that the kernel completes before llb accepts them. This is what
+/// Linux allows by default (`net.core.somaxconn`), so a burst during a short
+/// pause of the accept loop is not refused.
 const LISTEN_BACKLOG: i32 = 4096;
 
-/// What the kernel may hold of one direction's unread bytes, with its own
-/// overhead. It would grow to `net.ipv4.tcp_rmem` (32 MiB on new kernels) in
-/// front of a peer that has stopped reading; with the send buffer of 4 MiB
-/// (`net.ipv4.tcp_wmem`) a stuck direction stays below 8 MiB. At 50 ms of round
-/// trip this is still some 250 Mbit/s for one connection.
-const RECEIVE_BUFFER_BYTES: usize = 3 << 20;
-
-/// Binds `frontend` by `count` sockets (TCP: listening), among which the kernel
-/// spreads clients by the hash of their addresses (SO_REUSEPORT, socket(7)).
+/// Binds `frontend` by `count` sockets (TCP: listening). The kernel spreads
+/// clients over them by a hash of their addresses (SO_REUSEPORT, socket(7)).
 /// The VIP need not be on a link yet.
 ///
 /// # Errors
-/// Whatever kept the kernel from it; for a port in use, with the program.
+/// The kernel's reason; for a port in use, with the program that has it.
 pub(super) async fn bind(frontend: Frontend, count: usize) -> Result<Vec<Socket>, DataPlaneError> {
     match try_bind(&frontend, count) {
         Ok(sockets) => Ok(sockets),
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            let program = tokio::task::spawn_blocking(move || owner::find(&frontend)).await.unwrap_or(None);
+            let program =
+                tokio::task::spawn_blocking(move || port_owner::find(&frontend)).await.unwrap_or(None);
             Err(DataPlaneError::PortInUse { frontend, program })
         }
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
@@ -46,8 +39,9 @@ pub(super) async fn bind(frontend: Frontend, count: usize) -> Result<Vec<Socket>
 
 fn try_bind(frontend: &Frontend, count: usize) -> io::Result<Vec<Socket>> {
     let address = frontend.socket_address().into();
-    // The first comes without SO_REUSEPORT, since with it a port of another program
-    // that has it too would be shared with that one, and nobody would notice.
+    // The first socket is bound without SO_REUSEPORT. With it, binding would succeed
+    // even if another program has the port with SO_REUSEPORT, and both would
+    // silently share the traffic.
     let first = open(frontend)?;
     first.bind(&address)?;
     first.set_reuse_port(true)?;
@@ -81,31 +75,12 @@ fn open(frontend: &Frontend) -> io::Result<Socket> {
         }
     }
     if frontend.protocol == Protocol::Tcp {
-        // Connections of an earlier listener (draining, TIME_WAIT) must not keep the
-        // port from the next one. Two listeners still exclude each other. (For UDP
-        // it would take the port from whoever has it.)
+        // Connections of an earlier listener (draining, TIME_WAIT) must not block the
+        // port. Two listeners still exclude each other. Not for UDP: there it would
+        // take the port from the socket that has it.
         socket.set_reuse_address(true)?;
-        // Accepted connections inherit these, which saves two calls for each.
+        // Accepted connections inherit these options, which saves system calls for each.
         prepare(&socket)?;
     }
     Ok(socket)
-}
-
-/// How llb wants each TCP connection, on both sides, from its first byte.
-///
-/// # Errors
-/// The peer is gone already.
-pub(super) fn prepare(side: &Socket) -> io::Result<()> {
-    // Small writes are passed on as they come; to gather them is up to the sender.
-    side.set_tcp_nodelay(true)?;
-    // An urgent byte stays in its place among the others (RFC 6093, 6): it would be
-    // lost to whoever does not ask for it.
-    side.set_out_of_band_inline(true)?;
-    // The kernel doubles what it is told (socket(7)). Without CAP_NET_ADMIN the limit
-    // would be `net.core.rmem_max`, far too little: then it stays the kernel's affair.
-    if let Err(error) = set_socket_recv_buffer_size_force(side, RECEIVE_BUFFER_BYTES / 2) {
-        tracing::debug!(%error, "the receive buffer stays as the kernel wants it");
-    }
-    // Whatever drops this socket resets it, unless a relay ended cleanly and lifted it.
-    side.set_linger(Some(Duration::ZERO))
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The open connections of one frontend: how many there are, when the last has
-//! ended, and ending all of them at once. Knows nothing of what they do.
+//! The open connections of one frontend: counts them, waits for the last one to
+//! end, and cuts all at once. Knows nothing of what they do.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,66 +12,66 @@ use tokio::task::AbortHandle;
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     state: Mutex<State>,
-    /// Told when the last one has left.
+    /// Notified when the last connection has ended.
     all_left: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Absent for the moment between `enter` and `started`.
+    /// A connection has no task between `enter` and `started`.
     tasks: Slab<Option<AbortHandle>>,
     is_cut: bool,
 }
 
 impl Connections {
-    /// Counts one more until [`Connections::leave`] with the number that this
-    /// returns; `None` once all have been cut.
+    /// Counts one more connection and returns its number for
+    /// [`Connections::leave`]; `None` once all have been cut.
     pub(super) fn enter(&self) -> Option<usize> {
         let mut state = self.lock();
         (!state.is_cut).then(|| state.tasks.insert(None))
     }
 
-    /// `entered` is served by this task from now on.
-    pub(super) fn started(&self, entered: usize, task: AbortHandle) {
+    /// `task` serves connection `number` from now on.
+    pub(super) fn started(&self, number: usize, task: AbortHandle) {
         let mut state = self.lock();
         if state.is_cut {
             drop(state);
             task.abort();
-        } else if let Some(place) = state.tasks.get_mut(entered) {
-            *place = Some(task);
+        } else if let Some(entry) = state.tasks.get_mut(number) {
+            *entry = Some(task);
         }
     }
 
-    /// The connection has ended, its sockets are closed.
-    pub(super) fn leave(&self, entered: usize) {
+    /// Connection `number` has ended and its sockets are closed.
+    pub(super) fn leave(&self, number: usize) {
         let mut state = self.lock();
-        state.tasks.try_remove(entered);
+        state.tasks.try_remove(number);
         if state.tasks.is_empty() {
             self.all_left.notify_waiters();
         }
     }
 
-    /// Open now.
+    /// The number of open connections.
     pub(super) fn count(&self) -> usize {
         self.lock().tasks.len()
     }
 
-    /// Ends all; each leaves soon.
+    /// Aborts the tasks of all connections; each then calls `leave` soon.
     pub(super) fn cut(&self) {
         let mut state = self.lock();
         state.is_cut = true;
         let tasks: Vec<AbortHandle> = state.tasks.iter().filter_map(|(_, task)| task.clone()).collect();
-        // An aborted task may call `leave` at once.
+        // An aborted task may call `leave` at once, which takes the lock.
         drop(state);
         tasks.iter().for_each(AbortHandle::abort);
     }
 
-    /// Until none is open.
+    /// Waits until no connection is open.
     pub(super) async fn wait_until_none(&self) {
         loop {
             let all_left = self.all_left.notified();
             tokio::pin!(all_left);
-            // From here on no notice is missed.
+            // From here on no notification is missed.
             all_left.as_mut().enable();
             if self.count() == 0 {
                 return;

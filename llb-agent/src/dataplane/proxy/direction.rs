@@ -1,41 +1,50 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One direction of a connection: bytes from one socket to the other, by
-//! copying while they come in small pieces and by splice(2) while they come in
-//! bulk, until FIN has been passed on. Two of them are a relay (`relay.rs`).
+//! One direction of a connection: moves bytes from one socket to the other until
+//! FIN has been passed on. Small pieces are copied, bulk data goes through
+//! splice(2). Two directions are a relay (`relay.rs`).
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::task::{Context, Poll, ready};
 
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::RecvFlags;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::pipe::Pipe;
-use super::relay::Ending;
-use super::sockmap::Mapped;
+use super::sockmap::{Mapped, ReturnedStream};
+use super::unwritten::{Unwritten, send};
 
-/// What one read takes. A read that fills it is taken for bulk. Each worker
-/// has one such buffer for all its connections: what is read is written at
-/// once, and only a rest that `to` does not take yet gets memory of its own.
-/// 16 KiB is one TLS record.
+/// The most that one read takes. A read that fills it counts as bulk. Each
+/// worker has one such buffer for all its connections: what is read is written
+/// at once, and only what the target does not take is copied to memory of its
+/// own. 16 KiB is one TLS record.
 pub(super) const COPY_BYTES: usize = 16 * 1024;
 
-/// What one direction moves before other connections of the worker have their turn.
-const TURN_BYTES: u64 = 1024 * 1024;
+/// What one direction moves before it lets other connections of the worker run.
+const POLL_BUDGET_BYTES: u64 = 1024 * 1024;
 
 thread_local! {
     static COPY_BUFFER: RefCell<[u8; COPY_BYTES]> = const { RefCell::new([0; COPY_BYTES]) };
+}
+
+/// How one direction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// FIN was passed on, after all bytes before it.
+    Clean,
+    /// The target could not be written to.
+    Broken,
 }
 
 /// One of the two sockets, and what is known of it.
 #[derive(Debug)]
 pub(super) struct Side<'a> {
     pub(super) stream: &'a TcpStream,
-    /// A write failed. The kernel tells an error once: whoever meets it first
-    /// takes it away, and a reset then looks like EOF to the reader.
+    /// A write failed. The kernel reports an error only once, so afterwards a
+    /// read of a reset socket returns EOF.
     is_lost: bool,
 }
 
@@ -45,11 +54,11 @@ impl<'a> Side<'a> {
     }
 }
 
-/// How far it is.
+/// The state of one direction. `from` and `to` below are its two sockets.
 #[derive(Debug, Default)]
 pub(super) struct Direction {
-    carried: Carried,
-    /// `to` took less than was offered, and has not said yet that it takes more.
+    unwritten: Unwritten,
+    /// `to` took less than was offered, and is not known to take more yet.
     is_blocked: bool,
     /// The last read filled its buffer.
     is_bulk: bool,
@@ -57,24 +66,12 @@ pub(super) struct Direction {
     ended: Option<Ending>,
     /// Bytes written.
     moved: u64,
-    /// Bulk data is copied like any other.
+    /// Bulk data is copied, not spliced.
     only_copies: bool,
-    /// Reads since the last one that was bulk.
+    /// Reads since the last bulk read.
     small_reads: u32,
-    /// `from` is still known to the kernel's programs.
+    /// Set while `from` is still in the kernel's socket maps.
     mapped: Option<Mapped>,
-}
-
-/// Read and not yet written.
-#[derive(Debug, Default)]
-enum Carried {
-    #[default]
-    Nothing,
-    Bytes {
-        all: Box<[u8]>,
-        written: usize,
-    },
-    Pipe(Pipe),
 }
 
 impl Direction {
@@ -83,22 +80,21 @@ impl Direction {
         Self { only_copies: !splice, ..Self::default() }
     }
 
-    /// How it ended, if it has.
+    /// How it ended, if it has ended.
     pub(super) fn ended(&self) -> Option<Ending> {
         self.ended
     }
 
-    /// Takes what has arrived at `from` already, before there is anybody to
-    /// pass it on to.
+    /// Reads what has arrived at `from` already, before `to` is connected.
     ///
     /// # Errors
     /// `from` is lost already.
     pub(super) fn read_ahead(&mut self, from: &TcpStream) -> io::Result<()> {
         COPY_BUFFER.with_borrow_mut(|buffer| {
-            // Not by tokio, which does not know yet that a new socket is readable.
+            // Not through tokio, which does not know yet that a new socket is readable.
             match rustix::net::recv(from, &mut buffer[..], RecvFlags::empty()) {
                 Ok((0, _)) => self.has_eof = true,
-                Ok((read, _)) => self.carried = Carried::Bytes { all: buffer[..read].into(), written: 0 },
+                Ok((read, _)) => self.unwritten = Unwritten::copy_of(&buffer[..read]),
                 Err(rustix::io::Errno::AGAIN) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -106,50 +102,44 @@ impl Direction {
         })
     }
 
-    /// Something is to be passed on.
+    /// Whether something was read and is not written yet.
     pub(super) fn has_read(&self) -> bool {
-        !self.carried.is_nothing()
+        !self.unwritten.is_nothing()
     }
 
-    /// Bytes passed on so far.
+    /// Bytes written so far.
     pub(super) fn moved(&self) -> u64 {
         self.moved
     }
 
-    /// Bytes were passed on by somebody else.
-    pub(super) fn add_moved(&mut self, moved: u64) {
-        self.moved += moved;
-    }
-
-    /// Reads since the last one that was bulk; `None`: nobody else could go on
-    /// from here, since something is carried, or not to be found by others.
+    /// Reads since the last bulk read. `None`: the kernel can't move the bytes
+    /// of this direction now, because something is unwritten, FIN was read, or
+    /// `from` is still in the socket maps.
     pub(super) fn small_reads(&self) -> Option<u32> {
         (self.is_reading() && !self.has_eof && self.mapped.is_none()).then_some(self.small_reads)
     }
 
-    /// Goes on after somebody else did; `mapped`, if what comes from `from`
-    /// can only be received.
-    pub(super) fn resume(&mut self, mapped: Option<Mapped>) {
+    /// Goes on in user space after the kernel has moved bytes.
+    pub(super) fn resume(&mut self, returned: ReturnedStream) {
         self.small_reads = 0;
-        self.mapped = mapped;
+        self.moved += returned.moved;
+        self.mapped = returned.mapped;
+        if returned.is_lost {
+            self.end(Ending::Broken);
+        }
     }
 
-    /// What somebody else was to write is lost, and so is the other side.
-    pub(super) fn give_up(&mut self) {
-        self.end(Ending::Broken);
-    }
-
-    /// Nothing stands in the way of reading, so an error of `from` is noticed.
+    /// Whether the next step is a read, which reports errors of `from`.
     pub(super) fn is_reading(&self) -> bool {
-        self.ended.is_none() && self.carried.is_nothing()
+        self.ended.is_none() && self.unwritten.is_nothing()
     }
 
     /// Moves what can be moved now. EOF is passed on as FIN, unless the other
-    /// direction has ended: then the socket is about to be closed anyway.
+    /// direction has ended: then the socket is closed soon anyway.
     ///
-    /// A read error ends the relay: all that came before it has been passed
+    /// A read error ends the whole relay: everything before it has been passed
     /// on. A write error ends only this direction (`Broken`), so that what `to`
-    /// had sent before it went away still gets through.
+    /// sent before it went away still gets through.
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
@@ -161,26 +151,21 @@ impl Direction {
         if let Some(ended) = self.ended {
             return Poll::Ready(Ok(ended));
         }
-        let turn_ends = self.moved + TURN_BYTES;
-        while self.moved < turn_ends {
+        let budget_ends = self.moved + POLL_BUDGET_BYTES;
+        while self.moved < budget_ends {
             match ready!(self.poll_write(context, to.stream, count)) {
                 Ok(()) => {}
                 Err(error) => return Poll::Ready(Ok(self.lose(to, &error))),
             }
             if self.has_eof {
-                let told =
-                    if other_has_ended { Ok(()) } else { SockRef::from(to.stream).shutdown(Shutdown::Write) };
-                return Poll::Ready(Ok(match told {
-                    Ok(()) => self.end(Ending::Clean),
-                    Err(error) => self.lose(to, &error),
-                }));
+                return Poll::Ready(Ok(self.pass_on_fin(to, other_has_ended)));
             }
             ready!(from.stream.poll_read_ready(context))?;
             match self.read(from.stream, to.stream) {
                 Ok(Taken { read: 0, .. }) if from.is_lost => {
                     return Poll::Ready(Err(ErrorKind::ConnectionReset.into()));
                 }
-                Ok(Taken { read: 0, .. }) if self.is_early()? => break,
+                Ok(Taken { read: 0, .. }) if self.has_more_before_fin()? => break,
                 Ok(Taken { read, written }) => {
                     self.has_eof = read == 0;
                     self.count(written, count);
@@ -199,20 +184,27 @@ impl Direction {
         Poll::Pending
     }
 
-    /// Writes all that is carried.
+    fn pass_on_fin(&mut self, to: &mut Side<'_>, other_has_ended: bool) -> Ending {
+        if !other_has_ended && let Err(error) = SockRef::from(to.stream).shutdown(Shutdown::Write) {
+            return self.lose(to, &error);
+        }
+        self.end(Ending::Clean)
+    }
+
+    /// Writes all that is unwritten.
     fn poll_write(
         &mut self,
         context: &mut Context<'_>,
         to: &TcpStream,
         count: &impl Fn(u64),
     ) -> Poll<io::Result<()>> {
-        while !self.carried.is_nothing() {
+        while !self.unwritten.is_nothing() {
             let written = if self.is_blocked {
                 ready!(to.poll_write_ready(context))?;
-                to.try_io(Interest::WRITABLE, || self.carried.write(to))
+                to.try_io(Interest::WRITABLE, || self.unwritten.write(to))
             } else {
-                // Not by tokio, which does not know yet that a new socket is writable.
-                self.carried.write(to)
+                // Not through tokio, which does not know yet that a new socket is writable.
+                self.unwritten.write(to)
             };
             match written {
                 Ok(written) => {
@@ -226,7 +218,7 @@ impl Direction {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads once. Nothing may be carried.
+    /// Reads once, and writes what `to` takes at once. Nothing may be unwritten.
     fn read(&mut self, from: &TcpStream, to: &TcpStream) -> io::Result<Taken> {
         if let Some(read) = self.splice(from)? {
             return Ok(Taken { read, written: 0 });
@@ -236,31 +228,31 @@ impl Direction {
             self.is_bulk = read == buffer.len();
             self.small_reads = if self.is_bulk { 0 } else { self.small_reads.saturating_add(1) };
             let written = if read == 0 { Ok(0) } else { send(to, &buffer[..read]) };
-            // An error comes again with the next try, which knows what it means.
+            // The next write meets any other error again and handles it.
             self.is_blocked = matches!(&written, Err(error) if error.kind() == ErrorKind::WouldBlock);
             let written = written.unwrap_or(0);
             if written < read {
-                self.carried = Carried::Bytes { all: buffer[written..read].into(), written: 0 };
+                self.unwritten = Unwritten::copy_of(&buffer[written..read]);
             }
             Ok(Taken { read, written })
         })
     }
 
-    /// Fills a pipe, if the last read was bulk. `None`: splice(2) moved nothing,
-    /// be it for lack of data, at the end, or because of urgent data, which it
-    /// stops at and never passes. Only recv(2) tells these apart, so it decides.
+    /// Fills a pipe if the last read was bulk. `None`: splice(2) moved nothing,
+    /// because there is no data, at EOF, or at urgent data, which it never
+    /// passes. Only recv(2) tells these apart, so it must be called next.
     fn splice(&mut self, from: &TcpStream) -> io::Result<Option<usize>> {
         if !self.is_bulk || self.only_copies || self.mapped.is_some() {
             return Ok(None);
         }
         let Some(mut pipe) = Pipe::lease() else { return Ok(None) };
-        // Not by tokio, which would take `WouldBlock` for the last word.
+        // Not through tokio: `WouldBlock` would clear the readiness, and recv(2) would not be tried.
         match pipe.fill(from) {
             Ok(0) => Ok(None),
             Ok(read) => {
                 self.is_bulk = read >= COPY_BYTES;
                 self.small_reads = 0;
-                self.carried = Carried::Pipe(pipe);
+                self.unwritten = Unwritten::Pipe(pipe);
                 Ok(Some(read))
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
@@ -268,9 +260,9 @@ impl Direction {
         }
     }
 
-    /// EOF came before bytes that the kernel still has: another turn.
-    fn is_early(&mut self) -> io::Result<bool> {
-        self.mapped.as_mut().map_or(Ok(false), Mapped::is_early)
+    /// After EOF: whether the kernel has bytes that belong before it.
+    fn has_more_before_fin(&mut self) -> io::Result<bool> {
+        self.mapped.as_mut().map_or(Ok(false), Mapped::has_more_before_fin)
     }
 
     fn count(&mut self, written: usize, count: &impl Fn(u64)) {
@@ -281,13 +273,13 @@ impl Direction {
     }
 
     fn end(&mut self, ending: Ending) -> Ending {
-        self.carried = Carried::Nothing;
+        self.unwritten = Unwritten::Nothing;
         self.ended = Some(ending);
         ending
     }
 
     fn lose(&mut self, to: &mut Side<'_>, error: &io::Error) -> Ending {
-        tracing::debug!(%error, "one direction of a connection broken");
+        tracing::debug!(%error, "cannot write; one direction of a connection has ended");
         to.is_lost = true;
         self.end(Ending::Broken)
     }
@@ -299,53 +291,23 @@ struct Taken {
     written: usize,
 }
 
-impl Carried {
-    fn is_nothing(&self) -> bool {
-        matches!(self, Self::Nothing)
-    }
-
-    /// Writes once; becomes `Nothing` with the last byte.
-    fn write(&mut self, to: &TcpStream) -> io::Result<usize> {
-        let (moved, is_empty) = match self {
-            Self::Nothing => return Ok(0),
-            Self::Bytes { all, written } => {
-                let moved = send(to, &all[*written..])?;
-                *written += moved;
-                (moved, *written == all.len())
-            }
-            Self::Pipe(pipe) => {
-                let moved = pipe.drain(to)?;
-                (moved, pipe.level() == 0)
-            }
-        };
-        if is_empty {
-            *self = Self::Nothing;
-        }
-        Ok(moved)
-    }
-}
-
-/// Receives once. If that has emptied the socket, tokio is told so, which
-/// saves the call that would only find out (epoll(7), Q9: a short read). As in
-/// all of tokio, an urgent byte that is not the first one of a read, and what
-/// comes after it, then waits for the peer's next segment or its end.
+/// Receives once. A short read has emptied the socket (epoll(7), Q9), so tokio is
+/// told to wait, which saves the call that would find nothing. As everywhere in
+/// tokio, an urgent byte inside a read, and what follows it, then waits for the
+/// peer's next segment or FIN.
 fn receive(from: &TcpStream, buffer: &mut [u8], mapped: Option<&mut Mapped>) -> io::Result<usize> {
     let mut read = 0;
-    let told = from.try_io(Interest::READABLE, || {
+    let outcome = from.try_io(Interest::READABLE, || {
         (read, _) = rustix::net::recv(from, &mut *buffer, RecvFlags::empty())?;
-        // The kernel's own words are needed to know when `mapped` can be released.
+        // `mapped` can be released only after the kernel itself has said `WouldBlock`.
         let is_empty = 0 < read && read < buffer.len() && mapped.is_none();
         if is_empty { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
     });
     if let Some(mapped) = mapped {
         mapped.count(read);
     }
-    match told {
+    match outcome {
         Err(error) if read == 0 => Err(error),
         _ => Ok(read),
     }
-}
-
-fn send(to: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
-    Ok(rustix::net::send(to, bytes, SendFlags::NOSIGNAL)?)
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How far away a backend is, as the kernel and the relay see it, smoothed.
+//! Smoothed times of a backend: how long connecting takes, and the round trip
+//! time that the kernel measures.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -8,18 +9,18 @@ use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
 
-/// Weight of the newest value (RFC 6298, 2: alpha).
-const NEWEST: f64 = 0.125;
+/// Weight of the newest value (alpha of RFC 6298, section 2).
+const NEWEST_WEIGHT: f64 = 0.125;
 
-/// Seconds; 0 until there is a value.
+/// A smoothed time in seconds; 0 until there is a value.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Smoothed(Gauge<f64, AtomicU64>);
 
 impl Smoothed {
-    /// Two at the same moment may become one.
+    /// Of two values at the same moment, one may be lost.
     pub(super) fn observe(&self, time: Duration) {
         let (old, new) = (self.0.get(), time.as_secs_f64());
-        self.0.set(if old == 0.0 { new } else { old + (new - old) * NEWEST });
+        self.0.set(if old == 0.0 { new } else { old + (new - old) * NEWEST_WEIGHT });
     }
 
     pub(super) fn gauge(&self) -> &Gauge<f64, AtomicU64> {
@@ -31,14 +32,16 @@ impl Smoothed {
 /// segments (TCP_INFO, tcp(7)).
 ///
 /// # Errors
-/// It is no TCP socket.
+/// `socket` is not a TCP socket.
 pub(super) fn round_trip(socket: impl AsFd) -> io::Result<Duration> {
-    // The kernel fills as much as there is room for; older ones have fewer fields.
+    // An older kernel has fewer fields and fills only those.
     let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
     let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
     #[expect(unsafe_code, reason = "neither socket2 nor rustix has TCP_INFO")]
-    // SAFETY: the kernel writes at most `length` bytes of plain integers, all of
-    // which may be zero.
+    // SAFETY: `to` points to `info`, which lives through the call and has `length` bytes,
+    // and the kernel writes no more than that. `info` was zeroed and consists of plain
+    // integers, for which every bit pattern is valid, so it is initialized whatever the
+    // kernel has written.
     let info = unsafe {
         let socket = socket.as_fd().as_raw_fd();
         let to = info.as_mut_ptr().cast();
@@ -55,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_value_counts_whole_later_ones_an_eighth() {
+    fn the_first_value_counts_in_full_and_later_ones_an_eighth() {
         let smoothed = Smoothed::default();
         smoothed.observe(Duration::from_secs(8));
         assert_eq!(smoothed.gauge().get(), 8.0);
@@ -64,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_has_a_round_trip_time_and_no_other_socket() {
+    fn only_a_tcp_socket_has_a_round_trip_time() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         assert!(round_trip(&stream).unwrap() > Duration::ZERO);

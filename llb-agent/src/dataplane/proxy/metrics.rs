@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the proxy plane counts. Labels are closed enums, never addresses.
+//! The totals of the proxy plane. Labels are closed enums, never addresses.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -9,12 +9,12 @@ use prometheus_client::registry::Registry;
 
 use crate::model::Protocol;
 
-/// The numbers of the room; every field is one metric, declared with its name in [`Metrics::register`].
+/// Every field is one metric; [`Metrics::register`] gives it its name.
 #[derive(Clone, Debug)]
 pub(super) struct Metrics {
     pub(super) connections: Counter,
     pub(super) connections_active: Gauge,
-    /// Seconds until a backend accepted, failed attempts before it included.
+    /// Seconds until a backend accepted, with the failed attempts before it.
     pub(super) connect_time: Histogram,
     /// Seconds that a connection was open.
     pub(super) duration: Histogram,
@@ -26,24 +26,13 @@ pub(super) struct Metrics {
     accept_errors: Labelled<1>,
 }
 
-/// Counters by `N` labels, name and value; the values come from the enums below.
+/// Counters by `N` labels (name and value). The values come from the enums below.
 type Labelled<const N: usize> = Family<[(&'static str, &'static str); N], Counter>;
 
 impl Metrics {
-    /// Puts all metrics of the room into `registry`. The registry adds `_total` to counters.
+    /// Puts all metrics of the plane into `registry`. The registry adds `_total` to counters.
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let metrics = Self {
-            connections: Counter::default(),
-            connections_active: Gauge::default(),
-            connect_time: connect_times(),
-            duration: durations(),
-            bytes: PerDirection::default(),
-            udp_sessions_active: Gauge::default(),
-            udp_datagrams: PerDirection::default(),
-            refusals: Labelled::default(),
-            connect_failures: Labelled::default(),
-            accept_errors: Labelled::default(),
-        };
+        let metrics = Self::new();
         registry.register(
             "llb_relay_connections",
             "TCP connections accepted to be relayed",
@@ -70,11 +59,8 @@ impl Metrics {
             "UDP sessions: client addresses that have a backend",
             metrics.udp_sessions_active.clone(),
         );
-        registry.register(
-            "llb_relay_udp_datagrams",
-            "UDP datagrams relayed",
-            metrics.udp_datagrams.family.clone(),
-        );
+        let datagrams = metrics.udp_datagrams.family.clone();
+        registry.register("llb_relay_udp_datagrams", "UDP datagrams relayed", datagrams);
         registry.register(
             "llb_relay_refusals",
             "Connections reset and datagrams dropped by llb itself, by reason",
@@ -82,7 +68,7 @@ impl Metrics {
         );
         registry.register(
             "llb_relay_connect_failures",
-            "Backends that could not be connected to or said that nobody listens",
+            "Backends that could not be connected to, or where nothing listens",
             metrics.connect_failures.clone(),
         );
         registry.register(
@@ -91,6 +77,21 @@ impl Metrics {
             metrics.accept_errors.clone(),
         );
         metrics
+    }
+
+    fn new() -> Self {
+        Self {
+            connections: Counter::default(),
+            connections_active: Gauge::default(),
+            connect_time: connect_times(),
+            duration: durations(),
+            bytes: PerDirection::default(),
+            udp_sessions_active: Gauge::default(),
+            udp_datagrams: PerDirection::default(),
+            refusals: Labelled::default(),
+            connect_failures: Labelled::default(),
+            accept_errors: Labelled::default(),
+        }
     }
 
     /// The counter of `reason`.
@@ -110,23 +111,23 @@ impl Metrics {
     }
 }
 
-/// 0.1 ms to 26 s: from the same rack to the end of every time-out.
+/// Buckets from 0.1 ms, for a backend in the same rack, to 26 s.
 pub(super) fn connect_times() -> Histogram {
     Histogram::new(exponential_buckets(0.0001, 4.0, 10))
 }
 
-/// 1 ms to 18 h: from one request to an open channel.
+/// Buckets from 1 ms, for a single request, to 18 h, for a connection that stays open.
 pub(super) fn durations() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 4.0, 14))
 }
 
-/// One counter for each direction. Kept outside of the family too, because
-/// they are touched for every buffer and a look-up takes a lock.
+/// One counter for each direction. They are also kept outside of the family,
+/// because each buffer increments one and a look-up takes a lock.
 #[derive(Clone, Debug)]
 pub(super) struct PerDirection {
-    /// Client -> backend.
+    /// From the client to the backend.
     pub(super) forward: Counter,
-    /// Backend -> client.
+    /// From the backend to the client.
     pub(super) reply: Counter,
     family: Labelled<1>,
 }
@@ -145,36 +146,36 @@ impl Default for PerDirection {
 /// Why a connection was reset or a datagram dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Refusal {
-    /// As many connections or sessions as allowed are open.
+    /// The limit of open connections or sessions is reached.
     Limit,
-    /// As many connections as its Service allows are open.
+    /// The Service's limit of open connections is reached.
     ServiceLimit,
     /// The client's address is in none of the Service's source ranges.
     SourceRange,
     /// The rule has no backend.
     NoBackend,
-    /// No backend of those tried could be reached.
+    /// None of the backends that were tried could be reached.
     Unreachable,
     /// This machine lacks file descriptors, memory or local ports.
     Resources,
-    /// A datagram that the next socket would not take: its buffer is full, or
-    /// the datagram does not fit the path.
+    /// The socket did not take a datagram: its buffer is full, or the datagram
+    /// does not fit the path.
     Undeliverable,
 }
 
-/// What went wrong with a listener.
+/// Where an error of accepting or receiving comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum AcceptErrorKind {
-    /// The one connection or datagram was broken already.
+    /// One connection or datagram was broken already.
     Connection,
     /// This machine lacks file descriptors or memory.
     Resources,
-    /// The socket does not listen any more.
+    /// The socket no longer listens.
     Listener,
 }
 
 impl Refusal {
-    /// Every reason, in order.
+    /// Every reason, in the order of the variants.
     pub(super) const ALL: [Self; 7] = [
         Self::Limit,
         Self::ServiceLimit,
@@ -185,7 +186,7 @@ impl Refusal {
         Self::Undeliverable,
     ];
 
-    /// As in label `reason`.
+    /// The value of the label `reason`.
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Limit => "limit",

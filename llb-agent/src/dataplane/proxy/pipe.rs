@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Pipes through which bulk data passes from socket to socket without being
-//! copied (splice(2)). Each worker keeps some for re-use; a connection has one
+//! copied (splice(2)). Each worker keeps some for reuse. A connection has a pipe
 //! only while there is something in it.
 
 use std::cell::RefCell;
@@ -9,15 +9,15 @@ use std::io;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
-/// What one pipe may hold. The kernel's default of 64 KiB is 16 segments, which
-/// a network card that fills one page a packet exhausts after 16 packets.
+/// What one pipe may hold. The kernel's default of 64 KiB is 16 pages, which a
+/// network card that uses one page for each packet fills with 16 packets.
 const PIPE_BYTES: usize = 256 * 1024;
 
-/// Pipes of one worker that may exist at one time; whoever gets none copies.
-/// Bounds what stuck connections can hold to 256 MiB for each worker.
+/// Pipes of one worker that may be in use at one time; a direction that gets
+/// none copies. Bounds what blocked connections can hold to 256 MiB for each worker.
 const MAX_PIPES: usize = 1024;
 
-/// Empty pipes that one worker keeps, two descriptors each.
+/// Empty pipes that one worker keeps. Each has two descriptors.
 const MAX_IDLE_PIPES: usize = 32;
 
 thread_local! {
@@ -29,7 +29,7 @@ struct Pool {
     lent: usize,
 }
 
-/// A pipe on loan; goes back to the pool when dropped empty.
+/// A pipe on loan from its worker's pool, to which it returns if it is dropped empty.
 #[derive(Debug)]
 pub(super) struct Pipe {
     /// Read end, write end.
@@ -38,7 +38,7 @@ pub(super) struct Pipe {
 }
 
 impl Pipe {
-    /// `None`: there are enough already, or the machine has no more descriptors.
+    /// `None`: too many are in use, or the machine has no more descriptors.
     pub(super) fn lease() -> Option<Self> {
         POOL.with_borrow_mut(|pool| {
             if pool.lent >= MAX_PIPES {
@@ -46,20 +46,22 @@ impl Pipe {
             }
             let ends = match pool.idle.pop() {
                 Some(ends) => ends,
-                None => create().inspect_err(|error| tracing::debug!(%error, "no pipe")).ok()?,
+                None => create()
+                    .inspect_err(|error| tracing::debug!(%error, "cannot create a pipe; bulk data is copied"))
+                    .ok()?,
             };
             pool.lent += 1;
             Some(Self { ends: Some(ends), level: 0 })
         })
     }
 
-    /// Bytes that are in it.
+    /// Bytes in the pipe.
     pub(super) fn level(&self) -> usize {
         self.level
     }
 
     /// Takes what `from` has received, as much as fits; 0 at its end. The pipe
-    /// must be empty: only then does `WouldBlock` speak of `from`.
+    /// must be empty: otherwise `WouldBlock` could mean that the pipe is full.
     pub(super) fn fill(&mut self, from: impl AsFd) -> io::Result<usize> {
         let Some((_, write)) = &self.ends else { return Err(io::ErrorKind::WouldBlock.into()) };
         let moved = splice(from, None, write, None, PIPE_BYTES, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)?;
@@ -79,7 +81,7 @@ impl Pipe {
 impl Drop for Pipe {
     fn drop(&mut self) {
         let Some(ends) = self.ends.take() else { return };
-        // Fails only while the thread ends.
+        // Fails only while the thread ends; the pipe is closed then.
         let _ = POOL.try_with(|pool| {
             let mut pool = pool.borrow_mut();
             pool.lent = pool.lent.saturating_sub(1);
@@ -92,9 +94,9 @@ impl Drop for Pipe {
 
 fn create() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
     let ends = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-    // Without the right to a larger one (`fs.pipe-max-size`) the default does too.
+    // The default size also works, if a larger one is not permitted (`fs.pipe-max-size`).
     if let Err(error) = fcntl_setpipe_size(&ends.0, PIPE_BYTES) {
-        tracing::debug!(%error, "pipe stays small");
+        tracing::debug!(%error, "a pipe keeps its default size");
     }
     Ok(ends)
 }

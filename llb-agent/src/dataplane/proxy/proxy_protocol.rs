@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The header by which a backend learns who the client is, although it sees a
-//! connection from llb (haproxy.org, proxy-protocol.txt, 2.1 and 2.2). Only
-//! written, never read: llb trusts no header of a client's.
+//! The PROXY header, which tells a backend the client's address, although its
+//! connection comes from llb (haproxy.org, proxy-protocol.txt, 2.1 and 2.2). It is
+//! only written, never read: llb trusts no header that a client sends.
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::model::ProxyProtocol;
 
-/// What version 2 begins with.
+/// Version 2 begins with this.
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 /// Version 2, command PROXY.
 const VERSION_AND_COMMAND: u8 = 0x21;
-/// Over TCP.
+/// Address family and protocol: TCP over IPv4, TCP over IPv6.
 const FAMILY_V4: u8 = 0x11;
 const FAMILY_V6: u8 = 0x21;
 
-/// The header for a connection from `client` to the frontend `vip`; both are
-/// of one family. At most 107 bytes.
+/// The header for a connection from `client` to the frontend `vip`, which must be
+/// of the same address family. At most 107 bytes.
 pub(super) fn header(version: ProxyProtocol, client: SocketAddr, vip: SocketAddr) -> Vec<u8> {
     match version {
         ProxyProtocol::V1 => {
@@ -29,7 +29,7 @@ pub(super) fn header(version: ProxyProtocol, client: SocketAddr, vip: SocketAddr
             let mut addresses = [octets(client.ip()), octets(vip.ip())].concat();
             addresses.extend(client.port().to_be_bytes());
             addresses.extend(vip.port().to_be_bytes());
-            // 12 or 36.
+            // 12 or 36 bytes.
             let length = addresses.len() as u16;
             let mut header = SIGNATURE.to_vec();
             header.extend([VERSION_AND_COMMAND, family]);

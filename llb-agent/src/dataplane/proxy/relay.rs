@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One connection between its client side and its backend side, until both
-//! directions have ended, a side is lost, or nothing has moved for too long.
-//! Knows nothing of frontends, rules or limits; how bytes move is in
-//! `direction.rs`, and in `sockmap/` while the kernel moves them.
+//! Relays one connection between its client side and its backend side, until
+//! both directions have ended, a side is lost, or it was idle for too long.
+//! Knows nothing of frontends, rules or limits. How bytes move in user space is
+//! in `direction.rs`; `sockmap/` has what happens while the kernel moves them.
 //!
-//! Both sockets come in set to reset on close; only a [`Ending::Clean`] allows
-//! the caller to lift that. So whatever else ends a connection, no side ever
-//! takes a torn stream for a complete one.
+//! Closing either socket resets it (`sides.rs`). Only after [`Ending::Clean`] of
+//! both directions may the caller lift that. So whatever else ends a connection,
+//! no side takes a stream that lost bytes for a complete one.
 
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
@@ -19,45 +19,30 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::RelayConfig;
-use super::direction::{Direction, Side};
+use super::direction::{Direction, Ending, Side};
+use super::liveness::Liveness;
 use super::metrics::PerDirection;
-use super::sockmap::{Sockmap, Turn, carry};
-use super::vigil::Vigil;
+use super::sides::Sides;
+use super::sockmap::{Redirection, Sockmap};
+use crate::config::RelayConfig;
 
-/// After one side was reset, how long the other may still take what had
-/// arrived before: an early error page followed by a reset should reach a slow
-/// client. Also ends connections in which nobody reads the side that is gone.
-pub(super) const RESET_GRACE: Duration = Duration::from_secs(3);
-
-/// How a relay ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// Both sides sent FIN, and both got everything.
-    Clean,
-    /// A side was reset, timed out, could not be written to, or both were silent.
-    Broken,
-}
-
-/// The two sockets of a connection.
-#[derive(Debug)]
-pub(super) struct Sockets {
-    pub(super) client: TcpStream,
-    pub(super) backend: TcpStream,
-}
+/// After one side was reset, how long the other may still take what arrived
+/// before: an early error page followed by a reset should reach a slow client.
+/// This also ends connections in which no direction reads the side that is gone.
+const RESET_GRACE: Duration = Duration::from_secs(3);
 
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Relay {
-    pub(super) forward: Direction,
-    pub(super) reply: Direction,
+    forward: Direction,
+    reply: Direction,
 }
 
-/// What the relay in user space came to.
+/// How relaying in user space ended.
 enum Step {
     Ended(Ending),
-    /// Nothing is carried: the kernel could go on.
-    HandOver,
+    /// Nothing is unwritten, and the kernel should move the bytes from here on.
+    Redirect,
 }
 
 impl Relay {
@@ -66,7 +51,7 @@ impl Relay {
         Self { forward: Direction::new(config.splice), reply: Direction::new(config.splice) }
     }
 
-    /// Takes what `client` has sent already, while there is no backend yet.
+    /// Reads what `client` has sent already, before there is a backend.
     ///
     /// # Errors
     /// The client is lost already.
@@ -74,54 +59,69 @@ impl Relay {
         self.forward.read_ahead(client)
     }
 
-    /// The backend will get something at once.
+    /// Whether the backend will get something at once.
     pub(super) fn has_read(&self) -> bool {
         self.forward.has_read()
     }
 
-    /// Relays until both directions have ended or one side is lost; in user
-    /// space, and by `sockmap` whenever that is there and both sides suit it.
-    /// The sockets come back if they may be closed without a reset.
+    /// Relays until both directions have ended or one side is lost: in user
+    /// space, and through `sockmap` while that is possible. The sides are
+    /// returned if they may be closed without a reset.
     pub(super) async fn run(
         mut self,
-        mut sockets: Sockets,
+        mut sides: Sides,
         config: &RelayConfig,
         sockmap: Option<&Sockmap>,
         bytes: [&PerDirection; 3],
-    ) -> Option<Sockets> {
-        let mut vigil = Vigil::new(config);
-        let mut turn = sockmap.map(Turn::new);
+    ) -> Option<Sides> {
+        let mut liveness = Liveness::new(config, Instant::now());
+        let mut redirection = sockmap.map(Redirection::new);
         loop {
-            let outcome = match self.in_user_space(&sockets, &mut vigil, turn.as_ref(), bytes).await {
-                Ok(Step::Ended(Ending::Clean)) => return Some(sockets),
+            let outcome = match self.in_user_space(&sides, &mut liveness, redirection.as_ref(), bytes).await {
+                Ok(Step::Ended(Ending::Clean)) => return Some(sides),
                 Ok(Step::Ended(Ending::Broken)) => return None,
-                Ok(Step::HandOver) => match &mut turn {
-                    Some(turn) => carry(turn, sockets, &mut self, &mut vigil, bytes).await,
+                Ok(Step::Redirect) => match &mut redirection {
+                    Some(redirection) => self.in_kernel(redirection, sides, &mut liveness, bytes).await,
                     None => return None,
                 },
                 Err(error) => Err(error),
             };
             match outcome {
-                Ok(back) => sockets = back,
+                Ok(returned) => sides = returned,
                 Err(error) => {
-                    tracing::debug!(%error, "connection broken");
+                    tracing::debug!(%error, "the connection is reset");
                     return None;
                 }
             }
         }
     }
 
+    async fn in_kernel(
+        &mut self,
+        redirection: &mut Redirection<'_>,
+        Sides { client, backend }: Sides,
+        liveness: &mut Liveness<'_>,
+        bytes: [&PerDirection; 3],
+    ) -> io::Result<Sides> {
+        let returned = redirection.run([client, backend], self.moved(), liveness, bytes).await?;
+        let [client, backend] = returned.sockets;
+        let [forward, reply] = returned.streams;
+        self.forward.resume(forward);
+        self.reply.resume(reply);
+        Ok(Sides { client, backend })
+    }
+
     async fn in_user_space(
         &mut self,
-        sockets: &Sockets,
-        vigil: &mut Vigil<'_>,
-        turn: Option<&Turn<'_>>,
+        sides: &Sides,
+        liveness: &mut Liveness<'_>,
+        redirection: Option<&Redirection<'_>>,
         bytes: [&PerDirection; 3],
     ) -> io::Result<Step> {
         let Self { forward, reply } = self;
-        let (mut client_side, mut backend_side) = (Side::new(&sockets.client), Side::new(&sockets.backend));
-        let (mut client_lost, mut backend_lost) = (pin!(lost(&sockets.client)), pin!(lost(&sockets.backend)));
-        let mut look = pin!(sleep_until(vigil.next(Instant::now())));
+        let (mut client_side, mut backend_side) = (Side::new(&sides.client), Side::new(&sides.backend));
+        let (mut client_lost, mut backend_lost) = (pin!(lost(&sides.client)), pin!(lost(&sides.backend)));
+        let mut next_check = pin!(sleep_until(liveness.next_check(Instant::now())));
         let count_forward = |moved| bytes.iter().for_each(|bytes| _ = bytes.forward.inc_by(moved));
         let count_reply = |moved| bytes.iter().for_each(|bytes| _ = bytes.reply.inc_by(moved));
 
@@ -136,24 +136,30 @@ impl Relay {
                 (Some(_), Some(_)) => return Poll::Ready(Ok(Step::Ended(Ending::Broken))),
                 _ => {}
             }
-            if turn.is_some_and(|turn| turn.has_come([forward, reply])) {
-                return Poll::Ready(Ok(Step::HandOver));
+            if let Some(redirection) = redirection
+                && redirection.is_due([forward.small_reads(), reply.small_reads()])
+            {
+                return Poll::Ready(Ok(Step::Redirect));
             }
-            // Whoever reads a side sees its errors; else somebody must watch for them.
+            // A direction that reads a side sees its errors; otherwise they must be watched for.
             if !forward.is_reading() {
                 ready_error(client_lost.as_mut().poll(context))?;
             }
             if !reply.is_reading() {
                 ready_error(backend_lost.as_mut().poll(context))?;
             }
-            while look.as_mut().poll(context).is_ready() {
-                let sides = [client.stream, backend.stream].map(SockRef::from);
-                vigil.look(forward.moved() + reply.moved(), sides, Instant::now())?;
-                look.as_mut().reset(vigil.next(Instant::now()));
+            while next_check.as_mut().poll(context).is_ready() {
+                let sockets = [client.stream, backend.stream].map(SockRef::from);
+                liveness.check(forward.moved() + reply.moved(), sockets, Instant::now())?;
+                next_check.as_mut().reset(liveness.next_check(Instant::now()));
             }
             Poll::Pending
         })
         .await
+    }
+
+    fn moved(&self) -> u64 {
+        self.forward.moved() + self.reply.moved()
     }
 }
 
@@ -164,8 +170,8 @@ fn ready_error(error: Poll<io::Error>) -> io::Result<()> {
     }
 }
 
-/// Returns [`RESET_GRACE`] after the kernel has reported an error (reset,
-/// keepalive without answer) on `side`, even while nobody reads or writes it.
+/// Completes [`RESET_GRACE`] after the kernel has reported an error of `side` (a
+/// reset, or keepalive without an answer), even while no direction reads or writes it.
 async fn lost(side: &TcpStream) -> io::Error {
     match side.ready(Interest::ERROR).await {
         Ok(_) => {

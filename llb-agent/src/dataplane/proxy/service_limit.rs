@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How many TCP connections each Service has open, over all its frontends, and
-//! whether one more may be. The limit of all Services together is elsewhere.
+//! Counts the open TCP connections of each Service, over all its frontends, and
+//! refuses more than its limit. The limit of all Services together is in
+//! `plane_context.rs`.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -24,7 +25,7 @@ pub(super) struct ServiceCount(AtomicU32);
 pub(super) struct ServicePermit(Arc<ServiceCount>);
 
 impl ServiceCounts {
-    /// The count of `service`, shared by all who ask for it.
+    /// The count of `service`. All callers share one.
     pub(super) fn of(&self, service: &ServiceName) -> Arc<ServiceCount> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = known.get(service).and_then(Weak::upgrade) {
@@ -40,8 +41,8 @@ impl ServiceCounts {
 }
 
 impl ServiceCount {
-    /// Counts one more; `None` if `limit` are open already. What has no limit
-    /// is counted too, since it may get one at any time.
+    /// Counts one more; `None` if `limit` connections are open already. A Service
+    /// without a limit is counted too, because it may get one at any time.
     pub(super) fn admit(self: &Arc<Self>, limit: Option<NonZeroU32>) -> Option<ServicePermit> {
         let before = self.0.fetch_add(1, Ordering::Relaxed);
         let permit = ServicePermit(Arc::clone(self));
@@ -60,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_counts_what_was_admitted_without_one_and_concerns_one_service() {
+    fn a_limit_counts_connections_from_before_it_and_only_those_of_its_service() {
         let counts = ServiceCounts::default();
         let (web, dns) = (ServiceName::new("default", "web"), ServiceName::new("default", "dns"));
         let two = NonZeroU32::new(2);

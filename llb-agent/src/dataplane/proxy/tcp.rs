@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One TCP connection: find a backend that answers, then relay. How a backend
-//! is chosen is in `selection.rs`, how bytes move in `relay.rs`.
+//! One TCP connection: finds a backend that answers, then relays. How a backend
+//! is chosen is in `selection/`, how bytes move in `relay.rs`.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,34 +12,33 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::affinity::choose;
-use super::bind::prepare;
 use super::exhaustion::lacks_resources;
-use super::frontend::{FrontendContext, PlaneContext};
+use super::frontend_context::FrontendContext;
 use super::latency::round_trip;
 use super::metrics::Refusal;
+use super::plane_context::PlaneContext;
 use super::proxy_protocol::header;
-use super::relay::{Relay, Sockets};
+use super::relay::Relay;
 use super::selection::Chosen;
 use super::service_limit::ServicePermit;
+use super::sides::{Sides, close_cleanly, prepare};
 use super::traffic::FrontendTraffic;
 use crate::model::{Backend, Protocol, Rule};
 
-/// Backends that one connection tries. Dead ones are remembered, so only the
-/// first connections after many have died at once come near it; it bounds what
-/// one client can make llb do.
+/// Backends that one connection tries. Failed backends are remembered, so only
+/// the first connections after many backends have failed at once try several.
+/// This bounds the work that one client can cause.
 const MAX_CONNECT_ATTEMPTS: usize = 16;
 
-/// All attempts of one connection together, in connect time-outs. A client
-/// that has waited for three is about to give up.
+/// The time for all attempts of one connection together, in connect time-outs.
+/// A client that has waited this long is about to give up.
 const CONNECT_BUDGET_TIMEOUTS: u32 = 3;
 
-/// Counts a connection as open, everywhere it is counted, until dropped.
+/// An admitted connection. It counts as open, in every count, until dropped.
 #[derive(Debug)]
 pub(super) struct OpenConnection {
     context: Arc<FrontendContext>,
-    /// In the frontend's connections.
-    entered: usize,
+    number: usize,
     peer: SocketAddr,
     since: Instant,
     traffic: Arc<FrontendTraffic>,
@@ -49,26 +48,27 @@ pub(super) struct OpenConnection {
 
 impl OpenConnection {
     /// # Errors
-    /// The rule does not admit this client, or as many as allowed are open.
+    /// The rule does not admit this client, or a limit of open connections is reached.
     pub(super) fn admit(context: &Arc<FrontendContext>, peer: SocketAddr) -> Result<Self, Refusal> {
-        let in_force = context.in_force.load();
-        let terms = &in_force.rule.terms;
+        let active = context.active_rule.load();
+        let terms = &active.rule.terms;
         if !terms.source_ranges.admits(peer.ip()) {
             return Err(Refusal::SourceRange);
         }
         let service_permit =
-            in_force.service_count.admit(terms.max_connections).ok_or(Refusal::ServiceLimit)?;
-        let permits = Arc::clone(&context.plane.connection_permits);
+            active.service_count.admit(terms.max_connections).ok_or(Refusal::ServiceLimit)?;
+        let PlaneContext { limits, counters, .. } = &*context.plane;
+        let permits = Arc::clone(&limits.connections);
         let permit = permits.try_acquire_owned().map_err(|_| Refusal::Limit)?;
-        let entered = context.connections.enter().ok_or(Refusal::NoBackend)?;
-        context.plane.metrics.connections.inc();
-        context.plane.metrics.connections_active.inc();
-        let traffic = Arc::clone(&in_force.traffic);
+        let number = context.connections.enter().ok_or(Refusal::NoBackend)?;
+        counters.totals.connections.inc();
+        counters.totals.connections_active.inc();
+        let traffic = Arc::clone(&active.traffic);
         traffic.connections.inc();
         traffic.active.inc();
         Ok(Self {
             context: Arc::clone(context),
-            entered,
+            number,
             peer,
             since: Instant::now(),
             traffic,
@@ -77,36 +77,37 @@ impl OpenConnection {
         })
     }
 
-    /// Its number among the frontend's connections.
-    pub(super) fn entered(&self) -> usize {
-        self.entered
+    /// Its number among the frontend's open connections.
+    pub(super) fn number(&self) -> usize {
+        self.number
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         let duration = self.since.elapsed().as_secs_f64();
-        let PlaneContext { metrics, .. } = &*self.context.plane;
-        metrics.connections_active.dec();
-        metrics.duration.observe(duration);
+        let totals = &self.context.plane.counters.totals;
+        totals.connections_active.dec();
+        totals.duration.observe(duration);
         self.traffic.active.dec();
         self.traffic.duration.observe(duration);
-        self.context.connections.leave(self.entered);
+        self.context.connections.leave(self.number);
     }
 }
 
 /// Serves one accepted connection to its end, or until the task is aborted.
 pub(super) async fn serve(open: OpenConnection, client: TcpStream) {
-    // Both sides are closed before `open` says so.
-    converse(&open, client).await;
+    // `open` is dropped last, so a connection counts as open until both sides are closed.
+    connect_and_relay(&open, client).await;
 }
 
-async fn converse(open: &OpenConnection, client: TcpStream) {
-    let PlaneContext { metrics, config, .. } = &*open.context.plane;
-    // What the client has sent with its handshake goes out with llb's own.
+async fn connect_and_relay(open: &OpenConnection, client: TcpStream) {
+    let PlaneContext { counters, config, sockmap, .. } = &*open.context.plane;
+    let totals = &counters.totals;
+    // What the client sent with its handshake can go out with ours to the backend.
     let mut relay = Relay::new(config);
     if let Err(error) = relay.read_ahead(&client) {
-        tracing::debug!(%error, "client left at once");
+        tracing::debug!(%error, "the client left before its backend was connected");
         return;
     }
     let (backend, chosen) = match connect(&open.context, open.peer, relay.has_read()).await {
@@ -114,12 +115,12 @@ async fn converse(open: &OpenConnection, client: TcpStream) {
         Err(refusal) => return open.context.refused(refusal, 1),
     };
     let elapsed = open.since.elapsed().as_secs_f64();
-    metrics.connect_time.observe(elapsed);
+    totals.connect_time.observe(elapsed);
     open.traffic.connect_time.observe(elapsed);
     chosen.traffic().connections.inc();
-    let counted = [&metrics.bytes, &open.traffic.bytes, &chosen.traffic().bytes];
-    let sockmap = open.context.plane.sockmap.as_ref().ok();
-    if let Some(complete) = relay.run(Sockets { client, backend }, config, sockmap, counted).await {
+    let bytes = [&totals.bytes, &open.traffic.bytes, &chosen.traffic().bytes];
+    let sides = Sides { client, backend };
+    if let Some(complete) = relay.run(sides, config, sockmap.as_ref().ok(), bytes).await {
         if let Ok(time) = round_trip(&complete.backend) {
             chosen.traffic().round_trip.observe(time);
         }
@@ -128,8 +129,8 @@ async fn converse(open: &OpenConnection, client: TcpStream) {
     }
 }
 
-/// Tries backends by the rule until one accepts. None has got a byte of the
-/// client's before, so it does not notice how many it took.
+/// Tries the rule's backends until one accepts. No backend has received a byte
+/// of the client before that, so the client does not notice failed attempts.
 async fn connect(
     context: &FrontendContext,
     client: SocketAddr,
@@ -140,8 +141,8 @@ async fn connect(
     let mut tried: Vec<Backend> = Vec::new();
     let mut refusal = Refusal::NoBackend;
     while tried.len() < MAX_CONNECT_ATTEMPTS && Instant::now() < give_up {
-        let rule = Arc::clone(&context.in_force.load().rule);
-        let Some(chosen) = choose(context, &rule, client, &tried, Instant::now()) else { break };
+        let rule = Arc::clone(&context.active_rule.load().rule);
+        let Some(chosen) = context.choose(&rule, client, &tried, Instant::now()) else { break };
         let backend = chosen.backend;
         tried.push(backend);
         let started = Instant::now();
@@ -155,7 +156,7 @@ async fn connect(
             }
             Err(error) => {
                 tracing::debug!(frontend = %context.frontend, %backend, %error, "cannot connect");
-                context.plane.metrics.connect_failures(Protocol::Tcp).inc();
+                context.plane.counters.totals.connect_failures(Protocol::Tcp).inc();
                 if lacks_resources(&error) {
                     refusal = Refusal::Resources;
                 } else {
@@ -181,7 +182,7 @@ async fn attempt(
     }?;
     prepare(&SockRef::from(&socket))?;
     if has_data || rule.terms.proxy_protocol.is_some() {
-        // The handshake's last ACK rides on the data that follows at once.
+        // The last ACK of the handshake goes out with the data that follows at once.
         rustix::net::sockopt::set_tcp_quickack(&socket, false)?;
     }
     let mut stream = socket.connect(backend.address).await?;
@@ -189,11 +190,4 @@ async fn attempt(
         stream.write_all(&header(version, client, vip)).await?;
     }
     Ok(stream)
-}
-
-/// Both directions are complete: let the kernel deliver what is in its buffers.
-fn close_cleanly(side: &TcpStream) {
-    if let Err(error) = SockRef::from(side).set_linger(None) {
-        tracing::debug!(%error, "connection ends with a reset");
-    }
 }

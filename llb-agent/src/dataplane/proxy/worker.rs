@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The threads on which connections and UDP sessions live: one runtime of one
-//! thread each. What begins on a worker stays there, so its buffers, pipes and
-//! sockets stay in one core's cache, and no two threads ever fight for a task.
-//! Which worker gets a connection is the kernel's choice (`bind.rs`).
+//! The threads that serve connections and UDP sessions: one single-threaded
+//! runtime each. What begins on a worker stays there, so its buffers, pipes and
+//! sockets stay in one core's cache, and no two threads compete for a task. The
+//! kernel chooses the worker of a connection (`bind.rs`).
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -11,7 +11,7 @@ use std::thread;
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// All workers; dropped, they end, and with them everything that runs on them.
+/// All workers. Dropping this ends them and everything that runs on them.
 #[derive(Debug)]
 pub(super) struct Workers {
     handles: Vec<Handle>,
@@ -35,7 +35,7 @@ impl Workers {
         Ok(Self { handles, _stop: stop.drop_guard() })
     }
 
-    /// A handle of each.
+    /// One handle for each worker.
     pub(super) fn handles(&self) -> &[Handle] {
         &self.handles
     }

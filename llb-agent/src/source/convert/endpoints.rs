@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-//! EndpointSlice to [`Endpoint`]s.
+//! Converts an EndpointSlice to [`Endpoint`]s.
 
 use std::net::IpAddr;
 
 use k8s_openapi::api::discovery::v1::{EndpointPort, EndpointSlice};
 
-use super::shown;
+use super::quote::quote;
 use crate::model::{Endpoint, Port, Problem, ProblemReason, Protocol, ServiceName, Subject};
 
 /// The label that names the Service of a slice.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
-/// The endpoints of one slice, and whose they are: a slice without endpoints
-/// still says that the Service's endpoints are known.
+/// The Service and the endpoints of one slice. A slice without endpoints matters too: it
+/// says that the Service has none.
 pub(super) fn convert(
     slice: &EndpointSlice,
     problems: &mut Vec<Problem>,
 ) -> (Option<ServiceName>, Vec<Endpoint>) {
     let mut endpoints = Vec::new();
     let meta = &slice.metadata;
-    // A slice without the label belongs to no Service, and is none of ours.
+    // A slice without the label belongs to no Service.
     let Some(service) = meta.labels.as_ref().and_then(|labels| labels.get(SERVICE_LABEL)) else {
         return (None, endpoints);
     };
@@ -57,7 +57,7 @@ pub(super) fn convert(
                     reason: ProblemReason::InvalidValue,
                     message: format!(
                         "endpoint address {} is not a unicast IP address; it is left out",
-                        shown(text)
+                        quote(text)
                     ),
                 }),
             }
@@ -66,7 +66,7 @@ pub(super) fn convert(
     (service, endpoints)
 }
 
-/// `None` for what no Service port can refer to: another protocol, or "all ports".
+/// `None` if no port of a Service can refer to it: it has another protocol or stands for all ports.
 fn port_of(port: &EndpointPort) -> Option<(Port, Protocol)> {
     let protocol = match port.protocol.as_deref() {
         None | Some("" | "TCP") => Protocol::Tcp,

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What objects were converted to, by identity. Not: how they are converted.
+//! Remembers what objects were converted to. Not: how they are converted.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Objects and what became of each. As long as an object is here nothing else
-/// can have its address, so the address tells whether it is known.
+/// Objects and the results of their conversion, by the object's memory address. No other
+/// object can have the same address as long as the object is kept here.
 #[derive(Debug)]
 pub(super) struct Memo<K, V>(HashMap<usize, (Arc<K>, V)>);
 
@@ -16,8 +16,8 @@ impl<K, V> Default for Memo<K, V> {
 }
 
 impl<K, V> Memo<K, V> {
-    /// What `convert`, a pure function, makes of each of `objects`, in their
-    /// order. Others that were known are forgotten.
+    /// The results of `convert`, a pure function, for all `objects` in their order. Objects
+    /// that are not among them are forgotten.
     pub(super) fn convert(
         &mut self,
         objects: Vec<Arc<K>>,
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_object_is_converted_once_and_another_one_anew() {
+    fn the_same_object_is_converted_only_once() {
         let (mut memo, calls) = (Memo::default(), Cell::new(0));
         let [first, second] = [Arc::new(1), Arc::new(2)];
         let mut doubled = |objects: &[&Arc<i32>]| -> (Vec<i32>, i32) {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Kubernetes objects to the model. Pure, shared by both sources, and the only
-//! place that knows the shapes of the Kubernetes API. What makes no sense
-//! becomes a [`Problem`]; the rest of the object, and every other object, goes on.
+//! Converts Kubernetes objects to the model. Pure, shared by both sources, and the only
+//! code that knows the types of the Kubernetes API. A value that makes no sense becomes a
+//! [`Problem`]; the rest of the object and all other objects are used.
 
 mod endpoints;
 mod memo;
 mod node;
+mod quote;
 mod service;
 mod terms;
 
@@ -14,16 +15,16 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Service as ServiceObject};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use memo::Memo;
 
-use self::memo::Memo;
 use crate::model::{Endpoint, Problem, Service, ServiceName, Snapshot};
 
 type ConvertedService = (ServiceName, Arc<Service>, Vec<Problem>);
-/// `None`: it is no Service's.
+/// `None`: the slice belongs to no Service.
 type ConvertedSlice = (Option<ServiceName>, Arc<[Endpoint]>, Vec<Problem>);
 
-/// Converts all objects of a source, and remembers what each became: one that
-/// is the same object as last time is not looked at again.
+/// Converts all objects of a source. It remembers the results, so that an object that is
+/// the same as last time is not converted again.
 #[derive(Debug, Default)]
 pub struct Converter {
     services: Memo<ServiceObject, ConvertedService>,
@@ -31,8 +32,8 @@ pub struct Converter {
 }
 
 impl Converter {
-    /// Order and duplicates do not matter, except that of two Services or Nodes
-    /// with one name the last one counts.
+    /// Order and duplicates do not matter, with one exception: of two Services or Nodes with
+    /// the same name the last one is used.
     pub fn snapshot(
         &mut self,
         services: Vec<Arc<ServiceObject>>,
@@ -84,18 +85,7 @@ fn merge(slices: &[&Arc<[Endpoint]>]) -> Arc<[Endpoint]> {
 
 fn sorted(mut endpoints: Vec<Endpoint>) -> Arc<[Endpoint]> {
     endpoints.sort();
-    // One endpoint may be in two slices for a moment while it moves.
+    // While Kubernetes moves an endpoint to another slice, both slices may have it.
     endpoints.dedup();
     endpoints.into()
-}
-
-/// A text of a user's, cut to what fits into a message.
-fn shown(text: &str) -> String {
-    /// Longer ones make a log line and an Event unreadable.
-    const LONGEST: usize = 80;
-    let mut short: String = text.chars().take(LONGEST).collect();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    format!("{short:?}")
 }

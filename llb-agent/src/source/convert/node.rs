@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Node to [`Node`].
+//! Converts a Kubernetes Node to [`Node`].
 
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Node as Object;
 
-use super::shown;
+use super::quote::quote;
 use crate::model::{Node, Problem, ProblemReason, Subject};
 
-/// KEP-1143: a Node that external load balancers leave out.
+/// Excludes a Node from external load balancers (KEP-1143).
 const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 /// Set by the cluster autoscaler shortly before it deletes a Node.
 const DOOMED_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
@@ -18,7 +18,7 @@ pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (String, 
     let labels = object.metadata.labels.clone().unwrap_or_default();
     let taints = object.spec.as_ref().and_then(|spec| spec.taints.as_ref());
     let doomed = taints.into_iter().flatten().any(|taint| taint.key == DOOMED_TAINT);
-    // Presence excludes; only an explicit "false" does not.
+    // The label excludes the Node with any value except "false".
     let excluded = labels.get(EXCLUDE_LABEL).is_some_and(|value| value != "false");
     let spec = object.spec.as_ref();
     let pod_ranges = spec.into_iter().flat_map(|spec| spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr));
@@ -36,7 +36,7 @@ pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (String, 
         let list = match entry.type_.as_str() {
             "InternalIP" => &mut node.internal,
             "ExternalIP" => &mut node.external,
-            _ => continue, // Hostname, DNS names.
+            _ => continue, // A hostname or DNS name.
         };
         match entry.address.parse::<IpAddr>() {
             Ok(address) if !address.is_unspecified() && !address.is_multicast() => list.push(address),
@@ -46,7 +46,7 @@ pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (String, 
                 message: format!(
                     "{} {} is not a unicast IP address; it is left out",
                     entry.type_,
-                    shown(&entry.address)
+                    quote(&entry.address)
                 ),
             }),
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Service to [`Service`].
+//! Converts a Kubernetes Service to [`Service`].
 
 use std::net::IpAddr;
 
@@ -7,13 +7,14 @@ use k8s_openapi::api::core::v1::{
     LoadBalancerIngress, Service as Object, ServicePort as ObjectPort, ServiceSpec,
 };
 
-use super::{shown, terms::terms_of};
+use super::quote::quote;
+use super::terms::terms_of;
 use crate::model::{
     Family, Port, Problem, ProblemReason, Protocol, PublishedPort, PublishedStatus, PublishedVip, Service,
     ServiceName, ServicePort, TrafficPolicy, is_usable_vip,
 };
 
-/// VIPs that a Service asks for, separated by commas; both families may be given.
+/// The VIPs that a Service asks for, of one or both families, separated by commas.
 const VIPS_ANNOTATION: &str = "llb.dev/vips";
 
 /// The `--pool` that a Service wants its VIPs from.
@@ -22,11 +23,11 @@ const POOL_ANNOTATION: &str = "llb.dev/pool";
 /// Services of one namespace with the same value may share VIPs.
 const SHARING_KEY_ANNOTATION: &str = "llb.dev/sharing-key";
 
-/// `ports[].error` of a port whose protocol llb does not forward ...
+/// `ports[].error` of a port with a protocol that llb does not forward.
 const UNSUPPORTED_PROTOCOL: &str = "llb.dev/UnsupportedProtocol";
-/// ... of a UDP port of a Service that wants the PROXY protocol ...
+/// `ports[].error` of a UDP port of a Service that wants the PROXY protocol.
 const PROXY_PROTOCOL_NEEDS_TCP: &str = "llb.dev/ProxyProtocolNeedsTCP";
-/// ... and of one whose numbers make no sense.
+/// `ports[].error` of a port with a number that is not valid.
 const INVALID_PORT: &str = "llb.dev/InvalidPort";
 
 pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceName, Service) {
@@ -36,20 +37,19 @@ pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceN
         meta.name.as_deref().unwrap_or_default(),
     );
     let spec = object.spec.clone().unwrap_or_default();
-    let wants_load_balancer =
-        spec.type_.as_deref() == Some("LoadBalancer") && meta.deletion_timestamp.is_none();
     let mut service = Service {
         uid: meta.uid.clone().unwrap_or_default(),
         revision: meta.resource_version.clone().unwrap_or_default(),
         created: meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
-        wants_load_balancer,
+        wants_load_balancer: spec.type_.as_deref() == Some("LoadBalancer")
+            && meta.deletion_timestamp.is_none(),
         class: spec.load_balancer_class.clone(),
         cluster_ips: cluster_ips(&spec),
         status: status_of(object),
         ..Service::default()
     };
-    if !wants_load_balancer {
-        // Its other fields are nobody's concern here, and neither are their mistakes.
+    if !service.wants_load_balancer {
+        // llb uses no other field of such a Service, so mistakes in them are not reported.
         return (name, service);
     }
     let mut report = |reason, message: String| problems.push(Problem::of_service(&name, reason, message));
@@ -57,10 +57,30 @@ pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceN
     service.terms = terms_of(&spec, meta.annotations.as_ref(), &mut |message| {
         report(ProblemReason::InvalidValue, message);
     });
-    for port in spec.ports.iter().flatten() {
+    add_ports(&mut service, spec.ports.as_deref().unwrap_or_default(), &mut report);
+    (service.families, service.needs_every_family) =
+        families_of(spec.ip_families.as_deref(), spec.ip_family_policy.as_deref(), &mut report);
+    service.traffic_policy = traffic_policy_of(spec.external_traffic_policy.as_deref(), &mut report);
+    let annotation = |key| meta.annotations.as_ref().and_then(|all| all.get(key)).map(String::as_str);
+    service.sharing_key =
+        annotation(SHARING_KEY_ANNOTATION).map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
+    service.pool = annotation(POOL_ANNOTATION).map(|name| name.trim().to_owned());
+    match requested_vips(annotation(VIPS_ANNOTATION), spec.load_balancer_ip.as_deref()) {
+        Ok(vips) => service.requested_vips = vips,
+        Err(message) => {
+            report(ProblemReason::InvalidValue, message);
+            service.invalid = true;
+        }
+    }
+    (name, service)
+}
+
+/// Sorts the ports into those that are served and those that are not.
+fn add_ports(service: &mut Service, ports: &[ObjectPort], report: &mut impl FnMut(ProblemReason, String)) {
+    for port in ports {
         match convert_port(port) {
             Ok(udp) if udp.protocol == Protocol::Udp && service.terms.proxy_protocol.is_some() => {
-                // Served without a header it would lie to a backend that trusts headers.
+                // Without the header the backend would take llb for the client.
                 let message = format!(
                     "port {}/UDP is not served: the PROXY protocol is sent over TCP only; \
                      move the port to a Service without annotation llb.dev/proxy-protocol",
@@ -80,32 +100,21 @@ pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceN
             }
         }
     }
-    (service.families, service.needs_every_family) =
-        families_of(spec.ip_families.as_deref(), spec.ip_family_policy.as_deref(), &mut report);
-    service.traffic_policy = match spec.external_traffic_policy.as_deref() {
+}
+
+fn traffic_policy_of(text: Option<&str>, report: &mut impl FnMut(ProblemReason, String)) -> TrafficPolicy {
+    match text {
         None | Some("" | "Cluster") => TrafficPolicy::Cluster,
         Some("Local") => TrafficPolicy::Local,
         Some(other) => {
             let message = format!(
                 "externalTrafficPolicy {} is neither Cluster nor Local; Cluster is assumed",
-                shown(other)
+                quote(other)
             );
             report(ProblemReason::InvalidValue, message);
             TrafficPolicy::Cluster
         }
-    };
-    let annotation = |key| meta.annotations.as_ref().and_then(|all| all.get(key)).map(String::as_str);
-    service.sharing_key =
-        annotation(SHARING_KEY_ANNOTATION).map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
-    service.pool = annotation(POOL_ANNOTATION).map(|name| name.trim().to_owned());
-    match requested_vips(annotation(VIPS_ANNOTATION), spec.load_balancer_ip.as_deref()) {
-        Ok(vips) => service.requested_vips = vips,
-        Err(message) => {
-            report(ProblemReason::InvalidValue, message);
-            service.invalid = true;
-        }
     }
-    (name, service)
 }
 
 /// `None` and an empty text stand for no address.
@@ -122,7 +131,7 @@ fn convert_port(port: &ObjectPort) -> Result<ServicePort, (ProblemReason, String
         Some("UDP") => Protocol::Udp,
         Some(other) => {
             let message =
-                format!("port {}: protocol {} is not forwarded; use TCP or UDP", port.port, shown(other));
+                format!("port {}: protocol {} is not forwarded; use TCP or UDP", port.port, quote(other));
             return Err((ProblemReason::UnsupportedProtocol, message));
         }
     };
@@ -142,7 +151,7 @@ fn convert_port(port: &ObjectPort) -> Result<ServicePort, (ProblemReason, String
     Ok(ServicePort { name, port: number, protocol, node_port })
 }
 
-/// How a port that is not served stands in the status, where the API takes it.
+/// The status of a port that is not served; `None` if the API would not accept it.
 fn unsupported(port: &ObjectPort, reason: ProblemReason) -> Option<PublishedPort> {
     let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
     let error =
@@ -166,14 +175,14 @@ fn families_of(
             other => {
                 let message = format!(
                     "ipFamilies has {}, which is neither IPv4 nor IPv6; it is left out",
-                    shown(other)
+                    quote(other)
                 );
                 report(ProblemReason::InvalidValue, message);
             }
         }
     }
-    // An API server fills ipFamilies in, with one family where the cluster has
-    // one; a manifest may leave them open.
+    // An API server fills in ipFamilies, with one family if the cluster has only one. A
+    // manifest may leave them out.
     let fill_in =
         policy == Some("RequireDualStack") || (policy == Some("PreferDualStack") && list.is_empty());
     if fill_in {
@@ -186,27 +195,27 @@ fn families_of(
     if let Some(other) =
         policy.filter(|policy| !["", "SingleStack", "PreferDualStack", "RequireDualStack"].contains(policy))
     {
-        let message = format!("ipFamilyPolicy {} is unknown; SingleStack is assumed", shown(other));
+        let message = format!("ipFamilyPolicy {} is unknown; SingleStack is assumed", quote(other));
         report(ProblemReason::InvalidValue, message);
     }
     (list, policy != Some("PreferDualStack"))
 }
 
-/// The annotation counts before the (deprecated) field, since it can say more.
+/// The annotation takes precedence over the deprecated field, because it can name several VIPs.
 fn requested_vips(annotation: Option<&str>, field: Option<&str>) -> Result<Vec<IpAddr>, String> {
     let (origin, text) = match (annotation, field) {
         (Some(text), _) if !text.trim().is_empty() => (format!("annotation {VIPS_ANNOTATION}"), text),
         (_, Some(text)) if !text.trim().is_empty() => ("spec.loadBalancerIP".to_owned(), text),
         _ => return Ok(Vec::new()),
     };
-    /// More are a slip; each costs a listener per port.
+    /// More VIPs are surely a mistake; each takes a listener for each port.
     const MOST: usize = 16;
     let mut vips: Vec<IpAddr> = Vec::new();
     for part in text.split(',').map(str::trim) {
         let vip: IpAddr = part.parse().map_err(|_| {
             format!(
                 "{origin}: {} is not an IP address; write one as 198.51.100.7 or 2001:db8::7",
-                shown(part)
+                quote(part)
             )
         })?;
         is_usable_vip(vip).map_err(|what| format!("{origin}: {vip} is {what}, which cannot be a VIP"))?;
@@ -215,10 +224,7 @@ fn requested_vips(annotation: Option<&str>, field: Option<&str>) -> Result<Vec<I
         }
     }
     if vips.len() > MOST {
-        return Err(format!(
-            "{origin} asks for {} VIPs; at most {MOST} are given to one Service",
-            vips.len()
-        ));
+        return Err(format!("{origin} asks for {} VIPs; one Service can have at most {MOST}", vips.len()));
     }
     Ok(vips)
 }
@@ -228,7 +234,7 @@ fn status_of(object: &Object) -> PublishedStatus {
     PublishedStatus { vips: ingress.into_iter().flatten().filter_map(published_vip).collect() }
 }
 
-/// Entries that are no addresses are somebody else's, and overwritten.
+/// `None` if the entry has no IP address. llb does not write such entries, and overwrites them.
 fn published_vip(entry: &LoadBalancerIngress) -> Option<PublishedVip> {
     let ip = entry.ip.as_ref()?.parse().ok()?;
     let ports = entry.ports.iter().flatten().filter_map(|port| {

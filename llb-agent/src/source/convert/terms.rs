@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The fields and annotations of a Service that say how its traffic is
-//! treated, to [`Terms`]. What makes no sense never opens more than asked.
+//! Converts the fields and annotations of a Service about its traffic to [`Terms`]. A
+//! value that makes no sense never admits more clients than the user asked for.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::ServiceSpec;
 
-use super::shown;
+use super::quote::quote;
 use crate::model::{Balance, Mode, ProxyProtocol, SourceRanges, Terms};
 
 const BALANCE_ANNOTATION: &str = "llb.dev/balance";
@@ -16,13 +16,13 @@ const MODE_ANNOTATION: &str = "llb.dev/mode";
 const PROXY_PROTOCOL_ANNOTATION: &str = "llb.dev/proxy-protocol";
 const MAX_CONNECTIONS_ANNOTATION: &str = "llb.dev/max-connections";
 
-/// Where source ranges were before the field; still looked at without the field.
+/// Used if the field `loadBalancerSourceRanges` is empty. It is older than the field.
 const SOURCE_RANGES_ANNOTATION: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 
-/// What the API server fills in (`DefaultClientIPServiceAffinitySeconds`); a
-/// manifest may leave it open.
+/// The default of the API server (`DefaultClientIPServiceAffinitySeconds`); a manifest may
+/// leave it out.
 const DEFAULT_AFFINITY_SECS: i32 = 10_800;
-/// The longest that the API takes (`MaxClientIPServiceAffinitySeconds`): a day.
+/// The longest time that the API accepts (`MaxClientIPServiceAffinitySeconds`): a day.
 const LONGEST_AFFINITY_SECS: i32 = 86_400;
 
 pub(super) fn terms_of(
@@ -41,7 +41,7 @@ pub(super) fn terms_of(
         Some("maglev") => terms.balance = Some(Balance::Maglev),
         Some(other) => report(format!(
             "annotation {BALANCE_ANNOTATION}: {} is neither least-connections nor maglev; it is ignored",
-            shown(other)
+            quote(other)
         )),
     }
     match annotation(MODE_ANNOTATION) {
@@ -50,7 +50,7 @@ pub(super) fn terms_of(
         Some("dsr") => terms.mode = Some(Mode::Dsr),
         Some(other) => report(format!(
             "annotation {MODE_ANNOTATION}: {} is neither nat nor dsr; --mode decides",
-            shown(other)
+            quote(other)
         )),
     }
     match annotation(PROXY_PROTOCOL_ANNOTATION) {
@@ -59,15 +59,15 @@ pub(super) fn terms_of(
         Some("v2") => terms.proxy_protocol = Some(ProxyProtocol::V2),
         Some(other) => report(format!(
             "annotation {PROXY_PROTOCOL_ANNOTATION}: {} is neither v1 nor v2; no header is sent",
-            shown(other)
+            quote(other)
         )),
     }
     if let Some(text) = annotation(MAX_CONNECTIONS_ANNOTATION) {
         match text.parse() {
             Ok(limit) => terms.max_connections = Some(limit),
             Err(_) => report(format!(
-                "annotation {MAX_CONNECTIONS_ANNOTATION}: {} is not a number from 1 to {}; the Service has no limit of its own",
-                shown(text),
+                "annotation {MAX_CONNECTIONS_ANNOTATION}: {} is not a number from 1 to {}; it is ignored",
+                quote(text),
                 u32::MAX
             )),
         }
@@ -82,7 +82,7 @@ fn affinity_of(spec: &ServiceSpec, report: &mut impl FnMut(String)) -> Option<Du
         None | Some("" | "None") => return None,
         Some("ClientIP") => {}
         Some(other) => {
-            report(format!("sessionAffinity {} is neither None nor ClientIP; None is assumed", shown(other)));
+            report(format!("sessionAffinity {} is neither None nor ClientIP; None is assumed", quote(other)));
             return None;
         }
     }
@@ -99,8 +99,8 @@ fn affinity_of(spec: &ServiceSpec, report: &mut impl FnMut(String)) -> Option<Du
     Some(Duration::from_secs(u64::from(seconds.unsigned_abs())))
 }
 
-/// An entry that is no range admits nobody, and the others still count. So a
-/// slip of the pen locks somebody out, and lets nobody in.
+/// An entry that is not a range admits nobody; the other entries are used. So a typing
+/// error can lock somebody out, but never lets anybody in.
 fn source_ranges_of(
     spec: &ServiceSpec,
     annotation: Option<&str>,
@@ -117,14 +117,14 @@ fn source_ranges_of(
     let mut ranges = Vec::new();
     for text in texts {
         match text.trim().parse() {
-            // Clients are never seen as IPv4-mapped, so such a range would silently admit nobody.
+            // llb never sees a client with an IPv4-mapped address, so the range would admit nobody.
             Ok(IpNet::V6(range)) if range.addr().to_ipv4_mapped().is_some() => {
                 report(format!("{origin}: {range} is IPv4-mapped and admits nobody; write the IPv4 range"))
             }
             Ok(range) => ranges.push(range),
             Err(_) => report(format!(
                 "{origin}: {} is not a range of addresses and admits nobody; write one as 198.51.100.0/24 or 2001:db8::/32",
-                shown(text)
+                quote(text)
             )),
         }
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! From flags and kubeconfig to a client.
+//! Makes a client from flags and kubeconfig. Opens no connection yet.
 
 use std::io;
 use std::net::IpAddr;
@@ -13,23 +13,23 @@ use super::timeouts::{CONNECT_TIMEOUT, READ_TIMEOUT, RESOLVE_TIMEOUT};
 use crate::kube_error::KubeError;
 use crate::source::saved;
 
-/// The client could not be made.
+/// A client could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// Nothing tells where the cluster is.
+    /// There is no kubeconfig and no ServiceAccount.
     #[error(
-        "no cluster is known: tried {tried}; give --kubeconfig FILE, or --manifests DIR to run without a cluster"
+        "cannot find a cluster: tried {tried}; give --kubeconfig FILE, or --manifests DIR to run without a cluster"
     )]
     NoKubeconfig {
         /// The places.
         tried: String,
-        /// What the last one said.
+        /// Why the last place has none.
         #[source]
         source: InClusterError,
     },
-    /// `--context` chooses in a file that is not there.
+    /// `--context` was given, but there is no kubeconfig.
     #[error(
-        "--context {context}: there is no kubeconfig that could have it: tried {tried}; give --kubeconfig FILE, or leave --context away"
+        "--context {context}: there is no kubeconfig: tried {tried}; give --kubeconfig FILE, or remove --context"
     )]
     ContextWithoutKubeconfig {
         /// As given.
@@ -37,16 +37,16 @@ pub enum ConnectError {
         /// The places.
         tried: String,
     },
-    /// `--kubeconfig`, or the one that was found.
+    /// The kubeconfig cannot be read or used.
     #[error("cannot use the kubeconfig {from}")]
     Kubeconfig {
-        /// The file, or where it was searched for.
+        /// The file, or the places that were tried.
         from: String,
         /// What is wrong with it.
         #[source]
         source: Box<KubeconfigError>,
     },
-    /// TLS, mostly.
+    /// The client refuses the configuration, usually because of TLS.
     #[error("cannot make a client for {url}")]
     Client {
         /// The API server.
@@ -57,24 +57,24 @@ pub enum ConnectError {
     },
 }
 
-/// A cluster, as the configuration names it.
+/// The configured cluster.
 #[derive(Clone)]
 pub struct Cluster {
-    /// Talks to its API.
+    /// A client of its API.
     pub client: Client,
-    /// The API server.
+    /// The URL of the API server.
     pub url: String,
     /// Its host and port.
     host: (String, u16),
-    /// Tells it from any other cluster, also from one that had its URL before.
+    /// Distinguishes it from other clusters, even from one that had the same URL before.
     pub identity: String,
 }
 
-/// A client by `--kubeconfig`, else `$KUBECONFIG` (`variable`), `~/.kube/config`,
-/// and the Pod's ServiceAccount. Opens no connection yet.
+/// Makes a client from `--kubeconfig`, or else from `$KUBECONFIG` (`variable`), or else from
+/// `~/.kube/config`, or else from the Pod's ServiceAccount. Opens no connection yet.
 ///
 /// # Errors
-/// Names the file or the places, and what is wrong.
+/// Names the file or the places that were tried, and what is wrong.
 pub async fn connect(
     kubeconfig: Option<&PathBuf>,
     context: Option<String>,
@@ -118,7 +118,7 @@ pub async fn connect(
 }
 
 impl Cluster {
-    /// Where the API server is, as its name is resolved now; nothing if that can't be done in `RESOLVE_TIMEOUT`.
+    /// The addresses of the API server's name now; none if it cannot be resolved within `RESOLVE_TIMEOUT`.
     pub async fn addresses(&self) -> Vec<IpAddr> {
         let (name, port) = &self.host;
         let found = tokio::time::timeout(RESOLVE_TIMEOUT, lookup_host((name.as_str(), *port))).await;
@@ -127,7 +127,7 @@ impl Cluster {
             Ok(Err(_)) | Err(_) => {
                 tracing::warn!(
                     name,
-                    "the address of the API server is not known, so no VIP is compared with it"
+                    "cannot resolve the name of the API server, so a Service could ask for its address"
                 );
                 Vec::new()
             }
@@ -135,8 +135,8 @@ impl Cluster {
     }
 }
 
-/// There is none. One that can't be read is not passed over: the agent would
-/// serve another cluster, or complain of something else.
+/// Whether there is no kubeconfig. If there is one that cannot be read, no other place is
+/// tried: the agent could serve another cluster, or report a misleading error.
 fn is_absent(error: &KubeconfigError) -> bool {
     match error {
         KubeconfigError::FindPath => true,
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_kubeconfig_that_is_not_there_is_passed_over() {
+    fn other_places_are_tried_only_if_there_is_no_kubeconfig() {
         let error = |kind: io::ErrorKind| KubeconfigError::ReadConfig(kind.into(), PathBuf::from("/k"));
         assert!(is_absent(&KubeconfigError::FindPath));
         assert!(is_absent(&error(io::ErrorKind::NotFound)));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a start without the API serves: the saved snapshot.
+//! The saved snapshot, which is served if the API does not answer at the start.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ impl Fallback {
                 Self { snapshot: None, problem: Some(problem) }
             }
             Err(error) => {
-                tracing::error!(%error, "the saved snapshot was not read");
+                tracing::error!(%error, "the task that reads the saved snapshot failed");
                 Self::default()
             }
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How the watches fare, as problems that tell what to do. A watch that works
-//! reports nothing, so a problem also ends when its watch has been silent for long enough.
+//! The health of the watches, as problems that say what to do. A watch that works again
+//! may have nothing to report, so a problem also ends after a time without errors.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -21,7 +21,7 @@ use crate::model::{Problem, ProblemReason, Subject};
 pub(super) struct Health {
     /// Notified when a Store or the problems may have changed.
     pub(super) changed: Notify,
-    /// By watch: its problem, and when it counts as solved if the watch reports nothing more.
+    /// The problem of each watch, and when it ends if the watch reports no further error.
     errors: Mutex<BTreeMap<String, (Instant, Problem)>>,
 }
 
@@ -86,7 +86,7 @@ fn describe(what: &str, error: watcher::Error) -> String {
             "cannot {verb} {what}: {error}; grant llb's user the verbs get, list and watch on them (llb-agent/deploy/rbac.yaml)"
         ),
         Some(_) => format!("cannot {verb} {what}: {error}"),
-        // Whether it was a list or a watch makes no difference when there is no answer.
+        // Without an answer it does not matter whether it was a list or a watch.
         None => format!("cannot read {what}: {error}"),
     }
 }

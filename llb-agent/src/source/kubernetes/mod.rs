@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Objects from a Kubernetes API, by reflectors: a list, then a watch, of
-//! Services, EndpointSlices and Nodes.
+//! Objects from a Kubernetes API: Services, EndpointSlices and Nodes, each first listed,
+//! then watched.
 //!
 //! ```text
-//! watch task per kind (and namespace) --> its Store, and one shared Notify
-//! publisher: Notify, then a short wait for more --> convert all --> watch channel
+//! one watch task per kind (and namespace) --> its Store; all notify the publisher    watches.rs
+//! publisher: waits SETTLE for more changes --> converts all --> watch channel        publish.rs
 //! ```
 //!
-//! A lost connection, an expired resource version or a restarted API server
-//! only mean that a task starts over; its Store keeps the old objects until the
-//! new list is whole, so nothing that is served changes. A start without a
-//! whole list within `PATIENCE` publishes the saved snapshot until there is one.
+//! After a lost connection, an expired resource version or a restart of the API server
+//! the watch task lists again. Its Store keeps the old objects until the new list is
+//! complete, so what is served does not change. If the first lists do not arrive within
+//! `PATIENCE`, the saved snapshot is published until they do (`fallback.rs`).
 
 mod connect;
 mod fallback;

@@ -21,7 +21,7 @@ use crate::model::{Problem, ProblemReason, Snapshot, SourceReport};
 use crate::source::convert::Converter;
 use crate::source::saved::SavedSnapshots;
 
-/// Follows a cluster.
+/// Follows the objects of a cluster.
 #[derive(Debug)]
 pub struct KubernetesSource {
     health: Arc<Health>,
@@ -34,7 +34,8 @@ pub struct KubernetesSource {
 }
 
 impl KubernetesSource {
-    /// Starts the watches; `namespaces` narrows Services and EndpointSlices, empty means all.
+    /// Starts the watches. Services and EndpointSlices are watched in `namespaces`, or in all
+    /// namespaces if it is empty.
     pub fn start(client: &Client, namespaces: &[String], saved: SavedSnapshots) -> Self {
         let health = Arc::new(Health::default());
         let mut tasks = JoinSet::new();
@@ -50,7 +51,7 @@ impl KubernetesSource {
         Self { health, services, slices, nodes, saved, converter: Converter::default(), tasks }
     }
 
-    /// Publishes snapshots until nobody listens any more.
+    /// Publishes snapshots until there is no receiver any more.
     pub async fn run(mut self, out: watch::Sender<SourceReport>) {
         let (latest, kept) = watch::channel(None);
         self.tasks.spawn(self.saved.clone().keep(kept));
@@ -91,7 +92,7 @@ impl KubernetesSource {
         SourceReport { snapshot: fallback.and_then(|fallback| fallback.snapshot.clone()), problems }
     }
 
-    /// All first lists are there. (A Store answers this without waiting.)
+    /// Whether all first lists have arrived. Does not wait.
     fn is_complete(&self) -> bool {
         let ready = |done: Option<Result<(), WriterDropped>>| matches!(done, Some(Ok(())));
         self.services.iter().all(|store| ready(store.wait_until_ready().now_or_never()))
@@ -106,11 +107,12 @@ impl KubernetesSource {
     }
 }
 
-/// A task of the source has ended, which none does by itself. The others go on:
-/// endpoints may still be followed when Nodes are not.
+/// A task of the source has ended, which is a defect. The other tasks continue: endpoints
+/// can be followed even if Nodes are not.
 fn defect(ended: Result<(), JoinError>) -> Problem {
     let why = ended.err().map(|error| format!(": {error}")).unwrap_or_default();
-    let message = format!("a watch ended{why}; some changes are not seen any more: restart llb-agent");
+    let message =
+        format!("a watch ended unexpectedly{why}; some changes are no longer noticed; restart llb-agent");
     tracing::error!("{message}");
     health::problem(ProblemReason::SourceUnavailable, message)
 }

@@ -6,22 +6,23 @@ use std::time::Duration;
 
 use crate::source::retries::LAST_RETRY;
 
-/// Changes that come within this time after one another make one snapshot.
+/// Changes that follow a first one within this time are published in the same snapshot.
 pub(super) const SETTLE: Duration = Duration::from_millis(10);
-/// A server that says nothing for so long is not there.
+/// How long to wait for a connection to the API server.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A start that has no whole list for so long serves the saved snapshot: long
-/// enough for any list of a healthy API, short beside a client's patience.
+/// If the first lists have not arrived after this time, the saved snapshot is served.
+/// Long enough for every list of a healthy API, and short enough for clients to wait.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
-/// The API server ends each watch after this time, so that a connection which
-/// silently died is noticed soon after it.
+/// The API server ends each watch after this time. So a connection that was lost without
+/// notice is found soon after it.
 pub(super) const WATCH_SECS: u32 = 60;
-/// Nothing was read for so long: longer than any healthy watch is silent.
+/// A connection is given up after this time without data. Longer than a healthy watch is
+/// silent.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(WATCH_SECS as u64 + 10);
-/// A watch that is refused reports at least every `2 * LAST_RETRY + CONNECT_TIMEOUT`;
-/// silence for longer means that it works again.
+/// A watch that is refused reports an error at least every `2 * LAST_RETRY +
+/// CONNECT_TIMEOUT`. If it reports none for this time, it works again.
 pub(super) const RECOVERED_AFTER: Duration = Duration::from_secs(20);
-/// The same for one that hangs: it reports only after the time-out.
+/// The same for a watch that hangs, which reports an error only after [`READ_TIMEOUT`].
 pub(super) const ANSWERS_AFTER: Duration =
     Duration::from_secs(READ_TIMEOUT.as_secs() + 2 * LAST_RETRY.as_secs() + CONNECT_TIMEOUT.as_secs());
 

@@ -48,17 +48,17 @@ where
     tasks.spawn(async move {
         let config = watcher::Config::default().timeout(WATCH_SECS);
         let objects = watcher(api, config)
-            // Half of an object's size, and of no use here.
+            // Not needed, and half of an object's size.
             .modify(|object| object.meta_mut().managed_fields = None)
             .backoff(Retries::new());
         let mut events = std::pin::pin!(reflector::reflector(writer, objects));
         while let Some(event) = events.next().await {
             match event {
-                // A part of a list that is not whole yet changes nothing.
+                // An incomplete list changes nothing.
                 Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
                 Ok(_) => health.works(&what),
                 Err(watcher::Error::WatchError(status)) if status.code == 410 => {
-                    tracing::info!(resource = what, "the resource version expired; listing anew");
+                    tracing::info!(resource = what, "the resource version expired; listing again");
                 }
                 Err(error) => health.fails(&what, error, Instant::now()),
             }

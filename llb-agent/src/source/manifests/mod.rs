@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Objects from a folder or file of Kubernetes YAML or JSON, followed by
-//! inotify: the source of the demo, of tests, and of clusters that are none.
+//! Objects from a folder or file of Kubernetes YAML or JSON, for the demo, for tests, and
+//! for use without a cluster. Changes are noticed by inotify.
 //!
-//! A file is taken whole or not at all: one that can't be parsed keeps its last
-//! good content and is reported with its line. A folder, or a file that was
-//! given itself, that is away keeps everything and is reported. A folder is not
-//! searched deeper; files whose names begin with a dot, or do not end in .yaml,
-//! .yml or .json, are left alone.
+//! A file that cannot be parsed is reported with its line, and its last good content stays
+//! in use. If the folder or file that `--manifests` names is away, this is reported, and
+//! everything stays in use. Subfolders are not searched. Files are ignored if their names
+//! begin with a dot or do not end in .yaml, .yml or .json.
 //!
-//! The path is used as given, links and all: Kubernetes updates a mounted
-//! ConfigMap by turning a link to another folder.
+//! Symbolic links in the path are resolved again at each reading: Kubernetes updates a mounted
+//! ConfigMap by pointing a link to another folder.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::mem;
 use std::panic::resume_unwind;
@@ -20,35 +18,36 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 
 use super::convert::Converter;
-use crate::model::{Problem, ProblemReason, ServiceName, Snapshot, SourceReport, Subject};
+use crate::error_chain::ErrorChain;
+use crate::model::{Snapshot, SourceReport};
 
+mod content;
+mod files;
 mod parse;
 #[cfg(test)]
 mod tests;
 
+use content::{Content, doubles, problem_of};
+use parse::Objects;
 pub use parse::ParseError;
 
-/// Changes are read when nothing changed for this long: editors and `cp` write
-/// a file in several steps.
+/// Changes are read after this time without a further change, because editors and `cp`
+/// write a file in several steps.
 const SETTLE: Duration = Duration::from_millis(100);
-/// Something that changes all the time must not hide what changed before.
+/// Changes are read after this time even if something still changes.
 const SETTLE_LONGEST: Duration = Duration::from_secs(1);
-/// Read again this often whatever inotify says: network file systems tell it nothing.
+/// Everything is read again this often, because inotify misses changes on network file systems.
 const RESCAN: Duration = Duration::from_secs(30);
-/// A larger file is surely no manifest.
-const LARGEST_FILE: u64 = 64 << 20;
 
-/// The folder or file can't be followed.
+/// The folder or file cannot be followed.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// Not there, or not readable.
+    /// It does not exist or cannot be read.
     #[error("cannot read --manifests {path}")]
     Unreadable {
         /// As given.
@@ -57,7 +56,7 @@ pub enum ManifestError {
         #[source]
         source: io::Error,
     },
-    /// inotify refused.
+    /// inotify failed.
     #[error("cannot watch --manifests {path} for changes (see sysctl fs.inotify)")]
     Watch {
         /// As given.
@@ -68,43 +67,27 @@ pub enum ManifestError {
     },
 }
 
-/// The kinds that llb reads.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Objects {
-    services: Vec<Arc<Service>>,
-    slices: Vec<Arc<EndpointSlice>>,
-    nodes: Vec<Arc<Node>>,
-}
-
 /// Follows a folder or file.
 #[derive(Debug)]
 pub struct ManifestSource {
-    /// Absolute, with its links.
+    /// The absolute path. Symbolic links in it are not resolved.
     path: PathBuf,
-    /// What the path was at the start. It may be away later, and is still that.
+    /// Whether the path was a folder at the start. Decided once, because it may be away later.
     is_folder: bool,
     changed: Arc<Notify>,
-    /// Ends the watch when dropped.
+    /// Dropping it ends the watch.
     watcher: RecommendedWatcher,
-    /// The folders that inotify follows now.
+    /// The folders that inotify watches now.
     watched: Vec<PathBuf>,
     /// The last good content of each file.
     files: BTreeMap<PathBuf, Content>,
     converter: Converter,
 }
 
-#[derive(Debug, Default)]
-struct Content {
-    bytes: Vec<u8>,
-    objects: Objects,
-    /// What is wrong with the bytes; `objects` are those of the last good ones.
-    problem: Option<Problem>,
-}
-
-/// The snapshot that one file alone gives.
+/// The snapshot of a single file.
 ///
 /// # Errors
-/// It is no manifest; names the line.
+/// It is not a manifest; the error names the line.
 pub fn snapshot_of(bytes: &[u8]) -> Result<Snapshot, ParseError> {
     let Objects { services, slices, nodes } = parse::parse(bytes)?;
     Ok(Converter::default().snapshot(services, slices, &nodes))
@@ -114,7 +97,7 @@ impl ManifestSource {
     /// Starts to watch.
     ///
     /// # Errors
-    /// The path is not there, or can't be watched.
+    /// The path does not exist or cannot be watched.
     pub fn start(path: &Path) -> Result<Self, ManifestError> {
         let shown = path.display().to_string();
         let unreadable = |source| ManifestError::Unreadable { path: shown.clone(), source };
@@ -126,9 +109,9 @@ impl ManifestSource {
         let followed = path.clone();
         let on_event = move |event: notify::Result<notify::Event>| {
             let matters = event.is_ok_and(|event| {
-                // What happens beside the folder is of no interest.
+                // The parent folder is watched too; its other files do not matter.
                 let elsewhere = is_folder && event.paths.iter().all(|path| !path.starts_with(&followed));
-                // Reading a file must not look like a change of it.
+                // Reading a file is an event too, but no change.
                 !event.kind.is_access() && (event.need_rescan() || !elsewhere)
             });
             if matters {
@@ -140,14 +123,14 @@ impl ManifestSource {
         let (watched, files) = (Vec::new(), BTreeMap::new());
         let converter = Converter::default();
         let mut source = Self { path, is_folder, changed, watcher, watched, files, converter };
-        source.watch_anew().map_err(failed)?;
+        source.renew_watches().map_err(failed)?;
         Ok(source)
     }
 
-    /// Publishes snapshots until nobody listens any more.
+    /// Publishes snapshots until there is no receiver any more.
     pub async fn run(mut self, out: watch::Sender<SourceReport>) {
         loop {
-            // A large folder takes a while, and so does a network file system.
+            // Reading may take long, for a large folder or on a network file system.
             let reading = spawn_blocking(move || {
                 let snapshot = self.read();
                 (self, snapshot)
@@ -179,19 +162,20 @@ impl ManifestSource {
 
     async fn settle(&self) {
         let quiet = async { while tokio::time::timeout(SETTLE, self.changed.notified()).await.is_ok() {} };
-        // If it still goes on then, what is there is read, and read again later.
+        // If changes continue for longer, the files are read now and again later.
         let _ = tokio::time::timeout(SETTLE_LONGEST, quiet).await;
     }
 
-    /// inotify follows what a path led to when it was asked, not the path: it
-    /// is asked again before each reading, and what is lost between is read.
-    fn watch_anew(&mut self) -> Result<(), notify::Error> {
+    /// Renews the watches. inotify watches the folder that a path led to at the time
+    /// of the call, even if the path leads elsewhere later. So this is called before each
+    /// reading; changes in between are found by that reading.
+    fn renew_watches(&mut self) -> Result<(), notify::Error> {
         for folder in mem::take(&mut self.watched) {
-            // It is gone by itself if its folder is.
+            // Fails if the folder is gone, and the watch with it.
             let _ = self.watcher.unwatch(&folder);
         }
         let beside = parent(&self.path).to_owned();
-        // A file or link is replaced by renaming: only its folder sees that.
+        // Files and links are replaced by renaming, which only a watch of their folder notices.
         let (needed, helpful) = if self.is_folder {
             (self.path.clone(), Some(beside))
         } else {
@@ -199,7 +183,7 @@ impl ManifestSource {
             let inside = resolved.map(|file| parent(&file).to_owned()).filter(|inside| *inside != beside);
             (beside, inside)
         };
-        // Without the helpful one some changes are found by the rescan only.
+        // Without the helpful watch some changes are noticed only by the rescan.
         if let Some(folder) = helpful
             && self.watcher.watch(&folder, RecursiveMode::NonRecursive).is_ok()
         {
@@ -211,23 +195,24 @@ impl ManifestSource {
     }
 
     fn read(&mut self) -> Snapshot {
-        if let Err(error) = self.watch_anew() {
-            // If it is away the listing says so.
-            tracing::debug!(path = %self.path.display(), %error, "changes are found by the rescan only");
+        if let Err(error) = self.renew_watches() {
+            // If the folder is away, listing it fails and reports that.
+            let error = ErrorChain(&error);
+            tracing::debug!(path = %self.path.display(), %error, "cannot watch for changes; they are noticed by the rescan only");
         }
-        let listed = if self.is_folder { list(&self.path) } else { Ok(vec![self.path.clone()]) };
+        let listed = if self.is_folder { files::list(&self.path) } else { Ok(vec![self.path.clone()]) };
         let mut problems = Vec::new();
         match &listed {
-            // A file that is gone takes its objects with it; a folder that can't be read does not.
+            // The objects of a file that is gone are gone too. If the folder cannot be read, all stay.
             Ok(paths) => self.files.retain(|path, _| paths.contains(path)),
             Err(error) => problems.push(problem_of(&self.path, error, !self.files.is_empty())),
         }
         for path in listed.unwrap_or_else(|_| self.files.keys().cloned().collect()) {
             let content = self.files.entry(path.clone()).or_default();
-            match read_limited(&path) {
+            match files::read_limited(&path) {
                 Ok(bytes) if content.problem.is_none() && bytes == content.bytes && !bytes.is_empty() => {}
                 Ok(bytes) => content.replace(&path, bytes),
-                // Also if it is gone since it was listed: the next round sees that.
+                // The file may have been removed since it was listed; the next reading will find that.
                 Err(error) => content.report(problem_of(&path, &error, content.is_in_use())),
             }
         }
@@ -242,84 +227,6 @@ impl ManifestSource {
         snapshot.problems.extend(doubles(&self.files));
         snapshot
     }
-}
-
-impl Content {
-    /// It was good once, and not empty.
-    fn is_in_use(&self) -> bool {
-        !self.bytes.is_empty()
-    }
-
-    fn replace(&mut self, path: &Path, bytes: Vec<u8>) {
-        match parse::parse(&bytes) {
-            Ok(objects) => *self = Self { bytes, objects, problem: None },
-            Err(error) => self.report(problem_of(path, &error, self.is_in_use())),
-        }
-    }
-
-    fn report(&mut self, problem: Problem) {
-        if self.problem.as_ref() != Some(&problem) {
-            tracing::warn!("{problem}");
-        }
-        self.problem = Some(problem);
-    }
-}
-
-/// Services that are there twice; the last one counts (`convert`).
-fn doubles(files: &BTreeMap<PathBuf, Content>) -> Vec<Problem> {
-    let mut places = BTreeMap::new();
-    let mut problems = Vec::new();
-    for (path, content) in files {
-        for service in &content.objects.services {
-            let metadata = &service.metadata;
-            let namespace = metadata.namespace.as_deref().unwrap_or("default");
-            let name = metadata.name.as_deref().unwrap_or_default();
-            if let Some(earlier) = places.insert((namespace, name), path) {
-                let (earlier, path) = (earlier.display(), path.display());
-                let message =
-                    format!("it is in {earlier} and again in {path}; the last one counts: remove one");
-                let service = ServiceName::new(namespace, name);
-                problems.push(Problem::of_service(&service, ProblemReason::InvalidValue, message));
-            }
-        }
-    }
-    problems
-}
-
-fn problem_of(path: &Path, error: &dyn std::error::Error, is_in_use: bool) -> Problem {
-    let rest = if is_in_use { "its last good content stays in use" } else { "nothing of it is in use" };
-    Problem {
-        subject: Subject::File(path.display().to_string()),
-        reason: ProblemReason::InvalidManifest,
-        message: format!("{error}; {rest}"),
-    }
-}
-
-/// The manifests of a folder, sorted.
-fn list(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(path)? {
-        let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let known = [".yaml", ".yml", ".json"].iter().any(|ending| name.ends_with(ending));
-        // One that can't be looked at is not gone: reading it tells why.
-        let is_file = || path.metadata().map_or(true, |metadata| metadata.is_file());
-        if known && !name.starts_with('.') && is_file() {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    Ok(paths)
-}
-
-fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
-    let size = path.metadata()?.len();
-    if size > LARGEST_FILE {
-        return Err(io::Error::other(format!(
-            "{size} bytes are more than a manifest may have ({LARGEST_FILE})"
-        )));
-    }
-    fs::read(path)
 }
 
 fn parent(path: &Path) -> &Path {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The bytes of one manifest file to Kubernetes objects. Pure.
+//! Parses the bytes of one manifest file to Kubernetes objects. Pure.
 
 use std::sync::Arc;
 
@@ -11,37 +11,54 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::Objects;
+/// The kinds that llb reads.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Objects {
+    pub(super) services: Vec<Arc<Service>>,
+    pub(super) slices: Vec<Arc<EndpointSlice>>,
+    pub(super) nodes: Vec<Arc<Node>>,
+}
 
-/// Why a file is no manifest. `line` counts from 1.
+/// Why a file is not a manifest. `line` counts from 1.
 #[derive(Debug, thiserror::Error)]
 pub enum ParseError {
-    /// Not UTF-8.
+    /// The file is not UTF-8.
     #[error("line {line}: it is not UTF-8 text")]
     Encoding {
         /// Where.
         line: usize,
     },
-    /// Not YAML, or not of the shape of its kind.
+    /// A document is not YAML, or its fields do not fit its kind.
     #[error("line {line}: {message}")]
     Yaml {
         /// Where.
         line: usize,
-        /// The parser's word.
+        /// The first line of the parser's message. The other lines show the text around it.
         message: String,
     },
-    /// An object of no kind.
+    /// The fields of an item of a list do not fit its kind.
+    #[error("line {line}: {kind} in the list")]
+    ListItem {
+        /// Where the list begins.
+        line: usize,
+        /// The item's kind.
+        kind: String,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// An object has no kind.
     #[error("line {line}: the object has no kind; a manifest begins with apiVersion and kind")]
     NoKind {
         /// Where it begins.
         line: usize,
     },
-    /// An object without a name.
+    /// An object has no name.
     #[error("line {line}: the {kind} has no metadata.name")]
     NoName {
         /// Where it begins.
         line: usize,
-        /// What it is.
+        /// Its kind.
         kind: &'static str,
     },
 }
@@ -74,9 +91,9 @@ impl Known {
     }
 }
 
-/// All Services, EndpointSlices and Nodes of a file: several documents, List
-/// kinds, YAML or JSON. Other kinds are left out, and those of the same name in
-/// other groups (Knative has a Service); without apiVersion the kind is enough.
+/// All Services, EndpointSlices and Nodes of a file. It may be YAML or JSON, have several
+/// documents, and have Lists. Other kinds are ignored, also kinds with the same name of
+/// other API groups (Knative has a Service). An object without apiVersion is accepted.
 pub(super) fn parse(bytes: &[u8]) -> Result<Objects, ParseError> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
@@ -89,16 +106,14 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Objects, ParseError> {
         let version = head.api_version.as_deref();
         if kind.ends_with("List") {
             for item in head.items {
-                // `kubectl get services -o yaml` repeats both in each item; a typed list need not.
+                // `kubectl get services -o yaml` writes kind and version in each item; a typed list
+                // may leave them out.
                 let item_kind =
                     item.get("kind").and_then(Value::as_str).unwrap_or(kind.trim_end_matches("List"));
                 let of_list = version.filter(|_| kind != "List");
                 let item_version = item.get("apiVersion").and_then(Value::as_str).or(of_list);
                 let (item_kind, known) = (item_kind.to_owned(), Known::of(item_kind, item_version));
-                let typed = |error: serde_json::Error| ParseError::Yaml {
-                    line,
-                    message: format!("{item_kind} in the list: {error}"),
-                };
+                let typed = |source| ParseError::ListItem { line, kind: item_kind, source };
                 match known {
                     Some(Known::Service) => {
                         objects.services.push(named(serde_json::from_value(item).map_err(typed)?, line)?)
@@ -124,8 +139,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Objects, ParseError> {
     Ok(objects)
 }
 
-/// Each document with the line it begins in. A line that begins with `---`
-/// always ends a document (YAML 1.2 §9.1.2).
+/// Each document with the number of its first line. A line that begins with `---` always
+/// ends a document (YAML 1.2 §9.1.2).
 fn documents(text: &str) -> Vec<(usize, &str)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut documents = Vec::new();
@@ -168,16 +183,16 @@ fn kind_of<K: Resource<DynamicType = ()>>() -> &'static str {
     }
 }
 
-/// `None` for a document that says `null`.
+/// `None` if the document is `null`.
 fn from_yaml<T: DeserializeOwned>(document: &str, first_line: usize) -> Result<Option<T>, ParseError> {
     serde_saphyr::from_str(document).map_err(|error| {
         let text = error.to_string();
-        // The parser shows the text around the place as well; one line is enough here.
+        // The parser's message also shows the text around the error; one line is enough here.
         let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
         let Some(at) = error.location() else {
             return ParseError::Yaml { line: first_line, message: message.to_owned() };
         };
-        // It counts from the document, and a person from the file.
+        // The parser counts lines from the start of the document, users from the start of the file.
         let line = first_line + usize::try_from(at.line()).unwrap_or(1).saturating_sub(1);
         let place = format!("line {} ", at.line());
         ParseError::Yaml { line, message: message.strip_prefix(&place).unwrap_or(message).to_owned() }
@@ -210,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_of_other_groups_are_left_out() {
+    fn kinds_of_other_groups_are_ignored() {
         for (kind, version, count) in [
             ("Service", "v1", 1),
             ("Service", "serving.knative.dev/v1", 0),
@@ -228,7 +243,7 @@ mod tests {
                 assert_eq!(services + slices + nodes, count, "{text}");
             }
         }
-        // What is left out may have any shape.
+        // An ignored object may have any fields.
         let knative =
             "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: 1}\n";
         assert_eq!(counts(knative), (0, 0, 0));
@@ -257,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_take_no_more_than_the_file() {
+    fn documents_are_not_copied() {
         let text = format!("---\n{SERVICE}").repeat(4_000);
         let documents = documents(&text);
         assert_eq!(documents.len(), 4_000);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Folders and files that go away, come back, and are replaced behind links.
+//! Folders and files that go away, come back, or are replaced behind a symbolic link.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::{ManifestSource, RESCAN};
 use crate::model::{ProblemReason, ServiceName, Snapshot, SourceReport};
 
-/// Shorter than [`RESCAN`]: what comes by then, inotify told.
+/// Shorter than [`RESCAN`], so that only inotify can have noticed the change.
 const LIMIT: Duration = Duration::from_secs(10);
 
 struct Followed {
@@ -59,7 +59,7 @@ fn is_away(snapshot: &Snapshot) -> bool {
 }
 
 #[tokio::test]
-async fn a_folder_that_is_away_keeps_everything() {
+async fn everything_stays_in_use_while_the_folder_is_away() {
     let place = tempfile::tempdir().unwrap();
     let (folder, elsewhere) = (place.path().join("manifests"), place.path().join("elsewhere"));
     fs::create_dir(&folder).unwrap();
@@ -71,7 +71,7 @@ async fn a_folder_that_is_away_keeps_everything() {
     let snapshot = source.wait_for("a problem", is_away).await;
     assert!(has(&snapshot, "a"), "{snapshot:?}");
 
-    // Another folder in its place is followed as well.
+    // Another folder in its place is followed too.
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join("b.yaml"), service("b")).unwrap();
     let snapshot = source.wait_for_service("b").await;
@@ -87,21 +87,21 @@ async fn a_folder_that_is_away_keeps_everything() {
 }
 
 #[tokio::test]
-async fn a_file_of_a_configmap_follows_its_link() {
+async fn a_file_of_a_mounted_configmap_is_followed() {
     let mount = tempfile::tempdir().unwrap();
     let at = |name: &str| mount.path().join(name);
-    let turn_to = |version: &str| {
+    let point_link_to = |version: &str| {
         fs::create_dir(at(version)).unwrap();
         fs::write(at(version).join("s.yaml"), service(version.trim_start_matches('.'))).unwrap();
         symlink(version, at("..data_tmp")).unwrap();
         fs::rename(at("..data_tmp"), at("..data")).unwrap();
     };
-    turn_to("..t1");
+    point_link_to("..t1");
     symlink("..data/s.yaml", at("s.yaml")).unwrap();
     let mut source = Followed::start(&at("s.yaml"));
     source.wait_for_service("t1").await;
     for (old, new) in [("..t1", "..t2"), ("..t2", "..t3")] {
-        turn_to(new);
+        point_link_to(new);
         fs::remove_dir_all(at(old)).unwrap();
         source.wait_for_service(new.trim_start_matches('.')).await;
     }
@@ -112,7 +112,7 @@ async fn a_file_of_a_configmap_follows_its_link() {
 }
 
 #[tokio::test]
-async fn a_folder_behind_a_link_follows_it() {
+async fn a_folder_behind_a_link_is_followed() {
     let place = tempfile::tempdir().unwrap();
     let at = |name: &str| place.path().join(name);
     for version in ["v1", "v2"] {
@@ -126,7 +126,7 @@ async fn a_folder_behind_a_link_follows_it() {
     fs::rename(at("next"), at("current")).unwrap();
     let snapshot = source.wait_for_service("v2").await;
     assert!(!has(&snapshot, "v1"), "{snapshot:?}");
-    // The folder that is current now is watched, too.
+    // The new folder behind the link is watched too.
     fs::write(at("v2").join("more.yaml"), service("more")).unwrap();
     source.wait_for_service("more").await;
 }

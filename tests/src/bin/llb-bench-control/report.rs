@@ -64,7 +64,7 @@ impl Row {
     }
 }
 
-/// As Markdown, for the terminal and for docs/bench-control.md.
+/// As Markdown, for the terminal and for docs/benchmarks/control.md.
 pub(crate) fn table(rows: &[Row]) -> String {
     let mut text = format!(
         "\n{} cores, {}\n\n| row | unit | n | median | p99 | min | max | target | |\n|---|---|---|---|---|---|---|---|---|\n",

@@ -53,7 +53,7 @@ impl Row {
     }
 }
 
-/// As Markdown, for the terminal and for docs/bench-packet.md.
+/// As Markdown, for the terminal and for docs/benchmarks/packet.md.
 pub(crate) fn table(cores: usize, rows: &[Row]) -> String {
     let mut text = format!(
         "\n{cores} cores, {}; ns for each packet\n\n| hook | family | program | flows | median | min | max | over swap | at best |\n\

@@ -9,10 +9,10 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader, Pod};
 use bytemuck::bytes_of;
-use llb_common::address::{Address, Mac, Port};
+use llb_common::address::{Address, Mac, WirePort};
 use llb_common::backend::{ACTIVE, BackendEntry, BackendId};
 use llb_common::conntrack::{
-    ACK, ForwardEntry, ForwardKey, ReplyEntry, ReplyKey, SYN, forward_key, step, way,
+    ACK, ForwardEntry, ForwardKey, ReplyEntry, ReplyKey, SYN, forward_key, next_hop, step,
 };
 use llb_common::flow_table::{Words, lines};
 use llb_common::frontend::{DSR, FrontendEntry, FrontendKey, TCP};
@@ -133,7 +133,7 @@ impl World {
     }
 
     fn frontend(&mut self, mode: Mode) -> Result<()> {
-        let key = FrontendKey::new(self.vip(), Port::new(mode.vip_port()), TCP);
+        let key = FrontendKey::new(self.vip(), WirePort::new(mode.vip_port()), TCP);
         let flags = if mode == Mode::Dsr { DSR } else { 0 };
         let entry = FrontendEntry { id: u32::from(mode.vip_port()), flags, ..FrontendEntry::default() };
         self.insert(maps::FRONTENDS.name, raw::<24>(bytes_of(&key)), raw::<40>(bytes_of(&entry)))?;
@@ -147,8 +147,8 @@ impl World {
                 snat: self.snat(),
                 host: 1 + number,
                 mtu: 1500,
-                port: Port::new(BACKEND_PORT),
-                vip_port: Port::new(mode.vip_port()),
+                port: WirePort::new(BACKEND_PORT),
+                vip_port: WirePort::new(mode.vip_port()),
                 mac: Mac::new(BACKEND_MAC),
                 source_mac: Mac::new(LB_MAC),
                 state: ACTIVE,
@@ -207,12 +207,12 @@ impl Flow {
         let client = address(family, self.client_bytes());
         let number = self.0 % BACKENDS;
         let seen = step(step(0, SYN), ACK);
-        let key = forward_key(client, self.port(), vip(family), Port::new(mode.vip_port()), TCP);
+        let key = forward_key(client, self.port(), vip(family), WirePort::new(mode.vip_port()), TCP);
         let entry = ForwardEntry {
             backend: mode.backend(number),
-            snat_port: if mode == Mode::Dsr { Port::default() } else { self.port() },
+            snat_port: if mode == Mode::Dsr { WirePort::default() } else { self.port() },
             seen,
-            way: way(LINK, Mac::new(CLIENT_MAC)),
+            next_hop: next_hop(LINK, Mac::new(CLIENT_MAC)),
             ..ForwardEntry::default()
         };
         if !placed.insert(&key, &entry) {
@@ -223,7 +223,7 @@ impl Flow {
         }
         let key = ReplyKey {
             backend: address(family, self.backend_bytes()),
-            backend_port: Port::new(BACKEND_PORT),
+            backend_port: WirePort::new(BACKEND_PORT),
             snat_port: self.port(),
             protocol: TCP,
             padding: [0; 3],
@@ -250,8 +250,8 @@ impl Flow {
         backend_bytes(self.0 % BACKENDS)
     }
 
-    pub(crate) fn port(self) -> Port {
-        Port::new(1024 + (self.0 / BACKENDS) as u16)
+    pub(crate) fn port(self) -> WirePort {
+        WirePort::new(1024 + (self.0 / BACKENDS) as u16)
     }
 }
 

@@ -6,9 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use llb_common::address::{Address, Mac, Port};
+use llb_common::address::{Address, Mac, WirePort};
 use llb_common::backend::{ACTIVE, BackendEntry, BackendId, DEAD, DRAINING};
-use llb_common::frontend::{CHUNK_SLOTS, DSR, FrontendEntry, MemberKey, RESTRICTED, SourceRangeKey, Table};
+use llb_common::frontend::{
+    CHUNK_SLOTS, DSR, FrontendEntry, MaglevTable, MemberKey, RESTRICTED, SourceRangeKey,
+};
 use llb_common::maglev::{Contender, NOBODY, fill, slots_for};
 use llb_common::time::Tick;
 
@@ -152,7 +154,7 @@ impl Book {
         shares: &[(BackendId, Weight)],
         now: Tick,
         writes: &mut Vec<Write>,
-    ) -> Result<Option<Table>, NoRoom> {
+    ) -> Result<Option<MaglevTable>, NoRoom> {
         if matches!(&known.shares, Shares::Known(old) if old == shares) {
             return Ok(None);
         }
@@ -161,7 +163,7 @@ impl Book {
             return Ok(None);
         }
         if slots.is_empty() {
-            return Ok(Some(Table::default()));
+            return Ok(Some(MaglevTable::default()));
         }
         let table = self.chunks.allocate(slots.len() as u32, now)?;
         for (number, part) in (table.first_chunk..).zip(slots.chunks(CHUNK_SLOTS)) {
@@ -234,8 +236,8 @@ fn entry_of(
         snat: next_hop.map_or_else(Address::default, |hop| Address::from(hop.source)),
         host,
         mtu: next_hop.map_or(0, |hop| hop.mtu),
-        port: Port::new(backend.address.port()),
-        vip_port: Port::new(frontend.port.get()),
+        port: WirePort::new(backend.address.port()),
+        vip_port: WirePort::new(frontend.port.get()),
         mac: next_hop.and_then(|hop| hop.mac).unwrap_or(Mac::new([0; 6])),
         source_mac: next_hop.map_or(Mac::new([0; 6]), |hop| hop.source_mac),
         state,

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use llb_common::backend::BackendId;
-use llb_common::frontend::Table;
+use llb_common::frontend::MaglevTable;
 use llb_common::hash::mix;
 use llb_common::time::{Tick, elapsed_secs};
 
@@ -64,29 +64,29 @@ impl Places {
 #[derive(Debug)]
 pub(super) struct Chunks {
     is_used: Vec<bool>,
-    resting: Vec<(Table, Tick)>,
+    resting: Vec<(MaglevTable, Tick)>,
 }
 
 impl Chunks {
-    pub(super) fn new(capacity: u32, used: impl Iterator<Item = Table>) -> Self {
+    pub(super) fn new(capacity: u32, used: impl Iterator<Item = MaglevTable>) -> Self {
         let mut chunks = Self { is_used: vec![false; capacity as usize], resting: Vec::new() };
         used.for_each(|table| chunks.mark(table, true));
         chunks
     }
 
     /// A run of chunks for a table of `slots` slots: the first one that is large enough.
-    pub(super) fn allocate(&mut self, slots: u32, now: Tick) -> Result<Table, NoRoom> {
+    pub(super) fn allocate(&mut self, slots: u32, now: Tick) -> Result<MaglevTable, NoRoom> {
         let (rested, resting): (Vec<_>, Vec<_>) =
             self.resting.drain(..).partition(|(_, since)| elapsed_secs(*since, now) >= CHUNK_REST_SECS);
         self.resting = resting;
         rested.into_iter().for_each(|(table, _)| self.mark(table, false));
 
-        let wanted = Table { first_chunk: 0, slots }.chunks() as usize;
+        let wanted = MaglevTable { first_chunk: 0, slots }.chunks() as usize;
         let mut start = 0;
         while start + wanted <= self.is_used.len() {
             match self.is_used[start..start + wanted].iter().rposition(|is_used| *is_used) {
                 None => {
-                    let table = Table { first_chunk: start as u32, slots };
+                    let table = MaglevTable { first_chunk: start as u32, slots };
                     self.mark(table, true);
                     return Ok(table);
                 }
@@ -97,7 +97,7 @@ impl Chunks {
     }
 
     /// Not at once: see [`CHUNK_REST_SECS`].
-    pub(super) fn free(&mut self, table: Table, now: Tick) {
+    pub(super) fn free(&mut self, table: MaglevTable, now: Tick) {
         if table.slots != 0 {
             self.resting.push((table, now));
         }
@@ -107,7 +107,7 @@ impl Chunks {
         self.is_used.iter().filter(|is_used| **is_used).count()
     }
 
-    fn mark(&mut self, table: Table, is_used: bool) {
+    fn mark(&mut self, table: MaglevTable, is_used: bool) {
         let first = table.first_chunk as usize;
         let run = first..first + table.chunks() as usize;
         if let Some(run) = self.is_used.get_mut(run) {

@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use llb_common::address::{Address, Mac, Port};
+use llb_common::address::{Address, Mac, WirePort};
 use llb_common::backend::{BackendEntry, BackendId};
 use llb_common::frontend::{
     Chunk, FrontendEntry, FrontendKey, KNOWN_FLOWS_ONLY, MemberKey, OPENINGS_ONLY, SourceRangeKey, TCP, UDP,
@@ -254,7 +254,11 @@ impl Book {
 
 /// The key of a frontend in the map.
 pub(super) fn key_of(frontend: &Frontend) -> FrontendKey {
-    FrontendKey::new(Address::from(frontend.vip), Port::new(frontend.port.get()), number(frontend.protocol))
+    FrontendKey::new(
+        Address::from(frontend.vip),
+        WirePort::new(frontend.port.get()),
+        number(frontend.protocol),
+    )
 }
 
 /// As IANA has it.

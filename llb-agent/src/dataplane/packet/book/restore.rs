@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use llb_common::backend::{BackendEntry, BackendId};
-use llb_common::frontend::{DSR, FrontendEntry, FrontendKey, MemberKey, SourceRangeKey, TCP, Table};
+use llb_common::frontend::{DSR, FrontendEntry, FrontendKey, MaglevTable, MemberKey, SourceRangeKey, TCP};
 
 use super::ids::{Chunks, Places, Services};
 use super::{Book, Gate, Known, Shares};
@@ -26,7 +26,7 @@ impl Book {
     pub(in super::super) fn new(
         (max_backends, max_chunks): (u32, u32),
         restored: Restored,
-        slots: impl Fn(Table) -> Vec<u32>,
+        slots: impl Fn(MaglevTable) -> Vec<u32>,
     ) -> Self {
         let Restored { frontends, backends, members, ranges } = restored;
         let tables = frontends.iter().flat_map(|(_, entry)| [entry.table, entry.previous]);

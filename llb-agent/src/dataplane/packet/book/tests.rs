@@ -8,8 +8,8 @@ use std::sync::Arc;
 use llb_common::address::Mac;
 use llb_common::backend::{ACTIVE, BackendEntry, BackendId, DEAD, DRAINING};
 use llb_common::frontend::{
-    Chunk, FrontendEntry, FrontendKey, KNOWN_FLOWS_ONLY, MemberKey, OPENINGS_ONLY, RESTRICTED,
-    SourceRangeKey, Table,
+    Chunk, FrontendEntry, FrontendKey, KNOWN_FLOWS_ONLY, MaglevTable, MemberKey, OPENINGS_ONLY, RESTRICTED,
+    SourceRangeKey,
 };
 
 use super::{Book, Gate, NextHop, NoRoom, Restored, Write, key_of};
@@ -50,7 +50,7 @@ impl Maps {
         }
     }
 
-    fn slots(&self, table: Table) -> Vec<u32> {
+    fn slots(&self, table: MaglevTable) -> Vec<u32> {
         let chunks = table.first_chunk..table.first_chunk + table.chunks();
         let mut slots: Vec<u32> = chunks.flat_map(|number| *self.chunks[&number]).collect();
         slots.truncate(table.slots as usize);

@@ -1,35 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Where the running kernel has the fields of its structures, from its own
-//! type information (BTF, `Documentation/bpf/btf.rst`). Reads bytes; knows
-//! nothing of sockets.
+//! Reads the offsets of structure fields from the kernel's type information (BTF,
+//! `Documentation/bpf/btf.rst`). Knows nothing of sockets.
 
 use std::collections::BTreeMap;
 
-/// Where the kernel shows it.
+/// The type information of the running kernel.
 pub(super) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 const MAGIC: u16 = 0xeb9f;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 
-/// The types of a kernel.
+/// All types of a kernel.
 pub(super) struct Btf<'a> {
     types: Vec<Type<'a>>,
     strings: &'a [u8],
 }
 
-/// One type, as far as it matters.
+/// One type: only what is needed here.
 struct Type<'a> {
     name: u32,
     kind: u32,
-    /// Members have their offsets in bits, in the lower 24 of 32 bits if there are bit fields.
+    /// Then the offset of a member (in bits) is only in the lower 24 of its 32 bits.
     has_bit_fields: bool,
-    /// Of a structure: 12 bytes for each member.
+    /// What follows the 12 bytes of each type; for a structure, 12 bytes for each member.
     members: &'a [u8],
 }
 
 impl<'a> Btf<'a> {
-    /// `None`: that is no BTF of this machine's byte order.
+    /// `None`: this is not BTF in the machine's byte order.
     pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let word = |at: usize| word(bytes, at);
         if u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?) != MAGIC {
@@ -53,8 +52,8 @@ impl<'a> Btf<'a> {
         Some(Self { types, strings })
     }
 
-    /// Bytes from the start of each of `structures` to each of its named
-    /// members, those in unnamed inner structures included.
+    /// The offset in bytes of each named member of `structure`, with those of
+    /// unnamed inner structures and unions. Empty if there is no such structure.
     pub(super) fn offsets(&self, structure: &str) -> BTreeMap<&'a str, u32> {
         let mut found = BTreeMap::new();
         let wanted = self.types.iter().find(|candidate| {
@@ -69,7 +68,7 @@ impl<'a> Btf<'a> {
     }
 
     fn collect(&self, structure: &Type<'_>, start: u32, depth: u32, found: &mut BTreeMap<&'a str, u32>) {
-        /// No structure of the kernel is nested so deeply.
+        /// Structures of the kernel are nested less deeply.
         const DEEPEST: u32 = 8;
         for member in structure.members.as_chunks::<12>().0 {
             let (Some(name), Some(id), Some(bits)) = (word(member, 0), word(member, 4), word(member, 8))
@@ -82,7 +81,7 @@ impl<'a> Btf<'a> {
             if !name.is_empty() {
                 found.insert(name, offset);
             } else if depth < DEEPEST
-                // Identifier 0 is `void`, which is not listed.
+                // Identifier 0 is `void`, which has no entry.
                 && let Some(inner) = (id as usize).checked_sub(1).and_then(|index| self.types.get(index))
                 && [KIND_STRUCT, KIND_UNION].contains(&inner.kind)
             {
@@ -102,19 +101,19 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// What follows the 12 bytes that all kinds have. `None`: a kind of a later
-/// format, whose length nobody knows.
+/// The number of bytes that follow the 12 bytes that all kinds have. `None`: an
+/// unknown kind of a later format.
 fn extra_bytes(kind: u32, count: usize) -> Option<usize> {
     Some(match kind {
-        // Integers, variables, tags of declarations.
+        // Integers, variables, declaration tags.
         1 | 14 | 17 => 4,
         // Arrays.
         3 => 12,
-        // Structures, unions, sections, enumerations of 64 bits.
+        // Structures, unions, sections, 64-bit enumerations.
         KIND_STRUCT | KIND_UNION | 15 | 19 => 12 * count,
-        // Enumerations, prototypes of functions.
+        // Enumerations, function prototypes.
         6 | 13 => 8 * count,
-        // Pointers, qualifiers, names.
+        // Pointers, qualifiers, type names, functions, forward declarations.
         2 | 7..=12 | 16 | 18 => 0,
         _ => return None,
     })
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_found_in_unnamed_structures_too() {
+    fn members_of_unnamed_inner_structures_are_found() {
         let image = image();
         let btf = Btf::parse(&image).unwrap();
         assert_eq!(btf.offsets("outer"), BTreeMap::from([("a", 0), ("x", 12), ("b", 16)]));
@@ -155,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_is_refused() {
+    fn truncated_type_information_is_refused() {
         let image = image();
         for length in 0..image.len() {
             assert!(Btf::parse(&image[..length]).is_none(), "{length} of {} bytes", image.len());
@@ -164,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn this_kernels_own_are_understood() {
+    fn the_type_information_of_this_kernel_can_be_read() {
         let Ok(bytes) = std::fs::read(KERNEL_BTF) else { return };
         let btf = Btf::parse(&bytes).unwrap();
         let (tcp, sock) = (btf.offsets("tcp_sock"), btf.offsets("sock"));

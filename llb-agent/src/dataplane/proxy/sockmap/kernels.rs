@@ -1,24 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which kernels are known to lose, repeat or misuse data in socket maps: a
-//! table, and nothing else. What a kernel really does is asked by `self_test.rs`.
+//! The kernels that are known to lose or repeat data in socket maps. Only a
+//! table: `self_test.rs` tries what the running kernel really does.
 
-/// Fixes without which bytes are lost or come twice when a send buffer is full
-/// ("data lost during EAGAIN retries"), by the release in which each line of
-/// kernels got them. Lines that are not listed have them if they are newer
-/// than [`FIXED_SINCE`].
+/// The releases in which the stable kernel lines got the fixes for bytes that are
+/// lost or repeated when a send buffer is full ("data lost during EAGAIN
+/// retries"). Lines that are not listed have them from [`FIXED_SINCE`] on.
 const FIXED_IN: [Version; 3] = [(6, 1, 142), (6, 6, 94), (6, 12, 35)];
 
-/// The first line that was released with these fixes.
+/// The first kernel that was released with these fixes.
 const FIXED_SINCE: Version = (6, 16, 0);
 
 type Version = (u32, u32, u32);
 
-/// Why this kernel is not to be used, by its name (`uname -r`).
+/// Why the kernel with this release name (`uname -r`) must not be used.
 pub(super) fn known_trouble(release: &str) -> Option<String> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
     let mut next = || numbers.next().and_then(Result::ok);
     let (Some(major), Some(minor)) = (next(), next()) else {
-        return Some(format!("the kernel's version can't be read from {release:?}"));
+        return Some(format!("cannot read the kernel's version from {release:?}"));
     };
     let version = (major, minor, next().unwrap_or(0));
     let is_fixed = version >= FIXED_SINCE
@@ -39,7 +38,7 @@ mod tests {
     use super::known_trouble;
 
     #[test]
-    fn kernels_with_the_fixes_are_told_from_those_without() {
+    fn kernels_without_the_fixes_are_refused() {
         for fixed in ["6.18.44", "6.16.0-rc1", "6.12.35", "6.12.74+deb13-amd64", "6.1.142", "7.0.0", "6.18"] {
             assert_eq!(known_trouble(fixed), None, "{fixed}");
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A stream that has switched to user space, while its socket is still in the
-//! maps: its bytes lie where recv(2) finds them and splice(2) does not. As
-//! soon as all are read, the socket can leave.
+//! A stream that the relay reads while its socket is still in the maps. Its bytes
+//! are where recv(2) finds them and splice(2) does not. As soon as all of them
+//! are read, the socket can leave the maps.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -11,60 +11,73 @@ use std::time::Duration;
 use llb_common::sockmap::Switch;
 use tokio::time::Instant;
 
-use super::SockmapError;
-use super::leave::Source;
+use super::error::SockmapError;
 use super::maps::Maps;
+use super::source::Source;
 
-/// The kernel's worker needs microseconds, or longer on a machine that has no
-/// time for it.
+/// How long the kernel's worker may take. It needs microseconds, but longer on a
+/// machine that is short of CPU time.
 const WORKER_LIMIT: Duration = Duration::from_secs(1);
 
-/// The source of such a stream. Dropped, it is forgotten: only at the end.
+/// One direction of a connection that has come back from the kernel.
+#[derive(Debug, Default)]
+pub(in super::super) struct ReturnedStream {
+    /// Bytes that the kernel has moved.
+    pub(in super::super) moved: u64,
+    /// Set while the socket that the stream comes from is still in the maps.
+    pub(in super::super) mapped: Option<Mapped>,
+    /// The socket that gets the bytes is lost, and some of them with it.
+    pub(in super::super) is_lost: bool,
+}
+
+/// A socket that is still in the maps. Dropping this removes it from them, which
+/// is right only when the connection ends or everything was read.
 pub(in super::super) struct Mapped {
     maps: Arc<Maps>,
     source: Source,
     /// Bytes read by the agent.
     read: u64,
-    /// The socket has told an end that was too early.
-    early_since: Option<Instant>,
+    /// When FIN was first read before bytes that belong in front of it.
+    early_fin_since: Option<Instant>,
 }
 
 impl Mapped {
     pub(super) fn new(maps: Arc<Maps>, source: Source) -> Self {
-        Self { maps, source, read: 0, early_since: None }
+        Self { maps, source, read: 0, early_fin_since: None }
     }
 
-    /// So many bytes were read.
+    /// Counts bytes that the agent has read.
     pub(in super::super) fn count(&mut self, read: usize) {
         self.read += read as u64;
     }
 
-    /// To be called when there is nothing to read: whether the socket is plain
-    /// from here on.
+    /// Call this when there is nothing to read. Returns whether the socket has
+    /// left the maps and is an ordinary one from here on.
     ///
     /// # Errors
-    /// It can't go on as it was either; bytes may be missing.
+    /// It can't leave and can't stay either; bytes may be lost.
     pub(in super::super) fn release(&self, socket: &(impl AsFd + AsRawFd)) -> io::Result<bool> {
-        self.source.leave(&self.maps, socket, self.read).map_err(io::Error::other)
+        self.source.try_deactivate(&self.maps, socket, self.read).map_err(io::Error::other)
     }
 
-    /// To be called at an end: whether there is more to come before it. What was
-    /// left to us behind bytes for the same socket comes through the hands of the
-    /// kernel's worker, and the socket does not wait for that to tell its FIN.
+    /// Call this when FIN was read. Returns whether bytes are still to come before
+    /// it: the kernel's worker delivers what the program left to the agent behind
+    /// redirected bytes, and the socket does not wait for the worker before it
+    /// reports FIN.
     ///
     /// # Errors
-    /// It does not come, or bytes are missing before it.
-    pub(in super::super) fn is_early(&mut self) -> io::Result<bool> {
+    /// Bytes were lost before FIN.
+    pub(in super::super) fn has_more_before_fin(&mut self) -> io::Result<bool> {
         let stream = self.source.stream(&self.maps);
         if stream.switch == Switch::Torn as u32 {
-            return Err(io::Error::other(SockmapError::Torn));
+            return Err(io::Error::other(SockmapError::BytesLost));
         }
-        // Of a socket that the program never was put on, none were left to us.
+        // If the program was never put on the socket, it left no bytes to the agent.
         if stream.passed <= self.read {
             return Ok(false);
         }
-        if self.early_since.get_or_insert_with(Instant::now).elapsed() > WORKER_LIMIT {
-            return Err(io::Error::other("bytes are missing at the end"));
+        if self.early_fin_since.get_or_insert_with(Instant::now).elapsed() > WORKER_LIMIT {
+            return Err(io::Error::other("bytes before FIN were lost in the kernel"));
         }
         Ok(true)
     }

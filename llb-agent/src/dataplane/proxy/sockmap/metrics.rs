@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What sockmap counts. Bytes are not here: they are the connection's,
-//! whoever has moved them.
+//! What sockmap counts. Bytes are not here: the connection counts them, whether
+//! the relay or the kernel moved them.
 
 use std::fmt;
 use std::sync::Weak;
@@ -27,22 +27,23 @@ pub(super) struct Metrics {
     returns: Labelled,
 }
 
-/// Why a pair came back.
+/// Why a pair came back to the relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Return {
-    /// FIN or an error.
+pub(super) enum ReturnReason {
+    /// A socket has received FIN or has an error.
     Ended,
-    /// The other socket had no room, or too much waited for the kernel's worker.
+    /// The program left a stream to the agent: the other socket had no room, or
+    /// too much waited for the kernel's worker.
     Switched,
     /// Many large segments in a row: splice(2) is faster.
     Bulk,
-    /// Nothing was moved, though there was something.
+    /// Bytes waited and the kernel did not move them.
     Stalled,
-    /// One of the sockets was not established any more.
+    /// A socket was no longer established when the kernel should begin.
     Late,
 }
 
-impl Return {
+impl ReturnReason {
     fn label(self) -> &'static str {
         match self {
             Self::Ended => "ended",
@@ -55,7 +56,7 @@ impl Return {
 }
 
 impl Metrics {
-    /// Puts all metrics of the room into `registry`.
+    /// Puts all metrics into `registry`.
     pub(super) fn register(registry: &mut Registry, maps: Weak<Maps>) -> Self {
         let metrics = Self::default();
         registry.register(
@@ -65,7 +66,7 @@ impl Metrics {
         );
         registry.register(
             "llb_sockmap_pairs",
-            "Connections whose bytes the kernel moves",
+            "Connections whose bytes the kernel moves now",
             metrics.pairs.clone(),
         );
         registry.register(
@@ -75,12 +76,12 @@ impl Metrics {
         );
         registry.register(
             "llb_sockmap_refusals",
-            "Connections that the kernel did not take: a map was full, or a socket not established",
+            "Connections that the kernel did not take: a map was full, or a socket was not established",
             metrics.refusals.clone(),
         );
         registry.register(
             "llb_sockmap_torn",
-            "Connections reset because bytes were taken and not passed on",
+            "Connections reset because bytes were taken from a socket and not passed on",
             metrics.torn.clone(),
         );
         registry.register_collector(Box::new(Entries(maps)));
@@ -88,12 +89,12 @@ impl Metrics {
     }
 
     /// The counter of `reason`.
-    pub(super) fn returns(&self, reason: Return) -> Counter {
+    pub(super) fn returns(&self, reason: ReturnReason) -> Counter {
         self.returns.get_or_create_owned(&[("reason", reason.label())])
     }
 }
 
-/// Counts the maps' entries when it is asked.
+/// Counts the entries of the maps at each scrape.
 #[derive(Debug)]
 struct Entries(Weak<Maps>);
 

@@ -1,51 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Tries on loopback what the kernels of the past got wrong: data that came
-//! before the sockets were in the maps, a reader that does not read, and the
-//! end. Takes some milliseconds; what can't be done in time has failed.
+//! Tries on loopback what earlier kernels got wrong: data that arrived before the
+//! sockets were in the maps, a reader that does not read, and the end of a
+//! stream. Takes some milliseconds. A step that exceeds its limit has failed.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::Shutdown;
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::SockmapError;
+use super::error::SockmapError;
+use super::loopback::{LIMIT, Line, expect, take, wait_readable, within};
+use super::mapped::Mapped;
 use super::maps::Maps;
 use super::pair::Pair;
 
-/// For each step; a kernel that works needs a thousandth of it.
-pub(super) const LIMIT: Duration = Duration::from_secs(2);
-/// Between two looks at something that comes by itself.
-const PAUSE: Duration = Duration::from_millis(1);
-/// What is pushed at a reader that does not read.
+/// Bytes that are offered while the reader does not read.
 const PUSH: usize = 8 << 20;
-/// The buffers of that connection; the kernel doubles them.
-const BUFFER: usize = 64 << 10;
-/// As large as on a network, not as on loopback, where one fills such a buffer.
-const SEGMENT: u32 = 1400;
-/// The most that then may be on the way: four such buffers, and what the
-/// programs allow between the sockets.
+/// The most of them that may be taken: four buffers of the connection, and what
+/// the program allows between the sockets.
 const MOST_UNDER_WAY: usize = 2 << 20;
 
-/// A client and a server, and the two sockets between them.
-pub(super) struct Line {
-    pub(super) client: TcpStream,
-    pub(super) inner: [TcpStream; 2],
-    pub(super) server: TcpStream,
-}
-
 /// # Errors
-/// What went wrong, or what it could not be tried with.
+/// The step that failed and why, or why it could not be tried.
 pub(super) fn run(maps: &Arc<Maps>) -> Result<(), SockmapError> {
-    let told =
-        |step: &'static str| move |error: io::Error| SockmapError::SelfTest(format!("{step}: {error}"));
-    let mut line = Line::new().map_err(told("loopback can't be used"))?;
-    let pair = early_data(maps, &mut line)?.map_err(told("data before the hand-over"))?;
-    stuck_reader(pair, &mut line)?.map_err(told("a reader that does not read"))?;
-    let mut line = Line::new().map_err(told("loopback can't be used"))?;
-    end(maps, &mut line)?.map_err(told("the end of a stream"))
+    let failed = |step: &'static str| move |source: io::Error| SockmapError::SelfTest { step, source };
+    let mut line = Line::new().map_err(failed("loopback can't be used"))?;
+    let pair =
+        early_data(maps, &mut line)?.map_err(failed("data from before the sockets were in the maps"))?;
+    stuck_reader(pair, &mut line)?.map_err(failed("a reader that does not read"))?;
+    let mut line = Line::new().map_err(failed("loopback can't be used"))?;
+    end(maps, &mut line)?.map_err(failed("the end of a stream"))
 }
 
-/// Each side speaks before the sockets are in the maps; then both once more.
+/// Each peer sends before the sockets are in the maps, and the client once more after.
 fn early_data(maps: &Arc<Maps>, line: &mut Line) -> Result<io::Result<Pair>, SockmapError> {
     let early = (|| {
         line.client.write_all(b"early")?;
@@ -66,7 +52,7 @@ fn early_data(maps: &Arc<Maps>, line: &mut Line) -> Result<io::Result<Pair>, Soc
     })())
 }
 
-/// The client must be stopped, and nothing be lost when the reader goes on.
+/// The client must be stopped, and nothing may be lost when the reader goes on.
 fn stuck_reader(mut pair: Pair, line: &mut Line) -> Result<io::Result<()>, SockmapError> {
     let pattern: Vec<u8> = (0..PUSH).map(|index| (index % 251) as u8).collect();
     let pushed = match line.push(&pattern) {
@@ -74,49 +60,47 @@ fn stuck_reader(mut pair: Pair, line: &mut Line) -> Result<io::Result<()>, Sockm
         Err(error) => return Ok(Err(error)),
     };
     if pushed > MOST_UNDER_WAY {
-        return Ok(Err(io::Error::other(format!("{pushed} bytes were taken"))));
+        return Ok(Err(io::Error::other(format!("{pushed} bytes were taken from a client that must wait"))));
     }
     let [forward, reply] = pair.stop(line.both())?;
-    let (Some(mut forward), None) = (forward, reply) else {
-        return Ok(Err(io::Error::other("the program took all")));
+    let (Some(forward), None) = (forward, reply) else {
+        return Ok(Err(io::Error::other("the program did not stop although there was no room")));
     };
-    let result = (|| {
-        line.server.set_nonblocking(true)?;
-        let mut received = Vec::new();
-        let mut buffer = vec![0; 64 << 10];
-        let mut carried: Vec<u8> = Vec::new();
-        within(LIMIT, || Ok((pair.queued(0) == Some(0)).then_some(()))).map_err(|error| {
-            io::Error::new(error.kind(), format!("{error}: {:?} bytes wait", pair.queued(0)))
-        })?;
-        within(LIMIT, || {
-            take(&mut line.server, &mut buffer, &mut received)?;
-            if carried.is_empty() {
-                let read = take(&mut line.inner[0], &mut buffer, &mut carried)?;
-                forward.count(read);
-            }
-            match line.inner[1].write(&carried) {
-                Ok(written) => _ = carried.drain(..written),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-            Ok((received.len() >= pushed).then_some(()))
-        })
-        .map_err(|error| {
-            let came = received.len();
-            io::Error::new(
-                error.kind(),
-                format!(
-                    "{error}: {came} of {pushed} bytes came out, {} are carried, {forward:?}",
-                    carried.len()
-                ),
-            )
-        })?;
-        if received != pattern[..pushed] {
-            return Err(io::Error::other("other bytes came out than went in"));
+    Ok(relay_the_rest(&pair, forward, line, &pattern[..pushed]))
+}
+
+/// Relays `expected` to its end, in place of the kernel; the reader reads now.
+fn relay_the_rest(pair: &Pair, mut forward: Mapped, line: &mut Line, expected: &[u8]) -> io::Result<()> {
+    line.server.set_nonblocking(true)?;
+    let (mut received, mut unwritten) = (Vec::new(), Vec::new());
+    let mut buffer = vec![0; 64 << 10];
+    within(LIMIT, || Ok((pair.queued(0) == Some(0)).then_some(())))
+        .map_err(|error| describe(&error, format!("{:?} bytes wait for the kernel", pair.queued(0))))?;
+    within(LIMIT, || {
+        take(&mut line.server, &mut buffer, &mut received)?;
+        if unwritten.is_empty() {
+            let read = take(&mut line.inner[0], &mut buffer, &mut unwritten)?;
+            forward.count(read);
         }
-        within(LIMIT, || Ok(forward.release(&line.inner[0])?.then_some(())))
-    })();
-    Ok(result)
+        match line.inner[1].write(&unwritten) {
+            Ok(written) => _ = unwritten.drain(..written),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        Ok((received.len() >= expected.len()).then_some(()))
+    })
+    .map_err(|error| {
+        let (came, of, rest) = (received.len(), expected.len(), unwritten.len());
+        describe(&error, format!("{came} of {of} bytes were received, {rest} are unwritten, {forward:?}"))
+    })?;
+    if received != expected {
+        return Err(io::Error::other("received other bytes than were sent"));
+    }
+    within(LIMIT, || Ok(forward.release(&line.inner[0])?.then_some(())))
+}
+
+fn describe(error: &io::Error, detail: String) -> io::Error {
+    io::Error::new(error.kind(), format!("{error}: {detail}"))
 }
 
 /// All that was sent before FIN must arrive before it.
@@ -128,20 +112,20 @@ fn end(maps: &Arc<Maps>, line: &mut Line) -> Result<io::Result<()>, SockmapError
         return Ok(Err(error));
     }
     let waited =
-        within(LIMIT, || Ok((pair.queued(0) == Some(0) && pair.moved_all(pattern.len())).then_some(())));
+        within(LIMIT, || Ok((pair.queued(0) == Some(0) && pair.has_moved(pattern.len())).then_some(())));
     let _mapped = pair.stop(line.both())?;
-    let is_left = pair.has_switched() || !pair.is_whole();
+    let is_incomplete = pair.has_switched() || !pair.is_complete();
     drop(pair);
     Ok((|| {
         waited?;
-        if is_left {
-            return Err(io::Error::other("the program left some"));
+        if is_incomplete {
+            return Err(io::Error::other("the program did not redirect everything"));
         }
-        // The socket has nothing but its FIN.
+        // Only FIN is left in the socket.
         let mut rest = [0; 1];
         within(LIMIT, || match line.inner[0].read(&mut rest) {
             Ok(0) => Ok(Some(())),
-            Ok(_) => Err(io::Error::other("too many bytes")),
+            Ok(_) => Err(io::Error::other("received more bytes than were sent")),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
         })?;
@@ -151,114 +135,7 @@ fn end(maps: &Arc<Maps>, line: &mut Line) -> Result<io::Result<()>, SockmapError
         if received == pattern {
             Ok(())
         } else {
-            Err(io::Error::other(format!("{} bytes came", received.len())))
+            Err(io::Error::other(format!("received {} of {} bytes", received.len(), pattern.len())))
         }
     })())
-}
-
-impl Line {
-    pub(super) fn new() -> io::Result<Self> {
-        let (client, near) = connect()?;
-        let (far, server) = connect()?;
-        for socket in [&near, &far] {
-            socket.set_nonblocking(true)?;
-            socket.set_nodelay(true)?;
-        }
-        for socket in [&client, &server] {
-            socket.set_read_timeout(Some(LIMIT))?;
-            socket.set_write_timeout(Some(LIMIT))?;
-        }
-        Ok(Self { client, inner: [near, far], server })
-    }
-
-    pub(super) fn both(&self) -> [&TcpStream; 2] {
-        [&self.inner[0], &self.inner[1]]
-    }
-
-    /// Sends until nothing is taken any more.
-    fn push(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        /// Nothing was taken for so long.
-        const STOPPED: Duration = Duration::from_millis(20);
-        self.client.set_write_timeout(Some(STOPPED))?;
-        let mut pushed = 0;
-        while pushed < bytes.len() {
-            match self.client.write(&bytes[pushed..]) {
-                Ok(written) => pushed += written,
-                Err(error) if [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()) => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(pushed)
-    }
-}
-
-fn connect() -> io::Result<(TcpStream, TcpStream)> {
-    use socket2::{Domain, Socket, Type};
-    let listener = Socket::new(Domain::IPV4, Type::STREAM.cloexec(), None)?;
-    listener.set_recv_buffer_size(BUFFER)?;
-    listener.set_send_buffer_size(BUFFER)?;
-    listener.bind(&std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
-    listener.listen(1)?;
-    let listener = TcpListener::from(listener);
-    let client = Socket::new(Domain::IPV4, Type::STREAM.cloexec(), None)?;
-    client.set_recv_buffer_size(BUFFER)?;
-    client.set_send_buffer_size(BUFFER)?;
-    client.set_tcp_mss(SEGMENT)?;
-    client.connect_timeout(&listener.local_addr()?.into(), LIMIT)?;
-    let (accepted, peer) = listener.accept()?;
-    if peer != TcpStream::from(client.try_clone()?).local_addr()? {
-        return Err(io::Error::other("somebody else has connected"));
-    }
-    Ok((client.into(), accepted))
-}
-
-pub(super) fn expect(from: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
-    let mut received = vec![0; bytes.len()];
-    from.read_exact(&mut received)?;
-    if received == bytes { Ok(()) } else { Err(io::Error::other("other bytes")) }
-}
-
-/// Adds what there is; nothing, where there is nothing.
-pub(super) fn take(from: &mut TcpStream, buffer: &mut [u8], to: &mut Vec<u8>) -> io::Result<usize> {
-    match from.read(buffer) {
-        Ok(read) => {
-            to.extend_from_slice(&buffer[..read]);
-            Ok(read)
-        }
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
-        Err(error) => Err(error),
-    }
-}
-
-fn wait_readable(sockets: &[TcpStream]) -> io::Result<()> {
-    within(LIMIT, || {
-        let mut all = true;
-        for socket in sockets {
-            all &= rustix::io::ioctl_fionread(socket)? > 0;
-        }
-        Ok(all.then_some(()))
-    })
-}
-
-/// Tries until there is a result.
-pub(super) fn within<T>(
-    limit: Duration,
-    mut attempt: impl FnMut() -> io::Result<Option<T>>,
-) -> io::Result<T> {
-    let tries = limit.as_millis() / PAUSE.as_millis();
-    for _ in 0..tries {
-        if let Some(result) = attempt()? {
-            return Ok(result);
-        }
-        pause();
-    }
-    Err(ErrorKind::TimedOut.into())
-}
-
-/// The agent has nothing else to do yet.
-fn pause() {
-    let _ = rustix::thread::nanosleep(&rustix::thread::Timespec {
-        tv_sec: 0,
-        tv_nsec: PAUSE.subsec_nanos().into(),
-    });
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Faults of the kernel's part, on loopback. They need root: `cargo xtask test`.
+//! Pairs of sockets in the maps, on loopback, and faults of the kernel. They need
+//! root: `cargo xtask test`.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -10,21 +11,22 @@ use std::time::Duration;
 use llb_common::sockmap::Switch;
 use socket2::{SockFilter, SockRef};
 
-use super::SockmapError;
+use super::error::SockmapError;
+use super::loopback::{LIMIT, Line, expect, take, within};
 use super::mapped::Mapped;
 use super::maps::Maps;
 use super::pair::Pair;
-use super::quiet::Quiet;
-use super::self_test::{self, LIMIT, Line, expect, take, within};
+use super::quiesce::Quiesced;
+use super::self_test;
 
-/// Of which some have a FIN while the kernel's worker has not yet begun.
+/// With this many lines, FIN sometimes comes before the kernel's worker has begun.
 const LINES: usize = 300;
 
 fn maps(pairs: usize) -> Arc<Maps> {
     Arc::new(Maps::load(pairs).unwrap().0)
 }
 
-/// A pair of which the kernel moves the bytes.
+/// A pair whose bytes the kernel moves.
 fn begun(maps: &Arc<Maps>) -> (Line, Pair) {
     let line = Line::new().unwrap();
     let pair = Pair::form(maps, line.both()).unwrap();
@@ -63,11 +65,11 @@ fn with_the_program_detached_nothing_is_lost() {
     old_pair.begin(old.both()).unwrap();
     maps.detach();
 
-    // Sockets that are in the map keep the program.
+    // Sockets that are in the map already keep the program.
     old.client.write_all(b"old").unwrap();
     expect(&mut old.server, b"old").unwrap();
 
-    // Others never get it: what they receive stays where it is.
+    // New ones never get it: what they receive stays in them.
     let mut new_pair = Pair::form(&maps, new.both()).unwrap();
     new_pair.begin(new.both()).unwrap();
     new.client.write_all(b"new").unwrap();
@@ -75,7 +77,7 @@ fn with_the_program_detached_nothing_is_lost() {
     wait_until(|| new_pair.is_stalled(new.both())).unwrap();
     assert_eq!(new_pair.moved(), [0, 0]);
     let mapped = new_pair.stop(new.both()).unwrap();
-    assert!(mapped.iter().all(Option::is_none) && new_pair.is_whole());
+    assert!(mapped.iter().all(Option::is_none) && new_pair.is_complete());
     drop(new_pair);
     for inner in &mut new.inner {
         let mut received = [0; 3];
@@ -86,7 +88,7 @@ fn with_the_program_detached_nothing_is_lost() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn what_is_closed_leaves_the_maps() {
+fn closed_sockets_leave_the_maps() {
     let maps = maps(4);
     let (line, pair) = begun(&maps);
     drop(line);
@@ -95,11 +97,11 @@ fn what_is_closed_leaves_the_maps() {
     assert_eq!(maps.entries(), 0);
 }
 
-/// The kernel can't keep a FIN behind bytes that wait for the same socket: it
-/// took that for an error of the socket, and wrote nothing more to it.
+/// The kernel can't queue FIN behind redirected bytes that wait for the same socket:
+/// it took FIN for an error of the socket, and wrote nothing more to it.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_fin_does_not_stop_what_waits_for_its_socket() {
+fn bytes_that_wait_for_a_socket_are_written_after_its_fin() {
     const PIECE: [u8; 4096] = [7; 4096];
     let maps = maps(4);
     for _ in 0..LINES {
@@ -113,11 +115,11 @@ fn a_fin_does_not_stop_what_waits_for_its_socket() {
     }
 }
 
-/// Bytes keep coming while the program is put on a socket and taken off again.
+/// Bytes keep arriving while the program is put on a socket and taken off again.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn taking_the_program_away_loses_nothing() {
-    /// Without `Quiet` bytes were missing after 200 to 800.
+fn taking_the_program_off_loses_nothing() {
+    /// Without `Quiesced` bytes were lost after 200 to 800 times.
     const TIMES: usize = 5_000;
     const PIECE: usize = 100;
     let maps = maps(4);
@@ -150,18 +152,18 @@ fn taking_the_program_away_loses_nothing() {
         for time in 0..TIMES {
             let pair = Pair::form(&maps, line.both()).unwrap();
             pair.begin(line.both()).unwrap();
-            take_away(pair, &mut line).unwrap_or_else(|error| panic!("time {time}: {error}"));
+            take_out(pair, &mut line).unwrap_or_else(|error| panic!("time {time}: {error}"));
         }
         stop.store(true, Ordering::Relaxed);
-        to_the_end(&mut line).unwrap();
+        relay_to_the_end(&mut line).unwrap();
         assert_eq!(sender.join().unwrap(), receiver.join().unwrap());
     });
 }
 
-/// However much comes, and however long the moment is.
+/// However much arrives, and however long the socket is quiesced.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn in_a_quiet_moment_the_program_sees_nothing() {
+fn the_program_of_a_quiesced_socket_sees_nothing() {
     let maps = maps(4);
     for segment in [100, 64 << 10] {
         let (mut line, mut pair) = begun(&maps);
@@ -169,30 +171,30 @@ fn in_a_quiet_moment_the_program_sees_nothing() {
         expect(&mut line.server, b"before").unwrap();
         assert_eq!(pair.moved(), [6, 0]);
         let taken = maps.ask(pair.cookies()[1]).unwrap().copied_seq;
-        let quiet = Quiet::take(&line.inner[0], taken);
+        let quiesced = Quiesced::new(&line.inner[0], taken);
         line.client.set_write_timeout(Some(Duration::from_millis(20))).unwrap();
         let sent = vec![7; 8 << 20];
         let pushed: usize = sent.chunks(segment).map_while(|piece| line.client.write(piece).ok()).sum();
         line.client.shutdown(Shutdown::Write).unwrap();
         assert_eq!(pair.moved(), [0, 0], "pieces of {segment} bytes");
-        drop(quiet);
-        // What was not let in comes again.
+        drop(quiesced);
+        // The client sends again what the filter dropped.
         let mut server = line.server.try_clone().unwrap();
         let receiver = std::thread::spawn(move || {
             let mut received = Vec::new();
             server.read_to_end(&mut received).map(|_| received.len())
         });
-        take_away(pair, &mut line).unwrap();
-        to_the_end(&mut line).unwrap();
+        take_out(pair, &mut line).unwrap();
+        relay_to_the_end(&mut line).unwrap();
         assert_eq!(receiver.join().unwrap().unwrap(), pushed);
     }
 }
 
-/// TCP takes a segment that begins with what it has already, and the kernel shows
-/// all of that to the program.
+/// TCP accepts a segment that begins with bytes it has already, and the kernel
+/// shows the whole segment to the program.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn what_is_sent_again_with_something_new_comes_once() {
+fn bytes_that_are_sent_again_with_new_ones_arrive_once() {
     const PIECE: usize = 100;
     let maps = maps(4);
     for is_switched in [false, true] {
@@ -205,12 +207,12 @@ fn what_is_sent_again_with_something_new_comes_once() {
         }
         let [first, second] = [[1; PIECE], [2; PIECE]];
         line.client.set_nodelay(true).unwrap();
-        // The client does not hear that the first piece was received ...
+        // The client gets no acknowledgement of the first piece ...
         SockRef::from(&line.client).attach_filter(&longer_than(usize::MAX)).unwrap();
         line.client.write_all(&first).unwrap();
         wait_until(|| Ok(maps.stream(pair.cookies()[0]).is_some_and(|s| s.redirected + s.passed > 0)))
             .unwrap();
-        // ... and the second does not get through, but for one that has both.
+        // ... and of the second, only a segment that has both pieces gets through.
         SockRef::from(&line.inner[0]).attach_filter(&longer_than(PIECE + TCP_HEADER)).unwrap();
         line.client.write_all(&second).unwrap();
         if is_switched {
@@ -230,11 +232,11 @@ fn what_is_sent_again_with_something_new_comes_once() {
     }
 }
 
-/// What is left to the agent behind bytes for the same socket comes through the
-/// hands of the kernel's worker, and the FIN may be told before it does.
+/// The kernel's worker delivers what the program left to the agent behind bytes
+/// for the same socket, and FIN may be reported before that.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn an_end_is_none_while_the_worker_has_bytes() {
+fn an_early_fin_does_not_hide_bytes_that_the_worker_still_has() {
     const PIECE: [u8; 4096] = [7; 4096];
     let maps = maps(4);
     for _ in 0..LINES {
@@ -252,7 +254,7 @@ fn an_end_is_none_while_the_worker_has_bytes() {
         let mut received = 0;
         loop {
             match line.inner[1].read(&mut buffer) {
-                Ok(0) if reply.is_early().unwrap() => {}
+                Ok(0) if reply.has_more_before_fin().unwrap() => {}
                 Ok(0) => break,
                 Ok(read) => {
                     reply.count(read);
@@ -266,21 +268,21 @@ fn an_end_is_none_while_the_worker_has_bytes() {
     }
 }
 
-/// Ends what the kernel does; the bytes of stream 0 are in plain sockets then.
-fn take_away(mut pair: Pair, line: &mut Line) -> io::Result<()> {
+/// Takes the pair out of the maps; the bytes of stream 0 are in ordinary sockets then.
+fn take_out(mut pair: Pair, line: &mut Line) -> io::Result<()> {
     let [forward, _reply] = pair.stop(line.both()).map_err(io::Error::other)?;
     wait_until(|| Ok(pair.queued(0) == Some(0)))?;
-    if !pair.is_whole() {
-        return Err(io::Error::other("bytes are missing"));
+    if !pair.is_complete() {
+        return Err(io::Error::other("bytes were lost"));
     }
     drop(pair);
-    forward.map_or(Ok(()), |forward| by_hand(forward, line))
+    forward.map_or(Ok(()), |forward| relay_until_released(forward, line))
 }
 
-/// With the options that each segment has.
+/// The TCP header with the options that each segment has.
 const TCP_HEADER: usize = 32;
 
-/// Segments with more bytes than these, their headers included.
+/// Passes only segments with more bytes than this, their headers included.
 fn longer_than(bytes: usize) -> [SockFilter; 4] {
     const LOAD_LENGTH: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_LEN) as u16;
     const IF_GREATER: u16 = (libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K) as u16;
@@ -293,22 +295,22 @@ fn longer_than(bytes: usize) -> [SockFilter; 4] {
     ]
 }
 
-/// Carries until the stream can be released.
-fn by_hand(mut mapped: Mapped, line: &mut Line) -> io::Result<()> {
+/// Relays until the stream can be released.
+fn relay_until_released(mut mapped: Mapped, line: &mut Line) -> io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     loop {
-        let mut carried = Vec::new();
-        let read = take(&mut line.inner[0], &mut buffer, &mut carried)?;
+        let mut unwritten = Vec::new();
+        let read = take(&mut line.inner[0], &mut buffer, &mut unwritten)?;
         if read == 0 && mapped.release(&line.inner[0])? {
             return Ok(());
         }
         mapped.count(read);
-        put(&mut line.inner[1], carried)?;
+        put(&mut line.inner[1], unwritten)?;
     }
 }
 
-/// Carries until there is no more, and passes that on.
-fn to_the_end(line: &mut Line) -> io::Result<()> {
+/// Relays until FIN, and passes that on.
+fn relay_to_the_end(line: &mut Line) -> io::Result<()> {
     line.inner[0].set_nonblocking(false)?;
     let mut buffer = vec![0; 64 << 10];
     loop {
@@ -330,7 +332,7 @@ fn put(to: &mut TcpStream, mut bytes: Vec<u8>) -> io::Result<()> {
     })
 }
 
-/// Tries until it is so.
+/// Waits until `is_so` returns true.
 fn wait_until(mut is_so: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
     within(LIMIT, || Ok(is_so()?.then_some(())))
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Wakes the task of a pair when something happens that the kernel leaves to
-//! it: FIN, an error, or an event of the program. One epoll and one thread for
-//! all pairs. Data alone wakes nobody: the relay's own epoll would be woken by
-//! each segment, to find nothing.
+//! Wakes the task of a pair when something happens that the relay must handle:
+//! FIN, an error, or an event of the program. One epoll instance and one thread
+//! serve all pairs. Data alone wakes no task. That is why the relay's own epoll
+//! can't be used: it would wake the task for each segment, with nothing to read.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,26 +17,26 @@ use llb_common::sockmap::Event;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use tokio::sync::Notify;
 
-/// The events of the program, of which there is one reader.
+/// The events of the program, which have one reader.
 type Events = RingBuf<MapData>;
 
-/// What epoll says of the ring buffer; no socket has it as its cookie.
+/// Identifies the ring buffer in epoll events. No socket has it as its cookie.
 const EVENTS: u64 = u64::MAX;
 
-/// Events of one call.
-const AT_ONCE: usize = 64;
-
-/// And the end of the thread.
+/// Identifies the end of the thread in epoll events.
 const STOP: u64 = EVENTS - 1;
 
-/// What can be waited for.
+/// Events that one call of epoll_wait(2) returns.
+const EVENTS_PER_CALL: usize = 64;
+
+/// Watches pairs of sockets.
 pub(super) struct Watch {
     epoll: OwnedFd,
     stop: OwnedFd,
     waiting: Arc<Waiting>,
 }
 
-/// Who waits, by the cookies of their sockets.
+/// The tasks that wait, by the cookies of their sockets.
 #[derive(Default)]
 struct Waiting(Mutex<HashMap<u64, Arc<Notify>>>);
 
@@ -44,22 +44,22 @@ struct Waiting(Mutex<HashMap<u64, Arc<Notify>>>);
 pub(super) struct Watched<'a> {
     watch: &'a Watch,
     cookies: [u64; 2],
-    /// Told when there is something to look at.
+    /// Notified when something happens that the relay must handle.
     pub(super) notify: Arc<Notify>,
 }
 
 impl Watch {
-    /// Nobody waits yet. The thread that wakes ends when this is dropped.
+    /// Starts the thread, which ends when this is dropped.
     ///
     /// # Errors
-    /// No descriptors or threads are left.
+    /// There are no descriptors or threads left.
     pub(super) fn start(events: Map) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let stop = eventfd(0, EventfdFlags::CLOEXEC)?;
         epoll::add(&epoll, &stop, epoll::EventData::new_u64(STOP), epoll::EventFlags::IN)?;
         let (waiting, ready) = (Arc::<Waiting>::default(), epoll.try_clone()?);
         let all = Arc::clone(&waiting);
-        // The ring buffer's handle can't be sent, so the thread opens it.
+        // The ring buffer's handle can't be sent to another thread, so that thread opens it.
         let (opened, is_open) = sync_channel(1);
         thread::Builder::new().name("llb-sockmap".to_owned()).spawn(move || {
             let flags = epoll::EventFlags::IN;
@@ -79,11 +79,10 @@ impl Watch {
         Ok(Self { epoll, stop, waiting })
     }
 
-    /// From now on `notify` of the result is told. What has happened already
-    /// is told too.
+    /// Watches a pair from now on. What has happened before is notified too.
     ///
     /// # Errors
-    /// No memory is left.
+    /// There is no memory left.
     pub(super) fn watch(&self, cookies: [u64; 2], sockets: [&TcpStream; 2]) -> io::Result<Watched<'_>> {
         let watched = Watched { watch: self, cookies, notify: Arc::default() };
         {
@@ -93,18 +92,18 @@ impl Watch {
             }
         }
         for (cookie, socket) in cookies.into_iter().zip(sockets) {
-            // Errors come unasked.
+            // epoll always reports errors, even without a flag for them.
             let flags = epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
             epoll::add(&self.epoll, socket, epoll::EventData::new_u64(cookie), flags)?;
         }
         Ok(watched)
     }
 
-    /// These sockets go on living, elsewhere. (Closed ones leave by themselves.)
+    /// Removes sockets that go back to the relay. (Closed sockets leave by themselves.)
     pub(super) fn release(&self, sockets: [&TcpStream; 2]) {
         for socket in sockets {
             if let Err(error) = epoll::delete(&self.epoll, socket) {
-                tracing::debug!(%error, "a socket was not watched");
+                tracing::debug!(%error, "cannot stop watching a socket");
             }
         }
     }
@@ -117,31 +116,31 @@ impl Drop for Watch {
 }
 
 fn wake(epoll: &OwnedFd, mut events: Events, waiting: &Waiting) {
-    let mut buffer = Vec::with_capacity(AT_ONCE);
+    let mut buffer = Vec::with_capacity(EVENTS_PER_CALL);
     loop {
         buffer.clear();
         match epoll::wait(epoll, rustix::buffer::spare_capacity(&mut buffer), None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return tracing::error!(%error, "pairs of sockets are not watched any more"),
+            Err(error) => return tracing::error!(%error, "pairs of sockets are no longer watched"),
         }
-        for happened in &buffer {
-            match happened.data.u64() {
+        for ready in &buffer {
+            match ready.data.u64() {
                 STOP => return,
                 EVENTS => {
                     while let Some(event) = events.next() {
                         if let Ok(event) = bytemuck::try_pod_read_unaligned::<Event>(&event) {
-                            waiting.tell(event.cookie);
+                            waiting.notify(event.cookie);
                         }
                     }
                 }
-                cookie => waiting.tell(cookie),
+                cookie => waiting.notify(cookie),
             }
         }
     }
 }
 
 impl Waiting {
-    fn tell(&self, cookie: u64) {
+    fn notify(&self, cookie: u64) {
         if let Some(notify) = self.lock().get(&cookie) {
             notify.notify_one();
         }
@@ -161,8 +160,8 @@ impl Drop for Watched<'_> {
     }
 }
 
-/// Whether the socket has an error or is closed in both directions; unlike
-/// SO_ERROR, asking takes nothing away.
+/// Whether the socket has an error or is closed in both directions. Unlike
+/// reading SO_ERROR, this leaves the error in place.
 pub(super) fn is_lost(socket: impl AsFd) -> bool {
     use rustix::event::{PollFd, PollFlags, poll};
     let mut asked = [PollFd::new(&socket, PollFlags::empty())];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The life of a frontend: binding, rules that change, draining, shutting down.
+//! The life of a frontend: binding, changes of the rule, draining, shutting down.
 
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use socket2::SockRef;
@@ -7,11 +7,13 @@ use socket2::SockRef;
 use super::*;
 
 #[tokio::test]
-async fn a_vip_that_is_on_no_link_yet_can_be_served() {
+async fn a_vip_that_is_not_on_a_link_yet_can_be_served() {
     let mut fixture = Fixture::new(RelayConfig::default());
+    // Two runs of these tests at the same time must not compete for the port.
+    let port = Port::new(i64::from(20_000 + std::process::id() % 10_000)).unwrap();
     for vip in ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()] {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
-            let frontend = Frontend { vip, port: Port::new(8080).unwrap(), protocol };
+            let frontend = Frontend { vip, port, protocol };
             fixture.upsert(frontend, &["192.0.2.9:80".parse().unwrap()]).await;
             assert_eq!(fixture.phase(frontend), Some(Phase::Serving));
         }
@@ -31,7 +33,7 @@ async fn a_port_in_use_is_reported_with_its_program_and_nothing_else_changes() {
             let error = fixture.plane.upsert(frontend, &rule(&[taken])).await.expect_err("stole a port");
             let DataPlaneError::PortInUse { frontend: named, program } = error else { panic!("{error}") };
             assert_eq!(named, frontend);
-            let program = program.expect("this very process holds it");
+            let program = program.expect("this process has the port, so it can be named");
             assert!(program.ends_with(&format!("(pid {})", std::process::id())), "{program}");
             assert_eq!(fixture.phase(frontend), None);
         }
@@ -116,7 +118,7 @@ async fn a_drain_ends_with_its_time_out() {
         assert_eq!(fixture.phase(frontend), None);
         assert_eq!(fixture.metrics().connections_active.get(), 0);
 
-        // Gone is not for ever.
+        // A frontend that is gone can be served again.
         fixture.upsert(frontend, &[tcp_echo(vip).await]).await;
         assert_echo(&mut connect(frontend).await, "again").await;
     }
@@ -137,8 +139,8 @@ async fn a_draining_frontend_can_serve_again_at_once() {
         assert_eq!(fixture.phase(frontend), Some(Phase::Serving));
         assert_echo(&mut connect(frontend).await, "new").await;
 
-        // The time-out of the drain that was called off must not hit: a later
-        // drain of another frontend with the same time-out ends after it would have.
+        // The drain that was called off must not cut anything at its time-out. A later
+        // drain of another frontend, with the same time-out, ends after that moment.
         let other = fixture.serve(vip, Protocol::Tcp, &[echo]).await;
         let mut cut = connect(other).await;
         assert_echo(&mut cut, "hello").await;
@@ -176,7 +178,7 @@ async fn an_abort_cuts_what_is_open_without_waiting() {
     }
 }
 
-/// Does to the listener of `frontend` what `ss --kill` does.
+/// Shuts down the listener of `frontend`, as `ss --kill` does.
 fn kill_listener(frontend: Frontend) {
     let this_process = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
     for entry in std::fs::read_dir("/proc/self/fd").unwrap() {
@@ -192,7 +194,7 @@ fn kill_listener(frontend: Frontend) {
 }
 
 #[tokio::test]
-async fn a_listener_that_died_is_reported_and_repaired_and_connections_go_on() {
+async fn a_dead_listener_is_reported_and_repaired_and_connections_go_on() {
     for vip in LOOPBACKS {
         let mut fixture = Fixture::new(RelayConfig::default());
         let echo = tcp_echo(vip).await;

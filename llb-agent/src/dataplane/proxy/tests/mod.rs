@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The proxy plane over real sockets on loopback, without root. Each scenario
-//! is one function that runs for IPv4 and for IPv6. Here: what they share.
+//! is one function that runs for IPv4 and for IPv6. This file has what they share.
 
 mod frontends;
 mod tcp;
@@ -17,21 +17,22 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::Notify;
 
+use super::ProxyPlane;
 use super::metrics::Metrics;
-use super::{ProxyPlane, RelayConfig};
+use crate::config::RelayConfig;
 use crate::dataplane::{DataPlane, DataPlaneError};
 use crate::model::{Backend, Frontend, Phase, Port, Protocol, Rule, ServiceName, Terms, Weight};
 
-/// VIPs and backends of all tests.
+/// The addresses of VIPs and backends in all tests.
 const LOOPBACKS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
-/// No condition takes longer, even on a busy machine.
+/// The limit for each condition; ample even on a busy machine.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Another program may take a port between finding it free and binding it.
+/// Another program may take a port after it was found free and before it is bound.
 const PORT_ATTEMPTS: usize = 10;
 
-/// A plane and the notice that it gives.
+/// A plane and its notifications.
 struct Fixture {
     plane: ProxyPlane,
     changed: Arc<Notify>,
@@ -70,7 +71,7 @@ impl Fixture {
     }
 
     fn metrics(&self) -> &Metrics {
-        &self.plane.context.metrics
+        &self.plane.context.counters.totals
     }
 }
 
@@ -87,7 +88,7 @@ fn free_port(ip: IpAddr, protocol: Protocol) -> Port {
     Port::new(address.unwrap().port().into()).unwrap()
 }
 
-/// `future`, but the test fails after [`LIMIT`].
+/// Waits for `future`; the test fails after [`LIMIT`].
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(LIMIT, future).await {
         Ok(value) => value,
@@ -95,7 +96,7 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Looks again and again until `condition` holds.
+/// Checks `condition` until it holds.
 async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     within(what, async {
         while !condition() {
@@ -111,7 +112,7 @@ async fn connect(frontend: Frontend) -> TcpStream {
     within("connect", TcpStream::connect(frontend.socket_address())).await.unwrap()
 }
 
-/// A listener of which the test accepts by hand.
+/// A listener whose connections the test accepts by itself.
 async fn tcp_backend(ip: IpAddr) -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind((ip, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -133,7 +134,7 @@ async fn tcp_echo(ip: IpAddr) -> SocketAddr {
     address
 }
 
-/// A port where nobody listens and, while the socket lives, nobody will.
+/// A port where nothing listens, and nothing can while the socket lives.
 fn dead_port(ip: IpAddr) -> (TcpSocket, SocketAddr) {
     let socket = match ip {
         IpAddr::V4(_) => TcpSocket::new_v4(),
@@ -145,8 +146,8 @@ fn dead_port(ip: IpAddr) -> (TcpSocket, SocketAddr) {
     (socket, address)
 }
 
-/// A backend that answers no SYN: its queue of connections is full and nobody
-/// accepts. The sockets keep it so.
+/// A backend that answers no SYN: its accept queue is full and nothing is
+/// accepted, while the returned sockets live.
 async fn black_hole(ip: IpAddr) -> (TcpListener, Vec<TcpStream>, SocketAddr) {
     let (socket, address) = dead_port(ip);
     let listener = socket.listen(0).unwrap();
@@ -155,7 +156,7 @@ async fn black_hole(ip: IpAddr) -> (TcpListener, Vec<TcpStream>, SocketAddr) {
         tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await
     {
         queued.push(connected.unwrap());
-        assert!(queued.len() < 10, "the queue does not fill");
+        assert!(queued.len() < 10, "the accept queue does not fill up");
     }
     (listener, queued, address)
 }
@@ -171,14 +172,14 @@ async fn assert_echo(stream: &mut TcpStream, text: &str) {
     .await;
 }
 
-/// Reads what is left and expects RST, not FIN, at the end.
+/// Reads what is left and expects RST at the end, not FIN.
 async fn assert_reset(stream: &mut TcpStream) {
     let error = within("reset", stream.read_to_end(&mut Vec::new())).await.expect_err("FIN instead of RST");
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
 
-/// Connects, and expects RST before anything else: the kernel accepts before
-/// llb can say no, so it may come during the connect or after it.
+/// Connects and expects RST before anything else. The kernel accepts before llb
+/// can refuse, so RST may come during the connect or after it.
 async fn assert_turned_away(frontend: Frontend) {
     match within("connect", TcpStream::connect(frontend.socket_address())).await {
         Ok(mut stream) => assert_reset(&mut stream).await,
@@ -201,7 +202,7 @@ async fn udp_backend(ip: IpAddr, name: &'static str) -> SocketAddr {
         let mut buffer = vec![0; 65_535];
         while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
             let answer = [name.as_bytes(), &buffer[..length]].concat();
-            // What is too long with the name goes back without.
+            // Without the name if the answer would be too long with it.
             if socket.send_to(&answer, from).await.is_err() {
                 socket.send_to(&buffer[..length], from).await?;
             }
@@ -211,7 +212,7 @@ async fn udp_backend(ip: IpAddr, name: &'static str) -> SocketAddr {
     address
 }
 
-/// Takes datagrams only from the frontend's own address, as it is connected.
+/// A connected socket, so it takes datagrams only from the frontend's own address.
 async fn udp_client(frontend: Frontend) -> UdpSocket {
     let socket = UdpSocket::bind((frontend.vip, 0)).await.unwrap();
     socket.connect(frontend.socket_address()).await.unwrap();

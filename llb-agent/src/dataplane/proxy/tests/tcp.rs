@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What happens to one TCP connection: bytes, half-close, reset, retry, limit.
+//! One TCP connection: bytes, half-close, reset, retry, limits.
 
 use std::num::NonZeroUsize;
 
@@ -14,7 +14,7 @@ async fn half_close_is_kept_both_ways() {
         let mut fixture = Fixture::new(RelayConfig::default());
         let frontend = fixture.serve(vip, Protocol::Tcp, &[backend]).await;
 
-        // Who ends first must still get everything that the other says.
+        // The side that ends first must still get everything that the other sends.
         for client_ends_first in [true, false] {
             let client = connect(frontend).await;
             let (server, _) = within("accept", listener.accept()).await.unwrap();
@@ -35,7 +35,7 @@ async fn half_close_is_kept_both_ways() {
     }
 }
 
-/// `length` bytes that repeat with no buffer size.
+/// `length` bytes whose pattern does not repeat with the size of any buffer.
 fn pattern(seed: u32, length: usize) -> Vec<u8> {
     let mut state = seed;
     let words = (0..length / 4).flat_map(|_| {
@@ -87,8 +87,8 @@ async fn write_until_blocked(stream: &mut TcpStream, limit: usize) -> usize {
 }
 
 #[tokio::test]
-async fn a_reader_that_pauses_stops_the_writer_and_loses_nothing() {
-    // All kernel buffers on the way together stay below; a relay that hoards does not.
+async fn a_reader_that_pauses_stops_the_writer_and_nothing_is_lost() {
+    // All kernel buffers on the way together hold less. A relay that reads ahead without limit takes more.
     const MAX_ON_THE_WAY: usize = 128 * 1024 * 1024;
     for vip in LOOPBACKS {
         let (listener, backend) = tcp_backend(vip).await;
@@ -98,7 +98,7 @@ async fn a_reader_that_pauses_stops_the_writer_and_loses_nothing() {
         let mut client = connect(frontend).await;
         let (mut server, _) = within("accept", listener.accept()).await.unwrap();
         let written = within("blocked writer", write_until_blocked(&mut client, MAX_ON_THE_WAY)).await;
-        // The reply direction is not concerned.
+        // The reply direction still works.
         server.write_all(b"still here").await.unwrap();
         let mut answer = [0; 10];
         within("reply", client.read_exact(&mut answer)).await.unwrap();
@@ -137,7 +137,7 @@ async fn a_side_lost_after_its_half_close_or_while_the_other_does_not_read_is_no
         let mut fixture = Fixture::new(RelayConfig::default());
         let frontend = fixture.serve(vip, Protocol::Tcp, &[backend]).await;
 
-        // FIN, then RST: nobody reads this side any more.
+        // FIN, then RST: the relay no longer reads this side.
         let mut half_closed = connect(frontend).await;
         let (mut waiting, _) = within("accept", listener.accept()).await.unwrap();
         half_closed.shutdown().await.unwrap();
@@ -188,14 +188,14 @@ async fn with_a_dead_backend_every_request_succeeds() {
         for _ in 0..20 {
             assert_echo(&mut connect(frontend).await, "hello").await;
         }
-        // It is remembered: one attempt, and one more for each time the memory has ended.
+        // The failure is remembered: one attempt, and one more each time that this ends.
         let failures = fixture.metrics().connect_failures(Protocol::Tcp).get();
         assert!((1..10).contains(&failures), "{failures} failures");
     }
 }
 
 #[tokio::test]
-async fn a_silent_backend_costs_a_time_out_once_and_stalls_nobody() {
+async fn a_silent_backend_costs_one_connection_a_time_out_and_delays_no_other() {
     for vip in LOOPBACKS {
         let (_listener, _queued, silent) = black_hole(vip).await;
         let config = RelayConfig { connect_timeout: Duration::from_millis(500), ..RelayConfig::default() };
@@ -209,7 +209,7 @@ async fn a_silent_backend_costs_a_time_out_once_and_stalls_nobody() {
         for _ in 0..10 {
             assert_echo(&mut connect(frontend).await, "hello").await;
         }
-        // And in the end it is served by the new backend too.
+        // After the time-out the new backend serves it too.
         assert_echo(&mut unlucky, "hello").await;
         let failures = fixture.metrics().connect_failures(Protocol::Tcp).get();
         assert!((1..5).contains(&failures), "{failures} failures");
@@ -224,14 +224,14 @@ async fn without_a_backend_that_answers_the_client_is_reset() {
         let frontend = fixture.serve(vip, Protocol::Tcp, &[dead]).await;
         assert_turned_away(frontend).await;
         assert_eq!(fixture.metrics().refusals(Protocol::Tcp, Refusal::Unreachable).get(), 1);
-        // It is tried again although it has just failed.
+        // Without another backend it is tried again although it has just failed.
         assert_turned_away(frontend).await;
         assert_eq!(fixture.metrics().connect_failures(Protocol::Tcp).get(), 2);
     }
 }
 
 #[tokio::test]
-async fn at_the_limit_a_connection_is_reset_and_the_place_is_free_afterwards() {
+async fn connections_beyond_the_limit_are_reset_until_one_has_ended() {
     for vip in LOOPBACKS {
         let config = RelayConfig { max_connections: NonZeroUsize::MIN, ..RelayConfig::default() };
         let mut fixture = Fixture::new(config);
@@ -243,15 +243,17 @@ async fn at_the_limit_a_connection_is_reset_and_the_place_is_free_afterwards() {
         assert_echo(&mut first, "still here").await;
 
         drop(first);
-        eventually("place is free", || fixture.metrics().connections_active.get() == 0).await;
-        eventually("permit is back", || fixture.plane.context.connection_permits.available_permits() == 1)
-            .await;
+        eventually("the connection ends", || fixture.metrics().connections_active.get() == 0).await;
+        eventually("the permit is returned", || {
+            fixture.plane.context.limits.connections.available_permits() == 1
+        })
+        .await;
         assert_echo(&mut connect(frontend).await, "next").await;
     }
 }
 
 #[tokio::test]
-async fn a_connection_that_is_silent_for_too_long_is_reset() {
+async fn a_connection_that_is_idle_for_too_long_is_reset() {
     for vip in LOOPBACKS {
         let config = RelayConfig { tcp_idle_timeout: Duration::from_millis(200), ..RelayConfig::default() };
         let mut fixture = Fixture::new(config);
@@ -264,14 +266,14 @@ async fn a_connection_that_is_silent_for_too_long_is_reset() {
 }
 
 #[tokio::test]
-async fn frontends_and_backends_are_counted_one_by_one() {
+async fn each_frontend_and_each_backend_has_its_own_counters() {
     for vip in LOOPBACKS {
         let mut fixture = Fixture::new(RelayConfig::default());
         let (_dead, dead) = dead_port(vip);
         let live = tcp_echo(vip).await;
         let frontend = fixture.serve(vip, Protocol::Tcp, &[dead, live]).await;
         let of = rule(&[live]);
-        let traffic = &fixture.plane.context.traffic;
+        let traffic = &fixture.plane.context.counters.traffic;
         // Two, so that the dead one is tried as well.
         let mut clients = [connect(frontend).await, connect(frontend).await];
         for client in &mut clients {
@@ -289,9 +291,9 @@ async fn frontends_and_backends_are_counted_one_by_one() {
     }
 }
 
-/// splice(2) says 0 at the urgent mark, as at the end of a stream.
+/// splice(2) returns 0 at the urgent mark, as at the end of a stream.
 #[tokio::test]
-async fn urgent_data_amid_bulk_is_no_end() {
+async fn urgent_data_in_a_bulk_stream_does_not_end_it() {
     const HALF: usize = 1 << 20;
     for vip in LOOPBACKS {
         let mut fixture = Fixture::new(RelayConfig::default());
@@ -310,7 +312,7 @@ async fn urgent_data_amid_bulk_is_no_end() {
         let mut answer = Vec::new();
         let receiving = async { read.read_to_end(&mut answer).await.unwrap() };
         let ((), received) = within("both halves", async { tokio::join!(sending, receiving) }).await;
-        assert_eq!(received, 2 * HALF + 1, "the urgent byte is one of them");
+        assert_eq!(received, 2 * HALF + 1, "with the urgent byte");
         assert_eq!(answer.iter().position(|byte| *byte == b'!'), Some(HALF), "in its place");
     }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a Service asks of the treatment of its traffic, over real sockets.
+//! The terms of a Service (source ranges, affinity, PROXY header, limit), over real
+//! sockets.
 
 use std::num::NonZeroU32;
 
@@ -14,13 +15,13 @@ fn only(range: &str) -> Terms {
     Terms { source_ranges: SourceRanges::only(&[range]), ..Terms::default() }
 }
 
-/// A range that holds `vip`, from which the tests' clients come, and one of its family that does not.
+/// A range with `vip`, which is also the clients' address, and one of the same family without it.
 fn ranges(vip: IpAddr) -> [&'static str; 2] {
     if vip.is_ipv4() { ["127.0.0.0/8", "192.0.2.0/24"] } else { ["::1/128", "2001:db8::/32"] }
 }
 
 #[tokio::test]
-async fn source_ranges_turn_away_new_connections_and_leave_old_ones() {
+async fn source_ranges_refuse_new_connections_and_keep_old_ones() {
     for vip in LOOPBACKS {
         let backends = [tcp_echo(vip).await];
         let mut fixture = Fixture::new(RelayConfig::default());
@@ -58,13 +59,13 @@ async fn source_ranges_drop_datagrams_of_running_sessions_too() {
         assert_eq!(fixture.metrics().udp_sessions_active.get(), 0);
 
         fixture.upsert_with(frontend, &backends, only(own)).await;
-        assert_eq!(ask(&client, b"3").await, b"a3", "the one that was dropped has not come through");
+        assert_eq!(ask(&client, b"3").await, b"a3", "the dropped datagram has no answer");
     }
 }
 
 #[tokio::test]
-async fn affinity_leads_a_client_to_one_address_on_every_port() {
-    // Backends are told apart by address, and IPv6 has one loopback address only.
+async fn affinity_sends_a_client_to_one_backend_address_on_every_port() {
+    // Backends differ by address here, and IPv6 has only one loopback address.
     let addresses: [IpAddr; 4] = [1, 2, 3, 4].map(|last| [127, 0, 0, last].into());
     let mut fixture = Fixture::new(RelayConfig::default());
     let terms = Terms { affinity_timeout: Some(Duration::from_secs(600)), ..Terms::default() };
@@ -100,12 +101,12 @@ async fn affinity_leads_a_client_to_one_address_on_every_port() {
     assert!(found.iter().all(|name| *name == found[0]), "{found:?}");
 }
 
-/// Tells each client its own address, and closes.
+/// A backend that sends its own address to each client, and closes.
 async fn tcp_namer(ip: IpAddr) -> SocketAddr {
     let (listener, address) = tcp_backend(ip).await;
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            // The test notices what is missing.
+            // If this fails, the test notices that the address is missing.
             let _ = stream.write_all(ip.to_string().as_bytes()).await;
         }
     });
@@ -125,7 +126,7 @@ async fn udp_namer(ip: IpAddr) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn the_backend_learns_the_client_before_anything_else() {
+async fn the_proxy_header_comes_before_anything_else() {
     for vip in LOOPBACKS {
         let (listener, backend) = tcp_backend(vip).await;
         let (_dead, dead) = dead_port(vip);
@@ -141,7 +142,7 @@ async fn the_backend_learns_the_client_before_anything_else() {
                 let client_address = client.local_addr().unwrap();
                 let mut expected =
                     super::super::proxy_protocol::header(version, client_address, frontend.socket_address());
-                // It does not wait for the client's first byte.
+                // The header does not wait for the client's first byte.
                 let mut heard = vec![0; expected.len()];
                 within("header", server.read_exact(&mut heard)).await.unwrap();
                 client.write_all(b"hello").await.unwrap();
@@ -155,7 +156,7 @@ async fn the_backend_learns_the_client_before_anything_else() {
 }
 
 #[tokio::test]
-async fn a_service_has_a_limit_of_its_own_over_all_its_ports() {
+async fn the_limit_of_a_service_counts_all_its_ports() {
     for vip in LOOPBACKS {
         let backends = [tcp_echo(vip).await];
         let mut fixture = Fixture::new(RelayConfig::default());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What happens to datagrams: sessions, their limits and their backends.
+//! UDP: datagrams, sessions, their limits and their backends.
 
 use std::io::ErrorKind;
 use std::num::NonZeroUsize;
@@ -22,7 +22,7 @@ async fn each_client_gets_its_own_answers_from_the_vip() {
         }
         assert_eq!(fixture.metrics().udp_sessions_active.get(), 2);
         assert_eq!(fixture.metrics().udp_datagrams.forward.get(), 4);
-        // Counted after it was sent.
+        // A reply is counted after it was sent.
         eventually("counted", || fixture.metrics().udp_datagrams.reply.get() == 4).await;
     }
 }
@@ -58,7 +58,7 @@ async fn an_idle_session_ends_and_a_new_one_begins() {
 #[tokio::test]
 async fn a_session_moves_when_its_backend_leaves_the_rule() {
     for vip in LOOPBACKS {
-        // One place only: to move must not need a second one.
+        // Only one session is allowed: moving it must not need a second one.
         let config = RelayConfig { max_udp_sessions: NonZeroUsize::MIN, ..RelayConfig::default() };
         let mut fixture = Fixture::new(config);
         let (a, b) = (udp_backend(vip, "a:").await, udp_backend(vip, "b:").await);
@@ -90,10 +90,10 @@ async fn at_the_limit_new_clients_are_dropped_and_old_ones_go_on() {
 }
 
 #[tokio::test]
-async fn a_backend_where_nobody_listens_is_left() {
+async fn a_session_leaves_a_backend_where_nothing_listens() {
     for vip in LOOPBACKS {
-        // Reserved for the reply of nobody: a socket that is connected elsewhere
-        // takes no datagram from llb, so the kernel says port unreachable.
+        // A socket that is connected to another address takes no datagram from llb, so
+        // the kernel answers with ICMP port unreachable.
         let reserved = UdpSocket::bind((vip, 0)).await.unwrap();
         reserved.connect(reserved.local_addr().unwrap()).await.unwrap();
         let dead = reserved.local_addr().unwrap();
@@ -107,7 +107,7 @@ async fn a_backend_where_nobody_listens_is_left() {
                 && fixture.metrics().udp_sessions_active.get() == 0
         })
         .await;
-        // The failed one is avoided: all of these go to the other one at once.
+        // The failed backend is avoided: all of these go to the other one at once.
         fixture.upsert(frontend, &[dead, live]).await;
         for _ in 0..4 {
             assert_eq!(ask(&udp_client(frontend).await, b"hello").await, b"live:hello");
@@ -116,7 +116,7 @@ async fn a_backend_where_nobody_listens_is_left() {
     }
 }
 
-// With threads, and with many sessions that hold the socket, closing takes a moment.
+// With several threads, and many sessions that hold the socket, closing takes a moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_backends_or_removed_the_port_is_closed_and_free() {
     for vip in LOOPBACKS {
@@ -133,7 +133,7 @@ async fn without_backends_or_removed_the_port_is_closed_and_free() {
         let error = within("port unreachable", client.recv(&mut [0; 9])).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
 
-        // Bound again at once, though the old socket has just been told to close.
+        // It is bound again at once, although the old socket is only just being closed.
         fixture.upsert(frontend, &[backend]).await;
         for _ in 0..20 {
             for _ in 0..20 {
@@ -151,17 +151,17 @@ async fn without_backends_or_removed_the_port_is_closed_and_free() {
     }
 }
 
-/// One call of the sender, one skb of the kernel: on loopback such a run
-/// arrives in one piece, and must leave as the datagrams that it was.
+/// A run is one call of the sender and one skb of the kernel. On loopback it arrives
+/// in one piece, and must leave as the same datagrams.
 #[tokio::test]
-async fn a_run_of_datagrams_stays_as_many_datagrams() {
+async fn a_run_of_datagrams_arrives_as_the_same_datagrams() {
     const SEGMENT: usize = 1_000;
     for vip in LOOPBACKS {
         let mut fixture = Fixture::new(RelayConfig::default());
         let frontend = fixture.serve(vip, Protocol::Udp, &[udp_backend(vip, "").await]).await;
         let client = udp_client(frontend).await;
         let state = quinn_udp::UdpSocketState::new((&client).into()).unwrap();
-        // The last one is shorter, and each is told from the others.
+        // The last one is shorter, and each has other bytes.
         let run: Vec<u8> = (0..10 * SEGMENT - 7).map(|position| (position / SEGMENT) as u8).collect();
         let transmit = quinn_udp::Transmit {
             destination: frontend.socket_address(),
@@ -174,7 +174,7 @@ async fn a_run_of_datagrams_stays_as_many_datagrams() {
         assert!(is_whole, "this kernel does not take runs of datagrams");
         client.writable().await.unwrap();
         state.try_send((&client).into(), &transmit).unwrap();
-        // The client's socket gathers too: only the sum of the pieces is the same.
+        // The client's socket joins datagrams too, so only the sum of the pieces is compared.
         let mut answer: Vec<u8> = Vec::new();
         while answer.len() < run.len() {
             let mut buffer = vec![0; 65_535];

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The raw flags of the agent, as clap parses them, in the order of `--help`. Not:
+//! whether they make sense together (`validate.rs`).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args};
+
+use super::datapath::{Datapath, PacketArgs, PortRange};
+use super::defaults::{DEFAULT_ADMIN, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
+use super::permission::parse_ports;
+use super::policy::{BackendMode, DEFAULT_CLASS};
+use super::relay::RelayArgs;
+use super::settings::{AddressTag, AfterHandover};
+use crate::model::AddressRange;
+
+const SOURCE: &str = "Source of objects";
+const SERVICES: &str = "Services and their VIPs";
+const BACKENDS: &str = "Backends";
+const FORWARDING: &str = "Forwarding";
+const PROCESS: &str = "Files, restart and observation";
+
+/// The flags of the agent without a subcommand.
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// Link device that VIPs are added to; repeatable
+    ///
+    /// A VIP is added to the link whose subnet contains it, or else to the first one.
+    #[arg(long = "linkdevice", value_name = "NAME", required = true)]
+    pub(super) links: Vec<String>,
+
+    /// Kubeconfig file [default: $KUBECONFIG, then ~/.kube/config, then the Pod's ServiceAccount]
+    #[arg(long, value_name = "FILE", conflicts_with = "manifests", help_heading = SOURCE)]
+    pub(super) kubeconfig: Option<PathBuf>,
+
+    /// Context of the kubeconfig [default: its current context]
+    #[arg(long, value_name = "NAME", conflicts_with = "manifests", help_heading = SOURCE)]
+    pub(super) context: Option<String>,
+
+    /// Read Kubernetes objects from a file or folder instead of a cluster
+    ///
+    /// The files are YAML or JSON. Changes are followed.
+    #[arg(long, value_name = "DIR|FILE", help_heading = SOURCE)]
+    pub(super) manifests: Option<PathBuf>,
+
+    /// Serve only Services of this namespace; repeatable [default: all namespaces]
+    #[arg(long = "namespace", value_name = "NAME", help_heading = SERVICES)]
+    pub(super) namespaces: Vec<String>,
+
+    /// The spec.loadBalancerClass of the Services to serve
+    #[arg(long, value_name = "CLASS", default_value = DEFAULT_CLASS, help_heading = SERVICES)]
+    pub(super) class: String,
+
+    /// Also serve Services without a spec.loadBalancerClass
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value_t = true,
+        action = ArgAction::Set,
+        help_heading = SERVICES
+    )]
+    pub(super) default_class: bool,
+
+    /// Addresses for Services that ask for none; repeatable [default: the link device's own address]
+    ///
+    /// POOL is [NAME=]RANGE[,RANGE...][+namespaces=A,B][+auto=false][+shared=true]. RANGE is a CIDR, FIRST-LAST or a single address.
+    /// With +namespaces only Services of these namespaces get addresses of the pool. With +auto=false only Services with
+    /// the annotation llb.dev/pool: NAME do. With +shared=true Services of different namespaces may share its addresses, if
+    /// they have the same annotation llb.dev/sharing-key.
+    #[arg(long = "pool", value_name = "POOL", help_heading = SERVICES)]
+    pub(super) pools: Vec<String>,
+
+    /// Addresses that Services may ask for besides those of the pools; repeatable [default: without a pool, the subnets of
+    /// the link devices]
+    ///
+    /// RANGE is a CIDR, FIRST-LAST or a single address. Several are separated by commas.
+    #[arg(long, value_name = "RANGE", value_delimiter = ',', help_heading = SERVICES)]
+    pub(super) allow_vips: Vec<AddressRange>,
+
+    /// Reserved ports of the machine's own address that Services may have; repeatable
+    ///
+    /// PORTS is a port or FIRST-LAST. Several are separated by commas. Reserved are 22, 2379, 2380, 6443, 10250, the port
+    /// of --admin, and the ports of net.ipv4.ip_local_port_range. Other VIPs have no reserved ports.
+    #[arg(long, value_name = "PORTS", value_delimiter = ',', value_parser = parse_ports, help_heading = SERVICES)]
+    pub(super) allow_ports: Vec<PortRange>,
+
+    /// How llb recognizes the addresses that it added
+    #[arg(long, value_name = "HOW", value_enum, default_value_t, help_heading = SERVICES)]
+    pub(super) address_tag: AddressTag,
+
+    /// Where traffic goes
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = BackendMode::Auto, help_heading = BACKENDS)]
+    pub(super) backends: BackendMode,
+
+    /// Use only Nodes with these labels [default: all Nodes except control-plane Nodes]
+    ///
+    /// SELECTOR is a comma-separated list of KEY, KEY=VALUE, KEY!=VALUE and !KEY. The word `worker` stands for the label
+    /// node-role.kubernetes.io/worker.
+    #[arg(long, value_name = "SELECTOR", help_heading = BACKENDS)]
+    pub(super) node_selector: Option<String>,
+
+    /// What forwards traffic
+    #[arg(
+        long,
+        value_name = "WHAT",
+        value_enum,
+        default_value_t,
+        conflicts_with = "userspace",
+        help_heading = FORWARDING
+    )]
+    pub(super) datapath: Datapath,
+
+    /// The same as --datapath userspace
+    #[arg(long, help_heading = FORWARDING)]
+    pub(super) userspace: bool,
+
+    #[command(flatten, next_help_heading = "Packet plane")]
+    pub(super) packet: PacketArgs,
+
+    #[command(flatten, next_help_heading = "Relay")]
+    pub(super) relay: RelayArgs,
+
+    /// Folder for files that must survive a restart
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR, help_heading = PROCESS)]
+    pub(super) state_dir: PathBuf,
+
+    /// Folder of the BPF file system for eBPF programs and maps
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_BPF_DIR, help_heading = PROCESS)]
+    pub(super) bpf_dir: PathBuf,
+
+    /// Where /healthz, /readyz, /metrics and /state are served
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_ADMIN, help_heading = PROCESS)]
+    pub(super) admin: SocketAddr,
+
+    /// What the agent does after a newer agent has taken over and the last old connection has ended
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t, help_heading = PROCESS)]
+    pub(super) after_handover: AfterHandover,
+}

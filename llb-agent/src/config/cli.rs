@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The command line: serve, or a subcommand.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use super::arguments::ServeArgs;
+use super::defaults::{DEFAULT_ADMIN, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
+use super::settings::Config;
+use super::validate::ConfigError;
+
+/// The little load balancer: gives VIPs to Services of type LoadBalancer, adds them to a link device, and forwards their
+/// traffic.
+#[derive(Debug, Parser)]
+#[command(
+    name = "llb-agent",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "TIME is a whole number with a unit: ms, s, m or h, as in 30s. A number without a unit is seconds. The \
+                  longest time is 168h.\n\nEnvironment: KUBECONFIG names the kubeconfig; RUST_LOG filters log lines, as \
+                  in RUST_LOG=debug."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+impl Cli {
+    /// Checks what clap cannot check.
+    ///
+    /// # Errors
+    /// A flag makes no sense; the error names it.
+    pub fn invocation(self) -> Result<Invocation, ConfigError> {
+        match self.command {
+            Some(command) => Ok(command.into()),
+            None => Ok(Invocation::Serve(Box::new(self.serve.try_into()?))),
+        }
+    }
+}
+
+/// What the process is to do.
+#[derive(Debug)]
+pub enum Invocation {
+    /// Serve.
+    Serve(Box<Config>),
+    /// Show what is served for a Service, and why.
+    Explain {
+        /// The agent's admin endpoint.
+        admin: SocketAddr,
+        /// NAMESPACE/NAME.
+        service: String,
+    },
+    /// Show what the packet programs do with packets of one client.
+    Trace {
+        /// The client's address.
+        client: IpAddr,
+        /// One packet out of this many is shown: a power of two.
+        one_in: u32,
+        /// The trace ends after this many packets; `None`: at Ctrl-C.
+        count: Option<u64>,
+        /// Where the maps are pinned.
+        bpf_dir: PathBuf,
+    },
+    /// Remove everything that llb left in the kernel.
+    Detach {
+        /// Where programs and maps are pinned.
+        bpf_dir: PathBuf,
+        /// The list of added addresses is here, if the kernel does not mark them.
+        state_dir: PathBuf,
+    },
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what is served for a Service, and why: VIPs, plane, mode, and backends with their state
+    Explain {
+        /// The Service
+        #[arg(value_name = "NAMESPACE/NAME")]
+        service: String,
+        /// The agent's admin endpoint
+        #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_ADMIN)]
+        admin: SocketAddr,
+    },
+    /// Show what the packet programs decide about packets of one client
+    ///
+    /// tcpdump does not see packets that XDP programs handle. Only one trace can run at a time.
+    Trace {
+        /// The client
+        #[arg(long, value_name = "ADDRESS")]
+        client: IpAddr,
+        /// Show one packet out of this many, rounded up to a power of two
+        #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+        sample: u32,
+        /// End after this many packets [default: at Ctrl-C]
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+        /// Folder where the maps are pinned
+        #[arg(long, value_name = "DIR", default_value = DEFAULT_BPF_DIR)]
+        bpf_dir: PathBuf,
+    },
+    /// Remove all programs and maps that llb left in the kernel, and its VIPs from the links that had programs
+    Detach {
+        /// Folder where programs and maps are pinned
+        #[arg(long, value_name = "DIR", default_value = DEFAULT_BPF_DIR)]
+        bpf_dir: PathBuf,
+        /// The agent's --state-dir
+        #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
+        state_dir: PathBuf,
+    },
+}
+
+impl From<Command> for Invocation {
+    fn from(command: Command) -> Self {
+        match command {
+            Command::Detach { bpf_dir, state_dir } => Invocation::Detach { bpf_dir, state_dir },
+            Command::Explain { service, admin } => Invocation::Explain { admin, service },
+            Command::Trace { client, sample, count, bpf_dir } => {
+                Invocation::Trace { client, one_in: sample.next_power_of_two(), count, bpf_dir }
+            }
+        }
+    }
+}

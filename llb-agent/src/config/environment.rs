@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Environment variables: the one place that reads them.
+
+/// `$KUBECONFIG`, if it is set and not empty. The kube crate reads it itself; this is
+/// for error messages only.
+pub fn kubeconfig_variable() -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    std::env::var("KUBECONFIG").ok().filter(|path| !path.is_empty())
+}
+
+/// `RUST_LOG`, the filter of log lines.
+pub fn log_filter() -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    std::env::var("RUST_LOG").ok()
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From raw flags to the validated [`Config`]: the checks that clap cannot make.
+
+use super::arguments::ServeArgs;
+use super::datapath::Datapath;
+use super::permission::OwnPorts;
+use super::policy::Policy;
+use super::settings::{Config, SourceConfig};
+use crate::model::{Pool, PoolError, Selector, SelectorError};
+
+/// A flag makes no sense.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// `--pool`.
+    #[error("--pool {text}")]
+    Pool {
+        /// As given.
+        text: String,
+        /// What is wrong with it.
+        #[source]
+        source: PoolError,
+    },
+    /// `--node-selector`.
+    #[error("--node-selector {text}")]
+    NodeSelector {
+        /// As given.
+        text: String,
+        /// What is wrong with it.
+        #[source]
+        source: SelectorError,
+    },
+    /// Two pools have one name or overlap.
+    #[error("--pool")]
+    Pools(#[source] PoolError),
+    /// A link is named twice.
+    #[error("--linkdevice {name} is given twice")]
+    LinkTwice {
+        /// The link.
+        name: String,
+    },
+    /// The kernel does not allow this name for a link.
+    #[error("--linkdevice {name:?}: the name of a link has 1 to 15 characters, without slash or space")]
+    LinkName {
+        /// As given.
+        name: String,
+    },
+}
+
+impl TryFrom<ServeArgs> for Config {
+    type Error = ConfigError;
+
+    fn try_from(args: ServeArgs) -> Result<Self, ConfigError> {
+        let policy = Policy {
+            namespaces: args.namespaces,
+            pools: parse_pools(args.pools)?,
+            allow_vips: args.allow_vips,
+            own_ports: OwnPorts { allowed: args.allow_ports, admin: Some(args.admin.port()) },
+            backends: args.backends,
+            node_selector: args.node_selector.map(parse_selector).transpose()?,
+            class: args.class,
+            default_class: args.default_class,
+            mode: args.packet.mode(),
+        };
+        check_links(&args.links)?;
+        let datapath = if args.userspace { Datapath::Userspace } else { args.datapath };
+        Ok(Self {
+            links: args.links,
+            source: match args.manifests {
+                Some(path) => SourceConfig::Manifests(path),
+                None => SourceConfig::Kubernetes { kubeconfig: args.kubeconfig, context: args.context },
+            },
+            policy,
+            relay: args.relay.into_config(datapath),
+            datapath,
+            packet: args.packet.into(),
+            admin: args.admin,
+            state_dir: args.state_dir,
+            bpf_dir: args.bpf_dir,
+            address_tag: args.address_tag,
+            after_handover: args.after_handover,
+        })
+    }
+}
+
+fn check_links(links: &[String]) -> Result<(), ConfigError> {
+    /// `IFNAMSIZ` less the closing zero byte.
+    const LINK_NAME_MAX: usize = 15;
+    for (position, name) in links.iter().enumerate() {
+        let bad = |c: char| c == '/' || c.is_whitespace();
+        if name.is_empty() || name.len() > LINK_NAME_MAX || name.contains(bad) {
+            return Err(ConfigError::LinkName { name: name.clone() });
+        }
+        if links[..position].contains(name) {
+            return Err(ConfigError::LinkTwice { name: name.clone() });
+        }
+    }
+    Ok(())
+}
+
+fn parse_pools(texts: Vec<String>) -> Result<Vec<Pool>, ConfigError> {
+    let parse = |text: String| text.parse().map_err(|source| ConfigError::Pool { text, source });
+    let pools: Vec<Pool> = texts.into_iter().map(parse).collect::<Result<_, _>>()?;
+    Pool::check_together(&pools).map_err(ConfigError::Pools)?;
+    Ok(pools)
+}
+
+fn parse_selector(text: String) -> Result<Selector, ConfigError> {
+    text.parse().map_err(|source| ConfigError::NodeSelector { text, source })
+}

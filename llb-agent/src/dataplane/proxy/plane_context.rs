@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the tasks of all frontends share. Data only: each part has its own file.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use super::affinity::Affinity;
+use super::inherited::InheritedSockets;
+use super::metrics::Metrics;
+use super::service_limit::ServiceCounts;
+use super::sockmap::{Sockmap, SockmapError};
+use super::traffic::Traffic;
+use super::traffic_collector;
+use super::udp_offload::UdpOffload;
+use super::worker::Workers;
+use crate::config::RelayConfig;
+
+/// Shared by all tasks of the plane.
+#[derive(Debug)]
+pub(super) struct PlaneContext {
+    pub(super) config: RelayConfig,
+    pub(super) workers: Workers,
+    pub(super) limits: Limits,
+    pub(super) counters: Counters,
+    /// The backend that each client had last.
+    pub(super) affinity: Affinity,
+    pub(super) udp_offload: UdpOffload,
+    /// Lets the kernel move the bytes of connections; or the reason why it can't.
+    pub(super) sockmap: Result<Sockmap, SockmapError>,
+    /// Notified when `observe` would return something new.
+    pub(super) changed: Arc<Notify>,
+    /// Sockets of the previous agent that no frontend uses yet.
+    pub(super) inherited: InheritedSockets,
+    /// Cancelled when the next agent has all sockets.
+    pub(super) handed_over: CancellationToken,
+}
+
+/// What may be open at one time.
+#[derive(Debug)]
+pub(super) struct Limits {
+    /// One permit for each TCP connection.
+    pub(super) connections: Arc<Semaphore>,
+    /// One permit for each UDP session.
+    pub(super) udp_sessions: Arc<Semaphore>,
+    /// TCP connections of each Service.
+    pub(super) services: ServiceCounts,
+}
+
+/// What is counted.
+#[derive(Debug)]
+pub(super) struct Counters {
+    /// Of the whole plane.
+    pub(super) totals: Metrics,
+    /// Of each frontend and each backend.
+    pub(super) traffic: Traffic,
+}
+
+impl PlaneContext {
+    /// Starts the workers, and sockmap if `config` asks for it. The metrics
+    /// appear in `registry`.
+    ///
+    /// # Errors
+    /// The workers can't be started, or there are no descriptors left.
+    pub(super) fn new(
+        config: RelayConfig,
+        registry: &mut Registry,
+        changed: Arc<Notify>,
+    ) -> io::Result<Self> {
+        let permits = |limit: NonZeroUsize| Arc::new(Semaphore::new(limit.get().min(Semaphore::MAX_PERMITS)));
+        Ok(Self {
+            limits: Limits {
+                connections: permits(config.max_connections),
+                udp_sessions: permits(config.max_udp_sessions),
+                services: ServiceCounts::default(),
+            },
+            counters: Counters {
+                totals: Metrics::register(registry),
+                traffic: traffic_collector::register(registry),
+            },
+            affinity: Affinity::default(),
+            udp_offload: UdpOffload::probe()?,
+            workers: Workers::start(config.workers)?,
+            sockmap: Sockmap::start_if_wanted(config.sockmap, registry),
+            changed,
+            inherited: InheritedSockets::default(),
+            handed_over: CancellationToken::new(),
+            config,
+        })
+    }
+}

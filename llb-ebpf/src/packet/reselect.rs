@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+//! Gives a new connection another backend when the first one refuses it or does not answer. The client loses
+//! one SYN, not the connection. TCP in mode NAT only: in mode DSR llb does not see the answers, and UDP need
+//! not be answered.
+//!
+//! ```text
+//!   SYN ------> backend A --RST, ICMP unreachable--> dropped; A is failing --.
+//!      `------> backend A --nothing------------------------------------------+
+//!                                                                            v
+//!   the client's next SYN: not answered yet; A is failing, its reply entry goes
+//!      `------> backend B --SYN-ACK--> the client; B is not failing (any more)
+//! ```
+//!
+//! If there is no other backend, or all others are failing too, the client gets the refusal at once, and a
+//! repeated SYN goes to A again.
+
+use llb_common::backend::BackendEntry;
+use llb_common::conntrack::{RST, ReplyEntry, SYN, forward_key};
+use llb_common::frontend::{DSR, FrontendEntry, FrontendKey, KNOWN_FLOWS_ONLY, TCP};
+use llb_common::parse::Packet;
+
+use crate::decision::{Decision, UnassignedFlow};
+use crate::failing;
+use crate::flow::reply_key;
+use crate::maps::{FRONTENDS, PENDING_FLOWS, PENDING_REPLIES, backend};
+use crate::outcome::Done;
+use crate::select::{self, Selection};
+
+/// Looks at the first packet of a backend to a flow, or at an ICMP error about the flow. If it refuses the
+/// connection and another backend may take that, the refusal must be dropped: the client's next SYN goes to
+/// the other backend.
+#[inline(never)]
+pub(crate) fn absorb_refusal(
+    packet: &Packet,
+    decision: &mut Decision,
+    reply: &ReplyEntry,
+    from: &BackendEntry,
+) -> Done {
+    if packet.protocol != TCP {
+        return Done::No;
+    }
+    if packet.tcp_flags & RST == 0 && packet.is_unreachable == 0 {
+        if packet.tcp_flags & SYN != 0 {
+            failing::clear(&from.id);
+        }
+        return Done::No;
+    }
+    let key = forward_key(reply.client, reply.client_port, from.vip, from.vip_port, TCP);
+    // SAFETY: the value is only read. In an LRU map it may belong to another flow meanwhile, so what is read
+    // is compared with what it must be.
+    let Some(flow) = (unsafe { PENDING_FLOWS.get(&key) }) else { return Done::No };
+    // A connection that began before this box saw it can't begin anew.
+    if flow.seen != SYN || flow.backend != from.id || flow.snat_port != packet.destination_port {
+        return Done::No;
+    }
+    failing::mark(from.id, decision.now);
+    let (client, vip) = ((&reply.client, reply.client_port), (&from.vip, from.vip_port));
+    decision.flow = UnassignedFlow { excluded: from.id, ..UnassignedFlow::new(client, vip, TCP) };
+    let key = FrontendKey::new(decision.flow.vip, decision.flow.vip_port, TCP);
+    // SAFETY: the value is only read. If the agent replaces it meanwhile, the kernel keeps the old one until
+    // the program returns.
+    let Some(frontend) = (unsafe { FRONTENDS.get(&key) }) else { return Done::No };
+    Done::from(may_take_over(frontend) && select::select(decision, frontend) == Selection::Found)
+}
+
+/// The backend in `decision` has not answered the flow of `packet`. Puts another one in its place, if there
+/// is one: the flow must then begin anew.
+#[inline(never)]
+pub(crate) fn replace_backend(decision: &mut Decision, packet: &Packet, frontend: &FrontendEntry) -> Done {
+    let (old, now) = (decision.backend, decision.now);
+    failing::mark(old, now);
+    decision.flow = UnassignedFlow { excluded: old, ..UnassignedFlow::of(packet) };
+    if !may_take_over(frontend) || select::select(decision, frontend) == Selection::Nobody {
+        decision.backend = old;
+        return Done::No;
+    }
+    if let Some(old) = backend(old) {
+        // If the old backend answers after all, its packets pass to the kernel, which resets that connection.
+        let _ = PENDING_REPLIES.remove(&reply_key(old, decision.source_port));
+    }
+    Done::Yes
+}
+
+/// Whether other backends of this frontend may take a new connection over.
+#[inline(always)]
+fn may_take_over(frontend: &FrontendEntry) -> bool {
+    frontend.flags & (KNOWN_FLOWS_ONLY | DSR) == 0 && frontend.table.slots != 0
+}
