@@ -7,6 +7,7 @@ pub(crate) struct Case {
     pub(crate) head: String,
     pub(crate) flags: String,
     pub(crate) links: String,
+    pub(crate) host: String,
     pub(crate) sections: Vec<Section>,
 }
 
@@ -17,8 +18,13 @@ pub(crate) enum Section {
 
 impl Case {
     pub(crate) fn parse(text: &str) -> Self {
-        let mut case =
-            Self { head: String::new(), flags: String::new(), links: String::new(), sections: Vec::new() };
+        let mut case = Self {
+            head: String::new(),
+            flags: String::new(),
+            links: String::new(),
+            host: String::new(),
+            sections: Vec::new(),
+        };
         let mut name = "";
         for line in text.split_inclusive('\n') {
             if let Some(next) = line.strip_prefix("=== ") {
@@ -26,7 +32,7 @@ impl Case {
                 match name {
                     "manifests" => case.sections.push(Section::Manifests { text: String::new() }),
                     "expected" => case.sections.push(Section::Expected),
-                    "flags" | "link" => case.head.push_str(line),
+                    "flags" | "link" | "host" => case.head.push_str(line),
                     other => panic!("unknown section {other}"),
                 }
                 continue;
@@ -36,6 +42,7 @@ impl Case {
                 ("expected", _) => {}
                 ("flags", _) => case.flags.push_str(line),
                 ("link", _) => case.links.push_str(line),
+                ("host", _) => case.host.push_str(line),
                 _ => {}
             }
             if case.sections.is_empty() {

@@ -2,7 +2,7 @@
 //! Manifests in, desired state and actions out, as text. No privilege, no clock.
 //!
 //! A case is a file in `cases/`: sections that begin with `=== name`.
-//! `flags` and `link` (one address each) say what is configured and what the
+//! `flags`, `link` (one address each) and `host` say what is configured and what the
 //! machine has; each `manifests` is one snapshot, and the `expected` behind it
 //! what follows from it, after the actions of the snapshots before were done.
 //! `LLB_BLESS=1 cargo test -p llb-tests --test golden` writes what is true now
@@ -21,7 +21,8 @@ use clap::Parser;
 use llb_agent::config::{Cli, Invocation, Policy};
 use llb_agent::desired::{Held, Inputs, compile};
 use llb_agent::model::{
-    Facts, FrontendStatus, Link, LinkAddress, Observed, Phase, Problem, ProblemReason, State,
+    Facts, FrontendStatus, Host, Link, LinkAddress, Observed, Phase, Problem, ProblemReason, ReservedFor,
+    State,
 };
 use llb_agent::plan::{Action, hold_statuses, plan};
 use llb_agent::source::snapshot_of;
@@ -53,10 +54,14 @@ fn every_case_gives_what_it_says() {
 /// Every reason that desired state or conversion can give is reached by a case.
 fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
     use ProblemReason::{
-        AffinityAtNodes, FrontendCollision, InvalidValue, LinkMissing, NoAddressOfFamily, NoBackends,
-        NoEligibleNodes, NoNodePort, NoSubnet, PoolExhausted, PoolNotAllowed, UnsupportedProtocol,
+        AddressNotAllowed, AffinityAtNodes, FrontendCollision, InvalidValue, LinkMissing, NoAddressOfFamily,
+        NoBackends, NoEligibleNodes, NoNodePort, NoSubnet, PoolExhausted, PoolNotAllowed, PortNotAllowed,
+        UnsupportedProtocol, VipNotShared,
     };
     let all = BTreeSet::from([
+        AddressNotAllowed,
+        PortNotAllowed,
+        VipNotShared,
         AffinityAtNodes,
         FrontendCollision,
         InvalidValue,
@@ -77,6 +82,7 @@ fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
 fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
     let policy = policy(&case.flags);
     let mut links = links(&case.links);
+    let host = host(&case.host);
     let mut observed = Observed::default();
     let mut told = case.head.clone();
     for section in &case.sections {
@@ -89,7 +95,7 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
         }
         observed.statuses.retain(|name, _| snapshot.services.contains_key(name));
         let held: Held = observed.statuses.clone();
-        let facts = Facts { links: links.clone() };
+        let facts = Facts { links: links.clone(), host: host.clone() };
         let inputs = Inputs { snapshot: &snapshot, facts: &facts, policy: &policy, held: &held };
         let (desired, problems) = compile(inputs);
         reasons.extend(problems.iter().map(|problem| problem.reason));
@@ -108,6 +114,28 @@ fn policy(flags: &str) -> Policy {
             panic!("a case serves")
         }
     }
+}
+
+/// Lines of `api|gateway|resolver ADDRESS`, `other-link NAME ADDRESS` and `ephemeral-ports FIRST-LAST`.
+fn host(text: &str) -> Host {
+    let mut host = Host::default();
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (address, what) = match words[..] {
+            ["api", address] => (address, ReservedFor::ApiServer),
+            ["gateway", address] => (address, ReservedFor::Gateway),
+            ["resolver", address] => (address, ReservedFor::Resolver),
+            ["other-link", name, address] => (address, ReservedFor::Link(name.to_owned())),
+            ["ephemeral-ports", range] => {
+                let (first, last) = range.split_once('-').unwrap();
+                host.ephemeral_ports = Some(first.parse().unwrap()..=last.parse().unwrap());
+                continue;
+            }
+            _ => panic!("unknown line in host: {line}"),
+        };
+        host.reserved.insert(address.parse().unwrap(), what);
+    }
+    host
 }
 
 /// Lines of `NAME ADDRESS/BITS`; the first address of a family is the primary one.

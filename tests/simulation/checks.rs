@@ -54,6 +54,11 @@ impl World {
         let ours: BTreeSet<IpAddr> = ours.map(|known| known.net.addr()).collect();
         let wanted: BTreeSet<IpAddr> = desired.addresses.keys().map(|key| key.address).collect();
         assert_eq!(ours, wanted, "seed {seed}: addresses");
+        let reserved = &self.agent.rooms.addresses.inner.host.reserved;
+        assert!(
+            !ours.iter().any(|vip| reserved.contains_key(vip)),
+            "seed {seed}: the machine's gateway is a VIP"
+        );
         let vips: BTreeSet<IpAddr> = desired.frontends.keys().map(|frontend| frontend.vip).collect();
         assert!(wanted.is_subset(&vips), "seed {seed}: an address without a frontend");
 

@@ -16,6 +16,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -33,10 +34,10 @@ use super::guard::{Guard, ProbeResult};
 use super::reading::{KernelAddress, Reading};
 use super::state_file::{OwnAddress, StateFile};
 use super::table::{Addition, AddressTable};
-use super::{message, sysctl, tag, watch};
+use super::{host, message, sysctl, tag, watch};
 use crate::config::AddressTag;
 use crate::error_chain::ErrorChain;
-use crate::model::{AddressKey, Link, Mac};
+use crate::model::{AddressKey, Host, Link, Mac};
 use crate::netlink::{Connection, LinkDevice};
 
 /// The link devices of this host.
@@ -54,6 +55,12 @@ pub struct NetlinkAddresses {
     seen: Option<Seen>,
     /// By link name.
     readings: BTreeMap<String, Reading>,
+    /// The link devices that were there when they were last observed.
+    present: Vec<LinkDevice>,
+    /// The addresses of all other links, with the name of the link.
+    other_links: Vec<(String, IpAddr)>,
+    /// The addresses of the Kubernetes API.
+    api_servers: Vec<IpAddr>,
     /// Aborted with the table.
     _watch: JoinSet<()>,
 }
@@ -95,8 +102,16 @@ impl NetlinkAddresses {
             guard: guard.ok(),
             seen: None,
             readings: BTreeMap::new(),
+            present: Vec::new(),
+            other_links: Vec::new(),
+            api_servers: Vec::new(),
             _watch: watch,
         })
+    }
+
+    /// Sets the addresses of the Kubernetes API, which [`AddressTable::host`] cannot read from the machine.
+    pub fn set_api_servers(&mut self, addresses: Vec<IpAddr>) {
+        self.api_servers = addresses;
     }
 
     async fn link(&mut self, name: &str) -> Result<Option<LinkDevice>, AddressError> {
@@ -309,7 +324,15 @@ impl AddressTable for NetlinkAddresses {
             );
         }
         self.follow(&present, &links).await;
+        self.other_links = host::addresses_by_link(&all);
+        self.present = present;
         Ok(links)
+    }
+
+    async fn host(&mut self) -> Result<Host, AddressError> {
+        host::read(&mut self.connection, &self.present, &self.other_links, &self.api_servers)
+            .await
+            .map_err(AddressError::Read)
     }
 
     /// Records all coming addresses by one write to the state file, if it is used.

@@ -27,6 +27,7 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), links = ?config.links, "llb-agent starts");
     let abilities = KernelAbilities::probe();
     tracing::info!("{abilities}");
+    tracing::info!("{}", config.policy.what_is_open(&config.links));
     check_capabilities(&config)?;
     raise_descriptor_limit(&config);
     let others = handover::start(&config.state_dir, &config.links).await?;
@@ -43,10 +44,11 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
             let cluster = connect(kubeconfig.as_ref(), context, kubeconfig_variable()).await?;
             tracing::info!(url = cluster.url, "watching the cluster");
             let (in_charge, is_in_charge) = watch::channel(false);
-            let saved = SavedSnapshots::new(&config.state_dir, cluster.identity, is_in_charge);
+            let saved = SavedSnapshots::new(&config.state_dir, cluster.identity.clone(), is_in_charge);
             let source = KubernetesSource::start(&cluster.client, &config.policy.namespaces, saved);
             let mut objects = Objects::follow(|out| source.run(out));
             objects.in_charge = Some(in_charge);
+            objects.api_servers = cluster.addresses().await;
             let starting_point = objects.starting_point(others).await?;
             let statuses = KubernetesStatuses::new(cluster.client);
             live(config, starting_point, objects, statuses).await

@@ -105,6 +105,7 @@ impl<S: StatusSink> Building<S> {
             config.state_dir.clone(),
             wakeups.links.clone(),
         )?;
+        addresses.set_api_servers(objects.api_servers.clone());
         check_links(&config, &mut addresses).await?;
         let mut registry = Registry::default();
         let relay = ProxyPlane::new(config.relay, &mut registry, wakeups.plane.clone())

@@ -7,6 +7,7 @@
 
 mod address;
 mod forwarding;
+mod host;
 mod inputs;
 mod mode;
 mod planes;
@@ -20,6 +21,7 @@ mod terms;
 
 pub use address::{Family, Mac, Port, Protocol, is_usable_vip};
 pub use forwarding::{Backend, Frontend, FrontendStatus, Phase, Placement, PlaneKind, Rule, Weight};
+pub use host::{Host, ReservedFor};
 pub use inputs::{Endpoint, Facts, Link, LinkAddress, Node, Snapshot, SourceReport};
 pub use mode::Mode;
 pub use planes::{BackendState, BackendStatus, LinkPlane, PlanesState};

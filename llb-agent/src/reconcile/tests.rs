@@ -16,7 +16,7 @@ use crate::config::Policy;
 use crate::dataplane::DataPlane;
 use crate::dataplane::fake::FakePlane;
 use crate::model::{
-    AddressKey, Endpoint, Link, LinkAddress, Mac, Port, Protocol, Service, ServiceName, ServicePort,
+    AddressKey, Endpoint, Host, Link, LinkAddress, Mac, Port, Protocol, Service, ServiceName, ServicePort,
     Snapshot, SourceReport,
 };
 use crate::status::StatusSink;
@@ -34,6 +34,10 @@ impl AddressTable for Links {
             return Err(AddressError::NoSuchLink { link: "eth0".to_owned() });
         }
         self.0.observe().await
+    }
+
+    async fn host(&mut self) -> Result<Host, AddressError> {
+        self.0.host().await
     }
 
     async fn add(&mut self, key: &AddressKey, prefix_length: u8) -> Result<Addition, AddressError> {
