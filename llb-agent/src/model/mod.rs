@@ -21,7 +21,7 @@ mod terms;
 pub use address::{Family, Mac, Port, Protocol, is_usable_vip};
 pub use forwarding::{Backend, Frontend, FrontendStatus, Mode, Phase, Placement, PlaneKind, Rule, Weight};
 pub use inputs::{Endpoint, Facts, Link, LinkAddress, Node, Snapshot, SourceReport};
-pub use planes::{BackendState, BackendStatus, LinkPlane, PlanesState};
+pub use planes::{BackendState, BackendStatus, Hook, LinkPlane, PlanesState};
 pub use pool::{Pool, PoolError};
 pub use problem::{Problem, ProblemReason, Subject};
 pub use range::{AddressRange, RangeError};

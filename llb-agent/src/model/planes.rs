@@ -17,13 +17,37 @@ pub struct PlanesState {
     pub no_packet_plane: Option<String>,
 }
 
+/// A place at a link where a program gets frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hook {
+    /// In the driver, before the kernel makes its own copy of a frame.
+    Xdp,
+    /// At ingress, before routing.
+    Tc,
+}
+
+impl Hook {
+    /// All hooks, the fastest first.
+    pub const ALL: [Self; 2] = [Self::Xdp, Self::Tc];
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Xdp => "xdp",
+            Self::Tc => "tc",
+        })
+    }
+}
+
 /// How a link is served.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LinkPlane {
     /// Its name.
     pub link: String,
-    /// Where its program is: `xdp`, `tc`.
-    pub hook: String,
+    /// Where its program is.
+    pub hook: Hook,
     /// Why there.
     pub why: String,
 }

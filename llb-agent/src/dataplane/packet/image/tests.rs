@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The book's writes, carried out on maps in memory.
+//! The image's writes, carried out on maps in memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -12,7 +12,8 @@ use llb_common::frontend::{
     SourceRangeKey, Table,
 };
 
-use super::{Book, Gate, NextHop, NoRoom, Restored, Write, key_of};
+use super::write::key_of;
+use super::{Gate, MapImage, NextHop, NoRoom, Restored, Write};
 use crate::model::{Backend, Frontend, Mode, Port, Protocol, Rule, ServiceName, SourceRanges, Terms, Weight};
 
 const LIMITS: (u32, u32) = (16, 8);
@@ -88,90 +89,90 @@ fn hop(address: IpAddr) -> Option<NextHop> {
     })
 }
 
-fn new_book() -> Book {
-    Book::new(LIMITS, Restored::default(), |_| Vec::new())
+fn new_book() -> MapImage {
+    MapImage::new(LIMITS, Restored::default(), |_| Vec::new())
 }
 
-fn serve(book: &mut Book, maps: &mut Maps, frontend: Frontend, rule: &Rule, now: u32) {
+fn serve(image: &mut MapImage, maps: &mut Maps, frontend: Frontend, rule: &Rule, now: u32) {
     let rule = Arc::new(rule.clone());
-    maps.apply(book.upsert(frontend, &rule, (Mode::Nat, Gate::Open), hop, now).unwrap());
+    maps.apply(image.upsert(frontend, &rule, (Mode::Nat, Gate::Open), hop, now).unwrap());
 }
 
 /// Each backend's state by its address.
-fn states(book: &Book, frontend: &Frontend) -> Vec<(String, u8)> {
-    book.backends(frontend).map(|(backend, entry)| (backend.to_string(), entry.state)).collect()
+fn states(image: &MapImage, frontend: &Frontend) -> Vec<(String, u8)> {
+    image.backends(frontend).map(|(backend, entry)| (backend.to_string(), entry.state)).collect()
 }
 
 #[test]
 fn a_change_keeps_the_table_before_and_those_who_stay() {
-    let (mut book, mut maps, web) = (new_book(), Maps::default(), frontend(80, Protocol::Tcp));
-    serve(&mut book, &mut maps, web, &rule(&["192.0.2.31:1", "192.0.2.32:1"]), 10);
+    let (mut image, mut maps, web) = (new_book(), Maps::default(), frontend(80, Protocol::Tcp));
+    serve(&mut image, &mut maps, web, &rule(&["192.0.2.31:1", "192.0.2.32:1"]), 10);
     let first = maps.frontends[&key_of(&web)];
     assert_eq!((first.table.slots, first.previous.slots), (1021, 0));
     let before = maps.slots(first.table);
 
-    serve(&mut book, &mut maps, web, &rule(&["192.0.2.31:1", "192.0.2.33:1"]), 20);
+    serve(&mut image, &mut maps, web, &rule(&["192.0.2.31:1", "192.0.2.33:1"]), 20);
     let second = maps.frontends[&key_of(&web)];
     assert_eq!((second.id, second.previous, second.changed), (first.id, first.table, 20));
     assert_eq!(maps.slots(second.previous), before, "nobody writes into a table in use");
-    let stays = book.backends(&web).next().unwrap().1.id.0;
+    let stays = image.backends(&web).next().unwrap().1.id.0;
     let (old, new) = (before.iter(), maps.slots(second.table));
     let kept = old.zip(new).filter(|(old, new)| **old == stays && *new == stays).count();
     let had = before.iter().filter(|id| **id == stays).count();
     assert!(kept > had / 2, "of its {had} slots, one who stays kept {kept}");
     assert_eq!(
-        states(&book, &web),
+        states(&image, &web),
         [("192.0.2.31:1", ACTIVE), ("192.0.2.32:1", DRAINING), ("192.0.2.33:1", ACTIVE)]
             .map(|(name, state)| (name.to_owned(), state))
     );
 
     // The same again: nothing to write but what is always written.
     let same = Arc::new(rule(&["192.0.2.31:1", "192.0.2.33:1"]));
-    assert_eq!(book.upsert(web, &same, (Mode::Nat, Gate::Open), hop, 30), Ok(Vec::new()));
+    assert_eq!(image.upsert(web, &same, (Mode::Nat, Gate::Open), hop, 30), Ok(Vec::new()));
 }
 
 #[test]
 fn a_backend_that_left_goes_with_its_last_flow() {
-    let (mut book, mut maps, web) = (new_book(), Maps::default(), frontend(80, Protocol::Tcp));
-    serve(&mut book, &mut maps, web, &rule(&["192.0.2.31:1", "192.0.2.32:1"]), 10);
-    let left = book.backends(&web).nth(1).unwrap().1.id;
-    serve(&mut book, &mut maps, web, &rule(&["192.0.2.31:1"]), 20);
-    maps.apply(book.forget_idle(|id| id == left));
-    assert_eq!(states(&book, &web).len(), 2);
-    maps.apply(book.forget_idle(|_| false));
-    assert_eq!(states(&book, &web).len(), 1);
+    let (mut image, mut maps, web) = (new_book(), Maps::default(), frontend(80, Protocol::Tcp));
+    serve(&mut image, &mut maps, web, &rule(&["192.0.2.31:1", "192.0.2.32:1"]), 10);
+    let left = image.backends(&web).nth(1).unwrap().1.id;
+    serve(&mut image, &mut maps, web, &rule(&["192.0.2.31:1"]), 20);
+    maps.apply(image.forget_idle(|id| id == left));
+    assert_eq!(states(&image, &web).len(), 2);
+    maps.apply(image.forget_idle(|_| false));
+    assert_eq!(states(&image, &web).len(), 1);
     assert_eq!(maps.backends[&left.index()].state, 0);
     // Its place has another id from now on.
-    serve(&mut book, &mut maps, web, &rule(&["192.0.2.31:1", "192.0.2.33:1"]), 30);
-    let new = book.backends(&web).nth(1).unwrap().1.id;
+    serve(&mut image, &mut maps, web, &rule(&["192.0.2.31:1", "192.0.2.33:1"]), 30);
+    let new = image.backends(&web).nth(1).unwrap().1.id;
     assert_eq!((new.index(), new.generation()), (left.index(), left.generation() + 1));
 }
 
 #[test]
 fn who_does_not_answer_is_in_no_table_and_udp_has_no_drain() {
-    let (mut book, mut maps, dns) = (new_book(), Maps::default(), frontend(53, Protocol::Udp));
-    serve(&mut book, &mut maps, dns, &rule(&["192.0.2.31:1", "192.0.2.39:1"]), 10);
-    let [answers, silent] = [0, 1].map(|n| *book.backends(&dns).nth(n).unwrap().1);
+    let (mut image, mut maps, dns) = (new_book(), Maps::default(), frontend(53, Protocol::Udp));
+    serve(&mut image, &mut maps, dns, &rule(&["192.0.2.31:1", "192.0.2.39:1"]), 10);
+    let [answers, silent] = [0, 1].map(|n| *image.backends(&dns).nth(n).unwrap().1);
     assert_eq!((answers.state, silent.state), (ACTIVE, DEAD));
     assert!(maps.slots(maps.frontends[&key_of(&dns)].table).iter().all(|id| *id == answers.id.0));
-    serve(&mut book, &mut maps, dns, &rule(&[]), 20);
+    serve(&mut image, &mut maps, dns, &rule(&[]), 20);
     assert_eq!(maps.frontends[&key_of(&dns)].table.slots, 0, "the kernel refuses");
-    assert_eq!(states(&book, &dns)[0].1, DEAD);
+    assert_eq!(states(&image, &dns)[0].1, DEAD);
 }
 
 #[test]
 fn a_restart_goes_on_with_the_same_numbers_and_the_same_table() {
-    let (mut book, mut maps) = (new_book(), Maps::default());
+    let (mut image, mut maps) = (new_book(), Maps::default());
     let (web, dns) = (frontend(80, Protocol::Tcp), frontend(53, Protocol::Udp));
     let affine = Terms { affinity_timeout: Some(std::time::Duration::from_secs(9)), ..Terms::default() };
     let both = Rule { terms: affine, ..rule(&["192.0.2.31:1", "192.0.2.32:1"]) };
-    serve(&mut book, &mut maps, web, &both, 10);
-    serve(&mut book, &mut maps, dns, &both, 10);
+    serve(&mut image, &mut maps, web, &both, 10);
+    serve(&mut image, &mut maps, dns, &both, 10);
     let (entry, members) = (maps.frontends[&key_of(&web)], maps.members.clone());
     assert_eq!(members.len(), 4);
 
-    let mut after = Book::new(LIMITS, maps.restored(), |table| maps.slots(table));
-    assert_eq!(after.fill(), book.fill());
+    let mut after = MapImage::new(LIMITS, maps.restored(), |table| maps.slots(table));
+    assert_eq!(after.fill(), image.fill());
     assert!(after.frontends().all(|(_, rule, ..)| rule.is_none()));
     serve(&mut after, &mut maps, web, &both, 50);
     assert_eq!(maps.frontends[&key_of(&web)], entry);
@@ -185,25 +186,25 @@ fn a_restart_goes_on_with_the_same_numbers_and_the_same_table() {
 
 #[test]
 fn gates_are_flags_of_the_frontend() {
-    let (mut book, mut maps, web) = (new_book(), Maps::default(), frontend(80, Protocol::Tcp));
+    let (mut image, mut maps, web) = (new_book(), Maps::default(), frontend(80, Protocol::Tcp));
     let rule = Arc::new(rule(&["192.0.2.31:1"]));
-    maps.apply(book.upsert(web, &rule, (Mode::Nat, Gate::OpeningsOnly), hop, 10).unwrap());
+    maps.apply(image.upsert(web, &rule, (Mode::Nat, Gate::OpeningsOnly), hop, 10).unwrap());
     assert_eq!(maps.frontends[&key_of(&web)].flags, OPENINGS_ONLY);
-    maps.apply(book.set_gate(&web, Gate::KnownFlowsOnly));
+    maps.apply(image.set_gate(&web, Gate::KnownFlowsOnly));
     assert_eq!(maps.frontends[&key_of(&web)].flags, KNOWN_FLOWS_ONLY);
-    maps.apply(book.set_gate(&web, Gate::Open));
+    maps.apply(image.set_gate(&web, Gate::Open));
     assert_eq!(maps.frontends[&key_of(&web)].flags, 0);
 }
 
 #[test]
 fn ranges_of_a_service_come_before_and_go_after() {
-    let (mut book, mut maps, web) = (new_book(), Maps::default(), frontend(80, Protocol::Tcp));
+    let (mut image, mut maps, web) = (new_book(), Maps::default(), frontend(80, Protocol::Tcp));
     let only = |ranges: &[&str]| {
         let ranges: Vec<_> = ranges.iter().map(|range| range.parse().unwrap()).collect();
         let terms = Terms { source_ranges: SourceRanges::only(&ranges), ..Terms::default() };
         Arc::new(Rule { terms, ..rule(&["192.0.2.31:1"]) })
     };
-    let writes = book.upsert(web, &only(&["198.51.100.0/24"]), (Mode::Nat, Gate::Open), hop, 1).unwrap();
+    let writes = image.upsert(web, &only(&["198.51.100.0/24"]), (Mode::Nat, Gate::Open), hop, 1).unwrap();
     let at = |wanted: fn(&Write) -> bool| writes.iter().position(wanted).unwrap();
     assert!(
         at(|write| matches!(write, Write::SourceRange(..)))
@@ -212,26 +213,26 @@ fn ranges_of_a_service_come_before_and_go_after() {
     maps.apply(writes);
     assert_eq!(maps.frontends[&key_of(&web)].flags, RESTRICTED);
     // IPv4 addresses are mapped ones, and yet none of IPv6.
-    maps.apply(book.upsert(web, &only(&["::/0"]), (Mode::Nat, Gate::Open), hop, 1).unwrap());
+    maps.apply(image.upsert(web, &only(&["::/0"]), (Mode::Nat, Gate::Open), hop, 1).unwrap());
     assert_eq!(maps.ranges.values().copied().collect::<Vec<_>>(), [1, 0]);
-    maps.apply(book.remove(&web, 2));
+    maps.apply(image.remove(&web, 2));
     assert!(maps.ranges.is_empty());
 }
 
 #[test]
 fn a_full_map_refuses_the_frontend_and_changes_nothing() {
-    let (mut book, mut maps) = (Book::new((2, 1), Restored::default(), |_| Vec::new()), Maps::default());
+    let (mut image, mut maps) = (MapImage::new((2, 1), Restored::default(), |_| Vec::new()), Maps::default());
     let web = frontend(80, Protocol::Tcp);
-    let upsert = |book: &mut Book, frontend, backends: &[&str]| {
-        book.upsert(frontend, &Arc::new(rule(backends)), (Mode::Nat, Gate::Open), hop, 10)
+    let upsert = |image: &mut MapImage, frontend, backends: &[&str]| {
+        image.upsert(frontend, &Arc::new(rule(backends)), (Mode::Nat, Gate::Open), hop, 10)
     };
     let three = ["192.0.2.31:1", "192.0.2.32:1", "192.0.2.33:1"];
-    assert_eq!(upsert(&mut book, web, &three), Err(NoRoom::Backends { most: 2 }));
-    assert_eq!((book.fill(), book.id(&web)), ((0, 0), None));
-    maps.apply(upsert(&mut book, web, &three[..1]).unwrap());
+    assert_eq!(upsert(&mut image, web, &three), Err(NoRoom::Backends { most: 2 }));
+    assert_eq!((image.fill(), image.id(&web)), ((0, 0), None));
+    maps.apply(upsert(&mut image, web, &three[..1]).unwrap());
     // The only chunk is taken.
     let other = frontend(81, Protocol::Tcp);
-    assert_eq!(upsert(&mut book, other, &three[..1]), Err(NoRoom::Tables { most: 1 }));
-    assert_eq!(book.fill(), (1, 1));
+    assert_eq!(upsert(&mut image, other, &three[..1]), Err(NoRoom::Tables { most: 1 }));
+    assert_eq!(image.fill(), (1, 1));
     assert_eq!(maps.slots(maps.frontends[&key_of(&web)].table).len(), 1021);
 }

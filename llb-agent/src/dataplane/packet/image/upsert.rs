@@ -12,14 +12,18 @@ use llb_common::frontend::{CHUNK_SLOTS, DSR, FrontendEntry, MemberKey, RESTRICTE
 use llb_common::maglev::{Contender, NOBODY, fill, slots_for};
 use llb_common::time::Tick;
 
-use super::ids::number_of;
-use super::{Book, Gate, Known, NextHop, NoRoom, Shares, Write, key_of, number};
+use super::gate::Gate;
+use super::ids::{NoRoom, number_of};
+use super::known::{Known, Shares};
+use super::map_image::MapImage;
+use super::next_hop::NextHop;
+use super::write::{Write, key_of, number};
 use crate::model::{Backend, Frontend, Mode, Protocol, Rule, Weight};
 
 /// Where IPv4 addresses are among those of IPv6 (RFC 4291, 2.5.5.2).
 const MAPPED: &str = "::ffff:0:0/96";
 
-impl Book {
+impl MapImage {
     /// What to write so that `frontend` is served by `rule`.
     ///
     /// # Errors

@@ -9,7 +9,6 @@ use llb_common::frontend::Table;
 use llb_common::hash::mix;
 use llb_common::time::{Tick, elapsed_secs};
 
-use super::NoRoom;
 use crate::model::ServiceName;
 
 /// Generations of a place are 1 to this, and then 1 again (12 bits, see [`BackendId`]).
@@ -18,6 +17,23 @@ const LAST_GENERATION: u16 = 4095;
 /// Chunks rest for so long, as a packet may still be on its way through the
 /// table that they were part of: at least the second that the maps ask for.
 const CHUNK_REST_SECS: u32 = 2;
+
+/// A limit of the maps is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(in super::super) enum NoRoom {
+    /// `--max-backends`.
+    #[error("the packet plane has all the {most} backends it has room for (--max-backends)")]
+    Backends {
+        /// How many.
+        most: u32,
+    },
+    /// Chunks.
+    #[error("the packet plane has no room for another selection table ({most} KiB of four are in use)")]
+    Tables {
+        /// How many chunks of 4 KiB.
+        most: u32,
+    },
+}
 
 /// Places in the array of backends.
 #[derive(Debug)]

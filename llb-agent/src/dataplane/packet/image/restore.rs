@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The book after a restart: what the maps held, back as numbers in use.
+//! The image after a restart: what the maps held, back as numbers in use.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -7,8 +7,10 @@ use std::net::{IpAddr, SocketAddr};
 use llb_common::backend::{BackendEntry, BackendId};
 use llb_common::frontend::{DSR, FrontendEntry, FrontendKey, MemberKey, SourceRangeKey, TCP, Table};
 
+use super::gate::Gate;
 use super::ids::{Chunks, Places, Services};
-use super::{Book, Gate, Known, Shares};
+use super::known::{Known, Shares};
+use super::map_image::MapImage;
 use crate::model::{Backend, Frontend, Mode, Port, Protocol};
 
 /// What the maps hold.
@@ -21,7 +23,7 @@ pub(in super::super) struct Restored {
     pub(in super::super) ranges: Vec<(SourceRangeKey, u8)>,
 }
 
-impl Book {
+impl MapImage {
     /// `slots` reads a table. A new box has an empty `restored`.
     pub(in super::super) fn new(
         (max_backends, max_chunks): (u32, u32),

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::PacketError;
-use super::links::LinkFacts;
+use super::clock::now;
+use super::error::PacketError;
+use super::link_facts::LinkFacts;
 use super::loader::reload;
-use super::plane::{Shared, now, own_links};
-use super::reach::Reach;
+use super::next_hops::{NextHops, own_links};
+use super::shared::Shared;
 use super::sweep::sweep;
 use crate::model::Frontend;
 
@@ -36,7 +37,7 @@ const SWEEP_SHARE: u32 = 20;
 const DRAIN_LOOK: Duration = Duration::from_millis(200);
 
 /// Until it is aborted.
-pub(super) async fn run(shared: Arc<Shared>, reach: Arc<tokio::sync::Mutex<Reach>>) {
+pub(super) async fn run(shared: Arc<Shared>, next_hops: Arc<tokio::sync::Mutex<NextHops>>) {
     let mut next_look = Instant::now() + LOOK;
     let mut next_refresh = Instant::now() + REFRESH;
     let mut next_probe = Instant::now() + PROBE;
@@ -51,7 +52,7 @@ pub(super) async fn run(shared: Arc<Shared>, reach: Arc<tokio::sync::Mutex<Reach
         let time = Instant::now();
         if time >= next_look {
             let is_full = time >= next_refresh;
-            if let Err(error) = look(&shared, &reach, is_full).await {
+            if let Err(error) = look(&shared, &next_hops, is_full).await {
                 tracing::warn!(%error, "cannot look at routes and neighbours");
             }
             next_look = Instant::now() + LOOK;
@@ -60,8 +61,8 @@ pub(super) async fn run(shared: Arc<Shared>, reach: Arc<tokio::sync::Mutex<Reach
             }
         }
         if time >= next_probe {
-            let addresses = shared.state().book.addresses();
-            let asked = reach.lock().await.probe(&addresses).await.unwrap_or_else(|error| {
+            let addresses = shared.state().image.addresses();
+            let asked = next_hops.lock().await.probe(&addresses).await.unwrap_or_else(|error| {
                 tracing::warn!(%error, "cannot ask neighbours");
                 0
             });
@@ -81,27 +82,31 @@ pub(super) async fn run(shared: Arc<Shared>, reach: Arc<tokio::sync::Mutex<Reach
 }
 
 /// Follows what the kernel knows of the way to each backend.
-async fn look(shared: &Arc<Shared>, reach: &tokio::sync::Mutex<Reach>, is_full: bool) -> std::io::Result<()> {
-    let addresses = shared.state().book.addresses();
-    let mut reach = reach.lock().await;
-    let has_new_link = follow_links(shared, &mut reach).await?;
+async fn look(
+    shared: &Arc<Shared>,
+    next_hops: &tokio::sync::Mutex<NextHops>,
+    is_full: bool,
+) -> std::io::Result<()> {
+    let addresses = shared.state().image.addresses();
+    let mut next_hops = next_hops.lock().await;
+    let has_new_link = follow_links(shared, &mut next_hops).await?;
     let is_changed = if is_full || has_new_link {
-        reach.refresh(&addresses).await?
+        next_hops.refresh(&addresses).await?
     } else {
-        reach.read_neighbours().await?
+        next_hops.read_neighbours().await?
     };
     if !is_changed && !has_new_link {
         return Ok(());
     }
     let mut state = shared.state();
-    state.add_sources(&reach)?;
+    state.add_sources(&next_hops)?;
     let all: Vec<_> = state
-        .book
+        .image
         .frontends()
         .filter_map(|(frontend, rule, mode, gate)| Some((*frontend, Arc::clone(rule?), mode, gate)))
         .collect();
     for (frontend, rule, mode, gate) in all {
-        if state.follow(frontend, &rule, (mode, gate), &reach).is_err() {
+        if state.follow(frontend, &rule, (mode, gate), &next_hops).is_err() {
             tracing::warn!(%frontend, "backends are served as they were: no room for another table");
         }
     }
@@ -110,8 +115,8 @@ async fn look(shared: &Arc<Shared>, reach: &tokio::sync::Mutex<Reach>, is_full: 
 
 /// A link that was made anew gets its program again, and one that has another
 /// MAC is told so; `true` if there was one. A link that is away is waited for.
-async fn follow_links(shared: &Arc<Shared>, reach: &mut Reach) -> std::io::Result<bool> {
-    let found = reach.link_facts().await?;
+async fn follow_links(shared: &Arc<Shared>, next_hops: &mut NextHops) -> std::io::Result<bool> {
+    let found = next_hops.link_facts().await?;
     let known: Vec<LinkFacts> = shared.links().iter().map(|link| link.facts.clone()).collect();
     let mut is_changed = false;
     for (place, old) in known.iter().enumerate() {
@@ -145,7 +150,7 @@ async fn follow_links(shared: &Arc<Shared>, reach: &mut Reach) -> std::io::Resul
     }
     if is_changed {
         let facts: Vec<LinkFacts> = shared.links().iter().map(|link| link.facts.clone()).collect();
-        reach.set_links(own_links(&facts));
+        next_hops.set_links(own_links(&facts));
     }
     Ok(is_changed)
 }
@@ -156,13 +161,13 @@ fn sweep_all(shared: &Shared) -> std::io::Result<()> {
     let maps = Arc::clone(&shared.state().maps);
     let counts = sweep(&maps, now())?;
     let mut state = shared.state();
-    let writes = state.book.forget_idle(|id| counts.all.contains_key(&id));
+    let writes = state.image.forget_idle(|id| counts.all.contains_key(&id));
     state.maps.apply(writes)?;
     let ended: Vec<Frontend> = state
         .drains
         .iter()
         .filter(|(frontend, until)| {
-            let mut backends = state.book.backends(frontend);
+            let mut backends = state.image.backends(frontend);
             let is_quiet = !backends.any(|(_, entry)| counts.open.contains_key(&entry.id));
             is_quiet || Instant::now() >= **until
         })
@@ -170,7 +175,7 @@ fn sweep_all(shared: &Shared) -> std::io::Result<()> {
         .collect();
     for frontend in &ended {
         state.drains.remove(frontend);
-        let writes = state.book.remove(frontend, now());
+        let writes = state.image.remove(frontend, now());
         state.maps.apply(writes)?;
         tracing::info!(%frontend, "drained");
     }

@@ -1,37 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Links as the packet plane must know them before it touches them, and which
-//! hook is tried first. A link that can't carry a program is recognized here,
-//! or by the kernel's refusal; it is never left dead.
+//! Which hooks of a link are tried, and in which order. Pure. A link on which XDP would
+//! lose packets gets TC; what else the kernel refuses is found out by trying (`loader.rs`).
 
-use std::io;
-
-use llb_common::address::Mac;
-
-use super::attach::Hook;
+use super::link_facts::LinkFacts;
 use crate::config::{Datapath, XdpMode};
-use crate::netlink::{Connection, LinkDevice};
-
-/// What is known of a link.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct LinkFacts {
-    pub(super) name: String,
-    pub(super) ifindex: u32,
-    pub(super) mac: Mac,
-    /// Bytes of the largest IP packet.
-    pub(super) mtu: u32,
-    /// Of the link, where it is none of hardware: `veth`, `vlan`, `bond` ...
-    pub(super) kind: Option<String>,
-    /// The XDP program that is there.
-    pub(super) xdp: Option<(u32, XdpMode)>,
-}
-
-impl LinkFacts {
-    /// # Errors
-    /// The kernel can't be asked.
-    pub(super) async fn read(connection: &mut Connection) -> io::Result<Vec<Self>> {
-        Ok(connection.links().await?.into_iter().map(facts_of).collect())
-    }
-}
+use crate::model::Hook;
 
 /// The hooks to try, in this order, and why those that are not tried are not.
 pub(super) fn hooks(datapath: Datapath, xdp_mode: XdpMode, link: &LinkFacts) -> (Vec<Hook>, Vec<String>) {
@@ -56,20 +29,10 @@ pub(super) fn hooks(datapath: Datapath, xdp_mode: XdpMode, link: &LinkFacts) -> 
     }
 }
 
-fn facts_of(link: LinkDevice) -> LinkFacts {
-    let mode = |driver| if driver { XdpMode::Native } else { XdpMode::Generic };
-    LinkFacts {
-        mac: link.mac.map_or(Mac::new([0; 6]), |mac| Mac::new(mac.0)),
-        name: link.name,
-        ifindex: link.ifindex,
-        mtu: link.mtu,
-        kind: link.kind,
-        xdp: link.xdp.map(|(program, is_in_driver)| (program, mode(is_in_driver))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use llb_common::address::Mac;
+
     use super::*;
 
     #[test]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How backends are reached: routes and neighbours, asked from the kernel and
-//! remembered. What follows from them for a rule is pure ([`Reach::refusal`]).
+//! remembered. What follows from them for a rule is pure ([`NextHops::refusal`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -11,8 +11,8 @@ use llb_common::address::Mac;
 use llb_common::settings::SNAT_ADDRESSES;
 use tokio::time::Instant;
 
-use super::book::NextHop;
-use super::links::LinkFacts;
+use super::image::NextHop;
+use super::link_facts::LinkFacts;
 use crate::model::{Mode, Rule};
 use crate::netlink::{Connection, Neighbour, Route, Way};
 
@@ -33,9 +33,14 @@ pub(super) struct OwnLink {
     pub(super) mtu: u32,
 }
 
+/// Links by number.
+pub(super) fn own_links(facts: &[LinkFacts]) -> BTreeMap<u32, OwnLink> {
+    facts.iter().map(|link| (link.ifindex, OwnLink { mac: link.mac, mtu: link.mtu })).collect()
+}
+
 /// What is known.
 #[derive(Debug)]
-pub(super) struct Reach {
+pub(super) struct NextHops {
     connection: Connection,
     /// By number.
     links: BTreeMap<u32, OwnLink>,
@@ -46,7 +51,7 @@ pub(super) struct Reach {
     learned: BTreeSet<(u32, IpAddr)>,
 }
 
-impl Reach {
+impl NextHops {
     /// Nothing is known but the links.
     pub(super) fn new(connection: Connection, links: BTreeMap<u32, OwnLink>) -> Self {
         Self {
