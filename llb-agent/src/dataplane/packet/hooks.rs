@@ -4,28 +4,21 @@
 
 use super::link_facts::LinkFacts;
 use crate::config::{Datapath, XdpMode};
-use crate::model::Hook;
+use crate::model::{Hook, HookChoice};
 
-/// The hooks to try, in this order, and why those that are not tried are not.
-pub(super) fn hooks(datapath: Datapath, xdp_mode: XdpMode, link: &LinkFacts) -> (Vec<Hook>, Vec<String>) {
-    if datapath == Datapath::Tc {
-        return (vec![Hook::Tc], vec!["--datapath tc".to_owned()]);
-    }
-    if datapath == Datapath::Xdp {
-        return (vec![Hook::Xdp], vec!["--datapath xdp".to_owned()]);
-    }
-    let obstacle = match link.kind.as_deref() {
-        Some("veth") => {
-            Some("what XDP sends back arrives only if the other end of the veth pair has an XDP program too")
-        }
-        Some(_) if xdp_mode == XdpMode::Native && link.kind.as_deref() != Some("bond") => {
-            Some("it is a virtual link, whose driver has no XDP")
-        }
-        _ => None,
-    };
-    match obstacle {
-        Some(why) => (vec![Hook::Tc], vec![format!("no XDP on {}: {why}", link.name)]),
-        None => (vec![Hook::Xdp, Hook::Tc], Vec::new()),
+/// The hooks to try, in this order, and what decided that.
+pub(super) fn hooks(
+    datapath: Datapath,
+    xdp_mode: XdpMode,
+    link: &LinkFacts,
+) -> (HookChoice, &'static [Hook]) {
+    const TC: &[Hook] = &[Hook::Tc];
+    match (datapath, link.kind.as_deref()) {
+        (Datapath::Tc, _) => (HookChoice::Flag(Hook::Tc), TC),
+        (Datapath::Xdp, _) => (HookChoice::Flag(Hook::Xdp), &[Hook::Xdp]),
+        (_, Some("veth")) => (HookChoice::Veth, TC),
+        (_, Some(kind)) if kind != "bond" && xdp_mode == XdpMode::Native => (HookChoice::VirtualLink, TC),
+        _ => (HookChoice::Fastest, &Hook::ALL),
     }
 }
 
@@ -36,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_that_would_be_dead_with_xdp_get_none_unless_told_so() {
+    fn links_that_would_lose_packets_with_xdp_get_tc_unless_told_otherwise() {
         let link = |kind: Option<&str>| LinkFacts {
             name: "eth0".to_owned(),
             ifindex: 2,
@@ -45,7 +38,7 @@ mod tests {
             kind: kind.map(str::to_owned),
             xdp: None,
         };
-        let tried = |datapath, kind| hooks(datapath, XdpMode::Native, &link(kind)).0;
+        let tried = |datapath, kind| hooks(datapath, XdpMode::Native, &link(kind)).1;
         assert_eq!(tried(Datapath::Auto, None), [Hook::Xdp, Hook::Tc]);
         assert_eq!(tried(Datapath::Auto, Some("bond")), [Hook::Xdp, Hook::Tc]);
         assert_eq!(tried(Datapath::Auto, Some("veth")), [Hook::Tc]);

@@ -25,7 +25,7 @@ use super::pins::{PinFolder, SHARED};
 use super::setup::PacketSetup;
 use super::table::{Table, data};
 use crate::error_chain::ErrorChain;
-use crate::model::Hook;
+use crate::model::{Hook, HookReason, HookRefusal};
 
 /// What `cargo xtask build-ebpf` has built, where it had before the agent was.
 #[cfg(packet_object)]
@@ -132,24 +132,21 @@ fn open(
     loader.load(object).map_err(|error| PacketError::load(link, shared.path(), error))
 }
 
+/// Puts a program at the best hook that takes it.
 fn attach_best(
     ebpf: &mut Ebpf,
     setup: &PacketSetup,
     link: &LinkFacts,
     folder: &PinFolder,
-) -> Result<(Hook, String), PacketError> {
-    let (hooks, mut reasons) = hooks(setup.datapath, setup.config.xdp_mode, link);
+) -> Result<(Hook, HookReason), PacketError> {
+    let (choice, hooks) = hooks(setup.datapath, setup.config.xdp_mode, link);
+    let mut refused = Vec::new();
     let mut last = None;
     for hook in hooks {
-        match attach(ebpf, hook, link, setup.config.xdp_mode, folder) {
-            Ok(()) => {
-                if reasons.is_empty() {
-                    reasons.push("it is the fastest".to_owned());
-                }
-                return Ok((hook, reasons.join("; ")));
-            }
+        match attach(ebpf, *hook, link, setup.config.xdp_mode, folder) {
+            Ok(()) => return Ok((*hook, HookReason { choice, refused })),
             Err(error) => {
-                reasons.push(format!("no {hook} on {}: {}", link.name, ErrorChain(&error)));
+                refused.push(HookRefusal { hook: *hook, error: ErrorChain(&error).to_string() });
                 last = Some(error);
             }
         }
@@ -173,7 +170,7 @@ fn settings_of(
 fn packet_link(
     ebpf: &mut Ebpf,
     link: &LinkFacts,
-    (hook, why): (Hook, String),
+    (hook, why): (Hook, HookReason),
     settings: Table<u32, LinkSettings>,
     folder: PinFolder,
 ) -> Result<PacketLink, PacketError> {

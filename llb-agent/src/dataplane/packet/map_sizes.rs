@@ -15,6 +15,7 @@ use llb_common::maps::{self, Map};
 use llb_common::settings::Settings;
 use llb_common::time::Tick;
 
+use super::image::Limits;
 use crate::config::PacketConfig;
 
 /// Maps that each link has for itself.
@@ -59,6 +60,11 @@ impl Capacities {
             backends,
             chunks: MAX_CHUNKS,
         }
+    }
+
+    /// What the image of the maps may use.
+    pub(super) fn limits(&self) -> Limits {
+        Limits { frontends: MAX_FRONTENDS, backends: self.backends, chunks: self.chunks }
     }
 
     /// Of one map; those not named have what the object says.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The maps that all links share, with the types of their entries. Writes are
-//! carried out here, one call each; what to write is decided in `image`.
+//! The kernel's maps that all links share, with the types of their entries. What to write
+//! into them is decided in `image/`.
 
 use std::fmt;
 use std::io;
@@ -19,6 +19,7 @@ use llb_common::settings::Settings;
 
 use super::flow_table::FlowTable;
 use super::image::{Restored, Write};
+use super::map_store::MapStore;
 use super::table::Table;
 
 /// The shared maps that the agent reads and writes.
@@ -45,10 +46,10 @@ impl fmt::Debug for Maps {
 }
 
 impl Maps {
-    /// `take` gives each map by name.
+    /// The maps that `take` gives by their names.
     ///
     /// # Errors
-    /// A map is not there, or has entries of other sizes.
+    /// A map is missing, or its keys or values have other sizes.
     pub(super) fn new(mut take: impl FnMut(&'static str) -> io::Result<MapData>) -> io::Result<Self> {
         fn per_cpu<const N: usize>(map: MapData) -> io::Result<PerCpuArray<MapData, [u8; N]>> {
             PerCpuArray::try_from(aya::maps::Map::PerCpuArray(map)).map_err(io::Error::other)
@@ -70,49 +71,7 @@ impl Maps {
         })
     }
 
-    /// Carries out, in this order.
-    ///
-    /// # Errors
-    /// The first write that the kernel refused; those behind it were not tried.
-    pub(super) fn apply(&self, writes: Vec<Write>) -> io::Result<()> {
-        writes.into_iter().try_for_each(|write| match write {
-            Write::ResetTraffic(id) => self.reset_traffic(id.index()),
-            Write::Backend(entry) => self.backends.insert(&entry.id.index(), &entry),
-            Write::Chunk(number, chunk) => self.maglev.insert(&number, &chunk),
-            Write::Member(key, id) => self.members.insert(&key, &id.0),
-            Write::SourceRange(key, admits) => self.ranges.insert(&key, &admits),
-            Write::Frontend(key, entry) => self.frontends.insert(&key, &entry),
-            Write::RemoveFrontend(key) => self.frontends.remove(&key).map(drop),
-            Write::RemoveMember(key) => self.members.remove(&key).map(drop),
-            Write::RemoveSourceRange(key) => self.ranges.remove(&key).map(drop),
-        })
-    }
-
-    /// All that a image is made of.
-    ///
-    /// # Errors
-    /// The kernel refuses to show a map.
-    pub(super) fn restore(&self) -> io::Result<Restored> {
-        let mut restored = Restored::default();
-        self.frontends.for_each(|key, entry| restored.frontends.push((key, entry)))?;
-        self.backends.for_each(|_, entry| restored.backends.push(entry))?;
-        self.members.for_each(|key, _| restored.members.push(key))?;
-        self.ranges.for_each(|key, admits| restored.ranges.push((key, admits)))?;
-        Ok(restored)
-    }
-
-    /// The slots of a table; as many as can be read.
-    pub(super) fn slots(&self, table: Slots) -> Vec<u32> {
-        let chunks = table.first_chunk..table.first_chunk + table.chunks();
-        let mut slots: Vec<u32> = Vec::with_capacity(table.chunks() as usize * CHUNK_SLOTS);
-        for chunk in chunks.filter_map(|number| self.maglev.get(&number).ok().flatten()) {
-            slots.extend(chunk);
-        }
-        slots.truncate(table.slots as usize);
-        slots
-    }
-
-    /// What a backend's place has counted, over all CPUs.
+    /// What was counted at a place of the backends' array, over all CPUs.
     pub(super) fn traffic(&self, index: u32) -> Traffic {
         let values = self.traffic.lock().unwrap_or_else(PoisonError::into_inner).get(&index, 0);
         let values = values.iter().flat_map(|values| values.iter());
@@ -134,5 +93,39 @@ impl Maps {
         let values = aya::maps::PerCpuValues::try_from(values)?;
         let mut traffic = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
         traffic.set(index, values, 0).map_err(io::Error::other)
+    }
+}
+
+impl MapStore for Maps {
+    fn write(&self, write: &Write) -> io::Result<()> {
+        match write {
+            Write::ResetTraffic(id) => self.reset_traffic(id.index()),
+            Write::Backend(entry) => self.backends.insert(&entry.id.index(), entry),
+            Write::Chunk(number, chunk) => self.maglev.insert(number, chunk),
+            Write::Member(key, id) => self.members.insert(key, &id.0),
+            Write::SourceRange(key, admits) => self.ranges.insert(key, admits),
+            Write::Frontend(key, entry) => self.frontends.insert(key, entry),
+            Write::RemoveFrontend(key) => self.frontends.remove(key).map(drop),
+            Write::RemoveMember(key) => self.members.remove(key).map(drop),
+            Write::RemoveSourceRange(key) => self.ranges.remove(key).map(drop),
+        }
+    }
+
+    fn restore(&self) -> io::Result<Restored> {
+        let mut restored = Restored::default();
+        self.frontends.for_each(|key, entry| restored.frontends.push((key, entry)))?;
+        self.backends.for_each(|_, entry| restored.backends.push(entry))?;
+        self.members.for_each(|key, _| restored.members.push(key))?;
+        self.ranges.for_each(|key, admits| restored.ranges.push((key, admits)))?;
+        Ok(restored)
+    }
+
+    fn slots(&self, table: Slots) -> io::Result<Vec<u32>> {
+        let mut slots: Vec<u32> = Vec::with_capacity(table.chunks() as usize * CHUNK_SLOTS);
+        for number in table.first_chunk..table.first_chunk + table.chunks() {
+            slots.extend(self.maglev.get(&number)?.unwrap_or([0; CHUNK_SLOTS]));
+        }
+        slots.truncate(table.slots as usize);
+        Ok(slots)
     }
 }

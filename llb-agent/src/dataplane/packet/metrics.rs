@@ -105,7 +105,7 @@ impl PacketCollector {
             (maps::FLOWS, state.flows.fill.0, state.maps.flows.words().places()),
             (maps::PENDING_FLOWS, state.flows.fill.1, limit(maps::PENDING_FLOWS)),
             (maps::BACKENDS, backends, limit(maps::BACKENDS)),
-            (maps::MAGLEV, chunks as u32, limit(maps::MAGLEV)),
+            (maps::MAGLEV, chunks, limit(maps::MAGLEV)),
             (maps::FRONTENDS, state.image.frontends().count() as u32, limit(maps::FRONTENDS)),
         ];
         drop(state);

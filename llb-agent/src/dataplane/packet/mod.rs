@@ -26,15 +26,19 @@
 mod answers;
 mod attach;
 mod clock;
+mod drain;
 mod error;
+#[cfg(test)]
+mod fake;
 mod flow_table;
 mod hooks;
-mod image;
+pub mod image;
 mod link_facts;
 mod loader;
 #[cfg(feature = "ebpf-log")]
 mod log;
 mod map_sizes;
+mod map_store;
 mod maps;
 mod metrics;
 mod migrate;
@@ -42,10 +46,13 @@ mod next_hops;
 mod packet_link;
 mod pins;
 mod plane;
+mod refusal;
 mod ring;
 mod settings;
 mod setup;
 mod shared;
+#[cfg(test)]
+mod simulation;
 mod state;
 mod sweep;
 mod table;
@@ -55,6 +62,7 @@ mod upkeep;
 pub use error::PacketError;
 pub use loader::{LinkLocks, has_object};
 pub use pins::detach;
-pub use plane::{PacketPlane, Refusal};
+pub use plane::PacketPlane;
+pub use refusal::Refusal;
 pub use setup::PacketSetup;
 pub use trace::trace;

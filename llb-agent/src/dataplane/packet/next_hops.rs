@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::image::NextHop;
 use super::link_facts::LinkFacts;
-use crate::model::{Mode, Rule};
+use crate::dataplane::placement::{BackendWay, Ways};
 use crate::netlink::{Connection, Neighbour, Route, Way};
 
 /// A neighbour on a segment answers within a millisecond; one that is not there
@@ -190,29 +190,18 @@ impl NextHops {
             .collect()
     }
 
-    /// Why the packet plane can't serve a rule in this mode; `None`: it can.
-    pub(super) fn refusal(&self, rule: &Rule, mode: Mode) -> Option<String> {
-        let mut backends = rule.backends.keys();
-        let refusal = backends.find_map(|backend| self.refusal_of(rule, backend.address.ip(), mode));
-        refusal.or_else(|| {
-            let sources = self.sources().len();
-            let is_too_many = mode == Mode::Nat && sources > SNAT_ADDRESSES;
-            is_too_many.then(|| format!("backends would see {sources} addresses of this machine, and {SNAT_ADDRESSES} are the most"))
-        })
-    }
-
-    fn refusal_of(&self, rule: &Rule, address: IpAddr, mode: Mode) -> Option<String> {
-        match self.routes.get(&address) {
-            Some(Route::Here) => Some(format!("backend {address} is this machine itself")),
-            Some(Route::Via(way)) if !self.links.contains_key(&way.ifindex) => {
-                Some(format!("backend {address} is reached by a link that is no --linkdevice"))
-            }
-            Some(Route::Via(way)) if mode == Mode::Dsr => match way.gateway {
-                _ if !rule.to_nodes => Some(format!("backend {address} is no Node")),
-                Some(gateway) => Some(format!("backend {address} is behind the router {gateway}")),
-                None => None,
-            },
-            _ => None,
+    /// How packets get to these addresses.
+    pub(super) fn ways(&self, addresses: &BTreeSet<IpAddr>) -> Ways {
+        let way = |address: &IpAddr| match self.routes.get(address) {
+            Some(Route::Here) => BackendWay::ThisMachine,
+            Some(Route::Via(way)) if !self.links.contains_key(&way.ifindex) => BackendWay::OtherLink,
+            Some(Route::Via(way)) => way.gateway.map_or(BackendWay::Direct, BackendWay::Router),
+            Some(Route::Nowhere) | None => BackendWay::NoRoute,
+        };
+        Ways {
+            backends: addresses.iter().map(|address| (*address, way(address))).collect(),
+            sources: self.sources().len(),
+            most_sources: SNAT_ADDRESSES,
         }
     }
 

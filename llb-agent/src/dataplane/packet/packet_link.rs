@@ -11,14 +11,14 @@ use llb_common::settings::LinkSettings;
 use super::link_facts::LinkFacts;
 use super::pins::PinFolder;
 use super::table::Table;
-use crate::model::Hook;
+use crate::model::{Hook, HookReason};
 
 /// A link with a program.
 pub(super) struct PacketLink {
     pub(super) facts: LinkFacts,
     pub(super) hook: Hook,
-    /// Why this hook.
-    pub(super) why: String,
+    /// Why it is at this hook.
+    pub(super) why: HookReason,
     pub(super) folder: PinFolder,
     pub(super) settings: Table<u32, LinkSettings>,
     pub(super) counters: PerCpuArray<MapData, [u8; size_of::<LinkCounters>()]>,

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the packet plane needs while nobody asks for anything: routes and
-//! neighbours are looked at again, flows swept, frontends that end removed.
+//! What the packet plane does without being asked: it follows routes, neighbours and links
+//! that change, sweeps flows, and removes frontends whose drain is over.
 //!
-//! One task. Input: time, and a call to hurry. Output: maps; a wake-up of the
-//! reconciler when a frontend is gone.
+//! One task. Input: time, and a call to hurry. Output: maps, and a wake-up of the reconcile
+//! loop when frontends have changed.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,78 +16,117 @@ use super::error::PacketError;
 use super::link_facts::LinkFacts;
 use super::loader::reload;
 use super::next_hops::{NextHops, own_links};
+use super::refusal::Refusal;
 use super::shared::Shared;
 use super::sweep::sweep;
+use crate::error_chain::ErrorChain;
 use crate::model::Frontend;
 
-/// A neighbour that has changed its MAC, or does not answer any more, is noticed
-/// after this.
+/// How soon it is noticed that a neighbour has another MAC address or does not answer any more.
 const LOOK: Duration = Duration::from_secs(1);
-/// Routes are asked for.
+/// How often the kernel is asked for all routes again.
 const REFRESH: Duration = Duration::from_secs(10);
-/// Neighbours are asked whether they are still there. By itself the kernel would
-/// notice a silent one after a minute.
+/// How often neighbours are made to prove that they are there. By itself the kernel would
+/// notice after a minute that one is silent.
 const PROBE: Duration = Duration::from_secs(2);
-/// Of so many neighbours; more are asked less often.
+/// With more neighbours than this for each second, they are probed less often.
 const PROBED_PER_SEC: u32 = 500;
-/// Flows are swept; far shorter than the shortest lifetime.
+/// How often flows are swept; far shorter than the shortest lifetime of a flow.
 const SWEEP: Duration = Duration::from_secs(5);
-/// A sweep takes at most one part in so many of a CPU's time.
+/// Sweeps take at most one part in this many of a CPU's time.
 const SWEEP_SHARE: u32 = 20;
-/// How soon a frontend that ends is looked at again.
+/// How often a frontend that ends soon is looked at.
 const DRAIN_LOOK: Duration = Duration::from_millis(200);
 
-/// Until it is aborted.
+/// When each kind of work is due next.
+struct Schedule {
+    look: Instant,
+    refresh: Instant,
+    probe: Instant,
+    sweep: Instant,
+}
+
+impl Schedule {
+    fn start(now: Instant) -> Self {
+        Self { look: now + LOOK, refresh: now + REFRESH, probe: now + PROBE, sweep: now }
+    }
+
+    fn looked(&mut self, is_full: bool, now: Instant) {
+        self.look = now + LOOK;
+        if is_full {
+            self.refresh = self.look + REFRESH;
+        }
+    }
+
+    fn probed(&mut self, count: u32, now: Instant) {
+        self.probe = now + PROBE.max(Duration::from_secs(1) * count / PROBED_PER_SEC);
+    }
+
+    fn swept(&mut self, took: Duration, now: Instant) {
+        self.sweep = now + SWEEP.max(took * SWEEP_SHARE);
+    }
+}
+
+/// Runs until it is aborted.
 pub(super) async fn run(shared: Arc<Shared>, next_hops: Arc<tokio::sync::Mutex<NextHops>>) {
-    let mut next_look = Instant::now() + LOOK;
-    let mut next_refresh = Instant::now() + REFRESH;
-    let mut next_probe = Instant::now() + PROBE;
-    let mut next_sweep = Instant::now();
+    let mut due = Schedule::start(Instant::now());
     loop {
-        let is_draining = shared.state().is_draining();
-        let wait = if is_draining { DRAIN_LOOK } else { LOOK };
+        let ends_soon = shared.state().ends_soon();
         let is_hurried = tokio::select! {
             () = shared.hurry.notified() => true,
-            () = tokio::time::sleep(wait) => false,
+            () = tokio::time::sleep(if ends_soon { DRAIN_LOOK } else { LOOK }) => false,
         };
         let time = Instant::now();
-        if time >= next_look {
-            let is_full = time >= next_refresh;
+        repair(&shared);
+        if time >= due.look {
+            let is_full = time >= due.refresh;
             if let Err(error) = look(&shared, &next_hops, is_full).await {
-                tracing::warn!(%error, "cannot look at routes and neighbours");
+                let error = ErrorChain(&error);
+                tracing::warn!(%error, "cannot follow routes, neighbours and links");
             }
-            next_look = Instant::now() + LOOK;
-            if is_full {
-                next_refresh = next_look + REFRESH;
-            }
+            due.looked(is_full, Instant::now());
         }
-        if time >= next_probe {
+        if time >= due.probe {
             let addresses = shared.state().image.addresses();
-            let asked = next_hops.lock().await.probe(&addresses).await.unwrap_or_else(|error| {
-                tracing::warn!(%error, "cannot ask neighbours");
+            let probed = next_hops.lock().await.probe(&addresses).await.unwrap_or_else(|error| {
+                tracing::warn!(error = %ErrorChain(&error), "cannot probe neighbours");
                 0
             });
-            next_probe = Instant::now() + PROBE.max(Duration::from_secs(1) * asked / PROBED_PER_SEC);
+            due.probed(probed, Instant::now());
         }
-        if is_hurried || is_draining || time >= next_sweep {
+        if is_hurried || ends_soon || time >= due.sweep {
             let shared = Arc::clone(&shared);
             let begun = Instant::now();
-            // It blocks for as long as there are flows.
+            // It blocks for a time that grows with the number of flows.
             let swept = tokio::task::spawn_blocking(move || sweep_all(&shared)).await;
-            if !matches!(swept, Ok(Ok(()))) {
-                tracing::warn!(?swept, "cannot sweep flows");
+            if let Err(error) = swept.map_err(io::Error::other).flatten() {
+                tracing::warn!(error = %ErrorChain(&error), "cannot sweep flows");
             }
-            next_sweep = Instant::now() + SWEEP.max(begun.elapsed() * SWEEP_SHARE);
+            due.swept(begun.elapsed(), Instant::now());
         }
     }
 }
 
-/// Follows what the kernel knows of the way to each backend.
+/// Does again what a failed write has left undone.
+fn repair(shared: &Shared) {
+    let mut state = shared.state();
+    let was_in_doubt = state.is_in_doubt;
+    if let Err(error) = state.close_draining() {
+        tracing::warn!(error = %ErrorChain(&error), "cannot close frontends yet; it is tried again");
+    }
+    let has_news = was_in_doubt && !state.is_in_doubt;
+    drop(state);
+    if has_news {
+        shared.changed.notify_one();
+    }
+}
+
+/// Brings backends to the next hops that the kernel has now.
 async fn look(
     shared: &Arc<Shared>,
     next_hops: &tokio::sync::Mutex<NextHops>,
     is_full: bool,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     let addresses = shared.state().image.addresses();
     let mut next_hops = next_hops.lock().await;
     let has_new_link = follow_links(shared, &mut next_hops).await?;
@@ -95,27 +135,36 @@ async fn look(
     } else {
         next_hops.read_neighbours().await?
     };
-    if !is_changed && !has_new_link {
+    let follows_all = is_changed || has_new_link;
+    let mut state = shared.state();
+    if !follows_all && state.behind.is_empty() {
         return Ok(());
     }
-    let mut state = shared.state();
-    state.add_sources(&next_hops)?;
-    let all: Vec<_> = state
-        .image
-        .frontends()
-        .filter_map(|(frontend, rule, mode, gate)| Some((*frontend, Arc::clone(rule?), mode, gate)))
-        .collect();
-    for (frontend, rule, mode, gate) in all {
-        if state.follow(frontend, &rule, (mode, gate), &next_hops).is_err() {
-            tracing::warn!(%frontend, "backends are served as they were: no room for another table");
+    state.add_sources(next_hops.sources())?;
+    let frontends =
+        state.image.frontends().filter(|served| follows_all || state.behind.contains(served.frontend));
+    let known = frontends
+        .filter_map(|served| Some((*served.frontend, Arc::clone(served.rule?), served.mode, served.gate)));
+    let known: Vec<_> = known.collect();
+    for (frontend, rule, mode, gate) in known {
+        let followed =
+            state.follow(frontend, &rule, (mode, gate), |address| next_hops.next_hop(address), now());
+        let Err(refusal) = followed else { continue };
+        if state.behind.insert(frontend) {
+            let error = ErrorChain(&refusal);
+            tracing::warn!(%frontend, %error, "backends are served by old next hops; it is tried again");
+        }
+        if matches!(refusal, Refusal::WriteMaps(_)) {
+            // The rule is unknown now; the loop knows it.
+            shared.changed.notify_one();
         }
     }
     Ok(())
 }
 
-/// A link that was made anew gets its program again, and one that has another
-/// MAC is told so; `true` if there was one. A link that is away is waited for.
-async fn follow_links(shared: &Arc<Shared>, next_hops: &mut NextHops) -> std::io::Result<bool> {
+/// Gives a link that was made anew its program again, and tells the program of a link that
+/// has another MAC address. `true` if there was such a link. A link that is away is waited for.
+async fn follow_links(shared: &Arc<Shared>, next_hops: &mut NextHops) -> io::Result<bool> {
     let found = next_hops.link_facts().await?;
     let known: Vec<LinkFacts> = shared.links().iter().map(|link| link.facts.clone()).collect();
     let mut is_changed = false;
@@ -126,18 +175,10 @@ async fn follow_links(shared: &Arc<Shared>, next_hops: &mut NextHops) -> std::io
         }
         if new.ifindex == old.ifindex {
             shared.links()[place].facts.clone_from(new);
-        } else {
-            let (shared, facts) = (Arc::clone(shared), new.clone());
-            let load = move || {
-                let lock = shared.links()[place].folder.lock().ok();
-                let link = reload(&shared.setup, &facts, shared.capacities, &shared.folder, lock)?;
-                shared.links()[place] = link;
-                Ok::<(), PacketError>(())
-            };
-            if let Err(error) = tokio::task::spawn_blocking(load).await.map_err(std::io::Error::other)? {
-                tracing::warn!(link = new.name, %error, "no program on the link that was made anew");
-                continue;
-            }
+        } else if let Err(error) = replace(shared, place, new.clone()).await? {
+            let error = ErrorChain(&error);
+            tracing::warn!(link = new.name, %error, "cannot put a program on the link that was made anew");
+            continue;
         }
         let maps = Arc::clone(&shared.state().maps);
         shared.links()[place].switch_on(&maps.links)?;
@@ -155,34 +196,44 @@ async fn follow_links(shared: &Arc<Shared>, next_hops: &mut NextHops) -> std::io
     Ok(is_changed)
 }
 
-/// Flows that are over, backends without flows, frontends that have ended.
-fn sweep_all(shared: &Shared) -> std::io::Result<()> {
-    // The walk may take long, and others want the lock.
+/// Loads the program for the link that took the place of the one at `place`.
+async fn replace(
+    shared: &Arc<Shared>,
+    place: usize,
+    facts: LinkFacts,
+) -> io::Result<Result<(), PacketError>> {
+    let shared = Arc::clone(shared);
+    let load = move || {
+        let lock = shared.links()[place].folder.lock().ok();
+        let link = reload(&shared.setup, &facts, shared.capacities, &shared.folder, lock)?;
+        shared.links()[place] = link;
+        Ok(())
+    };
+    tokio::task::spawn_blocking(load).await.map_err(io::Error::other)
+}
+
+/// Removes flows that are over, then former backends without flows, then frontends whose
+/// drain is over.
+fn sweep_all(shared: &Shared) -> io::Result<()> {
+    // The walk may take long, so it is done without the lock.
     let maps = Arc::clone(&shared.state().maps);
     let counts = sweep(&maps, now())?;
     let mut state = shared.state();
-    let writes = state.image.forget_idle(|id| counts.all.contains_key(&id));
-    state.maps.apply(writes)?;
-    let ended: Vec<Frontend> = state
-        .drains
-        .iter()
-        .filter(|(frontend, until)| {
-            let mut backends = state.image.backends(frontend);
-            let is_quiet = !backends.any(|(_, entry)| counts.open.contains_key(&entry.id));
-            is_quiet || Instant::now() >= **until
-        })
-        .map(|(frontend, _)| *frontend)
-        .collect();
-    for frontend in &ended {
-        state.drains.remove(frontend);
-        let writes = state.image.remove(frontend, now());
-        state.maps.apply(writes)?;
+    state.forget_idle(|id| counts.all.contains_key(&id))?;
+    let drained = state.drained(|id| counts.open.contains_key(&id), Instant::now())?;
+    state.flows = counts;
+    let mut removed: Vec<Frontend> = Vec::new();
+    let result = drained.into_iter().try_for_each(|frontend| {
+        state.remove(&frontend, now())?;
+        removed.push(frontend);
+        Ok(())
+    });
+    drop(state);
+    for frontend in &removed {
         tracing::info!(%frontend, "drained");
     }
-    state.flows = counts;
-    drop(state);
-    if !ended.is_empty() {
+    if !removed.is_empty() {
         shared.changed.notify_one();
     }
-    Ok(())
+    result
 }

@@ -3,23 +3,25 @@
 
 use llb_common::frontend::{FrontendEntry, KNOWN_FLOWS_ONLY, OPENINGS_ONLY};
 
-/// How a frontend takes traffic.
+/// Which packets a frontend takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in super::super) enum Gate {
     /// All.
     #[default]
     Open,
-    /// No TCP connection that is not known and does not begin now: the relay has them.
+    /// Packets of known flows, and those that open a TCP connection. All other packets are
+    /// left to the relay, which still has connections of this frontend.
     OpeningsOnly,
-    /// Known flows only: it ends.
+    /// Packets of known flows only: the frontend is draining.
     KnownFlowsOnly,
 }
 
-/// All flags of gates.
-pub(super) const GATES: u32 = OPENINGS_ONLY | KNOWN_FLOWS_ONLY;
-
 impl Gate {
-    pub(super) fn flags(self) -> u32 {
+    /// The bits of [`FrontendEntry::flags`] that are a gate.
+    pub(super) const FLAGS: u32 = OPENINGS_ONLY | KNOWN_FLOWS_ONLY;
+
+    /// This gate as flags.
+    pub(super) const fn flags(self) -> u32 {
         match self {
             Self::Open => 0,
             Self::OpeningsOnly => OPENINGS_ONLY,
@@ -27,8 +29,9 @@ impl Gate {
         }
     }
 
-    pub(super) fn of(entry: &FrontendEntry) -> Self {
-        match entry.flags & GATES {
+    /// The gate of an entry.
+    pub(super) const fn of(entry: &FrontendEntry) -> Self {
+        match entry.flags & Self::FLAGS {
             0 => Self::Open,
             OPENINGS_ONLY => Self::OpeningsOnly,
             _ => Self::KnownFlowsOnly,

@@ -8,14 +8,15 @@ use llb_common::address::Mac;
 /// How the packets of a backend leave this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct NextHop {
-    /// The link.
+    /// The link by which they leave.
     pub(in super::super) ifindex: u32,
-    /// MAC of that link.
+    /// The link's MAC address.
     pub(in super::super) source_mac: Mac,
-    /// MAC of the backend, or of the router before it; unknown: it can't be reached now.
+    /// MAC address of the backend, or of the router before it. `None`: not known, so the
+    /// backend can't be reached now.
     pub(in super::super) mac: Option<Mac>,
-    /// Address of this machine that the backend sees in mode NAT.
+    /// The address of this machine that the backend sees in mode NAT.
     pub(in super::super) source: IpAddr,
-    /// Bytes of the largest IP packet.
+    /// Size of the largest IP packet, in bytes.
     pub(in super::super) mtu: u16,
 }

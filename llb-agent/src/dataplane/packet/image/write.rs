@@ -7,27 +7,35 @@ use llb_common::frontend::{Chunk, FrontendEntry, FrontendKey, MemberKey, SourceR
 
 use crate::model::{Frontend, Protocol};
 
-/// One change of the maps.
+/// One change of the maps. Each may be repeated: it sets or removes one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) enum Write {
-    /// The place of a backend begins to count anew.
+    /// Sets a backend's counters to zero.
     ResetTraffic(BackendId),
-    /// A backend, at the index of its id.
+    /// Sets a backend, at the index of its id.
     Backend(BackendEntry),
-    /// A part of a Maglev table.
+    /// Sets a chunk of a selection table.
     Chunk(u32, Box<Chunk>),
-    /// Which backend a host has for a frontend.
+    /// Sets which backend of a frontend is on a host.
     Member(MemberKey, BackendId),
-    /// Clients that may come (1), or of those that may not (0).
+    /// Sets whether clients of a range may use a Service: 1 if they may, else 0.
     SourceRange(SourceRangeKey, u8),
-    /// From here on packets see all of the above.
+    /// Sets a frontend. From here on, packets see all that was written before.
     Frontend(FrontendKey, FrontendEntry),
-    /// Packets to it are the kernel's again.
+    /// Removes a frontend. From here on, packets to it go to the kernel.
     RemoveFrontend(FrontendKey),
-    /// See [`Write::Member`].
+    /// Undoes [`Write::Member`].
     RemoveMember(MemberKey),
-    /// See [`Write::SourceRange`].
+    /// Undoes [`Write::SourceRange`].
     RemoveSourceRange(SourceRangeKey),
+}
+
+impl Write {
+    /// Marks a backend's place as free. The id stays in the map, so that flows of this
+    /// backend do not take a later one at the same index for it.
+    pub(super) fn free_backend(id: BackendId) -> Self {
+        Self::Backend(BackendEntry { id, ..BackendEntry::default() })
+    }
 }
 
 /// The key of a frontend in the map.
@@ -35,8 +43,8 @@ pub(in super::super) fn key_of(frontend: &Frontend) -> FrontendKey {
     FrontendKey::new(Address::from(frontend.vip), Port::new(frontend.port.get()), number(frontend.protocol))
 }
 
-/// As IANA has it.
-pub(in super::super) fn number(protocol: Protocol) -> u8 {
+/// A protocol's number, as IANA assigns it.
+pub(in super::super) const fn number(protocol: Protocol) -> u8 {
     match protocol {
         Protocol::Tcp => TCP,
         Protocol::Udp => UDP,
