@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Programs at one link: which hook, and that it takes the place of a
-//! predecessor's without a gap. Maps come with the object (`loader.rs`).
+//! Attaches a program to one hook of a link. It takes the place of a predecessor's program
+//! without a gap. Maps are made with the object (`loader.rs`).
 
 use std::fs;
 use std::io;
@@ -37,10 +37,10 @@ const fn pin_of(hook: Hook) -> &'static str {
     }
 }
 
-/// Loads the program of `hook` and puts it at the link.
+/// Loads the program of `hook` and attaches it to the link.
 ///
 /// # Errors
-/// The kernel refuses; what was at the link is as before.
+/// The kernel refuses. What was attached before still is.
 pub(super) fn attach(
     ebpf: &mut Ebpf,
     hook: Hook,
@@ -90,15 +90,15 @@ pub(super) fn attach(
     if let Some(attached) = attached {
         attached.pin(&pin).map_err(|error| PacketError::pin("pin", &pin, error))?;
     }
-    // One hook serves: a predecessor's other one ends now that this one has begun.
+    // A program at the other hook is a predecessor's. It ends now that this one has begun.
     for other in Hook::ALL.into_iter().filter(|other| *other != hook) {
         remove_stale(&folder.pin(pin_of(other)))?;
     }
     Ok(())
 }
 
-/// Puts `program` in the place of a predecessor's. `false` where there is
-/// none at this link: no pin, or one of a link that was removed or renamed.
+/// Puts `program` in the place of a predecessor's. `false` if this link has none: there is no
+/// pin, or its link was removed or renamed.
 fn take_over_tc(program: &mut SchedClassifier, index: u32, pin: &Path) -> Result<bool, ProgramError> {
     let Some(pinned) = pinned(pin)? else { return Ok(false) };
     let old = SchedClassifierLink::try_from(FdLink::from(pinned))?;
@@ -111,12 +111,13 @@ fn take_over_tc(program: &mut SchedClassifier, index: u32, pin: &Path) -> Result
     let id = program.info()?.id();
     let (_, at_link) = SchedClassifier::query_tcx(index, TcAttachType::Ingress)?;
     let is_here = at_link.iter().any(|other| other.id() == id);
-    // The handle is dropped; what is pinned stays.
+    // This handle is dropped. The pin keeps the program attached.
     program.take_link(new)?;
     Ok(is_here)
 }
 
-/// As [`take_over_tc`]. A link in the other mode can't be changed into this one.
+/// As [`take_over_tc`], and `false` if the predecessor's program is in another XDP mode, which
+/// can't be changed.
 fn take_over_xdp(
     program: &mut Xdp,
     facts: &LinkFacts,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Maps in memory whose writes can fail, for tests without a kernel. After each write they
-//! check what packets rely on.
+//! Maps in memory whose reads and writes can fail, for tests without a kernel. After each write
+//! they check what packets rely on.
 //!
 //! A green test with them does *not* prove that the kernel accepts these writes, that its maps
 //! have room for them, or that programs look at the maps in this order: the kernel's own maps

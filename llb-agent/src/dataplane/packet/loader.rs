@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Loads the embedded object for each link: its own maps, those that all links
-//! share, and a program at the best hook that takes it. Where things are pinned
-//! is in `pins.rs`.
+//! Loads the embedded object for each link: the link's own maps, the maps that all links
+//! share, and a program at the best hook that takes it. `pins.rs` says where all of this is
+//! pinned.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -27,21 +27,21 @@ use super::table::{Table, data};
 use crate::error_chain::ErrorChain;
 use crate::model::{Hook, HookReason, HookRefusal};
 
-/// What `cargo xtask build-ebpf` has built, where it had before the agent was.
+/// The eBPF object, if `cargo xtask build-ebpf` was run before the agent was built.
 #[cfg(packet_object)]
 pub(super) const OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(env!("LLB_PACKET_OBJECT")));
 #[cfg(not(packet_object))]
 pub(super) const OBJECT: Option<&[u8]> = None;
 
-/// The lock of each link's folder of pins, by the link's name, and that of the shared maps.
+/// The locks on the links' folders of pins, by the link's name, and the one on the shared maps.
 pub type LinkLocks = BTreeMap<String, File>;
 
-/// Whether this agent was built with eBPF programs inside.
+/// Whether this agent was built with eBPF programs.
 pub const fn has_object() -> bool {
     OBJECT.is_some()
 }
 
-/// All that is loaded.
+/// All that was loaded.
 pub(super) struct Loaded {
     pub(super) links: Vec<PacketLink>,
     pub(super) maps: Maps,
@@ -52,7 +52,7 @@ pub(super) struct Loaded {
 /// Puts a program on each link of `facts`.
 ///
 /// # Errors
-/// The first link that no hook takes. What was pinned before goes on as it was.
+/// A link takes no program. What was pinned before goes on as it was.
 pub(super) fn load(
     setup: &PacketSetup,
     facts: &[LinkFacts],
@@ -94,10 +94,10 @@ pub(super) fn load(
     Ok(Loaded { links, maps: typed, notices, shared })
 }
 
-/// Puts a program on a link that was made anew; the shared maps are those in use.
+/// Puts a program on a link that was made anew. It uses the shared maps that are in use.
 ///
 /// # Errors
-/// No hook takes it.
+/// The link takes no program.
 pub(super) fn reload(
     setup: &PacketSetup,
     facts: &LinkFacts,
@@ -113,7 +113,7 @@ pub(super) fn reload(
     packet_link(&mut ebpf, facts, placed, settings, folder)
 }
 
-/// The object with its maps: those that are pinned already are used again.
+/// Loads the object. Maps that are pinned already are used again.
 fn open(
     object: &[u8],
     link: &str,
@@ -154,8 +154,8 @@ fn attach_best(
     Err(last.unwrap_or(PacketError::NotBuilt))
 }
 
-/// Before the program is at the link: if its map is a new one, as with a new
-/// layout, packets of flows that were taken over come at once.
+/// The link's settings, filled before its program is attached: packets of flows that were
+/// taken over come at once, and the map may be a new one.
 fn settings_of(
     ebpf: &mut Ebpf,
     link: &LinkFacts,

@@ -23,23 +23,23 @@ pub(super) const OF_A_LINK: [Map; 1] = [maps::LINK];
 /// Maps that are made anew with each start; nothing in them is worth keeping.
 const OF_A_RUN: [Map; 2] = [maps::BUDGET, maps::SCRATCH];
 
-/// Frontends of the packet plane; a Service beyond is relayed.
+/// Frontends of the packet plane; more are relayed.
 const MAX_FRONTENDS: u32 = 16_384;
-/// Chunks of 4 KiB, 48 MiB: with up to ten backends a frontend has one, and one
-/// more for a while after each change.
+/// Chunks of selection tables: 48 MiB in parts of 4 KiB. A frontend with up to ten backends
+/// uses one chunk, and another one for a while after each change.
 const MAX_CHUNKS: u32 = 12_288;
-/// Flows that are not answered yet.
+/// Flows that no backend has answered yet.
 const MAX_PENDING: u32 = 65_536;
-/// Clients whose host is remembered.
+/// Clients whose host is remembered for affinity.
 const MAX_AFFINITY: u32 = 65_536;
-/// Packets in fragments that are on their way at one time.
+/// Packets that arrive in fragments at one time.
 const MAX_FRAGMENTS: u32 = 8192;
 
-/// Of the machine's memory, this part is for flows, unless `--max-flows` says otherwise.
+/// One part in this many of the machine's memory is for flows, unless `--max-flows` is given.
 const MEMORY_PART: u64 = 256;
-/// What a connection takes, see `llb_common::conntrack`.
+/// Bytes of a connection, see `llb_common::conntrack`.
 const FLOW_BYTES: u64 = 228;
-/// Neither less nor more by default.
+/// The fewest and the most flows by default.
 const DEFAULT_FLOWS: (u64, u64) = (65_536, 4_194_304);
 
 /// How many entries the maps have.
@@ -51,7 +51,7 @@ pub(super) struct Capacities {
 }
 
 impl Capacities {
-    /// `memory_bytes`: what this machine has.
+    /// The capacities for a machine with `memory_bytes` of memory.
     pub(super) fn new(config: &PacketConfig, memory_bytes: u64) -> Self {
         let by_memory = (memory_bytes / MEMORY_PART / FLOW_BYTES).clamp(DEFAULT_FLOWS.0, DEFAULT_FLOWS.1);
         let backends = if config.max_backends == 0 { 16_384 } else { config.max_backends };
@@ -67,7 +67,7 @@ impl Capacities {
         Limits { frontends: MAX_FRONTENDS, backends: self.backends, chunks: self.chunks }
     }
 
-    /// Of one map; those not named have what the object says.
+    /// How many entries `map` has.
     pub(super) fn of(&self, map: Map) -> u32 {
         match map {
             maps::FRONTENDS => MAX_FRONTENDS,
@@ -83,7 +83,7 @@ impl Capacities {
     }
 }
 
-/// Bytes of a key and of a value; `None` for the ring buffer.
+/// Bytes of a key and of a value; `None` if the map has no fixed ones.
 pub(super) fn sizes_of(map: Map) -> Option<(u32, u32)> {
     fn sizes<K, V>() -> Option<(u32, u32)> {
         Some((size_of::<K>() as u32, size_of::<V>() as u32))
@@ -108,7 +108,7 @@ pub(super) fn sizes_of(map: Map) -> Option<(u32, u32)> {
     }
 }
 
-/// Bytes of the machine's memory; 0 if it can't be told.
+/// Bytes of the machine's memory; 0 if the kernel does not tell.
 pub(super) fn memory_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kibibytes = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flows_follow_memory_unless_told() {
+    fn the_flow_limit_follows_memory_unless_it_is_given() {
         let flows = |config: &PacketConfig, gibibytes: u64| Capacities::new(config, gibibytes << 30).flows;
         let config = PacketConfig::default();
         assert_eq!([flows(&config, 0), flows(&config, 1000)], [65_536, 4_194_304]);

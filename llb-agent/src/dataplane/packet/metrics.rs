@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The kernel's counts as metrics, read when somebody asks for them. The relay's
-//! counts of the same things have other names, as they count other units: it
-//! sees payload, and the packet plane IP packets.
+//! The programs' counters as metrics, read at each scrape. The relay's metrics have other names,
+//! because they count other units: the relay sees payload, the packet plane IP packets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,24 +18,24 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::shared::Shared;
 
-/// Backends that have series of their own; a scrape must stay readable. Those
-/// beyond share one, named [`OTHERS`].
+/// How many backends have series of their own, so that a scrape stays readable. All others
+/// share one series, named [`OTHERS`].
 const MOST_BACKENDS: usize = 5_000;
 const OTHERS: &str = "others";
 
-/// Asks at each scrape.
+/// Reads the counters at each scrape.
 #[derive(Debug)]
 struct PacketCollector(Arc<Shared>);
 
-/// Makes the counts known to `registry`.
+/// Adds the counters to `registry`.
 pub(super) fn register(shared: &Arc<Shared>, registry: &mut Registry) {
     registry.register_collector(Box::new(PacketCollector(Arc::clone(shared))));
 }
 
-/// Name, help and unit of a metric, and its values by direction.
+/// A metric: its name, help, unit, and its values for forward and reply.
 type Counted = (&'static str, &'static str, Option<&'static Unit>, fn(&Traffic) -> [u64; 2]);
 
-/// What one backend of one frontend has had.
+/// The traffic of one backend of one frontend.
 struct Row {
     labels: [(&'static str, String); 3],
     traffic: Traffic,
@@ -96,7 +95,7 @@ impl PacketCollector {
         encode("llb_link", "Bytes of those frames", Some(&Unit::Bytes), |counted| counted.bytes)
     }
 
-    /// How full the maps are that have a limit.
+    /// How full those maps are that have a limit.
     fn encode_fill(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let state = self.0.state();
         let (backends, chunks) = state.image.fill();

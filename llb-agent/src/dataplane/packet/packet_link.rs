@@ -31,10 +31,10 @@ impl fmt::Debug for PacketLink {
 }
 
 impl PacketLink {
-    /// Lets the program look at packets; also after the link's MAC has changed.
+    /// Tells the programs this link's MAC address, and lets its own program handle packets.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// A map can't be written.
     pub(super) fn switch_on(&self, links: &Table<u32, [u8; 8]>) -> io::Result<()> {
         let mut mac = [0; 8];
         mac[..6].copy_from_slice(&self.facts.mac.bytes());
@@ -42,7 +42,7 @@ impl PacketLink {
         tell(&self.settings, &self.facts)
     }
 
-    /// What came in, over all CPUs; `None` if that can't be read.
+    /// Frames that came in, summed over all CPUs; `None` if the map can't be read.
     pub(super) fn counters(&self) -> Option<LinkCounters> {
         let values = self.counters.get(&0, 0).ok()?;
         let values = values.iter().map(|bytes| bytemuck::pod_read_unaligned(bytes));
@@ -50,7 +50,7 @@ impl PacketLink {
     }
 }
 
-/// Which link it is; the program passes all packets until then.
+/// Tells a program on which link it is. Until then it passes all packets to the kernel.
 pub(super) fn tell(settings: &Table<u32, LinkSettings>, link: &LinkFacts) -> io::Result<()> {
     let old = settings.get(&0)?.unwrap_or_default();
     settings.insert(&0, &LinkSettings { ifindex: link.ifindex, mac: link.mac, traces: old.traces })

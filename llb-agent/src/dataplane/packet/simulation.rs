@@ -132,13 +132,8 @@ impl World {
 
     /// As the upkeep does after a change of next hops.
     fn look(&mut self) {
-        let known: Vec<_> = self
-            .state
-            .image
-            .frontends()
-            .filter_map(|served| Some((*served.frontend, Arc::clone(served.rule?), served.mode, served.gate)))
-            .collect();
-        for (frontend, rule, mode, gate) in known {
+        self.state.all_behind();
+        for (frontend, rule, mode, gate) in self.state.known_behind() {
             let (silent, now) = (&self.silent, self.now().1);
             let next_hop = |address| next_hop(address, silent);
             let _ = self.state.follow(frontend, &rule, (mode, gate), next_hop, now);

@@ -41,7 +41,7 @@ pub(super) struct State<M> {
     pub(super) drains: BTreeMap<Frontend, Drain>,
     /// What prevents mode DSR, for frontends whose rule asks for it.
     pub(super) not_dsr: BTreeMap<Frontend, PacketObstacle>,
-    /// Frontends whose backends could not be brought to their next hops yet.
+    /// Frontends whose backends in the maps may have old next hops.
     pub(super) behind: BTreeSet<Frontend>,
     /// Flows as of the last sweep.
     pub(super) flows: FlowCounts,
@@ -117,6 +117,23 @@ impl<M: MapStore> State<M> {
         }
         self.behind.remove(&frontend);
         Ok(())
+    }
+
+    /// Notes that next hops have changed.
+    pub(super) fn all_behind(&mut self) {
+        self.behind.extend(self.image.frontends().map(|served| *served.frontend));
+    }
+
+    /// The frontends whose next hops have changed, as far as their rules are known. The others
+    /// are brought up to date with their rule.
+    pub(super) fn known_behind(&mut self) -> Vec<(Frontend, Arc<Rule>, Mode, Gate)> {
+        let frontends = self.image.frontends().filter(|served| self.behind.contains(served.frontend));
+        let known = frontends.filter_map(|served| {
+            Some((*served.frontend, Arc::clone(served.rule?), served.mode, served.gate))
+        });
+        let known: Vec<_> = known.collect();
+        self.behind = known.iter().map(|(frontend, ..)| *frontend).collect();
+        known
     }
 
     /// Takes all packets of `frontend`: the relay has no connections of it any more.
@@ -241,7 +258,7 @@ impl<M: MapStore> State<M> {
         let (image, leftovers) =
             self.image.read_back(self.maps.restore()?, |table| self.maps.slots(table))?;
         self.image = image;
-        // What is left over harms nobody: it is tried again with the next change.
+        // What is left over does no harm. If it can't be removed now, the next change tries it again.
         self.is_in_doubt = leftovers.iter().try_for_each(|write| self.maps.write(write)).is_err();
         Ok(())
     }

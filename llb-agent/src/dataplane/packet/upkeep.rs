@@ -135,27 +135,26 @@ async fn look(
     } else {
         next_hops.read_neighbours().await?
     };
-    let follows_all = is_changed || has_new_link;
     let mut state = shared.state();
-    if !follows_all && state.behind.is_empty() {
+    let warned = state.behind.clone();
+    if is_changed || has_new_link {
+        state.all_behind();
+    }
+    let behind = state.known_behind();
+    if behind.is_empty() {
         return Ok(());
     }
     state.add_sources(next_hops.sources())?;
-    let frontends =
-        state.image.frontends().filter(|served| follows_all || state.behind.contains(served.frontend));
-    let known = frontends
-        .filter_map(|served| Some((*served.frontend, Arc::clone(served.rule?), served.mode, served.gate)));
-    let known: Vec<_> = known.collect();
-    for (frontend, rule, mode, gate) in known {
+    for (frontend, rule, mode, gate) in behind {
         let followed =
             state.follow(frontend, &rule, (mode, gate), |address| next_hops.next_hop(address), now());
         let Err(refusal) = followed else { continue };
-        if state.behind.insert(frontend) {
+        if !warned.contains(&frontend) {
             let error = ErrorChain(&refusal);
-            tracing::warn!(%frontend, %error, "backends are served by old next hops; it is tried again");
+            tracing::warn!(%frontend, %error, "its backends keep their old next hops; this is tried again");
         }
         if matches!(refusal, Refusal::WriteMaps(_)) {
-            // The rule is unknown now; the loop knows it.
+            // The rule that the maps follow is unknown now, so the loop must write it again.
             shared.changed.notify_one();
         }
     }
@@ -181,7 +180,13 @@ async fn follow_links(shared: &Arc<Shared>, next_hops: &mut NextHops) -> io::Res
             continue;
         }
         let maps = Arc::clone(&shared.state().maps);
-        shared.links()[place].switch_on(&maps.links)?;
+        let switched_on = shared.links()[place].switch_on(&maps.links);
+        if let Err(error) = switched_on {
+            tracing::warn!(link = new.name, error = %ErrorChain(&error), "cannot switch the link's program on yet");
+            // So that the next look sees the change again.
+            shared.links()[place].facts = old.clone();
+            continue;
+        }
         tracing::info!(
             link = new.name,
             ifindex = new.ifindex,
