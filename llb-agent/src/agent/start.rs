@@ -157,9 +157,8 @@ impl<S: StatusSink> Building<S> {
             }
             Err(error @ PacketError::Busy { .. }) => Err(error.into()),
             Err(error) => {
-                let why = ErrorChain(&error).to_string();
-                tracing::warn!(error = why, "no packet plane; the relay serves everything");
-                planes.start(Err(format!("no packet plane: {why}")));
+                tracing::warn!(error = %ErrorChain(&error), "no packet plane; the relay serves everything");
+                planes.start(Err(error));
                 Ok(())
             }
         }

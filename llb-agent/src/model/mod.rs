@@ -10,6 +10,7 @@ mod forwarding;
 mod host;
 mod inputs;
 mod mode;
+mod placement;
 mod planes;
 mod pool;
 mod problem;
@@ -20,11 +21,17 @@ mod state;
 mod terms;
 
 pub use address::{Family, Mac, Port, Protocol, is_usable_vip};
-pub use forwarding::{Backend, Frontend, FrontendStatus, Phase, Placement, PlaneKind, Rule, Weight};
+pub use forwarding::{Backend, Frontend, FrontendStatus, Phase, Rule, Weight};
 pub use host::{Host, ReservedFor};
 pub use inputs::{Endpoint, Facts, Link, LinkAddress, Node, Snapshot, SourceReport};
 pub use mode::Mode;
-pub use planes::{BackendState, BackendStatus, LinkPlane, PlanesState};
+pub use placement::{
+    PacketLimit, PacketObstacle, Placement, PlacementReason, PlaneKind, RelayFeature, RelayReason,
+};
+pub use planes::{
+    BackendState, BackendStatus, Hook, HookChoice, HookReason, HookRefusal, LinkPlane, NoPacketPlane,
+    PlanesState,
+};
 pub use pool::{Pool, PoolError};
 pub use problem::{Problem, ProblemReason, Subject};
 pub use range::{AddressRange, RangeError};

@@ -65,7 +65,7 @@ pub fn hold_statuses(due: Vec<Action>, in_flight: &BTreeSet<ActionKey>, desired:
 fn upserts(desired: &State, observed: &Observed) -> impl Iterator<Item = Action> {
     let up_to_date = |frontend: &Frontend, rule: &Arc<Rule>| {
         let current = observed.frontends.get(frontend);
-        current.is_some_and(|status| status.phase == Phase::Serving && status.rule == *rule)
+        current.is_some_and(|status| status.phase == Phase::Serving && status.rule.as_ref() == Some(rule))
     };
     let outdated = desired.frontends.iter().filter(move |(frontend, rule)| !up_to_date(frontend, rule));
     outdated.map(|(&frontend, rule)| Action::UpsertFrontend { frontend, rule: rule.clone() })
@@ -80,7 +80,7 @@ fn address_adds(desired: &State, observed: &Observed) -> impl Iterator<Item = Ac
 
 fn frontend_removals(desired: &State, observed: &Observed) -> impl Iterator<Item = Action> {
     let serving = observed.frontends.iter().filter(|(_, status)| status.phase == Phase::Serving);
-    let unwanted = serving.filter(|(frontend, _)| !desired.frontends.contains_key(frontend));
+    let unwanted = serving.filter(|(frontend, _)| !desired.has(frontend));
     unwanted.map(|(&frontend, _)| Action::RemoveFrontend { frontend })
 }
 

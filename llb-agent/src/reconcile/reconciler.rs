@@ -79,6 +79,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
                 (key, known.net.prefix_len())
             })
         });
+        self.rooms.plane.advance();
         let observed = Observed {
             frontends: self.rooms.plane.observe(),
             addresses: addresses.collect(),

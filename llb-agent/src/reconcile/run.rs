@@ -134,8 +134,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
                 let input = RoundInput { snapshot: &nothing, published: &observed.statuses.clone(), now };
                 let observed = self.settle(observed, input, &mut Vec::new()).await;
                 let mut served = observed.frontends.keys();
-                served.all(|frontend| self.desired.frontends.contains_key(frontend))
-                    && self.progress.is_complete()
+                served.all(|frontend| self.desired.has(frontend)) && self.progress.is_complete()
             }
             Err(problem) => {
                 tracing::warn!(%problem, "shut-down has to wait");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How backends are reached: routes and neighbours, asked from the kernel and
-//! remembered. What follows from them for a rule is pure ([`Reach::refusal`]).
+//! How backends are reached: routes and neighbours, asked from the kernel and remembered.
+//! What follows from them for a rule is decided in `dataplane/placement.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -11,43 +11,53 @@ use llb_common::address::Mac;
 use llb_common::settings::SNAT_ADDRESSES;
 use tokio::time::Instant;
 
-use super::book::NextHop;
-use super::links::LinkFacts;
-use crate::model::{Mode, Rule};
+use super::image::NextHop;
+use super::link_facts::LinkFacts;
+use crate::dataplane::placement::{BackendWay, Ways};
 use crate::netlink::{Connection, Neighbour, Route, Way};
 
-/// A neighbour on a segment answers within a millisecond; one that is not there
-/// holds up the first rule that names it for so long, and no other within
-/// [`ASKED_LATELY`].
+/// How long a new rule waits for its neighbours' first answer. A neighbour that is there
+/// answers within a millisecond. One that is not there delays the first rule that names it by
+/// this time, and no other rule within [`ASKED_LATELY`].
 const FIRST_ANSWER: Duration = Duration::from_millis(200);
-/// How often it is looked whether the answer has come.
+/// How often the kernel is asked meanwhile whether the answer has come.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// See [`FIRST_ANSWER`].
 const ASKED_LATELY: Duration = Duration::from_secs(30);
 
-/// One of the links that have programs.
+/// A link with a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OwnLink {
     pub(super) mac: Mac,
-    /// Bytes of the largest IP packet.
+    /// Size of the largest IP packet, in bytes.
     pub(super) mtu: u32,
 }
 
-/// What is known.
-#[derive(Debug)]
-pub(super) struct Reach {
-    connection: Connection,
-    /// By number.
-    links: BTreeMap<u32, OwnLink>,
-    routes: BTreeMap<IpAddr, Route>,
-    neighbours: BTreeMap<(u32, IpAddr), Mac>,
-    asked: BTreeMap<(u32, IpAddr), Instant>,
-    /// Of `neighbours`, those that can be asked whether they are still there.
-    learned: BTreeSet<(u32, IpAddr)>,
+/// Links by their interface index.
+pub(super) fn own_links(facts: &[LinkFacts]) -> BTreeMap<u32, OwnLink> {
+    facts.iter().map(|link| (link.ifindex, OwnLink { mac: link.mac, mtu: link.mtu })).collect()
 }
 
-impl Reach {
-    /// Nothing is known but the links.
+/// A neighbour: the interface index of its link, and its address.
+type Hop = (u32, IpAddr);
+
+/// Routes and neighbours as the kernel told them last.
+#[derive(Debug)]
+pub(super) struct NextHops {
+    connection: Connection,
+    /// By interface index.
+    links: BTreeMap<u32, OwnLink>,
+    routes: BTreeMap<IpAddr, Route>,
+    /// Neighbours on these links whose MAC address is known.
+    neighbours: BTreeMap<Hop, Mac>,
+    /// When the kernel was last made to look for a neighbour that is not known.
+    asked: BTreeMap<Hop, Instant>,
+    /// Neighbours that the kernel learned by itself. The others are configured, and need no probe.
+    learned: BTreeSet<Hop>,
+}
+
+impl NextHops {
+    /// Knows nothing yet except the links.
     pub(super) fn new(connection: Connection, links: BTreeMap<u32, OwnLink>) -> Self {
         Self {
             connection,
@@ -59,23 +69,23 @@ impl Reach {
         }
     }
 
-    /// The links of this machine as they are now.
+    /// Reads the facts of all links of this machine.
     ///
     /// # Errors
-    /// The kernel can't be asked.
+    /// The kernel does not answer.
     pub(super) async fn link_facts(&mut self) -> io::Result<Vec<LinkFacts>> {
         LinkFacts::read(&mut self.connection).await
     }
 
-    /// The links that have programs have changed.
+    /// Replaces the links that have programs.
     pub(super) fn set_links(&mut self, links: BTreeMap<u32, OwnLink>) {
         self.links = links;
     }
 
-    /// Finds out the way to `addresses`, as far as it is not known.
+    /// Finds the routes and neighbours of `addresses` that are not known yet.
     ///
     /// # Errors
-    /// The kernel can't be asked.
+    /// The kernel does not answer.
     pub(super) async fn look_up(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<()> {
         for address in addresses {
             if !self.routes.contains_key(address) {
@@ -103,28 +113,29 @@ impl Reach {
         Ok(())
     }
 
-    /// Asks anew for all routes; `true` if anything has changed.
+    /// Asks for all routes and neighbours again. `true` if anything has changed.
     ///
     /// # Errors
-    /// The kernel can't be asked.
+    /// The kernel does not answer.
     pub(super) async fn refresh(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<bool> {
-        let before = (self.routes.clone(), self.neighbours.clone());
-        self.routes.retain(|address, _| addresses.contains(address));
+        // Taken over only when all have been read: after an error, the next call still sees the change.
+        let mut routes = BTreeMap::new();
         for address in addresses {
-            let route = self.connection.route(*address).await?;
-            self.routes.insert(*address, route);
+            routes.insert(*address, self.connection.route(*address).await?);
         }
+        let has_new_neighbours = self.read_neighbours().await?;
+        let has_new_routes = routes != self.routes;
+        self.routes = routes;
         let hops = self.hops(addresses);
         self.asked.retain(|hop, _| hops.contains(hop));
-        self.read_neighbours().await?;
-        Ok(before != (self.routes.clone(), self.neighbours.clone()))
+        Ok(has_new_neighbours || has_new_routes)
     }
 
-    /// Makes every neighbour that is needed say that it is there: the kernel
-    /// sees none of the packets that would tell it. Returns how many were asked.
+    /// Makes each neighbour that is needed prove that it is there. The kernel does not see the
+    /// forwarded packets that would tell it. Returns how many neighbours were asked.
     ///
     /// # Errors
-    /// The kernel can't be asked.
+    /// The kernel does not answer.
     pub(super) async fn probe(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<u32> {
         let mut asked = 0;
         for hop in self.hops(addresses) {
@@ -140,10 +151,10 @@ impl Reach {
         Ok(asked)
     }
 
-    /// Only what the kernel says of neighbours; `true` if that has changed.
+    /// Asks for all neighbours again. `true` if they have changed.
     ///
     /// # Errors
-    /// The kernel can't be asked.
+    /// The kernel does not answer.
     pub(super) async fn read_neighbours(&mut self) -> io::Result<bool> {
         let all = self.connection.neighbours().await?;
         let is_ours = |ifindex: &u32| self.links.contains_key(ifindex);
@@ -151,7 +162,7 @@ impl Reach {
         let all: Vec<Neighbour> = all.collect();
         let learned = all.iter().filter(|neighbour| neighbour.is_learned);
         self.learned = learned.map(|neighbour| (neighbour.ifindex, neighbour.address)).collect();
-        let known: BTreeMap<(u32, IpAddr), Mac> = all
+        let known: BTreeMap<Hop, Mac> = all
             .into_iter()
             .filter_map(|neighbour| {
                 Some(((neighbour.ifindex, neighbour.address), Mac::new(neighbour.mac?.0)))
@@ -162,7 +173,7 @@ impl Reach {
         Ok(is_changed)
     }
 
-    /// How a packet to `address` leaves; `None` where it can't.
+    /// How packets to `address` leave; `None` if they can't.
     pub(super) fn next_hop(&self, address: IpAddr) -> Option<NextHop> {
         let way = self.way(address)?;
         let link = self.links.get(&way.ifindex)?;
@@ -176,7 +187,7 @@ impl Reach {
         })
     }
 
-    /// Addresses that backends see in mode NAT.
+    /// The addresses of this machine that backends see in mode NAT.
     pub(super) fn sources(&self) -> BTreeSet<IpAddr> {
         self.routes
             .keys()
@@ -185,29 +196,18 @@ impl Reach {
             .collect()
     }
 
-    /// Why the packet plane can't serve a rule in this mode; `None`: it can.
-    pub(super) fn refusal(&self, rule: &Rule, mode: Mode) -> Option<String> {
-        let mut backends = rule.backends.keys();
-        let refusal = backends.find_map(|backend| self.refusal_of(rule, backend.address.ip(), mode));
-        refusal.or_else(|| {
-            let sources = self.sources().len();
-            let is_too_many = mode == Mode::Nat && sources > SNAT_ADDRESSES;
-            is_too_many.then(|| format!("backends would see {sources} addresses of this machine, and {SNAT_ADDRESSES} are the most"))
-        })
-    }
-
-    fn refusal_of(&self, rule: &Rule, address: IpAddr, mode: Mode) -> Option<String> {
-        match self.routes.get(&address) {
-            Some(Route::Here) => Some(format!("backend {address} is this machine itself")),
-            Some(Route::Via(way)) if !self.links.contains_key(&way.ifindex) => {
-                Some(format!("backend {address} is reached by a link that is no --linkdevice"))
-            }
-            Some(Route::Via(way)) if mode == Mode::Dsr => match way.gateway {
-                _ if !rule.to_nodes => Some(format!("backend {address} is no Node")),
-                Some(gateway) => Some(format!("backend {address} is behind the router {gateway}")),
-                None => None,
-            },
-            _ => None,
+    /// How packets get to these addresses.
+    pub(super) fn ways(&self, addresses: &BTreeSet<IpAddr>) -> Ways {
+        let way = |address: &IpAddr| match self.routes.get(address) {
+            Some(Route::Here) => BackendWay::ThisMachine,
+            Some(Route::Via(way)) if !self.links.contains_key(&way.ifindex) => BackendWay::OtherLink,
+            Some(Route::Via(way)) => way.gateway.map_or(BackendWay::Direct, BackendWay::Router),
+            Some(Route::Nowhere) | None => BackendWay::NoRoute,
+        };
+        Ways {
+            backends: addresses.iter().map(|address| (*address, way(address))).collect(),
+            sources: self.sources().len(),
+            most_sources: SNAT_ADDRESSES,
         }
     }
 
@@ -218,19 +218,19 @@ impl Reach {
         }
     }
 
-    /// Neighbours on our links that are needed.
-    fn hops(&self, addresses: &BTreeSet<IpAddr>) -> BTreeSet<(u32, IpAddr)> {
+    /// The neighbours that packets to `addresses` go to, on links with programs.
+    fn hops(&self, addresses: &BTreeSet<IpAddr>) -> BTreeSet<Hop> {
         let hops = addresses.iter().filter_map(|address| Some(hop_of(*address, self.way(*address)?)));
         hops.filter(|hop| self.links.contains_key(&hop.0)).collect()
     }
 
-    /// Those of them that are not known.
-    fn unknown(&self, addresses: &BTreeSet<IpAddr>) -> Vec<(u32, IpAddr)> {
+    /// Those of them whose MAC address is not known.
+    fn unknown(&self, addresses: &BTreeSet<IpAddr>) -> Vec<Hop> {
         self.hops(addresses).into_iter().filter(|hop| !self.neighbours.contains_key(hop)).collect()
     }
 }
 
-/// Whose MAC a packet gets.
-fn hop_of(address: IpAddr, way: &Way) -> (u32, IpAddr) {
+/// The neighbour that a packet goes to: the router, or the backend itself.
+fn hop_of(address: IpAddr, way: &Way) -> Hop {
     (way.ifindex, way.gateway.unwrap_or(address))
 }
