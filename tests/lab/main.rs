@@ -7,11 +7,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise, and so do its helper functions")]
 
-mod demo_test;
+mod demo;
 mod plane;
 mod planes;
 mod scenarios;
-mod self_test;
-mod server_test;
+mod self_check;
+mod servers;
 mod setup;
-mod start_test;
+mod start;

@@ -19,7 +19,7 @@ const UNSAFE_HOMES: [&str; 8] = [
     "llb-agent/src/dataplane/proxy/latency.rs",
     "llb-agent/src/dataplane/proxy/offload.rs",
     "llb-agent/src/dataplane/proxy/sockmap/quiet.rs",
-    "tests/tests/addresses/segment.rs",
+    "tests/addresses/segment.rs",
 ];
 
 /// A word that we do not use, our word for it, and where it may stand

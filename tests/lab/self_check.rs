@@ -106,7 +106,7 @@ fn the_processes_of_a_killed_owner_die_and_the_next_lab_sweeps() {
     let mut next = Lab::empty().unwrap();
     let report = next.directory().join("victim");
     let mut owner = Command::new(std::env::current_exe().unwrap())
-        .args(["--include-ignored", "--exact", "self_test::a_victim_that_waits_for_its_end"])
+        .args(["--include-ignored", "--exact", "self_check::a_victim_that_waits_for_its_end"])
         .env(VICTIM, &report)
         .stdout(Stdio::null())
         .spawn()
