@@ -21,14 +21,7 @@ use llb_tests::cluster::Cluster;
 
 use arguments::Arguments;
 use case::Case;
-
-/// A named case.
-pub(crate) struct Named {
-    /// `module::function`, as libtest has it.
-    pub(crate) name: &'static str,
-    /// It fails by error or by panic.
-    pub(crate) run: fn(&mut Case<'_>) -> Result<()>,
-}
+use cases::Named;
 
 fn main() -> ExitCode {
     let arguments = match Arguments::parse(std::env::args().skip(1)) {

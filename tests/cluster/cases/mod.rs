@@ -11,7 +11,17 @@ mod refusals;
 mod setup;
 mod terms;
 
-use crate::Named;
+use anyhow::Result;
+
+use crate::case::Case;
+
+/// A named case.
+pub(crate) struct Named {
+    /// `module::function`, as libtest prints it.
+    pub(crate) name: &'static str,
+    /// Fails with an error or by panicking.
+    pub(crate) run: fn(&mut Case<'_>) -> Result<()>,
+}
 
 macro_rules! cases {
     ($($module:ident :: $function:ident),* $(,)?) => {

@@ -15,10 +15,13 @@ use llb_common::settings::{LinkSettings, Settings};
 use llb_common::time::{Tick, tick};
 
 use super::remembered::{affinity_key, flow_entry, flow_key, fragment_key, id, reply_entry, reply_key};
-use super::{FLOW_LINES, REPLY_LINES};
 use crate::model::flows::{FlowName, FragmentName, Memory, OPENING_SECS, ReplyName};
 use crate::model::world::{FrontendName, Gate, Id, State, World};
 use crate::programs::{Hook, Program, monotonic_nanoseconds, raw};
+
+/// Lines of the two tables: so few that both get full, with 16 places and with 8.
+pub(super) const FLOW_LINES: u32 = 1 + 1 + 16;
+pub(super) const REPLY_LINES: u32 = 1 + 1 + 8;
 
 /// Both programs, each with its own maps.
 pub(super) struct Kernel {

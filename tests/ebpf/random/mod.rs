@@ -6,6 +6,7 @@
 //! A failure names the seed of its episode: `LLB_EPISODE` runs that one alone.
 
 mod bytes;
+mod compare;
 mod fill;
 mod remembered;
 mod traffic;
@@ -13,7 +14,7 @@ mod worlds;
 
 use std::collections::BTreeMap;
 
-use fill::Kernel;
+use fill::{FLOW_LINES, Kernel, REPLY_LINES};
 use llb_common::reason::Reason;
 use llb_tests::Lab;
 use rand::rngs::StdRng;
@@ -35,9 +36,6 @@ const PACKETS: u64 = 80_000;
 const EPISODE_PACKETS: u64 = 400;
 /// The model's time when an episode begins.
 const START_SECS: u64 = 1000;
-/// Of the tables, so few that both get full: 16 places and 8.
-const FLOW_LINES: u32 = 1 + 1 + 16;
-const REPLY_LINES: u32 = 1 + 1 + 8;
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]

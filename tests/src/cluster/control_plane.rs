@@ -13,6 +13,7 @@ use super::arguments;
 use super::binaries::Binaries;
 use super::certificates::Certificates;
 use super::kubeconfig;
+use super::kubectl::Kubectl;
 use crate::lab::Host;
 use crate::process::Process;
 use crate::wait::wait_until;
@@ -41,8 +42,7 @@ pub(super) struct ControlPlane {
     binaries: Binaries,
     certificates: Certificates,
     folder: PathBuf,
-    /// For kubectl.
-    pub(super) admin: PathBuf,
+    pub(super) kubectl: Kubectl,
     /// For kube-proxy.
     pub(super) proxy: PathBuf,
 }
@@ -64,7 +64,8 @@ impl ControlPlane {
 
         let etcd = spawn(&host, &binaries.etcd, "etcd", arguments::etcd(&folder.join("etcd")))?;
         let mut apiserver = spawn_apiserver(&host, &binaries, &certificates, &folder)?;
-        wait_ready(&host, &binaries.kubectl, &admin, &mut apiserver)?;
+        let kubectl = Kubectl::new(host.clone(), binaries.kubectl.clone(), admin);
+        wait_ready(&kubectl, &mut apiserver)?;
         let controller_manager = spawn(
             &host,
             &binaries.controller_manager,
@@ -79,7 +80,7 @@ impl ControlPlane {
             binaries,
             certificates,
             folder,
-            admin,
+            kubectl,
             proxy,
         })
     }
@@ -94,17 +95,13 @@ impl ControlPlane {
 
     pub(super) fn start_apiserver(&mut self) -> Result<()> {
         let mut apiserver = spawn_apiserver(&self.host, &self.binaries, &self.certificates, &self.folder)?;
-        wait_ready(&self.host, &self.binaries.kubectl, &self.admin, &mut apiserver)?;
+        wait_ready(&self.kubectl, &mut apiserver)?;
         self.apiserver = Some(apiserver);
         Ok(())
     }
 
     pub(super) fn write_kubeconfig(&self, name: &str, token: &str) -> Result<PathBuf> {
         kubeconfig::write(&self.folder, name, &server(&self.host), &self.certificates.authority, token)
-    }
-
-    pub(super) fn host(&self) -> &Host {
-        &self.host
     }
 
     pub(super) fn binaries(&self) -> &Binaries {
@@ -129,9 +126,7 @@ fn spawn_apiserver(
     spawn(host, &binaries.apiserver, "kube-apiserver", arguments)
 }
 
-fn wait_ready(host: &Host, kubectl: &Path, admin: &Path, apiserver: &mut Process) -> Result<()> {
-    let (kubectl, admin) = (kubectl.display().to_string(), admin.display().to_string());
-    let ask = [kubectl.as_str(), "--kubeconfig", &admin, "get", "--raw", "/readyz"];
+fn wait_ready(kubectl: &Kubectl, apiserver: &mut Process) -> Result<()> {
     let mut ended = None;
     wait_until(READY_LIMIT, "the API server to be ready", || {
         ended = apiserver.exit_status()?;
@@ -139,7 +134,7 @@ fn wait_ready(host: &Host, kubectl: &Path, admin: &Path, apiserver: &mut Process
         if ended.is_some() {
             return Ok(Some(()));
         }
-        host.output(&ask).map(|_| Some(()))
+        kubectl.run(&["get", "--raw", "/readyz"]).map(|_| Some(()))
     })
     .with_context(|| format!("its log ends with:\n{}", apiserver.log_tail()))?;
     match ended {

@@ -19,18 +19,17 @@ mod binaries;
 mod certificates;
 mod control_plane;
 mod kubeconfig;
+mod kubectl;
 mod nodes;
 mod objects;
 
 pub use binaries::{Binaries, KUBERNETES_VERSION};
 pub use kubeconfig::CONTEXT;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use control_plane::ControlPlane;
@@ -70,11 +69,11 @@ impl Cluster {
         let mut cluster = Self { nodes: Vec::new(), control_plane, agent: PathBuf::new() };
         for name in ["node-1", "node-2"] {
             let mut node = Node::new(lab.host(name).clone())?;
-            cluster.register_node(node.host())?;
+            node.register(&cluster.control_plane.kubectl)?;
             node.start_proxy(&cluster.control_plane)?;
             cluster.nodes.push(node);
         }
-        cluster.kubectl_with(&["apply", "-f", "-"], AGENT_RBAC)?;
+        cluster.control_plane.kubectl.run_with_input(&["apply", "-f", "-"], AGENT_RBAC)?;
         let token = cluster.token(AGENT_NAMESPACE, AGENT_ACCOUNT)?;
         cluster.agent = cluster.write_kubeconfig("agent", &token)?;
         for node in &cluster.nodes {
@@ -94,7 +93,7 @@ impl Cluster {
 
     /// The kubeconfig of an administrator.
     pub fn admin_kubeconfig(&self) -> &Path {
-        &self.control_plane.admin
+        self.control_plane.kubectl.kubeconfig()
     }
 
     /// Writes a kubeconfig for whoever has `token`.
@@ -120,7 +119,7 @@ impl Cluster {
     /// # Errors
     /// It fails; the error holds what it wrote to standard error.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        self.kubectl_with(arguments, "")
+        self.control_plane.kubectl.run(arguments)
     }
 
     /// `kubectl apply` of `objects` (YAML or JSON) in `namespace`.
@@ -128,7 +127,7 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::kubectl`].
     pub fn apply(&self, namespace: &str, objects: &str) -> Result<()> {
-        self.kubectl_with(&["--namespace", namespace, "apply", "-f", "-"], objects).map(drop)
+        self.control_plane.kubectl.apply(namespace, objects)
     }
 
     /// `kubectl get` of one object or of a list, as JSON.
@@ -167,39 +166,57 @@ impl Cluster {
         self.start_apiserver()
     }
 
-    /// Runs kubectl with `input` as its standard input.
-    fn kubectl_with(&self, arguments: &[&str], input: &str) -> Result<String> {
-        let host = self.control_plane.host();
-        let mut command = host.command(&self.control_plane.binaries().kubectl);
-        command.arg("--kubeconfig").arg(self.admin_kubeconfig()).args(arguments);
-        run(command, input).with_context(|| format!("kubectl {}", arguments.join(" ")))
+    /// Deletes the Node and stops its kube-proxy: nothing answers at its nodePorts any more.
+    ///
+    /// # Errors
+    /// kubectl or nft failed, or there is no such node.
+    pub fn delete_node(&mut self, name: &str) -> Result<()> {
+        self.kubectl(&["delete", "node", name])?;
+        let index = self.node_index(name)?;
+        self.nodes[index].stop_proxy()
     }
 
-    fn patch_status(&self, namespace: &str, object: &str, status: &Value) -> Result<()> {
-        let status = status.to_string();
-        let patch = [
-            "--namespace",
-            namespace,
-            "patch",
-            object,
-            "--subresource=status",
-            "--type=merge",
-            "-p",
-            &status,
-        ];
-        self.kubectl(&patch).map(drop)
+    /// Brings a node back after [`Cluster::delete_node`]; returns when its
+    /// kube-proxy is ready.
+    ///
+    /// # Errors
+    /// kubectl or kube-proxy failed, or there is no such node.
+    pub fn restore_node(&mut self, name: &str) -> Result<()> {
+        let index = self.node_index(name)?;
+        let node = &mut self.nodes[index];
+        node.register(&self.control_plane.kubectl)?;
+        node.start_proxy(&self.control_plane)?;
+        node.wait_ready()
     }
-}
 
-fn run(mut command: Command, input: &str) -> Result<String> {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(input.as_bytes())?;
+    /// Creates the Pod `<app>-<node>` with the label `app=<app>`, Running and Ready,
+    /// on the addresses of its node. The caller starts the server that it stands for.
+    ///
+    /// # Errors
+    /// kubectl failed, or there is no such node.
+    pub fn add_pod(&self, namespace: &str, app: &str, node: &str) -> Result<()> {
+        self.nodes[self.node_index(node)?].add_pod(&self.control_plane.kubectl, namespace, app)
     }
-    let output = child.wait_with_output()?;
-    if !output.status.success() {
-        bail!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+
+    /// Makes a Pod of [`Cluster::add_pod`] ready or unready.
+    ///
+    /// # Errors
+    /// As [`Cluster::add_pod`].
+    pub fn set_pod_ready(&self, namespace: &str, app: &str, node: &str, is_ready: bool) -> Result<()> {
+        let node = &self.nodes[self.node_index(node)?];
+        node.set_pod_ready(&self.control_plane.kubectl, namespace, app, is_ready)
     }
-    Ok(String::from_utf8(output.stdout)?)
+
+    /// Deletes a Pod of [`Cluster::add_pod`].
+    ///
+    /// # Errors
+    /// kubectl failed, or there is no such node.
+    pub fn delete_pod(&self, namespace: &str, app: &str, node: &str) -> Result<()> {
+        self.nodes[self.node_index(node)?].delete_pod(&self.control_plane.kubectl, namespace, app)
+    }
+
+    fn node_index(&self, name: &str) -> Result<usize> {
+        let position = self.nodes.iter().position(|node| node.host().name() == name);
+        position.with_context(|| format!("the cluster has no node {name}"))
+    }
 }

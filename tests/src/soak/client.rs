@@ -11,10 +11,13 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::backend::{Transfer, receive, reset, send};
 use super::script::{Ending, Order, Pattern, Script};
-use super::{AT_ONE_TIME, Book, Seen, note};
+use super::seen::{Book, Seen, note};
+use super::transfer::{Transfer, receive, reset, send, write_all};
 use crate::Host;
+
+/// Connections at one time: enough to keep two CPUs busy.
+const AT_ONE_TIME: usize = 64;
 
 /// A connection that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -85,5 +88,5 @@ async fn follow(vip: SocketAddr, number: u64, script: Script, pattern: &Pattern)
 }
 
 async fn send_number(stream: &TcpStream, number: u64) -> bool {
-    super::backend::write_all(stream, &number.to_be_bytes()).await.is_ok()
+    write_all(stream, &number.to_be_bytes()).await.is_ok()
 }

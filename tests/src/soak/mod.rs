@@ -8,53 +8,23 @@
 mod backend;
 mod client;
 mod script;
+mod seen;
+mod transfer;
 
-use std::collections::BTreeMap;
-use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 pub use backend::Backends;
 pub use script::{Ending, Script};
+pub use seen::Seen;
 
 use crate::Host;
 use crate::wait::wait_until;
 
-/// Connections at one time: enough to keep two CPUs busy.
-const AT_ONE_TIME: usize = 64;
-
 /// From the last client's end to the last backend's.
 const LINGER: Duration = Duration::from_secs(30);
-
-/// What one end saw of one connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Seen {
-    /// All bytes, in order, and a clean end.
-    Complete,
-    /// A reset, by the other end or by itself.
-    Reset,
-    /// A clean end too early: after so many bytes.
-    Torn(u64),
-    /// Something else: what.
-    Wrong(String),
-}
-
-impl Seen {
-    /// What an end saw as a whole. The kernel tells an error once: where
-    /// sending met the reset, receiving met only an end.
-    fn of(sent: io::Result<()>, received: Self) -> Self {
-        match (sent, received) {
-            (Err(_), Self::Complete | Self::Torn(_)) => Self::Reset,
-            (_, received) => received,
-        }
-    }
-}
-
-/// By number of the connection.
-type Book = Arc<Mutex<BTreeMap<u64, Seen>>>;
 
 /// How a soak went.
 #[derive(Clone, Copy, Debug, Default)]
@@ -101,8 +71,4 @@ pub fn run(client: &Host, vips: &[SocketAddr], backends: &Backends, seed: u64, c
     let first: Vec<&str> = wrong.iter().take(5).map(String::as_str).collect();
     ensure!(wrong.is_empty(), "seed {seed}: {} of {count} went wrong:\n{}", wrong.len(), first.join("\n"));
     Ok(tally)
-}
-
-fn note(book: &Book, number: u64, seen: Seen) {
-    book.lock().unwrap_or_else(PoisonError::into_inner).insert(number, seen);
 }

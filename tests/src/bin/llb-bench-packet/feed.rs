@@ -11,7 +11,7 @@ use llb_common::conntrack::ACK;
 use llb_common::frontend::TCP;
 
 use crate::frames::Frame;
-use crate::read;
+use crate::object_file::read;
 use crate::world::{BACKEND_PORT, CLIENT_MAC, Family, Flow, Hook, LB_MAC, Mode, World, address, load, raw};
 
 /// Bytes of a frame that are written anew each time: all that programs change.

@@ -15,11 +15,11 @@ mod feed;
 #[path = "../../../ebpf/frames.rs"]
 #[expect(dead_code, reason = "the tests need more of it")]
 mod frames;
+mod object_file;
 mod report;
 mod world;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::sys::{Stats, enable_stats};
@@ -95,10 +95,4 @@ fn rows_of(world: &World, flows: &[u32]) -> Vec<Row> {
     let row = |mode, flows| Row { hook: world.hook, family: world.family, mode, flows, values: Vec::new() };
     let modes = Mode::ALL.into_iter().flat_map(|mode| flows.iter().map(move |flows| row(Some(mode), *flows)));
     std::iter::once(row(None, 1)).chain(modes).collect()
-}
-
-/// What `cargo xtask build-ebpf` has built.
-fn read(name: &str) -> Result<Vec<u8>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target").join(name);
-    fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
 }

@@ -22,7 +22,7 @@ use llb_common::reason::Reason;
 use llb_common::settings::{LinkSettings, Settings};
 use llb_tests::FlowLines;
 
-use crate::read;
+use crate::object_file::read;
 
 /// Ours, the client's and the backend's.
 pub(crate) const LB_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use llb_tests::{Host, wait_until};
 use socket2::{SockFilter, SockRef};
 
-use crate::programs::counter;
+use crate::snmp::counter;
 
 /// One message.
 const MESSAGE: [u8; 64] = [7; 64];

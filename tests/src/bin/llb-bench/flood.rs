@@ -23,7 +23,7 @@ use crate::e2e::stage::Stage;
 use crate::figures::{Figures, Row, Summary, compact, machine};
 use crate::probe::iperf;
 use crate::programs::ECHO;
-use crate::{Span, write_results};
+use crate::span::{Span, write_results};
 
 const SECONDS: u32 = 3;
 const WHOLE: Duration = Duration::from_secs(60);

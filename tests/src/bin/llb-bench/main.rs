@@ -11,20 +11,17 @@ mod flood;
 mod probe;
 mod programs;
 mod relay;
+mod snmp;
+mod span;
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// 128 + SIGINT, as a shell counts it.
 const INTERRUPTED: i32 = 130;
-
-/// Longer than that is no bench that one waits for.
-const MAX_ROUNDS: u32 = 50;
-const MAX_SECONDS: u32 = 60;
 
 /// Measures llb beside others. Needs root.
 #[derive(Clone, Debug, Parser)]
@@ -41,20 +38,6 @@ enum Bench {
     E2e(e2e::Arguments),
     /// Connections that are open while a flood of openings goes to the same Service
     Flood(flood::Arguments),
-}
-
-/// How long, and where to.
-#[derive(Clone, Debug, clap::Args)]
-struct Span {
-    /// How often everything is measured
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_ROUNDS)))]
-    rounds: u32,
-    /// How long one probe takes [default: 2 for relay, 1 for e2e, 3 for flood]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_SECONDS)))]
-    seconds: Option<u32>,
-    /// Where the JSON file and the plots are written
-    #[arg(long, default_value = "target/bench")]
-    out: PathBuf,
 }
 
 fn main() -> ExitCode {
@@ -91,14 +74,4 @@ fn run(arguments: Arguments) -> Result<()> {
 fn interrupted() -> ! {
     llb_tests::lab::remove_all();
     std::process::exit(INTERRUPTED)
-}
-
-/// Writes files into the folder of results.
-fn write_results(folder: &Path, files: &[(&str, String)]) -> Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    for (file, content) in files {
-        let path = folder.join(file);
-        std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
 }

@@ -6,7 +6,7 @@
 use std::fs;
 use std::net::IpAddr;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use llb_tests::{Host, Process};
 
@@ -134,14 +134,4 @@ fn nginx_stream(address: IpAddr, node: &Host) -> String {
          error_log stderr crit;\nevents {{ worker_connections 8192; }}\nstream {{\n{servers}}}\n",
         threads()
     )
-}
-
-/// A counter of a host's kernel, by its group and name in /proc/net/snmp.
-pub(crate) fn counter(host: &Host, group: &str, name: &str) -> Result<u64> {
-    let counters = host.output(&["cat", "/proc/net/snmp"])?;
-    let mut lines = counters.lines().filter(|line| line.starts_with(group));
-    let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-    let value = names.split(' ').zip(values.split(' ')).find(|(found, _)| *found == name);
-    let (_, value) = value.with_context(|| format!("no counter {group} {name}"))?;
-    Ok(value.parse()?)
 }

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use crate::probe::Probe;
-use crate::{Span, write_results};
+use crate::span::{Span, write_results};
 use contender::Contender;
 use report::Report;
 use stage::Stage;

@@ -19,7 +19,8 @@ use llb_tests::{Agent, Host, Lab, Manifests, Process, object, wait_until};
 use super::contender::Contender;
 use crate::echo::{self, Sink};
 use crate::probe::LIMIT;
-use crate::programs::{ECHO, HTTP, IPERF, SINK, Servers, counter, start_haproxy, start_nginx_stream};
+use crate::programs::{ECHO, HTTP, IPERF, SINK, Servers, start_haproxy, start_nginx_stream};
+use crate::snmp::counter;
 
 /// A router, and the addresses of the client and of the node that reach each
 /// other by it only: their numbers among the lab's VIPs.

@@ -13,7 +13,7 @@ mod ways;
 use anyhow::{Context, Result};
 
 use crate::probe::Probe;
-use crate::{Span, write_results};
+use crate::span::{Span, write_results};
 use report::Report;
 use stage::Stage;
 
