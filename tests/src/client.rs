@@ -235,7 +235,8 @@ impl Download {
 pub struct Load {
     stop: Arc<AtomicBool>,
     requests: Arc<AtomicUsize>,
-    thread: JoinHandle<Result<Tally>>,
+    /// `None` once it was joined.
+    thread: Option<JoinHandle<Result<Tally>>>,
 }
 
 /// What became of the requests of a [`Load`].
@@ -271,7 +272,7 @@ impl Load {
             }
             Ok(tally)
         });
-        Self { stop, requests, thread }
+        Self { stop, requests, thread: Some(thread) }
     }
 
     /// Waits until `count` more requests have ended.
@@ -287,9 +288,21 @@ impl Load {
     ///
     /// # Errors
     /// The namespace could not be entered.
-    pub fn stop(self) -> Result<Tally> {
+    pub fn stop(mut self) -> Result<Tally> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<Tally> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|_| anyhow!("the requesting thread panicked"))?
+        let Some(thread) = self.thread.take() else { return Ok(Tally::default()) };
+        thread.join().map_err(|_| anyhow!("the requesting thread panicked"))?
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        // A test that did not stop it has failed already, and says why.
+        let _ = self.end();
     }
 }
 

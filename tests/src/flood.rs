@@ -53,7 +53,8 @@ impl Pace {
 pub struct Flood {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
-    thread: JoinHandle<Result<()>>,
+    /// `None` once it was joined.
+    thread: Option<JoinHandle<Result<()>>>,
 }
 
 impl Flood {
@@ -79,7 +80,7 @@ impl Flood {
             }
             Ok(())
         });
-        Self { stop, sent, thread }
+        Self { stop, sent, thread: Some(thread) }
     }
 
     /// Packets so far.
@@ -100,10 +101,22 @@ impl Flood {
     ///
     /// # Errors
     /// It could not send.
-    pub fn stop(self) -> Result<u64> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|_| anyhow!("the flood panicked"))??;
+    pub fn stop(mut self) -> Result<u64> {
+        self.end()?;
         Ok(self.sent.load(Ordering::Relaxed))
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        thread.join().map_err(|_| anyhow!("the flood panicked"))?
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        // A test that did not stop it has failed already, and says why.
+        let _ = self.end();
     }
 }
 

@@ -24,7 +24,8 @@ pub struct Steady {
     stop: Arc<AtomicBool>,
     rounds: Arc<AtomicUsize>,
     broken: Arc<AtomicUsize>,
-    thread: JoinHandle<Vec<String>>,
+    /// `None` once it was joined.
+    thread: Option<JoinHandle<Vec<String>>>,
 }
 
 /// `count` connections from `host`, for [`Steady::start`].
@@ -62,7 +63,7 @@ impl Steady {
             }
             failures
         });
-        Self { stop, rounds, broken, thread }
+        Self { stop, rounds, broken, thread: Some(thread) }
     }
 
     /// Messages that each connection has carried so far.
@@ -83,7 +84,7 @@ impl Steady {
         // The one that is under way may have begun before.
         let goal = self.rounds.load(Ordering::Relaxed) + count + 1;
         wait_for(limit, &format!("{count} more messages on each connection"), || {
-            self.rounds.load(Ordering::Relaxed) >= goal || self.broken() > 0 || self.thread.is_finished()
+            self.rounds.load(Ordering::Relaxed) >= goal || self.broken() > 0 || self.is_finished()
         })?;
         ensure!(self.broken() == 0, "{} connections have broken", self.broken());
         Ok(())
@@ -94,9 +95,25 @@ impl Steady {
     ///
     /// # Errors
     /// The thread has panicked.
-    pub fn stop(self) -> Result<Vec<String>> {
+    pub fn stop(mut self) -> Result<Vec<String>> {
+        self.end()
+    }
+
+    fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    fn end(&mut self) -> Result<Vec<String>> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|_| anyhow!("the thread with the connections panicked"))
+        let Some(thread) = self.thread.take() else { return Ok(Vec::new()) };
+        thread.join().map_err(|_| anyhow!("the thread with the connections panicked"))
+    }
+}
+
+impl Drop for Steady {
+    fn drop(&mut self) {
+        // A test that did not stop it has failed already, and says why.
+        let _ = self.end();
     }
 }
 

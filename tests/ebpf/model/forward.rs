@@ -3,7 +3,7 @@
 
 use llb_common::reason::Reason;
 
-use super::flows::{FIN, Flow, FlowName, RST, opens, reply_name, seen_after};
+use super::flows::{FIN, Flow, FlowName, RST, Reply, ReplyName, opens, reply_name, seen_after};
 use super::rewrite::{Nat, Target};
 use super::wire::{Carries, TCP};
 use super::world::{Backend, Frontend, FrontendName, Gate};
@@ -112,11 +112,10 @@ impl Model {
             }
         }
         *memory.flow(name).unwrap() = flow;
-        let is_pending = !memory.flows.contains_key(name);
-        let opens = opens(arrival.ends().2, arrival.tcp_flags);
-        if !is_pending {
+        if memory.flows.contains_key(name) {
             return Fate::GoesOn;
         }
+        let opens = opens(arrival.ends().2, arrival.tcp_flags);
         let mut reply_of = None;
         if !frontend.is_dsr {
             let Some(reply) = memory.reply_of(name, backend, flow.snat_port).copied() else {
@@ -132,30 +131,40 @@ impl Model {
             }
             reply_of = Some(reply);
         }
-        // It goes on: both entries get their places, or none does.
-        let reply_name = reply_name(backend, flow.snat_port);
-        let needs_place = reply_of.is_some() && !memory.replies.contains_key(&reply_name);
-        if opens {
-            return Fate::GoesOn;
+        if !opens {
+            self.give_place(name, flow, &reply_name(backend, flow.snat_port), reply_of, notes);
         }
-        if let Some(reply) = reply_of.filter(|_| needs_place)
-            && !memory.replies.insert(reply_name, reply)
+        Fate::GoesOn
+    }
+
+    /// A pending flow that goes on moves to the tables: both of its entries get a place, or neither does.
+    fn give_place(
+        &mut self,
+        name: &FlowName,
+        flow: Flow,
+        reply_name: &ReplyName,
+        reply: Option<Reply>,
+        notes: &mut Vec<Reason>,
+    ) {
+        let memory = &mut self.memory;
+        let needs_place = reply.is_some() && !memory.replies.contains_key(reply_name);
+        if let Some(reply) = reply.filter(|_| needs_place)
+            && !memory.replies.insert(*reply_name, reply)
         {
             notes.push(Reason::FlowsFull);
-            return Fate::GoesOn;
+            return;
         }
         if !memory.flows.insert(*name, flow) {
             notes.push(Reason::FlowsFull);
             if needs_place {
-                memory.replies.remove(&reply_name);
+                memory.replies.remove(reply_name);
             }
-            return Fate::GoesOn;
+            return;
         }
         memory.pending_flows.remove(name);
-        if reply_of.is_some() {
-            memory.pending_replies.remove(&reply_name);
+        if reply.is_some() {
+            memory.pending_replies.remove(reply_name);
         }
-        Fate::GoesOn
     }
 
     fn begin<'w>(

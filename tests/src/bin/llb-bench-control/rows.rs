@@ -5,6 +5,7 @@
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
 use std::ops::Range;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -171,10 +172,7 @@ fn added_service() -> Result<Vec<Row>> {
         lab.client().run_inside(|| -> Result<(Vec<f64>, Vec<f64>, f64, f64)> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
-                let file = Kubeconfig::read_from(&admin)?;
-                let config =
-                    kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-                let client = kube::Client::try_from(config)?;
+                let client = client_of(&admin).await?;
                 for (index, vip) in first.iter().enumerate() {
                     let ports = FIRST_PORT..FIRST_PORT + PORTS_PER_VIP as u16;
                     create(&client, &format!("many-{index}"), *vip, ports, &node).await?;
@@ -217,6 +215,12 @@ fn added_service() -> Result<Vec<Row>> {
         row("CPU time of the agent, each", "ms", vec![cpu], None),
         row("rounds of the agent, each", "rounds", vec![rounds], None),
     ])
+}
+
+async fn client_of(kubeconfig: &Path) -> Result<kube::Client> {
+    let file = Kubeconfig::read_from(kubeconfig)?;
+    let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+    Ok(kube::Client::try_from(config)?)
 }
 
 /// Creates the endpoints of a Service, then the Service, so that nothing but

@@ -133,27 +133,7 @@ pub(crate) fn ask(client: &Host, to: SocketAddr, load: Questions, span: Duration
     client.run_inside(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let mut streams = Vec::with_capacity(load.connections);
-            for _ in 0..load.connections {
-                let stream = tokio::time::timeout(HANG, TcpStream::connect(to)).await??;
-                stream.set_nodelay(true)?;
-                streams.push(stream);
-            }
-            // Each beyond the agent's first reads.
-            let mut warm = tokio::task::JoinSet::new();
-            for mut stream in streams {
-                warm.spawn(async move {
-                    let mut buffer = vec![7; load.size];
-                    for _ in 0..WARM_UP {
-                        exchange(&mut stream, &mut buffer).await?;
-                    }
-                    std::io::Result::Ok(stream)
-                });
-            }
-            let mut streams = Vec::with_capacity(load.connections);
-            while let Some(stream) = warm.join_next().await {
-                streams.push(stream??);
-            }
+            let streams = connect_and_warm_up(to, load).await?;
             let (cpu, began) = (busy_seconds()?, Instant::now());
             let until = began + span;
             // With a rate, few tasks ask on their many connections in turn.
@@ -198,6 +178,31 @@ pub(crate) fn ask(client: &Host, to: SocketAddr, load: Questions, span: Duration
             Ok(Asked { rate: times.len() as f64 / took, median, cores })
         })
     })?
+}
+
+/// Opens all connections, and takes each beyond the agent's first reads.
+async fn connect_and_warm_up(to: SocketAddr, load: Questions) -> Result<Vec<TcpStream>> {
+    let mut streams = Vec::with_capacity(load.connections);
+    for _ in 0..load.connections {
+        let stream = tokio::time::timeout(HANG, TcpStream::connect(to)).await??;
+        stream.set_nodelay(true)?;
+        streams.push(stream);
+    }
+    let mut warm = tokio::task::JoinSet::new();
+    for mut stream in streams {
+        warm.spawn(async move {
+            let mut buffer = vec![7; load.size];
+            for _ in 0..WARM_UP {
+                exchange(&mut stream, &mut buffer).await?;
+            }
+            std::io::Result::Ok(stream)
+        });
+    }
+    let mut streams = Vec::with_capacity(load.connections);
+    while let Some(stream) = warm.join_next().await {
+        streams.push(stream??);
+    }
+    Ok(streams)
 }
 
 /// Connections per second, each for one question; so many at once.
