@@ -7,7 +7,7 @@ use llb_agent::addresses::AddressTable;
 use tokio::time::Instant;
 
 use super::segment::{NEIGHBOUR, Segment, VIPS, ip, key, mac};
-use super::{add, kernel_table};
+use super::table::{add, kernel_table};
 
 const ARP: [u8; 2] = [0x08, 0x06];
 const ICMPV6_NEIGHBOR_SOLICITATION: u8 = 135;

@@ -4,32 +4,29 @@
 use std::time::Duration;
 
 use llb_agent::addresses::{Addition, AddressError, AddressTable, NetlinkAddresses};
+use llb_tests::wait::{repeat, wait_until_async};
 use tokio::time::Instant;
 
 use super::announcing::{announces, probes};
-use super::segment::{POLL, Segment, VIPS, ip, key, mac, nodad, set_sysctl, shown};
-use super::{add, kernel_table};
+use super::segment::{LIMIT, Segment, VIPS, ip, key, mac, nodad, set_sysctl, shown};
+use super::table::{add, kernel_table};
 
 /// Runs `work` while the table is looked at, as the reconciler does.
 pub(crate) async fn observing<T>(table: &mut NetlinkAddresses, work: impl Future<Output = T>) -> T {
-    let look = async {
-        loop {
-            table.observe().await.unwrap();
-            tokio::time::sleep(POLL).await;
-        }
-    };
+    let look = repeat(async || drop(table.observe().await.unwrap()));
     tokio::select! {
         result = work => result,
-        () = look => unreachable!(),
+        never = look => never,
     }
 }
 
 /// Waits until this many VIPs are in conflict.
 async fn wait_conflicts(table: &mut NetlinkAddresses, count: usize) {
-    while table.conflicts().len() != count {
-        table.observe().await.unwrap();
-        tokio::time::sleep(POLL).await;
-    }
+    let in_conflict = wait_until_async(LIMIT, "another number of VIPs in conflict", async || {
+        table.observe().await?;
+        Ok((table.conflicts().len() == count).then_some(()))
+    });
+    in_conflict.await.unwrap();
 }
 
 /// The neighbour has all VIPs, or none of them.
@@ -102,16 +99,17 @@ fn a_hundred_vips_are_probed_for_together() {
         table.observe().await.unwrap();
         let start = Instant::now();
         let mut missing: Vec<_> = (100..200).map(|number| key(&format!("192.0.2.{number}"))).collect();
-        while !missing.is_empty() {
+        let added = wait_until_async(LIMIT, "all VIPs to be added", async || {
             let mut pending = Vec::new();
-            for key in missing {
+            for key in missing.drain(..) {
                 if table.add(&key, 24).await.unwrap() == Addition::Pending {
                     pending.push(key);
                 }
             }
             missing = pending;
-            tokio::time::sleep(POLL).await;
-        }
+            Ok(missing.is_empty().then_some(()))
+        });
+        added.await.unwrap();
         // One after the other would take 21 s.
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     });

@@ -10,53 +10,23 @@ mod announcing;
 mod conflicts;
 mod segment;
 mod state_file;
+mod table;
 mod watching;
 
-use std::path::Path;
 use std::sync::Arc;
 
-use llb_agent::addresses::{Addition, AddressError, AddressTable, NetlinkAddresses};
+use llb_agent::addresses::{AddressError, AddressTable, NetlinkAddresses};
 use llb_agent::config::AddressTag;
 use llb_agent::model::{AddressKey, Family, LinkAddress};
+use llb_tests::wait::wait_until_async;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Notify;
 
-use segment::{LINK, NEIGHBOUR, OWN, Segment, VIPS, add_foreign, ip, key, routes, set_sysctl, shown, tag};
-
-/// Where no test may write.
-const NO_STATE_DIR: &str = "/proc/llb";
-
-pub(crate) fn table(tag: AddressTag, state_dir: &Path) -> NetlinkAddresses {
-    NetlinkAddresses::new(vec![LINK.to_owned()], tag, state_dir.to_owned(), Arc::default()).unwrap()
-}
-
-fn kernel_table() -> NetlinkAddresses {
-    table(AddressTag::Kernel, Path::new(NO_STATE_DIR))
-}
-
-/// The address as the table sees it.
-pub(crate) async fn observed(table: &mut NetlinkAddresses, address: &str) -> Option<LinkAddress> {
-    let links = table.observe().await.unwrap();
-    let wanted: std::net::IpAddr = address.parse().unwrap();
-    links.first()?.addresses.iter().find(|known| known.net.addr() == wanted).cloned()
-}
-
-/// Adds a VIP and waits until it is there.
-pub(crate) async fn add(
-    table: &mut NetlinkAddresses,
-    key: &AddressKey,
-    prefix_length: u8,
-) -> Result<(), AddressError> {
-    loop {
-        // The reconciler looks before it acts, too.
-        table.observe().await?;
-        if table.add(key, prefix_length).await? == Addition::Done {
-            return Ok(());
-        }
-        tokio::time::sleep(segment::POLL).await;
-    }
-}
+use segment::{
+    LIMIT, LINK, NEIGHBOUR, OWN, Segment, VIPS, add_foreign, ip, key, routes, set_sysctl, shown, tag,
+};
+use table::{NO_STATE_DIR, add, kernel_table, observed};
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
@@ -106,9 +76,11 @@ fn a_foreign_address_is_never_touched() {
                 add_foreign(vip, length, other_tag).await;
                 assert_eq!(tag(vip).await, other_tag);
                 // Duplicate address detection takes its time even where it is off.
-                while shown(vip).unwrap().get("tentative").is_some() {
-                    tokio::time::sleep(segment::POLL).await;
-                }
+                wait_until_async(LIMIT, "the end of duplicate address detection", async || {
+                    Ok(shown(vip).unwrap().get("tentative").is_none().then_some(()))
+                })
+                .await
+                .unwrap();
                 let before = shown(vip).unwrap();
                 add(&mut table, &key(vip), length).await.unwrap();
                 assert!(!observed(&mut table, vip).await.unwrap().ours);

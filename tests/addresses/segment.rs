@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use llb_agent::model::AddressKey;
+use llb_tests::wait::wait_until_async;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 use serde_json::Value;
@@ -27,10 +28,7 @@ pub(crate) const NEIGHBOUR: [&str; 2] = ["192.0.2.2/24", "2001:db8::2/64"];
 pub(crate) const VIPS: [(&str, u8); 2] = [("192.0.2.5", 24), ("2001:db8::5", 64)];
 
 /// No test waits longer.
-const LIMIT: Duration = Duration::from_secs(30);
-
-/// How often a capture looks for the next frame, or a condition is looked at.
-pub(crate) const POLL: Duration = Duration::from_millis(5);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// The two namespaces; the test's thread is in the host's.
 pub(crate) struct Segment {
@@ -110,15 +108,18 @@ pub(crate) struct Capture {
 impl Capture {
     /// The next frame that `wanted` accepts.
     pub(crate) async fn next(&self, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
-        loop {
-            let mut frame = [0; 2048];
-            match io::Read::read(&mut &self.socket, &mut frame) {
-                Ok(length) if wanted(&frame[..length]) => return frame[..length].to_vec(),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(POLL).await,
-                Err(error) => panic!("{error}"),
+        let mut frame = [0; 2048];
+        let found = wait_until_async(LIMIT, "a frame", async || {
+            loop {
+                match io::Read::read(&mut &self.socket, &mut frame) {
+                    Ok(length) if wanted(&frame[..length]) => return Ok(Some(frame[..length].to_vec())),
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                    Err(error) => panic!("{error}"),
+                }
             }
-        }
+        });
+        found.await.unwrap()
     }
 }
 
@@ -197,7 +198,7 @@ pub(crate) fn nodad(address: &str) -> &'static str {
 
 fn new_namespace() -> io::Result<OwnedFd> {
     #[expect(unsafe_code, reason = "the only call that makes a network namespace")]
-    // SAFETY: the table of file descriptors stays shared.
+    // SAFETY: only unsharing the table of file descriptors is unsound, and NEWNET leaves it shared.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
     Ok(File::open("/proc/thread-self/ns/net")?.into())
 }

@@ -8,7 +8,7 @@ use llb_agent::addresses::{AddressTable, NetlinkAddresses};
 use llb_agent::config::AddressTag;
 
 use super::segment::{LINK, Segment, VIPS, add_foreign, ip, key, shown, tag};
-use super::{add, observed, table};
+use super::table::{add, observed, table};
 
 fn file_table(state_dir: &Path) -> NetlinkAddresses {
     table(AddressTag::File, state_dir)

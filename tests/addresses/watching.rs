@@ -6,7 +6,7 @@ use llb_agent::addresses::{Addition, AddressTable, NetlinkAddresses};
 use super::announcing::{announces, probes};
 use super::conflicts::observing;
 use super::segment::{Capture, LINK, Segment, VIPS, ip, key, shown};
-use super::{add, kernel_table};
+use super::table::{add, kernel_table};
 
 async fn with_vips() -> NetlinkAddresses {
     let mut table = kernel_table();

@@ -9,12 +9,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Result;
+use llb_tests::environment::{VICTIM_REPORT, victim_report};
 use llb_tests::{Host, Lab, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(5);
-
-/// Names the file to which the victim reports.
-const VICTIM: &str = "LLB_LAB_VICTIM";
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
@@ -86,7 +84,7 @@ fn a_dropped_lab_leaves_nothing_even_after_a_panic() {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn a_victim_that_waits_for_its_end() {
-    let Some(report) = std::env::var_os(VICTIM) else { return };
+    let Some(report) = victim_report() else { return };
     let lab = Lab::empty().map(|mut lab| lab.add_host("lonely").map(|host| (lab, host)));
     let (lab, host) = lab.unwrap().unwrap();
     let mut sleep = host.command("sleep");
@@ -107,7 +105,7 @@ fn the_processes_of_a_killed_owner_die_and_the_next_lab_sweeps() {
     let report = next.directory().join("victim");
     let mut owner = Command::new(std::env::current_exe().unwrap())
         .args(["--include-ignored", "--exact", "self_check::a_victim_that_waits_for_its_end"])
-        .env(VICTIM, &report)
+        .env(VICTIM_REPORT, &report)
         .stdout(Stdio::null())
         .spawn()
         .unwrap();

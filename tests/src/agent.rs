@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::wait::wait_until;
-use crate::{Host, Process};
+use crate::{Host, Process, environment};
 
 /// The agent's default.
 const ADMIN: &str = "127.0.0.1:9660";
@@ -198,8 +198,8 @@ pub fn problem<'a>(state: &'a Value, reason: &str) -> Option<&'a Value> {
 /// # Errors
 /// It is not there; names the way out.
 pub fn binary() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("LLB_AGENT") {
-        return Ok(path.into());
+    if let Some(path) = environment::agent() {
+        return Ok(path);
     }
     let this = std::env::current_exe().context("cannot tell where this program is")?;
     let name = format!("llb-agent{EXE_SUFFIX}");

@@ -17,6 +17,7 @@
 pub mod agent;
 pub mod client;
 pub mod cluster;
+pub mod environment;
 pub mod flood;
 pub mod flow_lines;
 pub mod lab;

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 use fill::{FLOW_LINES, Kernel, REPLY_LINES};
 use llb_common::reason::Reason;
-use llb_tests::Lab;
+use llb_tests::{Lab, environment};
 use rand::rngs::StdRng;
 use rand::seq::IteratorRandom as _;
 use rand::{Rng as _, SeedableRng as _};
@@ -51,13 +51,12 @@ fn episodes() {
     let mut cpu = CpuSet::new();
     cpu.set(sched_getcpu());
     sched_setaffinity(None, &cpu).unwrap();
-    let number = |name| std::env::var_os(name).and_then(|text| text.to_str()?.parse().ok());
-    let seed: u64 = number("LLB_SEED").unwrap_or_else(rand::random);
+    let seed = environment::seed().unwrap_or_else(rand::random);
     println!("LLB_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let packets = number("LLB_PACKETS").unwrap_or(PACKETS);
+    let packets = environment::packets().unwrap_or(PACKETS);
     let mut run = Run { kernel: Kernel::load(), counted: BTreeMap::new(), sent: 0 };
-    if let Some(episode) = number("LLB_EPISODE") {
+    if let Some(episode) = environment::episode() {
         return run.episode(episode);
     }
     for _ in 0..packets.div_ceil(EPISODE_PACKETS) {

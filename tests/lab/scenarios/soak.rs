@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use llb_tests::manifests::PortSpec;
 use llb_tests::soak::{self, Backends};
-use llb_tests::wait_until;
+use llb_tests::{environment, wait_until};
 
 use crate::plane::Plane;
 use crate::scenarios::sockmap;
@@ -29,6 +29,7 @@ pub(crate) fn a_soak_loses_no_byte_and_leaves_no_descriptor(plane: Plane) {
     let mut setup = Setup::new(plane);
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
+    let connections = environment::soak_connections().unwrap_or(CONNECTIONS);
     let nodes = NODES.map(|node| setup.lab.host(node));
     let places: Vec<_> =
         nodes.iter().flat_map(|host| [(*host, host.at(30007)), (*host, host.at_v6(30007))]).collect();
@@ -45,7 +46,7 @@ pub(crate) fn a_soak_loses_no_byte_and_leaves_no_descriptor(plane: Plane) {
     soak::run(setup.client(), &vips, &backends, seed, 100).unwrap();
     let before = (descriptors().others, setup.resident_bytes());
     let queued_before = queued_bytes();
-    let tally = soak::run(setup.client(), &vips, &backends, seed, connections()).unwrap();
+    let tally = soak::run(setup.client(), &vips, &backends, seed, connections).unwrap();
     println!("{tally:?}");
     assert!(tally.complete > 0 && tally.reset > 0, "{tally:?}");
     wait_until(LIMIT, "the descriptors to be given back", || {
@@ -101,9 +102,4 @@ fn queued_bytes() -> u64 {
     let line = text.lines().find(|line| line.starts_with("TCP:")).unwrap();
     let pages: u64 = line.rsplit(' ').next().unwrap().parse().unwrap();
     pages * PAGE_BYTES
-}
-
-fn connections() -> u64 {
-    #[expect(clippy::disallowed_methods, reason = "a switch for the person who runs it")]
-    std::env::var("LLB_SOAK_CONNECTIONS").map_or(CONNECTIONS, |number| number.parse().unwrap())
 }

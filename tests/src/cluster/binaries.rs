@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Where the programs of the cluster are. It builds nothing: `cargo xtask test` does.
 
-use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+
+use crate::environment;
 
 /// The version that `tests/cluster-binaries` builds; it names the cache folder.
 pub const KUBERNETES_VERSION: &str = "1.36.2";
@@ -43,13 +44,8 @@ impl Binaries {
 }
 
 fn folders() -> Vec<PathBuf> {
-    let assets = env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
-    let cache = env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))
-        .map(|cache| cache.join("llb/envtest").join(KUBERNETES_VERSION));
-    let path = env::var_os("PATH").unwrap_or_default();
-    assets.into_iter().chain(cache).chain(env::split_paths(&path)).collect()
+    let cache = environment::cache_folder().map(|cache| cache.join("llb/envtest").join(KUBERNETES_VERSION));
+    environment::kubebuilder_assets().into_iter().chain(cache).chain(environment::program_folders()).collect()
 }
 
 fn find(program: &str, folders: &[PathBuf]) -> Result<PathBuf> {

@@ -15,6 +15,7 @@ use kube::api::{Api, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use llb_tests::cluster::Cluster;
 use llb_tests::manifests::{self, PortSpec};
+use llb_tests::wait::wait_until_at;
 use llb_tests::{Agent, Lab, Manifests, Server, wait_until};
 use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
@@ -246,23 +247,10 @@ async fn create(client: &kube::Client, name: &str, vip: IpAddr, ports: Range<u16
 
 /// Tries until a connection is taken.
 fn connect_until(address: SocketAddr) -> Result<()> {
-    let began = Instant::now();
-    loop {
-        let attempt = Instant::now();
-        match TcpStream::connect_timeout(&address, ATTEMPT) {
-            Ok(_) => return Ok(()),
-            Err(error) if began.elapsed() > LIMIT => {
-                return Err(error).with_context(|| format!("{address} took no connection within {LIMIT:?}"));
-            }
-            // Refused at once: the others' turn on the CPU, not a busy loop.
-            Err(_) => pause(ATTEMPT.saturating_sub(attempt.elapsed())),
-        }
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the pause between two polls of a condition with a limit")]
-fn pause(time: Duration) {
-    std::thread::sleep(time);
+    wait_until_at(ATTEMPT, LIMIT, &format!("a connection to {address}"), || {
+        TcpStream::connect_timeout(&address, ATTEMPT)?;
+        Ok(Some(()))
+    })
 }
 
 fn wait_for_active(agent: &Agent, connections: usize) -> Result<()> {
