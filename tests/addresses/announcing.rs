@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a neighbour hears of a new VIP.
+//! What a neighbour hears about a new VIP.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const ARP: [u8; 2] = [0x08, 0x06];
 const ICMPV6_NEIGHBOR_SOLICITATION: u8 = 135;
 const ICMPV6_NEIGHBOR_ADVERTISEMENT: u8 = 136;
 
-/// The frames that announce `vip`, found by their addresses only.
+/// Whether a frame announces `vip`, decided by its addresses only.
 pub(crate) fn announces(frame: &[u8], vip: &str) -> bool {
     match key(vip).address {
         std::net::IpAddr::V4(vip) => {
@@ -25,7 +25,7 @@ pub(crate) fn announces(frame: &[u8], vip: &str) -> bool {
     }
 }
 
-/// The frames that probe for `vip`: in nobody's name.
+/// Whether a frame probes for `vip`: its sender address is empty.
 pub(crate) fn probes(frame: &[u8], vip: &str) -> bool {
     match key(vip).address {
         std::net::IpAddr::V4(vip) => {
@@ -98,7 +98,7 @@ fn a_neighbour_learns_the_new_place_of_a_vip() {
             capture.next(|frame| announces(frame, vip)).await;
             let learnt =
                 || segment.at_neighbour(|| ip(&format!("neigh show {vip} dev peer0"))).contains(&mac);
-            // The second announcement comes if the kernel was not yet done with the first.
+            // If the kernel has not processed the first announcement yet, wait for the second one.
             while !learnt() {
                 capture.next(|frame| announces(frame, vip)).await;
             }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Another host that has, or takes, a VIP.
+//! Another host that has a VIP already, or claims it.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::announcing::{announces, probes};
 use super::segment::{LIMIT, Segment, VIPS, ip, key, mac, nodad, set_sysctl, shown};
 use super::table::{add, kernel_table};
 
-/// Runs `work` while the table is looked at, as the reconciler does.
+/// Runs `work` while the table observes the links again and again, as the reconciler makes it do.
 pub(crate) async fn observing<T>(table: &mut NetlinkAddresses, work: impl Future<Output = T>) -> T {
     let look = repeat(async || drop(table.observe().await.unwrap()));
     tokio::select! {
@@ -20,7 +20,7 @@ pub(crate) async fn observing<T>(table: &mut NetlinkAddresses, work: impl Future
     }
 }
 
-/// Waits until this many VIPs are in conflict.
+/// Waits until this number of VIPs are in conflict.
 async fn wait_conflicts(table: &mut NetlinkAddresses, count: usize) {
     let in_conflict = wait_until_async(LIMIT, "another number of VIPs in conflict", async || {
         table.observe().await?;
@@ -29,7 +29,7 @@ async fn wait_conflicts(table: &mut NetlinkAddresses, count: usize) {
     in_conflict.await.unwrap();
 }
 
-/// The neighbour has all VIPs, or none of them.
+/// Adds all VIPs to the neighbour, or deletes them (`verb` of `ip addr`).
 fn neighbour_has(segment: &Segment, verb: &str) {
     segment.at_neighbour(|| {
         for (vip, length) in VIPS {
@@ -39,7 +39,7 @@ fn neighbour_has(segment: &Segment, verb: &str) {
     });
 }
 
-/// Gives the neighbour another MAC: it announces all its addresses.
+/// Gives the neighbour another MAC, which makes it announce all its addresses.
 fn neighbour_announces(segment: &Segment, mac: &str) {
     segment.at_neighbour(|| {
         set_sysctl("ipv4/conf/peer0/arp_notify", "1");
@@ -127,7 +127,7 @@ fn a_foreign_claim_is_reported_and_defended_until_it_ends() {
         let defences = |frame: &[u8]| {
             VIPS.iter().any(|(vip, _)| announces(frame, vip)) && frame[6..11] != [2, 0, 0, 0, 0]
         };
-        // A series that is under way would be the defence.
+        // Wait for the whole first series of announcements: one of them could pass for the defence.
         for _ in 0..3 * VIPS.len() {
             capture.next(defences).await;
         }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! VIPs on real links: what the kernel makes of them, and that foreign
-//! addresses are never touched. `announcing.rs` has what neighbours see,
-//! `conflicts.rs` what they answer, `watching.rs` links and addresses that
-//! change, `state_file.rs` the tags in a file, `segment.rs` the links.
+//! VIPs on real links: what the kernel makes of them, and that llb never touches foreign addresses.
+//! `announcing.rs`: what neighbours hear. `conflicts.rs`: other hosts with the same address. `watching.rs`:
+//! links and addresses that others change. `state_file.rs`: tags in a file. `table.rs`: the table under test.
+//! `segment.rs`: the links.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 mod announcing;
 mod conflicts;
@@ -75,7 +75,7 @@ fn a_foreign_address_is_never_touched() {
             for other_tag in [None, Some(4), Some(0xff)] {
                 add_foreign(vip, length, other_tag).await;
                 assert_eq!(tag(vip).await, other_tag);
-                // Duplicate address detection takes its time even where it is off.
+                // Duplicate address detection takes some time even if it is off.
                 wait_until_async(LIMIT, "the end of duplicate address detection", async || {
                     Ok(shown(vip).unwrap().get("tentative").is_none().then_some(()))
                 })
@@ -161,7 +161,7 @@ fn a_vip_that_foreign_addresses_hang_on_stays() {
 #[ignore = "needs root: cargo xtask test"]
 fn a_vip_takes_connections_at_once_and_is_no_source() {
     Segment::run(async |segment| {
-        // An address that is checked for duplicates would wait for seconds here.
+        // With duplicate address detection, an address would stay tentative here for seconds.
         set_sysctl(&format!("ipv6/conf/{LINK}/accept_dad"), "1");
         set_sysctl(&format!("ipv6/conf/{LINK}/dad_transmits"), "10");
         ip(&format!("addr add 2001:db8::77/64 dev {LINK}"));
@@ -262,7 +262,7 @@ fn each_kind_of_change_on_a_configured_link_is_noticed() {
     });
 }
 
-/// Returns when nothing was noticed for a while.
+/// Returns when no change was noticed for a while.
 async fn quiet(changed: &Notify) {
     while tokio::time::timeout(std::time::Duration::from_millis(200), changed.notified()).await.is_ok() {}
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Tags in a file, for kernels that have none.
+//! Tags of addresses in a file, for kernels that cannot store them.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ fn file_table(state_dir: &Path) -> NetlinkAddresses {
     table(AddressTag::File, state_dir)
 }
 
-/// The file of an agent that recorded all VIPs, in the boot `boot_id`.
+/// Writes the file that an agent would leave that has recorded all VIPs, in the boot `boot_id`.
 fn write_records(state_dir: &Path, boot_id: &str) {
     let links: serde_json::Value = serde_json::from_str(&ip(&format!("-j link show dev {LINK}"))).unwrap();
     let index = &links[0]["ifindex"];
@@ -66,7 +66,7 @@ fn a_renamed_link_comes_back_with_what_is_ours() {
         ip(&format!("link set {LINK} down"));
         ip(&format!("link set {LINK} name away0"));
         assert_eq!(observed(&mut table, vip).await, None);
-        // Another link of that name, with the same address of somebody else.
+        // Another link with that name, and the same address added by somebody else.
         ip(&format!("link add {LINK} type veth peer name other0"));
         add_foreign(vip, length, None).await;
         assert!(!observed(&mut table, vip).await.unwrap().ours);
@@ -161,7 +161,7 @@ fn an_address_that_cannot_be_recorded_is_not_added() {
     });
 }
 
-/// The VIPs that are there are not llb's, and stay.
+/// Checks that llb takes the VIPs that are there for foreign ones and leaves them alone.
 async fn assert_foreign(state_dir: &Path) {
     let mut table = file_table(state_dir);
     for (vip, length) in VIPS {

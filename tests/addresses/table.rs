@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The table of addresses under test, and what the reconciler does with it.
+//! The address table under test, and how the reconciler uses it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use llb_tests::wait::wait_until_async;
 
 use super::segment::{LIMIT, LINK};
 
-/// Where no test may write.
+/// A folder that cannot be written, for tests that need no state file.
 pub(crate) const NO_STATE_DIR: &str = "/proc/llb";
 
 pub(crate) fn table(tag: AddressTag, state_dir: &Path) -> NetlinkAddresses {
@@ -22,14 +22,14 @@ pub(crate) fn kernel_table() -> NetlinkAddresses {
     table(AddressTag::Kernel, Path::new(NO_STATE_DIR))
 }
 
-/// The address as the table sees it.
+/// The address as the table observes it.
 pub(crate) async fn observed(table: &mut NetlinkAddresses, address: &str) -> Option<LinkAddress> {
     let links = table.observe().await.unwrap();
     let wanted: std::net::IpAddr = address.parse().unwrap();
     links.first()?.addresses.iter().find(|known| known.net.addr() == wanted).cloned()
 }
 
-/// Adds a VIP and waits until it is there.
+/// Adds a VIP and waits until it is on the link.
 pub(crate) async fn add(
     table: &mut NetlinkAddresses,
     key: &AddressKey,
@@ -39,7 +39,7 @@ pub(crate) async fn add(
         Ok(match add_once(table, key, prefix_length).await {
             Ok(Addition::Pending) => None,
             Ok(Addition::Done) => Some(Ok(())),
-            // Not an error of the poll, which would only mean "not yet".
+            // As an error of the poll it would only mean "not yet".
             Err(error) => Some(Err(error)),
         })
     });
@@ -51,7 +51,7 @@ async fn add_once(
     key: &AddressKey,
     prefix_length: u8,
 ) -> Result<Addition, AddressError> {
-    // The reconciler looks before it acts, too.
+    // The reconciler also observes before it acts.
     table.observe().await?;
     table.add(key, prefix_length).await
 }

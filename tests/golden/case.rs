@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The text form of a case. Not: what is done with it.
+//! The text format of a case. `main.rs` runs the cases.
 
-/// One file.
+/// One file of `cases/`.
 pub(crate) struct Case {
-    /// Everything before the first manifests, as it is in the file.
+    /// Everything before the first `manifests`, as it is in the file.
     pub(crate) head: String,
     pub(crate) flags: String,
     pub(crate) links: String,

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Manifests in, desired state and actions out, as text. No privilege, no clock.
+//! Manifests in, desired state and actions out, as text. No privileges, no clock.
 //!
-//! A case is a file in `cases/`: sections that begin with `=== name`.
-//! `flags` and `link` (one address each) say what is configured and what the
-//! machine has; each `manifests` is one snapshot, and the `expected` behind it
-//! what follows from it, after the actions of the snapshots before were done.
-//! `LLB_BLESS=1 cargo test -p llb-tests --test golden` writes what is true now
-//! into the files; read the diff.
+//! A case is a file in `cases/`, with sections that begin with `=== name`. `flags` has the agent's flags, and `link`
+//! the machine's addresses, one a line. Each `manifests` is one snapshot. The `expected` behind it has what follows
+//! from that snapshot, after all actions of the snapshots before it were done.
+//! `LLB_BLESS=1 cargo test -p llb-tests --test golden` writes the present results into the files; read the diff.
+//!
+//! Every action is taken to succeed at once. A green test does not prove that the machine accepts the actions, nor
+//! what llb does when one fails: tests/simulation and tests/lab do.
 
-#![expect(clippy::unwrap_used, reason = "a test that can't go on should stop where it is")]
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 mod case;
 
@@ -28,7 +29,7 @@ use llb_agent::source::snapshot_of;
 use llb_tests::environment::blesses_golden_cases;
 
 #[test]
-fn every_case_gives_what_it_says() {
+fn every_case_gives_its_expected_text() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/cases");
     let bless = blesses_golden_cases();
     let mut reasons = BTreeSet::new();
@@ -50,7 +51,7 @@ fn every_case_gives_what_it_says() {
     assert_eq!(missing(&reasons), BTreeSet::new(), "reasons of problems that no case reaches");
 }
 
-/// Every reason that desired state or conversion can give is reached by a case.
+/// The reasons of problems that no case reaches, of those that conversion or the desired state can give.
 fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
     use ProblemReason::{
         AffinityAtNodes, FrontendCollision, InvalidValue, LinkMissing, NoAddressOfFamily, NoBackends,
@@ -73,7 +74,7 @@ fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
     all.difference(reached).copied().collect()
 }
 
-/// The case's text, with what is true now in its `expected` sections.
+/// The text of the case, with the present results in its `expected` sections.
 fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
     let policy = policy(&case.flags);
     let mut links = links(&case.links);
@@ -124,7 +125,7 @@ fn links(text: &str) -> Vec<Link> {
     links
 }
 
-/// Plans and acts, as if every action succeeded, until nothing is left.
+/// Plans and acts, as if every action succeeded, until nothing is left to do. Returns the actions of each round.
 fn settle(desired: &State, observed: &mut Observed, links: &mut [Link]) -> Vec<Vec<Action>> {
     let mut rounds = Vec::new();
     loop {
@@ -132,7 +133,7 @@ fn settle(desired: &State, observed: &mut Observed, links: &mut [Link]) -> Vec<V
         if actions.is_empty() {
             return rounds;
         }
-        assert!(rounds.len() < 8, "no end in sight: {actions:?}");
+        assert!(rounds.len() < 8, "the plan does not settle: {actions:?}");
         for action in actions.clone() {
             apply(action, observed, links);
         }

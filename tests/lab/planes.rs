@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The list of scenarios, once per plane. A scenario that is missing here
-//! does not run: the compiler calls it dead code.
+//! The list of scenarios for each plane. A scenario that is in no list does not run; the compiler then reports
+//! it as dead code.
 
 use crate::plane::Plane;
 use crate::scenarios::packets::{dsr, flood, moves, neighbours, ports, refusals, restarts, routers};
@@ -70,7 +70,7 @@ macro_rules! every_scenario {
     };
 }
 
-/// Of the agent more than of a plane: one that relays and one that forwards are enough.
+/// These test the agent more than the plane, so one plane that relays and one that forwards packets are enough.
 macro_rules! crash_scenarios {
     ($plane:expr) => {
         scenarios! {
@@ -81,7 +81,7 @@ macro_rules! crash_scenarios {
     };
 }
 
-/// What only a plane that connects by itself can promise.
+/// Only a plane that opens the connections to backends itself can promise these.
 macro_rules! relay_scenarios {
     ($plane:expr) => {
         scenarios! {
@@ -94,7 +94,7 @@ macro_rules! relay_scenarios {
     };
 }
 
-/// What only a plane of packets can promise.
+/// Only a plane that forwards packets can promise these.
 macro_rules! packet_scenarios {
     ($plane:expr) => {
         scenarios! {
@@ -116,7 +116,7 @@ macro_rules! packet_scenarios {
     };
 }
 
-/// As [`packet_scenarios`]; the hooks share what these are about, so one is enough.
+/// As [`packet_scenarios`], for what all hooks share: one hook is enough.
 macro_rules! heavy_packet_scenarios {
     ($plane:expr) => {
         scenarios! {

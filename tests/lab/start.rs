@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! An agent that can't start says why, and what to do.
+//! An agent that cannot start says why, and what to do about it.
 
 use llb_tests::{Agent, Lab, wait_until};
 
 use crate::setup::LIMIT;
 
-/// Root's user, and none of root's rights.
+/// The root user without root's capabilities.
 const WITHOUT_RIGHTS: [&str; 4] =
     ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"];
 

@@ -19,7 +19,7 @@ pub(crate) fn dual_stack_udp_and_mixed_protocols(case: &mut Case<'_>) -> Result<
             "ports": [
                 {"name": "web", "port": ECHO_PORT},
                 {"name": "datagrams", "port": ECHO_PORT, "protocol": "UDP"},
-                // The API knows it, llb does not: it says so and serves the others.
+                // Kubernetes knows SCTP, llb does not: llb reports that and serves the other ports.
                 {"name": "streams", "port": 9999, "protocol": "SCTP"},
             ],
         }),

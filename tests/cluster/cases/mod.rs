@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The list of all cases. A case that is not in it does not run.
+//! The list of all cases. A case that is not in this list does not run.
 
 mod access;
 mod families;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Nodes as backends: which of them get traffic, and when they stop to.
+//! Nodes as backends: which of them get traffic, and from when on they do not.
 
 use std::net::SocketAddr;
 
@@ -26,7 +26,7 @@ pub(crate) fn a_deleted_node_leaves_at_once(case: &mut Case<'_>) -> Result<()> {
 
     case.cluster.delete_node("node-2")?;
     used(&agent, [true, false])?;
-    // Nothing answers on node-2 any more, so any attempt there would show.
+    // Nothing answers on node-2 any more, so a request to it would fail.
     case.ask_often(frontend)?;
     case.cluster.restore_node("node-2")?;
     used(&agent, [true, true])?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Services that are not served, on purpose, and what is told about them.
+//! Services that llb does not serve on purpose, and how it reports them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -66,7 +66,7 @@ pub(crate) fn the_class_decides_whose_it_is(case: &mut Case<'_>) -> Result<()> {
     })?;
     agent.kill9()?;
 
-    // Now `none` is for others, who may still use the address in its status.
+    // Now the Service `none` belongs to other controllers, which may still use the address in its status.
     let _agent = case.agent(&["--default-class=false"])?;
     case.wait_for_link(none, false)?;
     case.ask_often(SocketAddr::new(own, ECHO_PORT)).map(drop)
@@ -95,7 +95,7 @@ pub(crate) fn only_chosen_namespaces(case: &mut Case<'_>) -> Result<()> {
     result
 }
 
-/// For an account with the agent's rights in this namespace only; Nodes have none.
+/// A kubeconfig for an account that has the agent's rights in this namespace only. (Nodes have no namespace.)
 fn tenant_kubeconfig(case: &Case<'_>) -> Result<PathBuf> {
     let account = format!("--serviceaccount={}:tenant", case.namespace);
     case.kubectl(&["create", "serviceaccount", "tenant"])?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Services that change and go while traffic flows.
+//! Services that are changed or deleted while traffic flows.
 
 use std::io;
 use std::net::SocketAddr;
@@ -53,7 +53,7 @@ pub(crate) fn a_changed_port_leaves_connections_of_other_ports_alone(plane: Plan
 }
 
 pub(crate) fn an_address_of_somebody_else_is_served_and_never_touched(plane: Plane) {
-    // With prefix lengths that llb would not have chosen.
+    // Their prefix lengths are not those that llb would choose.
     let mut setup = Setup::with_preparation(plane, &[], |lab| {
         let commands =
             format!("addr add {}/28 dev eth0\naddr add {}/120 dev eth0 nodad\n", lab.vip(0), lab.vip_v6(0));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Where the programs of the cluster are. It builds nothing: `cargo xtask test` does.
+//! Finds the programs of the cluster. `cargo xtask test` builds them.
 
 use std::path::PathBuf;
 
@@ -7,13 +7,13 @@ use anyhow::{Context, Result};
 
 use crate::environment;
 
-/// The version that `tests/cluster-binaries` builds; it names the cache folder.
+/// The version that `tests/cluster-binaries` builds, which is also the name of the folder in the cache.
 pub const KUBERNETES_VERSION: &str = "1.36.2";
 
-/// The program files of a control plane, its nodes and its user.
+/// The programs of a control plane, its nodes and its user.
 #[derive(Clone, Debug)]
 pub struct Binaries {
-    /// etcd, any 3.4 or later.
+    /// etcd, version 3.4 or later.
     pub etcd: PathBuf,
     /// kube-apiserver.
     pub apiserver: PathBuf,
@@ -30,7 +30,7 @@ impl Binaries {
     /// then in the cache that `cargo xtask test` fills, then in `PATH`.
     ///
     /// # Errors
-    /// A program is in none of them; the error names the way out.
+    /// A program is in none of them; the error says how to get it.
     pub fn find() -> Result<Self> {
         let folders = folders();
         Ok(Self {

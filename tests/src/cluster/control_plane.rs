@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! etcd, kube-apiserver and kube-controller-manager as processes on one host:
-//! start, readiness, outage. Nodes and users are elsewhere.
+//! etcd, kube-apiserver and kube-controller-manager as processes on one host: start, readiness, outage.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
@@ -18,10 +17,10 @@ use crate::lab::Host;
 use crate::process::Process;
 use crate::wait::wait_until;
 
-/// The API server is ready in 3 s on two idle slow cores.
+/// The API server takes 3 s to get ready on two idle slow cores.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
-/// `token,user,uid,groups` of those who are no ServiceAccount; only inside the lab.
+/// `token,user,uid,groups` of the users that are not ServiceAccounts. They exist only inside the lab.
 const ADMIN_TOKEN: &str = "lab-admin";
 const MANAGER_TOKEN: &str = "lab-controller-manager";
 const PROXY_TOKEN: &str = "lab-kube-proxy";
@@ -31,11 +30,11 @@ lab-controller-manager,system:kube-controller-manager,2
 lab-kube-proxy,system:kube-proxy,3
 ";
 
-// Fields are dropped in this order: users of a program before the program.
+// Fields are dropped in this order: the programs that use another one go first.
 #[derive(Debug)]
 pub(super) struct ControlPlane {
     _controller_manager: Process,
-    /// `None` while it is stopped.
+    /// `None` while the API server is stopped.
     apiserver: Option<Process>,
     _etcd: Process,
     host: Host,
@@ -43,7 +42,7 @@ pub(super) struct ControlPlane {
     certificates: Certificates,
     folder: PathBuf,
     pub(super) kubectl: Kubectl,
-    /// For kube-proxy.
+    /// The kubeconfig of kube-proxy.
     pub(super) proxy: PathBuf,
 }
 
@@ -85,7 +84,7 @@ impl ControlPlane {
         })
     }
 
-    /// As a power cut does it: no goodbye on any watch.
+    /// Kills the API server, as a power cut does: no watch ends in order.
     pub(super) fn stop_apiserver(&mut self) -> Result<()> {
         match self.apiserver.take() {
             Some(mut apiserver) => apiserver.kill9(),
@@ -109,7 +108,7 @@ impl ControlPlane {
     }
 }
 
-/// Starts `program` with `arguments` on `host`; its log has its name.
+/// Starts `program` with `arguments` on `host`. Its log is called after `name`.
 pub(super) fn spawn(host: &Host, program: &Path, name: &str, arguments: Vec<String>) -> Result<Process> {
     let mut command = host.command(program);
     command.args(arguments);
@@ -130,7 +129,7 @@ fn wait_ready(kubectl: &Kubectl, apiserver: &mut Process) -> Result<()> {
     let mut ended = None;
     wait_until(READY_LIMIT, "the API server to be ready", || {
         ended = apiserver.exit_status()?;
-        // Nothing to wait for any more; told below.
+        // There is nothing left to wait for; the error is made below.
         if ended.is_some() {
             return Ok(Some(()));
         }

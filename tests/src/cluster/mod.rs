@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A real Kubernetes in a lab, without containers: control plane and kube-proxy
-//! as processes in network namespaces, Nodes and Pods made by hand.
+//! A real Kubernetes in a lab, without containers: control plane and kube-proxy are processes in network
+//! namespaces; Nodes and Pods are made by hand.
 //!
 //! ```text
 //!   client    balancer    node-1            node-2            control
@@ -9,10 +9,12 @@
 //!   --+----------+-----------+-----------------+-----------------+------
 //! ```
 //!
-//! Everything that a user of llb meets is the real thing: API, RBAC, NodePorts,
-//! EndpointSlices, kubectl. What a kubelet would do is done here: a "pod" is a
-//! server on the address of its node, its status is patched. It has no opinion
-//! on what llb should do. Dropping it ends every process.
+//! What a user of llb meets is real: API, RBAC, NodePorts, EndpointSlices, kubectl. The kubelet is not: a "Pod"
+//! is a server on the address of its node, and the test patches its status. Dropping the cluster ends every
+//! process.
+//!
+//! A green test with it does not prove that llb works with a CNI plugin, with Pods that have addresses of their
+//! own, with kubelets that report late, with other versions of Kubernetes, or with several API servers.
 
 mod arguments;
 mod binaries;
@@ -38,14 +40,14 @@ use nodes::Node;
 use crate::lab::Lab;
 use crate::wait::wait_until;
 
-/// What the product ships, so that the tests fail when it grants too little.
+/// The rights that llb ships, so the tests fail if these are too few.
 const AGENT_RBAC: &str = include_str!("../../../llb-agent/deploy/rbac.yaml");
 
-/// Where [`AGENT_RBAC`] puts the agent's ServiceAccount, and its name.
+/// Namespace and name of the agent's ServiceAccount in [`AGENT_RBAC`].
 const AGENT_NAMESPACE: &str = "llb";
 const AGENT_ACCOUNT: &str = "llb-agent";
 
-/// A controller reacts within a second; this is for two busy slow cores.
+/// A controller reacts within a second; two busy slow cores need more.
 const CONTROLLER_LIMIT: Duration = Duration::from_secs(60);
 
 /// A running cluster; its nodes are the lab's hosts `node-1` and `node-2`.
@@ -57,12 +59,12 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Adds the host `control` to the lab and starts everything, ready for use.
-    /// Takes about 10 s.
+    /// Adds the host `control` to the lab, starts everything, and waits until it is ready. This takes about 10
+    /// s.
     ///
     /// # Errors
-    /// A program is missing (the error names the way out) or did not get ready
-    /// (the error holds the end of its log).
+    /// A program is missing (the error says how to get it), or did not get ready (the error holds the end of
+    /// its log).
     pub fn start(lab: &mut Lab) -> Result<Self> {
         let binaries = Binaries::find()?;
         let control_plane = ControlPlane::start(lab.add_host("control")?, binaries)?;
@@ -85,8 +87,8 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// The kubeconfig of the agent's own ServiceAccount, with no more rights
-    /// than `llb-agent/deploy/rbac.yaml` grants.
+    /// The kubeconfig of the agent's own ServiceAccount, with exactly the rights of
+    /// `llb-agent/deploy/rbac.yaml`.
     pub fn agent_kubeconfig(&self) -> &Path {
         &self.agent
     }
@@ -96,7 +98,7 @@ impl Cluster {
         self.control_plane.kubectl.kubeconfig()
     }
 
-    /// Writes a kubeconfig for whoever has `token`.
+    /// Writes a kubeconfig for the user with this token.
     ///
     /// # Errors
     /// The file can't be written.
@@ -104,7 +106,7 @@ impl Cluster {
         self.control_plane.write_kubeconfig(name, token)
     }
 
-    /// A token of a ServiceAccount, as `kubectl create token` gives it.
+    /// A token of a ServiceAccount, made by `kubectl create token`.
     ///
     /// # Errors
     /// There is no such account.
@@ -114,10 +116,10 @@ impl Cluster {
         Ok(token.trim().to_owned())
     }
 
-    /// Runs kubectl as administrator; its standard output.
+    /// Runs kubectl as administrator and returns its standard output.
     ///
     /// # Errors
-    /// It fails; the error holds what it wrote to standard error.
+    /// kubectl failed; the error holds its standard error.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         self.control_plane.kubectl.run(arguments)
     }
@@ -131,7 +133,7 @@ impl Cluster {
     }
 
     /// `kubectl get` of one object or of a list, as JSON.
-    ///
+    /// Runs `kubectl get` for one object or a list, and returns the JSON.
     /// # Errors
     /// As [`Cluster::kubectl`].
     pub fn get(&self, namespace: &str, arguments: &[&str]) -> Result<Value> {
@@ -139,17 +141,16 @@ impl Cluster {
         Ok(serde_json::from_str(&self.kubectl(&all)?)?)
     }
 
-    /// Kills the API server, which nobody can reach then. Processes that watch
-    /// see their connections break.
+    /// Kills the API server. Nobody can reach it from then on, and open watches break.
     ///
     /// # Errors
-    /// It was stopped already.
+    /// It was stopped before.
     pub fn stop_apiserver(&mut self) -> Result<()> {
         self.control_plane.stop_apiserver()
     }
 
-    /// Starts the stopped API server, with the same certificate and the same
-    /// objects; returns when it is ready.
+    /// Starts the stopped API server with the same certificate and the same objects, and waits until it is
+    /// ready.
     ///
     /// # Errors
     /// It did not get ready.
@@ -157,10 +158,10 @@ impl Cluster {
         self.control_plane.start_apiserver()
     }
 
-    /// [`Cluster::stop_apiserver`], then [`Cluster::start_apiserver`].
+    /// Runs [`Cluster::stop_apiserver`], then [`Cluster::start_apiserver`].
     ///
     /// # Errors
-    /// As those.
+    /// As for those.
     pub fn restart_apiserver(&mut self) -> Result<()> {
         self.stop_apiserver()?;
         self.start_apiserver()

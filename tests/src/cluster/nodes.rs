@@ -15,10 +15,10 @@ use crate::lab::Host;
 use crate::process::Process;
 use crate::wait::wait_until;
 
-/// As nft calls them; kube-proxy has a table in each.
+/// The names of the families in nft. kube-proxy has a table in each.
 const FAMILIES: [&str; 2] = ["ip", "ip6"];
 
-/// kube-proxy has its rules in place within 2 s on two idle slow cores.
+/// kube-proxy takes 2 s for its rules on two idle slow cores.
 const PROXY_LIMIT: Duration = Duration::from_secs(60);
 
 /// A host with kube-proxy.
@@ -35,7 +35,7 @@ impl Node {
         Ok(Self { proxy: None, host })
     }
 
-    /// Starts kube-proxy; it is not ready yet.
+    /// Starts kube-proxy, without waiting until it is ready.
     pub(super) fn start_proxy(&mut self, control_plane: &ControlPlane) -> Result<()> {
         self.proxy = Some(control_plane::spawn(
             &self.host,
@@ -46,7 +46,7 @@ impl Node {
         Ok(())
     }
 
-    /// Waits for the rules of both families.
+    /// Waits until kube-proxy has its rules for both families.
     pub(super) fn wait_ready(&self) -> Result<()> {
         for family in FAMILIES {
             wait_until(PROXY_LIMIT, "the rules of kube-proxy", || {
@@ -90,7 +90,7 @@ impl Node {
         kubectl.run(&delete).map(drop)
     }
 
-    /// Ends kube-proxy and takes its rules away, which would outlive it.
+    /// Ends kube-proxy and removes its rules, which would outlive it.
     pub(super) fn stop_proxy(&mut self) -> Result<()> {
         self.proxy = None;
         for family in FAMILIES {

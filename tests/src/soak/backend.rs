@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The backends of a soak.
+//! The backends of a soak: stand-ins for the programs behind a Service. They follow the script and say what
+//! they saw.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,7 +18,7 @@ use super::seen::{Book, Seen, note};
 use super::transfer::{Transfer, read_some, receive, reset, send};
 use crate::Host;
 
-/// Backends on one host; they end when this is dropped.
+/// Backends on some hosts. Dropping it ends them.
 #[derive(Debug)]
 pub struct Backends {
     book: Book,
@@ -27,10 +28,10 @@ pub struct Backends {
 }
 
 impl Backends {
-    /// Listens on each address of its host.
+    /// Listens on each address, on the host beside it.
     ///
     /// # Errors
-    /// One can't be bound.
+    /// An address cannot be bound.
     pub fn start(places: &[(&Host, SocketAddr)], seed: u64) -> Result<Self> {
         let (stop, stopped) = watch::channel(false);
         let mut backends = Self { book: Book::default(), open: Arc::default(), stop, threads: Vec::new() };
@@ -47,12 +48,12 @@ impl Backends {
         Ok(backends)
     }
 
-    /// Connections that have not ended.
+    /// Number of connections that have not ended.
     pub(super) fn open(&self) -> usize {
         self.open.load(Ordering::SeqCst)
     }
 
-    /// What they saw; forgotten by this.
+    /// Takes what they saw of the connections so far.
     pub(super) fn book(&self) -> BTreeMap<u64, Seen> {
         std::mem::take(&mut *self.book.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -95,7 +96,7 @@ async fn accept(
     }
 }
 
-/// `None`: reset before its number was known.
+/// `None` if the connection was reset before its number arrived.
 async fn follow(stream: TcpStream, seed: u64, pattern: &Pattern) -> Option<(u64, Seen)> {
     let number = read_number(&stream).await?;
     let script = Script::of(seed, number);

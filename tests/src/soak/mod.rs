@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Many connections of every kind through a VIP: random sizes, half-closes in
-//! each order, resets from each side, stalls, slow readers. Both ends follow
-//! the same script, made from a seed and the connection's number, and both say
-//! what they saw: every byte and a clean end, or a reset. Nothing in between
-//! is right. What is measured of the balancer meanwhile is the caller's business.
+//! Many connections of every kind through a VIP: random sizes, half-closes in each order, resets from each side,
+//! stalls, slow readers. Both ends follow the same script, made from a seed and the connection's number, and both
+//! say what they saw. Each connection must end with all bytes and a clean end, or with a reset that the script
+//! asks for. The caller decides what it measures of the balancer meanwhile.
+//!
+//! A green soak does not prove that nothing is lost on real networks: there is no loss, no reordering and no delay,
+//! and clients and backends run in one process on the machine of the balancer.
 
 mod backend;
 mod client;
@@ -23,25 +25,24 @@ pub use seen::Seen;
 use crate::Host;
 use crate::wait::wait_until;
 
-/// From the last client's end to the last backend's.
+/// Time from the end of the last client to the end of the last backend.
 const LINGER: Duration = Duration::from_secs(30);
 
-/// How a soak went.
+/// Outcome of a soak: numbers of connections.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
-    /// Both ends had all bytes and a clean end.
+    /// Both ends got all bytes and a clean end.
     pub complete: usize,
-    /// Cut on purpose, and both ends saw a reset.
+    /// One end reset it as the script asked, and both ends saw the reset.
     pub reset: usize,
-    /// Cut by the client before a backend had it.
+    /// The client reset it before it reached a backend.
     pub unborn: usize,
 }
 
-/// Runs connections `0..count` from `client` to `vips` in turn, whose backends
-/// are `backends`, and judges each.
+/// Runs the connections `0..count` from `client` to `vips` in turn, behind which are `backends`, and judges each.
 ///
 /// # Errors
-/// The first few connections that went wrong, by number, with both ends' words.
+/// Some went wrong; the error names the first few by number, with what both ends saw.
 pub fn run(client: &Host, vips: &[SocketAddr], backends: &Backends, seed: u64, count: u64) -> Result<Tally> {
     let clients = client::run(client, vips, seed, count).context("the clients")?;
     wait_until(LINGER, "the backends to see the end of every connection", || {

@@ -9,17 +9,17 @@ use tokio::net::TcpStream;
 use super::script::Pattern;
 use super::seen::Seen;
 
-/// A slow reader takes so many bytes at a time ...
+/// Bytes that a slow reader takes at a time.
 const SIP: usize = 512;
-/// ... with a rest after each, for the first so many.
+/// A slow reader pauses after each of its first reads; this many.
 const SIPS: u32 = 50;
-/// A rest.
+/// The pause of a slow reader.
 const REST: Duration = Duration::from_millis(2);
 
 /// One direction.
 #[derive(Clone, Copy)]
 pub(super) struct Transfer {
-    /// Chooses the bytes.
+    /// Number of the stream, which selects its bytes.
     pub(super) number: u64,
     pub(super) length: u64,
     pub(super) stalls: bool,
@@ -41,7 +41,7 @@ pub(super) async fn send(stream: &TcpStream, pattern: &Pattern, transfer: Transf
     Ok(())
 }
 
-/// Reads to the end, and compares.
+/// Reads to the end and compares all bytes.
 pub(super) async fn receive(stream: &TcpStream, pattern: &Pattern, transfer: Transfer) -> Seen {
     let mut buffer = vec![0; if transfer.slow { SIP } else { 64 << 10 }];
     let (mut received, mut sips) = (0u64, 0);
@@ -94,8 +94,8 @@ pub(super) async fn read_some(stream: &TcpStream, buffer: &mut [u8]) -> io::Resu
     }
 }
 
-/// Closes with a reset.
+/// Closes the connection with a reset.
 pub(super) fn reset(stream: TcpStream) {
-    // It only fails on a socket that is gone already.
+    // Fails only if the connection is gone already.
     let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
 }

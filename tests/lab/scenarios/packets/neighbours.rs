@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Nodes that are replaced, or silent, without a word to anybody.
+//! Nodes that are replaced or go silent without telling anybody.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use super::HTTP;
 use crate::plane::Plane;
 use crate::setup::{LIMIT, Setup};
 
-/// Of a row, so that both nodes have been asked.
+/// Requests in a row: enough that both nodes get one.
 const REQUESTS: usize = 20;
 
 pub(crate) fn a_node_with_another_mac_is_found_again(plane: Plane) {
@@ -22,7 +22,7 @@ pub(crate) fn a_node_with_another_mac_is_found_again(plane: Plane) {
     let ask_all =
         || vips.iter().try_for_each(|vip| http_get(setup.client(), (*vip, HTTP.port).into()).map(drop));
     ask_all().unwrap();
-    // Locally administered; nothing is announced.
+    // A locally administered MAC; nothing announces it.
     setup.lab.host("node-1").ip("link set eth0 address 02:00:5e:00:53:99\n").unwrap();
     wait_until(LIMIT, "an answer from the node in its place", || ask_all().map(Some)).unwrap();
 }
