@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A client's packet to a frontend: of a known flow, or of one that begins.
+//! A client's packet to a frontend: it belongs to a known flow, or begins one.
 
 use llb_common::reason::Reason;
 
@@ -9,17 +9,17 @@ use super::wire::{Carries, TCP};
 use super::world::{Backend, Frontend, FrontendName, Gate};
 use super::{Arrival, Course, Model, Stop, select};
 
-/// What a packet finds of its flow.
+/// State of the flow to which a packet belongs.
 enum Fate {
     GoesOn,
-    /// Another flow has its source port meanwhile, so it must begin anew.
+    /// Another flow has taken its source port, so it must begin again.
     Gone,
-    /// The client asks again, as its backend has said nothing.
+    /// The client repeats its opening because the backend has not answered.
     Unanswered,
 }
 
 impl Model {
-    /// A client's packet, or an error about one of those that it got.
+    /// A client's packet, or an ICMP error about a packet that the client got.
     pub(super) fn forward(
         &mut self,
         arrival: &Arrival<'_>,
@@ -71,11 +71,11 @@ impl Model {
         Ok(Course { target, backend: backend.id, link: backend.link, is_reply: false, against })
     }
 
-    /// Whether a connection that is to be opened has the ports of one that has
-    /// ended: nothing of that is remembered any more.
+    /// Whether an opening uses the ports of a connection that has ended. If so, nothing of the old one is
+    /// remembered any more.
     fn has_ended(&mut self, name: &FlowName, frontend: &Frontend, flow: &Flow, backend: &Backend) -> bool {
         let memory = &mut self.memory;
-        // What the client has not ended is left to it.
+        // A connection that the client has not closed itself stays its own.
         if frontend.is_dsr || flow.seen & (FIN | RST) == 0 || !memory.flows.contains_key(name) {
             return false;
         }
@@ -89,7 +89,7 @@ impl Model {
         true
     }
 
-    /// One more packet of a known flow.
+    /// Takes one more packet of a known flow.
     fn advance(
         &mut self,
         arrival: &Arrival<'_>,
@@ -125,7 +125,7 @@ impl Model {
             if opens && reply.seen == 0 && is_due {
                 return Fate::Unanswered;
             }
-            // A reset is no answer.
+            // A reset is not an answer.
             if reply.seen == 0 || reply.seen & RST != 0 {
                 return Fate::GoesOn;
             }
@@ -201,7 +201,7 @@ impl Model {
         };
         let Some(backend) = moves_to.or_else(chosen) else { return because(Reason::NoLiveBackend) };
         if arrival.is_error() || is_reset {
-            // Nothing goes on after it.
+            // Nothing can follow on it, so it is not remembered.
             return Ok((backend, 0));
         }
         if !arrival.world.has_budget {
@@ -212,7 +212,7 @@ impl Model {
         if !is_dsr {
             let port = select::snat_port(arrival.world, self, name, backend, arrival.way());
             snat_port = port.ok_or(Stop::Because(Reason::PortsExhausted))?;
-            // This one finds out for the others, who go elsewhere meanwhile.
+            // This flow tries the failing backend; the others go elsewhere meanwhile.
             if let Some(failed) = self.memory.failing.get_mut(&backend.id)
                 && opens(protocol, arrival.tcp_flags)
             {

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A slow and plain model of the packet plane, written from its documentation:
-//! for each frame what becomes of it, to the last byte, and what is remembered.
-//! It shares with the programs only what is a contract with other boxes (hash,
-//! order of source ports), the names of reasons, and the table that says who finds room.
+//! A slow and simple model of the packet plane, written from its documentation. It says for each frame what
+//! becomes of it, to the last byte, and what is remembered. It shares with the programs only the contract with
+//! other machines (hash, order of source ports), the names of reasons, and the algorithm of the flow table,
+//! which decides which flow finds room.
+//!
+//! A green test with it does not prove that the documentation is right: where both are wrong in the same way,
+//! they agree.
 //!
 //! ```text
 //!   receive -> wire::read -> to a frontend -> known flow, else begin (select) -> judge -> rewrite
@@ -29,7 +32,7 @@ use world::{Id, MacBytes, World};
 pub(crate) enum Verdict {
     Pass,
     Drop,
-    /// The bytes, and the link that they go by.
+    /// The resulting bytes, and the link by which they leave.
     Sent(Vec<u8>, u32),
 }
 
@@ -37,26 +40,26 @@ pub(crate) enum Verdict {
 #[derive(Clone, Debug)]
 pub(crate) struct Said {
     pub(crate) verdict: Verdict,
-    /// One of these is counted; where several hold, any of them.
+    /// Exactly one of these is counted. If several apply, it may be any of them.
     pub(crate) reasons: Vec<Reason>,
-    /// All of these are.
+    /// All of these are counted.
     pub(crate) notes: Vec<Reason>,
 }
 
-/// The state, and the time in seconds.
+/// What the model remembers, and the time in seconds.
 #[derive(Debug)]
 pub(crate) struct Model {
     pub(crate) memory: Memory,
     pub(crate) now: u64,
 }
 
-/// How it ends before anything is written.
+/// Why a packet is not forwarded; decided before anything is written.
 enum Stop {
     NotOurs,
     Because(Reason),
 }
 
-/// Where a packet of a flow goes, unless something speaks against it.
+/// Where a packet of a flow goes, unless a reason is against it.
 struct Course {
     target: Target,
     backend: Id,
@@ -65,7 +68,7 @@ struct Course {
     against: Vec<Reason>,
 }
 
-/// A packet and what is around it.
+/// A packet, and what is known about its arrival.
 struct Arrival<'a> {
     world: &'a World,
     wire: &'a Wire,
@@ -79,8 +82,8 @@ impl Arrival<'_> {
         matches!(self.wire.carries, Carries::Error { .. })
     }
 
-    /// Source and destination of the flow that it is of, or about. An error
-    /// goes with what the sender of the packet inside gets.
+    /// Source and destination of the flow that the packet belongs to. An ICMP error about a packet counts as
+    /// one in the direction that leads back to the sender of that packet.
     fn ends(&self) -> ((std::net::IpAddr, u16), (std::net::IpAddr, u16), u8) {
         let ip = match &self.wire.carries {
             Carries::Error { inside, .. } => {
@@ -97,7 +100,7 @@ impl Arrival<'_> {
 }
 
 impl Model {
-    /// A frame comes by `link`, which has this address.
+    /// A frame arrives by `link`, which has this MAC.
     pub(crate) fn receive(&mut self, world: &World, link: (u32, MacBytes), frame: &[u8]) -> Said {
         let said = |verdict, reasons| Said { verdict, reasons, notes: vec![] };
         let Some(wire) = wire::read(frame) else { return said(Verdict::Pass, vec![]) };
@@ -140,7 +143,7 @@ impl Model {
         }
     }
 
-    /// A backend's packet to one of our sources, or an error about one that it got.
+    /// A backend's packet to one of our source addresses, or an ICMP error about a packet that the backend got.
     fn reply(&mut self, arrival: &Arrival<'_>) -> Result<Course, Stop> {
         let (from, to, protocol) = arrival.ends();
         let world = arrival.world;
@@ -171,7 +174,7 @@ impl Model {
     }
 }
 
-/// What speaks against translating a packet, whichever way it goes.
+/// Collects the reasons against translating a packet, in either direction.
 fn judge(wire: &Wire, way: &mut Course) {
     if way.target.nat.is_none() {
         return;

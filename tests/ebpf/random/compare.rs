@@ -16,7 +16,7 @@ use crate::model::flows::{Flow, FlowName, Memory, Reply, ReplyName};
 use crate::programs::Program;
 
 impl Kernel {
-    /// All that is remembered is what the model remembers; times are left out.
+    /// Checks that the maps hold exactly what the model remembers, apart from times.
     pub(super) fn assert_same(&self, memory: &Memory, name: &str) {
         for program in &self.programs {
             let hook = program.hook;

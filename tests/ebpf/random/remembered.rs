@@ -57,7 +57,7 @@ pub(super) fn reply_entry(reply: &Reply) -> Vec<u8> {
 }
 
 pub(super) fn fragment_key((source, destination, id, protocol): &FragmentName) -> Vec<u8> {
-    // As on the wire: four bytes, or two of them in the first half.
+    // As on the wire: four bytes in IPv6, two in IPv4, in the first half of the field.
     let id = if source.is_ipv4() { u32::from(u16::to_be(*id as u16)) } else { id.to_be() };
     let key = FragmentKey {
         source: Address::from(*source),

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Rows about whole conversations: both directions, both modes, who gets which
-//! source port, and where backends may be.
+//! Rows about whole conversations: both directions, both modes, source ports, and where backends may be.
 
 use std::net::{Ipv6Addr, TcpListener, UdpSocket};
 
@@ -90,7 +89,7 @@ fn a_second_client_with_the_same_port_gets_another_one() {
         let at = if plane.family == Family::V4 { 34 } else { 54 };
         let port = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
         assert!(port != CLIENT_PORT && port >= 1024, "{port}");
-        // Deterministic: what is sent again comes out again.
+        // The choice is deterministic: the same packet gives the same result.
         assert_eq!(plane.run(&other.bytes()), Outcome::Sent(bytes));
         let expected = Frame { from: (plane.snat(), port), ..plane.to_backend(SYN) };
         plane.expect("another port", &other.bytes(), &expected.bytes());
@@ -108,7 +107,7 @@ fn a_udp_checksum_that_comes_out_as_zero_is_written_as_its_other_form() {
             payload: payload.to_vec(),
             ..plane.to_backend(0)
         };
-        // What is missing in the sum becomes a part of it.
+        // Replace the payload by what is missing in the sum.
         let at = if plane.family == Family::V4 { 34 + 6 } else { 54 + 6 };
         let without = to_backend(plane, &sent.payload).bytes();
         sent.payload = without[at..at + 2].to_vec();
@@ -168,7 +167,7 @@ fn a_backend_may_be_behind_a_router_or_another_link() {
         let sent = plane.program.run(&plane.to_vip(NAT_PORT, TCP, SYN).bytes(), None).unwrap();
         let elsewhere = if plane.hook == Hook::Xdp { Returned::SentElsewhere } else { Returned::Sent };
         assert_eq!(sent, (elsewhere, expected.bytes()));
-        // The answer comes by that link, and goes where the client is.
+        // The answer arrives by that link and leaves by the client's.
         plane.arrive_by(LINK + 1, OTHER_MAC);
         let answer = Frame { macs: (OTHER_MAC, BACKEND_MAC), ..plane.reply_sent(SYN | ACK) };
         plane.expect_reason("unknown link", &answer.bytes(), Reason::NoNeighbour);
@@ -197,7 +196,7 @@ fn a_full_flow_table_keeps_what_it_has() {
     everywhere(|plane| {
         const LINES: u32 = lines(64);
         *plane = Plane::with_sizes(plane.hook, plane.family, &[(maps::FLOWS.name, LINES)]);
-        // In mode DSR the second packet asks for the place.
+        // In mode DSR the second packet asks for a place in the table.
         for port in 0..300 {
             let sent = Frame { from: (plane.client(), 1024 + port), ..plane.to_vip(DSR_PORT, TCP, ACK) };
             for _ in 0..2 {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Counters of a host's kernel, as /proc/net/snmp shows them.
+//! Counters of a host's kernel, from /proc/net/snmp.
 
 use anyhow::{Context as _, Result};
 use llb_tests::Host;
 
-/// A counter of a host's kernel, by its group and name in /proc/net/snmp.
+/// The value of a counter, by its group and its name.
 pub(crate) fn counter(host: &Host, group: &str, name: &str) -> Result<u64> {
     let counters = host.output(&["cat", "/proc/net/snmp"])?;
     let mut lines = counters.lines().filter(|line| line.starts_with(group));

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the benches have in common on the command line: how long they take, and where their results go.
+//! What the benchmarks share on their command lines: how long they take, and where their results go.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// Longer than that is no bench that one waits for.
+/// Limits, beyond which nobody would wait for a benchmark.
 const MAX_ROUNDS: u32 = 50;
 const MAX_SECONDS: u32 = 60;
 
-/// How long, and where to.
+/// How long a benchmark takes, and where its results go.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Span {
     /// How often everything is measured

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the demo shows: each step runs real commands and checks what they
-//! said. The first claim that does not hold ends the demo.
+//! What the demo shows. Each step runs real commands and checks their output. The first check that fails ends
+//! the demo.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,30 +16,30 @@ const NODES: &str = include_str!("../../../demo/nodes.yaml");
 const WEB: &str = include_str!("../../../demo/web.yaml");
 const DNS: &str = include_str!("../../../demo/dns.yaml");
 
-/// The VIP in them.
+/// The VIP in these manifests.
 const VIP: &str = "192.0.2.100";
 
-/// The nodePorts in them.
+/// The nodePorts in these manifests.
 const WEB_NODE_PORT: u16 = 30080;
 const DNS_NODE_PORT: u16 = 30053;
 
-/// The nodes in them.
+/// The nodes in these manifests.
 const NODE_NAMES: [&str; 2] = ["node-1", "node-2"];
 
-/// From a changed manifest to a changed link.
+/// Time from a changed manifest to a changed link.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Enough requests that both nodes get some: all on one happens once in 2^19 runs.
+/// Enough requests for both nodes to get some: all go to one node in 1 of 2^19 runs.
 const FEW_REQUESTS: usize = 20;
 
-/// Requests while a node dies, and after how many answers it does.
+/// Requests while a node dies, and the number of answers after which it dies.
 const MANY_REQUESTS: usize = 300;
 const ANSWERS_BEFORE_DEATH: usize = 100;
 
-/// All of them; one takes about 10 ms.
+/// Time for all of these requests; one takes about 10 ms.
 const MANY_REQUESTS_LIMIT: Duration = Duration::from_secs(30);
 
-/// A lab with the agent and servers. Field order is drop order: the lab goes last.
+/// A lab with the agent and the servers. Fields are dropped in this order: the lab goes last.
 pub(crate) struct Stage {
     agent: Agent,
     servers: BTreeMap<&'static str, Vec<Server>>,
@@ -83,7 +83,7 @@ impl Stage {
         Ok(Self { agent, servers, manifests, lab })
     }
 
-    /// All steps; with `keep`, without the last one, which would leave nothing to try.
+    /// Runs all steps. With `keep` it leaves out the last one, after which there would be nothing left to try.
     pub(crate) fn play(&mut self, keep: bool) -> Result<()> {
         self.vip_appears()?;
         self.requests_reach_both_nodes()?;
@@ -92,7 +92,7 @@ impl Stage {
         if keep { Ok(()) } else { self.the_address_goes_with_the_last_service() }
     }
 
-    /// What to try by hand while everything runs.
+    /// Says what to try by hand while everything runs.
     pub(crate) fn explain(&self) {
         let at = |host: &str| format!("nsenter --net={}", self.lab.host(host).namespace().display());
         screen::say(&format!(
@@ -234,7 +234,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Shows a command, runs it, shows what it said.
+    /// Prints a command, runs it and prints its output.
     fn shell(&self, host: &str, script: &str) -> Result<String> {
         screen::command(host, script);
         let output = self.lab.host(host).output(&["sh", "-c", script])?;
@@ -269,7 +269,7 @@ fn start_servers(node: &Host) -> Result<Vec<Server>> {
     ])
 }
 
-/// The lines of `uniq -c`.
+/// Parses the lines of `uniq -c`.
 fn parse_counts(text: &str) -> BTreeMap<&str, usize> {
     text.lines()
         .filter_map(|line| line.trim().split_once(' '))
