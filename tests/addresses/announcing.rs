@@ -85,7 +85,7 @@ fn a_new_vip_is_announced_three_times() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_neighbour_learns_the_new_place_of_a_vip() {
+fn a_neighbour_learns_the_new_mac_of_a_vip() {
     Segment::run(async |segment| {
         let mac = host_mac().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":");
         let mut table = kernel_table();
@@ -108,7 +108,7 @@ fn a_neighbour_learns_the_new_place_of_a_vip() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn the_default_gateway_is_told_by_a_request_to_itself() {
+fn the_default_gateway_gets_a_request_in_the_vips_name() {
     Segment::run(async |segment| {
         let gateway_mac = segment.at_neighbour(|| mac("peer0"));
         let capture = segment.capture();
@@ -145,7 +145,7 @@ fn the_default_gateway_is_told_by_a_request_to_itself() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_removed_vip_is_announced_no_more() {
+fn a_removed_vip_is_no_longer_announced() {
     Segment::run(async |segment| {
         let capture = segment.capture();
         let mut table = kernel_table();
@@ -161,7 +161,7 @@ fn a_removed_vip_is_announced_no_more() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn an_address_that_was_there_is_not_announced() {
+fn an_address_that_was_there_before_is_not_announced() {
     Segment::run(async |segment| {
         let (vip, length) = VIPS[0];
         ip(&format!("addr add {vip}/{length} dev vip0"));

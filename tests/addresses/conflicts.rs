@@ -74,7 +74,7 @@ fn a_vip_of_a_neighbour_is_refused_with_its_mac_until_it_is_free() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_free_vip_is_probed_for_three_times_first() {
+fn a_free_vip_is_probed_for_three_times_before_it_is_added() {
     Segment::run(async |segment| {
         let capture = segment.capture();
         let mut table = kernel_table();
@@ -93,7 +93,7 @@ fn a_free_vip_is_probed_for_three_times_first() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_hundred_vips_are_probed_for_together() {
+fn a_hundred_vips_are_probed_for_at_the_same_time() {
     Segment::run(async |_| {
         let mut table = kernel_table();
         table.observe().await.unwrap();

@@ -136,7 +136,7 @@ fn the_hosts_own_address_can_be_replaced_under_a_vip() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_vip_that_foreign_addresses_hang_on_stays() {
+fn a_vip_on_which_foreign_addresses_depend_stays() {
     Segment::run(async |_| {
         set_sysctl("ipv4/conf/all/promote_secondaries", "0");
         set_sysctl(&format!("ipv4/conf/{LINK}/promote_secondaries"), "0");
@@ -159,7 +159,7 @@ fn a_vip_that_foreign_addresses_hang_on_stays() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_vip_takes_connections_at_once_and_is_no_source() {
+fn a_new_vip_accepts_connections_at_once_and_is_not_used_as_source() {
     Segment::run(async |segment| {
         // With duplicate address detection, an address would stay tentative here for seconds.
         set_sysctl(&format!("ipv6/conf/{LINK}/accept_dad"), "1");
@@ -269,7 +269,7 @@ async fn quiet(changed: &Notify) {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn refusals_name_the_way_out() {
+fn errors_say_what_to_do() {
     Segment::run(async |_| {
         set_sysctl(&format!("ipv6/conf/{LINK}/disable_ipv6"), "1");
         let mut table = kernel_table();

@@ -37,7 +37,7 @@ async fn add_foreign_ones() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn the_file_remembers_what_is_ours() {
+fn the_file_records_which_addresses_are_ours() {
     Segment::run(async |_| {
         let directory = tempfile::tempdir().unwrap();
         let recorded = || fs::read_to_string(directory.path().join("addresses.json")).unwrap();
@@ -57,7 +57,7 @@ fn the_file_remembers_what_is_ours() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_renamed_link_comes_back_with_what_is_ours() {
+fn addresses_stay_ours_when_their_link_is_renamed_and_back() {
     Segment::run(async |_| {
         let directory = tempfile::tempdir().unwrap();
         let (vip, length) = VIPS[0];
@@ -83,7 +83,7 @@ fn a_renamed_link_comes_back_with_what_is_ours() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn either_tag_is_known_after_a_change_of_tags() {
+fn addresses_stay_ours_after_a_change_of_the_tag() {
     Segment::run(async |_| {
         let directory = tempfile::tempdir().unwrap();
         let both = [AddressTag::Kernel, AddressTag::File];
@@ -101,7 +101,7 @@ fn either_tag_is_known_after_a_change_of_tags() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_crash_between_record_and_add_is_made_up_for() {
+fn an_address_that_was_only_recorded_before_a_crash_is_added() {
     Segment::run(async |_| {
         let directory = tempfile::tempdir().unwrap();
         write_records(directory.path(), &this_boot());
@@ -115,7 +115,7 @@ fn a_crash_between_record_and_add_is_made_up_for() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_record_without_its_address_claims_no_later_one() {
+fn a_record_without_an_address_claims_no_later_address() {
     Segment::run(async |_| {
         let directory = tempfile::tempdir().unwrap();
         write_records(directory.path(), &this_boot());

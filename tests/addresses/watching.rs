@@ -93,7 +93,7 @@ fn vips_are_announced_again_from_another_mac() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_renamed_link_returns_with_its_vips() {
+fn a_link_that_is_renamed_and_back_has_its_vips_again() {
     Segment::run(async |segment| {
         let mut table = with_vips().await;
         ip(&format!("link set {LINK} down"));

@@ -41,7 +41,7 @@ const PORT: u16 = 5300;
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn counters_grow_with_traffic_and_go_on_after_the_agent_died() {
+fn counters_grow_with_traffic_and_continue_after_the_agent_was_killed() {
     let (lab, bpffs) = (two_hosts().unwrap(), PrivateBpffs::mount().unwrap());
     let observer = attach(lab.balancer(), &bpffs.bpf_dir()).unwrap();
     let before = counters(&observer);
@@ -133,7 +133,7 @@ fn a_second_agent_on_the_link_is_refused() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn pins_of_a_link_that_was_made_anew_are_replaced() {
+fn pins_of_a_link_that_was_created_again_are_replaced() {
     let (lab, bpffs) = (two_hosts().unwrap(), PrivateBpffs::mount().unwrap());
     let host = lab.balancer();
     let add = "link add eth0.7 type veth peer name other7\nlink set eth0.7 up\n";
@@ -169,7 +169,7 @@ fn a_missing_link_is_named_and_no_other_is_observed() {
 /// The agent does not use this program here; the test shows that XDP counts on a link and passes all frames.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn xdp_counts_at_a_link_and_passes() {
+fn xdp_counts_and_passes_frames_on_a_link() {
     let lab = two_hosts().unwrap();
     let mut ebpf = Ebpf::load(&object().unwrap()).unwrap();
     inside(lab.balancer(), || {

@@ -57,7 +57,7 @@ fn xdp_passes_and_counts_every_frame() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn tc_ingress_leaves_the_verdict_to_others_and_counts_every_frame() {
+fn tc_ingress_counts_every_frame_and_leaves_the_verdict_to_others() {
     let mut ebpf = Ebpf::load(&object().unwrap()).unwrap();
     let program: &mut SchedClassifier = ebpf.program_mut(TC_INGRESS_PROGRAM).unwrap().try_into().unwrap();
     program.load().unwrap();

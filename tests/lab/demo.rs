@@ -52,7 +52,7 @@ fn a_kept_demo_stays_until_it_is_interrupted() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_failing_demo_says_so() {
+fn a_failing_demo_says_what_failed() {
     let mut demo = Demo::start_with_agent(&[], Some("/bin/false"));
     assert_eq!(demo.wait().code(), Some(1), "{}", demo.output());
     assert!(demo.output().contains("FAILED: the agent did not get ready"), "{}", demo.output());

@@ -100,7 +100,7 @@ fn a_victim_that_waits_for_its_end() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn the_processes_of_a_killed_owner_die_and_the_next_lab_sweeps() {
+fn when_a_labs_owner_is_killed_its_processes_die_and_the_next_lab_cleans_up() {
     let mut next = Lab::empty().unwrap();
     let report = next.directory().join("victim");
     let mut owner = Command::new(std::env::current_exe().unwrap())

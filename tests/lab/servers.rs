@@ -12,7 +12,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn http_says_who_answers_and_whom_it_saw() {
+fn http_answers_name_the_server_and_the_client() {
     let lab = Lab::new().unwrap();
     let (client, node) = (lab.client(), lab.host("node-1"));
     let _v4 = Server::http(node, node.at(80), "one").unwrap();
@@ -41,7 +41,7 @@ fn ten_mebibytes_come_back_after_a_half_close() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_udp_server_that_died_refuses() {
+fn a_stopped_udp_server_refuses() {
     let lab = Lab::new().unwrap();
     let (client, node) = (lab.client(), lab.host("node-1"));
     let server = Server::udp(node, node.at_v6(53), "one").unwrap();
@@ -54,7 +54,7 @@ fn a_udp_server_that_died_refuses() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_dying_server_answers_what_it_accepted_and_may_come_back() {
+fn a_stopping_server_answers_what_it_accepted_and_can_start_again() {
     let lab = Lab::new().unwrap();
     let (client, node) = (lab.client(), lab.host("node-1"));
     let server = Server::http(node, node.at(80), "one").unwrap();
@@ -84,7 +84,7 @@ fn a_dying_server_answers_what_it_accepted_and_may_come_back() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn an_address_that_is_taken_is_an_error_and_not_a_hang() {
+fn an_address_in_use_is_an_error_and_does_not_hang() {
     let lab = Lab::new().unwrap();
     let node = lab.host("node-1");
     let server = Server::echo(node, node.at(7)).unwrap();

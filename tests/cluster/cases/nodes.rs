@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::case::{Case, ECHO_PORT, LIMIT, backends_in};
 
-pub(crate) fn a_deleted_node_leaves_at_once(case: &mut Case<'_>) -> Result<()> {
+pub(crate) fn a_deleted_node_stops_getting_traffic_at_once(case: &mut Case<'_>) -> Result<()> {
     case.add_echo_pods(&["node-1"])?;
     let agent = case.agent(&[])?;
     let vip = case.vip(0);
@@ -63,7 +63,7 @@ pub(crate) fn local_policy_uses_nodes_with_a_local_endpoint(case: &mut Case<'_>)
     Ok(())
 }
 
-pub(crate) fn without_node_ports(case: &mut Case<'_>) -> Result<()> {
+pub(crate) fn a_service_without_node_ports_is_served_by_its_endpoints(case: &mut Case<'_>) -> Result<()> {
     case.add_echo_pods(&["node-1", "node-2"])?;
     let vip = case.vip(0);
     case.apply_service("echo", &json!({"loadBalancerIP": vip, "allocateLoadBalancerNodePorts": false}))?;

@@ -15,7 +15,7 @@ use crate::case::{Case, ECHO_PORT, LIMIT};
 /// Requests in a row without a failure: enough to show that both nodes are asked and have all rules.
 const REQUESTS: usize = 20;
 
-pub(crate) fn nodes_answer_clients_themselves_in_mode_dsr(case: &mut Case<'_>) -> Result<()> {
+pub(crate) fn nodes_answer_clients_directly_in_mode_dsr(case: &mut Case<'_>) -> Result<()> {
     case.add_echo_pods(&["node-1", "node-2"])?;
     let agent = case.agent(&["--datapath", "tc", "--at-stop", "remove"])?;
     serve(case, "local", 0, "Local", "dsr")?;

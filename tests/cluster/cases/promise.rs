@@ -24,7 +24,7 @@ spec:
   - {name: echo, port: 8888}
 ";
 
-pub(crate) fn the_three_services(case: &mut Case<'_>) -> Result<()> {
+pub(crate) fn a_service_is_served_once_its_type_is_load_balancer(case: &mut Case<'_>) -> Result<()> {
     case.add_echo_pods(&["node-1", "node-2"])?;
     let agent = case.agent(&[])?;
     let own = IpAddr::V4(case.balancer.ipv4());
@@ -90,7 +90,7 @@ pub(crate) fn a_changed_port_is_followed(case: &mut Case<'_>) -> Result<()> {
     case.wait_for_status("echo", &[vip])
 }
 
-pub(crate) fn a_type_changed_back_cleans_up(case: &mut Case<'_>) -> Result<()> {
+pub(crate) fn changing_the_type_back_removes_everything(case: &mut Case<'_>) -> Result<()> {
     case.add_echo_pods(&["node-1"])?;
     let _agent = case.agent(&[])?;
     let vip = case.vip(0);

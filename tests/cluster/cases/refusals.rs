@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::case::{Case, ECHO_PORT, LIMIT, QUIET};
 
-pub(crate) fn the_younger_of_two_that_collide_is_refused(case: &mut Case<'_>) -> Result<()> {
+pub(crate) fn the_younger_of_two_colliding_services_is_refused(case: &mut Case<'_>) -> Result<()> {
     case.add_echo_pods(&["node-1"])?;
     let agent = case.agent(&[])?;
     let vip = case.vip(0);
@@ -31,7 +31,7 @@ pub(crate) fn the_younger_of_two_that_collide_is_refused(case: &mut Case<'_>) ->
     case.ask_often(SocketAddr::new(vip, ECHO_PORT)).map(drop)
 }
 
-pub(crate) fn an_exhausted_pool_is_told(case: &mut Case<'_>) -> Result<()> {
+pub(crate) fn an_exhausted_pool_is_reported(case: &mut Case<'_>) -> Result<()> {
     case.add_echo_pods(&["node-1"])?;
     let vip = case.vip(0);
     let agent = case.agent(&["--pool", &format!("{vip}/32")])?;
@@ -49,7 +49,7 @@ pub(crate) fn an_exhausted_pool_is_told(case: &mut Case<'_>) -> Result<()> {
     case.ask_often(SocketAddr::new(vip, ECHO_PORT)).map(drop)
 }
 
-pub(crate) fn the_class_decides_whose_it_is(case: &mut Case<'_>) -> Result<()> {
+pub(crate) fn the_class_decides_which_services_are_served(case: &mut Case<'_>) -> Result<()> {
     case.add_echo_pods(&["node-1"])?;
     let [none, own, other] = [0, 1, 2].map(|index| case.vip(index));
     case.apply_service("none", &json!({"loadBalancerIP": none}))?;
@@ -72,7 +72,7 @@ pub(crate) fn the_class_decides_whose_it_is(case: &mut Case<'_>) -> Result<()> {
     case.ask_often(SocketAddr::new(own, ECHO_PORT)).map(drop)
 }
 
-pub(crate) fn only_chosen_namespaces(case: &mut Case<'_>) -> Result<()> {
+pub(crate) fn only_services_of_chosen_namespaces_are_served(case: &mut Case<'_>) -> Result<()> {
     case.add_echo_pods(&["node-1"])?;
     let [inside, outside] = [0, 1].map(|index| case.vip(index));
     let elsewhere = format!("{}-elsewhere", case.namespace);

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::case::{Case, ECHO_PORT, LIMIT};
 
-pub(crate) fn source_ranges_and_affinity_are_followed(case: &mut Case<'_>) -> Result<()> {
+pub(crate) fn source_ranges_and_affinity_are_applied(case: &mut Case<'_>) -> Result<()> {
     case.add_echo_pods(&["node-1", "node-2"])?;
     // Directly to the endpoints, because kube-proxy has its own affinity.
     let _agent = case.agent(&["--backends", "endpoints"])?;

@@ -81,7 +81,7 @@ fn dsr_rewrites_only_the_ethernet_header() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_second_client_with_the_same_port_gets_another_one() {
+fn a_second_client_with_the_same_port_gets_another_source_port() {
     everywhere(|plane| {
         plane.handshake();
         let other = Frame { from: (plane.address(11), CLIENT_PORT), ..plane.to_vip(NAT_PORT, TCP, SYN) };
@@ -98,7 +98,7 @@ fn a_second_client_with_the_same_port_gets_another_one() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_udp_checksum_that_comes_out_as_zero_is_written_as_its_other_form() {
+fn a_udp_checksum_of_zero_is_written_as_0xffff() {
     everywhere(|plane| {
         plane.backend(1, |backend| backend.protocol = UDP);
         let mut sent = Frame { payload: vec![0; 2], ..plane.to_vip(NAT_PORT, UDP, 0) };
@@ -137,7 +137,7 @@ fn ports_of_the_hosts_sockets_are_not_taken() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_backend_that_is_its_own_client_is_answered_by_the_vip() {
+fn a_backend_that_is_its_own_client_gets_answers_from_the_vip() {
     everywhere(|plane| {
         let own = (plane.backend_address(), CLIENT_PORT);
         let sent = Frame { macs: (LB_MAC, BACKEND_MAC), from: own, ..plane.to_vip(NAT_PORT, TCP, SYN) };
@@ -179,7 +179,7 @@ fn a_backend_may_be_behind_a_router_or_another_link() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn replies_go_the_way_that_the_client_comes() {
+fn replies_go_to_the_hop_from_which_the_client_comes() {
     const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
     everywhere(|plane| {
         plane.handshake();

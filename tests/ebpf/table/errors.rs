@@ -10,7 +10,7 @@ use crate::plane::{BACKEND_MAC, CLIENT_MAC, LB_MAC, NAT_PORT, Outcome};
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn errors_reach_the_end_that_they_concern() {
+fn errors_reach_the_end_that_they_are_about() {
     everywhere(|plane| {
         plane.handshake();
         let inside = |frame: Frame| ip(frame.from.0, frame.to.0, TCP, 60, &frame.transport());
@@ -44,7 +44,7 @@ fn lower_time_to_live(frame: &mut [u8]) -> &[u8] {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn what_is_behind_an_error_in_its_frame_stays() {
+fn bytes_after_an_error_in_its_frame_stay_unchanged() {
     everywhere(|plane| {
         plane.handshake();
         // Eight bytes of the TCP header; other bytes follow where its checksum would be.
@@ -62,7 +62,7 @@ fn what_is_behind_an_error_in_its_frame_stays() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_ping_to_a_vip_is_the_kernels() {
+fn a_ping_to_a_vip_is_left_to_the_kernel() {
     everywhere(|plane| {
         let (from, to) = (plane.client(), plane.vip());
         let (kind, protocol) = if to.is_v4() { (8, 1) } else { (128, 58) };

@@ -119,7 +119,7 @@ fn a_refused_connection_goes_to_another_backend() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_backend_that_is_unreachable_refuses() {
+fn an_unreachable_backend_counts_as_one_that_refuses() {
     everywhere(|plane| {
         plane.two_hosts(0);
         let first = plane.ask(CLIENT_PORT);
@@ -171,7 +171,7 @@ fn a_connection_that_is_not_answered_goes_to_another_backend() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_client_that_nobody_answers_asks_one_after_the_other() {
+fn an_unanswered_client_tries_one_backend_after_the_other() {
     everywhere(|plane| {
         plane.two_hosts(0);
         let asked: Vec<_> = (0..4)
@@ -188,7 +188,7 @@ fn a_client_that_nobody_answers_asks_one_after_the_other() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn where_nobody_else_takes_it_a_refusal_reaches_the_client() {
+fn a_refusal_reaches_the_client_if_no_other_backend_takes_the_flow() {
     everywhere(|plane| {
         // With only one backend.
         let syn = plane.syn(CLIENT_PORT).bytes();
@@ -265,7 +265,7 @@ fn affinity_moves_away_from_a_backend_that_fails() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_connection_from_a_port_that_was_used_before_begins_anew() {
+fn a_connection_from_a_port_that_was_used_before_begins_again() {
     everywhere(|plane| {
         plane.two_hosts(0);
         let first = plane.ask(CLIENT_PORT);

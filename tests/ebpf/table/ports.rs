@@ -52,7 +52,7 @@ fn a_port_is_taken_from_a_flow_that_has_ended_if_none_is_free() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_port_is_taken_from_an_opening_without_an_end_if_none_is_free() {
+fn a_port_is_taken_from_an_abandoned_opening_if_none_is_free() {
     everywhere(|plane| {
         plane.one_port();
         let syn = |last, plane: &Plane| Frame {
@@ -82,7 +82,7 @@ fn a_port_is_taken_from_an_opening_without_an_end_if_none_is_free() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_free_port_goes_before_one_of_a_flow_that_has_ended() {
+fn a_free_port_is_preferred_to_one_of_a_flow_that_has_ended() {
     everywhere(|plane| {
         plane.handshake();
         plane.expect("reset", &plane.to_vip(NAT_PORT, TCP, RST).bytes(), &plane.to_backend(RST).bytes());

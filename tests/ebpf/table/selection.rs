@@ -77,7 +77,7 @@ fn affinity_holds_across_the_ports_of_a_service() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn without_affinity_each_flow_is_chosen_for_itself() {
+fn without_affinity_each_flow_is_selected_on_its_own() {
     everywhere(|plane| {
         plane.two_hosts(0);
         let hosts: Vec<_> =

@@ -13,7 +13,7 @@ use crate::plane::{CLIENT_MAC, Family, Hook, NAT_PORT, Outcome, Plane};
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn what_is_not_ours_passes_untouched() {
+fn packets_that_are_not_for_llb_pass_unchanged() {
     everywhere(|plane| {
         let own = plane.to_vip(NAT_PORT, TCP, SYN);
         let rows = [
@@ -32,7 +32,7 @@ fn what_is_not_ours_passes_untouched() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn fragments_follow_the_first() {
+fn fragments_follow_the_first_one() {
     everywhere(|plane| {
         let whole = plane.to_vip(NAT_PORT, TCP, ACK);
         let expected = plane.to_backend(ACK);
@@ -110,7 +110,7 @@ fn options_extension_headers_and_vlan_tags_are_looked_through() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn what_the_kernel_will_cut_may_be_larger_than_the_way_takes() {
+fn packets_that_the_kernel_will_segment_may_exceed_the_mtu() {
     /// Size of `struct __sk_buff` (linux/bpf.h) in bytes, and the offsets of `gso_segs` and `gso_size`.
     const SKB: (usize, usize, usize) = (192, 164, 176);
     everywhere(|plane| {
@@ -131,7 +131,7 @@ fn what_the_kernel_will_cut_may_be_larger_than_the_way_takes() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn ipv4_addresses_in_ipv6_headers_are_not_ours() {
+fn ipv4_addresses_in_ipv6_headers_are_left_to_the_kernel() {
     everywhere(|plane| {
         plane.handshake();
         let mapped = |address: Address| {

@@ -18,7 +18,7 @@ const ANSWER: Duration = Duration::from_millis(500);
 /// Larger than the route to the backends allows, smaller than the link's own MTU.
 const LARGE: usize = 1400;
 
-pub(crate) fn datagrams_that_are_too_large_arrive_once_the_client_was_told(plane: Plane) {
+pub(crate) fn the_client_learns_the_mtu_when_its_datagrams_are_too_large(plane: Plane) {
     let mut setup = Setup::new(plane);
     for node in NODES {
         let (v4, v6) = (setup.lab.host(node).ipv4(), setup.lab.host(node).ipv6());
@@ -44,7 +44,7 @@ pub(crate) fn datagrams_that_are_too_large_arrive_once_the_client_was_told(plane
     }
 }
 
-pub(crate) fn a_hop_limit_that_ends_here_is_told(plane: Plane) {
+pub(crate) fn an_expired_hop_limit_is_reported_to_the_client(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_udp(30053);
     let vips = [setup.vip(), setup.vip_v6()];

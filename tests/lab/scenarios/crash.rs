@@ -22,11 +22,11 @@ const LONGEST_LIFE: Duration = Duration::from_millis(250);
 const SERVICES: u8 = 4;
 const VIPS: u8 = 5;
 
-pub(crate) fn killed_at_100_random_moments_it_converges(plane: Plane) {
+pub(crate) fn the_agent_converges_after_100_kills_at_random_moments(plane: Plane) {
     crash(plane, 100, "kernel");
 }
 
-pub(crate) fn killed_at_random_moments_it_converges_with_tags_in_a_file(plane: Plane) {
+pub(crate) fn the_agent_converges_after_random_kills_with_tags_in_a_file(plane: Plane) {
     crash(plane, 25, "file");
 }
 

@@ -79,7 +79,7 @@ pub(crate) fn a_download_goes_on_in_the_old_agent(plane: Plane) {
     http_get(setup.client(), vip).unwrap();
 }
 
-pub(crate) fn a_new_agent_that_fails_leaves_the_old_one(plane: Plane) {
+pub(crate) fn the_old_agent_stays_in_charge_if_the_new_one_fails(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(30080);
     setup.serve("web", &[setup.vip()], &[WEB]);
@@ -100,7 +100,7 @@ pub(crate) fn a_new_agent_that_fails_leaves_the_old_one(plane: Plane) {
     http_get(setup.client(), SocketAddr::new(other, 80)).unwrap();
 }
 
-pub(crate) fn sigterm_waits_for_a_new_agent_that_is_there(plane: Plane) {
+pub(crate) fn sigterm_waits_for_a_new_agent_that_is_about_to_take_over(plane: Plane) {
     let mut setup = Setup::with_arguments(plane, &["--drain-timeout", "1h"]);
     setup.serve_http(30080);
     setup.serve("web", &[setup.vip()], &[WEB]);

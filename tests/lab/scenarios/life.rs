@@ -34,7 +34,7 @@ pub(crate) fn an_agent_killed_and_restarted_adopts_its_addresses(plane: Plane) {
     assert_eq!(setup.lab.balancer().addresses().unwrap(), before);
 }
 
-pub(crate) fn what_changed_while_no_agent_ran_is_made_up_for(plane: Plane) {
+pub(crate) fn a_new_agent_applies_what_changed_while_none_ran(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(30080);
     let http = [PortSpec::tcp("http", 80, 30080)];
@@ -49,7 +49,7 @@ pub(crate) fn what_changed_while_no_agent_ran_is_made_up_for(plane: Plane) {
     setup.wait_address(setup.vip(), false);
 }
 
-pub(crate) fn sigterm_drains_then_leaves_nothing(plane: Plane) {
+pub(crate) fn sigterm_drains_connections_and_removes_everything(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_echo(30007);
     let before = setup.lab.balancer().addresses().unwrap();
@@ -68,7 +68,7 @@ pub(crate) fn sigterm_drains_then_leaves_nothing(plane: Plane) {
     assert_eq!(setup.lab.balancer().addresses().unwrap(), before);
 }
 
-pub(crate) fn sigterm_does_not_wait_for_ever(plane: Plane) {
+pub(crate) fn the_drain_after_sigterm_has_a_time_limit(plane: Plane) {
     let mut setup = Setup::with_arguments(plane, &["--drain-timeout", "1s"]);
     setup.serve_echo(30007);
     let before = setup.lab.balancer().addresses().unwrap();

@@ -38,7 +38,7 @@ impl Pod {
     }
 }
 
-pub(crate) fn every_backend_is_replaced_and_no_request_fails(plane: Plane) {
+pub(crate) fn no_request_fails_while_every_backend_is_replaced(plane: Plane) {
     replace_all(plane, |setup, old, pods| {
         // At first it is not ready, then it is gone from the EndpointSlice. It answers all the time.
         tell(setup, pods, Some(old.host.ipv4()));
@@ -49,7 +49,7 @@ pub(crate) fn every_backend_is_replaced_and_no_request_fails(plane: Plane) {
     });
 }
 
-pub(crate) fn every_backend_dies_before_its_replacement_is_told_and_no_request_fails(plane: Plane) {
+pub(crate) fn no_request_fails_when_every_backend_dies_before_its_replacement_is_known(plane: Plane) {
     replace_all(plane, |setup, old, pods| {
         let before = setup.agent.metric(FAILURES).unwrap();
         old.server.stop();
@@ -113,7 +113,7 @@ fn answer_more(setup: &Setup) {
     .unwrap();
 }
 
-pub(crate) fn a_backend_that_drops_all_packets_costs_one_attempt(plane: Plane) {
+pub(crate) fn a_backend_that_drops_all_packets_costs_a_request_at_most_one_attempt(plane: Plane) {
     // Shorter than the client's limit of 5 s.
     let mut setup = Setup::with_arguments(plane, &["--backends", "endpoints", "--connect-timeout", "1s"]);
     let pods: Vec<Pod> = (0..BACKENDS).map(|number| Pod::start(&mut setup, number)).collect();
@@ -150,7 +150,7 @@ fn attempts_within(elapsed: Duration) -> u64 {
     attempts
 }
 
-pub(crate) fn a_download_outlives_its_backends_place_in_the_rule(plane: Plane) {
+pub(crate) fn a_download_survives_the_removal_of_its_backend_from_the_rule(plane: Plane) {
     let mut setup = Setup::with_arguments(plane, &["--backends", "endpoints"]);
     let (old, new) = (Pod::start(&mut setup, 0), Pod::start(&mut setup, 1));
     setup.write_service("web", &[setup.vip()], &[HTTP]);

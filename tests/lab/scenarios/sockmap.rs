@@ -43,7 +43,7 @@ pub(crate) fn the_kernel_moves_bytes_and_they_are_counted(plane: Plane) {
     }
 }
 
-pub(crate) fn bulk_comes_back_to_be_spliced(plane: Plane) {
+pub(crate) fn bulk_connections_return_to_the_relay_and_are_spliced(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_echo(30007);
     setup.serve("echo", &[setup.vip()], &[PortSpec::tcp("echo", 7, 30007)]);
@@ -59,7 +59,7 @@ pub(crate) fn bulk_comes_back_to_be_spliced(plane: Plane) {
     leaves_nothing(&setup);
 }
 
-pub(crate) fn beyond_the_most_pairs_connections_are_relayed(plane: Plane) {
+pub(crate) fn connections_beyond_the_largest_number_of_pairs_are_relayed(plane: Plane) {
     let mut setup = Setup::with_arguments(plane, &["--sockmap-max-pairs=4"]);
     setup.serve_echo(30007);
     setup.serve("echo", &[setup.vip()], &[PortSpec::tcp("echo", 7, 30007)]);

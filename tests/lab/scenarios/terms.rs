@@ -62,7 +62,7 @@ pub(crate) fn source_ranges_change_while_traffic_flows(plane: Plane) {
     }
 }
 
-pub(crate) fn affinity_holds_across_ports_and_ends_when_it_is_taken_off(plane: Plane) {
+pub(crate) fn affinity_covers_all_ports_and_ends_when_it_is_removed(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(30080);
     setup.serve_http(30081);
@@ -108,7 +108,7 @@ pub(crate) fn affinity_holds_across_ports_and_ends_when_it_is_taken_off(plane: P
     }
 }
 
-pub(crate) fn a_backend_is_told_the_client_by_the_proxy_protocol(plane: Plane) {
+pub(crate) fn the_proxy_protocol_tells_a_backend_the_client(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_echo(30007);
     let ports = [PortSpec::tcp("echo", 7, 30007)];

@@ -104,7 +104,7 @@ pub(crate) fn two_services_share_a_vip(plane: Plane) {
     setup.wait_address(setup.vip(), false);
 }
 
-pub(crate) fn ten_mebibytes_pass_with_a_half_close(plane: Plane) {
+pub(crate) fn ten_mebibytes_are_echoed_after_a_half_close(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_echo(30007);
     setup.serve("echo", &[setup.vip(), setup.vip_v6()], &[PortSpec::tcp("echo", 7, 30007)]);
@@ -119,7 +119,7 @@ pub(crate) fn ten_mebibytes_pass_with_a_half_close(plane: Plane) {
 /// Messages before the urgent byte: enough for each way to move bytes to be in use.
 const BEFORE: usize = 20;
 
-pub(crate) fn an_urgent_byte_arrives_in_its_place(plane: Plane) {
+pub(crate) fn an_urgent_byte_arrives_in_order(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_echo(30007);
     setup.serve("echo", &[setup.vip()], &[PortSpec::tcp("echo", 7, 30007)]);

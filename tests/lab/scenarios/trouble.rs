@@ -17,7 +17,7 @@ const HEALING_LIMIT: Duration = Duration::from_secs(60);
 
 const HTTP: PortSpec<'static> = PortSpec { name: "http", port: 80, protocol: "TCP", node_port: 30080 };
 
-pub(crate) fn a_dead_node_costs_no_request(plane: Plane) {
+pub(crate) fn no_request_fails_when_a_node_dies(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(30080);
     setup.serve("web", &[setup.vip()], &[HTTP]);
@@ -40,7 +40,7 @@ pub(crate) fn a_dead_node_costs_no_request(plane: Plane) {
     .unwrap();
 }
 
-pub(crate) fn a_silent_node_costs_no_request(plane: Plane) {
+pub(crate) fn no_request_fails_when_a_node_goes_silent(plane: Plane) {
     // Shorter than the client's limit of 5 s.
     let mut setup = Setup::with_arguments(plane, &["--connect-timeout", "1s"]);
     setup.serve_http(30080);
@@ -54,7 +54,7 @@ pub(crate) fn a_silent_node_costs_no_request(plane: Plane) {
 }
 
 /// kube-proxy does this for a Service without endpoints: an ICMP error instead of a reset.
-pub(crate) fn a_node_that_rejects_costs_no_request(plane: Plane) {
+pub(crate) fn no_request_fails_when_a_node_rejects_connections(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(30080);
     let vips = [setup.vip(), setup.vip_v6()];
@@ -69,7 +69,7 @@ pub(crate) fn a_node_that_rejects_costs_no_request(plane: Plane) {
     }
 }
 
-pub(crate) fn without_a_living_node_a_connection_fails_and_later_heals(plane: Plane) {
+pub(crate) fn without_any_node_connections_fail_at_once_until_one_returns(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve("web", &[setup.vip()], &[HTTP]);
     let vip = SocketAddr::new(setup.vip(), 80);
@@ -79,7 +79,7 @@ pub(crate) fn without_a_living_node_a_connection_fails_and_later_heals(plane: Pl
     wait_until(HEALING_LIMIT, "an answer", || http_get(setup.client(), vip).map(Some)).unwrap();
 }
 
-pub(crate) fn a_port_in_use_is_reported_and_heals(plane: Plane) {
+pub(crate) fn a_port_in_use_is_reported_and_served_once_it_is_free(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(30080);
     // Another program listens on port 80 of all addresses of the balancer.
@@ -99,7 +99,7 @@ pub(crate) fn a_port_in_use_is_reported_and_heals(plane: Plane) {
     setup.agent.wait_for_state(LIMIT, "no problems", is_free_of_problems).unwrap();
 }
 
-pub(crate) fn a_broken_manifest_keeps_its_last_good_content(plane: Plane) {
+pub(crate) fn the_last_good_content_of_a_broken_manifest_stays_in_use(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(30080);
     setup.serve("web", &[setup.vip()], &[HTTP]);
@@ -129,7 +129,7 @@ pub(crate) fn a_broken_manifest_keeps_its_last_good_content(plane: Plane) {
     http_get(setup.client(), vip).unwrap();
 }
 
-pub(crate) fn manifests_that_are_away_keep_their_last_good_content(plane: Plane) {
+pub(crate) fn the_last_good_content_of_missing_manifests_stays_in_use(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(30080);
     setup.serve("web", &[setup.vip()], &[HTTP]);

@@ -111,7 +111,7 @@ pub(crate) fn vips_are_announced_again_when_the_cable_is_back(plane: Plane) {
     }
 }
 
-pub(crate) fn a_vip_follows_the_links_subnet(plane: Plane) {
+pub(crate) fn a_vip_gets_the_prefix_length_of_the_links_new_subnet(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(30080);
     setup.serve("web", &[setup.vip()], &[HTTP]);
@@ -130,7 +130,7 @@ pub(crate) fn a_vip_follows_the_links_subnet(plane: Plane) {
     wait_log(&setup, "other addresses of its own");
 }
 
-pub(crate) fn a_service_on_the_links_own_address_follows_it(plane: Plane) {
+pub(crate) fn a_service_on_the_links_own_address_follows_that_address(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(30080);
     let yaml = manifests::service("web", &[], &[HTTP]);

@@ -65,13 +65,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_is_the_one_that_is_built() {
+    fn the_version_is_the_one_that_cluster_binaries_builds() {
         let module = include_str!("../../cluster-binaries/go.mod");
         assert!(module.contains(&format!("k8s.io/kubernetes v{KUBERNETES_VERSION}\n")));
     }
 
     #[test]
-    fn the_first_folder_wins_and_a_missing_program_names_the_way_out() {
+    fn the_first_folder_wins_and_the_error_says_how_to_get_a_program() {
         let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::fs::write(first.path().join("etcd"), "").unwrap();
         std::fs::write(second.path().join("etcd"), "").unwrap();

@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_of_labs_without_a_living_owner_are_stale() {
+    fn only_names_of_labs_whose_owner_is_dead_are_stale() {
         // Above the highest pid of Linux (4194304).
         assert!(owner_is_gone("llb-4194305-0-client"));
         assert!(!owner_is_gone("llb-1-0-client"));

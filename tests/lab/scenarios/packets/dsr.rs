@@ -13,7 +13,7 @@ use crate::setup::{NODES, Setup, frontend};
 /// With two nodes, 40 random choices fall on one node in 1 of 2^39 runs.
 const REQUESTS: usize = 40;
 
-pub(crate) fn nodes_see_the_client_and_answer_it_themselves(plane: Plane) {
+pub(crate) fn nodes_see_the_client_and_answer_it_directly(plane: Plane) {
     let setup = Setup::new(plane);
     let vips = [setup.vip(), setup.vip_v6()];
     let _servers = serve(&setup, "dsr", &vips);

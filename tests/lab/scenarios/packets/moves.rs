@@ -16,7 +16,7 @@ use crate::setup::{LIMIT, Setup};
 const CONNECTIONS: usize = 20;
 const ROUNDS: usize = 20;
 
-pub(crate) fn a_move_to_the_relay_and_back_breaks_nothing(plane: Plane) {
+pub(crate) fn a_move_to_the_relay_and_back_breaks_no_connection(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_echo(ECHO.node_port);
     setup.serve_http(HTTP.node_port);

@@ -13,7 +13,7 @@ use crate::setup::{LIMIT, Setup};
 /// Requests in a row: enough that both nodes get one.
 const REQUESTS: usize = 20;
 
-pub(crate) fn a_node_with_another_mac_is_found_again(plane: Plane) {
+pub(crate) fn a_node_whose_mac_changes_is_found_again(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(HTTP.node_port);
     setup.manifests.write("nodes.yaml", &manifests::nodes(&[setup.lab.host("node-1")])).unwrap();
@@ -41,7 +41,7 @@ pub(crate) fn a_silent_node_is_left_out_until_it_is_back(plane: Plane) {
     wait_until(LIMIT, "both nodes to answer", || Ok(Some(answered()?).filter(|all| all.len() == 2))).unwrap();
 }
 
-pub(crate) fn a_link_that_was_made_anew_forwards_again(plane: Plane) {
+pub(crate) fn a_link_that_was_deleted_and_created_again_forwards_again(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(30080);
     setup.serve("web", &[setup.vip()], &[HTTP]);

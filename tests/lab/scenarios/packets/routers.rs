@@ -17,7 +17,7 @@ const FAR: [&str; 2] = ["198.51.100.2", "2001:db8:1::2"];
 /// MTU of the link behind the router.
 const NARROW: u32 = 1300;
 
-pub(crate) fn a_backend_is_a_client_of_its_own_service(plane: Plane) {
+pub(crate) fn a_backend_can_be_a_client_of_its_own_service(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(HTTP.node_port);
     let vips = [setup.vip(), setup.vip_v6()];

@@ -54,7 +54,7 @@ impl Stage {
         let (client, balancer) = (lab.client(), lab.balancer());
         let [node_1, node_2] = NODE_NAMES.map(|node| lab.host(node));
         screen::say(&format!(
-            "A lab of four hosts, each a network namespace, with no route out:\n\n   \
+            "A lab of four hosts. Each is a network namespace; no route leads out of the lab:\n\n   \
              client {}    balancer {}    node-1 {}    node-2 {}\n   \
              ------+----------------------+-------------------+-------------------+------",
             client.ipv4(),
@@ -68,14 +68,15 @@ impl Stage {
         }
         screen::say(&format!(
             "\nEach node runs a web server on port {WEB_NODE_PORT} and a name server on port {DNS_NODE_PORT};\n\
-             they answer with the node's name and the address that they see."
+             both answer with the name of their node and the client address that they see."
         ));
         let manifests = Manifests::new(balancer, "manifests")?;
         manifests.write("nodes.yaml", NODES)?;
         let folder = manifests.path().display().to_string();
         screen::say(&format!(
-            "\nThe agent serves what it finds in {folder}, \"manifests/\" below. It knows\n\
-             both nodes and no Service yet. (Not shown: two options that keep its own files in the lab.)\n"
+            "\nThe agent serves the manifests in {folder}, called \"manifests/\" below.\n\
+             At first they have both nodes and no Service. (Two flags that keep the agent's own files in the lab\n\
+             are not shown.)\n"
         ));
         screen::command("balancer", "cp tests/demo/nodes.yaml manifests/");
         screen::command("balancer", "llb-agent --linkdevice eth0 --manifests manifests/ &");
@@ -96,7 +97,7 @@ impl Stage {
     pub(crate) fn explain(&self) {
         let at = |host: &str| format!("nsenter --net={}", self.lab.host(host).namespace().display());
         screen::say(&format!(
-            "\nEverything stays up until you press Ctrl-C, which removes it. Try, as root in another terminal:\n\n  \
+            "\nEverything keeps running until you press Ctrl-C, which removes it. Try this as root in another terminal:\n\n  \
              {client} curl http://{VIP}/\n  \
              {balancer} ip -br addr show eth0\n  \
              {balancer} curl -s http://127.0.0.1:9660/state\n  \
@@ -111,9 +112,9 @@ impl Stage {
     }
 
     fn vip_appears(&mut self) -> Result<()> {
-        screen::step(1, "A Service of type LoadBalancer appears: its VIP appears on the link");
+        screen::step(1, "A Service of type LoadBalancer is created: its VIP appears on the link");
         let before = self.shell("balancer", "ip -br addr show eth0")?;
-        ensure!(!before.contains(VIP), "{VIP} is there before the Service");
+        ensure!(!before.contains(VIP), "{VIP} is on the link before there is a Service");
         screen::command("balancer", "cp tests/demo/web.yaml manifests/");
         self.manifests.write("web.yaml", WEB)?;
         self.wait_for_vip(true)?;
@@ -144,7 +145,7 @@ impl Stage {
     }
 
     fn a_node_dies(&mut self) -> Result<()> {
-        screen::step(3, "A node's server dies while requests go on");
+        screen::step(3, "The servers of a node stop while requests continue");
         let client = self.lab.client();
         let script = format!(
             "for i in $(seq {MANY_REQUESTS}); do curl -s --max-time 5 http://{VIP}/ || echo FAILED; done"
@@ -205,7 +206,7 @@ impl Stage {
     }
 
     fn the_address_goes_with_the_last_service(&mut self) -> Result<()> {
-        screen::step(5, "The Services are deleted: the address goes with the last one");
+        screen::step(5, "The Services are deleted: the VIP is removed with the last one");
         screen::command("balancer", "rm manifests/web.yaml");
         self.manifests.remove("web.yaml")?;
         wait_until(LIMIT, "port 80 to be closed", || {
@@ -216,15 +217,15 @@ impl Stage {
         let answer = self.shell("client", &refused)?;
         ensure!(!answer.starts_with("node-"), "the deleted Service is still served");
         let between = self.shell("balancer", "ip -br addr show eth0")?;
-        ensure!(between.contains(VIP), "the address is gone, but `dns` needs it");
-        screen::passed("`web` is gone; the address stays, `dns` needs it");
+        ensure!(between.contains(VIP), "the VIP is gone, but `dns` needs it");
+        screen::passed("`web` is gone; the VIP stays because `dns` needs it");
 
         screen::command("balancer", "rm manifests/dns.yaml");
         self.manifests.remove("dns.yaml")?;
         self.wait_for_vip(false)?;
         let after = self.shell("balancer", "ip -br addr show eth0")?;
-        ensure!(!after.contains(VIP), "the address came back");
-        screen::passed("the address is gone");
+        ensure!(!after.contains(VIP), "the VIP came back");
+        screen::passed("the VIP is gone");
 
         screen::command("balancer", "kill %1   # the agent");
         self.agent.terminate()?;
