@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `cargo xtask bench relay`, `e2e` and `flood`: llb beside others in one lab, in
-//! one run, rounds interleaved. Who is compared is in the folder of
-//! each bench; what is measured, by what, and the numbers are shared: `probe.rs`,
-//! `echo.rs`, `programs.rs`, `figures.rs`.
+//! `cargo xtask bench relay`, `e2e` and `flood`: llb beside other balancers in one lab and one run, with
+//! interleaved rounds. The folder of each benchmark says what is compared. They share what is measured and how:
+//! `probe.rs`, `echo.rs`, `programs.rs`, `figures.rs`, `span.rs`.
 
 mod e2e;
 mod echo;
@@ -20,7 +19,7 @@ use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// 128 + SIGINT, as a shell counts it.
+/// 128 + SIGINT, the exit status by which shells report that signal.
 const INTERRUPTED: i32 = 130;
 
 /// Measures llb beside others. Needs root.
@@ -50,8 +49,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The bench runs on a thread of its own, so that this one can clean up at any
-/// moment when a signal comes.
+/// The benchmark runs on a thread of its own, so that this one can clean up whenever a signal arrives.
 fn run(arguments: Arguments) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "it needs root, to create network namespaces");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
