@@ -200,7 +200,7 @@ pub(crate) fn nodad(address: &str) -> &'static str {
 }
 
 fn new_namespace() -> io::Result<OwnedFd> {
-    #[expect(unsafe_code, reason = "the only call that makes a network namespace")]
+    #[expect(unsafe_code, reason = "the only call that creates a network namespace for one thread")]
     // SAFETY: only unsharing the table of file descriptors is unsound, because descriptors held elsewhere would
     // mean other files. NEWNET leaves that table shared.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;

@@ -5,7 +5,7 @@
 //! A green test does not prove that other kernels accept and run the programs alike: `cargo xtask test` runs on
 //! one kernel. `packet`, `table` and `random` give frames to the programs by BPF_PROG_TEST_RUN, so no driver,
 //! no link and no other program takes part.
-#![expect(clippy::unwrap_used, reason = "the helpers of a test fail the test")]
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test, also in functions that tests share")]
 
 mod frames;
 mod link;

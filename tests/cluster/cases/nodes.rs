@@ -70,7 +70,7 @@ pub(crate) fn a_service_without_node_ports_is_served_by_its_endpoints(case: &mut
 
     let agent = case.agent(&["--backends", "nodes"])?;
     let problem = agent.wait_for_problem(LIMIT, "NoNodePort")?;
-    assert!(problem.contains("--backends endpoints"), "the way out: {problem}");
+    assert!(problem.contains("--backends endpoints"), "it should say what to do: {problem}");
     let message = case.wait_for_event("echo", "SyncLoadBalancerFailed")?;
     assert!(message.contains("nodePort"), "{message}");
     agent.kill9()?;

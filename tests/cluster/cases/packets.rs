@@ -48,7 +48,7 @@ pub(crate) fn replies_pass_the_balancer_in_mode_nat(case: &mut Case<'_>) -> Resu
         let peers = ask_often(case, vip)?;
         ensure!(peers == [balancer].into(), "{vip}: seen as {peers:?}");
     }
-    ensure!(!replies(&agent.get("/metrics")?).is_empty(), "it was another plane that served");
+    ensure!(!replies(&agent.get("/metrics")?).is_empty(), "another plane served");
     Ok(())
 }
 

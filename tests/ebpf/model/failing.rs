@@ -39,7 +39,8 @@ impl Model {
         }
         let flow_name = (reply.client.0, reply.client.1, backend.frontend);
         let flow = self.memory.pending_flows.get(&flow_name);
-        // A backend can only refuse a flow of which it got the opening, and nothing since. Other resets reach the client.
+        // A backend can only refuse a flow of which it got the opening, and nothing since. Other resets reach
+        // the client.
         if !flow
             .is_some_and(|flow| flow.seen == SYN && flow.backend == backend.id && flow.snat_port == name.2)
         {

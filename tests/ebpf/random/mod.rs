@@ -63,7 +63,7 @@ fn episodes() {
         run.episode(random.random());
     }
     println!("{} of {packets} packets were sent; {:?}", run.sent, run.counted);
-    assert!(run.sent > packets / 4, "{} of {packets} were sent: too few to say something", run.sent);
+    assert!(run.sent > packets / 4, "{} of {packets} were sent: too few for a meaningful test", run.sent);
     if packets >= PACKETS {
         let unreachable = [Reason::Failed];
         for reason in Reason::ALL.into_iter().filter(|reason| !unreachable.contains(reason)) {

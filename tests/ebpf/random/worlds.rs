@@ -13,7 +13,8 @@ use rand::{Rng as _, seq::IteratorRandom as _};
 use crate::model::wire::{TCP, UDP};
 use crate::model::world::{Backend, Frontend, FrontendName, Gate, Id, Range, State, World};
 
-/// Two links whose MACs are in the map of links, and one whose MAC is not: what comes by another link cannot leave by it.
+/// Two links whose MACs are in the map of links, and one whose MAC is not: what comes by another link cannot leave
+/// by it.
 pub(super) const LINKS: [(u32, [u8; 6]); 3] =
     [(7, [2, 0, 0, 0, 0, 7]), (8, [2, 0, 0, 0, 0, 8]), (9, [2, 0, 0, 0, 0, 9])];
 /// A port of one of our source addresses that belongs to a frontend.

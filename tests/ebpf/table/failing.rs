@@ -106,7 +106,7 @@ fn a_refused_connection_goes_to_another_backend() {
         let second = plane.ask(CLIENT_PORT);
         assert_ne!(first.host, second.host);
         assert_eq!(plane.replies_of(CLIENT_PORT), 1);
-        assert_eq!(plane.run(&refusal), Outcome::Pass, "of the old one");
+        assert_eq!(plane.run(&refusal), Outcome::Pass, "from the old backend");
         plane.reaches_the_client(second, SYN | ACK);
         let ack = Frame { tcp_flags: ACK, ..plane.syn(CLIENT_PORT) };
         assert_eq!(plane.host(&ack), second.host);
@@ -196,7 +196,7 @@ fn a_refusal_reaches_the_client_if_no_other_backend_takes_the_flow() {
         let refusal = plane.reply_sent(REFUSED).bytes();
         plane.expect("the only one", &refusal, &plane.reply_received(REFUSED).bytes());
         assert_eq!(plane.failing(), 1);
-        plane.expect("all the same", &syn, &plane.to_backend(SYN).bytes());
+        plane.expect("sent again", &syn, &plane.to_backend(SYN).bytes());
 
         plane.two_hosts(0);
         for client_port in 2000..2010 {
@@ -244,7 +244,7 @@ fn a_backend_that_failed_is_tried_by_one_flow_after_a_while() {
         let tried = tries(plane, 4000);
         plane.reaches_the_client(tried, SYN | ACK);
         assert_eq!(plane.failing(), 0);
-        assert!(plane.hosts_of(5000, 40).contains(&0), "it is well");
+        assert!(plane.hosts_of(5000, 40).contains(&0), "it works again");
     });
 }
 

@@ -53,7 +53,7 @@ fn every_reason_is_reached() {
         assert!(matches!(plane.run(&unknown.bytes()), Outcome::Sent(_)), "admitted");
         plane.admit(plane.address(11), bits, false);
         let part = Frame { from: (plane.address(11), 5999), ..syn(plane) };
-        plane.expect_reason("a part that may not", &part.bytes(), Reason::SourceDenied);
+        plane.expect_reason("a refused part of a range", &part.bytes(), Reason::SourceDenied);
         plane.frontend(NAT_PORT, |_| ());
         plane.handshake();
         plane.frontend(NAT_PORT, |entry| entry.flags = OPENINGS_ONLY);
@@ -90,7 +90,7 @@ fn every_reason_is_reached() {
         // The reply entry of the flow is there, but its backend is not; then an index that was reused.
         plane.backend(1, |backend| backend.id = BackendId::new(1, 2));
         plane.expect_reason("stale", &plane.reply_sent(ACK).bytes(), Reason::StaleReply);
-        plane.expect_reason("table is old", &syn(plane).bytes(), Reason::NoLiveBackend);
+        plane.expect_reason("the backend is gone", &syn(plane).bytes(), Reason::NoLiveBackend);
         plane.backend(1, |backend| backend.state = DEAD);
         plane.expect_reason("dead", &plane.to_vip(NAT_PORT, TCP, ACK).bytes(), Reason::NoLiveBackend);
         plane.backend(1, |backend| backend.state = DRAINING);

@@ -161,7 +161,9 @@ pub(crate) fn either_agent_may_be_killed_at_any_moment_of_a_handover(plane: Plan
             .unwrap_or_else(|error| panic!("seed {seed}, kill {kill}: {error:#}\n{}", setup.agent.log()));
         wait_until(LIMIT, "an agent", || setup.agent.state().map(Some)).unwrap();
     }
-    println!("{KILLS} starts: the old one killed {inherited} times, went on {kept} times");
+    println!(
+        "of {KILLS} handovers: the old agent killed in {inherited}, the new one before it took over in {kept}"
+    );
     assert_eq!(gone(&watch), Vec::<String>::new());
     // Whichever agent is left is in charge.
     setup.manifests.remove("web.yaml").unwrap();

@@ -54,7 +54,7 @@ pub(crate) fn source_ranges_change_while_traffic_flows(plane: Plane) {
 
     write(&setup, &ports, "loadBalancerSourceRanges: [everybody]");
     for vip in vips {
-        wait_until(LIMIT, "a range that is none to admit nobody", || {
+        wait_until(LIMIT, "an invalid range to admit nobody", || {
             Ok(http_get(setup.client(), SocketAddr::new(vip, 80)).is_err().then_some(()))
         })
         .unwrap();

@@ -58,7 +58,7 @@ pub(super) async fn receive(stream: &TcpStream, pattern: &Pattern, transfer: Tra
             let expected = pattern.from(transfer.number, received);
             let length = rest.len().min(expected.len());
             if rest[..length] != expected[..length] {
-                return Seen::Wrong(format!("other bytes than were sent, at {received} or after"));
+                return Seen::Wrong(format!("bytes differ from what was sent, at {received} or after"));
             }
             received += length as u64;
             rest = &rest[length..];
