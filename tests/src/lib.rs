@@ -11,7 +11,8 @@
 //! Invariants:
 //! - Nothing touches the links of the root namespace.
 //! - No route leads out of a lab.
-//! - All addresses are from the ranges for documentation (RFC 5737, RFC 3849).
+//! - All addresses are from the ranges for documentation (RFC 5737, RFC 3849), those of a flood's sources from the
+//!   range for benchmarks (RFC 2544).
 //! - A dropped lab leaves nothing behind. What a killed run leaves behind, the next run removes.
 
 pub mod agent;
