@@ -2,11 +2,12 @@
 //! Backends that refuse or do not answer new connections: which they are, and whether a connection goes to
 //! another one. This is only for TCP in mode NAT.
 
+use super::arrival::Arrival;
 use super::flows::{FlowName, RST, Reply, ReplyName, SYN, reply_name};
 use super::select::{self, Chosen};
+use super::state::Model;
 use super::wire::{Carries, TCP};
 use super::world::{Backend, Frontend, Gate};
-use super::{Arrival, Model};
 
 /// Seconds for which other backends are preferred.
 const FAILING_SECS: u64 = 10;

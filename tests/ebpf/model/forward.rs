@@ -3,11 +3,14 @@
 
 use llb_common::reason::Reason;
 
+use super::arrival::Arrival;
 use super::flows::{FIN, Flow, FlowName, RST, Reply, ReplyName, opens, reply_name, seen_after};
+use super::outcome::{Course, Stop};
 use super::rewrite::{Nat, Target};
+use super::select;
+use super::state::Model;
 use super::wire::{Carries, TCP};
 use super::world::{Backend, Frontend, FrontendName, Gate};
-use super::{Arrival, Course, Model, Stop, select};
 
 /// State of the flow to which a packet belongs.
 enum Fate {

@@ -7,8 +7,8 @@ use llb_common::address::Port;
 use llb_common::conntrack::candidate_port;
 use llb_common::hash::FlowKey;
 
-use super::Model;
 use super::flows::{FlowName, Reply, Way, reply_name};
+use super::state::Model;
 use super::world::{Backend, Frontend, FrontendName, Id, World};
 
 /// Seconds for which packets that open nothing go by the table before the last change.
