@@ -229,7 +229,7 @@ impl World {
         let serving: BTreeMap<_, _> = observed
             .iter()
             .filter(|(_, status)| status.phase == Phase::Serving)
-            .map(|(frontend, status)| (*frontend, status.rule.clone()))
+            .filter_map(|(frontend, status)| Some((*frontend, status.rule.clone()?)))
             .collect();
         assert_eq!(serving, desired.frontends, "seed {seed}: frontends");
         let ours = self.agent.rooms.addresses.links[0].addresses.iter().filter(|known| known.ours);

@@ -19,6 +19,7 @@ use crate::config::{AddressTag, AtStop, Cli, Config, Invocation, SourceConfig, k
 use crate::dataplane::Planes;
 use crate::dataplane::packet::{self, LinkLocks, PacketError, PacketPlane, PacketSetup};
 use crate::dataplane::proxy::ProxyPlane;
+use crate::error_chain::ErrorChain;
 use crate::handover::{self, Item, Successors};
 use crate::kernel::{Cap, KernelAbilities, missing_capabilities};
 use crate::model::AddressKey;
@@ -309,9 +310,8 @@ async fn start_packet_plane(
         }
         Err(error @ PacketError::Busy { .. }) => Err(error.into()),
         Err(error) => {
-            let why = format!("{:#}", anyhow::Error::from(error));
-            tracing::warn!(error = why, "no packet plane; all is relayed");
-            planes.start(Err(format!("no packet plane: {why}")));
+            tracing::warn!(error = %ErrorChain(&error), "no packet plane; all is relayed");
+            planes.start(Err(error));
             Ok(())
         }
     }

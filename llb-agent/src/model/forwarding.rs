@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Family, Port, Protocol, ServiceName, Terms};
+use super::{Family, Placement, Port, Protocol, ServiceName, Terms};
 
 /// VIP + port + protocol: the key of every lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,55 +121,25 @@ pub enum Phase {
     Draining,
 }
 
-/// A mechanism that forwards.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PlaneKind {
-    /// Programs at links rewrite each packet.
-    Packet,
-    /// Accepted connections, whose bytes the kernel moves from socket to socket.
-    Sockmap,
-    /// Accepted connections, relayed in user space.
-    #[default]
-    Userspace,
-}
-
-impl fmt::Display for PlaneKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Packet => "packet",
-            Self::Sockmap => "sockmap",
-            Self::Userspace => "userspace",
-        })
-    }
-}
-
-/// Which plane serves a frontend, in which mode, and why.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Placement {
-    /// The plane.
-    pub plane: PlaneKind,
-    /// Of the packet plane.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mode: Option<Mode>,
-    /// A sentence for a person.
-    pub why: String,
-}
-
 /// A frontend as a data plane has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FrontendStatus {
-    /// The rule last applied.
-    pub rule: Arc<Rule>,
+    /// The rule that was applied last. `None`: not known, because the agent before this one applied it.
+    pub rule: Option<Arc<Rule>>,
     /// Serving or draining.
     pub phase: Phase,
-    /// By whom.
+    /// Which plane serves it.
     pub placement: Placement,
 }
 
 impl FrontendStatus {
-    /// As the relay in user space has it.
+    /// A frontend that the relay in user space serves by `rule`.
     pub fn relayed(rule: Arc<Rule>, phase: Phase) -> Self {
-        Self { rule, phase, placement: Placement::default() }
+        Self { rule: Some(rule), phase, placement: Placement::default() }
+    }
+
+    /// Whether this is a frontend of `service`; `false` also while its rule is not known.
+    pub fn is_of(&self, service: &ServiceName) -> bool {
+        self.rule.as_ref().is_some_and(|rule| rule.service == *service)
     }
 }

@@ -9,6 +9,7 @@
 mod address;
 mod forwarding;
 mod inputs;
+mod placement;
 mod planes;
 mod pool;
 mod problem;
@@ -19,9 +20,15 @@ mod state;
 mod terms;
 
 pub use address::{Family, Mac, Port, Protocol, is_usable_vip};
-pub use forwarding::{Backend, Frontend, FrontendStatus, Mode, Phase, Placement, PlaneKind, Rule, Weight};
+pub use forwarding::{Backend, Frontend, FrontendStatus, Mode, Phase, Rule, Weight};
 pub use inputs::{Endpoint, Facts, Link, LinkAddress, Node, Snapshot, SourceReport};
-pub use planes::{BackendState, BackendStatus, LinkPlane, PlanesState};
+pub use placement::{
+    PacketLimit, PacketObstacle, Placement, PlacementReason, PlaneKind, RelayFeature, RelayReason,
+};
+pub use planes::{
+    BackendState, BackendStatus, Hook, HookChoice, HookReason, HookRefusal, LinkPlane, NoPacketPlane,
+    PlanesState,
+};
 pub use pool::{Pool, PoolError};
 pub use problem::{Problem, ProblemReason, Subject};
 pub use range::{AddressRange, RangeError};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Desired and observed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -36,11 +36,22 @@ impl Serialize for AddressKey {
 pub struct State {
     /// What the data planes serve.
     pub frontends: BTreeMap<Frontend, Arc<Rule>>,
+    /// Frontends that stay as they are, whatever their rules: those that the packet plane serves
+    /// on when the agent ends.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub kept: BTreeSet<Frontend>,
     /// The addresses that llb adds, with their prefix length in bits.
     pub addresses: BTreeMap<AddressKey, u8>,
     /// What the status of each Service that is ours should say once its
     /// frontends are up. An empty one means: clear it.
     pub statuses: BTreeMap<ServiceName, PublishedStatus>,
+}
+
+impl State {
+    /// Whether `frontend` should be there.
+    pub fn has(&self, frontend: &Frontend) -> bool {
+        self.frontends.contains_key(frontend) || self.kept.contains(frontend)
+    }
 }
 
 /// What is, as read back.

@@ -174,7 +174,7 @@ pub fn hold_statuses(due: Vec<Action>, in_flight: &BTreeSet<ActionKey>, desired:
 fn upserts(desired: &State, observed: &Observed) -> impl Iterator<Item = Action> {
     let up_to_date = |frontend: &Frontend, rule: &Arc<Rule>| {
         let current = observed.frontends.get(frontend);
-        current.is_some_and(|status| status.phase == Phase::Serving && status.rule == *rule)
+        current.is_some_and(|status| status.phase == Phase::Serving && status.rule.as_ref() == Some(rule))
     };
     let outdated = desired.frontends.iter().filter(move |(frontend, rule)| !up_to_date(frontend, rule));
     outdated.map(|(&frontend, rule)| Action::UpsertFrontend { frontend, rule: rule.clone() })
@@ -200,7 +200,7 @@ fn status_writes(desired: &State, observed: &Observed) -> impl Iterator<Item = A
 
 fn frontend_removals(desired: &State, observed: &Observed) -> impl Iterator<Item = Action> {
     let serving = observed.frontends.iter().filter(|(_, status)| status.phase == Phase::Serving);
-    let unwanted = serving.filter(|(frontend, _)| !desired.frontends.contains_key(frontend));
+    let unwanted = serving.filter(|(frontend, _)| !desired.has(frontend));
     unwanted.map(|(&frontend, _)| Action::RemoveFrontend { frontend })
 }
 
@@ -267,8 +267,9 @@ fn achieved_port(vip: IpAddr, port: &PublishedPort, observed: &Observed) -> Publ
 
 /// Has a listener: without backends there is none.
 fn accepts(frontend: &Frontend, observed: &Observed) -> bool {
-    let status = observed.frontends.get(frontend);
-    status.is_some_and(|status| status.phase == Phase::Serving && !status.rule.backends.is_empty())
+    let status = observed.frontends.get(frontend).filter(|status| status.phase == Phase::Serving);
+    let rule = status.and_then(|status| status.rule.as_ref());
+    rule.is_some_and(|rule| !rule.backends.is_empty())
 }
 
 /// `None` for a protocol that llb does not serve.

@@ -236,9 +236,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
                 Ok(observed) => {
                     let observed = self.settle(observed, &nothing, now, &mut Vec::new()).await;
                     let mut served = observed.frontends.keys();
-                    if served.all(|frontend| self.desired.frontends.contains_key(frontend))
-                        && self.unfinished.is_none()
-                    {
+                    if served.all(|frontend| self.desired.has(frontend)) && self.unfinished.is_none() {
                         return;
                     }
                 }
@@ -434,6 +432,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
                 (key, known.net.prefix_len())
             })
         });
+        self.rooms.plane.advance();
         let observed = Observed {
             frontends: self.rooms.plane.observe(),
             addresses: addresses.collect(),

@@ -2,7 +2,6 @@
 //! Programs at one link: which hook, and that it takes the place of a
 //! predecessor's without a gap. Maps come with the object (`loader.rs`).
 
-use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -15,46 +14,26 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttach, TcAttach
 use llb_common::programs::{TC_INGRESS_PROGRAM, XDP_PROGRAM};
 use rustix::io::Errno;
 
-use super::PacketError;
-use super::links::LinkFacts;
+use super::error::PacketError;
+use super::link_facts::LinkFacts;
 use super::pins::PinFolder;
 use crate::config;
 use crate::kernel::system_error;
+use crate::model::Hook;
 
-/// A place at a link where a program gets frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hook {
-    /// In the driver, or right behind it.
-    Xdp,
-    /// At ingress, before routing.
-    Tc,
-}
-
-impl fmt::Display for Hook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Xdp => "xdp",
-            Self::Tc => "tc",
-        })
+/// The name of a hook's program in the object.
+pub(super) const fn program_of(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Xdp => XDP_PROGRAM,
+        Hook::Tc => TC_INGRESS_PROGRAM,
     }
 }
 
-impl Hook {
-    const ALL: [Self; 2] = [Self::Xdp, Self::Tc];
-
-    pub(super) const fn program(self) -> &'static str {
-        match self {
-            Self::Xdp => XDP_PROGRAM,
-            Self::Tc => TC_INGRESS_PROGRAM,
-        }
-    }
-
-    /// Name of the pin that keeps the program at the link.
-    const fn pin(self) -> &'static str {
-        match self {
-            Self::Xdp => "xdp",
-            Self::Tc => "tc_ingress",
-        }
+/// The name of the pin that keeps the program at the link.
+const fn pin_of(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Xdp => "xdp",
+        Hook::Tc => "tc_ingress",
     }
 }
 
@@ -69,8 +48,8 @@ pub(super) fn attach(
     mode: config::XdpMode,
     folder: &PinFolder,
 ) -> Result<(), PacketError> {
-    let (name, link, index) = (hook.program(), facts.name.as_str(), facts.ifindex);
-    let pin = folder.pin(hook.pin());
+    let (name, link, index) = (program_of(hook), facts.name.as_str(), facts.ifindex);
+    let pin = folder.pin(pin_of(hook));
     let failed = |error| PacketError::program(name, link, &pin, error);
     let program = ebpf.program_mut(name).ok_or(PacketError::NotInObject { name })?;
     let attached = match hook {
@@ -113,7 +92,7 @@ pub(super) fn attach(
     }
     // One hook serves: a predecessor's other one ends now that this one has begun.
     for other in Hook::ALL.into_iter().filter(|other| *other != hook) {
-        remove_stale(&folder.pin(other.pin()))?;
+        remove_stale(&folder.pin(pin_of(other)))?;
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::plane::Shared;
+use super::shared::Shared;
 
 /// Backends that have series of their own; a scrape must stay readable. Those
 /// beyond share one, named [`OTHERS`].
@@ -99,14 +99,14 @@ impl PacketCollector {
     /// How full the maps are that have a limit.
     fn encode_fill(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let state = self.0.state();
-        let (backends, chunks) = state.book.fill();
+        let (backends, chunks) = state.image.fill();
         let limit = |map| self.0.capacities.of(map);
         let used = [
             (maps::FLOWS, state.flows.fill.0, state.maps.flows.words().places()),
             (maps::PENDING_FLOWS, state.flows.fill.1, limit(maps::PENDING_FLOWS)),
             (maps::BACKENDS, backends, limit(maps::BACKENDS)),
-            (maps::MAGLEV, chunks as u32, limit(maps::MAGLEV)),
-            (maps::FRONTENDS, state.book.frontends().count() as u32, limit(maps::FRONTENDS)),
+            (maps::MAGLEV, chunks, limit(maps::MAGLEV)),
+            (maps::FRONTENDS, state.image.frontends().count() as u32, limit(maps::FRONTENDS)),
         ];
         drop(state);
         let help = "Entries of the packet plane's maps in use";
@@ -128,10 +128,10 @@ impl PacketCollector {
 
     fn rows(&self) -> Vec<Row> {
         let state = self.0.state();
-        let ids: BTreeSet<BackendId> = state.book.owners().into_keys().collect();
+        let ids: BTreeSet<BackendId> = state.image.owners().into_keys().collect();
         let mut rows: BTreeMap<[String; 3], Row> = BTreeMap::new();
-        for (n, (id, (frontend, backend))) in state.book.owners().into_iter().enumerate() {
-            let service = state.book.service(frontend).map(ToString::to_string).unwrap_or_default();
+        for (n, (id, (frontend, backend))) in state.image.owners().into_iter().enumerate() {
+            let service = state.image.service(frontend).map(ToString::to_string).unwrap_or_default();
             let names = if n < MOST_BACKENDS || ids.len() <= MOST_BACKENDS {
                 [service, frontend.to_string(), backend.to_string()]
             } else {

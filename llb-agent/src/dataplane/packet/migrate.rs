@@ -22,10 +22,9 @@ use aya::maps::{Map, MapData};
 use llb_common::flow_table::{self, VALUE_BYTES};
 use llb_common::maps::{self as names, Map as Name};
 
-use super::PacketError;
+use super::error::PacketError;
 use super::flow_table::{FlowTable, is_flow_table};
-use super::loader::{has_maps, shared_maps};
-use super::maps::{Capacities, sizes_of};
+use super::map_sizes::{Capacities, shared_maps, sizes_of};
 use super::pins::{LAYOUT, PinFolder, SHARED, entries, folders, is_layout, remove};
 use super::table::RawMap;
 
@@ -210,4 +209,9 @@ fn inner(map: &Map) -> Option<&MapData> {
         Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::LpmTrie(data) => Some(data),
         _ => None,
     }
+}
+
+/// Whether `path` has maps of llb in it, pinned by whomever.
+fn has_maps(path: &Path) -> bool {
+    path.join(names::FRONTENDS.name).exists()
 }

@@ -3,14 +3,14 @@
 //! filled here.
 //!
 //! ```text
-//!   rule --> PacketPlane --> reach: routes, neighbours        reach.rs
+//!   rule --> PacketPlane --> next hops: routes, neighbours    next_hops.rs
 //!                |              |
-//!                `--> book: what is in the maps, ids, tables  book/          pure
+//!                `--> image of the maps: ids, tables          image/          pure
 //!                       `--> writes --> maps                  maps.rs, table.rs
 //!
-//!   start:  links -> hooks -> object, maps, program           links.rs, loader.rs, attach.rs
+//!   start:  links -> hooks -> object, maps, program           hooks.rs, loader.rs, attach.rs
 //!           maps of another size or layout                    migrate.rs
-//!   keeper: neighbours fresh, flows swept, drains ended       keeper.rs, sweep.rs
+//!   upkeep: neighbours fresh, flows swept, drains ended       upkeep.rs, sweep.rs
 //!   answers: ICMP errors about packets that were dropped      answers.rs
 //!
 //!   <bpf_dir>/v3/<link>/{xdp,tc_ingress}        pinned: keeps the program at the link
@@ -25,46 +25,44 @@
 
 mod answers;
 mod attach;
-mod book;
+mod clock;
+mod drain;
 mod error;
+#[cfg(test)]
+mod fake;
 mod flow_table;
-mod keeper;
-mod links;
+mod hooks;
+pub mod image;
+mod link_facts;
 mod loader;
 #[cfg(feature = "ebpf-log")]
 mod log;
+mod map_sizes;
+mod map_store;
 mod maps;
 mod metrics;
 mod migrate;
+mod next_hops;
+mod packet_link;
 mod pins;
 mod plane;
-mod reach;
+mod refusal;
 mod ring;
+mod settings;
+mod setup;
+mod shared;
+#[cfg(test)]
+mod simulation;
+mod state;
 mod sweep;
 mod table;
 mod trace;
+mod upkeep;
 
 pub use error::PacketError;
 pub use loader::{LinkLocks, has_object};
 pub use pins::detach;
-pub use plane::{PacketPlane, Refusal};
+pub use plane::PacketPlane;
+pub use refusal::Refusal;
+pub use setup::PacketSetup;
 pub use trace::trace;
-
-use std::path::PathBuf;
-
-use crate::config::{Datapath, PacketConfig};
-
-/// What the plane is made for.
-#[derive(Clone, Debug)]
-pub struct PacketSetup {
-    /// The links that get programs, by name.
-    pub links: Vec<String>,
-    /// Where they are pinned.
-    pub bpf_dir: PathBuf,
-    /// Which hooks are tried.
-    pub datapath: Datapath,
-    /// Limits.
-    pub config: PacketConfig,
-    /// What a frontend that ends gives its flows.
-    pub drain_timeout: std::time::Duration,
-}

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use rustix::mount::{MountFlags, mount};
 
-use super::PacketError;
+use super::error::PacketError;
 use crate::kernel::{BPFFS, is_bpffs};
 
 /// The layout of what is pinned. An agent with another layout uses another

@@ -35,7 +35,9 @@ use super::traffic::{FrontendTraffic, Traffic};
 use super::with_causes;
 use super::worker::Workers;
 use crate::dataplane::DataPlaneError;
-use crate::model::{Frontend, FrontendStatus, Phase, Placement, PlaneKind, Protocol, Rule};
+use crate::model::{
+    Frontend, FrontendStatus, Phase, Placement, PlacementReason, PlaneKind, Protocol, RelayReason, Rule,
+};
 
 /// What the tasks of all frontends share.
 #[derive(Debug)]
@@ -211,20 +213,19 @@ impl RunningFrontend {
         } else {
             Phase::Draining
         };
-        FrontendStatus { rule, phase, placement: self.placement() }
+        FrontendStatus { rule: Some(rule), phase, placement: self.placement() }
     }
 
     fn placement(&self) -> Placement {
-        let userspace = |why| Placement { why, ..Placement::default() };
+        let relayed =
+            |plane, reason| Placement { plane, mode: None, why: Some(PlacementReason::Relay(reason)) };
         match (self.context.frontend.protocol, &self.context.plane.sockmap) {
             (_, Err(SockmapError::NotWanted)) => Placement::default(),
-            (Protocol::Tcp, Ok(_)) => Placement {
-                plane: PlaneKind::Sockmap,
-                mode: None,
-                why: "--datapath sockmap; the self-test passed".to_owned(),
-            },
-            (Protocol::Tcp, Err(error)) => userspace(format!("no sockmap: {}", with_causes(error))),
-            (Protocol::Udp, _) => userspace("sockmap has no UDP".to_owned()),
+            (Protocol::Tcp, Ok(_)) => relayed(PlaneKind::Sockmap, RelayReason::Sockmap),
+            (Protocol::Tcp, Err(error)) => {
+                relayed(PlaneKind::Userspace, RelayReason::NoSockmap { error: with_causes(error) })
+            }
+            (Protocol::Udp, _) => relayed(PlaneKind::Userspace, RelayReason::SockmapHasNoUdp),
         }
     }
 

@@ -1,51 +1,60 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The numbers of the packet plane's maps: which are in use, which are free,
-//! which must rest before they may be used again. Pure; it knows no contents.
+//! The numbers in the packet plane's maps: which are in use, which are free, and which
+//! must rest before they are used again. It knows no contents.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use llb_common::backend::BackendId;
 use llb_common::frontend::Table;
 use llb_common::hash::mix;
 use llb_common::time::{Tick, elapsed_secs};
 
-use super::NoRoom;
-use crate::model::ServiceName;
+use crate::model::{PacketLimit, ServiceName};
 
-/// Generations of a place are 1 to this, and then 1 again (12 bits, see [`BackendId`]).
+/// A place's generations are 1 to this, then 1 again (12 bits, see [`BackendId`]).
 const LAST_GENERATION: u16 = 4095;
 
-/// Chunks rest for so long, as a packet may still be on its way through the
-/// table that they were part of: at least the second that the maps ask for.
+/// How long chunks rest before another table gets them: a packet that is being handled may
+/// still use the table that they were part of. The programs ask for a second at least.
 const CHUNK_REST_SECS: u32 = 2;
 
 /// Places in the array of backends.
 #[derive(Debug)]
 pub(super) struct Places {
     capacity: u32,
-    /// From here on none was ever used.
+    /// No place from here on was ever used.
     next: u32,
-    /// With the generation that each had last; used again in that order, so that an
-    /// id comes back as late as possible.
+    /// Free places with the id that each had last. They are used again in this order, so
+    /// that an id comes back as late as possible.
     free: VecDeque<BackendId>,
 }
 
 impl Places {
-    /// `used` are taken, all others free.
-    pub(super) fn new(capacity: u32, used: impl Iterator<Item = BackendId>) -> Self {
-        let used: BTreeMap<u32, BackendId> = used.map(|id| (id.index(), id)).collect();
-        let next = used.keys().next_back().map_or(0, |last| last + 1);
-        let holes = (0..next).filter(|index| !used.contains_key(index));
-        Self { capacity, next, free: holes.map(|index| BackendId::new(index, 0)).collect() }
+    /// The places of `used` are taken and all others are free; `free` has the last ids of
+    /// free places, as far as they are known.
+    pub(super) fn new(
+        capacity: u32,
+        used: impl IntoIterator<Item = BackendId>,
+        free: impl IntoIterator<Item = BackendId>,
+    ) -> Self {
+        let used: BTreeSet<u32> = used.into_iter().map(BackendId::index).collect();
+        // An id without a generation was never given.
+        let free: BTreeMap<u32, BackendId> =
+            free.into_iter().filter(|id| id.generation() != 0).map(|id| (id.index(), id)).collect();
+        let last = used.last().into_iter().chain(free.keys().next_back()).max();
+        let next = last.map_or(0, |last| last + 1);
+        let unused = (0..next).filter(|index| !used.contains(index));
+        let last_id = |index| free.get(&index).copied().unwrap_or(BackendId::new(index, 0));
+        Self { capacity, next, free: unused.map(last_id).collect() }
     }
 
-    pub(super) fn allocate(&mut self) -> Result<BackendId, NoRoom> {
+    pub(super) fn allocate(&mut self) -> Result<BackendId, PacketLimit> {
         if let Some(last) = self.free.pop_front() {
             let generation = if last.generation() < LAST_GENERATION { last.generation() + 1 } else { 1 };
             return Ok(BackendId::new(last.index(), generation));
         }
         if self.next >= self.capacity {
-            return Err(NoRoom::Backends { most: self.capacity });
+            return Err(PacketLimit::Backends { most: self.capacity });
         }
         self.next += 1;
         Ok(BackendId::new(self.next - 1, 1))
@@ -60,22 +69,34 @@ impl Places {
     }
 }
 
-/// Chunks of Maglev tables.
+/// Chunks of selection tables.
 #[derive(Debug)]
 pub(super) struct Chunks {
     is_used: Vec<bool>,
+    /// Tables that were freed at this time. Their chunks count as used until they have rested.
     resting: Vec<(Table, Tick)>,
 }
 
 impl Chunks {
-    pub(super) fn new(capacity: u32, used: impl Iterator<Item = Table>) -> Self {
+    /// The chunks of the tables in `used` are taken and all others are free.
+    pub(super) fn new(capacity: u32, used: impl IntoIterator<Item = Table>) -> Self {
         let mut chunks = Self { is_used: vec![false; capacity as usize], resting: Vec::new() };
-        used.for_each(|table| chunks.mark(table, true));
+        used.into_iter().for_each(|table| chunks.mark(table, true));
         chunks
     }
 
-    /// A run of chunks for a table of `slots` slots: the first one that is large enough.
-    pub(super) fn allocate(&mut self, slots: u32, now: Tick) -> Result<Table, NoRoom> {
+    /// Lets those tables rest that rest in `other` and are not in use here.
+    pub(super) fn rest_as(&mut self, other: &Self) {
+        for (table, since) in &other.resting {
+            if self.run(*table).is_some_and(|run| run.iter().all(|is_used| !is_used)) {
+                self.mark(*table, true);
+                self.resting.push((*table, *since));
+            }
+        }
+    }
+
+    /// A run of chunks for a table of `slots` slots: the first one that is long enough.
+    pub(super) fn allocate(&mut self, slots: u32, now: Tick) -> Result<Table, PacketLimit> {
         let (rested, resting): (Vec<_>, Vec<_>) =
             self.resting.drain(..).partition(|(_, since)| elapsed_secs(*since, now) >= CHUNK_REST_SECS);
         self.resting = resting;
@@ -93,32 +114,36 @@ impl Chunks {
                 Some(taken) => start += taken + 1,
             }
         }
-        Err(NoRoom::Tables { most: self.is_used.len() as u32 })
+        Err(PacketLimit::Tables { slots, most: self.is_used.len() as u32 })
     }
 
-    /// Not at once: see [`CHUNK_REST_SECS`].
+    /// The chunks are free after a rest of [`CHUNK_REST_SECS`].
     pub(super) fn free(&mut self, table: Table, now: Tick) {
         if table.slots != 0 {
             self.resting.push((table, now));
         }
     }
 
-    pub(super) fn used(&self) -> usize {
-        self.is_used.iter().filter(|is_used| **is_used).count()
+    pub(super) fn used(&self) -> u32 {
+        self.is_used.iter().filter(|is_used| **is_used).count() as u32
     }
 
     fn mark(&mut self, table: Table, is_used: bool) {
         let first = table.first_chunk as usize;
-        let run = first..first + table.chunks() as usize;
-        if let Some(run) = self.is_used.get_mut(run) {
+        if let Some(run) = self.is_used.get_mut(first..first + table.chunks() as usize) {
             run.fill(is_used);
         }
     }
+
+    fn run(&self, table: Table) -> Option<&[bool]> {
+        let first = table.first_chunk as usize;
+        self.is_used.get(first..first + table.chunks() as usize)
+    }
 }
 
-/// Services by number. A number follows from the name, so that it is the same
-/// after a restart; two names that would have the same one get neighbours.
-#[derive(Debug, Default)]
+/// The numbers of Services. A number follows from the name, so that it is the same after a
+/// restart. If two names have the same one, the later Service gets the next free number.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Services {
     names: BTreeMap<u32, ServiceName>,
 }
@@ -136,6 +161,11 @@ impl Services {
     pub(super) fn forget(&mut self, id: u32) {
         self.names.remove(&id);
     }
+
+    /// Forgets all but these.
+    pub(super) fn keep(&mut self, ids: &BTreeSet<u32>) {
+        self.names.retain(|id, _| ids.contains(id));
+    }
 }
 
 /// The number of a name: not 0.
@@ -150,10 +180,10 @@ mod tests {
 
     #[test]
     fn a_place_is_used_again_with_the_next_generation() {
-        let mut places = Places::new(2, std::iter::empty());
+        let mut places = Places::new(2, [], []);
         let (first, second) = (places.allocate().unwrap(), places.allocate().unwrap());
         assert_eq!((first, second), (BackendId::new(0, 1), BackendId::new(1, 1)));
-        assert_eq!(places.allocate(), Err(NoRoom::Backends { most: 2 }));
+        assert_eq!(places.allocate(), Err(PacketLimit::Backends { most: 2 }));
         places.free(first);
         assert_eq!(places.allocate(), Ok(BackendId::new(0, 2)));
         places.free(BackendId::new(0, LAST_GENERATION));
@@ -162,21 +192,21 @@ mod tests {
 
     #[test]
     fn places_go_on_after_a_restart() {
-        let mut places = Places::new(9, [BackendId::new(2, 7)].into_iter());
+        let mut places = Places::new(9, [BackendId::new(2, 7)], [BackendId::new(0, 4), BackendId::new(3, 0)]);
         assert_eq!(places.used(), 1);
-        assert_eq!(places.allocate(), Ok(BackendId::new(0, 1)));
+        assert_eq!(places.allocate(), Ok(BackendId::new(0, 5)), "flows of (0, 4) may still be there");
         assert_eq!(places.allocate(), Ok(BackendId::new(1, 1)));
         assert_eq!(places.allocate(), Ok(BackendId::new(3, 1)));
     }
 
     #[test]
     fn chunks_rest_before_they_are_used_again() {
-        let mut chunks = Chunks::new(17, std::iter::empty());
+        let mut chunks = Chunks::new(17, []);
         let small = chunks.allocate(1021, 10).unwrap();
         let large = chunks.allocate(16_381, 10).unwrap();
         assert_eq!((small.first_chunk, large.first_chunk, chunks.used()), (0, 1, 17));
         chunks.free(small, 10);
-        assert_eq!(chunks.allocate(1021, 11), Err(NoRoom::Tables { most: 17 }));
+        assert_eq!(chunks.allocate(1021, 11), Err(PacketLimit::Tables { slots: 1021, most: 17 }));
         assert_eq!(chunks.allocate(1021, 13).unwrap().first_chunk, 0);
     }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How backends are reached: routes and neighbours, asked from the kernel and
-//! remembered. What follows from them for a rule is pure ([`Reach::refusal`]).
+//! remembered. What follows from them for a rule is pure ([`NextHops::refusal`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -11,9 +11,9 @@ use llb_common::address::Mac;
 use llb_common::settings::SNAT_ADDRESSES;
 use tokio::time::Instant;
 
-use super::book::NextHop;
-use super::links::LinkFacts;
-use crate::model::{Mode, Rule};
+use super::image::NextHop;
+use super::link_facts::LinkFacts;
+use crate::dataplane::placement::{BackendWay, Ways};
 use crate::netlink::{Connection, Neighbour, Route, Way};
 
 /// A neighbour on a segment answers within a millisecond; one that is not there
@@ -33,9 +33,14 @@ pub(super) struct OwnLink {
     pub(super) mtu: u32,
 }
 
+/// Links by number.
+pub(super) fn own_links(facts: &[LinkFacts]) -> BTreeMap<u32, OwnLink> {
+    facts.iter().map(|link| (link.ifindex, OwnLink { mac: link.mac, mtu: link.mtu })).collect()
+}
+
 /// What is known.
 #[derive(Debug)]
-pub(super) struct Reach {
+pub(super) struct NextHops {
     connection: Connection,
     /// By number.
     links: BTreeMap<u32, OwnLink>,
@@ -46,7 +51,7 @@ pub(super) struct Reach {
     learned: BTreeSet<(u32, IpAddr)>,
 }
 
-impl Reach {
+impl NextHops {
     /// Nothing is known but the links.
     pub(super) fn new(connection: Connection, links: BTreeMap<u32, OwnLink>) -> Self {
         Self {
@@ -185,29 +190,18 @@ impl Reach {
             .collect()
     }
 
-    /// Why the packet plane can't serve a rule in this mode; `None`: it can.
-    pub(super) fn refusal(&self, rule: &Rule, mode: Mode) -> Option<String> {
-        let mut backends = rule.backends.keys();
-        let refusal = backends.find_map(|backend| self.refusal_of(rule, backend.address.ip(), mode));
-        refusal.or_else(|| {
-            let sources = self.sources().len();
-            let is_too_many = mode == Mode::Nat && sources > SNAT_ADDRESSES;
-            is_too_many.then(|| format!("backends would see {sources} addresses of this machine, and {SNAT_ADDRESSES} are the most"))
-        })
-    }
-
-    fn refusal_of(&self, rule: &Rule, address: IpAddr, mode: Mode) -> Option<String> {
-        match self.routes.get(&address) {
-            Some(Route::Here) => Some(format!("backend {address} is this machine itself")),
-            Some(Route::Via(way)) if !self.links.contains_key(&way.ifindex) => {
-                Some(format!("backend {address} is reached by a link that is no --linkdevice"))
-            }
-            Some(Route::Via(way)) if mode == Mode::Dsr => match way.gateway {
-                _ if !rule.to_nodes => Some(format!("backend {address} is no Node")),
-                Some(gateway) => Some(format!("backend {address} is behind the router {gateway}")),
-                None => None,
-            },
-            _ => None,
+    /// How packets get to these addresses.
+    pub(super) fn ways(&self, addresses: &BTreeSet<IpAddr>) -> Ways {
+        let way = |address: &IpAddr| match self.routes.get(address) {
+            Some(Route::Here) => BackendWay::ThisMachine,
+            Some(Route::Via(way)) if !self.links.contains_key(&way.ifindex) => BackendWay::OtherLink,
+            Some(Route::Via(way)) => way.gateway.map_or(BackendWay::Direct, BackendWay::Router),
+            Some(Route::Nowhere) | None => BackendWay::NoRoute,
+        };
+        Ways {
+            backends: addresses.iter().map(|address| (*address, way(address))).collect(),
+            sources: self.sources().len(),
+            most_sources: SNAT_ADDRESSES,
         }
     }
 
