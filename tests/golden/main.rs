@@ -3,7 +3,8 @@
 //!
 //! A case is a file in `cases/`, with sections that begin with `=== name`. `flags` has the agent's flags, and `link`
 //! the machine's addresses, one a line. Each `manifests` is one snapshot. The `expected` behind it has what follows
-//! from that snapshot, after all actions of the snapshots before it were done.
+//! from that snapshot, after all actions of the snapshots before it were done. If a section `maps` follows, it has
+//! the writes with which the packet plane would fill empty maps for this snapshot.
 //! `LLB_BLESS=1 cargo test -p llb-tests --test golden` writes the present results into the files; read the diff.
 //!
 //! Every action is taken to succeed at once. A green test does not prove that the machine accepts the actions, nor
@@ -17,9 +18,10 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use case::{Case, Section};
+use case::{Case, Snapshot};
 use clap::Parser;
 use llb_agent::config::{Cli, Invocation, Policy};
+use llb_agent::dataplane::packet::image::render;
 use llb_agent::desired::{Held, Inputs, compile};
 use llb_agent::model::{
     Facts, FrontendStatus, Link, LinkAddress, Observed, Phase, Problem, ProblemReason, State,
@@ -74,15 +76,14 @@ fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
     all.difference(reached).copied().collect()
 }
 
-/// The text of the case, with the present results in its `expected` sections.
+/// The text of the case, with the present results in its sections `expected` and `maps`.
 fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
     let policy = policy(&case.flags);
     let mut links = links(&case.links);
     let mut observed = Observed::default();
     let mut told = case.head.clone();
-    for section in &case.sections {
-        let Section::Manifests { text } = section else { continue };
-        let snapshot = snapshot_of(text.as_bytes()).unwrap();
+    for Snapshot { manifests, shows_maps } in &case.snapshots {
+        let snapshot = snapshot_of(manifests.as_bytes()).unwrap();
         for (name, service) in &snapshot.services {
             if !service.status.vips.is_empty() {
                 observed.statuses.entry(name.clone()).or_insert_with(|| service.status.clone());
@@ -95,7 +96,11 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
         let (desired, problems) = compile(inputs);
         reasons.extend(problems.iter().map(|problem| problem.reason));
         let rounds = settle(&desired, &mut observed, &mut links);
-        write!(told, "=== manifests\n{text}=== expected\n{}", shown(&desired, &rounds, &problems)).unwrap();
+        let expected = shown(&desired, &rounds, &problems);
+        write!(told, "=== manifests\n{manifests}=== expected\n{expected}").unwrap();
+        if *shows_maps {
+            write!(told, "=== maps\n{}", render(&desired.frontends)).unwrap();
+        }
     }
     told
 }
