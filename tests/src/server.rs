@@ -2,9 +2,9 @@
 //! Stand-ins for the programs behind a Service: HTTP, TCP echo and UDP echo servers on a lab's host. Each can
 //! be stopped, and started again at the same address.
 //!
-//! A green test with them does not prove that llb gets on with real servers. They speak a small part of
-//! HTTP/1.1, send no request bodies and no TLS, answer at once, and close without cutting off a client, which
-//! real servers often do when they stop.
+//! A green test with them does not prove that llb gets on with the servers of users. They speak a small part of
+//! HTTP/1.1, know no request bodies and no TLS, answer at once, and close without cutting off a client, which other
+//! servers often do when they stop.
 
 use std::io;
 use std::net::SocketAddr;
