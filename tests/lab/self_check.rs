@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The lab tested by itself: its hosts reach each other, and nothing else;
-//! it leaves nothing. No agent takes part.
+//! Tests of the lab itself, without an agent: its hosts reach each other and nothing else, and it leaves
+//! nothing behind.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -9,12 +9,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Result;
+use llb_tests::environment::{VICTIM_REPORT, victim_report};
 use llb_tests::{Host, Lab, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(5);
-
-/// Names the file to which the victim reports.
-const VICTIM: &str = "LLB_LAB_VICTIM";
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
@@ -25,7 +23,7 @@ fn hosts_reach_each_other_at_once_and_nothing_else() {
         reach(client, lab.host(name).at(7)).unwrap();
         reach(client, lab.host(name).at_v6(7)).unwrap();
     }
-    // 203.0.113.1 is nowhere; without a route the kernel refuses at once.
+    // No network has 203.0.113.1. Without a route the kernel refuses at once.
     let refused = reach(client, "203.0.113.1:7".parse().unwrap()).unwrap_err();
     assert_eq!(refused.downcast::<io::Error>().unwrap().kind(), io::ErrorKind::NetworkUnreachable);
     assert!(client.output(&["ip", "route", "show", "default"]).unwrap().is_empty());
@@ -69,7 +67,7 @@ fn a_dropped_lab_leaves_nothing_even_after_a_panic() {
         assert_eq!(process.exit_status().unwrap(), None);
         *trace.lock().unwrap() = Some((lab.name().to_owned(), lab.directory().to_owned(), process.pid()));
         assert!(client.namespace().exists());
-        // Lost, as by a bug in a test: the lab has to end it.
+        // Forgotten, as a faulty test might do it: the lab must kill the process.
         std::mem::forget(process);
         std::panic::resume_unwind(Box::new("on purpose"));
     });
@@ -77,22 +75,21 @@ fn a_dropped_lab_leaves_nothing_even_after_a_panic() {
     let (name, directory, pid) = trace.into_inner().unwrap().unwrap();
     assert_eq!(namespaces_of(&name), Vec::<String>::new());
     assert!(!directory.exists());
-    // Its parent, this process, never waits for the lost one: it stays a zombie.
+    // This process never waits for its forgotten child, which stays a zombie.
     let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     assert!(state.is_empty() || state.contains(") Z "), "{state}");
 }
 
-/// Not a test of its own: what the next one starts as a process, to kill it.
+/// Not a test: the test below starts it as a process of its own and kills it.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn a_victim_that_waits_for_its_end() {
-    #[expect(clippy::disallowed_methods, reason = "how the next test passes a path to the child")]
-    let Some(report) = std::env::var_os(VICTIM) else { return };
+    let Some(report) = victim_report() else { return };
     let lab = Lab::empty().map(|mut lab| lab.add_host("lonely").map(|host| (lab, host)));
     let (lab, host) = lab.unwrap().unwrap();
     let mut sleep = host.command("sleep");
     sleep.arg("60");
-    // Started by a thread that ends: only the end of the whole process counts.
+    // The starting thread ends at once. The child must live until the whole process ends.
     let starter = std::thread::spawn(move || host.spawn(sleep, "sleep").unwrap());
     let mut sleep = starter.join().unwrap();
     let draft = lab.directory().join("report");
@@ -103,12 +100,12 @@ fn a_victim_that_waits_for_its_end() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn the_processes_of_a_killed_owner_die_and_the_next_lab_sweeps() {
+fn when_a_labs_owner_is_killed_its_processes_die_and_the_next_lab_cleans_up() {
     let mut next = Lab::empty().unwrap();
     let report = next.directory().join("victim");
     let mut owner = Command::new(std::env::current_exe().unwrap())
-        .args(["--include-ignored", "--exact", "self_test::a_victim_that_waits_for_its_end"])
-        .env(VICTIM, &report)
+        .args(["--include-ignored", "--exact", "self_check::a_victim_that_waits_for_its_end"])
+        .env(VICTIM_REPORT, &report)
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
@@ -151,7 +148,7 @@ fn namespaces_of(lab: &str) -> Vec<String> {
         .collect()
 }
 
-/// Whether `to` answers at all; a closed port does, by refusing.
+/// Fails if `to` does not answer. A closed port answers too, by refusing.
 fn reach(from: &Host, to: SocketAddr) -> Result<()> {
     match from.run_inside(|| TcpStream::connect_timeout(&to, Duration::from_secs(1)))? {
         Err(error) if error.kind() != io::ErrorKind::ConnectionRefused => Err(error.into()),

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A host and a neighbour on one Ethernet segment, in two network namespaces
-//! of this test alone; both go with its thread. No test lives here.
+//! A host and its neighbour on one Ethernet segment: two network namespaces that only this test uses, and that
+//! end with its thread. It contains no tests.
+//!
+//! The neighbour is a kernel that answers ARP and NDP by the book. A green test with it does not prove that llb
+//! gets on with switches, routers or hosts that filter, delay or answer differently.
 
 use std::fs::File;
 use std::io;
@@ -12,6 +15,7 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use llb_agent::model::AddressKey;
+use llb_tests::wait::wait_until_async;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 use serde_json::Value;
@@ -23,16 +27,13 @@ pub(crate) const LINK: &str = "vip0";
 pub(crate) const OWN: [&str; 2] = ["192.0.2.9/24", "2001:db8::9/64"];
 /// The neighbour's addresses.
 pub(crate) const NEIGHBOUR: [&str; 2] = ["192.0.2.2/24", "2001:db8::2/64"];
-/// Addresses in the host's subnets, lower than its own.
+/// VIPs in the host's subnets, lower than the host's own addresses.
 pub(crate) const VIPS: [(&str, u8); 2] = [("192.0.2.5", 24), ("2001:db8::5", 64)];
 
-/// No test waits longer.
-const LIMIT: Duration = Duration::from_secs(30);
+/// The time limit of a test.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
-/// How often a capture looks for the next frame, or a condition is looked at.
-pub(crate) const POLL: Duration = Duration::from_millis(5);
-
-/// The two namespaces; the test's thread is in the host's.
+/// The two namespaces. The test's thread is in the host's.
 pub(crate) struct Segment {
     host: OwnedFd,
     neighbour: OwnedFd,
@@ -57,7 +58,7 @@ impl Segment {
         let segment = Self { host, neighbour };
         let namespace = path(&segment.neighbour);
         ip("link set lo up");
-        // Its end would be a change at a random time.
+        // Duplicate address detection would end at a random time, and tests would take that for a change.
         set_sysctl("ipv6/conf/default/accept_dad", "0");
         ip(&format!("link add {LINK} type veth peer name peer0 netns {namespace}"));
         ip(&format!("link set {LINK} up"));
@@ -73,7 +74,7 @@ impl Segment {
         Ok(segment)
     }
 
-    /// Does something in the neighbour's namespace; sockets made there stay there.
+    /// Runs `work` in the neighbour's namespace. Sockets that it opens stay there.
     pub(crate) fn at_neighbour<T>(&self, work: impl FnOnce() -> T) -> T {
         enter(&self.neighbour);
         let result = work();
@@ -81,8 +82,8 @@ impl Segment {
         result
     }
 
-    /// Moves the host's link to the neighbour, and back: what unplugging a card
-    /// and putting it back does, its addresses are gone.
+    /// Moves the host's link to the neighbour and back, which removes its addresses, as unplugging a network
+    /// card and plugging it in again does.
     pub(crate) fn unplug_and_back(&self) {
         ip(&format!("link set {LINK} netns {}", path(&self.neighbour)));
         self.at_neighbour(|| ip(&format!("link set {LINK} netns {}", path(&self.host))));
@@ -92,7 +93,7 @@ impl Segment {
         }
     }
 
-    /// Starts to record what reaches the neighbour.
+    /// Records from now on what reaches the neighbour.
     pub(crate) fn capture(&self) -> Capture {
         const ETH_P_ALL: u16 = 3;
         let protocol = Protocol::from(i32::from(ETH_P_ALL.to_be()));
@@ -102,27 +103,30 @@ impl Segment {
     }
 }
 
-/// Frames as they arrive.
+/// The frames that reach the neighbour.
 pub(crate) struct Capture {
     socket: Socket,
 }
 
 impl Capture {
-    /// The next frame that `wanted` accepts.
+    /// Waits for the next frame that `wanted` accepts.
     pub(crate) async fn next(&self, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
-        loop {
-            let mut frame = [0; 2048];
-            match io::Read::read(&mut &self.socket, &mut frame) {
-                Ok(length) if wanted(&frame[..length]) => return frame[..length].to_vec(),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(POLL).await,
-                Err(error) => panic!("{error}"),
+        let mut frame = [0; 2048];
+        let found = wait_until_async(LIMIT, "a frame", async || {
+            loop {
+                match io::Read::read(&mut &self.socket, &mut frame) {
+                    Ok(length) if wanted(&frame[..length]) => return Ok(Some(frame[..length].to_vec())),
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                    Err(error) => panic!("{error}"),
+                }
             }
-        }
+        });
+        found.await.unwrap()
     }
 }
 
-/// `address` on the host's link.
+/// The key of `address` on the host's link.
 pub(crate) fn key(address: &str) -> AddressKey {
     AddressKey { link: LINK.to_owned(), address: address.parse().unwrap() }
 }
@@ -134,13 +138,13 @@ pub(crate) fn ip(arguments: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The MAC of a link of the namespace that the thread is in.
+/// The MAC of a link, in the namespace of the calling thread.
 pub(crate) fn mac(link: &str) -> String {
     let links: Value = serde_json::from_str(&ip(&format!("-j link show dev {link}"))).unwrap();
     links[0]["address"].as_str().unwrap().to_owned()
 }
 
-/// What `ip` says of an address on the host's link; `None` if it is not there.
+/// What `ip` prints about an address on the host's link; `None` if it is not there.
 pub(crate) fn shown(address: &str) -> Option<Value> {
     let wanted: IpAddr = address.parse().unwrap();
     let links: Value = serde_json::from_str(&ip(&format!("-j -d addr show dev {LINK}"))).unwrap();
@@ -151,8 +155,8 @@ pub(crate) fn shown(address: &str) -> Option<Value> {
     first
 }
 
-/// IFA_PROTO of an address of the host: who added it. `None` without a tag,
-/// or without the address.
+/// The tag (IFA_PROTO) of an address of the host, which says who added it. `None` if it has no tag, or is not
+/// there.
 pub(crate) async fn tag(address: &str) -> Option<u8> {
     let wanted: IpAddr = address.parse().unwrap();
     let (connection, handle, _) = rtnetlink::new_connection().unwrap();
@@ -165,7 +169,7 @@ pub(crate) async fn tag(address: &str) -> Option<u8> {
     })
 }
 
-/// Adds an address in the name of another program; `tag` is its IFA_PROTO.
+/// Adds an address as another program would, with `tag` as its IFA_PROTO.
 pub(crate) async fn add_foreign(address: &str, prefix_length: u8, tag: Option<u8>) {
     let (connection, handle, _) = rtnetlink::new_connection().unwrap();
     tokio::spawn(connection);
@@ -176,13 +180,13 @@ pub(crate) async fn add_foreign(address: &str, prefix_length: u8, tag: Option<u8
     request.execute().await.unwrap();
 }
 
-/// Every route of the host, one a line.
+/// All routes of the host.
 pub(crate) fn routes() -> Vec<String> {
     let both = ip("-4 route show table main") + &ip("-6 route show table main");
     both.lines().map(str::to_owned).collect()
 }
 
-/// `net.<setting>` of the host's namespace.
+/// Sets `net.<setting>` in the namespace of the calling thread.
 pub(crate) fn set_sysctl(setting: &str, value: &str) {
     std::fs::write(format!("/proc/sys/net/{setting}"), value).unwrap();
 }
@@ -196,8 +200,9 @@ pub(crate) fn nodad(address: &str) -> &'static str {
 }
 
 fn new_namespace() -> io::Result<OwnedFd> {
-    #[expect(unsafe_code, reason = "the only call that makes a network namespace")]
-    // SAFETY: the table of file descriptors stays shared.
+    #[expect(unsafe_code, reason = "the only call that creates a network namespace for one thread")]
+    // SAFETY: only unsharing the table of file descriptors is unsound, because descriptors held elsewhere would
+    // mean other files. NEWNET leaves that table shared.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
     Ok(File::open("/proc/thread-self/ns/net")?.into())
 }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Links and addresses that others change under the VIPs.
+//! Links and addresses that others change while VIPs are on them.
 
 use llb_agent::addresses::{Addition, AddressTable, NetlinkAddresses};
 
 use super::announcing::{announces, probes};
 use super::conflicts::observing;
 use super::segment::{Capture, LINK, Segment, VIPS, ip, key, shown};
-use super::{add, kernel_table};
+use super::table::{add, kernel_table};
 
 async fn with_vips() -> NetlinkAddresses {
     let mut table = kernel_table();
@@ -17,15 +17,15 @@ async fn with_vips() -> NetlinkAddresses {
     table
 }
 
-/// What the reconciler does with VIPs that are gone.
+/// Adds the VIPs again, as the reconciler does when they are gone.
 async fn put_back(table: &mut NetlinkAddresses) {
     for (vip, length) in VIPS {
         add(table, &key(vip), length).await.unwrap();
     }
 }
 
-/// Every VIP is probed for, then announced. The probes tell this from the
-/// announcements of its addition.
+/// Waits until every VIP was probed for and then announced. Only the probes tell this announcement from the one
+/// of its first addition.
 async fn heard_anew(capture: &Capture, table: &mut NetlinkAddresses) {
     let mut probed = [false; 2];
     let mut announced = [false; 2];
@@ -69,7 +69,7 @@ fn vips_are_announced_again_when_the_link_is_up_again() {
         heard_anew(&capture, &mut table).await;
         assert!(VIPS.iter().all(|(vip, _)| shown(vip).is_some()));
 
-        // Only the carrier, as when a cable is pulled.
+        // Only the carrier is lost, as if a cable was unplugged.
         segment.at_neighbour(|| ip("link set peer0 down"));
         table.observe().await.unwrap();
         let capture = segment.capture();
@@ -93,7 +93,7 @@ fn vips_are_announced_again_from_another_mac() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_renamed_link_returns_with_its_vips() {
+fn a_link_that_is_renamed_and_back_has_its_vips_again() {
     Segment::run(async |segment| {
         let mut table = with_vips().await;
         ip(&format!("link set {LINK} down"));
@@ -106,7 +106,7 @@ fn a_renamed_link_returns_with_its_vips() {
         let links = table.observe().await.unwrap();
         let ours = links[0].addresses.iter().filter(|known| known.ours);
         assert_eq!(ours.count(), VIPS.len());
-        // The IPv4 one came back by itself, the other was put back.
+        // The kernel put the IPv4 address back by itself; llb put back the IPv6 one.
         let (vip, _) = VIPS[0];
         observing(&mut table, capture.next(|frame| probes(frame, vip))).await;
         observing(&mut table, capture.next(|frame| announces(frame, vip))).await;

@@ -1,38 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Another host that has, or takes, a VIP.
+//! Another host that has a VIP already, or claims it.
 
 use std::time::Duration;
 
 use llb_agent::addresses::{Addition, AddressError, AddressTable, NetlinkAddresses};
+use llb_tests::wait::{repeat, wait_until_async};
 use tokio::time::Instant;
 
 use super::announcing::{announces, probes};
-use super::segment::{POLL, Segment, VIPS, ip, key, mac, nodad, set_sysctl, shown};
-use super::{add, kernel_table};
+use super::segment::{LIMIT, Segment, VIPS, ip, key, mac, nodad, set_sysctl, shown};
+use super::table::{add, kernel_table};
 
-/// Runs `work` while the table is looked at, as the reconciler does.
+/// Runs `work` while the table observes the links again and again, as the reconciler makes it do.
 pub(crate) async fn observing<T>(table: &mut NetlinkAddresses, work: impl Future<Output = T>) -> T {
-    let look = async {
-        loop {
-            table.observe().await.unwrap();
-            tokio::time::sleep(POLL).await;
-        }
-    };
+    let look = repeat(async || drop(table.observe().await.unwrap()));
     tokio::select! {
         result = work => result,
-        () = look => unreachable!(),
+        never = look => never,
     }
 }
 
-/// Waits until this many VIPs are in conflict.
+/// Waits until this number of VIPs are in conflict.
 async fn wait_conflicts(table: &mut NetlinkAddresses, count: usize) {
-    while table.conflicts().len() != count {
-        table.observe().await.unwrap();
-        tokio::time::sleep(POLL).await;
-    }
+    let in_conflict = wait_until_async(LIMIT, "another number of VIPs in conflict", async || {
+        table.observe().await?;
+        Ok((table.conflicts().len() == count).then_some(()))
+    });
+    in_conflict.await.unwrap();
 }
 
-/// The neighbour has all VIPs, or none of them.
+/// Adds all VIPs to the neighbour, or deletes them (`verb` of `ip addr`).
 fn neighbour_has(segment: &Segment, verb: &str) {
     segment.at_neighbour(|| {
         for (vip, length) in VIPS {
@@ -42,7 +39,7 @@ fn neighbour_has(segment: &Segment, verb: &str) {
     });
 }
 
-/// Gives the neighbour another MAC: it announces all its addresses.
+/// Gives the neighbour another MAC, which makes it announce all its addresses.
 fn neighbour_announces(segment: &Segment, mac: &str) {
     segment.at_neighbour(|| {
         set_sysctl("ipv4/conf/peer0/arp_notify", "1");
@@ -77,7 +74,7 @@ fn a_vip_of_a_neighbour_is_refused_with_its_mac_until_it_is_free() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_free_vip_is_probed_for_three_times_first() {
+fn a_free_vip_is_probed_for_three_times_before_it_is_added() {
     Segment::run(async |segment| {
         let capture = segment.capture();
         let mut table = kernel_table();
@@ -96,22 +93,23 @@ fn a_free_vip_is_probed_for_three_times_first() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_hundred_vips_are_probed_for_together() {
+fn a_hundred_vips_are_probed_for_at_the_same_time() {
     Segment::run(async |_| {
         let mut table = kernel_table();
         table.observe().await.unwrap();
         let start = Instant::now();
         let mut missing: Vec<_> = (100..200).map(|number| key(&format!("192.0.2.{number}"))).collect();
-        while !missing.is_empty() {
+        let added = wait_until_async(LIMIT, "all VIPs to be added", async || {
             let mut pending = Vec::new();
-            for key in missing {
+            for key in missing.drain(..) {
                 if table.add(&key, 24).await.unwrap() == Addition::Pending {
                     pending.push(key);
                 }
             }
             missing = pending;
-            tokio::time::sleep(POLL).await;
-        }
+            Ok(missing.is_empty().then_some(()))
+        });
+        added.await.unwrap();
         // One after the other would take 21 s.
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     });
@@ -129,7 +127,7 @@ fn a_foreign_claim_is_reported_and_defended_until_it_ends() {
         let defences = |frame: &[u8]| {
             VIPS.iter().any(|(vip, _)| announces(frame, vip)) && frame[6..11] != [2, 0, 0, 0, 0]
         };
-        // A series that is under way would be the defence.
+        // Wait for the whole first series of announcements: one of them could pass for the defence.
         for _ in 0..3 * VIPS.len() {
             capture.next(defences).await;
         }

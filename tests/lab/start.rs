@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-//! An agent that can't start says why, and what to do.
+//! An agent that cannot start says why, and what to do about it.
 
 use llb_tests::{Agent, Lab, wait_until};
 
 use crate::setup::LIMIT;
 
-/// Root's user, and none of root's rights.
+/// The root user without root's capabilities.
 const WITHOUT_RIGHTS: [&str; 4] =
     ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"];
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn what_it_cannot_do_without_is_named() {
+fn an_agent_that_cannot_start_names_what_is_missing() {
     let lab = Lab::new().unwrap();
     let program = llb_tests::agent::binary().unwrap();
     let program = program.to_str().unwrap();
@@ -53,7 +53,7 @@ fn what_it_cannot_do_without_is_named() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_right_that_sockmap_lacks_is_named_and_the_relay_serves() {
+fn a_missing_right_for_sockmap_is_named_and_the_relay_serves() {
     let lab = Lab::new().unwrap();
     let program = llb_tests::agent::binary().unwrap();
     let mut command = lab.balancer().command("setpriv");
@@ -92,7 +92,7 @@ fn a_second_agent_that_would_leave_a_link_alone_is_refused() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_state_folder_that_is_locked_by_somebody_silent_is_refused() {
+fn a_state_folder_locked_by_another_program_is_refused() {
     let lab = Lab::new().unwrap();
     let folder = lab.directory().join("balancer.state");
     std::fs::create_dir(&folder).unwrap();

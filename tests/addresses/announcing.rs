@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a neighbour hears of a new VIP.
+//! What a neighbour hears about a new VIP.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use llb_agent::addresses::AddressTable;
 use tokio::time::Instant;
 
 use super::segment::{NEIGHBOUR, Segment, VIPS, ip, key, mac};
-use super::{add, kernel_table};
+use super::table::{add, kernel_table};
 
 const ARP: [u8; 2] = [0x08, 0x06];
 const ICMPV6_NEIGHBOR_SOLICITATION: u8 = 135;
 const ICMPV6_NEIGHBOR_ADVERTISEMENT: u8 = 136;
 
-/// The frames that announce `vip`, found by their addresses only.
+/// Whether a frame announces `vip`, decided by its addresses only.
 pub(crate) fn announces(frame: &[u8], vip: &str) -> bool {
     match key(vip).address {
         std::net::IpAddr::V4(vip) => {
@@ -25,7 +25,7 @@ pub(crate) fn announces(frame: &[u8], vip: &str) -> bool {
     }
 }
 
-/// The frames that probe for `vip`: in nobody's name.
+/// Whether a frame probes for `vip`: its sender address is empty.
 pub(crate) fn probes(frame: &[u8], vip: &str) -> bool {
     match key(vip).address {
         std::net::IpAddr::V4(vip) => {
@@ -85,7 +85,7 @@ fn a_new_vip_is_announced_three_times() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_neighbour_learns_the_new_place_of_a_vip() {
+fn a_neighbour_learns_the_new_mac_of_a_vip() {
     Segment::run(async |segment| {
         let mac = host_mac().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":");
         let mut table = kernel_table();
@@ -98,7 +98,7 @@ fn a_neighbour_learns_the_new_place_of_a_vip() {
             capture.next(|frame| announces(frame, vip)).await;
             let learnt =
                 || segment.at_neighbour(|| ip(&format!("neigh show {vip} dev peer0"))).contains(&mac);
-            // The second announcement comes if the kernel was not yet done with the first.
+            // If the kernel has not processed the first announcement yet, wait for the second one.
             while !learnt() {
                 capture.next(|frame| announces(frame, vip)).await;
             }
@@ -108,7 +108,7 @@ fn a_neighbour_learns_the_new_place_of_a_vip() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn the_default_gateway_is_told_by_a_request_to_itself() {
+fn the_default_gateway_gets_a_request_in_the_vips_name() {
     Segment::run(async |segment| {
         let gateway_mac = segment.at_neighbour(|| mac("peer0"));
         let capture = segment.capture();
@@ -145,7 +145,7 @@ fn the_default_gateway_is_told_by_a_request_to_itself() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_removed_vip_is_announced_no_more() {
+fn a_removed_vip_is_no_longer_announced() {
     Segment::run(async |segment| {
         let capture = segment.capture();
         let mut table = kernel_table();
@@ -161,7 +161,7 @@ fn a_removed_vip_is_announced_no_more() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn an_address_that_was_there_is_not_announced() {
+fn an_address_that_was_there_before_is_not_announced() {
     Segment::run(async |segment| {
         let (vip, length) = VIPS[0];
         ip(&format!("addr add {vip}/{length} dev vip0"));

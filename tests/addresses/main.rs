@@ -1,62 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
-//! VIPs on real links: what the kernel makes of them, and that foreign
-//! addresses are never touched. `announcing.rs` has what neighbours see,
-//! `conflicts.rs` what they answer, `watching.rs` links and addresses that
-//! change, `state_file.rs` the tags in a file, `segment.rs` the links.
+//! VIPs on real links: what the kernel makes of them, and that llb never touches foreign addresses.
+//! `announcing.rs`: what neighbours hear. `conflicts.rs`: other hosts with the same address. `watching.rs`:
+//! links and addresses that others change. `state_file.rs`: tags in a file. `table.rs`: the table under test.
+//! `segment.rs`: the links.
 
-#![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 mod announcing;
 mod conflicts;
 mod segment;
 mod state_file;
+mod table;
 mod watching;
 
-use std::path::Path;
 use std::sync::Arc;
 
-use llb_agent::addresses::{Addition, AddressError, AddressTable, NetlinkAddresses};
+use llb_agent::addresses::{AddressError, AddressTable, NetlinkAddresses};
 use llb_agent::config::AddressTag;
 use llb_agent::model::{AddressKey, Family, LinkAddress};
+use llb_tests::wait::wait_until_async;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Notify;
 
-use segment::{LINK, NEIGHBOUR, OWN, Segment, VIPS, add_foreign, ip, key, routes, set_sysctl, shown, tag};
-
-/// Where no test may write.
-const NO_STATE_DIR: &str = "/proc/llb";
-
-pub(crate) fn table(tag: AddressTag, state_dir: &Path) -> NetlinkAddresses {
-    NetlinkAddresses::new(vec![LINK.to_owned()], tag, state_dir.to_owned(), Arc::default()).unwrap()
-}
-
-fn kernel_table() -> NetlinkAddresses {
-    table(AddressTag::Kernel, Path::new(NO_STATE_DIR))
-}
-
-/// The address as the table sees it.
-pub(crate) async fn observed(table: &mut NetlinkAddresses, address: &str) -> Option<LinkAddress> {
-    let links = table.observe().await.unwrap();
-    let wanted: std::net::IpAddr = address.parse().unwrap();
-    links.first()?.addresses.iter().find(|known| known.net.addr() == wanted).cloned()
-}
-
-/// Adds a VIP and waits until it is there.
-pub(crate) async fn add(
-    table: &mut NetlinkAddresses,
-    key: &AddressKey,
-    prefix_length: u8,
-) -> Result<(), AddressError> {
-    loop {
-        // The reconciler looks before it acts, too.
-        table.observe().await?;
-        if table.add(key, prefix_length).await? == Addition::Done {
-            return Ok(());
-        }
-        tokio::time::sleep(segment::POLL).await;
-    }
-}
+use segment::{
+    LIMIT, LINK, NEIGHBOUR, OWN, Segment, VIPS, add_foreign, ip, key, routes, set_sysctl, shown, tag,
+};
+use table::{NO_STATE_DIR, add, kernel_table, observed};
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
@@ -105,10 +75,12 @@ fn a_foreign_address_is_never_touched() {
             for other_tag in [None, Some(4), Some(0xff)] {
                 add_foreign(vip, length, other_tag).await;
                 assert_eq!(tag(vip).await, other_tag);
-                // Duplicate address detection takes its time even where it is off.
-                while shown(vip).unwrap().get("tentative").is_some() {
-                    tokio::time::sleep(segment::POLL).await;
-                }
+                // Duplicate address detection takes some time even if it is off.
+                wait_until_async(LIMIT, "the end of duplicate address detection", async || {
+                    Ok(shown(vip).unwrap().get("tentative").is_none().then_some(()))
+                })
+                .await
+                .unwrap();
                 let before = shown(vip).unwrap();
                 add(&mut table, &key(vip), length).await.unwrap();
                 assert!(!observed(&mut table, vip).await.unwrap().ours);
@@ -164,7 +136,7 @@ fn the_hosts_own_address_can_be_replaced_under_a_vip() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_vip_that_foreign_addresses_hang_on_stays() {
+fn a_vip_on_which_foreign_addresses_depend_stays() {
     Segment::run(async |_| {
         set_sysctl("ipv4/conf/all/promote_secondaries", "0");
         set_sysctl(&format!("ipv4/conf/{LINK}/promote_secondaries"), "0");
@@ -187,9 +159,9 @@ fn a_vip_that_foreign_addresses_hang_on_stays() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_vip_takes_connections_at_once_and_is_no_source() {
+fn a_new_vip_accepts_connections_at_once_and_is_not_used_as_source() {
     Segment::run(async |segment| {
-        // An address that is checked for duplicates would wait for seconds here.
+        // With duplicate address detection, an address would stay tentative here for seconds.
         set_sysctl(&format!("ipv6/conf/{LINK}/accept_dad"), "1");
         set_sysctl(&format!("ipv6/conf/{LINK}/dad_transmits"), "10");
         ip(&format!("addr add 2001:db8::77/64 dev {LINK}"));
@@ -290,14 +262,14 @@ fn each_kind_of_change_on_a_configured_link_is_noticed() {
     });
 }
 
-/// Returns when nothing was noticed for a while.
+/// Returns when no change was noticed for a while.
 async fn quiet(changed: &Notify) {
     while tokio::time::timeout(std::time::Duration::from_millis(200), changed.notified()).await.is_ok() {}
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn refusals_name_the_way_out() {
+fn errors_say_what_to_do() {
     Segment::run(async |_| {
         set_sysctl(&format!("ipv6/conf/{LINK}/disable_ipv6"), "1");
         let mut table = kernel_table();

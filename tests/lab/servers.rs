@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The lab's servers and clients against each other, without an agent between
-//! them: what fails here says nothing about llb.
+//! The lab's servers and clients against each other, without an agent in between. A failure here says nothing
+//! about llb.
 
 use std::io;
 use std::time::Duration;
@@ -12,7 +12,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn http_says_who_answers_and_whom_it_saw() {
+fn http_answers_name_the_server_and_the_client() {
     let lab = Lab::new().unwrap();
     let (client, node) = (lab.client(), lab.host("node-1"));
     let _v4 = Server::http(node, node.at(80), "one").unwrap();
@@ -21,7 +21,7 @@ fn http_says_who_answers_and_whom_it_saw() {
     assert_eq!((answer.name.as_str(), answer.peer.ip()), ("one", client.at(0).ip()));
     let answer = http_get(client, node.at_v6(80)).unwrap();
     assert_eq!((answer.name.as_str(), answer.peer.ip()), ("two", client.at_v6(0).ip()));
-    // curl keeps the connection for its second request.
+    // curl keeps its connection open for the second request.
     let url = format!("http://{}/", node.at(80));
     let twice =
         client.output(&["curl", "-sS", "--max-time", "5", "-w", "%{num_connects} ", &url, &url]).unwrap();
@@ -41,7 +41,7 @@ fn ten_mebibytes_come_back_after_a_half_close() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_udp_server_that_died_refuses() {
+fn a_stopped_udp_server_refuses() {
     let lab = Lab::new().unwrap();
     let (client, node) = (lab.client(), lab.host("node-1"));
     let server = Server::udp(node, node.at_v6(53), "one").unwrap();
@@ -54,7 +54,7 @@ fn a_udp_server_that_died_refuses() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_dying_server_answers_what_it_accepted_and_may_come_back() {
+fn a_stopping_server_answers_what_it_accepted_and_can_start_again() {
     let lab = Lab::new().unwrap();
     let (client, node) = (lab.client(), lab.host("node-1"));
     let server = Server::http(node, node.at(80), "one").unwrap();
@@ -62,7 +62,7 @@ fn a_dying_server_answers_what_it_accepted_and_may_come_back() {
     let load = Load::start(client, node.at(80));
     load.wait_for_more(50, LIMIT).unwrap();
     let stopping = std::thread::spawn(move || server.stop());
-    // Accepted before the end, asked after it.
+    // Accepted before the stop, asked after it.
     wait_until(LIMIT, "a closed port", || Ok(connect(client, node.at(80)).is_err().then_some(()))).unwrap();
     io::Write::write_all(&mut early, b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
@@ -75,22 +75,22 @@ fn a_dying_server_answers_what_it_accepted_and_may_come_back() {
     let tally = load.stop().unwrap();
     again.stop();
     assert!(tally.answers["one"] >= 50 && tally.answers["again"] >= 1, "{:?}", tally.answers);
-    // A load sees a dead server, so a test that counts failures can fail.
+    // The load notices a server that is gone, so tests that count failures can fail.
     assert!(!tally.failures.is_empty());
-    // And nothing was cut off.
+    // Connections were refused, but none was cut off.
     let cut_off = tally.failures.iter().find(|failure| !failure.contains("refused"));
     assert_eq!(cut_off, None);
 }
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn an_address_that_is_taken_is_an_error_and_not_a_hang() {
+fn an_address_in_use_is_an_error_and_does_not_hang() {
     let lab = Lab::new().unwrap();
     let node = lab.host("node-1");
     let server = Server::echo(node, node.at(7)).unwrap();
     let error = Server::echo(node, node.at(7)).unwrap_err();
     assert!(format!("{error:#}").contains("cannot bind 192.0.2.31:7 on node-1"), "{error:#}");
-    // An open connection does not keep its server alive.
+    // An open connection does not keep a dropped server alive.
     let mut stream = connect(lab.client(), node.at(7)).unwrap();
     echo_on(&mut stream, b"hello").unwrap();
     drop(server);

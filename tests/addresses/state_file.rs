@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Tags in a file, for kernels that have none.
+//! Tags of addresses in a file, for kernels that cannot store them.
 
 use std::fs;
 use std::path::Path;
@@ -8,13 +8,13 @@ use llb_agent::addresses::{AddressTable, NetlinkAddresses};
 use llb_agent::config::AddressTag;
 
 use super::segment::{LINK, Segment, VIPS, add_foreign, ip, key, shown, tag};
-use super::{add, observed, table};
+use super::table::{add, observed, table};
 
 fn file_table(state_dir: &Path) -> NetlinkAddresses {
     table(AddressTag::File, state_dir)
 }
 
-/// The file of an agent that recorded all VIPs, in the boot `boot_id`.
+/// Writes the file that an agent would leave that has recorded all VIPs, in the boot `boot_id`.
 fn write_records(state_dir: &Path, boot_id: &str) {
     let links: serde_json::Value = serde_json::from_str(&ip(&format!("-j link show dev {LINK}"))).unwrap();
     let index = &links[0]["ifindex"];
@@ -37,7 +37,7 @@ async fn add_foreign_ones() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn the_file_remembers_what_is_ours() {
+fn the_file_records_which_addresses_are_ours() {
     Segment::run(async |_| {
         let directory = tempfile::tempdir().unwrap();
         let recorded = || fs::read_to_string(directory.path().join("addresses.json")).unwrap();
@@ -57,7 +57,7 @@ fn the_file_remembers_what_is_ours() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_renamed_link_comes_back_with_what_is_ours() {
+fn addresses_stay_ours_when_their_link_is_renamed_and_back() {
     Segment::run(async |_| {
         let directory = tempfile::tempdir().unwrap();
         let (vip, length) = VIPS[0];
@@ -66,7 +66,7 @@ fn a_renamed_link_comes_back_with_what_is_ours() {
         ip(&format!("link set {LINK} down"));
         ip(&format!("link set {LINK} name away0"));
         assert_eq!(observed(&mut table, vip).await, None);
-        // Another link of that name, with the same address of somebody else.
+        // Another link with that name, and the same address added by somebody else.
         ip(&format!("link add {LINK} type veth peer name other0"));
         add_foreign(vip, length, None).await;
         assert!(!observed(&mut table, vip).await.unwrap().ours);
@@ -83,7 +83,7 @@ fn a_renamed_link_comes_back_with_what_is_ours() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn either_tag_is_known_after_a_change_of_tags() {
+fn addresses_stay_ours_after_a_change_of_the_tag() {
     Segment::run(async |_| {
         let directory = tempfile::tempdir().unwrap();
         let both = [AddressTag::Kernel, AddressTag::File];
@@ -101,7 +101,7 @@ fn either_tag_is_known_after_a_change_of_tags() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_crash_between_record_and_add_is_made_up_for() {
+fn an_address_that_was_only_recorded_before_a_crash_is_added() {
     Segment::run(async |_| {
         let directory = tempfile::tempdir().unwrap();
         write_records(directory.path(), &this_boot());
@@ -115,7 +115,7 @@ fn a_crash_between_record_and_add_is_made_up_for() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_record_without_its_address_claims_no_later_one() {
+fn a_record_without_an_address_claims_no_later_address() {
     Segment::run(async |_| {
         let directory = tempfile::tempdir().unwrap();
         write_records(directory.path(), &this_boot());
@@ -161,7 +161,7 @@ fn an_address_that_cannot_be_recorded_is_not_added() {
     });
 }
 
-/// The VIPs that are there are not llb's, and stay.
+/// Checks that llb takes the VIPs that are there for foreign ones and leaves them alone.
 async fn assert_foreign(state_dir: &Path) {
     let mut table = file_table(state_dir);
     for (vip, length) in VIPS {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The demo shows what it claims, and leaves nothing, however it ends.
+//! The demo passes its own checks, and leaves nothing behind however it ends.
 
 use std::fs::File;
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use llb_tests::wait_until;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Its own promise is 60 s.
+/// The demo promises to take less than 60 s.
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
@@ -39,7 +39,7 @@ fn an_interrupted_demo_leaves_nothing() {
 fn a_kept_demo_stays_until_it_is_interrupted() {
     let mut demo = Demo::start(&["--keep"]);
     demo.wait_for("until you press Ctrl-C");
-    // The first thing that it says to try.
+    // The first command that it suggests.
     let output = demo.output();
     let hint = output.lines().find(|line| line.contains("curl http://192.0.2.100/")).unwrap();
     let words: Vec<&str> = hint.split_whitespace().collect();
@@ -52,7 +52,7 @@ fn a_kept_demo_stays_until_it_is_interrupted() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_failing_demo_says_so() {
+fn a_failing_demo_says_what_failed() {
     let mut demo = Demo::start_with_agent(&[], Some("/bin/false"));
     assert_eq!(demo.wait().code(), Some(1), "{}", demo.output());
     assert!(demo.output().contains("FAILED: the agent did not get ready"), "{}", demo.output());
@@ -102,7 +102,7 @@ impl Demo {
             .unwrap_or_else(|error| panic!("{error:#}\n{}", self.output()))
     }
 
-    /// What bears its pid in its name.
+    /// What is left of its lab: everything whose name contains its process id.
     fn remains(&self) -> Vec<String> {
         let own = format!("llb-{}-", self.child.id());
         let places = [Path::new("/run/netns"), Path::new("/sys/fs/bpf"), &std::env::temp_dir()];
@@ -119,7 +119,7 @@ impl Demo {
 
 impl Drop for Demo {
     fn drop(&mut self) {
-        // Both fail only when it has ended already.
+        // Both fail only if it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
