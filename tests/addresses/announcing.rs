@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a neighbour hears about a new VIP.
 
+#![expect(clippy::disallowed_methods, reason = "tests wait and measure by the real clock")]
+
 use std::time::Duration;
 
 use llb_agent::addresses::AddressTable;

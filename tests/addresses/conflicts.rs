@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Another host that has a VIP already, or claims it.
 
+#![expect(clippy::disallowed_methods, reason = "tests wait and measure by the real clock")]
+
 use std::time::Duration;
 
 use llb_agent::addresses::{Addition, AddressError, AddressTable, NetlinkAddresses};

@@ -6,6 +6,8 @@
 //! arguments of libtest that are of use: a part of a name, `--exact`, `--list`, `--ignored`,
 //! `--include-ignored`.
 
+#![expect(clippy::disallowed_methods, reason = "tests wait and measure by the real clock")]
+
 mod arguments;
 mod case;
 mod cases;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A cluster, a machine, and an agent that can be killed at any moment.
 
+#![expect(clippy::disallowed_methods, reason = "tests wait and measure by the real clock")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -2,6 +2,8 @@
 //! The client side of a test's traffic: single requests, and a load that continues while something else
 //! happens. The test decides how many failures are acceptable.
 
+#![expect(clippy::disallowed_methods, reason = "tests wait and measure by the real clock")]
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};

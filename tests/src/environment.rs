@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Every environment variable that the tests read. Nothing else in this package reads the environment.
 
+#![expect(clippy::disallowed_methods, reason = "the one file of this package that reads the environment")]
+
 use std::env::{split_paths, var_os};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Waiting for a condition, with a limit. Nothing else in the tests sleeps to wait for something.
 
+#![expect(clippy::disallowed_methods, reason = "tests wait and measure by the real clock")]
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Error, Result, anyhow};

@@ -19,7 +19,6 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use ipnet::IpNet;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -35,6 +34,7 @@ use super::reading::{KernelAddress, Reading};
 use super::state_file::{OwnAddress, StateFile};
 use super::table::{Addition, AddressTable};
 use super::{host, message, sysctl, tag, watch};
+use crate::clock;
 use crate::config::AddressTag;
 use crate::error_chain::ErrorChain;
 use crate::model::{AddressKey, Host, Link, Mac};
@@ -142,7 +142,7 @@ impl NetlinkAddresses {
 
     /// Takes the reading of a link out of the table; reads again if it is too old.
     async fn take_reading(&mut self, name: &str, index: u32) -> Result<Reading, AddressError> {
-        let now = Instant::now();
+        let now = clock::now_std();
         match self.readings.remove(name).filter(|reading| reading.is_current(index, now)) {
             Some(reading) => Ok(reading),
             None => self.read_again(name, index).await,
@@ -150,7 +150,7 @@ impl NetlinkAddresses {
     }
 
     async fn read_again(&mut self, name: &str, index: u32) -> Result<Reading, AddressError> {
-        let at = Instant::now();
+        let at = clock::now_std();
         let messages = self.read().await?.remove(&index).unwrap_or_default();
         Ok(Reading::new(index, at, self.describe(name, index, messages)))
     }
@@ -298,7 +298,7 @@ impl AddressTable for NetlinkAddresses {
                 present.push(LinkDevice { name, ..link });
             }
         }
-        let at = Instant::now();
+        let at = clock::now_std();
         let mut all = self.read().await?;
         let nets = |(&index, messages): (&u32, &Vec<AddressMessage>)| -> Vec<(u32, IpNet)> {
             messages.iter().filter_map(|message| Some((index, message::net(message)?))).collect()
@@ -340,7 +340,7 @@ impl AddressTable for NetlinkAddresses {
         if self.tag_in_kernel {
             return;
         }
-        let now = Instant::now();
+        let now = clock::now_std();
         let is_free = |key: &AddressKey| self.guard.as_ref().is_none_or(|guard| guard.is_free(key));
         let own = |&(key, prefix_length): &(&AddressKey, u8)| {
             let reading = self.readings.get(&key.link)?;
@@ -363,7 +363,7 @@ impl AddressTable for NetlinkAddresses {
             AddressError::refused("add", key, io::Error::new(io::ErrorKind::InvalidInput, error))
         })?;
         let missing = || AddressError::NoSuchLink { link: key.link.clone() };
-        let now = Instant::now();
+        let now = clock::now_std();
         let index = match self.readings.get(&key.link).and_then(|reading| reading.current_index(now)) {
             Some(index) => index,
             None => self.link(&key.link).await?.ok_or_else(missing)?.ifindex,

@@ -10,6 +10,7 @@ use super::objects::{Objects, StartingPoint};
 use super::preconditions::{check_capabilities, raise_descriptor_limit};
 use super::signals::Signals;
 use super::start::{Serving, start};
+use crate::clock;
 use crate::config::{Config, SourceConfig, kubeconfig_variable};
 use crate::handover::{self, Successors, Takeover};
 use crate::kernel::KernelAbilities;
@@ -110,7 +111,7 @@ impl<S: StatusSink> Serving<S> {
             match self.reconciler.run(received, &self.wakeups, &self.report, interruption).await {
                 Interruption::Stop if deadline.is_none() && self.successors.is_any_waiting() => {
                     tracing::info!("a new agent is waiting; ending when it has taken over");
-                    deadline = Some(Instant::now() + self.config.relay.drain_timeout);
+                    deadline = Some(clock::now() + self.config.relay.drain_timeout);
                 }
                 Interruption::Stop => return End::Stopped,
                 Interruption::HandOver(takeover) => {

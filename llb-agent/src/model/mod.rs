@@ -6,6 +6,7 @@
 //! what was read back from the world. A [`Problem`] says what is wrong with a user's object.
 
 mod address;
+mod backend_status;
 mod forwarding;
 mod host;
 mod inputs;
@@ -21,6 +22,7 @@ mod state;
 mod terms;
 
 pub use address::{Family, Mac, Port, Protocol, is_usable_vip};
+pub use backend_status::{BackendState, BackendStatus};
 pub use forwarding::{Backend, Frontend, FrontendStatus, Phase, Rule, Weight};
 pub use host::{Host, ReservedFor};
 pub use inputs::{Endpoint, Facts, Link, LinkAddress, Node, Snapshot, SourceReport};
@@ -28,10 +30,7 @@ pub use mode::Mode;
 pub use placement::{
     PacketLimit, PacketObstacle, Placement, PlacementReason, PlaneKind, RelayFeature, RelayReason,
 };
-pub use planes::{
-    BackendState, BackendStatus, Hook, HookChoice, HookReason, HookRefusal, LinkPlane, NoPacketPlane,
-    PlanesState,
-};
+pub use planes::{Hook, HookChoice, HookReason, HookRefusal, LinkPlane, NoPacketPlane, PlanesState};
 pub use pool::{Pool, PoolError};
 pub use problem::{Problem, ProblemReason, Subject};
 pub use range::{AddressRange, RangeError};

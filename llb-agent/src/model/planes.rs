@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the planes report about this machine: links with their hooks, and backends
-//! with their states.
+//! What the planes report about this machine: links with their hooks.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
-
-use super::Backend;
 
 /// The planes of this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -137,39 +134,6 @@ impl fmt::Display for HookReason {
 impl Serialize for HookReason {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
-    }
-}
-
-/// A backend as a plane has it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct BackendStatus {
-    /// The backend.
-    pub backend: Backend,
-    /// Which traffic it gets.
-    pub state: BackendState,
-    /// How many flows or connections it has. `None`: the plane does not count them by backend.
-    pub flows: Option<u64>,
-}
-
-/// Which traffic a backend gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BackendState {
-    /// New flows and its old ones.
-    Active,
-    /// Only packets of flows that it has already.
-    Draining,
-    /// None: it does not answer ARP or neighbour discovery.
-    Unreachable,
-}
-
-impl fmt::Display for BackendState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Active => "active",
-            Self::Draining => "draining",
-            Self::Unreachable => "unreachable",
-        })
     }
 }
 

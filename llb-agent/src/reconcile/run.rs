@@ -14,6 +14,7 @@ use super::progress::Stage;
 use super::reconciler::Reconciler;
 use super::report::Report;
 use crate::addresses::AddressTable;
+use crate::clock;
 use crate::dataplane::DataPlane;
 use crate::model::{Snapshot, SourceReport, State};
 use crate::status::StatusSink;
@@ -52,7 +53,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         let mut stop = std::pin::pin!(stop);
         loop {
             let current = source.borrow_and_update().clone();
-            let now = Instant::now();
+            let now = clock::now_std();
             report.send_replace(self.round(&current, now).await);
             let wait = self.time_until_due(now);
             tokio::select! {
@@ -74,7 +75,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     pub async fn serve_frontends(&mut self, source: &SourceReport) {
         self.stage = Stage::TakingOver;
         loop {
-            self.round(source, Instant::now()).await;
+            self.round(source, clock::now_std()).await;
             if self.stage == Stage::FrontendsServed {
                 break;
             }
@@ -108,7 +109,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         self.desired = Arc::new(kept);
         let mut tries = LAST_TRIES;
         loop {
-            let now = Instant::now();
+            let now = clock::now_std();
             if self.wind_down(now).await {
                 return;
             }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Backends that are replaced, vanish or leave the rule while clients continue.
 
+#![expect(clippy::disallowed_methods, reason = "tests wait and measure by the real clock")]
+
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};

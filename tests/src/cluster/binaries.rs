@@ -43,7 +43,6 @@ impl Binaries {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "by convention, variables name folders of programs")]
 fn folders() -> Vec<PathBuf> {
     let cache = environment::cache_folder().map(|cache| cache.join("llb/envtest").join(KUBERNETES_VERSION));
     environment::kubebuilder_assets().into_iter().chain(cache).chain(environment::program_folders()).collect()

@@ -11,6 +11,9 @@ use anyhow::{Context, Result, bail};
 use super::namespace;
 use crate::process::Process;
 
+/// The bridge in the segment's namespace.
+pub(super) const BRIDGE: &str = "segment";
+
 /// A host of a lab. A clone is the same host.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -179,7 +182,24 @@ impl Host {
     /// `ip` refused.
     pub fn replace_link(&self) -> Result<()> {
         namespace::ip(Some(&self.segment), &format!("link delete {}", self.name))?;
-        super::add_link(self)
+        self.add_link()
+    }
+
+    /// Creates the link between the host and the segment, with the host's addresses.
+    pub(super) fn add_link(&self) -> Result<()> {
+        let (name, link) = (&self.name, Self::LINK);
+        let mac = self.mac.map(|byte| format!("{byte:02x}")).join(":");
+        namespace::ip(
+            Some(&self.segment),
+            &format!(
+                "link add {name} type veth peer name {link} address {mac} netns {}\nlink set {name} master {BRIDGE} up\n",
+                self.namespace,
+            ),
+        )?;
+        self.ip(&format!(
+            "link set lo up\nlink set {link} up\naddr add {}/24 dev {link}\naddr add {}/64 dev {link} nodad\n",
+            self.ipv4, self.ipv6,
+        ))
     }
 
     /// Unplugs the cable: from now on nobody hears the host, as after a power cut.

@@ -9,6 +9,7 @@
 mod host;
 mod namespace;
 
+use host::BRIDGE;
 pub use host::Host;
 pub use namespace::remove_all;
 
@@ -29,9 +30,6 @@ const FIRST_ADDED_HOST: u8 = 40;
 
 /// Addresses from this last number on are free for VIPs.
 const FIRST_VIP: u8 = 100;
-
-/// The bridge's name inside the segment's namespace.
-const BRIDGE: &str = "segment";
 
 /// The longest name of a link (IFNAMSIZ). Each host's port on the bridge has the host's name.
 const MAX_NAME_LENGTH: usize = 15;
@@ -200,7 +198,7 @@ impl Lab {
         // From here on the lab knows it, and removes it even if the rest fails.
         self.hosts.insert(name.to_owned(), host.clone());
         host.run_inside(set_sysctls)??;
-        add_link(&host)?;
+        host.add_link()?;
         if self.has_offload { Ok(()) } else { host.turn_offload_off() }
     }
 }
@@ -213,23 +211,6 @@ impl Drop for Lab {
         namespace::remove(&self.segment);
         namespace::remove_directory(&self.directory);
     }
-}
-
-/// Creates the link between a host and the segment, with the host's addresses.
-fn add_link(host: &Host) -> Result<()> {
-    let (name, link) = (&host.name, Host::LINK);
-    let mac = host.mac.map(|byte| format!("{byte:02x}")).join(":");
-    namespace::ip(
-        Some(&host.segment),
-        &format!(
-            "link add {name} type veth peer name {link} address {mac} netns {}\nlink set {name} master {BRIDGE} up\n",
-            host.namespace,
-        ),
-    )?;
-    host.ip(&format!(
-        "link set lo up\nlink set {link} up\naddr add {}/24 dev {link}\naddr add {}/64 dev {link} nodad\n",
-        host.ipv4, host.ipv6,
-    ))
 }
 
 /// Runs inside a host's namespace before the host has a link.

@@ -15,9 +15,9 @@ use etherparse::checksum::u32_16bit_word;
 use llb_common::notice::Notice;
 use llb_common::reason::Reason;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::time::Instant;
 
 use super::ring;
+use crate::clock;
 use crate::error_chain::ErrorChain;
 
 /// The most answers in one second; as many as Linux itself sends (`net.ipv4.icmp_msgs_per_sec`).
@@ -45,14 +45,14 @@ pub(super) async fn run(mut ring: RingBuf<MapData>) {
     for error in [sockets.0.as_ref().err(), sockets.1.as_ref().err()].into_iter().flatten() {
         tracing::warn!(%error, "no raw socket: senders of packets that are too large get no ICMP error");
     }
-    let (mut second, mut sent) = (Instant::now(), 0);
+    let (mut second, mut sent) = (clock::now(), 0);
     loop {
         if let Err(error) = ring::wait(&ring).await {
             tracing::warn!(error = %ErrorChain(&error), "cannot wait for the programs' notices");
             tokio::time::sleep(PAUSE).await;
         }
         if second.elapsed() >= Duration::from_secs(1) {
-            (second, sent) = (Instant::now(), 0);
+            (second, sent) = (clock::now(), 0);
         }
         while let Some(item) = ring.next() {
             let Ok(notice) = bytemuck::try_pod_read_unaligned::<Notice>(&item) else { continue };

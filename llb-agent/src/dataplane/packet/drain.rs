@@ -41,10 +41,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::clock;
 
     #[test]
     fn a_limited_drain_is_within_an_unlimited_one() {
-        let now = Instant::now();
+        let now = clock::now();
         let (soon, late) = (Drain::Until(now), Drain::Until(now + Duration::from_secs(1)));
         assert!(soon.is_within(late) && !late.is_within(soon) && soon.is_within(soon));
         assert!(late.is_within(Drain::UntilLastFlow) && !Drain::UntilLastFlow.is_within(late));

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::image::NextHop;
 use super::link_facts::LinkFacts;
+use crate::clock;
 use crate::dataplane::placement::{BackendWay, Ways};
 use crate::netlink::{Connection, Neighbour, Route, Way};
 
@@ -99,7 +100,7 @@ impl NextHops {
         }
         self.read_neighbours().await?;
         unknown = self.unknown(addresses);
-        let now = Instant::now();
+        let now = clock::now();
         unknown.retain(|hop| self.asked.get(hop).is_none_or(|asked| now - *asked > ASKED_LATELY));
         for hop in &unknown {
             self.asked.insert(*hop, now);

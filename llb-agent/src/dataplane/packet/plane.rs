@@ -13,7 +13,6 @@ use llb_common::counters::LinkCounters;
 use prometheus_client::registry::Registry;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 use super::clock::now;
 use super::drain::Drain;
@@ -31,6 +30,7 @@ use super::setup::PacketSetup;
 use super::shared::Shared;
 use super::state::State;
 use super::{answers, metrics, upkeep};
+use crate::clock;
 use crate::dataplane::BackendStates;
 use crate::dataplane::placement::packet_mode;
 use crate::error_chain::ErrorChain;
@@ -136,7 +136,7 @@ impl PacketPlane {
     /// Takes no new flows. Open TCP flows may go on until the drain time-out. Then, or when
     /// the last one has ended, the frontend is gone.
     pub fn remove(&self, frontend: &Frontend) {
-        self.close(frontend, Drain::Until(Instant::now() + self.shared.setup.drain_timeout));
+        self.close(frontend, Drain::Until(clock::now() + self.shared.setup.drain_timeout));
     }
 
     /// As [`PacketPlane::remove`], because another plane takes new flows from now on: open TCP
@@ -147,7 +147,7 @@ impl PacketPlane {
 
     fn close(&self, frontend: &Frontend, drain: Drain) {
         // UDP has no flow that ends; what a client sends on belongs to the next plane.
-        let drain = if frontend.protocol == Protocol::Udp { Drain::Until(Instant::now()) } else { drain };
+        let drain = if frontend.protocol == Protocol::Udp { Drain::Until(clock::now()) } else { drain };
         match self.shared.state().close(frontend, drain) {
             Ok(false) => return,
             Ok(true) => {}
@@ -161,7 +161,7 @@ impl PacketPlane {
 
     /// Ends all drains now.
     pub fn abort(&self) {
-        self.shared.state().end_drains(Instant::now());
+        self.shared.state().end_drains(clock::now());
         self.shared.hurry.notify_one();
     }
 

@@ -19,6 +19,7 @@ use super::fake::FakeMaps;
 use super::image::{Gate, Limits, NextHop, key_of};
 use super::map_store::MapStore as _;
 use super::state::State;
+use crate::clock;
 use crate::dataplane::placement::PacketMode;
 use crate::model::{Backend, Frontend, Mode, Port, Protocol, Rule, ServiceName, SourceRanges, Terms, Weight};
 
@@ -48,7 +49,7 @@ impl World {
             maps,
             desired: BTreeMap::new(),
             silent: BTreeSet::new(),
-            start: Instant::now(),
+            start: clock::now(),
             seconds: 0,
         }
     }

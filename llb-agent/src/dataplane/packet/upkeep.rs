@@ -19,6 +19,7 @@ use super::next_hops::{NextHops, own_links};
 use super::refusal::Refusal;
 use super::shared::Shared;
 use super::sweep::sweep;
+use crate::clock;
 use crate::error_chain::ErrorChain;
 use crate::model::Frontend;
 
@@ -69,14 +70,14 @@ impl Schedule {
 
 /// Runs until it is aborted.
 pub(super) async fn run(shared: Arc<Shared>, next_hops: Arc<tokio::sync::Mutex<NextHops>>) {
-    let mut due = Schedule::start(Instant::now());
+    let mut due = Schedule::start(clock::now());
     loop {
         let ends_soon = shared.state().ends_soon();
         let is_hurried = tokio::select! {
             () = shared.hurry.notified() => true,
             () = tokio::time::sleep(if ends_soon { DRAIN_LOOK } else { LOOK }) => false,
         };
-        let time = Instant::now();
+        let time = clock::now();
         repair(&shared);
         if time >= due.look {
             let is_full = time >= due.refresh;
@@ -84,7 +85,7 @@ pub(super) async fn run(shared: Arc<Shared>, next_hops: Arc<tokio::sync::Mutex<N
                 let error = ErrorChain(&error);
                 tracing::warn!(%error, "cannot follow routes, neighbours and links");
             }
-            due.looked(is_full, Instant::now());
+            due.looked(is_full, clock::now());
         }
         if time >= due.probe {
             let addresses = shared.state().image.addresses();
@@ -92,17 +93,17 @@ pub(super) async fn run(shared: Arc<Shared>, next_hops: Arc<tokio::sync::Mutex<N
                 tracing::warn!(error = %ErrorChain(&error), "cannot probe neighbours");
                 0
             });
-            due.probed(probed, Instant::now());
+            due.probed(probed, clock::now());
         }
         if is_hurried || ends_soon || time >= due.sweep {
             let shared = Arc::clone(&shared);
-            let begun = Instant::now();
+            let begun = clock::now();
             // It blocks for a time that grows with the number of flows.
             let swept = tokio::task::spawn_blocking(move || sweep_all(&shared)).await;
             if let Err(error) = swept.map_err(io::Error::other).flatten() {
                 tracing::warn!(error = %ErrorChain(&error), "cannot sweep flows");
             }
-            due.swept(begun.elapsed(), Instant::now());
+            due.swept(begun.elapsed(), clock::now());
         }
     }
 }
@@ -225,7 +226,7 @@ fn sweep_all(shared: &Shared) -> io::Result<()> {
     let counts = sweep(&maps, now())?;
     let mut state = shared.state();
     state.forget_idle(|id| counts.all.contains_key(&id))?;
-    let drained = state.drained(|id| counts.open.contains_key(&id), Instant::now())?;
+    let drained = state.drained(|id| counts.open.contains_key(&id), clock::now())?;
     state.flows = counts;
     let mut removed: Vec<Frontend> = Vec::new();
     let result = drained.into_iter().try_for_each(|frontend| {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::Socket;
-use tokio::time::Instant;
 
 use super::bind::bind;
 use super::frontend_context::FrontendContext;
@@ -17,6 +16,7 @@ use super::listener::Listener;
 use super::plane_context::PlaneContext;
 use super::sides::prepare;
 use super::sockmap::SockmapError;
+use crate::clock;
 use crate::dataplane::DataPlaneError;
 use crate::error_chain::ErrorChain;
 use crate::model::{
@@ -139,7 +139,7 @@ impl RunningFrontend {
     }
 
     fn drain_limit(&self) -> DrainLimit {
-        DrainLimit::Until(Instant::now() + self.context.plane.config.drain_timeout)
+        DrainLimit::Until(clock::now() + self.context.plane.config.drain_timeout)
     }
 
     fn drain(&mut self, limit: DrainLimit, close: impl FnOnce(&Listener)) {

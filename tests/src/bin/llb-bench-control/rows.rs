@@ -2,6 +2,8 @@
 //! The measurements. Each builds what it needs in a lab, measures, and removes it. `report.rs` compares the
 //! results with the targets.
 
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
+
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
 use std::ops::Range;

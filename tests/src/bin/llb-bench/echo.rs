@@ -2,6 +2,8 @@
 //! The smallest possible servers and clients for 64-byte messages. Each socket has a blocking thread of its
 //! own, so only the kernel and the balancer are measured.
 
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};

@@ -9,6 +9,8 @@
 //! break no connection. Besides llb, all is measured through a router, which shows the cost of one more host on
 //! the way, and through nftables.
 
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 

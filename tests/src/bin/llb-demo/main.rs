@@ -3,6 +3,8 @@
 //! machine. `steps.rs` has what is shown, `screen.rs` how it looks. This file starts the demo and ends it in
 //! order.
 
+#![expect(clippy::disallowed_methods, reason = "the demo shows how long it took")]
+
 mod screen;
 mod steps;
 

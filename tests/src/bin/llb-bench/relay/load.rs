@@ -2,6 +2,8 @@
 //! Servers and clients for the comparison of ways to move bytes (`ways.rs`). Few threads serve many
 //! connections, so that with a thousand of them the scheduler is not what is measured.
 
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
+
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
