@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the reconcile loop asks of a data plane, and how a plane fails.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -30,6 +30,10 @@ pub trait DataPlane {
     /// [`Phase::Draining`](crate::model::Phase) until its last connection has ended or the
     /// drain time-out has passed. Then it is gone.
     fn remove(&mut self, frontend: &Frontend);
+
+    /// Keeps other programs from binding the ports of these frontends, which are on the machine's
+    /// own addresses, and of no others. Called again and again; what fails is tried again then.
+    fn hold_ports(&mut self, _frontends: &BTreeSet<Frontend>) {}
 
     /// The state of the planes themselves.
     fn describe(&self) -> PlanesState {

@@ -13,6 +13,7 @@
 mod backend_states;
 mod data_plane;
 pub mod fake;
+mod held_ports;
 pub mod packet;
 mod placement;
 mod planes;

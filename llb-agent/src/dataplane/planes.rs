@@ -11,13 +11,14 @@
 //! While another agent is still in charge (see `handover`), the packet plane belongs to that
 //! agent: what may be in its maps counts as served, and nothing is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::backend_states::BackendStates;
 use super::data_plane::{DataPlane, DataPlaneError};
+use super::held_ports::HeldPorts;
 use super::packet::{LinkLocks, PacketError, PacketPlane};
 use super::placement::{packet_plane_off, relay_feature};
 use super::proxy::ProxyPlane;
@@ -46,6 +47,7 @@ pub struct Planes {
     relay: ProxyPlane,
     /// Why a frontend is relayed.
     reasons: BTreeMap<Frontend, PlacementReason>,
+    held_ports: HeldPorts,
 }
 
 impl Planes {
@@ -56,7 +58,7 @@ impl Planes {
             None if is_successor => Packet::Predecessors(BTreeMap::new()),
             None => Packet::Off(NoPacketPlane::NotStarted),
         };
-        Self { packet, relay, reasons: BTreeMap::new() }
+        Self { packet, relay, reasons: BTreeMap::new(), held_ports: HeldPorts::default() }
     }
 
     /// Adds the packet plane, or remembers why there is none.
@@ -105,6 +107,7 @@ impl Planes {
     /// plane belongs to the successor.
     pub fn hand_over(&mut self) {
         self.relay.hand_over();
+        self.held_ports.clear();
         self.packet = Packet::Off(NoPacketPlane::HandedOver);
     }
 
@@ -216,6 +219,7 @@ impl DataPlane for Planes {
             }
             Err(Refused::InUse(error)) => Err(error),
             Err(Refused::Relayed(why)) => {
+                self.held_ports.release(&frontend);
                 self.relay.upsert(frontend, rule).await?;
                 self.reasons.insert(frontend, why);
                 if let Packet::On(plane) = &self.packet {
@@ -227,6 +231,7 @@ impl DataPlane for Planes {
     }
 
     fn remove(&mut self, frontend: &Frontend) {
+        self.held_ports.release(frontend);
         self.relay.remove(frontend);
         self.reasons.remove(frontend);
         match &mut self.packet {
@@ -234,6 +239,13 @@ impl DataPlane for Planes {
             Packet::Predecessors(known) => drop(known.remove(frontend)),
             Packet::Off(_) => {}
         }
+    }
+
+    fn hold_ports(&mut self, frontends: &BTreeSet<Frontend>) {
+        let Packet::On(plane) = &self.packet else { return };
+        // The relay's own sockets hold the ports of what it serves.
+        let is_ours = |frontend: &&Frontend| plane.has(frontend) && !self.relay.has(frontend);
+        self.held_ports.set(&frontends.iter().filter(is_ours).copied().collect());
     }
 
     fn describe(&self) -> PlanesState {

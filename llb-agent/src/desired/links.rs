@@ -27,8 +27,11 @@ pub(super) fn assign(inputs: Inputs<'_>, state: &mut State, problems: &mut Vec<P
             vips.entry(vip).or_default().insert(name);
         }
     }
+    let is_own = |vip| inputs.facts.links.iter().any(|link| link.has_foreign(vip));
+    state.on_own_addresses =
+        state.frontends.keys().filter(|frontend| is_own(frontend.vip)).copied().collect();
     for (vip, services) in vips {
-        if inputs.facts.links.iter().any(|link| link.has_foreign(vip)) {
+        if is_own(vip) {
             continue; // The machine has it already. llb did not add it, so llb never removes it.
         }
         if was_the_links_own(inputs, vip, &services) {

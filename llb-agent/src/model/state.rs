@@ -41,6 +41,9 @@ pub struct State {
     /// them when the agent ends.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub kept: BTreeSet<Frontend>,
+    /// The frontends on the machine's own addresses. No other program may bind their ports.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub on_own_addresses: BTreeSet<Frontend>,
     /// The addresses that llb should add, with their prefix length.
     pub addresses: BTreeMap<AddressKey, u8>,
     /// What the status of each of our Services should say when its frontends are served.

@@ -54,6 +54,9 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
 
         let input = RoundInput { snapshot: &snapshot, published: &published, now };
         report.observed = self.settle(observed, input, &mut report.problems).await;
+        if self.stage.is_in_charge() {
+            self.rooms.plane.hold_ports(&self.desired.on_own_addresses);
+        }
         if self.progress.is_complete() {
             self.stage = self.stage.after_complete_round();
         }

@@ -148,7 +148,7 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
-    use crate::model::PublishedVip;
+    use crate::model::{PublishedVip, Service};
 
     const LIMIT: Duration = Duration::from_secs(10);
 
@@ -177,6 +177,15 @@ mod tests {
         let order = order("web");
         FileStatuses::open(folder.path()).write(order.clone()).await.unwrap();
         assert_eq!(FileStatuses::open(folder.path()).lock().written.get(&order.service), Some(&order.status));
+    }
+
+    #[tokio::test]
+    async fn a_status_in_a_manifest_is_ignored() {
+        let folder = tempfile::tempdir().unwrap();
+        let order = order("web");
+        let service = Service { status: order.status, ..Service::default() };
+        let snapshot = Snapshot { services: [(order.service, service.into())].into(), ..Snapshot::default() };
+        assert!(FileStatuses::open(folder.path()).observe(&snapshot).is_empty());
     }
 
     #[tokio::test]

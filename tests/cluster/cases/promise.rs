@@ -110,10 +110,12 @@ pub(crate) fn a_deleted_service_leaves_nothing(case: &mut Case<'_>) -> Result<()
     let vip = case.vip(0);
     // Two Services share a VIP; its address goes with the last one.
     case.apply_service("first", &json!({"loadBalancerIP": vip}))?;
+    case.kubectl(&["annotate", "service", "first", "llb.dev/sharing-key=echo"])?;
     case.apply_service(
         "second",
         &json!({"loadBalancerIP": vip, "ports": [{"port": 9999, "targetPort": ECHO_PORT}]}),
     )?;
+    case.kubectl(&["annotate", "service", "second", "llb.dev/sharing-key=echo"])?;
     case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
     case.ask_often(SocketAddr::new(vip, 9999))?;
 

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use llb_tests::client::{connect, count_by_name, echo_all, http_get, udp_ask, udp_ask_on};
-use llb_tests::manifests::PortSpec;
+use llb_tests::manifests::{PortSpec, annotated_service};
 use rustix::net::{SendFlags, send};
 
 use crate::plane::Plane;
@@ -84,8 +84,16 @@ pub(crate) fn two_services_share_a_vip(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(30080);
     setup.serve_udp(30053);
-    setup.serve("web", &[setup.vip()], &[PortSpec::tcp("http", 80, 30080)]);
-    setup.serve("dns", &[setup.vip()], &[PortSpec::udp("dns", 53, 30053)]);
+    let write = |name: &str, port: PortSpec<'_>, key: &str| {
+        let yaml = annotated_service(name, &[setup.vip()], &[port], &format!("llb.dev/sharing-key: {key}"));
+        setup.manifests.write(&format!("{name}.yaml"), &yaml).unwrap();
+    };
+    write("web", PortSpec::tcp("http", 80, 30080), "one");
+    setup.wait_serving(setup.vip(), 80, "TCP");
+    write("dns", PortSpec::udp("dns", 53, 30053), "another");
+    setup.agent.wait_for_problem(crate::setup::LIMIT, "VipNotShared").unwrap();
+    write("dns", PortSpec::udp("dns", 53, 30053), "one");
+    setup.wait_serving(setup.vip(), 53, "UDP");
     let (web, dns) = (SocketAddr::new(setup.vip(), 80), SocketAddr::new(setup.vip(), 53));
     http_get(setup.client(), web).unwrap();
     udp_ask(setup.client(), dns, "both").unwrap();

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! VIPs in trouble: other hosts that have them, other programs that flush them, links that come and go.
 
-use std::io::{self, Read};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::io::{self, ErrorKind, Read};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use llb_tests::client::http_get;
@@ -153,6 +153,10 @@ pub(crate) fn a_service_on_the_links_own_address_follows_that_address(plane: Pla
     };
     let own = setup.lab.balancer().ipv4();
     serves(own.into());
+    // No program gets the port later, whichever plane serves it.
+    let bind = || TcpListener::bind((own, 80)).map(drop).map_err(|error| error.kind());
+    let is_held = || Ok((setup.lab.balancer().run_inside(bind)? == Err(ErrorKind::AddrInUse)).then_some(()));
+    wait_until(LIMIT, "the port to be held", is_held).unwrap();
     let new = setup.lab.vip(5);
     let commands = format!("addr del {own}/24 dev eth0\naddr add {new}/24 dev eth0\n");
     setup.lab.balancer().ip(&commands).unwrap();
@@ -182,7 +186,7 @@ impl Announcements {
                 match (&self.socket).read(&mut frame) {
                     Ok(length) if self.is_one(&frame[..length]) => return Ok(Some(())),
                     Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
                     Err(error) => return Err(error.into()),
                 }
             }

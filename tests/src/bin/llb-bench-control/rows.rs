@@ -237,7 +237,7 @@ async fn create(client: &kube::Client, name: &str, vip: IpAddr, ports: Range<u16
         "ports": ports,
     }))?;
     let service: Service = serde_json::from_value(json!({
-        "metadata": {"name": name, "annotations": {"llb.dev/vips": vip.to_string()}},
+        "metadata": {"name": name, "annotations": {"llb.dev/vips": vip.to_string(), "llb.dev/sharing-key": "bench"}},
         "spec": {"type": "LoadBalancer", "ports": ports},
     }))?;
     let parameters = PostParams::default();
