@@ -14,7 +14,7 @@
 
 mod case;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -97,8 +97,10 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
         }
         observed.statuses.retain(|name, _| snapshot.services.contains_key(name));
         let held: Held = observed.statuses.clone();
+        let resting = BTreeMap::new();
         let facts = Facts { links: links.clone(), host: host.clone() };
-        let inputs = Inputs { snapshot: &snapshot, facts: &facts, policy: &policy, held: &held };
+        let inputs =
+            Inputs { snapshot: &snapshot, facts: &facts, policy: &policy, held: &held, resting: &resting };
         let (desired, problems) = compile(inputs);
         reasons.extend(problems.iter().map(|problem| problem.reason));
         let rounds = settle(&desired, &mut observed, &mut links);

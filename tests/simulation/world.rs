@@ -220,7 +220,7 @@ impl World {
 
     /// Runs enough rounds for every retry.
     pub(crate) async fn settle(&mut self) {
-        for _ in 0..6 {
+        for _ in 0..12 {
             self.now += LAST_RETRY + Duration::from_secs(1);
             self.round().await;
         }

@@ -4,11 +4,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Args};
 
 use super::datapath::{Datapath, PacketArgs, PortRange};
 use super::defaults::{DEFAULT_ADMIN, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
+use super::duration::parse_duration;
 use super::permission::parse_ports;
 use super::policy::{BackendMode, DEFAULT_CLASS};
 use super::relay::RelayArgs;
@@ -84,6 +86,10 @@ pub(super) struct ServeArgs {
     /// of --admin, and the ports of net.ipv4.ip_local_port_range. Other VIPs have no reserved ports.
     #[arg(long, value_name = "PORTS", value_delimiter = ',', value_parser = parse_ports, help_heading = SERVICES)]
     pub(super) allow_ports: Vec<PortRange>,
+
+    /// How long a released VIP rests before another Service gets it
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration, help_heading = SERVICES)]
+    pub(super) vip_rest: Duration,
 
     /// How llb recognizes the addresses that it added
     #[arg(long, value_name = "HOW", value_enum, default_value_t, help_heading = SERVICES)]

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The part of the configuration that decisions look at.
 
+use std::time::Duration;
+
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -9,6 +11,9 @@ use crate::model::{AddressRange, Mode, Pool, Selector};
 
 /// The `spec.loadBalancerClass` that is ours without `--class`.
 pub const DEFAULT_CLASS: &str = "llb.dev/llb";
+
+/// How long a released VIP rests without `--vip-rest`: longer than most resolvers and connections of clients remember it.
+const DEFAULT_VIP_REST: Duration = Duration::from_secs(60);
 
 /// `--backends`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
@@ -33,6 +38,8 @@ pub struct Policy {
     pub allow_vips: Vec<AddressRange>,
     /// Which ports of the machine's own address they may have.
     pub own_ports: OwnPorts,
+    /// How long a released VIP rests before another Service gets it.
+    pub vip_rest: Duration,
     /// Whether traffic goes to Nodes or to endpoints.
     pub backends: BackendMode,
     /// Which Nodes may be used; `None`: all except control-plane Nodes.
@@ -52,6 +59,7 @@ impl Default for Policy {
             pools: Vec::new(),
             allow_vips: Vec::new(),
             own_ports: OwnPorts::default(),
+            vip_rest: DEFAULT_VIP_REST,
             backends: BackendMode::Auto,
             node_selector: None,
             class: DEFAULT_CLASS.to_owned(),

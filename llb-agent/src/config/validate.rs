@@ -54,6 +54,7 @@ impl TryFrom<ServeArgs> for Config {
             namespaces: args.namespaces,
             pools: parse_pools(args.pools)?,
             allow_vips: args.allow_vips,
+            vip_rest: args.vip_rest,
             own_ports: OwnPorts { allowed: args.allow_ports, admin: Some(args.admin.port()) },
             backends: args.backends,
             node_selector: args.node_selector.map(parse_selector).transpose()?,

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::claims::{Claim, Want};
-use super::frontends::frontends_of;
+use super::frontends::frontend_of;
 use super::inputs::Inputs;
 use super::permission::{Permissions, why_closed};
 use super::refused::Refused;
@@ -35,18 +35,30 @@ pub(super) fn allocate<'a>(
     let mut reservations = Reservations::of_holders(inputs, &claims);
     let mut grants = Vec::new();
     for claim in claims {
-        let result = free.fill(inputs, &claim).and_then(|mut vips| {
-            let refused = reservations.reserve(&claim, &vips, problems)?;
-            // A VIP on which the Service gets nothing is not its VIP.
-            vips.retain(|vip| {
-                frontends_of(claim.service, &[*vip]).any(|(frontend, _)| !refused.contains_key(&frontend))
-            });
-            Ok(Grant { name: claim.name, service: claim.service, vips, refused })
+        let mut vips = match free.fill(inputs, &claim, problems) {
+            Ok(vips) => vips,
+            Err(problem) => {
+                problems.push(problem);
+                continue;
+            }
+        };
+        let refused = match reservations.reserve(&claim, &vips, problems) {
+            Ok(refused) => refused,
+            Err(problem) => {
+                problems.push(problem);
+                vips.clone_from(&claim.held);
+                match reservations.reserve(&claim, &vips, problems) {
+                    Ok(refused) if !vips.is_empty() => refused,
+                    Ok(_) | Err(_) => continue,
+                }
+            }
+        };
+        // A VIP on which the Service gets nothing that it asks for is not its VIP.
+        vips.retain(|vip| {
+            let mut ports = claim.service.ports.iter().map(|port| frontend_of(*vip, port)).peekable();
+            ports.peek().is_none() || ports.any(|frontend| !refused.contains_key(&frontend))
         });
-        match result {
-            Ok(grant) => grants.push(grant),
-            Err(problem) => problems.push(problem),
-        }
+        grants.push(Grant { name: claim.name, service: claim.service, vips, refused });
     }
     grants
 }
@@ -66,7 +78,8 @@ struct FreeOfPool<'a> {
 
 impl<'a, 'p> Free<'a, 'p> {
     fn new(inputs: Inputs<'a>, permissions: &'p Permissions<'a>, claims: &[Claim<'_>]) -> Self {
-        let mut used: BTreeSet<IpAddr> = claims.iter().flat_map(|claim| claim.vips.iter().copied()).collect();
+        let asked_or_held = claims.iter().flat_map(|claim| claim.vips.iter().chain(&claim.held));
+        let mut used: BTreeSet<IpAddr> = asked_or_held.copied().collect();
         let links = inputs.facts.links.iter().flat_map(|link| &link.addresses);
         used.extend(links.filter(|known| !known.ours).map(|known| known.net.addr()));
         // Other load balancers use the addresses that they publish.
@@ -75,8 +88,14 @@ impl<'a, 'p> Free<'a, 'p> {
         Self { permissions, pools: inputs.policy.pools.iter().map(FreeOfPool::new).collect(), used }
     }
 
-    /// The VIPs that the Service asks for or keeps, and a new one for each open want.
-    fn fill(&mut self, inputs: Inputs<'_>, claim: &Claim<'_>) -> Result<Vec<IpAddr>, Problem> {
+    /// The VIPs that the Service asks for or keeps, and a new one for each open want. A Service
+    /// that has a VIP keeps it, even if there is no VIP of another family that it needs.
+    fn fill(
+        &mut self,
+        inputs: Inputs<'_>,
+        claim: &Claim<'_>,
+        problems: &mut Vec<Problem>,
+    ) -> Result<Vec<IpAddr>, Problem> {
         let mut vips = claim.vips.clone();
         for want in &claim.open {
             let given = if self.pools.is_empty() && claim.service.pool.is_none() {
@@ -86,7 +105,8 @@ impl<'a, 'p> Free<'a, 'p> {
             };
             match given {
                 Some(vip) => vips.push(vip),
-                None if want.needed => return Err(self.nothing_left(claim, want)),
+                None if want.needed && claim.held.is_empty() => return Err(self.nothing_left(claim, want)),
+                None if want.needed => problems.push(self.nothing_left(claim, want)),
                 None => {}
             }
         }
@@ -97,7 +117,11 @@ impl<'a, 'p> Free<'a, 'p> {
         for wanted in family.map_or(vec![Family::V4, Family::V6], |family| vec![family]) {
             let pools = self.pools.iter_mut().filter(|free| free.is_for(claim));
             let mut ranges = pools.flat_map(|free| &mut free.ranges).filter(|(family, _)| *family == wanted);
-            let may_give = |vip: &IpAddr| !self.used.contains(vip) && self.permissions.unfit(*vip).is_none();
+            let may_give = |vip: &IpAddr| {
+                !self.used.contains(vip)
+                    && self.permissions.unfit(*vip).is_none()
+                    && self.permissions.rests_from(claim.name, *vip).is_none()
+            };
             let free = ranges.find_map(|(_, addresses)| addresses.find(may_give));
             if free.is_some() {
                 return free;

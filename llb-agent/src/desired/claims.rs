@@ -21,6 +21,8 @@ pub(super) struct Claim<'a> {
     pub(super) vips: Vec<IpAddr>,
     /// The VIPs that it needs besides, from a pool or the link.
     pub(super) open: Vec<Want>,
+    /// The VIPs that it has now, if it may keep them. It gets these if it cannot get what it asks for.
+    pub(super) held: Vec<IpAddr>,
 }
 
 /// One VIP still to be given.
@@ -53,8 +55,7 @@ pub(super) fn collect<'a>(
 }
 
 impl Claim<'_> {
-    /// The frontends that it holds: those on its requested or kept VIPs that are published
-    /// for it.
+    /// The frontends that it holds: those that are published for it.
     pub(super) fn held_frontends(&self, held: &PublishedStatus) -> Vec<Frontend> {
         let ports = held.vips.iter().flat_map(|vip| vip.ports.iter().map(move |port| (vip.ip, port)));
         let served = ports.filter(|(_, port)| !is_refused(port.error.as_deref()));
@@ -63,7 +64,7 @@ impl Claim<'_> {
         let is_known = |frontend: &Frontend| {
             known.contains(&(frontend.vip, frontend.port.get(), frontend.protocol.name()))
         };
-        frontends_of(self.service, &self.vips).map(|(frontend, _)| frontend).filter(is_known).collect()
+        frontends_of(self.service, &self.held).map(|(frontend, _)| frontend).filter(is_known).collect()
     }
 }
 
@@ -84,28 +85,34 @@ fn claim<'a>(
         problems.push(Problem::of_service(name, ProblemReason::AddressNotAllowed, message));
         false
     });
+    let held: Vec<IpAddr> = held.into_iter().filter(|&vip| wants_family(service, Family::of(vip))).collect();
     if service.ports.is_empty() {
         let message = "it has no port that llb can serve; give it one with protocol TCP or UDP";
-        return Err(Some(Problem::of_service(name, ProblemReason::InvalidValue, message)));
+        let problem = Problem::of_service(name, ProblemReason::InvalidValue, message);
+        return keep_all(name, service, held, Some(problem), problems);
     }
     let mut new_requests = service.requested_vips.iter().filter(|vip| !held.contains(vip));
     let forbidden = new_requests.find_map(|&vip| permissions.check(name, vip).err());
-    // A Service does not lose what it has because of a request that cannot be fulfilled.
-    let keeps = service.invalid || forbidden.is_some();
-    if keeps && held.is_empty() {
-        return Err(forbidden);
+    if service.invalid || forbidden.is_some() {
+        return keep_all(name, service, held, forbidden, problems);
     }
-    problems.extend(forbidden);
-    let requested = if keeps { held.iter().copied().collect() } else { service.requested_vips.clone() };
-    if let Some(vip) = requested.iter().find(|&&vip| !wants_family(service, Family::of(vip))) {
+    if let Some(vip) = service.requested_vips.iter().find(|&&vip| !wants_family(service, Family::of(vip))) {
         let message = format!(
             "it asks for {vip}, but its ipFamilies have no {}; add the family or ask for another address",
             Family::of(*vip)
         );
-        return Err(Some(Problem::of_service(name, ProblemReason::InvalidValue, message)));
+        let problem = Problem::of_service(name, ProblemReason::InvalidValue, message);
+        return keep_all(name, service, held, Some(problem), problems);
     }
 
-    let mut claim = Claim { name, service, vips: requested, open: Vec::new() };
+    let mut claim =
+        Claim { name, service, vips: service.requested_vips.clone(), open: Vec::new(), held: held.clone() };
+    // Until the requested VIPs are on a link, clients go on with those that are. Another host may
+    // have a requested one, and then it is never there.
+    let is_there = |vip: &&IpAddr| on_links.contains(vip);
+    if !service.requested_vips.iter().all(|vip| is_there(&vip)) {
+        claim.vips.extend(held.iter().filter(is_there).filter(|vip| !service.requested_vips.contains(vip)));
+    }
     for want in wants(service) {
         let has = |vips: &[IpAddr]| {
             vips.iter().any(|&vip| want.family.is_none_or(|family| Family::of(vip) == family))
@@ -122,6 +129,21 @@ fn claim<'a>(
         }
     }
     Ok(claim)
+}
+
+/// A Service does not lose what it has because of a request that cannot be fulfilled.
+fn keep_all<'a>(
+    name: &'a ServiceName,
+    service: &'a Service,
+    held: Vec<IpAddr>,
+    problem: Option<Problem>,
+    problems: &mut Vec<Problem>,
+) -> Result<Claim<'a>, Option<Problem>> {
+    if held.is_empty() {
+        return Err(problem);
+    }
+    problems.extend(problem);
+    Ok(Claim { name, service, vips: held.clone(), open: Vec::new(), held })
 }
 
 fn wants_family(service: &Service, family: Family) -> bool {

@@ -66,6 +66,12 @@ impl<'a> Permissions<'a> {
             let message = format!("it asks for {vip}, but that is {what}; ask for another address");
             return Err(Problem::of_service(name, ProblemReason::AddressNotAllowed, message));
         }
+        if let Some(other) = self.rests_from(name, vip) {
+            let message = format!(
+                "it asks for {vip}, which Service {other} had until a moment ago; it is given when clients of that Service have noticed"
+            );
+            return Err(Problem::of_service(name, ProblemReason::AddressResting, message));
+        }
         let policy = self.inputs.policy;
         if let Some(pool) = policy.pools.iter().find(|pool| pool.contains(vip)) {
             if pool.is_open_to(&name.namespace) {
@@ -94,6 +100,11 @@ impl<'a> Permissions<'a> {
             "it asks for {vip}, which is {what}; ask for another address, or let the operator open this one with --allow-vips"
         );
         Err(Problem::of_service(name, ProblemReason::AddressNotAllowed, message))
+    }
+
+    /// The other Service that had the address until a moment ago.
+    pub(super) fn rests_from(&self, name: &ServiceName, vip: IpAddr) -> Option<&'a ServiceName> {
+        self.inputs.resting.get(&vip).filter(|former| *former != name)
     }
 
     /// What an address is that llb must not put on a link, whoever asks.

@@ -3,13 +3,13 @@
 //! new one if no other Service has it, if the others on that VIP share it, and
 //! if the port is not kept for the machine. Not: which address (`allocate.rs`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::claims::Claim;
 use super::frontends::frontends_of;
 use super::inputs::Inputs;
-use super::refused::{FRONTEND_COLLISION, PORT_NOT_ALLOWED, Refused, VIP_NOT_SHARED};
+use super::refused::{FRONTEND_COLLISION, PORT_NOT_ALLOWED, Refused, TOO_MANY_FRONTENDS, VIP_NOT_SHARED};
 use crate::model::{Frontend, Problem, ProblemReason, ServiceName};
 
 /// Frontends that one Service may have. Each costs a listener, and all Services
@@ -22,6 +22,8 @@ pub(super) struct Reservations<'a> {
     taken: BTreeMap<Frontend, &'a ServiceName>,
     /// One of the Services on each VIP. All of them share it, so one is enough to ask.
     tenants: BTreeMap<IpAddr, Tenant<'a>>,
+    /// The Services on each VIP.
+    members: BTreeSet<(IpAddr, &'a ServiceName)>,
 }
 
 #[derive(Clone, Copy)]
@@ -41,11 +43,16 @@ impl<'a> Reservations<'a> {
     /// Everything that Services hold is theirs before anybody gets something new: a port
     /// that is added, or an older Service that is edited, never costs those that are there.
     pub(super) fn of_holders(inputs: Inputs<'a>, claims: &[Claim<'a>]) -> Self {
-        let mut this = Self { inputs, taken: BTreeMap::new(), tenants: BTreeMap::new() };
+        let mut this =
+            Self { inputs, taken: BTreeMap::new(), tenants: BTreeMap::new(), members: BTreeSet::new() };
         for claim in claims {
             let held = inputs.held.get(claim.name).map(|held| claim.held_frontends(held));
             for frontend in held.unwrap_or_default() {
                 this.take(claim, frontend);
+            }
+            // A Service may have no port that llb can serve just now.
+            for &vip in &claim.held {
+                this.join(claim, vip);
             }
         }
         this
@@ -64,23 +71,29 @@ impl<'a> Reservations<'a> {
     ) -> Result<Refused, Problem> {
         let frontends: Vec<Frontend> =
             frontends_of(claim.service, vips).map(|(frontend, _)| frontend).collect();
+        let is_own = |frontend: &Frontend| self.taken.get(frontend) == Some(&claim.name);
+        let mut room =
+            MOST_FRONTENDS - frontends.iter().filter(|frontend| is_own(frontend)).count().min(MOST_FRONTENDS);
+        let (mut refused, mut told) = (Refused::new(), Vec::new());
         if frontends.len() > MOST_FRONTENDS {
             let message = format!(
                 "it needs {} frontends (VIPs times ports); one Service can have at most {MOST_FRONTENDS}",
                 frontends.len()
             );
-            return Err(Problem::of_service(claim.name, ProblemReason::InvalidValue, message));
+            told.push(Problem::of_service(claim.name, ProblemReason::InvalidValue, message));
         }
-        let (mut refused, mut told) = (Refused::new(), Vec::new());
         for &frontend in &frontends {
             if let Some(refusal) = self.refusal(claim, frontend) {
                 refused.insert(frontend, refusal.status_error());
                 told.push(refusal.problem(claim.name, frontend));
+            } else if !is_own(&frontend) {
+                match room.checked_sub(1) {
+                    Some(left) => room = left,
+                    None => drop(refused.insert(frontend, TOO_MANY_FRONTENDS)),
+                }
             }
         }
-        let is_held = |frontend: &Frontend| {
-            self.taken.get(frontend) == Some(&claim.name) && !refused.contains_key(frontend)
-        };
+        let is_held = |frontend: &Frontend| is_own(frontend) && !refused.contains_key(frontend);
         if !told.is_empty() && !frontends.iter().any(is_held) {
             return Err(told.swap_remove(0));
         }
@@ -93,8 +106,13 @@ impl<'a> Reservations<'a> {
 
     fn take(&mut self, claim: &Claim<'a>, frontend: Frontend) {
         self.taken.entry(frontend).or_insert(claim.name);
+        self.join(claim, frontend.vip);
+    }
+
+    fn join(&mut self, claim: &Claim<'a>, vip: IpAddr) {
         let tenant = Tenant { name: claim.name, sharing_key: claim.service.sharing_key.as_deref() };
-        self.tenants.entry(frontend.vip).or_insert(tenant);
+        self.tenants.entry(vip).or_insert(tenant);
+        self.members.insert((vip, claim.name));
     }
 
     fn refusal(&self, claim: &Claim<'a>, frontend: Frontend) -> Option<Refusal<'a>> {
@@ -111,11 +129,9 @@ impl<'a> Reservations<'a> {
     }
 
     fn may_join(&self, claim: &Claim<'a>, tenant: Tenant<'a>, vip: IpAddr) -> bool {
-        if tenant.name == claim.name || self.is_the_machines(vip) {
+        if self.members.contains(&(vip, claim.name)) || self.is_the_machines(vip) {
             return true;
         }
-        let holds_some =
-            || self.taken.iter().any(|(frontend, owner)| frontend.vip == vip && *owner == claim.name);
         let have_one_key =
             tenant.sharing_key.is_some() && tenant.sharing_key == claim.service.sharing_key.as_deref();
         let is_shared_by_all = || {
@@ -125,8 +141,7 @@ impl<'a> Reservations<'a> {
                 .iter()
                 .any(|pool| pool.contains(vip) && pool.is_shared_across_namespaces())
         };
-        (have_one_key && (tenant.name.namespace == claim.name.namespace || is_shared_by_all()))
-            || holds_some()
+        have_one_key && (tenant.name.namespace == claim.name.namespace || is_shared_by_all())
     }
 
     /// The machine's own address, where no pool gives VIPs: all Services share it.

@@ -54,6 +54,8 @@ pub enum ProblemReason {
     PoolNotAllowed,
     /// The address belongs to somebody else, or the operator has not opened it to Services.
     AddressNotAllowed,
+    /// Another Service had the address until a moment ago.
+    AddressResting,
     /// Another Service has the VIP, and the two do not share it.
     VipNotShared,
     /// The port of the machine's own address is reserved for the machine.

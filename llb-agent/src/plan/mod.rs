@@ -73,8 +73,12 @@ fn upserts(desired: &State, observed: &Observed) -> impl Iterator<Item = Action>
 
 fn address_adds(desired: &State, observed: &Observed) -> impl Iterator<Item = Action> {
     let missing = desired.addresses.iter().filter(|(key, _)| !observed.addresses.contains_key(key));
-    let ready = missing
-        .filter(|(key, _)| frontends_on(observed, key.address).any(|(_, phase)| phase == Phase::Serving));
+    // A VIP whose Service has no port that llb can serve is on its link without a frontend.
+    let vips: BTreeSet<IpAddr> = desired.frontends.keys().map(|frontend| frontend.vip).collect();
+    let ready = missing.filter(move |(key, _)| {
+        !vips.contains(&key.address)
+            || frontends_on(observed, key.address).any(|(_, phase)| phase == Phase::Serving)
+    });
     ready.map(|(key, &prefix_length)| Action::AddAddress { key: key.clone(), prefix_length })
 }
 

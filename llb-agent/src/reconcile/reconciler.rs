@@ -12,6 +12,7 @@ use super::metrics::ReconcileMetrics;
 use super::placements::Placements;
 use super::progress::{Progress, Stage};
 use super::reporter::Reporter;
+use super::resting::Resting;
 use super::writes::Writes;
 use crate::addresses::{AddressError, AddressTable};
 use crate::config::Policy;
@@ -30,6 +31,7 @@ pub struct Reconciler<P, A, S> {
     pub(super) machine: Machine,
     pub(super) reporter: Reporter,
     pub(super) placements: Placements,
+    pub(super) resting: Resting,
     pub(super) facts: Facts,
     /// What was decided last.
     pub(super) desired: Arc<State>,
@@ -50,6 +52,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             machine: Machine::default(),
             reporter: Reporter::default(),
             placements: Placements::default(),
+            resting: Resting::default(),
             facts: Facts::default(),
             desired: Arc::default(),
             stage: Stage::default(),

@@ -144,10 +144,11 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         }
     }
 
-    /// How long to wait until a retry is due, the last round is to be finished,
+    /// How long to wait until a retry is due, an address has rested, the last round is to be finished,
     /// or everything is to be read again.
     pub(super) fn time_until_due(&self, now: Instant) -> Duration {
-        let retry = self.machine.next_retry().map(|due| due.saturating_duration_since(now));
-        retry.unwrap_or(RESYNC).min(self.progress.wait().unwrap_or(RESYNC))
+        let due = self.machine.next_retry().into_iter().chain(self.resting.next_end()).min();
+        let due = due.map(|due| due.saturating_duration_since(now));
+        due.unwrap_or(RESYNC).min(self.progress.wait().unwrap_or(RESYNC))
     }
 }

@@ -79,7 +79,7 @@ pub(crate) fn a_flushed_vip_is_put_back(plane: Plane) {
         setup.wait_address(vip, true);
         http_get(setup.client(), SocketAddr::new(vip, 80)).unwrap();
     }
-    wait_log(&setup, "was removed, not by llb");
+    wait_log(&setup, "was removed, but not by llb");
 }
 
 pub(crate) fn vips_are_announced_again_when_the_link_is_up_again(plane: Plane) {
