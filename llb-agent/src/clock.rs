@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The only place that reads the clock. Tasks read the time here and pass it on;
-//! code that decides gets it as an argument, so that a test can choose it.
+//! The only place that reads the monotonic clock. Tasks read the time here and pass
+//! it on; code that decides gets it as an argument, so that a test can choose it.
+//! Not: the clock of flow entries (`dataplane/packet/clock.rs`), and the time of day
+//! (`source/saved.rs`).
 
 #![expect(clippy::disallowed_methods, reason = "everything else gets the time from here")]
 
