@@ -27,16 +27,18 @@ use rtnetlink::packet_route::address::AddressMessage;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use super::agent_lock::AgentLocks;
 use super::changes::{self, Change, Seen, SeenLink};
 use super::error::AddressError;
 use super::guard::{Guard, ProbeResult};
+use super::lock_error::AgentLockError;
 use super::reading::{KernelAddress, Reading};
 use super::state_file::{OwnAddress, StateFile};
 use super::table::{Addition, AddressTable};
 use super::{message, sysctl, tag, watch};
 use crate::config::AddressTag;
 use crate::error_chain::ErrorChain;
-use crate::model::{AddressKey, Link, Mac};
+use crate::model::{AddressKey, Link, Mac, Problem};
 use crate::netlink::{Connection, LinkDevice};
 
 /// The link devices of this host.
@@ -50,6 +52,10 @@ pub struct NetlinkAddresses {
     state_file: StateFile,
     /// `None` if CAP_NET_RAW is missing.
     guard: Option<Guard>,
+    /// `None` until this agent is in charge. Then a link without its lock counts as missing.
+    agent_locks: Option<AgentLocks>,
+    /// The links that another agent has, by number.
+    refusals: BTreeMap<u32, AgentLockError>,
     /// The links when they were last observed; `None` before that.
     seen: Option<Seen>,
     /// By link name.
@@ -93,10 +99,24 @@ impl NetlinkAddresses {
             // Read with either tag, so that addresses stay llb's when the tag is changed.
             state_file: StateFile::open(&state_dir)?,
             guard: guard.ok(),
+            agent_locks: None,
+            refusals: BTreeMap::new(),
             seen: None,
             readings: BTreeMap::new(),
             _watch: watch,
         })
+    }
+
+    /// From now on changes only links of which it has the lock, and takes that of a new link.
+    pub fn keep_others_off(&mut self, locks: AgentLocks) {
+        self.agent_locks = Some(locks);
+    }
+
+    /// The link of that name, if this agent may change it.
+    async fn own_link(&mut self, name: &str) -> Result<Option<LinkDevice>, AddressError> {
+        let locks = self.agent_locks.clone();
+        let is_own = |link: &LinkDevice| locks.is_none_or(|locks| locks.has(link.ifindex));
+        Ok(self.link(name).await?.filter(is_own))
     }
 
     async fn link(&mut self, name: &str) -> Result<Option<LinkDevice>, AddressError> {
@@ -283,6 +303,9 @@ impl AddressTable for NetlinkAddresses {
                 present.push(LinkDevice { name, ..link });
             }
         }
+        if let Some(locks) = &self.agent_locks {
+            locks.own_of(&mut present, &mut self.refusals).await;
+        }
         let at = Instant::now();
         let mut all = self.read().await?;
         let nets = |(&index, messages): (&u32, &Vec<AddressMessage>)| -> Vec<(u32, IpNet)> {
@@ -343,7 +366,7 @@ impl AddressTable for NetlinkAddresses {
         let now = Instant::now();
         let index = match self.readings.get(&key.link).and_then(|reading| reading.current_index(now)) {
             Some(index) => index,
-            None => self.link(&key.link).await?.ok_or_else(missing)?.ifindex,
+            None => self.own_link(&key.link).await?.ok_or_else(missing)?.ifindex,
         };
         let mut reading = self.take_reading(&key.link, index).await?;
         let added = self.add_on(&mut reading, key, net, index).await;
@@ -357,7 +380,7 @@ impl AddressTable for NetlinkAddresses {
         }
         self.forget(key);
         // If the link is gone, so is the address.
-        if let Some(link) = self.link(&key.link).await? {
+        if let Some(link) = self.own_link(&key.link).await? {
             let index = link.ifindex;
             let mut reading = self.take_reading(&key.link, index).await?;
             let removed = self.remove_own(&mut reading, key, index).await;
@@ -369,5 +392,9 @@ impl AddressTable for NetlinkAddresses {
 
     fn conflicts(&self) -> BTreeMap<AddressKey, Mac> {
         self.guard.as_ref().map(Guard::conflicts).unwrap_or_default()
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        self.refusals.values().map(AgentLockError::problem).collect()
     }
 }

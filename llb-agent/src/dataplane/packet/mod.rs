@@ -46,7 +46,7 @@ mod trace;
 
 pub use error::PacketError;
 pub use loader::{LinkLocks, has_object};
-pub use pins::detach;
+pub use pins::{detach, pinned_links};
 pub use plane::{PacketPlane, Refusal};
 pub use trace::trace;
 
