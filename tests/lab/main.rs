@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise, and so do its helper functions")]
 
 mod demo_test;
+mod one_agent_test;
 mod plane;
 mod planes;
 mod scenarios;
