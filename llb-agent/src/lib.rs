@@ -16,6 +16,7 @@
 pub mod addresses;
 pub mod admin;
 pub mod agent;
+mod clock;
 pub mod config;
 pub mod dataplane;
 pub mod desired;

@@ -28,10 +28,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use super::lock_error::AgentLockError;
 use super::lock_holder::{Holder, answer, answer_of, ask, lock_name};
+use crate::clock;
 use crate::error_chain::ErrorChain;
 use crate::netlink::{Connection, LinkDevice};
 
@@ -183,7 +183,7 @@ impl AgentLocks {
         link: &str,
         on_predecessor: OnPredecessor,
     ) -> Result<(), AgentLockError> {
-        let give_up = Instant::now() + RETRY_LIMIT;
+        let give_up = clock::now() + RETRY_LIMIT;
         loop {
             let error = match self.take_one(index, link).await {
                 Ok(()) => return Ok(()),
@@ -194,7 +194,7 @@ impl AgentLocks {
             if is_predecessor && on_predecessor == OnPredecessor::LeaveIt {
                 return Ok(());
             }
-            if !self.may_be_ending(holder) || Instant::now() >= give_up {
+            if !self.may_be_ending(holder) || clock::now() >= give_up {
                 return Err(error);
             }
             tokio::time::sleep(RETRY_PAUSE).await;

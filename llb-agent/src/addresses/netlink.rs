@@ -16,9 +16,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use ipnet::IpNet;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -31,20 +31,21 @@ use super::agent_lock::AgentLocks;
 use super::changes::{self, Change, Seen, SeenLink};
 use super::error::AddressError;
 use super::guard::{Guard, ProbeResult};
-use super::lock_error::AgentLockError;
+use super::link_devices::LinkDevices;
 use super::reading::{KernelAddress, Reading};
 use super::state_file::{OwnAddress, StateFile};
 use super::table::{Addition, AddressTable};
-use super::{message, sysctl, tag, watch};
+use super::{host, message, sysctl, tag, watch};
+use crate::clock;
 use crate::config::AddressTag;
 use crate::error_chain::ErrorChain;
-use crate::model::{AddressKey, Link, Mac, Problem};
+use crate::model::{AddressKey, Host, Link, Mac, Problem};
 use crate::netlink::{Connection, LinkDevice};
 
 /// The link devices of this host.
 #[derive(Debug)]
 pub struct NetlinkAddresses {
-    links: Vec<String>,
+    links: LinkDevices,
     /// Whether the kernel marks new addresses as llb's; otherwise the state file
     /// records them.
     tag_in_kernel: bool,
@@ -52,14 +53,16 @@ pub struct NetlinkAddresses {
     state_file: StateFile,
     /// `None` if CAP_NET_RAW is missing.
     guard: Option<Guard>,
-    /// `None` until this agent is in charge. Then a link without its lock counts as missing.
-    agent_locks: Option<AgentLocks>,
-    /// The links that another agent has, by number.
-    refusals: BTreeMap<u32, AgentLockError>,
     /// The links when they were last observed; `None` before that.
     seen: Option<Seen>,
     /// By link name.
     readings: BTreeMap<String, Reading>,
+    /// The link devices that were there when they were last observed.
+    present: Vec<LinkDevice>,
+    /// The addresses of all other links, with the name of the link.
+    other_links: Vec<(String, IpAddr)>,
+    /// The addresses of the Kubernetes API.
+    api_servers: Vec<IpAddr>,
     /// Aborted with the table.
     _watch: JoinSet<()>,
 }
@@ -93,34 +96,29 @@ impl NetlinkAddresses {
         let mut watch = JoinSet::new();
         watch.spawn(watch::run(links.clone(), watch::subscribe().map_err(AddressError::Read)?, changed));
         Ok(Self {
-            links,
+            links: LinkDevices::new(links),
             tag_in_kernel,
             connection: Connection::open().map_err(AddressError::Read)?,
             // Read with either tag, so that addresses stay llb's when the tag is changed.
             state_file: StateFile::open(&state_dir)?,
             guard: guard.ok(),
-            agent_locks: None,
-            refusals: BTreeMap::new(),
             seen: None,
             readings: BTreeMap::new(),
+            present: Vec::new(),
+            other_links: Vec::new(),
+            api_servers: Vec::new(),
             _watch: watch,
         })
     }
 
+    /// Sets the addresses of the Kubernetes API, which [`AddressTable::host`] cannot read from the machine.
+    pub fn set_api_servers(&mut self, addresses: Vec<IpAddr>) {
+        self.api_servers = addresses;
+    }
+
     /// From now on changes only links of which it has the lock, and takes that of a new link.
     pub fn keep_others_off(&mut self, locks: AgentLocks) {
-        self.agent_locks = Some(locks);
-    }
-
-    /// The link of that name, if this agent may change it.
-    async fn own_link(&mut self, name: &str) -> Result<Option<LinkDevice>, AddressError> {
-        let locks = self.agent_locks.clone();
-        let is_own = |link: &LinkDevice| locks.is_none_or(|locks| locks.has(link.ifindex));
-        Ok(self.link(name).await?.filter(is_own))
-    }
-
-    async fn link(&mut self, name: &str) -> Result<Option<LinkDevice>, AddressError> {
-        self.connection.link(name).await.map_err(AddressError::Read)
+        self.links.keep_others_off(locks);
     }
 
     /// All addresses that the kernel has, by the number of their link, in the
@@ -147,7 +145,7 @@ impl NetlinkAddresses {
 
     /// Takes the reading of a link out of the table; reads again if it is too old.
     async fn take_reading(&mut self, name: &str, index: u32) -> Result<Reading, AddressError> {
-        let now = Instant::now();
+        let now = clock::now_std();
         match self.readings.remove(name).filter(|reading| reading.is_current(index, now)) {
             Some(reading) => Ok(reading),
             None => self.read_again(name, index).await,
@@ -155,7 +153,7 @@ impl NetlinkAddresses {
     }
 
     async fn read_again(&mut self, name: &str, index: u32) -> Result<Reading, AddressError> {
-        let at = Instant::now();
+        let at = clock::now_std();
         let messages = self.read().await?.remove(&index).unwrap_or_default();
         Ok(Reading::new(index, at, self.describe(name, index, messages)))
     }
@@ -296,17 +294,8 @@ impl NetlinkAddresses {
 
 impl AddressTable for NetlinkAddresses {
     async fn observe(&mut self) -> Result<Vec<Link>, AddressError> {
-        let mut present = Vec::new();
-        for name in self.links.clone() {
-            if let Some(link) = self.link(&name).await? {
-                // The kernel also finds a link by an alternative name. llb goes by the configured one.
-                present.push(LinkDevice { name, ..link });
-            }
-        }
-        if let Some(locks) = &self.agent_locks {
-            locks.own_of(&mut present, &mut self.refusals).await;
-        }
-        let at = Instant::now();
+        let present = self.links.present(&mut self.connection).await?;
+        let at = clock::now_std();
         let mut all = self.read().await?;
         let nets = |(&index, messages): (&u32, &Vec<AddressMessage>)| -> Vec<(u32, IpNet)> {
             messages.iter().filter_map(|message| Some((index, message::net(message)?))).collect()
@@ -332,7 +321,15 @@ impl AddressTable for NetlinkAddresses {
             );
         }
         self.follow(&present, &links).await;
+        self.other_links = host::addresses_by_link(&all);
+        self.present = present;
         Ok(links)
+    }
+
+    async fn host(&mut self) -> Result<Host, AddressError> {
+        host::read(&mut self.connection, &self.present, &self.other_links, &self.api_servers)
+            .await
+            .map_err(AddressError::Read)
     }
 
     /// Records all coming addresses by one write to the state file, if it is used.
@@ -340,7 +337,7 @@ impl AddressTable for NetlinkAddresses {
         if self.tag_in_kernel {
             return;
         }
-        let now = Instant::now();
+        let now = clock::now_std();
         let is_free = |key: &AddressKey| self.guard.as_ref().is_none_or(|guard| guard.is_free(key));
         let own = |&(key, prefix_length): &(&AddressKey, u8)| {
             let reading = self.readings.get(&key.link)?;
@@ -363,10 +360,10 @@ impl AddressTable for NetlinkAddresses {
             AddressError::refused("add", key, io::Error::new(io::ErrorKind::InvalidInput, error))
         })?;
         let missing = || AddressError::NoSuchLink { link: key.link.clone() };
-        let now = Instant::now();
+        let now = clock::now_std();
         let index = match self.readings.get(&key.link).and_then(|reading| reading.current_index(now)) {
             Some(index) => index,
-            None => self.own_link(&key.link).await?.ok_or_else(missing)?.ifindex,
+            None => self.links.find(&mut self.connection, &key.link).await?.ok_or_else(missing)?.ifindex,
         };
         let mut reading = self.take_reading(&key.link, index).await?;
         let added = self.add_on(&mut reading, key, net, index).await;
@@ -380,7 +377,7 @@ impl AddressTable for NetlinkAddresses {
         }
         self.forget(key);
         // If the link is gone, so is the address.
-        if let Some(link) = self.own_link(&key.link).await? {
+        if let Some(link) = self.links.find(&mut self.connection, &key.link).await? {
             let index = link.ifindex;
             let mut reading = self.take_reading(&key.link, index).await?;
             let removed = self.remove_own(&mut reading, key, index).await;
@@ -395,6 +392,6 @@ impl AddressTable for NetlinkAddresses {
     }
 
     fn problems(&self) -> Vec<Problem> {
-        self.refusals.values().map(AgentLockError::problem).collect()
+        self.links.problems()
     }
 }

@@ -11,6 +11,7 @@ use super::objects::{Objects, StartingPoint};
 use super::preconditions::{check_capabilities, raise_descriptor_limit};
 use super::signals::Signals;
 use super::start::{Serving, start};
+use crate::clock;
 use crate::config::{Config, SourceConfig, kubeconfig_variable};
 use crate::handover::{Successors, Takeover};
 use crate::kernel::KernelAbilities;
@@ -28,6 +29,7 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), links = ?config.links, "llb-agent starts");
     let abilities = KernelAbilities::probe();
     tracing::info!("{abilities}");
+    tracing::info!("{}", config.policy.what_is_open(&config.links));
     check_capabilities(&config)?;
     raise_descriptor_limit(&config);
     let others = look_for_others(&config).await?;
@@ -44,10 +46,11 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
             let cluster = connect(kubeconfig.as_ref(), context, kubeconfig_variable()).await?;
             tracing::info!(url = cluster.url, "watching the cluster");
             let (in_charge, is_in_charge) = watch::channel(false);
-            let saved = SavedSnapshots::new(&config.state_dir, cluster.identity, is_in_charge);
+            let saved = SavedSnapshots::new(&config.state_dir, cluster.identity.clone(), is_in_charge);
             let source = KubernetesSource::start(&cluster.client, &config.policy.namespaces, saved);
             let mut objects = Objects::follow(|out| source.run(out));
             objects.in_charge = Some(in_charge);
+            objects.api_servers = cluster.addresses().await;
             let starting_point = objects.starting_point(&config, others).await?;
             let statuses = KubernetesStatuses::new(cluster.client);
             live(config, starting_point, objects, statuses).await
@@ -109,7 +112,7 @@ impl<S: StatusSink> Serving<S> {
             match self.reconciler.run(received, &self.wakeups, &self.report, interruption).await {
                 Interruption::Stop if deadline.is_none() && self.successors.is_any_waiting() => {
                     tracing::info!("a new agent is waiting; ending when it has taken over");
-                    deadline = Some(Instant::now() + self.config.relay.drain_timeout);
+                    deadline = Some(clock::now() + self.config.relay.drain_timeout);
                 }
                 Interruption::Stop => return End::Stopped,
                 Interruption::HandOver(takeover) => {

@@ -161,6 +161,7 @@ fn delay_after(attempts: u32) -> Duration {
 mod tests {
     use super::super::repetitions::FIRST_PAUSE;
     use super::*;
+    use crate::clock;
     use crate::model::{AddressKey, ProblemReason, PublishedStatus};
 
     fn refused() -> Failed {
@@ -181,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_failure_delays_only_its_own_object() {
-        let (mut machine, start) = (Machine::default(), Instant::now());
+        let (mut machine, start) = (Machine::default(), clock::now_std());
         let (bad, good) = (remove("192.0.2.1"), remove("192.0.2.2"));
         assert!(machine.failed(bad.clone(), refused(), start));
         assert_eq!(machine.due(vec![bad.clone(), good.clone()], start), std::slice::from_ref(&good));
@@ -194,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_failed_address_that_is_probed_for_again_waits_for_the_next_round() {
-        let (mut machine, start) = (Machine::default(), Instant::now());
+        let (mut machine, start) = (Machine::default(), clock::now_std());
         let add = remove("192.0.2.1");
         machine.failed(add.clone(), refused(), start);
         let later = start + FIRST_RETRY;
@@ -209,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_failure_that_is_not_planned_any_more_is_forgotten() {
-        let (mut machine, start) = (Machine::default(), Instant::now());
+        let (mut machine, start) = (Machine::default(), clock::now_std());
         machine.failed(remove("192.0.2.1"), refused(), start);
         let failing = machine.failing(|_| BTreeSet::new());
         assert_eq!(failing.len(), 1);
@@ -221,7 +222,7 @@ mod tests {
 
     #[test]
     fn an_address_that_is_removed_again_and_again_is_reported_and_waited_for() {
-        let (mut machine, start) = (Machine::default(), Instant::now());
+        let (mut machine, start) = (Machine::default(), clock::now_std());
         let action = remove("192.0.2.1");
         let mut carried_out = 0;
         while machine.due(vec![action.clone()], start).len() == 1 {
@@ -239,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_changed_action_does_not_wait_but_one_in_flight_does() {
-        let (mut machine, start) = (Machine::default(), Instant::now());
+        let (mut machine, start) = (Machine::default(), clock::now_std());
         let service = ServiceName::new("a", "b");
         let write = |vips| Action::WriteStatus {
             service: service.clone(),

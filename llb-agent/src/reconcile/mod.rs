@@ -32,6 +32,7 @@ mod reconciler;
 mod repetitions;
 mod report;
 mod reporter;
+mod resting;
 mod round;
 mod run;
 mod settle;

@@ -144,6 +144,7 @@ impl Repetitions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
     use crate::model::AddressKey;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -175,7 +176,7 @@ mod tests {
 
     #[test]
     fn what_is_undone_is_repeated_at_once_and_then_after_growing_pauses() {
-        let (mut repetitions, begin) = (Repetitions::default(), Instant::now());
+        let (mut repetitions, begin) = (Repetitions::default(), clock::now_std());
         let times = fight(&mut repetitions, &add("192.0.2.1"), begin, 300 * SECOND);
         assert_eq!(times, [0, 0, 0, 0, 1, 3, 7, 15, 31, 63, 123, 183, 243]);
         assert_eq!(fight(&mut repetitions, &add("192.0.2.2"), begin, SECOND).len(), 4, "each object alone");
@@ -184,14 +185,14 @@ mod tests {
 
     #[test]
     fn only_the_first_pause_is_announced() {
-        let (mut repetitions, now) = (Repetitions::default(), Instant::now());
+        let (mut repetitions, now) = (Repetitions::default(), clock::now_std());
         let announced: Vec<bool> = (0..6).map(|_| repetitions.carried_out(&add("192.0.2.1"), now)).collect();
         assert_eq!(announced, [false, false, false, true, false, false]);
     }
 
     #[test]
     fn it_is_over_when_the_change_has_lasted() {
-        let (mut repetitions, begin) = (Repetitions::default(), Instant::now());
+        let (mut repetitions, begin) = (Repetitions::default(), clock::now_std());
         let action = add("192.0.2.1");
         fight(&mut repetitions, &action, begin, SECOND);
         assert!(repetitions.forget_lasting(begin + LAST_PAUSE).is_empty());
@@ -203,7 +204,7 @@ mod tests {
 
     #[test]
     fn accidents_that_are_far_apart_are_no_fight() {
-        let (mut repetitions, begin) = (Repetitions::default(), Instant::now());
+        let (mut repetitions, begin) = (Repetitions::default(), clock::now_std());
         let action = add("192.0.2.1");
         for number in 0..20 {
             let now = begin + number * LASTING;
@@ -214,7 +215,7 @@ mod tests {
 
     #[test]
     fn what_llb_itself_changes_is_no_repetition() {
-        let (mut repetitions, now) = (Repetitions::default(), Instant::now());
+        let (mut repetitions, now) = (Repetitions::default(), clock::now_std());
         let Action::AddAddress { key, prefix_length } = add("192.0.2.1") else { unreachable!() };
         let both = [add("192.0.2.1"), Action::RemoveAddress { key, prefix_length }];
         for action in both.iter().cycle().take(20) {

@@ -90,17 +90,15 @@ impl Statuses {
 
 impl StatusSink for FileStatuses {
     fn observe(&self, snapshot: &Snapshot) -> BTreeMap<ServiceName, PublishedStatus> {
-        // A manifest may contain a status. It is used until llb has written one.
-        let given = snapshot.services.iter().map(|(name, service)| (name.clone(), service.status.clone()));
-        let mut statuses: BTreeMap<_, _> = given.filter(|(_, status)| !status.vips.is_empty()).collect();
+        // A status in a manifest says nothing about this machine: the file may come from another
+        // cluster (`kubectl get -o yaml`). `kubectl apply` ignores it too.
         let written = &mut self.lock().written;
         // A deleted Service gives its VIP back. A Service is not deleted if its file cannot be read now.
         let complete =
             snapshot.problems.iter().all(|problem| problem.reason != ProblemReason::InvalidManifest);
         written.retain(|name, _| !complete || snapshot.services.contains_key(name));
         let known = written.iter().filter(|(name, _)| snapshot.services.contains_key(name));
-        statuses.extend(known.map(|(name, status)| (name.clone(), status.clone())));
-        statuses
+        known.map(|(name, status)| (name.clone(), status.clone())).collect()
     }
 
     async fn write(&self, order: StatusOrder) -> Result<Effect, StatusError> {

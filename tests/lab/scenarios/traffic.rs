@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Traffic through VIPs while nothing changes and nothing breaks.
+//! Traffic through VIPs while nothing changes and nothing fails.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -12,7 +12,7 @@ use rustix::net::{SendFlags, send};
 use crate::plane::Plane;
 use crate::setup::{NODES, Setup, is_free_of_problems};
 
-/// With two nodes, all of 40 random choices fall on one node once in 2^39 runs.
+/// With two nodes, 40 random choices fall on one node in 1 of 2^39 runs.
 const REQUESTS: usize = 40;
 
 pub(crate) fn http_reaches_both_nodes_over_ipv4_and_ipv6(plane: Plane) {
@@ -76,7 +76,7 @@ pub(crate) fn each_port_leads_to_its_own_node_port(plane: Plane) {
     }
     let echo = connect(setup.client(), SocketAddr::new(setup.vip(), 7)).unwrap();
     assert_eq!(echo_all(echo, b"hello".to_vec()).unwrap(), b"hello");
-    // A port of the VIP that no Service has is closed.
+    // A port of the VIP that belongs to no Service is closed.
     assert!(connect(setup.client(), SocketAddr::new(setup.vip(), 81)).is_err());
 }
 
@@ -90,7 +90,7 @@ pub(crate) fn two_services_share_a_vip(plane: Plane) {
     http_get(setup.client(), web).unwrap();
     udp_ask(setup.client(), dns, "both").unwrap();
 
-    // The address stays as long as one of them needs it.
+    // The address stays as long as one Service needs it.
     setup.manifests.remove("web.yaml").unwrap();
     setup
         .agent
@@ -104,7 +104,7 @@ pub(crate) fn two_services_share_a_vip(plane: Plane) {
     setup.wait_address(setup.vip(), false);
 }
 
-pub(crate) fn ten_mebibytes_pass_with_a_half_close(plane: Plane) {
+pub(crate) fn ten_mebibytes_are_echoed_after_a_half_close(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_echo(30007);
     setup.serve("echo", &[setup.vip(), setup.vip_v6()], &[PortSpec::tcp("echo", 7, 30007)]);
@@ -116,10 +116,10 @@ pub(crate) fn ten_mebibytes_pass_with_a_half_close(plane: Plane) {
     }
 }
 
-/// Messages before the urgent one: enough for every way to move bytes.
+/// Messages before the urgent byte: enough for each way to move bytes to be in use.
 const BEFORE: usize = 20;
 
-pub(crate) fn an_urgent_byte_arrives_in_its_place(plane: Plane) {
+pub(crate) fn an_urgent_byte_arrives_in_order(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_echo(30007);
     setup.serve("echo", &[setup.vip()], &[PortSpec::tcp("echo", 7, 30007)]);
