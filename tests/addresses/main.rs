@@ -265,7 +265,7 @@ fn each_kind_of_change_on_a_configured_link_is_noticed() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_link_that_is_made_again_is_locked_before_it_is_used() {
+fn one_agent_has_a_link_that_is_made_again() {
     Segment::run(async |_| {
         let names = ["late0".to_owned(), LINK.to_owned()];
         let mut table =

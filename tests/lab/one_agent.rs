@@ -3,7 +3,8 @@
 //! them serves, and the other one says why it does not. `detach` beside a
 //! running agent, and a program that removes a VIP again and again.
 
-use std::net::SocketAddr;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::PathBuf;
 
 use llb_tests::client::http_get;
@@ -83,7 +84,7 @@ impl Stage {
         let is_ready = || self.lab.balancer().output(&["curl", "-sf", "http://127.0.0.1:9660/readyz"]);
         wait_until(LIMIT, "the agent to be ready", || is_ready().map(Some))
             .unwrap_or_else(|error| panic!("{error:#}\n{}", by.log()));
-        let vip = SocketAddr::new(self.lab.vip(0), HTTP.port);
+        let vip = std::net::SocketAddr::new(self.lab.vip(0), HTTP.port);
         wait_until(LIMIT, "an answer", || http_get(self.lab.client(), vip).map(Some))
             .unwrap_or_else(|error| panic!("{error:#}\n{}", by.log()));
     }
@@ -202,6 +203,39 @@ fn the_lock_of_a_link_holds_under_all_names_and_passes_to_the_successor() {
     // The lock ends with its process, whatever ends that.
     successor.kill9().unwrap();
     stage.serve("heir", Flags { state_dir: "2", bpf_dir: "2", ..FIRST });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_link_that_is_made_again_gets_nothing_before_its_lock_is_free() {
+    let stage = Stage::new();
+    let agent = stage.serve("agent", Flags { plane: Plane::Tc, ..FIRST });
+    let host = stage.lab.balancer();
+    // Every number that the new link can have.
+    let take = |index: u32| {
+        let name = SocketAddr::from_abstract_name(format!("llb-agent/{index}"));
+        name.and_then(|name| UnixListener::bind_addr(&name)).ok()
+    };
+    let others: Vec<UnixListener> = host.run_inside(|| (1..300).filter_map(take).collect()).unwrap();
+    host.replace_link().unwrap();
+    wait_until(LIMIT, "the problem", || {
+        let state = host.output(&["curl", "-sf", "http://127.0.0.1:9660/state"])?;
+        let problem = "a process that does not answer (pid";
+        Ok((state.contains("LinkBusy") && state.contains(problem)).then_some(()))
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", agent.log()));
+    assert!(!stage.is_vip_there());
+    drop(others);
+    let is_served = || Ok(agent.log().contains("its packets are forwarded again").then_some(()));
+    wait_until(LIMIT, "packets to be forwarded", is_served).unwrap();
+    stage.wait_until_served(&agent);
+    assert!(stage.is_vip_there());
+    let log = agent.log();
+    let place = |text: &str| log.find(text).unwrap_or_else(|| panic!("no {text}: {log}"));
+    let free = place("no other agent has the link any more");
+    assert!(place("nothing is changed on the link") < free, "{log}");
+    assert!(free < place("its packets are forwarded again"), "{log}");
+    assert_short(&agent);
 }
 
 #[test]

@@ -122,7 +122,7 @@ impl AgentLocks {
     }
 
     /// Whether the link is this agent's.
-    pub(super) fn has(&self, index: u32) -> bool {
+    pub fn has(&self, index: u32) -> bool {
         self.held().contains_key(&index)
     }
 

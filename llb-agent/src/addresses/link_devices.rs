@@ -2,12 +2,21 @@
 //! The links of `--linkdevice` that exist and are this agent's.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 use super::agent_lock::AgentLocks;
 use super::error::AddressError;
 use super::lock_error::AgentLockError;
 use crate::model::Problem;
 use crate::netlink::{Connection, LinkDevice};
+
+/// While another agent has a link, its lock is tried this often. The kernel does not
+/// tell when a lock becomes free.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
 /// The configured links.
 #[derive(Debug)]
@@ -17,12 +26,22 @@ pub(super) struct LinkDevices {
     locks: Option<AgentLocks>,
     /// The links that another agent has, by number.
     refusals: BTreeMap<u32, AgentLockError>,
+    /// Wakes the reconciler.
+    changed: Arc<Notify>,
+    /// At most one task, which waits for the next try. Aborted with the table.
+    retry: JoinSet<()>,
 }
 
 impl LinkDevices {
-    /// The links with these names; they need not exist yet.
-    pub(super) fn new(names: Vec<String>) -> Self {
-        Self { names, locks: None, refusals: BTreeMap::new() }
+    /// The links with these names; they need not exist yet. `changed` is notified
+    /// when a lock is to be tried again.
+    pub(super) fn new(names: Vec<String>, changed: Arc<Notify>) -> Self {
+        Self { names, locks: None, refusals: BTreeMap::new(), changed, retry: JoinSet::new() }
+    }
+
+    /// The names on the command line.
+    pub(super) fn names(&self) -> &[String] {
+        &self.names
     }
 
     /// From now on this agent is in charge.
@@ -45,6 +64,14 @@ impl LinkDevices {
         }
         if let Some(locks) = &self.locks {
             locks.own_of(&mut present, &mut self.refusals).await;
+        }
+        while self.retry.try_join_next().is_some() {}
+        if !self.refusals.is_empty() && self.retry.is_empty() {
+            let changed = Arc::clone(&self.changed);
+            self.retry.spawn(async move {
+                tokio::time::sleep(RETRY_PAUSE).await;
+                changed.notify_one();
+            });
         }
         Ok(present)
     }

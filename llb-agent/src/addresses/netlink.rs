@@ -93,10 +93,15 @@ impl NetlinkAddresses {
                  place for minutes"
             );
         });
+        let links = LinkDevices::new(links, Arc::clone(&changed));
         let mut watch = JoinSet::new();
-        watch.spawn(watch::run(links.clone(), watch::subscribe().map_err(AddressError::Read)?, changed));
+        watch.spawn(watch::run(
+            links.names().to_vec(),
+            watch::subscribe().map_err(AddressError::Read)?,
+            changed,
+        ));
         Ok(Self {
-            links: LinkDevices::new(links),
+            links,
             tag_in_kernel,
             connection: Connection::open().map_err(AddressError::Read)?,
             // Read with either tag, so that addresses stay llb's when the tag is changed.
@@ -111,7 +116,7 @@ impl NetlinkAddresses {
         })
     }
 
-    /// Sets the addresses of the Kubernetes API, which [`AddressTable::host`] cannot read from the machine.
+    /// Sets the addresses of the Kubernetes API, which the machine does not tell.
     pub fn set_api_servers(&mut self, addresses: Vec<IpAddr>) {
         self.api_servers = addresses;
     }
@@ -121,8 +126,7 @@ impl NetlinkAddresses {
         self.links.keep_others_off(locks);
     }
 
-    /// All addresses that the kernel has, by the number of their link, in the
-    /// kernel's order.
+    /// All addresses that the kernel has, by the number of their link, in its order.
     async fn read(&mut self) -> Result<BTreeMap<u32, Vec<AddressMessage>>, AddressError> {
         let mut all: BTreeMap<u32, Vec<AddressMessage>> = BTreeMap::new();
         for message in self.connection.addresses().await.map_err(AddressError::Read)? {
@@ -219,8 +223,7 @@ impl NetlinkAddresses {
         }
     }
 
-    /// Logs what others changed since the last observation, and has the guard
-    /// react to it.
+    /// Logs what others changed since the last observation, and tells the guard.
     async fn follow(&mut self, present: &[LinkDevice], links: &[Link]) {
         let seen = present.iter().zip(links).map(|(device, link)| {
             let (mac, running) = (device.neighbour_mac(), device.is_running);

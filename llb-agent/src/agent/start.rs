@@ -27,7 +27,7 @@ use crate::addresses::{AgentLocks, NetlinkAddresses};
 use crate::admin;
 use crate::config::Config;
 use crate::dataplane::Planes;
-use crate::dataplane::packet::{LinkLocks, PacketError, PacketPlane, PacketSetup};
+use crate::dataplane::packet::{LinkLocks, LinkPermission, PacketError, PacketPlane, PacketSetup};
 use crate::dataplane::proxy::ProxyPlane;
 use crate::error_chain::ErrorChain;
 use crate::handover::{Inheritance, Successors};
@@ -72,7 +72,7 @@ pub(super) async fn start<S: StatusSink>(
     match starting_point {
         StartingPoint::NobodyServes(locks) => {
             let listener = admin::bind(building.config.admin, None).await?;
-            building.start_packet_plane(LinkLocks::new()).await?;
+            building.start_packet_plane(LinkLocks::new(), &locks.agent).await?;
             building.finish(locks, listener).map(Some)
         }
         StartingPoint::TakingOver(mut inheritance) => {
@@ -133,24 +133,26 @@ impl<S: StatusSink> Building<S> {
         agent.complete(links, inherited.agent).await?;
         let locks = Locks { state: inherited.state, agent };
         self.reconciler.rooms.plane.relay().forget_inherited();
-        self.start_packet_plane(inherited.links).await?;
+        self.start_packet_plane(inherited.links, &locks.agent).await?;
         tracing::info!("took over");
         Ok(Some(locks))
     }
 
     /// Without a packet plane the relay serves everything. Only a link that
     /// another agent holds is an error: no plane may serve there.
-    async fn start_packet_plane(&mut self, locks: LinkLocks) -> anyhow::Result<()> {
+    async fn start_packet_plane(&mut self, locks: LinkLocks, agent: &AgentLocks) -> anyhow::Result<()> {
         let config = &self.config;
         if !config.datapath.has_packet_plane() {
             return Ok(());
         }
+        let agent = agent.clone();
         let setup = PacketSetup {
             links: config.links.clone(),
             bpf_dir: config.bpf_dir.clone(),
             datapath: config.datapath,
             config: config.packet,
             drain_timeout: config.relay.drain_timeout,
+            permission: LinkPermission::new(move |ifindex| agent.has(ifindex)),
         };
         let planes = &mut self.reconciler.rooms.plane;
         match PacketPlane::open(setup, locks, self.wakeups.plane.clone()).await {

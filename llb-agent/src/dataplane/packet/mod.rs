@@ -69,5 +69,5 @@ pub use loader::{LinkLocks, has_object};
 pub use pins::{detach, pinned_links};
 pub use plane::PacketPlane;
 pub use refusal::Refusal;
-pub use setup::PacketSetup;
+pub use setup::{LinkPermission, PacketSetup};
 pub use trace::trace;
