@@ -267,7 +267,14 @@ fn detach_leaves_a_running_agent_alone() {
     assert!(stage.is_vip_there());
     stage.wait_until_served(&second);
 
+    // The programs of two killed agents: each folder has its own, and both need the VIP.
     second.kill9().unwrap();
+    let forwarding_too = Flags { plane: Plane::Tc, ..relaying };
+    stage.serve("third", forwarding_too).kill9().unwrap();
+    let said = stage.detach(forwarding_too).unwrap();
+    assert!(said.contains("another --bpf-dir keeps"), "{said}");
+    assert!(stage.is_vip_there());
+    assert!(!stage.bpf_dir(forwarding_too).exists() && stage.bpf_dir(forwarding).exists());
     stage.detach(forwarding).unwrap();
     assert!(!stage.is_vip_there());
     assert!(!stage.bpf_dir(forwarding).exists());

@@ -30,6 +30,15 @@ pub(super) async fn detach(bpf_dir: &Path, state_dir: PathBuf) -> anyhow::Result
     };
     let links = packet::detach(bpf_dir)?;
     tracing::info!(?links, "detached");
+    let others = packet::still_forwarding(&links).await?;
+    for link in &others {
+        tracing::warn!(
+            link,
+            "a program of llb that another --bpf-dir keeps is still on the link, so the VIPs there stay: \
+             run detach with that --bpf-dir, too"
+        );
+    }
+    let links = links.into_iter().filter(|link| !others.contains(link)).collect();
     let mut addresses = NetlinkAddresses::new(links, AddressTag::Auto, state_dir, Arc::default())?;
     addresses.keep_others_off(locks);
     for link in addresses.observe().await? {
