@@ -13,9 +13,10 @@ mod state_file;
 mod table;
 mod watching;
 
+use std::path::Path;
 use std::sync::Arc;
 
-use llb_agent::addresses::{AddressError, AddressTable, NetlinkAddresses};
+use llb_agent::addresses::{AddressError, AddressTable, AgentLocks, NetlinkAddresses};
 use llb_agent::config::AddressTag;
 use llb_agent::model::{AddressKey, Family, LinkAddress};
 use llb_tests::wait::wait_until_async;
@@ -259,6 +260,42 @@ fn each_kind_of_change_on_a_configured_link_is_noticed() {
         ip("addr add 198.51.100.1/24 dev other0");
         let other = tokio::time::timeout(std::time::Duration::from_millis(500), changed.notified()).await;
         assert!(other.is_err(), "another link is of no interest");
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn one_agent_has_a_link_that_is_made_again() {
+    Segment::run(async |_| {
+        let names = ["late0".to_owned(), LINK.to_owned()];
+        let mut table =
+            NetlinkAddresses::new(names.to_vec(), AddressTag::Auto, NO_STATE_DIR.into(), Arc::default())
+                .unwrap();
+        ip("link add late0 index 70 type veth peer name late1");
+        table.keep_others_off(AgentLocks::take(&names, Path::new("/first")).await.unwrap());
+        assert_eq!(names_of(&mut table).await, ["late0", LINK]);
+        let refused = AgentLocks::take(&names[..1], Path::new("/second")).await.unwrap_err();
+        assert!(refused.to_string().contains("--state-dir \"/first\") has link late0"), "{refused}");
+
+        // Another agent is faster than this one.
+        ip("link del late0");
+        assert_eq!(names_of(&mut table).await, [LINK]);
+        ip("link add late0 index 71 type veth peer name late1");
+        let other = AgentLocks::take(&names[..1], Path::new("/second")).await.unwrap();
+        assert_eq!(names_of(&mut table).await, [LINK]);
+        let problem = table.problems().remove(0).to_string();
+        assert!(problem.starts_with("link late0: LinkBusy: another llb-agent (pid"), "{problem}");
+        let key = AddressKey { link: "late0".to_owned(), address: key(VIPS[0].0).address };
+        let error = add(&mut table, &key, 24).await.unwrap_err();
+        assert!(matches!(error, AddressError::NoSuchLink { .. }), "{error}");
+
+        drop(other);
+        wait_until_async(LIMIT, "the link to be used", async || {
+            Ok((names_of(&mut table).await == ["late0", LINK]).then_some(()))
+        })
+        .await
+        .unwrap();
+        assert!(table.problems().is_empty());
     });
 }
 

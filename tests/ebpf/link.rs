@@ -13,7 +13,9 @@ use aya::maps::{MapData, PerCpuArray};
 use aya::programs::tc::TcAttachType;
 use aya::programs::{SchedClassifier, Xdp, XdpMode};
 use llb_agent::config::{Datapath, PacketConfig};
-use llb_agent::dataplane::packet::{LinkLocks, PacketError, PacketPlane, PacketSetup, detach};
+use llb_agent::dataplane::packet::{
+    LinkLocks, LinkPermission, PacketError, PacketPlane, PacketSetup, detach,
+};
 use llb_common::counters::{LINK_COUNTERS_MAP, LinkCounters};
 use llb_common::programs::{TC_INGRESS_PROGRAM, XDP_PROGRAM};
 use llb_tests::wait::wait_for;
@@ -218,6 +220,7 @@ fn open(host: &Host, links: &[&str], bpf_dir: &Path, locks: LinkLocks) -> Result
         datapath: Datapath::Tc,
         config: PacketConfig::default(),
         drain_timeout: LIMIT,
+        permission: LinkPermission::new(|_| true),
     };
     inside(host, || {
         let runtime =

@@ -3,11 +3,12 @@
 //!
 //! Each scenario is a function of a [`plane::Plane`]; [`planes`] runs the whole list for each plane.
 //! `self_check` tests the lab itself, `servers` its servers and clients, `start` an agent that cannot start,
-//! and `demo` the demo.
+//! `one_agent` two agents on one link, and `demo` the demo.
 
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test, also in functions that tests share")]
 
 mod demo;
+mod one_agent;
 mod plane;
 mod planes;
 mod scenarios;

@@ -9,10 +9,12 @@
 //!                                 |     +- changes         what others changed on links and addresses
 //!                                 |     +- host            what the machine itself needs, so that no Service gets it
 //!                                 |     +- guard           probes for other owners, notices their claims, announces VIPs
-//!                                 |     `- watch           wakes the reconciler when links or addresses change
+//!                                 |     +- watch           wakes the reconciler when links or addresses change
+//!                                 |     `- AgentLocks      keeps other agents off the links
 //!                                 `-- FakeAddresses        links in memory
 //! ```
 
+mod agent_lock;
 mod announce;
 mod changes;
 mod error;
@@ -20,7 +22,10 @@ pub mod fake;
 mod frame;
 mod guard;
 mod host;
+mod link_devices;
 mod link_names;
+mod lock_error;
+mod lock_holder;
 mod message;
 mod netlink;
 mod reading;
@@ -30,7 +35,10 @@ mod table;
 mod tag;
 mod watch;
 
+pub use self::agent_lock::AgentLocks;
 pub use self::error::AddressError;
 pub use self::link_names::link_names;
+pub use self::lock_error::AgentLockError;
+pub use self::lock_holder::Holder;
 pub use self::netlink::NetlinkAddresses;
 pub use self::table::{Addition, AddressTable};

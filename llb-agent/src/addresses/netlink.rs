@@ -27,9 +27,11 @@ use rtnetlink::packet_route::address::AddressMessage;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use super::agent_lock::AgentLocks;
 use super::changes::{self, Change, Seen, SeenLink};
 use super::error::AddressError;
 use super::guard::{Guard, ProbeResult};
+use super::link_devices::LinkDevices;
 use super::reading::{KernelAddress, Reading};
 use super::state_file::{OwnAddress, StateFile};
 use super::table::{Addition, AddressTable};
@@ -37,13 +39,13 @@ use super::{host, message, sysctl, tag, watch};
 use crate::clock;
 use crate::config::AddressTag;
 use crate::error_chain::ErrorChain;
-use crate::model::{AddressKey, Host, Link, Mac};
+use crate::model::{AddressKey, Host, Link, Mac, Problem};
 use crate::netlink::{Connection, LinkDevice};
 
 /// The link devices of this host.
 #[derive(Debug)]
 pub struct NetlinkAddresses {
-    links: Vec<String>,
+    links: LinkDevices,
     /// Whether the kernel marks new addresses as llb's; otherwise the state file
     /// records them.
     tag_in_kernel: bool,
@@ -91,8 +93,13 @@ impl NetlinkAddresses {
                  place for minutes"
             );
         });
+        let links = LinkDevices::new(links, Arc::clone(&changed));
         let mut watch = JoinSet::new();
-        watch.spawn(watch::run(links.clone(), watch::subscribe().map_err(AddressError::Read)?, changed));
+        watch.spawn(watch::run(
+            links.names().to_vec(),
+            watch::subscribe().map_err(AddressError::Read)?,
+            changed,
+        ));
         Ok(Self {
             links,
             tag_in_kernel,
@@ -109,17 +116,17 @@ impl NetlinkAddresses {
         })
     }
 
-    /// Sets the addresses of the Kubernetes API, which [`AddressTable::host`] cannot read from the machine.
+    /// Sets the addresses of the Kubernetes API, which the machine does not tell.
     pub fn set_api_servers(&mut self, addresses: Vec<IpAddr>) {
         self.api_servers = addresses;
     }
 
-    async fn link(&mut self, name: &str) -> Result<Option<LinkDevice>, AddressError> {
-        self.connection.link(name).await.map_err(AddressError::Read)
+    /// From now on changes only links of which it has the lock, and takes that of a new link.
+    pub fn keep_others_off(&mut self, locks: AgentLocks) {
+        self.links.keep_others_off(locks);
     }
 
-    /// All addresses that the kernel has, by the number of their link, in the
-    /// kernel's order.
+    /// All addresses that the kernel has, by the number of their link, in its order.
     async fn read(&mut self) -> Result<BTreeMap<u32, Vec<AddressMessage>>, AddressError> {
         let mut all: BTreeMap<u32, Vec<AddressMessage>> = BTreeMap::new();
         for message in self.connection.addresses().await.map_err(AddressError::Read)? {
@@ -216,8 +223,7 @@ impl NetlinkAddresses {
         }
     }
 
-    /// Logs what others changed since the last observation, and has the guard
-    /// react to it.
+    /// Logs what others changed since the last observation, and tells the guard.
     async fn follow(&mut self, present: &[LinkDevice], links: &[Link]) {
         let seen = present.iter().zip(links).map(|(device, link)| {
             let (mac, running) = (device.neighbour_mac(), device.is_running);
@@ -291,13 +297,7 @@ impl NetlinkAddresses {
 
 impl AddressTable for NetlinkAddresses {
     async fn observe(&mut self) -> Result<Vec<Link>, AddressError> {
-        let mut present = Vec::new();
-        for name in self.links.clone() {
-            if let Some(link) = self.link(&name).await? {
-                // The kernel also finds a link by an alternative name. llb goes by the configured one.
-                present.push(LinkDevice { name, ..link });
-            }
-        }
+        let present = self.links.present(&mut self.connection).await?;
         let at = clock::now_std();
         let mut all = self.read().await?;
         let nets = |(&index, messages): (&u32, &Vec<AddressMessage>)| -> Vec<(u32, IpNet)> {
@@ -366,7 +366,7 @@ impl AddressTable for NetlinkAddresses {
         let now = clock::now_std();
         let index = match self.readings.get(&key.link).and_then(|reading| reading.current_index(now)) {
             Some(index) => index,
-            None => self.link(&key.link).await?.ok_or_else(missing)?.ifindex,
+            None => self.links.find(&mut self.connection, &key.link).await?.ok_or_else(missing)?.ifindex,
         };
         let mut reading = self.take_reading(&key.link, index).await?;
         let added = self.add_on(&mut reading, key, net, index).await;
@@ -380,7 +380,7 @@ impl AddressTable for NetlinkAddresses {
         }
         self.forget(key);
         // If the link is gone, so is the address.
-        if let Some(link) = self.link(&key.link).await? {
+        if let Some(link) = self.links.find(&mut self.connection, &key.link).await? {
             let index = link.ifindex;
             let mut reading = self.take_reading(&key.link, index).await?;
             let removed = self.remove_own(&mut reading, key, index).await;
@@ -392,5 +392,9 @@ impl AddressTable for NetlinkAddresses {
 
     fn conflicts(&self) -> BTreeMap<AddressKey, Mac> {
         self.guard.as_ref().map(Guard::conflicts).unwrap_or_default()
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        self.links.problems()
     }
 }

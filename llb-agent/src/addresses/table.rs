@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::error::AddressError;
-use crate::model::{AddressKey, Host, Link, Mac};
+use crate::model::{AddressKey, Host, Link, Mac, Problem};
 
 /// The link devices and their addresses.
 #[expect(async_fn_in_trait, reason = "called from one task of this crate, never spawned")]
@@ -46,6 +46,11 @@ pub trait AddressTable {
 
     /// The VIPs on links that another host claims too, with the MAC of that host.
     fn conflicts(&self) -> BTreeMap<AddressKey, Mac>;
+
+    /// What is wrong with links.
+    fn problems(&self) -> Vec<Problem> {
+        Vec::new()
+    }
 }
 
 /// The result of [`AddressTable::add`].

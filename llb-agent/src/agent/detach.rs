@@ -1,19 +1,46 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `llb-agent detach`: removes from the kernel what an agent that has ended left there.
+//! `llb-agent detach`: removes from the kernel what an agent that has ended left
+//! there. A running agent keeps all that it has: nothing is changed while an
+//! agent has the state folder, or one of the links.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::addresses::{AddressTable, NetlinkAddresses};
+use anyhow::{Context, bail};
+
+use crate::addresses::{AddressTable, AgentLockError, AgentLocks, NetlinkAddresses};
 use crate::config::AddressTag;
 use crate::dataplane::packet;
 use crate::model::AddressKey;
+use crate::statefile;
 
-/// Removes the packet plane from all links, and then the VIPs that nobody serves any more.
+/// Removes the packet plane from the links that have programs in `bpf_dir`, and
+/// then the VIPs there that nobody serves any more.
 pub(super) async fn detach(bpf_dir: &Path, state_dir: PathBuf) -> anyhow::Result<()> {
+    // Both are held until the end, so that no agent starts meanwhile.
+    let _state_lock = lock_state_folder(&state_dir)?;
+    let links = packet::pinned_links(bpf_dir)?;
+    let locks = match AgentLocks::take(&links, &state_dir).await {
+        Ok(locks) => locks,
+        Err(AgentLockError::Taken { link, holder, .. }) => {
+            bail!("{holder} has link {link}; stop it first. Nothing was changed")
+        }
+        Err(error) => return Err(error.into()),
+    };
     let links = packet::detach(bpf_dir)?;
     tracing::info!(?links, "detached");
+    let others = packet::still_forwarding(&links).await?;
+    for link in &others {
+        tracing::warn!(
+            link,
+            "a program of llb that another --bpf-dir keeps is still on the link, so the VIPs there stay: \
+             run detach with that --bpf-dir, too"
+        );
+    }
+    let links = links.into_iter().filter(|link| !others.contains(link)).collect();
     let mut addresses = NetlinkAddresses::new(links, AddressTag::Auto, state_dir, Arc::default())?;
+    addresses.keep_others_off(locks);
     for link in addresses.observe().await? {
         for known in link.addresses.iter().filter(|known| known.ours) {
             let key = AddressKey { link: link.name.clone(), address: known.net.addr() };
@@ -22,4 +49,20 @@ pub(super) async fn detach(bpf_dir: &Path, state_dir: PathBuf) -> anyhow::Result
         }
     }
     Ok(())
+}
+
+/// The lock of the state folder; `None` if there is no such folder.
+fn lock_state_folder(state_dir: &Path) -> anyhow::Result<Option<File>> {
+    if !state_dir.exists() {
+        return Ok(None);
+    }
+    let lock = statefile::try_lock(state_dir)
+        .with_context(|| format!("cannot lock --state-dir {}", state_dir.display()))?;
+    if lock.is_none() {
+        bail!(
+            "an llb-agent runs with --state-dir {}; stop it first. Nothing was changed",
+            state_dir.display()
+        );
+    }
+    Ok(lock)
 }

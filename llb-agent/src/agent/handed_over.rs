@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 
 use anyhow::Context;
 
+use super::locks::Locks;
 use crate::dataplane::Planes;
 use crate::dataplane::packet::LinkLocks;
 use crate::handover::{Descriptors, Item, Takeover};
@@ -30,23 +31,35 @@ pub(super) fn inherited_sockets(goods: Descriptors) -> InheritedSockets {
                 inherited.frontends.push((Frontend { vip, port, protocol }, socket));
             }
             Item::Admin { address } => inherited.admin = Some((address, socket)),
-            Item::StateLock | Item::LinkLock { .. } => {}
+            Item::StateLock | Item::AgentLock { .. } | Item::LinkLock { .. } => {}
         }
     }
     inherited
 }
 
-/// The lock of the state folder, and those of the links.
-pub(super) fn inherited_locks(goods: Descriptors) -> anyhow::Result<(OwnedFd, LinkLocks)> {
-    let (mut state, mut links) = (None, LinkLocks::new());
+/// The locks that a predecessor gave up.
+pub(super) struct InheritedLocks {
+    /// Of the state folder.
+    pub(super) state: OwnedFd,
+    /// Of the links, by number.
+    pub(super) agent: Vec<(u32, OwnedFd)>,
+    /// Of the folders of eBPF objects.
+    pub(super) links: LinkLocks,
+}
+
+/// Tells the locks apart.
+pub(super) fn inherited_locks(goods: Descriptors) -> anyhow::Result<InheritedLocks> {
+    let (mut state, mut agent, mut links) = (None, Vec::new(), LinkLocks::new());
     for (item, lock) in goods {
         match item {
             Item::StateLock => state = Some(lock),
+            Item::AgentLock { ifindex } => agent.push((ifindex, lock)),
             Item::LinkLock { link } => drop(links.insert(link, lock.into())),
             Item::Frontend { .. } | Item::Admin { .. } => {}
         }
     }
-    Ok((state.context("the running llb-agent did not pass on the lock of the state folder")?, links))
+    let state = state.context("the running llb-agent did not pass on the lock of the state folder")?;
+    Ok(InheritedLocks { state, agent, links })
 }
 
 /// Passes everything to a new agent. After an error this agent is still in
@@ -55,13 +68,16 @@ pub(super) async fn hand_over(
     mut takeover: Takeover,
     planes: &Planes,
     (admin, admin_socket): (SocketAddr, &OwnedFd),
-    state_lock: &OwnedFd,
+    own: &Locks,
 ) -> anyhow::Result<()> {
     let frontends = planes.sockets()?.into_iter();
     let mut sockets: Descriptors = frontends.map(|(frontend, socket)| (frontend.into(), socket)).collect();
     sockets.push((Item::Admin { address: admin }, admin_socket.try_clone()?));
     takeover.offer(&sockets).await?;
-    let mut locks = vec![(Item::StateLock, state_lock.try_clone()?)];
+    let mut locks = vec![(Item::StateLock, own.state.try_clone()?)];
+    for (ifindex, lock) in own.agent.descriptors()? {
+        locks.push((Item::AgentLock { ifindex }, lock));
+    }
     for (link, lock) in planes.locks()? {
         locks.push((Item::LinkLock { link }, lock.into()));
     }

@@ -7,7 +7,8 @@
 //!   serve.rs                 without a subcommand: the three parts of an agent's life
 //!     start.rs               build everything; take over from a running agent if there is one
 //!       preconditions.rs     capabilities, limits and links that the agent needs
-//!       objects.rs           the source, and whether another agent serves
+//!       locks.rs             the locks; whether another agent serves
+//!       objects.rs           the source, and what the agent starts from
 //!     serve.rs               run the loop until a signal or a successor comes
 //!     end.rs                 after a signal: shut down; after a hand-over: let connections end
 //!   signals.rs, handed_over.rs    SIGTERM and SIGINT; the descriptors that two agents pass on
@@ -17,6 +18,7 @@ mod detach;
 mod end;
 mod explain;
 mod handed_over;
+mod locks;
 mod objects;
 mod preconditions;
 mod serve;

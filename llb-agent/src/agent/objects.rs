@@ -3,18 +3,19 @@
 //! objects: nobody serves them yet, or another agent does.
 
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::handover::{Inheritance, Start, Taken};
+use super::locks::{Locks, Others};
+use crate::config::Config;
+use crate::handover::{Inheritance, Taken};
 use crate::model::{Problem, ProblemReason, SourceReport, Subject};
 
 /// What an agent starts from.
 pub(super) enum StartingPoint {
-    /// Nobody serves. This agent holds the lock of the state folder.
-    NobodyServes { state_lock: OwnedFd },
+    /// Nobody serves. This agent holds the locks.
+    NobodyServes(Locks),
     /// Another agent serves, and goes on until [`Inheritance::complete`].
     TakingOver(Inheritance),
 }
@@ -41,17 +42,21 @@ impl Objects {
 
     /// Finds out what this agent starts from. If another agent serves, it waits
     /// for the first whole snapshot before it asks that agent for its sockets.
-    pub(super) async fn starting_point(&mut self, others: Start) -> anyhow::Result<StartingPoint> {
+    pub(super) async fn starting_point(
+        &mut self,
+        config: &Config,
+        others: Others,
+    ) -> anyhow::Result<StartingPoint> {
         let predecessor = match others {
-            Start::Alone(state_lock) => return Ok(StartingPoint::NobodyServes { state_lock }),
-            Start::After(predecessor) => predecessor,
+            Others::Nobody(locks) => return Ok(StartingPoint::NobodyServes(locks)),
+            Others::Agent(predecessor) => predecessor,
         };
         tracing::info!("another llb-agent serves; this one takes over when it has a whole snapshot");
         // It fails only without a sender, and `report_end` keeps one.
         let _ = self.received.wait_for(|report| report.snapshot.is_some()).await;
         Ok(match predecessor.take().await? {
             Taken::Sockets(inheritance) => StartingPoint::TakingOver(inheritance),
-            Taken::Lock(state_lock) => StartingPoint::NobodyServes { state_lock },
+            Taken::Lock(state) => StartingPoint::NobodyServes(Locks::take(config, state).await?),
         })
     }
 }

@@ -6,13 +6,14 @@ use tokio::time::Instant;
 
 use super::end::{leave, shut_down};
 use super::handed_over::hand_over;
+use super::locks::look_for_others;
 use super::objects::{Objects, StartingPoint};
 use super::preconditions::{check_capabilities, raise_descriptor_limit};
 use super::signals::Signals;
 use super::start::{Serving, start};
 use crate::clock;
 use crate::config::{Config, SourceConfig, kubeconfig_variable};
-use crate::handover::{self, Successors, Takeover};
+use crate::handover::{Successors, Takeover};
 use crate::kernel::KernelAbilities;
 use crate::source::{KubernetesSource, ManifestSource, SavedSnapshots, connect};
 use crate::status::StatusSink;
@@ -31,13 +32,13 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
     tracing::info!("{}", config.policy.what_is_open(&config.links));
     check_capabilities(&config)?;
     raise_descriptor_limit(&config);
-    let others = handover::start(&config.state_dir, &config.links).await?;
+    let others = look_for_others(&config).await?;
 
     match config.source.clone() {
         SourceConfig::Manifests(path) => {
             let source = ManifestSource::start(&path)?;
             let mut objects = Objects::follow(|out| source.run(out));
-            let starting_point = objects.starting_point(others).await?;
+            let starting_point = objects.starting_point(&config, others).await?;
             let statuses = FileStatuses::open(&config.state_dir);
             live(config, starting_point, objects, statuses).await
         }
@@ -50,7 +51,7 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
             let mut objects = Objects::follow(|out| source.run(out));
             objects.in_charge = Some(in_charge);
             objects.api_servers = cluster.addresses().await;
-            let starting_point = objects.starting_point(others).await?;
+            let starting_point = objects.starting_point(&config, others).await?;
             let statuses = KubernetesStatuses::new(cluster.client);
             live(config, starting_point, objects, statuses).await
         }
@@ -68,8 +69,7 @@ async fn live<S: StatusSink>(
         return Ok(());
     };
     let end = serving.until_the_end().await;
-    let Serving { config, objects, reconciler, wakeups, signals, successors, state_lock, admin, .. } =
-        serving;
+    let Serving { config, objects, reconciler, wakeups, signals, successors, locks, admin, .. } = serving;
     match end {
         End::Stopped => {
             drop(successors);
@@ -77,7 +77,8 @@ async fn live<S: StatusSink>(
         }
         End::HandedOver => {
             admin.task.abort();
-            drop((objects, successors, state_lock, admin.socket));
+            locks.agent.release();
+            drop((objects, successors, locks, admin.socket));
             leave(reconciler, &wakeups, signals, config.after_handover).await;
             Ok(())
         }
@@ -118,7 +119,7 @@ impl<S: StatusSink> Serving<S> {
                     self.reconciler.pause().await;
                     let admin = (self.admin.address, &self.admin.socket);
                     let planes = &self.reconciler.rooms.plane;
-                    match hand_over(takeover, planes, admin, &self.state_lock).await {
+                    match hand_over(takeover, planes, admin, &self.locks).await {
                         Ok(()) => return End::HandedOver,
                         Err(error) => tracing::warn!("not handed over; this agent continues: {error:#}"),
                     }

@@ -19,14 +19,15 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::handed_over::{InheritedSockets, inherited_locks, inherited_sockets};
+use super::locks::{Locks, setup_of};
 use super::objects::{Objects, StartingPoint};
 use super::preconditions::check_links;
 use super::signals::Signals;
-use crate::addresses::NetlinkAddresses;
+use crate::addresses::{AgentLocks, NetlinkAddresses};
 use crate::admin;
 use crate::config::Config;
 use crate::dataplane::Planes;
-use crate::dataplane::packet::{LinkLocks, PacketError, PacketPlane, PacketSetup};
+use crate::dataplane::packet::{LinkLocks, LinkPermission, PacketError, PacketPlane, PacketSetup};
 use crate::dataplane::proxy::ProxyPlane;
 use crate::error_chain::ErrorChain;
 use crate::handover::{Inheritance, Successors};
@@ -46,8 +47,7 @@ pub(super) struct Serving<S> {
     pub(super) report: watch::Sender<Report>,
     pub(super) signals: Signals,
     pub(super) successors: Successors,
-    /// Held as long as this agent is in charge.
-    pub(super) state_lock: OwnedFd,
+    pub(super) locks: Locks,
     pub(super) admin: AdminEndpoint,
 }
 
@@ -70,18 +70,18 @@ pub(super) async fn start<S: StatusSink>(
     let takes_over = matches!(starting_point, StartingPoint::TakingOver(_));
     let mut building = Building::new(config, objects, statuses, takes_over).await?;
     match starting_point {
-        StartingPoint::NobodyServes { state_lock } => {
+        StartingPoint::NobodyServes(locks) => {
             let listener = admin::bind(building.config.admin, None).await?;
-            building.start_packet_plane(LinkLocks::new()).await?;
-            building.finish(state_lock, listener).map(Some)
+            building.start_packet_plane(LinkLocks::new(), &locks.agent).await?;
+            building.finish(locks, listener).map(Some)
         }
         StartingPoint::TakingOver(mut inheritance) => {
             let sockets = inherited_sockets(std::mem::take(&mut inheritance.sockets));
             let InheritedSockets { frontends, admin } = sockets;
             building.reconciler.rooms.plane.relay().inherit(frontends);
             let listener = admin::bind(building.config.admin, admin).await?;
-            let Some(state_lock) = building.take_over(inheritance).await? else { return Ok(None) };
-            building.finish(state_lock, listener).map(Some)
+            let Some(locks) = building.take_over(inheritance).await? else { return Ok(None) };
+            building.finish(locks, listener).map(Some)
         }
     }
 }
@@ -119,34 +119,40 @@ impl<S: StatusSink> Building<S> {
     }
 
     /// Serves every frontend by the running agent's sockets, then takes its
-    /// locks: the lock of the state folder is returned. `None` if a signal came
-    /// before that.
-    async fn take_over(&mut self, inheritance: Inheritance) -> anyhow::Result<Option<OwnedFd>> {
+    /// locks. `None` if a signal came before that.
+    async fn take_over(&mut self, inheritance: Inheritance) -> anyhow::Result<Option<Locks>> {
         let objects = self.objects.received.borrow().clone();
         tokio::select! {
             () = self.reconciler.serve_frontends(&objects) => {}
             () = self.signals.stop() => return Ok(None),
         }
-        let (state_lock, links) = inherited_locks(inheritance.complete().await?)?;
+        let (links, state_dir) = (&self.config.links, &self.config.state_dir);
+        // Before the other agent gives up: a link that a third one has is an error.
+        let agent = AgentLocks::take_beside_predecessor(links, state_dir).await?;
+        let inherited = inherited_locks(inheritance.complete().await?)?;
+        agent.complete(links, inherited.agent).await?;
+        let locks = Locks { state: inherited.state, agent };
         self.reconciler.rooms.plane.relay().forget_inherited();
-        self.start_packet_plane(links).await?;
+        self.start_packet_plane(inherited.links, &locks.agent).await?;
         tracing::info!("took over");
-        Ok(Some(state_lock))
+        Ok(Some(locks))
     }
 
     /// Without a packet plane the relay serves everything. Only a link that
     /// another agent holds is an error: no plane may serve there.
-    async fn start_packet_plane(&mut self, locks: LinkLocks) -> anyhow::Result<()> {
+    async fn start_packet_plane(&mut self, locks: LinkLocks, agent: &AgentLocks) -> anyhow::Result<()> {
         let config = &self.config;
         if !config.datapath.has_packet_plane() {
             return Ok(());
         }
+        let agent = agent.clone();
         let setup = PacketSetup {
             links: config.links.clone(),
             bpf_dir: config.bpf_dir.clone(),
             datapath: config.datapath,
             config: config.packet,
             drain_timeout: config.relay.drain_timeout,
+            permission: LinkPermission::new(move |ifindex| agent.has(ifindex)),
         };
         let planes = &mut self.reconciler.rooms.plane;
         match PacketPlane::open(setup, locks, self.wakeups.plane.clone()).await {
@@ -165,8 +171,9 @@ impl<S: StatusSink> Building<S> {
     }
 
     /// From here on this agent is in charge: opens the admin endpoint, and listens for successors.
-    fn finish(self, state_lock: OwnedFd, listener: TcpListener) -> anyhow::Result<Serving<S>> {
-        let Self { config, objects, reconciler, wakeups, registry, signals } = self;
+    fn finish(self, locks: Locks, listener: TcpListener) -> anyhow::Result<Serving<S>> {
+        let Self { config, objects, mut reconciler, wakeups, registry, signals } = self;
+        reconciler.rooms.addresses.keep_others_off(locks.agent.clone());
         if let Some(in_charge) = &objects.in_charge {
             in_charge.send_replace(true);
         }
@@ -174,11 +181,12 @@ impl<S: StatusSink> Building<S> {
         let (address, socket) = (listener.local_addr()?, listener.as_fd().try_clone_to_owned()?);
         let task = admin::serve(listener, shown, registry, reconciler.rooms.plane.backend_states());
         tracing::info!(%address, "admin endpoint: /healthz /readyz /metrics /state");
-        let successors = Successors::listen(&config.state_dir, &config.links).unwrap_or_else(|error| {
+        let setup = setup_of(&config, reconciler.rooms.plane.packet().is_some());
+        let successors = Successors::listen(&config.state_dir, setup).unwrap_or_else(|error| {
             tracing::warn!(error = %ErrorChain(&error), "no new agent can take over without a gap");
             Successors::nobody()
         });
         let admin = AdminEndpoint { address, socket, task };
-        Ok(Serving { config, objects, reconciler, wakeups, report, signals, successors, state_lock, admin })
+        Ok(Serving { config, objects, reconciler, wakeups, report, signals, successors, locks, admin })
     }
 }

@@ -4,6 +4,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,7 @@ use crate::model::{Frontend, Port, Protocol};
 
 /// The version of the messages. It must be raised when they change so that an
 /// agent with the other version would not understand them.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// The time from Take to Serving. The first round takes milliseconds; with 10,000
 /// frontends on a busy machine it takes some seconds.
@@ -42,11 +43,28 @@ pub enum Item {
     },
     /// The lock of the state folder.
     StateLock,
+    /// The lock by which one agent has a link (`addresses::AgentLocks`).
+    AgentLock {
+        /// The number of the link.
+        ifindex: u32,
+    },
     /// The lock of the folder where the eBPF objects of a link are pinned.
     LinkLock {
         /// The link's name.
         link: String,
     },
+}
+
+/// What the flags of an agent say about its links. A successor must have the same
+/// links, and find there what its predecessor leaves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setup {
+    /// The names of the links.
+    pub links: Vec<String>,
+    /// The folder where its eBPF programs are pinned; `None` without a packet plane.
+    pub bpf_dir: Option<PathBuf>,
+    /// The number of its network namespace; `None` if it cannot be read.
+    pub network_namespace: Option<u64>,
 }
 
 /// Open descriptors, and what each one is.
@@ -61,8 +79,12 @@ impl From<Frontend> for Item {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Message {
-    /// From the successor: it has started, for these links.
-    Hello { version: u32, links: Vec<String> },
+    /// From the successor: it has started with these flags.
+    Hello {
+        version: u32,
+        #[serde(flatten)]
+        setup: Setup,
+    },
     /// From the predecessor: it waits for Take.
     Welcome,
     /// From the predecessor: it does not hand over to this agent.

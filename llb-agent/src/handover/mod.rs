@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   running agent (predecessor)                 new agent (successor)
-//!     serves; <state-dir>/handover.sock  <----  Hello: version, links          connects, because the state folder is locked
+//!     serves; <state-dir>/handover.sock  <----  Hello: version, flags          connects, because the state folder is locked
 //!     may it take over?                  ---->  Welcome, or Refused
 //!     serves                                    waits for its first whole snapshot
 //!     changes nothing from here          <----  Take
@@ -36,6 +36,6 @@ mod socket;
 mod successor;
 
 pub use self::error::HandoverError;
-pub use self::message::{Descriptors, Item, SERVING_LIMIT};
+pub use self::message::{Descriptors, Item, SERVING_LIMIT, Setup};
 pub use self::predecessor::{Successors, Takeover};
 pub use self::successor::{Inheritance, Predecessor, Start, Taken, start};

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::channel::Channel;
 use super::error::HandoverError;
-use super::message::{ANSWER_LIMIT, Descriptors, Message, SERVING_LIMIT, VERSION, unexpected};
+use super::message::{ANSWER_LIMIT, Descriptors, Message, SERVING_LIMIT, Setup, VERSION, unexpected};
 use super::socket::socket_path;
 use crate::error_chain::ErrorChain;
 
@@ -54,12 +54,12 @@ impl Drop for Waiting {
 }
 
 impl Successors {
-    /// Listens in `state_dir` for new agents that serve all of `links`. The caller
-    /// has the lock of `state_dir`.
+    /// Listens in `state_dir` for new agents that can go on from an agent with this
+    /// `setup`. The caller has the lock of `state_dir`.
     ///
     /// # Errors
     /// The socket cannot be opened.
-    pub fn listen(state_dir: &Path, links: &[String]) -> Result<Self, HandoverError> {
+    pub fn listen(state_dir: &Path, setup: Setup) -> Result<Self, HandoverError> {
         let path = socket_path(state_dir);
         let listen = || {
             // The socket of an earlier agent, which has handed over or is dead.
@@ -72,7 +72,7 @@ impl Successors {
         let (found, takeovers) = mpsc::channel(1);
         let (count, waiting) = watch::channel(0);
         let mut task = JoinSet::new();
-        task.spawn(accept(listener, Arc::from(links), found, count));
+        task.spawn(accept(listener, Arc::new(setup), found, count));
         Ok(Self { takeovers, waiting, _task: task })
     }
 
@@ -130,7 +130,7 @@ impl Takeover {
 
 async fn accept(
     listener: UnixListener,
-    links: Arc<[String]>,
+    setup: Arc<Setup>,
     found: mpsc::Sender<Takeover>,
     count: watch::Sender<usize>,
 ) {
@@ -149,9 +149,9 @@ async fn accept(
             },
             Some(_) = conversations.join_next() => continue,
         };
-        let (links, found, waiting) = (links.clone(), found.clone(), Waiting::new(&count));
+        let (setup, found, waiting) = (setup.clone(), found.clone(), Waiting::new(&count));
         conversations.spawn(async move {
-            match converse(stream, &links).await {
+            match converse(stream, &setup).await {
                 // The receiver is gone only if this agent ends.
                 Ok(channel) => drop(found.send(Takeover { channel, _waiting: waiting }).await),
                 Err(error) => tracing::info!(
@@ -164,14 +164,14 @@ async fn accept(
 }
 
 /// Talks to a new agent until it sends Take.
-async fn converse(stream: UnixStream, links: &[String]) -> io::Result<Channel> {
+async fn converse(stream: UnixStream, setup: &Setup) -> io::Result<Channel> {
     let user = rustix::process::geteuid().as_raw();
     if stream.peer_cred()?.uid() != user {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the new agent runs as another user"));
     }
     let mut channel = Channel::new(stream);
     let hello = channel.receive(ANSWER_LIMIT).await?;
-    if let Some(why) = objection(&hello, links) {
+    if let Some(why) = objection(&hello, setup) {
         channel.send(&Message::Refused { why: why.clone() }).await?;
         return Err(io::Error::other(why));
     }
@@ -184,16 +184,76 @@ async fn converse(stream: UnixStream, links: &[String]) -> io::Result<Channel> {
     }
 }
 
-/// Why the sender of `hello` cannot take over; `None` if it can.
-fn objection(hello: &Message, links: &[String]) -> Option<String> {
-    match hello {
-        Message::Hello { version, .. } if *version != VERSION => Some(format!(
-            "it has version {VERSION} of the handover, and the new one has version {version}; stop the old one first"
-        )),
-        Message::Hello { links: theirs, .. } => {
-            let missing = links.iter().find(|link| !theirs.contains(link))?;
-            Some(format!("it serves --linkdevice {missing}, which the new one lacks; stop the old one first"))
+/// Why the sender of `hello` cannot take over from an agent with this `setup`;
+/// `None` if it can.
+fn objection(hello: &Message, setup: &Setup) -> Option<String> {
+    let theirs = match hello {
+        Message::Hello { version, .. } if *version != VERSION => {
+            return Some(format!(
+                "it has version {VERSION} of the handover, and the new one has version {version}; stop the old one first"
+            ));
         }
-        other => Some(unexpected(other).to_string()),
+        Message::Hello { setup, .. } => setup,
+        other => return Some(unexpected(other).to_string()),
+    };
+    if theirs.network_namespace != setup.network_namespace {
+        return Some(
+            "it runs in another network namespace; give the new one a --state-dir of its own".to_owned(),
+        );
+    }
+    if let Some(missing) = setup.links.iter().find(|link| !theirs.links.contains(link)) {
+        return Some(format!(
+            "it serves --linkdevice {missing}, which the new one lacks; stop the old one first"
+        ));
+    }
+    // Programs that the new agent does not find would go on forwarding by what they knew last.
+    match (&setup.bpf_dir, &theirs.bpf_dir) {
+        (Some(own), None) => Some(format!(
+            "it forwards packets by programs in --bpf-dir {}, and the new one has no packet plane; \
+             stop the old one first, with --at-stop remove or `llb-agent detach`",
+            own.display()
+        )),
+        (Some(own), Some(other)) if own != other => Some(format!(
+            "it forwards packets by programs in --bpf-dir {}, and the new one has --bpf-dir {}; give both the same",
+            own.display(),
+            other.display()
+        )),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setup(links: &[&str], bpf_dir: Option<&str>) -> Setup {
+        let links = links.iter().map(|&link| link.to_owned()).collect();
+        Setup { links, bpf_dir: bpf_dir.map(Into::into), network_namespace: Some(1) }
+    }
+
+    #[test]
+    fn a_new_agent_must_find_what_the_old_one_leaves() {
+        let relaying = setup(&["eth0"], None);
+        let forwarding = setup(&["eth0"], Some("/sys/fs/bpf/llb"));
+        let elsewhere = setup(&["eth0"], Some("/sys/fs/bpf/other"));
+        let other_network = Setup { network_namespace: Some(2), ..forwarding.clone() };
+        let more_links = setup(&["eth1", "eth0"], Some("/sys/fs/bpf/llb"));
+        for (old, new, expected) in [
+            (&relaying, &relaying, None),
+            (&relaying, &forwarding, None),
+            (&forwarding, &forwarding, None),
+            (&forwarding, &more_links, None),
+            (&more_links, &forwarding, Some("it serves --linkdevice eth1")),
+            (&forwarding, &relaying, Some("the new one has no packet plane")),
+            (&forwarding, &other_network, Some("another network namespace")),
+            (&forwarding, &elsewhere, Some("the new one has --bpf-dir /sys/fs/bpf/other")),
+        ] {
+            let hello = Message::Hello { version: VERSION, setup: new.clone() };
+            let why = objection(&hello, old);
+            assert_eq!(why.is_some(), expected.is_some(), "{old:?} {new:?} {why:?}");
+            assert!(why.unwrap_or_default().contains(expected.unwrap_or_default()), "{old:?} {new:?}");
+        }
+        let hello = Message::Hello { version: VERSION - 1, setup: forwarding.clone() };
+        assert!(objection(&hello, &forwarding).unwrap().contains("version"));
     }
 }

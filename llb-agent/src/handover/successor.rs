@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 
 use super::channel::Channel;
 use super::error::HandoverError;
-use super::message::{ANSWER_LIMIT, Descriptors, Item, Message, VERSION, unexpected};
+use super::message::{ANSWER_LIMIT, Descriptors, Item, Message, Setup, VERSION, unexpected};
 use super::socket::socket_path;
 use crate::clock;
 use crate::error_chain::ErrorChain;
@@ -58,18 +58,18 @@ pub struct Inheritance {
 }
 
 /// Locks `state_dir`, or connects to the agent that has the lock and can hand
-/// over `links`.
+/// over to an agent with this `setup`.
 ///
 /// # Errors
 /// Neither is possible.
-pub async fn start(state_dir: &Path, links: &[String]) -> Result<Start, HandoverError> {
+pub async fn start(state_dir: &Path, setup: &Setup) -> Result<Start, HandoverError> {
     let give_up = clock::now() + RETRY_LIMIT;
     loop {
         if let Some(lock) = try_lock(state_dir)? {
             return Ok(Start::Alone(lock));
         }
         let error = match UnixStream::connect(socket_path(state_dir)).await {
-            Ok(stream) => match greet(stream, state_dir, links).await {
+            Ok(stream) => match greet(stream, state_dir, setup).await {
                 // The other agent has just ended, or is about to.
                 Err(HandoverError::Abandoned(source)) => source,
                 outcome => return outcome.map(Start::After),
@@ -83,9 +83,9 @@ pub async fn start(state_dir: &Path, links: &[String]) -> Result<Start, Handover
     }
 }
 
-async fn greet(stream: UnixStream, state_dir: &Path, links: &[String]) -> Result<Predecessor, HandoverError> {
+async fn greet(stream: UnixStream, state_dir: &Path, setup: &Setup) -> Result<Predecessor, HandoverError> {
     let mut channel = Channel::new(stream);
-    let hello = Message::Hello { version: VERSION, links: links.to_vec() };
+    let hello = Message::Hello { version: VERSION, setup: setup.clone() };
     let answer = async {
         channel.send(&hello).await?;
         channel.receive(ANSWER_LIMIT).await

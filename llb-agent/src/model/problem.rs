@@ -76,6 +76,10 @@ pub enum ProblemReason {
     VipConflict,
     /// No link device exists now.
     LinkMissing,
+    /// Another agent has the link.
+    LinkBusy,
+    /// Something undoes again and again what llb does.
+    ChangeUndone,
     /// A manifest could not be read or parsed.
     InvalidManifest,
     /// The Kubernetes API does not answer or refuses access.

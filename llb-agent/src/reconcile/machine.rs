@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::outcome::Failed;
+use super::repetitions::Repetitions;
 use crate::model::{Problem, ServiceName, Subject};
 use crate::plan::{Action, ActionKey};
 
@@ -20,6 +21,7 @@ pub const LAST_RETRY: Duration = Duration::from_secs(30);
 pub(super) struct Machine {
     failures: BTreeMap<ActionKey, Failure>,
     in_flight: BTreeSet<ActionKey>,
+    repetitions: Repetitions,
 }
 
 #[derive(Debug)]
@@ -53,7 +55,9 @@ impl Machine {
     pub(super) fn due(&mut self, planned: Vec<Action>, now: Instant) -> Vec<Action> {
         let keys: BTreeSet<ActionKey> = planned.iter().map(Action::key).collect();
         self.failures.retain(|key, _| keys.contains(key));
-        planned.into_iter().filter(|action| self.is_due(action, now)).collect()
+        let mut due: Vec<Action> = planned.into_iter().filter(|action| self.is_due(action, now)).collect();
+        self.repetitions.hold_back(&mut due, now);
+        due
     }
 
     fn is_due(&self, action: &Action, now: Instant) -> bool {
@@ -80,10 +84,22 @@ impl Machine {
         &self.in_flight
     }
 
-    /// An action was carried out.
-    pub(super) fn succeeded(&mut self, key: &ActionKey) {
+    /// An action was carried out. True if something has undone it so often that it
+    /// will be repeated after pauses only, and that is new.
+    pub(super) fn succeeded(&mut self, action: &Action, now: Instant) -> bool {
+        self.ended(&action.key());
+        self.repetitions.carried_out(action, now)
+    }
+
+    /// An action was not needed any more.
+    pub(super) fn ended(&mut self, key: &ActionKey) {
         self.in_flight.remove(key);
         self.failures.remove(key);
+    }
+
+    /// The actions that were undone again and again until now, and have lasted since.
+    pub(super) fn lasting(&mut self, now: Instant) -> Vec<Action> {
+        self.repetitions.forget_lasting(now)
     }
 
     /// An action failed; it is due again after a delay. True if it is the first
@@ -99,32 +115,40 @@ impl Machine {
         is_new
     }
 
-    /// When the next retry is due. Objects that are being worked on do not count.
+    /// When the next retry or repetition is due. Objects that are being worked on do not count.
     pub(super) fn next_retry(&self) -> Option<Instant> {
         let waiting = self.failures.iter().filter(|(key, _)| !self.in_flight.contains(key));
-        waiting.map(|(_, failure)| failure.due).min()
+        let retry = waiting.map(|(_, failure)| failure.due).min();
+        retry.into_iter().chain(self.repetitions.next()).min()
     }
 
-    /// What fails now: one entry for each Service that needs the object, or one
+    /// What fails now, or is undone again and again: one entry for each Service that needs the object, or one
     /// for the object itself if no Service needs it any more.
     pub(super) fn failing(&self, owners: impl Fn(&ActionKey) -> BTreeSet<ServiceName>) -> Vec<Failing> {
-        let failing = |subject: Subject, failure: &Failure| {
+        let failures = self.failures.iter().map(|(key, failure)| {
             let Failed { reason, message } = failure.why.clone();
-            Failing { problem: Problem { subject, reason, message }, attempts: failure.attempts }
-        };
-        let of_failure = |(key, failure): (&ActionKey, &Failure)| -> Vec<Failing> {
-            let owners = owners(key);
-            match key {
-                ActionKey::Address(address) if owners.is_empty() => {
-                    vec![failing(Subject::Link(address.link.clone()), failure)]
-                }
-                ActionKey::Frontend(frontend) if owners.is_empty() => {
-                    vec![failing(Subject::Object(format!("frontend {frontend}")), failure)]
-                }
-                _ => owners.into_iter().map(|name| failing(Subject::Service(name), failure)).collect(),
+            (key, reason, message, failure.attempts)
+        });
+        let mut all = Vec::new();
+        for (key, reason, message, attempts) in failures.chain(self.repetitions.undone()) {
+            for subject in subjects(key, owners(key)) {
+                all.push(Failing {
+                    problem: Problem { subject, reason, message: message.clone() },
+                    attempts,
+                });
             }
-        };
-        self.failures.iter().flat_map(of_failure).collect()
+        }
+        all
+    }
+}
+
+fn subjects(key: &ActionKey, owners: BTreeSet<ServiceName>) -> Vec<Subject> {
+    match key {
+        ActionKey::Address(address) if owners.is_empty() => vec![Subject::Link(address.link.clone())],
+        ActionKey::Frontend(frontend) if owners.is_empty() => {
+            vec![Subject::Object(format!("frontend {frontend}"))]
+        }
+        _ => owners.into_iter().map(Subject::Service).collect(),
     }
 }
 
@@ -135,6 +159,7 @@ fn delay_after(attempts: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use super::super::repetitions::FIRST_PAUSE;
     use super::*;
     use crate::clock;
     use crate::model::{AddressKey, ProblemReason, PublishedStatus};
@@ -164,7 +189,7 @@ mod tests {
         assert_eq!(machine.next_retry(), Some(start + FIRST_RETRY));
         assert_eq!(machine.due(vec![bad.clone()], start + FIRST_RETRY), std::slice::from_ref(&bad));
         assert!(!machine.failed(bad.clone(), refused(), start), "the same failure is not logged again");
-        machine.succeeded(&bad.key());
+        machine.succeeded(&bad, start);
         assert_eq!(machine.next_retry(), None);
     }
 
@@ -193,6 +218,24 @@ mod tests {
         assert_eq!(failing.into_iter().next().unwrap().shown().message, "refused (tried 1 times)");
         machine.due(Vec::new(), start);
         assert_eq!(machine.failing(|_| BTreeSet::new()).len(), 0);
+    }
+
+    #[test]
+    fn an_address_that_is_removed_again_and_again_is_reported_and_waited_for() {
+        let (mut machine, start) = (Machine::default(), clock::now_std());
+        let action = remove("192.0.2.1");
+        let mut carried_out = 0;
+        while machine.due(vec![action.clone()], start).len() == 1 {
+            carried_out += 1;
+            machine.succeeded(&action, start);
+        }
+        assert_eq!(carried_out, 4);
+        assert_eq!(machine.next_retry(), Some(start + FIRST_PAUSE));
+        let failing = machine.failing(|_| BTreeSet::from([ServiceName::new("a", "b")]));
+        assert_eq!(failing.len(), 1);
+        assert_eq!(failing[0].problem.reason, ProblemReason::ChangeUndone);
+        assert_eq!((&*failing[0].problem.subject.to_string(), failing[0].attempts), ("Service a/b", 4));
+        assert_eq!(machine.due(vec![action], start + FIRST_PAUSE).len(), 1);
     }
 
     #[test]

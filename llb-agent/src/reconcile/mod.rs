@@ -12,6 +12,7 @@
 //!     round.rs      one round: observe, decide, settle, report
 //!       settle.rs   plan and act until nothing is due        executor.rs   one call per action
 //!       machine.rs  retries and back-off                     writes.rs     status writes that run beside the loop
+//!       repetitions.rs   back-off for what others undo
 //!       reporter.rs, placements.rs   which Events            owners.rs     the Services that an object is for
 //!   reconciler.rs   the state of the loop                    progress.rs   how far it is
 //! ```
@@ -28,6 +29,7 @@ mod owners;
 mod placements;
 mod progress;
 mod reconciler;
+mod repetitions;
 mod report;
 mod reporter;
 mod resting;
@@ -42,6 +44,7 @@ pub use executor::Rooms;
 pub use machine::{FIRST_RETRY, LAST_RETRY};
 pub use metrics::ReconcileMetrics;
 pub use reconciler::Reconciler;
+pub use repetitions::{FIRST_PAUSE, LAST_PAUSE};
 pub use report::Report;
 pub use run::{RESYNC, Wakeups};
 pub use settle::ACTIONS;

@@ -29,6 +29,9 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         self.metrics.rounds.inc();
         self.machine.resume_addresses();
         self.note_ended_writes(&snapshot, now);
+        for action in self.machine.lasting(now) {
+            tracing::info!(%action, "it is not undone any more");
+        }
         let observed = match self.observe(&snapshot).await {
             Ok(observed) => observed,
             Err(problem) => {
@@ -51,6 +54,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         self.resting.released(&before, &self.desired, now, self.policy.vip_rest);
         self.report_cleared(&before, &published, &snapshot);
         report.problems.extend(found);
+        report.problems.extend(self.rooms.addresses.problems());
 
         let input = RoundInput { snapshot: &snapshot, published: &published, now };
         report.observed = self.settle(observed, input, &mut report.problems).await;

@@ -8,6 +8,7 @@ use super::executor::{Execution, RoundInput};
 use super::outcome::Outcome;
 use super::progress::Progress;
 use super::reconciler::Reconciler;
+use super::repetitions::LAST_PAUSE;
 use super::reporter::Reporter;
 use crate::addresses::AddressTable;
 use crate::dataplane::DataPlane;
@@ -108,11 +109,17 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         match result {
             Ok(Effect::Gone) => {
                 tracing::info!(action = %action, "the Service no longer exists");
-                self.machine.succeeded(&action.key());
+                self.machine.ended(&action.key());
             }
             Ok(Effect::Done) => {
                 tracing::info!(action = %action, "done");
-                self.machine.succeeded(&action.key());
+                if self.machine.succeeded(&action, now) {
+                    tracing::warn!(
+                        action = %action,
+                        longest_pause = ?LAST_PAUSE,
+                        "something undoes this again and again; from now on it is repeated after growing pauses"
+                    );
+                }
                 if let Action::WriteStatus { service, status } = &action {
                     let uid = snapshot.services.get(service).map_or("", |known| known.uid.as_str());
                     self.send(Reporter::written(service, uid, &replaced, status));

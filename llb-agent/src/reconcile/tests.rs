@@ -191,3 +191,58 @@ async fn a_shut_down_retries_but_gives_up_in_the_end() {
         assert_eq!(agent.rooms.plane.observe().len(), left, "{failures} failures");
     }
 }
+
+/// One Service with a VIP of its own.
+fn service_with_vip(vip: &str) -> SourceReport {
+    let mut source = services(1);
+    let snapshot = Arc::make_mut(source.snapshot.as_mut().unwrap());
+    let service = snapshot.services.values_mut().next().unwrap();
+    Arc::make_mut(service).requested_vips = vec![vip.parse().unwrap()];
+    source
+}
+
+const TEN_MINUTES: Duration = Duration::from_secs(600);
+
+/// Runs rounds from `now` for ten minutes. After each of them `undo` changes something.
+/// The clock goes on when nothing else is due.
+async fn rounds(agent: &mut Agent, source: &SourceReport, mut now: Instant, undo: fn(&mut Agent)) -> Report {
+    let end = now + TEN_MINUTES;
+    loop {
+        let report = rest(agent, source, now).await;
+        if now >= end {
+            return report;
+        }
+        undo(agent);
+        // Whoever changes it wakes the loop up.
+        rest(agent, source, now).await;
+        now += agent.time_until_due(now).max(Duration::from_millis(1));
+    }
+}
+
+#[tokio::test]
+async fn a_vip_that_is_removed_again_and_again_is_put_back_after_growing_pauses() {
+    let (mut agent, source, begin) = (agent(), service_with_vip("192.0.2.50"), clock::now_std());
+    let remove = |agent: &mut Agent| agent.rooms.addresses.0.links[0].addresses.retain(|known| !known.ours);
+    let report = rounds(&mut agent, &source, begin, remove).await;
+    assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
+    let problem = report.problems[0].to_string();
+    let expected = "Service default/s0: ChangeUndone: something removes 192.0.2.50 on eth0 again and again;";
+    assert!(problem.starts_with(expected), "{problem}");
+    let tried: u32 = problem.rsplit("(tried ").next().unwrap().trim_end_matches(" times)").parse().unwrap();
+    assert!((10..25).contains(&tried), "{problem}");
+
+    // It lasts, and so the problem ends.
+    let healed = rounds(&mut agent, &source, begin + TEN_MINUTES, |_| ()).await;
+    assert!(healed.problems.is_empty(), "{:?}", healed.problems);
+    assert_eq!(healed.observed.addresses.len(), 1);
+}
+
+#[tokio::test]
+async fn a_status_that_is_overwritten_again_and_again_is_written_after_growing_pauses() {
+    let (mut agent, source) = (agent(), service_with_vip("192.0.2.50"));
+    let clear = |agent: &mut Agent| agent.rooms.statuses.lock().statuses.clear();
+    let report = rounds(&mut agent, &source, clock::now_std(), clear).await;
+    assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
+    let problem = report.problems[0].to_string();
+    assert!(problem.contains("ChangeUndone: something overwrites the status of default/s0"), "{problem}");
+}

@@ -30,9 +30,11 @@ impl Model {
         let arrival = Arrival { world, wire: &wire, link, ports, tcp_flags };
         let (_, (address, port), protocol) = arrival.ends();
         let mut notes = vec![];
-        let decided = match world.frontends.get_key_value(&(address, port, protocol)) {
-            Some(frontend) => self.forward(&arrival, frontend, &mut notes),
-            None => self.reply(&arrival),
+        // A source port stays that of its flow if a frontend with the same port comes later.
+        let frontend = world.frontends.get_key_value(&(address, port, protocol));
+        let decided = match (self.reply(&arrival), frontend) {
+            (Err(Stop::NotOurs), Some(frontend)) => self.forward(&arrival, frontend, &mut notes),
+            (reply, _) => reply,
         };
         match decided {
             Err(Stop::NotOurs) => said(Verdict::Pass, vec![]),

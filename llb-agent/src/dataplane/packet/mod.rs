@@ -12,6 +12,7 @@
 //!   start:   links -> hooks -> object, maps, program          hooks.rs, loader.rs, attach.rs, pins.rs
 //!            maps of another size or layout                   map_sizes.rs, migrate.rs
 //!   upkeep:  next hops followed, flows swept, drains ended    upkeep.rs, sweep.rs
+//!   detach:  pins of any layout removed                       pins.rs; programs of other folders: leftover.rs
 //!   answers: ICMP errors about packets that were dropped      answers.rs
 //!   shared by plane, upkeep and metrics                       shared.rs
 //!
@@ -38,6 +39,7 @@ mod fake;
 mod flow_table;
 mod hooks;
 pub mod image;
+mod leftover;
 mod link_facts;
 mod loader;
 #[cfg(feature = "ebpf-log")]
@@ -65,9 +67,10 @@ mod trace;
 mod upkeep;
 
 pub use error::PacketError;
+pub use leftover::still_forwarding;
 pub use loader::{LinkLocks, has_object};
-pub use pins::detach;
+pub use pins::{detach, pinned_links};
 pub use plane::PacketPlane;
 pub use refusal::Refusal;
-pub use setup::PacketSetup;
+pub use setup::{LinkPermission, PacketSetup};
 pub use trace::trace;

@@ -63,6 +63,24 @@ impl PinFolder {
     }
 }
 
+/// The links that have something pinned in `bpf_dir`, in any layout.
+///
+/// # Errors
+/// A folder can't be read.
+pub fn pinned_links(bpf_dir: &Path) -> Result<Vec<String>, PacketError> {
+    let mut links = Vec::new();
+    if is_bpffs(bpf_dir) {
+        for layout in folders(bpf_dir)?.into_iter().filter(|folder| is_layout(folder)) {
+            let names =
+                folders(&layout)?.into_iter().map(|folder| link_name(folder.file_name().unwrap_or_default()));
+            links.extend(names.filter(|link| link != SHARED));
+        }
+    }
+    links.sort_unstable();
+    links.dedup();
+    Ok(links)
+}
+
 /// Takes llb's programs off all links and forgets their counters: removes all that llb has
 /// pinned in `bpf_dir`. Idempotent. Returns the links that had a program.
 ///

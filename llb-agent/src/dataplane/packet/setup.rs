@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the packet plane is started with.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Datapath, PacketConfig};
@@ -19,4 +21,27 @@ pub struct PacketSetup {
     pub config: PacketConfig,
     /// How long the flows of a removed frontend may go on.
     pub drain_timeout: Duration,
+    /// Which links may get a program when they are made again.
+    pub permission: LinkPermission,
+}
+
+/// Says whether the link with a number is this agent's.
+#[derive(Clone)]
+pub struct LinkPermission(Arc<dyn Fn(u32) -> bool + Send + Sync>);
+
+impl LinkPermission {
+    /// Asks `is_own` for each link.
+    pub fn new(is_own: impl Fn(u32) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(is_own))
+    }
+
+    pub(super) fn is_own(&self, ifindex: u32) -> bool {
+        (self.0)(ifindex)
+    }
+}
+
+impl fmt::Debug for LinkPermission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LinkPermission")
+    }
 }

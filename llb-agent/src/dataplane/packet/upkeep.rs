@@ -163,13 +163,15 @@ async fn look(
 }
 
 /// Gives a link that was made anew its program again, and tells the program of a link that
-/// has another MAC address. `true` if there was such a link. A link that is away is waited for.
+/// has another MAC address. `true` if there was such a link. A link that is away, or
+/// that another agent has, is waited for.
 async fn follow_links(shared: &Arc<Shared>, next_hops: &mut NextHops) -> io::Result<bool> {
     let found = next_hops.link_facts().await?;
     let known: Vec<LinkFacts> = shared.links().iter().map(|link| link.facts.clone()).collect();
     let mut is_changed = false;
     for (place, old) in known.iter().enumerate() {
-        let Some(new) = found.iter().find(|link| link.name == old.name) else { continue };
+        let is_own = |link: &&LinkFacts| shared.setup.permission.is_own(link.ifindex);
+        let Some(new) = found.iter().find(|link| link.name == old.name).filter(is_own) else { continue };
         if (new.ifindex, new.mac, new.mtu) == (old.ifindex, old.mac, old.mtu) {
             continue;
         }
