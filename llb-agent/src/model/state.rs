@@ -52,6 +52,13 @@ pub struct State {
 }
 
 impl State {
+    /// The same state without the frontends on these VIPs.
+    pub fn without_frontends_on(&self, vips: &BTreeSet<IpAddr>) -> Self {
+        let mut state = self.clone();
+        state.frontends.retain(|frontend, _| !vips.contains(&frontend.vip));
+        state
+    }
+
     /// Whether `frontend` should be there.
     pub fn has(&self, frontend: &Frontend) -> bool {
         self.frontends.contains_key(frontend) || self.kept.contains(frontend)

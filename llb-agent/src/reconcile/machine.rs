@@ -3,11 +3,12 @@
 //! object is never worked on twice at the same time. Pure; the clock is an argument.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::outcome::Failed;
 use super::repetitions::Repetitions;
-use crate::model::{Problem, ServiceName, Subject};
+use crate::model::{Problem, ProblemReason, ServiceName, Subject};
 use crate::plan::{Action, ActionKey};
 
 /// The delay after the first failure. It doubles with each further one, up to [`LAST_RETRY`].
@@ -82,6 +83,17 @@ impl Machine {
     /// The objects that are being worked on.
     pub(super) fn in_flight(&self) -> &BTreeSet<ActionKey> {
         &self.in_flight
+    }
+
+    /// The VIPs that other hosts have, so that they could not be added to a link.
+    pub(super) fn refused_vips(&self) -> BTreeSet<IpAddr> {
+        let refused =
+            self.failures.iter().filter(|(_, failure)| failure.why.reason == ProblemReason::VipConflict);
+        let vips = refused.filter_map(|(key, _)| match key {
+            ActionKey::Address(key) => Some(key.address),
+            ActionKey::Frontend(_) | ActionKey::Status(_) => None,
+        });
+        vips.collect()
     }
 
     /// An action was carried out. True if something has undone it so often that it
@@ -162,7 +174,7 @@ mod tests {
     use super::super::repetitions::FIRST_PAUSE;
     use super::*;
     use crate::clock;
-    use crate::model::{AddressKey, ProblemReason, PublishedStatus};
+    use crate::model::{AddressKey, PublishedStatus};
 
     fn refused() -> Failed {
         Failed { reason: ProblemReason::ActionFailed, message: "refused".to_owned() }

@@ -2,6 +2,7 @@
 //! The acting half of a round: plan, act, read back, and again until nothing
 //! is due or the round has done enough.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::executor::{Execution, RoundInput};
@@ -74,7 +75,14 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
 
     /// What may be done now, in order.
     fn due(&mut self, observed: &Observed, now: Instant) -> Vec<Action> {
-        let due = self.machine.due(plan::plan(&self.desired, observed), now);
+        // Packets to a VIP that another host has are that host's, also if this machine routes them.
+        let refused = self.machine.refused_vips();
+        let possible = if refused.is_empty() {
+            Arc::clone(&self.desired)
+        } else {
+            Arc::new(self.desired.without_frontends_on(&refused))
+        };
+        let due = self.machine.due(plan::plan(&possible, observed), now);
         let mut due = plan::hold_statuses(due, self.machine.in_flight(), &self.desired);
         due.retain(|action| self.stage.allows(action));
         due

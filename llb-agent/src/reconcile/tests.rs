@@ -246,3 +246,24 @@ async fn a_status_that_is_overwritten_again_and_again_is_written_after_growing_p
     let problem = report.problems[0].to_string();
     assert!(problem.contains("ChangeUndone: something overwrites the status of default/s0"), "{problem}");
 }
+
+#[tokio::test]
+async fn nothing_is_served_on_a_vip_of_another_host() {
+    let (mut agent, mut source, start) = (agent(), services(1), clock::now_std());
+    let vip = "192.0.2.50".parse().unwrap();
+    let snapshot = Arc::make_mut(source.snapshot.as_mut().unwrap());
+    let service = snapshot.services.values_mut().next().unwrap();
+    Arc::make_mut(service).requested_vips = vec![vip];
+    agent.rooms.addresses.0.taken.insert(vip);
+    for second in 0..3 {
+        rest(&mut agent, &source, start + Duration::from_secs(second)).await;
+    }
+    assert!(agent.rooms.plane.observe().is_empty());
+
+    agent.rooms.addresses.0.taken.clear();
+    let later = start + Duration::from_secs(60);
+    for second in 0..3 {
+        rest(&mut agent, &source, later + Duration::from_secs(second)).await;
+    }
+    assert_eq!(agent.rooms.plane.observe().len(), 1);
+}

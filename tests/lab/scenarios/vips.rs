@@ -29,6 +29,11 @@ pub(crate) fn a_vip_of_another_host_is_refused_until_it_is_free(plane: Plane) {
     let problem = setup.agent.wait_for_problem(LIMIT, "VipConflict").unwrap();
     assert!(problem.contains(&mac(rival)) && problem.contains("default/web"), "{problem}");
 
+    // Nothing is forwarded for a VIP of another host, not even if this machine routes its packets.
+    let web = frontend(setup.vip(), 80, "TCP");
+    let is_gone = |state: &serde_json::Value| state["observed"]["frontends"][&web].is_null();
+    setup.agent.wait_for_state(LIMIT, "no frontend on the refused VIP", is_gone).unwrap();
+
     // Other VIPs are served meanwhile.
     let other = setup.lab.vip(1);
     setup.serve("other", &[other], &[HTTP]);
