@@ -7,12 +7,10 @@ use tokio::time::Instant;
 use super::end::{leave, shut_down};
 use super::handed_over::hand_over;
 use super::objects::{Objects, StartingPoint};
-use super::preconditions::{check_capabilities, raise_descriptor_limit};
 use super::signals::Signals;
 use super::start::{Serving, start};
 use crate::config::{Config, SourceConfig, kubeconfig_variable};
 use crate::handover::{self, Successors, Takeover};
-use crate::kernel::KernelAbilities;
 use crate::source::{KubernetesSource, ManifestSource, SavedSnapshots, connect};
 use crate::status::StatusSink;
 use crate::status::file::FileStatuses;
@@ -24,11 +22,6 @@ use crate::status::kubernetes::KubernetesStatuses;
 /// # Errors
 /// Something that the agent can't do without is missing; the text says what.
 pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), links = ?config.links, "llb-agent starts");
-    let abilities = KernelAbilities::probe();
-    tracing::info!("{abilities}");
-    check_capabilities(&config)?;
-    raise_descriptor_limit(&config);
     let others = handover::start(&config.state_dir, &config.links).await?;
 
     match config.source.clone() {

@@ -42,11 +42,12 @@ mod reach;
 mod ring;
 mod sweep;
 mod table;
+mod tcx_link;
 mod trace;
 
 pub use error::PacketError;
 pub use loader::{LinkLocks, has_object};
-pub use pins::detach;
+pub use pins::{detach, provide_bpffs};
 pub use plane::{PacketPlane, Refusal};
 pub use trace::trace;
 
