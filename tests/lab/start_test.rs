@@ -103,3 +103,52 @@ fn a_state_folder_that_is_locked_by_somebody_silent_is_refused() {
     assert_eq!(agent.wait_exit().unwrap().code(), Some(1));
     assert!(agent.log().contains("another llb-agent uses"), "{}", agent.log());
 }
+
+/// An exec plugin of a kubeconfig is a program that the agent starts.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn an_exec_plugin_runs_with_no_more_rights_than_the_agent() {
+    let lab = Lab::new().unwrap();
+    let report = lab.directory().join("plugin");
+    let script = format!(
+        "exec >{}.new 2>&1; grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status; \
+         unshare --user true; mount -t tmpfs none /mnt; echo $((6 * 7)) | cat; mv {0}.new {0}",
+        report.display()
+    );
+    let exec = serde_json::json!({
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "interactiveMode": "Never",
+        "command": "bash",
+        "args": ["-c", format!("({script}) >&2; echo '{}'", serde_json::json!({
+            "apiVersion": "client.authentication.k8s.io/v1",
+            "kind": "ExecCredential",
+            "status": {"token": "secret"},
+        }))],
+    });
+    let kubeconfig = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "lab", "cluster": {"server": "http://127.0.0.1:1"}}],
+        "users": [{"name": "lab", "user": {"exec": exec}}],
+        "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab"}}],
+        "current-context": "lab",
+    });
+    let file = lab.directory().join("kubeconfig");
+    // Not readable for root without CAP_DAC_READ_SEARCH.
+    std::fs::write(&file, kubeconfig.to_string()).unwrap();
+    std::os::unix::fs::chown(&file, Some(1234), None).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let agent =
+        Agent::spawn(lab.balancer(), &["--userspace", "--kubeconfig", file.to_str().unwrap()]).unwrap();
+    let said = wait_until(LIMIT, "the plugin to report", || Ok(std::fs::read_to_string(&report).ok()))
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", agent.log()));
+    for expected in ["CapEff:\t0000000000003404", "NoNewPrivs:\t1", "Seccomp:\t2", "42\n"] {
+        assert!(said.contains(expected), "{expected} is missing: {said}");
+    }
+    assert_eq!(
+        said.matches("not permitted").count() + said.matches("permission denied").count(),
+        2,
+        "{said}"
+    );
+    assert!(!agent.log().contains("auth exec"), "{}", agent.log());
+}
