@@ -24,7 +24,7 @@ pub use inputs::{Endpoint, Facts, Link, LinkAddress, Node, Snapshot, SourceRepor
 pub use mode::Mode;
 pub use planes::{BackendState, BackendStatus, LinkPlane, PlanesState};
 pub use pool::{Pool, PoolError};
-pub use problem::{Problem, ProblemReason, Subject};
+pub use problem::{MESSAGE_BYTES, Problem, ProblemReason, Subject, bound, cut};
 pub use range::{AddressRange, RangeError};
 pub use selector::{Selector, SelectorError};
 pub use service::{

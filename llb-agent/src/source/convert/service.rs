@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service as Object, ServicePort as ObjectPort};
 
-use super::quote::quote;
+use super::quote::{self, quote};
 use super::terms::terms_of;
 use crate::model::{
     Family, Port, Problem, ProblemReason, Protocol, PublishedPort, PublishedStatus, PublishedVip, Service,
@@ -56,7 +56,7 @@ pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceN
         families_of(spec.ip_families.as_deref(), spec.ip_family_policy.as_deref(), &mut report);
     service.traffic_policy = traffic_policy_of(spec.external_traffic_policy.as_deref(), &mut report);
     let annotation = |key| meta.annotations.as_ref().and_then(|all| all.get(key)).map(String::as_str);
-    service.pool = annotation(POOL_ANNOTATION).map(|name| name.trim().to_owned());
+    service.pool = annotation(POOL_ANNOTATION).map(|text| quote::name(text.trim()));
     match requested_vips(annotation(VIPS_ANNOTATION), spec.load_balancer_ip.as_deref()) {
         Ok(vips) => service.requested_vips = vips,
         Err(message) => {
