@@ -15,7 +15,7 @@ use crate::config::{Config, Datapath};
 use crate::error_chain::ErrorChain;
 
 /// Kept by every agent, if it has them.
-const KEPT: [Capability; 4] = [
+const KEPT: [Capability; 5] = [
     // Addresses, neighbours, transparent sockets, programs at links that appear later.
     Capability::CAP_NET_ADMIN,
     // Service ports below 1024.
@@ -25,6 +25,9 @@ const KEPT: [Capability; 4] = [
     // Manifests, kubeconfigs and keys that belong to another user than root and are read again
     // later. Root owns most other files that are worth reading, so it adds little for root.
     Capability::CAP_DAC_READ_SEARCH,
+    // The relay's pipes. Without it, a user's pipes shrink to two pages each when they have more than
+    // fs.pipe-user-pages-soft together: 256 pipes of the relay's size. It lifts limits, and no more.
+    Capability::CAP_SYS_RESOURCE,
 ];
 
 /// Also kept by an agent that uses eBPF: maps and programs are made again for a link that comes
@@ -105,7 +108,7 @@ mod tests {
     #[test]
     fn bpf_is_kept_only_by_agents_that_use_it() {
         let kept = |datapath| names(&kept(datapath, &caps::all()));
-        let network = "CAP_DAC_READ_SEARCH CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_RAW";
+        let network = "CAP_DAC_READ_SEARCH CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_RAW CAP_SYS_RESOURCE";
         assert_eq!(kept(Datapath::Userspace), network);
         for datapath in [Datapath::Auto, Datapath::Xdp, Datapath::Tc, Datapath::Sockmap] {
             let mut all: Vec<&str> = network.split(' ').chain(["CAP_BPF", "CAP_PERFMON"]).collect();
@@ -135,5 +138,21 @@ mod tests {
         for set in left.join().unwrap() {
             assert!(set.is_empty() || set == CapsHashSet::from([Capability::CAP_NET_ADMIN]), "{set:?}");
         }
+    }
+
+    #[test]
+    fn pipes_of_the_relays_size_do_not_shrink() {
+        const BYTES: usize = 256 << 10;
+        /// More than fs.pipe-user-pages-soft allows an unprivileged user by default.
+        const PIPES: usize = 260;
+        if !caps::has_cap(None, CapSet::Permitted, Capability::CAP_SYS_RESOURCE).unwrap() {
+            return; // What this process does not have, it cannot keep.
+        }
+        let sizes = std::thread::spawn(|| {
+            shrink(&kept(Datapath::Userspace, &caps::all())).unwrap();
+            let pipes: Vec<_> = (0..PIPES).map(|_| rustix::pipe::pipe().unwrap()).collect();
+            pipes.iter().map(|(end, _)| rustix::pipe::fcntl_setpipe_size(end, BYTES)).collect::<Vec<_>>()
+        });
+        assert_eq!(sizes.join().unwrap(), vec![Ok(BYTES); PIPES]);
     }
 }

@@ -70,7 +70,7 @@ pub enum DataPlaneError {
     PortInUse {
         /// Where.
         frontend: Frontend,
-        /// Who, as `name (pid 12)`, where that can be told.
+        /// Who, as `name (pid 12)` or `one of user 33`, where that can be told.
         program: Option<String>,
     },
     /// A port below 1024 without the right to it.
