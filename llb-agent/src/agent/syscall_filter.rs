@@ -201,4 +201,60 @@ mod tests {
         });
         assert_eq!(thread.join().unwrap(), Err(rustix::io::Errno::PERM));
     }
+
+    /// What the program answers to a call, as the kernel would run it.
+    fn verdict(call: i64, argument: u64) -> u32 {
+        let arch: u32 = if cfg!(target_arch = "x86_64") { 0xc000_003e } else { 0xc000_00b7 };
+        let mut data = [0; 64];
+        data[..4].copy_from_slice(&u32::try_from(call).unwrap().to_ne_bytes());
+        data[4..8].copy_from_slice(&arch.to_ne_bytes());
+        data[16..24].copy_from_slice(&argument.to_ne_bytes());
+        let (program, mut at, mut value) = (program().unwrap(), 0, 0);
+        loop {
+            let instruction = &program[at];
+            let (operand, code) = (instruction.k, u32::from(instruction.code));
+            let jump = |is_true| usize::from(if is_true { instruction.jt } else { instruction.jf });
+            at += 1;
+            match code & 0x07 {
+                BPF_LD => {
+                    let offset = operand as usize;
+                    value = u32::from_ne_bytes(data[offset..offset + 4].try_into().unwrap());
+                }
+                BPF_RET => return operand,
+                BPF_JMP if code == BPF_JMP | BPF_JEQ | BPF_K => at += jump(value == operand),
+                BPF_JMP if code == BPF_JMP | BPF_JGE | BPF_K => at += jump(value >= operand),
+                BPF_JMP if code == BPF_JMP => at += operand as usize,
+                _ if code == libc::BPF_ALU | libc::BPF_AND | BPF_K => value &= operand,
+                _ => panic!("instruction {code:#x} at {}", at - 1),
+            }
+        }
+    }
+
+    #[test]
+    fn calls_are_allowed_refused_or_not_known() {
+        const NOT_KNOWN: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+        const REFUSED: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+        const ALLOWED: u32 = libc::SECCOMP_RET_ALLOW;
+        let thread = libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND;
+        for (call, argument, expected) in [
+            (libc::SYS_read, 0, ALLOWED),
+            (libc::SYS_execve, 0, ALLOWED),
+            (libc::SYS_bpf, 0, ALLOWED),
+            (libc::SYS_clone, thread, ALLOWED),
+            (libc::SYS_clone, libc::CLONE_NEWUSER | libc::SIGCHLD, REFUSED),
+            (libc::SYS_clone, libc::CLONE_NEWNET | thread, REFUSED),
+            (libc::SYS_ptrace, 0, REFUSED),
+            (libc::SYS_io_uring_setup, 0, REFUSED),
+            (OPEN_TREE_ATTR, 0, REFUSED),
+            (KEXEC_FILE_LOAD, 0, REFUSED),
+            (libc::SYS_clone3, 0, NOT_KNOWN),
+            (LAST_KNOWN, 0, ALLOWED),
+            (LAST_KNOWN + 1, 0, NOT_KNOWN),
+            // read(2) of the x32 ABI.
+            (0x4000_0000, 0, NOT_KNOWN),
+        ] {
+            let found = verdict(call, u64::from(argument.unsigned_abs()));
+            assert_eq!(found, expected, "call {call} with {argument:#x}: {found:#x}");
+        }
+    }
 }
