@@ -10,7 +10,7 @@ use crate::reconcile::Report;
 
 /// Everything about one Service as text; `None` if this agent does not serve it.
 pub(crate) fn explain(report: &Report, states: &BackendStates, name: &ServiceName) -> Option<String> {
-    let mut frontends = report.observed.frontends.iter().filter(|(_, status)| status.rule.service == *name);
+    let mut frontends = report.observed.frontends.iter().filter(|(_, status)| status.is_of(name));
     let problems = report.problems.iter().filter(|problem| problem.subject == Subject::Service(name.clone()));
     let problems: Vec<_> = problems.collect();
     let published = report.observed.statuses.get(name);
@@ -77,19 +77,22 @@ fn frontend_text(
         (PlaneKind::Userspace, _) => "relay in user space".to_owned(),
     };
     let phase = format!("{:?}", status.phase).to_lowercase();
-    let why = if placement.why.is_empty() { String::new() } else { format!(" ({})", placement.why) };
-    writeln!(text, "    {frontend}  {phase}  {plane}{why}{}", status.rule.terms)?;
+    let why = placement.why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+    let Some(rule) = &status.rule else {
+        return writeln!(text, "    {frontend}  {phase}  {plane}{why}");
+    };
+    writeln!(text, "    {frontend}  {phase}  {plane}{why}{}", rule.terms)?;
     let known = states.of(frontend);
-    if known.is_empty() && status.rule.backends.is_empty() {
+    if known.is_empty() && rule.backends.is_empty() {
         return writeln!(text, "      no backends: refused");
     }
     for backend in &known {
-        let weight = status.rule.backends.get(&backend.backend).map_or(0, |weight| weight.get());
+        let weight = rule.backends.get(&backend.backend).map_or(0, |weight| weight.get());
         let flows = backend.flows.map(|flows| format!(", {flows} flows")).unwrap_or_default();
         writeln!(text, "      {}  {}, weight {weight}{flows}", backend.backend, backend.state)?;
     }
     let is_missing = |backend: &&_| !known.iter().any(|known| known.backend == **backend);
-    for (backend, weight) in status.rule.backends.iter().filter(|(backend, _)| is_missing(backend)) {
+    for (backend, weight) in rule.backends.iter().filter(|(backend, _)| is_missing(backend)) {
         writeln!(text, "      {backend}  weight {weight}")?;
     }
     Ok(())

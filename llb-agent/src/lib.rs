@@ -10,12 +10,13 @@
 //!
 //! Floors, lowest first: `model`, `config` < `desired`, `plan` < `source`, `dataplane`,
 //! `addresses`, `status`, `handover` < `reconcile` < `agent`, `admin`, `explain`. A module
-//! imports only from lower floors. `statefile`, `kernel`, `netlink`, `telemetry` and
-//! `error_chain` are small services for several floors.
+//! imports only from lower floors. `netlink`, `kernel`, `statefile`, `kube_error`, `clock`,
+//! `error_chain` and `telemetry` are small services for several floors.
 
 pub mod addresses;
 pub mod admin;
 pub mod agent;
+mod clock;
 pub mod config;
 pub mod dataplane;
 pub mod desired;

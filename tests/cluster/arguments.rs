@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The arguments of libtest that make sense here. What a case is, is not known here.
+//! The arguments of libtest that are of use here.
 
 use anyhow::{Result, bail};
 
@@ -16,7 +16,7 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// From the words of the command line, without the program's name.
+    /// Parses the words of the command line, without the program's name.
     pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
         let mut arguments = Self::default();
         while let Some(word) = words.next() {
@@ -25,7 +25,7 @@ impl Arguments {
                 "--ignored" | "--include-ignored" => arguments.run_ignored = true,
                 "--exact" => arguments.exact = true,
                 "--skip" => arguments.skip.extend(words.next()),
-                // Nothing is captured, and all cases share one thread anyway.
+                // Output is never captured, and all cases run on one thread anyway.
                 "--nocapture" | "--no-capture" | "--show-output" | "-q" | "--quiet" => {}
                 "--test-threads" | "--color" | "--format" => drop(words.next()),
                 _ if word.starts_with("--test-threads=") || word.starts_with("--color=") => {}
@@ -36,7 +36,7 @@ impl Arguments {
         Ok(arguments)
     }
 
-    /// Whether the case of this name is asked for.
+    /// Whether the command line selects the case with this name.
     pub(crate) fn selects(&self, name: &str) -> bool {
         let matches = |part: &String| if self.exact { name == part } else { name.contains(part.as_str()) };
         (self.names.is_empty() || self.names.iter().any(matches)) && !self.skip.iter().any(matches)

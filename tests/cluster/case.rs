@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What every case has: a namespace, a balancer host and VIPs of its own, and
-//! the questions that a user would ask. What the answers must be is up to the case.
+//! What every case has: its own namespace, balancer host and VIPs, and the questions that a user would ask. The
+//! case decides which answers are right.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -12,21 +12,20 @@ use llb_tests::cluster::Cluster;
 use llb_tests::{Agent, Host, Lab, Server, wait_until};
 use serde_json::{Value, json};
 
-/// For whatever goes through Kubernetes. After an outage of the API server its
-/// own controllers ask for it again after up to a minute (client-go's back-off:
-/// 30 s, and as much again at random).
+/// Limit for everything that goes through Kubernetes. After an outage of the API server, controllers may wait
+/// up to a minute before they ask again (back-off of client-go: 30 s, plus a random time of the same length).
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
-/// For what must not come about: as long as everything else takes, several times over.
+/// How long something that must not happen is watched: several times longer than a change takes.
 pub(crate) const QUIET: Duration = Duration::from_millis(700);
 
 /// The port of the echo servers on every node.
 pub(crate) const ECHO_PORT: u16 = 8888;
 
-/// VIPs that one case may use.
+/// Number of VIPs that one case may use.
 const VIPS_PER_CASE: u8 = 4;
 
-/// A few, so that both nodes have most likely been asked, and neither may fail.
+/// A few, so both nodes are most likely asked. None of the requests may fail.
 const REQUESTS: usize = 12;
 
 /// One case and its part of the shared cluster.
@@ -46,13 +45,13 @@ impl<'a> Case<'a> {
         Ok(Self { lab, cluster, namespace, balancer, first_vip: number * VIPS_PER_CASE })
     }
 
-    /// The `index`-th IPv4 VIP of this case.
+    /// The IPv4 VIP number `index` of this case.
     pub(crate) fn vip(&self, index: u8) -> IpAddr {
         assert!(index < VIPS_PER_CASE, "a case has {VIPS_PER_CASE} VIPs");
         self.lab.vip(self.first_vip + index)
     }
 
-    /// The `index`-th IPv6 VIP of this case.
+    /// The IPv6 VIP number `index` of this case.
     pub(crate) fn vip_v6(&self, index: u8) -> IpAddr {
         assert!(index < VIPS_PER_CASE, "a case has {VIPS_PER_CASE} VIPs");
         self.lab.vip_v6(self.first_vip + index)
@@ -60,7 +59,7 @@ impl<'a> Case<'a> {
 
     // === The agent ===
 
-    /// An agent with its own ServiceAccount, ready.
+    /// Starts an agent with its own ServiceAccount and waits until it is ready.
     pub(crate) fn agent(&self, flags: &[&str]) -> Result<Agent> {
         let kubeconfig = self.cluster.agent_kubeconfig().display().to_string();
         let common = ["--kubeconfig", &kubeconfig, "--drain-timeout", "5s"];
@@ -69,12 +68,12 @@ impl<'a> Case<'a> {
 
     // === Objects ===
 
-    /// Pods with label `app=echo` on these nodes.
+    /// Creates Pods with the label `app=echo` on these nodes.
     pub(crate) fn add_echo_pods(&self, nodes: &[&str]) -> Result<()> {
         nodes.iter().try_for_each(|node| self.cluster.add_pod(&self.namespace, "echo", node))
     }
 
-    /// Applies a Service of type LoadBalancer for `app=echo`; `spec` comes on top.
+    /// Applies a Service of type LoadBalancer for `app=echo`, with the fields of `spec` added.
     pub(crate) fn apply_service(&self, name: &str, spec: &Value) -> Result<()> {
         self.apply_service_in(&self.namespace, name, spec)
     }
@@ -93,17 +92,17 @@ impl<'a> Case<'a> {
         self.cluster.apply(namespace, &service.to_string())
     }
 
-    /// `kubectl` in this case's namespace.
+    /// Runs `kubectl` in this case's namespace.
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         self.cluster.kubectl(&[&["--namespace", &self.namespace], arguments].concat())
     }
 
-    /// `kubectl patch service`, as merge patch.
+    /// Runs `kubectl patch service` with a merge patch.
     pub(crate) fn patch_service(&self, name: &str, patch: &Value) -> Result<()> {
         self.kubectl(&["patch", "service", name, "--type=merge", "-p", &patch.to_string()]).map(drop)
     }
 
-    /// The Service as the API has it.
+    /// The Service as the API returns it.
     pub(crate) fn service(&self, name: &str) -> Result<Value> {
         self.cluster.get(&self.namespace, &["service", name])
     }
@@ -124,7 +123,7 @@ impl<'a> Case<'a> {
         ingress.iter().map(|entry| Ok(entry["ip"].as_str().unwrap_or_default().parse()?)).collect()
     }
 
-    /// Waits for an Event about the Service, as `kubectl describe` shows it; its message.
+    /// Waits for an Event about the Service, as `kubectl describe` shows it, and returns its message.
     pub(crate) fn wait_for_event(&self, service: &str, reason: &str) -> Result<String> {
         let selector = format!("involvedObject.name={service},involvedObject.kind=Service");
         wait_until(LIMIT, &format!("the Event {reason} of Service {service}"), || {
@@ -151,9 +150,9 @@ impl<'a> Case<'a> {
         })
     }
 
-    /// Several requests in a row, none of which may fail; the names of those who
-    /// answered. It waits for such a row first: until kube-proxy has told it of a new
-    /// Service and its Pods, a Node refuses, by a reset or an ICMP error.
+    /// Sends several requests in a row, none of which may fail, and returns the names in the answers. Before
+    /// that it waits for a row without failures: as long as kube-proxy does not know a new Service and its
+    /// Pods, a Node refuses, by a reset or an ICMP error.
     pub(crate) fn ask_often(&self, address: SocketAddr) -> Result<BTreeSet<String>> {
         let ask = || client::count_by_name(REQUESTS, || client::http_get(self.lab.client(), address));
         wait_until(LIMIT, &format!("{REQUESTS} answers from {address} in a row"), || ask().map(Some))?;
@@ -167,7 +166,7 @@ impl<'a> Case<'a> {
         })
     }
 
-    /// Waits until nobody takes connections there.
+    /// Waits until the address refuses connections.
     pub(crate) fn wait_until_refused(&self, address: SocketAddr) -> Result<()> {
         wait_until(LIMIT, &format!("{address} to be closed"), || {
             match client::connect(self.lab.client(), address) {
@@ -177,7 +176,7 @@ impl<'a> Case<'a> {
         })
     }
 
-    /// Waits until the address is, or is not, on the balancer's link.
+    /// Waits until the address is on the balancer's link, or has left it.
     pub(crate) fn wait_for_link(&self, address: IpAddr, present: bool) -> Result<()> {
         let what = format!("{address} to be {} the link", if present { "on" } else { "off" });
         wait_until(LIMIT, &what, || {
@@ -187,7 +186,7 @@ impl<'a> Case<'a> {
         })
     }
 
-    /// For a case that failed: what there is to see.
+    /// Prints what there is to see of a case that has failed.
     pub(crate) fn explain(&self) {
         let show = |what: &str, text: Result<String>| {
             println!("--- {what}:\n{}", text.unwrap_or_else(|error| format!("({error:#})")));
@@ -201,8 +200,8 @@ impl<'a> Case<'a> {
 }
 
 impl Drop for Case<'_> {
-    /// The next case must not meet these Services. Nobody is left to tell of
-    /// an error; the next case would show it.
+    /// The next case must not meet these Services. An error cannot be returned here; the next case would fail
+    /// by it.
     fn drop(&mut self) {
         let _ = self.kubectl(&["delete", "service", "--all", "--wait=false"]);
         let _ = self.cluster.kubectl(&["delete", "namespace", &self.namespace, "--wait=false"]);
@@ -210,8 +209,8 @@ impl Drop for Case<'_> {
     }
 }
 
-/// HTTP and UDP on [`ECHO_PORT`] of every node, on both families. Who answers
-/// tells its node's name.
+/// Starts HTTP and UDP servers on [`ECHO_PORT`] of every node, for both families. They answer with the name of
+/// their node.
 pub(crate) fn start_echo(lab: &Lab) -> Result<Vec<Server>> {
     let mut servers = Vec::new();
     for name in ["node-1", "node-2"] {
@@ -224,7 +223,7 @@ pub(crate) fn start_echo(lab: &Lab) -> Result<Vec<Server>> {
     Ok(servers)
 }
 
-/// All backends of a frontend in the agent's desired state, as text.
+/// The backends of a frontend in the agent's desired state, as text.
 pub(crate) fn backends_in(state: &Value, vip: IpAddr) -> String {
     let frontends = state["desired"]["frontends"].as_object();
     let prefix = SocketAddr::new(vip, 0).to_string();

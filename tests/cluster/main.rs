@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The agent against a real Kubernetes, as a user meets it: kubectl on one
-//! side, curl on the other. One cluster serves all cases, one after the other;
-//! each has a namespace, a balancer host and VIPs of its own.
+//! The agent in a real Kubernetes, as a user sees it: kubectl on one side, curl on the other. One cluster
+//! serves all cases, one after the other; each has its own namespace, balancer host and VIPs.
 //!
-//! This is no libtest target, because a shared cluster has to end with the last
-//! case. It takes the same arguments as far as they are of use: a part of a
-//! name, `--exact`, `--list`, `--ignored`, `--include-ignored`.
+//! This is not a libtest target, because the shared cluster must end after the last case. It takes those
+//! arguments of libtest that are of use: a part of a name, `--exact`, `--list`, `--ignored`,
+//! `--include-ignored`.
+
+#![expect(clippy::disallowed_methods, reason = "tests wait and measure by the real clock")]
 
 mod arguments;
 mod case;
@@ -21,14 +22,7 @@ use llb_tests::cluster::Cluster;
 
 use arguments::Arguments;
 use case::Case;
-
-/// A named case.
-pub(crate) struct Named {
-    /// `module::function`, as libtest has it.
-    pub(crate) name: &'static str,
-    /// It fails by error or by panic.
-    pub(crate) run: fn(&mut Case<'_>) -> Result<()>,
-}
+use cases::Named;
 
 fn main() -> ExitCode {
     let arguments = match Arguments::parse(std::env::args().skip(1)) {
@@ -62,7 +56,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all passed. The lab is gone when it returns.
+/// Whether all cases passed. The lab is gone when this returns.
 fn run(chosen: &[&Named]) -> Result<bool> {
     if chosen.is_empty() {
         println!("\ntest result: ok. 0 passed; 0 failed; 0 ignored");
@@ -102,7 +96,7 @@ fn run(chosen: &[&Named]) -> Result<bool> {
     Ok(failures.is_empty())
 }
 
-/// Ctrl-C and `kill` remove all namespaces, too. (The children die with this process.)
+/// Ctrl-C and `kill` remove all namespaces too. (Child processes die with this process.)
 fn clean_up_on_signal() -> Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
 

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Frames for tests, built from nothing with checksums that are summed over
-//! all of their bytes: nothing here is shared with the programs.
+//! Frames for tests. The checksums are sums over all bytes; no code is shared with the programs.
 
 use std::net::IpAddr;
 
 use llb_common::address::Address;
 
-/// A packet before it is bytes.
+/// The fields of a packet.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
     pub(crate) macs: ([u8; 6], [u8; 6]),
@@ -25,7 +24,7 @@ impl Frame {
         ethernet(self.macs, &packet)
     }
 
-    /// With its checksum.
+    /// The TCP or UDP part of the packet, with its checksum.
     pub(crate) fn transport(&self) -> Vec<u8> {
         let ports = [self.from.1.to_be_bytes(), self.to.1.to_be_bytes()].concat();
         let (mut bytes, at) = if self.protocol == 6 {
@@ -53,7 +52,7 @@ pub(crate) fn ethernet((destination, source): ([u8; 6], [u8; 6]), packet: &[u8])
     [&destination[..], &source, &ethertype, packet].concat()
 }
 
-/// An IP packet of whichever family the addresses have.
+/// An IP packet of the family that its addresses have.
 pub(crate) fn ip(from: Address, to: Address, protocol: u8, time_to_live: u8, rest: &[u8]) -> Vec<u8> {
     if let (IpAddr::V4(from), IpAddr::V4(to)) = (IpAddr::from(from), IpAddr::from(to)) {
         let length = (20 + rest.len() as u16).to_be_bytes();
@@ -68,7 +67,7 @@ pub(crate) fn ip(from: Address, to: Address, protocol: u8, time_to_live: u8, res
     [&[0x60, 0, 0, 0][..], &length, &[protocol, time_to_live], &from.bytes(), &to.bytes(), rest].concat()
 }
 
-/// Over the pseudo header of either family (RFC 9293, 3.1; RFC 8200, 8.1).
+/// A checksum with the pseudo header of either family (RFC 9293, section 3.1; RFC 8200, section 8.1).
 pub(crate) fn l4_checksum(from: Address, to: Address, protocol: u8, bytes: &[u8]) -> u16 {
     let pseudo = match (IpAddr::from(from), IpAddr::from(to)) {
         (IpAddr::V4(from), IpAddr::V4(to)) => [from.octets(), to.octets()].concat(),
@@ -81,7 +80,7 @@ pub(crate) fn l4_checksum(from: Address, to: Address, protocol: u8, bytes: &[u8]
     }
 }
 
-/// RFC 1071.
+/// The Internet checksum (RFC 1071).
 pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     let words =
         bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low)));
@@ -92,12 +91,12 @@ pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     !(sum as u16)
 }
 
-/// An ICMP error of `router` to `to`, about `inside`, an IP packet that is too large.
+/// An ICMP error "packet too big" from `router` to `to` about the IP packet `inside`.
 pub(crate) fn icmp_error(macs: ([u8; 6], [u8; 6]), router: Address, to: Address, inside: &[u8]) -> Vec<u8> {
     icmp(macs, router, to, if to.is_v4() { [3, 4] } else { [2, 0] }, inside)
 }
 
-/// The same, about one whose port nobody has.
+/// An ICMP error "port unreachable" from `router` to `to` about the IP packet `inside`.
 pub(crate) fn unreachable(macs: ([u8; 6], [u8; 6]), router: Address, to: Address, inside: &[u8]) -> Vec<u8> {
     icmp(macs, router, to, if to.is_v4() { [3, 3] } else { [1, 4] }, inside)
 }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The programs at a real link of a lab: frames that another host sends are
-//! counted, and arrive.
+//! The programs on a real link of a lab: frames from another host are counted and arrive.
 
 use std::net::UdpSocket;
 use std::path::Path;
@@ -22,28 +21,27 @@ use llb_tests::{Host, Lab};
 
 use crate::{PrivateBpffs, object};
 
-/// Waiting longer for a frame on a veth, or for the kernel's own clean-up,
-/// means that it does not come.
+/// On a veth pair, a frame that takes longer will not come; the same holds for the kernel's clean-up.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// UDP packets that one exchange sends; every one is answered.
+/// UDP packets that one exchange sends. Each gets an answer.
 const PACKETS: u64 = 20;
 
-/// Ethernet, IPv4 and UDP headers and our four bytes of data.
+/// Ethernet, IPv4 and UDP headers, and four bytes of data.
 const FRAME_BYTES: u64 = 14 + 20 + 8 + 4;
 
-/// How often the program is replaced while packets come.
+/// How often the program is replaced while packets arrive.
 const REPLACEMENTS: usize = 5;
 
-/// Frames of neighbour and multicast discovery that may come on top; fewer
-/// than [`PACKETS`], so that counting twice shows.
+/// Frames of neighbour and multicast discovery that may be counted too. They are fewer than [`PACKETS`], so the
+/// test would notice packets that are counted twice.
 const OTHER_FRAMES: u64 = PACKETS - 5;
 
 const PORT: u16 = 5300;
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn counters_grow_with_traffic_and_go_on_after_the_agent_died() {
+fn counters_grow_with_traffic_and_continue_after_the_agent_was_killed() {
     let (lab, bpffs) = (two_hosts().unwrap(), PrivateBpffs::mount().unwrap());
     let observer = attach(lab.balancer(), &bpffs.bpf_dir()).unwrap();
     let before = counters(&observer);
@@ -51,7 +49,7 @@ fn counters_grow_with_traffic_and_go_on_after_the_agent_died() {
     let after = counters(&observer);
     assert_grown(before, after, PACKETS);
 
-    // Dropped without detach, as when the agent is killed: the program stays.
+    // Dropped without detaching, as when the agent is killed: the program stays.
     drop(observer);
     assert_eq!(programs_at(lab.balancer()).len(), 1);
     exchange(&lab).unwrap();
@@ -78,7 +76,7 @@ fn replacing_the_program_under_traffic_loses_no_packet_and_no_count() {
         let traffic = scope.spawn(|| {
             let mut exchanges = 0;
             while exchanges == 0 || !replaced.load(Ordering::Relaxed) {
-                // A lost packet is an error.
+                // A lost packet makes the exchange fail.
                 exchange(&lab).unwrap();
                 exchanges += 1;
             }
@@ -124,7 +122,7 @@ fn a_second_agent_on_the_link_is_refused() {
     exchange(&lab).unwrap();
     assert_grown(before, counters(&observer), PACKETS);
 
-    // One that was given the lock takes over, and the link is held all the while.
+    // An agent to which the lock was handed over takes over; the link stays held meanwhile.
     let successor = attach_with(lab.balancer(), &bpffs.bpf_dir(), observer.locks().unwrap()).unwrap();
     drop(observer);
     assert!(matches!(attach(lab.balancer(), &bpffs.bpf_dir()), Err(PacketError::Busy { .. })));
@@ -135,7 +133,7 @@ fn a_second_agent_on_the_link_is_refused() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn pins_of_a_link_that_was_made_anew_are_replaced() {
+fn pins_of_a_link_that_was_created_again_are_replaced() {
     let (lab, bpffs) = (two_hosts().unwrap(), PrivateBpffs::mount().unwrap());
     let host = lab.balancer();
     let add = "link add eth0.7 type veth peer name other7\nlink set eth0.7 up\n";
@@ -146,7 +144,7 @@ fn pins_of_a_link_that_was_made_anew_are_replaced() {
     drop(attach().unwrap());
     assert_eq!(programs_at_link(host, c"eth0.7").len(), 1);
 
-    // A renamed link keeps its program, and its name may be another's now.
+    // A renamed link keeps its program, and another link may get its old name.
     host.ip(&format!("link set eth0.7 down\nlink set eth0.7 name old\nlink delete old\n{add}")).unwrap();
     host.ip("link add moved type veth peer name moved-peer\n").unwrap();
     drop(attach().unwrap());
@@ -168,10 +166,10 @@ fn a_missing_link_is_named_and_no_other_is_observed() {
     assert_eq!(detach(&bpffs.bpf_dir()).unwrap(), [""; 0]);
 }
 
-/// XDP is for a later plane; that it works at a link is known now.
+/// The agent does not use this program here; the test shows that XDP counts on a link and passes all frames.
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn xdp_counts_at_a_link_and_passes() {
+fn xdp_counts_and_passes_frames_on_a_link() {
     let lab = two_hosts().unwrap();
     let mut ebpf = Ebpf::load(&object().unwrap()).unwrap();
     inside(lab.balancer(), || {
@@ -192,7 +190,7 @@ fn two_hosts() -> Result<Lab> {
     Ok(lab)
 }
 
-/// A plane, and the runtime that its task is in.
+/// A plane, and the runtime of its task.
 struct Open {
     plane: Option<PacketPlane>,
     runtime: tokio::runtime::Runtime,
@@ -255,7 +253,7 @@ fn assert_grown(before: LinkCounters, after: LinkCounters, packets: u64) {
     assert!(bytes >= packets * FRAME_BYTES, "{packets} packets sent, {bytes} bytes counted");
 }
 
-/// [`PACKETS`] packets from the client to the balancer, each answered: none is lost.
+/// Sends [`PACKETS`] packets from the client to the balancer. Each must arrive, and each answer too.
 fn exchange(lab: &Lab) -> Result<()> {
     let (balancer, client) = (lab.balancer(), lab.client());
     let server = balancer.run_inside(|| UdpSocket::bind(balancer.at(PORT)))??;
@@ -274,7 +272,7 @@ fn exchange(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// The ids of llb's programs at TC ingress of the host's link.
+/// Ids of llb's programs at the TC ingress hook of the host's link.
 fn programs_at(host: &Host) -> Vec<u32> {
     programs_at_link(host, c"eth0")
 }
@@ -282,7 +280,7 @@ fn programs_at(host: &Host) -> Vec<u32> {
 fn programs_at_link(host: &Host, link: &std::ffi::CStr) -> Vec<u32> {
     let query = || SchedClassifier::query_tcx(link, TcAttachType::Ingress).unwrap().1;
     let programs = inside(host, query);
-    // The kernel keeps 15 characters of a name.
+    // The kernel keeps only 15 characters of a name.
     let ours = |name: Option<&str>| name.is_some_and(|name| TC_INGRESS_PROGRAM.starts_with(name));
     programs.iter().filter(|program| ours(program.name_as_str())).map(|program| program.id()).collect()
 }

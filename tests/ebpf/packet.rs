@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One packet through each program by `BPF_PROG_TEST_RUN`: no link, no traffic.
+//! One packet through each program by `BPF_PROG_TEST_RUN`, without a link and without traffic.
 
 use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray};
@@ -12,7 +12,7 @@ use llb_common::programs::{TC_INGRESS_PROGRAM, XDP_PROGRAM};
 use crate::object;
 use crate::programs::{Hook, Program};
 
-/// Verdicts of linux/bpf.h and linux/pkt_cls.h.
+/// Verdicts, from linux/bpf.h and linux/pkt_cls.h.
 const XDP_PASS: u32 = 2;
 const TC_ACT_UNSPEC: u32 = u32::MAX;
 
@@ -24,16 +24,16 @@ const FRAME: [u8; 45] = [
     b'l', b'l', b'b',
 ];
 
-/// The kernel tests with no frame without data behind its Ethernet header.
+/// The kernel refuses to test a frame without data after its Ethernet header.
 const SHORTEST: usize = 15;
 
-/// What a box with a million connections gives for them at most.
+/// Upper limit of the memory that one million connections may take.
 const BYTES_OF_A_MILLION: u64 = 250_000_000;
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn a_million_connections_take_less_than_250_megabytes() {
-    // All of it is allocated at once.
+    // The kernel allocates all of it when the map is created.
     let flows = [maps::FLOWS.name, maps::REPLIES.name];
     let program = Program::load(Hook::Xdp, &flows.map(|map| (map, lines(1_000_000))));
     let bytes = flows.map(|map| program.bytes_of_table(map));
@@ -57,7 +57,7 @@ fn xdp_passes_and_counts_every_frame() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn tc_ingress_leaves_the_verdict_to_others_and_counts_every_frame() {
+fn tc_ingress_counts_every_frame_and_leaves_the_verdict_to_others() {
     let mut ebpf = Ebpf::load(&object().unwrap()).unwrap();
     let program: &mut SchedClassifier = ebpf.program_mut(TC_INGRESS_PROGRAM).unwrap().try_into().unwrap();
     program.load().unwrap();
@@ -68,10 +68,10 @@ fn tc_ingress_leaves_the_verdict_to_others_and_counts_every_frame() {
     });
 }
 
-/// Verdict, and length of what came out.
+/// The verdict, and the length of the resulting frame.
 type Outcome = Result<(u32, u32), ProgramError>;
 
-/// The rows of the table: any frame passes unchanged and counts once, with its length.
+/// The rows of the table: every frame passes unchanged, and is counted once with its length.
 fn check(ebpf: &mut Ebpf, verdict: u32, run: impl Fn(&Ebpf, TestRunOptions<'_>) -> Outcome) {
     let mut jumbo = [0xa5; 1514];
     jumbo[..FRAME.len()].copy_from_slice(&FRAME);

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The packet plane in this kernel, without a link: both programs over one set
-//! of maps each, a little world in those maps, and frames as bytes.
+//! The packet plane in this kernel, without a link: each of the two programs with its own maps, a small world
+//! in these maps, and frames as bytes.
 //!
-//! The world is one frontend for each family and mode, with one backend, so
-//! that each row of a table is written once and run four times: two families,
-//! two hooks.
+//! The world has one frontend for each family and mode, with one backend. So each row of a table is written
+//! once and run four times: for two families and two hooks.
 
 use bytemuck::bytes_of;
 use llb_common::address::{Address, Mac, WirePort};
@@ -18,11 +17,11 @@ use llb_common::{frontend, maps};
 pub(crate) use crate::programs::Hook;
 use crate::programs::{Program, Returned, monotonic_nanoseconds, raw};
 
-/// Ours, the client's and the backend's.
+/// MACs of the balancer, the client and the backend.
 pub(crate) const LB_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub(crate) const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 pub(crate) const BACKEND_MAC: [u8; 6] = [2, 0, 0, 0, 0, 3];
-/// The link of all of them: what comes in goes out there.
+/// All of them are on this link: packets leave by the link by which they came.
 pub(crate) const LINK: u32 = 7;
 pub(crate) const NAT_PORT: u16 = 80;
 pub(crate) const DSR_PORT: u16 = 81;
@@ -35,7 +34,7 @@ pub(crate) enum Family {
     V6,
 }
 
-/// What became of a frame.
+/// What the program did with a frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Pass,
@@ -54,14 +53,14 @@ impl Plane {
         Self::with_sizes(hook, family, &[])
     }
 
-    /// With other sizes of some maps.
+    /// A plane in which some maps have other sizes.
     pub(crate) fn with_sizes(hook: Hook, family: Family, sizes: &[(&'static str, u32)]) -> Self {
         let mut plane = Self { program: Program::load(hook, sizes), hook, family };
         plane.fill();
         plane
     }
 
-    /// The world.
+    /// Writes the small world into the maps.
     fn fill(&mut self) {
         self.arrive_by(LINK, LB_MAC);
         self.settings(|_| ());
@@ -74,25 +73,25 @@ impl Plane {
         self.frontend(EMPTY_PORT, |entry| entry.table.slots = 0);
     }
 
-    /// What comes next comes by this link.
+    /// From now on frames arrive by this link.
     pub(crate) fn arrive_by(&mut self, ifindex: u32, mac: [u8; 6]) {
         let link = LinkSettings { ifindex, mac: Mac::new(mac), traces: 0 };
         self.program.set(maps::LINK.name, 0, raw::<12>(bytes_of(&link)));
     }
 
-    /// Tells of another link.
+    /// Makes another link known to the program.
     pub(crate) fn know_link(&mut self, ifindex: u32, mac: [u8; 6]) {
         self.program.insert(maps::LINKS.name, ifindex, raw::<8>(&[&mac[..], &[0, 0]].concat()));
     }
 
-    /// A table, or a part of one, in which these take turns.
+    /// Fills one chunk of a Maglev table, in which these backends take turns.
     pub(crate) fn chunk(&mut self, number: u32, ids: &[BackendId]) {
         let slots: [u32; frontend::CHUNK_SLOTS] = std::array::from_fn(|slot| ids[slot % ids.len()].0);
         let bytes = raw::<{ 4 * frontend::CHUNK_SLOTS }>(bytemuck::cast_slice(&slots));
         self.program.set(maps::MAGLEV.name, number, bytes);
     }
 
-    /// The backend that a host has for the frontends of this port.
+    /// Names the backend of a host for the frontends of this port.
     pub(crate) fn member(&mut self, port: u16, host: u32, id: BackendId) {
         for protocol in [frontend::TCP, frontend::UDP] {
             let key = MemberKey { frontend: frontend_id(port, protocol), host };
@@ -109,7 +108,8 @@ impl Plane {
         self.program.set(maps::SETTINGS.name, 0, raw::<96>(bytes_of(&settings)));
     }
 
-    /// TCP and UDP alike: same id of Service, other ids of frontend.
+    /// Writes the TCP and the UDP frontend of a port: they share the id of their Service, and have different
+    /// frontend ids.
     pub(crate) fn frontend(&mut self, port: u16, change: impl Fn(&mut FrontendEntry)) {
         for protocol in [frontend::TCP, frontend::UDP] {
             let key = FrontendKey::new(self.vip(), WirePort::new(port), protocol);
@@ -163,7 +163,7 @@ impl Plane {
         self.address(10)
     }
 
-    /// 192.0.2.`last` or 2001:db8::`last`.
+    /// 192.0.2.`last` or 2001:db8::`last`, by the family.
     pub(crate) fn address(&self, last: u8) -> Address {
         Self::address_of(self.family, last)
     }
@@ -175,12 +175,12 @@ impl Plane {
         })
     }
 
-    /// One frame through the program. What is not sent must not be changed.
+    /// Runs the program with one frame. A frame that is not sent must not be changed.
     pub(crate) fn run(&self, frame: &[u8]) -> Outcome {
         self.run_with(frame, None)
     }
 
-    /// With a context besides the frame.
+    /// As [`Plane::run`], with a context besides the frame.
     pub(crate) fn run_with(&self, frame: &[u8], context: Option<&[u8]>) -> Outcome {
         let (returned, out) = self.program.run(frame, context).expect("the kernel takes the frame");
         if matches!(returned, Returned::Sent | Returned::SentElsewhere) {
@@ -190,7 +190,7 @@ impl Plane {
         if returned == Returned::Pass { Outcome::Pass } else { Outcome::Drop }
     }
 
-    /// See [`Program::entries`].
+    /// As [`Program::entries`].
     pub(crate) fn entries<const K: usize, const V: usize>(&self, map: &str) -> Vec<([u8; K], [u8; V])> {
         self.program.entries(map)
     }
@@ -204,7 +204,7 @@ fn frontend_id(port: u16, protocol: u8) -> u32 {
     u32::from(port) << 8 | u32::from(protocol)
 }
 
-/// The time that the programs have.
+/// The present time on the programs' clock.
 pub(crate) fn now() -> Tick {
     tick(monotonic_nanoseconds())
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One of the two programs in this kernel, without a link, with its maps as raw
-//! bytes. What is in those maps is `plane.rs`' and `random/fill.rs`' business.
+//! One of the two programs in this kernel, without a link, and its maps as raw bytes. `plane.rs` and
+//! `random/fill.rs` decide what is in these maps.
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
@@ -27,13 +27,13 @@ pub(crate) enum Hook {
 pub(crate) enum Returned {
     Pass,
     Drop,
-    /// By the link that it came by; TC does not tell which link it is.
+    /// By the link by which it came. For TC the return value does not say by which link.
     Sent,
     /// XDP only: by another link.
     SentElsewhere,
 }
 
-/// Maps that are flow tables.
+/// The maps that are flow tables.
 const TABLES: [&str; 2] = [maps::FLOWS.name, maps::REPLIES.name];
 
 pub(crate) struct Program {
@@ -42,7 +42,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// With other sizes of some maps.
+    /// Loads the program, with other sizes of some maps.
     pub(crate) fn load(hook: Hook, sizes: &[(&'static str, u32)]) -> Self {
         let mut loader = EbpfLoader::new();
         for (name, entries) in sizes {
@@ -65,7 +65,7 @@ impl Program {
         program
     }
 
-    /// Forgets all flows that have their place.
+    /// Removes all flows from the flow tables.
     pub(crate) fn clear_tables(&mut self) {
         for table in TABLES {
             let map = self.ebpf.map_mut(table).unwrap();
@@ -73,7 +73,7 @@ impl Program {
         }
     }
 
-    /// A flow that has its place gets another value, of `V` bytes.
+    /// Replaces the value of a flow in a table; a value has `V` bytes.
     pub(crate) fn replace_placed<const V: usize>(&mut self, table: &str, key: [u8; 24], value: [u8; V]) {
         let map = self.ebpf.map_mut(table).unwrap();
         let lines = FlowLines::read(map).unwrap();
@@ -82,8 +82,8 @@ impl Program {
         lines.write(map).unwrap();
     }
 
-    /// One frame through the program, and what came out. `None`: the kernel
-    /// runs no program with such a frame.
+    /// Runs the program with one frame, and returns its verdict and the resulting frame. `None` if the kernel
+    /// refuses to run a program with this frame.
     pub(crate) fn run(&self, frame: &[u8], context: Option<&[u8]>) -> Option<(Returned, Vec<u8>)> {
         let mut out = vec![0; frame.len() + 256];
         let options = TestRunOptions {
@@ -100,7 +100,7 @@ impl Program {
         }
         .ok()?;
         out.truncate(result.data_size_out as usize);
-        // linux/bpf.h and linux/pkt_cls.h.
+        // From linux/bpf.h and linux/pkt_cls.h.
         let returned = match (self.hook, result.return_value) {
             (Hook::Xdp, 2) | (Hook::Tc, u32::MAX) => Returned::Pass,
             (Hook::Xdp, 1) | (Hook::Tc, 2) => Returned::Drop,
@@ -121,14 +121,14 @@ impl Program {
         map.insert(&key, &value, 0).unwrap();
     }
 
-    /// `V`: bytes of its values.
+    /// Removes an entry from a map; a value has `V` bytes.
     pub(crate) fn remove<K: Pod, const V: usize>(&mut self, map: &str, key: K) {
         let map = self.ebpf.map_mut(map).unwrap();
         let mut map: HashMap<&mut MapData, K, [u8; V]> = map.try_into().unwrap();
         map.remove(&key).unwrap();
     }
 
-    /// All entries of a map, whose keys have `K` and values `V` bytes.
+    /// All entries of a map; a key has `K` bytes and a value `V`.
     pub(crate) fn entries<const K: usize, const V: usize>(&self, map: &str) -> Vec<([u8; K], [u8; V])> {
         if TABLES.contains(&map) {
             let lines = FlowLines::read(self.ebpf.map(map).unwrap()).unwrap();
@@ -140,7 +140,7 @@ impl Program {
         map.iter().collect::<Result<_, _>>().unwrap()
     }
 
-    /// Whether clients of this range may come.
+    /// Writes whether clients of this range are admitted.
     pub(crate) fn admit(&mut self, key: SourceRangeKey, admits: bool) {
         let data: [u32; 5] = bytemuck::pod_read_unaligned(&bytes_of(&key)[4..]);
         let map = self.ebpf.map_mut(maps::SOURCE_RANGES.name).unwrap();
@@ -153,7 +153,7 @@ impl Program {
         map.get(&(reason as u32), 0).unwrap().iter().sum()
     }
 
-    /// Bytes that a flow table takes in the kernel, by its own account.
+    /// Memory of a flow table in bytes, as the kernel reports it.
     pub(crate) fn bytes_of_table(&self, map: &str) -> u64 {
         let Some(Map::Array(map)) = self.ebpf.map(map) else { panic!("{map} is no array") };
         let path = format!("/proc/self/fdinfo/{}", map.fd().as_fd().as_raw_fd());
@@ -162,7 +162,7 @@ impl Program {
         bytes.unwrap().trim().parse().unwrap()
     }
 
-    /// Of a backend, in the order of `counters::Traffic`.
+    /// The counts of a backend, in the order of `counters::Traffic`.
     pub(crate) fn traffic(&self, index: u32) -> [u64; 5] {
         let map = self.ebpf.map(maps::TRAFFIC.name).unwrap();
         let map: PerCpuArray<&MapData, [u64; 5]> = map.try_into().unwrap();
@@ -175,7 +175,7 @@ pub(crate) fn raw<const N: usize>(bytes: &[u8]) -> [u8; N] {
     bytes.try_into().unwrap()
 }
 
-/// The clock of the programs.
+/// The clock that the programs read.
 pub(crate) fn monotonic_nanoseconds() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64

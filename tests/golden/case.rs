@@ -1,44 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The text form of a case. Not: what is done with it.
+//! The text format of a case. `main.rs` runs the cases.
 
-/// One file.
+/// One file of `cases/`.
 pub(crate) struct Case {
-    /// Everything before the first manifests, as it is in the file.
+    /// Everything before the first `manifests`, as it is in the file.
     pub(crate) head: String,
     pub(crate) flags: String,
     pub(crate) links: String,
-    pub(crate) sections: Vec<Section>,
+    pub(crate) host: String,
+    pub(crate) snapshots: Vec<Snapshot>,
 }
 
-pub(crate) enum Section {
-    Manifests { text: String },
-    Expected,
+/// One `manifests` and what is expected after it.
+pub(crate) struct Snapshot {
+    pub(crate) manifests: String,
+    /// Whether a section `maps` follows.
+    pub(crate) shows_maps: bool,
 }
 
 impl Case {
     pub(crate) fn parse(text: &str) -> Self {
-        let mut case =
-            Self { head: String::new(), flags: String::new(), links: String::new(), sections: Vec::new() };
+        let mut case = Self {
+            head: String::new(),
+            flags: String::new(),
+            links: String::new(),
+            host: String::new(),
+            snapshots: Vec::new(),
+        };
         let mut name = "";
         for line in text.split_inclusive('\n') {
             if let Some(next) = line.strip_prefix("=== ") {
                 name = next.trim();
-                match name {
-                    "manifests" => case.sections.push(Section::Manifests { text: String::new() }),
-                    "expected" => case.sections.push(Section::Expected),
-                    "flags" | "link" => case.head.push_str(line),
-                    other => panic!("unknown section {other}"),
+                match (name, case.snapshots.last_mut()) {
+                    ("manifests", _) => {
+                        case.snapshots.push(Snapshot { manifests: String::new(), shows_maps: false });
+                    }
+                    ("expected", Some(_)) => {}
+                    ("maps", Some(snapshot)) => snapshot.shows_maps = true,
+                    ("flags" | "link" | "host", None) => case.head.push_str(line),
+                    (other, _) => panic!("a section {other} here"),
                 }
                 continue;
             }
-            match (name, case.sections.last_mut()) {
-                ("manifests", Some(Section::Manifests { text })) => text.push_str(line),
-                ("expected", _) => {}
+            match (name, case.snapshots.last_mut()) {
+                ("manifests", Some(snapshot)) => snapshot.manifests.push_str(line),
                 ("flags", _) => case.flags.push_str(line),
                 ("link", _) => case.links.push_str(line),
+                ("host", _) => case.host.push_str(line),
                 _ => {}
             }
-            if case.sections.is_empty() {
+            if case.snapshots.is_empty() {
                 case.head.push_str(line);
             }
         }

@@ -1,36 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Manifests in, desired state and actions out, as text. No privilege, no clock.
+//! Manifests in, desired state and actions out, as text. No privileges, no clock.
 //!
-//! A case is a file in `cases/`: sections that begin with `=== name`.
-//! `flags` and `link` (one address each) say what is configured and what the
-//! machine has; each `manifests` is one snapshot, and the `expected` behind it
-//! what follows from it, after the actions of the snapshots before were done.
-//! `LLB_BLESS=1 cargo test -p llb-tests --test golden` writes what is true now
-//! into the files; read the diff.
+//! A case is a file in `cases/`, with sections that begin with `=== name`. `flags` has the agent's flags, `link` the
+//! machine's addresses, one a line, and `host` what the machine itself needs. Each `manifests` is one snapshot. The `expected` behind it has what follows
+//! from that snapshot, after all actions of the snapshots before it were done. If a section `maps` follows, it has
+//! the writes with which the packet plane would fill empty maps for this snapshot.
+//! `LLB_BLESS=1 cargo test -p llb-tests --test golden` writes the present results into the files; read the diff.
+//!
+//! Every action is taken to succeed at once. A green test does not prove that the machine accepts the actions, nor
+//! what llb does when one fails: tests/simulation and tests/lab do.
 
-#![expect(clippy::unwrap_used, reason = "a test that can't go on should stop where it is")]
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 mod case;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
-use case::{Case, Section};
+use case::{Case, Snapshot};
 use clap::Parser;
 use llb_agent::config::{Cli, Invocation, Policy};
+use llb_agent::dataplane::packet::image::render;
 use llb_agent::desired::{Held, Inputs, compile};
 use llb_agent::model::{
-    Facts, FrontendStatus, Link, LinkAddress, Observed, Phase, Problem, ProblemReason, State,
+    Facts, FrontendStatus, Host, Link, LinkAddress, Observed, Phase, Problem, ProblemReason, ReservedFor,
+    State,
 };
 use llb_agent::plan::{Action, hold_statuses, plan};
 use llb_agent::source::snapshot_of;
+use llb_tests::environment::blesses_golden_cases;
 
 #[test]
-fn every_case_gives_what_it_says() {
+fn every_case_gives_its_expected_text() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/cases");
-    #[expect(clippy::disallowed_methods, reason = "a switch for the person who changes the cases")]
-    let bless = std::env::var("LLB_BLESS").is_ok();
+    let bless = blesses_golden_cases();
     let mut reasons = BTreeSet::new();
     let mut failures = Vec::new();
     let mut paths: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -91,13 +95,17 @@ fn texts_of_the_largest_size_make_short_problems() {
     }
 }
 
-/// Every reason that desired state or conversion can give is reached by a case.
+/// The reasons of problems that no case reaches, of those that conversion or the desired state can give.
 fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
     use ProblemReason::{
-        AffinityAtNodes, FrontendCollision, InvalidValue, LinkMissing, NoAddressOfFamily, NoBackends,
-        NoEligibleNodes, NoNodePort, NoSubnet, PoolExhausted, PoolNotAllowed, UnsupportedProtocol,
+        AddressNotAllowed, AffinityAtNodes, FrontendCollision, InvalidValue, LinkMissing, NoAddressOfFamily,
+        NoBackends, NoEligibleNodes, NoNodePort, NoSubnet, PoolExhausted, PoolNotAllowed, PortNotAllowed,
+        UnsupportedProtocol, VipNotShared,
     };
     let all = BTreeSet::from([
+        AddressNotAllowed,
+        PortNotAllowed,
+        VipNotShared,
         AffinityAtNodes,
         FrontendCollision,
         InvalidValue,
@@ -114,15 +122,15 @@ fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
     all.difference(reached).copied().collect()
 }
 
-/// The case's text, with what is true now in its `expected` sections.
+/// The text of the case, with the present results in its sections `expected` and `maps`.
 fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
     let policy = policy(&case.flags);
     let mut links = links(&case.links);
+    let host = host(&case.host);
     let mut observed = Observed::default();
     let mut told = case.head.clone();
-    for section in &case.sections {
-        let Section::Manifests { text } = section else { continue };
-        let snapshot = snapshot_of(text.as_bytes()).unwrap();
+    for Snapshot { manifests, shows_maps } in &case.snapshots {
+        let snapshot = snapshot_of(manifests.as_bytes()).unwrap();
         for (name, service) in &snapshot.services {
             if !service.status.vips.is_empty() {
                 observed.statuses.entry(name.clone()).or_insert_with(|| service.status.clone());
@@ -130,12 +138,18 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
         }
         observed.statuses.retain(|name, _| snapshot.services.contains_key(name));
         let held: Held = observed.statuses.clone();
-        let facts = Facts { links: links.clone() };
-        let inputs = Inputs { snapshot: &snapshot, facts: &facts, policy: &policy, held: &held };
+        let resting = BTreeMap::new();
+        let facts = Facts { links: links.clone(), host: host.clone() };
+        let inputs =
+            Inputs { snapshot: &snapshot, facts: &facts, policy: &policy, held: &held, resting: &resting };
         let (desired, problems) = compile(inputs);
         reasons.extend(problems.iter().map(|problem| problem.reason));
         let rounds = settle(&desired, &mut observed, &mut links);
-        write!(told, "=== manifests\n{text}=== expected\n{}", shown(&desired, &rounds, &problems)).unwrap();
+        let expected = shown(&desired, &rounds, &problems);
+        write!(told, "=== manifests\n{manifests}=== expected\n{expected}").unwrap();
+        if *shows_maps {
+            write!(told, "=== maps\n{}", render(&desired.frontends)).unwrap();
+        }
     }
     told
 }
@@ -149,6 +163,28 @@ fn policy(flags: &str) -> Policy {
             panic!("a case serves")
         }
     }
+}
+
+/// Lines of `api|gateway|resolver ADDRESS`, `other-link NAME ADDRESS` and `ephemeral-ports FIRST-LAST`.
+fn host(text: &str) -> Host {
+    let mut host = Host::default();
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (address, what) = match words[..] {
+            ["api", address] => (address, ReservedFor::ApiServer),
+            ["gateway", address] => (address, ReservedFor::Gateway),
+            ["resolver", address] => (address, ReservedFor::Resolver),
+            ["other-link", name, address] => (address, ReservedFor::Link(name.to_owned())),
+            ["ephemeral-ports", range] => {
+                let (first, last) = range.split_once('-').unwrap();
+                host.ephemeral_ports = Some(first.parse().unwrap()..=last.parse().unwrap());
+                continue;
+            }
+            _ => panic!("unknown line in host: {line}"),
+        };
+        host.reserved.insert(address.parse().unwrap(), what);
+    }
+    host
 }
 
 /// Lines of `NAME ADDRESS/BITS`; the first address of a family is the primary one.
@@ -165,7 +201,7 @@ fn links(text: &str) -> Vec<Link> {
     links
 }
 
-/// Plans and acts, as if every action succeeded, until nothing is left.
+/// Plans and acts, as if every action succeeded, until nothing is left to do. Returns the actions of each round.
 fn settle(desired: &State, observed: &mut Observed, links: &mut [Link]) -> Vec<Vec<Action>> {
     let mut rounds = Vec::new();
     loop {
@@ -173,7 +209,7 @@ fn settle(desired: &State, observed: &mut Observed, links: &mut [Link]) -> Vec<V
         if actions.is_empty() {
             return rounds;
         }
-        assert!(rounds.len() < 8, "no end in sight: {actions:?}");
+        assert!(rounds.len() < 8, "the plan does not settle: {actions:?}");
         for action in actions.clone() {
             apply(action, observed, links);
         }

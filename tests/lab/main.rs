@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Real traffic in network namespaces. Everything here needs root; run it with
-//! `cargo xtask test`.
+//! Real traffic in network namespaces. All of it needs root: run it with `cargo xtask test`.
 //!
-//! The scenarios are functions of a [`plane::Plane`]; [`planes`] runs the whole
-//! list for each.
+//! Each scenario is a function of a [`plane::Plane`]; [`planes`] runs the whole list for each plane.
+//! `self_check` tests the lab itself, `servers` its servers and clients, `start` an agent that cannot start,
+//! and `demo` the demo.
 
-#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise, and so do its helper functions")]
+#![expect(clippy::unwrap_used, reason = "a failed step fails the test, also in functions that tests share")]
 
-mod demo_test;
+mod demo;
 mod plane;
 mod planes;
 mod scenarios;
-mod self_test;
-mod server_test;
+mod self_check;
+mod servers;
 mod setup;
-mod start_test;
+mod start;

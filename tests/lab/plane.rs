@@ -1,32 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The data planes that the scenarios run on. Which flags choose one, and what it
-//! needs of a lab, is known only here.
+//! The data planes on which the scenarios run. Only this file knows which flags force a plane, and what a plane
+//! needs from a lab.
 
 use aya::Ebpf;
 use llb_tests::{Lab, object};
 
-/// A way of forwarding.
+/// One way to forward traffic.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Plane {
     /// Bytes are copied in user space.
     Userspace,
     /// Packets are rewritten at TC.
     Tc,
-    /// In the driver of the veth pair.
+    /// XDP in the driver of the veth pair.
     XdpNative,
-    /// Behind the driver.
+    /// XDP behind the driver (generic mode).
     XdpGeneric,
-    /// The kernel moves bytes from socket to socket, from the first one on.
+    /// The kernel moves the bytes from socket to socket, from the first byte on.
     Sockmap,
 }
 
-/// Keeps what a plane needs of a lab.
+/// Keeps alive what a plane needs in a lab.
 pub(crate) struct Prepared {
     _programs: Vec<Ebpf>,
 }
 
 impl Plane {
-    /// The agent's arguments that force this plane.
+    /// The agent's flags that force this plane.
     pub(crate) fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Userspace => &["--userspace"],
@@ -37,20 +37,20 @@ impl Plane {
         }
     }
 
-    /// The plane that `/state` names for a Service that any plane can serve.
+    /// The plane that `/state` names for a Service that every plane can serve.
     pub(crate) fn name(self, protocol: &str) -> &'static str {
         match self {
-            // The kernel moves streams; datagrams are relayed.
+            // Sockmap is for streams only; datagrams are relayed.
             Self::Sockmap if protocol == "TCP" => "sockmap",
             Self::Userspace | Self::Sockmap => "userspace",
             Self::Tc | Self::XdpNative | Self::XdpGeneric => "packet",
         }
     }
 
-    /// Makes a lab fit for it. A veth pair with XDP in its driver is no whole
-    /// network card: it leaves checksums to a card that is not there, and what XDP
-    /// sends back arrives only if the other end has an XDP program too. And XDP
-    /// behind the driver can't tell many segments in one from one that is too big.
+    /// Changes a lab so that this plane works in it. A veth pair lacks what network cards do. With XDP in the
+    /// driver, nobody computes the checksums that the sender left to a card, and packets that XDP sends back
+    /// arrive only if the other end has an XDP program too. And XDP behind the driver cannot tell a packet that
+    /// the kernel will cut into segments from one that is too large.
     pub(crate) fn prepare(self, lab: &mut Lab) -> Prepared {
         let mut programs = Vec::new();
         if matches!(self, Self::XdpNative | Self::XdpGeneric) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The list of scenarios, once per plane. A scenario that is missing here
-//! does not run: the compiler calls it dead code.
+//! The list of scenarios for each plane. A scenario that is in no list does not run; the compiler then reports
+//! it as dead code.
 
 use crate::plane::Plane;
 use crate::scenarios::packets::{dsr, flood, moves, neighbours, ports, refusals, restarts, routers};
@@ -30,53 +30,53 @@ macro_rules! every_scenario {
             traffic::tcp_and_udp_share_a_port_in_one_service,
             traffic::each_port_leads_to_its_own_node_port,
             traffic::two_services_share_a_vip,
-            traffic::ten_mebibytes_pass_with_a_half_close,
-            changes::a_deleted_service_takes_its_address_along,
+            traffic::ten_mebibytes_are_echoed_after_a_half_close,
+            changes::a_deleted_service_removes_its_address,
             changes::a_changed_port_leaves_connections_of_other_ports_alone,
-            changes::an_address_of_somebody_else_is_served_and_never_touched,
+            changes::a_foreign_address_is_served_and_never_touched,
             changes::a_vip_moves_to_another_address,
             terms::source_ranges_change_while_traffic_flows,
-            terms::affinity_holds_across_ports_and_ends_when_it_is_taken_off,
-            terms::a_backend_is_told_the_client_by_the_proxy_protocol,
-            trouble::a_dead_node_costs_no_request,
-            trouble::a_silent_node_costs_no_request,
-            trouble::a_node_that_rejects_costs_no_request,
-            trouble::without_a_living_node_a_connection_fails_and_later_heals,
-            trouble::a_port_in_use_is_reported_and_heals,
-            trouble::a_broken_manifest_keeps_its_last_good_content,
-            trouble::manifests_that_are_away_keep_their_last_good_content,
+            terms::affinity_covers_all_ports_and_ends_when_it_is_removed,
+            terms::the_proxy_protocol_tells_a_backend_the_client,
+            trouble::no_request_fails_when_a_node_dies,
+            trouble::no_request_fails_when_a_node_goes_silent,
+            trouble::no_request_fails_when_a_node_rejects_connections,
+            trouble::without_any_node_connections_fail_at_once_until_one_returns,
+            trouble::a_port_in_use_is_reported_and_served_once_it_is_free,
+            trouble::the_last_good_content_of_a_broken_manifest_stays_in_use,
+            trouble::the_last_good_content_of_missing_manifests_stays_in_use,
             vips::a_vip_of_another_host_is_refused_until_it_is_free,
             vips::a_vip_that_another_host_takes_stays_and_is_reported,
             vips::a_flushed_vip_is_put_back,
             vips::vips_are_announced_again_when_the_link_is_up_again,
             vips::vips_are_announced_again_when_the_cable_is_back,
-            vips::a_vip_follows_the_links_subnet,
-            vips::a_service_on_the_links_own_address_follows_it,
-            replacement::every_backend_is_replaced_and_no_request_fails,
-            replacement::a_download_outlives_its_backends_place_in_the_rule,
+            vips::a_vip_gets_the_prefix_length_of_the_links_new_subnet,
+            vips::a_service_on_the_links_own_address_follows_that_address,
+            replacement::no_request_fails_while_every_backend_is_replaced,
+            replacement::a_download_survives_the_removal_of_its_backend_from_the_rule,
             life::an_agent_killed_and_restarted_adopts_its_addresses,
-            life::what_changed_while_no_agent_ran_is_made_up_for,
-            life::sigterm_drains_then_leaves_nothing,
-            life::sigterm_does_not_wait_for_ever,
+            life::a_new_agent_applies_what_changed_while_none_ran,
+            life::sigterm_drains_connections_and_removes_everything,
+            life::the_drain_after_sigterm_has_a_time_limit,
             life::sigterm_lets_a_download_finish,
             life::a_second_sigterm_ends_at_once,
             handover::three_restarts_lose_no_request_and_the_vip_stays,
             handover::a_download_goes_on_in_the_old_agent,
-            handover::a_new_agent_that_fails_leaves_the_old_one,
-            handover::sigterm_waits_for_a_new_agent_that_is_there,
+            handover::the_old_agent_stays_in_charge_if_the_new_one_fails,
+            handover::sigterm_waits_for_a_new_agent_that_is_about_to_take_over,
             handover::either_agent_may_be_killed_at_any_moment_of_a_handover,
             soak::a_soak_loses_no_byte_and_leaves_no_descriptor,
         }
     };
 }
 
-/// Of the agent more than of a plane: one that relays and one that forwards are enough.
+/// These test the agent more than the plane, so one plane that relays and one that forwards packets are enough.
 macro_rules! crash_scenarios {
     ($plane:expr) => {
         scenarios! {
             $plane,
-            crash::killed_at_100_random_moments_it_converges,
-            crash::killed_at_random_moments_it_converges_with_tags_in_a_file,
+            crash::the_agent_converges_after_100_kills_at_random_moments,
+            crash::the_agent_converges_after_random_kills_with_tags_in_a_file,
         }
     };
 }
@@ -91,42 +91,42 @@ macro_rules! rights_scenarios {
     };
 }
 
-/// What only a plane that connects by itself can promise.
+/// Only a plane that opens the connections to backends itself can promise these.
 macro_rules! relay_scenarios {
     ($plane:expr) => {
         scenarios! {
             $plane,
-            replacement::every_backend_dies_before_its_replacement_is_told_and_no_request_fails,
-            replacement::a_backend_that_drops_all_packets_costs_one_attempt,
+            replacement::no_request_fails_when_every_backend_dies_before_its_replacement_is_known,
+            replacement::a_backend_that_drops_all_packets_costs_a_request_at_most_one_attempt,
             memory::a_backend_that_never_reads_costs_little_memory,
-            traffic::an_urgent_byte_arrives_in_its_place,
+            traffic::an_urgent_byte_arrives_in_order,
         }
     };
 }
 
-/// What only a plane of packets can promise.
+/// Only a plane that forwards packets can promise these.
 macro_rules! packet_scenarios {
     ($plane:expr) => {
         scenarios! {
             $plane,
             restarts::a_thousand_connections_outlive_every_kind_of_restart,
             restarts::a_second_agent_on_the_link_refuses_and_changes_nothing,
-            moves::a_move_to_the_relay_and_back_breaks_nothing,
-            dsr::nodes_see_the_client_and_answer_it_themselves,
+            moves::a_move_to_the_relay_and_back_breaks_no_connection,
+            dsr::nodes_see_the_client_and_answer_it_directly,
             refusals::pings_and_closed_ports_are_answered_at_once,
             refusals::a_service_without_backends_refuses_at_once,
-            routers::a_backend_is_a_client_of_its_own_service,
+            routers::a_backend_can_be_a_client_of_its_own_service,
             routers::clients_and_backends_may_be_behind_a_router,
             routers::an_upload_finds_the_mtu_behind_a_router,
-            neighbours::a_node_with_another_mac_is_found_again,
+            neighbours::a_node_whose_mac_changes_is_found_again,
             neighbours::a_silent_node_is_left_out_until_it_is_back,
-            answers::datagrams_that_are_too_large_arrive_once_the_client_was_told,
-            answers::a_hop_limit_that_ends_here_is_told,
+            answers::the_client_learns_the_mtu_when_its_datagrams_are_too_large,
+            answers::an_expired_hop_limit_is_reported_to_the_client,
         }
     };
 }
 
-/// As [`packet_scenarios`]; the hooks share what these are about, so one is enough.
+/// As [`packet_scenarios`], for what all hooks share: one hook is enough.
 macro_rules! heavy_packet_scenarios {
     ($plane:expr) => {
         scenarios! {
@@ -150,7 +150,7 @@ mod tc {
     rights_scenarios!(Plane::Tc);
     crash_scenarios!(Plane::Tc);
     packet_scenarios!(Plane::Tc);
-    scenarios!(Plane::Tc, neighbours::a_link_that_was_made_anew_forwards_again,);
+    scenarios!(Plane::Tc, neighbours::a_link_that_was_deleted_and_created_again_forwards_again,);
 }
 
 mod xdp_native {
@@ -172,10 +172,10 @@ mod sockmap {
     scenarios! {
         Plane::Sockmap,
         sockmap::the_kernel_moves_bytes_and_they_are_counted,
-        sockmap::bulk_comes_back_to_be_spliced,
-        sockmap::beyond_the_most_pairs_connections_are_relayed,
+        sockmap::bulk_connections_return_to_the_relay_and_are_spliced,
+        sockmap::connections_beyond_the_largest_number_of_pairs_are_relayed,
         sockmap::a_killed_agent_resets_both_sides,
         memory::a_backend_that_never_reads_costs_little_memory,
-        traffic::an_urgent_byte_arrives_in_its_place,
+        traffic::an_urgent_byte_arrives_in_order,
     }
 }

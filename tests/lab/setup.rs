@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What every scenario starts from: a lab, two Nodes in a folder of manifests,
-//! and the agent on the balancer. No assertions on behaviour here.
+//! What every scenario starts with: a lab, a folder of manifests with two Nodes, and the agent on the balancer.
+//! It asserts nothing about behaviour, except that the plane under test serves.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -11,14 +11,13 @@ use serde_json::Value;
 
 use crate::plane::{Plane, Prepared};
 
-/// From a written file to a served frontend; a busy machine needs more than
-/// the few milliseconds of work.
+/// From a written file to a served frontend. This takes milliseconds; a busy machine may need more.
 pub(crate) const LIMIT: Duration = Duration::from_secs(15);
 
-/// The nodes' names.
+/// Names of the nodes.
 pub(crate) const NODES: [&str; 2] = ["node-1", "node-2"];
 
-/// Field order is drop order: the agent ends before its lab goes.
+/// Fields are dropped in this order: the agent ends before its lab is removed.
 pub(crate) struct Setup {
     pub(crate) agent: Agent,
     servers: Vec<Server>,
@@ -30,17 +29,17 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// A lab with an agent that knows both Nodes and no Service.
+    /// A lab whose agent knows both Nodes and no Service.
     pub(crate) fn new(plane: Plane) -> Self {
         Self::with_arguments(plane, &[])
     }
 
-    /// As [`Setup::new`], with more arguments for the agent.
+    /// As [`Setup::new`], with more flags for the agent.
     pub(crate) fn with_arguments(plane: Plane, more: &[&str]) -> Self {
         Self::with_preparation(plane, more, |_| ())
     }
 
-    /// As [`Setup::new`], with `prepare` done before the agent starts.
+    /// As [`Setup::new`], but calls `prepare` before it starts the agent.
     pub(crate) fn with_preparation(plane: Plane, more: &[&str], prepare: impl FnOnce(&Lab)) -> Self {
         let mut lab = Lab::new().unwrap();
         let prepared = plane.prepare(&mut lab);
@@ -51,7 +50,7 @@ impl Setup {
         let folder = manifests.path().to_str().unwrap();
         let mut arguments = vec!["--manifests".to_owned(), folder.to_owned()];
         arguments.extend(plane.arguments().iter().chain(more).map(|&argument| argument.to_owned()));
-        // A scenario leaves nothing, unless what stays is its subject.
+        // The agent removes everything when it stops, unless the scenario is about what stays.
         if !arguments.iter().any(|argument| argument == "--at-stop") {
             arguments.extend(["--at-stop".to_owned(), "remove".to_owned()]);
         }
@@ -63,17 +62,17 @@ impl Setup {
         self.lab.client()
     }
 
-    /// The first VIP, IPv4.
+    /// The first VIP of the lab, IPv4.
     pub(crate) fn vip(&self) -> IpAddr {
         self.lab.vip(0)
     }
 
-    /// The first VIP, IPv6.
+    /// The first VIP of the lab, IPv6.
     pub(crate) fn vip_v6(&self) -> IpAddr {
         self.lab.vip_v6(0)
     }
 
-    /// The next agent gets this value of a flag, instead of that of before.
+    /// Sets a flag for the agents that are started from now on.
     pub(crate) fn set_argument(&mut self, flag: &str, value: &str) {
         match self.arguments.iter().position(|argument| argument == flag) {
             Some(at) => value.clone_into(&mut self.arguments[at + 1]),
@@ -81,19 +80,19 @@ impl Setup {
         }
     }
 
-    /// Starts an agent with the same arguments, after the first one ended.
+    /// Starts an agent with the same flags after the last one has ended, and waits until it is ready.
     pub(crate) fn restart_agent(&mut self) {
         self.agent = start_agent(&self.lab, &self.arguments);
     }
 
-    /// As [`Setup::restart_agent`], without waiting for anything.
+    /// As [`Setup::restart_agent`], but does not wait.
     pub(crate) fn spawn_agent(&mut self) {
         let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
         self.agent = Agent::spawn(self.lab.balancer(), &arguments).unwrap();
     }
 
-    /// Starts a second agent with the same arguments, which takes over and is
-    /// the agent from here on; the first one, which may still have connections.
+    /// Starts a second agent with the same flags and waits until it has taken over. Returns the first one,
+    /// which may still have connections; the second one is [`Setup::agent`] from here on.
     pub(crate) fn succeed_agent(&mut self) -> Agent {
         let pid = self.agent.process().pid();
         let old = self.succeed_agent_at_once();
@@ -104,25 +103,25 @@ impl Setup {
         old
     }
 
-    /// As [`Setup::succeed_agent`], without waiting for anything.
+    /// As [`Setup::succeed_agent`], but does not wait.
     pub(crate) fn succeed_agent_at_once(&mut self) -> Agent {
         let new = self.spawn_agent_with(&[]);
         std::mem::replace(&mut self.agent, new)
     }
 
-    /// Starts one more agent with the same arguments and more.
+    /// Starts another agent with the same flags and `more`.
     pub(crate) fn spawn_agent_with(&self, more: &[&str]) -> Agent {
         let arguments: Vec<&str> =
             self.arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
         Agent::spawn(self.lab.balancer(), &arguments).unwrap()
     }
 
-    /// Writes `<name>.yaml` with the Service.
+    /// Writes the Service to `<name>.yaml`.
     pub(crate) fn write_service(&self, name: &str, vips: &[IpAddr], ports: &[PortSpec<'_>]) {
         self.manifests.write(&format!("{name}.yaml"), &manifests::service(name, vips, ports)).unwrap();
     }
 
-    /// As [`Setup::write_service`], then waits until all of it is served.
+    /// As [`Setup::write_service`], then waits until all its frontends are served.
     pub(crate) fn serve(&self, name: &str, vips: &[IpAddr], ports: &[PortSpec<'_>]) {
         self.write_service(name, vips, ports);
         for &vip in vips {
@@ -133,7 +132,7 @@ impl Setup {
         }
     }
 
-    /// The plane under test serves the frontend, not another one in its stead.
+    /// Checks that the plane under test serves the frontend, not another one.
     fn assert_on_plane(&self, vip: IpAddr, port: u16, protocol: &str) {
         let frontend = frontend(vip, port, protocol);
         let state = self.agent.state().unwrap();
@@ -141,7 +140,7 @@ impl Setup {
         assert_eq!(placement["plane"], self.plane.name(protocol), "{frontend}: {placement}");
     }
 
-    /// Waits until the frontend takes traffic and the VIP is on the link.
+    /// Waits until the frontend accepts traffic and its VIP is on the link.
     pub(crate) fn wait_serving(&self, vip: IpAddr, port: u16, protocol: &str) {
         let frontend = frontend(vip, port, protocol);
         self.agent
@@ -152,7 +151,7 @@ impl Setup {
         self.wait_address(vip, true);
     }
 
-    /// Waits until the VIP is on the balancer's link, or is not.
+    /// Waits until the VIP is on the balancer's link, or has left it.
     pub(crate) fn wait_address(&self, vip: IpAddr, present: bool) {
         let what = format!("{vip} to {} eth0", if present { "be on" } else { "leave" });
         wait_until(LIMIT, &what, || {
@@ -163,7 +162,7 @@ impl Setup {
         .unwrap_or_else(|error| panic!("{error:#}\nthe agent's log:\n{}", self.agent.log()));
     }
 
-    /// Waits until this plane takes the new connections of a frontend.
+    /// Waits until `plane` takes the new connections of a frontend.
     pub(crate) fn wait_on_plane(&self, vip: IpAddr, port: u16, protocol: &str, plane: &str) {
         let frontend = frontend(vip, port, protocol);
         self.agent
@@ -174,14 +173,14 @@ impl Setup {
             .unwrap();
     }
 
-    /// Resident memory of the agent.
+    /// Resident memory of the agent in bytes.
     pub(crate) fn resident_bytes(&mut self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.agent.process().pid())).unwrap();
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         resident.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
-    /// HTTP servers with the nodes' names on `node_port`, both families.
+    /// Starts an HTTP server on `node_port` of each node, for both families; its name is the node's.
     pub(crate) fn serve_http(&mut self, node_port: u16) {
         for node in NODES {
             let host = self.lab.host(node);
@@ -190,7 +189,7 @@ impl Setup {
         }
     }
 
-    /// UDP servers with the nodes' names on `node_port`, both families.
+    /// Starts a UDP server on `node_port` of each node, for both families; its name is the node's.
     pub(crate) fn serve_udp(&mut self, node_port: u16) {
         for node in NODES {
             let host = self.lab.host(node);
@@ -199,7 +198,7 @@ impl Setup {
         }
     }
 
-    /// TCP echo servers on `node_port`, both families.
+    /// Starts a TCP echo server on `node_port` of each node, for both families.
     pub(crate) fn serve_echo(&mut self, node_port: u16) {
         for node in NODES {
             let host = self.lab.host(node);
@@ -208,7 +207,7 @@ impl Setup {
         }
     }
 
-    /// Stops every server on this node.
+    /// Stops all servers on this node.
     pub(crate) fn stop_servers_on(&mut self, node: &str) {
         let host = self.lab.host(node);
         let own = [host.at(0).ip(), host.at_v6(0).ip()];
@@ -220,12 +219,12 @@ impl Setup {
     }
 }
 
-/// The key of a frontend in `/state`.
+/// The name of a frontend in `/state`.
 pub(crate) fn frontend(vip: IpAddr, port: u16, protocol: &str) -> String {
     format!("{}/{protocol}", SocketAddr::new(vip, port))
 }
 
-/// Nothing is wrong with any object.
+/// Whether `/state` has no problems.
 pub(crate) fn is_free_of_problems(state: &Value) -> bool {
     state["problems"].as_array().is_some_and(Vec::is_empty)
 }

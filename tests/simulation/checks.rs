@@ -28,8 +28,12 @@ impl World {
             }
             self.given.entry(name.clone()).or_insert(vips);
         }
-        // A Service that has a VIP and was not changed since keeps it.
-        for (name, before) in &self.given {
+        // A Service that has a VIP and was not changed since keeps it, unless it still waits for another one.
+        let waits = |name, vips: &BTreeSet<IpAddr>| {
+            let service = self.snapshot.services.get(name);
+            service.is_some_and(|service| service.requested_vips.iter().any(|vip| !vips.contains(vip)))
+        };
+        for (name, before) in self.given.iter().filter(|(name, before)| !waits(*name, before)) {
             let current =
                 self.report.desired.statuses.get(name).map(PublishedStatus::addresses).unwrap_or_default();
             assert!(
@@ -47,15 +51,20 @@ impl World {
         let serving: BTreeMap<_, _> = observed
             .iter()
             .filter(|(_, status)| status.phase == Phase::Serving)
-            .map(|(frontend, status)| (*frontend, status.rule.clone()))
+            .filter_map(|(frontend, status)| Some((*frontend, status.rule.clone()?)))
             .collect();
         assert_eq!(serving, desired.frontends, "seed {seed}: frontends");
         let ours = self.agent.rooms.addresses.inner.links[0].addresses.iter().filter(|known| known.ours);
         let ours: BTreeSet<IpAddr> = ours.map(|known| known.net.addr()).collect();
         let wanted: BTreeSet<IpAddr> = desired.addresses.keys().map(|key| key.address).collect();
         assert_eq!(ours, wanted, "seed {seed}: addresses");
-        let vips: BTreeSet<IpAddr> = desired.frontends.keys().map(|frontend| frontend.vip).collect();
-        assert!(wanted.is_subset(&vips), "seed {seed}: an address without a frontend");
+        let reserved = &self.agent.rooms.addresses.inner.host.reserved;
+        assert!(
+            !ours.iter().any(|vip| reserved.contains_key(vip)),
+            "seed {seed}: the machine's gateway is a VIP"
+        );
+        let vips: BTreeSet<IpAddr> = desired.statuses.values().flat_map(PublishedStatus::addresses).collect();
+        assert!(wanted.is_subset(&vips), "seed {seed}: an address of no Service");
 
         let published = &self.statuses.inner.lock().statuses;
         for (name, service) in &self.snapshot.services {

@@ -19,7 +19,7 @@ use llb_agent::addresses::{Addition, AddressError, AddressTable};
 use llb_agent::dataplane::fake::FakePlane;
 use llb_agent::dataplane::{DataPlane, DataPlaneError};
 use llb_agent::model::{
-    AddressKey, Frontend, FrontendStatus, Link, Mac, PublishedStatus, Rule, ServiceName, Snapshot,
+    AddressKey, Frontend, FrontendStatus, Host, Link, Mac, PublishedStatus, Rule, ServiceName, Snapshot,
 };
 use llb_agent::status::fake::FakeStatuses;
 use llb_agent::status::{Effect, Event, StatusError, StatusOrder, StatusSink};
@@ -86,6 +86,10 @@ impl AddressTable for FaultyAddresses {
             }
         }
         Ok(links)
+    }
+
+    async fn host(&mut self) -> Result<Host, AddressError> {
+        self.inner.host().await
     }
 
     async fn add(&mut self, key: &AddressKey, prefix_length: u8) -> Result<Addition, AddressError> {

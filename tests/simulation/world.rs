@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A cluster, a machine, and an agent that can be killed at any moment.
 
+#![expect(clippy::disallowed_methods, reason = "tests wait and measure by the real clock")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,8 +12,8 @@ use llb_agent::addresses::fake::FakeAddresses;
 use llb_agent::config::Policy;
 use llb_agent::dataplane::fake::FakePlane;
 use llb_agent::model::{
-    Endpoint, Family, Frontend, Link, LinkAddress, Node, Port, Protocol, Service, ServiceName, ServicePort,
-    Snapshot, SourceReport,
+    Endpoint, Family, Frontend, Link, LinkAddress, Node, Port, Protocol, ReservedFor, Service, ServiceName,
+    ServicePort, Snapshot, SourceReport,
 };
 use llb_agent::reconcile::{LAST_RETRY, ReconcileMetrics, Reconciler, Report, Rooms};
 use llb_agent::status::fake::FakeStatuses;
@@ -73,7 +75,7 @@ impl World {
 
     /// One random change of the cluster or the machine, or a fault, or a restart of the agent.
     pub(crate) fn change(&mut self, random: &mut StdRng) {
-        match random.random_range(0..19) {
+        match random.random_range(0..20) {
             0..=4 => self.change_service(random),
             5 => self.remove_service(random),
             6..=7 => self.change_endpoints(random),
@@ -102,8 +104,24 @@ impl World {
                     taken.insert(vip);
                 }
             }
+            // The machine gets another gateway, or loses it.
+            18 => self.change_gateway(vip(random)),
             _ => self.kill(),
         }
+    }
+
+    fn change_gateway(&mut self, address: IpAddr) {
+        let reserved = &mut self.agent.rooms.addresses.inner.host.reserved;
+        if reserved.remove(&address).is_none() {
+            reserved.insert(address, ReservedFor::Gateway);
+        }
+        // Services that have the address lose it, and those that ask for it may get it.
+        let services = &self.snapshot.services;
+        let asks = |name: &ServiceName| {
+            services.get(name).is_some_and(|service| service.requested_vips.contains(&address))
+        };
+        self.given.retain(|name, vips| !vips.contains(&address) && !asks(name));
+        self.unseen.extend(services.keys().cloned());
     }
 
     /// kill -9 and a new start: sockets are gone, addresses and statuses stay.
@@ -139,6 +157,7 @@ impl World {
             needs_every_family: families.len() < 2 || random.random(),
             families,
             ports,
+            sharing_key: random.random::<bool>().then(|| "k".to_owned()),
             requested_vips: if random.random_range(0..3) == 0 { vec![vip(random)] } else { Vec::new() },
             ..Service::default()
         };
@@ -201,7 +220,7 @@ impl World {
 
     /// Runs enough rounds for every retry.
     pub(crate) async fn settle(&mut self) {
-        for _ in 0..6 {
+        for _ in 0..12 {
             self.now += LAST_RETRY + Duration::from_secs(1);
             self.round().await;
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A driver for the real `llb-agent` binary on a lab's host: start, ask, kill.
-//! It knows the agent's command line and admin address, not its insides.
+//! Drives the real `llb-agent` binary on a lab's host: start, ask, kill. It knows the command line and the
+//! admin address, nothing of the agent's insides.
 
 use std::env::consts::EXE_SUFFIX;
 use std::path::PathBuf;
@@ -12,15 +12,15 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::wait::wait_until;
-use crate::{Host, Process};
+use crate::{Host, Process, environment};
 
-/// The agent's default.
+/// The default value of `--admin`.
 const ADMIN: &str = "127.0.0.1:9660";
 
-/// From start to ready; the agent needs a second for its programs, a busy machine more.
+/// From start to ready: the agent takes a second to load its programs, longer on a busy machine.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
-/// For an agent with nothing to drain.
+/// Time to end for an agent that has nothing to drain.
 const EXIT_LIMIT: Duration = Duration::from_secs(15);
 
 /// A running agent; killed when dropped.
@@ -31,15 +31,15 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts the agent on `host` with `--linkdevice eth0`, directories of the
-    /// lab's own and `arguments`, and waits until it says that it is ready.
+    /// Starts the agent on `host` with `--linkdevice eth0`, its own folders in the lab and `arguments`, and
+    /// waits until it reports that it is ready.
     ///
     /// # Errors
-    /// There is no binary, or it does not get ready; the error holds its log.
+    /// There is no binary, or the agent does not get ready; the error then holds its log.
     pub fn start(host: &Host, arguments: &[&str]) -> Result<Self> {
         let mut agent = Self::spawn(host, arguments)?;
         let ready = wait_until(READY_LIMIT, "/readyz", || match agent.process.exit_status()? {
-            // Not an error of the poll, which would only mean "not yet".
+            // As an error of the poll it would only mean "not yet".
             Some(status) => Ok(Some(Err(anyhow!("it has ended: {status}")))),
             None => agent.get("/readyz").map(|_| Some(Ok(()))),
         });
@@ -49,7 +49,7 @@ impl Agent {
         Ok(agent)
     }
 
-    /// As [`Agent::start`], without waiting.
+    /// As [`Agent::start`], but does not wait.
     ///
     /// # Errors
     /// There is no binary.
@@ -67,18 +67,18 @@ impl Agent {
         Ok(Self { host: host.clone(), process })
     }
 
-    /// Desired, observed, problems and facts.
+    /// The content of `/state`: desired state, observed state, problems and facts.
     ///
     /// # Errors
-    /// The agent does not answer, or not with JSON.
+    /// The agent does not answer, or its answer is not JSON.
     pub fn state(&self) -> Result<Value> {
         serde_json::from_str(&self.get("/state")?).context("/state is not JSON")
     }
 
-    /// The body of a page of the admin address; another status than 2xx is an error.
+    /// The body of a page of the admin address.
     ///
     /// # Errors
-    /// No answer, or a failure status; with the body.
+    /// No answer, or a status other than 2xx; the error then holds the body.
     pub fn get(&self, path: &str) -> Result<String> {
         self.host.output(&[
             "curl",
@@ -91,7 +91,7 @@ impl Agent {
         ])
     }
 
-    /// The value of a metric by its whole name, labels included; 0 where it was never counted.
+    /// The value of a metric, by its whole name with labels; 0 if it is not there.
     ///
     /// # Errors
     /// No answer.
@@ -101,7 +101,7 @@ impl Agent {
         value.map_or(Ok(0), |value| value.parse().with_context(|| format!("{name} is {value}")))
     }
 
-    /// Connections and flows that any plane has served so far.
+    /// Number of connections and flows that all planes together have served so far.
     ///
     /// # Errors
     /// No answer.
@@ -117,7 +117,7 @@ impl Agent {
     /// Waits until `/state` satisfies `holds`.
     ///
     /// # Errors
-    /// It does not within `limit`; the error holds the last state.
+    /// It does not hold within `limit`; the error holds the last state.
     pub fn wait_for_state(
         &self,
         limit: Duration,
@@ -131,18 +131,18 @@ impl Agent {
         .with_context(|| format!("the agent's log:\n{}", self.process.log_tail()))
     }
 
-    /// Waits for a problem of this reason; its message.
+    /// Waits for a problem with this reason, and returns it as text.
     ///
     /// # Errors
-    /// There is none within `limit`; the error holds the last state.
+    /// There is no such problem within `limit`; the error holds the last state.
     pub fn wait_for_problem(&self, limit: Duration, reason: &str) -> Result<String> {
         let what = format!("the problem {reason}");
         let state = self.wait_for_state(limit, &what, |state| problem(state, reason).is_some())?;
         Ok(problem(&state, reason).map(|problem| problem.to_string()).unwrap_or_default())
     }
 
-    /// Whether it is in charge: /state of the admin address is its own. Two
-    /// agents have the same address, so its socket's process is looked at.
+    /// Whether this agent serves the admin address. Two agents may use the same address at the same time, so
+    /// this looks for the process that owns the socket.
     ///
     /// # Errors
     /// `ss` failed.
@@ -153,54 +153,53 @@ impl Agent {
         Ok(sockets.lines().any(|line| line.contains("9660") && line.contains(&pid)))
     }
 
-    /// SIGKILL: what a crash or the OOM killer does.
+    /// Sends SIGKILL, as a crash or the OOM killer would end it.
     ///
     /// # Errors
-    /// It can't be killed.
+    /// It cannot be killed.
     pub fn kill9(mut self) -> Result<()> {
         self.process.kill9()
     }
 
-    /// Sends SIGTERM; see [`Agent::wait_exit`].
+    /// Sends SIGTERM; [`Agent::wait_exit`] waits for the end.
     ///
     /// # Errors
-    /// It has ended already.
+    /// It has ended before.
     pub fn terminate(&mut self) -> Result<()> {
         self.process.signal(Signal::TERM)
     }
 
-    /// Waits for its end after [`Agent::terminate`].
+    /// Waits until the agent ends after [`Agent::terminate`].
     ///
     /// # Errors
-    /// It still runs; the error holds its log.
+    /// It still runs after the limit; the error holds its log.
     pub fn wait_exit(&mut self) -> Result<ExitStatus> {
         self.process.wait_exit(EXIT_LIMIT)
     }
 
-    /// The process, for its pid and its exit status.
+    /// The process, for its pid and exit status.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
 
-    /// Everything it has logged.
+    /// Everything that it has logged so far.
     pub fn log(&self) -> String {
         self.process.log()
     }
 }
 
-/// The first problem in a `/state` with this reason.
+/// The first problem with this reason in a `/state`.
 pub fn problem<'a>(state: &'a Value, reason: &str) -> Option<&'a Value> {
     state["problems"].as_array()?.iter().find(|problem| problem["reason"] == reason)
 }
 
-/// The binary to test: `LLB_AGENT`, or the one next to this program's folder.
+/// The binary to test: `LLB_AGENT`, or else the one beside this program or in the folder above.
 ///
 /// # Errors
-/// It is not there; names the way out.
+/// There is none; the error says how to get one.
 pub fn binary() -> Result<PathBuf> {
-    #[expect(clippy::disallowed_methods, reason = "a switch for the person who runs the tests")]
-    if let Some(path) = std::env::var_os("LLB_AGENT") {
-        return Ok(path.into());
+    if let Some(path) = environment::agent() {
+        return Ok(path);
     }
     let this = std::env::current_exe().context("cannot tell where this program is")?;
     let name = format!("llb-agent{EXE_SUFFIX}");

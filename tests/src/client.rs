@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The client side of a test's traffic: single requests, and a load that goes
-//! on while something else happens. What is a failure too many is the test's
-//! business.
+//! The client side of a test's traffic: single requests, and a load that continues while something else
+//! happens. The test decides how many failures are acceptable.
+
+#![expect(clippy::disallowed_methods, reason = "tests wait and measure by the real clock")]
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -18,30 +19,30 @@ use crate::Host;
 use crate::server::download_path;
 use crate::wait::wait_for;
 
-/// For everything on one machine without loss; long enough for a busy one.
+/// Limit of every read and write: there is no loss on one machine, but it may be busy.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// A lost datagram is asked again, as any UDP client does.
+/// A lost datagram is sent again, as any UDP client does.
 const DATAGRAM_TRIES: usize = 5;
 
-/// How long one try waits.
+/// How long one try waits for its answer.
 const DATAGRAM_LIMIT: Duration = Duration::from_secs(1);
 
-/// What a [`Server`](crate::Server) said: who it is and whom it saw.
+/// What a [`Server`](crate::Server) answered: its name, and the client as it saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The server's name.
     pub name: String,
-    /// The peer address that the server saw.
+    /// The client's address as the server saw it.
     pub peer: SocketAddr,
-    /// UDP: what was sent to it.
+    /// UDP only: the content of the datagram that it got.
     pub content: String,
 }
 
 /// A TCP connection from `host`, with limits on every read and write.
 ///
 /// # Errors
-/// Refused, unreachable, or not within 5 s.
+/// Refused, unreachable, or not connected within 5 s.
 pub fn connect(host: &Host, address: SocketAddr) -> Result<TcpStream> {
     let stream = host
         .run_inside(|| TcpStream::connect_timeout(&address, ANSWER_LIMIT))?
@@ -60,10 +61,10 @@ pub fn http_get(host: &Host, address: SocketAddr) -> Result<Answer> {
     http_get_on(&mut stream, address)
 }
 
-/// Sends `content` and reads it back: the connection works.
+/// Sends `content` and reads it back, which proves that the connection works.
 ///
 /// # Errors
-/// It does not come back, or not the same.
+/// The echo does not come, or differs from what was sent.
 pub fn echo_on(stream: &mut TcpStream, content: &[u8]) -> Result<()> {
     stream.write_all(content)?;
     let mut answer = vec![0; content.len()];
@@ -72,7 +73,7 @@ pub fn echo_on(stream: &mut TcpStream, content: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Sends all of `content` while reading, half-closes, reads to the end.
+/// Sends all of `content` while reading, closes its own direction, and reads to the end.
 ///
 /// # Errors
 /// The transfer broke off.
@@ -89,10 +90,10 @@ pub fn echo_all(mut stream: TcpStream, content: Vec<u8>) -> Result<Vec<u8>> {
     Ok(answer)
 }
 
-/// One datagram from a new socket, sent again when no answer comes.
+/// Sends one datagram from a new socket, again if no answer comes.
 ///
 /// # Errors
-/// No answer to any try; the last reason (e.g. port unreachable) is in the error.
+/// No answer to any try; the error holds the last reason (for example "port unreachable").
 pub fn udp_ask(host: &Host, address: SocketAddr, content: &str) -> Result<Answer> {
     let local = match address {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
@@ -123,7 +124,7 @@ pub fn udp_ask_on(socket: &UdpSocket, content: &str) -> Result<Answer> {
 /// One ICMP echo request from `host`, and its answer.
 ///
 /// # Errors
-/// There is none within 5 s.
+/// No answer within 5 s.
 pub fn ping(host: &Host, address: IpAddr) -> Result<()> {
     const CONTENT: &[u8] = b"\0\x01 are you there";
     let (domain, protocol, request, reply) = match address {
@@ -134,7 +135,7 @@ pub fn ping(host: &Host, address: IpAddr) -> Result<()> {
     socket.set_read_timeout(Some(ANSWER_LIMIT))?;
     socket.connect(&SocketAddr::new(address, 0).into())?;
     let mut packet = [&[request, 0, 0, 0, b'l', b'l'], CONTENT].concat();
-    // Of ICMPv6 the kernel fills it in (RFC 3542, 3.1).
+    // For ICMPv6 the kernel computes the checksum itself (RFC 3542, section 3.1).
     let mut sum: u32 = packet.chunks(2).map(|half| u32::from(half[0]) << 8 | u32::from(half[1])).sum();
     sum = (sum & 0xffff) + (sum >> 16);
     packet[2..4].copy_from_slice(&(!(sum as u16)).to_be_bytes());
@@ -149,10 +150,10 @@ pub fn ping(host: &Host, address: IpAddr) -> Result<()> {
             return Ok(());
         }
     }
-    bail!("{address} has sent other messages only")
+    bail!("{address} sent only other messages")
 }
 
-/// How many of `count` requests each server answered.
+/// How many of `count` requests each server answered, by name.
 ///
 /// # Errors
 /// One of the requests failed.
@@ -167,7 +168,7 @@ pub fn count_by_name(
     Ok(counts)
 }
 
-/// A long answer of an HTTP [`Server`](crate::Server), read as far as a test wants.
+/// A long answer of an HTTP [`Server`](crate::Server), which a test reads in parts.
 #[derive(Debug)]
 pub struct Download {
     stream: TcpStream,
@@ -176,14 +177,14 @@ pub struct Download {
 }
 
 impl Download {
-    /// More than all buffers on the way hold together, so that the server
-    /// can't be done before the client is.
+    /// More than all buffers between server and client hold together, so that the server cannot finish before
+    /// the client reads.
     pub const LENGTH: u64 = 64 << 20;
 
-    /// Asks, and waits for the first bytes of the answer.
+    /// Sends the request and reads the head of the answer.
     ///
     /// # Errors
-    /// No connection, or no answer of status 200.
+    /// No connection, or an answer whose status is not 200.
     pub fn start(host: &Host, address: SocketAddr) -> Result<Self> {
         let mut stream = connect(host, address)?;
         let path = download_path(Self::LENGTH);
@@ -191,7 +192,7 @@ impl Download {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
-            stream.read_exact(&mut byte).context("no whole head of an answer")?;
+            stream.read_exact(&mut byte).context("the head of the answer is incomplete")?;
             head.extend(byte);
         }
         ensure!(head.starts_with(b"HTTP/1.1 200 "), "answered: {}", String::from_utf8_lossy(&head));
@@ -201,7 +202,7 @@ impl Download {
     /// Reads `count` more bytes.
     ///
     /// # Errors
-    /// They do not come, or are others than asked for.
+    /// The bytes do not come, or differ from what was asked for.
     pub fn read(&mut self, count: u64) -> Result<()> {
         let mut buffer = vec![0; 1 << 16];
         let goal = self.length.min(self.read + count);
@@ -210,52 +211,52 @@ impl Download {
             let count = self.stream.read(&mut buffer[..most]);
             let count = count.with_context(|| format!("broke off after {} bytes", self.read))?;
             ensure!(count > 0, "ended after {} of {} bytes", self.read, self.length);
-            ensure!(buffer[..count].iter().all(|&byte| byte == 0), "another byte near {}", self.read);
+            ensure!(buffer[..count].iter().all(|&byte| byte == 0), "wrong byte near {}", self.read);
             self.read += count as u64;
         }
         Ok(())
     }
 
-    /// Reads to the end, which must be where it was promised.
+    /// Reads to the end, and checks that it comes after the promised length.
     ///
     /// # Errors
-    /// As [`Download::read`], or there is more.
+    /// As [`Download::read`], or more bytes follow.
     pub fn finish(mut self) -> Result<()> {
         self.read(self.length)?;
         let mut more = Vec::new();
-        self.stream.read_to_end(&mut more).context("no orderly end")?;
+        self.stream.read_to_end(&mut more).context("the connection did not end in order")?;
         ensure!(more.is_empty(), "{} bytes too many", more.len());
         Ok(())
     }
 }
 
-/// HTTP requests one after another, each on a connection of its own, until
-/// stopped.
+/// HTTP requests one after another, each on its own connection, until stopped. Dropping it stops it.
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
     requests: Arc<AtomicUsize>,
-    thread: JoinHandle<Result<Tally>>,
+    /// `None` after it was joined.
+    thread: Option<JoinHandle<Result<Tally>>>,
 }
 
-/// What became of the requests of a [`Load`].
+/// The outcome of the requests of a [`Load`].
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Answers by server.
+    /// Number of answers by the server's name.
     pub answers: BTreeMap<String, usize>,
     /// The error of every failed request.
     pub failures: Vec<String>,
 }
 
 impl Tally {
-    /// All requests.
+    /// The number of all requests.
     pub fn total(&self) -> usize {
         self.answers.values().sum::<usize>() + self.failures.len()
     }
 }
 
 impl Load {
-    /// Starts at once.
+    /// Starts to send requests at once.
     pub fn start(host: &Host, address: SocketAddr) -> Self {
         let (stop, requests) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (host, stopped, counter) = (host.clone(), stop.clone(), requests.clone());
@@ -271,29 +272,41 @@ impl Load {
             }
             Ok(tally)
         });
-        Self { stop, requests, thread }
+        Self { stop, requests, thread: Some(thread) }
     }
 
     /// Waits until `count` more requests have ended.
     ///
     /// # Errors
-    /// They have not within `limit`.
+    /// Fewer requests ended within `limit`.
     pub fn wait_for_more(&self, count: usize, limit: Duration) -> Result<()> {
         let goal = self.requests.load(Ordering::Relaxed) + count;
         wait_for(limit, &format!("{count} more requests"), || self.requests.load(Ordering::Relaxed) >= goal)
     }
 
-    /// Lets the running request end.
+    /// Waits for the request under way, and returns the outcome of all.
     ///
     /// # Errors
     /// The namespace could not be entered.
-    pub fn stop(self) -> Result<Tally> {
+    pub fn stop(mut self) -> Result<Tally> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<Tally> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|_| anyhow!("the requesting thread panicked"))?
+        let Some(thread) = self.thread.take() else { return Ok(Tally::default()) };
+        thread.join().map_err(|_| anyhow!("the requesting thread panicked"))?
     }
 }
 
-/// One request from the thread's own namespace.
+impl Drop for Load {
+    fn drop(&mut self) {
+        // A test that did not stop it has failed already, with its own message.
+        let _ = self.end();
+    }
+}
+
+/// One request from the namespace of the calling thread.
 fn request(address: SocketAddr) -> Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&address, ANSWER_LIMIT).context("cannot connect")?;
     stream.set_read_timeout(Some(ANSWER_LIMIT))?;
@@ -312,7 +325,7 @@ fn http_get_on(stream: &mut TcpStream, address: SocketAddr) -> Result<Answer> {
     parse_answer(body)
 }
 
-/// `<name> <peer address>`, then for UDP a space and the content.
+/// `<name> <peer address>`; for UDP followed by a space and the content.
 fn parse_answer(text: &str) -> Result<Answer> {
     let mut parts = text.trim_end_matches('\n').splitn(3, ' ');
     let (Some(name), Some(peer)) = (parts.next(), parts.next()) else {

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A flood of TCP openings from random sources, as an attacker sends it.
+//! A flood of TCP openings (SYNs) from random sources: a stand-in for an attacker.
+//!
+//! A green test with it does not prove that llb stands any flood: one thread sends from 2^17 IPv4 sources, only
+//! SYNs, all alike, as fast as one CPU can.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -15,32 +18,32 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::Host;
 use crate::wait::wait_for;
 
-/// Where the sources are: for benchmarks (RFC 2544), so nobody's.
+/// Network of the sources. It is reserved for benchmarks (RFC 2544), so nobody has these addresses.
 pub const SOURCES: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 0);
-/// Of /15.
+/// Random bits of a source address: the network is a /15.
 const SOURCE_BITS: u32 = 17;
-/// It ends by itself if the test forgets it.
+/// A bound for a flood that is never stopped.
 const MOST: u64 = 100_000_000;
 
-/// With this protocol a raw socket takes headers as they are (raw(7)).
+/// With this protocol number a raw socket sends packets with the IP header that they come with (raw(7)).
 const IPPROTO_RAW: i32 = 255;
-/// Of IPv4 and of TCP, without options.
+/// Length of an IPv4 header and of a TCP header without options.
 const HEADER: usize = 20;
 
-/// How fast it comes: at most `burst` packets in each `rest`.
+/// How fast the flood is: `burst` packets, then a pause of `rest`, and so on.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// Packets without a rest.
+    /// Packets between two pauses.
     pub burst: usize,
-    /// After each burst.
+    /// The pause.
     pub rest: Duration,
 }
 
 impl Pace {
-    /// As fast as one thread can.
+    /// As fast as one thread can send.
     pub const FULL: Self = Self { burst: usize::MAX, rest: Duration::ZERO };
 
-    #[expect(clippy::disallowed_methods, reason = "it waits for nothing: this is how fast the flood is")]
+    #[expect(clippy::disallowed_methods, reason = "not a wait: the pause sets how fast the flood is")]
     fn keep(self, number: usize) {
         if number % self.burst == self.burst - 1 {
             std::thread::sleep(self.rest);
@@ -48,16 +51,17 @@ impl Pace {
     }
 }
 
-/// A running flood.
+/// A running flood. Dropping it stops it.
 #[derive(Debug)]
 pub struct Flood {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
-    thread: JoinHandle<Result<()>>,
+    /// `None` after it was joined.
+    thread: Option<JoinHandle<Result<()>>>,
 }
 
 impl Flood {
-    /// From `host` to all `targets` in turn.
+    /// Sends from `host` to all `targets` in turn.
     pub fn start(host: &Host, targets: &[SocketAddrV4], seed: u64, pace: Pace) -> Self {
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (host, targets) = (host.clone(), targets.to_vec());
@@ -79,40 +83,52 @@ impl Flood {
             }
             Ok(())
         });
-        Self { stop, sent, thread }
+        Self { stop, sent, thread: Some(thread) }
     }
 
-    /// Packets so far.
+    /// Number of packets sent so far.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many more were sent.
+    /// Waits until `count` more packets were sent.
     ///
     /// # Errors
-    /// They were not within `limit`.
+    /// Fewer were sent within `limit`.
     pub fn wait_for_more(&self, count: u64, limit: Duration) -> Result<()> {
         let goal = self.sent() + count;
         wait_for(limit, &format!("{count} more packets of the flood"), || self.sent() >= goal)
     }
 
-    /// Ends it; how many it has sent.
+    /// Ends it, and returns how many packets it has sent.
     ///
     /// # Errors
     /// It could not send.
-    pub fn stop(self) -> Result<u64> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|_| anyhow!("the flood panicked"))??;
+    pub fn stop(mut self) -> Result<u64> {
+        self.end()?;
         Ok(self.sent.load(Ordering::Relaxed))
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        thread.join().map_err(|_| anyhow!("the flood panicked"))?
     }
 }
 
-/// The link has no room for more, as it should be.
+impl Drop for Flood {
+    fn drop(&mut self) {
+        // A test that did not stop it has failed already, with its own message.
+        let _ = self.end();
+    }
+}
+
+/// The link has no room for another packet, which a flood is meant to cause.
 fn is_full(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error())
 }
 
-/// Xorshift (Marsaglia, 2003): a flood needs many numbers, and no good ones.
+/// Xorshift (Marsaglia, 2003): a flood needs many random numbers, not good ones.
 fn next(random: &mut u64) -> u64 {
     *random ^= *random << 13;
     *random ^= *random >> 7;
@@ -120,8 +136,7 @@ fn next(random: &mut u64) -> u64 {
     *random
 }
 
-/// A SYN from a random source and port. The kernel fills in what is the IPv4
-/// header's own: length, checksum.
+/// A SYN from a random source and port. The kernel fills in the length and the checksum of the IPv4 header.
 fn opening(random: u64, target: SocketAddrV4) -> [u8; 2 * HEADER] {
     let source = Ipv4Addr::from_bits(SOURCES.to_bits() | (random as u32 & ((1 << SOURCE_BITS) - 1)));
     let mut packet = [0; 2 * HEADER];
@@ -141,7 +156,7 @@ fn opening(random: u64, target: SocketAddrV4) -> [u8; 2 * HEADER] {
     packet
 }
 
-/// Of the TCP header with the addresses before it (RFC 9293, 3.1).
+/// The checksum of the TCP header and of the pseudo header before it (RFC 9293, section 3.1).
 fn checksum(packet: &[u8; 2 * HEADER]) -> u16 {
     let pseudo = 6 + HEADER as u32;
     let halves =
@@ -158,9 +173,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn its_openings_have_a_right_checksum() {
+    fn every_opening_has_a_valid_checksum() {
         let packet = opening(0x1234_5678_9abc_def0, "192.0.2.100:80".parse().unwrap());
-        // Summed up with the checksum in it: all ones.
+        // The sum over a header that includes the right checksum is all ones.
         assert_eq!(checksum(&packet), 0);
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A flow table of the kernel's as a copy that tests and benches may read and
-//! fill; only the agent changes the memory itself.
+//! A copy of one of the kernel's flow tables, which tests and benchmarks read and fill. Only the agent changes
+//! the shared memory itself.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,33 +10,34 @@ use bytemuck::Pod;
 use llb_common::flow_table::{Key, LINE_WORDS, Words};
 
 const LINE_BYTES: usize = size_of::<[u64; LINE_WORDS]>();
-/// Nothing here needs a secret.
+/// Tests need no secret seeds.
 const SEEDS: Key = [0x9e37_79b9_7f4a_7c15, 0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_1331_11eb];
 
-/// All lines of a table.
+/// All lines of a flow table.
 pub struct FlowLines(Vec<AtomicU64>);
 
 impl FlowLines {
-    /// Of a table of so many lines, with nothing in it.
+    /// An empty table with this number of lines.
     pub fn new(lines: usize) -> Self {
         let lines = Self((0..lines * LINE_WORDS).map(|_| AtomicU64::new(0)).collect());
         lines.table::<[u64; 3], u64>().begin(SEEDS);
         lines
     }
 
-    /// As many as a map has.
+    /// An empty table with as many lines as the map.
     ///
     /// # Errors
-    /// The map is no flow table.
+    /// The map is not a flow table.
     pub fn empty(map: &Map) -> Result<Self> {
         let map: Array<&MapData, [u8; LINE_BYTES]> = map.try_into()?;
         Ok(Self::new(map.len() as usize))
     }
 
-    /// Of a map, as it is; one of zeros is made a table first, here only.
+    /// A copy of the map's content. If the map is still all zeros, the copy (not the map) is initialized as an
+    /// empty table.
     ///
     /// # Errors
-    /// The map is no flow table, or the kernel does not show it.
+    /// The map is not a flow table, or the kernel refuses to read it.
     pub fn read(map: &Map) -> Result<Self> {
         let map: Array<&MapData, [u8; LINE_BYTES]> = map.try_into()?;
         let mut words = Vec::new();
@@ -48,10 +49,10 @@ impl FlowLines {
         Ok(lines)
     }
 
-    /// Into the map.
+    /// Writes the copy into the map.
     ///
     /// # Errors
-    /// The map is no flow table, or the kernel refuses.
+    /// The map is not a flow table, or the kernel refuses to write it.
     pub fn write(&self, map: &mut Map) -> Result<()> {
         let mut map: Array<&mut MapData, [u8; LINE_BYTES]> = map.try_into()?;
         for (index, line) in (0..map.len()).zip(self.0.as_chunks::<LINE_WORDS>().0) {
@@ -61,7 +62,7 @@ impl FlowLines {
         Ok(())
     }
 
-    /// With its types.
+    /// The lines as a table of keys `K` and values `V`.
     pub fn table<K: Pod, V: Pod>(&self) -> Words<'_, K, V> {
         Words::new(&self.0)
     }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The harness of every test that needs more than one room: a lab of network
-//! namespaces, servers and processes inside it, and a driver for the real
-//! agent. No test lives here, and nothing here decides what is right.
+//! The library that all tests of llb as a whole share: a lab of network namespaces, servers and processes in
+//! it, and a driver for the real agent. It contains no tests, and does not decide what behaviour is right.
 //!
 //! ```text
 //!   client      balancer     node-1      node-2       one network namespace each, link "eth0"
@@ -9,14 +8,17 @@
 //!   --+------------+------------+-----------+--       the segment: a bridge in a namespace of its own
 //! ```
 //!
-//! Invariants: nothing touches the links of the root namespace; there is no
-//! route out of a lab; all addresses are from the documentation ranges
-//! (RFC 5737, RFC 3849); a dropped lab leaves nothing, and what a killed run
-//! left is swept by the next.
+//! Invariants:
+//! - Nothing touches the links of the root namespace.
+//! - No route leads out of a lab.
+//! - All addresses are from the ranges for documentation (RFC 5737, RFC 3849), those of a flood's sources from the
+//!   range for benchmarks (RFC 2544).
+//! - A dropped lab leaves nothing behind. What a killed run leaves behind, the next run removes.
 
 pub mod agent;
 pub mod client;
 pub mod cluster;
+pub mod environment;
 pub mod flood;
 pub mod flow_lines;
 pub mod lab;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A folder of manifests in a lab, changed as a careful user would change it:
-//! each file is replaced as a whole. Plus the few objects that tests need, as
-//! YAML text.
+//! A folder of manifests in a lab. Each file is replaced as a whole, as a careful user does it. Also the few
+//! Kubernetes objects that tests need, as YAML text.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
@@ -15,7 +14,7 @@ use crate::Host;
 #[derive(Debug)]
 pub struct Manifests {
     folder: PathBuf,
-    /// Where a file is written before it is renamed into the folder.
+    /// A file is written here, then renamed into the folder.
     draft: PathBuf,
 }
 
@@ -30,7 +29,7 @@ impl Manifests {
         Ok(Self { draft: host.directory().join(format!("{name}.draft")), folder })
     }
 
-    /// The folder, for `--manifests`.
+    /// The folder, as the value of `--manifests`.
     pub fn path(&self) -> &Path {
         &self.folder
     }
@@ -48,7 +47,7 @@ impl Manifests {
     /// Removes `file`.
     ///
     /// # Errors
-    /// There is none.
+    /// There is no such file.
     pub fn remove(&self, file: &str) -> Result<()> {
         let path = self.folder.join(file);
         fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))
@@ -58,13 +57,13 @@ impl Manifests {
 /// One entry of `spec.ports`.
 #[derive(Clone, Copy, Debug)]
 pub struct PortSpec<'a> {
-    /// Its name.
+    /// The name of the port.
     pub name: &'a str,
-    /// On the VIP.
+    /// The port of the VIP.
     pub port: u16,
     /// `TCP` or `UDP`.
     pub protocol: &'a str,
-    /// On every node.
+    /// The port of every node.
     pub node_port: u16,
 }
 
@@ -95,13 +94,12 @@ pub fn service(name: &str, vips: &[IpAddr], ports: &[PortSpec<'_>]) -> String {
     yaml
 }
 
-/// As [`service`], with one more annotation: `key: value`.
+/// As [`service`], with the line `annotation` (`key: value`) added to its annotations.
 pub fn annotated_service(name: &str, vips: &[IpAddr], ports: &[PortSpec<'_>], annotation: &str) -> String {
     service(name, vips, ports).replace("  annotations:\n", &format!("  annotations:\n    {annotation}\n"))
 }
 
-/// An EndpointSlice of `service` for its port `http`: IPv4 endpoints at `port`,
-/// each with whether it is ready.
+/// An EndpointSlice of `service` for its port `http`: IPv4 endpoints at `port`, each ready or not.
 pub fn endpoints(service: &str, port: u16, endpoints: &[(Ipv4Addr, bool)]) -> String {
     let mut yaml = format!(
         "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: {service}-1\n  namespace: default\n  labels: {{kubernetes.io/service-name: {service}}}\naddressType: IPv4\nports: [{{name: http, protocol: TCP, port: {port}}}]\nendpoints:\n"

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The eBPF objects that `cargo xtask build-ebpf` has built: the bytes that are
-//! also in the agent.
+//! The eBPF object files that `cargo xtask build-ebpf` has built; the agent contains the same bytes.
 
 use std::ffi::CString;
 use std::fs;
@@ -11,7 +10,7 @@ use aya::Ebpf;
 use aya::programs::{Xdp, XdpMode};
 use llb_common::programs::XDP_PROGRAM;
 
-/// The object `packet`.
+/// The object file `packet`.
 ///
 /// # Errors
 /// It was not built.
@@ -20,9 +19,9 @@ pub fn packet_object() -> Result<Vec<u8>> {
     fs::read(&path).with_context(|| format!("no {}: run `cargo xtask build-ebpf`", path.display()))
 }
 
-/// An XDP program in the driver of `link`, of the calling thread's namespace, that
-/// lets everything pass: llb's own while nobody switches it on. It goes with the
-/// returned object.
+/// Attaches an XDP program that passes every packet to the driver of `link`, in the namespace of the calling
+/// thread. It is llb's own program, which does nothing before it is switched on. Dropping the returned object
+/// detaches it.
 ///
 /// # Errors
 /// The object was not built, or the kernel refused it.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A child process with its output in a file, killed by pid when dropped. It
-//! also dies when this process is killed. Which program, and where, is not
-//! decided here.
+//! A child process whose output goes to a file. It is killed by its process id when dropped, and dies with this
+//! process. The caller decides which program runs, and in which namespace.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,10 +16,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait::wait_until;
 
-/// As much of a log as a person reads after a failure.
+/// Number of lines that a person reads after a failure.
 const LOG_TAIL_LINES: usize = 60;
 
-/// A running or ended child.
+/// A child process, running or ended.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -40,15 +39,15 @@ impl Process {
             .open(log)
             .with_context(|| format!("cannot open the log {}", log.display()))?;
         let program = command.get_program().to_owned();
-        // A group of its own: Ctrl-C at the terminal is for the owner alone,
-        // which then ends its children in order.
+        // A process group of its own: Ctrl-C at the terminal reaches only the parent, which then ends its
+        // children in order.
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0);
         let child = spawn_from_lasting_thread(command)
             .with_context(|| format!("cannot start {name} ({})", program.display()))?;
         Ok(Self { child, name: name.to_owned(), log: log.to_owned() })
     }
 
-    /// The process id; the program itself, as `nsenter` and `setpriv` exec it.
+    /// The process id of the program itself: `nsenter` and `setpriv` replace themselves by it.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -65,7 +64,7 @@ impl Process {
         lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
     }
 
-    /// Sends a signal. A process that ended already is an error.
+    /// Sends a signal. It is an error if the process has ended already.
     ///
     /// # Errors
     /// The kernel refused, or the process has ended.
@@ -77,7 +76,7 @@ impl Process {
         kill_process(pid, signal).with_context(|| format!("cannot send {signal:?} to {}", self.name))
     }
 
-    /// SIGKILL, then waits until it is gone.
+    /// Sends SIGKILL and waits for the end.
     ///
     /// # Errors
     /// It can't be killed or waited for.
@@ -87,7 +86,7 @@ impl Process {
         Ok(())
     }
 
-    /// How it ended; `None` while it runs.
+    /// Its exit status; `None` while it runs.
     ///
     /// # Errors
     /// It can't be waited for.
@@ -95,7 +94,7 @@ impl Process {
         Ok(self.child.try_wait()?)
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it ends by itself.
     ///
     /// # Errors
     /// It still runs after `limit`; the error holds the end of the log.
@@ -110,15 +109,14 @@ impl Drop for Process {
         if std::thread::panicking() {
             eprintln!("--- log of {} (pid {}):\n{}\n---", self.name, self.pid(), self.log_tail());
         }
-        // Both fail only when it has ended already.
+        // Both fail only if it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The parent-death signal fires when the *thread* that forked ends. A test
-/// may hand a process to another thread, so all are forked by one thread that
-/// lives as long as this process.
+/// The kernel sends the parent-death signal when the *thread* that forked ends, and a test may hand a process
+/// to another thread. So one thread that lives as long as this process forks all of them.
 fn spawn_from_lasting_thread(command: Command) -> io::Result<Child> {
     type Order = (Command, SyncSender<io::Result<Child>>);
     static SPAWNER: OnceLock<SyncSender<Order>> = OnceLock::new();
@@ -126,7 +124,7 @@ fn spawn_from_lasting_thread(command: Command) -> io::Result<Child> {
         let (orders, inbox) = sync_channel::<Order>(0);
         std::thread::spawn(move || {
             for (mut command, reply) in inbox {
-                // Nobody waits for the reply only if that thread is gone.
+                // Sending fails only if the thread that waits for the reply is gone.
                 let _ = reply.send(command.spawn());
             }
         });

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Small servers on a lab's host: HTTP, TCP echo and UDP echo, each able to
-//! die and come back. What their answers prove is the test's business.
+//! Stand-ins for the programs behind a Service: HTTP, TCP echo and UDP echo servers on a lab's host. Each can
+//! be stopped, and started again at the same address.
+//!
+//! A green test with them does not prove that llb gets on with the servers of users. They speak a small part of
+//! HTTP/1.1, know no request bodies and no TLS, answer at once, and close without cutting off a client, which other
+//! servers often do when they stop.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,33 +22,32 @@ use tokio::time::timeout;
 
 use crate::Host;
 
-/// How long an accepted HTTP connection may still send its first request when
-/// the server stops. A client on the same machine needs far less.
+/// How long a connection that was accepted before the stop may take to send its first request. A client on the
+/// same machine needs far less.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 
-/// For a handshake that has begun; on one machine it takes microseconds.
+/// Time for a handshake that has begun to end; on one machine it takes microseconds.
 const HANDSHAKE_LIMIT: Duration = Duration::from_millis(50);
 
-/// What follows it in a path is the length of the answer.
+/// The path of a download: the number behind it is the length of the answer in bytes.
 const DOWNLOADS: &str = "/zeros/";
 
 /// The largest UDP payload.
 const MAX_DATAGRAM: usize = 65_507;
 
-/// A server in this process, on a thread inside the host's namespace. Dropping
-/// it stops it.
+/// A server in this process, on a thread inside the host's namespace. Dropping it stops it.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    /// Becomes true when it shall stop.
+    /// True once it must stop.
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
-    /// HTTP/1.1: answers every request with 200 and the body
-    /// `<name> <peer address>\n`, or, where the path is [`download_path`], as
-    /// many zeros; keeps connections alive if asked to.
+    /// HTTP/1.1: answers each request with status 200 and the body `<name> <peer address>
+    /// `, or with as many zeros as the path asks for ([`download_path`]). Keeps the connection open if the
+    /// client asks for that.
     ///
     /// # Errors
     /// The address can't be bound.
@@ -52,7 +55,7 @@ impl Server {
         Self::start(host, address, Kind::Http { name: name.to_owned() })
     }
 
-    /// TCP: sends everything back; half-closes when the peer did.
+    /// TCP: sends everything back, and closes its own direction when the client has closed the other.
     ///
     /// # Errors
     /// The address can't be bound.
@@ -60,7 +63,7 @@ impl Server {
         Self::start(host, address, Kind::Echo)
     }
 
-    /// UDP: answers every datagram with `<name> <peer address> ` and its content.
+    /// UDP: answers each datagram with `<name> <peer address> ` and the content of the datagram.
     ///
     /// # Errors
     /// The address can't be bound.
@@ -68,13 +71,12 @@ impl Server {
         Self::start(host, address, Kind::Udp { name: name.to_owned() })
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Closes the port, answers what has been accepted already, and returns
-    /// when all is closed.
+    /// Closes the port, answers what it has accepted already, and returns when all connections are closed.
     pub fn stop(mut self) {
         self.end();
     }
@@ -85,7 +87,7 @@ impl Server {
         let namespace_host = host.clone();
         let thread =
             std::thread::Builder::new().name(format!("{}-{address}", host.name())).spawn(move || {
-                // The reader of `ready` is gone only if `start` itself panicked.
+                // Sending fails only if `start` itself panicked, so that nobody reads `ready`.
                 let outcome = namespace_host.enter_for_good().and_then(|()| {
                     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                     let socket = runtime
@@ -110,7 +112,7 @@ impl Server {
     fn end(&mut self) {
         self.stop.send_replace(true);
         if let Some(thread) = self.thread.take() {
-            // A panic over there was printed; dropping must not panic again.
+            // The panic of that thread was printed already; dropping must not panic again.
             let _ = thread.join();
         }
     }
@@ -122,7 +124,7 @@ impl Drop for Server {
     }
 }
 
-/// The path under which an HTTP [`Server`] has `length` zeros.
+/// The path at which an HTTP [`Server`] returns `length` zeros.
 pub fn download_path(length: u64) -> String {
     format!("{DOWNLOADS}{length}")
 }
@@ -177,7 +179,7 @@ async fn accept_all<F>(
     let mut end = Box::pin(close_gently(&listener, stopped.clone()));
     loop {
         let accepted = tokio::select! {
-            // In this order, so that what waits is accepted first.
+            // In this order: connections that wait are accepted before the server ends.
             biased;
             accepted = listener.accept() => accepted,
             () = &mut end => break,
@@ -192,16 +194,15 @@ async fn accept_all<F>(
     while connections.join_next().await.is_some() {}
 }
 
-/// Ends when `listener` may be closed without resetting anybody: nothing new
-/// comes in, and what was on its way has been accepted meanwhile.
+/// Ends when `listener` can be closed without resetting a client: no new handshake begins, and those that had
+/// begun are accepted.
 ///
-/// A client whose connection the kernel has accepted, and that is reset when
-/// the listener is closed, can't tell that from a broken answer. With such
-/// resets "no request failed" would be a matter of luck, whatever is tested.
+/// The kernel resets connections that it has accepted and the server has not. To a client this looks like a
+/// broken answer, so "no request failed" would depend on luck, whatever is under test.
 async fn close_gently(listener: &TcpListener, mut stopped: watch::Receiver<bool>) {
-    // An error means that the owner is gone, which is a reason to end as well.
+    // An error means that the owner is gone, which also ends the server.
     let _ = stopped.wait_for(|&stop| stop).await;
-    // Classic BPF on the TCP header: drop what has SYN and not ACK.
+    // Classic BPF on the TCP header: drop segments with SYN and without ACK.
     const FLAGS_OFFSET: u32 = 13;
     const SYN: u32 = 0x02;
     const ACK: u32 = 0x10;
@@ -218,7 +219,7 @@ async fn close_gently(listener: &TcpListener, mut stopped: watch::Receiver<bool>
     tokio::time::sleep(HANDSHAKE_LIMIT).await;
 }
 
-/// Serves one connection; a peer that goes away is no news.
+/// Serves one connection. A client that goes away early is not an error.
 async fn answer_http(stream: TcpStream, body: String, mut stopped: watch::Receiver<bool>) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut requests = BufReader::new(read).lines();
@@ -249,10 +250,9 @@ async fn answer_http(stream: TcpStream, body: String, mut stopped: watch::Receiv
     write.shutdown().await
 }
 
-/// A connection that was answered may be closed at once; one that was not may
-/// have its request on the way.
+/// A connection that has had an answer may be closed at once. One without may have its request on the way.
 async fn time_to_leave(stopped: &mut watch::Receiver<bool>, served: u32) {
-    // An error means that the owner is gone, which is a reason to leave as well.
+    // An error means that the owner is gone, which also ends the server.
     let _ = stopped.wait_for(|&stop| stop).await;
     if served == 0 {
         tokio::time::sleep(STOP_GRACE).await;
@@ -261,11 +261,12 @@ async fn time_to_leave(stopped: &mut watch::Receiver<bool>, served: u32) {
 
 struct Request {
     keep_alive: bool,
-    /// Bytes.
+    /// Length of the answer in bytes.
     download: Option<u64>,
 }
 
-/// Reads up to the empty line; `None` at the end. Requests with a body are not understood.
+/// Reads the head of a request up to the empty line; `None` at the end of the connection. Requests with a body
+/// are not supported.
 async fn read_request(
     lines: &mut tokio::io::Lines<BufReader<tokio::net::tcp::OwnedReadHalf>>,
 ) -> io::Result<Option<Request>> {
@@ -311,8 +312,7 @@ async fn answer_datagrams(socket: &UdpSocket, name: &str, mut stopped: watch::Re
         let Ok((count, peer)) = received else { continue };
         let mut answer = format!("{name} {peer} ").into_bytes();
         answer.extend_from_slice(&buffer[..count]);
-        // A datagram may get lost; this one too. The limit keeps a full
-        // socket from holding up the end.
+        // Any datagram may get lost, so this one may too. The limit keeps a full socket from delaying the end.
         let _ = timeout(STOP_GRACE, socket.send_to(&answer, peer)).await;
     }
 }

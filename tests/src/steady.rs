@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Connections that stay open while something else happens, with traffic on all
-//! of them all the time. What may break is the test's business.
+//! Connections that stay open while something else happens, with traffic on all of them. The test decides which
+//! of them may break.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,28 +15,29 @@ use crate::Host;
 use crate::client::connect;
 use crate::wait::wait_for;
 
-/// Bytes of one message; every one of them is compared.
+/// Length of one message in bytes; each byte of the echo is compared.
 const MESSAGE: usize = 64;
 
-/// Connections to an echo server on which messages go round and round.
+/// Connections to an echo server, with one message after another on each of them. Dropping it stops it.
 #[derive(Debug)]
 pub struct Steady {
     stop: Arc<AtomicBool>,
     rounds: Arc<AtomicUsize>,
     broken: Arc<AtomicUsize>,
-    thread: JoinHandle<Vec<String>>,
+    /// `None` after it was joined.
+    thread: Option<JoinHandle<Vec<String>>>,
 }
 
-/// `count` connections from `host`, for [`Steady::start`].
+/// Opens `count` connections from `host`, for [`Steady::start`].
 ///
 /// # Errors
-/// One of them fails.
+/// One of them cannot be opened.
 pub fn connect_all(host: &Host, address: SocketAddr, count: usize) -> Result<Vec<TcpStream>> {
     (0..count).map(|number| connect(host, address).with_context(|| format!("number {number}"))).collect()
 }
 
 impl Steady {
-    /// Starts at once.
+    /// Starts to send messages at once.
     pub fn start(streams: Vec<TcpStream>) -> Self {
         let (stop, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let broken = Arc::new(AtomicUsize::new(0));
@@ -47,7 +48,8 @@ impl Steady {
                 let round = counter.load(Ordering::Relaxed);
                 let mut keep = |step: &dyn Fn(&mut TcpStream) -> Result<()>| {
                     streams.retain_mut(|stream| {
-                        // Where nothing comes any more, each takes as long as it may.
+                        // After a failure and the stop, do not wait out the time limit of each connection that
+                        // is left.
                         let is_over = failed.load(Ordering::Relaxed) > 0 && stopped.load(Ordering::Relaxed);
                         let failure = if is_over { None } else { step(stream).err() };
                         failures.extend(failure.iter().map(|error| format!("in round {round}: {error:#}")));
@@ -55,22 +57,22 @@ impl Steady {
                         failure.is_none()
                     });
                 };
-                // All at once, so that there is always something on its way.
+                // Send on all of them before reading, so that there is always something on the way.
                 keep(&|stream| send(stream, round));
                 keep(&|stream| receive(stream, round));
                 counter.fetch_add(1, Ordering::Relaxed);
             }
             failures
         });
-        Self { stop, rounds, broken, thread }
+        Self { stop, rounds, broken, thread: Some(thread) }
     }
 
-    /// Messages that each connection has carried so far.
+    /// Number of messages that each connection has carried so far.
     pub fn rounds(&self) -> usize {
         self.rounds.load(Ordering::Relaxed)
     }
 
-    /// Connections that have broken so far.
+    /// Number of connections that have broken so far.
     pub fn broken(&self) -> usize {
         self.broken.load(Ordering::Relaxed)
     }
@@ -78,25 +80,40 @@ impl Steady {
     /// Waits until all connections have carried `count` more messages.
     ///
     /// # Errors
-    /// They have not within `limit`.
+    /// One has broken, or they have carried fewer within `limit`.
     pub fn wait_for_rounds(&self, count: usize, limit: Duration) -> Result<()> {
-        // The one that is under way may have begun before.
+        // The round under way may have begun before this call.
         let goal = self.rounds.load(Ordering::Relaxed) + count + 1;
         wait_for(limit, &format!("{count} more messages on each connection"), || {
-            self.rounds.load(Ordering::Relaxed) >= goal || self.broken() > 0 || self.thread.is_finished()
+            self.rounds.load(Ordering::Relaxed) >= goal || self.broken() > 0 || self.is_finished()
         })?;
         ensure!(self.broken() == 0, "{} connections have broken", self.broken());
         Ok(())
     }
 
-    /// Lets the messages arrive that are on their way; what has broken: one line
-    /// for each connection.
+    /// Waits for the messages on the way, and returns one line for each connection that has broken.
     ///
     /// # Errors
-    /// The thread has panicked.
-    pub fn stop(self) -> Result<Vec<String>> {
+    /// The thread panicked.
+    pub fn stop(mut self) -> Result<Vec<String>> {
+        self.end()
+    }
+
+    fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    fn end(&mut self) -> Result<Vec<String>> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|_| anyhow!("the thread with the connections panicked"))
+        let Some(thread) = self.thread.take() else { return Ok(Vec::new()) };
+        thread.join().map_err(|_| anyhow!("the thread with the connections panicked"))
+    }
+}
+
+impl Drop for Steady {
+    fn drop(&mut self) {
+        // A test that did not stop it has failed already, with its own message.
+        let _ = self.end();
     }
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! HTTP load by `wrk`, a new connection for each request, that goes on while
-//! something else happens. How many failures are too many is the test's business.
+//! HTTP load by `wrk`, with a new connection for each request, that continues while something else happens. The
+//! test decides how many failures are acceptable.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,17 +11,17 @@ use rustix::process::Signal;
 
 use crate::{Host, Process};
 
-/// Requests under way at any moment.
+/// Requests that are under way at the same time.
 const CONNECTIONS: u32 = 16;
 
-/// A request that takes longer has failed. More than a lost SYN costs (1 s, RFC
-/// 6298) and a connect time-out of llb's, so that only lost requests count.
+/// A request that takes longer counts as failed. This is more than a lost SYN costs (1 s, RFC 6298) plus one
+/// connect time-out of llb, so only requests that are really lost count.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// It ends by itself if the test forgets it.
+/// A bound for a load that is never stopped.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// For its last answers and its report.
+/// Time for the last answers and the report.
 const END_LIMIT: Duration = Duration::from_secs(15);
 
 /// A running `wrk`; killed when dropped.
@@ -30,20 +30,20 @@ pub struct Wrk {
     process: Process,
 }
 
-/// What became of the requests.
+/// The outcome of the requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// Answered with any status.
+    /// Number of requests with an answer, whatever its status.
     pub answered: u64,
-    /// `wrk`'s own words for what failed; empty if nothing did.
+    /// The lines of `wrk`'s report about failures; empty if there were none.
     pub failures: Vec<String>,
 }
 
 impl Wrk {
-    /// Starts at once, on `host`.
+    /// Starts to send requests from `host` at once.
     ///
     /// # Errors
-    /// It can't be started; it is in Debian's package `wrk`.
+    /// `wrk` cannot be started. It is in Debian's package `wrk`.
     pub fn start(host: &Host, address: SocketAddr) -> Result<Self> {
         let mut command = host.command("wrk");
         command
@@ -51,16 +51,16 @@ impl Wrk {
             .args(["--timeout", &format!("{}s", PATIENCE.as_secs())])
             .args(["--duration", &format!("{}s", LONGEST.as_secs())])
             .args(["--header", "Connection: close", &format!("http://{address}/")]);
-        // Each has a log, and a report, of its own.
+        // Each run has its own log, which holds its report.
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let log = format!("wrk-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         Ok(Self { process: host.spawn(command, &log)? })
     }
 
-    /// Ends the load; what became of it.
+    /// Ends the load and returns its outcome.
     ///
     /// # Errors
-    /// It has ended by itself, or says nothing that is understood.
+    /// It has ended before, or its report cannot be parsed.
     pub fn stop(mut self) -> Result<Outcome> {
         self.process.signal(Signal::INT)?;
         self.process.wait_exit(END_LIMIT)?;
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failures_are_found_in_a_report() {
+    fn the_failures_of_a_report_are_parsed() {
         let report = "Running 5m test @ http://192.0.2.1:80/\n  1 threads and 16 connections\n  \
                       121609 requests in 12.02s, 6.96MB read\n  \
                       Socket errors: connect 0, read 517, write 2, timeout 0\n  \

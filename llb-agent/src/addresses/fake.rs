@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{Addition, AddressError, AddressTable};
-use crate::model::{AddressKey, Link, LinkAddress, Mac};
+use crate::model::{AddressKey, Host, Link, LinkAddress, Mac};
 
 /// The other host: the unicast range for documentation (RFC 9542 section 2.1.4).
 const OTHER: Mac = Mac([0x00, 0x00, 0x5e, 0x00, 0x53, 0x01]);
@@ -23,6 +23,8 @@ const OTHER: Mac = Mac([0x00, 0x00, 0x5e, 0x00, 0x53, 0x01]);
 pub struct FakeAddresses {
     /// The links.
     pub links: Vec<Link>,
+    /// What the machine needs.
+    pub host: Host,
     /// Addresses that another host has.
     pub taken: BTreeSet<IpAddr>,
     /// Addresses that are being probed for; a probe ends when `add` is called again.
@@ -41,6 +43,10 @@ impl FakeAddresses {
 impl AddressTable for FakeAddresses {
     async fn observe(&mut self) -> Result<Vec<Link>, AddressError> {
         Ok(self.links.clone())
+    }
+
+    async fn host(&mut self) -> Result<Host, AddressError> {
+        Ok(self.host.clone())
     }
 
     async fn add(&mut self, key: &AddressKey, prefix_length: u8) -> Result<Addition, AddressError> {

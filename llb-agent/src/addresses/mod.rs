@@ -7,6 +7,7 @@
 //!   reconciler --> AddressTable --+-- NetlinkAddresses     the kernel
 //!                                 |     +- StateFile       which addresses are llb's, if the kernel cannot mark them
 //!                                 |     +- changes         what others changed on links and addresses
+//!                                 |     +- host            what the machine itself needs, so that no Service gets it
 //!                                 |     +- guard           probes for other owners, notices their claims, announces VIPs
 //!                                 |     `- watch           wakes the reconciler when links or addresses change
 //!                                 `-- FakeAddresses        links in memory
@@ -18,6 +19,7 @@ mod error;
 pub mod fake;
 mod frame;
 mod guard;
+mod host;
 mod link_names;
 mod message;
 mod netlink;

@@ -16,9 +16,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use ipnet::IpNet;
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -33,10 +33,11 @@ use super::guard::{Guard, ProbeResult};
 use super::reading::{KernelAddress, Reading};
 use super::state_file::{OwnAddress, StateFile};
 use super::table::{Addition, AddressTable};
-use super::{message, sysctl, tag, watch};
+use super::{host, message, sysctl, tag, watch};
+use crate::clock;
 use crate::config::AddressTag;
 use crate::error_chain::ErrorChain;
-use crate::model::{AddressKey, Link, Mac};
+use crate::model::{AddressKey, Host, Link, Mac};
 use crate::netlink::{Connection, LinkDevice};
 
 /// The link devices of this host.
@@ -54,6 +55,12 @@ pub struct NetlinkAddresses {
     seen: Option<Seen>,
     /// By link name.
     readings: BTreeMap<String, Reading>,
+    /// The link devices that were there when they were last observed.
+    present: Vec<LinkDevice>,
+    /// The addresses of all other links, with the name of the link.
+    other_links: Vec<(String, IpAddr)>,
+    /// The addresses of the Kubernetes API.
+    api_servers: Vec<IpAddr>,
     /// Aborted with the table.
     _watch: JoinSet<()>,
 }
@@ -95,8 +102,16 @@ impl NetlinkAddresses {
             guard: guard.ok(),
             seen: None,
             readings: BTreeMap::new(),
+            present: Vec::new(),
+            other_links: Vec::new(),
+            api_servers: Vec::new(),
             _watch: watch,
         })
+    }
+
+    /// Sets the addresses of the Kubernetes API, which [`AddressTable::host`] cannot read from the machine.
+    pub fn set_api_servers(&mut self, addresses: Vec<IpAddr>) {
+        self.api_servers = addresses;
     }
 
     async fn link(&mut self, name: &str) -> Result<Option<LinkDevice>, AddressError> {
@@ -127,7 +142,7 @@ impl NetlinkAddresses {
 
     /// Takes the reading of a link out of the table; reads again if it is too old.
     async fn take_reading(&mut self, name: &str, index: u32) -> Result<Reading, AddressError> {
-        let now = Instant::now();
+        let now = clock::now_std();
         match self.readings.remove(name).filter(|reading| reading.is_current(index, now)) {
             Some(reading) => Ok(reading),
             None => self.read_again(name, index).await,
@@ -135,7 +150,7 @@ impl NetlinkAddresses {
     }
 
     async fn read_again(&mut self, name: &str, index: u32) -> Result<Reading, AddressError> {
-        let at = Instant::now();
+        let at = clock::now_std();
         let messages = self.read().await?.remove(&index).unwrap_or_default();
         Ok(Reading::new(index, at, self.describe(name, index, messages)))
     }
@@ -283,7 +298,7 @@ impl AddressTable for NetlinkAddresses {
                 present.push(LinkDevice { name, ..link });
             }
         }
-        let at = Instant::now();
+        let at = clock::now_std();
         let mut all = self.read().await?;
         let nets = |(&index, messages): (&u32, &Vec<AddressMessage>)| -> Vec<(u32, IpNet)> {
             messages.iter().filter_map(|message| Some((index, message::net(message)?))).collect()
@@ -309,7 +324,15 @@ impl AddressTable for NetlinkAddresses {
             );
         }
         self.follow(&present, &links).await;
+        self.other_links = host::addresses_by_link(&all);
+        self.present = present;
         Ok(links)
+    }
+
+    async fn host(&mut self) -> Result<Host, AddressError> {
+        host::read(&mut self.connection, &self.present, &self.other_links, &self.api_servers)
+            .await
+            .map_err(AddressError::Read)
     }
 
     /// Records all coming addresses by one write to the state file, if it is used.
@@ -317,7 +340,7 @@ impl AddressTable for NetlinkAddresses {
         if self.tag_in_kernel {
             return;
         }
-        let now = Instant::now();
+        let now = clock::now_std();
         let is_free = |key: &AddressKey| self.guard.as_ref().is_none_or(|guard| guard.is_free(key));
         let own = |&(key, prefix_length): &(&AddressKey, u8)| {
             let reading = self.readings.get(&key.link)?;
@@ -340,7 +363,7 @@ impl AddressTable for NetlinkAddresses {
             AddressError::refused("add", key, io::Error::new(io::ErrorKind::InvalidInput, error))
         })?;
         let missing = || AddressError::NoSuchLink { link: key.link.clone() };
-        let now = Instant::now();
+        let now = clock::now_std();
         let index = match self.readings.get(&key.link).and_then(|reading| reading.current_index(now)) {
             Some(index) => index,
             None => self.link(&key.link).await?.ok_or_else(missing)?.ifindex,

@@ -110,6 +110,7 @@ mod tests {
     use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
 
     use super::*;
+    use crate::clock;
 
     fn known(net: &str, ours: bool, flags: AddressFlags) -> KernelAddress {
         let net = net.parse().unwrap();
@@ -122,7 +123,7 @@ mod tests {
     fn only_llbs_own_addresses_are_taken_out_of_a_reading() {
         let (none, vip) = (AddressFlags::empty(), "192.0.2.5".parse().unwrap());
         let both = [known("192.0.2.5/24", true, none), known("192.0.2.5/25", false, none)];
-        let mut reading = Reading::new(2, Instant::now(), both);
+        let mut reading = Reading::new(2, clock::now_std(), both);
         let own: Vec<IpNet> = reading.take_own(vip).iter().map(|known| known.net).collect();
         assert_eq!(own, ["192.0.2.5/24".parse().unwrap()]);
         let left: Vec<IpNet> = reading.with_address(vip).iter().map(|known| known.net).collect();
@@ -132,7 +133,7 @@ mod tests {
 
     #[test]
     fn an_old_or_invalidated_reading_is_not_used() {
-        let now = Instant::now();
+        let now = clock::now_std();
         let mut reading = Reading::new(2, now, []);
         assert!(reading.is_current(2, now));
         assert!(!reading.is_current(3, now), "another link with the same name");
@@ -151,7 +152,7 @@ mod tests {
             ("192.0.2.5/24", secondary, "192.0.2.9/24", false, false),
             ("2001:db8::5/64", none, "2001:db8::9/64", false, false),
         ] {
-            let reading = Reading::new(2, Instant::now(), [known(other, ours, secondary)]);
+            let reading = Reading::new(2, clock::now_std(), [known(other, ours, secondary)]);
             assert_eq!(reading.has_foreign_dependents(&known(own, true, flags)), expected, "{own} {other}");
         }
     }

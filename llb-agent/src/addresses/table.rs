@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::error::AddressError;
-use crate::model::{AddressKey, Link, Mac};
+use crate::model::{AddressKey, Host, Link, Mac};
 
 /// The link devices and their addresses.
 #[expect(async_fn_in_trait, reason = "called from one task of this crate, never spawned")]
@@ -16,6 +16,13 @@ pub trait AddressTable {
     /// # Errors
     /// The kernel could not be asked.
     async fn observe(&mut self) -> Result<Vec<Link>, AddressError>;
+
+    /// What the machine itself needs. Other links are as they were when
+    /// [`AddressTable::observe`] was called last.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    async fn host(&mut self) -> Result<Host, AddressError>;
 
     /// Does at once what all the coming calls of [`AddressTable::add`] need. They
     /// are for the first `most` of these addresses that can be added, with these

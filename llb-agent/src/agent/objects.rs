@@ -2,6 +2,7 @@
 //! The source as a task, and the point from which an agent starts to serve its
 //! objects: nobody serves them yet, or another agent does.
 
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use tokio::sync::watch;
@@ -24,6 +25,8 @@ pub(super) struct Objects {
     task: JoinHandle<()>,
     /// Set to true when the state folder belongs to this agent.
     pub(super) in_charge: Option<watch::Sender<bool>>,
+    /// The addresses of the Kubernetes API, which no Service may take.
+    pub(super) api_servers: Vec<IpAddr>,
 }
 
 impl Objects {
@@ -33,7 +36,7 @@ impl Objects {
     {
         let (snapshots, received) = watch::channel(SourceReport::default());
         let task = tokio::spawn(report_end(tokio::spawn(source(snapshots.clone())), snapshots));
-        Self { received, task, in_charge: None }
+        Self { received, task, in_charge: None, api_servers: Vec::new() }
     }
 
     /// Finds out what this agent starts from. If another agent serves, it waits

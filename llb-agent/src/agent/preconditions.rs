@@ -21,6 +21,7 @@ use crate::statefile;
 pub(super) fn prepare(config: &Config) -> anyhow::Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), links = ?config.links, "llb-agent starts");
     tracing::info!("{}", KernelAbilities::probe());
+    tracing::info!("{}", config.policy.what_is_open(&config.links));
     check_capabilities(config)?;
     raise_descriptor_limit(config);
     statefile::make_private(&config.state_dir)

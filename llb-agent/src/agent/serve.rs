@@ -9,6 +9,7 @@ use super::handed_over::hand_over;
 use super::objects::{Objects, StartingPoint};
 use super::signals::Signals;
 use super::start::{Serving, start};
+use crate::clock;
 use crate::config::{Config, SourceConfig, kubeconfig_variable};
 use crate::handover::{self, Successors, Takeover};
 use crate::source::{KubernetesSource, ManifestSource, SavedSnapshots, connect};
@@ -36,10 +37,11 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
             let cluster = connect(kubeconfig.as_ref(), context, kubeconfig_variable()).await?;
             tracing::info!(url = cluster.url, "watching the cluster");
             let (in_charge, is_in_charge) = watch::channel(false);
-            let saved = SavedSnapshots::new(&config.state_dir, cluster.identity, is_in_charge);
+            let saved = SavedSnapshots::new(&config.state_dir, cluster.identity.clone(), is_in_charge);
             let source = KubernetesSource::start(&cluster.client, &config.policy.namespaces, saved);
             let mut objects = Objects::follow(|out| source.run(out));
             objects.in_charge = Some(in_charge);
+            objects.api_servers = cluster.addresses().await;
             let starting_point = objects.starting_point(others).await?;
             let statuses = KubernetesStatuses::new(cluster.client);
             live(config, starting_point, objects, statuses).await
@@ -101,7 +103,7 @@ impl<S: StatusSink> Serving<S> {
             match self.reconciler.run(received, &self.wakeups, &self.report, interruption).await {
                 Interruption::Stop if deadline.is_none() && self.successors.is_any_waiting() => {
                     tracing::info!("a new agent is waiting; ending when it has taken over");
-                    deadline = Some(Instant::now() + self.config.relay.drain_timeout);
+                    deadline = Some(clock::now() + self.config.relay.drain_timeout);
                 }
                 Interruption::Stop => return End::Stopped,
                 Interruption::HandOver(takeover) => {

@@ -105,6 +105,7 @@ impl<S: StatusSink> Building<S> {
             config.state_dir.clone(),
             wakeups.links.clone(),
         )?;
+        addresses.set_api_servers(objects.api_servers.clone());
         check_links(&config, &mut addresses).await?;
         let mut registry = Registry::default();
         let relay = ProxyPlane::new(config.relay, &mut registry, wakeups.plane.clone())
@@ -156,9 +157,8 @@ impl<S: StatusSink> Building<S> {
             }
             Err(error @ PacketError::Busy { .. }) => Err(error.into()),
             Err(error) => {
-                let why = ErrorChain(&error).to_string();
-                tracing::warn!(error = why, "no packet plane; the relay serves everything");
-                planes.start(Err(format!("no packet plane: {why}")));
+                tracing::warn!(error = %ErrorChain(&error), "no packet plane; the relay serves everything");
+                planes.start(Err(error));
                 Ok(())
             }
         }

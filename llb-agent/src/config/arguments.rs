@@ -4,14 +4,18 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Args};
 
-use super::datapath::{Datapath, PacketArgs};
+use super::datapath::{Datapath, PacketArgs, PortRange};
 use super::defaults::{DEFAULT_ADMIN, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
+use super::duration::parse_duration;
+use super::permission::parse_ports;
 use super::policy::{BackendMode, DEFAULT_CLASS};
 use super::relay::RelayArgs;
 use super::settings::{AddressTag, AfterHandover};
+use crate::model::AddressRange;
 
 const SOURCE: &str = "Source of objects";
 const SERVICES: &str = "Services and their VIPs";
@@ -62,11 +66,30 @@ pub(super) struct ServeArgs {
 
     /// Addresses for Services that ask for none; repeatable [default: the link device's own address]
     ///
-    /// POOL is [NAME=]RANGE[,RANGE...][+namespaces=A,B][+auto=false]. RANGE is a CIDR, FIRST-LAST or a single address.
+    /// POOL is [NAME=]RANGE[,RANGE...][+namespaces=A,B][+auto=false][+shared=true]. RANGE is a CIDR, FIRST-LAST or a single address.
     /// With +namespaces only Services of these namespaces get addresses of the pool. With +auto=false only Services with
-    /// the annotation llb.dev/pool: NAME do.
+    /// the annotation llb.dev/pool: NAME do. With +shared=true Services of different namespaces may share its addresses, if
+    /// they have the same annotation llb.dev/sharing-key.
     #[arg(long = "pool", value_name = "POOL", help_heading = SERVICES)]
     pub(super) pools: Vec<String>,
+
+    /// Addresses that Services may ask for besides those of the pools; repeatable [default: without a pool, the subnets of
+    /// the link devices]
+    ///
+    /// RANGE is a CIDR, FIRST-LAST or a single address. Several are separated by commas.
+    #[arg(long, value_name = "RANGE", value_delimiter = ',', help_heading = SERVICES)]
+    pub(super) allow_vips: Vec<AddressRange>,
+
+    /// Reserved ports of the machine's own address that Services may have; repeatable
+    ///
+    /// PORTS is a port or FIRST-LAST. Several are separated by commas. Reserved are 22, 2379, 2380, 6443, 10250, the port
+    /// of --admin, and the ports of net.ipv4.ip_local_port_range. Other VIPs have no reserved ports.
+    #[arg(long, value_name = "PORTS", value_delimiter = ',', value_parser = parse_ports, help_heading = SERVICES)]
+    pub(super) allow_ports: Vec<PortRange>,
+
+    /// How long a released VIP rests before another Service gets it
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration, help_heading = SERVICES)]
+    pub(super) vip_rest: Duration,
 
     /// How llb recognizes the addresses that it added
     #[arg(long, value_name = "HOW", value_enum, default_value_t, help_heading = SERVICES)]

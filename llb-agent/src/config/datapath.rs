@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
+use serde::{Serialize, Serializer};
 
 use crate::model::Mode;
 
@@ -75,6 +76,12 @@ impl FromStr for PortRange {
             Some(range) if range.first >= 1 && range.first <= range.last => Ok(range),
             _ => Err("give two ports from 1 to 65535, the lower one first, as in 1024-32767".to_owned()),
         }
+    }
+}
+
+impl Serialize for PortRange {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

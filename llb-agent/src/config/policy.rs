@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The part of the configuration that decisions look at.
 
+use std::time::Duration;
+
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::model::{Mode, Pool, Selector};
+use super::permission::OwnPorts;
+use crate::model::{AddressRange, Mode, Pool, Selector};
 
 /// The `spec.loadBalancerClass` that is ours without `--class`.
 pub const DEFAULT_CLASS: &str = "llb.dev/llb";
+
+/// How long a released VIP rests without `--vip-rest`: longer than most resolvers and connections of clients remember it.
+const DEFAULT_VIP_REST: Duration = Duration::from_secs(60);
 
 /// `--backends`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
@@ -28,6 +34,12 @@ pub struct Policy {
     pub namespaces: Vec<String>,
     /// The pools that VIPs are given from; empty: the link's own address is used.
     pub pools: Vec<Pool>,
+    /// Addresses that Services may ask for besides those of the pools.
+    pub allow_vips: Vec<AddressRange>,
+    /// Which ports of the machine's own address they may have.
+    pub own_ports: OwnPorts,
+    /// How long a released VIP rests before another Service gets it.
+    pub vip_rest: Duration,
     /// Whether traffic goes to Nodes or to endpoints.
     pub backends: BackendMode,
     /// Which Nodes may be used; `None`: all except control-plane Nodes.
@@ -45,11 +57,66 @@ impl Default for Policy {
         Self {
             namespaces: Vec::new(),
             pools: Vec::new(),
+            allow_vips: Vec::new(),
+            own_ports: OwnPorts::default(),
+            vip_rest: DEFAULT_VIP_REST,
             backends: BackendMode::Auto,
             node_selector: None,
             class: DEFAULT_CLASS.to_owned(),
             default_class: true,
             mode: Mode::Nat,
         }
+    }
+}
+
+impl Policy {
+    /// What Services may ask for, and which flag narrows it: one line for the log.
+    pub fn what_is_open(&self, links: &[String]) -> String {
+        let whose = match &*self.namespaces {
+            [] => "every namespace".to_owned(),
+            namespaces => format!("namespace {}", namespaces.join(", ")),
+        };
+        let list =
+            |ranges: &[AddressRange]| ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let beside = if self.allow_vips.is_empty() {
+            String::new()
+        } else {
+            format!(", or of --allow-vips {}", list(&self.allow_vips))
+        };
+        if self.pools.is_empty() {
+            return format!(
+                "Services of {whose} are served on the address of {links}, and may ask for any free address in its subnets{beside}; \
+                 --pool narrows this to the addresses of the pool, --namespace to some Services",
+                links = links.join(", ")
+            );
+        }
+        let pools: Vec<String> = self.pools.iter().map(ToString::to_string).collect();
+        format!(
+            "Services of {whose} may have addresses of --pool {}{beside}; --namespace narrows this",
+            pools.join(", --pool ")
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_says_what_is_open() {
+        let mut policy = Policy::default();
+        let links = ["eth0".to_owned()];
+        assert_eq!(
+            policy.what_is_open(&links),
+            "Services of every namespace are served on the address of eth0, and may ask for any free address in its subnets; \
+             --pool narrows this to the addresses of the pool, --namespace to some Services"
+        );
+        policy.pools = vec!["a=192.0.2.7".parse().unwrap()];
+        policy.allow_vips = vec!["198.51.100.7".parse().unwrap()];
+        policy.namespaces = vec!["shop".to_owned()];
+        assert_eq!(
+            policy.what_is_open(&links),
+            "Services of namespace shop may have addresses of --pool a=192.0.2.7, or of --allow-vips 198.51.100.7; --namespace narrows this"
+        );
     }
 }

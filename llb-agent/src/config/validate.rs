@@ -3,6 +3,7 @@
 
 use super::arguments::ServeArgs;
 use super::datapath::Datapath;
+use super::permission::OwnPorts;
 use super::policy::Policy;
 use super::settings::{Config, SourceConfig};
 use crate::model::{Pool, PoolError, Selector, SelectorError};
@@ -52,6 +53,9 @@ impl TryFrom<ServeArgs> for Config {
         let policy = Policy {
             namespaces: args.namespaces,
             pools: parse_pools(args.pools)?,
+            allow_vips: args.allow_vips,
+            vip_rest: args.vip_rest,
+            own_ports: OwnPorts { allowed: args.allow_ports, admin: Some(args.admin.port()) },
             backends: args.backends,
             node_selector: args.node_selector.map(parse_selector).transpose()?,
             class: args.class,

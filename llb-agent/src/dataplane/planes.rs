@@ -1,37 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
-//! All planes as one: each frontend goes to the first that can serve it, and
-//! moves from one to another without a gap.
+//! All planes as one: each frontend goes to the first plane that can serve it, and moves
+//! from one to another without a gap. Which plane that is, is decided in `placement.rs`.
 //!
 //! ```text
-//!   rule --needs a relay?--no--> packet plane --can't?--> relay
-//!
-//!   relay to packet:  packets of new connections first, the old ones stay the relay's until they end
+//!   relay to packet:  packets that open a connection first; those of old connections stay with the
+//!                     relay until they have ended (`advance`)
 //!   packet to relay:  the relay listens first; then the packet plane takes known flows only, until they end
 //! ```
 //!
-//! While another agent is still in charge (see `handover`), the packet plane is
-//! that one's: what is in its maps counts as served, and nothing is written.
+//! While another agent is still in charge (see `handover`), the packet plane belongs to that
+//! agent: what may be in its maps counts as served, and nothing is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::ladder::{is_off, needs_relay};
+use super::backend_states::BackendStates;
+use super::data_plane::{DataPlane, DataPlaneError};
+use super::held_ports::HeldPorts;
 use super::packet::{LinkLocks, PacketError, PacketPlane};
+use super::placement::{packet_plane_off, relay_feature};
 use super::proxy::ProxyPlane;
-use super::{BackendStates, DataPlane, DataPlaneError};
 use crate::config::Datapath;
-use crate::model::{Frontend, FrontendStatus, Mode, Phase, Placement, PlaneKind, PlanesState, Rule};
+use crate::error_chain::ErrorChain;
+use crate::model::{
+    Frontend, FrontendStatus, Mode, NoPacketPlane, Phase, Placement, PlacementReason, PlaneKind, PlanesState,
+    Rule,
+};
 
-/// The packet plane, as far as it is there.
+/// The packet plane, as far as there is one.
 #[derive(Debug)]
 enum Packet {
-    /// Not wanted, or not possible: why.
-    Off(String),
-    /// Another agent's, until it has handed over. Frontends that it may serve.
-    Anothers(BTreeMap<Frontend, Arc<Rule>>),
-    /// Ours.
+    /// There is none.
+    Off(NoPacketPlane),
+    /// It belongs to another agent until that one has handed over. Frontends that it may serve.
+    Predecessors(BTreeMap<Frontend, Arc<Rule>>),
+    /// It belongs to this agent.
     On(PacketPlane),
 }
 
@@ -41,26 +46,26 @@ pub struct Planes {
     packet: Packet,
     relay: ProxyPlane,
     /// Why a frontend is relayed.
-    reasons: BTreeMap<Frontend, String>,
+    reasons: BTreeMap<Frontend, PlacementReason>,
+    held_ports: HeldPorts,
 }
 
 impl Planes {
-    /// With a relay only, until [`Planes::start`]. `is_successor`: another agent
-    /// serves still.
+    /// The relay alone, until [`Planes::start`]. `is_successor`: another agent still serves.
     pub fn new(relay: ProxyPlane, datapath: Datapath, is_successor: bool) -> Self {
-        let packet = match is_off(datapath) {
+        let packet = match packet_plane_off(datapath) {
             Some(why) => Packet::Off(why),
-            None if is_successor => Packet::Anothers(BTreeMap::new()),
-            None => Packet::Off("the packet plane has not been started yet".to_owned()),
+            None if is_successor => Packet::Predecessors(BTreeMap::new()),
+            None => Packet::Off(NoPacketPlane::NotStarted),
         };
-        Self { packet, relay, reasons: BTreeMap::new() }
+        Self { packet, relay, reasons: BTreeMap::new(), held_ports: HeldPorts::default() }
     }
 
-    /// The packet plane is there from now on, or why it is not.
-    pub fn start(&mut self, packet: Result<PacketPlane, String>) {
+    /// Adds the packet plane, or remembers why there is none.
+    pub fn start(&mut self, packet: Result<PacketPlane, PacketError>) {
         self.packet = match packet {
             Ok(plane) => Packet::On(plane),
-            Err(why) => Packet::Off(why),
+            Err(error) => Packet::Off(NoPacketPlane::Failed { error: ErrorChain(&error).to_string() }),
         };
     }
 
@@ -69,15 +74,15 @@ impl Planes {
         &mut self.relay
     }
 
-    /// The packet plane, if it is there.
+    /// The packet plane, if this agent has one.
     pub fn packet(&self) -> Option<&PacketPlane> {
         match &self.packet {
             Packet::On(plane) => Some(plane),
-            Packet::Off(_) | Packet::Anothers(_) => None,
+            Packet::Off(_) | Packet::Predecessors(_) => None,
         }
     }
 
-    /// What is known of backends.
+    /// The states of backends, as far as the packet plane knows them.
     pub fn backend_states(&self) -> BackendStates {
         self.packet().map(PacketPlane::backend_states).unwrap_or_default()
     }
@@ -98,14 +103,15 @@ impl Planes {
         self.relay.sockets()
     }
 
-    /// A successor has all: the relay's connections go on until they end, and the
-    /// packet plane is not ours any more.
+    /// A successor serves now. The relay's connections go on until they end, and the packet
+    /// plane belongs to the successor.
     pub fn hand_over(&mut self) {
         self.relay.hand_over();
-        self.packet = Packet::Off("handed over".to_owned());
+        self.held_ports.clear();
+        self.packet = Packet::Off(NoPacketPlane::HandedOver);
     }
 
-    /// Cuts all that is open.
+    /// Cuts all open connections, and ends all drains.
     pub fn abort(&mut self) {
         self.relay.abort();
         if let Packet::On(plane) = &self.packet {
@@ -121,13 +127,14 @@ impl Planes {
         self.packet().map_or(Ok(()), PacketPlane::detach)
     }
 
-    /// By the packet plane if that can; else, why not.
+    /// Serves `frontend` by the packet plane, if that can.
     async fn try_packet(&mut self, frontend: Frontend, rule: &Arc<Rule>) -> Result<(), Refused> {
+        let relayed = |why| Err(Refused::Relayed(why));
         if let Packet::Off(why) = &self.packet {
-            return Err(Refused::Other(why.clone()));
+            return relayed(PlacementReason::NoPacketPlane(why.clone()));
         }
-        if let Some(why) = needs_relay(rule) {
-            return Err(Refused::Other(why));
+        if let Some(feature) = relay_feature(rule) {
+            return relayed(PlacementReason::NeedsRelay(feature));
         }
         let is_relayed = self.relay.has(&frontend);
         match &mut self.packet {
@@ -135,63 +142,68 @@ impl Planes {
                 if !is_relayed && !plane.has(&frontend) {
                     self.relay.check_free(frontend).await.map_err(Refused::InUse)?;
                 }
-                plane
-                    .upsert(frontend, rule, is_relayed)
-                    .await
-                    .map_err(|refusal| Refused::Other(refusal.to_string()))?;
+                let served = plane.upsert(frontend, rule, is_relayed).await;
+                served.map_err(|refusal| Refused::Relayed(refusal.into()))?;
                 self.relay.give_away(&frontend);
                 Ok(())
             }
-            // What the other one relays is told by its sockets.
-            Packet::Anothers(known) if !self.relay.inherits(&frontend) => {
+            // If the predecessor relays a frontend, it gave its sockets.
+            Packet::Predecessors(known) if !self.relay.inherits(&frontend) => {
                 known.insert(frontend, Arc::clone(rule));
                 Ok(())
             }
-            Packet::Anothers(_) | Packet::Off(_) => Err(Refused::Other("as the agent before".to_owned())),
+            Packet::Predecessors(_) | Packet::Off(_) => relayed(PlacementReason::Predecessor),
         }
     }
 }
 
-/// Why the packet plane does not serve.
+/// The packet plane does not serve a frontend.
 enum Refused {
-    /// Another program has the port: no plane can.
+    /// Another program has the port, so no plane can serve.
     InUse(DataPlaneError),
-    /// The relay may.
-    Other(String),
+    /// The relay may serve.
+    Relayed(PlacementReason),
 }
 
 impl DataPlane for Planes {
+    fn advance(&mut self) {
+        let Packet::On(plane) = &self.packet else { return };
+        let shared = plane.sharing_with_relay();
+        if shared.is_empty() {
+            return;
+        }
+        let relayed = self.relay.observe();
+        for frontend in shared.iter().filter(|frontend| !relayed.contains_key(frontend)) {
+            plane.take_all(frontend);
+        }
+    }
+
     fn observe(&mut self) -> BTreeMap<Frontend, FrontendStatus> {
         let mut all = self.relay.observe();
         for (frontend, status) in &mut all {
-            // What the relay itself says of a frontend tells more.
-            if let Some(why) = self.reasons.get(frontend)
-                && status.placement.why.is_empty()
-            {
-                status.placement.why.clone_from(why);
+            // The relay's own reason says more than why there is a relay.
+            if status.placement.why.is_none() {
+                status.placement.why = self.reasons.get(frontend).cloned();
             }
         }
         match &self.packet {
             Packet::On(plane) => {
-                for (frontend, (status, waits_for_relay)) in plane.observe() {
-                    if waits_for_relay && !all.contains_key(&frontend) {
-                        plane.take_all(&frontend);
-                    }
-                    // Of two, the one that serves counts; the other one ends.
+                for (frontend, status) in plane.observe() {
+                    // If both planes have a frontend, the one that serves counts; the other one drains.
                     if status.phase == Phase::Serving || !all.contains_key(&frontend) {
                         all.insert(frontend, status);
                     }
                 }
             }
-            Packet::Anothers(known) => {
+            Packet::Predecessors(known) => {
                 all.extend(known.iter().map(|(frontend, rule)| {
                     let placement = Placement {
                         plane: PlaneKind::Packet,
                         mode: Some(Mode::default()),
-                        why: "by the agent before".to_owned(),
+                        why: Some(PlacementReason::Predecessor),
                     };
-                    let status = FrontendStatus { rule: Arc::clone(rule), phase: Phase::Serving, placement };
-                    (*frontend, status)
+                    let rule = Some(Arc::clone(rule));
+                    (*frontend, FrontendStatus { rule, phase: Phase::Serving, placement })
                 }));
             }
             Packet::Off(_) => {}
@@ -206,7 +218,8 @@ impl DataPlane for Planes {
                 Ok(())
             }
             Err(Refused::InUse(error)) => Err(error),
-            Err(Refused::Other(why)) => {
+            Err(Refused::Relayed(why)) => {
+                self.held_ports.release(&frontend);
                 self.relay.upsert(frontend, rule).await?;
                 self.reasons.insert(frontend, why);
                 if let Packet::On(plane) = &self.packet {
@@ -217,21 +230,29 @@ impl DataPlane for Planes {
         }
     }
 
-    fn describe(&self) -> PlanesState {
-        match &self.packet {
-            Packet::On(plane) => PlanesState { links: plane.links(), no_packet_plane: None },
-            Packet::Off(why) => PlanesState { links: Vec::new(), no_packet_plane: Some(why.clone()) },
-            Packet::Anothers(_) => PlanesState::default(),
-        }
-    }
-
     fn remove(&mut self, frontend: &Frontend) {
+        self.held_ports.release(frontend);
         self.relay.remove(frontend);
         self.reasons.remove(frontend);
         match &mut self.packet {
             Packet::On(plane) => plane.remove(frontend),
-            Packet::Anothers(known) => drop(known.remove(frontend)),
+            Packet::Predecessors(known) => drop(known.remove(frontend)),
             Packet::Off(_) => {}
+        }
+    }
+
+    fn hold_ports(&mut self, frontends: &BTreeSet<Frontend>) {
+        let Packet::On(plane) = &self.packet else { return };
+        // The relay's own sockets hold the ports of what it serves.
+        let is_ours = |frontend: &&Frontend| plane.has(frontend) && !self.relay.has(frontend);
+        self.held_ports.set(&frontends.iter().filter(is_ours).copied().collect());
+    }
+
+    fn describe(&self) -> PlanesState {
+        match &self.packet {
+            Packet::On(plane) => PlanesState { links: plane.links(), no_packet_plane: None },
+            Packet::Off(why) => PlanesState { links: Vec::new(), no_packet_plane: Some(why.clone()) },
+            Packet::Predecessors(_) => PlanesState::default(),
         }
     }
 }

@@ -2,107 +2,70 @@
 //! Decides which VIPs and frontends each Service gets. A Service keeps what it has. A
 //! Service that has nothing yet gets all that it asks for, or nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::claims::{Claim, Want, why_closed};
-use super::frontends::frontends_of;
+use super::claims::{Claim, Want};
+use super::frontends::frontend_of;
 use super::inputs::Inputs;
-use crate::model::{Family, Frontend, Pool, Problem, ProblemReason, Service, ServiceName};
-
-/// The most frontends that one Service may have. Each takes a listener, and all
-/// Services share the file descriptors of the process.
-const MOST_FRONTENDS: usize = 1024;
+use super::permission::{Permissions, why_closed};
+use super::refused::Refused;
+use super::reserve::Reservations;
+use crate::model::{Family, Pool, Problem, ProblemReason, Service, ServiceName};
 
 /// What one Service gets.
 pub(super) struct Grant<'a> {
     pub(super) name: &'a ServiceName,
     pub(super) service: &'a Service,
     pub(super) vips: Vec<IpAddr>,
-    /// Frontends of added ports that another Service has already.
-    pub(super) collisions: BTreeSet<Frontend>,
+    /// Frontends that it asks for besides what it has, and does not get.
+    pub(super) refused: Refused,
 }
 
 /// What each Service gets. A Service that is missing in the result is refused.
 pub(super) fn allocate<'a>(
     inputs: Inputs<'a>,
+    permissions: &Permissions<'a>,
     claims: Vec<Claim<'a>>,
     problems: &mut Vec<Problem>,
 ) -> Vec<Grant<'a>> {
     // All addresses that are asked for or held are taken from the pools before the
     // first free one is given, so the order of Services does not matter.
-    let mut free = Free::new(inputs, &claims);
-    let mut taken = reserve_held(inputs, &claims);
+    let mut free = Free::new(inputs, permissions, &claims);
+    let mut reservations = Reservations::of_holders(inputs, &claims);
     let mut grants = Vec::new();
     for claim in claims {
-        let result = free.fill(inputs, &claim).and_then(|vips| {
-            let collisions = reserve(&claim, &vips, &mut taken, problems)?;
-            Ok(Grant { name: claim.name, service: claim.service, vips, collisions })
+        let mut vips = match free.fill(inputs, &claim, problems) {
+            Ok(vips) => vips,
+            Err(problem) => {
+                problems.push(problem);
+                continue;
+            }
+        };
+        let refused = match reservations.reserve(&claim, &vips, problems) {
+            Ok(refused) => refused,
+            Err(problem) => {
+                problems.push(problem);
+                vips.clone_from(&claim.held);
+                match reservations.reserve(&claim, &vips, problems) {
+                    Ok(refused) if !vips.is_empty() => refused,
+                    Ok(_) | Err(_) => continue,
+                }
+            }
+        };
+        // A VIP on which the Service gets nothing that it asks for is not its VIP.
+        vips.retain(|vip| {
+            let mut ports = claim.service.ports.iter().map(|port| frontend_of(*vip, port)).peekable();
+            ports.peek().is_none() || ports.any(|frontend| !refused.contains_key(&frontend))
         });
-        match result {
-            Ok(grant) => grants.push(grant),
-            Err(problem) => problems.push(problem),
-        }
+        grants.push(Grant { name: claim.name, service: claim.service, vips, refused });
     }
     grants
 }
 
-/// The frontends that Services have already, with their owners.
-///
-/// A Service that holds a frontend keeps it, even if an older Service asks for it: its
-/// connections go on. Nor does a Service lose its frontends because a port is added
-/// that another Service has.
-fn reserve_held<'a>(inputs: Inputs<'_>, claims: &[Claim<'a>]) -> BTreeMap<Frontend, &'a ServiceName> {
-    let mut taken = BTreeMap::new();
-    for claim in claims {
-        for frontend in inputs.held.get(claim.name).map(|held| claim.held_frontends(held)).unwrap_or_default()
-        {
-            taken.entry(frontend).or_insert(claim.name);
-        }
-    }
-    taken
-}
-
-/// Adds the frontends of a Service to `taken`. If the Service has some already, it
-/// also gets those that are free, and the others are returned. If it has none yet, it
-/// gets all of them or a problem.
-fn reserve<'a>(
-    claim: &Claim<'a>,
-    vips: &[IpAddr],
-    taken: &mut BTreeMap<Frontend, &'a ServiceName>,
-    problems: &mut Vec<Problem>,
-) -> Result<BTreeSet<Frontend>, Problem> {
-    let frontends: Vec<Frontend> = frontends_of(claim.service, vips).map(|(frontend, _)| frontend).collect();
-    if frontends.len() > MOST_FRONTENDS {
-        let message = format!(
-            "it needs {} frontends (VIPs times ports); one Service can have at most {MOST_FRONTENDS}",
-            frontends.len()
-        );
-        return Err(Problem::of_service(claim.name, ProblemReason::InvalidValue, message));
-    }
-    let owner = |frontend: &Frontend| taken.get(frontend).copied();
-    let holds_some = frontends.iter().any(|frontend| owner(frontend) == Some(claim.name));
-    let of_others =
-        frontends.iter().filter(|frontend| owner(frontend).is_some_and(|owner| owner != claim.name));
-    let collisions: BTreeSet<Frontend> = of_others.copied().collect();
-    let mut collision_problems = collisions.iter().map(|frontend| {
-        let other = taken.get(frontend).map(ToString::to_string).unwrap_or_default();
-        let message = format!(
-            "{frontend} is already served for Service {other}; change the port, or ask for another VIP with the annotation llb.dev/vips"
-        );
-        Problem::of_service(claim.name, ProblemReason::FrontendCollision, message)
-    });
-    if !holds_some && let Some(problem) = collision_problems.next() {
-        return Err(problem);
-    }
-    problems.extend(collision_problems);
-    let free = frontends.into_iter().filter(|frontend| !collisions.contains(frontend));
-    taken.extend(free.map(|frontend| (frontend, claim.name)));
-    Ok(collisions)
-}
-
 /// The addresses that can still be given.
-struct Free<'a> {
+struct Free<'a, 'p> {
+    permissions: &'p Permissions<'a>,
     pools: Vec<FreeOfPool<'a>>,
     /// Addresses that must not be given: somebody asks for them, holds or uses them.
     used: BTreeSet<IpAddr>,
@@ -113,21 +76,26 @@ struct FreeOfPool<'a> {
     ranges: Vec<(Family, Box<dyn Iterator<Item = IpAddr> + 'a>)>,
 }
 
-impl<'a> Free<'a> {
-    fn new(inputs: Inputs<'a>, claims: &[Claim<'_>]) -> Self {
-        let mut used: BTreeSet<IpAddr> = claims.iter().flat_map(|claim| claim.vips.iter().copied()).collect();
+impl<'a, 'p> Free<'a, 'p> {
+    fn new(inputs: Inputs<'a>, permissions: &'p Permissions<'a>, claims: &[Claim<'_>]) -> Self {
+        let asked_or_held = claims.iter().flat_map(|claim| claim.vips.iter().chain(&claim.held));
+        let mut used: BTreeSet<IpAddr> = asked_or_held.copied().collect();
         let links = inputs.facts.links.iter().flat_map(|link| &link.addresses);
         used.extend(links.filter(|known| !known.ours).map(|known| known.net.addr()));
-        let nodes = inputs.snapshot.nodes.values();
-        used.extend(nodes.flat_map(|node| node.internal.iter().chain(&node.external).copied()));
         // Other load balancers use the addresses that they publish.
         let services = inputs.snapshot.services.values();
         used.extend(services.flat_map(|service| service.status.addresses()));
-        Self { pools: inputs.policy.pools.iter().map(FreeOfPool::new).collect(), used }
+        Self { permissions, pools: inputs.policy.pools.iter().map(FreeOfPool::new).collect(), used }
     }
 
-    /// The VIPs that the Service asks for or keeps, and a new one for each open want.
-    fn fill(&mut self, inputs: Inputs<'_>, claim: &Claim<'_>) -> Result<Vec<IpAddr>, Problem> {
+    /// The VIPs that the Service asks for or keeps, and a new one for each open want. A Service
+    /// that has a VIP keeps it, even if there is no VIP of another family that it needs.
+    fn fill(
+        &mut self,
+        inputs: Inputs<'_>,
+        claim: &Claim<'_>,
+        problems: &mut Vec<Problem>,
+    ) -> Result<Vec<IpAddr>, Problem> {
         let mut vips = claim.vips.clone();
         for want in &claim.open {
             let given = if self.pools.is_empty() && claim.service.pool.is_none() {
@@ -137,7 +105,8 @@ impl<'a> Free<'a> {
             };
             match given {
                 Some(vip) => vips.push(vip),
-                None if want.needed => return Err(self.nothing_left(claim, want)),
+                None if want.needed && claim.held.is_empty() => return Err(self.nothing_left(claim, want)),
+                None if want.needed => problems.push(self.nothing_left(claim, want)),
                 None => {}
             }
         }
@@ -148,7 +117,12 @@ impl<'a> Free<'a> {
         for wanted in family.map_or(vec![Family::V4, Family::V6], |family| vec![family]) {
             let pools = self.pools.iter_mut().filter(|free| free.is_for(claim));
             let mut ranges = pools.flat_map(|free| &mut free.ranges).filter(|(family, _)| *family == wanted);
-            let free = ranges.find_map(|(_, addresses)| addresses.find(|vip| !self.used.contains(vip)));
+            let may_give = |vip: &IpAddr| {
+                !self.used.contains(vip)
+                    && self.permissions.unfit(*vip).is_none()
+                    && self.permissions.rests_from(claim.name, *vip).is_none()
+            };
+            let free = ranges.find_map(|(_, addresses)| addresses.find(may_give));
             if free.is_some() {
                 return free;
             }

@@ -8,11 +8,9 @@ use std::net::IpAddr;
 use super::frontends::frontends_of;
 use super::inputs::Inputs;
 use super::ours::ours;
-use super::status::FRONTEND_COLLISION;
-use crate::model::{
-    Family, Frontend, Link, Node, Pool, Problem, ProblemReason, PublishedStatus, Service, ServiceName,
-    is_usable_vip,
-};
+use super::permission::Permissions;
+use super::refused::is_refused;
+use crate::model::{Family, Frontend, Link, Problem, ProblemReason, PublishedStatus, Service, ServiceName};
 
 /// What one Service wants.
 #[derive(Debug)]
@@ -23,6 +21,8 @@ pub(super) struct Claim<'a> {
     pub(super) vips: Vec<IpAddr>,
     /// The VIPs that it needs besides, from a pool or the link.
     pub(super) open: Vec<Want>,
+    /// The VIPs that it has now, if it may keep them. It gets these if it cannot get what it asks for.
+    pub(super) held: Vec<IpAddr>,
 }
 
 /// One VIP still to be given.
@@ -39,12 +39,13 @@ pub(super) struct Want {
 /// `on_links` are all addresses of this machine, also those that llb added.
 pub(super) fn collect<'a>(
     inputs: Inputs<'a>,
+    permissions: &Permissions<'a>,
     on_links: &HashSet<IpAddr>,
     problems: &mut Vec<Problem>,
 ) -> Vec<Claim<'a>> {
     let mut claims: Vec<Claim<'_>> = Vec::new();
     for (name, service) in ours(inputs) {
-        match claim(inputs, on_links, name, service, problems) {
+        match claim(inputs, permissions, on_links, name, service, problems) {
             Ok(claim) => claims.push(claim),
             Err(problem) => problems.extend(problem),
         }
@@ -54,53 +55,64 @@ pub(super) fn collect<'a>(
 }
 
 impl Claim<'_> {
-    /// The frontends that it holds: those on its requested or kept VIPs that are published
-    /// for it.
+    /// The frontends that it holds: those that are published for it.
     pub(super) fn held_frontends(&self, held: &PublishedStatus) -> Vec<Frontend> {
         let ports = held.vips.iter().flat_map(|vip| vip.ports.iter().map(move |port| (vip.ip, port)));
-        let served = ports.filter(|(_, port)| port.error.as_deref() != Some(FRONTEND_COLLISION));
+        let served = ports.filter(|(_, port)| !is_refused(port.error.as_deref()));
         let known: BTreeSet<(IpAddr, u16, &str)> =
             served.map(|(vip, port)| (vip, port.port, port.protocol.as_str())).collect();
         let is_known = |frontend: &Frontend| {
             known.contains(&(frontend.vip, frontend.port.get(), frontend.protocol.name()))
         };
-        frontends_of(self.service, &self.vips).map(|(frontend, _)| frontend).filter(is_known).collect()
+        frontends_of(self.service, &self.held).map(|(frontend, _)| frontend).filter(is_known).collect()
     }
 }
 
 /// `Err(None)`: the Service is refused, and the snapshot already has the problem.
 fn claim<'a>(
     inputs: Inputs<'a>,
+    permissions: &Permissions<'a>,
     on_links: &HashSet<IpAddr>,
     name: &'a ServiceName,
     service: &'a Service,
     problems: &mut Vec<Problem>,
 ) -> Result<Claim<'a>, Option<Problem>> {
     let mut held = inputs.held.get(name).map(PublishedStatus::addresses).unwrap_or_default();
-    // Another load balancer may have left anything in the status.
-    held.retain(|&vip| unfit(inputs, vip).is_none());
+    // Somebody may use the address by now, or another load balancer may have left it in the status.
+    held.retain(|&vip| {
+        let Some(what) = permissions.unfit(vip) else { return true };
+        let message = format!("its VIP {vip} is {what}, so llb no longer serves the Service there");
+        problems.push(Problem::of_service(name, ProblemReason::AddressNotAllowed, message));
+        false
+    });
+    let held: Vec<IpAddr> = held.into_iter().filter(|&vip| wants_family(service, Family::of(vip))).collect();
     if service.ports.is_empty() {
         let message = "it has no port that llb can serve; give it one with protocol TCP or UDP";
-        return Err(Some(Problem::of_service(name, ProblemReason::InvalidValue, message)));
+        let problem = Problem::of_service(name, ProblemReason::InvalidValue, message);
+        return keep_all(name, service, held, Some(problem), problems);
     }
     let mut new_requests = service.requested_vips.iter().filter(|vip| !held.contains(vip));
-    let forbidden = new_requests.find_map(|&vip| forbidden(inputs, name, vip));
-    // A Service does not lose what it has because of a request that cannot be fulfilled.
-    let keeps = service.invalid || forbidden.is_some();
-    if keeps && held.is_empty() {
-        return Err(forbidden);
+    let forbidden = new_requests.find_map(|&vip| permissions.check(name, vip).err());
+    if service.invalid || forbidden.is_some() {
+        return keep_all(name, service, held, forbidden, problems);
     }
-    problems.extend(forbidden);
-    let requested = if keeps { held.iter().copied().collect() } else { service.requested_vips.clone() };
-    if let Some(vip) = requested.iter().find(|&&vip| !wants_family(service, Family::of(vip))) {
+    if let Some(vip) = service.requested_vips.iter().find(|&&vip| !wants_family(service, Family::of(vip))) {
         let message = format!(
             "it asks for {vip}, but its ipFamilies have no {}; add the family or ask for another address",
             Family::of(*vip)
         );
-        return Err(Some(Problem::of_service(name, ProblemReason::InvalidValue, message)));
+        let problem = Problem::of_service(name, ProblemReason::InvalidValue, message);
+        return keep_all(name, service, held, Some(problem), problems);
     }
 
-    let mut claim = Claim { name, service, vips: requested, open: Vec::new() };
+    let mut claim =
+        Claim { name, service, vips: service.requested_vips.clone(), open: Vec::new(), held: held.clone() };
+    // Until the requested VIPs are on a link, clients go on with those that are. Another host may
+    // have a requested one, and then it is never there.
+    let is_there = |vip: &&IpAddr| on_links.contains(vip);
+    if !service.requested_vips.iter().all(|vip| is_there(&vip)) {
+        claim.vips.extend(held.iter().filter(is_there).filter(|vip| !service.requested_vips.contains(vip)));
+    }
     for want in wants(service) {
         let has = |vips: &[IpAddr]| {
             vips.iter().any(|&vip| want.family.is_none_or(|family| Family::of(vip) == family))
@@ -119,48 +131,19 @@ fn claim<'a>(
     Ok(claim)
 }
 
-/// The problem, if the Service must not have this VIP.
-fn forbidden(inputs: Inputs<'_>, name: &ServiceName, vip: IpAddr) -> Option<Problem> {
-    if let Some(why) = unfit(inputs, vip) {
-        let message = format!("it asks for {vip}, but that is {why}; ask for another address");
-        return Some(Problem::of_service(name, ProblemReason::InvalidValue, message));
+/// A Service does not lose what it has because of a request that cannot be fulfilled.
+fn keep_all<'a>(
+    name: &'a ServiceName,
+    service: &'a Service,
+    held: Vec<IpAddr>,
+    problem: Option<Problem>,
+    problems: &mut Vec<Problem>,
+) -> Result<Claim<'a>, Option<Problem>> {
+    if held.is_empty() {
+        return Err(problem);
     }
-    let pool = inputs.policy.pools.iter().find(|pool| pool.contains(vip))?;
-    if pool.is_open_to(&name.namespace) {
-        return None;
-    }
-    let message = format!("it asks for {vip}, but {}; ask for another address", why_closed(pool, name));
-    Some(Problem::of_service(name, ProblemReason::PoolNotAllowed, message))
-}
-
-/// Why an address must not be a VIP: it is not a unicast address, or it belongs to a
-/// Node or a subnet, and llb would take it away from there.
-fn unfit(inputs: Inputs<'_>, vip: IpAddr) -> Option<String> {
-    if let Err(what) = is_usable_vip(vip) {
-        return Some(what.to_owned());
-    }
-    let links = &inputs.facts.links;
-    // An own address of this machine can be served, even if the machine is a Node.
-    if links.iter().any(|link| link.has_foreign(vip)) {
-        return None;
-    }
-    let has = |node: &Node| node.internal.iter().chain(&node.external).any(|&address| address == vip);
-    if let Some((name, _)) = inputs.snapshot.nodes.iter().find(|(_, node)| has(node)) {
-        return Some(format!("the address of Node {name}"));
-    }
-    let mut nets =
-        links.iter().flat_map(|link| &link.addresses).filter(|known| !known.ours).map(|known| known.net);
-    let net = nets.find(|net| {
-        let has_both_ends = vip.is_ipv4() && net.prefix_len() < 31;
-        has_both_ends && (net.network() == vip || net.broadcast() == vip)
-    })?;
-    Some(format!("the network or broadcast address of {}", net.trunc()))
-}
-
-/// Says that a pool is not for the Service's namespace.
-pub(super) fn why_closed(pool: &Pool, name: &ServiceName) -> String {
-    let namespaces: Vec<&str> = pool.namespaces().iter().map(String::as_str).collect();
-    format!("--pool {pool} is for namespace {} only, not for {}", namespaces.join(", "), name.namespace)
+    problems.extend(problem);
+    Ok(Claim { name, service, vips: held.clone(), open: Vec::new(), held })
 }
 
 fn wants_family(service: &Service, family: Family) -> bool {

@@ -2,6 +2,7 @@
 //! Everything that the desired state depends on.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use crate::config::Policy;
 use crate::model::{Facts, PublishedStatus, ServiceName, Snapshot};
@@ -21,4 +22,6 @@ pub struct Inputs<'a> {
     pub policy: &'a Policy,
     /// What Services have now.
     pub held: &'a Held,
+    /// The addresses that no Service has since a moment ago, with the Service that had each one.
+    pub resting: &'a BTreeMap<IpAddr, ServiceName>,
 }

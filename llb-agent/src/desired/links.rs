@@ -9,7 +9,7 @@ use crate::model::{
     AddressKey, Family, Link, Problem, ProblemReason, PublishedStatus, ServiceName, State, Subject,
 };
 
-/// Fills `state.addresses` from the VIPs of `state.frontends`.
+/// Fills `state.addresses` with the VIPs of all Services.
 pub(super) fn assign(inputs: Inputs<'_>, state: &mut State, problems: &mut Vec<Problem>) {
     if inputs.facts.links.is_empty() {
         let message = "no link device exists (any more), so no VIP can be added; the VIPs are added again when a link device is back";
@@ -22,11 +22,16 @@ pub(super) fn assign(inputs: Inputs<'_>, state: &mut State, problems: &mut Vec<P
         return;
     }
     let mut vips: BTreeMap<IpAddr, BTreeSet<&ServiceName>> = BTreeMap::new();
-    for (frontend, rule) in &state.frontends {
-        vips.entry(frontend.vip).or_default().insert(&rule.service);
+    for (name, status) in &state.statuses {
+        for vip in status.addresses() {
+            vips.entry(vip).or_default().insert(name);
+        }
     }
+    let is_own = |vip| inputs.facts.links.iter().any(|link| link.has_foreign(vip));
+    state.on_own_addresses =
+        state.frontends.keys().filter(|frontend| is_own(frontend.vip)).copied().collect();
     for (vip, services) in vips {
-        if inputs.facts.links.iter().any(|link| link.has_foreign(vip)) {
+        if is_own(vip) {
             continue; // The machine has it already. llb did not add it, so llb never removes it.
         }
         if was_the_links_own(inputs, vip, &services) {

@@ -5,8 +5,9 @@
 //!
 //! ```text
 //! Services --ours-----> Services that this llb serves    ours.rs
-//!          --claim----> the VIPs that each asks for      claims.rs
-//!          --allocate-> the VIPs that each gets          allocate.rs, frontends.rs
+//!          --claim----> the VIPs that each asks for      claims.rs, permission.rs
+//!          --allocate-> the VIPs that each gets          allocate.rs
+//!          --reserve--> the frontends that each gets     reserve.rs, frontends.rs
 //!          --rules----> backends for each service port   rules.rs, backends.rs, nodes.rs
 //!          --status---> what its status should say       status.rs
 //!          --links----> which link each VIP is added to  links.rs
@@ -21,6 +22,9 @@ mod inputs;
 mod links;
 mod nodes;
 mod ours;
+mod permission;
+mod refused;
+mod reserve;
 mod rules;
 mod status;
 
@@ -32,6 +36,7 @@ use crate::model::{Problem, PublishedStatus, State};
 use allocate::Grant;
 use backends::ServiceBackends;
 pub use inputs::{Held, Inputs};
+use permission::Permissions;
 use rules::Rules;
 
 /// The whole pipeline.
@@ -49,18 +54,21 @@ pub fn compile(inputs: Inputs<'_>) -> (State, Vec<Problem>) {
     let names = ours::ours(inputs).map(|(name, _)| name).chain(ours::formerly_ours(inputs));
     state.statuses.extend(names.map(|name| (name.clone(), PublishedStatus::default())));
 
-    let claims = claims::collect(inputs, &on_links, &mut problems);
+    let permissions = Permissions::new(inputs);
+    let claims = claims::collect(inputs, &permissions, &on_links, &mut problems);
     let nodes = nodes::EligibleNodes::new(inputs);
-    for Grant { name, service, vips, collisions } in allocate::allocate(inputs, claims, &mut problems) {
+    for Grant { name, service, vips, refused } in
+        allocate::allocate(inputs, &permissions, claims, &mut problems)
+    {
         let backends = ServiceBackends::new(&nodes, name, service);
         let rules = Rules::new(inputs.policy, &backends, &vips);
         let granted = frontends::frontends_of(service, &vips).map(|(frontend, _)| frontend);
-        for frontend in granted.filter(|frontend| !collisions.contains(frontend)) {
+        for frontend in granted.filter(|frontend| !refused.contains_key(frontend)) {
             state.frontends.extend(rules.get(&frontend).map(|rule| (frontend, Arc::clone(rule))));
         }
         let is_without = |frontend: &_| rules.get(frontend).is_some_and(|rule| rule.backends.is_empty());
         problems.extend(backends.problems(&vips, is_without));
-        let status = status::status_of(service, &vips, &collisions, rules.is_dsr());
+        let status = status::status_of(service, &vips, &refused, rules.is_dsr());
         state.statuses.insert(name.clone(), status);
     }
     rules::cut_loops(&mut state, &mut problems);

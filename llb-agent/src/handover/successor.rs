@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::net::UnixStream;
-use tokio::time::Instant;
 
 use super::channel::Channel;
 use super::error::HandoverError;
 use super::message::{ANSWER_LIMIT, Descriptors, Item, Message, VERSION, unexpected};
 use super::socket::socket_path;
+use crate::clock;
 use crate::error_chain::ErrorChain;
 use crate::statefile;
 
@@ -63,7 +63,7 @@ pub struct Inheritance {
 /// # Errors
 /// Neither is possible.
 pub async fn start(state_dir: &Path, links: &[String]) -> Result<Start, HandoverError> {
-    let give_up = Instant::now() + RETRY_LIMIT;
+    let give_up = clock::now() + RETRY_LIMIT;
     loop {
         if let Some(lock) = try_lock(state_dir)? {
             return Ok(Start::Alone(lock));
@@ -76,7 +76,7 @@ pub async fn start(state_dir: &Path, links: &[String]) -> Result<Start, Handover
             },
             Err(source) => source,
         };
-        if Instant::now() >= give_up {
+        if clock::now() >= give_up {
             return Err(HandoverError::Occupied { folder: state_dir.to_owned(), source: error });
         }
         tokio::time::sleep(RETRY_PAUSE).await;
@@ -146,10 +146,10 @@ impl Inheritance {
 /// The lock of `state_dir`; `None` if another process still has it after
 /// [`RETRY_LIMIT`].
 async fn wait_for_lock(state_dir: &Path) -> Result<Option<OwnedFd>, HandoverError> {
-    let give_up = Instant::now() + RETRY_LIMIT;
+    let give_up = clock::now() + RETRY_LIMIT;
     loop {
         match try_lock(state_dir)? {
-            None if Instant::now() < give_up => tokio::time::sleep(RETRY_PAUSE).await,
+            None if clock::now() < give_up => tokio::time::sleep(RETRY_PAUSE).await,
             outcome => return Ok(outcome),
         }
     }

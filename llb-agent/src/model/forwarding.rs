@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 
 use super::address::{Family, Port, Protocol};
 use super::mode::Mode;
+use super::placement::Placement;
 use super::service::ServiceName;
 use super::terms::Terms;
 
@@ -103,46 +104,11 @@ pub enum Phase {
     Draining,
 }
 
-/// A mechanism that forwards.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PlaneKind {
-    /// eBPF programs at links forward each packet.
-    Packet,
-    /// llb accepts connections, and the kernel moves their data from socket to socket.
-    Sockmap,
-    /// llb accepts connections and relays them in user space.
-    #[default]
-    Userspace,
-}
-
-impl fmt::Display for PlaneKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Packet => "packet",
-            Self::Sockmap => "sockmap",
-            Self::Userspace => "userspace",
-        })
-    }
-}
-
-/// Which plane serves a frontend, in which mode, and why.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Placement {
-    /// The plane.
-    pub plane: PlaneKind,
-    /// Of the packet plane.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mode: Option<Mode>,
-    /// A sentence for a person.
-    pub why: String,
-}
-
 /// A frontend as a data plane has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FrontendStatus {
-    /// The rule last applied.
-    pub rule: Arc<Rule>,
+    /// The rule that was applied last. `None`: not known, because the agent before this one applied it.
+    pub rule: Option<Arc<Rule>>,
     /// Serving or draining.
     pub phase: Phase,
     /// The plane that serves it.
@@ -152,6 +118,11 @@ pub struct FrontendStatus {
 impl FrontendStatus {
     /// A frontend that the relay in user space serves.
     pub fn relayed(rule: Arc<Rule>, phase: Phase) -> Self {
-        Self { rule, phase, placement: Placement::default() }
+        Self { rule: Some(rule), phase, placement: Placement::default() }
+    }
+
+    /// Whether this is a frontend of `service`. False while its rule is not known.
+    pub fn is_of(&self, service: &ServiceName) -> bool {
+        self.rule.as_ref().is_some_and(|rule| rule.service == *service)
     }
 }

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::address::{Family, Port, Protocol};
+use super::host::Host;
 use super::problem::Problem;
 use super::service::{Service, ServiceName};
 
@@ -69,6 +70,8 @@ pub struct Node {
     pub internal: Vec<IpAddr>,
     /// `status.addresses` of type ExternalIP, in order.
     pub external: Vec<IpAddr>,
+    /// `spec.podCIDRs`: the addresses of its Pods.
+    pub pod_ranges: Vec<IpNet>,
     /// `spec.externalID` if it is an address (clusters before 1.11).
     pub external_id: Option<IpAddr>,
 }
@@ -78,6 +81,8 @@ pub struct Node {
 pub struct Facts {
     /// The link devices in the order of the command line, without those that do not exist now.
     pub links: Vec<Link>,
+    /// What the machine itself needs.
+    pub host: Host,
 }
 
 impl Facts {
@@ -87,7 +92,7 @@ impl Facts {
             name: link.name.clone(),
             addresses: link.addresses.iter().filter(|known| !known.ours).cloned().collect(),
         };
-        Self { links: self.links.iter().map(foreign).collect() }
+        Self { links: self.links.iter().map(foreign).collect(), host: self.host.clone() }
     }
 }
 

@@ -6,9 +6,12 @@
 //! what was read back from the world. A [`Problem`] says what is wrong with a user's object.
 
 mod address;
+mod backend_status;
 mod forwarding;
+mod host;
 mod inputs;
 mod mode;
+mod placement;
 mod planes;
 mod pool;
 mod problem;
@@ -19,10 +22,15 @@ mod state;
 mod terms;
 
 pub use address::{Family, Mac, Port, Protocol, is_usable_vip};
-pub use forwarding::{Backend, Frontend, FrontendStatus, Phase, Placement, PlaneKind, Rule, Weight};
+pub use backend_status::{BackendState, BackendStatus};
+pub use forwarding::{Backend, Frontend, FrontendStatus, Phase, Rule, Weight};
+pub use host::{Host, ReservedFor};
 pub use inputs::{Endpoint, Facts, Link, LinkAddress, Node, Snapshot, SourceReport};
 pub use mode::Mode;
-pub use planes::{BackendState, BackendStatus, LinkPlane, PlanesState};
+pub use placement::{
+    PacketLimit, PacketObstacle, Placement, PlacementReason, PlaneKind, RelayFeature, RelayReason,
+};
+pub use planes::{Hook, HookChoice, HookReason, HookRefusal, LinkPlane, NoPacketPlane, PlanesState};
 pub use pool::{Pool, PoolError};
 pub use problem::{MESSAGE_BYTES, Problem, ProblemReason, Subject, bound, cut};
 pub use range::{AddressRange, RangeError};

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What there is to say about the planes and the choice between them.
+//! What the planes report about this machine: links with their hooks.
 
 use std::fmt;
 
-use serde::Serialize;
-
-use super::Backend;
+use serde::{Serialize, Serializer};
 
 /// The planes of this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -14,49 +12,141 @@ pub struct PlanesState {
     pub links: Vec<LinkPlane>,
     /// Why there is no packet plane.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub no_packet_plane: Option<String>,
+    pub no_packet_plane: Option<NoPacketPlane>,
 }
 
-/// How a link is served.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct LinkPlane {
-    /// Its name.
-    pub link: String,
-    /// Where its program is: `xdp`, `tc`.
-    pub hook: String,
-    /// Why there.
-    pub why: String,
+/// Why there is no packet plane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoPacketPlane {
+    /// This flag turns it off.
+    Flag(&'static str),
+    /// The agent is still starting.
+    NotStarted,
+    /// It could not be started.
+    Failed {
+        /// The error with its causes.
+        error: String,
+    },
+    /// Another agent has taken it over.
+    HandedOver,
 }
 
-/// A backend as a plane has it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct BackendStatus {
-    /// Which.
-    pub backend: Backend,
-    /// What it gets.
-    pub state: BackendState,
-    /// Flows or connections that it has; absent: not known by backend.
-    pub flows: Option<u64>,
-}
-
-/// What a backend gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BackendState {
-    /// New flows.
-    Active,
-    /// Only what belongs to flows that it has.
-    Draining,
-    /// Nothing: no answer to ARP or neighbour discovery.
-    Unreachable,
-}
-
-impl fmt::Display for BackendState {
+impl fmt::Display for NoPacketPlane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Active => "active",
-            Self::Draining => "draining",
-            Self::Unreachable => "unreachable",
+            Self::Flag(flag) => flag,
+            Self::NotStarted => "it has not been started yet",
+            Self::Failed { error } => error,
+            Self::HandedOver => "it was handed over to another agent",
         })
+    }
+}
+
+impl Serialize for NoPacketPlane {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A place at a link where a program gets frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hook {
+    /// In the driver, before the kernel makes its own copy of a frame.
+    Xdp,
+    /// At ingress, before routing.
+    Tc,
+}
+
+impl Hook {
+    /// All hooks, the fastest first.
+    pub const ALL: [Self; 2] = [Self::Xdp, Self::Tc];
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Xdp => "xdp",
+            Self::Tc => "tc",
+        })
+    }
+}
+
+/// A link with a program of the packet plane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LinkPlane {
+    /// The link's name.
+    pub link: String,
+    /// Where its program is.
+    pub hook: Hook,
+    /// Why it is there.
+    pub why: HookReason,
+}
+
+/// Why a link's program is at its hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookReason {
+    /// What decided which hooks are tried.
+    pub choice: HookChoice,
+    /// The hooks that were tried before, and refused.
+    pub refused: Vec<HookRefusal>,
+}
+
+/// What decides which hooks of a link are tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookChoice {
+    /// `--datapath` names the only hook.
+    Flag(Hook),
+    /// TC only: a veth delivers what XDP sends back only if its peer has an XDP program too.
+    Veth,
+    /// TC only: the drivers of virtual links have no XDP.
+    VirtualLink,
+    /// The fastest hook that the kernel takes.
+    Fastest,
+}
+
+/// A hook that the kernel refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookRefusal {
+    /// The hook.
+    pub hook: Hook,
+    /// The error with its causes.
+    pub error: String,
+}
+
+impl fmt::Display for HookReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let choice = match self.choice {
+            HookChoice::Flag(hook) => Some(format!("--datapath {hook}")),
+            HookChoice::Veth => Some(
+                "no XDP: what it sends back arrives only if the other end of the veth pair has an XDP program too"
+                    .to_owned(),
+            ),
+            HookChoice::VirtualLink => Some("no XDP: drivers of virtual links have none".to_owned()),
+            HookChoice::Fastest if self.refused.is_empty() => Some("it is the fastest".to_owned()),
+            HookChoice::Fastest => None,
+        };
+        let refused = self.refused.iter().map(|HookRefusal { hook, error }| format!("no {hook}: {error}"));
+        f.write_str(&choice.into_iter().chain(refused).collect::<Vec<_>>().join("; "))
+    }
+}
+
+impl Serialize for HookReason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hook_is_explained_by_what_was_refused_or_by_its_speed() {
+        let refused = vec![HookRefusal { hook: Hook::Xdp, error: "too large an MTU".to_owned() }];
+        let why = |choice, refused| HookReason { choice, refused }.to_string();
+        assert_eq!(why(HookChoice::Fastest, Vec::new()), "it is the fastest");
+        assert_eq!(why(HookChoice::Fastest, refused), "no xdp: too large an MTU");
+        assert_eq!(why(HookChoice::Flag(Hook::Tc), Vec::new()), "--datapath tc");
     }
 }

@@ -13,7 +13,7 @@ use super::address::Family;
 use super::range::{AddressRange, RangeError};
 
 /// Addresses with a name and rules, as `--pool` gives them:
-/// `[NAME=]RANGE[,RANGE...][+namespaces=A,B][+auto=false]`. The syntax has no characters
+/// `[NAME=]RANGE[,RANGE...][+namespaces=A,B][+auto=false][+shared=true]`. The syntax has no characters
 /// that a shell would interpret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
@@ -21,6 +21,7 @@ pub struct Pool {
     ranges: Vec<AddressRange>,
     namespaces: BTreeSet<String>,
     auto: bool,
+    shared: bool,
 }
 
 impl Pool {
@@ -37,6 +38,11 @@ impl Pool {
     /// Whether Services that name no pool get addresses from it.
     pub fn is_auto(&self) -> bool {
         self.auto
+    }
+
+    /// Whether Services of different namespaces may share its addresses if they have the same sharing key.
+    pub fn is_shared_across_namespaces(&self) -> bool {
+        self.shared
     }
 
     /// Whether Services of this namespace may have its addresses.
@@ -100,7 +106,9 @@ pub enum PoolError {
         name: String,
     },
     /// A part after a plus sign is not an option.
-    #[error("{option:?} is not an option: use namespaces=A,B and auto=true|false, each at most once")]
+    #[error(
+        "{option:?} is not an option: use namespaces=A,B, auto=true|false and shared=true|false, each at most once"
+    )]
     Option {
         /// As given.
         option: String,
@@ -140,7 +148,7 @@ impl FromStr for Pool {
             text.parse().map_err(|source| PoolError::Range { text: text.trim().to_owned(), source })
         };
         let ranges = ranges.split(',').map(range).collect::<Result<_, _>>()?;
-        let (mut namespaces, mut auto) = (None, None);
+        let (mut namespaces, mut auto, mut shared) = (None, None, None);
         for option in parts {
             let wrong = || PoolError::Option { option: option.to_owned() };
             match option.split_once('=').ok_or_else(wrong)? {
@@ -152,11 +160,17 @@ impl FromStr for Pool {
                     namespaces = Some(list);
                 }
                 ("auto", value) if auto.is_none() => auto = Some(value.parse().map_err(|_| wrong())?),
+                ("shared", value) if shared.is_none() => shared = Some(value.parse().map_err(|_| wrong())?),
                 _ => return Err(wrong()),
             }
         }
-        let pool =
-            Self { name, ranges, namespaces: namespaces.unwrap_or_default(), auto: auto.unwrap_or(true) };
+        let pool = Self {
+            name,
+            ranges,
+            namespaces: namespaces.unwrap_or_default(),
+            auto: auto.unwrap_or(true),
+            shared: shared.unwrap_or(false),
+        };
         if pool.name.is_none() && !pool.auto { Err(PoolError::Unreachable) } else { Ok(pool) }
     }
 }
@@ -194,10 +208,12 @@ mod tests {
     #[test]
     fn a_pool_has_name_ranges_and_rules() {
         let pool: Pool =
-            "web=192.0.2.0/29,2001:db8::/126,192.0.2.9+namespaces=shop,crm+auto=false".parse().unwrap();
+            "web=192.0.2.0/29,2001:db8::/126,192.0.2.9+namespaces=shop,crm+auto=false+shared=true"
+                .parse()
+                .unwrap();
         assert_eq!(pool.to_string(), "web=192.0.2.1-192.0.2.6,2001:db8::1-2001:db8::3,192.0.2.9");
         assert_eq!(pool.name(), Some("web"));
-        assert!(!pool.is_auto());
+        assert!(!pool.is_auto() && pool.is_shared_across_namespaces());
         assert!(pool.is_open_to("shop") && pool.is_open_to("crm") && !pool.is_open_to("default"));
         assert!(pool.has_family(Family::V4) && pool.has_family(Family::V6));
         assert!(pool.contains("192.0.2.9".parse().unwrap()) && !pool.contains("192.0.2.8".parse().unwrap()));
@@ -217,6 +233,7 @@ mod tests {
             ("192.0.2.1,", "not a range of addresses"),
             ("Web=192.0.2.1", "not a pool name"),
             ("=192.0.2.1", "not a pool name"),
+            ("a=192.0.2.1+shared=", "shared=true|false"),
             ("a=192.0.2.1+auto=no", "auto=true|false"),
             ("a=192.0.2.1+auto=true+auto=true", "at most once"),
             ("a=192.0.2.1+namespaces=", "namespaces=A,B"),

@@ -64,9 +64,17 @@ pub enum ProblemReason {
     /// The pool is not for this Service's namespace, or the Service names no pool and
     /// no pool is for such Services.
     PoolNotAllowed,
+    /// The address belongs to somebody else, or the operator has not opened it to Services.
+    AddressNotAllowed,
+    /// Another Service had the address until a moment ago.
+    AddressResting,
+    /// Another Service has the VIP, and the two do not share it.
+    VipNotShared,
+    /// The port of the machine's own address is reserved for the machine.
+    PortNotAllowed,
     /// There is no pool or link address of a family that the Service needs.
     NoAddressOfFamily,
-    /// No Node passes the selection.
+    /// No Node is eligible.
     NoEligibleNodes,
     /// The Service has no usable backend.
     NoBackends,

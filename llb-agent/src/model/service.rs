@@ -134,6 +134,10 @@ pub struct Service {
     pub requested_vips: Vec<IpAddr>,
     /// The pool to take new VIPs from, by annotation `llb.dev/pool`.
     pub pool: Option<String>,
+    /// Annotation `llb.dev/sharing-key`: Services of one namespace with the same key may share VIPs.
+    pub sharing_key: Option<String>,
+    /// `spec.clusterIPs`, of Services of every type.
+    pub cluster_ips: Vec<IpAddr>,
     /// A request of the Service was not understood. Instead of serving something else,
     /// llb gives it nothing new. The problem itself is in the snapshot.
     pub invalid: bool,

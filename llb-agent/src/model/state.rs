@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The desired and the observed state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -37,11 +37,25 @@ impl Serialize for AddressKey {
 pub struct State {
     /// What the data planes should serve.
     pub frontends: BTreeMap<Frontend, Arc<Rule>>,
+    /// Frontends that stay as they are, whatever their rules: the packet plane goes on serving
+    /// them when the agent ends.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub kept: BTreeSet<Frontend>,
+    /// The frontends on the machine's own addresses. No other program may bind their ports.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub on_own_addresses: BTreeSet<Frontend>,
     /// The addresses that llb should add, with their prefix length.
     pub addresses: BTreeMap<AddressKey, u8>,
     /// What the status of each of our Services should say when its frontends are served.
     /// An empty status is to be cleared.
     pub statuses: BTreeMap<ServiceName, PublishedStatus>,
+}
+
+impl State {
+    /// Whether `frontend` should be there.
+    pub fn has(&self, frontend: &Frontend) -> bool {
+        self.frontends.contains_key(frontend) || self.kept.contains(frontend)
+    }
 }
 
 /// The observed state, as read back from the world.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Answers made of bytes by hand: complete, interrupted, cut off, with an error
-//! inside. Answers of a real kernel are in the tests of addresses.
+//! inside. One test asks the running kernel; changes of real links are in the
+//! tests of addresses.
 
 use std::io;
 
@@ -8,6 +9,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::LinkAttribute;
 
 use super::answer::{Answer, End};
+use super::connection::Connection;
 use super::dump::{Dump, DumpError, Kind};
 use super::failure::Failure;
 use crate::error_chain::ErrorChain;
@@ -205,4 +207,20 @@ fn an_error_of_a_dump_has_its_whole_chain_but_no_error_number() {
         ErrorChain(&error).to_string(),
         "cannot read the list of links: the kernel refused the request: Operation not permitted (os error 1)"
     );
+}
+
+#[tokio::test]
+async fn the_running_kernel_answers_each_question() {
+    let mut connection = Connection::open().unwrap();
+    let loopback = connection.link("lo").await.unwrap().expect("each namespace has a loopback link");
+    assert!(!loopback.has_neighbours && loopback.neighbour_mac().is_none());
+    assert!(connection.links().await.unwrap().contains(&loopback));
+    for no_link in ["nothere0", "a-name-that-is-too-long-for-a-link", ""] {
+        assert_eq!(connection.link(no_link).await.unwrap(), None, "{no_link}");
+    }
+    connection.macs().await.unwrap();
+    connection.addresses().await.unwrap();
+    connection.neighbours().await.unwrap();
+    connection.route("192.0.2.1".parse().unwrap()).await.unwrap();
+    connection.gateway(loopback.ifindex, "192.0.2.1".parse().unwrap()).await.unwrap();
 }

@@ -9,7 +9,7 @@
 //! | order | action | precondition, as observed |
 //! |---|---|---|
 //! | 1 | upsert frontends | none (the VIP need not be on the link yet) |
-//! | 2 | add addresses | a frontend on the VIP serves |
+//! | 2 | add addresses | a frontend on the VIP serves, or the VIP has no frontend |
 //! | 3 | write statuses | a frontend on the VIP has backends and serves; the address is on its link |
 //! | 4 | remove frontends | none (their statuses were written or cleared before) |
 //! | 5 | remove addresses | no frontend on the VIP serves or drains |
@@ -65,7 +65,7 @@ pub fn hold_statuses(due: Vec<Action>, in_flight: &BTreeSet<ActionKey>, desired:
 fn upserts(desired: &State, observed: &Observed) -> impl Iterator<Item = Action> {
     let up_to_date = |frontend: &Frontend, rule: &Arc<Rule>| {
         let current = observed.frontends.get(frontend);
-        current.is_some_and(|status| status.phase == Phase::Serving && status.rule == *rule)
+        current.is_some_and(|status| status.phase == Phase::Serving && status.rule.as_ref() == Some(rule))
     };
     let outdated = desired.frontends.iter().filter(move |(frontend, rule)| !up_to_date(frontend, rule));
     outdated.map(|(&frontend, rule)| Action::UpsertFrontend { frontend, rule: rule.clone() })
@@ -73,14 +73,18 @@ fn upserts(desired: &State, observed: &Observed) -> impl Iterator<Item = Action>
 
 fn address_adds(desired: &State, observed: &Observed) -> impl Iterator<Item = Action> {
     let missing = desired.addresses.iter().filter(|(key, _)| !observed.addresses.contains_key(key));
-    let ready = missing
-        .filter(|(key, _)| frontends_on(observed, key.address).any(|(_, phase)| phase == Phase::Serving));
+    // A VIP whose Service has no port that llb can serve is on its link without a frontend.
+    let vips: BTreeSet<IpAddr> = desired.frontends.keys().map(|frontend| frontend.vip).collect();
+    let ready = missing.filter(move |(key, _)| {
+        !vips.contains(&key.address)
+            || frontends_on(observed, key.address).any(|(_, phase)| phase == Phase::Serving)
+    });
     ready.map(|(key, &prefix_length)| Action::AddAddress { key: key.clone(), prefix_length })
 }
 
 fn frontend_removals(desired: &State, observed: &Observed) -> impl Iterator<Item = Action> {
     let serving = observed.frontends.iter().filter(|(_, status)| status.phase == Phase::Serving);
-    let unwanted = serving.filter(|(frontend, _)| !desired.frontends.contains_key(frontend));
+    let unwanted = serving.filter(|(frontend, _)| !desired.has(frontend));
     unwanted.map(|(&frontend, _)| Action::RemoveFrontend { frontend })
 }
 

@@ -69,7 +69,8 @@ fn achieved_port(vip: IpAddr, port: &PublishedPort, observed: &Observed) -> Publ
 /// True if the frontend accepts connections; without backends it has no listener.
 fn accepts(frontend: &Frontend, observed: &Observed) -> bool {
     let status = observed.frontends.get(frontend);
-    status.is_some_and(|status| status.phase == Phase::Serving && !status.rule.backends.is_empty())
+    let rule = status.filter(|status| status.phase == Phase::Serving).and_then(|status| status.rule.as_ref());
+    rule.is_some_and(|rule| !rule.backends.is_empty())
 }
 
 /// `None` for a protocol that llb does not serve.

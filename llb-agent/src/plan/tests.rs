@@ -35,6 +35,7 @@ fn desired() -> State {
         frontends: [(frontend(80), rule(&["198.51.100.1:8080"]))].into(),
         addresses: [(key("eth0"), 24)].into(),
         statuses: [(service, status)].into(),
+        ..State::default()
     }
 }
 

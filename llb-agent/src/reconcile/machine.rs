@@ -136,6 +136,7 @@ fn delay_after(attempts: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
     use crate::model::{AddressKey, ProblemReason, PublishedStatus};
 
     fn refused() -> Failed {
@@ -156,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_failure_delays_only_its_own_object() {
-        let (mut machine, start) = (Machine::default(), Instant::now());
+        let (mut machine, start) = (Machine::default(), clock::now_std());
         let (bad, good) = (remove("192.0.2.1"), remove("192.0.2.2"));
         assert!(machine.failed(bad.clone(), refused(), start));
         assert_eq!(machine.due(vec![bad.clone(), good.clone()], start), std::slice::from_ref(&good));
@@ -169,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_failed_address_that_is_probed_for_again_waits_for_the_next_round() {
-        let (mut machine, start) = (Machine::default(), Instant::now());
+        let (mut machine, start) = (Machine::default(), clock::now_std());
         let add = remove("192.0.2.1");
         machine.failed(add.clone(), refused(), start);
         let later = start + FIRST_RETRY;
@@ -184,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_failure_that_is_not_planned_any_more_is_forgotten() {
-        let (mut machine, start) = (Machine::default(), Instant::now());
+        let (mut machine, start) = (Machine::default(), clock::now_std());
         machine.failed(remove("192.0.2.1"), refused(), start);
         let failing = machine.failing(|_| BTreeSet::new());
         assert_eq!(failing.len(), 1);
@@ -196,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_changed_action_does_not_wait_but_one_in_flight_does() {
-        let (mut machine, start) = (Machine::default(), Instant::now());
+        let (mut machine, start) = (Machine::default(), clock::now_std());
         let service = ServiceName::new("a", "b");
         let write = |vips| Action::WriteStatus {
             service: service.clone(),

@@ -30,6 +30,7 @@ mod progress;
 mod reconciler;
 mod report;
 mod reporter;
+mod resting;
 mod round;
 mod run;
 mod settle;

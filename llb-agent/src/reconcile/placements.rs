@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which plane serves each Service, told once and whenever it changes; and what
-//! goes on without an agent. Pure.
+//! The Events that say which plane serves each Service and why, and what the packet plane
+//! goes on serving when the agent ends. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,21 +9,20 @@ use crate::model::{
 };
 use crate::status::Event;
 
-/// What was told.
+/// What the last Events said.
 #[derive(Debug, Default)]
 pub(super) struct Placements {
     known: BTreeMap<ServiceName, String>,
-    /// The first look is over.
+    /// A round with frontends is over.
     has_begun: bool,
 }
 
 impl Placements {
-    /// Events for Services that are served by another plane, or for another
-    /// reason, than when it was last looked.
+    /// Events for Services whose plane, or whose reason for it, has changed since the last call.
     pub(super) fn changed(&mut self, observed: &Observed, snapshot: &Snapshot) -> Vec<Event> {
         let now = summaries(observed);
         let is_told = |name: &ServiceName| {
-            // A restart is no news for those that had their VIP before it.
+            // For Services that had their VIP before a restart, the restart is no news.
             !self.has_begun && observed.statuses.get(name).is_some_and(|status| !status.vips.is_empty())
         };
         let news = now.iter().filter(|(name, text)| self.known.get(*name) != Some(text) && !is_told(name));
@@ -44,14 +43,14 @@ impl Placements {
     }
 }
 
-/// What goes on when the agent ends and its packet plane does not. Statuses stay as they are.
+/// What stays when the agent ends and its packet plane goes on: its frontends, and their addresses.
 pub(super) fn served_by_packets(observed: BTreeMap<Frontend, FrontendStatus>, facts: &Facts) -> State {
     let serves = |status: &FrontendStatus| {
         status.phase == Phase::Serving && status.placement.plane == PlaneKind::Packet
     };
     let kept = observed.into_iter().filter(|(_, status)| serves(status));
-    let frontends: BTreeMap<_, _> = kept.map(|(frontend, status)| (frontend, status.rule)).collect();
-    let is_used = |vip| frontends.keys().any(|frontend| frontend.vip == vip);
+    let kept: BTreeSet<Frontend> = kept.map(|(frontend, _)| frontend).collect();
+    let is_used = |vip| kept.iter().any(|frontend| frontend.vip == vip);
     let addresses = facts.links.iter().flat_map(|link| {
         let ours = link.addresses.iter().filter(|known| known.ours && is_used(known.net.addr()));
         ours.map(|known| {
@@ -59,21 +58,18 @@ pub(super) fn served_by_packets(observed: BTreeMap<Frontend, FrontendStatus>, fa
             (key, known.net.prefix_len())
         })
     });
-    State { addresses: addresses.collect(), frontends, statuses: BTreeMap::new() }
+    State { addresses: addresses.collect(), kept, ..State::default() }
 }
 
-/// All planes of a Service with the reasons, each once.
+/// The planes of each Service with their reasons, each once.
 fn summaries(observed: &Observed) -> BTreeMap<ServiceName, String> {
     let mut parts: BTreeMap<&ServiceName, BTreeSet<String>> = BTreeMap::new();
     let serving = observed.frontends.values().filter(|status| status.phase == Phase::Serving);
-    for status in serving.filter(|status| !status.rule.service.name.is_empty()) {
+    for (status, rule) in serving.filter_map(|status| Some((status, status.rule.as_ref()?))) {
         let placement = &status.placement;
         let mode = placement.mode.map(|mode| format!(" in mode {mode}")).unwrap_or_default();
-        let why = if placement.why.is_empty() { String::new() } else { format!(" ({})", placement.why) };
-        parts
-            .entry(&status.rule.service)
-            .or_default()
-            .insert(format!("the {} plane{mode}{why}", placement.plane));
+        let why = placement.why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+        parts.entry(&rule.service).or_default().insert(format!("the {} plane{mode}{why}", placement.plane));
     }
     let text = |parts: BTreeSet<String>| parts.into_iter().collect::<Vec<_>>().join(", and ");
     parts.into_iter().map(|(name, parts)| (name.clone(), text(parts))).collect()
@@ -84,7 +80,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::{Port, Protocol, Rule, Service, Terms};
+    use crate::model::{PlacementReason, Port, Protocol, RelayFeature, Rule, Service, Terms};
 
     #[test]
     fn a_plane_is_told_once_and_when_it_changes() {
@@ -96,16 +92,17 @@ mod tests {
             port: Port::new(80).unwrap(),
             protocol: Protocol::Tcp,
         };
-        let observed = |why: &str| {
+        let observed = |why: RelayFeature| {
             let rule = Arc::new(Rule::new(name.clone(), BTreeMap::new(), Terms::default()));
             let mut status = FrontendStatus::relayed(rule, Phase::Serving);
-            status.placement.why = why.to_owned();
+            status.placement.why = Some(PlacementReason::NeedsRelay(why));
             Observed { frontends: [(frontend, status)].into(), ..Observed::default() }
         };
         let mut placements = Placements::default();
         let mut told = |why| placements.changed(&observed(why), &snapshot);
-        assert_eq!(told("one")[0].message, "Served by the userspace plane (one)");
-        assert_eq!(told("one"), []);
-        assert_eq!(told("other").len(), 1);
+        let [one, other] = [RelayFeature::MaxConnections, RelayFeature::ProxyProtocol];
+        assert_eq!(told(one)[0].message, format!("Served by the userspace plane ({one})"));
+        assert_eq!(told(one), []);
+        assert_eq!(told(other).len(), 1);
     }
 }

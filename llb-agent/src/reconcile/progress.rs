@@ -36,6 +36,11 @@ impl Stage {
         }
     }
 
+    /// Whether this agent changes everything.
+    pub(super) fn is_in_charge(self) -> bool {
+        matches!(self, Self::Starting | Self::Ready)
+    }
+
     /// The stage after a complete round.
     pub(super) fn after_complete_round(self) -> Self {
         match self {

@@ -12,8 +12,9 @@ use super::metrics::ReconcileMetrics;
 use super::placements::Placements;
 use super::progress::{Progress, Stage};
 use super::reporter::Reporter;
+use super::resting::Resting;
 use super::writes::Writes;
-use crate::addresses::AddressTable;
+use crate::addresses::{AddressError, AddressTable};
 use crate::config::Policy;
 use crate::dataplane::DataPlane;
 use crate::error_chain::ErrorChain;
@@ -30,6 +31,7 @@ pub struct Reconciler<P, A, S> {
     pub(super) machine: Machine,
     pub(super) reporter: Reporter,
     pub(super) placements: Placements,
+    pub(super) resting: Resting,
     pub(super) facts: Facts,
     /// What was decided last.
     pub(super) desired: Arc<State>,
@@ -50,6 +52,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             machine: Machine::default(),
             reporter: Reporter::default(),
             placements: Placements::default(),
+            resting: Resting::default(),
             facts: Facts::default(),
             desired: Arc::default(),
             stage: Stage::default(),
@@ -61,8 +64,8 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
 
     /// Reads back what is. If the links can't be read, the round is [`Progress::Unreadable`].
     pub(super) async fn observe(&mut self, snapshot: &Snapshot) -> Result<Observed, Problem> {
-        let links = match self.rooms.addresses.observe().await {
-            Ok(links) => links,
+        self.facts = match self.read_facts().await {
+            Ok(facts) => facts,
             Err(error) => {
                 self.progress = Progress::Unreadable;
                 return Err(Problem {
@@ -72,20 +75,25 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
                 });
             }
         };
-        let addresses = links.iter().flat_map(|link| {
+        let addresses = self.facts.links.iter().flat_map(|link| {
             let ours = link.addresses.iter().filter(|known| known.ours);
             ours.map(|known| {
                 let key = AddressKey { link: link.name.clone(), address: known.net.addr() };
                 (key, known.net.prefix_len())
             })
         });
+        self.rooms.plane.advance();
         let observed = Observed {
             frontends: self.rooms.plane.observe(),
             addresses: addresses.collect(),
             statuses: self.rooms.statuses.observe(snapshot),
         };
-        self.facts = Facts { links };
         Ok(observed)
+    }
+
+    async fn read_facts(&mut self) -> Result<Facts, AddressError> {
+        let links = self.rooms.addresses.observe().await?;
+        Ok(Facts { links, host: self.rooms.addresses.host().await? })
     }
 
     /// Sends Events beside the loop.

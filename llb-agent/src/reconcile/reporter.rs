@@ -76,6 +76,7 @@ fn event_of(problem: &Problem, snapshot: &Snapshot) -> Option<Event> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
     use crate::model::{PublishedVip, Service};
 
     #[test]
@@ -84,7 +85,7 @@ mod tests {
         let mut snapshot = Snapshot::default();
         snapshot.services.insert(name.clone(), Service::default().into());
         let failing = [Problem::of_service(&name, ProblemReason::ActionFailed, "refused")];
-        let (mut reporter, start) = (Reporter::default(), Instant::now());
+        let (mut reporter, start) = (Reporter::default(), clock::now_std());
         let mut sent =
             |problems: &[Problem], after| reporter.problems(problems, &snapshot, start + after).len();
         assert_eq!(sent(&failing, Duration::ZERO), 1);

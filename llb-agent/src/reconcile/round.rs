@@ -38,14 +38,25 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         };
         let published = observed.statuses.clone();
         let held = held(&self.desired, &published);
-        let inputs = Inputs { snapshot: &snapshot, facts: &self.facts, policy: &self.policy, held: &held };
+        let resting = self.resting.at(now);
+        let inputs = Inputs {
+            snapshot: &snapshot,
+            facts: &self.facts,
+            policy: &self.policy,
+            held: &held,
+            resting: &resting,
+        };
         let (desired, found) = desired::compile(inputs);
         let before = std::mem::replace(&mut self.desired, desired.into());
+        self.resting.released(&before, &self.desired, now, self.policy.vip_rest);
         self.report_cleared(&before, &published, &snapshot);
         report.problems.extend(found);
 
         let input = RoundInput { snapshot: &snapshot, published: &published, now };
         report.observed = self.settle(observed, input, &mut report.problems).await;
+        if self.stage.is_in_charge() {
+            self.rooms.plane.hold_ports(&self.desired.on_own_addresses);
+        }
         if self.progress.is_complete() {
             self.stage = self.stage.after_complete_round();
         }

@@ -14,6 +14,7 @@ use super::progress::Stage;
 use super::reconciler::Reconciler;
 use super::report::Report;
 use crate::addresses::AddressTable;
+use crate::clock;
 use crate::dataplane::DataPlane;
 use crate::model::{Snapshot, SourceReport, State};
 use crate::status::StatusSink;
@@ -52,7 +53,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         let mut stop = std::pin::pin!(stop);
         loop {
             let current = source.borrow_and_update().clone();
-            let now = Instant::now();
+            let now = clock::now_std();
             report.send_replace(Arc::new(self.round(&current, now).await));
             let wait = self.time_until_due(now);
             tokio::select! {
@@ -74,7 +75,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     pub async fn serve_frontends(&mut self, source: &SourceReport) {
         self.stage = Stage::TakingOver;
         loop {
-            self.round(source, Instant::now()).await;
+            self.round(source, clock::now_std()).await;
             if self.stage == Stage::FrontendsServed {
                 break;
             }
@@ -108,7 +109,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         self.desired = Arc::new(kept);
         let mut tries = LAST_TRIES;
         loop {
-            let now = Instant::now();
+            let now = clock::now_std();
             if self.wind_down(now).await {
                 return;
             }
@@ -134,8 +135,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
                 let input = RoundInput { snapshot: &nothing, published: &observed.statuses.clone(), now };
                 let observed = self.settle(observed, input, &mut Vec::new()).await;
                 let mut served = observed.frontends.keys();
-                served.all(|frontend| self.desired.frontends.contains_key(frontend))
-                    && self.progress.is_complete()
+                served.all(|frontend| self.desired.has(frontend)) && self.progress.is_complete()
             }
             Err(problem) => {
                 tracing::warn!(%problem, "shut-down has to wait");
@@ -144,10 +144,11 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         }
     }
 
-    /// How long to wait until a retry is due, the last round is to be finished,
+    /// How long to wait until a retry is due, an address has rested, the last round is to be finished,
     /// or everything is to be read again.
     pub(super) fn time_until_due(&self, now: Instant) -> Duration {
-        let retry = self.machine.next_retry().map(|due| due.saturating_duration_since(now));
-        retry.unwrap_or(RESYNC).min(self.progress.wait().unwrap_or(RESYNC))
+        let due = self.machine.next_retry().into_iter().chain(self.resting.next_end()).min();
+        let due = due.map(|due| due.saturating_duration_since(now));
+        due.unwrap_or(RESYNC).min(self.progress.wait().unwrap_or(RESYNC))
     }
 }

@@ -12,11 +12,12 @@ use tokio::sync::watch;
 use super::*;
 use crate::addresses::fake::FakeAddresses;
 use crate::addresses::{Addition, AddressError, AddressTable};
+use crate::clock;
 use crate::config::Policy;
 use crate::dataplane::DataPlane;
 use crate::dataplane::fake::FakePlane;
 use crate::model::{
-    AddressKey, Endpoint, Link, LinkAddress, Mac, Port, Protocol, Service, ServiceName, ServicePort,
+    AddressKey, Endpoint, Host, Link, LinkAddress, Mac, Port, Protocol, Service, ServiceName, ServicePort,
     Snapshot, SourceReport,
 };
 use crate::status::StatusSink;
@@ -34,6 +35,10 @@ impl AddressTable for Links {
             return Err(AddressError::NoSuchLink { link: "eth0".to_owned() });
         }
         self.0.observe().await
+    }
+
+    async fn host(&mut self) -> Result<Host, AddressError> {
+        self.0.host().await
     }
 
     async fn add(&mut self, key: &AddressKey, prefix_length: u8) -> Result<Addition, AddressError> {
@@ -101,7 +106,7 @@ async fn rest(agent: &mut Agent, source: &SourceReport, now: Instant) -> Report 
 
 #[tokio::test]
 async fn a_service_that_no_longer_exists_gets_no_event() {
-    let (mut agent, source, now) = (agent(), services(2), Instant::now());
+    let (mut agent, source, now) = (agent(), services(2), clock::now_std());
     agent.rooms.statuses.lock().gone.insert(ServiceName::new("default", "s0"));
     rest(&mut agent, &source, now).await;
     let inner = agent.rooms.statuses.lock();
@@ -112,7 +117,7 @@ async fn a_service_that_no_longer_exists_gets_no_event() {
 
 #[tokio::test]
 async fn a_round_is_bounded_and_the_next_one_follows_at_once() {
-    let (mut agent, source, now) = (agent(), services(MANY), Instant::now());
+    let (mut agent, source, now) = (agent(), services(MANY), clock::now_std());
     for served in [ACTIONS, 2 * ACTIONS] {
         let report = agent.round(&source, now).await;
         assert_eq!(report.observed.frontends.len(), served);
@@ -133,7 +138,7 @@ async fn serving_frontends_writes_no_status() {
     agent.serve_frontends(&source).await;
     assert_eq!(agent.rooms.plane.observe().len(), MANY);
     assert!(agent.rooms.statuses.observe(source.snapshot.as_ref().unwrap()).is_empty());
-    let report = rest(&mut agent, &source, Instant::now()).await;
+    let report = rest(&mut agent, &source, clock::now_std()).await;
     assert_eq!(report.observed.statuses.len(), MANY);
 }
 
@@ -165,7 +170,7 @@ async fn a_shut_down_removes_any_number_of_addresses() {
 
 #[tokio::test]
 async fn links_that_cannot_be_read_are_read_again_soon() {
-    let (mut agent, source, now) = (agent(), services(1), Instant::now());
+    let (mut agent, source, now) = (agent(), services(1), clock::now_std());
     agent.rooms.addresses.1 = 1;
     let report = agent.round(&source, now).await;
     assert!(!report.ready);
@@ -179,7 +184,7 @@ async fn links_that_cannot_be_read_are_read_again_soon() {
 async fn a_shut_down_retries_but_gives_up_in_the_end() {
     let wakeups = Wakeups { plane: Arc::default(), links: Arc::default() };
     for (failures, left) in [(2, 0), (1000, 1)] {
-        let (mut agent, source, now) = (agent(), services(1), Instant::now());
+        let (mut agent, source, now) = (agent(), services(1), clock::now_std());
         rest(&mut agent, &source, now).await;
         agent.rooms.addresses.1 = failures;
         agent.shut_down(&wakeups, false).await;

@@ -7,6 +7,8 @@ use backon::ExponentialBuilder;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::ExponentialBackoff;
 
+use crate::clock;
+
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 /// The longest delay. Up to the same time is added at random, so that agents do not all
 /// ask the API server at the same moment.
@@ -42,7 +44,7 @@ impl Iterator for Retries {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        self.after_failure(Instant::now())
+        self.after_failure(clock::now_std())
     }
 }
 
@@ -56,7 +58,7 @@ mod tests {
 
     #[test]
     fn delays_become_short_again_only_after_a_time_without_failures() {
-        let (mut retries, start) = (Retries::new(), Instant::now());
+        let (mut retries, start) = (Retries::new(), clock::now_std());
         assert!(retries.after_failure(start).unwrap() <= 2 * FIRST_RETRY);
         for _ in 0..10 {
             retries.reset();

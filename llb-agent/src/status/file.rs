@@ -90,17 +90,15 @@ impl Statuses {
 
 impl StatusSink for FileStatuses {
     fn observe(&self, snapshot: &Snapshot) -> BTreeMap<ServiceName, PublishedStatus> {
-        // A manifest may contain a status. It is used until llb has written one.
-        let given = snapshot.services.iter().map(|(name, service)| (name.clone(), service.status.clone()));
-        let mut statuses: BTreeMap<_, _> = given.filter(|(_, status)| !status.vips.is_empty()).collect();
+        // A status in a manifest says nothing about this machine: the file may come from another
+        // cluster (`kubectl get -o yaml`). `kubectl apply` ignores it too.
         let written = &mut self.lock().written;
         // A deleted Service gives its VIP back. A Service is not deleted if its file cannot be read now.
         let complete =
             snapshot.problems.iter().all(|problem| problem.reason != ProblemReason::InvalidManifest);
         written.retain(|name, _| !complete || snapshot.services.contains_key(name));
         let known = written.iter().filter(|(name, _)| snapshot.services.contains_key(name));
-        statuses.extend(known.map(|(name, status)| (name.clone(), status.clone())));
-        statuses
+        known.map(|(name, status)| (name.clone(), status.clone())).collect()
     }
 
     async fn write(&self, order: StatusOrder) -> Result<Effect, StatusError> {
@@ -150,7 +148,7 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
-    use crate::model::PublishedVip;
+    use crate::model::{PublishedVip, Service};
 
     const LIMIT: Duration = Duration::from_secs(10);
 
@@ -179,6 +177,15 @@ mod tests {
         let order = order("web");
         FileStatuses::open(folder.path()).write(order.clone()).await.unwrap();
         assert_eq!(FileStatuses::open(folder.path()).lock().written.get(&order.service), Some(&order.status));
+    }
+
+    #[tokio::test]
+    async fn a_status_in_a_manifest_is_ignored() {
+        let folder = tempfile::tempdir().unwrap();
+        let order = order("web");
+        let service = Service { status: order.status, ..Service::default() };
+        let snapshot = Snapshot { services: [(order.service, service.into())].into(), ..Snapshot::default() };
+        assert!(FileStatuses::open(folder.path()).observe(&snapshot).is_empty());
     }
 
     #[tokio::test]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Rights and credentials that are missing or wrong: llb says which.
+//! Missing rights and wrong credentials: llb says which.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::case::{Case, ECHO_PORT, LIMIT};
 
-/// Less than the shipped ClusterRole: no `nodes`, no `services/status`.
+/// Fewer rights than the ClusterRole that llb ships: no `nodes`, no `services/status`.
 const LESSER_ROLE: &str = "
 apiVersion: v1
 kind: ServiceAccount
@@ -46,7 +46,8 @@ pub(crate) fn a_missing_verb_is_named(case: &mut Case<'_>) -> Result<()> {
     let ready = agent.get("/readyz").expect_err("not ready without Nodes").to_string();
     assert!(words.iter().all(|word| ready.contains(word)), "/readyz: {ready}");
 
-    // Granted later, it goes on by itself; and what it still may not do stops nothing else.
+    // Once the right is granted, the agent continues by itself. The right that is still missing stops nothing
+    // else.
     case.kubectl(&["create", "clusterrole", "lesser-nodes", "--verb=get,list,watch", "--resource=nodes"])?;
     grant("lesser-nodes", "lesser-nodes")?;
     wait_until(LIMIT, "the agent to be ready", || agent.get("/readyz").map(Some))?;
@@ -75,7 +76,7 @@ pub(crate) fn an_expired_token_is_named_and_traffic_goes_on(case: &mut Case<'_>)
     case.add_echo_pods(&["node-1"])?;
     let vip = case.vip(0);
     case.apply_service("echo", &json!({"loadBalancerIP": vip}))?;
-    // Valid as long as the Secret exists: an end that comes when the case wants it.
+    // The token is valid as long as the Secret exists, so the case can end it at any time.
     case.cluster.kubectl(&["--namespace", "llb", "create", "secret", "generic", "expiry"])?;
     let bound = ["--bound-object-kind=Secret", "--bound-object-name=expiry"];
     let create = [["--namespace", "llb", "create", "token", "llb-agent"].as_slice(), &bound].concat();
@@ -85,7 +86,7 @@ pub(crate) fn an_expired_token_is_named_and_traffic_goes_on(case: &mut Case<'_>)
     case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
 
     case.cluster.kubectl(&["--namespace", "llb", "delete", "secret", "expiry"])?;
-    // An open watch outlives its token, so the connection has to break.
+    // An open watch outlives its token, so the connection must break.
     case.cluster.restart_apiserver()?;
     let problem = agent.wait_for_problem(LIMIT, "SourceUnavailable")?;
     wait_for_words("the log", &["credentials", "token"], || Ok(agent.log()))
@@ -108,7 +109,7 @@ pub(crate) fn a_missing_kubeconfig_is_named(case: &mut Case<'_>) -> Result<()> {
     wait_for_words("the log", &["no-such-context"], || Ok(agent.log()))
 }
 
-/// Waits until all `words` are there, each anywhere.
+/// Waits until the text contains all `words`, in any order.
 fn wait_for_words(whose: &str, words: &[&str], read: impl Fn() -> Result<String>) -> Result<()> {
     wait_until(LIMIT, &format!("{words:?} in {whose}"), || {
         let text = read()?;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::case::{Case, ECHO_PORT};
 
-pub(crate) fn dual_stack_udp_and_mixed_protocols(case: &mut Case<'_>) -> Result<()> {
+pub(crate) fn one_service_serves_both_families_and_both_protocols(case: &mut Case<'_>) -> Result<()> {
     case.add_echo_pods(&["node-1", "node-2"])?;
     let vips = [case.vip(0), case.vip_v6(0)];
     let _agent = case.agent(&["--pool", &vips[0].to_string(), "--pool", &vips[1].to_string()])?;
@@ -19,7 +19,7 @@ pub(crate) fn dual_stack_udp_and_mixed_protocols(case: &mut Case<'_>) -> Result<
             "ports": [
                 {"name": "web", "port": ECHO_PORT},
                 {"name": "datagrams", "port": ECHO_PORT, "protocol": "UDP"},
-                // The API knows it, llb does not: it says so and serves the others.
+                // Kubernetes knows SCTP, llb does not: llb reports that and serves the other ports.
                 {"name": "streams", "port": 9999, "protocol": "SCTP"},
             ],
         }),

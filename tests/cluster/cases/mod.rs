@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The list of all cases. A case that is not in it does not run.
+//! The list of all cases. A case that is not in this list does not run.
 
 mod access;
 mod families;
@@ -11,7 +11,17 @@ mod refusals;
 mod setup;
 mod terms;
 
-use crate::Named;
+use anyhow::Result;
+
+use crate::case::Case;
+
+/// A named case.
+pub(crate) struct Named {
+    /// `module::function`, as libtest prints it.
+    pub(crate) name: &'static str,
+    /// Fails with an error or by panicking.
+    pub(crate) run: fn(&mut Case<'_>) -> Result<()>,
+}
 
 macro_rules! cases {
     ($($module:ident :: $function:ident),* $(,)?) => {
@@ -23,25 +33,25 @@ macro_rules! cases {
 pub(crate) fn all() -> Vec<Named> {
     cases![
         setup::node_ports_work_without_llb,
-        promise::the_three_services,
+        promise::a_service_is_served_once_its_type_is_load_balancer,
         promise::a_changed_port_is_followed,
-        promise::a_type_changed_back_cleans_up,
+        promise::changing_the_type_back_removes_everything,
         promise::a_deleted_service_leaves_nothing,
-        nodes::a_deleted_node_leaves_at_once,
+        nodes::a_deleted_node_stops_getting_traffic_at_once,
         nodes::local_policy_uses_nodes_with_a_local_endpoint,
-        nodes::without_node_ports,
-        families::dual_stack_udp_and_mixed_protocols,
-        refusals::the_younger_of_two_that_collide_is_refused,
-        refusals::an_exhausted_pool_is_told,
-        refusals::the_class_decides_whose_it_is,
-        refusals::only_chosen_namespaces,
-        terms::source_ranges_and_affinity_are_followed,
-        packets::nodes_answer_clients_themselves_in_mode_dsr,
+        nodes::a_service_without_node_ports_is_served_by_its_endpoints,
+        families::one_service_serves_both_families_and_both_protocols,
+        refusals::the_younger_of_two_colliding_services_is_refused,
+        refusals::an_exhausted_pool_is_reported,
+        refusals::the_class_decides_which_services_are_served,
+        refusals::only_services_of_chosen_namespaces_are_served,
+        terms::source_ranges_and_affinity_are_applied,
+        packets::nodes_answer_clients_directly_in_mode_dsr,
         packets::replies_pass_the_balancer_in_mode_nat,
         outage::traffic_goes_on_without_the_api_server,
         outage::an_expired_resource_version_means_a_new_list,
         outage::a_killed_agent_finds_its_vips_again,
-        outage::a_start_without_the_api_server_serves_what_was_served,
+        outage::an_agent_started_without_the_api_server_serves_the_saved_snapshot,
         access::a_missing_verb_is_named,
         access::a_wrong_token_is_named,
         access::an_expired_token_is_named_and_traffic_goes_on,

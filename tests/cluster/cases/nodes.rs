@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Nodes as backends: which of them get traffic, and when they stop to.
+//! Nodes as backends: which of them get traffic, and from when on they do not.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::case::{Case, ECHO_PORT, LIMIT, backends_in};
 
-pub(crate) fn a_deleted_node_leaves_at_once(case: &mut Case<'_>) -> Result<()> {
+pub(crate) fn a_deleted_node_stops_getting_traffic_at_once(case: &mut Case<'_>) -> Result<()> {
     case.add_echo_pods(&["node-1"])?;
     let agent = case.agent(&[])?;
     let vip = case.vip(0);
@@ -26,7 +26,7 @@ pub(crate) fn a_deleted_node_leaves_at_once(case: &mut Case<'_>) -> Result<()> {
 
     case.cluster.delete_node("node-2")?;
     used(&agent, [true, false])?;
-    // Nothing answers on node-2 any more, so any attempt there would show.
+    // Nothing answers on node-2 any more, so a request to it would fail.
     case.ask_often(frontend)?;
     case.cluster.restore_node("node-2")?;
     used(&agent, [true, true])?;
@@ -63,14 +63,14 @@ pub(crate) fn local_policy_uses_nodes_with_a_local_endpoint(case: &mut Case<'_>)
     Ok(())
 }
 
-pub(crate) fn without_node_ports(case: &mut Case<'_>) -> Result<()> {
+pub(crate) fn a_service_without_node_ports_is_served_by_its_endpoints(case: &mut Case<'_>) -> Result<()> {
     case.add_echo_pods(&["node-1", "node-2"])?;
     let vip = case.vip(0);
     case.apply_service("echo", &json!({"loadBalancerIP": vip, "allocateLoadBalancerNodePorts": false}))?;
 
     let agent = case.agent(&["--backends", "nodes"])?;
     let problem = agent.wait_for_problem(LIMIT, "NoNodePort")?;
-    assert!(problem.contains("--backends endpoints"), "the way out: {problem}");
+    assert!(problem.contains("--backends endpoints"), "it should say what to do: {problem}");
     let message = case.wait_for_event("echo", "SyncLoadBalancerFailed")?;
     assert!(message.contains("nodePort"), "{message}");
     agent.kill9()?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The API server goes away, or llb itself does: traffic must not care.
+//! Outages of the API server and of llb itself: traffic must continue.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::case::{Case, ECHO_PORT, LIMIT};
 
-/// Enough to meet a listener that was closed for an instant.
+/// Enough to meet a listener that was closed for only a moment.
 const REQUESTS: usize = 300;
 
 pub(crate) fn traffic_goes_on_without_the_api_server(case: &mut Case<'_>) -> Result<()> {
@@ -57,8 +57,8 @@ pub(crate) fn an_expired_resource_version_means_a_new_list(case: &mut Case<'_>) 
     case.apply_service("gone", &json!({"loadBalancerIP": gone}))?;
     case.wait_for_status("gone", &[gone])?;
 
-    // What happens while the agent can't look is forgotten by an API server
-    // that starts anew: its watches begin with what there is by then.
+    // An API server that starts does not know what changed before: its watches begin with the state at its
+    // start. So the changes made while the agent is stopped are lost to it.
     agent.process().signal(Signal::STOP)?;
     case.kubectl(&["delete", "service", "gone"])?;
     case.apply_service("new", &json!({"loadBalancerIP": new}))?;
@@ -85,7 +85,7 @@ pub(crate) fn a_killed_agent_finds_its_vips_again(case: &mut Case<'_>) -> Result
         })?);
     }
     agent.kill9()?;
-    // The others must not move up into its place.
+    // The other Services must not move into the place of the first one.
     case.kubectl(&["delete", "service", "first"])?;
 
     let _agent = case.agent(&["--pool", &pool])?;
@@ -94,13 +94,15 @@ pub(crate) fn a_killed_agent_finds_its_vips_again(case: &mut Case<'_>) -> Result
         case.ask_often(SocketAddr::new(*vip, ECHO_PORT))?;
         case.wait_for_status(name, &[*vip])?;
     }
-    // Its own two and the host's IPv4 and IPv6, each once.
+    // Exactly its own two VIPs and the host's two addresses.
     let addresses = case.balancer.addresses()?;
     assert_eq!(addresses.len(), 4, "{addresses:?}");
     Ok(())
 }
 
-pub(crate) fn a_start_without_the_api_server_serves_what_was_served(case: &mut Case<'_>) -> Result<()> {
+pub(crate) fn an_agent_started_without_the_api_server_serves_the_saved_snapshot(
+    case: &mut Case<'_>,
+) -> Result<()> {
     case.add_echo_pods(&["node-1", "node-2"])?;
     let pool = format!("{}-{}", case.vip(0), case.vip(1));
     let flags = ["--pool", &pool];
@@ -128,7 +130,7 @@ pub(crate) fn a_start_without_the_api_server_serves_what_was_served(case: &mut C
         case.ask_often(SocketAddr::new(*vip, ECHO_PORT))?;
     }
 
-    // Another one that can't trust its file serves nothing, says why, and lives.
+    // An agent that cannot trust its saved snapshot serves nothing, says why, and keeps running.
     agent.kill9()?;
     let mut damaged = std::fs::read(&file)?;
     let middle = damaged.len() / 2;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The packet plane before real kube-proxies, which take packets to a VIP for
-//! their own only where the status says `ipMode: VIP`.
+//! The packet plane in front of real kube-proxies, which accept packets to a VIP only if the Service's status
+//! says `ipMode: VIP`.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -12,10 +12,10 @@ use serde_json::json;
 
 use crate::case::{Case, ECHO_PORT, LIMIT};
 
-/// In a row without a failure: both nodes have been asked, and have all rules.
+/// Requests in a row without a failure: enough to show that both nodes are asked and have all rules.
 const REQUESTS: usize = 20;
 
-pub(crate) fn nodes_answer_clients_themselves_in_mode_dsr(case: &mut Case<'_>) -> Result<()> {
+pub(crate) fn nodes_answer_clients_directly_in_mode_dsr(case: &mut Case<'_>) -> Result<()> {
     case.add_echo_pods(&["node-1", "node-2"])?;
     let agent = case.agent(&["--datapath", "tc", "--at-stop", "remove"])?;
     serve(case, "local", 0, "Local", "dsr")?;
@@ -24,14 +24,14 @@ pub(crate) fn nodes_answer_clients_themselves_in_mode_dsr(case: &mut Case<'_>) -
     for index in [0, 1] {
         for (vip, client) in [(case.vip(index), client), (case.vip_v6(index), client_v6)] {
             let peers = ask_often(case, vip)?;
-            // kube-proxy hides clients where a node may pass them on to another.
+            // kube-proxy hides the client where a node may pass the request on to another node.
             ensure!(index == 1 || peers == [client].into(), "{vip}: seen as {peers:?}");
         }
     }
     let replies = replies(&agent.get("/metrics")?);
     ensure!(replies.is_empty(), "replies have passed the balancer: {replies:?}");
 
-    // Of the same Service, packets pass both ways as soon as it is told so.
+    // For the same Service, replies go through the balancer as soon as it is annotated so.
     case.kubectl(&["annotate", "--overwrite", "service", "local", "llb.dev/mode=nat"])?;
     wait_for_ip_mode(case, "local", "Proxy")?;
     let peers = ask_often(case, case.vip(0))?;
@@ -48,11 +48,11 @@ pub(crate) fn replies_pass_the_balancer_in_mode_nat(case: &mut Case<'_>) -> Resu
         let peers = ask_often(case, vip)?;
         ensure!(peers == [balancer].into(), "{vip}: seen as {peers:?}");
     }
-    ensure!(!replies(&agent.get("/metrics")?).is_empty(), "it was another plane that served");
+    ensure!(!replies(&agent.get("/metrics")?).is_empty(), "another plane served");
     Ok(())
 }
 
-/// A dual-stack Service on the VIPs of this index, published with its mode.
+/// Serves a dual-stack Service on the two VIPs number `index`, published with its mode.
 fn serve(case: &Case<'_>, name: &str, index: u8, policy: &str, mode: &str) -> Result<()> {
     let vips = [case.vip(index), case.vip_v6(index)];
     case.apply_service(
@@ -74,7 +74,7 @@ fn wait_for_ip_mode(case: &Case<'_>, name: &str, wanted: &str) -> Result<()> {
     })
 }
 
-/// As whom those who answer see the client, once both nodes do.
+/// The client addresses that the servers see, once both nodes answer.
 fn ask_often(case: &Case<'_>, vip: IpAddr) -> Result<BTreeSet<IpAddr>> {
     wait_until(LIMIT, &format!("{REQUESTS} answers of {vip} in a row"), || {
         let (mut names, mut peers) = (BTreeSet::new(), BTreeSet::new());
@@ -83,7 +83,7 @@ fn ask_often(case: &Case<'_>, vip: IpAddr) -> Result<BTreeSet<IpAddr>> {
             names.insert(answer.name);
             peers.insert(answer.peer.ip());
         }
-        // One that kube-proxy has not told yet of the Service refuses, and is left out for 10 s.
+        // A node whose kube-proxy does not know the Service yet refuses, and then gets no requests for 10 s.
         ensure!(names.len() == 2, "only {names:?} have answered");
         Ok(Some(peers))
     })
@@ -93,7 +93,7 @@ fn clients(case: &Case<'_>) -> [IpAddr; 2] {
     [case.lab.client().ipv4().into(), case.lab.client().ipv6().into()]
 }
 
-/// Of all counts of replies, those that are not zero.
+/// The counts of replies that are not zero.
 fn replies(metrics: &str) -> Vec<String> {
     let replies = metrics.lines().filter(|line| line.contains("direction=\"reply\""));
     replies.filter(|line| !line.ends_with(" 0")).map(str::to_owned).collect()

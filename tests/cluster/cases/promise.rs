@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the first users of llb were promised: a Service of type LoadBalancer
-//! is served as soon as it is applied, and nothing is left when it is gone.
+//! What llb promises its users first: a Service of type LoadBalancer is served as soon as it is applied, and
+//! nothing is left of it when it is deleted.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::case::{Case, ECHO_PORT, LIMIT, QUIET, backends_in};
 
-/// As users write it; `TYPE_AND_ADDRESS` is the only difference.
+/// The Service as users write it.
 const SERVICE: &str = "
 apiVersion: v1
 kind: Service
@@ -24,7 +24,7 @@ spec:
   - {name: echo, port: 8888}
 ";
 
-pub(crate) fn the_three_services(case: &mut Case<'_>) -> Result<()> {
+pub(crate) fn a_service_is_served_once_its_type_is_load_balancer(case: &mut Case<'_>) -> Result<()> {
     case.add_echo_pods(&["node-1", "node-2"])?;
     let agent = case.agent(&[])?;
     let own = IpAddr::V4(case.balancer.ipv4());
@@ -47,7 +47,7 @@ pub(crate) fn the_three_services(case: &mut Case<'_>) -> Result<()> {
     case.cluster.apply(&case.namespace, &with_address)?;
     case.wait_for_status("echo5", &[vip])?;
     case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
-    // A user's own way to ask.
+    // How a user would ask.
     let answer =
         case.lab.client().output(&["curl", "-sS", "--max-time", "5", &format!("http://{vip}:8888/")])?;
     assert!(answer.starts_with("node-"), "{answer}");
@@ -90,7 +90,7 @@ pub(crate) fn a_changed_port_is_followed(case: &mut Case<'_>) -> Result<()> {
     case.wait_for_status("echo", &[vip])
 }
 
-pub(crate) fn a_type_changed_back_cleans_up(case: &mut Case<'_>) -> Result<()> {
+pub(crate) fn changing_the_type_back_removes_everything(case: &mut Case<'_>) -> Result<()> {
     case.add_echo_pods(&["node-1"])?;
     let _agent = case.agent(&[])?;
     let vip = case.vip(0);
@@ -108,12 +108,14 @@ pub(crate) fn a_deleted_service_leaves_nothing(case: &mut Case<'_>) -> Result<()
     case.add_echo_pods(&["node-1"])?;
     let _agent = case.agent(&[])?;
     let vip = case.vip(0);
-    // Two that share a VIP: the address goes with the last one.
+    // Two Services share a VIP; its address goes with the last one.
     case.apply_service("first", &json!({"loadBalancerIP": vip}))?;
+    case.kubectl(&["annotate", "service", "first", "llb.dev/sharing-key=echo"])?;
     case.apply_service(
         "second",
         &json!({"loadBalancerIP": vip, "ports": [{"port": 9999, "targetPort": ECHO_PORT}]}),
     )?;
+    case.kubectl(&["annotate", "service", "second", "llb.dev/sharing-key=echo"])?;
     case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
     case.ask_often(SocketAddr::new(vip, 9999))?;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Services that are not served, on purpose, and what is told about them.
+//! Services that llb does not serve on purpose, and how it reports them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::case::{Case, ECHO_PORT, LIMIT, QUIET};
 
-pub(crate) fn the_younger_of_two_that_collide_is_refused(case: &mut Case<'_>) -> Result<()> {
+pub(crate) fn the_younger_of_two_colliding_services_is_refused(case: &mut Case<'_>) -> Result<()> {
     case.add_echo_pods(&["node-1"])?;
     let agent = case.agent(&[])?;
     let vip = case.vip(0);
@@ -31,7 +31,7 @@ pub(crate) fn the_younger_of_two_that_collide_is_refused(case: &mut Case<'_>) ->
     case.ask_often(SocketAddr::new(vip, ECHO_PORT)).map(drop)
 }
 
-pub(crate) fn an_exhausted_pool_is_told(case: &mut Case<'_>) -> Result<()> {
+pub(crate) fn an_exhausted_pool_is_reported(case: &mut Case<'_>) -> Result<()> {
     case.add_echo_pods(&["node-1"])?;
     let vip = case.vip(0);
     let agent = case.agent(&["--pool", &format!("{vip}/32")])?;
@@ -49,7 +49,7 @@ pub(crate) fn an_exhausted_pool_is_told(case: &mut Case<'_>) -> Result<()> {
     case.ask_often(SocketAddr::new(vip, ECHO_PORT)).map(drop)
 }
 
-pub(crate) fn the_class_decides_whose_it_is(case: &mut Case<'_>) -> Result<()> {
+pub(crate) fn the_class_decides_which_services_are_served(case: &mut Case<'_>) -> Result<()> {
     case.add_echo_pods(&["node-1"])?;
     let [none, own, other] = [0, 1, 2].map(|index| case.vip(index));
     case.apply_service("none", &json!({"loadBalancerIP": none}))?;
@@ -66,13 +66,13 @@ pub(crate) fn the_class_decides_whose_it_is(case: &mut Case<'_>) -> Result<()> {
     })?;
     agent.kill9()?;
 
-    // Now `none` is for others, who may still use the address in its status.
+    // Now the Service `none` belongs to other controllers, which may still use the address in its status.
     let _agent = case.agent(&["--default-class=false"])?;
     case.wait_for_link(none, false)?;
     case.ask_often(SocketAddr::new(own, ECHO_PORT)).map(drop)
 }
 
-pub(crate) fn only_chosen_namespaces(case: &mut Case<'_>) -> Result<()> {
+pub(crate) fn only_services_of_chosen_namespaces_are_served(case: &mut Case<'_>) -> Result<()> {
     case.add_echo_pods(&["node-1"])?;
     let [inside, outside] = [0, 1].map(|index| case.vip(index));
     let elsewhere = format!("{}-elsewhere", case.namespace);
@@ -95,7 +95,7 @@ pub(crate) fn only_chosen_namespaces(case: &mut Case<'_>) -> Result<()> {
     result
 }
 
-/// For an account with the agent's rights in this namespace only; Nodes have none.
+/// A kubeconfig for an account that has the agent's rights in this namespace only. (Nodes have no namespace.)
 fn tenant_kubeconfig(case: &Case<'_>) -> Result<PathBuf> {
     let account = format!("--serviceaccount={}:tenant", case.namespace);
     case.kubectl(&["create", "serviceaccount", "tenant"])?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The cluster itself: if this fails, no other case says anything about llb.
+//! The cluster itself. If this case fails, the others say nothing about llb.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ const TCP_NODE_PORT: u16 = 30_888;
 const UDP_NODE_PORT: u16 = 30_889;
 
 pub(crate) fn node_ports_work_without_llb(case: &mut Case<'_>) -> Result<()> {
-    // Only on node-2: who asks node-1 is forwarded by its kube-proxy.
+    // Only on node-2: kube-proxy on node-1 forwards requests there.
     case.add_echo_pods(&["node-2"])?;
     case.apply_service(
         "echo",
@@ -33,7 +33,7 @@ pub(crate) fn node_ports_work_without_llb(case: &mut Case<'_>) -> Result<()> {
             assert_eq!((answer.name.as_str(), answer.content.as_str()), ("node-2", "ping"));
         }
     }
-    // A user's own way to ask.
+    // How a user would ask.
     let url = format!("http://{}/", case.lab.host("node-1").at(TCP_NODE_PORT));
     let answer = case.lab.client().output(&["curl", "--silent", "--show-error", "--max-time", "5", &url])?;
     assert!(answer.starts_with("node-2 "), "{answer}");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a Service asks of the treatment of its traffic, by the fields of the
-//! real API: kept, changed live, and told where it can't be kept.
+//! What a Service can ask for its traffic with fields of the Kubernetes API: llb does it, follows changes, and
+//! reports what it cannot do.
 
 use std::net::SocketAddr;
 
@@ -10,9 +10,9 @@ use serde_json::json;
 
 use crate::case::{Case, ECHO_PORT, LIMIT};
 
-pub(crate) fn source_ranges_and_affinity_are_followed(case: &mut Case<'_>) -> Result<()> {
+pub(crate) fn source_ranges_and_affinity_are_applied(case: &mut Case<'_>) -> Result<()> {
     case.add_echo_pods(&["node-1", "node-2"])?;
-    // Straight to the endpoints, since kube-proxy keeps affinity of its own.
+    // Directly to the endpoints, because kube-proxy has its own affinity.
     let _agent = case.agent(&["--backends", "endpoints"])?;
     let address = SocketAddr::new(case.vip(0), ECHO_PORT);
     case.apply_service("echo", &json!({"loadBalancerIP": address.ip(), "sessionAffinity": "ClientIP"}))?;

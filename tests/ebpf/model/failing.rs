@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Backends that refuse or do not answer new connections: who they are, and
-//! whether a connection goes to another one. Only TCP in mode NAT.
+//! Backends that refuse or do not answer new connections: which they are, and whether a connection goes to
+//! another one. This is only for TCP in mode NAT.
 
+use super::arrival::Arrival;
 use super::flows::{FlowName, RST, Reply, ReplyName, SYN, reply_name};
 use super::select::{self, Chosen};
+use super::state::Model;
 use super::wire::{Carries, TCP};
 use super::world::{Backend, Frontend, Gate};
-use super::{Arrival, Model};
 
-/// So long are others preferred.
+/// Seconds for which other backends are preferred.
 const FAILING_SECS: u64 = 10;
 
 impl Model {
@@ -17,8 +18,8 @@ impl Model {
         failed.is_some_and(|failed| self.now - failed < FAILING_SECS)
     }
 
-    /// The first packet of a backend to a flow, or an error about it. `true`: it refuses, and another
-    /// one may not, so the client does not get to know.
+    /// Looks at the first packet of a backend to a flow, or at an error about the flow. `true` if the backend
+    /// refuses and another one may accept: then the client is not told.
     pub(super) fn is_refusal(
         &mut self,
         arrival: &Arrival<'_>,
@@ -39,7 +40,8 @@ impl Model {
         }
         let flow_name = (reply.client.0, reply.client.1, backend.frontend);
         let flow = self.memory.pending_flows.get(&flow_name);
-        // Of a flow that began elsewhere, a refusal is right.
+        // A backend can only refuse a flow of which it got the opening, and nothing since. Other resets reach
+        // the client.
         if !flow
             .is_some_and(|flow| flow.seen == SYN && flow.backend == backend.id && flow.snat_port == name.2)
         {
@@ -49,7 +51,7 @@ impl Model {
         self.other(arrival, &flow_name, backend).is_some_and(|other| other.is_well)
     }
 
-    /// A flow that its backend has not answered: who gets it instead.
+    /// The backend that gets a flow which its own backend has not answered.
     pub(super) fn moves<'w>(
         &mut self,
         arrival: &Arrival<'w>,

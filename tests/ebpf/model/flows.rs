@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the model remembers: every map of the programs that packets change,
-//! as a plain map without limits, but for the two that may be full (`placed.rs`).
+//! What the model remembers: each map that packets change, as a plain map without limits, except for the two
+//! tables that may be full (`placed.rs`).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,13 +9,13 @@ use super::placed::Placed;
 use super::wire::TCP;
 use super::world::{Backend, FrontendName, Id, MacBytes, World};
 
-/// Client, its port, and the frontend.
+/// Client, client port and frontend.
 pub(crate) type FlowName = (IpAddr, u16, FrontendName);
-/// Backend, its port, the source port that it sees, protocol.
+/// Backend, backend port, the source port that the backend sees, and protocol.
 pub(crate) type ReplyName = (IpAddr, u16, u16, u8);
-/// Source, destination, identification, protocol.
+/// Source, destination, identification and protocol.
 pub(crate) type FragmentName = (IpAddr, IpAddr, u32, u8);
-/// The link that a client's packets come by, and who they come from.
+/// The link by which a client's packets arrive, and the MAC from which they come.
 pub(crate) type Way = (u32, MacBytes);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,12 +24,12 @@ pub(crate) struct Flow {
     pub(crate) snat_port: u16,
     pub(crate) seen: u8,
     pub(crate) way: Way,
-    /// When the last packet came.
+    /// Time of its last packet.
     pub(crate) used: u64,
 }
 
-/// How long a client may take for the second packet of a flow if its source
-/// port is needed.
+/// Seconds for which a client may delay the second packet of a flow without losing its source port to another
+/// flow.
 pub(crate) const OPENING_SECS: u64 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,11 +38,11 @@ pub(crate) struct Reply {
     pub(crate) backend: Id,
     pub(crate) seen: u8,
     pub(crate) way: Way,
-    /// When it was made.
+    /// Time at which it was created.
     pub(crate) began: u64,
 }
 
-/// Of a backend: packets and bytes to it, from it, and flows.
+/// Counts of a backend: packets and bytes to it, packets and bytes from it, and flows.
 pub(crate) type Counts = [u64; 5];
 
 #[derive(Debug)]
@@ -52,15 +52,15 @@ pub(crate) struct Memory {
     pub(crate) replies: Placed<ReplyName, Reply>,
     pub(crate) pending_replies: BTreeMap<ReplyName, Reply>,
     pub(crate) fragments: BTreeMap<FragmentName, (u16, u16)>,
-    /// By client and Service: the host, and when the last flow began.
+    /// By client and Service: the host, and the time at which its last flow began.
     pub(crate) affinity: BTreeMap<(IpAddr, u32), (u32, u64)>,
-    /// Backends that refused or did not answer, and when one did last.
+    /// Backends that refused or did not answer, with the time at which they did so last.
     pub(crate) failing: BTreeMap<Id, u64>,
     pub(crate) traffic: BTreeMap<u32, Counts>,
 }
 
 impl Memory {
-    /// With tables that are empty.
+    /// A memory with these tables, which are empty.
     pub(crate) fn new(flows: Placed<FlowName, Flow>, replies: Placed<ReplyName, Reply>) -> Self {
         Self {
             flows,
@@ -82,15 +82,15 @@ impl Memory {
         self.replies.get_mut(name).or_else(|| self.pending_replies.get_mut(name))
     }
 
-    /// The reply entry of a flow, if it is that flow's and no other's.
+    /// The reply entry of a flow, unless it belongs to another flow.
     pub(crate) fn reply_of(&mut self, flow: &FlowName, backend: &Backend, port: u16) -> Option<&mut Reply> {
         let reply = self.reply(&reply_name(backend, port))?;
         (reply.client == (flow.0, flow.1) && reply.backend == backend.id).then_some(reply)
     }
 
-    /// Forgets both entries of the flow that has a source port, if nothing is
-    /// to come of it: its backend is no more, or time has ended it, which is so only
-    /// of a pending one; or, if those are meant, both ends have ended, or one has reset.
+    /// Removes both entries of the flow that holds a source port, if nothing can come of the flow any more: its
+    /// backend is gone, or it is pending and too old. With `ended_too`, also if both ends have closed it, or
+    /// one has reset it.
     pub(crate) fn end(&mut self, world: &World, name: &ReplyName, now: u64, ended_too: bool) -> bool {
         let Some(reply) = self.reply(name).copied() else { return false };
         if let Some(backend) = world.backend(reply.backend) {
@@ -135,16 +135,15 @@ pub(crate) const FIN: u8 = 1;
 pub(crate) const SYN: u8 = 2;
 pub(crate) const RST: u8 = 4;
 pub(crate) const ACK: u8 = 16;
-/// Anything but those that begin and end.
+/// Any flag that neither begins nor ends a connection.
 const DATA: u8 = 16;
 
-/// Only a SYN alone begins a connection; which of UDP's packets does, nobody knows.
+/// In TCP only a SYN without other flags opens a connection. Nothing tells which UDP packet opens a flow.
 pub(crate) fn opens(protocol: u8, tcp_flags: u8) -> bool {
     protocol == TCP && tcp_flags & (SYN | ACK | RST | FIN) == SYN
 }
 
-/// What was seen in a direction, after one more packet of it: a connection
-/// that has ended begins anew with a SYN.
+/// What was seen in one direction after one more packet. A connection that has ended begins again with a SYN.
 pub(crate) fn seen_after(seen: u8, tcp_flags: u8) -> u8 {
     let (is_open, ends) = (tcp_flags & SYN != 0, tcp_flags & (FIN | RST));
     match (is_open, ends) {

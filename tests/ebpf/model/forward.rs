@@ -1,25 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A client's packet to a frontend: of a known flow, or of one that begins.
+//! A client's packet to a frontend: it belongs to a known flow, or begins one.
 
 use llb_common::reason::Reason;
 
-use super::flows::{FIN, Flow, FlowName, RST, opens, reply_name, seen_after};
+use super::arrival::Arrival;
+use super::flows::{FIN, Flow, FlowName, RST, Reply, ReplyName, opens, reply_name, seen_after};
+use super::outcome::{Course, Stop};
 use super::rewrite::{Nat, Target};
+use super::select;
+use super::state::Model;
 use super::wire::{Carries, TCP};
 use super::world::{Backend, Frontend, FrontendName, Gate};
-use super::{Arrival, Course, Model, Stop, select};
 
-/// What a packet finds of its flow.
+/// State of the flow to which a packet belongs.
 enum Fate {
     GoesOn,
-    /// Another flow has its source port meanwhile, so it must begin anew.
+    /// Another flow has taken its source port, so it must begin again.
     Gone,
-    /// The client asks again, as its backend has said nothing.
+    /// The client repeats its opening because the backend has not answered.
     Unanswered,
 }
 
 impl Model {
-    /// A client's packet, or an error about one of those that it got.
+    /// A client's packet, or an ICMP error about a packet that the client got.
     pub(super) fn forward(
         &mut self,
         arrival: &Arrival<'_>,
@@ -71,11 +74,11 @@ impl Model {
         Ok(Course { target, backend: backend.id, link: backend.link, is_reply: false, against })
     }
 
-    /// Whether a connection that is to be opened has the ports of one that has
-    /// ended: nothing of that is remembered any more.
+    /// Whether an opening uses the ports of a connection that has ended. If so, nothing of the old one is
+    /// remembered any more.
     fn has_ended(&mut self, name: &FlowName, frontend: &Frontend, flow: &Flow, backend: &Backend) -> bool {
         let memory = &mut self.memory;
-        // What the client has not ended is left to it.
+        // A connection that the client has not closed itself stays its own.
         if frontend.is_dsr || flow.seen & (FIN | RST) == 0 || !memory.flows.contains_key(name) {
             return false;
         }
@@ -89,7 +92,7 @@ impl Model {
         true
     }
 
-    /// One more packet of a known flow.
+    /// Takes one more packet of a known flow.
     fn advance(
         &mut self,
         arrival: &Arrival<'_>,
@@ -112,11 +115,10 @@ impl Model {
             }
         }
         *memory.flow(name).unwrap() = flow;
-        let is_pending = !memory.flows.contains_key(name);
-        let opens = opens(arrival.ends().2, arrival.tcp_flags);
-        if !is_pending {
+        if memory.flows.contains_key(name) {
             return Fate::GoesOn;
         }
+        let opens = opens(arrival.ends().2, arrival.tcp_flags);
         let mut reply_of = None;
         if !frontend.is_dsr {
             let Some(reply) = memory.reply_of(name, backend, flow.snat_port).copied() else {
@@ -126,36 +128,46 @@ impl Model {
             if opens && reply.seen == 0 && is_due {
                 return Fate::Unanswered;
             }
-            // A reset is no answer.
+            // A reset is not an answer.
             if reply.seen == 0 || reply.seen & RST != 0 {
                 return Fate::GoesOn;
             }
             reply_of = Some(reply);
         }
-        // It goes on: both entries get their places, or none does.
-        let reply_name = reply_name(backend, flow.snat_port);
-        let needs_place = reply_of.is_some() && !memory.replies.contains_key(&reply_name);
-        if opens {
-            return Fate::GoesOn;
+        if !opens {
+            self.give_place(name, flow, &reply_name(backend, flow.snat_port), reply_of, notes);
         }
-        if let Some(reply) = reply_of.filter(|_| needs_place)
-            && !memory.replies.insert(reply_name, reply)
+        Fate::GoesOn
+    }
+
+    /// A pending flow that goes on moves to the tables: both of its entries get a place, or neither does.
+    fn give_place(
+        &mut self,
+        name: &FlowName,
+        flow: Flow,
+        reply_name: &ReplyName,
+        reply: Option<Reply>,
+        notes: &mut Vec<Reason>,
+    ) {
+        let memory = &mut self.memory;
+        let needs_place = reply.is_some() && !memory.replies.contains_key(reply_name);
+        if let Some(reply) = reply.filter(|_| needs_place)
+            && !memory.replies.insert(*reply_name, reply)
         {
             notes.push(Reason::FlowsFull);
-            return Fate::GoesOn;
+            return;
         }
         if !memory.flows.insert(*name, flow) {
             notes.push(Reason::FlowsFull);
             if needs_place {
-                memory.replies.remove(&reply_name);
+                memory.replies.remove(reply_name);
             }
-            return Fate::GoesOn;
+            return;
         }
         memory.pending_flows.remove(name);
-        if reply_of.is_some() {
-            memory.pending_replies.remove(&reply_name);
+        if reply.is_some() {
+            memory.pending_replies.remove(reply_name);
         }
-        Fate::GoesOn
     }
 
     fn begin<'w>(
@@ -192,7 +204,7 @@ impl Model {
         };
         let Some(backend) = moves_to.or_else(chosen) else { return because(Reason::NoLiveBackend) };
         if arrival.is_error() || is_reset {
-            // Nothing goes on after it.
+            // Nothing can follow on it, so it is not remembered.
             return Ok((backend, 0));
         }
         if !arrival.world.has_budget {
@@ -203,7 +215,7 @@ impl Model {
         if !is_dsr {
             let port = select::snat_port(arrival.world, self, name, backend, arrival.way());
             snat_port = port.ok_or(Stop::Because(Reason::PortsExhausted))?;
-            // This one finds out for the others, who go elsewhere meanwhile.
+            // This flow tries the failing backend; the others go elsewhere meanwhile.
             if let Some(failed) = self.memory.failing.get_mut(&backend.id)
                 && opens(protocol, arrival.tcp_flags)
             {

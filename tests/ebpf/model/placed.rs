@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A plain map, but for its limits: which flows find room follows from where the
-//! others are, so a table beside it, in this process, says that.
+//! A plain map with the limits of a flow table. Which flows find room depends on where the others are, so a
+//! real table beside it, in this process, decides that.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,11 +8,11 @@ use std::ops::Deref;
 
 use llb_tests::FlowLines;
 
-/// Entries that have their place.
+/// Entries that have a place in the table.
 pub(crate) struct Placed<N, E> {
     entries: BTreeMap<N, E>,
     lines: FlowLines,
-    /// The bytes that a name has in the programs' table.
+    /// The bytes of a name as a key of the programs' table.
     key: fn(&N) -> [u8; 24],
 }
 
@@ -21,7 +21,7 @@ impl<N: Ord, E> Placed<N, E> {
         Self { entries: BTreeMap::new(), lines: FlowLines::new(lines as usize), key }
     }
 
-    /// `false`: there is no room for it.
+    /// `false` if there is no room for it.
     pub(crate) fn insert(&mut self, name: N, entry: E) -> bool {
         let has_room = self.lines.table::<[u8; 24], u64>().insert(&(self.key)(&name), &0);
         if has_room {

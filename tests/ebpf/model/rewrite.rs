@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The bytes that come out. Every checksum is summed over all that it covers,
-//! before and after: one that was right is right again, and one that was wrong
-//! stays wrong by as much, so that whoever receives the packet still notices.
+//! The bytes of a rewritten frame. Each checksum is summed over everything that it covers, before and after.
+//! One that was right is right again; one that was wrong stays wrong by the same difference, so the receiver
+//! still notices.
 
 use std::net::IpAddr;
 
 use super::wire::{Carries, Fragment, TCP, UDP, Wire, half};
 use super::world::MacBytes;
 
-/// Where a packet goes, and as what.
+/// Where a packet goes, with which addresses.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) to_mac: MacBytes,
     pub(crate) from_mac: MacBytes,
-    /// Addresses and ports; `None`: they stay.
+    /// New addresses and ports; `None` if they stay.
     pub(crate) nat: Option<Nat>,
 }
 
@@ -41,7 +41,7 @@ pub(crate) fn rewrite(frame: &[u8], wire: &Wire, target: &Target) -> Vec<u8> {
             transport_checksum(frame, &mut out, ip.at, ip.next_at, ip.protocol, frame.len());
         }
         Carries::Error { inside, .. } => {
-            // What the error is about went the other way.
+            // The packet inside the error went in the other direction.
             set_addresses(&mut out, inside.at, nat.to.0, nat.from.0);
             header_checksum(frame, &mut out, inside.at);
             set_ports(&mut out, inside.next_at, nat.to.1, nat.from.1);
@@ -75,7 +75,7 @@ fn set_ports(frame: &mut [u8], at: usize, from: u16, to: u16) {
     frame[at + 2..at + 4].copy_from_slice(&to.to_be_bytes());
 }
 
-/// Of an IPv4 header, options included.
+/// The checksum of an IPv4 header with its options.
 fn header_checksum(before: &[u8], out: &mut [u8], ip: usize) {
     if is_v4(before, ip) {
         let end = (ip + 4 * usize::from(before[ip] & 15)).min(before.len());
@@ -83,7 +83,7 @@ fn header_checksum(before: &[u8], out: &mut [u8], ip: usize) {
     }
 }
 
-/// Of TCP or UDP, as far as it is there.
+/// The checksum of TCP or UDP, as far as the packet contains it.
 fn transport_checksum(before: &[u8], out: &mut [u8], ip: usize, at: usize, protocol: u8, end: usize) {
     let field = at + if protocol == TCP { 16 } else { 6 };
     let has_none = protocol == UDP && half(before, field) == Some(0);
@@ -97,28 +97,28 @@ fn transport_checksum(before: &[u8], out: &mut [u8], ip: usize, at: usize, proto
     }
 }
 
-/// Everything that a checksum covers which includes the addresses (RFC 8200, 8.1; RFC 9293, 3.1).
+/// Everything covered by a checksum that includes the addresses (RFC 8200, section 8.1; RFC 9293, section 3.1).
 fn pseudo(frame: &[u8], ip: usize, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let addresses = if is_v4(frame, ip) { &frame[ip + 12..ip + 20] } else { &frame[ip + 8..ip + 40] };
     let length = (payload.len() as u32).to_be_bytes();
     [addresses, &length, &[0, 0, 0, protocol], payload].concat()
 }
 
-/// Makes the sum of what the checksum at `field` covers what it was `before`.
+/// Sets the checksum at `field` so that the sum over everything it covers is the same as in `before`.
 fn put_checksum(before: &[u8], out: &mut [u8], field: usize, covers: impl Fn(&[u8]) -> Vec<u8>) {
     out[field..field + 2].fill(0);
     let wanted = sum(before) + 0xffff - sum(&covers(out));
-    // In ones' complement 0xffff is another 0, and only of nothing but zeros is it the sum.
+    // In ones' complement 0xffff is a second form of 0. Only a sum of nothing but zeros has it.
     out[field..field + 2].copy_from_slice(&((wanted % 0xffff) as u16).to_be_bytes());
 }
 
-/// Of all 16-bit words, modulo 0xffff (RFC 1071).
+/// The sum of all 16-bit words, modulo 0xffff (RFC 1071).
 fn sum(bytes: &[u8]) -> u64 {
     let word = |pair: &[u8]| u64::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u64::from(*low));
     bytes.chunks(2).map(word).sum::<u64>() % 0xffff
 }
 
-/// Whether all checksums of a packet are right, as far as it is whole.
+/// Whether all checksums of a packet are right, as far as the packet is whole.
 pub(crate) fn is_right(frame: &[u8], wire: &Wire) -> bool {
     let ip = &wire.ip;
     let end = ip.at + ip.length;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which backend a flow gets that is not known, and which source port.
+//! Which backend and which source port a new flow gets.
 
 use std::net::IpAddr;
 
@@ -7,24 +7,24 @@ use llb_common::address::WirePort;
 use llb_common::conntrack::candidate_port;
 use llb_common::hash::FlowKey;
 
-use super::Model;
 use super::flows::{FlowName, Reply, Way, reply_name};
+use super::state::Model;
 use super::world::{Backend, Frontend, FrontendName, Id, World};
 
-/// How long the table before the last change is for packets that begin nothing.
+/// Seconds for which packets that open nothing go by the table before the last change.
 const PREVIOUS_SECS: u64 = 120;
-/// Slots that are tried, and source ports.
+/// Limit of slots, and of source ports, that are tried.
 const SLOTS: u64 = 32;
 const PORTS: u32 = 16;
 const PORTS_AT_ONCE: usize = 4;
 
 pub(super) struct Chosen<'w> {
     pub(super) backend: &'w Backend,
-    /// It is not known to fail.
+    /// Whether it is not known to fail.
     pub(super) is_well: bool,
 }
 
-/// `begins`: the packet is the first of its flow, or may be. `not`: who had it.
+/// Selects a backend. `begins`: the packet is, or may be, the first of its flow. `not`: the backend to avoid.
 pub(super) fn backend<'w>(
     world: &'w World,
     model: &Model,
@@ -35,7 +35,7 @@ pub(super) fn backend<'w>(
 ) -> Option<Chosen<'w>> {
     let now = model.now;
     let takes = |backend: &&Backend| backend.takes(begins) && Some(backend.id) != not;
-    // Of those that fail, packets in the middle of a connection are no matter.
+    // Failing backends matter only for packets that open connections.
     let is_well = |backend: &&Backend| !(begins && model.is_failing(backend));
     let well = |backend| Chosen { backend, is_well: true };
     if let Some((host, began)) = model.memory.affinity.get(&(client.0, frontend.service))
@@ -65,7 +65,7 @@ pub(super) fn backend<'w>(
     }
 }
 
-/// With affinity, all flows of a client have one.
+/// The hash that selects a slot. With affinity it is the same for all flows of a client.
 fn hash((vip, port, protocol): FrontendName, client: (IpAddr, u16), has_affinity: bool) -> u64 {
     let wide = |address: IpAddr| match address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
@@ -83,9 +83,9 @@ fn hash((vip, port, protocol): FrontendName, client: (IpAddr, u16), has_affinity
     if has_affinity { none.hash() } else { whole.hash() }
 }
 
-/// A port that no other flow of this backend's has, and that is no frontend's;
-/// with it comes its reply entry. Four candidates at a time: one that is free, else one
-/// that nobody has gone on with. If there is none, one of any whose flow has ended.
+/// Takes a source port that no other flow of this backend has and that belongs to no frontend, and creates its
+/// reply entry. It looks at four candidates at a time: a free one is taken first, else one whose flow was
+/// opened and left alone. If no candidate will do, it takes one whose flow has ended.
 pub(super) fn snat_port(
     world: &World,
     model: &mut Model,
@@ -102,7 +102,7 @@ pub(super) fn snat_port(
     for some in candidates.chunks(PORTS_AT_ONCE) {
         for &port in some {
             if let Some(reply) = memory.reply_of(flow, backend, port) {
-                // Left from before; the client may have moved since.
+                // The entry is from before; the client may have moved since.
                 reply.way = way;
                 return Some(port);
             }

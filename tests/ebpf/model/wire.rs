@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the bytes of a frame say (IEEE 802.1Q, RFC 791, 792, 768, 4443, 8200,
-//! 9293), read with slices and nothing of the programs'. It decides nothing.
+//! Reads the fields of a frame (IEEE 802.1Q, RFC 791, 792, 768, 4443, 8200, 9293) from slices, without code of
+//! the programs. It decides nothing.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -16,7 +16,7 @@ pub(crate) enum Fragment {
     Later,
 }
 
-/// An IP header with its options or extension headers.
+/// An IP header, with its options or extension headers.
 #[derive(Clone, Debug)]
 pub(crate) struct Ip {
     /// Where it begins in the frame.
@@ -27,9 +27,9 @@ pub(crate) struct Ip {
     pub(crate) time_to_live: u8,
     pub(crate) fragment: Fragment,
     pub(crate) fragment_id: u32,
-    /// Bytes of the packet, as it says.
+    /// Length of the packet in bytes, as its header says.
     pub(crate) length: usize,
-    /// Where what it carries begins.
+    /// Where its payload begins.
     pub(crate) next_at: usize,
 }
 
@@ -37,10 +37,10 @@ pub(crate) struct Ip {
 pub(crate) enum Carries {
     /// A TCP or UDP header.
     Transport { ports: (u16, u16), tcp_flags: u8, has_checksum: bool },
-    /// A part of a TCP or UDP packet without its header.
+    /// A later fragment of a TCP or UDP packet, which has no TCP or UDP header.
     LaterPart,
-    /// An ICMP error with the beginning of the packet that it is about, which may be
-    /// that it can't arrive.
+    /// An ICMP error with the beginning of the packet that it is about. `is_unreachable`: that packet cannot be
+    /// delivered at all.
     Error { inside: Ip, ports: (u16, u16), is_unreachable: bool },
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct Wire {
     pub(crate) carries: Carries,
 }
 
-/// `None`: no flow of TCP or UDP is in it, as far as llb looks.
+/// `None` if llb finds no TCP or UDP flow in the frame.
 pub(crate) fn read(frame: &[u8]) -> Option<Wire> {
     let (to, from) = (frame.get(0..6)?.try_into().ok()?, frame.get(6..12)?.try_into().ok()?);
     let (mut at, mut tags) = (14, 0);
@@ -107,13 +107,13 @@ fn v6(frame: &[u8], at: usize) -> Option<Ip> {
     }
     let address = |from: usize| -> Option<Ipv6Addr> {
         let address = Ipv6Addr::from(<[u8; 16]>::try_from(&header[from..from + 16]).ok()?);
-        // Such an address stands for an IPv4 node inside of a host; it is
-        // never right on the wire, and Linux drops what comes from one.
+        // An IPv4-mapped address represents an IPv4 node inside a host. It must not appear on the wire, and
+        // Linux drops packets from such an address.
         address.to_ipv4_mapped().is_none().then_some(address)
     };
     let (mut next, mut next_at) = (header[6], at + 40);
     let (mut fragment, mut fragment_id) = (Fragment::Whole, 0);
-    // Not more headers, nor more bytes of them, than llb looks through.
+    // llb looks through this many extension headers, and this many bytes of them, but no more.
     for _ in 0..4 {
         if ![0, 43, 44, 51, 60].contains(&next) || fragment == Fragment::Later {
             break;
@@ -173,14 +173,14 @@ fn error(frame: &[u8], ip: &Ip) -> Option<Carries> {
     }
     let inside = if ip.source.is_ipv4() { v4(frame, at + 8)? } else { v6(frame, at + 8)? };
     let has_ports = matches!(inside.protocol, TCP | UDP) && inside.fragment != Fragment::Later;
-    // An error is told to whoever sent the packet, with eight bytes of what it carried.
+    // The error goes to the sender of the packet, with at least eight bytes of its payload.
     let is_inside = inside.next_at + 8 <= (ip.at + ip.length).min(frame.len());
     if !has_ports || inside.source != ip.destination || !is_inside {
         return None;
     }
     let ports = (half(frame, inside.next_at)?, half(frame, inside.next_at + 2)?);
     let is_unreachable = match (ip.source, frame[at], frame.get(at + 1)?) {
-        // Too large for a link on the way.
+        // The packet is too large for a link on its way.
         (IpAddr::V4(_), 3, 4) => false,
         (IpAddr::V4(_), kind, _) => kind == 3,
         (IpAddr::V6(_), kind, _) => kind == 1,

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the packet plane is told, as plain data: both the model and the maps of
-//! the programs are filled from it. It knows no packet and no flow.
+//! The configuration of the packet plane as plain data. Both the model and the programs' maps are filled from
+//! it. It knows no packets and no flows.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-/// Where a backend is among all, and which one of those that have been there.
+/// Index of a backend, and the generation of that index: which of the backends that have had it.
 pub(crate) type Id = (u32, u16);
 
 /// VIP, port and protocol.
@@ -27,20 +27,20 @@ pub(crate) struct Backend {
     pub(crate) address: IpAddr,
     pub(crate) port: u16,
     pub(crate) frontend: FrontendName,
-    /// The source that it sees.
+    /// The source address that the backend sees.
     pub(crate) snat: IpAddr,
     pub(crate) host: u32,
-    /// The largest IP packet on the way to it.
+    /// The largest IP packet that fits on the way to it.
     pub(crate) mtu: Option<u16>,
-    /// Its own address, or that of the router before it; `None` while unknown.
+    /// MAC of the backend or of the router before it; `None` if unknown.
     pub(crate) mac: Option<MacBytes>,
-    /// The link that it is reached by.
+    /// The link by which it is reached.
     pub(crate) link: u32,
     pub(crate) state: State,
 }
 
 impl Backend {
-    /// A backend that drains keeps what it has; a dead one gets nothing.
+    /// A draining backend keeps its flows; a dead one gets nothing.
     pub(crate) fn takes(&self, begins: bool) -> bool {
         match self.state {
             State::Active => true,
@@ -50,11 +50,11 @@ impl Backend {
     }
 }
 
-/// Which packets of flows that are not known a frontend takes; the others are the kernel's.
+/// Which packets of unknown flows a frontend takes. It leaves the others to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gate {
     Open,
-    /// Of TCP, those that open a connection: the relay still has some.
+    /// For TCP, packets that open a connection: the relay still has connections of this frontend.
     OpeningsOnly,
     KnownFlowsOnly,
 }
@@ -66,15 +66,15 @@ pub(crate) struct Frontend {
     pub(crate) is_dsr: bool,
     pub(crate) is_restricted: bool,
     pub(crate) gate: Gate,
-    /// 0: none.
+    /// 0 means no affinity.
     pub(crate) affinity_secs: u64,
-    /// Maglev slots. Empty: no backends.
+    /// Maglev slots; empty if there are no backends.
     pub(crate) table: Vec<Id>,
-    /// The slots before those, and when they were replaced.
+    /// The slots before the last change, and the time of that change.
     pub(crate) previous: Option<(Vec<Id>, u64)>,
 }
 
-/// Clients of a Service that may come, or a part of such a range that may not.
+/// A range of clients that a Service admits, or a part of such a range that it does not admit.
 #[derive(Clone, Debug)]
 pub(crate) struct Range {
     pub(crate) service: u32,
@@ -86,26 +86,26 @@ pub(crate) struct Range {
 #[derive(Clone, Debug)]
 pub(crate) struct World {
     pub(crate) frontends: BTreeMap<FrontendName, Frontend>,
-    /// By the first part of their ids.
+    /// By their indices.
     pub(crate) backends: BTreeMap<u32, Backend>,
     pub(crate) ranges: Vec<Range>,
-    /// Sources that backends see.
+    /// Source addresses that backends see.
     pub(crate) snat: Vec<IpAddr>,
     pub(crate) snat_ports: RangeInclusive<u16>,
-    /// Whether new flows may be remembered: a budget is either endless or none
-    /// here, as the second that it is for can't be seen from outside.
+    /// Whether new flows may be remembered. The budget is either unlimited or zero here, because nobody outside
+    /// can see for which second it counts.
     pub(crate) has_budget: bool,
-    /// Our own addresses.
+    /// MACs of our own links.
     pub(crate) links: BTreeMap<u32, MacBytes>,
 }
 
 impl World {
-    /// If it is still the one that is there.
+    /// The backend with this id, if the index has not been reused.
     pub(crate) fn backend(&self, id: Id) -> Option<&Backend> {
         self.backends.get(&id.0).filter(|backend| backend.id == id)
     }
 
-    /// The narrowest range decides.
+    /// The narrowest range that contains the client decides.
     pub(crate) fn admits(&self, service: u32, client: IpAddr) -> bool {
         let bits = |address: IpAddr| match address {
             IpAddr::V4(address) => u128::from(address.to_bits()) << 96,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Frames as bytes, with everything around TCP and UDP that networks put
-//! there: VLAN tags, options, extension headers, fragments, trailers.
+//! Frames as bytes, with everything that networks put around TCP and UDP: VLAN tags, options, extension
+//! headers, fragments, trailers.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ use crate::frames::{Frame, checksum, l4_checksum};
 /// An address and a port.
 pub(super) type End = (IpAddr, u16);
 
-/// A part of a fragmented packet.
+/// One fragment of a packet.
 #[derive(Clone, Copy)]
 pub(super) struct Part {
     pub(super) id: u32,
@@ -21,7 +21,7 @@ pub(super) struct Part {
     pub(super) is_last: bool,
 }
 
-/// TCP or UDP with its checksum; UDP now and then without.
+/// TCP, or UDP, which sometimes has no checksum.
 pub(super) fn transport(
     random: &mut StdRng,
     from: End,
@@ -46,7 +46,7 @@ pub(super) fn transport(
     bytes
 }
 
-/// An IP packet, some with options or extension headers.
+/// An IP packet; some have options or extension headers.
 pub(super) fn packet(
     random: &mut StdRng,
     from: IpAddr,
@@ -85,7 +85,7 @@ pub(super) fn packet(
     }
 }
 
-/// Extension headers before `rest`, and the number of the first one.
+/// Puts extension headers before `rest`, and returns the number of the first one.
 fn extended(random: &mut StdRng, protocol: u8, part: Option<Part>, rest: &[u8]) -> (u8, Vec<u8>) {
     let mut chain = Chain { first: protocol, bytes: rest.to_vec() };
     let count = if random.random_ratio(1, 8) { random.random_range(1..5) } else { 0 };
@@ -95,21 +95,21 @@ fn extended(random: &mut StdRng, protocol: u8, part: Option<Part>, rest: &[u8]) 
     };
     let [high, low] = (part.offset as u16 | u16::from(!part.is_last)).to_be_bytes();
     chain.put(44, [0, high, low], &part.id.to_be_bytes());
-    // Behind the fragment header, only the first part would have them.
+    // After the fragment header only the first fragment would contain them.
     for _ in 0..count {
         chain.put(if random.random() { 0 } else { 60 }, [0, 1, 4], &[0; 4]);
     }
     (chain.first, chain.bytes)
 }
 
-/// Extension headers; the last one that is put is the first.
+/// A chain of extension headers. The one that is put last comes first.
 struct Chain {
     first: u8,
     bytes: Vec<u8>,
 }
 
 impl Chain {
-    /// What is behind the number of the next header: three bytes, and the rest.
+    /// Puts a header: the number of the next one, three bytes, and the rest.
     fn put(&mut self, kind: u8, begin: [u8; 3], rest: &[u8]) {
         self.bytes = [&[self.first][..], &begin, rest, &self.bytes].concat();
         self.first = kind;
@@ -119,7 +119,7 @@ impl Chain {
         match random.random_range(0..5) {
             0 => self.put(0, [0, 1, 4], &[0; 4]),
             1 => self.put(60, [1, 1, 12], &[0; 12]),
-            // Few have yet to go elsewhere.
+            // In a few of them, the way is not finished yet (segments left).
             2 => self.put(43, [2, 0, u8::from(random.random_ratio(1, 16))], &[0; 20]),
             3 => self.put(51, [4, 0, 0], &[7; 20]),
             // An atomic fragment (RFC 6946).
@@ -128,7 +128,7 @@ impl Chain {
     }
 }
 
-/// An ICMP error, or now and then another message, with the packet `inside` or a part of it.
+/// An ICMP error about the packet `inside` or a part of it; sometimes another ICMP message.
 pub(super) fn icmp(random: &mut StdRng, router: IpAddr, to: IpAddr, inside: &[u8]) -> Vec<u8> {
     let kind = match (to, random.random_range(0..12)) {
         (IpAddr::V4(_), 0) => [0, 4, 5, 8, 13][random.random_range(0..5)],
@@ -146,7 +146,7 @@ pub(super) fn icmp(random: &mut StdRng, router: IpAddr, to: IpAddr, inside: &[u8
     packet(random, router, to, protocol, None, &bytes)
 }
 
-/// Some with VLAN tags, some with bytes behind the packet.
+/// A frame; some have VLAN tags, some have bytes after the packet.
 pub(super) fn ethernet(random: &mut StdRng, (to, from): ([u8; 6], [u8; 6]), packet: &[u8]) -> Vec<u8> {
     let mut frame = [to, from].concat();
     let tags = if random.random_ratio(1, 8) { random.random_range(1..4) } else { 0 };
@@ -161,7 +161,7 @@ pub(super) fn ethernet(random: &mut StdRng, (to, from): ([u8; 6], [u8; 6]), pack
     frame
 }
 
-/// A few bytes become others, or the end is cut off.
+/// Changes a few bytes, or cuts off the end.
 pub(super) fn mutate(random: &mut StdRng, frame: &mut Vec<u8>) {
     if random.random_ratio(1, 3) {
         frame.truncate(random.random_range(15..=frame.len()));

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! From plain data to the maps of both programs. What packets leave there is
-//! in `remembered.rs`.
+//! Writes plain data into the maps of both programs. `remembered.rs` has the entries that packets create there.
 
 use bytemuck::{bytes_of, cast_slice, pod_read_unaligned};
 use llb_common::address::{Address, Mac, WirePort};
@@ -15,10 +14,13 @@ use llb_common::settings::{LinkSettings, Settings};
 use llb_common::time::{Tick, tick};
 
 use super::remembered::{affinity_key, flow_entry, flow_key, fragment_key, id, reply_entry, reply_key};
-use super::{FLOW_LINES, REPLY_LINES};
 use crate::model::flows::{FlowName, FragmentName, Memory, OPENING_SECS, ReplyName};
 use crate::model::world::{FrontendName, Gate, Id, State, World};
 use crate::programs::{Hook, Program, monotonic_nanoseconds, raw};
+
+/// Lines of the two tables: so few that both get full, with 16 places and with 8.
+pub(super) const FLOW_LINES: u32 = 1 + 1 + 16;
+pub(super) const REPLY_LINES: u32 = 1 + 1 + 8;
 
 /// Both programs, each with its own maps.
 pub(super) struct Kernel {
@@ -35,7 +37,7 @@ impl Kernel {
         self.programs.iter_mut().for_each(&mut act);
     }
 
-    /// All of a world, and nothing remembered.
+    /// Writes a whole world, and removes everything remembered.
     pub(super) fn fill(&mut self, world: &World, now: u64) {
         self.each(forget);
         self.settings(world);
@@ -52,7 +54,7 @@ impl Kernel {
         }
     }
 
-    /// What comes next comes by this link.
+    /// From now on packets arrive by this link.
     pub(super) fn link(&mut self, (ifindex, mac): (u32, [u8; 6])) {
         let link = LinkSettings { ifindex, mac: Mac::new(mac), traces: 0 };
         self.each(|program| program.set(maps::LINK.name, 0, raw::<12>(bytes_of(&link))));
@@ -103,7 +105,7 @@ impl Kernel {
         });
     }
 
-    /// The table in one chunk, the previous one in the next.
+    /// Writes the table into one chunk and the previous table into the next.
     pub(super) fn frontend(&mut self, world: &World, now: u64, name: &FrontendName) {
         let frontend = &world.frontends[name];
         let first_chunk = 2 * frontend.id;
@@ -143,7 +145,7 @@ impl Kernel {
         });
     }
 
-    /// Sets all times anew after time has passed.
+    /// Writes all times again after time has passed.
     pub(super) fn times(&mut self, world: &World, memory: &Memory, now: u64) {
         world.frontends.keys().for_each(|name| self.frontend(world, now, name));
         for ((client, service), (host, used)) in &memory.affinity {
@@ -157,8 +159,8 @@ impl Kernel {
         }
     }
 
-    /// Sets how old pending entries are: so old that it matters, or new. By the
-    /// clock of the kernel, which goes on, no test could know.
+    /// Makes pending entries either so old that it matters, or new. With the kernel's own clock, which runs on,
+    /// no test could know which.
     pub(super) fn ages(&mut self, memory: &Memory, now: u64) {
         for (name, flow) in &memory.pending_flows {
             let mut entry: ForwardEntry = pod_read_unaligned(&flow_entry(flow));
@@ -192,7 +194,7 @@ impl Kernel {
     }
 }
 
-/// Removes what packets have left, and the frontends of another world.
+/// Removes what packets have created, and the frontends of the last world.
 fn forget(program: &mut Program) {
     program.clear_tables();
     for (key, _) in program.entries::<24, 40>(maps::FRONTENDS.name) {
@@ -218,7 +220,7 @@ fn forget(program: &mut Program) {
     }
 }
 
-/// What happened so many seconds ago happened then.
+/// The tick that was this many seconds ago.
 fn tick_of(age_secs: u64) -> Tick {
     tick(monotonic_nanoseconds().saturating_sub(age_secs * 1_000_000_000))
 }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Random packets in changing worlds: both programs and the model must agree
-//! on each of them, to the last byte, and on what is remembered of them.
+//! Random packets in changing worlds. For each packet, both programs and the model must agree on the resulting
+//! bytes and on what is remembered.
 //!
-//! `LLB_PACKETS` sets how many; the seed is printed, and `LLB_SEED` sets it.
-//! A failure names the seed of its episode: `LLB_EPISODE` runs that one alone.
+//! `LLB_PACKETS` sets the number of packets. The seed is printed, and `LLB_SEED` sets it. A failure names the
+//! seed of its episode; `LLB_EPISODE` runs only that episode.
 
 mod bytes;
+mod compare;
 mod fill;
 mod remembered;
 mod traffic;
@@ -13,9 +14,9 @@ mod worlds;
 
 use std::collections::BTreeMap;
 
-use fill::Kernel;
+use fill::{FLOW_LINES, Kernel, REPLY_LINES};
 use llb_common::reason::Reason;
-use llb_tests::Lab;
+use llb_tests::{Lab, environment};
 use rand::rngs::StdRng;
 use rand::seq::IteratorRandom as _;
 use rand::{Rng as _, SeedableRng as _};
@@ -29,45 +30,40 @@ use crate::model::world::World;
 use crate::model::{Model, Said, Verdict, is_right, wire};
 use crate::programs::{Hook, Returned, raw};
 
-/// In about ten seconds.
+/// Enough for about ten seconds.
 const PACKETS: u64 = 80_000;
-/// Then all is forgotten, and a new world begins.
+/// After this many packets everything is forgotten, and a new world begins.
 const EPISODE_PACKETS: u64 = 400;
-/// The model's time when an episode begins.
+/// The model's time at the beginning of an episode.
 const START_SECS: u64 = 1000;
-/// Of the tables, so few that both get full: 16 places and 8.
-const FLOW_LINES: u32 = 1 + 1 + 16;
-const REPLY_LINES: u32 = 1 + 1 + 8;
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn both_hooks_do_what_the_model_says() {
-    // Where no socket holds a port.
+    // In a namespace of its own, where no socket holds a port.
     let mut lab = Lab::empty().unwrap();
     let host = lab.add_host("balancer").unwrap();
     host.run_inside(episodes).unwrap();
 }
 
 fn episodes() {
-    // Maps may have values for each CPU.
+    // Some maps have a value for each CPU, so stay on one.
     let mut cpu = CpuSet::new();
     cpu.set(sched_getcpu());
     sched_setaffinity(None, &cpu).unwrap();
-    #[expect(clippy::disallowed_methods, reason = "switches for the person who runs the test")]
-    let number = |name| std::env::var_os(name).and_then(|text| text.to_str()?.parse().ok());
-    let seed: u64 = number("LLB_SEED").unwrap_or_else(rand::random);
+    let seed = environment::seed().unwrap_or_else(rand::random);
     println!("LLB_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let packets = number("LLB_PACKETS").unwrap_or(PACKETS);
+    let packets = environment::packets().unwrap_or(PACKETS);
     let mut run = Run { kernel: Kernel::load(), counted: BTreeMap::new(), sent: 0 };
-    if let Some(episode) = number("LLB_EPISODE") {
+    if let Some(episode) = environment::episode() {
         return run.episode(episode);
     }
     for _ in 0..packets.div_ceil(EPISODE_PACKETS) {
         run.episode(random.random());
     }
     println!("{} of {packets} packets were sent; {:?}", run.sent, run.counted);
-    assert!(run.sent > packets / 4, "{} of {packets} were sent: too few to say something", run.sent);
+    assert!(run.sent > packets / 4, "{} of {packets} were sent: too few for a meaningful test", run.sent);
     if packets >= PACKETS {
         let unreachable = [Reason::Failed];
         for reason in Reason::ALL.into_iter().filter(|reason| !unreachable.contains(reason)) {
@@ -78,7 +74,7 @@ fn episodes() {
 
 struct Run {
     kernel: Kernel,
-    /// What both programs have counted.
+    /// What both programs have counted so far.
     counted: BTreeMap<&'static str, u64>,
     sent: u64,
 }
@@ -131,7 +127,7 @@ impl Run {
         let outcomes = [0, 1].map(|n| self.kernel.programs[n].run(&arriving.bytes, None));
         for (outcome, program) in outcomes.iter().zip(&self.kernel.programs) {
             let Some((returned, bytes)) = outcome else {
-                // The kernel makes no skb of a frame that is shorter than its IP header.
+                // The kernel creates no skb for a frame that is shorter than its IP header.
                 assert!(program.hook == Hook::Tc, "{}", name());
                 assert_eq!(said.verdict, Verdict::Pass, "{}", name());
                 continue;
@@ -150,14 +146,14 @@ impl Run {
         }
         if let Verdict::Sent(bytes, _) = &said.verdict {
             self.sent += 1;
-            // Besides the model: what was right stays right.
+            // Independently of the model: right checksums stay right.
             let wire = wire::read(bytes).unwrap();
             assert!(!arriving.is_right || is_right(bytes, &wire), "{}\n{said:02x?}", name());
         }
         self.count(said, &name);
     }
 
-    /// One of the reasons, and all notes; what else was counted shows at the end.
+    /// Counts one of the reasons, and all notes. Whatever else was counted shows at the end of the episode.
     fn count(&mut self, said: &Said, name: impl Fn() -> String) {
         for note in &said.notes {
             *self.counted.entry(note.name()).or_default() += 1;
@@ -183,7 +179,7 @@ impl Run {
                 self.kernel.frontend(world, model.now, &name);
             }
             Change::Settings => self.kernel.settings(world),
-            // Nothing is older than the machine.
+            // Nothing may be older than the machine's start.
             Change::Time(seconds) if model.now + seconds > START_SECS + fill::uptime_secs() => {}
             Change::Time(seconds) => {
                 model.now += seconds;

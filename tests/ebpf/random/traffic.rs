@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Random packets of conversations: of few clients, so that they go on, in
-//! both directions, with errors, fragments, noise and broken bytes.
+//! Random packets of conversations. There are few clients, so conversations continue, in both directions, with
+//! ICMP errors, fragments, noise and damaged bytes.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -17,15 +17,15 @@ use crate::model::world::{FrontendName, World};
 const CLIENT_MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 3]];
 const CLIENTS: [u8; 6] = [10, 11, 12, 13, 14, 21];
 const ROUTER: u8 = 99;
-/// Conversations at one time.
+/// Most conversations at the same time.
 const MOST_KNOWN: usize = 12;
 
-/// A frame on its way in.
+/// A frame as it arrives.
 #[derive(Clone, Debug)]
 pub(super) struct Arriving {
     pub(super) link: (u32, [u8; 6]),
     pub(super) bytes: Vec<u8>,
-    /// Nothing of it was broken on purpose.
+    /// Nothing in it was damaged on purpose.
     pub(super) is_right: bool,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Arriving {
 struct Conversation {
     client: End,
     frontend: FrontendName,
-    /// The next hop that its packets come from, and the link.
+    /// MAC of the next hop from which the packets come, and their link.
     mac: [u8; 6],
     link: (u32, [u8; 6]),
 }
@@ -41,7 +41,7 @@ struct Conversation {
 pub(super) struct Traffic {
     pub(super) random: StdRng,
     known: Vec<Conversation>,
-    /// Fragments that have not arrived yet, in no order.
+    /// Fragments that have not arrived yet, in any order.
     parts: Vec<Arriving>,
 }
 
@@ -98,7 +98,7 @@ impl Traffic {
     fn conversation(&mut self, world: &World) -> Conversation {
         if self.known.len() == MOST_KNOWN || !self.known.is_empty() && !self.one_in(8) {
             let last = self.known.len() - 1;
-            // The last one goes on for a while.
+            // The last conversation continues more often.
             let n = if self.one_in(2) { last } else { self.random.random_range(0..=last) };
             let known = self.known[n];
             if self.one_in(16) {
@@ -131,18 +131,18 @@ impl Traffic {
         }
     }
 
-    /// Client to VIP.
+    /// From the client to the VIP.
     fn forward(&mut self, world: &World) -> Leg {
         let Conversation { client, frontend: (vip, port, protocol), mac, mut link } =
             self.conversation(world);
-        // Now and then a packet takes another way.
+        // Now and then a packet comes by another way.
         if self.one_in(12) {
             link = self.link();
         }
         Leg { from: client, to: (vip, port), protocol, mac, link }
     }
 
-    /// Backend to one of our sources; to a port that no flow has, now and then.
+    /// From the backend to one of our source addresses; now and then to a port that belongs to no flow.
     fn reply(&mut self, world: &World, memory: &Memory) -> Leg {
         let pending = !memory.pending_replies.is_empty() && self.one_in(2);
         let replies = if pending { &memory.pending_replies } else { &memory.replies };
@@ -162,7 +162,7 @@ impl Traffic {
                 .choose(&mut self.random)
                 .unwrap();
         }
-        // Those of a frontend that was given backends of the other family are not asked for.
+        // Nobody asks for backends of another family than their frontend.
         if snat.is_ipv4() != backend.is_ipv4() {
             return self.forward(world);
         }
@@ -189,7 +189,7 @@ impl Traffic {
         self.arriving(leg, leg.from.0, leg.to.0, leg.protocol, None, &segment)
     }
 
-    /// One of the parts; the others come later.
+    /// One of the fragments; the others come later.
     fn fragments(&mut self, leg: Leg, segment: &[u8]) -> Arriving {
         let id = self.random.random_range(0..100_000);
         let words = if self.one_in(8) { 1..4 } else { 3..5 };
@@ -226,7 +226,7 @@ impl Traffic {
         Arriving { link: leg.link, bytes: ethernet(&mut self.random, (to, leg.mac), packet), is_right: true }
     }
 
-    /// About a packet that went the other way.
+    /// An ICMP error about a packet of the other direction.
     fn error(&mut self, leg: Leg) -> Arriving {
         let flags = [SYN | ACK, ACK, FIN][self.random.random_range(0..3)];
         let mut segment = transport(&mut self.random, leg.to, leg.from, leg.protocol, flags, 12);
@@ -244,7 +244,7 @@ impl Traffic {
         self.frame(leg, &bytes)
     }
 
-    /// What is not for llb, or should not be on a wire.
+    /// Packets that are not for llb, or that should not be on a wire.
     fn noise(&mut self, world: &World) -> Arriving {
         let mut leg = self.forward(world);
         match self.random.random_range(0..6) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Worlds for random packets: every kind of frontend in both families and for
-//! both protocols, and what may change in them.
+//! Worlds for random packets: every kind of frontend, for both families and both protocols, and the changes
+//! that may happen to them.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,16 +13,17 @@ use rand::{Rng as _, seq::IteratorRandom as _};
 use crate::model::wire::{TCP, UDP};
 use crate::model::world::{Backend, Frontend, FrontendName, Gate, Id, Range, State, World};
 
-/// Two that all know, and one whose address the other two are not told.
+/// Two links whose MACs are in the map of links, and one whose MAC is not: what comes by another link cannot leave
+/// by it.
 pub(super) const LINKS: [(u32, [u8; 6]); 3] =
     [(7, [2, 0, 0, 0, 0, 7]), (8, [2, 0, 0, 0, 0, 8]), (9, [2, 0, 0, 0, 0, 9])];
-/// A port of one of our sources that a frontend has.
+/// A port of one of our source addresses that belongs to a frontend.
 pub(super) const TAKEN_PORT: u16 = 40_003;
-/// So few that flows must compete for them, and so many that they need not.
+/// Sometimes so few ports that flows compete for them, sometimes enough.
 const FEW_PORTS: (u16, u16) = (40_000, 40_001);
 const MANY_PORTS: (u16, u16) = (1024, u16::MAX);
 pub(super) const AFFINITY_SECS: u64 = 50;
-/// No sum of these is near [`AFFINITY_SECS`] or the time that a previous table is for.
+/// Steps of time. No sum of them comes near [`AFFINITY_SECS`] or the time for which a previous table counts.
 const STEPS_SECS: [u64; 2] = [35, 140];
 
 const VIP: u8 = 1;
@@ -38,7 +39,7 @@ pub(super) fn address(is_v4: bool, last: u8) -> IpAddr {
     }
 }
 
-/// What a port of a VIP is.
+/// What kind of frontend a port of a VIP is.
 struct Kind {
     vip: u8,
     port: u16,
@@ -46,10 +47,10 @@ struct Kind {
     is_dsr: bool,
     is_restricted: bool,
     affinity_secs: u64,
-    /// Of the hosts.
+    /// Weights of the hosts.
     weights: [u16; 3],
     mtu: Option<u16>,
-    /// Its backends are of the other family.
+    /// Its backends have the other family.
     is_bad: bool,
 }
 
@@ -70,7 +71,7 @@ fn kinds() -> Vec<Kind> {
         Kind { weights: [1, 2, 5], ..kind(81, true) },
         Kind { weights: [0; 3], ..kind(82, false) },
         Kind { is_restricted: true, ..kind(83, false) },
-        // One Service with two ports.
+        // A Service with two ports.
         Kind { affinity_secs: AFFINITY_SECS, ..kind(84, false) },
         Kind { affinity_secs: AFFINITY_SECS, service: 84, ..kind(85, true) },
         Kind { is_restricted: true, mtu: None, ..kind(86, true) },
@@ -78,7 +79,7 @@ fn kinds() -> Vec<Kind> {
         Kind { mtu: Some(90), ..kind(88, false) },
         Kind { mtu: Some(90), weights: [1, 0, 0], ..kind(89, true) },
         Kind { vip: SNAT[0], ..kind(TAKEN_PORT, false) },
-        // One Service with two VIPs: the same backends behind both.
+        // A Service with two VIPs, which have the same backends.
         Kind { vip: 6, weights: [3, 1, 1], ..kind(80, false) },
     ]
 }
@@ -88,7 +89,7 @@ fn snat_ports(random: &mut StdRng) -> RangeInclusive<u16> {
     first..=last
 }
 
-/// Some kinds of frontends, so that packets and changes meet.
+/// Number of kinds in one world: few, so packets and changes meet.
 const KINDS: usize = 4;
 
 pub(super) fn build(random: &mut StdRng) -> World {
@@ -133,7 +134,7 @@ fn add(world: &mut World, kind: &Kind, is_v4: bool, protocol: u8) {
                 snat: address(is_v4, SNAT[host / 2]),
                 host: host as u32 + 1,
                 mtu: kind.mtu,
-                // The third is behind a router, on another link.
+                // The third backend is behind a router, on another link.
                 mac: Some([2, 0, 0, 0, 1, host as u8]),
                 link: LINKS[host / 2].0,
                 state: State::Active,
@@ -153,7 +154,7 @@ fn add(world: &mut World, kind: &Kind, is_v4: bool, protocol: u8) {
     world.frontends.insert(name, frontend);
 }
 
-/// The slots of backends with weights.
+/// The slots for backends with these weights.
 fn table(world: &World, weights: &[(Id, u16)]) -> Vec<Id> {
     if weights.is_empty() {
         return vec![];
@@ -171,20 +172,20 @@ fn table(world: &World, weights: &[(Id, u16)]) -> Vec<Id> {
     slots.into_iter().map(|place| weights[usize::from(place)].0).collect()
 }
 
-/// What a change of the world asks of the maps.
+/// The change that the maps need after a change of the world.
 #[derive(Debug)]
 pub(super) enum Change {
     Backend(u32),
-    /// With its backends.
+    /// The frontend and its backends.
     Frontend(FrontendName),
     Settings,
-    /// So many seconds pass.
+    /// This many seconds pass.
     Time(u64),
-    /// The kernel takes something away that it may take.
+    /// The kernel evicts an entry that it may evict.
     Eviction,
 }
 
-/// Changes something and says what.
+/// Changes something in the world and says what.
 pub(super) fn change(world: &mut World, now: u64, random: &mut StdRng) -> Change {
     match random.random_range(0..19) {
         0..5 => {
@@ -194,7 +195,7 @@ pub(super) fn change(world: &mut World, now: u64, random: &mut StdRng) -> Change
                 4..6 => backend.state = State::Draining,
                 6..8 => backend.state = State::Dead,
                 8 => backend.mac = if backend.mac.is_none() { Some([2, 0, 0, 0, 1, 9]) } else { None },
-                // Another backend in its place.
+                // Another backend gets its index.
                 _ => backend.id.1 += 1,
             }
             Change::Backend(backend.id.0)
@@ -227,7 +228,8 @@ pub(super) fn change(world: &mut World, now: u64, random: &mut StdRng) -> Change
     }
 }
 
-/// A new table of those that may get new flows; sometimes the last one is remembered.
+/// Builds a new table of the backends that may get new flows; sometimes the last one stays as the previous
+/// table.
 fn replace_table(world: &mut World, name: FrontendName, now: u64, random: &mut StdRng) {
     let live = |backend: &&Backend| backend.frontend == name && backend.state == State::Active;
     let mut weights: Vec<_> = world.backends.values().filter(live).map(|backend| (backend.id, 1)).collect();
@@ -240,7 +242,7 @@ fn replace_table(world: &mut World, name: FrontendName, now: u64, random: &mut S
     frontend.previous = random.random_ratio(3, 4).then_some((old, now));
 }
 
-/// All flows of one backend are given to the others, which are well.
+/// Gives all flows of one backend to the others, which work.
 fn fail_over(world: &mut World, name: FrontendName, now: u64, random: &mut StdRng) {
     let of_it = |backend: &&mut Backend| backend.frontend == name;
     let mut ids: Vec<_> = world

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Rows about whole conversations: both directions, both modes, who gets which
-//! source port, and where backends may be.
+//! Rows about whole conversations: both directions, both modes, source ports, and where backends may be.
 
 use std::net::{Ipv6Addr, TcpListener, UdpSocket};
 
@@ -82,7 +81,7 @@ fn dsr_rewrites_only_the_ethernet_header() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_second_client_with_the_same_port_gets_another_one() {
+fn a_second_client_with_the_same_port_gets_another_source_port() {
     everywhere(|plane| {
         plane.handshake();
         let other = Frame { from: (plane.address(11), CLIENT_PORT), ..plane.to_vip(NAT_PORT, TCP, SYN) };
@@ -90,7 +89,7 @@ fn a_second_client_with_the_same_port_gets_another_one() {
         let at = if plane.family == Family::V4 { 34 } else { 54 };
         let port = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
         assert!(port != CLIENT_PORT && port >= 1024, "{port}");
-        // Deterministic: what is sent again comes out again.
+        // The choice is deterministic: the same packet gives the same result.
         assert_eq!(plane.run(&other.bytes()), Outcome::Sent(bytes));
         let expected = Frame { from: (plane.snat(), port), ..plane.to_backend(SYN) };
         plane.expect("another port", &other.bytes(), &expected.bytes());
@@ -99,7 +98,7 @@ fn a_second_client_with_the_same_port_gets_another_one() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_udp_checksum_that_comes_out_as_zero_is_written_as_its_other_form() {
+fn a_udp_checksum_of_zero_is_written_as_0xffff() {
     everywhere(|plane| {
         plane.backend(1, |backend| backend.protocol = UDP);
         let mut sent = Frame { payload: vec![0; 2], ..plane.to_vip(NAT_PORT, UDP, 0) };
@@ -108,7 +107,7 @@ fn a_udp_checksum_that_comes_out_as_zero_is_written_as_its_other_form() {
             payload: payload.to_vec(),
             ..plane.to_backend(0)
         };
-        // What is missing in the sum becomes a part of it.
+        // Replace the payload by what is missing in the sum.
         let at = if plane.family == Family::V4 { 34 + 6 } else { 54 + 6 };
         let without = to_backend(plane, &sent.payload).bytes();
         sent.payload = without[at..at + 2].to_vec();
@@ -138,7 +137,7 @@ fn ports_of_the_hosts_sockets_are_not_taken() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_backend_that_is_its_own_client_is_answered_by_the_vip() {
+fn a_backend_that_is_its_own_client_gets_answers_from_the_vip() {
     everywhere(|plane| {
         let own = (plane.backend_address(), CLIENT_PORT);
         let sent = Frame { macs: (LB_MAC, BACKEND_MAC), from: own, ..plane.to_vip(NAT_PORT, TCP, SYN) };
@@ -168,7 +167,7 @@ fn a_backend_may_be_behind_a_router_or_another_link() {
         let sent = plane.program.run(&plane.to_vip(NAT_PORT, TCP, SYN).bytes(), None).unwrap();
         let elsewhere = if plane.hook == Hook::Xdp { Returned::SentElsewhere } else { Returned::Sent };
         assert_eq!(sent, (elsewhere, expected.bytes()));
-        // The answer comes by that link, and goes where the client is.
+        // The answer arrives by that link and leaves by the client's.
         plane.arrive_by(LINK + 1, OTHER_MAC);
         let answer = Frame { macs: (OTHER_MAC, BACKEND_MAC), ..plane.reply_sent(SYN | ACK) };
         plane.expect_reason("unknown link", &answer.bytes(), Reason::NoNeighbour);
@@ -180,7 +179,7 @@ fn a_backend_may_be_behind_a_router_or_another_link() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn replies_go_the_way_that_the_client_comes() {
+fn replies_go_to_the_hop_from_which_the_client_comes() {
     const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
     everywhere(|plane| {
         plane.handshake();
@@ -197,7 +196,7 @@ fn a_full_flow_table_keeps_what_it_has() {
     everywhere(|plane| {
         const LINES: u32 = lines(64);
         *plane = Plane::with_sizes(plane.hook, plane.family, &[(maps::FLOWS.name, LINES)]);
-        // In mode DSR the second packet asks for the place.
+        // In mode DSR the second packet asks for a place in the table.
         for port in 0..300 {
             let sent = Frame { from: (plane.client(), 1024 + port), ..plane.to_vip(DSR_PORT, TCP, ACK) };
             for _ in 0..2 {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Rows about ICMP: errors reach the end that they concern, the rest is the kernel's.
+//! Rows about ICMP: errors reach the end that they are about; everything else is left to the kernel.
 
 use llb_common::conntrack::ACK;
 use llb_common::frontend::TCP;
@@ -10,17 +10,17 @@ use crate::plane::{BACKEND_MAC, CLIENT_MAC, LB_MAC, NAT_PORT, Outcome};
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn errors_reach_the_end_that_they_concern() {
+fn errors_reach_the_end_that_they_are_about() {
     everywhere(|plane| {
         plane.handshake();
         let inside = |frame: Frame| ip(frame.from.0, frame.to.0, TCP, 60, &frame.transport());
-        // A router on the client's side, about what the client gets.
+        // From a router on the client's side, about a packet that the client gets.
         let seen = inside(plane.reply_received(ACK));
         let meant = inside(plane.reply_sent(ACK));
         let sent = icmp_error((LB_MAC, CLIENT_MAC), plane.address(99), plane.vip(), &seen);
         let mut expected = icmp_error((BACKEND_MAC, LB_MAC), plane.snat(), plane.backend_address(), &meant);
         plane.expect("to the backend", &sent, lower_time_to_live(&mut expected));
-        // A router before the backend, about what the backend gets.
+        // From a router before the backend, about a packet that the backend gets.
         let seen = inside(plane.to_backend(ACK));
         let meant = inside(plane.to_vip(NAT_PORT, TCP, ACK));
         let sent = icmp_error((LB_MAC, BACKEND_MAC), plane.address(98), plane.snat(), &seen);
@@ -29,7 +29,7 @@ fn errors_reach_the_end_that_they_concern() {
     });
 }
 
-/// Of 64, in a whole frame.
+/// Lowers a time to live of 64 in a whole frame.
 fn lower_time_to_live(frame: &mut [u8]) -> &[u8] {
     if frame[12] == 8 {
         frame[22] -= 1;
@@ -44,10 +44,10 @@ fn lower_time_to_live(frame: &mut [u8]) -> &[u8] {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn what_is_behind_an_error_in_its_frame_stays() {
+fn bytes_after_an_error_in_its_frame_stay_unchanged() {
     everywhere(|plane| {
         plane.handshake();
-        // Eight bytes of the TCP header, and where its checksum would be, others.
+        // Eight bytes of the TCP header; other bytes follow where its checksum would be.
         let inside = |frame: Frame| ip(frame.from.0, frame.to.0, TCP, 60, &frame.transport()[..8]);
         let seen = inside(plane.reply_received(ACK));
         let meant = inside(plane.reply_sent(ACK));
@@ -62,7 +62,7 @@ fn what_is_behind_an_error_in_its_frame_stays() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_ping_to_a_vip_is_the_kernels() {
+fn a_ping_to_a_vip_is_left_to_the_kernel() {
     everywhere(|plane| {
         let (from, to) = (plane.client(), plane.vip());
         let (kind, protocol) = if to.is_v4() { (8, 1) } else { (128, 58) };

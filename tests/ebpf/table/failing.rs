@@ -17,10 +17,10 @@ use crate::programs::raw;
 
 const REFUSED: u8 = RST | ACK;
 
-/// Ids of the backends for mode NAT that `Plane::two_hosts` makes.
+/// Ids of the backends in mode NAT that `Plane::two_hosts` creates.
 const IDS: [u32; 2] = [1, 3];
 
-/// A flow of the client, as its SYN went to a backend.
+/// A flow of the client: what its SYN to a backend looked like.
 #[derive(Clone, Copy)]
 pub(super) struct Asked {
     client_port: u16,
@@ -37,11 +37,11 @@ impl Plane {
         let Outcome::Sent(bytes) = self.run(&self.syn(client_port).bytes()) else { panic!("not sent") };
         let host = MACS.iter().position(|mac| bytes[..6] == *mac).unwrap();
         let at = if self.family == Family::V4 { 34 } else { 54 };
-        // Sockets of this machine may be in the way.
+        // Sockets of this machine may use the first candidates, so the port is read from the packet.
         Asked { client_port, host, snat_port: u16::from_be_bytes([bytes[at], bytes[at + 1]]) }
     }
 
-    /// From its backend.
+    /// A packet of this flow from its backend.
     pub(super) fn sent_by_host(&self, asked: Asked, flags: u8) -> Frame {
         let sent = self.reply_sent(flags);
         let address = self.address(21 + asked.host as u8);
@@ -53,7 +53,8 @@ impl Plane {
         self.expect("reply", &self.sent_by_host(asked, flags).bytes(), &expected.bytes());
     }
 
-    /// From `first` on, as many flows, which the backends answer: the hosts that got them.
+    /// Opens this many flows from the port `first` on, which their backends answer, and returns the hosts that
+    /// got them.
     fn hosts_of(&self, first: u16, flows: u16) -> Vec<usize> {
         let ask = |client_port| {
             let asked = self.ask(client_port);
@@ -63,7 +64,7 @@ impl Plane {
         (first..first + flows).map(ask).collect()
     }
 
-    /// A second or more passes, or none did, since flows began that are not answered.
+    /// Makes it look as if a second or more has passed since all unanswered flows began, or no time at all.
     fn waits(&mut self, is_over: bool) {
         for (key, entry) in self.entries::<24, 40>(maps::PENDING_REPLIES.name) {
             let used = if is_over { 0 } else { Tick::MAX };
@@ -72,7 +73,8 @@ impl Plane {
         }
     }
 
-    /// It failed so many seconds ago, or up to two before that: clocks of programs are behind.
+    /// Makes it look as if the backend failed this many seconds ago, or up to two seconds earlier: the
+    /// programs' clock is behind.
     fn fails(&mut self, host: usize, secs_ago: u32) {
         let ticks = if secs_ago == 0 { 0 } else { secs_ago + 1 };
         self.program.insert(maps::FAILING.name, BackendId::new(IDS[host], 1).0, now() - ticks);
@@ -82,7 +84,7 @@ impl Plane {
         self.entries::<4, 4>(maps::FAILING.name).len()
     }
 
-    /// Backends that packets of this flow come from.
+    /// Number of backends whose packets count as replies of this flow.
     fn replies_of(&self, client_port: u16) -> usize {
         let entries = self.entries::<24, 40>(maps::PENDING_REPLIES.name);
         let of_it = |entry: &ReplyEntry| entry.client_port.number() == client_port;
@@ -99,17 +101,17 @@ fn a_refused_connection_goes_to_another_backend() {
         let refusal = plane.sent_by_host(first, REFUSED).bytes();
         plane.expect_reason("refused", &refusal, Reason::Refused);
         plane.expect_reason("again", &refusal, Reason::Refused);
-        // The client asks again, whenever that is.
+        // The client repeats its SYN, at whatever time.
         plane.waits(false);
         let second = plane.ask(CLIENT_PORT);
         assert_ne!(first.host, second.host);
         assert_eq!(plane.replies_of(CLIENT_PORT), 1);
-        assert_eq!(plane.run(&refusal), Outcome::Pass, "of the old one");
+        assert_eq!(plane.run(&refusal), Outcome::Pass, "from the old backend");
         plane.reaches_the_client(second, SYN | ACK);
         let ack = Frame { tcp_flags: ACK, ..plane.syn(CLIENT_PORT) };
         assert_eq!(plane.host(&ack), second.host);
         assert_eq!(plane.entries::<24, 16>(maps::FLOWS.name).len(), 1);
-        // Others do not find out by themselves.
+        // The other flows do not try it themselves.
         assert_eq!(plane.hosts_of(2000, 40), [second.host; 40]);
         assert_eq!(plane.reason(Reason::Refused), 2);
     });
@@ -117,7 +119,7 @@ fn a_refused_connection_goes_to_another_backend() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_backend_that_is_unreachable_refuses() {
+fn an_unreachable_backend_counts_as_one_that_refuses() {
     everywhere(|plane| {
         plane.two_hosts(0);
         let first = plane.ask(CLIENT_PORT);
@@ -126,7 +128,7 @@ fn a_backend_that_is_unreachable_refuses() {
         let seen = about(&Frame { from: answer.to, to: answer.from, ..answer });
         let macs = (LB_MAC, BACKEND_MAC);
         let (router, snat) = (plane.address(98), plane.snat());
-        // It could be reached if the packet were smaller.
+        // With a smaller packet it could be reached.
         assert!(matches!(plane.run(&icmp_error(macs, router, snat, &seen)), Outcome::Sent(_)));
         let refusal = unreachable(macs, router, snat, &seen);
         plane.expect_reason("unreachable", &refusal, Reason::Refused);
@@ -135,7 +137,7 @@ fn a_backend_that_is_unreachable_refuses() {
         plane.reaches_the_client(second, SYN | ACK);
         assert_eq!(plane.hosts_of(2000, 40), [second.host; 40]);
 
-        // Nobody else takes it: the client is told.
+        // No other backend may take the flow, so the client is told.
         plane.two_hosts(0);
         let asked = plane.ask(3000);
         plane.fails(1 - asked.host, 0);
@@ -157,10 +159,10 @@ fn a_connection_that_is_not_answered_goes_to_another_backend() {
         let second = plane.ask(CLIENT_PORT);
         assert_ne!(first.host, second.host);
         assert_eq!([plane.failing(), plane.replies_of(CLIENT_PORT)], [1, 1]);
-        // Too late: the kernel resets it.
+        // Too late: the packet goes to the kernel, which resets the connection.
         assert_eq!(plane.run(&plane.sent_by_host(first, SYN | ACK).bytes()), Outcome::Pass);
         plane.reaches_the_client(second, SYN | ACK);
-        // What is answered stays, however often it is asked.
+        // An answered connection stays where it is, however often its SYN is repeated.
         plane.waits(true);
         assert_eq!(plane.ask(CLIENT_PORT).host, second.host);
         assert_eq!(plane.hosts_of(2000, 40), [second.host; 40]);
@@ -169,7 +171,7 @@ fn a_connection_that_is_not_answered_goes_to_another_backend() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_client_that_nobody_answers_asks_one_after_the_other() {
+fn an_unanswered_client_tries_one_backend_after_the_other() {
     everywhere(|plane| {
         plane.two_hosts(0);
         let asked: Vec<_> = (0..4)
@@ -186,15 +188,15 @@ fn a_client_that_nobody_answers_asks_one_after_the_other() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn where_nobody_else_takes_it_a_refusal_reaches_the_client() {
+fn a_refusal_reaches_the_client_if_no_other_backend_takes_the_flow() {
     everywhere(|plane| {
-        // One backend.
+        // With only one backend.
         let syn = plane.syn(CLIENT_PORT).bytes();
         plane.expect("SYN", &syn, &plane.to_backend(SYN).bytes());
         let refusal = plane.reply_sent(REFUSED).bytes();
         plane.expect("the only one", &refusal, &plane.reply_received(REFUSED).bytes());
         assert_eq!(plane.failing(), 1);
-        plane.expect("all the same", &syn, &plane.to_backend(SYN).bytes());
+        plane.expect("sent again", &syn, &plane.to_backend(SYN).bytes());
 
         plane.two_hosts(0);
         for client_port in 2000..2010 {
@@ -202,7 +204,7 @@ fn where_nobody_else_takes_it_a_refusal_reaches_the_client() {
             plane.fails(1 - asked.host, 0);
             plane.reaches_the_client(asked, REFUSED);
         }
-        // Those that fail are all that there are: each flow has its own again.
+        // All backends fail, so each flow goes where it would have gone.
         let hosts = plane.hosts_of(3000, 1);
         plane.fails(0, 0);
         plane.fails(1, 0);
@@ -242,7 +244,7 @@ fn a_backend_that_failed_is_tried_by_one_flow_after_a_while() {
         let tried = tries(plane, 4000);
         plane.reaches_the_client(tried, SYN | ACK);
         assert_eq!(plane.failing(), 0);
-        assert!(plane.hosts_of(5000, 40).contains(&0), "it is well");
+        assert!(plane.hosts_of(5000, 40).contains(&0), "it works again");
     });
 }
 
@@ -255,7 +257,7 @@ fn affinity_moves_away_from_a_backend_that_fails() {
         plane.expect_reason("refused", &plane.sent_by_host(first, REFUSED).bytes(), Reason::Refused);
         let second = plane.ask(2000).host;
         assert_ne!(first.host, second);
-        // And stays where it is then.
+        // The affinity then stays with the new backend.
         plane.fails(first.host, FAILING_SECS);
         assert_eq!(plane.hosts_of(2001, 10), [second; 10]);
     });
@@ -263,7 +265,7 @@ fn affinity_moves_away_from_a_backend_that_fails() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_connection_from_a_port_that_was_used_before_begins_anew() {
+fn a_connection_from_a_port_that_was_used_before_begins_again() {
     everywhere(|plane| {
         plane.two_hosts(0);
         let first = plane.ask(CLIENT_PORT);
@@ -272,7 +274,7 @@ fn a_connection_from_a_port_that_was_used_before_begins_anew() {
         plane.reaches_the_client(first, SYN | ACK);
         sends(ACK);
         sends(FIN | ACK);
-        // The backend has not ended.
+        // The backend has not closed its direction.
         sends(SYN);
         sends(FIN | ACK);
         plane.reaches_the_client(first, FIN | ACK);
@@ -294,7 +296,7 @@ fn a_reset_that_refuses_no_new_connection_reaches_the_client() {
         let answered = plane.ask(2000);
         plane.reaches_the_client(answered, SYN | ACK);
         plane.reaches_the_client(answered, REFUSED);
-        // One that began elsewhere, and is not known here.
+        // A flow that began elsewhere and is not known here.
         let ack = Frame { tcp_flags: ACK, ..plane.syn(2001) };
         let host = plane.host(&ack);
         plane.reaches_the_client(Asked { client_port: 2001, host, snat_port: 2001 }, REFUSED);

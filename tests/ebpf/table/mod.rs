@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Packets in, verdict and bytes out: each row for both families and hooks.
-//! Here is what the rows share; they are in a file for each subject.
+//! Packets in, verdict and bytes out: each row runs for both families and both hooks. This file has what the
+//! rows share; each subject has a file of its own.
 
 mod connections;
 mod errors;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Source ports of flows that have ended are used again.
+//! The source ports of flows that have ended are used again.
 
 use bytemuck::{bytes_of, pod_read_unaligned};
 use llb_common::conntrack::{ACK, FIN, ForwardEntry, OPENING_TICKS, RST, SYN};
@@ -31,7 +31,7 @@ fn a_port_is_taken_from_a_flow_that_has_ended_if_none_is_free() {
 
         plane.expect("taken", &second, &plane.to_backend(SYN).bytes());
         assert!(plane.entries::<24, 16>(maps::FLOWS.name).is_empty());
-        // Nothing more of the first one comes from that port.
+        // Packets of the first flow do not get that port any more.
         plane.expect_reason("late", &plane.to_vip(NAT_PORT, TCP, ACK).bytes(), Reason::PortsExhausted);
         let received = |last, flags, plane: &Plane| Frame {
             to: (plane.address(last), CLIENT_PORT),
@@ -52,7 +52,7 @@ fn a_port_is_taken_from_a_flow_that_has_ended_if_none_is_free() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_port_is_taken_from_an_opening_without_an_end_if_none_is_free() {
+fn a_port_is_taken_from_an_abandoned_opening_if_none_is_free() {
     everywhere(|plane| {
         plane.one_port();
         let syn = |last, plane: &Plane| Frame {
@@ -70,7 +70,7 @@ fn a_port_is_taken_from_an_opening_without_an_end_if_none_is_free() {
         plane.expect("taken", &syn(12, plane).bytes(), &opening);
         let late = Frame { from: (plane.address(11), CLIENT_PORT), ..plane.to_vip(NAT_PORT, TCP, ACK) };
         plane.expect_reason("late", &late.bytes(), Reason::PortsExhausted);
-        // Whoever has gone on keeps its port.
+        // Flows that have continued keep their ports.
         let second = Frame { to: (plane.address(12), CLIENT_PORT), ..plane.reply_received(answer) };
         plane.expect("answer", &plane.reply_sent(answer).bytes(), &second.bytes());
         let ack = Frame { from: (plane.address(12), CLIENT_PORT), ..plane.to_vip(NAT_PORT, TCP, ACK) };
@@ -82,7 +82,7 @@ fn a_port_is_taken_from_an_opening_without_an_end_if_none_is_free() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn a_free_port_goes_before_one_of_a_flow_that_has_ended() {
+fn a_free_port_is_preferred_to_one_of_a_flow_that_has_ended() {
     everywhere(|plane| {
         plane.handshake();
         plane.expect("reset", &plane.to_vip(NAT_PORT, TCP, RST).bytes(), &plane.to_backend(RST).bytes());
@@ -123,15 +123,15 @@ fn many_short_connections_share_few_ports() {
 }
 
 impl Plane {
-    /// That of the client, for everybody.
+    /// Limits everybody to one source port, the client's own.
     pub(super) fn one_port(&mut self) {
         self.settings(|settings| {
             (settings.snat_first_port, settings.snat_last_port) = (CLIENT_PORT, CLIENT_PORT);
         });
     }
 
-    /// All flows had their last packet so many ticks ago, or one more, as clocks of
-    /// programs are behind; 0: in the one that is now, whenever that is.
+    /// Makes it look as if all flows had their last packet this many ticks ago, or one more, because the
+    /// programs' clock is behind. 0 means now.
     fn began(&mut self, ticks: u32) {
         for map in [maps::FLOWS.name, maps::PENDING_FLOWS.name] {
             for (key, entry) in self.entries::<24, 16>(map) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Every reason why a packet is not forwarded, on both hooks.
+//! Every reason for not forwarding a packet, on both hooks.
 
 use llb_common::address::Mac;
 use llb_common::backend::{BackendId, DEAD, DRAINING};
@@ -13,12 +13,12 @@ use crate::frames::{Frame, icmp_error, ip};
 use crate::plane::{BACKEND_MAC, CLIENT_MAC, DSR_PORT, EMPTY_PORT, Family, LB_MAC, NAT_PORT, Outcome, Plane};
 
 impl Plane {
-    /// Whether a packet can be stopped for this reason at all.
+    /// Whether this reason can occur at all with this hook and family.
     fn can_be(&self, reason: Reason) -> bool {
         match reason {
-            // An IPv4 packet may have no UDP checksum.
+            // Only IPv4 allows UDP without a checksum.
             Reason::NoChecksum => self.family == Family::V6,
-            // The kernel refuses only what the parser has not seen.
+            // The kernel refuses only what the parser did not notice.
             Reason::Failed => false,
             _ => true,
         }
@@ -27,9 +27,10 @@ impl Plane {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
+#[expect(clippy::too_many_lines, reason = "a table of packets")]
 fn every_reason_is_reached() {
     everywhere(|plane| {
-        // One line is a table without places.
+        // A table with one line has no places.
         *plane =
             Plane::with_sizes(plane.hook, plane.family, &[(maps::FLOWS.name, 1), (maps::REPLIES.name, 1)]);
         let syn = |plane: &Plane| plane.to_vip(NAT_PORT, TCP, SYN);
@@ -53,7 +54,7 @@ fn every_reason_is_reached() {
         assert!(matches!(plane.run(&unknown.bytes()), Outcome::Sent(_)), "admitted");
         plane.admit(plane.address(11), bits, false);
         let part = Frame { from: (plane.address(11), 5999), ..syn(plane) };
-        plane.expect_reason("a part that may not", &part.bytes(), Reason::SourceDenied);
+        plane.expect_reason("a refused part of a range", &part.bytes(), Reason::SourceDenied);
         plane.frontend(NAT_PORT, |_| ());
         plane.handshake();
         plane.frontend(NAT_PORT, |entry| entry.flags = OPENINGS_ONLY);
@@ -87,10 +88,10 @@ fn every_reason_is_reached() {
         }
         plane.expect_reason("later fragment", &later, Reason::UnknownFragment);
 
-        // The flow's reply entry, but no backend; then one that is no more.
+        // The reply entry of the flow is there, but its backend is not; then an index that was reused.
         plane.backend(1, |backend| backend.id = BackendId::new(1, 2));
         plane.expect_reason("stale", &plane.reply_sent(ACK).bytes(), Reason::StaleReply);
-        plane.expect_reason("table is old", &syn(plane).bytes(), Reason::NoLiveBackend);
+        plane.expect_reason("the backend is gone", &syn(plane).bytes(), Reason::NoLiveBackend);
         plane.backend(1, |backend| backend.state = DEAD);
         plane.expect_reason("dead", &plane.to_vip(NAT_PORT, TCP, ACK).bytes(), Reason::NoLiveBackend);
         plane.backend(1, |backend| backend.state = DRAINING);

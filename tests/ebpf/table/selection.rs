@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Rows about which backend a flow gets.
+//! Rows about the backend that a flow gets.
 
 use llb_common::address::Mac;
 use llb_common::backend::{BackendId, DEAD};
@@ -10,15 +10,14 @@ use super::everywhere;
 use crate::frames::Frame;
 use crate::plane::{DSR_PORT, LB_MAC, NAT_PORT, Outcome, Plane, now};
 
-/// The two hosts, by their Ethernet addresses.
+/// MACs of the two hosts.
 pub(super) const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 1, 1], [2, 0, 0, 0, 1, 2]];
 
-/// So many that each host has some.
+/// Enough clients that both hosts get some.
 const CLIENTS: std::ops::Range<u8> = 50..70;
 
 impl Plane {
-    /// Two hosts with a backend for each of the two frontends, every other
-    /// slot for one of them.
+    /// Two hosts with a backend for each of the two frontends. They take turns in the slots.
     pub(super) fn two_hosts(&mut self, affinity_secs: u32) {
         for (port, ids) in [(NAT_PORT, [1, 3]), (DSR_PORT, [2, 4])] {
             for (id, (host, mac)) in ids.into_iter().zip((1..).zip(MACS)) {
@@ -33,19 +32,19 @@ impl Plane {
         }
     }
 
-    /// Which host gets a packet.
+    /// The host that gets a packet.
     pub(super) fn host(&self, frame: &Frame) -> usize {
         let Outcome::Sent(bytes) = self.run(&frame.bytes()) else { panic!("not sent") };
         assert_eq!(bytes[6..12], LB_MAC);
         MACS.iter().position(|mac| bytes[..6] == *mac).unwrap()
     }
 
-    /// Those of new flows of all clients.
+    /// The hosts that get a new flow of each client.
     fn hosts(&self, client_port: u16, port: u16) -> Vec<usize> {
         CLIENTS.map(|client| self.host(&self.of(client, client_port, port, TCP, SYN))).collect()
     }
 
-    /// A packet of one of them.
+    /// A packet of one of the clients.
     fn of(&self, client: u8, client_port: u16, port: u16, protocol: u8, flags: u8) -> Frame {
         Frame { from: (self.address(client), client_port), ..self.to_vip(port, protocol, flags) }
     }
@@ -66,7 +65,7 @@ fn affinity_holds_across_the_ports_of_a_service() {
                 }
             }
         }
-        // A host that is gone keeps nobody; who was moved stays when it is back.
+        // A client whose host is gone moves, and does not move back when that host returns.
         for id in [1, 2] {
             plane.backend(id, |backend| backend.state = DEAD);
         }
@@ -78,7 +77,7 @@ fn affinity_holds_across_the_ports_of_a_service() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn without_affinity_each_flow_is_chosen_for_itself() {
+fn without_affinity_each_flow_is_selected_on_its_own() {
     everywhere(|plane| {
         plane.two_hosts(0);
         let hosts: Vec<_> =
@@ -125,7 +124,7 @@ fn packets_that_open_nothing_go_by_the_previous_table_for_a_while() {
         };
         assert_eq!([new(plane, TCP, ACK), new(plane, TCP, SYN | ACK), new(plane, TCP, SYN)], [0, 0, 1]);
         assert_eq!(new(plane, UDP, 0), 1, "nothing tells which UDP packet opens a flow");
-        // Its backends are gone: then by the table that is.
+        // When these backends are gone, the present table decides.
         plane.backend(1, |backend| backend.state = DEAD);
         assert_eq!(new(plane, TCP, ACK), 1);
         plane.two_hosts(0);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Rows about what may be around TCP and UDP in a frame: fragments, options,
-//! extension headers, tags, segments that are yet to be cut, and what is not ours.
+//! Rows about what may surround TCP and UDP in a frame: fragments, options, extension headers, VLAN tags,
+//! segments that the kernel will cut, and packets that are not llb's.
 
 use llb_common::address::Address;
 use llb_common::conntrack::{ACK, SYN};
@@ -13,7 +13,7 @@ use crate::plane::{CLIENT_MAC, Family, Hook, NAT_PORT, Outcome, Plane};
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn what_is_not_ours_passes_untouched() {
+fn packets_that_are_not_for_llb_pass_unchanged() {
     everywhere(|plane| {
         let own = plane.to_vip(NAT_PORT, TCP, SYN);
         let rows = [
@@ -32,7 +32,7 @@ fn what_is_not_ours_passes_untouched() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn fragments_follow_the_first() {
+fn fragments_follow_the_first_one() {
     everywhere(|plane| {
         let whole = plane.to_vip(NAT_PORT, TCP, ACK);
         let expected = plane.to_backend(ACK);
@@ -46,7 +46,7 @@ fn fragments_follow_the_first() {
     });
 }
 
-/// The first 24 bytes of the packet's TCP segment, or those behind them.
+/// A fragment with the first 24 bytes of the packet's TCP segment, or one with the rest.
 fn fragment(frame: &Frame, is_first: bool) -> Vec<u8> {
     const CUT: usize = 24;
     let segment = frame.transport();
@@ -76,7 +76,7 @@ fn options_extension_headers_and_vlan_tags_are_looked_through() {
             bytes.splice(12..12, [0x81, 0, 0, 7]);
             bytes
         };
-        // TC has the tag beside the packet, not in it, except where there are two.
+        // TC gets the tag beside the packet, not in it, except with two tags.
         plane.expect("VLAN", &tagged(&sent), &tagged(&expected));
         let twice = |frame: &Frame| {
             let mut bytes = tagged(frame);
@@ -110,15 +110,15 @@ fn options_extension_headers_and_vlan_tags_are_looked_through() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn what_the_kernel_will_cut_may_be_larger_than_the_way_takes() {
-    /// `struct __sk_buff` of linux/bpf.h: its bytes, and where `gso_segs` and `gso_size` are.
+fn packets_that_the_kernel_will_segment_may_exceed_the_mtu() {
+    /// Size of `struct __sk_buff` (linux/bpf.h) in bytes, and the offsets of `gso_segs` and `gso_size`.
     const SKB: (usize, usize, usize) = (192, 164, 176);
     everywhere(|plane| {
         plane.handshake();
         let large = |frame: Frame| Frame { payload: vec![7; 2000], ..frame }.bytes();
         let sent = large(plane.to_vip(NAT_PORT, TCP, ACK));
         plane.expect_reason("one packet", &sent, Reason::TooBig);
-        // XDP sees frames before any are put together.
+        // XDP sees frames before the kernel joins segments.
         if plane.hook == Hook::Tc {
             let mut context = [0; SKB.0];
             context[SKB.1..][..4].copy_from_slice(&2_u32.to_ne_bytes());
@@ -131,7 +131,7 @@ fn what_the_kernel_will_cut_may_be_larger_than_the_way_takes() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn ipv4_addresses_in_ipv6_headers_are_not_ours() {
+fn ipv4_addresses_in_ipv6_headers_are_left_to_the_kernel() {
     everywhere(|plane| {
         plane.handshake();
         let mapped = |address: Address| {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What llb answers itself, as a router on the way would.
+//! ICMP errors that llb sends itself, as any router would: packet too big, time exceeded.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -12,13 +12,13 @@ use crate::setup::{LIMIT, NODES, Setup};
 
 const DNS: PortSpec<'static> = PortSpec { name: "dns", port: 53, protocol: "UDP", node_port: 30053 };
 
-/// For one datagram and its answer.
+/// Time for one datagram and its answer.
 const ANSWER: Duration = Duration::from_millis(500);
 
-/// Larger than what the way to the backends takes, and smaller than a link's own size.
+/// Larger than the route to the backends allows, smaller than the link's own MTU.
 const LARGE: usize = 1400;
 
-pub(crate) fn datagrams_that_are_too_large_arrive_once_the_client_was_told(plane: Plane) {
+pub(crate) fn the_client_learns_the_mtu_when_its_datagrams_are_too_large(plane: Plane) {
     let mut setup = Setup::new(plane);
     for node in NODES {
         let (v4, v6) = (setup.lab.host(node).ipv4(), setup.lab.host(node).ipv6());
@@ -31,9 +31,10 @@ pub(crate) fn datagrams_that_are_too_large_arrive_once_the_client_was_told(plane
     for vip in vips {
         let socket = socket(setup.client(), vip);
         let mut buffer = [0; 2 * LARGE];
-        // The first one is dropped, and the answer says what passes; then the client cuts.
+        // The first datagram is dropped, and the ICMP error tells the client the MTU; from then on the client
+        // fragments.
         wait_until(LIMIT, &format!("an answer from {vip} to {LARGE} bytes"), || {
-            // A send may give the error that the one before has had.
+            // A send may return the error of the datagram before.
             let _ = socket.send(&[7; LARGE]);
             Ok(socket.recv(&mut buffer).ok().map(drop))
         })
@@ -43,7 +44,7 @@ pub(crate) fn datagrams_that_are_too_large_arrive_once_the_client_was_told(plane
     }
 }
 
-pub(crate) fn a_hop_limit_that_ends_here_is_told(plane: Plane) {
+pub(crate) fn an_expired_hop_limit_is_reported_to_the_client(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_udp(30053);
     let vips = [setup.vip(), setup.vip_v6()];
@@ -71,14 +72,14 @@ fn socket(client: &Host, vip: IpAddr) -> UdpSocket {
     socket
 }
 
-/// How often a host was told that the time of a packet had ended.
+/// How often a host got the ICMP error "time exceeded".
 fn told(host: &Host, vip: IpAddr) -> u64 {
     if vip.is_ipv6() {
         let counts = host.output(&["cat", "/proc/net/snmp6"]).unwrap();
         let line = counts.lines().find_map(|line| line.strip_prefix("Icmp6InTimeExcds")).unwrap();
         return line.trim().parse().unwrap();
     }
-    // A line of names, and one of numbers.
+    // One line of names, then one of numbers.
     let counts = host.output(&["cat", "/proc/net/snmp"]).unwrap();
     let mut lines = counts.lines().filter_map(|line| line.strip_prefix("Icmp: "));
     let (names, numbers) = (lines.next().unwrap(), lines.next().unwrap());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Services that change and go while traffic flows.
+//! Services that are changed or deleted while traffic flows.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use llb_tests::wait_until;
 use crate::plane::Plane;
 use crate::setup::{LIMIT, Setup, is_free_of_problems};
 
-pub(crate) fn a_deleted_service_takes_its_address_along(plane: Plane) {
+pub(crate) fn a_deleted_service_removes_its_address(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(30080);
     let before = setup.lab.balancer().addresses().unwrap();
@@ -52,8 +52,8 @@ pub(crate) fn a_changed_port_leaves_connections_of_other_ports_alone(plane: Plan
     echo_on(&mut open, b"after").unwrap();
 }
 
-pub(crate) fn an_address_of_somebody_else_is_served_and_never_touched(plane: Plane) {
-    // With prefix lengths that llb would not have chosen.
+pub(crate) fn a_foreign_address_is_served_and_never_touched(plane: Plane) {
+    // Their prefix lengths are not those that llb would choose.
     let mut setup = Setup::with_preparation(plane, &[], |lab| {
         let commands =
             format!("addr add {}/28 dev eth0\naddr add {}/120 dev eth0 nodad\n", lab.vip(0), lab.vip_v6(0));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! kill -9 at random moments while Services change: the next start converges,
-//! nothing stray stays, nothing foreign is touched.
+//! Kills the agent with SIGKILL at random moments while Services change. The next one must reach the desired
+//! state, leave nothing stray, and not touch foreign addresses.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -15,18 +15,18 @@ use rand::{Rng, SeedableRng};
 use crate::plane::Plane;
 use crate::setup::{LIMIT, Setup};
 
-/// A change and a kill come each within this time: from before the agent has
-/// read its links to after it has settled.
+/// The longest pause before a change, and before a kill. A kill may thus come before the agent has read its
+/// links, or after it has settled.
 const LONGEST_LIFE: Duration = Duration::from_millis(250);
-/// Services that come and go, and VIPs that they choose from.
+/// Number of Services that come and go, and number of VIPs that each chooses from.
 const SERVICES: u8 = 4;
 const VIPS: u8 = 5;
 
-pub(crate) fn killed_at_100_random_moments_it_converges(plane: Plane) {
+pub(crate) fn the_agent_converges_after_100_kills_at_random_moments(plane: Plane) {
     crash(plane, 100, "kernel");
 }
 
-pub(crate) fn killed_at_random_moments_it_converges_with_tags_in_a_file(plane: Plane) {
+pub(crate) fn the_agent_converges_after_random_kills_with_tags_in_a_file(plane: Plane) {
     crash(plane, 25, "file");
 }
 
@@ -34,7 +34,7 @@ fn crash(plane: Plane, kills: u32, tag: &str) {
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    // Foreign: beside the VIPs, and one of them.
+    // Foreign addresses: one that is no VIP, and one that is.
     let mut setup = Setup::with_preparation(plane, &["--address-tag", tag], |lab| {
         let (beside, among) = (lab.vip(40), lab.vip(0));
         let commands = format!("addr add {beside}/32 dev eth0\naddr add {among}/32 dev eth0\n");
@@ -86,20 +86,20 @@ fn crash(plane: Plane, kills: u32, tag: &str) {
     .unwrap();
 }
 
-/// What is to be on the link.
+/// The addresses that must be on the link.
 fn addresses(setup: &Setup, wanted: &[Option<Vec<IpAddr>>], foreign: &BTreeSet<String>) -> BTreeSet<String> {
     let vips = wanted.iter().flatten().flatten().filter(|&&vip| vip != setup.vip());
     let vips = vips.map(|vip| format!("{vip}/{}", if vip.is_ipv4() { 24 } else { 64 }));
     vips.chain(foreign.iter().cloned()).collect()
 }
 
-/// The agent does not end by itself.
+/// Lets the agent run for a random time. It must not end by itself.
 fn live_on(setup: &mut Setup, random: &mut StdRng) {
     let span = LONGEST_LIFE.mul_f64(random.random());
     assert!(setup.agent.process().wait_exit(span).is_err(), "{}", setup.agent.log());
 }
 
-/// Writes or removes one Service; each chooses from VIPs of its own.
+/// Writes or removes a random Service. Each Service chooses from its own VIPs.
 fn change(setup: &Setup, wanted: &mut [Option<Vec<IpAddr>>], random: &mut StdRng) {
     let service = random.random_range(0..SERVICES);
     let slot = usize::from(service);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A new agent takes the place of the running one while clients go on.
+//! A new agent takes over from the running one while clients continue.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
@@ -14,12 +14,12 @@ use crate::plane::Plane;
 use crate::setup::{LIMIT, Setup, is_free_of_problems};
 
 const RESTARTS: u32 = 3;
-/// Answered by each agent, so that each restart happens under load.
+/// Requests that each agent answers, so that each restart happens under load.
 const REQUESTS: u64 = 500;
 const WEB: PortSpec<'static> = PortSpec { name: "http", port: 80, protocol: "TCP", node_port: 30080 };
 const DNS: PortSpec<'static> = PortSpec { name: "dns", port: 53, protocol: "UDP", node_port: 30053 };
 
-/// From before the new agent has read its flags to after it has taken over.
+/// The longest pause before a kill: from before the new agent has read its flags to after it has taken over.
 const LONGEST_START: Duration = Duration::from_millis(80);
 const KILLS: u32 = 60;
 
@@ -46,7 +46,7 @@ pub(crate) fn three_restarts_lose_no_request_and_the_vip_stays(plane: Plane) {
     let tally = load_v6.stop().unwrap();
     assert_eq!(tally.failures, Vec::<String>::new(), "of {}", tally.total());
 
-    // The watch sees what happens: a VIP that does leave the link.
+    // To prove that the watch works: it sees a VIP that does leave the link.
     assert_eq!(gone(&watch), Vec::<String>::new());
     setup.manifests.remove("web.yaml").unwrap();
     setup.wait_address(setup.vip(), false);
@@ -67,7 +67,7 @@ pub(crate) fn a_download_goes_on_in_the_old_agent(plane: Plane) {
     download.read(Download::LENGTH / 2).unwrap();
     http_get(setup.client(), vip).unwrap();
     download.finish().unwrap();
-    // In a Pod its end would only be followed by its next start.
+    // In a Pod, the end of the process would only lead to its next start.
     wait_until(LIMIT, "the old agent to be idle", || {
         Ok(old.log().contains("waiting for SIGTERM").then_some(()))
     })
@@ -79,13 +79,13 @@ pub(crate) fn a_download_goes_on_in_the_old_agent(plane: Plane) {
     http_get(setup.client(), vip).unwrap();
 }
 
-pub(crate) fn a_new_agent_that_fails_leaves_the_old_one(plane: Plane) {
+pub(crate) fn the_old_agent_stays_in_charge_if_the_new_one_fails(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(30080);
     setup.serve("web", &[setup.vip()], &[WEB]);
     let load = Wrk::start(setup.client(), SocketAddr::new(setup.vip(), 80)).unwrap();
     answer(&setup.agent);
-    // It learns of that only after the running agent has given it all sockets.
+    // The new agent finds out only after the running one has handed over all its sockets.
     let taken = SocketAddr::from(([127, 0, 0, 1], 9661));
     let _in_use = setup.lab.balancer().run_inside(|| TcpListener::bind(taken)).unwrap().unwrap();
     let mut failing = setup.spawn_agent_with(&["--admin", "127.0.0.1:9661"]);
@@ -100,12 +100,12 @@ pub(crate) fn a_new_agent_that_fails_leaves_the_old_one(plane: Plane) {
     http_get(setup.client(), SocketAddr::new(other, 80)).unwrap();
 }
 
-pub(crate) fn sigterm_waits_for_a_new_agent_that_is_there(plane: Plane) {
+pub(crate) fn sigterm_waits_for_a_new_agent_that_is_about_to_take_over(plane: Plane) {
     let mut setup = Setup::with_arguments(plane, &["--drain-timeout", "1h"]);
     setup.serve_http(30080);
     setup.serve("web", &[setup.vip()], &[WEB]);
     let vip = SocketAddr::new(setup.vip(), 80);
-    // Its API server is not there, so neither is its first snapshot.
+    // It cannot reach its API server, so it never gets a first snapshot.
     let kubeconfig = setup.lab.directory().join("kubeconfig");
     let content = "{apiVersion: v1, kind: Config, current-context: c, users: [{name: u, user: {}}], \
                    clusters: [{name: k, cluster: {server: 'http://127.0.0.1:1'}}], \
@@ -119,7 +119,7 @@ pub(crate) fn sigterm_waits_for_a_new_agent_that_is_there(plane: Plane) {
     wait_for_line(&setup, "ending when it has taken over");
     http_get(setup.client(), vip).unwrap();
     assert_eq!(setup.agent.process().exit_status().unwrap(), None);
-    // Without it there is nothing to wait for.
+    // Without the new agent there is nothing left to wait for.
     new.process().kill9().unwrap();
     assert_eq!(setup.agent.wait_exit().unwrap().code(), Some(0), "{}", setup.agent.log());
     setup.wait_address(setup.vip(), false);
@@ -141,7 +141,7 @@ pub(crate) fn either_agent_may_be_killed_at_any_moment_of_a_handover(plane: Plan
     let (mut kept, mut inherited) = (0, 0);
     for kill in 0..KILLS {
         let mut old = setup.succeed_agent_at_once();
-        // A moment without a condition: that is what this is about.
+        // A random moment, not a wait for a condition: the kill may come at any time.
         std::thread::park_timeout(LONGEST_START.mul_f64(random.random()));
         let is_done = old.process().exit_status().unwrap().is_some();
         if !is_done && random.random() {
@@ -149,7 +149,7 @@ pub(crate) fn either_agent_may_be_killed_at_any_moment_of_a_handover(plane: Plan
             inherited += 1;
         } else if !is_done {
             setup.agent.process().kill9().unwrap();
-            // Either it had no time to take over, or the old one ends.
+            // Either the new agent was killed too early to take over, or the old one ends.
             if old.process().wait_exit(Duration::from_secs(1)).is_ok() {
                 setup.restart_agent();
             } else {
@@ -161,20 +161,22 @@ pub(crate) fn either_agent_may_be_killed_at_any_moment_of_a_handover(plane: Plan
             .unwrap_or_else(|error| panic!("seed {seed}, kill {kill}: {error:#}\n{}", setup.agent.log()));
         wait_until(LIMIT, "an agent", || setup.agent.state().map(Some)).unwrap();
     }
-    println!("{KILLS} starts: the old one killed {inherited} times, went on {kept} times");
+    println!(
+        "of {KILLS} handovers: the old agent killed in {inherited}, the new one before it took over in {kept}"
+    );
     assert_eq!(gone(&watch), Vec::<String>::new());
-    // The one that is left is in charge.
+    // Whichever agent is left is in charge.
     setup.manifests.remove("web.yaml").unwrap();
     setup.wait_address(setup.vip(), false);
 }
 
-/// What the kernel says of addresses, from now on.
+/// Records from now on what the kernel reports about addresses.
 fn watch_addresses(setup: &Setup) -> Process {
     let balancer = setup.lab.balancer();
     let mut command = balancer.command("ip");
     command.args(["-oneline", "monitor", "address"]);
     let watch = balancer.spawn(command, "addresses").unwrap();
-    // It hears a foreign address: it listens.
+    // Wait until it reports a foreign address, which shows that it listens.
     wait_until(LIMIT, "the watch to listen", || {
         balancer.ip("addr add 198.51.100.99/32 dev lo\naddr del 198.51.100.99/32 dev lo\n")?;
         Ok(watch.log().contains("198.51.100.99").then_some(()))
@@ -183,14 +185,14 @@ fn watch_addresses(setup: &Setup) -> Process {
     watch
 }
 
-/// The addresses that left the link.
+/// The addresses that have left the link.
 fn gone(watch: &Process) -> Vec<String> {
     let log = watch.log();
     let lines = log.lines().filter(|line| line.starts_with("Deleted") && line.contains("eth0"));
     lines.map(str::to_owned).collect()
 }
 
-/// Waits until this agent has served some requests.
+/// Waits until this agent has served some more requests.
 fn answer(agent: &Agent) {
     let mut goal = None;
     wait_until(LIMIT, &format!("{REQUESTS} more connections"), || {

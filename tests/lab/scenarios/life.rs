@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The agent's own life: crash, restart, orderly end.
+//! The life of an agent: crash, restart, orderly end.
 
 use std::net::SocketAddr;
 
@@ -27,14 +27,14 @@ pub(crate) fn an_agent_killed_and_restarted_adopts_its_addresses(plane: Plane) {
     }
     assert_eq!(setup.lab.balancer().addresses().unwrap(), with_vips);
 
-    // It knows them as its own: it takes them away with the Service.
+    // The new agent treats the addresses as its own: it removes them with the Service.
     setup.manifests.remove("web.yaml").unwrap();
     setup.wait_address(setup.vip(), false);
     setup.wait_address(setup.vip_v6(), false);
     assert_eq!(setup.lab.balancer().addresses().unwrap(), before);
 }
 
-pub(crate) fn what_changed_while_no_agent_ran_is_made_up_for(plane: Plane) {
+pub(crate) fn a_new_agent_applies_what_changed_while_none_ran(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(30080);
     let http = [PortSpec::tcp("http", 80, 30080)];
@@ -49,7 +49,7 @@ pub(crate) fn what_changed_while_no_agent_ran_is_made_up_for(plane: Plane) {
     setup.wait_address(setup.vip(), false);
 }
 
-pub(crate) fn sigterm_drains_then_leaves_nothing(plane: Plane) {
+pub(crate) fn sigterm_drains_connections_and_removes_everything(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_echo(30007);
     let before = setup.lab.balancer().addresses().unwrap();
@@ -68,7 +68,7 @@ pub(crate) fn sigterm_drains_then_leaves_nothing(plane: Plane) {
     assert_eq!(setup.lab.balancer().addresses().unwrap(), before);
 }
 
-pub(crate) fn sigterm_does_not_wait_for_ever(plane: Plane) {
+pub(crate) fn the_drain_after_sigterm_has_a_time_limit(plane: Plane) {
     let mut setup = Setup::with_arguments(plane, &["--drain-timeout", "1s"]);
     setup.serve_echo(30007);
     let before = setup.lab.balancer().addresses().unwrap();
@@ -97,7 +97,7 @@ pub(crate) fn sigterm_lets_a_download_finish(plane: Plane) {
 }
 
 pub(crate) fn a_second_sigterm_ends_at_once(plane: Plane) {
-    // Far longer than the wait for its end.
+    // Far longer than the test waits for the agent to end.
     let mut setup = Setup::with_arguments(plane, &["--drain-timeout", "1h"]);
     setup.serve_http(30080);
     let before = setup.lab.balancer().addresses().unwrap();
@@ -114,7 +114,7 @@ pub(crate) fn a_second_sigterm_ends_at_once(plane: Plane) {
     assert!(download.finish().is_err(), "cut");
 }
 
-/// Sends SIGTERM, and waits until `vip` takes no more connections.
+/// Sends SIGTERM, then waits until `vip` refuses new connections.
 fn terminate(setup: &mut Setup, vip: SocketAddr) {
     setup.agent.terminate().unwrap();
     wait_until(LIMIT, "new connections to be refused", || {

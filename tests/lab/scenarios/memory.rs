@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What one hostile connection may cost.
+//! How much memory one hostile connection can take.
 
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
@@ -13,14 +13,14 @@ use llb_tests::manifests::PortSpec;
 use crate::plane::Plane;
 use crate::setup::Setup;
 
-/// Of llb and of the kernel for its sockets, for one connection.
+/// Limit for one connection: memory of llb, and of the kernel for llb's sockets.
 const LARGEST_GROWTH: u64 = 8 << 20;
-/// What the client tries to push.
+/// How much the client tries to send.
 const PUSH: u64 = 4 << 30;
-/// Columns of ss(8).
+/// Columns of the output of ss(8).
 const RECEIVE_QUEUE: usize = 1;
 const SEND_QUEUE: usize = 2;
-/// Nothing was taken for so long: the push is over.
+/// If nothing was taken for this long, the client cannot send any more.
 const BLOCKED: Duration = Duration::from_secs(2);
 
 pub(crate) fn a_backend_that_never_reads_costs_little_memory(plane: Plane) {
@@ -32,7 +32,7 @@ pub(crate) fn a_backend_that_never_reads_costs_little_memory(plane: Plane) {
     let before = memory(&mut setup);
 
     let mut client = connect(setup.client(), SocketAddr::new(setup.vip(), 7)).unwrap();
-    // It takes the connection, and then nothing.
+    // The backend accepts the connection, then reads nothing.
     let (stuck, _) = backend.accept().unwrap();
     client.set_write_timeout(Some(BLOCKED)).unwrap();
     let block = vec![0; 1 << 20];
@@ -45,7 +45,7 @@ pub(crate) fn a_backend_that_never_reads_costs_little_memory(plane: Plane) {
         }
     }
     let growth = memory(&mut setup).saturating_sub(before);
-    // Bytes that are neither with the client nor with the backend are llb's, wherever it has them.
+    // Bytes that are neither at the client nor at the backend are in llb or its sockets.
     let held = pushed.saturating_sub(queues(setup.client(), SEND_QUEUE) + queues(node, RECEIVE_QUEUE));
     println!("pushed {} KiB, grew by {} KiB, holds {} KiB", pushed >> 10, growth >> 10, held >> 10);
     assert!(pushed < PUSH, "nobody stopped the client");
@@ -54,15 +54,14 @@ pub(crate) fn a_backend_that_never_reads_costs_little_memory(plane: Plane) {
     drop(stuck);
 }
 
-/// Bytes in one of the queues of all connections of a host.
+/// Bytes in one of the queues, summed up over all connections of a host.
 fn queues(host: &Host, column: usize) -> u64 {
     let connections = host.output(&["ss", "--tcp", "--numeric", "--no-header"]).unwrap();
     let bytes = |line: &str| line.split_whitespace().nth(column)?.parse::<u64>().ok();
     connections.lines().filter_map(bytes).sum()
 }
 
-/// Bytes: resident memory of the agent, and what the kernel holds for sockets
-/// of its namespace.
+/// Resident memory of the agent plus what the kernel holds for the sockets of its namespace, in bytes.
 fn memory(setup: &mut Setup) -> u64 {
     let sockets = ["ss", "--tcp", "--memory", "--numeric", "--no-header"];
     let sockets = setup.lab.balancer().output(&sockets).unwrap();
@@ -70,9 +69,9 @@ fn memory(setup: &mut Setup) -> u64 {
     setup.resident_bytes().saturating_add_signed(held)
 }
 
-/// `r1,rb2,t3,tb4,f5,w6,o7,bl8,d9)`: received, in transmission, forward
-/// allocated, queued for sending; see ss(8). What is allocated is below zero,
-/// which ss does not know, when a socket got more than it was allowed to.
+/// Parses `r1,rb2,t3,tb4,f5,w6,o7,bl8,d9)`: bytes received, in transmission, allocated in advance, queued for
+/// sending and so on; see ss(8). The advance is negative when a socket got more than its share, which ss prints
+/// as a huge number.
 fn held(text: &str) -> anyhow::Result<i64> {
     let (fields, _) = text.split_once(')').context("no end")?;
     let mut sum = 0;

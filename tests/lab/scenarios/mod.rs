@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a user can rely on, whatever the plane. Each scenario builds its own
-//! lab, so all can run at the same time.
+//! What users can rely on, on every plane. Each scenario builds its own lab, so they can run at the same time.
 
 pub(crate) mod answers;
 pub(crate) mod changes;

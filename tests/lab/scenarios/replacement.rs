@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Backends that are replaced, vanish or leave the rule while clients go on.
+//! Backends that are replaced, vanish or leave the rule while clients continue.
+
+#![expect(clippy::disallowed_methods, reason = "tests wait and measure by the real clock")]
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,18 +14,18 @@ use llb_tests::{Host, Server, Wrk, wait_until};
 use crate::plane::Plane;
 use crate::setup::{LIMIT, Setup, frontend};
 
-/// Backends at any moment while all are replaced, not counting the one that is leaving.
+/// Number of backends while all are replaced, not counting the one that leaves.
 const BACKENDS: usize = 2;
-/// Backends in all.
+/// Number of backends overall.
 const GENERATIONS: usize = 6;
-/// Answered between two steps, so that each step happens under load.
+/// Requests answered between two steps, so that each step happens under load.
 const STEP_REQUESTS: u64 = 200;
 
 const POD_PORT: u16 = 8080;
 const HTTP: PortSpec<'static> = PortSpec { name: "http", port: 80, protocol: "TCP", node_port: 30080 };
 const FAILURES: &str = "llb_relay_connect_failures_total{protocol=\"tcp\"}";
 
-/// A backend with an address of its own.
+/// A backend on a host of its own.
 struct Pod {
     host: Host,
     server: Server,
@@ -38,9 +40,9 @@ impl Pod {
     }
 }
 
-pub(crate) fn every_backend_is_replaced_and_no_request_fails(plane: Plane) {
+pub(crate) fn no_request_fails_while_every_backend_is_replaced(plane: Plane) {
     replace_all(plane, |setup, old, pods| {
-        // First it is not ready, then it is no more in the slice, and answers all the while.
+        // At first it is not ready, then it is gone from the EndpointSlice. It answers all the time.
         tell(setup, pods, Some(old.host.ipv4()));
         answer_more(setup);
         tell(setup, pods, None);
@@ -49,7 +51,7 @@ pub(crate) fn every_backend_is_replaced_and_no_request_fails(plane: Plane) {
     });
 }
 
-pub(crate) fn every_backend_dies_before_its_replacement_is_told_and_no_request_fails(plane: Plane) {
+pub(crate) fn no_request_fails_when_every_backend_dies_before_its_replacement_is_known(plane: Plane) {
     replace_all(plane, |setup, old, pods| {
         let before = setup.agent.metric(FAILURES).unwrap();
         old.server.stop();
@@ -62,7 +64,7 @@ pub(crate) fn every_backend_dies_before_its_replacement_is_told_and_no_request_f
     });
 }
 
-/// Replaces each backend by a new one, under load; `leave` ends the old one.
+/// Replaces each backend by a new one, under load. `leave` ends the old one.
 fn replace_all(plane: Plane, leave: impl Fn(&Setup, Pod, &[Pod])) {
     let mut setup = Setup::with_arguments(plane, &["--backends", "endpoints"]);
     let mut pods: Vec<Pod> = (0..BACKENDS).map(|number| Pod::start(&mut setup, number)).collect();
@@ -84,7 +86,7 @@ fn replace_all(plane: Plane, leave: impl Fn(&Setup, Pod, &[Pod])) {
     assert_eq!(outcome.failures, Vec::<String>::new(), "of {}", outcome.answered);
 }
 
-/// Writes the slice: `pods` are ready, `leaving` is not. Waits until it counts.
+/// Writes the EndpointSlice: `pods` are ready, `leaving` is not. Waits until the agent has applied it.
 fn tell(setup: &Setup, pods: &[Pod], leaving: Option<Ipv4Addr>) {
     let ready: Vec<Ipv4Addr> = pods.iter().map(|pod| pod.host.ipv4()).collect();
     tell_addresses(setup, &ready, leaving);
@@ -104,7 +106,7 @@ fn tell_addresses(setup: &Setup, ready: &[Ipv4Addr], leaving: Option<Ipv4Addr>) 
     setup.agent.wait_for_state(LIMIT, &what, is_there).unwrap();
 }
 
-/// Waits until the load has got on.
+/// Waits until some more requests were answered.
 fn answer_more(setup: &Setup) {
     let goal = setup.agent.connections().unwrap() + STEP_REQUESTS;
     wait_until(LIMIT, &format!("{STEP_REQUESTS} more connections"), || {
@@ -113,12 +115,12 @@ fn answer_more(setup: &Setup) {
     .unwrap();
 }
 
-pub(crate) fn a_backend_that_drops_all_packets_costs_one_attempt(plane: Plane) {
-    // Below the client's patience of 5 s.
+pub(crate) fn a_backend_that_drops_all_packets_costs_a_request_at_most_one_attempt(plane: Plane) {
+    // Shorter than the client's limit of 5 s.
     let mut setup = Setup::with_arguments(plane, &["--backends", "endpoints", "--connect-timeout", "1s"]);
     let pods: Vec<Pod> = (0..BACKENDS).map(|number| Pod::start(&mut setup, number)).collect();
     let silent = setup.lab.add_host("silent").unwrap();
-    // It is there, and its answers are not.
+    // Its host is up, but its answers never arrive.
     silent.ip(&format!("route add blackhole {}\n", setup.lab.balancer().ipv4())).unwrap();
     setup.write_service("web", &[setup.vip()], &[HTTP]);
     let addresses: Vec<Ipv4Addr> = pods.iter().map(|pod| pod.host.ipv4()).chain([silent.ipv4()]).collect();
@@ -138,9 +140,8 @@ pub(crate) fn a_backend_that_drops_all_packets_costs_one_attempt(plane: Plane) {
     assert!(failures <= allowed, "{failures} attempts, {allowed} were enough");
 }
 
-/// How often a backend that never answers is tried in a time, however long
-/// that was: at first, after 5 s, and each time after twice as long (see
-/// "Limits" in docs/operations.md).
+/// How often a backend that never answers may be tried within a time: at once, after 5 s, and each time after
+/// twice the last pause (see "Limits" in docs/operations.md).
 fn attempts_within(elapsed: Duration) -> u64 {
     let (mut attempts, mut pause, mut at) = (1, Duration::from_secs(5), Duration::ZERO);
     while at + pause <= elapsed {
@@ -151,7 +152,7 @@ fn attempts_within(elapsed: Duration) -> u64 {
     attempts
 }
 
-pub(crate) fn a_download_outlives_its_backends_place_in_the_rule(plane: Plane) {
+pub(crate) fn a_download_survives_the_removal_of_its_backend_from_the_rule(plane: Plane) {
     let mut setup = Setup::with_arguments(plane, &["--backends", "endpoints"]);
     let (old, new) = (Pod::start(&mut setup, 0), Pod::start(&mut setup, 1));
     setup.write_service("web", &[setup.vip()], &[HTTP]);
@@ -165,6 +166,6 @@ pub(crate) fn a_download_outlives_its_backends_place_in_the_rule(plane: Plane) {
     for _ in 0..10 {
         assert_eq!(http_get(setup.client(), vip).unwrap().name, "pod-1");
     }
-    // The client may take as long as it wants: no drain time-out counts here.
+    // The client may take as long as it likes: the drain time-out does not apply here.
     download.finish().unwrap();
 }

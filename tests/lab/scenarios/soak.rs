@@ -1,34 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Thousands of connections of every kind, and what they leave behind.
+//! Thousands of connections of every kind, and what they leave behind in the agent.
 
 use std::fs;
 use std::net::SocketAddr;
 
 use llb_tests::manifests::PortSpec;
 use llb_tests::soak::{self, Backends};
-use llb_tests::wait_until;
+use llb_tests::{environment, wait_until};
 
 use crate::plane::Plane;
 use crate::scenarios::sockmap;
 use crate::setup::{LIMIT, NODES, Setup};
 
-/// `LLB_SOAK_CONNECTIONS=100000 cargo xtask test --only lab soak` runs more.
+/// More of them: `LLB_SOAK_CONNECTIONS=100000 cargo xtask test --only lab soak`.
 const CONNECTIONS: u64 = 3_000;
-/// What the allocator may keep for next time.
+/// Memory that the allocator may keep for later.
 const KEPT_BYTES: u64 = 16 << 20;
-/// Of most machines; where pages are larger, what is asked for is less strict.
+/// The page size of most machines. Where pages are larger, the check is less strict.
 const PAGE_BYTES: u64 = 4096;
-/// A port is free again after a second instead of a minute.
+/// Ports are free again after a second instead of a minute.
 const SYSCTLS: [&str; 2] = ["net.ipv4.tcp_tw_reuse=1", "net.ipv4.ip_local_port_range=1024 65535"];
 
-/// Descriptors of empty pipes that each worker keeps for its next bulk
-/// connection: 32 pipes of two ends.
+/// Descriptors of empty pipes that each worker keeps for its next bulk connections: 32 pipes with two ends
+/// each.
 const KEPT_PIPES: usize = 64;
 
 pub(crate) fn a_soak_loses_no_byte_and_leaves_no_descriptor(plane: Plane) {
     let mut setup = Setup::new(plane);
     let seed = u64::from(std::process::id());
     println!("seed {seed}");
+    let connections = environment::soak_connections().unwrap_or(CONNECTIONS);
     let nodes = NODES.map(|node| setup.lab.host(node));
     let places: Vec<_> =
         nodes.iter().flat_map(|host| [(*host, host.at(30007)), (*host, host.at_v6(30007))]).collect();
@@ -41,11 +42,11 @@ pub(crate) fn a_soak_loses_no_byte_and_leaves_no_descriptor(plane: Plane) {
     }
     let pid = setup.agent.process().pid();
     let descriptors = || open_descriptors(pid);
-    // The first connections make what stays: threads, sockets of runtimes.
+    // The first connections create what stays: threads, and the sockets of their runtimes.
     soak::run(setup.client(), &vips, &backends, seed, 100).unwrap();
     let before = (descriptors().others, setup.resident_bytes());
     let queued_before = queued_bytes();
-    let tally = soak::run(setup.client(), &vips, &backends, seed, connections()).unwrap();
+    let tally = soak::run(setup.client(), &vips, &backends, seed, connections).unwrap();
     println!("{tally:?}");
     assert!(tally.complete > 0 && tally.reset > 0, "{tally:?}");
     wait_until(LIMIT, "the descriptors to be given back", || {
@@ -75,35 +76,29 @@ pub(crate) fn a_soak_loses_no_byte_and_leaves_no_descriptor(plane: Plane) {
 
 #[derive(Debug)]
 struct Descriptors {
-    /// Each pipe has two.
+    /// Each pipe has two descriptors.
     pipes: usize,
     others: usize,
 }
 
 fn open_descriptors(pid: u32) -> Descriptors {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
-    // One that is closed meanwhile leads nowhere.
+    // A descriptor that was closed meanwhile has no target.
     let targets = descriptors.filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
     let (pipes, others): (Vec<_>, Vec<_>) =
         targets.partition(|target| target.to_string_lossy().starts_with("pipe:"));
     Descriptors { pipes: pipes.len(), others: others.len() }
 }
 
-/// As `--workers` has it where nobody says.
+/// The default of `--workers`.
 fn workers() -> usize {
     std::thread::available_parallelism().unwrap().get().min(16)
 }
 
-/// Of all TCP sockets of this machine, by the kernel's account, which each CPU
-/// may be 1 MiB behind with.
+/// Memory of all TCP sockets of this machine, as the kernel counts it. Each CPU may report up to 1 MiB late.
 fn queued_bytes() -> u64 {
     let text = fs::read_to_string("/proc/net/sockstat").unwrap();
     let line = text.lines().find(|line| line.starts_with("TCP:")).unwrap();
     let pages: u64 = line.rsplit(' ').next().unwrap().parse().unwrap();
     pages * PAGE_BYTES
-}
-
-fn connections() -> u64 {
-    #[expect(clippy::disallowed_methods, reason = "a switch for the person who runs it")]
-    std::env::var("LLB_SOAK_CONNECTIONS").map_or(CONNECTIONS, |number| number.parse().unwrap())
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What only sockmap has: bytes that the kernel moves, and the ways back.
+//! What only the plane sockmap does: the kernel moves bytes, and gives connections back to the relay.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -11,7 +11,7 @@ use llb_tests::wait_until;
 use crate::plane::Plane;
 use crate::setup::{LIMIT, Setup, frontend};
 
-/// Messages of one connection.
+/// Number of messages on one connection.
 const MESSAGES: usize = 200;
 
 pub(crate) fn the_kernel_moves_bytes_and_they_are_counted(plane: Plane) {
@@ -30,7 +30,7 @@ pub(crate) fn the_kernel_moves_bytes_and_they_are_counted(plane: Plane) {
             exchange(&mut stream, b"small");
         }
         assert_eq!(metric(&setup, "llb_sockmap_pairs"), 1);
-        // They are counted once in a while, not with each of them.
+        // Bytes are counted from time to time, not with each message.
         let sent = (MESSAGES * b"small".len()) as u64;
         wait_until(LIMIT, "the bytes to be counted", || {
             let now = bytes(&setup);
@@ -43,7 +43,7 @@ pub(crate) fn the_kernel_moves_bytes_and_they_are_counted(plane: Plane) {
     }
 }
 
-pub(crate) fn bulk_comes_back_to_be_spliced(plane: Plane) {
+pub(crate) fn bulk_connections_return_to_the_relay_and_are_spliced(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_echo(30007);
     setup.serve("echo", &[setup.vip()], &[PortSpec::tcp("echo", 7, 30007)]);
@@ -59,7 +59,7 @@ pub(crate) fn bulk_comes_back_to_be_spliced(plane: Plane) {
     leaves_nothing(&setup);
 }
 
-pub(crate) fn beyond_the_most_pairs_connections_are_relayed(plane: Plane) {
+pub(crate) fn connections_beyond_the_largest_number_of_pairs_are_relayed(plane: Plane) {
     let mut setup = Setup::with_arguments(plane, &["--sockmap-max-pairs=4"]);
     setup.serve_echo(30007);
     setup.serve("echo", &[setup.vip()], &[PortSpec::tcp("echo", 7, 30007)]);
@@ -95,7 +95,7 @@ pub(crate) fn a_killed_agent_resets_both_sides(plane: Plane) {
     }
 }
 
-/// Neither entries in maps nor torn streams.
+/// Waits until no map has an entry, and checks that no stream lost bytes.
 pub(crate) fn leaves_nothing(setup: &Setup) {
     wait_until(LIMIT, "the maps to be empty", || {
         let left = ["llb_sockmap_pairs", "llb_sockmap_entries", "llb_sockmap_torn_total"];

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a Service asks of the treatment of its traffic: source ranges,
-//! affinity, the PROXY protocol.
+//! What a Service can ask for its traffic: source ranges, affinity, the PROXY protocol.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +11,7 @@ use llb_tests::wait_until;
 use crate::plane::Plane;
 use crate::setup::{LIMIT, Setup, is_free_of_problems};
 
-/// Writes `web.yaml`: the Service with one more field in its `spec`.
+/// Writes `web.yaml`: the Service, with one more field in its `spec`.
 fn write(setup: &Setup, ports: &[PortSpec<'_>], field: &str) {
     let yaml = manifests::service("web", &[setup.vip(), setup.vip_v6()], ports);
     setup.manifests.write("web.yaml", &format!("{yaml}  {field}\n")).unwrap();
@@ -32,7 +31,7 @@ pub(crate) fn source_ranges_change_while_traffic_flows(plane: Plane) {
         echo_on(stream, b"before").unwrap();
     }
 
-    // The client's own addresses, one family after the other, then neither.
+    // The client's own addresses: one family, then the other, then neither.
     let own = [setup.client().ipv4().to_string() + "/32", setup.client().ipv6().to_string() + "/128"];
     for admitted in [&[0_usize][..], &[1], &[], &[0, 1]] {
         let list: BTreeSet<&str> =
@@ -48,14 +47,14 @@ pub(crate) fn source_ranges_change_while_traffic_flows(plane: Plane) {
             .unwrap();
         }
     }
-    // What was connected before stays connected.
+    // Connections from before stay open.
     for stream in &mut open {
         echo_on(stream, b"after").unwrap();
     }
 
     write(&setup, &ports, "loadBalancerSourceRanges: [everybody]");
     for vip in vips {
-        wait_until(LIMIT, "a range that is none to admit nobody", || {
+        wait_until(LIMIT, "an invalid range to admit nobody", || {
             Ok(http_get(setup.client(), SocketAddr::new(vip, 80)).is_err().then_some(()))
         })
         .unwrap();
@@ -63,7 +62,7 @@ pub(crate) fn source_ranges_change_while_traffic_flows(plane: Plane) {
     }
 }
 
-pub(crate) fn affinity_holds_across_ports_and_ends_when_it_is_taken_off(plane: Plane) {
+pub(crate) fn affinity_covers_all_ports_and_ends_when_it_is_removed(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(30080);
     setup.serve_http(30081);
@@ -88,7 +87,7 @@ pub(crate) fn affinity_holds_across_ports_and_ends_when_it_is_taken_off(plane: P
             all.len() == 6 && all.values().all(|one| !one["rule"]["terms"]["affinity_timeout"].is_null())
         })
     });
-    // kube-proxy would send all of it to one Pod; that is said.
+    // kube-proxy would send all of it to one Pod; the problem says so.
     let state = state.unwrap();
     assert!(state["problems"].to_string().contains("AffinityAtNodes"), "{state:#}");
     for vip in [setup.vip(), setup.vip_v6()] {
@@ -109,7 +108,7 @@ pub(crate) fn affinity_holds_across_ports_and_ends_when_it_is_taken_off(plane: P
     }
 }
 
-pub(crate) fn a_backend_is_told_the_client_by_the_proxy_protocol(plane: Plane) {
+pub(crate) fn the_proxy_protocol_tells_a_backend_the_client(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_echo(30007);
     let ports = [PortSpec::tcp("echo", 7, 30007)];
@@ -123,7 +122,7 @@ pub(crate) fn a_backend_is_told_the_client_by_the_proxy_protocol(plane: Plane) {
             let answer = wait_until(LIMIT, &format!("a header of {version}"), || {
                 let stream = connect(setup.client(), SocketAddr::new(vip, 7))?;
                 let port = stream.local_addr()?.port();
-                // The server sends back what it gets, so the header comes back as well.
+                // The server echoes all it gets, so the header comes back too.
                 let heard = echo_all(stream, b"hello".to_vec())?;
                 let is_of_version = heard.starts_with(if version == "v1" { b"PROXY" } else { b"\r\n\r\n\0" });
                 Ok(is_of_version.then_some((heard, port)))
@@ -134,7 +133,7 @@ pub(crate) fn a_backend_is_told_the_client_by_the_proxy_protocol(plane: Plane) {
     }
 }
 
-/// Written out here once more, independently of the agent's own.
+/// The expected header, built here independently of the agent's code.
 fn header(setup: &Setup, version: &str, vip: IpAddr, port: u16) -> Vec<u8> {
     let (v4, v6) = (setup.client().ipv4(), setup.client().ipv6());
     match (version, vip) {

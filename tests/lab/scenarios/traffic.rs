@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Traffic through VIPs while nothing changes and nothing breaks.
+//! Traffic through VIPs while nothing changes and nothing fails.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use llb_tests::client::{connect, count_by_name, echo_all, http_get, udp_ask, udp_ask_on};
-use llb_tests::manifests::PortSpec;
+use llb_tests::manifests::{PortSpec, annotated_service};
 use rustix::net::{SendFlags, send};
 
 use crate::plane::Plane;
 use crate::setup::{NODES, Setup, is_free_of_problems};
 
-/// With two nodes, all of 40 random choices fall on one node once in 2^39 runs.
+/// With two nodes, 40 random choices fall on one node in 1 of 2^39 runs.
 const REQUESTS: usize = 40;
 
 pub(crate) fn http_reaches_both_nodes_over_ipv4_and_ipv6(plane: Plane) {
@@ -76,7 +76,7 @@ pub(crate) fn each_port_leads_to_its_own_node_port(plane: Plane) {
     }
     let echo = connect(setup.client(), SocketAddr::new(setup.vip(), 7)).unwrap();
     assert_eq!(echo_all(echo, b"hello".to_vec()).unwrap(), b"hello");
-    // A port of the VIP that no Service has is closed.
+    // A port of the VIP that belongs to no Service is closed.
     assert!(connect(setup.client(), SocketAddr::new(setup.vip(), 81)).is_err());
 }
 
@@ -84,13 +84,21 @@ pub(crate) fn two_services_share_a_vip(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(30080);
     setup.serve_udp(30053);
-    setup.serve("web", &[setup.vip()], &[PortSpec::tcp("http", 80, 30080)]);
-    setup.serve("dns", &[setup.vip()], &[PortSpec::udp("dns", 53, 30053)]);
+    let write = |name: &str, port: PortSpec<'_>, key: &str| {
+        let yaml = annotated_service(name, &[setup.vip()], &[port], &format!("llb.dev/sharing-key: {key}"));
+        setup.manifests.write(&format!("{name}.yaml"), &yaml).unwrap();
+    };
+    write("web", PortSpec::tcp("http", 80, 30080), "one");
+    setup.wait_serving(setup.vip(), 80, "TCP");
+    write("dns", PortSpec::udp("dns", 53, 30053), "another");
+    setup.agent.wait_for_problem(crate::setup::LIMIT, "VipNotShared").unwrap();
+    write("dns", PortSpec::udp("dns", 53, 30053), "one");
+    setup.wait_serving(setup.vip(), 53, "UDP");
     let (web, dns) = (SocketAddr::new(setup.vip(), 80), SocketAddr::new(setup.vip(), 53));
     http_get(setup.client(), web).unwrap();
     udp_ask(setup.client(), dns, "both").unwrap();
 
-    // The address stays as long as one of them needs it.
+    // The address stays as long as one Service needs it.
     setup.manifests.remove("web.yaml").unwrap();
     setup
         .agent
@@ -104,7 +112,7 @@ pub(crate) fn two_services_share_a_vip(plane: Plane) {
     setup.wait_address(setup.vip(), false);
 }
 
-pub(crate) fn ten_mebibytes_pass_with_a_half_close(plane: Plane) {
+pub(crate) fn ten_mebibytes_are_echoed_after_a_half_close(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_echo(30007);
     setup.serve("echo", &[setup.vip(), setup.vip_v6()], &[PortSpec::tcp("echo", 7, 30007)]);
@@ -116,10 +124,10 @@ pub(crate) fn ten_mebibytes_pass_with_a_half_close(plane: Plane) {
     }
 }
 
-/// Messages before the urgent one: enough for every way to move bytes.
+/// Messages before the urgent byte: enough for each way to move bytes to be in use.
 const BEFORE: usize = 20;
 
-pub(crate) fn an_urgent_byte_arrives_in_its_place(plane: Plane) {
+pub(crate) fn an_urgent_byte_arrives_in_order(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_echo(30007);
     setup.serve("echo", &[setup.vip()], &[PortSpec::tcp("echo", 7, 30007)]);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Things that break around the agent: nodes, ports, files.
+//! Failures around the agent: nodes, ports, files.
 
 use std::fs;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
@@ -12,13 +12,12 @@ use llb_tests::{agent, wait_until};
 use crate::plane::Plane;
 use crate::setup::{LIMIT, Setup, is_free_of_problems};
 
-/// A node that came back, and a failed action, are tried again after a
-/// back-off of at most this.
+/// A failed action, or a node that failed, is tried again after a back-off of at most this.
 const HEALING_LIMIT: Duration = Duration::from_secs(60);
 
 const HTTP: PortSpec<'static> = PortSpec { name: "http", port: 80, protocol: "TCP", node_port: 30080 };
 
-pub(crate) fn a_dead_node_costs_no_request(plane: Plane) {
+pub(crate) fn no_request_fails_when_a_node_dies(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(30080);
     setup.serve("web", &[setup.vip()], &[HTTP]);
@@ -32,7 +31,7 @@ pub(crate) fn a_dead_node_costs_no_request(plane: Plane) {
     assert_eq!(tally.failures, Vec::<String>::new(), "of {}", tally.total());
     assert!(tally.answers["node-1"] > 0 && tally.answers["node-2"] > 0, "{:?}", tally.answers);
 
-    // It comes back into use by itself.
+    // The agent uses it again by itself.
     let node = setup.lab.host("node-1");
     let _back = llb_tests::Server::http(node, node.at(30080), "node-1").unwrap();
     wait_until(HEALING_LIMIT, "an answer from the node that came back", || {
@@ -41,8 +40,8 @@ pub(crate) fn a_dead_node_costs_no_request(plane: Plane) {
     .unwrap();
 }
 
-pub(crate) fn a_silent_node_costs_no_request(plane: Plane) {
-    // Below the client's patience of 5 s.
+pub(crate) fn no_request_fails_when_a_node_goes_silent(plane: Plane) {
+    // Shorter than the client's limit of 5 s.
     let mut setup = Setup::with_arguments(plane, &["--connect-timeout", "1s"]);
     setup.serve_http(30080);
     setup.serve("web", &[setup.vip()], &[HTTP]);
@@ -54,8 +53,8 @@ pub(crate) fn a_silent_node_costs_no_request(plane: Plane) {
     assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("node-2".to_owned(), 40)]);
 }
 
-/// As kube-proxy does where a Service has no endpoints: an ICMP error instead of a reset.
-pub(crate) fn a_node_that_rejects_costs_no_request(plane: Plane) {
+/// kube-proxy does this for a Service without endpoints: an ICMP error instead of a reset.
+pub(crate) fn no_request_fails_when_a_node_rejects_connections(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(30080);
     let vips = [setup.vip(), setup.vip_v6()];
@@ -70,7 +69,7 @@ pub(crate) fn a_node_that_rejects_costs_no_request(plane: Plane) {
     }
 }
 
-pub(crate) fn without_a_living_node_a_connection_fails_and_later_heals(plane: Plane) {
+pub(crate) fn without_any_node_connections_fail_at_once_until_one_returns(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve("web", &[setup.vip()], &[HTTP]);
     let vip = SocketAddr::new(setup.vip(), 80);
@@ -80,10 +79,10 @@ pub(crate) fn without_a_living_node_a_connection_fails_and_later_heals(plane: Pl
     wait_until(HEALING_LIMIT, "an answer", || http_get(setup.client(), vip).map(Some)).unwrap();
 }
 
-pub(crate) fn a_port_in_use_is_reported_and_heals(plane: Plane) {
+pub(crate) fn a_port_in_use_is_reported_and_served_once_it_is_free(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(30080);
-    // Somebody else listens on port 80 of every address of the balancer.
+    // Another program listens on port 80 of all addresses of the balancer.
     let wildcard = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 80));
     let other_program = setup.lab.balancer().run_inside(|| TcpListener::bind(wildcard)).unwrap().unwrap();
     setup.write_service("web", &[setup.vip()], &[HTTP]);
@@ -102,20 +101,20 @@ pub(crate) fn a_port_in_use_is_reported_and_heals(plane: Plane) {
     setup.agent.wait_for_state(LIMIT, "no problems", is_free_of_problems).unwrap();
 }
 
-pub(crate) fn a_broken_manifest_keeps_its_last_good_content(plane: Plane) {
+pub(crate) fn the_last_good_content_of_a_broken_manifest_stays_in_use(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(30080);
     setup.serve("web", &[setup.vip()], &[HTTP]);
     let vip = SocketAddr::new(setup.vip(), 80);
     let good = manifests::service("web", &[setup.vip()], &[HTTP]);
     let line = 1 + good.lines().position(|line| line.contains("type: LoadBalancer")).unwrap();
-    // No plain scalar starts with "@" (YAML 1.2.2, section 7.3.3).
+    // A plain scalar cannot start with "@" (YAML 1.2.2, section 7.3.3).
     setup.manifests.write("web.yaml", &good.replace("type: Load", "type: @Load")).unwrap();
     let problem = setup.agent.wait_for_problem(LIMIT, "InvalidManifest").unwrap();
     assert!(names_line(&problem, line), "line {line} of web.yaml: {problem}");
     http_get(setup.client(), vip).unwrap();
 
-    // A change of another file is still taken.
+    // Changes of other files still count.
     let other = setup.lab.vip(1);
     setup.serve("other", &[other], &[HTTP]);
     http_get(setup.client(), SocketAddr::new(other, 80)).unwrap();
@@ -132,7 +131,7 @@ pub(crate) fn a_broken_manifest_keeps_its_last_good_content(plane: Plane) {
     http_get(setup.client(), vip).unwrap();
 }
 
-pub(crate) fn manifests_that_are_away_keep_their_last_good_content(plane: Plane) {
+pub(crate) fn the_last_good_content_of_missing_manifests_stays_in_use(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(30080);
     setup.serve("web", &[setup.vip()], &[HTTP]);
@@ -146,14 +145,14 @@ pub(crate) fn manifests_that_are_away_keep_their_last_good_content(plane: Plane)
 
     fs::rename(&elsewhere, &folder).unwrap();
     setup.agent.wait_for_state(LIMIT, "no problems", is_free_of_problems).unwrap();
-    // A change is seen in the folder that came back.
+    // Changes in the folder that came back count again.
     let other = setup.lab.vip(1);
     setup.serve("other", &[other], &[HTTP]);
     http_get(setup.client(), SocketAddr::new(other, 80)).unwrap();
     http_get(setup.client(), vip).unwrap();
 }
 
-/// `web.yaml:12` or `web.yaml ... line 12`, and not line 123.
+/// Whether it names `web.yaml:12` or `web.yaml ... line 12`, and not line 123.
 fn names_line(problem: &str, line: usize) -> bool {
     [format!("web.yaml:{line}"), format!("line {line}")].iter().any(|text| {
         problem

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! VIPs under attack: other hosts that have them, other programs that flush
-//! them, links that come and go.
+//! VIPs in trouble: other hosts that have them, other programs that flush them, links that come and go.
 
-use std::io::{self, Read};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::io::{self, ErrorKind, Read};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use llb_tests::client::http_get;
@@ -14,7 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::plane::Plane;
 use crate::setup::{LIMIT, Setup, frontend, is_free_of_problems};
 
-/// A refused VIP is tried again within 30 s, a conflict ends after 12 s of silence.
+/// llb tries a refused VIP again within 30 s, and a conflict ends after 12 s of silence.
 const HEALING_LIMIT: Duration = Duration::from_secs(60);
 
 const HTTP: PortSpec<'static> = PortSpec { name: "http", port: 80, protocol: "TCP", node_port: 30080 };
@@ -30,7 +29,7 @@ pub(crate) fn a_vip_of_another_host_is_refused_until_it_is_free(plane: Plane) {
     let problem = setup.agent.wait_for_problem(LIMIT, "VipConflict").unwrap();
     assert!(problem.contains(&mac(rival)) && problem.contains("default/web"), "{problem}");
 
-    // Others are served meanwhile.
+    // Other VIPs are served meanwhile.
     let other = setup.lab.vip(1);
     setup.serve("other", &[other], &[HTTP]);
     http_get(setup.client(), SocketAddr::new(other, 80)).unwrap();
@@ -54,7 +53,7 @@ pub(crate) fn a_vip_that_another_host_takes_stays_and_is_reported(plane: Plane) 
     setup.serve("web", &[setup.vip()], &[HTTP]);
     let rival = setup.lab.host("node-2");
     rival.ip(&addr("add", setup.vip())).unwrap();
-    // It asks for somebody, in the VIP's name.
+    // The host sends an ARP request with the VIP as its source.
     let from = SocketAddr::new(setup.vip(), 0);
     let socket = rival.run_inside(|| UdpSocket::bind(from)).unwrap().unwrap();
     socket.send_to(b"hello", (setup.lab.black_hole(), 9)).unwrap();
@@ -80,7 +79,7 @@ pub(crate) fn a_flushed_vip_is_put_back(plane: Plane) {
         setup.wait_address(vip, true);
         http_get(setup.client(), SocketAddr::new(vip, 80)).unwrap();
     }
-    wait_log(&setup, "was removed, not by llb");
+    wait_log(&setup, "was removed, but not by llb");
 }
 
 pub(crate) fn vips_are_announced_again_when_the_link_is_up_again(plane: Plane) {
@@ -112,12 +111,12 @@ pub(crate) fn vips_are_announced_again_when_the_cable_is_back(plane: Plane) {
     }
 }
 
-pub(crate) fn a_vip_follows_the_links_subnet(plane: Plane) {
+pub(crate) fn a_vip_gets_the_prefix_length_of_the_links_new_subnet(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(30080);
     setup.serve("web", &[setup.vip()], &[HTTP]);
     let own = setup.lab.balancer().ipv4();
-    // The kernel takes the VIP along with the last address of its subnet.
+    // The kernel removes the VIP with the last address of its subnet.
     let commands = format!("addr del {own}/24 dev eth0\naddr add {own}/25 dev eth0\n");
     setup.lab.balancer().ip(&commands).unwrap();
     let expected = format!("{}/25", setup.vip());
@@ -131,12 +130,12 @@ pub(crate) fn a_vip_follows_the_links_subnet(plane: Plane) {
     wait_log(&setup, "other addresses of its own");
 }
 
-pub(crate) fn a_service_on_the_links_own_address_follows_it(plane: Plane) {
+pub(crate) fn a_service_on_the_links_own_address_follows_that_address(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(30080);
     let yaml = manifests::service("web", &[], &[HTTP]);
-    // An API server fills in the family; without one, the moment without an
-    // IPv4 address would make it an IPv6 Service.
+    // An API server fills in the family. Without that, the Service would become an IPv6 one at the moment when
+    // the link has no IPv4 address.
     let yaml = yaml
         .replace("  annotations:\n    llb.dev/vips: \"\"\n", "")
         .replace("  type: LoadBalancer\n", "  type: LoadBalancer\n  ipFamilies: [IPv4]\n");
@@ -154,13 +153,17 @@ pub(crate) fn a_service_on_the_links_own_address_follows_it(plane: Plane) {
     };
     let own = setup.lab.balancer().ipv4();
     serves(own.into());
+    // No program gets the port later, whichever plane serves it.
+    let bind = || TcpListener::bind((own, 80)).map(drop).map_err(|error| error.kind());
+    let is_held = || Ok((setup.lab.balancer().run_inside(bind)? == Err(ErrorKind::AddrInUse)).then_some(()));
+    wait_until(LIMIT, "the port to be held", is_held).unwrap();
     let new = setup.lab.vip(5);
     let commands = format!("addr del {own}/24 dev eth0\naddr add {new}/24 dev eth0\n");
     setup.lab.balancer().ip(&commands).unwrap();
     serves(new);
 }
 
-/// What a host hears of a VIP.
+/// Records the announcements of a VIP that a host hears.
 struct Announcements {
     socket: Socket,
     vip: IpAddr,
@@ -175,7 +178,7 @@ impl Announcements {
         Self { socket: socket.unwrap().unwrap(), vip }
     }
 
-    /// Until there was an announcement.
+    /// Waits for the next announcement.
     fn wait(&self) {
         wait_until(LIMIT, &format!("an announcement of {}", self.vip), || {
             let mut frame = [0; 2048];
@@ -183,7 +186,7 @@ impl Announcements {
                 match (&self.socket).read(&mut frame) {
                     Ok(length) if self.is_one(&frame[..length]) => return Ok(Some(())),
                     Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
                     Err(error) => return Err(error.into()),
                 }
             }
@@ -191,8 +194,8 @@ impl Announcements {
         .unwrap();
     }
 
-    /// An ARP packet with the VIP as sender and target, or a Neighbor
-    /// Advertisement of it to all nodes.
+    /// Whether a frame is an ARP packet with the VIP as sender and target, or a Neighbor Advertisement of it to
+    /// all nodes.
     fn is_one(&self, frame: &[u8]) -> bool {
         match self.vip {
             IpAddr::V4(vip) => {

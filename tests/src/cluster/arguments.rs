@@ -1,34 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The command lines of the cluster's programs, and nothing else: what runs
-//! them is in `control_plane.rs` and `nodes.rs`.
+//! The command lines of the cluster's programs. `control_plane.rs` and `nodes.rs` run them.
 
 use std::net::IpAddr;
 use std::path::Path;
 
 use super::certificates::Certificates;
 
-/// Service addresses, IPv4 first, so that a Service is IPv4 unless it says otherwise.
+/// Ranges of Service addresses. IPv4 comes first, so a Service is IPv4 unless it says otherwise.
 pub(super) const SERVICE_CIDRS: &str = "10.96.0.0/16,fd00:10:96::/112";
 
-/// The API server's own Service, which its certificate has to name.
+/// The address of the API server's own Service, which its certificate must name.
 pub(super) const FIRST_SERVICE_ADDRESS: &str = "10.96.0.1";
 
-/// Pod addresses. No pod has one (pods use the address of their node), but
-/// kube-proxy tells by it what comes from outside.
+/// Ranges of Pod addresses. No Pod has one of them, since all use the addresses of their node, but kube-proxy
+/// decides by them which traffic comes from outside.
 const POD_CIDRS: &str = "10.244.0.0/16,fd00:10:244::/56";
 
-/// The controllers that the tests need. Without the node life cycle, hand-made
-/// Nodes stay Ready; with fewer controllers, two slow cores are enough.
+/// The controllers that the tests need. Without the node lifecycle controller, Nodes made by hand stay Ready.
+/// With so few controllers, two slow cores are enough.
 const CONTROLLERS: &str =
     "endpointslice-controller,namespace-controller,serviceaccount-controller,garbage-collector-controller";
 
-/// Admission that would wait for accounts of pods, or taint Nodes that no kubelet reports for.
+/// Admission plugins that would wait for accounts of Pods, or taint Nodes that no kubelet reports for.
 const NO_ADMISSION: &str = "ServiceAccount,TaintNodesByCondition";
 
-/// Loopback only: nobody but the API server talks to it.
+/// On loopback, because only the API server talks to it.
 pub(super) const ETCD_URL: &str = "http://127.0.0.1:2379";
 
-/// The usual port.
+/// The usual port of an API server.
 pub(super) const APISERVER_PORT: u16 = 6443;
 
 pub(super) fn etcd(data: &Path) -> Vec<String> {
@@ -59,7 +58,7 @@ pub(super) fn apiserver(certificates: &Certificates, tokens: &Path, address: IpA
         ("--service-cluster-ip-range", SERVICE_CIDRS.to_owned()),
         ("--endpoint-reconciler-type", "none".to_owned()),
         ("--profiling", "false".to_owned()),
-        // Stopping it is part of the tests; long requests (watches) must not delay that.
+        // The tests stop it, and long requests (watches) must not delay that.
         ("--shutdown-delay-duration", "0s".to_owned()),
     ])
 }
@@ -82,7 +81,7 @@ pub(super) fn proxy(node: &str, kubeconfig: &Path) -> Vec<String> {
         ("--proxy-mode", "nftables".to_owned()),
         ("--hostname-override", node.to_owned()),
         ("--cluster-cidr", POD_CIDRS.to_owned()),
-        // These would write sysctls that a network namespace does not own.
+        // These would write sysctls that a network namespace does not have.
         ("--conntrack-max-per-core", "0".to_owned()),
         ("--conntrack-tcp-timeout-established", "0".to_owned()),
         ("--conntrack-tcp-timeout-close-wait", "0".to_owned()),

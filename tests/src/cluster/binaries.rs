@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Where the programs of the cluster are. It builds nothing: `cargo xtask test` does.
+//! Finds the programs of the cluster. `cargo xtask test` builds them.
 
-use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-/// The version that `tests/cluster-binaries` builds; it names the cache folder.
+use crate::environment;
+
+/// The version that `tests/cluster-binaries` builds, which is also the name of the folder in the cache.
 pub const KUBERNETES_VERSION: &str = "1.36.2";
 
-/// The program files of a control plane, its nodes and its user.
+/// The programs of a control plane, its nodes and its user.
 #[derive(Clone, Debug)]
 pub struct Binaries {
-    /// etcd, any 3.4 or later.
+    /// etcd, version 3.4 or later.
     pub etcd: PathBuf,
     /// kube-apiserver.
     pub apiserver: PathBuf,
@@ -29,7 +30,7 @@ impl Binaries {
     /// then in the cache that `cargo xtask test` fills, then in `PATH`.
     ///
     /// # Errors
-    /// A program is in none of them; the error names the way out.
+    /// A program is in none of them; the error says how to get it.
     pub fn find() -> Result<Self> {
         let folders = folders();
         Ok(Self {
@@ -42,15 +43,9 @@ impl Binaries {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "by convention, variables name folders of programs")]
 fn folders() -> Vec<PathBuf> {
-    let assets = env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
-    let cache = env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))
-        .map(|cache| cache.join("llb/envtest").join(KUBERNETES_VERSION));
-    let path = env::var_os("PATH").unwrap_or_default();
-    assets.into_iter().chain(cache).chain(env::split_paths(&path)).collect()
+    let cache = environment::cache_folder().map(|cache| cache.join("llb/envtest").join(KUBERNETES_VERSION));
+    environment::kubebuilder_assets().into_iter().chain(cache).chain(environment::program_folders()).collect()
 }
 
 fn find(program: &str, folders: &[PathBuf]) -> Result<PathBuf> {
@@ -70,13 +65,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_is_the_one_that_is_built() {
+    fn the_version_is_the_one_that_cluster_binaries_builds() {
         let module = include_str!("../../cluster-binaries/go.mod");
         assert!(module.contains(&format!("k8s.io/kubernetes v{KUBERNETES_VERSION}\n")));
     }
 
     #[test]
-    fn the_first_folder_wins_and_a_missing_program_names_the_way_out() {
+    fn the_first_folder_wins_and_the_error_says_how_to_get_a_program() {
         let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::fs::write(first.path().join("etcd"), "").unwrap();
         std::fs::write(second.path().join("etcd"), "").unwrap();

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The keys of one cluster: its authority, the serving certificate of its API
-//! server and the key that signs ServiceAccount tokens. Users are told apart
-//! by tokens, so nobody has a client certificate.
+//! The keys of one cluster: its certificate authority, the serving certificate of its API server, and the key
+//! that signs ServiceAccount tokens. Users authenticate by token, so there are no client certificates.
 
 use std::fs;
 use std::net::IpAddr;
@@ -10,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 
-/// Files, all PEM.
+/// PEM files.
 #[derive(Clone, Debug)]
 pub(super) struct Certificates {
     pub(super) authority: PathBuf,
@@ -21,7 +20,7 @@ pub(super) struct Certificates {
 }
 
 impl Certificates {
-    /// Makes everything new in `folder`, the serving certificate for `addresses`.
+    /// Creates new files in `folder`. The serving certificate is for `addresses`.
     pub(super) fn write(folder: &Path, addresses: &[IpAddr]) -> Result<Self> {
         let put = |name: &str, text: String| {
             let file = folder.join(name);

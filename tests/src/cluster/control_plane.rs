@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! etcd, kube-apiserver and kube-controller-manager as processes on one host:
-//! start, readiness, outage. Nodes and users are elsewhere.
+//! etcd, kube-apiserver and kube-controller-manager as processes on one host: start, readiness, outage.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,14 +12,15 @@ use super::arguments;
 use super::binaries::Binaries;
 use super::certificates::Certificates;
 use super::kubeconfig;
+use super::kubectl::Kubectl;
 use crate::lab::Host;
 use crate::process::Process;
 use crate::wait::wait_until;
 
-/// The API server is ready in 3 s on two idle slow cores.
+/// The API server takes 3 s to get ready on two idle slow cores.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
-/// `token,user,uid,groups` of those who are no ServiceAccount; only inside the lab.
+/// `token,user,uid,groups` of the users that are not ServiceAccounts. They exist only inside the lab.
 const ADMIN_TOKEN: &str = "lab-admin";
 const MANAGER_TOKEN: &str = "lab-controller-manager";
 const PROXY_TOKEN: &str = "lab-kube-proxy";
@@ -30,20 +30,19 @@ lab-controller-manager,system:kube-controller-manager,2
 lab-kube-proxy,system:kube-proxy,3
 ";
 
-// Fields are dropped in this order: users of a program before the program.
+// Fields are dropped in this order: the programs that use another one go first.
 #[derive(Debug)]
 pub(super) struct ControlPlane {
     _controller_manager: Process,
-    /// `None` while it is stopped.
+    /// `None` while the API server is stopped.
     apiserver: Option<Process>,
     _etcd: Process,
     host: Host,
     binaries: Binaries,
     certificates: Certificates,
     folder: PathBuf,
-    /// For kubectl.
-    pub(super) admin: PathBuf,
-    /// For kube-proxy.
+    pub(super) kubectl: Kubectl,
+    /// The kubeconfig of kube-proxy.
     pub(super) proxy: PathBuf,
 }
 
@@ -64,7 +63,8 @@ impl ControlPlane {
 
         let etcd = spawn(&host, &binaries.etcd, "etcd", arguments::etcd(&folder.join("etcd")))?;
         let mut apiserver = spawn_apiserver(&host, &binaries, &certificates, &folder)?;
-        wait_ready(&host, &binaries.kubectl, &admin, &mut apiserver)?;
+        let kubectl = Kubectl::new(host.clone(), binaries.kubectl.clone(), admin);
+        wait_ready(&kubectl, &mut apiserver)?;
         let controller_manager = spawn(
             &host,
             &binaries.controller_manager,
@@ -79,12 +79,12 @@ impl ControlPlane {
             binaries,
             certificates,
             folder,
-            admin,
+            kubectl,
             proxy,
         })
     }
 
-    /// As a power cut does it: no goodbye on any watch.
+    /// Kills the API server, as a power cut does: no watch ends in order.
     pub(super) fn stop_apiserver(&mut self) -> Result<()> {
         match self.apiserver.take() {
             Some(mut apiserver) => apiserver.kill9(),
@@ -94,7 +94,7 @@ impl ControlPlane {
 
     pub(super) fn start_apiserver(&mut self) -> Result<()> {
         let mut apiserver = spawn_apiserver(&self.host, &self.binaries, &self.certificates, &self.folder)?;
-        wait_ready(&self.host, &self.binaries.kubectl, &self.admin, &mut apiserver)?;
+        wait_ready(&self.kubectl, &mut apiserver)?;
         self.apiserver = Some(apiserver);
         Ok(())
     }
@@ -103,16 +103,12 @@ impl ControlPlane {
         kubeconfig::write(&self.folder, name, &server(&self.host), &self.certificates.authority, token)
     }
 
-    pub(super) fn host(&self) -> &Host {
-        &self.host
-    }
-
     pub(super) fn binaries(&self) -> &Binaries {
         &self.binaries
     }
 }
 
-/// Starts `program` with `arguments` on `host`; its log has its name.
+/// Starts `program` with `arguments` on `host`. Its log is called after `name`.
 pub(super) fn spawn(host: &Host, program: &Path, name: &str, arguments: Vec<String>) -> Result<Process> {
     let mut command = host.command(program);
     command.args(arguments);
@@ -129,17 +125,15 @@ fn spawn_apiserver(
     spawn(host, &binaries.apiserver, "kube-apiserver", arguments)
 }
 
-fn wait_ready(host: &Host, kubectl: &Path, admin: &Path, apiserver: &mut Process) -> Result<()> {
-    let (kubectl, admin) = (kubectl.display().to_string(), admin.display().to_string());
-    let ask = [kubectl.as_str(), "--kubeconfig", &admin, "get", "--raw", "/readyz"];
+fn wait_ready(kubectl: &Kubectl, apiserver: &mut Process) -> Result<()> {
     let mut ended = None;
     wait_until(READY_LIMIT, "the API server to be ready", || {
         ended = apiserver.exit_status()?;
-        // Nothing to wait for any more; told below.
+        // There is nothing left to wait for; the error is made below.
         if ended.is_some() {
             return Ok(Some(()));
         }
-        host.output(&ask).map(|_| Some(()))
+        kubectl.run(&["get", "--raw", "/readyz"]).map(|_| Some(()))
     })
     .with_context(|| format!("its log ends with:\n{}", apiserver.log_tail()))?;
     match ended {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Kubeconfig files. In JSON, which is YAML, and with embedded data, as the
-//! files that users are given have it.
+//! Kubeconfig files: JSON, which is also YAML, with embedded certificates, as users usually get them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,10 +8,10 @@ use anyhow::{Context, Result};
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
-/// The name of the only context (and of its cluster and user).
+/// The name of the only context, of its cluster and of its user.
 pub const CONTEXT: &str = "llb-test";
 
-/// Writes `folder/name.kubeconfig` for a user with `token`.
+/// Writes `folder/name.kubeconfig` for the user with this token.
 pub(super) fn write(
     folder: &Path,
     name: &str,

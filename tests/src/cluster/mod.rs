@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A real Kubernetes in a lab, without containers: control plane and kube-proxy
-//! as processes in network namespaces, Nodes and Pods made by hand.
+//! A real Kubernetes in a lab, without containers: control plane and kube-proxy are processes in network
+//! namespaces; Nodes and Pods are made by hand.
 //!
 //! ```text
 //!   client    balancer    node-1            node-2            control
@@ -9,28 +9,29 @@
 //!   --+----------+-----------+-----------------+-----------------+------
 //! ```
 //!
-//! Everything that a user of llb meets is the real thing: API, RBAC, NodePorts,
-//! EndpointSlices, kubectl. What a kubelet would do is done here: a "pod" is a
-//! server on the address of its node, its status is patched. It has no opinion
-//! on what llb should do. Dropping it ends every process.
+//! What a user of llb meets is real: API, RBAC, NodePorts, EndpointSlices, kubectl. The kubelet is not: a "Pod"
+//! is a server on the address of its node, and the test patches its status. Dropping the cluster ends every
+//! process.
+//!
+//! A green test with it does not prove that llb works with a CNI plugin, with Pods that have addresses of their
+//! own, with kubelets that report late, with other versions of Kubernetes, or with several API servers.
 
 mod arguments;
 mod binaries;
 mod certificates;
 mod control_plane;
 mod kubeconfig;
+mod kubectl;
 mod nodes;
 mod objects;
 
 pub use binaries::{Binaries, KUBERNETES_VERSION};
 pub use kubeconfig::CONTEXT;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use control_plane::ControlPlane;
@@ -39,14 +40,14 @@ use nodes::Node;
 use crate::lab::Lab;
 use crate::wait::wait_until;
 
-/// What the product ships, so that the tests fail when it grants too little.
+/// The rights that llb ships, so the tests fail if these are too few.
 const AGENT_RBAC: &str = include_str!("../../../llb-agent/deploy/rbac.yaml");
 
-/// Where [`AGENT_RBAC`] puts the agent's ServiceAccount, and its name.
+/// Namespace and name of the agent's ServiceAccount in [`AGENT_RBAC`].
 const AGENT_NAMESPACE: &str = "llb";
 const AGENT_ACCOUNT: &str = "llb-agent";
 
-/// A controller reacts within a second; this is for two busy slow cores.
+/// A controller reacts within a second; two busy slow cores need more.
 const CONTROLLER_LIMIT: Duration = Duration::from_secs(60);
 
 /// A running cluster; its nodes are the lab's hosts `node-1` and `node-2`.
@@ -58,23 +59,23 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Adds the host `control` to the lab and starts everything, ready for use.
-    /// Takes about 10 s.
+    /// Adds the host `control` to the lab, starts everything, and waits until it is ready. This takes about 10
+    /// s.
     ///
     /// # Errors
-    /// A program is missing (the error names the way out) or did not get ready
-    /// (the error holds the end of its log).
+    /// A program is missing (the error says how to get it), or did not get ready (the error holds the end of
+    /// its log).
     pub fn start(lab: &mut Lab) -> Result<Self> {
         let binaries = Binaries::find()?;
         let control_plane = ControlPlane::start(lab.add_host("control")?, binaries)?;
         let mut cluster = Self { nodes: Vec::new(), control_plane, agent: PathBuf::new() };
         for name in ["node-1", "node-2"] {
             let mut node = Node::new(lab.host(name).clone())?;
-            cluster.register_node(node.host())?;
+            node.register(&cluster.control_plane.kubectl)?;
             node.start_proxy(&cluster.control_plane)?;
             cluster.nodes.push(node);
         }
-        cluster.kubectl_with(&["apply", "-f", "-"], AGENT_RBAC)?;
+        cluster.control_plane.kubectl.run_with_input(&["apply", "-f", "-"], AGENT_RBAC)?;
         let token = cluster.token(AGENT_NAMESPACE, AGENT_ACCOUNT)?;
         cluster.agent = cluster.write_kubeconfig("agent", &token)?;
         for node in &cluster.nodes {
@@ -86,18 +87,18 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// The kubeconfig of the agent's own ServiceAccount, with no more rights
-    /// than `llb-agent/deploy/rbac.yaml` grants.
+    /// The kubeconfig of the agent's own ServiceAccount, with exactly the rights of
+    /// `llb-agent/deploy/rbac.yaml`.
     pub fn agent_kubeconfig(&self) -> &Path {
         &self.agent
     }
 
     /// The kubeconfig of an administrator.
     pub fn admin_kubeconfig(&self) -> &Path {
-        &self.control_plane.admin
+        self.control_plane.kubectl.kubeconfig()
     }
 
-    /// Writes a kubeconfig for whoever has `token`.
+    /// Writes a kubeconfig for the user with this token.
     ///
     /// # Errors
     /// The file can't be written.
@@ -105,7 +106,7 @@ impl Cluster {
         self.control_plane.write_kubeconfig(name, token)
     }
 
-    /// A token of a ServiceAccount, as `kubectl create token` gives it.
+    /// A token of a ServiceAccount, made by `kubectl create token`.
     ///
     /// # Errors
     /// There is no such account.
@@ -115,12 +116,12 @@ impl Cluster {
         Ok(token.trim().to_owned())
     }
 
-    /// Runs kubectl as administrator; its standard output.
+    /// Runs kubectl as administrator and returns its standard output.
     ///
     /// # Errors
-    /// It fails; the error holds what it wrote to standard error.
+    /// kubectl failed; the error holds its standard error.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        self.kubectl_with(arguments, "")
+        self.control_plane.kubectl.run(arguments)
     }
 
     /// `kubectl apply` of `objects` (YAML or JSON) in `namespace`.
@@ -128,11 +129,11 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::kubectl`].
     pub fn apply(&self, namespace: &str, objects: &str) -> Result<()> {
-        self.kubectl_with(&["--namespace", namespace, "apply", "-f", "-"], objects).map(drop)
+        self.control_plane.kubectl.apply(namespace, objects)
     }
 
     /// `kubectl get` of one object or of a list, as JSON.
-    ///
+    /// Runs `kubectl get` for one object or a list, and returns the JSON.
     /// # Errors
     /// As [`Cluster::kubectl`].
     pub fn get(&self, namespace: &str, arguments: &[&str]) -> Result<Value> {
@@ -140,17 +141,16 @@ impl Cluster {
         Ok(serde_json::from_str(&self.kubectl(&all)?)?)
     }
 
-    /// Kills the API server, which nobody can reach then. Processes that watch
-    /// see their connections break.
+    /// Kills the API server. Nobody can reach it from then on, and open watches break.
     ///
     /// # Errors
-    /// It was stopped already.
+    /// It was stopped before.
     pub fn stop_apiserver(&mut self) -> Result<()> {
         self.control_plane.stop_apiserver()
     }
 
-    /// Starts the stopped API server, with the same certificate and the same
-    /// objects; returns when it is ready.
+    /// Starts the stopped API server with the same certificate and the same objects, and waits until it is
+    /// ready.
     ///
     /// # Errors
     /// It did not get ready.
@@ -158,48 +158,66 @@ impl Cluster {
         self.control_plane.start_apiserver()
     }
 
-    /// [`Cluster::stop_apiserver`], then [`Cluster::start_apiserver`].
+    /// Runs [`Cluster::stop_apiserver`], then [`Cluster::start_apiserver`].
     ///
     /// # Errors
-    /// As those.
+    /// As for those.
     pub fn restart_apiserver(&mut self) -> Result<()> {
         self.stop_apiserver()?;
         self.start_apiserver()
     }
 
-    /// Runs kubectl with `input` as its standard input.
-    fn kubectl_with(&self, arguments: &[&str], input: &str) -> Result<String> {
-        let host = self.control_plane.host();
-        let mut command = host.command(&self.control_plane.binaries().kubectl);
-        command.arg("--kubeconfig").arg(self.admin_kubeconfig()).args(arguments);
-        run(command, input).with_context(|| format!("kubectl {}", arguments.join(" ")))
+    /// Deletes the Node and stops its kube-proxy: nothing answers at its nodePorts any more.
+    ///
+    /// # Errors
+    /// kubectl or nft failed, or there is no such node.
+    pub fn delete_node(&mut self, name: &str) -> Result<()> {
+        self.kubectl(&["delete", "node", name])?;
+        let index = self.node_index(name)?;
+        self.nodes[index].stop_proxy()
     }
 
-    fn patch_status(&self, namespace: &str, object: &str, status: &Value) -> Result<()> {
-        let status = status.to_string();
-        let patch = [
-            "--namespace",
-            namespace,
-            "patch",
-            object,
-            "--subresource=status",
-            "--type=merge",
-            "-p",
-            &status,
-        ];
-        self.kubectl(&patch).map(drop)
+    /// Brings a node back after [`Cluster::delete_node`]; returns when its
+    /// kube-proxy is ready.
+    ///
+    /// # Errors
+    /// kubectl or kube-proxy failed, or there is no such node.
+    pub fn restore_node(&mut self, name: &str) -> Result<()> {
+        let index = self.node_index(name)?;
+        let node = &mut self.nodes[index];
+        node.register(&self.control_plane.kubectl)?;
+        node.start_proxy(&self.control_plane)?;
+        node.wait_ready()
     }
-}
 
-fn run(mut command: Command, input: &str) -> Result<String> {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(input.as_bytes())?;
+    /// Creates the Pod `<app>-<node>` with the label `app=<app>`, Running and Ready,
+    /// on the addresses of its node. The caller starts the server that it stands for.
+    ///
+    /// # Errors
+    /// kubectl failed, or there is no such node.
+    pub fn add_pod(&self, namespace: &str, app: &str, node: &str) -> Result<()> {
+        self.nodes[self.node_index(node)?].add_pod(&self.control_plane.kubectl, namespace, app)
     }
-    let output = child.wait_with_output()?;
-    if !output.status.success() {
-        bail!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+
+    /// Makes a Pod of [`Cluster::add_pod`] ready or unready.
+    ///
+    /// # Errors
+    /// As [`Cluster::add_pod`].
+    pub fn set_pod_ready(&self, namespace: &str, app: &str, node: &str, is_ready: bool) -> Result<()> {
+        let node = &self.nodes[self.node_index(node)?];
+        node.set_pod_ready(&self.control_plane.kubectl, namespace, app, is_ready)
     }
-    Ok(String::from_utf8(output.stdout)?)
+
+    /// Deletes a Pod of [`Cluster::add_pod`].
+    ///
+    /// # Errors
+    /// kubectl failed, or there is no such node.
+    pub fn delete_pod(&self, namespace: &str, app: &str, node: &str) -> Result<()> {
+        self.nodes[self.node_index(node)?].delete_pod(&self.control_plane.kubectl, namespace, app)
+    }
+
+    fn node_index(&self, name: &str) -> Result<usize> {
+        let position = self.nodes.iter().position(|node| node.host().name() == name);
+        position.with_context(|| format!("the cluster has no node {name}"))
+    }
 }

@@ -9,15 +9,16 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::control_plane::{self, ControlPlane};
-use super::{Cluster, arguments, objects};
+use super::kubectl::Kubectl;
+use super::{arguments, objects};
 use crate::lab::Host;
 use crate::process::Process;
 use crate::wait::wait_until;
 
-/// As nft calls them; kube-proxy has a table in each.
+/// The names of the families in nft. kube-proxy has a table in each.
 const FAMILIES: [&str; 2] = ["ip", "ip6"];
 
-/// kube-proxy has its rules in place within 2 s on two idle slow cores.
+/// kube-proxy takes 2 s for its rules on two idle slow cores.
 const PROXY_LIMIT: Duration = Duration::from_secs(60);
 
 /// A host with kube-proxy.
@@ -34,7 +35,7 @@ impl Node {
         Ok(Self { proxy: None, host })
     }
 
-    /// Starts kube-proxy; it is not ready yet.
+    /// Starts kube-proxy, without waiting until it is ready.
     pub(super) fn start_proxy(&mut self, control_plane: &ControlPlane) -> Result<()> {
         self.proxy = Some(control_plane::spawn(
             &self.host,
@@ -45,7 +46,7 @@ impl Node {
         Ok(())
     }
 
-    /// Waits for the rules of both families.
+    /// Waits until kube-proxy has its rules for both families.
     pub(super) fn wait_ready(&self) -> Result<()> {
         for family in FAMILIES {
             wait_until(PROXY_LIMIT, "the rules of kube-proxy", || {
@@ -59,8 +60,38 @@ impl Node {
         Ok(())
     }
 
-    /// Ends kube-proxy and takes its rules away, which would outlive it.
-    fn stop_proxy(&mut self) -> Result<()> {
+    /// Creates the Node object, Ready, with an IPv4 and an IPv6 InternalIP.
+    pub(super) fn register(&self, kubectl: &Kubectl) -> Result<()> {
+        let name = self.host.name();
+        kubectl.apply("default", &objects::node(name).to_string())?;
+        let status = objects::node_status(name, &self.addresses());
+        kubectl.patch_status("default", &format!("node/{name}"), &status)
+    }
+
+    pub(super) fn add_pod(&self, kubectl: &Kubectl, namespace: &str, app: &str) -> Result<()> {
+        let pod = objects::pod(&self.pod_name(app), app, self.host.name());
+        kubectl.apply(namespace, &pod.to_string())?;
+        self.set_pod_ready(kubectl, namespace, app, true)
+    }
+
+    pub(super) fn set_pod_ready(
+        &self,
+        kubectl: &Kubectl,
+        namespace: &str,
+        app: &str,
+        is_ready: bool,
+    ) -> Result<()> {
+        let status = objects::pod_status(&self.addresses(), is_ready);
+        kubectl.patch_status(namespace, &format!("pod/{}", self.pod_name(app)), &status)
+    }
+
+    pub(super) fn delete_pod(&self, kubectl: &Kubectl, namespace: &str, app: &str) -> Result<()> {
+        let delete = ["--namespace", namespace, "delete", "pod", &self.pod_name(app), "--force"];
+        kubectl.run(&delete).map(drop)
+    }
+
+    /// Ends kube-proxy and removes its rules, which would outlive it.
+    pub(super) fn stop_proxy(&mut self) -> Result<()> {
         self.proxy = None;
         for family in FAMILIES {
             self.host.output(&["nft", "delete", "table", family, "kube-proxy"])?;
@@ -71,90 +102,14 @@ impl Node {
     pub(super) fn host(&self) -> &Host {
         &self.host
     }
-}
 
-// === impl Cluster ===
-
-impl Cluster {
-    /// Deletes the Node, and nothing answers its nodePorts any more.
-    ///
-    /// # Errors
-    /// kubectl or nft failed, or there is no such node.
-    pub fn delete_node(&mut self, name: &str) -> Result<()> {
-        self.kubectl(&["delete", "node", name])?;
-        self.node_mut(name)?.stop_proxy()
+    fn pod_name(&self, app: &str) -> String {
+        format!("{app}-{}", self.host.name())
     }
 
-    /// Brings a node back after [`Cluster::delete_node`]; returns when its
-    /// kube-proxy is ready.
-    ///
-    /// # Errors
-    /// kubectl or kube-proxy failed, or there is no such node.
-    pub fn restore_node(&mut self, name: &str) -> Result<()> {
-        self.register_node(&self.node_host(name)?.clone())?;
-        let index = self.node_index(name)?;
-        self.nodes[index].start_proxy(&self.control_plane)?;
-        self.nodes[index].wait_ready()
+    fn addresses(&self) -> [IpAddr; 2] {
+        [self.host.ipv4().into(), self.host.ipv6().into()]
     }
-
-    /// Creates the Node object of `host`, Ready, with an IPv4 and an IPv6 InternalIP.
-    pub(super) fn register_node(&self, host: &Host) -> Result<()> {
-        self.apply("default", &objects::node(host.name()).to_string())?;
-        let status = objects::node_status(host.name(), &addresses(host));
-        self.patch_status("default", &format!("node/{}", host.name()), &status)
-    }
-
-    /// Creates the Pod `<app>-<node>` with label `app=<app>`, Running and Ready,
-    /// on the addresses of its node. Its server is the caller's business.
-    ///
-    /// # Errors
-    /// kubectl failed, or there is no such node.
-    pub fn add_pod(&self, namespace: &str, app: &str, node: &str) -> Result<()> {
-        let name = pod_name(app, node);
-        self.apply(namespace, &objects::pod(&name, app, node).to_string())?;
-        self.set_pod_ready(namespace, app, node, true)
-    }
-
-    /// Makes a Pod of [`Cluster::add_pod`] ready or unready.
-    ///
-    /// # Errors
-    /// As [`Cluster::add_pod`].
-    pub fn set_pod_ready(&self, namespace: &str, app: &str, node: &str, is_ready: bool) -> Result<()> {
-        let status = objects::pod_status(&addresses(self.node_host(node)?), is_ready);
-        self.patch_status(namespace, &format!("pod/{}", pod_name(app, node)), &status)
-    }
-
-    /// Deletes a Pod of [`Cluster::add_pod`].
-    ///
-    /// # Errors
-    /// kubectl failed.
-    pub fn delete_pod(&self, namespace: &str, app: &str, node: &str) -> Result<()> {
-        self.kubectl(&["--namespace", namespace, "delete", "pod", &pod_name(app, node), "--force"]).map(drop)
-    }
-}
-
-impl Cluster {
-    fn node_index(&self, name: &str) -> Result<usize> {
-        let position = self.nodes.iter().position(|node| node.host.name() == name);
-        position.with_context(|| format!("the cluster has no node {name}"))
-    }
-
-    fn node_mut(&mut self, name: &str) -> Result<&mut Node> {
-        let index = self.node_index(name)?;
-        Ok(&mut self.nodes[index])
-    }
-
-    fn node_host(&self, name: &str) -> Result<&Host> {
-        Ok(self.nodes[self.node_index(name)?].host())
-    }
-}
-
-fn pod_name(app: &str, node: &str) -> String {
-    format!("{app}-{node}")
-}
-
-fn addresses(host: &Host) -> [IpAddr; 2] {
-    [host.ipv4().into(), host.ipv6().into()]
 }
 
 /// Runs inside the node's namespace.

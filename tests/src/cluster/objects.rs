@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Kubernetes objects that a kubelet would make: Nodes and Pods with a status.
-//! Plain data; who sends them is in `nodes.rs`.
+//! The Kubernetes objects that a kubelet would create: Nodes, and Pods with a status. Plain data; `nodes.rs`
+//! sends them.
+//!
+//! A green test with them does not prove that llb copes with everything that a kubelet reports: these statuses
+//! are minimal and change at once.
 
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-/// A Node that is Ready.
+/// A Node object, still without a status.
 pub(super) fn node(name: &str) -> Value {
     json!({
         "apiVersion": "v1",
@@ -15,7 +18,7 @@ pub(super) fn node(name: &str) -> Value {
     })
 }
 
-/// The status of a Node with these InternalIPs.
+/// The status of a Ready Node with these InternalIPs.
 pub(super) fn node_status(name: &str, internal: &[IpAddr]) -> Value {
     let hostname = json!({"type": "Hostname", "address": name});
     let addresses: Vec<Value> = internal
@@ -26,7 +29,7 @@ pub(super) fn node_status(name: &str, internal: &[IpAddr]) -> Value {
     json!({"status": {"addresses": addresses, "conditions": [ready()]}})
 }
 
-/// A Pod on the address of its node (`hostNetwork`), which no kubelet has to end.
+/// A Pod on the addresses of its node (`hostNetwork`). No kubelet has to end it.
 pub(super) fn pod(name: &str, app: &str, node: &str) -> Value {
     json!({
         "apiVersion": "v1",
@@ -37,13 +40,14 @@ pub(super) fn pod(name: &str, app: &str, node: &str) -> Value {
             "hostNetwork": true,
             "terminationGracePeriodSeconds": 0,
             "containers": [{"name": app, "image": app}],
-            // Without a node-lifecycle controller nothing evicts anyway; this keeps admission from adding its own.
+            // Nothing evicts Pods without a node lifecycle controller. This keeps admission from adding
+            // tolerations of its own.
             "tolerations": [{"operator": "Exists"}],
         },
     })
 }
 
-/// The status of a Pod that runs, on these addresses; `ready` or not.
+/// The status of a running Pod on these addresses, ready or not.
 pub(super) fn pod_status(addresses: &[IpAddr], is_ready: bool) -> Value {
     let ips: Vec<Value> = addresses.iter().map(|ip| json!({"ip": ip.to_string()})).collect();
     let condition = if is_ready { ready() } else { json!({"type": "Ready", "status": "False"}) };

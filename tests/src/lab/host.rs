@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One machine of a lab: a network namespace with the link `eth0`. What runs
-//! on it is up to the test.
+//! A host of a lab: a network namespace with the link `eth0`. The test decides what runs on it.
 
 use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,17 +11,20 @@ use anyhow::{Context, Result, bail};
 use super::namespace;
 use crate::process::Process;
 
-/// A machine of a lab. A clone is the same machine.
+/// The bridge in the segment's namespace.
+pub(super) const BRIDGE: &str = "segment";
+
+/// A host of a lab. A clone is the same host.
 #[derive(Clone, Debug)]
 pub struct Host {
     pub(super) name: String,
     pub(super) namespace: String,
-    /// The namespace of the bridge; this host's port there has the host's name.
+    /// Name of the namespace with the bridge. The host's port on the bridge has the host's name.
     pub(super) segment: String,
     pub(super) ipv4: Ipv4Addr,
     pub(super) ipv6: Ipv6Addr,
     pub(super) mac: [u8; 6],
-    /// The lab's directory, for logs.
+    /// The lab's folder for logs.
     pub(super) directory: PathBuf,
 }
 
@@ -30,52 +32,51 @@ impl Host {
     /// The link that every host has.
     pub const LINK: &str = "eth0";
 
-    /// Its name in the lab.
+    /// The name of the host in its lab.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its own IPv4 address, in 192.0.2.0/24.
+    /// The host's own IPv4 address, in 192.0.2.0/24.
     pub fn ipv4(&self) -> Ipv4Addr {
         self.ipv4
     }
 
-    /// Its own IPv6 address, in 2001:db8::/64.
+    /// The host's own IPv6 address, in 2001:db8::/64.
     pub fn ipv6(&self) -> Ipv6Addr {
         self.ipv6
     }
 
-    /// Its own IPv4 address with a port.
+    /// The host's own IPv4 address, with a port.
     pub fn at(&self, port: u16) -> SocketAddr {
         SocketAddr::new(IpAddr::V4(self.ipv4), port)
     }
 
-    /// Its own IPv6 address with a port.
+    /// The host's own IPv6 address, with a port.
     pub fn at_v6(&self, port: u16) -> SocketAddr {
         SocketAddr::new(IpAddr::V6(self.ipv6), port)
     }
 
-    /// The hardware address of `eth0`.
+    /// The MAC of `eth0`.
     pub fn mac(&self) -> [u8; 6] {
         self.mac
     }
 
-    /// The file that stands for its network namespace.
+    /// The file that represents the network namespace.
     pub fn namespace(&self) -> PathBuf {
         namespace::path(&self.namespace)
     }
 
-    /// A directory name for eBPF objects pinned by this host's agent; removed
-    /// with the lab if it exists.
+    /// The folder in which this host's agent pins its eBPF objects. The lab removes it if it exists.
     pub fn bpf_directory(&self) -> PathBuf {
         namespace::bpf_directory(&self.namespace)
     }
 
-    /// `program` on this host. The process dies with the thread that starts
-    /// it; use [`Host::spawn`] for one that outlives it.
+    /// A command that runs `program` on this host. The process dies with the thread that starts it; use
+    /// [`Host::spawn`] if it must live longer.
     ///
-    /// It only changes the network namespace: `ip netns exec` would also mount
-    /// a new /sys and so hide /sys/fs/bpf.
+    /// It enters only the network namespace. `ip netns exec` would also mount a new /sys, which hides
+    /// /sys/fs/bpf.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command
@@ -85,10 +86,10 @@ impl Host {
         command
     }
 
-    /// Runs a command to its end; its standard output.
+    /// Runs a command to its end and returns its standard output.
     ///
     /// # Errors
-    /// It can't be started or fails; the error holds its standard error.
+    /// The command cannot be started, or fails; the error holds its standard error.
     pub fn output(&self, command: &[&str]) -> Result<String> {
         let [program, arguments @ ..] = command else { bail!("no command") };
         let output = self
@@ -109,19 +110,17 @@ impl Host {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Starts a command that was made by [`Host::command`]; its output goes to
-    /// `<log_name>.log` in the lab's directory.
+    /// Starts a command made by [`Host::command`]. Its output goes to `<log_name>.log` in the lab's folder.
     ///
     /// # Errors
-    /// It can't be started.
+    /// The command cannot be started.
     pub fn spawn(&self, command: Command, log_name: &str) -> Result<Process> {
         let log = self.directory.join(format!("{log_name}.log"));
         Process::spawn(command, &format!("{log_name} on {}", self.name), &log)
     }
 
-    /// Runs `work` on a new thread of this process that is inside the
-    /// namespace. A socket keeps the namespace in which it was opened, so it
-    /// may be returned and used anywhere.
+    /// Runs `work` on a new thread of this process, inside the namespace. A socket stays in the namespace in
+    /// which it was opened, so it may be returned and used anywhere.
     ///
     /// # Errors
     /// The namespace can't be entered.
@@ -132,8 +131,7 @@ impl Host {
         namespace::run_inside(&self.namespace(), work)
     }
 
-    /// Moves the calling thread into the namespace, for good: for a thread
-    /// that does nothing else until it ends.
+    /// Moves the calling thread into the namespace for good. The thread must do nothing else until it ends.
     ///
     /// # Errors
     /// The namespace can't be entered.
@@ -146,16 +144,15 @@ impl Host {
         self.output(&["ethtool", "-K", Self::LINK, "tx", "off"]).map(drop)
     }
 
-    /// Runs lines of `ip` on this host, e.g. `addr add 192.0.2.200/32 dev eth0`.
+    /// Runs lines of `ip` commands on this host, e.g. `addr add 192.0.2.200/32 dev eth0`.
     ///
     /// # Errors
-    /// `ip` refused one of them.
+    /// `ip` refused one of the lines.
     pub fn ip(&self, commands: &str) -> Result<()> {
         namespace::ip(Some(&self.namespace), commands)
     }
 
-    /// The addresses on `eth0` with prefix length, as `ip -o addr` says them,
-    /// without the link-local ones.
+    /// The addresses on `eth0` with their prefix lengths, as `ip -o addr` prints them, without link-local ones.
     ///
     /// # Errors
     /// `ip` failed.
@@ -170,7 +167,7 @@ impl Host {
             .collect())
     }
 
-    /// Whether `address` is on `eth0`, with whatever prefix length.
+    /// Whether `address` is on `eth0`, with any prefix length.
     ///
     /// # Errors
     /// `ip` failed.
@@ -179,16 +176,33 @@ impl Host {
         Ok(self.addresses()?.iter().any(|known| known.starts_with(&prefix)))
     }
 
-    /// Takes the link away and makes it anew, with the same name and addresses.
+    /// Deletes the link and creates it again, with the same name and addresses.
     ///
     /// # Errors
     /// `ip` refused.
     pub fn replace_link(&self) -> Result<()> {
         namespace::ip(Some(&self.segment), &format!("link delete {}", self.name))?;
-        super::add_link(self)
+        self.add_link()
     }
 
-    /// Pulls the cable: the host is silent from now on, like one without power.
+    /// Creates the link between the host and the segment, with the host's addresses.
+    pub(super) fn add_link(&self) -> Result<()> {
+        let (name, link) = (&self.name, Self::LINK);
+        let mac = self.mac.map(|byte| format!("{byte:02x}")).join(":");
+        namespace::ip(
+            Some(&self.segment),
+            &format!(
+                "link add {name} type veth peer name {link} address {mac} netns {}\nlink set {name} master {BRIDGE} up\n",
+                self.namespace,
+            ),
+        )?;
+        self.ip(&format!(
+            "link set lo up\nlink set {link} up\naddr add {}/24 dev {link}\naddr add {}/64 dev {link} nodad\n",
+            self.ipv4, self.ipv6,
+        ))
+    }
+
+    /// Unplugs the cable: from now on nobody hears the host, as after a power cut.
     ///
     /// # Errors
     /// `ip` refused.
@@ -196,7 +210,7 @@ impl Host {
         namespace::ip(Some(&self.segment), &format!("link set {} down", self.name))
     }
 
-    /// Puts the cable back.
+    /// Plugs the cable in again.
     ///
     /// # Errors
     /// `ip` refused.
@@ -204,7 +218,7 @@ impl Host {
         namespace::ip(Some(&self.segment), &format!("link set {} up", self.name))
     }
 
-    /// The lab's directory: logs, and room for a test's files.
+    /// The lab's folder, for logs and the test's files.
     pub fn directory(&self) -> &Path {
         &self.directory
     }

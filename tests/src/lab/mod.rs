@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A lab: hosts as network namespaces, joined by one bridge ("the segment")
-//! that lives in a namespace of its own. What the hosts do is not decided here.
+//! A lab: hosts as network namespaces, joined by one bridge ("the segment") that has a namespace of its own.
+//! The tests decide what the hosts do.
+//!
+//! A green test in a lab does not prove that llb works with real network cards, switches and several kernels.
+//! All hosts share one kernel and its tables; links are veth pairs, which lose nothing, delay nothing and
+//! offload in their own way; nobody but the test sends anything.
 
 mod host;
 mod namespace;
 
+use host::BRIDGE;
 pub use host::Host;
 pub use namespace::remove_all;
 
@@ -16,23 +21,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
 
-/// The hosts of [`Lab::new`] with the last number of their addresses.
+/// The hosts of [`Lab::new`], each with the last number of its addresses.
 const DEFAULT_HOSTS: [(&str, u8); 4] = [("client", 10), ("balancer", 20), ("node-1", 31), ("node-2", 32)];
 
-/// The last number of the first added host; they end before [`FIRST_VIP`].
+/// The last number of the addresses of the first added host. The numbers of added hosts end before
+/// [`FIRST_VIP`].
 const FIRST_ADDED_HOST: u8 = 40;
 
-/// From here on, addresses are free for VIPs.
+/// Addresses from this last number on are free for VIPs.
 const FIRST_VIP: u8 = 100;
 
-/// The bridge's name inside the segment's namespace.
-const BRIDGE: &str = "segment";
-
-/// Link names end here (IFNAMSIZ), and each host's port on the bridge has its name.
+/// The longest name of a link (IFNAMSIZ). Each host's port on the bridge has the host's name.
 const MAX_NAME_LENGTH: usize = 15;
 
-/// Hosts on one segment. Dropping it ends every process inside and removes
-/// everything. Several can exist at once, with the same addresses.
+/// Hosts on one segment. Dropping it ends every process in them and removes everything, also after a panic.
+/// Several labs can exist at the same time, with the same addresses.
 #[derive(Debug)]
 pub struct Lab {
     name: String,
@@ -44,7 +47,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// The default lab: `client`, `balancer`, `node-1`, `node-2`.
+    /// The usual lab: `client`, `balancer`, `node-1`, `node-2`.
     ///
     /// # Errors
     /// Not root, or `ip` failed.
@@ -73,8 +76,8 @@ impl Lab {
         let lab =
             Self { name, segment, hosts: BTreeMap::new(), added_hosts: 0, has_offload: true, directory };
         namespace::create(&lab.segment)?;
-        // Snooping would drop neighbour discovery of hosts that did not join
-        // the group yet; a forward delay would eat the first seconds.
+        // Snooping would drop neighbour discovery for hosts that have not joined the group yet. A forward delay
+        // would drop all packets of the first seconds.
         namespace::ip(
             Some(&lab.segment),
             &format!(
@@ -84,16 +87,15 @@ impl Lab {
         Ok(lab)
     }
 
-    /// `llb-<pid>-<number>`: the start of the names of its namespaces. Unique
-    /// on this machine, so also good for a directory of pinned eBPF maps.
+    /// `llb-<pid>-<number>`, with which the names of all its namespaces begin. It is unique on this machine.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The host of this name.
+    /// The host with this name.
     ///
     /// # Panics
-    /// There is none.
+    /// There is no such host.
     pub fn host(&self, name: &str) -> &Host {
         self.hosts.get(name).unwrap_or_else(|| {
             panic!("no host {name}; there are: {:?}", self.hosts.keys().collect::<Vec<_>>())
@@ -105,8 +107,8 @@ impl Lab {
         self.hosts.values()
     }
 
-    /// Runs `work` on a new thread in the namespace of the bridge, where each
-    /// host's port has the host's name.
+    /// Runs `work` on a new thread in the namespace of the bridge, in which each host's port has the host's
+    /// name.
     ///
     /// # Errors
     /// The namespace can't be entered.
@@ -114,8 +116,7 @@ impl Lab {
         namespace::run_inside(&namespace::path(&self.segment), work)
     }
 
-    /// From now on each host sums its own checksums, as one without a network card
-    /// that does must.
+    /// From now on each host computes its checksums itself, as without a network card that does it.
     ///
     /// # Errors
     /// `ethtool` failed.
@@ -124,17 +125,17 @@ impl Lab {
         self.hosts().try_for_each(Host::turn_offload_off)
     }
 
-    /// The host on which the agent runs.
+    /// The host of the agent.
     pub fn balancer(&self) -> &Host {
         self.host("balancer")
     }
 
-    /// The host from which requests come.
+    /// The host that sends the requests.
     pub fn client(&self) -> &Host {
         self.host("client")
     }
 
-    /// Adds a host with addresses of its own (the next free ones).
+    /// Adds a host with the next free addresses.
     ///
     /// # Errors
     /// The name is taken or longer than 15 bytes, or `ip` failed.
@@ -146,35 +147,35 @@ impl Lab {
         Ok(self.host(name).clone())
     }
 
-    /// The `index`-th address that no host has: for VIPs, IPv4.
+    /// The IPv4 address for the VIP number `index`. No host has it.
     ///
     /// # Panics
-    /// Above 99.
+    /// `index` is above 99.
     pub fn vip(&self, index: u8) -> IpAddr {
         assert!(index < 100, "the lab's VIPs are number 0 to 99");
         IpAddr::V4(ipv4(FIRST_VIP + index))
     }
 
-    /// The `index`-th address that no host has: for VIPs, IPv6.
+    /// The IPv6 address for the VIP number `index`. No host has it.
     ///
     /// # Panics
-    /// Above 99.
+    /// `index` is above 99.
     pub fn vip_v6(&self, index: u8) -> IpAddr {
         assert!(index < 100, "the lab's VIPs are number 0 to 99");
         IpAddr::V6(ipv6(FIRST_VIP + index))
     }
 
-    /// An address on the segment that nobody ever has: packets to it vanish.
+    /// An IPv4 address of the segment that nobody ever has: packets to it get no answer.
     pub fn black_hole(&self) -> Ipv4Addr {
         ipv4(254)
     }
 
-    /// As [`Lab::black_hole`], IPv6.
+    /// An IPv6 address like [`Lab::black_hole`].
     pub fn black_hole_v6(&self) -> Ipv6Addr {
         ipv6(254)
     }
 
-    /// Logs, and room for a test's files; removed with the lab.
+    /// A folder for logs and the test's files. It is removed with the lab.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
@@ -189,15 +190,15 @@ impl Lab {
             segment: self.segment.clone(),
             ipv4: ipv4(number),
             ipv6: ipv6(number),
-            // The unicast range for documentation (RFC 9542 section 2.1.4).
+            // From the unicast range for documentation (RFC 9542, section 2.1.4).
             mac: [0x00, 0x00, 0x5e, 0x00, 0x53, number],
             directory: self.directory.clone(),
         };
         namespace::create(&host.namespace)?;
-        // Known from here on, so that it is removed even if the rest fails.
+        // From here on the lab knows it, and removes it even if the rest fails.
         self.hosts.insert(name.to_owned(), host.clone());
         host.run_inside(set_sysctls)??;
-        add_link(&host)?;
+        host.add_link()?;
         if self.has_offload { Ok(()) } else { host.turn_offload_off() }
     }
 }
@@ -212,31 +213,14 @@ impl Drop for Lab {
     }
 }
 
-/// The link between a host and the segment, and the host's addresses on it.
-fn add_link(host: &Host) -> Result<()> {
-    let (name, link) = (&host.name, Host::LINK);
-    let mac = host.mac.map(|byte| format!("{byte:02x}")).join(":");
-    namespace::ip(
-        Some(&host.segment),
-        &format!(
-            "link add {name} type veth peer name {link} address {mac} netns {}\nlink set {name} master {BRIDGE} up\n",
-            host.namespace,
-        ),
-    )?;
-    host.ip(&format!(
-        "link set lo up\nlink set {link} up\naddr add {}/24 dev {link}\naddr add {}/64 dev {link} nodad\n",
-        host.ipv4, host.ipv6,
-    ))
-}
-
-/// Runs inside a host's namespace, before it has a link.
+/// Runs inside a host's namespace before the host has a link.
 fn set_sysctls() -> Result<()> {
     for (path, value) in [
-        // No duplicate address detection: an address is usable at once.
+        // Without duplicate address detection an address can be used at once.
         ("ipv6/conf/all/accept_dad", "0"),
         ("ipv6/conf/default/accept_dad", "0"),
         ("ipv6/conf/default/dad_transmits", "0"),
-        // Only the addresses that the lab gives.
+        // Only addresses that the lab has given.
         ("ipv6/conf/default/accept_ra", "0"),
         ("ipv6/conf/default/autoconf", "0"),
     ] {
@@ -251,8 +235,8 @@ fn ipv4(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, number)
 }
 
-/// The documentation prefix (RFC 3849); `number` in decimal digits, so that
-/// both addresses of a host end alike.
+/// The documentation prefix (RFC 3849). The last group shows `number` in decimal digits, so both addresses of a
+/// host end alike.
 fn ipv6(number: u8) -> Ipv6Addr {
     let digits = number.to_string();
     let last = u16::from_str_radix(&digits, 16).unwrap_or_default();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Named network namespaces: create, enter, run a command in, remove, and
-//! sweep those whose owner is dead. What is inside them is the lab's business.
+//! Named network namespaces: creates them, runs work and `ip` commands in them, removes them, and sweeps those
+//! whose owner is dead. The lab decides what is in them.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -17,50 +17,50 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::wait::wait_for;
 
-/// Where `ip netns` keeps its namespaces.
+/// The folder in which `ip netns` keeps its namespaces.
 const NETNS_DIR: &str = "/run/netns";
 
-/// Where an agent of a lab pins its maps, in a directory with the name of its namespace.
+/// An agent in a lab pins its maps here, in a folder named after its namespace.
 const BPF_DIR: &str = "/sys/fs/bpf";
 
-/// Every name starts with this, then the owner's pid: `llb-1234-0-client`.
+/// Every name begins with this and the owner's pid: `llb-1234-0-client`.
 const PREFIX: &str = "llb-";
 
 /// A killed process ends at once, unless the kernel is stuck in it.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
-/// The namespaces that this process owns.
+/// The namespaces and folders that this process owns.
 static OWNED: Mutex<Owned> =
     Mutex::new(Owned { names: BTreeSet::new(), directories: BTreeSet::new(), closed: false });
 
 struct Owned {
     names: BTreeSet<String>,
     directories: BTreeSet<PathBuf>,
-    /// Set by [`remove_all`]: nothing new may appear after the last clean-up.
+    /// Set by [`remove_all`]: after the last clean-up nothing new may be created.
     closed: bool,
 }
 
 fn owned() -> MutexGuard<'static, Owned> {
-    // A panic of another test leaves a set of names, which can't be half-written.
+    // If another test panicked, the set of names is still whole.
     OWNED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// `llb-<pid>-<number>`, the start of every name in one lab.
+/// `llb-<pid>-<number>`, with which all names of one lab begin.
 pub(super) fn lab_name(number: usize) -> String {
     format!("{PREFIX}{}-{number}", std::process::id())
 }
 
-/// The file that stands for the namespace.
+/// The file that represents the namespace.
 pub(super) fn path(name: &str) -> PathBuf {
     Path::new(NETNS_DIR).join(name)
 }
 
-/// The directory for eBPF objects pinned by an agent in the namespace; goes with it.
+/// The folder in which an agent in the namespace pins its eBPF objects. It is removed with the namespace.
 pub(super) fn bpf_directory(name: &str) -> PathBuf {
     Path::new(BPF_DIR).join(name)
 }
 
-/// Creates a namespace; it is this process' own until [`remove`].
+/// Creates a namespace, which this process owns until [`remove`].
 pub(super) fn create(name: &str) -> Result<()> {
     let mut owned = owned();
     ensure!(!owned.closed, "this process is cleaning up");
@@ -69,7 +69,7 @@ pub(super) fn create(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Kills what still runs in the namespace and removes it.
+/// Kills all processes in the namespace and removes it.
 pub(super) fn remove(name: &str) {
     let mut owned = owned();
     if owned.names.remove(name) {
@@ -77,7 +77,7 @@ pub(super) fn remove(name: &str) {
     }
 }
 
-/// Creates the directory of a lab; it goes with [`remove_directory`] or [`remove_all`].
+/// Creates the folder of a lab, which this process owns until [`remove_directory`] or [`remove_all`].
 pub(super) fn create_directory(lab_name: &str) -> Result<PathBuf> {
     let mut owned = owned();
     ensure!(!owned.closed, "this process is cleaning up");
@@ -87,15 +87,15 @@ pub(super) fn create_directory(lab_name: &str) -> Result<PathBuf> {
     Ok(directory)
 }
 
-/// Removes the directory of a lab with all in it.
+/// Removes the folder of a lab with its content.
 pub(super) fn remove_directory(directory: &Path) {
     if owned().directories.remove(directory) {
         remove_tree(directory);
     }
 }
 
-/// Removes everything that this process owns, and refuses to create more. For
-/// a signal handler's thread: the owner of a lab may be in the middle of its work.
+/// Removes everything that this process owns, and makes it refuse to create more. It is for the thread of a
+/// signal handler, while the owner of a lab may be in the middle of its work.
 pub fn remove_all() {
     let mut owned = owned();
     owned.closed = true;
@@ -107,7 +107,7 @@ pub fn remove_all() {
     }
 }
 
-/// Removes what processes left that were killed before they could clean up.
+/// Removes what is left of processes that were killed before they could clean up.
 pub(super) fn sweep_dead() {
     let owned = owned();
     for name in names_in(Path::new(NETNS_DIR)) {
@@ -129,8 +129,7 @@ pub(super) fn sweep_dead() {
     }
 }
 
-/// Moves the calling thread into the namespace, for good: only for threads
-/// that end when their work in it ends.
+/// Moves the calling thread into the namespace for good. The thread must end with its work there.
 pub(super) fn enter(namespace: &Path) -> Result<()> {
     let file = File::open(namespace)
         .with_context(|| format!("cannot open the namespace {}", namespace.display()))?;
@@ -138,7 +137,7 @@ pub(super) fn enter(namespace: &Path) -> Result<()> {
         .with_context(|| format!("cannot enter the namespace {}", namespace.display()))
 }
 
-/// Runs `work` on a new thread of this process that is inside the namespace.
+/// Runs `work` on a new thread of this process, inside the namespace.
 pub(super) fn run_inside<T: Send>(namespace: &Path, work: impl FnOnce() -> T + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
@@ -152,7 +151,7 @@ pub(super) fn run_inside<T: Send>(namespace: &Path, work: impl FnOnce() -> T + S
     })
 }
 
-/// Runs the lines of `commands` by one `ip -batch`, in a namespace or not.
+/// Runs the lines of `commands` by one `ip -batch`, in a namespace or in the root namespace.
 pub(super) fn ip(namespace: Option<&str>, commands: &str) -> Result<()> {
     let mut ip = Command::new("ip");
     if let Some(namespace) = namespace {
@@ -180,9 +179,8 @@ pub(super) fn ip(namespace: Option<&str>, commands: &str) -> Result<()> {
 }
 
 fn remove_unconditionally(name: &str) {
-    // Whatever is in there was started for this lab; a process that ended in
-    // between is fine. When they are gone, nobody writes into the lab's
-    // directory any more.
+    // All processes in it were started for this lab; some may end in between. Once they have ended, nothing
+    // writes into the lab's folder any more.
     let ended = wait_for(KILL_LIMIT, &format!("the end of the processes in {name}"), || {
         let processes = processes_in(name);
         for &pid in &processes {
@@ -202,7 +200,7 @@ fn remove_unconditionally(name: &str) {
     }
 }
 
-/// All processes in the namespace, but not this one.
+/// All processes in the namespace except this one.
 fn processes_in(name: &str) -> Vec<Pid> {
     let Ok(output) = Command::new("ip").args(["netns", "pids", name]).output() else { return Vec::new() };
     String::from_utf8_lossy(&output.stdout)
@@ -224,9 +222,8 @@ fn names_in(directory: &Path) -> Vec<String> {
     entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
-/// Whether `name` is a lab's, and the process in it is no more. A name with
-/// the pid of this process may be its own or that of a predecessor with the
-/// same pid (usual in containers): the caller knows what it owns.
+/// Whether `name` belongs to a lab whose process has ended. With the pid of this process it may also belong to
+/// a dead process that had the same pid, which is usual in containers: the caller knows what it owns.
 fn owner_is_gone(name: &str) -> bool {
     name.strip_prefix(PREFIX)
         .and_then(|rest| rest.split('-').next())
@@ -239,8 +236,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_of_labs_without_a_living_owner_are_stale() {
-        // Above the highest pid that Linux ever gives (4194304).
+    fn only_names_of_labs_whose_owner_is_dead_are_stale() {
+        // Above the highest pid of Linux (4194304).
         assert!(owner_is_gone("llb-4194305-0-client"));
         assert!(!owner_is_gone("llb-1-0-client"));
         assert!(!owner_is_gone("llb-client"));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The clients of a soak.
+//! The clients of a soak. They follow the script and say what they saw.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,15 +11,18 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::backend::{Transfer, receive, reset, send};
 use super::script::{Ending, Order, Pattern, Script};
-use super::{AT_ONE_TIME, Book, Seen, note};
+use super::seen::{Book, Seen, note};
+use super::transfer::{Transfer, receive, reset, send, write_all};
 use crate::Host;
 
-/// A connection that takes longer hangs.
+/// Connections at the same time: enough to keep two CPUs busy.
+const AT_ONE_TIME: usize = 64;
+
+/// A connection that takes longer counts as hanging.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// All connections, so many at a time; what their clients saw.
+/// Opens all connections, [`AT_ONE_TIME`] at a time, and returns what their clients saw.
 pub(super) fn run(host: &Host, vips: &[SocketAddr], seed: u64, count: u64) -> Result<BTreeMap<u64, Seen>> {
     let book = Book::default();
     host.run_inside(|| {
@@ -61,7 +64,7 @@ async fn follow(vip: SocketAddr, number: u64, script: Script, pattern: &Pattern)
         return Ok(Seen::Reset);
     }
     if let Ending::ClientResets { after } = script.ending {
-        // Whether or not the other side was faster to fail: this end is reset.
+        // The send may fail if the other side fails first. Either way this side is reset.
         let _ = send(&stream, pattern, Transfer { length: after, ..up }).await;
         reset(stream);
         return Ok(Seen::Reset);
@@ -85,5 +88,5 @@ async fn follow(vip: SocketAddr, number: u64, script: Script, pattern: &Pattern)
 }
 
 async fn send_number(stream: &TcpStream, number: u64) -> bool {
-    super::backend::write_all(stream, &number.to_be_bytes()).await.is_ok()
+    write_all(stream, &number.to_be_bytes()).await.is_ok()
 }

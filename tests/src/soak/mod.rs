@@ -1,77 +1,48 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Many connections of every kind through a VIP: random sizes, half-closes in
-//! each order, resets from each side, stalls, slow readers. Both ends follow
-//! the same script, made from a seed and the connection's number, and both say
-//! what they saw: every byte and a clean end, or a reset. Nothing in between
-//! is right. What is measured of the balancer meanwhile is the caller's business.
+//! Many connections of every kind through a VIP: random sizes, half-closes in each order, resets from each side,
+//! stalls, slow readers. Both ends follow the same script, made from a seed and the connection's number, and both
+//! say what they saw. Each connection must end with all bytes and a clean end, or with a reset that the script
+//! asks for. The caller decides what it measures of the balancer meanwhile.
+//!
+//! A green soak does not prove that nothing is lost on real networks: there is no loss, no reordering and no delay,
+//! and clients and backends run in one process on the machine of the balancer.
 
 mod backend;
 mod client;
 mod script;
+mod seen;
+mod transfer;
 
-use std::collections::BTreeMap;
-use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 pub use backend::Backends;
 pub use script::{Ending, Script};
+pub use seen::Seen;
 
 use crate::Host;
 use crate::wait::wait_until;
 
-/// Connections at one time: enough to keep two CPUs busy.
-const AT_ONE_TIME: usize = 64;
-
-/// From the last client's end to the last backend's.
+/// Time from the end of the last client to the end of the last backend.
 const LINGER: Duration = Duration::from_secs(30);
 
-/// What one end saw of one connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Seen {
-    /// All bytes, in order, and a clean end.
-    Complete,
-    /// A reset, by the other end or by itself.
-    Reset,
-    /// A clean end too early: after so many bytes.
-    Torn(u64),
-    /// Something else: what.
-    Wrong(String),
-}
-
-impl Seen {
-    /// What an end saw as a whole. The kernel tells an error once: where
-    /// sending met the reset, receiving met only an end.
-    fn of(sent: io::Result<()>, received: Self) -> Self {
-        match (sent, received) {
-            (Err(_), Self::Complete | Self::Torn(_)) => Self::Reset,
-            (_, received) => received,
-        }
-    }
-}
-
-/// By number of the connection.
-type Book = Arc<Mutex<BTreeMap<u64, Seen>>>;
-
-/// How a soak went.
+/// Outcome of a soak: numbers of connections.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
-    /// Both ends had all bytes and a clean end.
+    /// Both ends got all bytes and a clean end.
     pub complete: usize,
-    /// Cut on purpose, and both ends saw a reset.
+    /// One end reset it as the script asked, and both ends saw the reset.
     pub reset: usize,
-    /// Cut by the client before a backend had it.
+    /// The client reset it before it reached a backend.
     pub unborn: usize,
 }
 
-/// Runs connections `0..count` from `client` to `vips` in turn, whose backends
-/// are `backends`, and judges each.
+/// Runs the connections `0..count` from `client` to `vips` in turn, behind which are `backends`, and judges each.
 ///
 /// # Errors
-/// The first few connections that went wrong, by number, with both ends' words.
+/// Some went wrong; the error names the first few by number, with what both ends saw.
 pub fn run(client: &Host, vips: &[SocketAddr], backends: &Backends, seed: u64, count: u64) -> Result<Tally> {
     let clients = client::run(client, vips, seed, count).context("the clients")?;
     wait_until(LINGER, "the backends to see the end of every connection", || {
@@ -101,8 +72,4 @@ pub fn run(client: &Host, vips: &[SocketAddr], backends: &Backends, seed: u64, c
     let first: Vec<&str> = wrong.iter().take(5).map(String::as_str).collect();
     ensure!(wrong.is_empty(), "seed {seed}: {} of {count} went wrong:\n{}", wrong.len(), first.join("\n"));
     Ok(tally)
-}
-
-fn note(book: &Book, number: u64, seen: Seen) {
-    book.lock().unwrap_or_else(PoisonError::into_inner).insert(number, seen);
 }

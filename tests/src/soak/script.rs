@@ -1,65 +1,65 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What both ends of a connection do, and the bytes that they send. Pure.
+//! The script of a connection: what both ends do, and which bytes they send. Pure functions of the seed.
 
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 
-/// The largest stream in one direction.
+/// The longest stream in one direction, in bytes.
 const LARGEST: u64 = 64 << 20;
-/// Most streams are smaller than this, or a soak would never end.
+/// Most streams are shorter than this; otherwise a soak would take too long.
 const USUAL: u64 = 64 << 10;
-/// One of so many is as large as it likes.
+/// One of so many streams may have any length up to [`LARGEST`].
 const RARE: u32 = 100;
 
-/// One connection.
+/// What happens on one connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Script {
-    /// Bytes from client to backend, after the number.
+    /// Bytes from client to backend, after the connection's number.
     pub up: u64,
     /// Bytes from backend to client.
     pub down: u64,
-    /// How it ends.
+    /// How the connection ends.
     pub ending: Ending,
-    /// Who speaks when.
+    /// Which side sends when.
     pub order: Order,
-    /// The client rests in the middle of sending.
+    /// The client pauses in the middle of sending.
     pub stalls: bool,
-    /// The client reads little at a time.
+    /// The client reads a little at a time.
     pub client_reads_slowly: bool,
-    /// The backend reads little at a time.
+    /// The backend reads a little at a time.
     pub backend_reads_slowly: bool,
 }
 
 /// How a connection ends.
 #[derive(Clone, Copy, Debug)]
 pub enum Ending {
-    /// Each side closes its direction when it has sent all.
+    /// Each side closes its direction after all its bytes.
     Clean,
-    /// The client resets after so many bytes of `up`; fewer than all.
+    /// The client resets the connection before it has sent all of `up`.
     ClientResets {
-        /// Bytes sent before.
+        /// Bytes that it sends before.
         after: u64,
     },
-    /// The backend resets after so many bytes of `down`; fewer than all.
+    /// The backend resets the connection before it has sent all of `down`.
     BackendResets {
-        /// Bytes sent before.
+        /// Bytes that it sends before.
         after: u64,
     },
 }
 
-/// Who speaks when.
+/// Which side sends when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Both at once.
+    /// Both at the same time.
     Together,
-    /// The backend begins after the client's half-close.
+    /// The backend starts to send after the client has closed its direction.
     ClientFirst,
-    /// The client goes on after the backend's half-close.
+    /// The client starts to send after the backend has closed its direction.
     BackendFirst,
 }
 
 impl Script {
-    /// The same for both ends.
+    /// The script of connection `number`: the same at both ends.
     pub fn of(seed: u64, number: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let (up, down) = (size(&mut random), size(&mut random));
@@ -72,7 +72,7 @@ impl Script {
             Ending::Clean => {
                 [Order::Together, Order::ClientFirst, Order::BackendFirst][random.random_range(0..3)]
             }
-            // Otherwise the side that cuts might wait for the other for ever.
+            // With another order, the side that resets could wait forever for the other one.
             _ => Order::Together,
         };
         Self {
@@ -87,7 +87,7 @@ impl Script {
     }
 }
 
-/// Each order of magnitude as likely as any other.
+/// A random length; each order of magnitude is as likely as any other.
 fn size(random: &mut StdRng) -> u64 {
     let limit: u64 = if random.random_range(0..RARE) == 0 { LARGEST } else { USUAL };
     match random.random_range(0..10) {
@@ -99,14 +99,14 @@ fn size(random: &mut StdRng) -> u64 {
     }
 }
 
-/// The bytes of a stream: one random block over and over, from another place
-/// in it for each connection and direction. Cheap to make and to compare.
+/// The bytes of a stream: one random block over and over. Each connection and direction begins at another place
+/// in it. This is cheap to produce and to compare.
 #[derive(Clone, Debug)]
 pub(super) struct Pattern {
     block: Vec<u8>,
 }
 
-/// Prime, so that no power of two hides an error.
+/// A prime, so that errors at powers of two are not hidden.
 const BLOCK: usize = 65_537;
 
 impl Pattern {
@@ -116,9 +116,9 @@ impl Pattern {
         Self { block }
     }
 
-    /// The stream's bytes from `offset` on: at least one, at most to the end of the block.
+    /// The bytes of a stream from `offset` on: at least one, at most to the end of the block.
     pub(super) fn from(&self, number: u64, offset: u64) -> &[u8] {
-        // First the remainders: a sum that wraps would jump within the block.
+        // Take the remainders first: a sum that wraps around would jump within the block.
         let block = BLOCK as u64;
         let start = (number % block * 7919 + offset % block) % block;
         &self.block[usize::try_from(start).unwrap_or(0)..]

@@ -17,14 +17,16 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("netlink", &["model"]),
     ("statefile", &[]),
     ("kube_error", &[]),
+    // Whoever may not read the clock gets the time as an argument.
+    ("clock", &[]),
     ("desired", &["model", "config"]),
     ("plan", &["model"]),
-    ("source", &["model", "statefile", "kube_error"]),
-    ("dataplane", &["model", "config", "kernel", "netlink"]),
-    ("addresses", &["model", "config", "statefile", "netlink"]),
+    ("source", &["model", "statefile", "kube_error", "clock"]),
+    ("dataplane", &["model", "config", "kernel", "netlink", "clock"]),
+    ("addresses", &["model", "config", "statefile", "netlink", "clock"]),
     ("status", &["model", "statefile", "kube_error"]),
-    ("handover", &["model", "statefile"]),
-    ("reconcile", &["model", "config", "desired", "plan", "dataplane", "addresses", "status"]),
+    ("handover", &["model", "statefile", "clock"]),
+    ("reconcile", &["model", "config", "desired", "plan", "dataplane", "addresses", "status", "clock"]),
 ];
 
 /// Small services that know no room and that every room may use.

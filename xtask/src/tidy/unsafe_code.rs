@@ -14,7 +14,7 @@ const HOMES: [(&str, &str); 8] = [
     ("llb-agent/src/dataplane/proxy/latency.rs", "TCP_INFO"),
     ("llb-agent/src/dataplane/proxy/udp_offload.rs", "UDP_GRO"),
     ("llb-agent/src/dataplane/proxy/sockmap/quiesce.rs", "SO_RCVLOWAT"),
-    ("tests/tests/addresses/segment.rs", "unshare(2) for one thread"),
+    ("tests/addresses/segment.rs", "unshare(2) for one thread"),
 ];
 
 /// This file names what it looks for.

@@ -22,10 +22,10 @@ use std::time::Duration;
 use socket2::Socket;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 pub(super) use self::schedule::Repeat;
 use self::schedule::{Announcement, Schedule};
+use crate::clock;
 use crate::error_chain::ErrorChain;
 use crate::model::AddressKey;
 
@@ -64,7 +64,7 @@ impl Announcer {
     /// Announces a VIP by sending `frames` on the link of number `index`.
     pub(super) fn announce(&self, key: &AddressKey, index: u32, frames: Vec<Vec<u8>>, repeat: Repeat) {
         let announcement = Announcement { key: key.clone(), index, frames };
-        if self.queue.schedule().start(announcement, repeat, Instant::now()) {
+        if self.queue.schedule().start(announcement, repeat, clock::now()) {
             self.queue.due_changed.notify_one();
         } else {
             tracing::warn!(address = %key, "too many VIPs are being announced, so this one is not");
@@ -92,7 +92,7 @@ async fn run(queue: Arc<Queue>, socket: Socket) {
             // Ends early when something was added that may be due earlier.
             Some(due) => _ = tokio::time::timeout_at(due, queue.due_changed.notified()).await,
         }
-        let due = queue.schedule().take_due(Instant::now());
+        let due = queue.schedule().take_due(clock::now());
         if let Some(Announcement { key, index, frames }) = due {
             match frames.iter().try_for_each(|frame| packet::send(&socket, index, frame)) {
                 Ok(()) => tracing::debug!(address = %key, "the VIP was announced"),

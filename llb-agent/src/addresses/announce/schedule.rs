@@ -105,6 +105,7 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
 
     fn announcement(number: usize) -> Announcement {
         let address = std::net::Ipv6Addr::from_bits(number as u128).into();
@@ -114,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_vip_is_announced_at_0_1_and_3_seconds() {
-        let start = Instant::now();
+        let start = clock::now();
         let mut schedule = Schedule::default();
         assert!(schedule.start(announcement(1), Repeat::Series, start));
         let mut offsets = vec![];
@@ -128,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_defence_is_one_announcement_and_does_not_end_a_series() {
-        let start = Instant::now();
+        let start = clock::now();
         let mut schedule = Schedule::default();
         schedule.start(announcement(1), Repeat::Once, start);
         schedule.start(announcement(2), Repeat::Series, start);
@@ -140,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_cancelled_vip_is_not_announced_again() {
-        let start = Instant::now();
+        let start = clock::now();
         let mut schedule = Schedule::default();
         schedule.start(announcement(1), Repeat::Series, start);
         schedule.start(announcement(2), Repeat::Series, start);
@@ -152,7 +153,7 @@ mod tests {
 
     #[test]
     fn the_schedule_is_bounded() {
-        let start = Instant::now();
+        let start = clock::now();
         let mut schedule = Schedule::default();
         for number in 0..MAX_PENDING {
             assert!(schedule.start(announcement(number), Repeat::Series, start));

@@ -33,7 +33,6 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use self::gateways::{Gateway, Gateways};
 use self::probes::LiveLink;
@@ -42,6 +41,7 @@ pub(super) use self::wanted::ProbeResult;
 use super::announce::packet::{self, Listener};
 use super::announce::{Announcer, Repeat};
 use super::frame;
+use crate::clock;
 use crate::error_chain::ErrorChain;
 use crate::model::{AddressKey, Family, Mac};
 use crate::netlink::{Connection, LinkDevice};
@@ -87,7 +87,7 @@ impl Guard {
         links: &[LinkDevice],
         own: &BTreeSet<AddressKey>,
     ) {
-        let now = Instant::now();
+        let now = clock::now();
         let live: BTreeMap<String, LiveLink> =
             links.iter().filter_map(|link| Some((link.name.clone(), live(link)?))).collect();
         self.listen(links);
@@ -124,14 +124,14 @@ impl Guard {
     /// Whether llb may add the address. Starts probes if nothing is known, and
     /// never waits.
     pub(super) fn ask(&self, key: &AddressKey) -> ProbeResult {
-        let result = self.shared.ownership().ask(key, Instant::now());
+        let result = self.shared.ownership().ask(key, clock::now());
         self.shared.due_changed();
         result
     }
 
     /// Whether [`Guard::ask`] would return [`ProbeResult::Free`]; starts no probes.
     pub(super) fn is_free(&self, key: &AddressKey) -> bool {
-        self.shared.ownership().is_free(key, Instant::now())
+        self.shared.ownership().is_free(key, clock::now())
     }
 
     /// Announces a VIP that was just added, if its link has neighbours.
@@ -141,14 +141,14 @@ impl Guard {
 
     /// Probes for all VIPs on `link`, then announces them.
     pub(super) fn recheck(&self, link: &str) {
-        self.shared.ownership().recheck(link, Instant::now());
+        self.shared.ownership().recheck(link, clock::now());
         self.shared.due_changed();
     }
 
     /// The address is no longer on its link, whoever removed it.
     pub(super) fn lost(&self, key: &AddressKey) {
         self.announcer.cancel(key);
-        self.shared.ownership().lost(key, Instant::now());
+        self.shared.ownership().lost(key, clock::now());
     }
 
     /// The VIPs on links that another host claims, with its MAC.
@@ -167,12 +167,12 @@ impl Guard {
 
     async fn gateway(&self, connection: &mut Connection, index: u32, vip: IpAddr) -> Option<Gateway> {
         let family = Family::of(vip);
-        if let Some(gateway) = self.gateways.get(index, family, Instant::now()) {
+        if let Some(gateway) = self.gateways.get(index, family, clock::now()) {
             return gateway;
         }
         match connection.gateway(index, vip).await {
             Ok(gateway) => {
-                self.gateways.insert(index, family, gateway, Instant::now());
+                self.gateways.insert(index, family, gateway, clock::now());
                 gateway
             }
             Err(error) => {

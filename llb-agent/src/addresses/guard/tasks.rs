@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use socket2::Socket;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 use super::super::announce::packet::{self, HEARD_LENGTH, Listener};
 use super::heard::Heard;
 use super::ownership::Ownership;
 use super::probes::Output;
+use crate::clock;
 use crate::error_chain::ErrorChain;
 
 /// Probes are sent in bursts of this many, with this pause between bursts. All
@@ -59,7 +59,7 @@ pub(super) async fn listen(shared: Arc<Shared>, listener: Listener, index: u32) 
         match listener.next(&mut buffer).await {
             Ok(frame) => {
                 let Some(heard) = Heard::parse(frame) else { continue };
-                if shared.ownership().hear(index, heard, Instant::now()) {
+                if shared.ownership().hear(index, heard, clock::now()) {
                     shared.changed.notify_one();
                     shared.due_changed();
                 }
@@ -76,7 +76,7 @@ pub(super) async fn listen(shared: Arc<Shared>, listener: Listener, index: u32) 
 pub(super) async fn probe(shared: Arc<Shared>, socket: Socket) {
     let mut sent = 0;
     loop {
-        let output = shared.ownership().advance(Instant::now());
+        let output = shared.ownership().advance(clock::now());
         match output {
             Some(Output::Send { index, frame }) => {
                 if let Err(error) = packet::send(&socket, index, &frame) {

@@ -11,6 +11,7 @@ use super::heard::Heard;
 use super::ownership::Ownership;
 use super::probes::{LiveLink, Output};
 use super::wanted::ProbeResult;
+use crate::clock;
 use crate::model::{AddressKey, Mac};
 
 const OWN: Mac = Mac([2, 0, 0, 0, 0, 5]);
@@ -24,7 +25,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let mut world = Self { ownership: Ownership::default(), now: Instant::now(), frames: 0 };
+        let mut world = Self { ownership: Ownership::default(), now: clock::now(), frames: 0 };
         world.set_links(&[("eth0", 2)]);
         world
     }

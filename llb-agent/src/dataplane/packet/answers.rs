@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! ICMP errors about packets that the programs dropped: too large for the way
-//! to the backend, or at the end of their time to live. Path MTU discovery
-//! (RFC 1191, RFC 8201) and traceroute depend on them.
+//! Sends ICMP errors about packets that the programs dropped, because they are too large for
+//! the way to the backend or their time to live has ended. Path MTU discovery (RFC 1191,
+//! RFC 8201) and traceroute depend on these errors.
 //!
-//! One task. Input: the programs' ring of notices. Output: raw sockets. While no
-//! agent runs, nobody is told.
+//! One task. Input: the programs' ring of notices. Output: raw sockets. While no agent runs,
+//! no errors are sent.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,13 +15,14 @@ use etherparse::checksum::u32_16bit_word;
 use llb_common::notice::Notice;
 use llb_common::reason::Reason;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::time::Instant;
 
 use super::ring;
+use crate::clock;
+use crate::error_chain::ErrorChain;
 
-/// Answers in one second; Linux itself sends 1,000 (`net.ipv4.icmp_msgs_per_sec`).
+/// The most answers in one second; as many as Linux itself sends (`net.ipv4.icmp_msgs_per_sec`).
 const MOST_PER_SECOND: u32 = 1000;
-/// After a failure to wait.
+/// The pause after a failure to wait.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Type and code of RFC 792.
@@ -31,27 +32,27 @@ const V4_TIME_EXCEEDED: [u8; 2] = [11, 0];
 const V6_TOO_BIG: [u8; 2] = [2, 0];
 const V6_TIME_EXCEEDED: [u8; 2] = [3, 0];
 
-/// An answer before it is sent; of IPv6, the kernel sums it.
+/// An answer before it is sent. The kernel adds the checksum of ICMPv6.
 #[derive(Debug, PartialEq, Eq)]
 struct Answer {
     to: IpAddr,
     bytes: Vec<u8>,
 }
 
-/// Until it is aborted.
+/// Runs until it is aborted.
 pub(super) async fn run(mut ring: RingBuf<MapData>) {
     let sockets = (raw(Domain::IPV4, Protocol::ICMPV4), raw(Domain::IPV6, Protocol::ICMPV6));
     for error in [sockets.0.as_ref().err(), sockets.1.as_ref().err()].into_iter().flatten() {
-        tracing::warn!(%error, "senders of packets that are too large are not told");
+        tracing::warn!(%error, "no raw socket: senders of packets that are too large get no ICMP error");
     }
-    let (mut second, mut sent) = (Instant::now(), 0);
+    let (mut second, mut sent) = (clock::now(), 0);
     loop {
         if let Err(error) = ring::wait(&ring).await {
-            tracing::warn!(%error, "cannot wait for the programs' notices");
+            tracing::warn!(error = %ErrorChain(&error), "cannot wait for the programs' notices");
             tokio::time::sleep(PAUSE).await;
         }
         if second.elapsed() >= Duration::from_secs(1) {
-            (second, sent) = (Instant::now(), 0);
+            (second, sent) = (clock::now(), 0);
         }
         while let Some(item) = ring.next() {
             let Ok(notice) = bytemuck::try_pod_read_unaligned::<Notice>(&item) else { continue };
@@ -61,7 +62,7 @@ pub(super) async fn run(mut ring: RingBuf<MapData>) {
             if let Ok(socket) = socket
                 && let Err(error) = socket.send_to(&answer.bytes, &SocketAddr::new(answer.to, 0).into())
             {
-                tracing::debug!(%error, to = %answer.to, "a sender could not be told");
+                tracing::debug!(%error, to = %answer.to, "cannot send an ICMP error");
             }
         }
     }
@@ -109,25 +110,25 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_sender_is_told_the_size_that_passes() {
+    fn an_ipv4_sender_learns_the_size_that_fits() {
         let mut packet = [0x45_u8; 28];
         packet[12..16].copy_from_slice(&[198, 51, 100, 10]);
-        let told = answer(&notice(Reason::TooBig, &packet)).unwrap();
-        assert_eq!(told.to, IpAddr::from([198, 51, 100, 10]));
-        assert_eq!(told.bytes[..2], V4_TOO_BIG);
-        assert_eq!(told.bytes[6..8], 1300_u16.to_be_bytes());
-        assert_eq!(told.bytes[8..], packet);
-        let slice = Icmpv4Slice::from_slice(&told.bytes).unwrap();
+        let sent = answer(&notice(Reason::TooBig, &packet)).unwrap();
+        assert_eq!(sent.to, IpAddr::from([198, 51, 100, 10]));
+        assert_eq!(sent.bytes[..2], V4_TOO_BIG);
+        assert_eq!(sent.bytes[6..8], 1300_u16.to_be_bytes());
+        assert_eq!(sent.bytes[8..], packet);
+        let slice = Icmpv4Slice::from_slice(&sent.bytes).unwrap();
         assert_eq!(slice.icmp_type().calc_checksum(slice.payload()), slice.checksum());
     }
 
     #[test]
-    fn an_ipv6_sender_is_told_where_its_time_ended() {
+    fn an_ipv6_sender_learns_where_its_time_to_live_ended() {
         let mut packet = [0x60_u8; 48];
         packet[8..24].fill(7);
-        let told = answer(&notice(Reason::TimeToLive, &packet)).unwrap();
-        assert_eq!(told.to, IpAddr::from([7; 16]));
-        assert_eq!(told.bytes[..8], [3, 0, 0, 0, 0, 0, 0, 0]);
+        let sent = answer(&notice(Reason::TimeToLive, &packet)).unwrap();
+        assert_eq!(sent.to, IpAddr::from([7; 16]));
+        assert_eq!(sent.bytes[..8], [3, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(answer(&notice(Reason::TooBig, &[])), None);
         assert_eq!(answer(&notice(Reason::TooBig, &[0x45; 8])), None);
     }

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Programs at one link: which hook, and that it takes the place of a
-//! predecessor's without a gap. Maps come with the object (`loader.rs`).
+//! Attaches a program to one hook of a link. It takes the place of a predecessor's program
+//! without a gap. Maps are made with the object (`loader.rs`).
 
-use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -15,54 +14,34 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttach, TcAttach
 use llb_common::programs::{TC_INGRESS_PROGRAM, XDP_PROGRAM};
 use rustix::io::Errno;
 
-use super::PacketError;
-use super::links::LinkFacts;
+use super::error::PacketError;
+use super::link_facts::LinkFacts;
 use super::pins::PinFolder;
 use super::tcx_link;
 use crate::config;
 use crate::kernel::system_error;
+use crate::model::Hook;
 
-/// A place at a link where a program gets frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hook {
-    /// In the driver, or right behind it.
-    Xdp,
-    /// At ingress, before routing.
-    Tc,
-}
-
-impl fmt::Display for Hook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Xdp => "xdp",
-            Self::Tc => "tc",
-        })
+/// The name of a hook's program in the object.
+pub(super) const fn program_of(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Xdp => XDP_PROGRAM,
+        Hook::Tc => TC_INGRESS_PROGRAM,
     }
 }
 
-impl Hook {
-    const ALL: [Self; 2] = [Self::Xdp, Self::Tc];
-
-    pub(super) const fn program(self) -> &'static str {
-        match self {
-            Self::Xdp => XDP_PROGRAM,
-            Self::Tc => TC_INGRESS_PROGRAM,
-        }
-    }
-
-    /// Name of the pin that keeps the program at the link.
-    const fn pin(self) -> &'static str {
-        match self {
-            Self::Xdp => "xdp",
-            Self::Tc => "tc_ingress",
-        }
+/// The name of the pin that keeps the program at the link.
+const fn pin_of(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Xdp => "xdp",
+        Hook::Tc => "tc_ingress",
     }
 }
 
-/// Loads the program of `hook` and puts it at the link.
+/// Loads the program of `hook` and attaches it to the link.
 ///
 /// # Errors
-/// The kernel refuses; what was at the link is as before.
+/// The kernel refuses. What was attached before still is.
 pub(super) fn attach(
     ebpf: &mut Ebpf,
     hook: Hook,
@@ -70,8 +49,8 @@ pub(super) fn attach(
     mode: config::XdpMode,
     folder: &PinFolder,
 ) -> Result<(), PacketError> {
-    let (name, link, index) = (hook.program(), facts.name.as_str(), facts.ifindex);
-    let pin = folder.pin(hook.pin());
+    let (name, link, index) = (program_of(hook), facts.name.as_str(), facts.ifindex);
+    let pin = folder.pin(pin_of(hook));
     let failed = |error| PacketError::program(name, link, &pin, error);
     let program = ebpf.program_mut(name).ok_or(PacketError::NotInObject { name })?;
     let attached = match hook {
@@ -112,15 +91,15 @@ pub(super) fn attach(
     if let Some(attached) = attached {
         attached.pin(&pin).map_err(|error| PacketError::pin("pin", &pin, error))?;
     }
-    // One hook serves: a predecessor's other one ends now that this one has begun.
+    // A program at the other hook is a predecessor's. It ends now that this one has begun.
     for other in Hook::ALL.into_iter().filter(|other| *other != hook) {
-        remove_stale(&folder.pin(other.pin()))?;
+        remove_stale(&folder.pin(pin_of(other)))?;
     }
     Ok(())
 }
 
-/// Puts `program` in the place of a predecessor's. `false` where there is
-/// none at this link: no pin, or one of a link that was removed or renamed.
+/// Puts `program` in the place of a predecessor's. `false` if this link has none: there is no
+/// pin, or its link was removed or renamed.
 fn take_over_tc(program: &mut SchedClassifier, index: u32, pin: &Path) -> Result<bool, ProgramError> {
     let Some(pinned) = pinned(pin)? else { return Ok(false) };
     let old = SchedClassifierLink::try_from(FdLink::from(pinned))?;
@@ -131,12 +110,13 @@ fn take_over_tc(program: &mut SchedClassifier, index: u32, pin: &Path) -> Result
         Err(error) => return Err(error),
     };
     let is_here = tcx_link::device_of(program.info()?.id()).map_err(ProgramError::IOError)? == Some(index);
-    // The handle is dropped; what is pinned stays.
+    // This handle is dropped. The pin keeps the program attached.
     program.take_link(new)?;
     Ok(is_here)
 }
 
-/// As [`take_over_tc`]. A link in the other mode can't be changed into this one.
+/// As [`take_over_tc`], and `false` if the predecessor's program is in another XDP mode, which
+/// can't be changed.
 fn take_over_xdp(
     program: &mut Xdp,
     facts: &LinkFacts,

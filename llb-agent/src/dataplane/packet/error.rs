@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Why the packet plane is not there. Each names the object and the way out.
+//! Why the packet plane could not be started or removed. Each error names the object and says
+//! what to do.
 
 use std::error::Error;
 use std::io;
@@ -9,22 +10,27 @@ use aya::programs::ProgramError;
 
 use crate::kernel::{Release, TCX_SINCE, system_error};
 
-/// The end of a verifier's log says what it refused; the start is often megabytes.
+/// How much of a verifier's log is shown: its end says what was refused, and the rest can be
+/// megabytes.
 const VERIFIER_LOG_TAIL_LINES: usize = 12;
 
 /// The packet plane could not be attached or detached.
 #[derive(Debug, thiserror::Error)]
 pub enum PacketError {
-    /// The agent was built alone.
-    #[error("this llb-agent has no eBPF programs inside: run `cargo xtask build-ebpf`, then build it again")]
+    /// The agent was built without eBPF programs.
+    #[error(
+        "this llb-agent was built without eBPF programs: run `cargo xtask build-ebpf`, then build the agent again"
+    )]
     NotBuilt,
-    /// No tcx.
-    #[error("the packet plane needs kernel {TCX_SINCE} or newer, this is {running}; run without it")]
+    /// The kernel has no tcx.
+    #[error(
+        "the packet plane needs kernel {TCX_SINCE} or newer, this is {running}; use --datapath userspace"
+    )]
     KernelTooOld {
-        /// What runs.
+        /// The running kernel.
         running: Release,
     },
-    /// Missing rights.
+    /// Rights are missing.
     #[error(
         "no permission to {verb} on link {link}: run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
     )]
@@ -33,73 +39,73 @@ pub enum PacketError {
         verb: &'static str,
         /// The link.
         link: String,
-        /// The kernel's word.
+        /// The kernel's error.
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
-    /// The link went away, or never was.
+    /// The link does not exist.
     #[error("link {link} does not exist; `ip link` lists those that do")]
     NoSuchLink {
         /// Its name.
         link: String,
     },
-    /// Another agent.
+    /// Another agent has the link.
     #[error(
-        "another llb-agent has the programs of link {link} (it holds {path}); stop it first, see `fuser {path}`"
+        "another llb-agent uses link {link}: it holds the lock on {path}; stop it first, see `fuser {path}`"
     )]
     Busy {
         /// The link.
         link: String,
-        /// What is locked.
+        /// The locked folder.
         path: PathBuf,
     },
-    /// Links can't be looked at.
-    #[error("cannot ask the kernel for its links")]
+    /// The kernel does not list its links.
+    #[error("cannot list the links of this machine")]
     Netlink {
-        /// The kernel's word.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
-    /// Pins need a file system of their own.
+    /// Pins need a file system of type bpf.
     #[error("{path} is not on a bpffs; mount one there: `mount -t bpf bpf {path}`")]
     NotBpffs {
         /// The folder for pins.
         path: PathBuf,
     },
-    /// Mounting failed.
-    #[error("cannot mount the bpffs at {path}; mount it before: `mount -t bpf bpf {path}`")]
+    /// The file system for pins could not be mounted.
+    #[error("cannot mount the bpffs at {path}; mount it yourself: `mount -t bpf bpf {path}`")]
     Mount {
         /// Where.
         path: PathBuf,
-        /// The kernel's word.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
-    /// The object's maps can't be made, or those of another version are pinned.
+    /// The object's maps can't be made, or maps of another version are pinned.
     #[error(
-        "cannot load the eBPF object for link {link} with its maps in {path}; where another version of llb \
-         has left them, `llb-agent detach` removes them"
+        "cannot load the eBPF object for link {link} with its maps in {path}; if another version of llb has \
+         left maps there, `llb-agent detach` removes them"
     )]
     Load {
         /// The link.
         link: String,
         /// The folder of its pins.
         path: PathBuf,
-        /// What aya says.
+        /// The loader's error.
         #[source]
         source: Box<aya::EbpfError>,
     },
-    /// The maps are larger than the machine has memory for.
-    #[error("no memory for the eBPF maps of link {link}; give a smaller --max-flows")]
+    /// The machine has too little memory for the maps.
+    #[error("not enough memory for the eBPF maps of link {link}; use a smaller --max-flows")]
     NoMemory {
         /// The link.
         link: String,
-        /// What aya says.
+        /// The loader's error.
         #[source]
         source: Box<aya::EbpfError>,
     },
-    /// The kernel's verifier refused a program.
-    #[error("the kernel refused program {program} for link {link}; the end of its verifier's log:\n{log}")]
+    /// The kernel's verifier rejected a program.
+    #[error("the kernel rejected program {program} for link {link}; the end of its verifier's log:\n{log}")]
     Verify {
         /// The program.
         program: &'static str,
@@ -107,17 +113,17 @@ pub enum PacketError {
         link: String,
         /// The last lines of the log.
         log: String,
-        /// The kernel's word.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
-    /// The object has other contents than this agent expects.
-    #[error("the eBPF object has no {name}; build both anew: `cargo xtask build-ebpf`, then the agent")]
+    /// The object and the agent do not belong together.
+    #[error("the eBPF object has no {name}; build both again: `cargo xtask build-ebpf`, then the agent")]
     NotInObject {
-        /// A program or a map.
+        /// The missing program or map.
         name: &'static str,
     },
-    /// The program is loaded, but not at the link.
+    /// The program could not be loaded or attached.
     #[error("cannot attach program {program} to link {link} (pin {path})")]
     Attach {
         /// The program.
@@ -126,18 +132,18 @@ pub enum PacketError {
         link: String,
         /// Its pin.
         path: PathBuf,
-        /// What aya says.
+        /// The loader's error.
         #[source]
         source: Box<ProgramError>,
     },
-    /// A file or folder of the bpffs.
+    /// A file or folder on the bpffs can't be used.
     #[error("cannot {verb} {path}; `llb-agent detach` removes all pins of llb")]
     Pin {
         /// What was tried.
         verb: &'static str,
         /// Where.
         path: PathBuf,
-        /// The kernel's word.
+        /// The kernel's error.
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
@@ -152,13 +158,13 @@ impl PacketError {
         Self::Pin { verb, path: path.into(), source: source.into() }
     }
 
-    /// The object, or its maps.
+    /// The object or its maps could not be loaded.
     pub(super) fn load(link: &str, path: &Path, source: aya::EbpfError) -> Self {
         let link = link.to_owned();
         if is_not_permitted(&source) {
             return Self::NotPermitted { verb: "make eBPF maps", link, source: source.into() };
         }
-        // Too large to be counted, or to be had.
+        // The size can't be expressed, or there is not that much memory.
         if system_error(&source)
             .is_some_and(|error| matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::E2BIG)))
         {
@@ -167,11 +173,11 @@ impl PacketError {
         Self::Load { link, path: path.to_owned(), source: source.into() }
     }
 
-    /// A program that was not loaded, or not attached.
+    /// A program could not be loaded or attached.
     pub(super) fn program(program: &'static str, link: &str, pin: &Path, source: ProgramError) -> Self {
         let link = link.to_owned();
         match source {
-            // Without rights the verifier is not even asked, so its log is empty.
+            // Without rights the verifier is not asked, so its log is empty.
             ProgramError::LoadError { io_error, verifier_log } if !verifier_log.to_string().is_empty() => {
                 let log = last_lines(&verifier_log.to_string(), VERIFIER_LOG_TAIL_LINES);
                 Self::Verify { program, link, log, source: io_error }
@@ -198,7 +204,7 @@ mod tests {
     use super::last_lines;
 
     #[test]
-    fn the_end_of_a_log_is_kept() {
+    fn the_last_lines_of_a_log_are_kept() {
         assert_eq!(last_lines("1\n2\n3\n\n", 2), "2\n3");
         assert_eq!(last_lines("1\n", 2), "1");
         assert_eq!(last_lines("", 2), "");

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The flow tables of `llb_common::flow_table` as the agent has them: the kernel's
-//! own memory, mapped, so that a million flows are looked through without a system call.
+//! The flow tables of `llb_common::flow_table` in the agent. The kernel's memory is mapped, so
+//! that the agent walks over a million flows without a system call.
 
-#![expect(unsafe_code, reason = "memory is mapped")]
+#![expect(unsafe_code, reason = "memory of the kernel is mapped")]
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
@@ -19,7 +19,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::table::Entries;
 
-/// A table with keys `K` and values `V`, which can be used: it has its header.
+/// A table with keys `K` and values `V`. Its header is written, so it can be used.
 #[derive(Debug)]
 pub(super) struct FlowTable<K, V> {
     memory: Memory,
@@ -27,20 +27,20 @@ pub(super) struct FlowTable<K, V> {
 }
 
 impl<K: Pod, V: Pod> FlowTable<K, V> {
-    /// A map of zeros is made an empty table.
+    /// Maps the table. If the map holds only zeros, it becomes an empty table.
     ///
     /// # Errors
     /// The map is no flow table, or can't be mapped.
     pub(super) fn new(map: &MapData) -> io::Result<Self> {
         let memory = Memory::of(map)?;
         let table = Self { memory, types: PhantomData };
-        // std has no other random numbers; the kernel made the keys of its hasher.
+        // The only random numbers that std gives: the keys of its hasher come from the kernel.
         let hasher = RandomState::new();
         table.words().begin([0, 1, 2].map(|n: u64| hasher.hash_one(n)));
         Ok(table)
     }
 
-    /// All that can be done with it.
+    /// The table's operations.
     pub(super) fn words(&self) -> Words<'_, K, V> {
         Words::new(self.memory.words())
     }
@@ -67,16 +67,17 @@ pub(super) fn is_flow_table(map: &MapData) -> io::Result<bool> {
     Ok(kind == MapType::Array && info.value_size() as usize == size_of::<Line>())
 }
 
-/// The lines of a map.
+/// The mapped memory of a map.
 #[derive(Debug)]
 struct Memory {
     start: NonNull<AtomicU64>,
     words: usize,
 }
 
-// SAFETY: it is used only as a slice of atomics.
+// SAFETY: the pointer is only used as a slice of atomics, which any thread may use, and the mapping
+// belongs to the process, not to a thread.
 unsafe impl Send for Memory {}
-// SAFETY: as above.
+// SAFETY: a shared reference gives only a slice of atomics, which many threads may use at a time.
 unsafe impl Sync for Memory {}
 
 impl Memory {
@@ -87,21 +88,23 @@ impl Memory {
         let lines = map.info().map_err(io::Error::other)?.max_entries() as usize;
         let bytes = lines * size_of::<Line>();
         let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: new memory, that nothing else of this process has.
+        // SAFETY: with a null address the kernel chooses memory that is not in use, so no memory of
+        // this process changes.
         let start = unsafe { mmap(null_mut(), bytes, protection, MapFlags::SHARED, map.fd().as_fd(), 0)? };
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { start, words: bytes / size_of::<AtomicU64>() })
     }
 
     fn words(&self) -> &[AtomicU64] {
-        // SAFETY: as many words are mapped until this is dropped.
+        // SAFETY: `words` words from `start` are mapped, aligned to a page, until `self` is dropped,
+        // and the slice lives no longer than that. All access is atomic.
         unsafe { slice::from_raw_parts(self.start.as_ptr(), self.words) }
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: no slice of it is left.
+        // SAFETY: exactly this range was mapped by `of`, and no slice of it outlives `self`.
         let _ = unsafe { munmap(self.start.as_ptr().cast(), self.words * size_of::<AtomicU64>()) };
     }
 }

@@ -1,59 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Loads the embedded object for each link: its own maps, those that all links
-//! share, and a program at the best hook that takes it. Where things are pinned
-//! is in `pins.rs`.
+//! Loads the embedded object for each link: the link's own maps, the maps that all links
+//! share, and a program at the best hook that takes it. `pins.rs` says where all of this is
+//! pinned.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::File;
 use std::io;
-use std::path::Path;
 
 use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfLoader};
-use llb_common::counters::{LINK_COUNTERS_MAP, LinkCounters};
-use llb_common::maps::{self, Map};
+use llb_common::counters::LINK_COUNTERS_MAP;
+use llb_common::maps;
 use llb_common::settings::LinkSettings;
 
-use super::attach::{Hook, attach};
-use super::links::{LinkFacts, hooks};
-use super::maps::{Capacities, Maps};
+use super::attach::attach;
+use super::error::PacketError;
+use super::hooks::hooks;
+use super::link_facts::LinkFacts;
+use super::map_sizes::{Capacities, OF_A_LINK, shared_maps};
+use super::maps::Maps;
 use super::migrate::Old;
+use super::packet_link::{PacketLink, tell};
 use super::pins::{PinFolder, SHARED};
+use super::setup::PacketSetup;
 use super::table::{Table, data};
-use super::{PacketError, PacketSetup};
+use crate::error_chain::ErrorChain;
+use crate::model::{Hook, HookReason, HookRefusal};
 
-/// What `cargo xtask build-ebpf` has built, where it had before the agent was.
+/// The eBPF object, if `cargo xtask build-ebpf` was run before the agent was built.
 #[cfg(packet_object)]
 pub(super) const OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(env!("LLB_PACKET_OBJECT")));
 #[cfg(not(packet_object))]
 pub(super) const OBJECT: Option<&[u8]> = None;
 
-/// The lock of each link's folder of pins, by the link's name, and that of the shared maps.
+/// The locks on the links' folders of pins, by the link's name, and the one on the shared maps.
 pub type LinkLocks = BTreeMap<String, File>;
 
-/// Whether this agent was built with eBPF programs inside.
+/// Whether this agent was built with eBPF programs.
 pub const fn has_object() -> bool {
     OBJECT.is_some()
 }
 
-/// Maps of each link; none of them is shared.
-const OF_A_LINK: [Map; 1] = [maps::LINK];
-/// Maps of one run, of which nothing need be kept.
-const OF_A_RUN: [Map; 2] = [maps::BUDGET, maps::SCRATCH];
-
-/// A link with a program.
-pub(super) struct PacketLink {
-    pub(super) facts: LinkFacts,
-    pub(super) hook: Hook,
-    /// Why this hook.
-    pub(super) why: String,
-    pub(super) folder: PinFolder,
-    pub(super) settings: Table<u32, LinkSettings>,
-    counters: PerCpuArray<MapData, [u8; size_of::<LinkCounters>()]>,
-}
-
-/// All that is loaded.
+/// All that was loaded.
 pub(super) struct Loaded {
     pub(super) links: Vec<PacketLink>,
     pub(super) maps: Maps,
@@ -61,36 +49,10 @@ pub(super) struct Loaded {
     pub(super) shared: PinFolder,
 }
 
-impl fmt::Debug for PacketLink {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at {}", self.facts.name, self.hook)
-    }
-}
-
-impl PacketLink {
-    /// Lets the program look at packets; also after the link's MAC has changed.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub(super) fn switch_on(&self, links: &Table<u32, [u8; 8]>) -> io::Result<()> {
-        let mut mac = [0; 8];
-        mac[..6].copy_from_slice(&self.facts.mac.bytes());
-        links.insert(&self.facts.ifindex, &mac)?;
-        tell(&self.settings, &self.facts)
-    }
-
-    /// What came in, over all CPUs; `None` if that can't be read.
-    pub(super) fn counters(&self) -> Option<LinkCounters> {
-        let values = self.counters.get(&0, 0).ok()?;
-        let values = values.iter().map(|bytes| bytemuck::pod_read_unaligned(bytes));
-        Some(values.fold(LinkCounters::default(), LinkCounters::plus))
-    }
-}
-
 /// Puts a program on each link of `facts`.
 ///
 /// # Errors
-/// The first link that no hook takes. What was pinned before goes on as it was.
+/// A link takes no program. What was pinned before goes on as it was.
 pub(super) fn load(
     setup: &PacketSetup,
     facts: &[LinkFacts],
@@ -132,10 +94,10 @@ pub(super) fn load(
     Ok(Loaded { links, maps: typed, notices, shared })
 }
 
-/// Puts a program on a link that was made anew; the shared maps are those in use.
+/// Puts a program on a link that was made anew. It uses the shared maps that are in use.
 ///
 /// # Errors
-/// No hook takes it.
+/// The link takes no program.
 pub(super) fn reload(
     setup: &PacketSetup,
     facts: &LinkFacts,
@@ -151,7 +113,7 @@ pub(super) fn reload(
     packet_link(&mut ebpf, facts, placed, settings, folder)
 }
 
-/// The object with its maps: those that are pinned already are used again.
+/// Loads the object. Maps that are pinned already are used again.
 fn open(
     object: &[u8],
     link: &str,
@@ -170,29 +132,21 @@ fn open(
     loader.load(object).map_err(|error| PacketError::load(link, shared.path(), error))
 }
 
-/// Those that all links share.
-pub(super) fn shared_maps() -> impl Iterator<Item = Map> {
-    maps::ALL.into_iter().filter(|map| !OF_A_LINK.contains(map) && !OF_A_RUN.contains(map))
-}
-
+/// Puts a program at the best hook that takes it.
 fn attach_best(
     ebpf: &mut Ebpf,
     setup: &PacketSetup,
     link: &LinkFacts,
     folder: &PinFolder,
-) -> Result<(Hook, String), PacketError> {
-    let (hooks, mut reasons) = hooks(setup.datapath, setup.config.xdp_mode, link);
+) -> Result<(Hook, HookReason), PacketError> {
+    let (choice, hooks) = hooks(setup.datapath, setup.config.xdp_mode, link);
+    let mut refused = Vec::new();
     let mut last = None;
     for hook in hooks {
-        match attach(ebpf, hook, link, setup.config.xdp_mode, folder) {
-            Ok(()) => {
-                if reasons.is_empty() {
-                    reasons.push("it is the fastest".to_owned());
-                }
-                return Ok((hook, reasons.join("; ")));
-            }
+        match attach(ebpf, *hook, link, setup.config.xdp_mode, folder) {
+            Ok(()) => return Ok((*hook, HookReason { choice, refused })),
             Err(error) => {
-                reasons.push(format!("no {hook} on {}: {}", link.name, chain(&error)));
+                refused.push(HookRefusal { hook: *hook, error: ErrorChain(&error).to_string() });
                 last = Some(error);
             }
         }
@@ -200,8 +154,8 @@ fn attach_best(
     Err(last.unwrap_or(PacketError::NotBuilt))
 }
 
-/// Before the program is at the link: if its map is a new one, as with a new
-/// layout, packets of flows that were taken over come at once.
+/// The link's settings, filled before its program is attached: packets of flows that were
+/// taken over come at once, and the map may be a new one.
 fn settings_of(
     ebpf: &mut Ebpf,
     link: &LinkFacts,
@@ -213,16 +167,10 @@ fn settings_of(
     settings.map_err(|error| PacketError::pin("use", folder.pin(maps::LINK.name), error))
 }
 
-/// Which link it is; the program passes all packets until then.
-fn tell(settings: &Table<u32, LinkSettings>, link: &LinkFacts) -> io::Result<()> {
-    let old = settings.get(&0)?.unwrap_or_default();
-    settings.insert(&0, &LinkSettings { ifindex: link.ifindex, mac: link.mac, traces: old.traces })
-}
-
 fn packet_link(
     ebpf: &mut Ebpf,
     link: &LinkFacts,
-    (hook, why): (Hook, String),
+    (hook, why): (Hook, HookReason),
     settings: Table<u32, LinkSettings>,
     folder: PinFolder,
 ) -> Result<PacketLink, PacketError> {
@@ -230,15 +178,4 @@ fn packet_link(
     let counters = PerCpuArray::try_from(map)
         .map_err(|error| PacketError::load(&link.name, &folder.pin(LINK_COUNTERS_MAP), error.into()))?;
     Ok(PacketLink { facts: link.clone(), hook, why, folder, settings, counters })
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}
-
-/// Whether `path` has maps of llb in it, pinned by whomever.
-pub(super) fn has_maps(path: &Path) -> bool {
-    path.join(maps::FRONTENDS.name).exists()
 }

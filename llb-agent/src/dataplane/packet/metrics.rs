@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The kernel's counts as metrics, read when somebody asks for them. The relay's
-//! counts of the same things have other names, as they count other units: it
-//! sees payload, and the packet plane IP packets.
+//! The programs' counters as metrics, read at each scrape. The relay's metrics have other names,
+//! because they count other units: the relay sees payload, the packet plane IP packets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,26 +16,26 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::plane::Shared;
+use super::shared::Shared;
 
-/// Backends that have series of their own; a scrape must stay readable. Those
-/// beyond share one, named [`OTHERS`].
+/// How many backends have series of their own, so that a scrape stays readable. All others
+/// share one series, named [`OTHERS`].
 const MOST_BACKENDS: usize = 5_000;
 const OTHERS: &str = "others";
 
-/// Asks at each scrape.
+/// Reads the counters at each scrape.
 #[derive(Debug)]
 struct PacketCollector(Arc<Shared>);
 
-/// Makes the counts known to `registry`.
+/// Adds the counters to `registry`.
 pub(super) fn register(shared: &Arc<Shared>, registry: &mut Registry) {
     registry.register_collector(Box::new(PacketCollector(Arc::clone(shared))));
 }
 
-/// Name, help and unit of a metric, and its values by direction.
+/// A metric: its name, help, unit, and its values for forward and reply.
 type Counted = (&'static str, &'static str, Option<&'static Unit>, fn(&Traffic) -> [u64; 2]);
 
-/// What one backend of one frontend has had.
+/// The traffic of one backend of one frontend.
 struct Row {
     labels: [(&'static str, String); 3],
     traffic: Traffic,
@@ -96,17 +95,17 @@ impl PacketCollector {
         encode("llb_link", "Bytes of those frames", Some(&Unit::Bytes), |counted| counted.bytes)
     }
 
-    /// How full the maps are that have a limit.
+    /// How full those maps are that have a limit.
     fn encode_fill(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let state = self.0.state();
-        let (backends, chunks) = state.book.fill();
+        let (backends, chunks) = state.image.fill();
         let limit = |map| self.0.capacities.of(map);
         let used = [
             (maps::FLOWS, state.flows.fill.0, state.maps.flows.words().places()),
             (maps::PENDING_FLOWS, state.flows.fill.1, limit(maps::PENDING_FLOWS)),
             (maps::BACKENDS, backends, limit(maps::BACKENDS)),
-            (maps::MAGLEV, chunks as u32, limit(maps::MAGLEV)),
-            (maps::FRONTENDS, state.book.frontends().count() as u32, limit(maps::FRONTENDS)),
+            (maps::MAGLEV, chunks, limit(maps::MAGLEV)),
+            (maps::FRONTENDS, state.image.frontends().count() as u32, limit(maps::FRONTENDS)),
         ];
         drop(state);
         let help = "Entries of the packet plane's maps in use";
@@ -128,10 +127,10 @@ impl PacketCollector {
 
     fn rows(&self) -> Vec<Row> {
         let state = self.0.state();
-        let ids: BTreeSet<BackendId> = state.book.owners().into_keys().collect();
+        let ids: BTreeSet<BackendId> = state.image.owners().into_keys().collect();
         let mut rows: BTreeMap<[String; 3], Row> = BTreeMap::new();
-        for (n, (id, (frontend, backend))) in state.book.owners().into_iter().enumerate() {
-            let service = state.book.service(frontend).map(ToString::to_string).unwrap_or_default();
+        for (n, (id, (frontend, backend))) in state.image.owners().into_iter().enumerate() {
+            let service = state.image.service(frontend).map(ToString::to_string).unwrap_or_default();
             let names = if n < MOST_BACKENDS || ids.len() <= MOST_BACKENDS {
                 [service, frontend.to_string(), backend.to_string()]
             } else {

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Maps of a predecessor whose shape or size is another one: they are set
-//! aside, and what they hold goes over into the new ones, so that no flow is
-//! lost with a new version or another `--max-flows`.
+//! Takes over the contents of a predecessor's maps that have another layout or size: these
+//! maps are set aside, and their entries are copied into the new ones. So no flow is lost with
+//! a new version or another `--max-flows`.
 //!
 //! ```text
 //!   old programs, old maps ---.               .--- new programs, new maps
-//!      set aside: renamed      `-- copy -----'  attach; copy what came meanwhile; forget
+//!      set aside: renamed      `-- copy -----'  attach; copy what was added meanwhile; forget
 //! ```
 //!
-//! The rule of layouts that this rests on: a value may grow at its end, by
-//! fields whose zeros mean what was there before; a key never changes. Entries
-//! whose key has another size are not carried over.
+//! It relies on a rule for layouts: a value may grow at its end, by fields in which zero means
+//! what was true before; a key never changes. Entries whose key has another size are not
+//! copied.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,21 +22,20 @@ use aya::maps::{Map, MapData};
 use llb_common::flow_table::{self, VALUE_BYTES};
 use llb_common::maps::{self as names, Map as Name};
 
-use super::PacketError;
+use super::error::PacketError;
 use super::flow_table::{FlowTable, is_flow_table};
-use super::loader::{has_maps, shared_maps};
-use super::maps::{Capacities, sizes_of};
+use super::map_sizes::{Capacities, shared_maps, sizes_of};
 use super::pins::{LAYOUT, PinFolder, SHARED, entries, folders, is_layout, remove};
 use super::table::RawMap;
 
-/// Before the name of a map that was set aside. No map of ours has a colon in its name.
+/// Put before the name of a map that is set aside. No map has a colon in its name.
 const ASIDE: &str = "old:";
 
-/// Counters per CPU, and packets that are on their way: not worth it.
+/// Counters and short-lived entries, which are not worth a copy.
 const NOT_COPIED: [Name; 5] =
     [names::TRAFFIC, names::REASONS, names::FRAGMENTS, names::TRACE, names::NOTICES];
 
-/// The predecessor's maps that can't be used as they are.
+/// A predecessor's maps that can't be used as they are.
 #[derive(Debug, Default)]
 pub(super) struct Old {
     maps: BTreeMap<&'static str, MapData>,
@@ -45,7 +44,7 @@ pub(super) struct Old {
 }
 
 impl Old {
-    /// Looks through what is pinned in `shared` and in folders of other layouts.
+    /// Finds them in `shared` and in the folders of other layouts.
     pub(super) fn set_aside(
         bpf_dir: &Path,
         shared: &PinFolder,
@@ -81,17 +80,17 @@ impl Old {
         Ok(old)
     }
 
-    /// Before the new programs are at their links.
+    /// Copies all entries. To be called before the new programs are attached.
     pub(super) fn copy(&self, ebpf: &Ebpf) -> Result<(), PacketError> {
         self.copy_to(ebpf, false)
     }
 
-    /// Afterwards: entries that the old programs have made in between.
+    /// Copies the entries that the old programs have added since.
     pub(super) fn copy_late(&self, ebpf: &Ebpf) -> Result<(), PacketError> {
         self.copy_to(ebpf, true)
     }
 
-    /// The old maps are not needed any more.
+    /// Removes the old maps.
     pub(super) fn forget(self) -> Result<(), PacketError> {
         for pin in &self.pins {
             fs::remove_file(pin).map_err(|error| PacketError::pin("remove", pin, error))?;
@@ -119,7 +118,7 @@ impl Old {
     }
 }
 
-/// Links' programs of another layout, to be replaced as any predecessor's.
+/// Moves the pins of programs from other layouts here, so that they are replaced as any predecessor's.
 fn adopt_links(layouts: &[PathBuf], bpf_dir: &Path) -> Result<(), PacketError> {
     for folder in layouts.iter().map(|layout| folders(layout)).collect::<Result<Vec<_>, _>>()?.concat() {
         let Some(name) = folder.file_name().filter(|name| *name != SHARED) else { continue };
@@ -160,7 +159,7 @@ fn copy(old: &MapData, new: &MapData, only_new: bool) -> io::Result<()> {
         copied += count;
         let keys = &keys[..count * from.key_bytes];
         let result = if only_new { to.insert_new(keys, &grown) } else { to.insert_all(keys, &grown) };
-        // Those beyond are lost: the new maps are smaller.
+        // The new map is smaller; entries that do not fit are lost.
         match result {
             Err(error) if error.raw_os_error() == Some(libc::E2BIG) => Ok(()),
             result => result,
@@ -168,7 +167,7 @@ fn copy(old: &MapData, new: &MapData, only_new: bool) -> io::Result<()> {
     })
 }
 
-/// Flows that have their place; those that find no room in a smaller table are lost.
+/// Copies flows. Those that do not fit into a smaller table are lost.
 fn copy_flows(old: &MapData, new: &MapData) -> io::Result<()> {
     type Key = [u8; size_of::<flow_table::Key>()];
     type Value = [u8; VALUE_BYTES];
@@ -180,7 +179,7 @@ fn copy_flows(old: &MapData, new: &MapData) -> io::Result<()> {
         });
         return Ok(());
     }
-    // The kernel's hash map, that there was before.
+    // Earlier versions had a hash map of the kernel instead.
     let from = RawMap::of(old)?;
     if from.key_bytes != size_of::<Key>() || from.value_bytes > VALUE_BYTES {
         return Ok(());
@@ -195,12 +194,12 @@ fn copy_flows(old: &MapData, new: &MapData) -> io::Result<()> {
     })
 }
 
-/// Whose entries are found by `llb_common::flow_table`.
+/// Whether a map is a table of `llb_common::flow_table`.
 fn is_table(name: &str) -> bool {
     [names::FLOWS, names::REPLIES].iter().any(|map| map.name == name)
 }
 
-/// Whose keys are always all there.
+/// Whether a map is an array, which always has all of its keys.
 fn has_all_keys(name: &str) -> bool {
     [names::SETTINGS, names::MAGLEV, names::BACKENDS].iter().any(|map| map.name == name)
 }
@@ -210,4 +209,9 @@ fn inner(map: &Map) -> Option<&MapData> {
         Map::Array(data) | Map::HashMap(data) | Map::LruHashMap(data) | Map::LpmTrie(data) => Some(data),
         _ => None,
     }
+}
+
+/// Whether maps of llb are pinned in `path`.
+fn has_maps(path: &Path) -> bool {
+    path.join(names::FRONTENDS.name).exists()
 }

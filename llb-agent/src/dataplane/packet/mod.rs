@@ -1,71 +1,74 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The packet plane: eBPF programs at the links, which forward by maps that are
-//! filled here.
+//! The packet plane: eBPF programs at the links. They forward by maps that this room fills.
 //!
 //! ```text
-//!   rule --> PacketPlane --> reach: routes, neighbours        reach.rs
-//!                |              |
-//!                `--> book: what is in the maps, ids, tables  book/          pure
-//!                       `--> writes --> maps                  maps.rs, table.rs
+//!   rule --> PacketPlane                                      plane.rs
+//!                |--> next hops: routes, neighbours           next_hops.rs, link_facts.rs
+//!                `--> State: serve, close, drain, remove      state.rs, drain.rs     takes time and maps as arguments
+//!                        |--> image of the maps: ids, tables  image/                 pure
+//!                        `--> writes --> MapStore             map_store.rs: maps.rs in the kernel, fake.rs in tests
+//!                                                             raw maps: table.rs, flow_table.rs
 //!
-//!   start:  links -> hooks -> object, maps, program           links.rs, loader.rs, attach.rs
-//!           maps of another size or layout                    migrate.rs
-//!   keeper: neighbours fresh, flows swept, drains ended       keeper.rs, sweep.rs
+//!   start:   links -> hooks -> object, maps, program          hooks.rs, loader.rs, attach.rs, pins.rs
+//!            maps of another size or layout                   map_sizes.rs, migrate.rs
+//!   upkeep:  next hops followed, flows swept, drains ended    upkeep.rs, sweep.rs
 //!   answers: ICMP errors about packets that were dropped      answers.rs
+//!   shared by plane, upkeep and metrics                       shared.rs
 //!
 //!   <bpf_dir>/v3/<link>/{xdp,tc_ingress}        pinned: keeps the program at the link
-//!   <bpf_dir>/v3/<link>/{LINK,LINK_COUNTERS}    pinned: its switch and its counts
-//!   <bpf_dir>/v3/shared_between_links/<MAP>     pinned: all others
+//!   <bpf_dir>/v3/<link>/{LINK,LINK_COUNTERS}    pinned: the link's switch and its counters
+//!   <bpf_dir>/v3/shared_between_links/<MAP>     pinned: all other maps
 //! ```
 //!
-//! Invariants: what is pinned survives the agent, so a killed agent's programs
-//! go on forwarding, and the next agent takes maps and links over without a
-//! gap. One process holds a link, and the maps: the locks are on the folders, and
-//! end with the process. Packets see a change of a frontend by one write.
+//! Invariants:
+//! - What is pinned outlives the agent. The programs of a killed agent go on forwarding, and the
+//!   next agent takes over maps and links without a gap.
+//! - One process has a link or the maps at a time. The locks are on the folders, and end with the
+//!   process.
+//! - Packets see a change of a frontend by one write.
+//! - The maps are the truth. When a write has failed, the image is read back from them.
 
 mod answers;
 mod attach;
-mod book;
+mod clock;
+mod drain;
 mod error;
+#[cfg(test)]
+mod fake;
 mod flow_table;
-mod keeper;
-mod links;
+mod hooks;
+pub mod image;
+mod link_facts;
 mod loader;
 #[cfg(feature = "ebpf-log")]
 mod log;
+mod map_sizes;
+mod map_store;
 mod maps;
 mod metrics;
 mod migrate;
+mod next_hops;
+mod packet_link;
 mod pins;
 mod plane;
-mod reach;
+mod refusal;
 mod ring;
+mod settings;
+mod setup;
+mod shared;
+#[cfg(test)]
+mod simulation;
+mod state;
 mod sweep;
 mod table;
 mod tcx_link;
 mod trace;
+mod upkeep;
 
 pub use error::PacketError;
 pub use loader::{LinkLocks, has_object};
 pub use pins::{detach, provide_bpffs};
-pub use plane::{PacketPlane, Refusal};
+pub use plane::PacketPlane;
+pub use refusal::Refusal;
+pub use setup::PacketSetup;
 pub use trace::trace;
-
-use std::path::PathBuf;
-
-use crate::config::{Datapath, PacketConfig};
-
-/// What the plane is made for.
-#[derive(Clone, Debug)]
-pub struct PacketSetup {
-    /// The links that get programs, by name.
-    pub links: Vec<String>,
-    /// Where they are pinned.
-    pub bpf_dir: PathBuf,
-    /// Which hooks are tried.
-    pub datapath: Datapath,
-    /// Limits.
-    pub config: PacketConfig,
-    /// What a frontend that ends gives its flows.
-    pub drain_timeout: std::time::Duration,
-}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The folders in which the programs and maps of each link are pinned, the
-//! locks on them, and their removal. It knows no eBPF, only files.
+//! The folders in which programs and maps are pinned, the locks on these folders, and their
+//! removal. This file knows no eBPF, only files.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -11,19 +11,19 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use rustix::mount::{MountFlags, mount};
 
-use super::PacketError;
+use super::error::PacketError;
 use crate::kernel::{BPFFS, is_bpffs};
 
-/// The layout of what is pinned. An agent with another layout uses another
-/// folder, and [`detach`] removes them all.
+/// The layout of the maps. An agent with another layout uses another folder; [`detach`]
+/// removes the folders of all layouts.
 pub(super) const LAYOUT: &str = "v3";
 
-/// The folder of the maps that all links share: a name that no link can have,
-/// as it is longer than 15 characters.
+/// The folder of the maps that all links share. No link can have this name: it is longer than
+/// 15 characters.
 pub(super) const SHARED: &str = "shared_between_links";
 
-/// The folder of one link, locked until dropped (or until the process ends,
-/// however it does).
+/// The folder of one link. It is locked until this is dropped, or until the process ends in
+/// any way.
 #[derive(Debug)]
 pub(super) struct PinFolder {
     path: PathBuf,
@@ -31,7 +31,7 @@ pub(super) struct PinFolder {
 }
 
 impl PinFolder {
-    /// Makes the folder and locks it, unless `inherited` is its lock already.
+    /// Makes the folder and locks it. If `inherited` is its lock, that one is used.
     pub(super) fn open(bpf_dir: &Path, link: &str, inherited: Option<File>) -> Result<Self, PacketError> {
         let path = bpf_dir.join(LAYOUT).join(folder_name(link));
         fs::create_dir_all(&path).map_err(|error| PacketError::pin("make", &path, error))?;
@@ -42,36 +42,36 @@ impl PinFolder {
         Ok(Self { path, lock })
     }
 
-    /// The lock, for the agent that takes over: it is held until both have dropped it.
+    /// The lock, for the agent that takes over. The folder is locked until both have dropped it.
     pub(super) fn lock(&self) -> io::Result<File> {
         self.lock.try_clone()
     }
 
-    /// The folder itself.
+    /// The path of the folder.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Removes all that is pinned in it, and the folder.
+    /// Removes the folder with all that is pinned in it.
     pub(super) fn remove(&self) -> Result<(), PacketError> {
         remove(&self.path)
     }
 
-    /// Where something of this name is pinned.
+    /// The path of the pin with this name.
     pub(super) fn pin(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 }
 
-/// Takes llb's programs off all links and forgets their counts: removes all
-/// that is pinned in `bpf_dir`. Idempotent; returns the links that had some.
+/// Takes llb's programs off all links and forgets their counters: removes all that llb has
+/// pinned in `bpf_dir`. Idempotent. Returns the links that had a program.
 ///
 /// # Errors
-/// A living agent holds one of the links ([`PacketError::Busy`], nothing of
-/// that link is changed), or a pin can't be removed.
+/// A running agent holds one of the links ([`PacketError::Busy`]; that link is not changed), or
+/// a pin can't be removed.
 pub fn detach(bpf_dir: &Path) -> Result<Vec<String>, PacketError> {
     let mut links = Vec::new();
-    // Elsewhere nothing can be pinned, so nothing there is ours to remove.
+    // On any other file system nothing can be pinned, so nothing there belongs to llb.
     if !is_bpffs(bpf_dir) {
         return Ok(links);
     }
@@ -84,14 +84,14 @@ pub fn detach(bpf_dir: &Path) -> Result<Vec<String>, PacketError> {
         }
         fs::remove_dir(&layout).map_err(|error| PacketError::pin("remove", &layout, error))?;
     }
-    // It may be a mount point, or hold what is not ours: then it stays.
+    // A mount point, or a folder with files of others, stays.
     let _ = fs::remove_dir(bpf_dir);
     links.sort_unstable();
     Ok(links)
 }
 
-/// Folders that hold nothing any more. A mount point stays, and so does what
-/// holds what is not ours.
+/// Removes the folders of this layout if they are empty. A mount point, or a folder with files
+/// of others, stays.
 pub(super) fn forget_empty(bpf_dir: &Path) {
     let _ = fs::remove_dir(bpf_dir.join(LAYOUT)).and_then(|()| fs::remove_dir(bpf_dir));
 }
@@ -103,8 +103,8 @@ pub(super) fn remove(folder: &Path) -> Result<(), PacketError> {
     fs::remove_dir(folder).map_err(|error| PacketError::pin("remove", folder, error))
 }
 
-/// Makes sure that pins can be made in `bpf_dir`. Mounts a bpffs, but only at
-/// the one place where every tool expects it.
+/// Makes sure that pins can be made in `bpf_dir`. It mounts a bpffs, but only at the one place
+/// where every tool expects it.
 ///
 /// # Errors
 /// There is none, and it cannot be mounted.
@@ -136,7 +136,7 @@ fn is_of(file: &File, path: &Path) -> bool {
     file.metadata().ok().map(place) == fs::metadata(path).ok().map(place)
 }
 
-/// A bpffs has no dots in names, and no link has a colon in its name.
+/// A bpffs allows no dots in names. No link has a colon in its name, so that takes their place.
 fn folder_name(link: &str) -> String {
     link.replace('.', ":")
 }
@@ -145,7 +145,7 @@ fn link_name(folder: &OsStr) -> String {
     folder.to_string_lossy().replace(':', ".")
 }
 
-/// `v` and a number.
+/// Whether this is the folder of a layout: `v` and a number.
 pub(super) fn is_layout(folder: &Path) -> bool {
     let name = folder.file_name().unwrap_or_default().to_string_lossy();
     name.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok())
@@ -165,13 +165,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_links_fit_into_a_bpffs_and_come_back() {
+    fn a_link_name_is_kept_in_the_folder_name() {
         assert_eq!(folder_name("eth0.100"), "eth0:100");
         assert_eq!(link_name(OsStr::new(&folder_name("eth0.100"))), "eth0.100");
     }
 
     #[test]
-    fn nothing_outside_of_a_bpffs_is_removed() {
+    fn nothing_outside_a_bpffs_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("v1");
         fs::create_dir(&file).unwrap();

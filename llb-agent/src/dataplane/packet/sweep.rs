@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Removes flows that are over, and counts those that are not. What is over is
-//! decided by `llb_common::conntrack`; this walks the maps, many entries at a time.
+//! Removes flows that are over, and counts the others. `llb_common::conntrack` decides when a
+//! flow is over; this file walks the maps, many entries at a time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -15,21 +15,21 @@ use llb_common::time::Tick;
 use super::maps::Maps;
 use super::table::Entries;
 
-/// Flows by backend.
+/// How many flows each backend has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct FlowCounts {
-    /// All that are remembered.
+    /// All flows that are remembered.
     pub(super) all: BTreeMap<BackendId, u32>,
-    /// Those that have not ended: what a drain waits for.
+    /// Flows that have not ended. A drain waits for these.
     pub(super) open: BTreeMap<BackendId, u32>,
-    /// Entries of `FLOWS` and of `PENDING_FLOWS`.
+    /// How many entries `FLOWS` and `PENDING_FLOWS` have.
     pub(super) fill: (u32, u32),
 }
 
-/// One walk over all flows.
+/// Walks once over all flows.
 ///
 /// # Errors
-/// The kernel does not show a map.
+/// A map can't be read or written.
 pub(super) fn sweep(maps: &Maps, now: Tick) -> io::Result<FlowCounts> {
     let mut counts = FlowCounts::default();
     let backends = Backends::read(maps)?;
@@ -68,7 +68,7 @@ pub(super) fn sweep(maps: &Maps, now: Tick) -> io::Result<FlowCounts> {
     Ok(counts)
 }
 
-/// As they were when the walk began, and those that came since.
+/// The backends as they were when the walk began, and those that were added since.
 struct Backends<'a> {
     known: HashMap<BackendId, BackendEntry>,
     maps: &'a Maps,
@@ -85,7 +85,7 @@ impl<'a> Backends<'a> {
         Ok(Self { known, maps })
     }
 
-    /// A flow that has just begun may be of a backend that is as new.
+    /// A flow that has just begun may belong to a backend that is as new.
     fn get(&self, id: BackendId) -> Option<BackendEntry> {
         let is_it = |entry: &BackendEntry| entry.id == id && entry.state != 0;
         let now = || self.maps.backends.get(&id.index()).ok().flatten().filter(is_it);
@@ -93,12 +93,13 @@ impl<'a> Backends<'a> {
     }
 }
 
+/// What becomes of a flow.
 enum Fate {
     Stays { is_open: bool },
     Gone(Option<ReplyKey>),
 }
 
-/// A flow is as young as the younger of its two entries.
+/// Decides what becomes of a flow. It is as young as the younger of its two entries.
 fn judge(
     maps: &Maps,
     (key, entry): (&ForwardKey, &ForwardEntry),
@@ -112,13 +113,13 @@ fn judge(
         reply.backend == entry.backend && reply.client == key.client && reply.client_port == key.client_port
     };
     let reply = || reply_key.and_then(|key| reply_of(maps, &key)).filter(is_its);
-    // Nobody would be answered, as when a smaller table has no room for the
-    // reply. Its next packet begins it anew, mostly as what it was. Asked twice, as
-    // a change beside it hides an entry for a moment.
+    // Without a reply entry no answer would get back. That happens when a table is made smaller
+    // and the entry does not fit. The flow's next packet begins it again, mostly with the same
+    // choices. It is looked up twice, as a change next to it hides an entry for a moment.
     if is_nat && reply().or_else(reply).is_none() {
         return Fate::Gone(None);
     }
-    // Nothing lives shorter, and nearly all are younger.
+    // No lifetime is shorter, and nearly all flows are younger than this.
     if !is_expired(entry.used, now, CLOSED_SECS) {
         let is_ending = backend.protocol == TCP && lifetime_secs(TCP, entry.seen, entry.seen) == CLOSED_SECS;
         return Fate::Stays { is_open: !is_ending };
@@ -132,8 +133,8 @@ fn judge(
     Fate::Stays { is_open: lifetime != CLOSED_SECS }
 }
 
-/// Of a backend that is no more, or silent for longer than any flow lives: the
-/// entry of its other direction has been gone for as long.
+/// Whether a reply entry has no flow any more: its backend is gone, or it was not used for
+/// longer than any flow lives, so that the flow's other entry is gone too.
 fn is_orphan(entry: &ReplyEntry, has_backend: bool, now: Tick) -> bool {
     !has_backend || is_expired(entry.used, now, ESTABLISHED_SECS)
 }
@@ -153,7 +154,7 @@ fn reply_key(backend: &BackendEntry, entry: &ForwardEntry) -> ReplyKey {
     }
 }
 
-/// The reply first: whoever finds a flow without it begins anew.
+/// Removes flows, the reply entry first: a packet that finds a flow without one begins it again.
 fn remove(
     maps: &Maps,
     flows: &dyn Entries<ForwardKey, ForwardEntry>,

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Maps with keys and values of ours, read and written many at a time. aya has
-//! neither: its keys and values must be of types that it knows, and it makes
-//! one system call for each entry, of which a flow table has a million.
+//! Maps with keys and values of our own types, read and written many entries at a time. aya
+//! can do neither: its keys and values must be of types that implement a trait of aya, and it
+//! makes one system call for each entry, where a flow table has a million.
 //!
-//! It has `unsafe` because bpf(2) takes addresses of buffers. Their sizes come from the kernel's own description of the map.
+//! It needs `unsafe` because bpf(2) takes addresses of buffers. The sizes of these buffers come
+//! from the kernel's own description of the map.
 
 #![expect(unsafe_code, reason = "bpf(2) takes addresses of buffers")]
 
@@ -14,7 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use aya::maps::{Map, MapData};
 use bytemuck::{AnyBitPattern, NoUninit, Pod, bytes_of, bytes_of_mut};
 
-/// Entries of one system call; at most 128 bytes each.
+/// How many entries one system call handles; each has at most 128 bytes.
 const BATCH: usize = 4096;
 
 // enum bpf_cmd of linux/bpf.h.
@@ -25,10 +26,10 @@ const LOOKUP_BATCH: libc::c_int = 24;
 const UPDATE_BATCH: libc::c_int = 26;
 const DELETE_BATCH: libc::c_int = 27;
 
-/// `BPF_NOEXIST`: only where there is no such key.
+/// `BPF_NOEXIST`: adds an entry only if its key is not there.
 const NOEXIST: u64 = 1;
 
-/// The part of union bpf_attr for one entry.
+/// The part of `union bpf_attr` for commands on one entry.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
 struct OneAttr {
@@ -39,7 +40,7 @@ struct OneAttr {
     flags: u64,
 }
 
-/// The part for many.
+/// The part of `union bpf_attr` for commands on many entries.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
 struct BatchAttr {
@@ -53,22 +54,22 @@ struct BatchAttr {
     flags: u64,
 }
 
-/// A map whose keys are `K` and whose values are `V`, none of them per CPU.
+/// A map with keys `K` and values `V`, which are not per CPU.
 #[derive(Debug)]
 pub(super) struct Table<K, V> {
     map: MapData,
     types: PhantomData<fn(K) -> V>,
 }
 
-/// What can be done with the entries of any kind of table.
+/// What all kinds of tables can do with their entries.
 pub(super) trait Entries<K, V> {
-    /// Each entry that is there all the while, and maybe those that come and go meanwhile.
+    /// Calls `work` with each entry. Entries that come or go meanwhile may be left out.
     fn each(&self, work: &mut dyn FnMut(K, V)) -> io::Result<()>;
-    /// Those that are there.
+    /// Removes those of `keys` that are there.
     fn remove_all(&self, keys: &[K]) -> io::Result<()>;
 }
 
-/// A map as bytes: what is common to all kinds.
+/// A map as bytes, whatever the types of its entries.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RawMap<'a> {
     fd: BorrowedFd<'a>,
@@ -77,6 +78,8 @@ pub(super) struct RawMap<'a> {
 }
 
 impl<K: Pod, V: Pod> Table<K, V> {
+    /// The map with its types.
+    ///
     /// # Errors
     /// Its keys or values have other sizes.
     pub(super) fn new(map: MapData) -> io::Result<Self> {
@@ -93,27 +96,30 @@ impl<K: Pod, V: Pod> Table<K, V> {
         let mut value = V::zeroed();
         let attr =
             OneAttr { key: address(bytes_of(key)), value: address(bytes_of_mut(&mut value)), ..self.one() };
-        // SAFETY: key and value have the map's sizes, checked by `new`.
+        // SAFETY: `key` and `value` are as large as the map's keys and values, which `new` has
+        // checked, and both live until the call returns.
         found(unsafe { bpf(LOOKUP_ELEM, &attr) }).map(|is_there| is_there.then_some(value))
     }
 
     pub(super) fn insert(&self, key: &K, value: &V) -> io::Result<()> {
         let attr = OneAttr { key: address(bytes_of(key)), value: address(bytes_of(value)), ..self.one() };
-        // SAFETY: as above.
+        // SAFETY: `key` and `value` are as large as the map's keys and values, which `new` has
+        // checked, and both live until the call returns.
         unsafe { bpf(UPDATE_ELEM, &attr) }
     }
 
-    /// Whether it was there.
+    /// Removes an entry. `true` if it was there.
     pub(super) fn remove(&self, key: &K) -> io::Result<bool> {
         let attr = OneAttr { key: address(bytes_of(key)), ..self.one() };
-        // SAFETY: as above.
+        // SAFETY: `key` is as large as the map's keys, which `new` has checked, and lives until the
+        // call returns.
         found(unsafe { bpf(DELETE_ELEM, &attr) })
     }
 
-    /// Each entry that is there all the while, and maybe those that come and go meanwhile.
+    /// Calls `work` with each entry. Entries that come or go meanwhile may be left out.
     pub(super) fn for_each(&self, mut work: impl FnMut(K, V)) -> io::Result<()> {
         RawMap::of(&self.map)?.for_each_batch(|keys, values| {
-            // Constants of this map, not of this program.
+            // The sizes of this type, which the compiler knows.
             let (key_bytes, value_bytes) = (size_of::<K>(), size_of::<V>());
             for (key, value) in keys.chunks_exact(key_bytes).zip(values.chunks_exact(value_bytes)) {
                 work(bytemuck::pod_read_unaligned(key), bytemuck::pod_read_unaligned(value));
@@ -142,9 +148,10 @@ impl<K: Pod, V: Pod> Entries<K, V> for Table<K, V> {
                 map_fd: fd_number(&self.map),
                 ..BatchAttr::default()
             };
-            // SAFETY: as many keys as `count` says.
+            // SAFETY: `now` holds `count` keys of the map's size, which `new` has checked, and lives
+            // until the call returns.
             let result = unsafe { bpf_mut(DELETE_BATCH, &mut attr) };
-            // It stops at one that is not there (any more), and says how many were before it.
+            // The kernel stops at a key that is not there, and tells how many came before it.
             let done = if found(result)? { now.len() } else { attr.count as usize + 1 };
             left = left.get(done..).unwrap_or_default();
         }
@@ -153,6 +160,7 @@ impl<K: Pod, V: Pod> Entries<K, V> for Table<K, V> {
 }
 
 impl<'a> RawMap<'a> {
+    /// The map with the sizes that the kernel tells.
     pub(super) fn of(map: &'a MapData) -> io::Result<Self> {
         let info = map.info().map_err(io::Error::other)?;
         Ok(Self {
@@ -162,12 +170,12 @@ impl<'a> RawMap<'a> {
         })
     }
 
-    /// Keys and values of all entries, [`BATCH`] at a time.
+    /// Calls `work` with the keys and the values of all entries, [`BATCH`] at a time.
     pub(super) fn for_each_batch(
         &self,
         mut work: impl FnMut(&[u8], &[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
-        // The kernel's own place mark: a key, or the number of a bucket.
+        // Where the kernel goes on: a key, or the number of a bucket.
         let mut mark = vec![0; self.key_bytes.max(4)];
         let (mut is_first, mut most) = (true, BATCH);
         loop {
@@ -182,12 +190,13 @@ impl<'a> RawMap<'a> {
                 map_fd: self.fd.as_raw_fd() as u32,
                 ..BatchAttr::default()
             };
-            // SAFETY: buffers for `count` entries of the map's sizes.
+            // SAFETY: `keys` and `values` have room for `count` entries of the map's sizes, `mark` and
+            // `next` for a key or the number of a bucket, and all live until the call returns.
             let result = unsafe { bpf_mut(LOOKUP_BATCH, &mut attr) };
             let is_last = match result {
                 Ok(()) => false,
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
-                // A bucket with more entries than there was room for.
+                // A bucket has more entries than fit.
                 Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && most < BATCH << 8 => {
                     most *= 2;
                     continue;
@@ -203,24 +212,29 @@ impl<'a> RawMap<'a> {
         }
     }
 
-    /// Adds entries, or replaces them.
+    /// Adds or replaces entries.
     pub(super) fn insert_all(&self, keys: &[u8], values: &[u8]) -> io::Result<()> {
         if keys.is_empty() {
             return Ok(());
         }
+        let count = keys.len() / self.key_bytes;
+        if values.len() / self.value_bytes < count {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "fewer values than keys"));
+        }
         let mut attr = BatchAttr {
             keys: address(keys),
             values: address(values),
-            count: (keys.len() / self.key_bytes) as u32,
+            count: count as u32,
             map_fd: self.fd.as_raw_fd() as u32,
             ..BatchAttr::default()
         };
-        // SAFETY: as many keys and values as `count` says.
+        // SAFETY: `keys` and `values` hold at least `count` entries of the map's sizes, as checked
+        // above, and live until the call returns.
         unsafe { bpf_mut(UPDATE_BATCH, &mut attr) }
     }
 
-    /// Adds the entries whose key is not there yet: one by one, as the kernel
-    /// knows no such flag for many.
+    /// Adds the entries whose key is not there yet. One by one, as the kernel has no such flag
+    /// for many entries.
     pub(super) fn insert_new(&self, keys: &[u8], values: &[u8]) -> io::Result<()> {
         for (key, value) in keys.chunks_exact(self.key_bytes).zip(values.chunks_exact(self.value_bytes)) {
             let attr = OneAttr {
@@ -230,7 +244,7 @@ impl<'a> RawMap<'a> {
                 flags: NOEXIST,
                 ..OneAttr::default()
             };
-            // SAFETY: key and value have the map's sizes.
+            // SAFETY: the chunks `key` and `value` have the map's sizes and live until the call returns.
             match unsafe { bpf(UPDATE_ELEM, &attr) } {
                 Err(error) if error.raw_os_error() != Some(libc::EEXIST) => return Err(error),
                 _ => {}
@@ -240,7 +254,7 @@ impl<'a> RawMap<'a> {
     }
 }
 
-/// The map itself, of whatever kind.
+/// The data of a map of any kind that is used here.
 pub(super) fn data(map: Map) -> Option<MapData> {
     match map {
         Map::Array(data)
@@ -260,7 +274,7 @@ fn address<T: NoUninit + AnyBitPattern>(bytes: &[T]) -> u64 {
     bytes.as_ptr() as u64
 }
 
-/// Whether there was such a key.
+/// `false` if the kernel found no such key.
 fn found(result: io::Result<()>) -> io::Result<bool> {
     match result {
         Ok(()) => Ok(true),
@@ -270,24 +284,27 @@ fn found(result: io::Result<()>) -> io::Result<bool> {
 }
 
 /// # Safety
-/// The addresses in `attr` must be of buffers as large as the command wants.
+/// The addresses in `attr` must point to buffers that are as large as `command` expects for this
+/// map, and that live until the call returns.
 unsafe fn bpf(command: libc::c_int, attr: &OneAttr) -> io::Result<()> {
     let mut attr = *attr;
-    // SAFETY: the caller's.
+    // SAFETY: `attr` is a local copy of this size, and the caller vouches for the addresses in it.
     unsafe { call(command, (&raw mut attr).cast(), size_of::<OneAttr>()) }
 }
 
 /// # Safety
-/// As [`bpf`].
+/// The addresses in `attr` must point to buffers that are as large as `command` expects for `count`
+/// entries of this map, and that live until the call returns.
 unsafe fn bpf_mut(command: libc::c_int, attr: &mut BatchAttr) -> io::Result<()> {
-    // SAFETY: the caller's.
+    // SAFETY: `attr` is a reference to this size, and the caller vouches for the addresses in it.
     unsafe { call(command, std::ptr::from_mut(attr).cast(), size_of::<BatchAttr>()) }
 }
 
 /// # Safety
-/// As [`bpf`]; `attr` has `bytes` bytes.
+/// `attr` must point to `bytes` bytes. The addresses in it must point to buffers that are as large as
+/// `command` expects, and that live until the call returns.
 unsafe fn call(command: libc::c_int, attr: *mut libc::c_void, bytes: usize) -> io::Result<()> {
-    // SAFETY: the caller's.
+    // SAFETY: the caller vouches for `attr`, its size and the addresses in it.
     if unsafe { libc::syscall(libc::SYS_bpf, command, attr, bytes) } < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `llb-agent trace`: asks the programs to show what they decide about one
-//! client's packets, and prints it. It works on the pinned maps, beside the
-//! running agent or without one.
+//! `llb-agent trace`: asks the programs to show what they decide about one client's packets,
+//! and prints it. It uses the pinned maps, so it works with or without a running agent.
 
 use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
@@ -21,8 +20,9 @@ use llb_common::trace::{NO_REASON, TraceEvent};
 use super::pins::{LAYOUT, SHARED, folders};
 use super::ring;
 use super::table::Table;
+use crate::error_chain::ErrorChain;
 
-/// Prints until Ctrl-C, or until `count` packets were shown.
+/// Prints until Ctrl-C, or until it has shown `count` packets.
 ///
 /// # Errors
 /// No packet plane is pinned in `bpf_dir`, or its maps can't be used.
@@ -31,7 +31,7 @@ pub async fn trace(bpf_dir: &Path, client: IpAddr, one_in: u32, count: Option<u6
     let shared = layout.join(SHARED);
     if !shared.join(maps::TRACE.name).exists() {
         bail!(
-            "no packet plane is in {}: is an agent running with --datapath auto, xdp or tc, and that --bpf-dir?",
+            "no packet plane is pinned in {}: is an agent running with --datapath auto, xdp or tc, and with that --bpf-dir?",
             bpf_dir.display()
         );
     }
@@ -63,7 +63,7 @@ pub async fn trace(bpf_dir: &Path, client: IpAddr, one_in: u32, count: Option<u6
     Ok(())
 }
 
-/// The programs show packets while this lives.
+/// While this lives, the programs show packets.
 struct Switch {
     settings: Table<u32, Settings>,
     links: Vec<Table<u32, LinkSettings>>,
@@ -82,11 +82,11 @@ impl Switch {
     }
 
     fn set(&self, client: Address, mask: u32, is_on: bool) -> anyhow::Result<()> {
-        let mut settings = self.settings.get(&0)?.context("no settings")?;
+        let mut settings = self.settings.get(&0)?.context("the map of settings is empty")?;
         (settings.trace_client, settings.trace_mask) = (client, mask);
         self.settings.insert(&0, &settings)?;
         for link in &self.links {
-            let mut settings = link.get(&0)?.context("no settings of a link")?;
+            let mut settings = link.get(&0)?.context("the map of a link's settings is empty")?;
             settings.traces = u16::from(is_on);
             link.insert(&0, &settings)?;
         }
@@ -97,7 +97,10 @@ impl Switch {
 impl Drop for Switch {
     fn drop(&mut self) {
         if let Err(error) = self.set(Address::default(), 0, false) {
-            tracing::warn!(%error, "the programs go on showing packets");
+            tracing::warn!(
+                error = %ErrorChain(error.as_ref()),
+                "cannot switch the trace off: the programs go on showing packets"
+            );
         }
     }
 }
@@ -106,7 +109,7 @@ fn open(path: &PathBuf) -> anyhow::Result<MapData> {
     MapData::from_pin(path).with_context(|| format!("cannot open the map {}", path.display()))
 }
 
-/// One line, with time since the machine started, what came, and what became of it.
+/// One line: seconds since the machine started, the packet, and what became of it.
 fn text(event: &TraceEvent) -> String {
     let end = |address: Address, port: llb_common::address::WirePort| {
         SocketAddr::new(IpAddr::from(address), port.number())
@@ -151,7 +154,7 @@ mod tests {
     use llb_common::backend::BackendId;
 
     #[test]
-    fn a_line_says_what_came_and_what_became_of_it() {
+    fn a_line_shows_a_packet_and_what_became_of_it() {
         let address = |text: &str| Address::from(text.parse::<IpAddr>().unwrap());
         let event = TraceEvent {
             nanoseconds: 1_500_000_000,

@@ -88,6 +88,7 @@ mod tests {
     use super::super::selection::{Criteria, Selection};
     use super::super::traffic::Traffic;
     use super::*;
+    use crate::clock;
     use crate::model::{Backend, Frontend, Port, Protocol, Rule, Terms, Weight};
 
     const TIMEOUT: Duration = Duration::from_secs(600);
@@ -98,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_client_is_remembered_until_the_timeout_after_its_last_use() {
-        let (mut clients, start) = (Clients(LruCache::unbounded()), Instant::now());
+        let (mut clients, start) = (Clients(LruCache::unbounded()), clock::now());
         let web = (ServiceName::new("default", "web"), ip(1));
         clients.remember(web.clone(), ip(101), start);
         let just_before = TIMEOUT - Duration::from_nanos(1);
@@ -118,7 +119,7 @@ mod tests {
     #[test]
     fn beyond_the_limit_the_client_that_was_away_longest_is_forgotten() {
         let affinity = Affinity { most_clients: 2, ..Affinity::default() };
-        let (web, now) = (ServiceName::new("default", "web"), Instant::now());
+        let (web, now) = (ServiceName::new("default", "web"), clock::now());
         let backends = [(Backend { address: (ip(100), 80).into() }, Weight::MIN)].into();
         let rule = Arc::new(Rule::new(web.clone(), backends, Terms::default()));
         let frontend = Frontend { vip: ip(9), port: Port::new(80).unwrap(), protocol: Protocol::Tcp };

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::Socket;
-use tokio::time::Instant;
 
 use super::bind::bind;
 use super::frontend_context::FrontendContext;
@@ -17,9 +16,12 @@ use super::listener::Listener;
 use super::plane_context::PlaneContext;
 use super::sides::prepare;
 use super::sockmap::SockmapError;
+use crate::clock;
 use crate::dataplane::DataPlaneError;
 use crate::error_chain::ErrorChain;
-use crate::model::{Frontend, FrontendStatus, Phase, Placement, PlaneKind, Protocol, Rule};
+use crate::model::{
+    Frontend, FrontendStatus, Phase, Placement, PlacementReason, PlaneKind, Protocol, RelayReason, Rule,
+};
 
 /// Handshakes that began before another plane took over can still complete here
 /// for this long: Linux repeats a SYN-ACK after 1 s, and again after 2 s.
@@ -111,20 +113,19 @@ impl RunningFrontend {
         let takes_traffic = rule.backends.is_empty() || self.is_listening();
         let is_serving = self.context.lifecycle.is_serving() && takes_traffic;
         let phase = if is_serving { Phase::Serving } else { Phase::Draining };
-        FrontendStatus { rule, phase, placement: self.placement() }
+        FrontendStatus { rule: Some(rule), phase, placement: self.placement() }
     }
 
     fn placement(&self) -> Placement {
-        let userspace = |why| Placement { why, ..Placement::default() };
+        let relayed =
+            |plane, reason| Placement { plane, mode: None, why: Some(PlacementReason::Relay(reason)) };
         match (self.context.frontend.protocol, &self.context.plane.sockmap) {
             (_, Err(SockmapError::NotWanted)) => Placement::default(),
-            (Protocol::Tcp, Ok(_)) => Placement {
-                plane: PlaneKind::Sockmap,
-                mode: None,
-                why: "--datapath sockmap; the self-test passed".to_owned(),
-            },
-            (Protocol::Tcp, Err(error)) => userspace(format!("no sockmap: {}", ErrorChain(error))),
-            (Protocol::Udp, _) => userspace("sockmap has no UDP".to_owned()),
+            (Protocol::Tcp, Ok(_)) => relayed(PlaneKind::Sockmap, RelayReason::Sockmap),
+            (Protocol::Tcp, Err(error)) => {
+                relayed(PlaneKind::Userspace, RelayReason::NoSockmap { error: ErrorChain(error).to_string() })
+            }
+            (Protocol::Udp, _) => relayed(PlaneKind::Userspace, RelayReason::SockmapHasNoUdp),
         }
     }
 
@@ -138,7 +139,7 @@ impl RunningFrontend {
     }
 
     fn drain_limit(&self) -> DrainLimit {
-        DrainLimit::Until(Instant::now() + self.context.plane.config.drain_timeout)
+        DrainLimit::Until(clock::now() + self.context.plane.config.drain_timeout)
     }
 
     fn drain(&mut self, limit: DrainLimit, close: impl FnOnce(&Listener)) {

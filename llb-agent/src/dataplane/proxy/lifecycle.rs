@@ -115,10 +115,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::clock;
 
     #[test]
     fn a_sooner_drain_replaces_a_later_one_and_serving_calls_both_off() {
-        let (lifecycle, now) = (Lifecycle::default(), Instant::now());
+        let (lifecycle, now) = (Lifecycle::default(), clock::now());
         let [soon, late] = [1, 2].map(|seconds| DrainLimit::Until(now + Duration::from_secs(seconds)));
         let unlimited = lifecycle.start_draining(DrainLimit::Unlimited).unwrap();
         assert_eq!(lifecycle.start_draining(DrainLimit::Unlimited), None);

@@ -104,10 +104,11 @@ impl IdleTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
 
     #[test]
     fn idle_time_counts_from_the_check_that_saw_the_last_byte() {
-        let (limit, start) = (Duration::from_secs(8), Instant::now());
+        let (limit, start) = (Duration::from_secs(8), clock::now());
         let mut idle = IdleTime::new(limit, start);
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(idle.check_interval(), Duration::from_secs(2));

@@ -17,13 +17,14 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{sleep, sleep_until};
 
 use super::direction::{Direction, Ending, Side};
 use super::liveness::Liveness;
 use super::metrics::PerDirection;
 use super::sides::Sides;
 use super::sockmap::{Redirection, Sockmap};
+use crate::clock;
 use crate::config::RelayConfig;
 
 /// After one side was reset, how long the other may still take what arrived
@@ -74,7 +75,7 @@ impl Relay {
         sockmap: Option<&Sockmap>,
         bytes: [&PerDirection; 3],
     ) -> Option<Sides> {
-        let mut liveness = Liveness::new(config, Instant::now());
+        let mut liveness = Liveness::new(config, clock::now());
         let mut redirection = sockmap.map(Redirection::new);
         loop {
             let outcome = match self.in_user_space(&sides, &mut liveness, redirection.as_ref(), bytes).await {
@@ -121,7 +122,7 @@ impl Relay {
         let Self { forward, reply } = self;
         let (mut client_side, mut backend_side) = (Side::new(&sides.client), Side::new(&sides.backend));
         let (mut client_lost, mut backend_lost) = (pin!(lost(&sides.client)), pin!(lost(&sides.backend)));
-        let mut next_check = pin!(sleep_until(liveness.next_check(Instant::now())));
+        let mut next_check = pin!(sleep_until(liveness.next_check(clock::now())));
         let count_forward = |moved| bytes.iter().for_each(|bytes| _ = bytes.forward.inc_by(moved));
         let count_reply = |moved| bytes.iter().for_each(|bytes| _ = bytes.reply.inc_by(moved));
 
@@ -150,8 +151,8 @@ impl Relay {
             }
             while next_check.as_mut().poll(context).is_ready() {
                 let sockets = [client.stream, backend.stream].map(SockRef::from);
-                liveness.check(forward.moved() + reply.moved(), sockets, Instant::now())?;
-                next_check.as_mut().reset(liveness.next_check(Instant::now()));
+                liveness.check(forward.moved() + reply.moved(), sockets, clock::now())?;
+                next_check.as_mut().reset(liveness.next_check(clock::now()));
             }
             Poll::Pending
         })

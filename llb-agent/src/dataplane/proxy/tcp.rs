@@ -23,6 +23,7 @@ use super::selection::Chosen;
 use super::service_limit::ServicePermit;
 use super::sides::{Sides, close_cleanly, prepare};
 use super::traffic::FrontendTraffic;
+use crate::clock;
 use crate::model::{Backend, Protocol, Rule};
 
 /// Backends that one connection tries. Failed backends are remembered, so only
@@ -70,7 +71,7 @@ impl OpenConnection {
             context: Arc::clone(context),
             number,
             peer,
-            since: Instant::now(),
+            since: clock::now(),
             traffic,
             _service_permit: service_permit,
             _permit: permit,
@@ -137,15 +138,15 @@ async fn connect(
     has_data: bool,
 ) -> Result<(TcpStream, Chosen), Refusal> {
     let timeout = context.plane.config.connect_timeout;
-    let give_up = Instant::now() + timeout * CONNECT_BUDGET_TIMEOUTS;
+    let give_up = clock::now() + timeout * CONNECT_BUDGET_TIMEOUTS;
     let mut tried: Vec<Backend> = Vec::new();
     let mut refusal = Refusal::NoBackend;
-    while tried.len() < MAX_CONNECT_ATTEMPTS && Instant::now() < give_up {
+    while tried.len() < MAX_CONNECT_ATTEMPTS && clock::now() < give_up {
         let rule = Arc::clone(&context.active_rule.load().rule);
-        let Some(chosen) = context.choose(&rule, client, &tried, Instant::now()) else { break };
+        let Some(chosen) = context.choose(&rule, client, &tried, clock::now()) else { break };
         let backend = chosen.backend;
         tried.push(backend);
-        let started = Instant::now();
+        let started = clock::now();
         let deadline = give_up.min(started + timeout);
         let attempt = attempt(backend, &rule, client, context.frontend.socket_address(), has_data);
         match tokio::time::timeout_at(deadline, attempt).await.unwrap_or_else(|late| Err(late.into())) {
@@ -160,7 +161,7 @@ async fn connect(
                 if lacks_resources(&error) {
                     refusal = Refusal::Resources;
                 } else {
-                    context.selection.failed(backend, Instant::now());
+                    context.selection.failed(backend, clock::now());
                     refusal = Refusal::Unreachable;
                 }
             }

@@ -28,6 +28,8 @@ use super::metrics::{AcceptErrorKind, Refusal};
 use super::udp_offload::Datagrams;
 use super::udp_session::{Link, Session, is_about_this_datagram, note_failure, relay_replies};
 
+use crate::clock;
+
 /// Attempts to send a datagram. If the kernel reports that the backend is gone,
 /// it has not sent the datagram, and another backend gets it.
 const SEND_ATTEMPTS: usize = 2;
@@ -86,7 +88,7 @@ impl Sessions {
     }
 
     fn forward_batch(&mut self, socket: &UdpSocket) -> io::Result<()> {
-        let (context, now) = (Arc::clone(&self.context), Instant::now());
+        let (context, now) = (Arc::clone(&self.context), clock::now());
         let received = context.plane.udp_offload.receive(socket, |datagrams| {
             if let Err(refusal) = self.forward(&datagrams, now) {
                 context.refused(refusal, datagrams.count());

@@ -19,6 +19,7 @@ use super::metrics::Refusal;
 use super::selection::Chosen;
 use super::traffic::FrontendTraffic;
 use super::udp_offload::{Datagrams, UdpOffload};
+use crate::clock;
 use crate::model::{Backend, Protocol};
 
 // === Session ===
@@ -130,7 +131,7 @@ pub(super) async fn relay_replies(link: Arc<Link>, frontend_socket: Arc<UdpSocke
             // There was nothing to read, or the path MTU has become smaller.
             Err(error) if is_about_this_datagram(&error) => {}
             Err(error) => {
-                note_failure(&link.context, link.backend(), &error, Instant::now());
+                note_failure(&link.context, link.backend(), &error, clock::now());
                 return link.client;
             }
         }
@@ -148,7 +149,7 @@ async fn relay_batch(link: &Link, frontend_socket: &UdpSocket) -> io::Result<()>
     // While the frontend's socket is full, replies wait in the session's socket, not in memory.
     frontend_socket.writable().await?;
     context.plane.udp_offload.receive(&link.socket, |datagrams| {
-        link.touch(Instant::now());
+        link.touch(clock::now());
         context.selection.answered(chosen);
         match context.plane.udp_offload.send(frontend_socket, &datagrams, Some(link.client)) {
             Ok(()) => {

@@ -11,8 +11,8 @@ use crate::model::{Endpoint, Port, Problem, ProblemReason, Protocol, ServiceName
 /// The label that names the Service of a slice.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
-/// The Service and the endpoints of one slice. The Service matters even if there are no
-/// endpoints: its endpoints are known then.
+/// The Service and the endpoints of one slice. A slice without endpoints matters too: it
+/// says that the Service has none.
 pub(super) fn convert(
     slice: &EndpointSlice,
     problems: &mut Vec<Problem>,

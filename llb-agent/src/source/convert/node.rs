@@ -20,7 +20,12 @@ pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (String, 
     let doomed = taints.into_iter().flatten().any(|taint| taint.key == DOOMED_TAINT);
     // The label excludes the Node with any value except "false".
     let excluded = labels.get(EXCLUDE_LABEL).is_some_and(|value| value != "false");
+    let spec = object.spec.as_ref();
+    let pod_ranges = spec.into_iter().flat_map(|spec| spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr));
+    let mut pod_ranges: Vec<_> = pod_ranges.filter_map(|text| text.parse().ok()).collect();
+    pod_ranges.dedup();
     let mut node = Node {
+        pod_ranges,
         excluded: excluded || doomed || object.metadata.deletion_timestamp.is_some(),
         external_id: object.spec.as_ref().and_then(|spec| spec.external_id.as_ref()?.parse().ok()),
         labels,

@@ -3,7 +3,9 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service as Object, ServicePort as ObjectPort};
+use k8s_openapi::api::core::v1::{
+    LoadBalancerIngress, Service as Object, ServicePort as ObjectPort, ServiceSpec,
+};
 
 use super::quote::{self, quote};
 use super::terms::terms_of;
@@ -17,6 +19,9 @@ const VIPS_ANNOTATION: &str = "llb.dev/vips";
 
 /// The `--pool` that a Service wants its VIPs from.
 const POOL_ANNOTATION: &str = "llb.dev/pool";
+
+/// Services of one namespace with the same value may share VIPs.
+const SHARING_KEY_ANNOTATION: &str = "llb.dev/sharing-key";
 
 /// `ports[].error` of a port with a protocol that llb does not forward.
 const UNSUPPORTED_PROTOCOL: &str = "llb.dev/UnsupportedProtocol";
@@ -39,6 +44,7 @@ pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceN
         wants_load_balancer: spec.type_.as_deref() == Some("LoadBalancer")
             && meta.deletion_timestamp.is_none(),
         class: spec.load_balancer_class.clone(),
+        cluster_ips: cluster_ips(&spec),
         status: status_of(object),
         ..Service::default()
     };
@@ -56,6 +62,8 @@ pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceN
         families_of(spec.ip_families.as_deref(), spec.ip_family_policy.as_deref(), &mut report);
     service.traffic_policy = traffic_policy_of(spec.external_traffic_policy.as_deref(), &mut report);
     let annotation = |key| meta.annotations.as_ref().and_then(|all| all.get(key)).map(String::as_str);
+    service.sharing_key =
+        annotation(SHARING_KEY_ANNOTATION).map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
     service.pool = annotation(POOL_ANNOTATION).map(|text| quote::name(text.trim()));
     match requested_vips(annotation(VIPS_ANNOTATION), spec.load_balancer_ip.as_deref()) {
         Ok(vips) => service.requested_vips = vips,
@@ -72,7 +80,7 @@ fn add_ports(service: &mut Service, ports: &[ObjectPort], report: &mut impl FnMu
     for port in ports {
         match convert_port(port) {
             Ok(udp) if udp.protocol == Protocol::Udp && service.terms.proxy_protocol.is_some() => {
-                // A backend that trusts the header would take llb for the client.
+                // Without the header the backend would take llb for the client.
                 let message = format!(
                     "port {}/UDP is not served: the PROXY protocol is sent over TCP only; \
                      move the port to a Service without annotation llb.dev/proxy-protocol",
@@ -107,6 +115,14 @@ fn traffic_policy_of(text: Option<&str>, report: &mut impl FnMut(ProblemReason, 
             TrafficPolicy::Cluster
         }
     }
+}
+
+/// `None` and an empty text stand for no address.
+fn cluster_ips(spec: &ServiceSpec) -> Vec<IpAddr> {
+    let texts = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
+    let mut addresses: Vec<IpAddr> = texts.filter_map(|text| text.parse().ok()).collect();
+    addresses.dedup();
+    addresses
 }
 
 fn convert_port(port: &ObjectPort) -> Result<ServicePort, (ProblemReason, String)> {

@@ -2,12 +2,14 @@
 //! Makes a client from flags and kubeconfig. Opens no connection yet.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
+use tokio::net::lookup_host;
 
-use super::timeouts::{CONNECT_TIMEOUT, READ_TIMEOUT};
+use super::timeouts::{CONNECT_TIMEOUT, READ_TIMEOUT, RESOLVE_TIMEOUT};
 use crate::kube_error::KubeError;
 use crate::source::saved;
 
@@ -62,6 +64,8 @@ pub struct Cluster {
     pub client: Client,
     /// The URL of the API server.
     pub url: String,
+    /// Its host and port.
+    host: (String, u16),
     /// Distinguishes it from other clusters, even from one that had the same URL before.
     pub identity: String,
 }
@@ -106,9 +110,29 @@ pub async fn connect(
     config.read_timeout = Some(READ_TIMEOUT);
     let url = config.cluster_url.to_string();
     let identity = saved::identity(&url, config.root_cert.as_deref().unwrap_or_default());
+    let host = config.cluster_url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let host = (host, config.cluster_url.port_u16().unwrap_or(443));
     let failed = |source| ConnectError::Client { url: url.clone(), source: KubeError::from(source) };
     let client = Client::try_from(config).map_err(failed)?;
-    Ok(Cluster { client, url, identity })
+    Ok(Cluster { client, url, host, identity })
+}
+
+impl Cluster {
+    /// The addresses of the API server's name now; none if it cannot be resolved within `RESOLVE_TIMEOUT`.
+    pub async fn addresses(&self) -> Vec<IpAddr> {
+        let (name, port) = &self.host;
+        let found = tokio::time::timeout(RESOLVE_TIMEOUT, lookup_host((name.as_str(), *port))).await;
+        match found {
+            Ok(Ok(found)) => found.map(|address| address.ip()).collect(),
+            Ok(Err(_)) | Err(_) => {
+                tracing::warn!(
+                    name,
+                    "cannot resolve the name of the API server, so a Service could ask for its address"
+                );
+                Vec::new()
+            }
+        }
+    }
 }
 
 /// Whether there is no kubeconfig. If there is one that cannot be read, no other place is

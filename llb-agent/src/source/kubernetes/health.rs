@@ -104,6 +104,7 @@ fn is_timeout(error: &watcher::Error) -> bool {
 mod tests {
     use super::super::timeouts::{READ_TIMEOUT, SETTLE};
     use super::*;
+    use crate::clock;
     use crate::source::retries::LAST_RETRY;
 
     fn failed(kind: io::ErrorKind) -> watcher::Error {
@@ -112,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_list_that_hangs_is_a_problem_until_its_next_time_out() {
-        let (health, start) = (Health::default(), Instant::now());
+        let (health, start) = (Health::default(), clock::now_std());
         health.fails("nodes", failed(io::ErrorKind::ConnectionRefused), start);
         assert_eq!(health.problems(start).len(), 1);
         assert_eq!(health.problems(start + RECOVERED_AFTER + SETTLE * 100).len(), 0);

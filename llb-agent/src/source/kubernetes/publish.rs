@@ -2,7 +2,6 @@
 //! The publisher: waits for changes of the Stores and publishes whole snapshots.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Node, Service};
@@ -17,6 +16,7 @@ use super::fallback::Fallback;
 use super::health::{self, Health};
 use super::timeouts::{PATIENCE, RECOVERED_AFTER, SETTLE};
 use super::watches::{apis, follow};
+use crate::clock;
 use crate::model::{Problem, ProblemReason, Snapshot, SourceReport};
 use crate::source::convert::Converter;
 use crate::source::saved::SavedSnapshots;
@@ -84,7 +84,7 @@ impl KubernetesSource {
     }
 
     fn report(&mut self, complete: bool, fallback: Option<&Fallback>) -> SourceReport {
-        let mut problems = self.health.problems(Instant::now());
+        let mut problems = self.health.problems(clock::now_std());
         if complete {
             return SourceReport { snapshot: Some(Arc::new(self.snapshot())), problems };
         }

@@ -25,3 +25,6 @@ pub(super) const RECOVERED_AFTER: Duration = Duration::from_secs(20);
 /// The same for a watch that hangs, which reports an error only after [`READ_TIMEOUT`].
 pub(super) const ANSWERS_AFTER: Duration =
     Duration::from_secs(READ_TIMEOUT.as_secs() + 2 * LAST_RETRY.as_secs() + CONNECT_TIMEOUT.as_secs());
+
+/// A name server that is well answers within this.
+pub(super) const RESOLVE_TIMEOUT: Duration = Duration::from_secs(3);

@@ -4,7 +4,6 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Instant;
 
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
@@ -16,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::health::Health;
 use super::timeouts::WATCH_SECS;
+use crate::clock;
 use crate::source::retries::Retries;
 
 /// The APIs of these namespaces, or of the whole cluster if none is given.
@@ -60,7 +60,7 @@ where
                 Err(watcher::Error::WatchError(status)) if status.code == 410 => {
                     tracing::info!(resource = what, "the resource version expired; listing again");
                 }
-                Err(error) => health.fails(&what, error, Instant::now()),
+                Err(error) => health.fails(&what, error, clock::now_std()),
             }
         }
     });

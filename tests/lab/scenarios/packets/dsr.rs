@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Mode dsr: nodes get the clients' packets as they are, and answer clients
-//! themselves.
+//! Mode dsr: nodes get the clients' packets unchanged, and answer the clients directly.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,10 +10,10 @@ use super::{ECHO, HTTP};
 use crate::plane::Plane;
 use crate::setup::{NODES, Setup, frontend};
 
-/// With two nodes, all of 40 random choices fall on one node once in 2^39 runs.
+/// With two nodes, 40 random choices fall on one node in 1 of 2^39 runs.
 const REQUESTS: usize = 40;
 
-pub(crate) fn nodes_see_the_client_and_answer_it_themselves(plane: Plane) {
+pub(crate) fn nodes_see_the_client_and_answer_it_directly(plane: Plane) {
     let setup = Setup::new(plane);
     let vips = [setup.vip(), setup.vip_v6()];
     let _servers = serve(&setup, "dsr", &vips);
@@ -39,7 +38,7 @@ pub(crate) fn nodes_see_the_client_and_answer_it_themselves(plane: Plane) {
     assert_eq!(replies, [""; 0], "replies that have passed the balancer");
 }
 
-/// A Service of mode dsr with [`ECHO`] and [`HTTP`] that both nodes serve.
+/// Serves [`ECHO`] and [`HTTP`] of a Service in mode dsr on both nodes.
 pub(super) fn serve(setup: &Setup, name: &str, vips: &[IpAddr]) -> Vec<Server> {
     let all = NODES.iter().flat_map(|node| vips.iter().map(move |vip| (*node, *vip)));
     let servers = all.flat_map(|(node, vip)| {
@@ -62,7 +61,8 @@ pub(super) fn serve(setup: &Setup, name: &str, vips: &[IpAddr]) -> Vec<Server> {
     servers
 }
 
-/// What kube-proxy does is done by an address on `lo` that nobody is told of.
+/// Puts the VIP on `lo` of a node, which nobody announces. A stand-in for kube-proxy: a green test with it does
+/// not prove that kube-proxy accepts the packets; tests/cluster does.
 fn take(host: &Host, vip: IpAddr) {
     let silent = ["net.ipv4.conf.all.arp_ignore=1", "net.ipv4.conf.all.arp_announce=2"];
     host.output(&["sysctl", "-q", "-w", silent[0], silent[1]]).unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Connections that are open keep their places, whatever else begins.
+//! Open connections keep their flow entries, however many new flows begin.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
@@ -13,10 +13,10 @@ use super::{ECHO, HTTP, dsr};
 use crate::plane::Plane;
 use crate::setup::{LIMIT, Setup};
 
-/// On each VIP.
+/// Connections to each VIP.
 const CONNECTIONS: usize = 20;
 const ROUNDS: usize = 50;
-/// More than all flows that are remembered, pending ones included.
+/// More than all flow entries that fit, pending ones included.
 const PACKETS: u64 = 100_000;
 const FLOWS: &str = "4096";
 
@@ -39,7 +39,7 @@ pub(crate) fn a_flood_of_openings_breaks_no_connection(plane: Plane) {
     let flood = Flood::start(&attacker, &targets, seed, Pace::FULL);
     flood.wait_for_more(PACKETS, 2 * LIMIT).unwrap();
     steady.wait_for_rounds(ROUNDS, LIMIT).unwrap();
-    // It was not turned away somewhere before.
+    // Check that the flood reached the tables, and was not stopped on the way.
     wait_until(LIMIT, "more flows than are remembered", || {
         Ok((setup.agent.connections()? - before > FLOWS.parse()?).then_some(()))
     })
@@ -49,11 +49,11 @@ pub(crate) fn a_flood_of_openings_breaks_no_connection(plane: Plane) {
     assert_eq!(steady.stop().unwrap(), [""; 0]);
 }
 
-/// At most 250 in a second, 125 for each backend. An opening has its port for up to two
-/// ticks, so at most 270 of 1,000 are held: of 16 that are tried, all in 1 of 10^9 cases.
+/// At most 250 openings a second, 125 for each backend. An opening holds its port for up to two ticks, so at
+/// most 270 of 1,000 ports are taken. All 16 ports that are tried are taken in 1 of 10^9 cases.
 const PACE: Pace = Pace { burst: 1, rest: Duration::from_millis(4) };
 const FEW_PORTS: &str = "20000-20999";
-/// More than there are ports, of both backends.
+/// More openings than both backends together have source ports.
 const OPENINGS: u64 = 2_200;
 const REQUESTS: usize = 20;
 

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What an agent of another version would have left: its maps have a folder of
-//! their own, flow tables are hash maps of the kernel's, and values end earlier.
+//! Makes the pinned maps look like those of an older agent: in a folder of their own, with hash maps of the
+//! kernel as flow tables, and with shorter values.
+//!
+//! A green test with them does not prove that an upgrade from a released version works: they only imitate one,
+//! with today's flows.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,25 +16,25 @@ use llb_tests::FlowLines;
 
 const NOW: &str = "v3";
 const BEFORE: &str = "v2";
-/// Of the maps that all links share.
+/// Folder of the maps that all links share.
 const SHARED: &str = "shared_between_links";
 
 const KEY: usize = size_of::<ForwardKey>();
-/// More than there are connections.
+/// More flows than there are connections.
 const MOST: u32 = 65_536;
 
-/// Without `way`, which is zero then, and unknown.
+/// Without the field `way`, which is then zero, which means unknown.
 const OLD_FORWARD: usize = size_of::<ForwardEntry>() - 4;
-/// Without padding.
+/// Without the padding.
 const OLD_REPLY: usize = size_of::<ReplyEntry>() - 3;
 
-/// The flows of today's layout.
+/// The flow entries in today's layout.
 pub(super) struct Flows {
     folder: PathBuf,
 }
 
-/// Makes what is pinned in `bpf_dir` look as if another version had. The
-/// programs go on with the maps that they have.
+/// Makes what is pinned in `bpf_dir` look as if another version had pinned it. The programs that run keep their
+/// maps.
 pub(super) fn make_older(bpf_dir: &Path) -> Result<Flows> {
     fs::rename(bpf_dir.join(NOW), bpf_dir.join(BEFORE))?;
     let folder = bpf_dir.join(BEFORE).join(SHARED);
@@ -41,7 +44,7 @@ pub(super) fn make_older(bpf_dir: &Path) -> Result<Flows> {
 }
 
 impl Flows {
-    /// Whether there is one of a client's port.
+    /// Whether there is a flow entry with this client port.
     pub(super) fn have(&self, client_port: u16) -> Result<bool> {
         let lines = open(&self.folder.join(maps::FLOWS.name))?;
         let mut has_it = false;

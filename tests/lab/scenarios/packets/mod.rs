@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What only a plane that forwards packets has: it goes on without an agent,
-//! rewrites what others sent, and lets nodes answer clients themselves.
+//! What only the packet plane does: it continues without an agent, rewrites packets, and lets nodes answer
+//! clients directly.
 
 pub(crate) mod dsr;
 pub(crate) mod flood;

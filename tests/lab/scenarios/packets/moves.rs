@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A Service moves from the packet plane to the relay, and back.
+//! A Service moves from the packet plane to the relay and back.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
@@ -12,11 +12,11 @@ use super::{ECHO, HTTP};
 use crate::plane::Plane;
 use crate::setup::{LIMIT, Setup};
 
-/// On each VIP.
+/// Connections to each VIP.
 const CONNECTIONS: usize = 20;
 const ROUNDS: usize = 20;
 
-pub(crate) fn a_move_to_the_relay_and_back_breaks_nothing(plane: Plane) {
+pub(crate) fn a_move_to_the_relay_and_back_breaks_no_connection(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_echo(ECHO.node_port);
     setup.serve_http(HTTP.node_port);
@@ -24,7 +24,7 @@ pub(crate) fn a_move_to_the_relay_and_back_breaks_nothing(plane: Plane) {
     let ports = [ECHO, HTTP];
     setup.serve("both", &vips, &ports);
     let plain = manifests::service("both", &vips, &ports);
-    // A line of text before the request: the servers take it for its first line.
+    // The PROXY header is a line of text before the request. The servers take it for the first line.
     let relayed = manifests::annotated_service("both", &vips, &ports, "llb.dev/proxy-protocol: v1");
     let addresses = vips.map(|vip| SocketAddr::new(vip, ECHO.port));
     let open = |count| addresses.map(|vip| connect_all(setup.client(), vip, count).unwrap());
@@ -56,7 +56,7 @@ pub(crate) fn a_move_to_the_relay_and_back_breaks_nothing(plane: Plane) {
     move_to(&plain, "packet");
     go_on();
 
-    // Connections of now are without a header.
+    // Connections that begin now have no header.
     let mut new = connect(setup.client(), addresses[0]).unwrap();
     llb_tests::client::echo_on(&mut new, b"new").unwrap();
     assert_eq!(by_packets.stop().unwrap(), [""; 0]);
@@ -68,7 +68,7 @@ pub(crate) fn a_move_to_the_relay_and_back_breaks_nothing(plane: Plane) {
     }
 }
 
-/// The server sends the header back; what comes after it is ours.
+/// Reads the header that the server has echoed; what follows it is the echo of our own bytes.
 fn past_the_header(mut stream: TcpStream) -> TcpStream {
     let mut last = [0];
     while last != *b"\n" {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Nodes that are replaced, or silent, without a word to anybody.
+//! Nodes that are replaced or go silent without telling anybody.
 
 use std::net::SocketAddr;
 
@@ -10,10 +10,10 @@ use super::HTTP;
 use crate::plane::Plane;
 use crate::setup::{LIMIT, Setup};
 
-/// Of a row, so that both nodes have been asked.
+/// Requests in a row: enough that both nodes get one.
 const REQUESTS: usize = 20;
 
-pub(crate) fn a_node_with_another_mac_is_found_again(plane: Plane) {
+pub(crate) fn a_node_whose_mac_changes_is_found_again(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(HTTP.node_port);
     setup.manifests.write("nodes.yaml", &manifests::nodes(&[setup.lab.host("node-1")])).unwrap();
@@ -22,7 +22,7 @@ pub(crate) fn a_node_with_another_mac_is_found_again(plane: Plane) {
     let ask_all =
         || vips.iter().try_for_each(|vip| http_get(setup.client(), (*vip, HTTP.port).into()).map(drop));
     ask_all().unwrap();
-    // Locally administered; nothing is announced.
+    // A locally administered MAC; nothing announces it.
     setup.lab.host("node-1").ip("link set eth0 address 02:00:5e:00:53:99\n").unwrap();
     wait_until(LIMIT, "an answer from the node in its place", || ask_all().map(Some)).unwrap();
 }
@@ -41,7 +41,7 @@ pub(crate) fn a_silent_node_is_left_out_until_it_is_back(plane: Plane) {
     wait_until(LIMIT, "both nodes to answer", || Ok(Some(answered()?).filter(|all| all.len() == 2))).unwrap();
 }
 
-pub(crate) fn a_link_that_was_made_anew_forwards_again(plane: Plane) {
+pub(crate) fn a_link_that_was_deleted_and_created_again_forwards_again(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(30080);
     setup.serve("web", &[setup.vip()], &[HTTP]);

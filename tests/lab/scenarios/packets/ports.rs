@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Source ports that backends see: few of them, and many connections.
+//! Many more connections than the source ports that backends see.
 
 use std::net::SocketAddr;
 

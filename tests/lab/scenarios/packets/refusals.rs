@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the packet plane leaves to the kernel: it answers as for any address of
-//! the host, and at once.
+//! What the packet plane leaves to the kernel: it answers at once, as for any address of the host.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The packet plane goes on without an agent, and each agent takes over what it
-//! finds. Links are held by one agent.
+//! The packet plane continues without an agent, and each new agent adopts what it finds. Only one agent at a
+//! time holds a link.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use super::{ECHO, HTTP, layouts};
 use crate::plane::Plane;
 use crate::setup::{LIMIT, Setup};
 
-/// On each of the two VIPs.
+/// Connections to each of the two VIPs.
 const CONNECTIONS: usize = 500;
 /// Messages on each connection between two steps.
 const ROUNDS: usize = 3;
@@ -36,7 +36,7 @@ pub(crate) fn a_thousand_connections_outlive_every_kind_of_restart(plane: Plane)
     go_on(&steady);
 
     stop(&mut setup);
-    // Without any agent, new connections are served as well.
+    // New connections are served as well, without any agent.
     for vip in addresses {
         let mut new = connect(setup.client(), vip).unwrap();
         echo_on(&mut new, b"nobody is at home").unwrap();
@@ -45,7 +45,7 @@ pub(crate) fn a_thousand_connections_outlive_every_kind_of_restart(plane: Plane)
     restart(&mut setup);
     go_on(&steady);
 
-    // Maps of another size, and what was in the old ones.
+    // Maps of another size must adopt the flows of the old ones.
     for flows in ["65536", "2048"] {
         stop(&mut setup);
         setup.set_argument("--max-flows", flows);
@@ -53,12 +53,12 @@ pub(crate) fn a_thousand_connections_outlive_every_kind_of_restart(plane: Plane)
         go_on(&steady);
     }
 
-    // Maps of another layout.
+    // So must maps of another layout.
     stop(&mut setup);
     let flows = layouts::make_older(&setup.lab.balancer().bpf_directory()).unwrap();
     go_on(&steady);
     restart(&mut setup);
-    // What is said of it can't have been learned anew: nothing has come.
+    // The entry must come from the old map: no packet has arrived that could have created it.
     assert!(flows.have(silent.local_addr().unwrap().port()).unwrap());
     go_on(&steady);
     echo_on(&mut silent, b"still there?").unwrap();

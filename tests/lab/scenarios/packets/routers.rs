@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Clients and backends that are not simply somewhere on the segment.
+//! Clients and backends that are not simply hosts on the segment.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,14 +10,14 @@ use super::{ECHO, HTTP};
 use crate::plane::Plane;
 use crate::setup::{NODES, Setup};
 
-/// With two nodes, all of 40 random choices fall on one node once in 2^39 runs.
+/// With two nodes, 40 random choices fall on one node in 1 of 2^39 runs.
 const REQUESTS: usize = 40;
-/// Behind the router: networks for documentation (RFC 5737, RFC 3849).
+/// Addresses behind the router, from networks for documentation (RFC 5737, RFC 3849).
 const FAR: [&str; 2] = ["198.51.100.2", "2001:db8:1::2"];
-/// Of the link behind the router.
+/// MTU of the link behind the router.
 const NARROW: u32 = 1300;
 
-pub(crate) fn a_backend_is_a_client_of_its_own_service(plane: Plane) {
+pub(crate) fn a_backend_can_be_a_client_of_its_own_service(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(HTTP.node_port);
     let vips = [setup.vip(), setup.vip_v6()];
@@ -53,13 +53,13 @@ pub(crate) fn clients_and_backends_may_be_behind_a_router(plane: Plane) {
     }
 }
 
-/// Of the way to a backend only a router knows that it is narrow: what it says
-/// reaches the client as said about its own packets.
+/// Only a router on the way to the backend knows that the next link has a small MTU. Its ICMP error must reach
+/// the client, as an error about the client's own packets.
 pub(crate) fn an_upload_finds_the_mtu_behind_a_router(plane: Plane) {
     let mut setup = Setup::new(plane);
     let far = add_far_host(&mut setup);
     setup.lab.host("router").ip(&format!("link set far mtu {NARROW}\n")).unwrap();
-    // Its own packets are short, and it does not tell: clients begin with long ones.
+    // Its own packets are short, but its MSS does not say so: clients begin with long packets.
     far.ip(&format!("route replace default via 198.51.100.1 mtu {NARROW} advmss 1460\n")).unwrap();
     far.ip(&format!("-6 route replace default via 2001:db8:1::1 mtu {NARROW} advmss 1440\n")).unwrap_or_else(
         |_| {
@@ -85,7 +85,7 @@ pub(crate) fn an_upload_finds_the_mtu_behind_a_router(plane: Plane) {
     }
 }
 
-/// The host `far`, whose only neighbour is `router`, which is on the segment.
+/// Adds the host `far`, whose only neighbour is the host `router`, which is on the segment.
 fn add_far_host(setup: &mut Setup) -> Host {
     let router = setup.lab.add_host("router").unwrap();
     let far = setup.lab.add_host("far").unwrap();
@@ -101,7 +101,7 @@ fn add_far_host(setup: &mut Setup) -> Host {
     far.ip("link set near up\naddr add 198.51.100.2/24 dev near\naddr add 2001:db8:1::2/64 dev near nodad\n\
          route add default via 198.51.100.1\nroute add default via 2001:db8:1::1\n")
         .unwrap();
-    // It sums its own checksums, as no card does on the way.
+    // It computes its checksums itself: no network card on the way would.
     far.output(&["ethtool", "-K", "near", "tx", "off"]).unwrap();
     router
         .output(&["sysctl", "-q", "-w", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"])
@@ -112,8 +112,7 @@ fn add_far_host(setup: &mut Setup) -> Host {
     far
 }
 
-/// From now on the only Node is the far host, with what `start` starts on each
-/// of its addresses.
+/// Makes the far host the only Node, and starts what `start` starts on each of its addresses.
 fn serve_from_afar(setup: &Setup, start: impl Fn(IpAddr) -> Server) -> Vec<Server> {
     let servers = FAR.map(|address| start(address.parse().unwrap()));
     let node = manifests::node("far", &FAR.map(|address| address.parse().unwrap()));

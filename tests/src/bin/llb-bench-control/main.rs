@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `cargo xtask bench control`: what the control side of llb costs, measured on
-//! the real agent in a lab. Each row is in `rows.rs`, targets and output in
-//! `report.rs`; this file runs them and cleans up.
+//! `cargo xtask bench control`: the cost of llb's control side, measured on the real agent in a lab. `rows.rs`
+//! has the measurements, `report.rs` the targets and the output. This file runs them and cleans up.
 
 mod report;
 mod rows;
@@ -16,9 +15,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use report::Row;
 
-/// Open files of this program, and of the agent, which inherits it: two ends
-/// of 10,000 connections each, and room. Where not even root may raise the hard
-/// limit, fewer connections are measured.
+/// Open files of this program and of the agent, which inherits the limit: two for each of 10,000 connections,
+/// and some more. If not even root may raise the hard limit, fewer connections are measured.
 const OPEN_FILES: u64 = 24_000;
 
 /// Measures llb-agent in network namespaces of its own. Needs root.
@@ -43,7 +41,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether every row reached its target. A signal removes the lab.
+/// Whether each row reached its target. A signal removes the lab.
 fn run(arguments: Arguments) -> Result<bool> {
     ensure!(rustix::process::geteuid().is_root(), "it needs root, to create network namespaces");
     raise_open_files()?;

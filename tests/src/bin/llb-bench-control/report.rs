@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Values to table and JSON. Not: where they come from.
+//! Values as table and JSON.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -8,18 +8,18 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-/// One thing that was measured several times.
+/// Something that was measured several times.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) unit: &'static str,
-    /// In the order in which they were measured; at least one.
+    /// Values in the order of measurement; at least one.
     pub(crate) values: Vec<f64>,
-    /// What the target is about, and the most that is allowed.
+    /// The statistic that has a target, and its largest allowed value.
     pub(crate) target: Option<(Statistic, f64)>,
 }
 
-/// One number for many values.
+/// One number that stands for many values.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Statistic {
     P99,
@@ -27,7 +27,7 @@ pub(crate) enum Statistic {
 }
 
 impl Row {
-    /// Whether the target is reached; a row without one always is.
+    /// Whether the target is reached. A row without a target always passes.
     pub(crate) fn passes(&self) -> bool {
         self.target.is_none_or(|(statistic, most)| self.value(statistic) <= most)
     }
@@ -39,7 +39,7 @@ impl Row {
         }
     }
 
-    /// The smallest value that `part` of all do not exceed.
+    /// The smallest value that is not exceeded by this part of the values.
     fn quantile(&self, part: f64) -> f64 {
         let mut sorted = self.values.clone();
         sorted.sort_by(f64::total_cmp);
@@ -64,7 +64,7 @@ impl Row {
     }
 }
 
-/// As Markdown, for the terminal and for docs/benchmarks/control.md.
+/// The table as Markdown, for the terminal and for docs/bench-control.md.
 pub(crate) fn table(rows: &[Row]) -> String {
     let mut text = format!(
         "\n{} cores, {}\n\n| row | unit | n | median | p99 | min | max | target | |\n|---|---|---|---|---|---|---|---|---|\n",
@@ -73,7 +73,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
     );
     for row in rows {
         let quantiles = [0.5, 0.99, 0.0, 1.0].map(|part| format!("{:.1}", row.quantile(part)));
-        // A String takes everything.
+        // Writing to a String cannot fail.
         let _ = writeln!(
             text,
             "| {} | {} | {} | {} | {} | {} |",
@@ -88,7 +88,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
     text
 }
 
-/// Everything, the single values included.
+/// Writes all results, including the single values.
 pub(crate) fn write_json(path: &Path, rows: &[Row]) -> Result<()> {
     let row = |row: &Row| {
         json!({
@@ -108,7 +108,7 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(0, usize::from)
 }
 
-/// Version numbers only: the rest of a release can name who built it.
+/// Only the version numbers: the rest of a release name may say who built it.
 fn kernel() -> String {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let version: String = release.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The rows: each builds what it needs in a lab, measures, and tears it down.
-//! Not: what is good enough to the reader (`report.rs` judges by the targets).
+//! The measurements. Each builds what it needs in a lab, measures, and removes it. `report.rs` compares the
+//! results with the targets.
+
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
 
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
 use std::ops::Range;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -14,6 +17,7 @@ use kube::api::{Api, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use llb_tests::cluster::Cluster;
 use llb_tests::manifests::{self, PortSpec};
+use llb_tests::wait::wait_until_at;
 use llb_tests::{Agent, Lab, Manifests, Server, wait_until};
 use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
@@ -22,7 +26,7 @@ use crate::report::{Row, Statistic};
 
 type Measure = fn() -> Result<Vec<Row>>;
 
-/// By name, in the order in which they are measured.
+/// The measurements by name, in the order in which they run.
 pub(crate) const ALL: [(&str, Measure); 4] = [
     ("idle-connections", idle_connections),
     ("start-ports", start_with_many_ports),
@@ -31,23 +35,23 @@ pub(crate) const ALL: [(&str, Measure); 4] = [
 ];
 
 const CONNECTIONS: usize = 10_000;
-/// Of this program and of the agent, beside two for each connection.
+/// Files of this program, and of the agent, besides two for each connection.
 const OTHER_FILES: usize = 1_000;
 const FRONTENDS: usize = 2_000;
 const PORTS_PER_VIP: usize = 100;
 const FIRST_PORT: u16 = 10_000;
-/// Of NodePorts; nobody listens there in the rows about starting.
+/// The first nodePort. Nobody listens there in the measurements of a start.
 const FIRST_NODE_PORT: u16 = 30_000;
-/// Starts per row: each takes a second or two.
+/// Starts for each row; a start takes a second or two.
 const STARTS: usize = 5;
 const ADDED: usize = 200;
-/// Services added after these, each on a VIP that is new.
+/// Services added after these, each on a new VIP.
 const ADDED_ON_NEW_VIPS: usize = 50;
 
-/// One attempt to connect; a SYN that came too early is not waited for. It is
-/// also how exactly the moment of the first success is known.
+/// Time limit of one attempt to connect, which does not wait until a lost SYN is repeated. It is also the
+/// precision of the measured moment.
 const ATTEMPT: Duration = Duration::from_millis(2);
-/// For everything that is waited for, far above every target.
+/// Limit of each wait, far above every target.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// USER_HZ is 100 on every Linux (proc_pid_stat(5)).
@@ -80,7 +84,7 @@ fn idle_connections() -> Result<Vec<Row>> {
     wait_for_active(&agent, clients.len())?;
     let growth = resident(pid)? - memory;
     let files = open_files(pid)? - files;
-    // Exact where all of them could be opened.
+    // The figure is exact if all connections could be opened.
     let per_all = CONNECTIONS as f64 / count as f64;
     let row = |name: &str, unit, value: f64, target| Row {
         name: format!("{count} idle connections: {name}"),
@@ -118,7 +122,7 @@ fn start_with_many_ports() -> Result<Vec<Row>> {
 
 fn start_with_many_vips() -> Result<Vec<Row>> {
     start(&format!("{FRONTENDS} VIPs"), |lab| {
-        // Outside of the segment's subnet: reached by a route, as many VIPs are.
+        // Outside the subnet of the segment: reached by a route, as VIPs often are.
         lab.client().ip(&format!("route add 2001:db8:1::/48 via {}", lab.balancer().ipv6()))?;
         let vip = |number: usize| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 1, number as u16));
         let service = |number: usize| {
@@ -133,8 +137,7 @@ fn start_with_many_vips() -> Result<Vec<Row>> {
 /// Services as YAML, and all their frontends.
 type Load = (Vec<String>, Vec<SocketAddr>);
 
-/// From the start of the process until each frontend has taken a connection;
-/// each time on a machine that never had one of them.
+/// Time from the start of the process until each frontend has accepted a connection, each time on a new lab.
 fn start(what: &str, load: impl Fn(&Lab) -> Result<Load>) -> Result<Vec<Row>> {
     let mut values = Vec::new();
     for _ in 0..STARTS {
@@ -154,9 +157,9 @@ fn start(what: &str, load: impl Fn(&Lab) -> Result<Load>) -> Result<Vec<Row>> {
     Ok(vec![Row { name, unit: "ms", values, target: Some((Statistic::Max, 2000.0)) }])
 }
 
-/// From the API's answer to "create" until a connection is taken, one Service
-/// after the other, beside 2,000 frontends: first Services on VIPs that llb
-/// holds, then some on new ones, which are probed for another owner before.
+/// Time from the API's answer to "create" until a connection is accepted, for one Service after the other,
+/// beside 2,000 frontends. The first Services use VIPs that llb holds, the others new ones, which llb first
+/// probes for another owner.
 fn added_service() -> Result<Vec<Row>> {
     let mut lab = Lab::new()?;
     let cluster = Cluster::start(&mut lab)?;
@@ -171,10 +174,7 @@ fn added_service() -> Result<Vec<Row>> {
         lab.client().run_inside(|| -> Result<(Vec<f64>, Vec<f64>, f64, f64)> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
-                let file = Kubeconfig::read_from(&admin)?;
-                let config =
-                    kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-                let client = kube::Client::try_from(config)?;
+                let client = client_of(&admin).await?;
                 for (index, vip) in first.iter().enumerate() {
                     let ports = FIRST_PORT..FIRST_PORT + PORTS_PER_VIP as u16;
                     create(&client, &format!("many-{index}"), *vip, ports, &node).await?;
@@ -219,8 +219,14 @@ fn added_service() -> Result<Vec<Row>> {
     ])
 }
 
-/// Creates the endpoints of a Service, then the Service, so that nothing but
-/// its own event is waited for. (It has no selector: no controller adds its time.)
+async fn client_of(kubeconfig: &Path) -> Result<kube::Client> {
+    let file = Kubeconfig::read_from(kubeconfig)?;
+    let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+    Ok(kube::Client::try_from(config)?)
+}
+
+/// Creates the endpoints of a Service, then the Service, so that only the event of the Service itself is waited
+/// for. (It has no selector, so no controller adds its time.)
 async fn create(client: &kube::Client, name: &str, vip: IpAddr, ports: Range<u16>, node: &str) -> Result<()> {
     let port = |port| json!({"name": format!("p{port}"), "port": port, "protocol": "TCP"});
     let ports: Vec<Value> = ports.map(port).collect();
@@ -231,7 +237,7 @@ async fn create(client: &kube::Client, name: &str, vip: IpAddr, ports: Range<u16
         "ports": ports,
     }))?;
     let service: Service = serde_json::from_value(json!({
-        "metadata": {"name": name, "annotations": {"llb.dev/vips": vip.to_string()}},
+        "metadata": {"name": name, "annotations": {"llb.dev/vips": vip.to_string(), "llb.dev/sharing-key": "bench"}},
         "spec": {"type": "LoadBalancer", "ports": ports},
     }))?;
     let parameters = PostParams::default();
@@ -240,25 +246,12 @@ async fn create(client: &kube::Client, name: &str, vip: IpAddr, ports: Range<u16
     Ok(())
 }
 
-/// Tries until a connection is taken.
+/// Tries until a connection is accepted.
 fn connect_until(address: SocketAddr) -> Result<()> {
-    let began = Instant::now();
-    loop {
-        let attempt = Instant::now();
-        match TcpStream::connect_timeout(&address, ATTEMPT) {
-            Ok(_) => return Ok(()),
-            Err(error) if began.elapsed() > LIMIT => {
-                return Err(error).with_context(|| format!("{address} took no connection within {LIMIT:?}"));
-            }
-            // Refused at once: the others' turn on the CPU, not a busy loop.
-            Err(_) => pause(ATTEMPT.saturating_sub(attempt.elapsed())),
-        }
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the pause between two polls of a condition with a limit")]
-fn pause(time: Duration) {
-    std::thread::sleep(time);
+    wait_until_at(ATTEMPT, LIMIT, &format!("a connection to {address}"), || {
+        TcpStream::connect_timeout(&address, ATTEMPT)?;
+        Ok(Some(()))
+    })
 }
 
 fn wait_for_active(agent: &Agent, connections: usize) -> Result<()> {
@@ -273,17 +266,18 @@ fn metric(text: &str, name: &str) -> Result<f64> {
     Ok(line.with_context(|| format!("no metric {name}"))?.trim().parse()?)
 }
 
-/// Milliseconds, in user space and in the kernel.
+/// CPU time in milliseconds, in user space and in the kernel.
 fn cpu_time(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name before it may hold anything; fields 14 and 15 count from 1.
+    // The program's name before the fields may contain anything. These are the fields 14 and 15, counted from
+    // 1.
     let (_, fields) = stat.rsplit_once(')').context("no name in /proc/PID/stat")?;
     let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
     let ticks: u64 = ticks.sum::<Result<_, _>>()?;
     Ok(ticks as f64 * MILLIS_PER_TICK)
 }
 
-/// Bytes.
+/// Resident memory in bytes.
 fn resident(pid: u32) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;

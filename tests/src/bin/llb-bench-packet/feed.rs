@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Packets of many flows in turn, by the object `bench`, and the time that
-//! the kernel says they took.
+//! Feeds packets of many flows in turn to the programs, by means of the object file `bench`, and reads the
+//! kernel's measurement of their time.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::Ebpf;
@@ -11,17 +11,17 @@ use llb_common::conntrack::ACK;
 use llb_common::frontend::TCP;
 
 use crate::frames::Frame;
-use crate::read;
+use crate::object_file::read;
 use crate::world::{BACKEND_PORT, CLIENT_MAC, Family, Flow, Hook, LB_MAC, Mode, World, address, load, raw};
 
-/// Bytes of a frame that are written anew each time: all that programs change.
+/// Bytes at the start of a frame that are written again before each run: all that the programs change.
 const WRITTEN_BYTES: usize = 80;
 
-/// Packets before those that are counted, at least; else one of each flow, so that
-/// the caches are as that traffic leaves them.
+/// Smallest number of packets before those that are counted. With more flows it is one for each, so that the
+/// caches are in the state that this traffic leaves.
 const WARM_UP: u32 = 2_000;
 
-/// What the object `bench` has in its map of this name.
+/// The value in the map `FEED` of the object file `bench`.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct Feed {
@@ -33,7 +33,7 @@ pub(crate) struct Feed {
     is_reply: u32,
 }
 
-/// One flow of `FLOWS_IN_TURN`.
+/// One entry of the map `FLOWS_IN_TURN`.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct FlowBytes {
@@ -44,7 +44,7 @@ struct FlowBytes {
 }
 
 impl Feed {
-    /// Of one mode, from some flow on.
+    /// Packets of one mode, from the flow number `turn` on.
     pub(crate) fn new(world: &World, mode: Mode, flows: u32, turn: u32) -> Self {
         let flow = Flow::in_turn(0, flows);
         let first = Frame {
@@ -76,7 +76,7 @@ impl Feed {
     }
 }
 
-/// The programs of the object `bench` for one hook.
+/// The programs of the object file `bench` for one hook.
 pub(crate) struct Feeder {
     ebpf: Ebpf,
     feed: &'static str,
@@ -108,7 +108,7 @@ impl Feeder {
         Ok(Self { ebpf, feed, swap })
     }
 
-    /// Which program gets the packets; none: the one that only swaps.
+    /// Selects the program that gets the packets. With `None` it is the one that only swaps the addresses.
     pub(crate) fn choose(&mut self, program: Option<&Program>) -> Result<()> {
         let swap = self.ebpf.program(self.swap).context("no such program")?;
         let fd: ProgramFd = program.unwrap_or(swap).fd()?.try_clone()?;
@@ -140,7 +140,7 @@ impl Feeder {
             Program::SchedClassifier(program) => program.test_run(options)?,
             _ => bail!("not a program of packets"),
         };
-        // Sent: linux/bpf.h and linux/pkt_cls.h.
+        // The verdict "sent", in linux/bpf.h and in linux/pkt_cls.h.
         ensure!(matches!(result.return_value, 3 | 7), "verdict {}", result.return_value);
         Ok(())
     }

@@ -1,25 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `cargo xtask bench packet`: what the packet programs take of a CPU for each
-//! packet, beside programs that only send it back. What is measured is in
-//! `world.rs`, the output in `report.rs`; this file takes the time.
+//! `cargo xtask bench packet`: CPU time of the packet programs for each packet, beside programs that only send
+//! it back. `world.rs` has what is measured, `report.rs` the output. This file runs the rounds.
 //!
-//! The time is the kernel's own: with statistics on, it reads a clock before
-//! and after each run of a program, and sums up. That costs as much for a
-//! program that does nothing, so only differences to that say something.
+//! The kernel measures the time: with statistics enabled, it reads a clock before and after each run of a
+//! program, and sums up the differences. A program that does nothing pays for that too, so only the difference
+//! to such a program is meaningful.
 //!
-//! Packets come by a test run that repeats. It would feed a program with what
-//! it has written itself, so another one comes first, in the same run, which
-//! writes the next frame and jumps (`llb-ebpf/src/bench/`). Caches are as warm as in a
-//! batch of a driver's, and no device or protocol stack is between.
+//! The packets come from test runs that repeat. A repeated run would feed a program with its own output. So
+//! another program runs first in each run, writes the next frame and jumps to it (`llb-ebpf/src/bench/`). The
+//! caches are as warm as in a batch of a driver; no device and no protocol stack takes part.
 mod feed;
 #[path = "../../../ebpf/frames.rs"]
 #[expect(dead_code, reason = "the tests need more of it")]
 mod frames;
+mod object_file;
 mod report;
 mod world;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::sys::{Stats, enable_stats};
@@ -51,7 +49,7 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     ensure!(rustix::process::geteuid().is_root(), "it needs root, to load eBPF programs");
     let _statistics = enable_stats(Stats::RunTime).context("no statistics of eBPF programs")?;
-    // Asked before it stays on one of them.
+    // Read before this process binds itself to one core.
     let cores = std::thread::available_parallelism()?.get();
     let mut cpus = CpuSet::new();
     cpus.set(0);
@@ -90,15 +88,9 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// What is compared with, then everything that is.
+/// The program to compare with, then all that are compared.
 fn rows_of(world: &World, flows: &[u32]) -> Vec<Row> {
     let row = |mode, flows| Row { hook: world.hook, family: world.family, mode, flows, values: Vec::new() };
     let modes = Mode::ALL.into_iter().flat_map(|mode| flows.iter().map(move |flows| row(Some(mode), *flows)));
     std::iter::once(row(None, 1)).chain(modes).collect()
-}
-
-/// What `cargo xtask build-ebpf` has built.
-fn read(name: &str) -> Result<Vec<u8>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target").join(name);
-    fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
 }

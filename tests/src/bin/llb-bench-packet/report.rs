@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Values to table and JSON. Not: where they come from.
+//! Values as table and JSON.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 
 use crate::world::{Family, Hook, Mode};
 
-/// One kind of packets.
+/// Packets of one kind.
 pub(crate) struct Row {
     pub(crate) hook: Hook,
     pub(crate) family: Family,
-    /// None: the program that is compared with.
+    /// `None` for the program to compare with.
     pub(crate) mode: Option<Mode>,
     pub(crate) flows: u32,
-    /// Nanoseconds for each packet, of every round.
+    /// Nanoseconds for each packet, one value for each round.
     pub(crate) values: Vec<f64>,
 }
 
@@ -41,9 +41,8 @@ impl Row {
         self.quantile(0.5)
     }
 
-    /// What it takes more than the program that only sends back: the median of
-    /// the rounds' differences, and the difference of the best rounds, which
-    /// other work of the machine disturbed least.
+    /// What the program takes more than the one that only sends packets back: the median of the differences of
+    /// the rounds, and the difference of the best rounds, which other work on the machine disturbed least.
     fn over_swap(&self, rows: &[Self]) -> [f64; 2] {
         let is_swap = |row: &&Self| row.mode.is_none() && (row.hook, row.family) == (self.hook, self.family);
         let Some(swap) = rows.iter().find(is_swap) else { return [f64::NAN; 2] };
@@ -53,7 +52,7 @@ impl Row {
     }
 }
 
-/// As Markdown, for the terminal and for docs/benchmarks/packet.md.
+/// The table as Markdown, for the terminal and for docs/bench-packet.md.
 pub(crate) fn table(cores: usize, rows: &[Row]) -> String {
     let mut text = format!(
         "\n{cores} cores, {}; ns for each packet\n\n| hook | family | program | flows | median | min | max | over swap | at best |\n\
@@ -62,7 +61,7 @@ pub(crate) fn table(cores: usize, rows: &[Row]) -> String {
     );
     for row in rows {
         let quantiles = [0.5, 0.0, 1.0].map(|part| format!("{:.0}", row.quantile(part)));
-        // A String takes everything.
+        // Writing to a String cannot fail.
         let _ = writeln!(
             text,
             "| {:?} | {:?} | {} | {} | {} | {} |",
@@ -77,7 +76,7 @@ pub(crate) fn table(cores: usize, rows: &[Row]) -> String {
     text
 }
 
-/// Everything, the single values included.
+/// Writes all results, including the single values.
 pub(crate) fn write_json(path: &Path, cores: usize, rows: &[Row]) -> Result<()> {
     let row = |row: &Row| {
         json!({
@@ -93,7 +92,7 @@ pub(crate) fn write_json(path: &Path, cores: usize, rows: &[Row]) -> Result<()> 
     fs::write(path, text).with_context(failed)
 }
 
-/// Version numbers only: the rest of a release can name who built it.
+/// Only the version numbers: the rest of a release name may say who built it.
 fn kernel() -> String {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let version: String = release.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();

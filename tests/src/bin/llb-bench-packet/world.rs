@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The maps of a box with many flows of one mode. How these are told apart is
-//! in [`Flow`]; their packets are in `feed.rs`.
+//! The maps of a balancer with many flows of one mode. [`Flow`] says how the flows differ; `feed.rs` builds
+//! their packets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -22,16 +22,16 @@ use llb_common::reason::Reason;
 use llb_common::settings::{LinkSettings, Settings};
 use llb_tests::FlowLines;
 
-use crate::read;
+use crate::object_file::read;
 
-/// Ours, the client's and the backend's.
+/// MACs of the balancer, the client and the backend.
 pub(crate) const LB_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub(crate) const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const BACKEND_MAC: [u8; 6] = [2, 0, 0, 0, 0, 3];
 pub(crate) const BACKEND_PORT: u16 = 30_080;
-/// The link of all of them: what comes in goes out there.
+/// All of them are on this link: packets leave by the link by which they came.
 const LINK: u32 = 7;
-/// So many that each has less flows than there are ports.
+/// Enough backends that each has fewer flows than there are ports.
 const BACKENDS: u32 = 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub(crate) enum Family {
     V6,
 }
 
-/// Which direction of which mode.
+/// A mode and a direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Dsr,
@@ -57,7 +57,7 @@ pub(crate) enum Mode {
 impl Mode {
     pub(crate) const ALL: [Self; 3] = [Self::Dsr, Self::NatForward, Self::NatReply];
 
-    /// Of its frontend; for [`Flow`]s of other modes it is another one.
+    /// The port of its frontend. Other modes have other ports.
     pub(crate) fn vip_port(self) -> u16 {
         if self == Self::Dsr { 81 } else { 80 }
     }
@@ -67,7 +67,7 @@ impl Mode {
     }
 }
 
-/// One program and its maps, full.
+/// One program with full maps.
 pub(crate) struct World {
     ebpf: Ebpf,
     pub(crate) hook: Hook,
@@ -75,8 +75,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// With so many flows of a mode, and tables for as many; a little larger,
-    /// if there would be one of the few flows that find no room.
+    /// A world with `flows` flows of one mode, and tables for as many. The tables grow by a hundredth until every
+    /// flow finds room.
     pub(crate) fn new(hook: Hook, family: Family, mode: Mode, flows: u32) -> Result<Self> {
         let mut sizes = [lines(flows); 2];
         let tables = loop {
@@ -110,7 +110,7 @@ impl World {
         self.ebpf.program(program_of(self.hook)).context("no such program")
     }
 
-    /// Whether all packets so far were forwarded, and no flow began.
+    /// Whether all packets so far were forwarded and no new flow began.
     pub(crate) fn knew_all(&self) -> Result<bool> {
         let reasons: PerCpuArray<&MapData, u64> =
             self.ebpf.map(maps::REASONS.name).context("no map")?.try_into()?;
@@ -174,7 +174,7 @@ fn program_of(hook: Hook) -> &'static str {
     if hook == Hook::Xdp { XDP_PROGRAM } else { TC_INGRESS_PROGRAM }
 }
 
-/// Of either hook.
+/// Loads a program of either hook.
 pub(crate) fn load(program: &mut Program) -> Result<()> {
     match program {
         Program::Xdp(program) => Ok(program.load()?),
@@ -183,20 +183,20 @@ pub(crate) fn load(program: &mut Program) -> Result<()> {
     }
 }
 
-/// The `n`-th flow: each its own client; one in [`BACKENDS`] goes to the same
-/// backend, from another port. Client and source port are the same.
+/// Flow number `n`. Each flow has a client of its own. Every [`BACKENDS`]-th one goes to the same backend, from
+/// another port. The client's port and the source port are the same number.
 #[derive(Clone, Copy)]
 pub(crate) struct Flow(u32);
 
 impl Flow {
-    /// In an order in which neighbours in time are none in memory.
+    /// The flow at a place of an order in which flows that follow each other are not neighbours in memory.
     pub(crate) fn in_turn(turn: u32, flows: u32) -> Self {
-        // A prime, so that each flow has its turn.
+        // A prime, so each flow gets its turn.
         const STEP: u64 = 617_363;
         Self((u64::from(turn) * STEP % u64::from(flows)) as u32)
     }
 
-    /// Whether there was room for it.
+    /// Adds the flow to the tables, and returns whether it found room.
     fn enter(
         self,
         family: Family,
@@ -240,12 +240,12 @@ impl Flow {
         replies.insert(&key, &entry)
     }
 
-    /// The last four of its client's address.
+    /// The last four bytes of its client's address.
     pub(crate) fn client_bytes(self) -> [u8; 4] {
         (10 << 24 | self.0).to_be_bytes()
     }
 
-    /// The last four of its backend's address.
+    /// The last four bytes of its backend's address.
     pub(crate) fn backend_bytes(self) -> [u8; 4] {
         backend_bytes(self.0 % BACKENDS)
     }
@@ -263,7 +263,7 @@ fn backend_bytes(number: u32) -> [u8; 4] {
     [198, 51, 100, number as u8]
 }
 
-/// Those bytes, or an address that ends with them.
+/// These bytes as an IPv4 address, or an IPv6 address that ends with them.
 pub(crate) fn address(family: Family, bytes: [u8; 4]) -> Address {
     Address::from(match family {
         Family::V4 => IpAddr::from(Ipv4Addr::from(bytes)),
@@ -275,7 +275,7 @@ pub(crate) fn address(family: Family, bytes: [u8; 4]) -> Address {
     })
 }
 
-/// Bytes of a known number, for maps.
+/// Bytes as an array of known length, for maps.
 pub(crate) fn raw<const N: usize>(bytes: &[u8]) -> [u8; N] {
     let mut raw = [0; N];
     raw.copy_from_slice(bytes);

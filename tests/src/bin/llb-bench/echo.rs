@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The smallest servers and clients for 64-byte messages: one blocking thread
-//! for each socket, so that nothing but the kernel and the balancer is measured.
+//! The smallest possible servers and clients for 64-byte messages. Each socket has a blocking thread of its
+//! own, so only the kernel and the balancer are measured.
+
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -11,17 +13,17 @@ use anyhow::{Context, Result, ensure};
 use llb_tests::{Host, wait_until};
 use socket2::{SockFilter, SockRef};
 
-use crate::programs::counter;
+use crate::snmp::counter;
 
 /// One message.
 const MESSAGE: [u8; 64] = [7; 64];
 
-/// Tells the sink to answer: so a way back is known to all who keep flows, as in
-/// nearly all UDP that there is.
+/// Asks the sink for an answer. So everything on the way that keeps flows sees packets in both directions, as
+/// with nearly all real UDP traffic.
 const GREETING: [u8; 64] = [1; 64];
 
-/// In classic BPF (bpf(4)), on UDP header and content: if the first byte after
-/// the header is that of a greeting, all; else nothing.
+/// Classic BPF (bpf(4)) on the UDP header and content: accepts the datagram if its first byte is that of a
+/// greeting, and drops it otherwise.
 const ONLY_GREETINGS: [SockFilter; 4] = [
     // BPF_LD | BPF_B | BPF_ABS
     SockFilter::new(0x30, 0, 0, 8),
@@ -32,28 +34,28 @@ const ONLY_GREETINGS: [SockFilter; 4] = [
     SockFilter::new(0x06, 0, 0, 0),
 ];
 
-/// Datagrams between two looks at the clock.
+/// Datagrams between two reads of the clock.
 const UDP_BURST: usize = 64;
 
-/// Round trips that are not counted: the connection's first ones.
+/// First round trips of a connection, which are not counted.
 const WARM_UP: usize = 100;
 
-/// Client addresses that send datagrams at once.
+/// Client sockets that send datagrams at the same time.
 const UDP_CLIENTS: usize = 8;
 
 /// Datagrams that each of them has on the way.
 const UDP_WINDOW: usize = 32;
 
-/// After so long without an answer the whole window counts as lost.
+/// After this time without an answer all datagrams on the way count as lost.
 const UDP_LOST_AFTER: Duration = Duration::from_millis(100);
 
-/// For a server or balancer that hangs.
+/// Limit for a server or balancer that hangs.
 const HANG: Duration = Duration::from_secs(5);
 
-/// TCP and UDP echo on one port. The threads end with this process.
+/// Serves TCP and UDP echo on one port. The threads end with this process.
 ///
-/// A UDP socket for each address: one for all of them would answer from the
-/// host's first one, whichever was asked.
+/// Each address has a UDP socket of its own. A single one would answer from the first address of the host,
+/// whichever the client had asked.
 pub(crate) fn start(host: &Host, addresses: &[IpAddr], port: u16) -> Result<()> {
     let tcp = host.run_inside(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))??;
     std::thread::spawn(move || {
@@ -76,8 +78,8 @@ pub(crate) fn start(host: &Host, addresses: &[IpAddr], port: u16) -> Result<()> 
     Ok(())
 }
 
-/// Answers a [`GREETING`]; everything else ends in a filter at its sockets, so that
-/// nobody is woken for it, and is counted by the kernel.
+/// Answers each [`GREETING`]. A filter on its sockets drops everything else: no thread is woken for it, and the
+/// kernel counts it.
 pub(crate) struct Sink {
     host: Host,
 }
@@ -87,7 +89,7 @@ impl Sink {
         Self { host: host.clone() }
     }
 
-    /// As [`start`], UDP only.
+    /// As [`start`], for UDP only.
     pub(crate) fn start(&self, addresses: &[IpAddr], port: u16) -> Result<()> {
         for address in addresses {
             let socket = self.host.run_inside(|| UdpSocket::bind((*address, port)))??;
@@ -95,7 +97,7 @@ impl Sink {
             std::thread::spawn(move || {
                 let mut buffer = [0; 2048];
                 loop {
-                    // As above.
+                    // An error is an ICMP message about an earlier answer.
                     if let Ok((_, peer)) = socket.recv_from(&mut buffer) {
                         let _ = socket.send_to(&GREETING, peer);
                     }
@@ -105,7 +107,7 @@ impl Sink {
         Ok(())
     }
 
-    /// Datagrams that came to the host and that nobody was given.
+    /// Datagrams that reached the host and that the filter dropped.
     fn received(&self) -> Result<u64> {
         counter(&self.host, "Udp:", "InErrors")
     }
@@ -123,7 +125,8 @@ fn echo(mut stream: TcpStream) -> std::io::Result<()> {
     }
 }
 
-/// Asks and waits for the answer on one connection; p50 and p99 in microseconds.
+/// Sends one message after the other on one connection, each after the answer to the last. Returns the p50 and
+/// p99 of the round trips in microseconds.
 pub(crate) fn round_trips(client: &Host, server: SocketAddr, seconds: u32) -> Result<[f64; 2]> {
     let mut stream = client.run_inside(|| TcpStream::connect_timeout(&server, HANG))??;
     stream.set_nodelay(true)?;
@@ -144,7 +147,7 @@ pub(crate) fn round_trips(client: &Host, server: SocketAddr, seconds: u32) -> Re
     Ok([at(50), at(99)])
 }
 
-/// Answers per second to datagrams of [`UDP_CLIENTS`] clients.
+/// Answers per second to the datagrams of [`UDP_CLIENTS`] clients.
 pub(crate) fn datagrams(client: &Host, server: SocketAddr, seconds: u32) -> Result<f64> {
     let span = Duration::from_secs(seconds.into());
     let answers: Result<Vec<u64>> = std::thread::scope(|scope| {
@@ -185,8 +188,8 @@ fn count_answers(socket: &UdpSocket, span: Duration) -> Result<u64> {
     Ok(answers)
 }
 
-/// Datagrams per second that arrive at the sink while one thread sends as many as
-/// it can, from [`UDP_CLIENTS`] sockets in turn.
+/// Datagrams per second that reach the sink while one thread sends as fast as it can, from [`UDP_CLIENTS`]
+/// sockets in turn.
 pub(crate) fn flood(client: &Host, server: SocketAddr, seconds: u32, sink: &Sink) -> Result<f64> {
     let sockets = (0..UDP_CLIENTS).map(|_| greet(client, server)).collect::<Result<Vec<_>>>()?;
     let span = Duration::from_secs(seconds.into());
@@ -196,7 +199,7 @@ pub(crate) fn flood(client: &Host, server: SocketAddr, seconds: u32, sink: &Sink
             for _ in 0..UDP_BURST / UDP_CLIENTS {
                 match socket.send(&MESSAGE) {
                     Ok(_) => {}
-                    // What a full queue anywhere on the way looks like.
+                    // This error means that a queue on the way is full.
                     Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {}
                     Err(error) => return Err(error.into()),
                 }
@@ -204,7 +207,7 @@ pub(crate) fn flood(client: &Host, server: SocketAddr, seconds: u32, sink: &Sink
         }
     }
     let rate = (sink.received()? - before) as f64 / started.elapsed().as_secs_f64();
-    // What is still on the way must not count for who is next.
+    // Datagrams that are still on the way must not count for the next measurement.
     let mut last = sink.received()?;
     wait_until(HANG, "the sink to come to rest", || {
         let now = sink.received()?;
@@ -213,7 +216,7 @@ pub(crate) fn flood(client: &Host, server: SocketAddr, seconds: u32, sink: &Sink
     Ok(rate)
 }
 
-/// A socket with which the sink at `server` has talked.
+/// A socket that has exchanged a greeting with the sink at `server`.
 pub(crate) fn greet(client: &Host, server: SocketAddr) -> Result<UdpSocket> {
     let socket = client.run_inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))??;
     socket.connect(server)?;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Values of rounds: kept by row and by who was measured, then summed up. What
-//! is shown of them is the business of each bench.
+//! Collects the values of all rounds by row and by contender, and summarizes them. Each benchmark decides what
+//! it prints of them.
 
 use std::collections::BTreeMap;
 
-/// One thing that is measured.
+/// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Row {
     pub(crate) name: &'static str,
@@ -21,18 +21,18 @@ impl Row {
         Self { name, unit, less_is_better: true }
     }
 
-    /// How good `one` is in relation to `other`: above 1, it is better.
+    /// How good `one` is in relation to `other`: more than 1 means better.
     pub(crate) fn ratio(self, one: f64, other: f64) -> f64 {
         if self.less_is_better { other / one } else { one / other }
     }
 
-    /// The better of two.
+    /// The better one of two values.
     pub(crate) fn better(self, one: f64, other: f64) -> f64 {
         if self.ratio(one, other) >= 1.0 { one } else { other }
     }
 }
 
-/// All values of one run, by row and by whom.
+/// All values of one run, by row and by contender.
 pub(crate) struct Figures<Who> {
     values: BTreeMap<(Row, Who), Vec<f64>>,
 }
@@ -71,7 +71,7 @@ impl<Who: Copy + Ord> Figures<Who> {
         Some(Summary { median, min: *values.first()?, max: *values.last()? })
     }
 
-    /// The median of `who` in relation to the best of the others' that have one.
+    /// The median of `who` in relation to the best median of the others.
     pub(crate) fn ratio(&self, row: Row, who: Who, others: &[Who]) -> Option<f64> {
         let medians = others.iter().filter_map(|other| Some(self.summary(row, *other)?.median));
         let best = medians.reduce(|one, other| row.better(one, other))?;
@@ -79,18 +79,18 @@ impl<Who: Copy + Ord> Figures<Who> {
     }
 }
 
-/// Three or more digits.
+/// At least three digits.
 pub(crate) fn short(value: f64) -> String {
     if value >= 1000.0 { format!("{value:.0}") } else { format!("{value:.1}") }
 }
 
-/// All that is told of where it was measured.
+/// All that the results say about the machine.
 pub(crate) fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     format!("{cores} cores, Linux {}", rustix::system::uname().release().to_string_lossy())
 }
 
-/// Three digits, or a little more.
+/// Three digits, or a few more.
 pub(crate) fn compact(value: f64) -> String {
     match value {
         _ if value >= 1e6 => format!("{:.2}M", value / 1e6),

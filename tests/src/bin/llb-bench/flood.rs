@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `cargo xtask bench flood`: messages on open connections while TCP openings
-//! from random sources go to the same VIP and port. All share the cores of one
-//! machine, so the flood is sent elsewhere too, in turn: to a host that drops it
-//! (what is left is the cost of making it), and to the node itself, past llb (and
-//! the cost of the server that answers it). The same with one stream that takes
-//! less than the cores can do, as on a balancer that is not full. And a minute of
-//! it without a pause, which must break no connection. Beside llb the same through a
-//! router, which is what one more host on the way costs, and through nftables.
+//! `cargo xtask bench flood`: messages on open connections, while TCP openings from random sources go to the
+//! same VIP and port.
+//!
+//! Everything shares the cores of one machine. So the flood is also sent elsewhere, in turn: to a host that
+//! drops it, which shows the cost of sending it; and directly to the node, which adds the cost of the server
+//! that answers it. The same is measured with one stream that needs less than the cores could do, as on a
+//! balancer that is not fully loaded. After that the flood goes on for a minute without a pause, which must
+//! break no connection. Besides llb, all is measured through a router, which shows the cost of one more host on
+//! the way, and through nftables.
+
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -23,18 +26,18 @@ use crate::e2e::stage::Stage;
 use crate::figures::{Figures, Row, Summary, compact, machine};
 use crate::probe::iperf;
 use crate::programs::ECHO;
-use crate::{Span, write_results};
+use crate::span::{Span, write_results};
 
 const SECONDS: u32 = 3;
 const WHOLE: Duration = Duration::from_secs(60);
 
-/// Each with one message on its way.
+/// Connections, each with one message on its way.
 const CONNECTIONS: usize = 32;
 
-/// 30,000 in a second, less what sending takes.
+/// 30,000 packets in a second, minus the time that sending takes.
 const PACE: Pace = Pace { burst: 30, rest: Duration::from_millis(1) };
 
-/// Routing is what one more host on the way costs, whatever it does.
+/// Routing shows the cost of one more host on the way.
 const THROUGH: [Contender; 7] = [
     Contender::Routing,
     Contender::RoutingOnXdp,
@@ -45,16 +48,16 @@ const THROUGH: [Contender; 7] = [
     Contender::TcDsr,
 ];
 
-/// About a quarter of what one stream can do here.
+/// About a quarter of what one stream can reach here.
 const OFFERED: &str = "500M";
 
 const MESSAGES: Row = Row::more("messages on open connections", "1/s");
 const STREAM: Row = Row::more("one stream of 500 Mbit/s", "Gbit/s");
-/// Who sends them shares the cores, so there are fewer where one costs more.
+/// The sender shares the cores, so it sends less if packets cost more.
 const SENT_BESIDE_MESSAGES: Row = Row::more("openings beside messages", "1/s");
 const SENT_BESIDE_STREAM: Row = Row::more("openings beside the stream", "1/s");
 
-/// Where the flood goes.
+/// The target of the flood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Aim {
     Nowhere,
@@ -82,7 +85,7 @@ pub(crate) struct Arguments {
     span: Span,
 }
 
-/// A minute without a pause.
+/// The result of a minute without a pause.
 struct Minute {
     through: Contender,
     messages_per_second: f64,
@@ -145,7 +148,7 @@ fn start(attacker: &Host, target: SocketAddr) -> Result<Flood> {
     Ok(Flood::start(attacker, &[target], seed, PACE))
 }
 
-/// On all connections together, per second.
+/// Messages per second on all connections together.
 #[expect(clippy::disallowed_methods, reason = "it waits for nothing: this is how long is measured")]
 fn messages(steady: &Steady, span: Duration) -> f64 {
     let (before, started) = (steady.rounds(), Instant::now());
@@ -163,7 +166,7 @@ fn drop_all(host: &Host) -> Result<()> {
 
 type Who = (Contender, Aim);
 
-/// Markdown.
+/// The results as Markdown.
 fn text(figures: &Figures<Who>, minutes: &[Minute]) -> String {
     let mut text = String::from("| |");
     THROUGH.iter().for_each(|through| text.push_str(&format!(" {} |", through.name())));

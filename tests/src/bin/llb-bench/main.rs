@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `cargo xtask bench relay`, `e2e` and `flood`: llb beside others in one lab, in
-//! one run, rounds interleaved. Who is compared is in the folder of
-//! each bench; what is measured, by what, and the numbers are shared: `probe.rs`,
-//! `echo.rs`, `programs.rs`, `figures.rs`.
+//! `cargo xtask bench relay`, `e2e` and `flood`: llb beside other balancers in one lab and one run, with
+//! interleaved rounds. The folder of each benchmark says what is compared. They share what is measured and how:
+//! `probe.rs`, `echo.rs`, `programs.rs`, `figures.rs`, `span.rs`.
 
 mod e2e;
 mod echo;
@@ -11,20 +10,17 @@ mod flood;
 mod probe;
 mod programs;
 mod relay;
+mod snmp;
+mod span;
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// 128 + SIGINT, as a shell counts it.
+/// 128 + SIGINT, the exit status by which shells report that signal.
 const INTERRUPTED: i32 = 130;
-
-/// Longer than that is no bench that one waits for.
-const MAX_ROUNDS: u32 = 50;
-const MAX_SECONDS: u32 = 60;
 
 /// Measures llb beside others. Needs root.
 #[derive(Clone, Debug, Parser)]
@@ -43,20 +39,6 @@ enum Bench {
     Flood(flood::Arguments),
 }
 
-/// How long, and where to.
-#[derive(Clone, Debug, clap::Args)]
-struct Span {
-    /// How often everything is measured
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_ROUNDS)))]
-    rounds: u32,
-    /// How long one probe takes [default: 2 for relay, 1 for e2e, 3 for flood]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_SECONDS)))]
-    seconds: Option<u32>,
-    /// Where the JSON file and the plots are written
-    #[arg(long, default_value = "target/bench")]
-    out: PathBuf,
-}
-
 fn main() -> ExitCode {
     match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -67,8 +49,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The bench runs on a thread of its own, so that this one can clean up at any
-/// moment when a signal comes.
+/// The benchmark runs on a thread of its own, so that this one can clean up whenever a signal arrives.
 fn run(arguments: Arguments) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "it needs root, to create network namespaces");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -91,14 +72,4 @@ fn run(arguments: Arguments) -> Result<()> {
 fn interrupted() -> ! {
     llb_tests::lab::remove_all();
     std::process::exit(INTERRUPTED)
-}
-
-/// Writes files into the folder of results.
-fn write_results(folder: &Path, files: &[(&str, String)]) -> Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    for (file, content) in files {
-        let path = folder.join(file);
-        std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What is measured, by which program, and how its answer is read.
+//! What is measured, with which program, and how its output is read.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::echo::{self, Sink};
 use crate::figures::Row;
 use crate::programs::{ECHO, HTTP, IPERF, SINK};
 
-/// For anything that should be there at once.
+/// Limit for everything that should be ready at once.
 pub(crate) const LIMIT: Duration = Duration::from_secs(15);
 
 /// Connections that wrk keeps open, or opens one after the other.
@@ -29,10 +29,10 @@ const UDP: Row = Row::more("UDP, 64 bytes there and back, 8 clients", "answers/s
 
 const UDP_ONE_WAY: Row = Row::more("UDP, 64 bytes, one way", "packets/s");
 
-/// All that can be measured, in the order of tables.
+/// Everything that can be measured, in the order of the tables.
 pub(crate) const ROWS: [Row; 8] = [KEEP_ALIVE, NEW, BULK_1, BULK_16, P50, P99, UDP, UDP_ONE_WAY];
 
-/// One measurement; gives one row or two.
+/// One measurement, which gives one or two rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Probe {
     KeepAlive,
@@ -55,7 +55,7 @@ impl Probe {
         Self::Flood,
     ];
 
-    /// Without the flood, for which the servers have a sink.
+    /// All probes with answers: without the flood of datagrams, which needs a sink.
     pub(crate) const THERE_AND_BACK: [Self; 6] =
         [Self::KeepAlive, Self::NewConnections, Self::Bulk1, Self::Bulk16, Self::RoundTrip, Self::Datagrams];
 
@@ -71,7 +71,7 @@ impl Probe {
         }
     }
 
-    /// HAProxy has no UDP.
+    /// Whether it needs UDP, which HAProxy does not have.
     pub(crate) fn is_udp(self) -> bool {
         matches!(self, Self::Datagrams | Self::Flood)
     }
@@ -115,11 +115,11 @@ fn wrk(client: &Host, to: IpAddr, seconds: u32, connection: &str) -> Result<f64>
         .with_context(|| format!("wrk says no rate:\n{output}"))
 }
 
-/// As much as passes.
+/// No limit of the bit rate.
 const UNLIMITED: &str = "0";
 
-/// Gbit/s of so many streams, each of `bitrate` at most, as iperf3 says it. The
-/// server takes one test at a time and needs a moment after each.
+/// Gbit/s of `streams` streams, as iperf3 reports them, each limited to `bitrate`. The server runs one test at
+/// a time, and needs a moment after each.
 pub(crate) fn iperf(client: &Host, to: IpAddr, seconds: u32, streams: u32, bitrate: &str) -> Result<f64> {
     let (address, port) = (to.to_string(), IPERF.front.to_string());
     let (seconds, streams) = (seconds.to_string(), streams.to_string());
@@ -138,7 +138,7 @@ pub(crate) fn iperf(client: &Host, to: IpAddr, seconds: u32, streams: u32, bitra
             "--bitrate",
             bitrate,
         ])?;
-        // A server that is busy with the end of the last test is told in the JSON only.
+        // Only the JSON tells that the server is still busy with the end of the last test.
         let result: Value = serde_json::from_str(&output)?;
         let bits = result["end"]["sum_received"]["bits_per_second"].as_f64();
         Ok(Some(bits.with_context(|| format!("iperf3 says no rate:\n{output}"))?))

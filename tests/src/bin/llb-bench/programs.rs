@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The programs of others, configured: HAProxy and nginx stream as balancers, and
-//! the servers behind all of them. They get as many threads as llb takes: one
-//! for each core.
+//! Configurations of other programs: HAProxy and nginx stream as balancers, and the servers behind all
+//! balancers. They get as many threads as llb takes: one for each core.
 
 use std::fs;
 use std::net::IpAddr;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use llb_tests::{Host, Process};
 
@@ -16,30 +15,30 @@ fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Ports on each balancer's address, and of the server behind each.
+/// The ports of each balancer, and of the servers behind them.
 pub(crate) const HTTP: Ports = Ports { front: 80, back: 30080 };
 pub(crate) const IPERF: Ports = Ports { front: 5201, back: 30521 };
 pub(crate) const ECHO: Ports = Ports { front: 7, back: 30007 };
-/// UDP only.
+/// For UDP only.
 pub(crate) const SINK: Ports = Ports { front: 9, back: 30009 };
 
-/// Where clients go, and where the balancer goes.
+/// The port that clients use, and the port that the balancer uses.
 #[derive(Clone, Copy)]
 pub(crate) struct Ports {
     pub(crate) front: u16,
     pub(crate) back: u16,
 }
 
-/// All servers of one node, at the ports behind balancers, and the same at the
-/// ports of clients if those come without a balancer, or with one that leaves ports.
+/// All servers of one node. They listen on the ports behind balancers, and also on the clients' ports if
+/// packets come without a balancer, or by one that does not change ports.
 pub(crate) struct Servers {
     pub(crate) processes: Vec<Process>,
     pub(crate) sink: echo::Sink,
 }
 
 impl Servers {
-    /// `own`: addresses besides the node's first one at which clients ask;
-    /// none: only what is behind balancers.
+    /// `own`: addresses besides the node's first one to which clients send. If there are none, only the ports
+    /// behind balancers are served.
     pub(crate) fn start(node: &Host, own: &[IpAddr]) -> Result<Self> {
         let both =
             |ports: Ports| if own.is_empty() { vec![ports.back] } else { vec![ports.back, ports.front] };
@@ -82,7 +81,7 @@ fn start(host: &Host, name: &str, program: &str, configuration: &str) -> Result<
     host.spawn(command, name)
 }
 
-/// A tiny answer, so that the server is not what is measured.
+/// The answer is tiny, so the server does not limit what is measured.
 fn web_server(ports: &[u16]) -> String {
     let listen: String = ports.iter().map(|port| format!("listen {port} reuseport backlog=4096; ")).collect();
     format!(
@@ -94,7 +93,7 @@ fn web_server(ports: &[u16]) -> String {
     )
 }
 
-/// TCP only: this HAProxy has no UDP.
+/// For TCP only: this HAProxy has no UDP.
 fn haproxy(address: IpAddr, node: &Host) -> String {
     let mut text = format!(
         "global\n  nbthread {}\n  maxconn 4096\ndefaults\n  mode tcp\n  option splice-auto\n  \
@@ -134,14 +133,4 @@ fn nginx_stream(address: IpAddr, node: &Host) -> String {
          error_log stderr crit;\nevents {{ worker_connections 8192; }}\nstream {{\n{servers}}}\n",
         threads()
     )
-}
-
-/// A counter of a host's kernel, by its group and name in /proc/net/snmp.
-pub(crate) fn counter(host: &Host, group: &str, name: &str) -> Result<u64> {
-    let counters = host.output(&["cat", "/proc/net/snmp"])?;
-    let mut lines = counters.lines().filter(|line| line.starts_with(group));
-    let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-    let value = names.split(' ').zip(values.split(' ')).find(|(found, _)| *found == name);
-    let (_, value) = value.with_context(|| format!("no counter {group} {name}"))?;
-    Ok(value.parse()?)
 }

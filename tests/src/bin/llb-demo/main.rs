@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `cargo xtask demo`: shows what llb does, on the real agent, in a lab that
-//! touches nothing else on the machine. What is shown is in `steps.rs`, how it
-//! looks in `screen.rs`; this file starts it and ends it in order.
+//! `cargo xtask demo`: shows what llb does, with the real agent, in a lab that touches nothing else on the
+//! machine. `steps.rs` has what is shown, `screen.rs` how it looks. This file starts the demo and ends it in
+//! order.
+
+#![expect(clippy::disallowed_methods, reason = "the demo shows how long it took")]
 
 mod screen;
 mod steps;
@@ -16,16 +18,16 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use steps::Stage;
 
-/// 128 + SIGINT, as a shell counts it.
+/// 128 + SIGINT, the exit status by which shells report that signal.
 const INTERRUPTED: i32 = 130;
 
-/// Set once everything was shown and is kept: whether all steps passed.
+/// Set once all steps were shown and everything stays up: whether all steps passed.
 static KEPT: OnceLock<bool> = OnceLock::new();
 
 /// Shows llb at work in network namespaces of its own. Needs root.
 #[derive(Clone, Copy, Debug, Parser)]
 struct Arguments {
-    /// Leave everything running afterwards, to try it by hand; Ctrl-C ends it
+    /// Keep everything running afterwards, so that you can try it; Ctrl-C ends it
     #[arg(long)]
     keep: bool,
 }
@@ -40,8 +42,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The demo runs on a thread of its own, so that this one can clean up at any
-/// moment when a signal comes.
+/// The demo runs on a thread of its own, so that this one can clean up whenever a signal arrives.
 fn run(arguments: Arguments) -> Result<ExitCode> {
     let this = std::env::current_exe().context("cannot tell where this program is")?;
     ensure!(
@@ -63,8 +64,8 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
     if let Some(passed) = shown {
         return Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    // Whatever the demo says from here on is about the ground being pulled
-    // away under it; the locks keep it from being said.
+    // From here on the demo would only print errors about a lab that disappears. Holding the locks keeps it
+    // silent.
     let quiet = (std::io::stdout().lock(), std::io::stderr().lock());
     eprintln!("\nRemoving the lab.");
     llb_tests::lab::remove_all();
@@ -78,7 +79,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
     std::process::exit(code)
 }
 
-/// Runs all steps; whether all passed.
+/// Runs all steps, and returns whether all of them passed.
 fn show(arguments: Arguments) -> bool {
     let started = Instant::now();
     let mut stage = match Stage::build() {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How the demo looks. It knows nothing of what is shown.
+//! How the output of the demo looks.
 
 use std::io::{IsTerminal, stdout};
 
@@ -8,17 +8,17 @@ pub(crate) fn say(text: &str) {
     println!("{text}");
 }
 
-/// The head line of a step.
+/// The title of a step.
 pub(crate) fn step(number: usize, title: &str) {
     println!("\n{}", styled("1", &format!("{number}. {title}")));
 }
 
-/// A command as it is run, with the host as prompt.
+/// A command that is run, with the host as its prompt.
 pub(crate) fn command(host: &str, text: &str) {
     println!("   {} {text}", styled("36", &format!("{host}#")));
 }
 
-/// What a command said.
+/// The output of a command.
 pub(crate) fn output(text: &str) {
     for line in text.lines() {
         println!("   {line}");
@@ -30,17 +30,17 @@ pub(crate) fn event(text: &str) {
     println!("   {}", styled("33", &format!("-- {text}")));
 }
 
-/// A step's claim holds.
+/// What a step claims is true.
 pub(crate) fn passed(text: &str) {
     println!("   {} {text}", styled("32", "✓"));
 }
 
-/// A step's claim does not hold, or it could not be tried.
+/// What a step claims is not true, or could not be tried.
 pub(crate) fn failed(error: &anyhow::Error) {
     println!("   {} {error:#}", styled("31", "✗ FAILED:"));
 }
 
-/// With an ANSI style where somebody looks at it.
+/// Text with an ANSI style, if the output is a terminal.
 fn styled(code: &str, text: &str) -> String {
     if stdout().is_terminal() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the demo shows: each step runs real commands and checks what they
-//! said. The first claim that does not hold ends the demo.
+//! What the demo shows. Each step runs real commands and checks their output. The first check that fails ends
+//! the demo.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,30 +16,30 @@ const NODES: &str = include_str!("../../../demo/nodes.yaml");
 const WEB: &str = include_str!("../../../demo/web.yaml");
 const DNS: &str = include_str!("../../../demo/dns.yaml");
 
-/// The VIP in them.
+/// The VIP in these manifests.
 const VIP: &str = "192.0.2.100";
 
-/// The nodePorts in them.
+/// The nodePorts in these manifests.
 const WEB_NODE_PORT: u16 = 30080;
 const DNS_NODE_PORT: u16 = 30053;
 
-/// The nodes in them.
+/// The nodes in these manifests.
 const NODE_NAMES: [&str; 2] = ["node-1", "node-2"];
 
-/// From a changed manifest to a changed link.
+/// Time from a changed manifest to a changed link.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Enough requests that both nodes get some: all on one happens once in 2^19 runs.
+/// Enough requests for both nodes to get some: all go to one node in 1 of 2^19 runs.
 const FEW_REQUESTS: usize = 20;
 
-/// Requests while a node dies, and after how many answers it does.
+/// Requests while a node dies, and the number of answers after which it dies.
 const MANY_REQUESTS: usize = 300;
 const ANSWERS_BEFORE_DEATH: usize = 100;
 
-/// All of them; one takes about 10 ms.
+/// Time for all of these requests; one takes about 10 ms.
 const MANY_REQUESTS_LIMIT: Duration = Duration::from_secs(30);
 
-/// A lab with the agent and servers. Field order is drop order: the lab goes last.
+/// A lab with the agent and the servers. Fields are dropped in this order: the lab goes last.
 pub(crate) struct Stage {
     agent: Agent,
     servers: BTreeMap<&'static str, Vec<Server>>,
@@ -54,7 +54,7 @@ impl Stage {
         let (client, balancer) = (lab.client(), lab.balancer());
         let [node_1, node_2] = NODE_NAMES.map(|node| lab.host(node));
         screen::say(&format!(
-            "A lab of four hosts, each a network namespace, with no route out:\n\n   \
+            "A lab of four hosts. Each is a network namespace; no route leads out of the lab:\n\n   \
              client {}    balancer {}    node-1 {}    node-2 {}\n   \
              ------+----------------------+-------------------+-------------------+------",
             client.ipv4(),
@@ -68,14 +68,15 @@ impl Stage {
         }
         screen::say(&format!(
             "\nEach node runs a web server on port {WEB_NODE_PORT} and a name server on port {DNS_NODE_PORT};\n\
-             they answer with the node's name and the address that they see."
+             both answer with the name of their node and the client address that they see."
         ));
         let manifests = Manifests::new(balancer, "manifests")?;
         manifests.write("nodes.yaml", NODES)?;
         let folder = manifests.path().display().to_string();
         screen::say(&format!(
-            "\nThe agent serves what it finds in {folder}, \"manifests/\" below. It knows\n\
-             both nodes and no Service yet. (Not shown: two options that keep its own files in the lab.)\n"
+            "\nThe agent serves the manifests in {folder}, called \"manifests/\" below.\n\
+             At first they have both nodes and no Service. (Two flags that keep the agent's own files in the lab\n\
+             are not shown.)\n"
         ));
         screen::command("balancer", "cp tests/demo/nodes.yaml manifests/");
         screen::command("balancer", "llb-agent --linkdevice eth0 --manifests manifests/ &");
@@ -83,7 +84,7 @@ impl Stage {
         Ok(Self { agent, servers, manifests, lab })
     }
 
-    /// All steps; with `keep`, without the last one, which would leave nothing to try.
+    /// Runs all steps. With `keep` it leaves out the last one, after which there would be nothing left to try.
     pub(crate) fn play(&mut self, keep: bool) -> Result<()> {
         self.vip_appears()?;
         self.requests_reach_both_nodes()?;
@@ -92,11 +93,11 @@ impl Stage {
         if keep { Ok(()) } else { self.the_address_goes_with_the_last_service() }
     }
 
-    /// What to try by hand while everything runs.
+    /// Says what to try by hand while everything runs.
     pub(crate) fn explain(&self) {
         let at = |host: &str| format!("nsenter --net={}", self.lab.host(host).namespace().display());
         screen::say(&format!(
-            "\nEverything stays up until you press Ctrl-C, which removes it. Try, as root in another terminal:\n\n  \
+            "\nEverything keeps running until you press Ctrl-C, which removes it. Try this as root in another terminal:\n\n  \
              {client} curl http://{VIP}/\n  \
              {balancer} ip -br addr show eth0\n  \
              {balancer} curl -s http://127.0.0.1:9660/state\n  \
@@ -111,9 +112,9 @@ impl Stage {
     }
 
     fn vip_appears(&mut self) -> Result<()> {
-        screen::step(1, "A Service of type LoadBalancer appears: its VIP appears on the link");
+        screen::step(1, "A Service of type LoadBalancer is created: its VIP appears on the link");
         let before = self.shell("balancer", "ip -br addr show eth0")?;
-        ensure!(!before.contains(VIP), "{VIP} is there before the Service");
+        ensure!(!before.contains(VIP), "{VIP} is on the link before there is a Service");
         screen::command("balancer", "cp tests/demo/web.yaml manifests/");
         self.manifests.write("web.yaml", WEB)?;
         self.wait_for_vip(true)?;
@@ -144,7 +145,7 @@ impl Stage {
     }
 
     fn a_node_dies(&mut self) -> Result<()> {
-        screen::step(3, "A node's server dies while requests go on");
+        screen::step(3, "The servers of a node stop while requests continue");
         let client = self.lab.client();
         let script = format!(
             "for i in $(seq {MANY_REQUESTS}); do curl -s --max-time 5 http://{VIP}/ || echo FAILED; done"
@@ -205,7 +206,7 @@ impl Stage {
     }
 
     fn the_address_goes_with_the_last_service(&mut self) -> Result<()> {
-        screen::step(5, "The Services are deleted: the address goes with the last one");
+        screen::step(5, "The Services are deleted: the VIP is removed with the last one");
         screen::command("balancer", "rm manifests/web.yaml");
         self.manifests.remove("web.yaml")?;
         wait_until(LIMIT, "port 80 to be closed", || {
@@ -216,15 +217,15 @@ impl Stage {
         let answer = self.shell("client", &refused)?;
         ensure!(!answer.starts_with("node-"), "the deleted Service is still served");
         let between = self.shell("balancer", "ip -br addr show eth0")?;
-        ensure!(between.contains(VIP), "the address is gone, but `dns` needs it");
-        screen::passed("`web` is gone; the address stays, `dns` needs it");
+        ensure!(between.contains(VIP), "the VIP is gone, but `dns` needs it");
+        screen::passed("`web` is gone; the VIP stays because `dns` needs it");
 
         screen::command("balancer", "rm manifests/dns.yaml");
         self.manifests.remove("dns.yaml")?;
         self.wait_for_vip(false)?;
         let after = self.shell("balancer", "ip -br addr show eth0")?;
-        ensure!(!after.contains(VIP), "the address came back");
-        screen::passed("the address is gone");
+        ensure!(!after.contains(VIP), "the VIP came back");
+        screen::passed("the VIP is gone");
 
         screen::command("balancer", "kill %1   # the agent");
         self.agent.terminate()?;
@@ -234,7 +235,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Shows a command, runs it, shows what it said.
+    /// Prints a command, runs it and prints its output.
     fn shell(&self, host: &str, script: &str) -> Result<String> {
         screen::command(host, script);
         let output = self.lab.host(host).output(&["sh", "-c", script])?;
@@ -269,7 +270,7 @@ fn start_servers(node: &Host) -> Result<Vec<Server>> {
     ])
 }
 
-/// The lines of `uniq -c`.
+/// Parses the lines of `uniq -c`.
 fn parse_counts(text: &str) -> BTreeMap<&str, usize> {
     text.lines()
         .filter_map(|line| line.trim().split_once(' '))

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::candidates::FAILURE_MEMORY;
 use super::*;
+use crate::clock;
 use crate::model::{Balance, Port, ServiceName, Terms, Weight};
 
 fn backend(last_octet: u8) -> Backend {
@@ -62,7 +63,7 @@ fn answer(selection: &Selection, rule: &Arc<Rule>, octet: u8, now: Instant) {
 
 #[test]
 fn without_open_connections_backends_take_turns_by_weight() {
-    let now = Instant::now();
+    let now = clock::now();
     assert_eq!(choices(&new_selection(), &equal(&[1, 2, 3]), now, 7), [1, 2, 3, 1, 2, 3, 1]);
     let weighted = rule(Balance::LeastConnections, &[(1, 1), (2, 3)]);
     let shares = shares(&choices(&new_selection(), &weighted, now, 400));
@@ -71,7 +72,7 @@ fn without_open_connections_backends_take_turns_by_weight() {
 
 #[test]
 fn a_backend_with_many_open_connections_gets_fewer_until_all_are_even() {
-    let (selection, rule, now) = (new_selection(), equal(&[1, 2, 3, 4]), Instant::now());
+    let (selection, rule, now) = (new_selection(), equal(&[1, 2, 3, 4]), clock::now());
     let others = [1, 2, 3].map(backend);
     let stuck = Criteria { tried: &others, ..criteria(1) };
     let mut open: Vec<Chosen> = (0..100).map(|_| selection.next(&rule, stuck, now).unwrap()).collect();
@@ -90,7 +91,7 @@ fn a_backend_with_many_open_connections_gets_fewer_until_all_are_even() {
 #[test]
 fn maglev_gives_a_flow_the_same_backend_and_shares_by_weight() {
     let rule = rule(Balance::Maglev, &[(1, 1), (2, 2), (3, 5)]);
-    let now = Instant::now();
+    let now = clock::now();
     let first = choices(&new_selection(), &rule, now, 8000);
     assert_eq!(first, choices(&new_selection(), &rule, now, 8000));
     for (octet, count) in shares(&first) {
@@ -102,7 +103,7 @@ fn maglev_gives_a_flow_the_same_backend_and_shares_by_weight() {
 #[test]
 fn maglev_spreads_the_flows_of_a_failed_backend_and_moves_no_others() {
     let rule = rule(Balance::Maglev, &[(1, 1), (2, 1), (3, 1), (4, 1)]);
-    let (selection, now) = (new_selection(), Instant::now());
+    let (selection, now) = (new_selection(), clock::now());
     let before = choices(&selection, &rule, now, 4000);
     selection.failed(backend(2), now);
     let after = choices(&selection, &rule, now, 4000);
@@ -117,13 +118,13 @@ fn with_affinity_maglev_looks_at_the_client_address_only() {
     let mut rule = Rule::clone(&rule(Balance::Maglev, &[(1, 1), (2, 1), (3, 1)]));
     rule.terms.affinity_timeout = Some(Duration::from_secs(600));
     let rule = Arc::new(rule);
-    let chosen = choices(&new_selection(), &rule, Instant::now(), 100);
+    let chosen = choices(&new_selection(), &rule, clock::now(), 100);
     assert_eq!(shares(&chosen).len(), 1, "{chosen:?}");
 }
 
 #[test]
 fn a_preferred_backend_is_chosen_while_it_is_there_and_not_avoided() {
-    let now = Instant::now();
+    let now = clock::now();
     for balance in [Balance::LeastConnections, Balance::Maglev] {
         let (selection, rule) = (new_selection(), rule(balance, &[(1, 1), (2, 1), (3, 1)]));
         let prefer = |octet| Criteria { preferred: Some(backend(octet).address.ip()), ..criteria(1) };
@@ -137,7 +138,7 @@ fn a_preferred_backend_is_chosen_while_it_is_there_and_not_avoided() {
 
 #[test]
 fn a_failed_backend_is_avoided_and_its_share_is_spread_evenly() {
-    let (selection, rule, now) = (new_selection(), equal(&[1, 2, 3, 4]), Instant::now());
+    let (selection, rule, now) = (new_selection(), equal(&[1, 2, 3, 4]), clock::now());
     choices(&selection, &rule, now, 4);
     selection.failed(backend(2), now);
     assert_eq!(shares(&choices(&selection, &rule, now, 300)), [(1, 100), (3, 100), (4, 100)].into());
@@ -145,7 +146,7 @@ fn a_failed_backend_is_avoided_and_its_share_is_spread_evenly() {
 
 #[test]
 fn one_connection_tries_a_failed_backend_again_and_each_failure_doubles_the_wait() {
-    let (selection, rule, start) = (new_selection(), equal(&[1, 2]), Instant::now());
+    let (selection, rule, start) = (new_selection(), equal(&[1, 2]), clock::now());
     let tries = |now| choices(&selection, &rule, now, 10).iter().filter(|choice| **choice == 2).count();
     assert_eq!(tries(start), 5);
     selection.failed(backend(2), start);
@@ -168,7 +169,7 @@ fn one_connection_tries_a_failed_backend_again_and_each_failure_doubles_the_wait
 
 #[test]
 fn if_all_backends_failed_they_are_all_tried() {
-    let (selection, rule, now) = (new_selection(), equal(&[1, 2]), Instant::now());
+    let (selection, rule, now) = (new_selection(), equal(&[1, 2]), clock::now());
     choices(&selection, &rule, now, 2);
     selection.failed(backend(1), now);
     selection.failed(backend(2), now);
@@ -180,7 +181,7 @@ fn if_all_backends_failed_they_are_all_tried() {
 
 #[test]
 fn a_new_rule_keeps_the_failures_of_backends_that_stay() {
-    let (selection, now) = (new_selection(), Instant::now());
+    let (selection, now) = (new_selection(), clock::now());
     choices(&selection, &equal(&[1, 2, 3]), now, 3);
     selection.failed(backend(1), now);
     selection.failed(backend(2), now);

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::error::SockmapError;
 use super::maps::Maps;
 use super::source::Source;
+use crate::clock;
 
 /// How long the kernel's worker may take. It needs microseconds, but longer on a
 /// machine that is short of CPU time.
@@ -76,7 +77,7 @@ impl Mapped {
         if stream.passed <= self.read {
             return Ok(false);
         }
-        if self.early_fin_since.get_or_insert_with(Instant::now).elapsed() > WORKER_LIMIT {
+        if self.early_fin_since.get_or_insert_with(clock::now).elapsed() > WORKER_LIMIT {
             return Err(io::Error::other("bytes before FIN were lost in the kernel"));
         }
         Ok(true)

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{sleep, sleep_until};
 
 use super::super::liveness::Liveness;
 use super::super::metrics::PerDirection;
@@ -19,6 +19,7 @@ use super::metrics::ReturnReason;
 use super::pair::Pair;
 use super::setup::Sockmap;
 use super::watch::is_lost;
+use crate::clock;
 use crate::error_chain::ErrorChain;
 
 /// How often a connection's bytes are counted. The interval doubles each time
@@ -157,7 +158,7 @@ impl RunningPair<'_> {
     async fn wait(&mut self, liveness: &mut Liveness<'_>, notify: &Notify) -> io::Result<ReturnReason> {
         let mut interval = FIRST_COUNT_INTERVAL;
         loop {
-            let now = Instant::now();
+            let now = clock::now();
             tokio::select! {
                 () = notify.notified() => {
                     return Ok(if self.has_ended() { ReturnReason::Ended } else { ReturnReason::Bulk });
@@ -166,7 +167,7 @@ impl RunningPair<'_> {
             }
             let has_moved = self.count();
             let moved = self.moved_before + self.moved.iter().sum::<u64>();
-            liveness.check(moved, self.sockets.map(SockRef::from), Instant::now())?;
+            liveness.check(moved, self.sockets.map(SockRef::from), clock::now())?;
             if !has_moved && self.pair.is_stalled(self.sockets)? {
                 return Ok(ReturnReason::Stalled);
             }

@@ -51,7 +51,7 @@ async fn a_new_rule_is_for_new_connections_only() {
 
         let (listener, other) = tcp_backend(vip).await;
         fixture.upsert(frontend, &[other]).await;
-        assert_eq!(fixture.plane.observe()[&frontend].rule, rule(&[other]));
+        assert_eq!(fixture.plane.observe()[&frontend].rule, Some(rule(&[other])));
         let _new = connect(frontend).await;
         within("new connection at the new backend", listener.accept()).await.unwrap();
         assert_echo(&mut old, "still here").await;

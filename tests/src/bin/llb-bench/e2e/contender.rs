@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Who is compared, by name, and what each is. How they are set up is in `stage.rs`.
+//! The ways of forwarding that are compared. `stage.rs` sets them up.
 
 /// A way from the client to the server and back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,14 +17,14 @@ pub(crate) enum Contender {
     Userspace,
 }
 
-/// What the kernel itself does on one machine.
+/// What the kernel itself reaches on one machine.
 pub(crate) const BASELINE: Contender = Contender::Routing;
 
-/// The same on links that are made as those of llb's rows of XDP: what is between
-/// it and [`BASELINE`] is what XDP in the driver of a veth pair costs, whoever does it.
+/// Plain routing on links that are set up as for llb's rows of XDP. The difference between it and [`BASELINE`]
+/// is the cost of XDP in the driver of a veth pair, whoever uses it.
 pub(crate) const XDP_BASELINE: Contender = Contender::RoutingOnXdp;
 
-/// Balancers that end connections.
+/// Balancers that terminate connections.
 pub(crate) const PROXIES: [Contender; 2] = [Contender::Haproxy, Contender::Nginx];
 
 impl Contender {
@@ -42,8 +42,7 @@ impl Contender {
         Self::Userspace,
     ];
 
-    /// XDP in the driver of a veth pair is right only where nobody leaves
-    /// checksums to the other end.
+    /// XDP in the driver of a veth pair works only if nobody leaves checksums to the other end.
     pub(crate) fn all(has_offload: bool) -> Vec<Self> {
         let suits = |contender: &Self| !(has_offload && contender.is_on_xdp());
         Self::ALL.into_iter().filter(suits).collect()
@@ -97,7 +96,7 @@ impl Contender {
         self != Self::Haproxy
     }
 
-    /// Which of the lab's VIPs is its own.
+    /// The number of its VIP in the lab.
     pub(crate) fn number(self) -> u8 {
         self as u8
     }

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `cargo xtask bench e2e`: every way of forwarding in one lab, in one run. All
-//! are up all the time, and each probe goes round all of them before the next
-//! one starts. Who they are is in `contender.rs`, how they are set up in
-//! `stage.rs`, what the numbers look like in `report.rs` and `plot.rs`.
+//! `cargo xtask bench e2e`: every way of forwarding in one lab and one run. All of them are up all the time,
+//! and each probe measures all of them before the next probe starts. `contender.rs` lists them, `stage.rs` sets
+//! them up, `report.rs` and `plot.rs` show the results.
 
 pub(crate) mod contender;
 mod plot;
@@ -13,15 +12,15 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use crate::probe::Probe;
-use crate::{Span, write_results};
+use crate::span::{Span, write_results};
 use contender::Contender;
 use report::Report;
 use stage::Stage;
 
-/// There are many to go round.
+/// Short, because there are many to measure.
 const SECONDS: u32 = 1;
 
-/// How far the order of contenders goes on from round to round.
+/// How far the order of contenders moves on after each round.
 const ROTATED: usize = 3;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -78,7 +77,7 @@ fn measure(span: &Span, has_offload: bool) -> Result<Report> {
                 report.add(*contender, &values);
             }
         }
-        // Nobody is always the first one.
+        // So no contender is always the first one.
         contenders.rotate_left(ROTATED);
     }
     stage.check_planes().context("not all was measured by the plane that it is called after")?;

@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The numbers of a run as a picture: for each row a panel, in it a bar for each
-//! contender, in relation to plain routing.
+//! The results of a run as a picture: a panel for each row, with a bar for each contender in relation to plain
+//! routing.
 
 use super::contender::Contender;
 use super::report::Report;
 use crate::figures::Row;
 use crate::probe::ROWS;
 
-/// Panels side by side.
+/// Number of panels side by side.
 const COLUMNS: usize = 2;
 const PANEL_WIDTH: usize = 450;
 const BAR_HEIGHT: usize = 15;
 const HEAD: usize = 30;
 const GAP: usize = 22;
-/// Where bars begin, and how long one of 1 is.
+/// Where bars begin, and the length of a bar for the value 1.
 const LEFT: f64 = 100.0;
 const PER_ONE: f64 = 110.0;
-/// A longer bar is cut.
+/// Longer bars are cut off.
 const MOST: f64 = 2.0;
 
 pub(crate) fn svg(report: &Report) -> String {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The numbers of a run as text and JSON. It measures nothing, and draws nothing.
+//! The results of a run as text and JSON.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use super::contender::{BASELINE, Contender, PROXIES, XDP_BASELINE};
 use crate::figures::{Figures, Row, compact, machine};
 use crate::probe::ROWS;
 
-/// llb is to be at least this good in relation to plain routing, in each row.
+/// The aim for llb: at least this ratio to plain routing, in each row.
 const AIM_ROUTING: f64 = 1.0;
 
-/// And in relation to the better of HAProxy and nginx.
+/// The aim for llb: at least this ratio to the better of HAProxy and nginx.
 const AIM_PROXIES: f64 = 1.5;
 
 /// All values of one run.
@@ -37,17 +37,17 @@ impl Report {
         &self.contenders
     }
 
-    /// The median in relation to plain routing; above 1, better.
+    /// The median in relation to plain routing; more than 1 means better.
     pub(crate) fn to_baseline(&self, row: Row, contender: Contender) -> Option<f64> {
         self.figures.ratio(row, contender, &[BASELINE])
     }
 
-    /// The median, for a person.
+    /// The median as text.
     pub(crate) fn median(&self, row: Row, contender: Contender) -> Option<String> {
         Some(compact(self.figures.summary(row, contender)?.median))
     }
 
-    /// One line that says what this is.
+    /// A line that says what was measured.
     pub(crate) fn title(&self) -> String {
         format!(
             "{}; offloads {}; {} rounds of {} s",
@@ -58,7 +58,7 @@ impl Report {
         )
     }
 
-    /// Markdown.
+    /// The results as Markdown.
     pub(crate) fn text(&self) -> String {
         let llb: Vec<Contender> =
             self.contenders.iter().copied().filter(|contender| contender.is_llb()).collect();
@@ -132,7 +132,7 @@ impl Report {
     }
 }
 
-/// A line for each row, a column for each contender.
+/// A table with a line for each row and a column for each contender.
 fn table(contenders: &[Contender], cell: impl Fn(Row, Contender) -> Option<String>) -> String {
     let mut text = String::from("| |");
     for contender in contenders {

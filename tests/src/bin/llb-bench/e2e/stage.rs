@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The lab with all contenders, each on a host of its own that is made like all
-//! others, so that nothing of one is in the way of another.
+//! The lab with all contenders. Each of them has a host of its own, and all these hosts are set up alike, so
+//! they do not disturb each other.
 //!
 //! ```text
 //!   client   routing (2)   nftables   haproxy   nginx   xdp   tc   userspace   node
@@ -19,10 +19,11 @@ use llb_tests::{Agent, Host, Lab, Manifests, Process, object, wait_until};
 use super::contender::Contender;
 use crate::echo::{self, Sink};
 use crate::probe::LIMIT;
-use crate::programs::{ECHO, HTTP, IPERF, SINK, Servers, counter, start_haproxy, start_nginx_stream};
+use crate::programs::{ECHO, HTTP, IPERF, SINK, Servers, start_haproxy, start_nginx_stream};
+use crate::snmp::counter;
 
-/// A router, and the addresses of the client and of the node that reach each
-/// other by it only: their numbers among the lab's VIPs.
+/// A router, and the two addresses of client and node that reach each other only by it, as numbers among the
+/// lab's VIPs.
 struct Router {
     contender: Contender,
     name: &'static str,
@@ -38,7 +39,7 @@ const ROUTERS: [Router; 2] = [
 const CLIENT: &str = "client";
 const NODE: &str = "node";
 
-/// Everything that runs. Field order is drop order: the lab goes last.
+/// Everything that runs. Fields are dropped in this order: the lab goes last.
 pub(crate) struct Stage {
     agents: Vec<Llb>,
     balancers: Vec<Process>,
@@ -47,7 +48,7 @@ pub(crate) struct Stage {
     lab: Lab,
 }
 
-/// An agent and those who are measured through it.
+/// An agent and the contenders that it serves.
 struct Llb {
     agent: Agent,
     host: Host,
@@ -108,7 +109,7 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Where clients find it.
+    /// The address to which clients send.
     pub(crate) fn address(&self, contender: Contender) -> IpAddr {
         match contender {
             Contender::Direct => IpAddr::V4(self.lab.host(NODE).ipv4()),
@@ -127,13 +128,13 @@ impl Stage {
         self.lab.host(NODE)
     }
 
-    /// One more on the segment.
+    /// Adds a host to the segment.
     pub(crate) fn add_host(&mut self, name: &str) -> Result<Host> {
         self.lab.add_host(name)
     }
 
-    /// What `host` sends from `sources` has the same ways as the client's packets,
-    /// both there and back.
+    /// Makes packets from `host` with these source addresses take the same ways as the client's packets, in
+    /// both directions.
     pub(crate) fn add_sources(&self, host: &Host, sources: &str) -> Result<()> {
         let behind_it = format!("route add {sources} via {}", host.ipv4());
         self.node().ip(&behind_it)?;
@@ -153,7 +154,7 @@ impl Stage {
         &self.servers.sink
     }
 
-    /// What all have logged, for an error.
+    /// All logs, for an error.
     pub(crate) fn logs(&self) -> String {
         let mut logs = String::new();
         for llb in &self.agents {
@@ -165,8 +166,8 @@ impl Stage {
         logs
     }
 
-    /// Every frontend is where its name says, and has been: a row that measures
-    /// something else is worse than none.
+    /// Checks that each frontend is, and has been, on the plane that its name says. A row that measures
+    /// something else would be worse than none.
     pub(crate) fn check_planes(&self) -> Result<()> {
         self.agents.iter().try_for_each(|llb| {
             let state = llb.agent.state()?;
@@ -230,8 +231,8 @@ impl Stage {
         Ok(())
     }
 
-    /// What XDP sends back arrives only if the other end of the pair has an XDP
-    /// program too. That makes it join segments (GRO), unlike the other hosts' ports.
+    /// Packets that XDP sends back arrive only if the other end of the veth pair has an XDP program too. With
+    /// one, that end joins segments (GRO), unlike the other hosts' ports.
     fn prepare_for_xdp(&mut self, host: &Host) -> Result<()> {
         self._pass_programs.push(self.lab.inside_segment(|| object::pass_at(host.name()))??);
         self.lab.inside_segment(|| ethtool(&["-K", host.name(), "gro", "off"]))?
@@ -246,7 +247,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Both ways of what is called routing go through the router.
+    /// Checks that packets of plain routing pass the router in both directions.
     fn check_routing(&self, router: &Router) -> Result<()> {
         let forwarded = || counter(self.lab.host(router.name), "Ip:", "ForwDatagrams");
         let before = forwarded()?;
@@ -257,7 +258,7 @@ impl Stage {
     }
 }
 
-/// The plane and the mode that `/state` must name.
+/// The plane and the mode that `/state` must show.
 fn place(contender: Contender) -> (&'static str, Option<&'static str>) {
     match contender {
         Contender::XdpNat | Contender::TcNat => ("packet", Some("nat")),
@@ -276,9 +277,8 @@ fn ports() -> [PortSpec<'static>; 5] {
     ]
 }
 
-/// The addresses at which the node answers besides its first one: as the end of
-/// the routed way, and, without telling anybody on the segment, for the VIPs whose
-/// packets it gets unchanged.
+/// The node's addresses besides its first one: the end of the routed way, and the VIPs whose packets it gets
+/// unchanged, which nobody on the segment is told of.
 fn prepare_node(lab: &Lab, node: &Host) -> Result<Vec<IpAddr>> {
     for setting in ["arp_ignore=1", "arp_announce=2"] {
         node.output(&["sysctl", "-qw", &format!("net.ipv4.conf.all.{setting}")])?;
@@ -292,8 +292,8 @@ fn prepare_node(lab: &Lab, node: &Host) -> Result<Vec<IpAddr>> {
     Ok([routed, unchanged].concat())
 }
 
-/// Client and node are on one segment; host routes lead through the router, which
-/// must not tell them that there is a shorter way.
+/// Client and node are on one segment. Host routes lead through the router, which must not tell them about the
+/// shorter way.
 fn route(lab: &Lab, client: &Host, router: &Router, node: &Host) -> Result<()> {
     let via = lab.host(router.name);
     forward(via)?;
@@ -330,7 +330,7 @@ fn translate(host: &Host, vip: IpAddr, node: &Host) -> Result<()> {
     host.output(&["nft", "-f", &file.display().to_string()]).map(drop)
 }
 
-/// `ip_forward` comes first: it resets the others.
+/// `ip_forward` comes first, because it resets the others.
 fn forward(host: &Host) -> Result<()> {
     for setting in [
         "ip_forward=1",
@@ -348,7 +348,7 @@ fn add_address(host: &Host, address: IpAddr, prefix: u8) -> Result<()> {
     host.ip(&format!("addr add {address}/{prefix} dev {}", Host::LINK))
 }
 
-/// In the namespace of the calling thread.
+/// Runs in the namespace of the calling thread.
 fn ethtool(arguments: &[&str]) -> Result<()> {
     let status = std::process::Command::new("ethtool").args(arguments).status()?;
     ensure!(status.success(), "ethtool {arguments:?}: {status}");

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Servers and clients for the comparison of ways to move bytes (`ways.rs`):
-//! few threads for many connections, so that a thousand of them do not
-//! measure the scheduler.
+//! Servers and clients for the comparison of ways to move bytes (`ways.rs`). Few threads serve many
+//! connections, so that with a thousand of them the scheduler is not what is measured.
+
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -15,15 +16,15 @@ use tokio::net::{TcpListener, TcpStream};
 
 use llb_tests::Host;
 
-/// For a server or agent that hangs.
+/// Limit for a server or agent that hangs.
 const HANG: Duration = Duration::from_secs(20);
 
 /// Round trips of each connection that are not counted.
 const WARM_UP: u32 = 20;
 
-/// An echo and a sink; their threads end with this process.
+/// An echo server and a sink. Their threads end with this process.
 pub(crate) struct Servers {
-    /// Bytes that the sink has had.
+    /// Bytes that the sink has received.
     sunk: Arc<AtomicU64>,
 }
 
@@ -59,7 +60,7 @@ impl Servers {
         Ok(Self { sunk })
     }
 
-    /// Bytes per second that arrive, of so many streams.
+    /// Bytes per second that arrive on `streams` streams.
     #[expect(clippy::disallowed_methods, reason = "a bench measures a span of time")]
     pub(crate) fn bulk(&self, client: &Host, to: SocketAddr, streams: usize, span: Duration) -> Result<f64> {
         let stop = Arc::new(AtomicBool::new(false));
@@ -75,7 +76,7 @@ impl Servers {
                 std::io::Result::Ok(())
             }));
         }
-        // The first moments are those of growing windows.
+        // In the first moments the windows are still growing.
         std::thread::sleep(span / 4);
         let (began, before) = (Instant::now(), self.sunk.load(Ordering::Relaxed));
         std::thread::sleep(span);
@@ -108,55 +109,35 @@ async fn echo_all(mut stream: TcpStream) -> std::io::Result<()> {
     }
 }
 
-/// What clients saw.
+/// Results of the clients.
 #[derive(Clone, Copy)]
 pub(crate) struct Asked {
-    /// Answers in a second.
+    /// Answers per second.
     pub(crate) rate: f64,
-    /// Microseconds until half of them came.
+    /// Median of the round trips in microseconds.
     pub(crate) median: f64,
-    /// Cores that the whole machine was busy with.
+    /// Number of cores that were busy on the whole machine.
     pub(crate) cores: f64,
 }
 
-/// Load of questions and answers.
+/// A load of questions and answers.
 #[derive(Clone, Copy)]
 pub(crate) struct Questions {
     pub(crate) size: usize,
     pub(crate) connections: usize,
-    /// All connections together ask so many in a second; absent: as many as they can.
+    /// Questions per second on all connections together; `None` for as many as possible.
     pub(crate) rate: Option<f64>,
 }
 
-/// Asks on all connections at once, each waiting for its answer.
+/// Asks on all connections at once. Each waits for its answer before it asks again.
 pub(crate) fn ask(client: &Host, to: SocketAddr, load: Questions, span: Duration) -> Result<Asked> {
     client.run_inside(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let mut streams = Vec::with_capacity(load.connections);
-            for _ in 0..load.connections {
-                let stream = tokio::time::timeout(HANG, TcpStream::connect(to)).await??;
-                stream.set_nodelay(true)?;
-                streams.push(stream);
-            }
-            // Each beyond the agent's first reads.
-            let mut warm = tokio::task::JoinSet::new();
-            for mut stream in streams {
-                warm.spawn(async move {
-                    let mut buffer = vec![7; load.size];
-                    for _ in 0..WARM_UP {
-                        exchange(&mut stream, &mut buffer).await?;
-                    }
-                    std::io::Result::Ok(stream)
-                });
-            }
-            let mut streams = Vec::with_capacity(load.connections);
-            while let Some(stream) = warm.join_next().await {
-                streams.push(stream??);
-            }
+            let streams = connect_and_warm_up(to, load).await?;
             let (cpu, began) = (busy_seconds()?, Instant::now());
             let until = began + span;
-            // With a rate, few tasks ask on their many connections in turn.
+            // With a fixed rate, a few tasks ask on their many connections in turn.
             let groups = if load.rate.is_some() { 64.min(load.connections) } else { load.connections };
             let pause = load.rate.map(|rate| Duration::from_secs_f64(groups as f64 / rate));
             let mut parts: Vec<Vec<TcpStream>> = (0..groups).map(|_| Vec::new()).collect();
@@ -200,7 +181,32 @@ pub(crate) fn ask(client: &Host, to: SocketAddr, load: Questions, span: Duration
     })?
 }
 
-/// Connections per second, each for one question; so many at once.
+/// Opens all connections, and asks on each until the agent's first reads are over.
+async fn connect_and_warm_up(to: SocketAddr, load: Questions) -> Result<Vec<TcpStream>> {
+    let mut streams = Vec::with_capacity(load.connections);
+    for _ in 0..load.connections {
+        let stream = tokio::time::timeout(HANG, TcpStream::connect(to)).await??;
+        stream.set_nodelay(true)?;
+        streams.push(stream);
+    }
+    let mut warm = tokio::task::JoinSet::new();
+    for mut stream in streams {
+        warm.spawn(async move {
+            let mut buffer = vec![7; load.size];
+            for _ in 0..WARM_UP {
+                exchange(&mut stream, &mut buffer).await?;
+            }
+            std::io::Result::Ok(stream)
+        });
+    }
+    let mut streams = Vec::with_capacity(load.connections);
+    while let Some(stream) = warm.join_next().await {
+        streams.push(stream??);
+    }
+    Ok(streams)
+}
+
+/// Connections per second, each for one question; `at_once` of them at the same time.
 pub(crate) fn connect_often(client: &Host, to: SocketAddr, at_once: usize, span: Duration) -> Result<f64> {
     client.run_inside(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -214,7 +220,7 @@ pub(crate) fn connect_often(client: &Host, to: SocketAddr, at_once: usize, span:
                     while Instant::now() < until {
                         let mut stream = TcpStream::connect(to).await?;
                         exchange(&mut stream, &mut [7; 64]).await?;
-                        // No TIME_WAIT at the client, which has few ports.
+                        // Avoid TIME_WAIT at the client, which has few ports.
                         rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
                         count += 1;
                     }
@@ -238,7 +244,7 @@ async fn exchange(stream: &mut TcpStream, buffer: &mut [u8]) -> std::io::Result<
     both.await.map(|_| ())
 }
 
-/// Seconds that all cores together were busy, since boot.
+/// Seconds that all cores together were busy since the machine started.
 pub(crate) fn busy_seconds() -> Result<f64> {
     /// USER_HZ, the same on every architecture that llb runs on.
     const TICKS: f64 = 100.0;

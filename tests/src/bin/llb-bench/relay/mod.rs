@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `cargo xtask bench relay`: llb in user space beside HAProxy and nginx
-//! stream. One lab, one run, all balancers up all the time, rounds interleaved
-//! (each probe goes round all balancers before the next one starts). Who is
-//! compared is in `stage.rs`, what the numbers look like in `report.rs`. Llb's own
-//! ways to move bytes, beside each other, are in `ways.rs` and `load.rs`.
+//! `cargo xtask bench relay`: llb in user space beside HAProxy and nginx stream, in one lab and one run. All
+//! balancers are up all the time, and each probe measures all of them before the next probe starts. `stage.rs`
+//! sets them up, `report.rs` shows the results. `ways.rs` and `load.rs` compare llb's own ways to move bytes.
 
 mod load;
 mod report;
@@ -13,11 +11,11 @@ mod ways;
 use anyhow::{Context, Result};
 
 use crate::probe::Probe;
-use crate::{Span, write_results};
+use crate::span::{Span, write_results};
 use report::Report;
 use stage::Stage;
 
-/// One second is short for programs that adapt.
+/// One second would be too short for programs that adapt.
 const SECONDS: u32 = 2;
 
 #[derive(Clone, Debug, clap::Args)]

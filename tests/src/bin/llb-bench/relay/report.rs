@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The numbers of a run as table, JSON and plot. It measures nothing.
+//! The results of a run as table, JSON and plot.
 
 use std::collections::BTreeMap;
 
@@ -25,12 +25,13 @@ impl Report {
         self.figures.add(balancer, values);
     }
 
-    /// The flood is not measured here.
+    /// Without the flood of datagrams, which is not measured here.
     fn rows(&self) -> impl Iterator<Item = Row> {
         ROWS.into_iter().filter(|row| self.figures.values(*row, Balancer::Llb).is_some())
     }
 
-    /// Markdown: median (min to max) for each, and llb in relation to the better of the others.
+    /// Markdown: median, minimum and maximum for each balancer, and llb in relation to the better of the
+    /// others.
     pub(crate) fn table(&self) -> String {
         let mut text = format!(
             "{}; {} rounds of {} s; median (min to max)\n\n| | llb | haproxy | nginx | llb : better of the two |\n|---|---|---|---|---|\n",
@@ -109,7 +110,7 @@ impl Report {
         text
     }
 
-    /// Above 1: llb is better.
+    /// More than 1 if llb is better.
     fn ratio(&self, row: Row) -> Option<f64> {
         self.figures.ratio(row, Balancer::Llb, &[Balancer::Haproxy, Balancer::Nginx])
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The three balancers, side by side on one host of a lab, and the servers
-//! behind them. Same addresses' shape, same ports, same number of threads.
+//! The three balancers on one host of a lab, and the servers behind them. The balancers have addresses of the
+//! same kind, the same ports and the same number of threads.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ use crate::echo::Sink;
 use crate::probe::LIMIT;
 use crate::programs::{ECHO, HTTP, IPERF, Servers, start_haproxy, start_nginx_stream};
 
-/// Who balances.
+/// A balancer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Balancer {
     Llb,
@@ -32,13 +32,13 @@ impl Balancer {
         }
     }
 
-    /// This HAProxy has none.
+    /// This HAProxy has no UDP.
     pub(crate) fn has_udp(self) -> bool {
         self != Self::Haproxy
     }
 }
 
-/// Everything that runs. Field order is drop order: the lab goes last.
+/// Everything that runs. Fields are dropped in this order: the lab goes last.
 pub(crate) struct Stage {
     agent: Agent,
     balancers: Vec<Process>,
@@ -89,7 +89,7 @@ impl Stage {
         &self.servers.sink
     }
 
-    /// What all have logged, for an error.
+    /// All logs, for an error.
     pub(crate) fn logs(&self) -> String {
         let mut logs = self.agent.log();
         for process in self.balancers.iter().chain(&self.servers.processes) {

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `cargo xtask bench relay -- --ways`: the ways in which llb can move the bytes
-//! of a connection, beside each other. One agent at a time, rounds interleaved
-//! (each way gets all probes before the next way starts). What loads it is in
-//! `load.rs`.
+//! `cargo xtask bench relay -- --ways`: compares the ways in which llb can move the bytes of a connection. One
+//! agent runs at a time, with interleaved rounds: each way gets all probes before the next way starts.
+//! `load.rs` has the load.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,13 +15,13 @@ use llb_tests::{Agent, Lab, Manifests};
 
 use super::load::{self, Questions, Servers};
 
-/// Connections that are mostly idle, as far as descriptors go: this program has
-/// two for each, as client and server, and so has the agent.
+/// Mostly idle connections, as many as the descriptors allow: this program has two for each connection, as
+/// client and server, and so has the agent.
 const IDLE: u64 = 10_000;
-/// What else is open.
+/// Descriptors that are open besides.
 const OTHER_DESCRIPTORS: u64 = 1_500;
 
-/// Name, and the agent's arguments.
+/// A name, and the agent's flags.
 const WAYS: [(&str, &[&str]); 5] = [
     ("copy", &["--userspace", "--splice=false"]),
     ("splice", &["--userspace"]),
@@ -53,10 +52,10 @@ const PROBES: [Probe; 10] = [
     Probe::Idle,
 ];
 
-/// Values of each row, by its place and name, then by way.
+/// The values of each row, by its place and name, then by way.
 type Values = BTreeMap<(usize, String), BTreeMap<usize, Vec<f64>>>;
 
-/// Prints a table.
+/// Measures all ways and prints a table.
 ///
 /// # Errors
 /// An agent does not start, or a probe fails.
@@ -200,7 +199,7 @@ fn table(values: &Values, rounds: u32, seconds: u32) -> String {
     text
 }
 
-/// Three or more digits.
+/// At least three digits.
 fn short(value: f64) -> String {
     match value {
         1000.0.. => format!("{value:.0}"),

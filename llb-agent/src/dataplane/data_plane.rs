@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the reconcile loop asks of a data plane, and how a plane fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+
+use crate::model::{Frontend, FrontendStatus, PlanesState, Rule};
+
+/// A mechanism that forwards.
+#[expect(async_fn_in_trait, reason = "called from one task of this crate, never spawned")]
+pub trait DataPlane {
+    /// Finishes moves of frontends that have become possible since the last call, as when the
+    /// relay's last old connection has ended. The loop calls it before each
+    /// [`observe`](DataPlane::observe).
+    fn advance(&mut self) {}
+
+    /// All frontends that the plane has, draining ones included. It changes nothing that
+    /// packets or clients can see.
+    fn observe(&mut self) -> BTreeMap<Frontend, FrontendStatus>;
+
+    /// Makes `frontend` serve by `rule`; idempotent. A frontend that serves already keeps its
+    /// listener and its connections, and uses the new rule for new ones.
+    ///
+    /// # Errors
+    /// The frontend can't take traffic. Other frontends are not affected.
+    async fn upsert(&mut self, frontend: Frontend, rule: &Arc<Rule>) -> Result<(), DataPlaneError>;
+
+    /// Takes no new traffic for `frontend` from now on; idempotent. The frontend is
+    /// [`Phase::Draining`](crate::model::Phase) until its last connection has ended or the
+    /// drain time-out has passed. Then it is gone.
+    fn remove(&mut self, frontend: &Frontend);
+
+    /// Keeps other programs from binding the ports of these frontends, which are on the machine's
+    /// own addresses, and of no others. Called again and again; what fails is tried again then.
+    fn hold_ports(&mut self, _frontends: &BTreeSet<Frontend>) {}
+
+    /// The state of the planes themselves.
+    fn describe(&self) -> PlanesState {
+        PlanesState::default()
+    }
+}
+
+/// A frontend can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum DataPlaneError {
+    /// Another program listens there.
+    #[error("{frontend} is in use by another program{}; stop it or move it to another address (see `ss -lntup`)", owner(.program.as_ref()))]
+    PortInUse {
+        /// The frontend.
+        frontend: Frontend,
+        /// The program, as `name (pid 12)` or `one of user 33`, if that can be told.
+        program: Option<String>,
+    },
+    /// Ports below 1024 need a privilege.
+    #[error("no permission to bind {frontend}: run as root or with CAP_NET_BIND_SERVICE")]
+    NotPermitted {
+        /// The frontend.
+        frontend: Frontend,
+    },
+    /// Any other error of the kernel.
+    #[error("cannot bind {frontend}")]
+    Bind {
+        /// The frontend.
+        frontend: Frontend,
+        /// The kernel's error.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn owner(program: Option<&String>) -> String {
+    program.map(|name| format!(": {name}")).unwrap_or_default()
+}

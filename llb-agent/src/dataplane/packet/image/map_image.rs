@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The image as a whole: what it holds, and how frontends are closed and removed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use llb_common::backend::{BackendEntry, BackendId};
+use llb_common::frontend::SourceRangeKey;
+use llb_common::time::Tick;
+
+use super::entries::members_of;
+use super::gate::Gate;
+use super::ids::{Chunks, Places, Services};
+use super::known::Known;
+use super::write::{Write, key_of};
+use crate::model::{Backend, Frontend, Mode, Rule, ServiceName};
+
+/// How many entries the image may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) struct Limits {
+    pub(in super::super) frontends: u32,
+    pub(in super::super) backends: u32,
+    pub(in super::super) chunks: u32,
+}
+
+/// What the maps hold.
+#[derive(Debug)]
+pub(in super::super) struct MapImage {
+    pub(super) limits: Limits,
+    pub(super) frontends: BTreeMap<Frontend, Known>,
+    /// By [`FrontendEntry::service`](llb_common::frontend::FrontendEntry::service).
+    pub(super) ranges: BTreeMap<u32, BTreeMap<SourceRangeKey, u8>>,
+    pub(super) places: Places,
+    pub(super) chunks: Chunks,
+    pub(super) services: Services,
+    pub(super) next_frontend: u32,
+}
+
+/// What the image says about one frontend.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct Served<'a> {
+    pub(in super::super) frontend: &'a Frontend,
+    /// `None`: not known, because the maps were read back.
+    pub(in super::super) rule: Option<&'a Arc<Rule>>,
+    pub(in super::super) mode: Mode,
+    pub(in super::super) gate: Gate,
+}
+
+impl MapImage {
+    /// The image of empty maps.
+    pub(in super::super) fn empty(limits: Limits) -> Self {
+        Self {
+            limits,
+            frontends: BTreeMap::new(),
+            ranges: BTreeMap::new(),
+            places: Places::new(limits.backends, [], []),
+            chunks: Chunks::new(limits.chunks, []),
+            services: Services::default(),
+            next_frontend: 1,
+        }
+    }
+
+    /// All frontends in the maps, in order.
+    pub(in super::super) fn frontends(&self) -> impl Iterator<Item = Served<'_>> {
+        self.frontends.iter().map(|(frontend, known)| Served {
+            frontend,
+            rule: known.rule.as_ref(),
+            mode: known.mode,
+            gate: known.gate,
+        })
+    }
+
+    /// Whether `frontend` is in the maps.
+    pub(in super::super) fn has(&self, frontend: &Frontend) -> bool {
+        self.frontends.contains_key(frontend)
+    }
+
+    /// Which packets `frontend` takes; `None` if it is not in the maps.
+    pub(in super::super) fn gate(&self, frontend: &Frontend) -> Option<Gate> {
+        self.frontends.get(frontend).map(|known| known.gate)
+    }
+
+    /// The backends of a frontend as they are in the map.
+    pub(in super::super) fn backends(
+        &self,
+        frontend: &Frontend,
+    ) -> impl Iterator<Item = (&Backend, &BackendEntry)> {
+        self.frontends.get(frontend).into_iter().flat_map(|known| &known.backends)
+    }
+
+    /// The addresses of all backends, each once.
+    pub(in super::super) fn addresses(&self) -> BTreeSet<IpAddr> {
+        let backends = self.frontends.values().flat_map(|known| known.backends.keys());
+        backends.map(|backend| backend.address.ip()).collect()
+    }
+
+    /// Each backend's frontend and address, by the backend's id.
+    pub(in super::super) fn owners(&self) -> BTreeMap<BackendId, (&Frontend, &Backend)> {
+        let all = self.frontends.iter().flat_map(|(frontend, known)| {
+            known.backends.iter().map(move |(backend, entry)| (entry.id, (frontend, backend)))
+        });
+        all.collect()
+    }
+
+    /// The Service of a frontend; `None` while its rule is not known.
+    pub(in super::super) fn service(&self, frontend: &Frontend) -> Option<&ServiceName> {
+        Some(&self.frontends.get(frontend)?.rule.as_ref()?.service)
+    }
+
+    /// How many backends and how many chunks are in use.
+    pub(in super::super) fn fill(&self) -> (u32, u32) {
+        (self.places.used(), self.chunks.used())
+    }
+
+    /// What to write so that `frontend` takes the packets that `gate` lets through.
+    pub(in super::super) fn set_gate(&mut self, frontend: &Frontend, gate: Gate) -> Vec<Write> {
+        let Some(known) = self.frontends.get_mut(frontend) else { return Vec::new() };
+        known.gate = gate;
+        known.entry.flags = known.entry.flags & !Gate::FLAGS | gate.flags();
+        vec![Write::Frontend(key_of(frontend), known.entry)]
+    }
+
+    /// Makes the rule of `frontend` unknown: the maps may follow it in part only.
+    pub(in super::super) fn forget_rule(&mut self, frontend: &Frontend) {
+        if let Some(known) = self.frontends.get_mut(frontend) {
+            known.rule = None;
+        }
+    }
+
+    /// What to write so that `frontend` is gone, with its backends and its table.
+    pub(in super::super) fn remove(&mut self, frontend: &Frontend, now: Tick) -> Vec<Write> {
+        let Some(known) = self.frontends.remove(frontend) else { return Vec::new() };
+        let mut writes = vec![Write::RemoveFrontend(key_of(frontend))];
+        writes.extend(known.members.into_iter().map(Write::RemoveMember));
+        for entry in known.backends.into_values() {
+            self.places.free(entry.id);
+            writes.push(Write::free_backend(entry.id));
+        }
+        self.chunks.free(known.entry.table, now);
+        self.chunks.free(known.entry.previous, now);
+        let service = known.entry.service;
+        if !self.frontends.values().any(|other| other.entry.service == service) {
+            let ranges = self.ranges.remove(&service).unwrap_or_default();
+            writes.extend(ranges.into_keys().map(Write::RemoveSourceRange));
+            self.services.forget(service);
+        }
+        writes
+    }
+
+    /// What to write so that former backends without flows are gone.
+    pub(in super::super) fn forget_idle(&mut self, has_flows: impl Fn(BackendId) -> bool) -> Vec<Write> {
+        let mut gone = Vec::new();
+        let mut writes = Vec::new();
+        for known in self.frontends.values_mut() {
+            let Some(rule) = &known.rule else { continue };
+            let before = known.backends.len();
+            known.backends.retain(|backend, entry| {
+                let stays = rule.backends.contains_key(backend) || has_flows(entry.id);
+                if !stays {
+                    gone.push(entry.id);
+                }
+                stays
+            });
+            if known.backends.len() < before {
+                let members = members_of(&known.entry, &known.backends);
+                writes.extend(known.member_writes(&members));
+                known.members = members.into_keys().collect();
+            }
+        }
+        for id in gone {
+            self.places.free(id);
+            writes.push(Write::free_backend(id));
+        }
+        writes
+    }
+}

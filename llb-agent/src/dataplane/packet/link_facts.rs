@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the packet plane knows about a link before it puts a program there.
+
+use std::io;
+
+use llb_common::address::Mac;
+
+use crate::config::XdpMode;
+use crate::netlink::{Connection, LinkDevice};
+
+/// A link as the kernel describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LinkFacts {
+    pub(super) name: String,
+    pub(super) ifindex: u32,
+    pub(super) mac: Mac,
+    /// Size of the largest IP packet, in bytes.
+    pub(super) mtu: u32,
+    /// The kind of a virtual link: `veth`, `vlan`, `bond` ... `None` for hardware.
+    pub(super) kind: Option<String>,
+    /// Id and mode of the XDP program that is attached now.
+    pub(super) xdp: Option<(u32, XdpMode)>,
+}
+
+impl LinkFacts {
+    /// Reads the facts of all links.
+    ///
+    /// # Errors
+    /// The kernel does not list its links.
+    pub(super) async fn read(connection: &mut Connection) -> io::Result<Vec<Self>> {
+        Ok(connection.links().await?.into_iter().map(Self::from).collect())
+    }
+}
+
+impl From<LinkDevice> for LinkFacts {
+    fn from(link: LinkDevice) -> Self {
+        let mode = |driver| if driver { XdpMode::Native } else { XdpMode::Generic };
+        Self {
+            mac: link.mac.map_or(Mac::new([0; 6]), |mac| Mac::new(mac.0)),
+            name: link.name,
+            ifindex: link.ifindex,
+            mtu: link.mtu,
+            kind: link.kind,
+            xdp: link.xdp.map(|(program, is_in_driver)| (program, mode(is_in_driver))),
+        }
+    }
+}

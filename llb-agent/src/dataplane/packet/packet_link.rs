@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A link with a program: its switch and its counters.
+
+use std::fmt;
+use std::io;
+
+use aya::maps::{MapData, PerCpuArray};
+use llb_common::counters::LinkCounters;
+use llb_common::settings::LinkSettings;
+
+use super::link_facts::LinkFacts;
+use super::pins::PinFolder;
+use super::table::Table;
+use crate::model::{Hook, HookReason};
+
+/// A link with a program.
+pub(super) struct PacketLink {
+    pub(super) facts: LinkFacts,
+    pub(super) hook: Hook,
+    /// Why it is at this hook.
+    pub(super) why: HookReason,
+    pub(super) folder: PinFolder,
+    pub(super) settings: Table<u32, LinkSettings>,
+    pub(super) counters: PerCpuArray<MapData, [u8; size_of::<LinkCounters>()]>,
+}
+
+impl fmt::Debug for PacketLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.facts.name, self.hook)
+    }
+}
+
+impl PacketLink {
+    /// Tells the programs this link's MAC address, and lets its own program handle packets.
+    ///
+    /// # Errors
+    /// A map can't be written.
+    pub(super) fn switch_on(&self, links: &Table<u32, [u8; 8]>) -> io::Result<()> {
+        let mut mac = [0; 8];
+        mac[..6].copy_from_slice(&self.facts.mac.bytes());
+        links.insert(&self.facts.ifindex, &mac)?;
+        tell(&self.settings, &self.facts)
+    }
+
+    /// Frames that came in, summed over all CPUs; `None` if the map can't be read.
+    pub(super) fn counters(&self) -> Option<LinkCounters> {
+        let values = self.counters.get(&0, 0).ok()?;
+        let values = values.iter().map(|bytes| bytemuck::pod_read_unaligned(bytes));
+        Some(values.fold(LinkCounters::default(), LinkCounters::plus))
+    }
+}
+
+/// Tells a program on which link it is. Until then it passes all packets to the kernel.
+pub(super) fn tell(settings: &Table<u32, LinkSettings>, link: &LinkFacts) -> io::Result<()> {
+    let old = settings.get(&0)?.unwrap_or_default();
+    settings.insert(&0, &LinkSettings { ifindex: link.ifindex, mac: link.mac, traces: old.traces })
+}

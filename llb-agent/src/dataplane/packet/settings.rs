@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The settings that all programs share: source ports and source addresses of mode NAT.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+
+use llb_common::address::Address;
+use llb_common::settings::{FLOW_BUDGET, SNAT_ADDRESSES, Settings};
+
+use super::maps::Maps;
+use super::setup::PacketSetup;
+use super::state::State;
+use crate::config::PortRange;
+
+/// The settings to begin with. Source addresses of before stay, as flows use them.
+///
+/// # Errors
+/// The map can't be read.
+pub(super) fn first_settings(setup: &PacketSetup, maps: &Maps) -> io::Result<Settings> {
+    let old = maps.settings.get(&0)?.unwrap_or_default();
+    let ports = setup.config.snat_ports.unwrap_or_else(free_ports);
+    Ok(Settings {
+        snat: old.snat,
+        snat_first_port: ports.first,
+        snat_last_port: ports.last,
+        flow_budget: FLOW_BUDGET,
+        ..Settings::default()
+    })
+}
+
+impl State<Maps> {
+    /// Makes the programs look at replies to these addresses too.
+    ///
+    /// # Errors
+    /// The map can't be read or written.
+    pub(super) fn add_sources(&mut self, sources: BTreeSet<IpAddr>) -> io::Result<()> {
+        let settings = Settings { snat: with_sources(self.settings.snat, sources), ..self.settings };
+        if settings != self.settings {
+            // `llb-agent trace` may have set these two meanwhile.
+            let current = self.maps.settings.get(&0)?.unwrap_or(settings);
+            let written =
+                Settings { trace_client: current.trace_client, trace_mask: current.trace_mask, ..settings };
+            self.maps.settings.insert(&0, &written)?;
+            self.settings = settings;
+        }
+        Ok(())
+    }
+}
+
+/// `known` with `sources`. If there are too many, those that were added first go.
+fn with_sources(known: [Address; SNAT_ADDRESSES], sources: BTreeSet<IpAddr>) -> [Address; SNAT_ADDRESSES] {
+    let mut all: Vec<Address> = known.into_iter().filter(|address| !address.is_unspecified()).collect();
+    for source in sources.into_iter().map(Address::from) {
+        if !all.contains(&source) {
+            all.push(source);
+        }
+    }
+    let excess = all.len().saturating_sub(SNAT_ADDRESSES);
+    all.drain(..excess);
+    std::array::from_fn(|n| all.get(n).copied().unwrap_or_default())
+}
+
+/// The ports that the kernel does not give to sockets by itself: those below
+/// `net.ipv4.ip_local_port_range`, or those above it where there are more.
+fn free_ports() -> PortRange {
+    const LINUX: (u16, u16) = (32_768, 60_999);
+    const UNPRIVILEGED: u16 = 1024;
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut numbers = text.split_whitespace().map(str::parse);
+    let (first, last) = match (numbers.next(), numbers.next()) {
+        (Some(Ok(first)), Some(Ok(last))) => (first, last),
+        _ => LINUX,
+    };
+    free_beside((first, last), UNPRIVILEGED)
+}
+
+fn free_beside((first, last): (u16, u16), lowest: u16) -> PortRange {
+    let below = first.saturating_sub(lowest);
+    let above = u16::MAX - last;
+    if below == 0 && above == 0 {
+        // The kernel gives all ports to sockets. Programs take none that a socket has.
+        return PortRange { first: lowest, last: u16::MAX };
+    }
+    if below >= above {
+        PortRange { first: lowest, last: first - 1 }
+    } else {
+        PortRange { first: last + 1, last: u16::MAX }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn source_ports_are_those_that_the_kernel_gives_to_no_socket() {
+        let range = |first, last| PortRange { first, last };
+        assert_eq!(free_beside((32_768, 60_999), 1024), range(1024, 32_767));
+        assert_eq!(free_beside((1024, 40_000), 1024), range(40_001, 65_535));
+        assert_eq!(free_beside((1024, 65_535), 1024), range(1024, 65_535));
+    }
+
+    #[test]
+    fn the_oldest_source_addresses_go_first() {
+        let address = |n: usize| IpAddr::from([192, 0, 2, n as u8]);
+        let none = [Address::default(); SNAT_ADDRESSES];
+        let full = with_sources(none, (0..SNAT_ADDRESSES).map(address).collect());
+        let new = with_sources(full, [address(1), address(200)].into());
+        assert_eq!(new[0], Address::from(address(1)), "the first one had to go");
+        assert_eq!(new[SNAT_ADDRESSES - 1], Address::from(address(200)));
+        assert_eq!(with_sources(new, BTreeSet::new()), new);
+    }
+}

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the packet plane does without being asked: it follows routes, neighbours and links
+//! that change, sweeps flows, and removes frontends whose drain is over.
+//!
+//! One task. Input: time, and a call to hurry. Output: maps, and a wake-up of the reconcile
+//! loop when frontends have changed.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::clock::now;
+use super::error::PacketError;
+use super::link_facts::LinkFacts;
+use super::loader::reload;
+use super::next_hops::{NextHops, own_links};
+use super::refusal::Refusal;
+use super::shared::Shared;
+use super::sweep::sweep;
+use crate::clock;
+use crate::error_chain::ErrorChain;
+use crate::model::Frontend;
+
+/// How soon it is noticed that a neighbour has another MAC address or does not answer any more.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often the kernel is asked for all routes again.
+const REFRESH: Duration = Duration::from_secs(10);
+/// How often neighbours are made to prove that they are there. By itself the kernel would
+/// notice after a minute that one is silent.
+const PROBE: Duration = Duration::from_secs(2);
+/// With more neighbours than this for each second, they are probed less often.
+const PROBED_PER_SEC: u32 = 500;
+/// How often flows are swept; far shorter than the shortest lifetime of a flow.
+const SWEEP: Duration = Duration::from_secs(5);
+/// Sweeps take at most one part in this many of a CPU's time.
+const SWEEP_SHARE: u32 = 20;
+/// How often a frontend that ends soon is looked at.
+const DRAIN_LOOK: Duration = Duration::from_millis(200);
+
+/// When each kind of work is due next.
+struct Schedule {
+    look: Instant,
+    refresh: Instant,
+    probe: Instant,
+    sweep: Instant,
+}
+
+impl Schedule {
+    fn start(now: Instant) -> Self {
+        Self { look: now + LOOK, refresh: now + REFRESH, probe: now + PROBE, sweep: now }
+    }
+
+    fn looked(&mut self, is_full: bool, now: Instant) {
+        self.look = now + LOOK;
+        if is_full {
+            self.refresh = self.look + REFRESH;
+        }
+    }
+
+    fn probed(&mut self, count: u32, now: Instant) {
+        self.probe = now + PROBE.max(Duration::from_secs(1) * count / PROBED_PER_SEC);
+    }
+
+    fn swept(&mut self, took: Duration, now: Instant) {
+        self.sweep = now + SWEEP.max(took * SWEEP_SHARE);
+    }
+}
+
+/// Runs until it is aborted.
+pub(super) async fn run(shared: Arc<Shared>, next_hops: Arc<tokio::sync::Mutex<NextHops>>) {
+    let mut due = Schedule::start(clock::now());
+    loop {
+        let ends_soon = shared.state().ends_soon();
+        let is_hurried = tokio::select! {
+            () = shared.hurry.notified() => true,
+            () = tokio::time::sleep(if ends_soon { DRAIN_LOOK } else { LOOK }) => false,
+        };
+        let time = clock::now();
+        repair(&shared);
+        if time >= due.look {
+            let is_full = time >= due.refresh;
+            if let Err(error) = look(&shared, &next_hops, is_full).await {
+                let error = ErrorChain(&error);
+                tracing::warn!(%error, "cannot follow routes, neighbours and links");
+            }
+            due.looked(is_full, clock::now());
+        }
+        if time >= due.probe {
+            let addresses = shared.state().image.addresses();
+            let probed = next_hops.lock().await.probe(&addresses).await.unwrap_or_else(|error| {
+                tracing::warn!(error = %ErrorChain(&error), "cannot probe neighbours");
+                0
+            });
+            due.probed(probed, clock::now());
+        }
+        if is_hurried || ends_soon || time >= due.sweep {
+            let shared = Arc::clone(&shared);
+            let begun = clock::now();
+            // It blocks for a time that grows with the number of flows.
+            let swept = tokio::task::spawn_blocking(move || sweep_all(&shared)).await;
+            if let Err(error) = swept.map_err(io::Error::other).flatten() {
+                tracing::warn!(error = %ErrorChain(&error), "cannot sweep flows");
+            }
+            due.swept(begun.elapsed(), clock::now());
+        }
+    }
+}
+
+/// Does again what a failed write has left undone.
+fn repair(shared: &Shared) {
+    let mut state = shared.state();
+    let was_in_doubt = state.is_in_doubt;
+    if let Err(error) = state.close_draining() {
+        tracing::warn!(error = %ErrorChain(&error), "cannot close frontends yet; it is tried again");
+    }
+    let has_news = was_in_doubt && !state.is_in_doubt;
+    drop(state);
+    if has_news {
+        shared.changed.notify_one();
+    }
+}
+
+/// Brings backends to the next hops that the kernel has now.
+async fn look(
+    shared: &Arc<Shared>,
+    next_hops: &tokio::sync::Mutex<NextHops>,
+    is_full: bool,
+) -> io::Result<()> {
+    let addresses = shared.state().image.addresses();
+    let mut next_hops = next_hops.lock().await;
+    let has_new_link = follow_links(shared, &mut next_hops).await?;
+    let is_changed = if is_full || has_new_link {
+        next_hops.refresh(&addresses).await?
+    } else {
+        next_hops.read_neighbours().await?
+    };
+    let mut state = shared.state();
+    let warned = state.behind.clone();
+    if is_changed || has_new_link {
+        state.all_behind();
+    }
+    let behind = state.known_behind();
+    if behind.is_empty() {
+        return Ok(());
+    }
+    state.add_sources(next_hops.sources())?;
+    for (frontend, rule, mode, gate) in behind {
+        let followed =
+            state.follow(frontend, &rule, (mode, gate), |address| next_hops.next_hop(address), now());
+        let Err(refusal) = followed else { continue };
+        if !warned.contains(&frontend) {
+            let error = ErrorChain(&refusal);
+            tracing::warn!(%frontend, %error, "its backends keep their old next hops; this is tried again");
+        }
+        if matches!(refusal, Refusal::WriteMaps(_)) {
+            // The rule that the maps follow is unknown now, so the loop must write it again.
+            shared.changed.notify_one();
+        }
+    }
+    Ok(())
+}
+
+/// Gives a link that was made anew its program again, and tells the program of a link that
+/// has another MAC address. `true` if there was such a link. A link that is away is waited for.
+async fn follow_links(shared: &Arc<Shared>, next_hops: &mut NextHops) -> io::Result<bool> {
+    let found = next_hops.link_facts().await?;
+    let known: Vec<LinkFacts> = shared.links().iter().map(|link| link.facts.clone()).collect();
+    let mut is_changed = false;
+    for (place, old) in known.iter().enumerate() {
+        let Some(new) = found.iter().find(|link| link.name == old.name) else { continue };
+        if (new.ifindex, new.mac, new.mtu) == (old.ifindex, old.mac, old.mtu) {
+            continue;
+        }
+        if new.ifindex == old.ifindex {
+            shared.links()[place].facts.clone_from(new);
+        } else if let Err(error) = replace(shared, place, new.clone()).await? {
+            let error = ErrorChain(&error);
+            tracing::warn!(link = new.name, %error, "cannot put a program on the link that was made anew");
+            continue;
+        }
+        let maps = Arc::clone(&shared.state().maps);
+        let switched_on = shared.links()[place].switch_on(&maps.links);
+        if let Err(error) = switched_on {
+            tracing::warn!(link = new.name, error = %ErrorChain(&error), "cannot switch the link's program on yet");
+            // So that the next look sees the change again.
+            shared.links()[place].facts = old.clone();
+            continue;
+        }
+        tracing::info!(
+            link = new.name,
+            ifindex = new.ifindex,
+            "the link has changed: its packets are forwarded again"
+        );
+        is_changed = true;
+    }
+    if is_changed {
+        let facts: Vec<LinkFacts> = shared.links().iter().map(|link| link.facts.clone()).collect();
+        next_hops.set_links(own_links(&facts));
+    }
+    Ok(is_changed)
+}
+
+/// Loads the program for the link that took the place of the one at `place`.
+async fn replace(
+    shared: &Arc<Shared>,
+    place: usize,
+    facts: LinkFacts,
+) -> io::Result<Result<(), PacketError>> {
+    let shared = Arc::clone(shared);
+    let load = move || {
+        let lock = shared.links()[place].folder.lock().ok();
+        let link = reload(&shared.setup, &facts, shared.capacities, &shared.folder, lock)?;
+        shared.links()[place] = link;
+        Ok(())
+    };
+    tokio::task::spawn_blocking(load).await.map_err(io::Error::other)
+}
+
+/// Removes flows that are over, then former backends without flows, then frontends whose
+/// drain is over.
+fn sweep_all(shared: &Shared) -> io::Result<()> {
+    // The walk may take long, so it is done without the lock.
+    let maps = Arc::clone(&shared.state().maps);
+    let counts = sweep(&maps, now())?;
+    let mut state = shared.state();
+    state.forget_idle(|id| counts.all.contains_key(&id))?;
+    let drained = state.drained(|id| counts.open.contains_key(&id), clock::now())?;
+    state.flows = counts;
+    let mut removed: Vec<Frontend> = Vec::new();
+    let result = drained.into_iter().try_for_each(|frontend| {
+        state.remove(&frontend, now())?;
+        removed.push(frontend);
+        Ok(())
+    });
+    drop(state);
+    for frontend in &removed {
+        tracing::info!(%frontend, "drained");
+    }
+    if !removed.is_empty() {
+        shared.changed.notify_one();
+    }
+    result
+}

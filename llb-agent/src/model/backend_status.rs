@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a plane reports about a backend.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::forwarding::Backend;
+
+/// A backend as a plane has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BackendStatus {
+    /// The backend.
+    pub backend: Backend,
+    /// Which traffic it gets.
+    pub state: BackendState,
+    /// How many flows or connections it has. `None`: the plane does not count them by backend.
+    pub flows: Option<u64>,
+}
+
+/// Which traffic a backend gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendState {
+    /// New flows and its old ones.
+    Active,
+    /// Only packets of flows that it has already.
+    Draining,
+    /// None: it does not answer ARP or neighbour discovery.
+    Unreachable,
+}
+
+impl fmt::Display for BackendState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Unreachable => "unreachable",
+        })
+    }
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Every environment variable that the tests read. Nothing else in this package reads the environment.
+
+#![expect(clippy::disallowed_methods, reason = "the one file of this package that reads the environment")]
+
+use std::env::{split_paths, var_os};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// `LLB_AGENT`: the `llb-agent` binary to test, instead of the one beside the tests. `cargo xtask test` sets it.
+pub fn agent() -> Option<PathBuf> {
+    var_os("LLB_AGENT").map(PathBuf::from)
+}
+
+/// `LLB_SEED`: the seed of the random packets of tests/ebpf, to repeat a run. Without it, each run takes a new one.
+pub fn seed() -> Option<u64> {
+    number("LLB_SEED")
+}
+
+/// `LLB_PACKETS`: how many random packets tests/ebpf sends.
+pub fn packets() -> Option<u64> {
+    number("LLB_PACKETS")
+}
+
+/// `LLB_EPISODE`: the seed of the only episode of random packets to run. A failure prints it.
+pub fn episode() -> Option<u64> {
+    number("LLB_EPISODE")
+}
+
+/// `LLB_SOAK_CONNECTIONS`: how many connections a soak opens.
+pub fn soak_connections() -> Option<u64> {
+    number("LLB_SOAK_CONNECTIONS")
+}
+
+/// `LLB_BLESS`: if set, the golden test writes its results into the cases instead of comparing them.
+pub fn blesses_golden_cases() -> bool {
+    var_os("LLB_BLESS").is_some()
+}
+
+/// The variable that [`victim_report`] reads, for the test that sets it.
+pub const VICTIM_REPORT: &str = "LLB_LAB_VICTIM";
+
+/// `LLB_LAB_VICTIM`: the file to which a test program reports before it is killed. Only tests/lab/self_check.rs
+/// sets it, for a process that it starts.
+pub fn victim_report() -> Option<PathBuf> {
+    var_os(VICTIM_REPORT).map(PathBuf::from)
+}
+
+/// `KUBEBUILDER_ASSETS`: a folder with the programs of a Kubernetes control plane, by the convention of envtest.
+pub fn kubebuilder_assets() -> Option<PathBuf> {
+    var_os("KUBEBUILDER_ASSETS").map(PathBuf::from)
+}
+
+/// `XDG_CACHE_HOME`, else `HOME`: the user's folder for caches, where `cargo xtask test` puts these programs.
+pub fn cache_folder() -> Option<PathBuf> {
+    let of_home = |home: OsString| Path::new(&home).join(".cache");
+    var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| var_os("HOME").map(of_home))
+}
+
+/// `PATH`: the folders in which programs are looked for.
+pub fn program_folders() -> Vec<PathBuf> {
+    split_paths(&var_os("PATH").unwrap_or_default()).collect()
+}
+
+/// A variable that is set, but not to a number, must not be taken for one that is not set.
+fn number(name: &str) -> Option<u64> {
+    let text = var_os(name)?;
+    let number = text.to_str().and_then(|text| text.parse().ok());
+    Some(number.unwrap_or_else(|| panic!("{name} is not a number: {}", text.display())))
+}
