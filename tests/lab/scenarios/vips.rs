@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! VIPs in trouble: other hosts that have them, other programs that flush them, links that come and go.
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
