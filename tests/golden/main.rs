@@ -54,15 +54,17 @@ fn every_case_gives_what_it_says() {
 /// Every reason that desired state or conversion can give is reached by a case.
 fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
     use ProblemReason::{
-        AddressNotAllowed, AffinityAtNodes, FrontendCollision, InvalidValue, LinkMissing, NoAddressOfFamily,
-        NoBackends, NoEligibleNodes, NoNodePort, NoSubnet, PoolExhausted, PoolNotAllowed, PortNotAllowed,
-        UnsupportedProtocol, VipNotShared,
+        AddressNotAllowed, AffinityAtNodes, ForeignAnnotation, FrontendCollision, InvalidValue, LinkMissing,
+        NoAddressOfFamily, NoBackends, NoEligibleNodes, NoNodePort, NoSubnet, PoolExhausted, PoolNotAllowed,
+        PortNotAllowed, UnknownName, UnsupportedProtocol, VipNotShared,
     };
     let all = BTreeSet::from([
         AddressNotAllowed,
         PortNotAllowed,
         VipNotShared,
         AffinityAtNodes,
+        ForeignAnnotation,
+        UnknownName,
         FrontendCollision,
         InvalidValue,
         LinkMissing,
@@ -87,7 +89,7 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
     let mut told = case.head.clone();
     for section in &case.sections {
         let Section::Manifests { text } = section else { continue };
-        let snapshot = snapshot_of(text.as_bytes()).unwrap();
+        let snapshot = snapshot_of(text.as_bytes(), policy.foreign_annotations).unwrap();
         for (name, service) in &snapshot.services {
             if !service.status.vips.is_empty() {
                 observed.statuses.entry(name.clone()).or_insert_with(|| service.status.clone());

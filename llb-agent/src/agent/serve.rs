@@ -34,7 +34,7 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
 
     match config.source.clone() {
         SourceConfig::Manifests(path) => {
-            let source = ManifestSource::start(&path)?;
+            let source = ManifestSource::start(&path, config.policy.foreign_annotations)?;
             let mut objects = Objects::follow(|out| source.run(out));
             let starting_point = objects.starting_point(others).await?;
             let statuses = FileStatuses::open(&config.state_dir);
@@ -45,7 +45,9 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
             tracing::info!(url = cluster.url, "watching the cluster");
             let (in_charge, is_in_charge) = watch::channel(false);
             let saved = SavedSnapshots::new(&config.state_dir, cluster.identity.clone(), is_in_charge);
-            let source = KubernetesSource::start(&cluster.client, &config.policy.namespaces, saved);
+            let policy = &config.policy;
+            let source =
+                KubernetesSource::start(&cluster, &policy.namespaces, policy.foreign_annotations, saved);
             let mut objects = Objects::follow(|out| source.run(out));
             objects.in_charge = Some(in_charge);
             objects.api_servers = cluster.addresses().await;

@@ -10,6 +10,7 @@ mod kubernetes;
 mod manifests;
 mod retries;
 mod saved;
+mod suggestion;
 
 pub use kubernetes::{Cluster, ConnectError, KubernetesSource, connect};
 pub use manifests::{ManifestError, ManifestSource, ParseError, snapshot_of};

@@ -2,7 +2,7 @@
 //! Texts of users in messages.
 
 /// A user's text in quotation marks, cut to what fits into a message.
-pub(super) fn quote(text: &str) -> String {
+pub(in crate::source) fn quote(text: &str) -> String {
     /// A longer text makes a log line or an Event unreadable.
     const LONGEST: usize = 80;
     let mut short: String = text.chars().take(LONGEST).collect();
