@@ -10,10 +10,10 @@ use super::objects::{Objects, StartingPoint};
 use super::preconditions::{check_capabilities, raise_descriptor_limit};
 use super::signals::Signals;
 use super::start::{Serving, start};
-use crate::config::{Config, SourceConfig, kubeconfig_variable};
+use crate::config::{Config, SourceConfig, kubeconfig_variable, search_path};
 use crate::handover::{self, Successors, Takeover};
 use crate::kernel::KernelAbilities;
-use crate::source::{KubernetesSource, ManifestSource, SavedSnapshots, connect};
+use crate::source::{KubernetesSource, ManifestSource, SavedSnapshots, Variables, connect};
 use crate::status::StatusSink;
 use crate::status::file::FileStatuses;
 use crate::status::kubernetes::KubernetesStatuses;
@@ -41,7 +41,8 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
             live(config, starting_point, objects, statuses).await
         }
         SourceConfig::Kubernetes { kubeconfig, context } => {
-            let cluster = connect(kubeconfig.as_ref(), context, kubeconfig_variable()).await?;
+            let variables = Variables { kubeconfig: kubeconfig_variable(), path: search_path() };
+            let cluster = connect(kubeconfig.as_ref(), context, variables).await?;
             tracing::info!(url = cluster.url, "watching the cluster");
             let (in_charge, is_in_charge) = watch::channel(false);
             let saved = SavedSnapshots::new(&config.state_dir, cluster.identity.clone(), is_in_charge);

@@ -13,6 +13,7 @@ use kube::runtime::reflector::store::WriterDropped;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
+use super::cause::Server;
 use super::connect::Cluster;
 use super::fallback::Fallback;
 use super::health::{self, Health};
@@ -44,7 +45,8 @@ impl KubernetesSource {
         saved: SavedSnapshots,
     ) -> Self {
         let client = &cluster.client;
-        let health = Arc::new(Health::default());
+        let server = Server { url: cluster.url.clone(), ca: cluster.ca.clone() };
+        let health = Arc::new(Health::new(server));
         let mut tasks = JoinSet::new();
         let nodes = follow(Api::<Node>::all(client.clone()), "nodes", &health, &mut tasks);
         let services = apis(client, namespaces)
