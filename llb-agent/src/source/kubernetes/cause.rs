@@ -74,10 +74,10 @@ pub(super) fn cause_of(what: &str, error: watcher::Error, server: &Server, worke
 /// an `io::Error`, and another version of rustls would be another type.
 const UNTRUSTED: &str = "invalid peer certificate: ";
 
-/// The reason without what rustls adds for its developers: types, and paths of source files.
+/// The reason without the types that rustls wraps some of its reasons in.
 fn short(why: &str) -> &str {
-    let end = why.find(['(', '{', ':', '\n']).unwrap_or(why.len());
-    why[..end].trim_end()
+    let inner = why.strip_prefix("Other(OtherError(").and_then(|inner| inner.split(')').next());
+    inner.unwrap_or(why)
 }
 
 #[cfg(test)]
@@ -124,6 +124,11 @@ mod tests {
             (
                 service("client error (Connect): invalid peer certificate: UnknownIssuer"),
                 "the certificate of https://192.0.2.1:6443/ is not trusted: UnknownIssuer; it was checked against \
+                 certificate-authority-data of cluster c; check certificate-authority-data in the kubeconfig",
+            ),
+            (
+                service("invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))"),
+                "the certificate of https://192.0.2.1:6443/ is not trusted: CaUsedAsEndEntity; it was checked against \
                  certificate-authority-data of cluster c; check certificate-authority-data in the kubeconfig",
             ),
         ] {
