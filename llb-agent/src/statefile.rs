@@ -2,14 +2,22 @@
 //! Small files that outlive the agent, and the lock of their folder. A file is
 //! replaced as a whole or not at all.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirBuilder, File, Metadata, Permissions, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error_chain::ErrorChain;
+
+/// The name of the lock of a folder.
+const LOCK: &str = "lock";
+
+/// The mode of a folder that only its owner may use, and the bits of all others.
+const PRIVATE: u32 = 0o700;
+const OTHERS: u32 = 0o077;
 
 /// Replaces the file by `content` as JSON. A crash leaves the old content or the
 /// new one, never a mixture.
@@ -26,13 +34,60 @@ pub fn write(path: &Path, content: &impl Serialize) -> io::Result<()> {
 /// As [`write()`].
 pub fn write_bytes(path: &Path, content: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
+    create(folder)?;
     let temporary = path.with_extension("tmp");
     let mut file = File::create(&temporary)?;
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
     File::open(folder)?.sync_all()
+}
+
+/// Makes `folder` so that no other user can look into it, change a file in it or connect to a socket
+/// in it. One that exists is narrowed, if llb has used it before or it is empty; others may need
+/// what else is in it.
+///
+/// # Errors
+/// The folder cannot be made, or belongs to another user, who could change what llb believes.
+pub fn make_private(folder: &Path) -> io::Result<()> {
+    create(folder)?;
+    // The same folder for all that follows, even if somebody puts another one in its place.
+    let opened = File::open(folder)?;
+    let found = opened.metadata()?;
+    let own = rustix::process::geteuid().as_raw();
+    if found.uid() != own && found.uid() != 0 {
+        let text = format!(
+            "it belongs to user {}, who could change llb's state; name another folder, or give this one to user {own}",
+            found.uid()
+        );
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    }
+    if found.mode() & OTHERS == 0 {
+        return Ok(());
+    }
+    if found.uid() == own && is_ours(folder, &found)? {
+        return opened.set_permissions(Permissions::from_mode(PRIVATE));
+    }
+    tracing::warn!(
+        folder = %folder.display(),
+        mode = format!("{:o}", found.mode() & 0o7777),
+        "other users have access to the state folder, and llb does not narrow a folder that others may need; name one that is llb's alone"
+    );
+    Ok(())
+}
+
+fn create(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(PRIVATE).create(folder)
+}
+
+/// Whether it is empty or llb has locked it before. A folder for all users (with the sticky bit, like /tmp) is not.
+fn is_ours(folder: &Path, found: &Metadata) -> io::Result<bool> {
+    const STICKY: u32 = 0o1000;
+    if found.mode() & STICKY != 0 {
+        return Ok(false);
+    }
+    let has_lock = folder.join(LOCK).symlink_metadata().is_ok_and(|lock| lock.is_file());
+    Ok(has_lock || fs::read_dir(folder)?.next().is_none())
 }
 
 /// Locks the folder for this process, because two agents with the same folder
@@ -42,8 +97,8 @@ pub fn write_bytes(path: &Path, content: &[u8]) -> io::Result<()> {
 /// # Errors
 /// The folder or the lock's file cannot be created.
 pub fn try_lock(folder: &Path) -> io::Result<Option<File>> {
-    fs::create_dir_all(folder)?;
-    let file = File::create(folder.join("lock"))?;
+    create(folder)?;
+    let file = File::create(folder.join(LOCK))?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
@@ -78,4 +133,56 @@ pub fn read_or_set_aside<T: DeserializeOwned>(path: &Path) -> Option<T> {
         ),
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(folder: &Path) -> u32 {
+        fs::metadata(folder).unwrap().mode() & 0o7777
+    }
+
+    fn with_mode(folder: &Path, mode: u32) {
+        fs::set_permissions(folder, Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_state_folder_is_for_its_owner_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("new");
+        make_private(&folder).unwrap();
+        assert_eq!(mode(&folder), 0o700);
+        with_mode(&folder, 0o755);
+        make_private(&folder).unwrap();
+        assert_eq!(mode(&folder), 0o700, "empty");
+        drop(try_lock(&folder).unwrap().unwrap());
+        with_mode(&folder, 0o777);
+        make_private(&folder).unwrap();
+        assert_eq!(mode(&folder), 0o700, "used by llb before");
+    }
+
+    #[test]
+    fn a_folder_that_others_may_need_stays_open() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("data"), "not llb's").unwrap();
+        with_mode(folder.path(), 0o755);
+        make_private(folder.path()).unwrap();
+        assert_eq!(mode(folder.path()), 0o755);
+        let shared = tempfile::tempdir().unwrap();
+        with_mode(shared.path(), 0o1777);
+        make_private(shared.path()).unwrap();
+        assert_eq!(mode(shared.path()), 0o1777);
+    }
+
+    #[test]
+    fn a_folder_of_another_user_is_refused() {
+        if !rustix::process::geteuid().is_root() {
+            return; // Only root can give a folder away.
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(folder.path(), Some(1234), None).unwrap();
+        let error = make_private(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("belongs to user 1234"), "{error}");
+    }
 }

@@ -54,6 +54,47 @@ fn every_case_gives_its_expected_text() {
     assert_eq!(missing(&reasons), BTreeSet::new(), "reasons of problems that no case reaches");
 }
 
+/// Whoever may create Services can fill their texts with anything.
+#[test]
+fn texts_of_the_largest_size_make_short_problems() {
+    const SERVICES: usize = 5;
+    /// What the API accepts for all annotations of an object is 256 KiB.
+    const LONG: usize = 200_000;
+    let service = |number: usize, annotation: &str, text: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: s{number}, annotations: {{{annotation}: \"{text}\"}}}}\n\
+             spec: {{type: LoadBalancer, ports: [{{port: 80, nodePort: 30080}}]}}\n"
+        )
+    };
+    let long = "x".repeat(LONG);
+    let many = "y,".repeat(LONG / 2);
+    for (annotation, text) in [
+        ("llb.dev/vips", &long),
+        ("llb.dev/pool", &long),
+        ("llb.dev/mode", &long),
+        ("llb.dev/balance", &long),
+        ("llb.dev/proxy-protocol", &long),
+        ("llb.dev/max-connections", &long),
+        ("service.beta.kubernetes.io/load-balancer-source-ranges", &long),
+        ("service.beta.kubernetes.io/load-balancer-source-ranges", &many),
+    ] {
+        let services: Vec<String> = (0..SERVICES).map(|number| service(number, annotation, text)).collect();
+        let snapshot = snapshot_of(services.join("---\n").as_bytes()).unwrap();
+        let shown: usize = snapshot.problems.iter().map(|problem| problem.to_string().len()).sum();
+        assert!(shown < SERVICES * 20 * 300, "{annotation}: {shown} bytes");
+        let pools: usize =
+            snapshot.services.values().filter_map(|service| Some(service.pool.as_ref()?.len())).sum();
+        assert!(pools <= SERVICES * 80, "{annotation}: {pools} bytes");
+        let case = format!(
+            "=== flags\n--pool 198.51.100.0/24\n=== link\neth0 192.0.2.10/24\n=== manifests\n{}",
+            service(1, annotation, text)
+        );
+        let told = run(&Case::parse(&case), &mut BTreeSet::new());
+        let (_, expected) = told.split_once("=== expected\n").unwrap();
+        assert!(expected.len() < 20 * 300, "{annotation}: {expected}");
+    }
+}
+
 /// The reasons of problems that no case reaches, of those that conversion or the desired state can give.
 fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
     use ProblemReason::{

@@ -5,7 +5,7 @@
 use crate::plane::Plane;
 use crate::scenarios::packets::{dsr, flood, moves, neighbours, ports, refusals, restarts, routers};
 use crate::scenarios::{
-    answers, changes, crash, handover, life, memory, replacement, soak, terms, traffic, trouble, vips,
+    answers, changes, crash, handover, life, memory, replacement, rights, soak, terms, traffic, trouble, vips,
 };
 
 macro_rules! scenarios {
@@ -81,6 +81,16 @@ macro_rules! crash_scenarios {
     };
 }
 
+/// Of the agent too; what it needs of the kernel depends on the plane.
+macro_rules! rights_scenarios {
+    ($plane:expr) => {
+        scenarios! {
+            $plane,
+            rights::what_an_agent_does_later_works_with_the_rights_that_it_keeps,
+        }
+    };
+}
+
 /// Only a plane that opens the connections to backends itself can promise these.
 macro_rules! relay_scenarios {
     ($plane:expr) => {
@@ -130,12 +140,14 @@ macro_rules! heavy_packet_scenarios {
 
 mod userspace {
     every_scenario!(Plane::Userspace);
+    rights_scenarios!(Plane::Userspace);
     crash_scenarios!(Plane::Userspace);
     relay_scenarios!(Plane::Userspace);
 }
 
 mod tc {
     every_scenario!(Plane::Tc);
+    rights_scenarios!(Plane::Tc);
     crash_scenarios!(Plane::Tc);
     packet_scenarios!(Plane::Tc);
     scenarios!(Plane::Tc, neighbours::a_link_that_was_deleted_and_created_again_forwards_again,);
@@ -156,6 +168,7 @@ mod sockmap {
     use crate::scenarios::sockmap;
 
     every_scenario!(Plane::Sockmap);
+    rights_scenarios!(Plane::Sockmap);
     scenarios! {
         Plane::Sockmap,
         sockmap::the_kernel_moves_bytes_and_they_are_counted,

@@ -9,6 +9,9 @@ use crate::setup::LIMIT;
 const WITHOUT_RIGHTS: [&str; 4] =
     ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"];
 
+/// CAP_DAC_READ_SEARCH, CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_RESOURCE as a mask.
+const KEPT_IN_USER_SPACE: u64 = 1 << 2 | 1 << 10 | 1 << 12 | 1 << 13 | 1 << 24;
+
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn an_agent_that_cannot_start_names_what_is_missing() {
@@ -102,4 +105,86 @@ fn a_state_folder_locked_by_another_program_is_refused() {
     let mut agent = Agent::spawn(lab.balancer(), &["--userspace", "--manifests", manifests]).unwrap();
     assert_eq!(agent.wait_exit().unwrap().code(), Some(1));
     assert!(agent.log().contains("another llb-agent uses"), "{}", agent.log());
+}
+
+/// An exec plugin of a kubeconfig is a program that the agent starts.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn an_exec_plugin_runs_with_no_more_rights_than_the_agent() {
+    let lab = Lab::new().unwrap();
+    let report = lab.directory().join("plugin");
+    let script = format!(
+        "exec >{}.new 2>&1; grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status; \
+         unshare --user true; mount -t tmpfs none /mnt; echo $((6 * 7)) | cat; mv {0}.new {0}",
+        report.display()
+    );
+    let exec = serde_json::json!({
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "interactiveMode": "Never",
+        "command": "bash",
+        "args": ["-c", format!("({script}) >&2; echo '{}'", serde_json::json!({
+            "apiVersion": "client.authentication.k8s.io/v1",
+            "kind": "ExecCredential",
+            "status": {"token": "secret"},
+        }))],
+    });
+    let kubeconfig = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "lab", "cluster": {"server": "http://127.0.0.1:1"}}],
+        "users": [{"name": "lab", "user": {"exec": exec}}],
+        "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab"}}],
+        "current-context": "lab",
+    });
+    let file = lab.directory().join("kubeconfig");
+    // Not readable for root without CAP_DAC_READ_SEARCH.
+    std::fs::write(&file, kubeconfig.to_string()).unwrap();
+    std::os::unix::fs::chown(&file, Some(1234), None).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let agent =
+        Agent::spawn(lab.balancer(), &["--userspace", "--kubeconfig", file.to_str().unwrap()]).unwrap();
+    let said = wait_until(LIMIT, "the plugin to report", || Ok(std::fs::read_to_string(&report).ok()))
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", agent.log()));
+    for expected in ["NoNewPrivs:\t1", "Seccomp:\t2", "42\n"] {
+        assert!(said.contains(expected), "{expected} is missing: {said}");
+    }
+    assert_eq!(
+        said.matches("not permitted").count() + said.matches("permission denied").count(),
+        2,
+        "{said}"
+    );
+    assert!(!agent.log().contains("auth exec"), "{}", agent.log());
+}
+
+/// As in a container that has only what llb asks for.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn an_agent_that_cannot_narrow_the_bounding_set_gives_up_the_rest_of_its_rights() {
+    let lab = Lab::new().unwrap();
+    let program = llb_tests::agent::binary().unwrap();
+    let mut command = lab.balancer().command("setpriv");
+    command
+        .args(["--bounding-set=-setpcap", "--inh-caps=-all"])
+        .arg(program)
+        .args(["--linkdevice", "eth0", "--userspace", "--manifests"])
+        .arg(lab.directory())
+        .arg("--state-dir")
+        .arg(lab.directory().join("state"));
+    let agent = lab.balancer().spawn(command, "agent").unwrap();
+    wait_until(LIMIT, "the agent to start", || Ok(agent.log().contains("admin endpoint").then_some(())))
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", agent.log()));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
+    for expected in ["NoNewPrivs:\t1", "Seccomp:\t2"] {
+        assert!(status.contains(expected), "{expected} is missing: {status}");
+    }
+    for set in ["CapPrm", "CapEff"] {
+        assert_eq!(capabilities(&status, set) & !KEPT_IN_USER_SPACE, 0, "{status}");
+    }
+    assert!(!agent.log().contains("cannot give up"), "{}", agent.log());
+}
+
+/// The mask of a set in the format of `/proc/self/status`.
+fn capabilities(status: &str, set: &str) -> u64 {
+    let mask = status.lines().find_map(|line| line.strip_prefix(set)?.strip_prefix(':')).unwrap();
+    u64::from_str_radix(mask.trim(), 16).unwrap()
 }

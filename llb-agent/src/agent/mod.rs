@@ -4,9 +4,11 @@
 //!
 //! ```text
 //!   detach.rs, explain.rs    subcommands (`trace` is dataplane/packet/trace.rs)
-//!   serve.rs                 without a subcommand: the three parts of an agent's life
+//!   preconditions.rs         without a subcommand, first: capabilities, limits and folders that the agent needs
+//!     rights.rs              give up all other rights
+//!       syscall_filter.rs    the system calls that are refused
+//!   serve.rs                 then the three parts of an agent's life
 //!     start.rs               build everything; take over from a running agent if there is one
-//!       preconditions.rs     capabilities, limits and links that the agent needs
 //!       locks.rs             the locks; whether another agent serves
 //!       objects.rs           the source, and what the agent starts from
 //!     serve.rs               run the loop until a signal or a successor comes
@@ -21,9 +23,11 @@ mod handed_over;
 mod locks;
 mod objects;
 mod preconditions;
+mod rights;
 mod serve;
 mod signals;
 mod start;
+mod syscall_filter;
 
 use anyhow::Context;
 
@@ -36,6 +40,9 @@ use crate::dataplane::packet;
 /// The command failed, or the agent could not start; the text says why and what to do.
 pub fn main(cli: Cli) -> anyhow::Result<()> {
     let invocation = cli.invocation()?;
+    if let Invocation::Serve(config) = &invocation {
+        preconditions::prepare(config)?;
+    }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(async {
         match invocation {

@@ -1,15 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the agent needs before it can start: capabilities, file descriptors and
+//! What the agent needs before it can start: capabilities, file descriptors, folders and
 //! the links of the command line.
 
+use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::rights;
 use crate::addresses::{AddressTable, NetlinkAddresses, link_names};
 use crate::config::Config;
-use crate::kernel::{Cap, missing_capabilities};
+use crate::dataplane::packet;
+use crate::error_chain::ErrorChain;
+use crate::kernel::{Cap, KernelAbilities, missing_capabilities};
+use crate::statefile;
+
+/// Does what needs more rights than serving does, and then gives up those rights. The process must
+/// have only one thread.
+///
+/// # Errors
+/// Something that the agent can't do without is missing; the text says what.
+pub(super) fn prepare(config: &Config) -> anyhow::Result<()> {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), links = ?config.links, "llb-agent starts");
+    tracing::info!("{}", KernelAbilities::probe());
+    tracing::info!("{}", config.policy.what_is_open(&config.links));
+    check_capabilities(config)?;
+    raise_descriptor_limit(config);
+    statefile::make_private(&config.state_dir)
+        .with_context(|| format!("cannot use --state-dir {}", config.state_dir.display()))?;
+    if config.datapath.has_packet_plane()
+        && let Err(error) = packet::provide_bpffs(&config.bpf_dir)
+    {
+        // The packet plane looks again, and says then that it cannot start.
+        tracing::warn!(error = %ErrorChain(&error), "there is no place for pinned eBPF objects");
+    }
+    rights::give_up(config);
+    Ok(())
+}
 
 /// Names all missing capabilities at once, so that nobody has to find them one by one.
-pub(super) fn check_capabilities(config: &Config) -> anyhow::Result<()> {
+fn check_capabilities(config: &Config) -> anyhow::Result<()> {
     let mut wanted = vec![Cap::NetAdmin, Cap::NetBindService];
     if config.datapath.has_packet_plane() {
         wanted.push(Cap::Bpf);
@@ -42,7 +70,7 @@ pub(super) async fn check_links(config: &Config, addresses: &mut NetlinkAddresse
 
 /// Every connection takes two descriptors and every UDP session one. The soft
 /// limit is often 1,024, and the hard one far higher.
-pub(super) fn raise_descriptor_limit(config: &Config) {
+fn raise_descriptor_limit(config: &Config) {
     /// Listeners, netlink, the admin endpoint, the API server.
     const OTHERS: u64 = 4096;
     let relay = &config.relay;

@@ -8,13 +8,11 @@ use super::end::{leave, shut_down};
 use super::handed_over::hand_over;
 use super::locks::look_for_others;
 use super::objects::{Objects, StartingPoint};
-use super::preconditions::{check_capabilities, raise_descriptor_limit};
 use super::signals::Signals;
 use super::start::{Serving, start};
 use crate::clock;
 use crate::config::{Config, SourceConfig, kubeconfig_variable};
 use crate::handover::{Successors, Takeover};
-use crate::kernel::KernelAbilities;
 use crate::source::{KubernetesSource, ManifestSource, SavedSnapshots, connect};
 use crate::status::StatusSink;
 use crate::status::file::FileStatuses;
@@ -26,12 +24,7 @@ use crate::status::kubernetes::KubernetesStatuses;
 /// # Errors
 /// Something that the agent can't do without is missing; the text says what.
 pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), links = ?config.links, "llb-agent starts");
-    let abilities = KernelAbilities::probe();
-    tracing::info!("{abilities}");
     tracing::info!("{}", config.policy.what_is_open(&config.links));
-    check_capabilities(&config)?;
-    raise_descriptor_limit(&config);
     let others = look_for_others(&config).await?;
 
     match config.source.clone() {

@@ -44,7 +44,7 @@ pub(super) struct Serving<S> {
     pub(super) objects: Objects,
     pub(super) reconciler: Loop<S>,
     pub(super) wakeups: Wakeups,
-    pub(super) report: watch::Sender<Report>,
+    pub(super) report: watch::Sender<Arc<Report>>,
     pub(super) signals: Signals,
     pub(super) successors: Successors,
     pub(super) locks: Locks,
@@ -178,7 +178,7 @@ impl<S: StatusSink> Building<S> {
         if let Some(in_charge) = &objects.in_charge {
             in_charge.send_replace(true);
         }
-        let (report, shown) = watch::channel(Report::default());
+        let (report, shown) = watch::channel(Arc::new(Report::default()));
         let (address, socket) = (listener.local_addr()?, listener.as_fd().try_clone_to_owned()?);
         let task = admin::serve(listener, shown, registry, reconciler.rooms.plane.backend_states());
         tracing::info!(%address, "admin endpoint: /healthz /readyz /metrics /state");

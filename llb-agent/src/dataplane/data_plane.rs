@@ -49,7 +49,7 @@ pub enum DataPlaneError {
     PortInUse {
         /// The frontend.
         frontend: Frontend,
-        /// The program, as `name (pid 12)`, if the kernel tells.
+        /// The program, as `name (pid 12)` or `one of user 33`, if that can be told.
         program: Option<String>,
     },
     /// Ports below 1024 need a privilege.

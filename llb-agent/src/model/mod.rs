@@ -32,7 +32,7 @@ pub use placement::{
 };
 pub use planes::{Hook, HookChoice, HookReason, HookRefusal, LinkPlane, NoPacketPlane, PlanesState};
 pub use pool::{Pool, PoolError};
-pub use problem::{Problem, ProblemReason, Subject};
+pub use problem::{MESSAGE_BYTES, Problem, ProblemReason, Subject, bound, cut};
 pub use range::{AddressRange, RangeError};
 pub use selector::{Selector, SelectorError};
 pub use service::{

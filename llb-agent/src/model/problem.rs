@@ -1,11 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is wrong with a user's object. A problem is a value: llb reports it and continues.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
 use super::service::ServiceName;
+
+/// The most problems of one object that are kept. A text of the largest size that the API accepts can
+/// hold a hundred thousand mistakes.
+const PROBLEMS_OF_ONE_OBJECT: usize = 20;
+
+/// The longest message, in bytes: about what the API accepts in the note of an Event.
+pub const MESSAGE_BYTES: usize = 1000;
+
+/// The longest name of an object in a problem: kind, namespace and name of the longest sizes that the
+/// API accepts.
+const SUBJECT_BYTES: usize = 512;
 
 /// The object that a problem is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,10 +118,95 @@ impl Problem {
     pub fn of_service(name: &ServiceName, reason: ProblemReason, message: impl Into<String>) -> Self {
         Self { subject: Subject::Service(name.clone()), reason, message: message.into() }
     }
+
+    /// The problem with texts that are short enough to be shown, whoever wrote what is in them.
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        let Self { subject, reason, message } = self;
+        let short = |text: String| cut(text, SUBJECT_BYTES);
+        let subject = match subject {
+            // The name also finds the Service.
+            Subject::Service(name) => Subject::Service(name),
+            Subject::Object(text) => Subject::Object(short(text)),
+            Subject::File(text) => Subject::File(short(text)),
+            Subject::Link(text) => Subject::Link(short(text)),
+            Subject::Source(text) => Subject::Source(short(text)),
+        };
+        Self { subject, reason, message: cut(message, MESSAGE_BYTES) }
+    }
+}
+
+/// Keeps at most 20 problems of each object, and shortens their texts. The last
+/// one of an object with more tells how many were left out.
+pub fn bound(problems: &mut Vec<Problem>) {
+    let mut counts: BTreeMap<Subject, usize> = BTreeMap::new();
+    let all = std::mem::take(problems);
+    for problem in all {
+        let count = counts.entry(problem.subject.clone()).or_default();
+        *count += 1;
+        if *count <= PROBLEMS_OF_ONE_OBJECT {
+            problems.push(problem.bounded());
+        }
+    }
+    for (subject, count) in counts {
+        if let Some(more) = count.checked_sub(PROBLEMS_OF_ONE_OBJECT).filter(|more| *more > 0) {
+            let of_it = |problem: &&mut Problem| problem.subject == subject;
+            if let Some(last) = problems.iter_mut().rfind(of_it) {
+                let most = MESSAGE_BYTES / 2;
+                last.message = format!("{}; {more} more problems of it", cut(last.message.clone(), most));
+            }
+        }
+    }
+}
+
+/// The text, or its beginning and `…` if it has more bytes than that.
+pub fn cut(mut text: String, most_bytes: usize) -> String {
+    const MARK: char = '…';
+    if text.len() > most_bytes {
+        text.truncate(text.floor_char_boundary(most_bytes.saturating_sub(MARK.len_utf8())));
+        text.push(MARK);
+    }
+    text
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {:?}: {}", self.subject, self.reason, self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(name: &str, message: &str) -> Problem {
+        Problem::of_service(&ServiceName::new("default", name), ProblemReason::InvalidValue, message)
+    }
+
+    #[test]
+    fn an_object_has_a_bounded_number_of_problems() {
+        let mut problems: Vec<Problem> =
+            (0..100_000).map(|number| problem("web", &format!("mistake {number}"))).collect();
+        problems.push(problem("dns", "another one"));
+        bound(&mut problems);
+        assert_eq!(problems.len(), PROBLEMS_OF_ONE_OBJECT + 1);
+        let last = &problems[PROBLEMS_OF_ONE_OBJECT - 1].message;
+        assert_eq!(last, "mistake 19; 99980 more problems of it");
+        assert_eq!(problems[PROBLEMS_OF_ONE_OBJECT].message, "another one");
+        let before = problems.clone();
+        bound(&mut problems);
+        assert_eq!(problems, before, "once is enough");
+    }
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        let long = problem("web", &"é".repeat(100_000)).bounded();
+        assert!(
+            long.message.len() <= MESSAGE_BYTES && long.message.ends_with("é…"),
+            "{}",
+            long.message.len()
+        );
+        assert_eq!(cut("short".to_owned(), 5), "short");
+        assert_eq!(cut("longer".to_owned(), 5), "lo…");
     }
 }

@@ -2,7 +2,7 @@
 //! How an action ended. Plain data.
 
 use crate::error_chain::ErrorChain;
-use crate::model::{ProblemReason, PublishedStatus};
+use crate::model::{MESSAGE_BYTES, ProblemReason, PublishedStatus, cut};
 use crate::plan::Action;
 use crate::status::Effect;
 
@@ -27,6 +27,8 @@ pub(super) struct Failed {
 impl Failed {
     /// A failure without a more exact reason.
     pub(super) fn new(error: impl std::error::Error) -> Self {
-        Self { reason: ProblemReason::ActionFailed, message: ErrorChain(&error).to_string() }
+        // An answer of the API server may have any length.
+        let message = cut(ErrorChain(&error).to_string(), MESSAGE_BYTES);
+        Self { reason: ProblemReason::ActionFailed, message }
     }
 }

@@ -14,7 +14,7 @@ use super::reporter::Reporter;
 use crate::addresses::AddressTable;
 use crate::dataplane::DataPlane;
 use crate::desired::{self, Held, Inputs};
-use crate::model::{PublishedStatus, ServiceName, Snapshot, SourceReport, State};
+use crate::model::{PublishedStatus, ServiceName, Snapshot, SourceReport, State, bound};
 use crate::status::StatusSink;
 
 /// What the statuses of Services say.
@@ -78,6 +78,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     /// Adds what the loop itself found to the report's problems, and sends
     /// Events for those that are new.
     fn report_problems(&mut self, report: &mut Report, snapshot: &Snapshot, now: Instant) {
+        bound(&mut report.problems);
         let failing = self.machine.failing(|key| owners(&self.desired, key));
         let conflicts = conflicts(self.rooms.addresses.conflicts(), &self.desired);
         let failed = failing.iter().map(|failing| &failing.problem);
@@ -85,6 +86,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         let events = self.reporter.problems(all, snapshot, now);
         report.problems.extend(failing.into_iter().map(Failing::shown));
         report.problems.extend(conflicts);
+        bound(&mut report.problems);
         self.metrics.show(&self.desired, &report.problems);
         self.send(events);
     }

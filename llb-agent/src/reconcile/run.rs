@@ -47,14 +47,14 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         &mut self,
         source: &mut watch::Receiver<SourceReport>,
         wakeups: &Wakeups,
-        report: &watch::Sender<Report>,
+        report: &watch::Sender<Arc<Report>>,
         stop: impl Future<Output = T>,
     ) -> T {
         let mut stop = std::pin::pin!(stop);
         loop {
             let current = source.borrow_and_update().clone();
             let now = clock::now_std();
-            report.send_replace(self.round(&current, now).await);
+            report.send_replace(Arc::new(self.round(&current, now).await));
             let wait = self.time_until_due(now);
             tokio::select! {
                 // The stop signal comes first, however much is left to do.

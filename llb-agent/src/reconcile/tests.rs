@@ -146,7 +146,7 @@ async fn serving_frontends_writes_no_status() {
 async fn a_stop_signal_comes_before_the_next_round() {
     let mut agent = agent();
     let (_source, mut received) = watch::channel(services(MANY));
-    let (report, shown) = watch::channel(Report::default());
+    let (report, shown) = watch::channel(Arc::new(Report::default()));
     let wakeups = Wakeups { plane: Arc::default(), links: Arc::default() };
     agent.run(&mut received, &wakeups, &report, std::future::ready(())).await;
     assert_eq!(shown.borrow().observed.frontends.len(), ACTIONS);

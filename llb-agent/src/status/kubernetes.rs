@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use super::{Effect, Event, StatusError, StatusOrder, StatusSink};
 use crate::error_chain::ErrorChain;
 use crate::kube_error::KubeError;
-use crate::model::{PublishedStatus, PublishedVip, ServiceName, Snapshot};
+use crate::model::{MESSAGE_BYTES, PublishedStatus, PublishedVip, ServiceName, Snapshot, cut};
 
 /// llb's name in managed fields and Events.
 const CONTROLLER: &str = "llb";
@@ -90,7 +90,10 @@ impl StatusSink for KubernetesStatuses {
             Err(_) => return Err(StatusError::TimedOut { service }),
             Ok(Err(kube::Error::Api(answer))) if is_gone(&answer) => Effect::Gone,
             Ok(Err(kube::Error::Api(answer))) if answer.code == 403 => {
-                return Err(StatusError::Forbidden { service, answer: answer.message.clone() });
+                return Err(StatusError::Forbidden {
+                    service,
+                    answer: cut(answer.message.clone(), MESSAGE_BYTES),
+                });
             }
             Ok(Err(source)) => return Err(StatusError::Api { service, source: source.into() }),
             Ok(Ok(_)) => Effect::Done,
@@ -115,7 +118,7 @@ impl StatusSink for KubernetesStatuses {
         let published = ApiEvent {
             type_: if event.warning { EventType::Warning } else { EventType::Normal },
             reason: event.reason.to_owned(),
-            note: Some(cut(&event.message)),
+            note: Some(cut(event.message, MESSAGE_BYTES)),
             action: "Sync".to_owned(),
             secondary: None,
         };
@@ -123,7 +126,7 @@ impl StatusSink for KubernetesStatuses {
         let result = tokio::time::timeout(WRITE_TIMEOUT, self.recorder.publish(&published, &about)).await;
         match result {
             Ok(Err(kube::Error::Api(answer))) => {
-                tracing::warn!(service = %event.service, answer = answer.message, "the API server refused an Event; if RBAC forbids it, grant llb's user the verbs create and patch on events of events.k8s.io");
+                tracing::warn!(service = %event.service, answer = cut(answer.message, MESSAGE_BYTES), "the API server refused an Event; if RBAC forbids it, grant llb's user the verbs create and patch on events of events.k8s.io");
             }
             // The source already reports that the API does not answer.
             Ok(Err(error)) => {
@@ -142,12 +145,6 @@ impl StatusSink for KubernetesStatuses {
 fn is_gone(answer: &Status) -> bool {
     let mut causes = answer.details.iter().flat_map(|details| &details.causes);
     answer.code == 404 || (answer.code == 422 && causes.any(|cause| cause.field == "metadata.uid"))
-}
-
-/// Cuts a message to what the API accepts in the note of an Event: 1,024 bytes.
-fn cut(message: &str) -> String {
-    const LONGEST: usize = 1000;
-    message[..message.floor_char_boundary(LONGEST)].to_owned()
 }
 
 /// The value of `status.loadBalancer.ingress`; `null` removes the list.
@@ -258,11 +255,5 @@ mod tests {
         ]}]);
         assert_eq!(ingress(&PublishedStatus { vips: [vip].into() }), expected);
         assert_eq!(ingress(&PublishedStatus::default()), Value::Null);
-    }
-
-    #[test]
-    fn notes_fit_into_an_event() {
-        assert_eq!(cut("short"), "short");
-        assert_eq!(cut(&"é".repeat(800)).len(), 1000);
     }
 }

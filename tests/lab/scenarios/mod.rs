@@ -9,6 +9,7 @@ pub(crate) mod life;
 pub(crate) mod memory;
 pub(crate) mod packets;
 pub(crate) mod replacement;
+pub(crate) mod rights;
 pub(crate) mod soak;
 pub(crate) mod sockmap;
 pub(crate) mod terms;

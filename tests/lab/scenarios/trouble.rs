@@ -88,6 +88,8 @@ pub(crate) fn a_port_in_use_is_reported_and_served_once_it_is_free(plane: Plane)
     setup.write_service("web", &[setup.vip()], &[HTTP]);
     let problem = setup.agent.wait_for_problem(LIMIT, "ActionFailed").unwrap();
     assert!(problem.contains("in use") && problem.contains("192.0.2.100:80"), "{problem}");
+    // This test is root and has all rights, so the agent cannot see more of it.
+    assert!(problem.contains("one of user 0;"), "{problem}");
 
     let other = setup.lab.vip(1);
     setup.serve("other", &[other], &[PortSpec::tcp("http", 8080, 30080)]);

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use super::error::PacketError;
 use super::link_facts::LinkFacts;
 use super::pins::PinFolder;
+use super::tcx_link;
 use crate::config;
 use crate::kernel::system_error;
 use crate::model::Hook;
@@ -108,9 +109,7 @@ fn take_over_tc(program: &mut SchedClassifier, index: u32, pin: &Path) -> Result
         Err(error) if has_errno(&error, Errno::NOLINK) => return Ok(false),
         Err(error) => return Err(error),
     };
-    let id = program.info()?.id();
-    let (_, at_link) = SchedClassifier::query_tcx(index, TcAttachType::Ingress)?;
-    let is_here = at_link.iter().any(|other| other.id() == id);
+    let is_here = tcx_link::device_of(program.info()?.id()).map_err(ProgramError::IOError)? == Some(index);
     // This handle is dropped. The pin keeps the program attached.
     program.take_link(new)?;
     Ok(is_here)

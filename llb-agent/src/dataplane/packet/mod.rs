@@ -63,13 +63,14 @@ mod simulation;
 mod state;
 mod sweep;
 mod table;
+mod tcx_link;
 mod trace;
 mod upkeep;
 
 pub use error::PacketError;
 pub use leftover::still_forwarding;
 pub use loader::{LinkLocks, has_object};
-pub use pins::{detach, pinned_links};
+pub use pins::{detach, pinned_links, provide_bpffs};
 pub use plane::PacketPlane;
 pub use refusal::Refusal;
 pub use setup::{LinkPermission, PacketSetup};

@@ -123,7 +123,10 @@ pub(super) fn remove(folder: &Path) -> Result<(), PacketError> {
 
 /// Makes sure that pins can be made in `bpf_dir`. It mounts a bpffs, but only at the one place
 /// where every tool expects it.
-pub(super) fn provide_bpffs(bpf_dir: &Path) -> Result<(), PacketError> {
+///
+/// # Errors
+/// There is none, and it cannot be mounted.
+pub fn provide_bpffs(bpf_dir: &Path) -> Result<(), PacketError> {
     let existing = bpf_dir.ancestors().find(|path| path.exists()).unwrap_or(bpf_dir);
     if is_bpffs(existing) {
         return Ok(());

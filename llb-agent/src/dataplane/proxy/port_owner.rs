@@ -11,29 +11,39 @@ use crate::model::{Frontend, Protocol};
 /// `TCP_LISTEN` in the column `st` of `/proc/net/tcp`.
 const TCP_LISTEN: &str = "0A";
 
-/// The program that keeps `frontend` from being bound, as `name (pid 12)`.
-/// `None` if it can't be found: it is in another PID namespace, or there is no
-/// permission to look. Blocks: it reads the descriptors of all processes.
+/// The program that keeps `frontend` from being bound, as `name (pid 12)`, or as `one of user 33` if
+/// that is all that can be told: it is in another PID namespace, or it has rights that this agent gave
+/// up, so its descriptors cannot be read. CAP_SYS_PTRACE would allow that, but also to change any
+/// process. `None` if nobody has the port any more. Blocks: it reads the descriptors of all processes.
 pub(super) fn find(frontend: &Frontend) -> Option<String> {
     let tables = match frontend.protocol {
         Protocol::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
         Protocol::Udp => ["/proc/net/udp", "/proc/net/udp6"],
     };
-    let inode = tables.iter().find_map(|table| inode_in(&fs::read_to_string(table).ok()?, frontend))?;
-    program_with(&inode)
+    let socket = tables.iter().find_map(|table| socket_in(&fs::read_to_string(table).ok()?, frontend))?;
+    Some(program_with(&socket.inode).unwrap_or_else(|| format!("one of user {}", socket.user)))
 }
 
-/// The inode of the socket that `frontend` collides with, from a table in the
-/// format of `/proc/net/tcp` (proc_pid_net(5)).
-fn inode_in(table: &str, frontend: &Frontend) -> Option<String> {
+/// A line of a table of sockets.
+#[derive(Debug, PartialEq, Eq)]
+struct Entry {
+    /// The number of the user who opened it.
+    user: String,
+    inode: String,
+}
+
+/// The socket that `frontend` collides with, from a table in the format of `/proc/net/tcp`
+/// (proc_pid_net(5)).
+fn socket_in(table: &str, frontend: &Frontend) -> Option<Entry> {
     table.lines().skip(1).find_map(|line| {
         let fields: Vec<_> = line.split_whitespace().collect();
-        let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
+        let (local, state) = (fields.get(1)?, fields.get(3)?);
+        let entry = Entry { user: (*fields.get(7)?).to_owned(), inode: (*fields.get(9)?).to_owned() };
         let (address, port) = parse_local(local)?;
         let collides = port == frontend.port.get()
             && (address == frontend.vip || address.is_unspecified())
             && (frontend.protocol == Protocol::Udp || *state == TCP_LISTEN);
-        collides.then(|| (*inode).to_owned())
+        collides.then_some(entry)
     })
 }
 
@@ -78,16 +88,20 @@ mod tests {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
              0: 0100007F:1F90 00000000:0000 01 00000000:00000000 00:00000000 00000000     0        0 11 1\n\
              1: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 22 1\n\
-             2: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 33 1\n";
-        for (vip, port, expected) in
-            [("127.0.0.1", 8080, Some("22")), ("192.0.2.1", 80, Some("33")), ("192.0.2.1", 8080, None)]
-        {
+             2: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000    33        0 33 1\n";
+        for (vip, port, expected) in [
+            ("127.0.0.1", 8080, Some(("0", "22"))),
+            ("192.0.2.1", 80, Some(("33", "33"))),
+            ("192.0.2.1", 8080, None),
+        ] {
             let frontend = Frontend {
                 vip: vip.parse().unwrap(),
                 port: Port::new(port).unwrap(),
                 protocol: Protocol::Tcp,
             };
-            assert_eq!(inode_in(table, &frontend).as_deref(), expected, "{frontend}");
+            let found = socket_in(table, &frontend);
+            let found = found.as_ref().map(|entry| (entry.user.as_str(), entry.inode.as_str()));
+            assert_eq!(found, expected, "{frontend}");
         }
         assert_eq!(
             parse_local("B80D0120000000000000000001000000:0035"),

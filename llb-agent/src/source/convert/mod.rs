@@ -17,7 +17,7 @@ use k8s_openapi::api::core::v1::{Node, Service as ServiceObject};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use memo::Memo;
 
-use crate::model::{Endpoint, Problem, Service, ServiceName, Snapshot};
+use crate::model::{Endpoint, Problem, Service, ServiceName, Snapshot, bound};
 
 type ConvertedService = (ServiceName, Arc<Service>, Vec<Problem>);
 /// `None`: the slice belongs to no Service.
@@ -54,7 +54,10 @@ impl Converter {
         }
         snapshot.endpoints = merged.into_iter().map(|(name, parts)| (name, merge(&parts))).collect();
         for object in nodes {
-            let (name, node) = node::convert(object, &mut snapshot.problems);
+            let mut problems = Vec::new();
+            let (name, node) = node::convert(object, &mut problems);
+            bound(&mut problems);
+            snapshot.problems.append(&mut problems);
             snapshot.nodes.insert(name, node);
         }
         snapshot.problems.sort();
@@ -66,12 +69,14 @@ impl Converter {
 fn service_of(object: &ServiceObject) -> ConvertedService {
     let mut problems = Vec::new();
     let (name, service) = service::convert(object, &mut problems);
+    bound(&mut problems);
     (name, Arc::new(service), problems)
 }
 
 fn endpoints_of(object: &EndpointSlice) -> ConvertedSlice {
     let mut problems = Vec::new();
     let (service, endpoints) = endpoints::convert(object, &mut problems);
+    bound(&mut problems);
     (service, sorted(endpoints), problems)
 }
 

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
     LoadBalancerIngress, Service as Object, ServicePort as ObjectPort, ServiceSpec,
 };
 
-use super::quote::quote;
+use super::quote::{self, quote};
 use super::terms::terms_of;
 use crate::model::{
     Family, Port, Problem, ProblemReason, Protocol, PublishedPort, PublishedStatus, PublishedVip, Service,
@@ -64,7 +64,7 @@ pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceN
     let annotation = |key| meta.annotations.as_ref().and_then(|all| all.get(key)).map(String::as_str);
     service.sharing_key =
         annotation(SHARING_KEY_ANNOTATION).map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
-    service.pool = annotation(POOL_ANNOTATION).map(|name| name.trim().to_owned());
+    service.pool = annotation(POOL_ANNOTATION).map(|text| quote::name(text.trim()));
     match requested_vips(annotation(VIPS_ANNOTATION), spec.load_balancer_ip.as_deref()) {
         Ok(vips) => service.requested_vips = vips,
         Err(message) => {

@@ -61,7 +61,8 @@ impl Health {
 
 /// A problem of this source.
 pub(super) fn problem(reason: ProblemReason, message: String) -> Problem {
-    Problem { subject: Subject::Source("Kubernetes API".to_owned()), reason, message }
+    // An answer of the API server, or of what answers in its place, may have any length.
+    Problem { subject: Subject::Source("Kubernetes API".to_owned()), reason, message }.bounded()
 }
 
 /// What failed, and what to do about it.

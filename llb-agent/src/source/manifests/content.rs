@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::parse::{self, Objects};
 use crate::error_chain::ErrorChain;
-use crate::model::{Problem, ProblemReason, ServiceName, Subject};
+use crate::model::{MESSAGE_BYTES, Problem, ProblemReason, ServiceName, Subject, cut};
 
 /// The content of one file.
 #[derive(Debug, Default)]
@@ -63,9 +63,12 @@ pub(super) fn doubles(files: &BTreeMap<PathBuf, Content>) -> Vec<Problem> {
 
 pub(super) fn problem_of(path: &Path, error: &dyn Error, is_in_use: bool) -> Problem {
     let rest = if is_in_use { "its last good content stays in use" } else { "nothing from it is in use" };
-    Problem {
+    // The error may quote the file.
+    let error = cut(ErrorChain(error).to_string(), MESSAGE_BYTES / 2);
+    let problem = Problem {
         subject: Subject::File(path.display().to_string()),
         reason: ProblemReason::InvalidManifest,
-        message: format!("{}; {rest}", ErrorChain(error)),
-    }
+        message: format!("{error}; {rest}"),
+    };
+    problem.bounded()
 }

@@ -1,5 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The admin endpoint: /healthz, /readyz, /metrics, /state, /explain. It only reads.
+//!
+//! ```text
+//!   server.rs    accepts connections; bounds their number, and the time of a request and its answer
+//!     host.rs    refuses requests that came by a foreign name
+//!   mod.rs       the pages
+//!     body.rs    answers that are sent piece by piece
+//! ```
+
+mod body;
+mod host;
+mod server;
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,15 +18,15 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::dataplane::BackendStates;
@@ -27,11 +38,19 @@ use crate::reconcile::Report;
 /// The content type of the OpenMetrics text format 1.0.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// The most problems that /readyz lists; /state has them all.
+const LISTED_PROBLEMS: usize = 100;
+
+/// The most answers of unbounded size that are in memory as a whole; further requests wait.
+/// /metrics and /explain are written under locks, so they cannot wait for the client while they are.
+const WHOLE_ANSWERS: usize = 8;
+
 #[derive(Clone)]
 struct Admin {
-    report: watch::Receiver<Report>,
+    report: watch::Receiver<Arc<Report>>,
     registry: Arc<Registry>,
     backends: BackendStates,
+    whole_answers: Arc<Semaphore>,
 }
 
 /// The admin endpoint can't be opened.
@@ -78,11 +97,23 @@ async fn bind_patiently(address: SocketAddr) -> io::Result<TcpListener> {
 /// Serves until the task is aborted. Open connections continue after that.
 pub fn serve(
     listener: TcpListener,
-    report: watch::Receiver<Report>,
+    report: watch::Receiver<Arc<Report>>,
     registry: Registry,
     backends: BackendStates,
 ) -> JoinHandle<()> {
-    let admin = Admin { report, registry: Arc::new(registry), backends };
+    serve_within(server::LIMITS, listener, report, registry, backends)
+}
+
+fn serve_within(
+    limits: server::Limits,
+    listener: TcpListener,
+    report: watch::Receiver<Arc<Report>>,
+    mut registry: Registry,
+    backends: BackendStates,
+) -> JoinHandle<()> {
+    let refused = server::Refused::register(&mut registry);
+    let whole_answers = Arc::new(Semaphore::new(WHOLE_ANSWERS));
+    let admin = Admin { report, registry: Arc::new(registry), backends, whole_answers };
     let routes = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
@@ -90,35 +121,55 @@ pub fn serve(
         .route("/state", get(state))
         .route("/explain/{namespace}/{name}", get(explain_service))
         .with_state(admin);
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, routes).await {
-            tracing::error!(error = %ErrorChain(&error), "the admin endpoint ended");
-        }
-    })
+    tokio::spawn(server::run(listener, routes, limits, refused))
+}
+
+impl Admin {
+    /// The last report. The channel's lock is free again at once, so the loop never waits for a client.
+    fn report(&self) -> Arc<Report> {
+        Arc::clone(&self.report.borrow())
+    }
+
+    /// An answer that is in memory as a whole until the client has it.
+    async fn whole(&self, write: impl FnOnce() -> String) -> axum::body::Body {
+        let place = Arc::clone(&self.whole_answers).acquire_owned().await;
+        body::held(write(), place.ok())
+    }
 }
 
 /// 200 from the first complete round on, even if the source fails later, since
 /// what is served goes on. Lists the problems in any case.
 async fn readyz(State(admin): State<Admin>) -> Response {
-    let report = admin.report.borrow();
+    let report = admin.report();
     let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut text = if report.ready { "ready\n" } else { "waiting for the first whole snapshot\n" }.to_owned();
-    for problem in &report.problems {
+    for problem in report.problems.iter().take(LISTED_PROBLEMS) {
         text.push_str(&format!("{problem}\n"));
+    }
+    if let Some(more) = report.problems.len().checked_sub(LISTED_PROBLEMS).filter(|more| *more > 0) {
+        text.push_str(&format!("and {more} more problems; /state lists them all\n"));
     }
     (status, text).into_response()
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
-    let mut text = String::new();
-    match encode(&mut text, &admin.registry) {
-        Ok(()) => ([(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, ErrorChain(&error).to_string()).into_response(),
+    let mut failed = None;
+    let body = admin
+        .whole(|| {
+            let mut text = String::new();
+            failed = encode(&mut text, &admin.registry).err();
+            text
+        })
+        .await;
+    match failed {
+        None => ([(header::CONTENT_TYPE, OPENMETRICS)], body).into_response(),
+        Some(error) => (StatusCode::INTERNAL_SERVER_ERROR, ErrorChain(&error).to_string()).into_response(),
     }
 }
 
-async fn state(State(admin): State<Admin>) -> Json<Report> {
-    Json(admin.report.borrow().clone())
+async fn state(State(admin): State<Admin>) -> Response {
+    let body = body::json(admin.report());
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 async fn explain_service(
@@ -126,31 +177,21 @@ async fn explain_service(
     Path((namespace, name)): Path<(String, String)>,
 ) -> Response {
     let name = ServiceName::new(namespace, name);
-    let text = explain(&admin.report.borrow(), &admin.backends, &name);
-    text.map_or_else(
-        || {
-            let text = format!(
-                "this agent does not serve Service {name}: it does not exist, is not of type LoadBalancer, or has another class or namespace\n"
-            );
-            (StatusCode::NOT_FOUND, text).into_response()
-        },
-        IntoResponse::into_response,
-    )
+    let report = admin.report();
+    let mut is_served = true;
+    let body = admin
+        .whole(|| {
+            explain(&report, &admin.backends, &name).unwrap_or_else(|| {
+                is_served = false;
+                format!(
+                    "this agent does not serve Service {name}: it does not exist, is not of type LoadBalancer, or has another class or namespace\n"
+                )
+            })
+        })
+        .await;
+    let status = if is_served { StatusCode::OK } else { StatusCode::NOT_FOUND };
+    (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn an_address_that_becomes_free_is_bound() {
-        let dying = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = dying.local_addr().unwrap();
-        let (bound, ()) = tokio::join!(bind(address, None), async {
-            // The first try of `bind` has failed by then.
-            tokio::task::yield_now().await;
-            drop(dying);
-        });
-        assert_eq!(bound.unwrap().local_addr().unwrap(), address);
-    }
-}
+mod tests;
