@@ -24,9 +24,8 @@ pub trait AddressTable {
     /// The kernel could not be asked.
     async fn host(&mut self) -> Result<Host, AddressError>;
 
-    /// Does at once what all the coming calls of [`AddressTable::add`] need. They
-    /// are for the first `most` of these addresses that can be added, with these
-    /// prefix lengths. This only saves time.
+    /// Prepares for the calls of [`AddressTable::add`] that follow, all in one go. They will add
+    /// the first `most` of `coming` that can be added. This only saves time: `add` works without it.
     async fn prepare(&mut self, _coming: &[(&AddressKey, u8)], _most: usize) {}
 
     /// Puts the VIP on the link, marked as llb's, and announces it. Until it is

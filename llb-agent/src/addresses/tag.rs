@@ -27,7 +27,7 @@ pub(super) fn in_kernel(tag: AddressTag, release: &str) -> Result<bool, AddressE
     }
 }
 
-/// False for a release that cannot be parsed, because the file always works.
+/// False if the release can't be parsed: then the state file is used, which works on every kernel.
 fn kernel_stores_tag(release: &str) -> bool {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     match (numbers.next(), numbers.next()) {

@@ -126,8 +126,9 @@ impl<S: StatusSink> Building<S> {
         Ok(Self { config, objects, reconciler, wakeups, registry, signals })
     }
 
-    /// Serves every frontend by the running agent's sockets, then takes its
-    /// locks. `None` if a signal came before that.
+    /// Serves every frontend through the running agent's sockets, takes its locks, and starts the packet
+    /// plane with those of the links. Returns the locks of the state folder and of the links; `None` if a signal
+    /// came before all frontends were served.
     async fn take_over(&mut self, inheritance: Inheritance) -> anyhow::Result<Option<Locks>> {
         let objects = self.objects.received.borrow().clone();
         tokio::select! {

@@ -12,7 +12,7 @@ use super::datapath::{Datapath, PacketArgs, PortRange};
 use super::defaults::{DEFAULT_ADMIN, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
 use super::duration::parse_duration;
 use super::permission::parse_ports;
-use super::policy::{BackendMode, DEFAULT_CLASS};
+use super::policy::{BackendMode, DEFAULT_CLASS, default_vip_rest};
 use super::relay::RelayArgs;
 use super::settings::{AddressTag, AfterHandover};
 use crate::model::AddressRange;
@@ -103,7 +103,7 @@ pub(super) struct ServeArgs {
     pub(super) allow_ports: Vec<PortRange>,
 
     /// How long a released VIP rests before another Service gets it
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration, help_heading = SERVICES)]
+    #[arg(long, value_name = "TIME", default_value = default_vip_rest(), value_parser = parse_duration, help_heading = SERVICES)]
     pub(super) vip_rest: Duration,
 
     /// How llb recognizes the addresses that it added

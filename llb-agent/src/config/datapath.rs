@@ -99,7 +99,8 @@ pub(super) struct PacketArgs {
     #[arg(long, value_name = "MODE", value_enum, default_value_t)]
     mode: ModeArg,
 
-    /// Most connections at one time; each takes about 228 bytes [default: as many as fit into 1/256 of the memory]
+    /// Most connections at one time; each takes about 228 bytes [default: as many as fit into 1/256 of the memory, but at least
+    /// 65536 and at most 4194304]
     #[arg(long, value_name = "N", value_parser = parse_count::<NonZeroU32>)]
     max_flows: Option<NonZeroU32>,
 
@@ -107,7 +108,8 @@ pub(super) struct PacketArgs {
     #[arg(long, value_name = "N", default_value = "16384", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     max_backends: u32,
 
-    /// Source ports that backends see in mode nat [default: from 1024 to below net.ipv4.ip_local_port_range]
+    /// Source ports that backends see in mode nat [default: from 1024 to below
+    /// net.ipv4.ip_local_port_range, or those above it if there are more; if it leaves none, all from 1024]
     #[arg(long, value_name = "FIRST-LAST")]
     snat_ports: Option<PortRange>,
 
@@ -142,7 +144,7 @@ impl PacketArgs {
 /// The limits of the packet plane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PacketConfig {
-    /// The most connections; `None`: as many as fit into 1/256 of the memory.
+    /// The most connections; `None`: as many as fit into 1/256 of the memory, within bounds (`map_sizes.rs`).
     pub max_flows: Option<NonZeroU32>,
     /// The most backends, up to 2^20; 0: the default number.
     pub max_backends: u32,

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! From the command line to a validated [`Config`]. No other code uses clap, reads the
-//! environment, or has defaults.
+//! environment. All defaults are here, but for two that depend on the machine: `--max-flows`
+//! (`dataplane/packet/map_sizes.rs`) and `--snat-ports` (`dataplane/packet/settings.rs`).
 //!
 //! ```text
-//! cli.rs, arguments.rs, datapath.rs --validate.rs--> settings.rs, policy.rs, relay.rs
-//!  raw flags                                          Config, Policy, RelayConfig
+//! cli.rs, arguments.rs,  --validate.rs--> settings.rs, policy.rs, datapath.rs, relay.rs
+//! datapath.rs, relay.rs                   Config,      Policy,    PacketConfig, RelayConfig
+//! raw flags
 //! ```
 
 mod arguments;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The part of the configuration that decisions look at.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -14,6 +15,12 @@ pub const DEFAULT_CLASS: &str = "llb.dev/llb";
 
 /// How long a released VIP rests without `--vip-rest`: longer than most resolvers and connections of clients remember it.
 const DEFAULT_VIP_REST: Duration = Duration::from_secs(60);
+
+/// [`DEFAULT_VIP_REST`] as `--vip-rest` has it.
+pub(super) fn default_vip_rest() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| format!("{}s", DEFAULT_VIP_REST.as_secs()));
+    &TEXT
+}
 
 /// `--backends`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]

@@ -55,7 +55,8 @@ impl HeldPorts {
     }
 }
 
-/// Without SO_REUSEADDR, because two sockets that have it share a port as long as none listens.
+/// SO_REUSEADDR is not set: two sockets that both have it may bind the same port as long as neither
+/// listens, and then this one would keep nobody out.
 fn bind(frontend: &Frontend) -> io::Result<Socket> {
     let address = frontend.socket_address();
     let kind = match frontend.protocol {

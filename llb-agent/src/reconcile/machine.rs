@@ -13,8 +13,8 @@ use crate::plan::{Action, ActionKey};
 
 /// The delay after the first failure. It doubles with each further one, up to [`LAST_RETRY`].
 pub const FIRST_RETRY: Duration = Duration::from_millis(500);
-/// The longest delay between two attempts. A port that another program releases
-/// is in use again within it.
+/// The longest delay between two attempts. When another program releases a port,
+/// llb has it at most this long afterwards.
 pub const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// Remembers which objects have failed and which are being worked on.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Announces VIPs to the segment, from a background task that paces them. This is
 //! best effort: a failed announcement is logged and is never an error. The guard
-//! decides what is announced and when.
+//! decides what is announced and what starts it.
 //!
 //! ```text
 //!   announce() --+

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Why the kernel can't move bytes: at all, or those of one connection.
+//! Why the kernel can't move the bytes of any connection, or of one connection.
 
 use std::io;
 
