@@ -7,7 +7,7 @@ use std::fmt;
 
 /// Shows an error with all of its causes: `cannot read a.yaml: permission denied`.
 #[derive(Debug)]
-pub(crate) struct ErrorChain<'a>(pub(crate) &'a dyn Error);
+pub struct ErrorChain<'a>(pub &'a dyn Error);
 
 impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -17,10 +17,10 @@ impl fmt::Display for ErrorChain<'_> {
         while let Some(cause) = next {
             let text = cause.to_string();
             // An error that already prints its cause would print it twice.
-            if !shown.ends_with(&text) {
+            if !shown.contains(&text) {
                 write!(f, ": {text}")?;
+                shown = text;
             }
-            shown = text;
             next = cause.source();
         }
         Ok(())
@@ -47,5 +47,7 @@ mod tests {
         assert_eq!(ErrorChain(&Quiet("a", cause())).to_string(), "cannot read a: no such disk");
         assert_eq!(ErrorChain(&Loud("a", cause())).to_string(), "cannot read a: no such disk");
         assert_eq!(ErrorChain(&cause()).to_string(), "no such disk");
+        let twice = Quiet("a", io::Error::other(Loud("b", cause())));
+        assert_eq!(ErrorChain(&twice).to_string(), "cannot read a: cannot read b: no such disk");
     }
 }

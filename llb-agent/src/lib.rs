@@ -20,7 +20,7 @@ mod clock;
 pub mod config;
 pub mod dataplane;
 pub mod desired;
-mod error_chain;
+pub mod error_chain;
 mod explain;
 pub mod handover;
 pub mod kernel;

@@ -4,16 +4,27 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use llb_agent::config::{Cli, log_filter};
+use llb_agent::config::{Cli, Invocation, log_filter};
+use llb_agent::error_chain::ErrorChain;
 use llb_agent::{agent, telemetry};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let invocation = match Cli::parse().invocation() {
+        Ok(invocation) => invocation,
+        Err(error) => Cli::refuse(&ErrorChain(&error)),
+    };
     telemetry::init_logs(log_filter().as_deref());
-    match agent::main(cli) {
+    let serves = matches!(invocation, Invocation::Serve(_));
+    match agent::main(invocation) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            let error = ErrorChain(error.as_ref());
+            // A person started a subcommand, and often reads its output from a pipe.
+            if serves {
+                tracing::error!("{error}")
+            } else {
+                eprintln!("error: {error}")
+            }
             ExitCode::FAILURE
         }
     }

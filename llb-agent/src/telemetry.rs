@@ -8,8 +8,9 @@ use tracing_subscriber::EnvFilter;
 /// Writes log lines to standard error: text on a terminal, JSON otherwise.
 /// `filter` has the form of `RUST_LOG`. One that can't be parsed is reported and ignored.
 pub fn init_logs(filter: Option<&str>) {
-    // `source` itself logs failures of the Kubernetes API, once and with advice.
-    const DEFAULT: &str = "info,kube_runtime=error";
+    // `source` itself logs failures of the Kubernetes API, once and with advice. The client's
+    // crates would add a line for each, and the whole body of a wrong answer.
+    const DEFAULT: &str = "info,kube_runtime=error,kube_client=off,rustls_platform_verifier=off";
     let parsed = EnvFilter::try_new(filter.unwrap_or(DEFAULT));
     let invalid = parsed.as_ref().err().map(ToString::to_string);
     let filter = parsed.unwrap_or_else(|_| EnvFilter::new(DEFAULT));

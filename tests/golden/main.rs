@@ -79,7 +79,7 @@ fn texts_of_the_largest_size_make_short_problems() {
         ("service.beta.kubernetes.io/load-balancer-source-ranges", &many),
     ] {
         let services: Vec<String> = (0..SERVICES).map(|number| service(number, annotation, text)).collect();
-        let snapshot = snapshot_of(services.join("---\n").as_bytes()).unwrap();
+        let snapshot = snapshot_of(services.join("---\n").as_bytes(), true).unwrap();
         let shown: usize = snapshot.problems.iter().map(|problem| problem.to_string().len()).sum();
         assert!(shown < SERVICES * 20 * 300, "{annotation}: {shown} bytes");
         let pools: usize =
@@ -98,15 +98,17 @@ fn texts_of_the_largest_size_make_short_problems() {
 /// The reasons of problems that no case reaches, of those that conversion or the desired state can give.
 fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
     use ProblemReason::{
-        AddressNotAllowed, AffinityAtNodes, FrontendCollision, InvalidValue, LinkMissing, NoAddressOfFamily,
-        NoBackends, NoEligibleNodes, NoNodePort, NoSubnet, PoolExhausted, PoolNotAllowed, PortNotAllowed,
-        UnsupportedProtocol, VipNotShared,
+        AddressNotAllowed, AffinityAtNodes, ForeignAnnotation, FrontendCollision, InvalidValue, LinkMissing,
+        NoAddressOfFamily, NoBackends, NoEligibleNodes, NoNodePort, NoSubnet, PoolExhausted, PoolNotAllowed,
+        PortNotAllowed, UnknownName, UnsupportedProtocol, VipNotShared,
     };
     let all = BTreeSet::from([
         AddressNotAllowed,
         PortNotAllowed,
         VipNotShared,
         AffinityAtNodes,
+        ForeignAnnotation,
+        UnknownName,
         FrontendCollision,
         InvalidValue,
         LinkMissing,
@@ -130,7 +132,7 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
     let mut observed = Observed::default();
     let mut told = case.head.clone();
     for Snapshot { manifests, shows_maps } in &case.snapshots {
-        let snapshot = snapshot_of(manifests.as_bytes()).unwrap();
+        let snapshot = snapshot_of(manifests.as_bytes(), policy.foreign_annotations).unwrap();
         for (name, service) in &snapshot.services {
             if !service.status.vips.is_empty() {
                 observed.statuses.entry(name.clone()).or_insert_with(|| service.status.clone());

@@ -29,29 +29,64 @@ mod signals;
 mod start;
 mod syscall_filter;
 
+use std::io;
+
 use anyhow::Context;
 
-use crate::config::{Cli, Invocation};
+use crate::config::Invocation;
 use crate::dataplane::packet;
 
 /// Does what the command line says.
 ///
 /// # Errors
 /// The command failed, or the agent could not start; the text says why and what to do.
-pub fn main(cli: Cli) -> anyhow::Result<()> {
-    let invocation = cli.invocation()?;
+pub fn main(invocation: Invocation) -> anyhow::Result<()> {
     if let Invocation::Serve(config) = &invocation {
         preconditions::prepare(config)?;
     }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(async {
         match invocation {
-            Invocation::Detach { bpf_dir, state_dir } => detach::detach(&bpf_dir, state_dir).await,
+            Invocation::Detach { bpf_dir, state_dir } => {
+                detach::detach(&bpf_dir, state_dir).await.map_err(|error| as_root(error, "detach"))
+            }
             Invocation::Explain { admin, service } => explain::ask(admin, &service).await,
             Invocation::Trace { client, one_in, count, bpf_dir } => {
-                packet::trace(&bpf_dir, client, one_in, count).await
+                packet::trace(&bpf_dir, client, one_in, count).await.map_err(|error| as_root(error, "trace"))
             }
             Invocation::Serve(config) => serve::serve(*config).await,
         }
     })
+}
+
+/// Says what helps, if the kernel did not permit something.
+fn as_root(error: anyhow::Error, command: &str) -> anyhow::Error {
+    let is_denied = |cause: &(dyn std::error::Error + 'static)| {
+        let error = cause.downcast_ref::<io::Error>();
+        error.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    };
+    if error.chain().any(is_denied) {
+        error.context(format!("{command} needs more rights: run it as root (sudo llb-agent {command} ...)"))
+    } else {
+        error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error_chain::ErrorChain;
+
+    #[test]
+    fn a_command_without_rights_says_how_to_run_it() {
+        let shown = |kind: io::ErrorKind| {
+            let error = anyhow::Error::from(io::Error::from(kind)).context("BPF_OBJ_GET failed");
+            ErrorChain(as_root(error, "detach").as_ref()).to_string()
+        };
+        assert_eq!(
+            shown(io::ErrorKind::PermissionDenied),
+            "detach needs more rights: run it as root (sudo llb-agent detach ...): BPF_OBJ_GET failed: permission denied"
+        );
+        assert_eq!(shown(io::ErrorKind::NotFound), "BPF_OBJ_GET failed: entity not found");
+    }
 }

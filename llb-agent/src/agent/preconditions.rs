@@ -46,9 +46,17 @@ fn check_capabilities(config: &Config) -> anyhow::Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
+    anyhow::bail!(missing_rights(&missing))
+}
+
+fn missing_rights(missing: &[Cap]) -> String {
     let list = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    anyhow::bail!(
-        "missing rights: {list}; run llb-agent as root (sudo llb-agent ...), or grant them, as systemd does with AmbientCapabilities="
+    let other_way = match missing.contains(&Cap::Bpf) {
+        true => "; without eBPF programs llb needs fewer: --userspace",
+        false => "",
+    };
+    format!(
+        "missing rights: {list}; run llb-agent as root (sudo llb-agent ...), or grant them, as systemd does with AmbientCapabilities={other_way}"
     )
 }
 
@@ -88,5 +96,16 @@ fn raise_descriptor_limit(config: &Config) {
             wanted,
             "the hard limit of open files is lower than --max-connections and --max-udp-sessions need; connections beyond it are refused (see ulimit -Hn, LimitNOFILE=)"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_lacks_the_right_for_ebpf_is_offered_the_way_without() {
+        assert!(missing_rights(&[Cap::NetAdmin, Cap::Bpf]).ends_with("llb needs fewer: --userspace"));
+        assert!(!missing_rights(&[Cap::NetAdmin]).contains("--userspace"));
     }
 }

@@ -11,9 +11,9 @@ use super::objects::{Objects, StartingPoint};
 use super::signals::Signals;
 use super::start::{Serving, start};
 use crate::clock;
-use crate::config::{Config, SourceConfig, kubeconfig_variable};
+use crate::config::{Config, SourceConfig, kubeconfig_variable, search_path};
 use crate::handover::{Successors, Takeover};
-use crate::source::{KubernetesSource, ManifestSource, SavedSnapshots, connect};
+use crate::source::{KubernetesSource, ManifestSource, SavedSnapshots, Variables, connect};
 use crate::status::StatusSink;
 use crate::status::file::FileStatuses;
 use crate::status::kubernetes::KubernetesStatuses;
@@ -29,18 +29,21 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
 
     match config.source.clone() {
         SourceConfig::Manifests(path) => {
-            let source = ManifestSource::start(&path)?;
+            let source = ManifestSource::start(&path, config.policy.foreign_annotations)?;
             let mut objects = Objects::follow(|out| source.run(out));
             let starting_point = objects.starting_point(&config, others).await?;
             let statuses = FileStatuses::open(&config.state_dir);
             live(config, starting_point, objects, statuses).await
         }
         SourceConfig::Kubernetes { kubeconfig, context } => {
-            let cluster = connect(kubeconfig.as_ref(), context, kubeconfig_variable()).await?;
+            let variables = Variables { kubeconfig: kubeconfig_variable(), path: search_path() };
+            let cluster = connect(kubeconfig.as_ref(), context, variables).await?;
             tracing::info!(url = cluster.url, "watching the cluster");
             let (in_charge, is_in_charge) = watch::channel(false);
             let saved = SavedSnapshots::new(&config.state_dir, cluster.identity.clone(), is_in_charge);
-            let source = KubernetesSource::start(&cluster.client, &config.policy.namespaces, saved);
+            let policy = &config.policy;
+            let source =
+                KubernetesSource::start(&cluster, &policy.namespaces, policy.foreign_annotations, saved);
             let mut objects = Objects::follow(|out| source.run(out));
             objects.in_charge = Some(in_charge);
             objects.api_servers = cluster.addresses().await;

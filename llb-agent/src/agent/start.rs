@@ -8,6 +8,7 @@
 //!                   -> the other agent gives up its locks -> attach the packet plane -> in charge
 //! ```
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -71,7 +72,13 @@ pub(super) async fn start<S: StatusSink>(
     let mut building = Building::new(config, objects, statuses, takes_over).await?;
     match starting_point {
         StartingPoint::NobodyServes(locks) => {
-            let listener = admin::bind(building.config.admin, None).await?;
+            let listener =
+                admin::bind(building.config.admin, None).await.map_err(|error| {
+                    match building.config.admin.ip().is_loopback() {
+                        true => with_loopback_advice(error),
+                        false => error.into(),
+                    }
+                })?;
             building.start_packet_plane(LinkLocks::new(), &locks.agent).await?;
             building.finish(locks, listener).map(Some)
         }
@@ -109,7 +116,8 @@ impl<S: StatusSink> Building<S> {
         check_links(&config, &mut addresses).await?;
         let mut registry = Registry::default();
         let relay = ProxyPlane::new(config.relay, &mut registry, wakeups.plane.clone())
-            .context("cannot start the relay's threads")?;
+            .context("cannot start the relay")
+            .map_err(with_loopback_advice)?;
         let plane = Planes::new(relay, config.datapath, takes_over);
         let metrics = ReconcileMetrics::register(&mut registry);
         let signals = Signals::listen()?;
@@ -189,5 +197,37 @@ impl<S: StatusSink> Building<S> {
         });
         let admin = AdminEndpoint { address, socket, task };
         Ok(Serving { config, objects, reconciler, wakeups, report, signals, successors, locks, admin })
+    }
+}
+
+/// Says what helps if 127.0.0.1 cannot be bound, which the relay and by default the admin endpoint do.
+fn with_loopback_advice(error: impl Into<anyhow::Error>) -> anyhow::Error {
+    let error = error.into();
+    let is_away = |cause: &(dyn std::error::Error + 'static)| {
+        let error = cause.downcast_ref::<io::Error>();
+        error.is_some_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
+    };
+    if error.chain().any(is_away) {
+        error.context(
+            "127.0.0.1 is probably missing, because the loopback interface is down: ip link set lo up",
+        )
+    } else {
+        error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_loopback_it_says_how_to_bring_it_up() {
+        let shown = |kind: io::ErrorKind| {
+            let error = anyhow::Error::from(io::Error::from(kind)).context("cannot start the relay");
+            ErrorChain(with_loopback_advice(error).as_ref()).to_string()
+        };
+        let away = shown(io::ErrorKind::AddrNotAvailable);
+        assert!(away.contains("ip link set lo up: cannot start the relay: address not available"), "{away}");
+        assert_eq!(shown(io::ErrorKind::AddrInUse), "cannot start the relay: address in use");
     }
 }

@@ -64,6 +64,21 @@ pub(super) struct ServeArgs {
     )]
     pub(super) default_class: bool,
 
+    /// Honour annotations of MetalLB and kube-vip that ask for what llb does too: addresses, a pool, sharing
+    ///
+    /// They count if llb's own annotation is missing: metallb.io/loadBalancerIPs and kube-vip.io/loadbalancerIPs as llb.dev/vips,
+    /// metallb.io/address-pool as llb.dev/pool, metallb.io/allow-shared-ip as llb.dev/sharing-key, and the same with
+    /// metallb.universe.tf/. What is not honoured is named in an Event. Other rules are the same: a pool must exist here,
+    /// addresses must be allowed. false: all of them are ignored.
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value_t = true,
+        action = ArgAction::Set,
+        help_heading = SERVICES
+    )]
+    pub(super) foreign_annotations: bool,
+
     /// Addresses for Services that ask for none; repeatable [default: the link device's own address]
     ///
     /// POOL is [NAME=]RANGE[,RANGE...][+namespaces=A,B][+auto=false][+shared=true]. RANGE is a CIDR, FIRST-LAST or a single address.

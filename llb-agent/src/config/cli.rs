@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line: serve, or a subcommand.
 
+use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 
 use super::arguments::ServeArgs;
 use super::defaults::{DEFAULT_ADMIN, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
@@ -40,6 +42,11 @@ impl Cli {
             Some(command) => Ok(command.into()),
             None => Ok(Invocation::Serve(Box::new(self.serve.try_into()?))),
         }
+    }
+
+    /// Ends the process as clap does for a wrong flag: with plain text, wherever standard error goes.
+    pub fn refuse(why: &impl Display) -> ! {
+        Self::command().error(ErrorKind::ValueValidation, why).exit()
     }
 }
 

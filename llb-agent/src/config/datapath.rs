@@ -8,6 +8,7 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use serde::{Serialize, Serializer};
 
+use super::count::parse_count;
 use crate::model::Mode;
 
 /// `--datapath`.
@@ -100,7 +101,7 @@ pub(super) struct PacketArgs {
 
     /// Most connections at one time; each takes about 228 bytes [default: as many as fit into 1/256 of the memory, but at least
     /// 65536 and at most 4194304]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_count::<NonZeroU32>)]
     max_flows: Option<NonZeroU32>,
 
     /// Most backends, over all ports of all Services; Services with further backends are relayed

@@ -13,3 +13,9 @@ pub fn log_filter() -> Option<String> {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     std::env::var("RUST_LOG").ok()
 }
+
+/// `$PATH`, for error messages only.
+pub fn search_path() -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    std::env::var("PATH").ok()
+}

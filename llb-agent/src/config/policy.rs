@@ -55,6 +55,8 @@ pub struct Policy {
     pub class: String,
     /// Serve Services without a class too.
     pub default_class: bool,
+    /// Whether annotations of MetalLB and kube-vip are honoured as llb's own.
+    pub foreign_annotations: bool,
     /// The forwarding mode of Services without the annotation `llb.dev/mode`.
     pub mode: Mode,
 }
@@ -71,6 +73,7 @@ impl Default for Policy {
             node_selector: None,
             class: DEFAULT_CLASS.to_owned(),
             default_class: true,
+            foreign_annotations: true,
             mode: Mode::Nat,
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 
+use super::count::parse_count;
 use super::datapath::Datapath;
 use super::duration::{parse_duration, parse_limit};
 
@@ -13,11 +14,11 @@ use super::duration::{parse_duration, parse_limit};
 #[derive(Debug, Args)]
 pub(super) struct RelayArgs {
     /// Most TCP connections at one time, over all Services; further ones are reset
-    #[arg(long, value_name = "N", default_value = "16384")]
+    #[arg(long, value_name = "N", default_value = "16384", value_parser = parse_count::<NonZeroUsize>)]
     max_connections: NonZeroUsize,
 
     /// Most UDP sessions at one time, over all Services; datagrams of further ones are dropped
-    #[arg(long, value_name = "N", default_value = "16384")]
+    #[arg(long, value_name = "N", default_value = "16384", value_parser = parse_count::<NonZeroUsize>)]
     max_udp_sessions: NonZeroUsize,
 
     /// How long to wait for a connection to one backend before trying the next one
@@ -45,7 +46,7 @@ pub(super) struct RelayArgs {
     /// Number of relay threads [default: one for each core, at most 16]
     ///
     /// Each thread has a listening socket for each frontend.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_count::<NonZeroUsize>)]
     workers: Option<NonZeroUsize>,
 
     /// Move bulk data with splice(2); false: copy all data
@@ -61,7 +62,7 @@ pub(super) struct RelayArgs {
     /// With --datapath sockmap: most connections at one time whose data the kernel moves [default: --max-connections]
     ///
     /// Further connections are relayed in user space.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_count::<NonZeroUsize>)]
     sockmap_max_pairs: Option<NonZeroUsize>,
 }
 

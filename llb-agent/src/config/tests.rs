@@ -49,6 +49,10 @@ fn wrong_flags_are_refused_by_name() {
         (&["--linkdevice", "eth0", "--manifests", "x", "--kubeconfig", "y"], "cannot be used with"),
         (&["--linkdevice", "eth0", "--admin", "9660"], "--admin"),
         (&["--linkdevice", "eth0", "--max-connections", "0"], "--max-connections"),
+        (&["--linkdevice", "eth0", "--workers", "0"], "give a whole number, 1 or more"),
+        (&["--linkdevice", "eth0", "--max-flows", "0"], "give a whole number, 1 or more"),
+        (&["--linkdevice", "eth0", "--max-flows", "9999999999"], "the number is too large"),
+        (&["--linkdevice", "eth0", "--foreign-annotations", "yes"], "--foreign-annotations"),
         (&["--linkdevice", "eth0", "--connect-timeout", "0"], "more than 0"),
         (&["--linkdevice", "eth0", "--udp-idle-timeout", "0ms"], "more than 0"),
     ] {

@@ -60,6 +60,7 @@ impl TryFrom<ServeArgs> for Config {
             node_selector: args.node_selector.map(parse_selector).transpose()?,
             class: args.class,
             default_class: args.default_class,
+            foreign_annotations: args.foreign_annotations,
             mode: args.packet.mode(),
         };
         check_links(&args.links)?;

@@ -179,7 +179,9 @@ impl<'a, 'p> Free<'a, 'p> {
         let names: Vec<&str> = self.pools.iter().filter_map(|free| free.pool.name()).collect();
         (!names.contains(&wanted)).then(|| {
             let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            format!("annotation llb.dev/pool: no --pool has the name {wanted:?}; pools with a name: {known}")
+            format!(
+                "it asks for the pool {wanted:?}, but no --pool has that name; pools with a name: {known}"
+            )
         })
     }
 }

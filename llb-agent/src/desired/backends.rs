@@ -132,8 +132,10 @@ impl<'a> ServiceBackends<'a> {
         let family = frontend.family();
         let any_endpoint = usable(self.endpoints(port).iter().copied()).next().is_some();
         let uses_nodes = self.are_nodes(port);
-        if !any_endpoint && (!uses_nodes || self.knows_endpoints) {
+        if !any_endpoint && self.knows_endpoints {
             "no endpoint is ready".to_owned()
+        } else if !any_endpoint && !uses_nodes {
+            self.why_no_endpoints(port)
         } else if !uses_nodes {
             format!("no ready endpoint has an {family} address")
         } else if self.service.traffic_policy == TrafficPolicy::Local {
@@ -142,6 +144,21 @@ impl<'a> ServiceBackends<'a> {
             )
         } else {
             format!("no eligible Node has an {family} address")
+        }
+    }
+}
+
+impl ServiceBackends<'_> {
+    /// Why the traffic does not go to Nodes, where there are no endpoints either.
+    fn why_no_endpoints(&self, port: &ServicePort) -> String {
+        match (self.nodes.inputs().policy.backends, port.node_port) {
+            (BackendMode::Auto, None) => {
+                "no nodePort is set, and there are no endpoints; set a nodePort, or add endpoints".to_owned()
+            }
+            (BackendMode::Auto, Some(node_port)) => format!(
+                "there is no Node for nodePort {node_port}, and there are no endpoints; add a Node, or endpoints"
+            ),
+            (BackendMode::Nodes | BackendMode::Endpoints, _) => "there are no endpoints".to_owned(),
         }
     }
 }

@@ -60,16 +60,24 @@ impl<'a> EligibleNodes<'a> {
     pub(super) fn why_none(&self) -> String {
         let nodes = &self.inputs.snapshot.nodes;
         let excluded = nodes.values().filter(|node| node.excluded).count();
-        let selector = match &self.inputs.policy.node_selector {
-            Some(selector) => format!(" and none of the others has the labels of --node-selector {selector}"),
-            None => String::new(),
+        let others = nodes.len() - excluded;
+        let why = match &self.inputs.policy.node_selector {
+            _ if nodes.is_empty() => {
+                "there is no Node at all; add one, or use --backends endpoints if llb can reach the Pods"
+                    .to_owned()
+            }
+            Some(selector) if others > 0 => format!(
+                "of {} Nodes, {excluded} are excluded, and none of the other {others} matches --node-selector {selector}; \
+                 label a Node so that it matches (kubectl label node NAME KEY=VALUE), or change the selector",
+                nodes.len()
+            ),
+            _ => format!(
+                "all {} Nodes are excluded by the label node.kubernetes.io/exclude-from-external-load-balancers \
+                 or are being deleted; remove that label from a Node",
+                nodes.len()
+            ),
         };
-        format!(
-            "There are no available nodes for LoadBalancer: of {} Nodes, {excluded} are excluded by the label \
-             node.kubernetes.io/exclude-from-external-load-balancers or are being deleted{selector}; \
-             remove that label, or change the selector",
-            nodes.len()
-        )
+        format!("There are no available nodes for LoadBalancer: {why}")
     }
 }
 

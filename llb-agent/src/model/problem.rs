@@ -55,6 +55,10 @@ impl Serialize for Subject {
 pub enum ProblemReason {
     /// A field or annotation has a value that llb cannot use.
     InvalidValue,
+    /// A kind, field or annotation has a name that llb does not know, and is ignored.
+    UnknownName,
+    /// An annotation of another load balancer asks for something that llb does not do.
+    ForeignAnnotation,
     /// A port's protocol is neither TCP nor UDP.
     UnsupportedProtocol,
     /// Another Service already has this VIP, port and protocol.

@@ -27,6 +27,7 @@ mod metrics;
 mod outcome;
 mod owners;
 mod placements;
+mod problem_log;
 mod progress;
 mod reconciler;
 mod repetitions;

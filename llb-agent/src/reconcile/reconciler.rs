@@ -10,6 +10,7 @@ use super::executor::Rooms;
 use super::machine::Machine;
 use super::metrics::ReconcileMetrics;
 use super::placements::Placements;
+use super::problem_log::ProblemLog;
 use super::progress::{Progress, Stage};
 use super::reporter::Reporter;
 use super::resting::Resting;
@@ -30,6 +31,7 @@ pub struct Reconciler<P, A, S> {
     pub(super) metrics: ReconcileMetrics,
     pub(super) machine: Machine,
     pub(super) reporter: Reporter,
+    pub(super) problem_log: ProblemLog,
     pub(super) placements: Placements,
     pub(super) resting: Resting,
     pub(super) facts: Facts,
@@ -51,6 +53,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             metrics,
             machine: Machine::default(),
             reporter: Reporter::default(),
+            problem_log: ProblemLog::default(),
             placements: Placements::default(),
             resting: Resting::default(),
             facts: Facts::default(),

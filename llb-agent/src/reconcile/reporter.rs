@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Decides which Events to send: for status writes, and once for each problem.
-//! Pure; the clock is an argument.
+//! Pure; the clock is an argument. The log lines of problems: `problem_log.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::model::{Problem, ProblemReason, PublishedStatus, ServiceName, Snapshot, Subject};
+use crate::model::{Problem, ProblemReason, PublishedStatus, ServiceName, Snapshot, State, Subject};
 use crate::status::Event;
 
 /// A problem that was gone for less than this time gets no new Event when it comes back.
@@ -23,10 +23,11 @@ impl Reporter {
         &mut self,
         problems: impl IntoIterator<Item = &'a Problem>,
         snapshot: &Snapshot,
+        desired: &State,
         now: Instant,
     ) -> Vec<Event> {
         let current: BTreeSet<Event> =
-            problems.into_iter().filter_map(|problem| event_of(problem, snapshot)).collect();
+            problems.into_iter().filter_map(|problem| event_of(problem, snapshot, desired)).collect();
         // A problem that lasts is not sent again; one that is over is forgotten after the quiet time.
         for event in &current {
             if let Some(last) = self.sent.get_mut(event) {
@@ -59,14 +60,19 @@ impl Reporter {
     }
 }
 
-/// The Event for a problem of a Service; other problems have none. The reasons are
-/// those of the cloud service controller.
-fn event_of(problem: &Problem, snapshot: &Snapshot) -> Option<Event> {
+/// The Event for a problem of a Service; other problems have none. The reasons are those of
+/// the cloud service controller. If the Service is served all the same, nothing has failed, and
+/// the reason is that of the problem.
+fn event_of(problem: &Problem, snapshot: &Snapshot, desired: &State) -> Option<Event> {
     let Subject::Service(service) = &problem.subject else { return None };
+    let is_served = desired.statuses.get(service).is_some_and(|status| !status.vips.is_empty());
     let reason = match problem.reason {
         ProblemReason::NoEligibleNodes | ProblemReason::NoBackends => "UnAvailableLoadBalancer",
-        // The Service is served, so this is not a failed sync.
         ProblemReason::AffinityAtNodes => "AffinityAtNodes",
+        ProblemReason::InvalidValue if is_served => "InvalidValue",
+        ProblemReason::NoSubnet if is_served => "NoSubnet",
+        ProblemReason::UnknownName => "UnknownName",
+        ProblemReason::ForeignAnnotation => "ForeignAnnotation",
         _ => "SyncLoadBalancerFailed",
     };
     let uid = snapshot.services.get(service)?.uid.clone();
@@ -86,8 +92,9 @@ mod tests {
         snapshot.services.insert(name.clone(), Service::default().into());
         let failing = [Problem::of_service(&name, ProblemReason::ActionFailed, "refused")];
         let (mut reporter, start) = (Reporter::default(), clock::now_std());
-        let mut sent =
-            |problems: &[Problem], after| reporter.problems(problems, &snapshot, start + after).len();
+        let mut sent = |problems: &[Problem], after| {
+            reporter.problems(problems, &snapshot, &State::default(), start + after).len()
+        };
         assert_eq!(sent(&failing, Duration::ZERO), 1);
         assert_eq!(sent(&failing, QUIET * 2), 0, "it lasted");
         assert_eq!(sent(&[], QUIET * 2), 0);
@@ -112,5 +119,28 @@ mod tests {
         assert_eq!(reason(&["192.0.2.1"], &[]), Some("DeletedLoadBalancer"));
         assert_eq!(reason(&["192.0.2.1"], &["192.0.2.2"]), Some("UpdatedLoadBalancer"));
         assert_eq!(reason(&["192.0.2.1"], &["192.0.2.1"]), None);
+    }
+
+    #[test]
+    fn a_service_that_is_served_all_the_same_has_not_failed() {
+        let name = ServiceName::new("default", "web");
+        let mut snapshot = Snapshot::default();
+        snapshot.services.insert(name.clone(), Service::default().into());
+        let served = PublishedVip { ip: "192.0.2.1".parse().unwrap(), proxy: true, ports: Vec::new() };
+        let mut desired = State::default();
+        desired.statuses.insert(name.clone(), PublishedStatus { vips: [served].into() });
+        for (reason, when_served, when_not) in [
+            (ProblemReason::InvalidValue, "InvalidValue", "SyncLoadBalancerFailed"),
+            (ProblemReason::NoSubnet, "NoSubnet", "SyncLoadBalancerFailed"),
+            (ProblemReason::UnknownName, "UnknownName", "UnknownName"),
+            (ProblemReason::ForeignAnnotation, "ForeignAnnotation", "ForeignAnnotation"),
+            (ProblemReason::AffinityAtNodes, "AffinityAtNodes", "AffinityAtNodes"),
+            (ProblemReason::ActionFailed, "SyncLoadBalancerFailed", "SyncLoadBalancerFailed"),
+            (ProblemReason::NoBackends, "UnAvailableLoadBalancer", "UnAvailableLoadBalancer"),
+        ] {
+            let problem = Problem::of_service(&name, reason, "text");
+            let event = |desired: &State| event_of(&problem, &snapshot, desired).unwrap().reason;
+            assert_eq!((event(&desired), event(&State::default())), (when_served, when_not), "{reason:?}");
+        }
     }
 }

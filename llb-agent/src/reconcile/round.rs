@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::executor::RoundInput;
 use super::machine::Failing;
 use super::owners::{conflicts, owners};
+use super::problem_log::Line;
 use super::progress::Stage;
 use super::reconciler::Reconciler;
 use super::report::Report;
@@ -35,6 +36,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         let observed = match self.observe(&snapshot).await {
             Ok(observed) => observed,
             Err(problem) => {
+                self.problem_log.begins(&problem, now).iter().for_each(Line::write);
                 report.problems.push(problem);
                 return Report { ready: self.is_ready(), desired: self.desired.clone(), ..report };
             }
@@ -75,15 +77,16 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         self.stage == Stage::Ready
     }
 
-    /// Adds what the loop itself found to the report's problems, and sends
-    /// Events for those that are new.
+    /// Adds what the loop itself found to the report's problems, logs what has begun or
+    /// ended, and sends Events for those that are new.
     fn report_problems(&mut self, report: &mut Report, snapshot: &Snapshot, now: Instant) {
         bound(&mut report.problems);
         let failing = self.machine.failing(|key| owners(&self.desired, key));
         let conflicts = conflicts(self.rooms.addresses.conflicts(), &self.desired);
         let failed = failing.iter().map(|failing| &failing.problem);
         let all = report.problems.iter().chain(failed).chain(&conflicts);
-        let events = self.reporter.problems(all, snapshot, now);
+        let events = self.reporter.problems(all.clone(), snapshot, &self.desired, now);
+        self.problem_log.changes(all, now).iter().for_each(Line::write);
         report.problems.extend(failing.into_iter().map(Failing::shown));
         report.problems.extend(conflicts);
         bound(&mut report.problems);

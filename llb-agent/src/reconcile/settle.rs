@@ -136,7 +136,8 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             Err(why) => {
                 let shown = action.to_string();
                 if self.machine.failed(action, why.clone(), now) {
-                    tracing::warn!(action = shown, error = why.message, "failed; it will be retried");
+                    // The problem that this causes is logged at the end of the round.
+                    tracing::info!(action = shown, error = why.message, "failed; it will be retried");
                 }
             }
         }

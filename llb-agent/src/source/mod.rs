@@ -10,7 +10,8 @@ mod kubernetes;
 mod manifests;
 mod retries;
 mod saved;
+mod suggestion;
 
-pub use kubernetes::{Cluster, ConnectError, KubernetesSource, connect};
+pub use kubernetes::{Cluster, ConnectError, KubernetesSource, Variables, connect};
 pub use manifests::{ManifestError, ManifestSource, ParseError, snapshot_of};
 pub use saved::{SavedError, SavedSnapshots};

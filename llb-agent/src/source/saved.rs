@@ -244,6 +244,7 @@ mod tests {
                  "addressType": "IPv4", "ports": [{"name": "dns", "port": 53, "protocol": "UDP"}],
                  "endpoints": [{"addresses": ["192.0.2.31"], "nodeName": "node-1", "conditions": {"ready": true}}]}
             ]}"#,
+            true,
         )
         .unwrap()
     }

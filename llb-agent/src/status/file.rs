@@ -129,9 +129,8 @@ impl StatusSink for FileStatuses {
     }
 
     async fn record(&self, event: Event) {
-        if event.warning {
-            tracing::warn!(service = %event.service, reason = event.reason, "{}", event.message);
-        } else {
+        // An Event of a problem repeats the log line of that problem.
+        if !event.warning {
             tracing::info!(service = %event.service, reason = event.reason, "{}", event.message);
         }
     }

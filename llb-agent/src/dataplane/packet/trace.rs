@@ -29,7 +29,12 @@ use crate::error_chain::ErrorChain;
 pub async fn trace(bpf_dir: &Path, client: IpAddr, one_in: u32, count: Option<u64>) -> anyhow::Result<()> {
     let layout = bpf_dir.join(LAYOUT);
     let shared = layout.join(SHARED);
-    if !shared.join(maps::TRACE.name).exists() {
+    // Without rights it must not look as if no agent ran.
+    if !shared
+        .join(maps::TRACE.name)
+        .try_exists()
+        .with_context(|| format!("cannot read {}", bpf_dir.display()))?
+    {
         bail!(
             "no packet plane is pinned in {}: is an agent running with --datapath auto, xdp or tc, and with that --bpf-dir?",
             bpf_dir.display()

@@ -3,6 +3,7 @@
 //! code that knows the types of the Kubernetes API. A value that makes no sense becomes a
 //! [`Problem`]; the rest of the object and all other objects are used.
 
+mod annotations;
 mod endpoints;
 mod memo;
 mod node;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Service as ServiceObject};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use memo::Memo;
+pub(super) use quote::quote;
 
 use crate::model::{Endpoint, Problem, Service, ServiceName, Snapshot, bound};
 
@@ -27,11 +29,18 @@ type ConvertedSlice = (Option<ServiceName>, Arc<[Endpoint]>, Vec<Problem>);
 /// the same as last time is not converted again.
 #[derive(Debug, Default)]
 pub struct Converter {
+    /// `--foreign-annotations`.
+    foreign_annotations: bool,
     services: Memo<ServiceObject, ConvertedService>,
     slices: Memo<EndpointSlice, ConvertedSlice>,
 }
 
 impl Converter {
+    /// `foreign_annotations`: whether annotations of MetalLB and kube-vip are honoured.
+    pub fn new(foreign_annotations: bool) -> Self {
+        Self { foreign_annotations, ..Self::default() }
+    }
+
     /// Order and duplicates do not matter, with one exception: of two Services or Nodes with
     /// the same name the last one is used.
     pub fn snapshot(
@@ -41,6 +50,8 @@ impl Converter {
         nodes: &[Arc<Node>],
     ) -> Snapshot {
         let mut snapshot = Snapshot::default();
+        let foreign = self.foreign_annotations;
+        let service_of = |object: &ServiceObject| service_of(object, foreign);
         for (name, service, problems) in self.services.convert(services, service_of) {
             snapshot.services.insert(name.clone(), Arc::clone(service));
             snapshot.problems.extend_from_slice(problems);
@@ -66,9 +77,9 @@ impl Converter {
     }
 }
 
-fn service_of(object: &ServiceObject) -> ConvertedService {
+fn service_of(object: &ServiceObject, foreign_annotations: bool) -> ConvertedService {
     let mut problems = Vec::new();
-    let (name, service) = service::convert(object, &mut problems);
+    let (name, service) = service::convert(object, foreign_annotations, &mut problems);
     bound(&mut problems);
     (name, Arc::new(service), problems)
 }

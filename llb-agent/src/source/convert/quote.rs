@@ -7,7 +7,7 @@ use crate::model::cut;
 const LONGEST: usize = 80;
 
 /// A user's text in quotation marks, cut to what fits into a message.
-pub(super) fn quote(text: &str) -> String {
+pub(in crate::source) fn quote(text: &str) -> String {
     let mut short: String = text.chars().take(LONGEST).collect();
     if short.len() < text.len() {
         short.push('…');

@@ -7,21 +7,13 @@ use k8s_openapi::api::core::v1::{
     LoadBalancerIngress, Service as Object, ServicePort as ObjectPort, ServiceSpec,
 };
 
+use super::annotations::{Annotations, Given, POOL, SHARING_KEY, VIPS};
 use super::quote::{self, quote};
 use super::terms::terms_of;
 use crate::model::{
     Family, Port, Problem, ProblemReason, Protocol, PublishedPort, PublishedStatus, PublishedVip, Service,
     ServiceName, ServicePort, TrafficPolicy, is_usable_vip,
 };
-
-/// The VIPs that a Service asks for, of one or both families, separated by commas.
-const VIPS_ANNOTATION: &str = "llb.dev/vips";
-
-/// The `--pool` that a Service wants its VIPs from.
-const POOL_ANNOTATION: &str = "llb.dev/pool";
-
-/// Services of one namespace with the same value may share VIPs.
-const SHARING_KEY_ANNOTATION: &str = "llb.dev/sharing-key";
 
 /// `ports[].error` of a port with a protocol that llb does not forward.
 const UNSUPPORTED_PROTOCOL: &str = "llb.dev/UnsupportedProtocol";
@@ -30,7 +22,11 @@ const PROXY_PROTOCOL_NEEDS_TCP: &str = "llb.dev/ProxyProtocolNeedsTCP";
 /// `ports[].error` of a port with a number that is not valid.
 const INVALID_PORT: &str = "llb.dev/InvalidPort";
 
-pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceName, Service) {
+pub(super) fn convert(
+    object: &Object,
+    foreign_annotations: bool,
+    problems: &mut Vec<Problem>,
+) -> (ServiceName, Service) {
     let meta = &object.metadata;
     let name = ServiceName::new(
         meta.namespace.as_deref().unwrap_or("default"),
@@ -54,18 +50,18 @@ pub(super) fn convert(object: &Object, problems: &mut Vec<Problem>) -> (ServiceN
     }
     let mut report = |reason, message: String| problems.push(Problem::of_service(&name, reason, message));
 
-    service.terms = terms_of(&spec, meta.annotations.as_ref(), &mut |message| {
+    let annotations = Annotations::new(meta.annotations.as_ref(), foreign_annotations);
+    annotations.report_ignored(&mut report);
+    service.terms = terms_of(&spec, annotations, &mut |message| {
         report(ProblemReason::InvalidValue, message);
     });
     add_ports(&mut service, spec.ports.as_deref().unwrap_or_default(), &mut report);
     (service.families, service.needs_every_family) =
         families_of(spec.ip_families.as_deref(), spec.ip_family_policy.as_deref(), &mut report);
     service.traffic_policy = traffic_policy_of(spec.external_traffic_policy.as_deref(), &mut report);
-    let annotation = |key| meta.annotations.as_ref().and_then(|all| all.get(key)).map(String::as_str);
-    service.sharing_key =
-        annotation(SHARING_KEY_ANNOTATION).map(|key| key.trim().to_owned()).filter(|key| !key.is_empty());
-    service.pool = annotation(POOL_ANNOTATION).map(|text| quote::name(text.trim()));
-    match requested_vips(annotation(VIPS_ANNOTATION), spec.load_balancer_ip.as_deref()) {
+    service.sharing_key = annotations.given(SHARING_KEY).map(|given| given.text.to_owned());
+    service.pool = annotations.given(POOL).map(|given| quote::name(given.text));
+    match requested_vips(annotations.given(VIPS), spec.load_balancer_ip.as_deref()) {
         Ok(vips) => service.requested_vips = vips,
         Err(message) => {
             report(ProblemReason::InvalidValue, message);
@@ -202,9 +198,9 @@ fn families_of(
 }
 
 /// The annotation takes precedence over the deprecated field, because it can name several VIPs.
-fn requested_vips(annotation: Option<&str>, field: Option<&str>) -> Result<Vec<IpAddr>, String> {
+fn requested_vips(annotation: Option<Given<'_>>, field: Option<&str>) -> Result<Vec<IpAddr>, String> {
     let (origin, text) = match (annotation, field) {
-        (Some(text), _) if !text.trim().is_empty() => (format!("annotation {VIPS_ANNOTATION}"), text),
+        (Some(Given { name, text }), _) => (format!("annotation {name}"), text),
         (_, Some(text)) if !text.trim().is_empty() => ("spec.loadBalancerIP".to_owned(), text),
         _ => return Ok(Vec::new()),
     };

@@ -2,19 +2,14 @@
 //! Converts the fields and annotations of a Service about its traffic to [`Terms`]. A
 //! value that makes no sense never admits more clients than the user asked for.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::ServiceSpec;
 
+use super::annotations::{Annotations, BALANCE, MAX_CONNECTIONS, MODE, PROXY_PROTOCOL};
 use super::quote::quote;
 use crate::model::{Balance, Mode, ProxyProtocol, SourceRanges, Terms};
-
-const BALANCE_ANNOTATION: &str = "llb.dev/balance";
-const MODE_ANNOTATION: &str = "llb.dev/mode";
-const PROXY_PROTOCOL_ANNOTATION: &str = "llb.dev/proxy-protocol";
-const MAX_CONNECTIONS_ANNOTATION: &str = "llb.dev/max-connections";
 
 /// Used if the field `loadBalancerSourceRanges` is empty. It is older than the field.
 const SOURCE_RANGES_ANNOTATION: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
@@ -27,53 +22,48 @@ const LONGEST_AFFINITY_SECS: i32 = 86_400;
 
 pub(super) fn terms_of(
     spec: &ServiceSpec,
-    annotations: Option<&BTreeMap<String, String>>,
+    annotations: Annotations<'_>,
     report: &mut impl FnMut(String),
 ) -> Terms {
-    let annotation = |name: &str| {
-        let text = annotations?.get(name)?.trim();
-        (!text.is_empty()).then_some(text)
-    };
     let mut terms = Terms::default();
-    match annotation(BALANCE_ANNOTATION) {
+    match annotations.text(BALANCE) {
         None => {}
         Some("least-connections") => terms.balance = Some(Balance::LeastConnections),
         Some("maglev") => terms.balance = Some(Balance::Maglev),
         Some(other) => report(format!(
-            "annotation {BALANCE_ANNOTATION}: {} is neither least-connections nor maglev; it is ignored",
+            "annotation {BALANCE}: {} is neither least-connections nor maglev; it is ignored",
             quote(other)
         )),
     }
-    match annotation(MODE_ANNOTATION) {
+    match annotations.text(MODE) {
         None => {}
         Some("nat") => terms.mode = Some(Mode::Nat),
         Some("dsr") => terms.mode = Some(Mode::Dsr),
-        Some(other) => report(format!(
-            "annotation {MODE_ANNOTATION}: {} is neither nat nor dsr; --mode decides",
-            quote(other)
-        )),
+        Some(other) => {
+            report(format!("annotation {MODE}: {} is neither nat nor dsr; --mode decides", quote(other)))
+        }
     }
-    match annotation(PROXY_PROTOCOL_ANNOTATION) {
+    match annotations.text(PROXY_PROTOCOL) {
         None => {}
         Some("v1") => terms.proxy_protocol = Some(ProxyProtocol::V1),
         Some("v2") => terms.proxy_protocol = Some(ProxyProtocol::V2),
         Some(other) => report(format!(
-            "annotation {PROXY_PROTOCOL_ANNOTATION}: {} is neither v1 nor v2; no header is sent",
+            "annotation {PROXY_PROTOCOL}: {} is neither v1 nor v2; no header is sent",
             quote(other)
         )),
     }
-    if let Some(text) = annotation(MAX_CONNECTIONS_ANNOTATION) {
+    if let Some(text) = annotations.text(MAX_CONNECTIONS) {
         match text.parse() {
             Ok(limit) => terms.max_connections = Some(limit),
             Err(_) => report(format!(
-                "annotation {MAX_CONNECTIONS_ANNOTATION}: {} is not a number from 1 to {}; it is ignored",
+                "annotation {MAX_CONNECTIONS}: {} is not a number from 1 to {}; it is ignored",
                 quote(text),
                 u32::MAX
             )),
         }
     }
     terms.affinity_timeout = affinity_of(spec, report);
-    terms.source_ranges = source_ranges_of(spec, annotation(SOURCE_RANGES_ANNOTATION), report);
+    terms.source_ranges = source_ranges_of(spec, annotations.text(SOURCE_RANGES_ANNOTATION), report);
     terms
 }
 

@@ -1,61 +1,177 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The health of the watches, as problems that say what to do. A watch that works again
-//! may have nothing to report, so a problem also ends after a time without errors.
+//! The health of the watches, as problems that say what to do, and as log lines. A watch
+//! that works again may have nothing to report, so a problem also ends after a time
+//! without errors.
+//!
+//! If no Kubernetes API answers, all watches fail, again and again and each in its own way.
+//! That is one problem (an outage), with one log line when it begins, one a minute while
+//! it lasts, and one when it ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::io;
+use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kube::runtime::watcher;
 use tokio::sync::Notify;
 
+use super::cause::{Cause, Server, cause_of};
 use super::timeouts::{ANSWERS_AFTER, RECOVERED_AFTER};
-use crate::error_chain::ErrorChain;
-use crate::kube_error::KubeError;
 use crate::model::{Problem, ProblemReason, Subject};
 
+/// How often a log line says that an outage lasts.
+const REMINDER: Duration = Duration::from_secs(60);
+
 /// Shared by the watch tasks and the publisher.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Health {
     /// Notified when a Store or the problems may have changed.
     pub(super) changed: Notify,
-    /// The problem of each watch, and when it ends if the watch reports no further error.
-    errors: Mutex<BTreeMap<String, (Instant, Problem)>>,
+    server: Server,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What fails now, by watch.
+    failing: BTreeMap<String, Failing>,
+    /// The watches that have worked before.
+    worked: BTreeSet<String>,
+    outage: Option<Outage>,
+    /// Log lines that are not written yet.
+    lines: Vec<Line>,
+}
+
+#[derive(Debug)]
+struct Failing {
+    /// It ends at this time if the watch reports no further error.
+    until: Instant,
+    /// `None`: it is part of the outage.
+    refusal: Option<Problem>,
+}
+
+#[derive(Debug)]
+struct Outage {
+    began: Instant,
+    reminded: Instant,
+    /// Of the first error. The later ones often differ from it without meaning.
+    problem: Problem,
+}
+
+/// A log line.
+#[derive(Debug, PartialEq, Eq)]
+enum Line {
+    Bad(String),
+    Good(String),
 }
 
 impl Health {
+    pub(super) fn new(server: Server) -> Self {
+        Self { changed: Notify::new(), server, state: Mutex::default() }
+    }
+
     /// The problems that last at `now`.
     pub(super) fn problems(&self, now: Instant) -> Vec<Problem> {
-        let mut errors = self.lock();
-        errors.retain(|_, (until, _)| now < *until);
-        errors.values().map(|(_, problem)| problem.clone()).collect()
+        let mut state = self.lock();
+        let problems = state.problems(now);
+        state.write_lines();
+        problems
     }
 
     /// The watch of `what` has received something.
-    pub(super) fn works(&self, what: &str) {
-        if self.lock().remove(what).is_some() {
-            tracing::info!(resource = what, "watching again");
-        }
+    pub(super) fn works(&self, what: &str, now: Instant) {
+        let mut state = self.lock();
+        state.works(what, now);
+        state.write_lines();
+        drop(state);
         self.changed.notify_one();
     }
 
-    /// The watch of `what` has failed. The same error is logged once while it lasts.
+    /// The watch of `what` has failed.
     pub(super) fn fails(&self, what: &str, error: watcher::Error, now: Instant) {
         let lasts = if is_timeout(&error) { ANSWERS_AFTER } else { RECOVERED_AFTER };
-        let problem = problem(ProblemReason::SourceUnavailable, describe(what, error));
-        let mut errors = self.lock();
-        if errors.get(what).is_none_or(|(_, before)| *before != problem) {
-            tracing::warn!(resource = what, "{}; what is served stays as it is", problem.message);
-        }
-        errors.insert(what.to_owned(), (now + lasts, problem));
-        drop(errors);
+        let mut state = self.lock();
+        let cause = cause_of(what, error, &self.server, state.worked.contains(what));
+        state.fails(what, cause, lasts, now);
+        state.write_lines();
+        drop(state);
         self.changed.notify_one();
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, (Instant, Problem)>> {
-        self.errors.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn problems(&mut self, now: Instant) -> Vec<Problem> {
+        let (over, failing) =
+            mem::take(&mut self.failing).into_iter().partition(|(_, failing)| failing.until <= now);
+        self.failing = failing;
+        let over: BTreeMap<String, Failing> = over;
+        for problem in over.into_values().filter_map(|failing| failing.refusal) {
+            self.lines.push(Line::Good(format!("over: {}", problem.message)));
+        }
+        self.look_at_outage(now);
+        let refusals = self.failing.values().filter_map(|failing| failing.refusal.clone());
+        self.outage.iter().map(|outage| outage.problem.clone()).chain(refusals).collect()
+    }
+
+    fn works(&mut self, what: &str, now: Instant) {
+        self.worked.insert(what.to_owned());
+        if self.failing.remove(what).is_some_and(|failing| failing.refusal.is_some()) {
+            self.lines.push(Line::Good(format!("watching {what} again")));
+        }
+        self.look_at_outage(now);
+    }
+
+    fn fails(&mut self, what: &str, cause: Cause, lasts: Duration, now: Instant) {
+        let refusal = match cause {
+            Cause::Outage(message) => {
+                if self.outage.is_none() {
+                    self.lines.push(Line::Bad(format!("{message}; what is served stays as it is")));
+                    let problem = problem(ProblemReason::SourceUnavailable, message);
+                    self.outage = Some(Outage { began: now, reminded: now, problem });
+                }
+                None
+            }
+            Cause::Refusal(message) => Some(problem(ProblemReason::SourceUnavailable, message)),
+        };
+        // The same refusal is logged once while it lasts.
+        let before = self.failing.get(what).and_then(|failing| failing.refusal.as_ref());
+        if let Some(problem) = refusal.as_ref().filter(|problem| before != Some(problem)) {
+            self.lines.push(Line::Bad(format!("{}; what is served stays as it is", problem.message)));
+        }
+        self.failing.insert(what.to_owned(), Failing { until: now + lasts, refusal });
+        self.look_at_outage(now);
+    }
+
+    /// Ends the outage if no watch is part of it any more, or says that it lasts.
+    fn look_at_outage(&mut self, now: Instant) {
+        let lasts = self.failing.values().any(|failing| failing.refusal.is_none());
+        let Some(outage) = &mut self.outage else { return };
+        let seconds = now.saturating_duration_since(outage.began).as_secs();
+        let message = &outage.problem.message;
+        if !lasts {
+            self.lines.push(Line::Good(format!("the Kubernetes API answers again after {seconds} s")));
+            self.outage = None;
+        } else if now.saturating_duration_since(outage.reminded) >= REMINDER {
+            self.lines
+                .push(Line::Bad(format!("{message}, for {seconds} s now; what is served stays as it is")));
+            outage.reminded = now;
+        }
+    }
+
+    fn write_lines(&mut self) {
+        let reason = ProblemReason::SourceUnavailable;
+        for line in mem::take(&mut self.lines) {
+            match line {
+                Line::Bad(message) => tracing::warn!(?reason, "{message}"),
+                Line::Good(message) => tracing::info!(?reason, "{message}"),
+            }
+        }
     }
 }
 
@@ -63,33 +179,6 @@ impl Health {
 pub(super) fn problem(reason: ProblemReason, message: String) -> Problem {
     // An answer of the API server, or of what answers in its place, may have any length.
     Problem { subject: Subject::Source("Kubernetes API".to_owned()), reason, message }.bounded()
-}
-
-/// What failed, and what to do about it.
-fn describe(what: &str, error: watcher::Error) -> String {
-    let (verb, error) = match error {
-        watcher::Error::InitialListFailed(error) => ("list", error),
-        watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => ("watch", error),
-        watcher::Error::WatchError(status) => ("watch", kube::Error::Api(status)),
-        error @ watcher::Error::NoResourceVersion => return format!("cannot watch {what}: {error}"),
-    };
-    let code = match &error {
-        kube::Error::Api(status) => Some(status.code),
-        _ => None,
-    };
-    let error = KubeError::from(error);
-    let error = ErrorChain(&error);
-    match code {
-        Some(401) => format!(
-            "cannot {verb} {what}: the API server does not accept the credentials ({error}); renew the token or certificate of the kubeconfig"
-        ),
-        Some(403) => format!(
-            "cannot {verb} {what}: {error}; grant llb's user the verbs get, list and watch on them (llb-agent/deploy/rbac.yaml)"
-        ),
-        Some(_) => format!("cannot {verb} {what}: {error}"),
-        // Without an answer it does not matter whether it was a list or a watch.
-        None => format!("cannot read {what}: {error}"),
-    }
 }
 
 fn is_timeout(error: &watcher::Error) -> bool {
@@ -113,19 +202,61 @@ mod tests {
 
     #[test]
     fn a_list_that_hangs_is_a_problem_until_its_next_time_out() {
-        let (health, start) = (Health::default(), clock::now_std());
+        let (health, start) = (Health::new(Server::default()), clock::now_std());
         health.fails("nodes", failed(io::ErrorKind::ConnectionRefused), start);
         assert_eq!(health.problems(start).len(), 1);
         assert_eq!(health.problems(start + RECOVERED_AFTER + SETTLE * 100).len(), 0);
         health.fails("nodes", failed(io::ErrorKind::TimedOut), start);
         assert_eq!(health.problems(start + READ_TIMEOUT + LAST_RETRY).len(), 1);
-        health.works("nodes");
+        health.works("nodes", start);
         assert_eq!(health.problems(start).len(), 0);
     }
 
+    /// Three watches fail every second, each time in another way, for two and a half minutes.
     #[test]
-    fn a_problem_names_the_cause() {
-        let message = describe("nodes", failed(io::ErrorKind::ConnectionRefused));
-        assert_eq!(message, "cannot read nodes: connection refused");
+    fn an_outage_is_one_problem_and_has_a_line_a_minute() {
+        let (mut state, start) = (State::default(), clock::now_std());
+        for second in 0..150 {
+            let now = start + Duration::from_secs(second);
+            for what in ["nodes", "services", "endpointslices"] {
+                let cause = Cause::Outage(format!("no answer ({what}, {second})"));
+                state.fails(what, cause, RECOVERED_AFTER, now);
+            }
+            assert_eq!(state.problems(now).len(), 1);
+            assert_eq!(state.problems(now)[0].message, "no answer (nodes, 0)");
+        }
+        for what in ["nodes", "services", "endpointslices"] {
+            state.works(what, start + Duration::from_secs(150));
+        }
+        assert_eq!(state.problems(start + Duration::from_secs(150)), []);
+        let stays = "; what is served stays as it is";
+        assert_eq!(
+            state.lines,
+            [
+                Line::Bad(format!("no answer (nodes, 0){stays}")),
+                Line::Bad(format!("no answer (nodes, 0), for 60 s now{stays}")),
+                Line::Bad(format!("no answer (nodes, 0), for 120 s now{stays}")),
+                Line::Good("the Kubernetes API answers again after 150 s".to_owned()),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_refusal_is_logged_when_it_begins_and_when_it_ends() {
+        let (mut state, start) = (State::default(), clock::now_std());
+        let refusal = || Cause::Refusal("cannot list nodes: forbidden".to_owned());
+        for second in 0..5 {
+            state.fails("nodes", refusal(), RECOVERED_AFTER, start + Duration::from_secs(second));
+        }
+        assert_eq!(state.problems(start + Duration::from_secs(5)).len(), 1);
+        assert_eq!(state.problems(start + RECOVERED_AFTER * 2), []);
+        state.fails("nodes", refusal(), RECOVERED_AFTER, start + RECOVERED_AFTER * 3);
+        state.works("nodes", start + RECOVERED_AFTER * 3);
+        let begins = || Line::Bad("cannot list nodes: forbidden; what is served stays as it is".to_owned());
+        let ends = |text: &str| Line::Good(text.to_owned());
+        assert_eq!(
+            state.lines,
+            [begins(), ends("over: cannot list nodes: forbidden"), begins(), ends("watching nodes again")]
+        );
     }
 }

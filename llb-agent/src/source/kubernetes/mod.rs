@@ -12,6 +12,7 @@
 //! complete, so what is served does not change. If the first lists do not arrive within
 //! `PATIENCE`, the saved snapshot is published until they do (`fallback.rs`).
 
+mod cause;
 mod connect;
 mod fallback;
 mod health;
@@ -19,5 +20,5 @@ mod publish;
 mod timeouts;
 mod watches;
 
-pub use connect::{Cluster, ConnectError, connect};
+pub use connect::{Cluster, ConnectError, Variables, connect};
 pub use publish::KubernetesSource;

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
 use kube::runtime::reflector::Store;
 use kube::runtime::reflector::store::WriterDropped;
-use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
+use super::cause::Server;
+use super::connect::Cluster;
 use super::fallback::Fallback;
 use super::health::{self, Health};
 use super::timeouts::{PATIENCE, RECOVERED_AFTER, SETTLE};
@@ -36,8 +38,15 @@ pub struct KubernetesSource {
 impl KubernetesSource {
     /// Starts the watches. Services and EndpointSlices are watched in `namespaces`, or in all
     /// namespaces if it is empty.
-    pub fn start(client: &Client, namespaces: &[String], saved: SavedSnapshots) -> Self {
-        let health = Arc::new(Health::default());
+    pub fn start(
+        cluster: &Cluster,
+        namespaces: &[String],
+        foreign_annotations: bool,
+        saved: SavedSnapshots,
+    ) -> Self {
+        let client = &cluster.client;
+        let server = Server { url: cluster.url.clone(), ca: cluster.ca.clone() };
+        let health = Arc::new(Health::new(server));
         let mut tasks = JoinSet::new();
         let nodes = follow(Api::<Node>::all(client.clone()), "nodes", &health, &mut tasks);
         let services = apis(client, namespaces)
@@ -48,7 +57,7 @@ impl KubernetesSource {
             .into_iter()
             .map(|api| follow(api, "endpointslices.discovery.k8s.io", &health, &mut tasks))
             .collect();
-        Self { health, services, slices, nodes, saved, converter: Converter::default(), tasks }
+        Self { health, services, slices, nodes, saved, converter: Converter::new(foreign_annotations), tasks }
     }
 
     /// Publishes snapshots until there is no receiver any more.

@@ -56,7 +56,7 @@ where
             match event {
                 // An incomplete list changes nothing.
                 Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
-                Ok(_) => health.works(&what),
+                Ok(_) => health.works(&what, clock::now_std()),
                 Err(watcher::Error::WatchError(status)) if status.code == 410 => {
                     tracing::info!(resource = what, "the resource version expired; listing again");
                 }

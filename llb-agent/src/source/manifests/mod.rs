@@ -33,7 +33,7 @@ mod parse;
 mod tests;
 
 use content::{Content, doubles, problem_of};
-use parse::Objects;
+use parse::Located;
 pub use parse::ParseError;
 
 /// Changes are read after this time without a further change, because editors and `cp`
@@ -88,9 +88,23 @@ pub struct ManifestSource {
 ///
 /// # Errors
 /// It is not a manifest; the error names the line.
-pub fn snapshot_of(bytes: &[u8]) -> Result<Snapshot, ParseError> {
-    let Objects { services, slices, nodes } = parse::parse(bytes)?;
-    Ok(Converter::default().snapshot(services, slices, &nodes))
+pub fn snapshot_of(bytes: &[u8], foreign_annotations: bool) -> Result<Snapshot, ParseError> {
+    let content = Content::new(Path::new("manifest"), Vec::new(), parse::parse(bytes)?);
+    Ok(snapshot(&mut Converter::new(foreign_annotations), &[&content]))
+}
+
+/// The objects of several files as one snapshot.
+fn snapshot(converter: &mut Converter, contents: &[&Content]) -> Snapshot {
+    fn all<'c, K: 'c>(located: impl Iterator<Item = &'c Vec<Located<K>>>) -> Vec<Arc<K>> {
+        located.flatten().map(|located| Arc::clone(&located.object)).collect()
+    }
+    let objects = || contents.iter().map(|content| &content.objects);
+    let services = all(objects().map(|objects| &objects.services));
+    let slices = all(objects().map(|objects| &objects.slices));
+    let nodes = all(objects().map(|objects| &objects.nodes));
+    let mut snapshot = converter.snapshot(services, slices, &nodes);
+    snapshot.problems.extend(contents.iter().flat_map(|content| content.problems()).cloned());
+    snapshot
 }
 
 impl ManifestSource {
@@ -98,7 +112,7 @@ impl ManifestSource {
     ///
     /// # Errors
     /// The path does not exist or cannot be watched.
-    pub fn start(path: &Path) -> Result<Self, ManifestError> {
+    pub fn start(path: &Path, foreign_annotations: bool) -> Result<Self, ManifestError> {
         let shown = path.display().to_string();
         let unreadable = |source| ManifestError::Unreadable { path: shown.clone(), source };
         let path = std::path::absolute(path).map_err(unreadable)?;
@@ -121,7 +135,7 @@ impl ManifestSource {
         let failed = |source| ManifestError::Watch { path: shown.clone(), source };
         let watcher = notify::recommended_watcher(on_event).map_err(failed)?;
         let (watched, files) = (Vec::new(), BTreeMap::new());
-        let converter = Converter::default();
+        let converter = Converter::new(foreign_annotations);
         let mut source = Self { path, is_folder, changed, watcher, watched, files, converter };
         source.renew_watches().map_err(failed)?;
         Ok(source)
@@ -216,13 +230,8 @@ impl ManifestSource {
                 Err(error) => content.report(problem_of(&path, &error, content.is_in_use())),
             }
         }
-        let objects = || self.files.values().map(|content| &content.objects);
-        let mut snapshot = self.converter.snapshot(
-            objects().flat_map(|objects| objects.services.iter().cloned()).collect(),
-            objects().flat_map(|objects| objects.slices.iter().cloned()).collect(),
-            &objects().flat_map(|objects| objects.nodes.iter().cloned()).collect::<Vec<_>>(),
-        );
-        problems.extend(self.files.values().filter_map(|content| content.problem.clone()));
+        let contents: Vec<&Content> = self.files.values().collect();
+        let mut snapshot = snapshot(&mut self.converter, &contents);
         snapshot.problems.extend(problems);
         snapshot.problems.extend(doubles(&self.files));
         snapshot

@@ -25,7 +25,7 @@ impl Followed {
     fn start(path: &Path) -> Self {
         assert!(LIMIT < RESCAN);
         let (out, reports) = watch::channel(SourceReport::default());
-        let task = tokio::spawn(ManifestSource::start(path).unwrap().run(out));
+        let task = tokio::spawn(ManifestSource::start(path, true).unwrap().run(out));
         Self { reports, task }
     }
 
@@ -146,4 +146,25 @@ async fn a_service_in_two_files_is_reported() {
     }
     fs::remove_file(&last).unwrap();
     source.wait_for("the first one", |snapshot| has(snapshot, "web") && snapshot.problems.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_service_twice_in_one_file_is_reported_with_its_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    fs::write(&file, format!("{}---\n{}", service("web"), service("web"))).unwrap();
+    let mut source = Followed::start(&file);
+    let snapshot = source.wait_for_service("web").await;
+    let [problem] = snapshot.problems.as_slice() else { panic!("{:?}", snapshot.problems) };
+    assert!(problem.message.contains("a.yaml twice, in lines 1 and 6; the last one is used"), "{problem}");
+}
+
+#[tokio::test]
+async fn a_misspelled_kind_is_reported_with_file_and_line() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.yaml"), service("web").replace("Service", "Sevice")).unwrap();
+    let mut source = Followed::start(folder.path());
+    let snapshot = source.wait_for("a warning", |snapshot| !snapshot.problems.is_empty()).await;
+    let text = snapshot.problems[0].to_string();
+    assert!(text.contains("a.yaml: UnknownName: line 1: Sevice web: kind \"Sevice\" is unknown"), "{text}");
 }
