@@ -76,6 +76,23 @@ pub enum PlacementReason {
     Relay(RelayReason),
 }
 
+impl PlacementReason {
+    /// The kind of the reason, for metrics: one of a closed list.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Packet { not_dsr: None, .. } => "packet",
+            Self::Packet { not_dsr: Some(_), .. } => "packet_not_dsr",
+            Self::Predecessor => "predecessor",
+            Self::NoPacketPlane(_) => "no_packet_plane",
+            Self::NeedsRelay(_) => "needs_relay",
+            Self::Obstacle(_) => "obstacle",
+            Self::Full(_) => "full",
+            Self::KernelRefused { .. } => "kernel_refused",
+            Self::Relay(_) => "relay",
+        }
+    }
+}
+
 /// What only the relay can do for a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelayFeature {

@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::model::{Problem, State};
+use crate::model::{Observed, Phase, PlacementReason, Problem, State};
 use crate::plan::Action;
 
 /// Counts rounds and actions, and shows problems and the size of the desired state.
@@ -19,6 +19,7 @@ pub struct ReconcileMetrics {
     actions: Family<ActionLabels, Counter>,
     problems: Family<ProblemLabels, Gauge>,
     frontends: Gauge,
+    served: Family<PlacementLabels, Gauge>,
     services: Gauge,
 }
 
@@ -49,6 +50,13 @@ struct ProblemLabels {
     reason: String,
 }
 
+/// `reason` is one of [`PlacementReason::label`](crate::model::PlacementReason::label); `none` if nothing was chosen.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
+struct PlacementLabels {
+    plane: String,
+    reason: &'static str,
+}
+
 impl ReconcileMetrics {
     /// Creates the metrics and adds them to `registry`.
     pub fn register(registry: &mut Registry) -> Self {
@@ -57,6 +65,8 @@ impl ReconcileMetrics {
         registry.register("llb_reconcile_actions", "Actions by kind and result", metrics.actions.clone());
         registry.register("llb_problems", "Problems now, by reason", metrics.problems.clone());
         registry.register("llb_frontends", "Frontends wanted", metrics.frontends.clone());
+        let help = "Frontends that are served, by plane and by the reason for that plane";
+        registry.register("llb_frontends_served", help, metrics.served.clone());
         registry.register("llb_services", "Services that are served", metrics.services.clone());
         metrics
     }
@@ -73,9 +83,19 @@ impl ReconcileMetrics {
         self.actions.get_or_create(&ActionLabels { action, result }).inc();
     }
 
-    pub(super) fn show(&self, desired: &State, problems: &[Problem]) {
+    pub(super) fn show(&self, desired: &State, observed: &Observed, problems: &[Problem]) {
         self.frontends.set(gauge(desired.frontends.len()));
         self.services.set(gauge(desired.statuses.values().filter(|status| !status.vips.is_empty()).count()));
+        let mut served: BTreeMap<PlacementLabels, usize> = BTreeMap::new();
+        for status in observed.frontends.values().filter(|status| status.phase == Phase::Serving) {
+            let reason = status.placement.why.as_ref().map_or("none", PlacementReason::label);
+            let plane = status.placement.plane.to_string();
+            *served.entry(PlacementLabels { plane, reason }).or_default() += 1;
+        }
+        self.served.clear();
+        for (labels, count) in served {
+            self.served.get_or_create(&labels).set(gauge(count));
+        }
         let mut counts: BTreeMap<ProblemLabels, usize> = BTreeMap::new();
         for problem in problems {
             *counts.entry(ProblemLabels { reason: format!("{:?}", problem.reason) }).or_default() += 1;
@@ -89,4 +109,31 @@ impl ReconcileMetrics {
 
 fn gauge(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::{Frontend, FrontendStatus, Port, Protocol, RelayFeature, Rule, ServiceName, Terms};
+
+    #[test]
+    fn served_frontends_are_counted_by_plane_and_reason() {
+        let mut registry = Registry::default();
+        let metrics = ReconcileMetrics::register(&mut registry);
+        let rule = Rule::new(ServiceName::new("a", "b"), BTreeMap::new(), Terms::default());
+        let mut status = FrontendStatus::relayed(Arc::new(rule), Phase::Serving);
+        status.placement.why = Some(PlacementReason::NeedsRelay(RelayFeature::ProxyProtocol));
+        let vip = "192.0.2.1".parse().unwrap();
+        let frontend = |port| Frontend { vip, port: Port::new(port).unwrap(), protocol: Protocol::Tcp };
+        let frontends = [80, 81].map(|port| (frontend(port), status.clone())).into();
+        let observed = Observed { frontends, ..Observed::default() };
+        metrics.show(&State::default(), &observed, &[]);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let line = "llb_frontends_served{plane=\"userspace\",reason=\"needs_relay\"} 2";
+        assert!(text.contains(line), "{text}");
+    }
 }

@@ -90,7 +90,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         report.problems.extend(failing.into_iter().map(Failing::shown));
         report.problems.extend(conflicts);
         bound(&mut report.problems);
-        self.metrics.show(&self.desired, &report.problems);
+        self.metrics.show(&self.desired, &report.observed, &report.problems);
         self.send(events);
     }
 

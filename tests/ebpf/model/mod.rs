@@ -25,6 +25,6 @@ mod state;
 pub(crate) mod wire;
 pub(crate) mod world;
 
-pub(crate) use outcome::{Said, Verdict};
+pub(crate) use outcome::{Outcome, Said};
 pub(crate) use rewrite::is_right;
 pub(crate) use state::Model;

@@ -7,7 +7,7 @@ use super::rewrite::Target;
 use super::world::Id;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Outcome {
     Pass,
     Drop,
     /// The resulting bytes, and the link by which they leave.
@@ -17,7 +17,7 @@ pub(crate) enum Verdict {
 /// What becomes of a frame.
 #[derive(Clone, Debug)]
 pub(crate) struct Said {
-    pub(crate) verdict: Verdict,
+    pub(crate) verdict: Outcome,
     /// Exactly one of these is counted. If several apply, it may be any of them.
     pub(crate) reasons: Vec<Reason>,
     /// All of these are counted.

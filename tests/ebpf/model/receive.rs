@@ -5,7 +5,7 @@ use llb_common::reason::Reason;
 
 use super::arrival::Arrival;
 use super::flows::{FragmentName, seen_after};
-use super::outcome::{Course, Said, Stop, Verdict};
+use super::outcome::{Course, Outcome, Said, Stop};
 use super::rewrite::{Nat, Target, rewrite};
 use super::state::Model;
 use super::wire::{self, Carries, Fragment, Wire};
@@ -15,16 +15,16 @@ impl Model {
     /// A frame arrives by `link`, which has this MAC.
     pub(crate) fn receive(&mut self, world: &World, link: (u32, MacBytes), frame: &[u8]) -> Said {
         let said = |verdict, reasons| Said { verdict, reasons, notes: vec![] };
-        let Some(wire) = wire::read(frame) else { return said(Verdict::Pass, vec![]) };
+        let Some(wire) = wire::read(frame) else { return said(Outcome::Pass, vec![]) };
         if wire.to != link.1 {
-            return said(Verdict::Pass, vec![]);
+            return said(Outcome::Pass, vec![]);
         }
         let (ports, tcp_flags) = match &wire.carries {
             Carries::Transport { ports, tcp_flags, .. } => (*ports, *tcp_flags),
             Carries::Error { ports, .. } => (*ports, 0),
             Carries::LaterPart => match self.memory.fragments.get(&fragment_name(&wire)) {
                 Some(ports) => (*ports, 0),
-                None => return said(Verdict::Pass, vec![Reason::UnknownFragment]),
+                None => return said(Outcome::Pass, vec![Reason::UnknownFragment]),
             },
         };
         let arrival = Arrival { world, wire: &wire, link, ports, tcp_flags };
@@ -37,21 +37,21 @@ impl Model {
             (reply, _) => reply,
         };
         match decided {
-            Err(Stop::NotOurs) => said(Verdict::Pass, vec![]),
+            Err(Stop::NotOurs) => said(Outcome::Pass, vec![]),
             Err(Stop::Because(reason)) => {
                 let is_drop = reason.verdict() == llb_common::reason::Verdict::Drop;
-                said(if is_drop { Verdict::Drop } else { Verdict::Pass }, vec![reason])
+                said(if is_drop { Outcome::Drop } else { Outcome::Pass }, vec![reason])
             }
             Ok(mut way) => {
                 judge(&wire, &mut way);
                 if !way.against.is_empty() {
-                    return Said { verdict: Verdict::Drop, reasons: way.against, notes };
+                    return Said { verdict: Outcome::Drop, reasons: way.against, notes };
                 }
                 if wire.ip.fragment == Fragment::First {
                     self.memory.fragments.insert(fragment_name(&wire), ports);
                 }
                 self.memory.count(way.backend, way.is_reply, wire.ip.length);
-                let verdict = Verdict::Sent(rewrite(frame, &wire, &way.target), way.link);
+                let verdict = Outcome::Sent(rewrite(frame, &wire, &way.target), way.link);
                 Said { verdict, reasons: vec![], notes }
             }
         }

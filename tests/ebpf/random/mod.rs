@@ -27,7 +27,7 @@ use worlds::Change;
 use crate::model::flows::Memory;
 use crate::model::placed::Placed;
 use crate::model::world::World;
-use crate::model::{Model, Said, Verdict, is_right, wire};
+use crate::model::{Model, Outcome, Said, is_right, wire};
 use crate::programs::{Hook, Returned, raw};
 
 /// Enough for about ten seconds.
@@ -129,22 +129,22 @@ impl Run {
             let Some((returned, bytes)) = outcome else {
                 // The kernel creates no skb for a frame that is shorter than its IP header.
                 assert!(program.hook == Hook::Tc, "{}", name());
-                assert_eq!(said.verdict, Verdict::Pass, "{}", name());
+                assert_eq!(said.verdict, Outcome::Pass, "{}", name());
                 continue;
             };
             let (expected, expected_bytes) = match &said.verdict {
-                Verdict::Pass => (Returned::Pass, &arriving.bytes),
-                Verdict::Drop => (Returned::Drop, &arriving.bytes),
-                Verdict::Sent(bytes, link) if *link == arriving.link.0 || program.hook == Hook::Tc => {
+                Outcome::Pass => (Returned::Pass, &arriving.bytes),
+                Outcome::Drop => (Returned::Drop, &arriving.bytes),
+                Outcome::Sent(bytes, link) if *link == arriving.link.0 || program.hook == Hook::Tc => {
                     (Returned::Sent, bytes)
                 }
-                Verdict::Sent(bytes, _) => (Returned::SentElsewhere, bytes),
+                Outcome::Sent(bytes, _) => (Returned::SentElsewhere, bytes),
             };
             let context = || format!("{}\n{:?}: {said:02x?}", name(), program.hook);
             assert_eq!(*returned, expected, "{}\n{bytes:02x?}", context());
             assert_eq!(bytes, expected_bytes, "{}\n{bytes:02x?}", context());
         }
-        if let Verdict::Sent(bytes, _) = &said.verdict {
+        if let Outcome::Sent(bytes, _) = &said.verdict {
             self.sent += 1;
             // Independently of the model: right checksums stay right.
             let wire = wire::read(bytes).unwrap();

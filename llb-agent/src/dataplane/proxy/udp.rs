@@ -26,7 +26,7 @@ use super::exhaustion::EXHAUSTED_PAUSE;
 use super::frontend_context::FrontendContext;
 use super::metrics::{AcceptErrorKind, Refusal};
 use super::udp_offload::Datagrams;
-use super::udp_session::{Link, Session, is_about_this_datagram, note_failure, relay_replies};
+use super::udp_session::{Conversation, Session, is_about_this_datagram, note_failure, relay_replies};
 
 use crate::clock;
 
@@ -134,9 +134,9 @@ impl Sessions {
             Entry::Vacant(entry) => {
                 let permits = Arc::clone(&self.context.plane.limits.udp_sessions);
                 let permit = permits.try_acquire_owned().map_err(|_| Refusal::Limit)?;
-                let link = Arc::new(Link::open(client, &active, &self.context, now)?);
-                let replies = relay_replies(Arc::clone(&link), Arc::clone(&self.socket));
-                Ok(entry.insert(Session::new(link, self.tasks.spawn(replies), permit)))
+                let conversation = Arc::new(Conversation::open(client, &active, &self.context, now)?);
+                let replies = relay_replies(Arc::clone(&conversation), Arc::clone(&self.socket));
+                Ok(entry.insert(Session::new(conversation, self.tasks.spawn(replies), permit)))
             }
         }
     }

@@ -26,24 +26,28 @@ use crate::model::{Backend, Protocol};
 
 /// A session in the loop's table. Dropping it ends the session.
 pub(super) struct Session {
-    link: Arc<Link>,
+    conversation: Arc<Conversation>,
     task: AbortHandle,
-    /// Not in the link, which lives until the aborted task has ended.
+    /// Not in the conversation, which lives until the aborted task has ended.
     _permit: OwnedSemaphorePermit,
 }
 
 impl Session {
-    /// `task` passes on the replies of `link`.
-    pub(super) fn new(link: Arc<Link>, task: AbortHandle, permit: OwnedSemaphorePermit) -> Self {
-        link.context.plane.counters.totals.udp_sessions_active.inc();
-        link.traffic.connections.inc();
-        link.traffic.active.inc();
-        link.chosen.traffic().connections.inc();
-        Self { link, task, _permit: permit }
+    /// `task` passes on the replies of `conversation`.
+    pub(super) fn new(
+        conversation: Arc<Conversation>,
+        task: AbortHandle,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        conversation.context.plane.counters.totals.udp_sessions_active.inc();
+        conversation.traffic.connections.inc();
+        conversation.traffic.active.inc();
+        conversation.chosen.traffic().connections.inc();
+        Self { conversation, task, _permit: permit }
     }
 
     pub(super) fn backend(&self) -> Backend {
-        self.link.backend()
+        self.conversation.backend()
     }
 
     pub(super) fn task_id(&self) -> Id {
@@ -52,13 +56,13 @@ impl Session {
 
     /// When a datagram last passed, in either direction.
     pub(super) fn last_activity(&self) -> Instant {
-        *self.link.last_activity.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.conversation.last_activity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends to the backend.
     pub(super) fn send(&self, datagrams: &Datagrams<'_>, now: Instant) -> io::Result<()> {
-        let Link { context, traffic, chosen, socket, .. } = &*self.link;
-        self.link.touch(now);
+        let Conversation { context, traffic, chosen, socket, .. } = &*self.conversation;
+        self.conversation.touch(now);
         context.plane.udp_offload.send(socket, datagrams, None)?;
         context.plane.counters.totals.udp_datagrams.forward.inc_by(datagrams.count());
         let length = datagrams.bytes.len() as u64;
@@ -71,13 +75,13 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.task.abort();
-        self.link.context.plane.counters.totals.udp_sessions_active.dec();
-        self.link.traffic.active.dec();
+        self.conversation.context.plane.counters.totals.udp_sessions_active.dec();
+        self.conversation.traffic.active.dec();
     }
 }
 
 /// One client address and its backend: what both directions of a session share.
-pub(super) struct Link {
+pub(super) struct Conversation {
     client: SocketAddr,
     chosen: Chosen,
     /// Connected to the backend.
@@ -87,7 +91,7 @@ pub(super) struct Link {
     traffic: Arc<FrontendTraffic>,
 }
 
-impl Link {
+impl Conversation {
     /// Chooses a backend and opens a socket to it.
     ///
     /// # Errors
@@ -124,34 +128,37 @@ impl Link {
 
 /// Passes on replies until the session's socket fails, for example because the
 /// backend sent an ICMP port unreachable. Returns the client.
-pub(super) async fn relay_replies(link: Arc<Link>, frontend_socket: Arc<UdpSocket>) -> SocketAddr {
+pub(super) async fn relay_replies(
+    conversation: Arc<Conversation>,
+    frontend_socket: Arc<UdpSocket>,
+) -> SocketAddr {
     loop {
-        match relay_batch(&link, &frontend_socket).await {
+        match relay_batch(&conversation, &frontend_socket).await {
             Ok(()) => {}
             // There was nothing to read, or the path MTU has become smaller.
             Err(error) if is_about_this_datagram(&error) => {}
             Err(error) => {
-                note_failure(&link.context, link.backend(), &error, clock::now());
-                return link.client;
+                note_failure(&conversation.context, conversation.backend(), &error, clock::now());
+                return conversation.client;
             }
         }
         tokio::task::consume_budget().await;
     }
 }
 
-async fn relay_batch(link: &Link, frontend_socket: &UdpSocket) -> io::Result<()> {
-    let Link { context, traffic, chosen, .. } = link;
+async fn relay_batch(conversation: &Conversation, frontend_socket: &UdpSocket) -> io::Result<()> {
+    let Conversation { context, traffic, chosen, .. } = conversation;
     // An ICMP error alone does not make a UDP socket readable.
-    let ready = link.socket.ready(Interest::READABLE | Interest::ERROR).await?;
+    let ready = conversation.socket.ready(Interest::READABLE | Interest::ERROR).await?;
     if ready.is_error() {
-        check_pending_error(&link.socket)?;
+        check_pending_error(&conversation.socket)?;
     }
     // While the frontend's socket is full, replies wait in the session's socket, not in memory.
     frontend_socket.writable().await?;
-    context.plane.udp_offload.receive(&link.socket, |datagrams| {
-        link.touch(clock::now());
+    context.plane.udp_offload.receive(&conversation.socket, |datagrams| {
+        conversation.touch(clock::now());
         context.selection.answered(chosen);
-        match context.plane.udp_offload.send(frontend_socket, &datagrams, Some(link.client)) {
+        match context.plane.udp_offload.send(frontend_socket, &datagrams, Some(conversation.client)) {
             Ok(()) => {
                 context.plane.counters.totals.udp_datagrams.reply.inc_by(datagrams.count());
                 let length = datagrams.bytes.len() as u64;

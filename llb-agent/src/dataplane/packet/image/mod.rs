@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is in the maps of the packet plane, and what must be written into them so that a
-//! frontend is served by its rule. Pure: it gives [`Write`]s, in the order in which packets
+//! frontend is served by its rule. Pure: it gives `Write`s, in the order in which packets
 //! may see them, and the caller carries them out. Crash-safe by that order: after each
 //! write, every frontend has a whole table, and every slot of it a backend.
 //!
@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Ids outlive the agent, together with the flows that use them: after a restart, and after
-//! a write that failed, the image is read back from the maps ([`Restored`]).
+//! a write that failed, the image is read back from the maps (`Restored`).
 
 mod entries;
 mod gate;
