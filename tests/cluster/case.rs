@@ -40,7 +40,9 @@ pub(crate) struct Case<'a> {
 impl<'a> Case<'a> {
     pub(crate) fn new(number: u8, name: &str, lab: &'a mut Lab, cluster: &'a mut Cluster) -> Result<Self> {
         let balancer = lab.add_host(&format!("balancer-{number}"))?;
-        let namespace = name.rsplit("::").next().unwrap_or(name).replace('_', "-");
+        let mut namespace = name.rsplit("::").next().unwrap_or(name).replace('_', "-");
+        // The name of a namespace is a DNS label (RFC 1123).
+        namespace.truncate(63);
         cluster.kubectl(&["create", "namespace", &namespace])?;
         Ok(Self { lab, cluster, namespace, balancer, first_vip: number * VIPS_PER_CASE })
     }

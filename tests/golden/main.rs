@@ -99,8 +99,8 @@ fn texts_of_the_largest_size_make_short_problems() {
 fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
     use ProblemReason::{
         AddressNotAllowed, AffinityAtNodes, ForeignAnnotation, FrontendCollision, InvalidValue, LinkMissing,
-        NoAddressOfFamily, NoBackends, NoEligibleNodes, NoNodePort, NoSubnet, PoolExhausted, PoolNotAllowed,
-        PortNotAllowed, UnknownName, UnsupportedProtocol, VipNotShared,
+        NamespaceLimit, NoAddressOfFamily, NoBackends, NoEligibleNodes, NoNodePort, NoSubnet, PoolExhausted,
+        PoolNotAllowed, PortNotAllowed, UnknownName, UnsupportedProtocol, VipNotShared,
     };
     let all = BTreeSet::from([
         AddressNotAllowed,
@@ -112,6 +112,7 @@ fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
         FrontendCollision,
         InvalidValue,
         LinkMissing,
+        NamespaceLimit,
         NoAddressOfFamily,
         NoBackends,
         NoEligibleNodes,

@@ -12,7 +12,9 @@ use super::datapath::{Datapath, PacketArgs, PortRange};
 use super::defaults::{DEFAULT_ADMIN, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
 use super::duration::parse_duration;
 use super::permission::parse_ports;
-use super::policy::{BackendMode, DEFAULT_CLASS, default_vip_rest};
+use super::policy::{
+    BackendMode, DEFAULT_CLASS, DEFAULT_NAMESPACE_FRONTENDS, DEFAULT_NAMESPACE_VIPS, default_vip_rest,
+};
 use super::relay::RelayArgs;
 use super::settings::{AddressTag, AfterHandover};
 use crate::model::AddressRange;
@@ -101,6 +103,14 @@ pub(super) struct ServeArgs {
     /// of --admin, and the ports of net.ipv4.ip_local_port_range. Other VIPs have no reserved ports.
     #[arg(long, value_name = "PORTS", value_delimiter = ',', value_parser = parse_ports, help_heading = SERVICES)]
     pub(super) allow_ports: Vec<PortRange>,
+
+    /// Most VIPs that the Services of one namespace can have; the machine's own addresses do not count
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_NAMESPACE_VIPS, help_heading = SERVICES)]
+    pub(super) namespace_vips: usize,
+
+    /// Most frontends (VIPs times ports) that the Services of one namespace can have
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_NAMESPACE_FRONTENDS, help_heading = SERVICES)]
+    pub(super) namespace_frontends: usize,
 
     /// How long a released VIP rests before another Service gets it
     #[arg(long, value_name = "TIME", default_value = default_vip_rest(), value_parser = parse_duration, help_heading = SERVICES)]

@@ -13,6 +13,11 @@ use crate::model::{AddressRange, Mode, Pool, Selector};
 /// The `spec.loadBalancerClass` that is ours without `--class`.
 pub const DEFAULT_CLASS: &str = "llb.dev/llb";
 
+/// The most VIPs of one namespace without `--namespace-vips`.
+pub(super) const DEFAULT_NAMESPACE_VIPS: usize = 1024;
+/// The most frontends of one namespace without `--namespace-frontends`: a quarter of what the packet plane has.
+pub(super) const DEFAULT_NAMESPACE_FRONTENDS: usize = 4096;
+
 /// How long a released VIP rests without `--vip-rest`: longer than most resolvers and connections of clients remember it.
 const DEFAULT_VIP_REST: Duration = Duration::from_secs(60);
 
@@ -45,6 +50,10 @@ pub struct Policy {
     pub allow_vips: Vec<AddressRange>,
     /// Which ports of the machine's own address they may have.
     pub own_ports: OwnPorts,
+    /// The most VIPs that the Services of one namespace can have.
+    pub namespace_vips: usize,
+    /// The most frontends that the Services of one namespace can have.
+    pub namespace_frontends: usize,
     /// How long a released VIP rests before another Service gets it.
     pub vip_rest: Duration,
     /// Whether traffic goes to Nodes or to endpoints.
@@ -68,6 +77,8 @@ impl Default for Policy {
             pools: Vec::new(),
             allow_vips: Vec::new(),
             own_ports: OwnPorts::default(),
+            namespace_vips: DEFAULT_NAMESPACE_VIPS,
+            namespace_frontends: DEFAULT_NAMESPACE_FRONTENDS,
             vip_rest: DEFAULT_VIP_REST,
             backends: BackendMode::Auto,
             node_selector: None,

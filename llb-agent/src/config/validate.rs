@@ -55,6 +55,8 @@ impl TryFrom<ServeArgs> for Config {
             pools: parse_pools(args.pools)?,
             allow_vips: args.allow_vips,
             vip_rest: args.vip_rest,
+            namespace_vips: args.namespace_vips,
+            namespace_frontends: args.namespace_frontends,
             own_ports: OwnPorts { allowed: args.allow_ports, admin: Some(args.admin.port()) },
             backends: args.backends,
             node_selector: args.node_selector.map(parse_selector).transpose()?,

@@ -46,6 +46,7 @@ pub(super) fn allocate<'a>(
             Ok(refused) => refused,
             Err(problem) => {
                 problems.push(problem);
+                free.give_back(&claim, &vips);
                 vips.clone_from(&claim.held);
                 match reservations.reserve(&claim, &vips, problems) {
                     Ok(refused) if !vips.is_empty() => refused,
@@ -67,6 +68,8 @@ pub(super) fn allocate<'a>(
 struct Free<'a, 'p> {
     permissions: &'p Permissions<'a>,
     pools: Vec<FreeOfPool<'a>>,
+    /// Addresses that were taken from a pool for a Service that was refused then.
+    given_back: BTreeSet<IpAddr>,
     /// Addresses that must not be given: somebody asks for them, holds or uses them.
     used: BTreeSet<IpAddr>,
 }
@@ -85,7 +88,12 @@ impl<'a, 'p> Free<'a, 'p> {
         // Other load balancers use the addresses that they publish.
         let services = inputs.snapshot.services.values();
         used.extend(services.flat_map(|service| service.status.addresses()));
-        Self { permissions, pools: inputs.policy.pools.iter().map(FreeOfPool::new).collect(), used }
+        Self {
+            permissions,
+            given_back: BTreeSet::new(),
+            pools: inputs.policy.pools.iter().map(FreeOfPool::new).collect(),
+            used,
+        }
     }
 
     /// The VIPs that the Service asks for or keeps, and a new one for each open want. A Service
@@ -113,8 +121,26 @@ impl<'a, 'p> Free<'a, 'p> {
         Ok(vips)
     }
 
+    /// Lets the next Service have what was taken from the pools for this one. Otherwise Services that are
+    /// refused could use up a pool.
+    fn give_back(&mut self, claim: &Claim<'_>, vips: &[IpAddr]) {
+        let of_pool = |vip: &&IpAddr| self.pools.iter().any(|free| free.pool.contains(**vip));
+        let taken: Vec<IpAddr> =
+            vips.iter().filter(|vip| !claim.vips.contains(vip)).filter(of_pool).copied().collect();
+        self.given_back.extend(taken);
+    }
+
     fn take_from_pool(&mut self, claim: &Claim<'_>, family: Option<Family>) -> Option<IpAddr> {
         for wanted in family.map_or(vec![Family::V4, Family::V6], |family| vec![family]) {
+            let is_for = |vip: &&IpAddr| {
+                Family::of(**vip) == wanted
+                    && self.permissions.rests_from(claim.name, **vip).is_none()
+                    && self.pools.iter().any(|free| free.is_for(claim) && free.pool.contains(**vip))
+            };
+            if let Some(vip) = self.given_back.iter().find(is_for).copied() {
+                self.given_back.remove(&vip);
+                return Some(vip);
+            }
             let pools = self.pools.iter_mut().filter(|free| free.is_for(claim));
             let mut ranges = pools.flat_map(|free| &mut free.ranges).filter(|(family, _)| *family == wanted);
             let may_give = |vip: &IpAddr| {

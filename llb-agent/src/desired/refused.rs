@@ -11,6 +11,8 @@ pub(super) const FRONTEND_COLLISION: &str = "llb.dev/FrontendCollision";
 pub(super) const VIP_NOT_SHARED: &str = "llb.dev/VipNotShared";
 /// ... of a port beyond those that one Service can have ...
 pub(super) const TOO_MANY_FRONTENDS: &str = "llb.dev/TooManyFrontends";
+/// ... of a port beyond those that the Services of one namespace can have ...
+pub(super) const NAMESPACE_LIMIT: &str = "llb.dev/NamespaceLimit";
 /// ... and of a port that is reserved for the machine.
 pub(super) const PORT_NOT_ALLOWED: &str = "llb.dev/PortNotAllowed";
 
@@ -20,6 +22,7 @@ pub(super) type Refused = BTreeMap<Frontend, &'static str>;
 /// Whether a published port was refused. Other errors pass; the Service has the port all the same.
 pub(super) fn is_refused(error: Option<&str>) -> bool {
     error.is_some_and(|error| {
-        [FRONTEND_COLLISION, VIP_NOT_SHARED, TOO_MANY_FRONTENDS, PORT_NOT_ALLOWED].contains(&error)
+        [FRONTEND_COLLISION, VIP_NOT_SHARED, TOO_MANY_FRONTENDS, NAMESPACE_LIMIT, PORT_NOT_ALLOWED]
+            .contains(&error)
     })
 }

@@ -9,7 +9,9 @@ use std::net::IpAddr;
 use super::claims::Claim;
 use super::frontends::frontends_of;
 use super::inputs::Inputs;
-use super::refused::{FRONTEND_COLLISION, PORT_NOT_ALLOWED, Refused, TOO_MANY_FRONTENDS, VIP_NOT_SHARED};
+use super::refused::{
+    FRONTEND_COLLISION, NAMESPACE_LIMIT, PORT_NOT_ALLOWED, Refused, TOO_MANY_FRONTENDS, VIP_NOT_SHARED,
+};
 use crate::model::{Frontend, Problem, ProblemReason, ServiceName};
 
 /// Frontends that one Service may have. Each costs a listener, and all Services
@@ -24,6 +26,16 @@ pub(super) struct Reservations<'a> {
     tenants: BTreeMap<IpAddr, Tenant<'a>>,
     /// The Services on each VIP.
     members: BTreeSet<(IpAddr, &'a ServiceName)>,
+    /// What the Services of each namespace have.
+    usage: BTreeMap<&'a str, Usage>,
+}
+
+/// What the Services of one namespace have, or what one Service is about to get.
+#[derive(Default)]
+struct Usage {
+    /// Without the machine's own addresses, which all Services may share.
+    vips: BTreeSet<IpAddr>,
+    frontends: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -37,14 +49,21 @@ enum Refusal<'a> {
     Port(String),
     TakenBy(&'a ServiceName),
     NotSharedBy(&'a ServiceName),
+    /// What the namespace has too many of, how many it can have, and the flag that says so.
+    NamespaceFull(&'static str, usize, &'static str),
 }
 
 impl<'a> Reservations<'a> {
     /// Everything that Services hold is theirs before anybody gets something new: a port
     /// that is added, or an older Service that is edited, never costs those that are there.
     pub(super) fn of_holders(inputs: Inputs<'a>, claims: &[Claim<'a>]) -> Self {
-        let mut this =
-            Self { inputs, taken: BTreeMap::new(), tenants: BTreeMap::new(), members: BTreeSet::new() };
+        let mut this = Self {
+            inputs,
+            taken: BTreeMap::new(),
+            tenants: BTreeMap::new(),
+            members: BTreeSet::new(),
+            usage: BTreeMap::new(),
+        };
         for claim in claims {
             let held = inputs.held.get(claim.name).map(|held| claim.held_frontends(held));
             for frontend in held.unwrap_or_default() {
@@ -74,7 +93,7 @@ impl<'a> Reservations<'a> {
         let is_own = |frontend: &Frontend| self.taken.get(frontend) == Some(&claim.name);
         let mut room =
             MOST_FRONTENDS - frontends.iter().filter(|frontend| is_own(frontend)).count().min(MOST_FRONTENDS);
-        let (mut refused, mut told) = (Refused::new(), Vec::new());
+        let (mut refused, mut told, mut coming) = (Refused::new(), Vec::new(), Usage::default());
         if frontends.len() > MOST_FRONTENDS {
             let message = format!(
                 "it needs {} frontends (VIPs times ports); one Service can have at most {MOST_FRONTENDS}",
@@ -83,12 +102,16 @@ impl<'a> Reservations<'a> {
             told.push(Problem::of_service(claim.name, ProblemReason::InvalidValue, message));
         }
         for &frontend in &frontends {
-            if let Some(refusal) = self.refusal(claim, frontend) {
+            if let Some(refusal) = self.refusal(claim, frontend, &coming) {
                 refused.insert(frontend, refusal.status_error());
                 told.push(refusal.problem(claim.name, frontend));
             } else if !is_own(&frontend) {
                 match room.checked_sub(1) {
-                    Some(left) => room = left,
+                    Some(left) => {
+                        room = left;
+                        coming.frontends += 1;
+                        coming.vips.insert(frontend.vip);
+                    }
                     None => drop(refused.insert(frontend, TOO_MANY_FRONTENDS)),
                 }
             }
@@ -105,7 +128,9 @@ impl<'a> Reservations<'a> {
     }
 
     fn take(&mut self, claim: &Claim<'a>, frontend: Frontend) {
-        self.taken.entry(frontend).or_insert(claim.name);
+        if self.taken.insert(frontend, claim.name).is_none() {
+            self.usage.entry(&claim.name.namespace).or_default().frontends += 1;
+        }
         self.join(claim, frontend.vip);
     }
 
@@ -113,9 +138,13 @@ impl<'a> Reservations<'a> {
         let tenant = Tenant { name: claim.name, sharing_key: claim.service.sharing_key.as_deref() };
         self.tenants.entry(vip).or_insert(tenant);
         self.members.insert((vip, claim.name));
+        if !self.is_own(vip) {
+            self.usage.entry(&claim.name.namespace).or_default().vips.insert(vip);
+        }
     }
 
-    fn refusal(&self, claim: &Claim<'a>, frontend: Frontend) -> Option<Refusal<'a>> {
+    /// `coming`: what the Service is about to get besides.
+    fn refusal(&self, claim: &Claim<'a>, frontend: Frontend, coming: &Usage) -> Option<Refusal<'a>> {
         if let Some(what) = self.reserved_port(frontend) {
             return Some(Refusal::Port(what));
         }
@@ -124,8 +153,28 @@ impl<'a> Reservations<'a> {
             Some(&owner) => return Some(Refusal::TakenBy(owner)),
             None => {}
         }
-        let tenant = self.tenants.get(&frontend.vip)?;
-        (!self.may_join(claim, *tenant, frontend.vip)).then_some(Refusal::NotSharedBy(tenant.name))
+        if let Some(tenant) = self.tenants.get(&frontend.vip)
+            && !self.may_join(claim, *tenant, frontend.vip)
+        {
+            return Some(Refusal::NotSharedBy(tenant.name));
+        }
+        self.namespace_limit(&claim.name.namespace, frontend, coming)
+    }
+
+    /// The limit of the namespace that another frontend would exceed.
+    fn namespace_limit(&self, namespace: &str, frontend: Frontend, coming: &Usage) -> Option<Refusal<'a>> {
+        let nothing = Usage::default();
+        let used = self.usage.get(namespace).unwrap_or(&nothing);
+        let policy = self.inputs.policy;
+        let most = policy.namespace_frontends;
+        if used.frontends + coming.frontends >= most {
+            return Some(Refusal::NamespaceFull("frontends", most, "--namespace-frontends"));
+        }
+        let has = |vip| used.vips.contains(vip) || coming.vips.contains(vip);
+        let vips = used.vips.union(&coming.vips).count();
+        let most = policy.namespace_vips;
+        let is_too_many = !has(&frontend.vip) && !self.is_own(frontend.vip) && vips >= most;
+        is_too_many.then_some(Refusal::NamespaceFull("VIPs", most, "--namespace-vips"))
     }
 
     fn may_join(&self, claim: &Claim<'a>, tenant: Tenant<'a>, vip: IpAddr) -> bool {
@@ -179,6 +228,7 @@ impl Refusal<'_> {
             Self::Port(_) => PORT_NOT_ALLOWED,
             Self::TakenBy(_) => FRONTEND_COLLISION,
             Self::NotSharedBy(_) => VIP_NOT_SHARED,
+            Self::NamespaceFull(..) => NAMESPACE_LIMIT,
         }
     }
 
@@ -203,6 +253,14 @@ impl Refusal<'_> {
                 format!(
                     "{frontend}: Service {other} has the VIP; ask for another VIP, or give both Services, in one namespace, \
                      the same annotation llb.dev/sharing-key"
+                ),
+            ),
+            Self::NamespaceFull(what, most, flag) => (
+                ProblemReason::NamespaceLimit,
+                format!(
+                    "{frontend}: the Services of namespace {} have {most} {what}, and can have no more ({flag}); delete a Service, or \
+                     let the operator raise the limit",
+                    name.namespace
                 ),
             ),
         };

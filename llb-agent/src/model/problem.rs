@@ -74,6 +74,8 @@ pub enum ProblemReason {
     AddressResting,
     /// Another Service has the VIP, and the two do not share it.
     VipNotShared,
+    /// The Services of the namespace have as many VIPs or frontends as they can have.
+    NamespaceLimit,
     /// The port of the machine's own address is reserved for the machine.
     PortNotAllowed,
     /// There is no pool or link address of a family that the Service needs.

@@ -51,7 +51,7 @@ pub(crate) fn all() -> Vec<Named> {
         outage::traffic_goes_on_without_the_api_server,
         outage::an_expired_resource_version_means_a_new_list,
         outage::a_killed_agent_finds_its_vips_again,
-        outage::an_agent_started_without_the_api_server_serves_the_saved_snapshot,
+        outage::a_start_without_the_api_server_serves_the_saved_snapshot,
         access::a_missing_verb_is_named,
         access::a_wrong_token_is_named,
         access::an_expired_token_is_named_and_traffic_goes_on,

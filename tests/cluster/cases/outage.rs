@@ -100,9 +100,7 @@ pub(crate) fn a_killed_agent_finds_its_vips_again(case: &mut Case<'_>) -> Result
     Ok(())
 }
 
-pub(crate) fn an_agent_started_without_the_api_server_serves_the_saved_snapshot(
-    case: &mut Case<'_>,
-) -> Result<()> {
+pub(crate) fn a_start_without_the_api_server_serves_the_saved_snapshot(case: &mut Case<'_>) -> Result<()> {
     case.add_echo_pods(&["node-1", "node-2"])?;
     let pool = format!("{}-{}", case.vip(0), case.vip(1));
     let flags = ["--pool", &pool];
