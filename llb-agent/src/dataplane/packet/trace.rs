@@ -128,7 +128,10 @@ fn text(event: &TraceEvent) -> String {
         Some(reason) if event.reason != NO_REASON => {
             format!("{} ({})", format!("{:?}", reason.verdict()).to_lowercase(), reason.name())
         }
-        _ => format!("forward to backend {} by link {}", event.backend.index(), event.out_ifindex),
+        _ if event.is_reply != 0 => {
+            format!("sent to the client of backend {} by link {}", event.backend.index(), event.out_ifindex)
+        }
+        _ => format!("sent to backend {} by link {}", event.backend.index(), event.out_ifindex),
     };
     format!(
         "{}.{:06} link {} {} {} -> {} {}{}{} {} bytes: {outcome}",
@@ -179,8 +182,10 @@ mod tests {
         assert_eq!(
             text(&event),
             "1.500000 link 2 forward 198.51.100.10:40000 -> 192.0.2.100:80 tcp [S] 60 bytes: \
-             forward to backend 3 by link 2"
+             sent to backend 3 by link 2"
         );
+        let reply = TraceEvent { is_reply: 1, ..event };
+        assert!(text(&reply).ends_with("sent to the client of backend 3 by link 2"), "{}", text(&reply));
         let dropped = TraceEvent { reason: Reason::TooBig as u8, ..event };
         assert!(text(&dropped).ends_with("drop (too_big)"), "{}", text(&dropped));
     }
