@@ -24,7 +24,6 @@ use crate::status::kubernetes::KubernetesStatuses;
 /// # Errors
 /// Something that the agent can't do without is missing; the text says what.
 pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
-    tracing::info!("{}", config.policy.what_is_open(&config.links));
     let others = look_for_others(&config).await?;
 
     match config.source.clone() {

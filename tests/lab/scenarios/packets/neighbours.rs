@@ -49,5 +49,5 @@ pub(crate) fn a_link_that_was_deleted_and_created_again_forwards_again(plane: Pl
     http_get(setup.client(), vip).unwrap();
     setup.lab.balancer().replace_link().unwrap();
     wait_until(LIMIT, "an answer by the new link", || http_get(setup.client(), vip).map(Some)).unwrap();
-    setup.serve("more", &[setup.vip()], &[manifests::PortSpec::tcp("more", 81, HTTP.node_port)]);
+    setup.serve("more", &[setup.lab.vip(1)], &[manifests::PortSpec::tcp("more", 81, HTTP.node_port)]);
 }
