@@ -11,6 +11,7 @@ use std::path::Path;
 use rtnetlink::packet_route::address::AddressMessage;
 use rustix::net::netdevice::index_to_name;
 use rustix::net::{AddressFamily, SocketType, socket};
+use tokio::sync::watch;
 
 use super::message;
 use crate::model::{Host, ReservedFor};
@@ -25,6 +26,9 @@ const EPHEMERAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 /// kube-proxy in mode ipvs puts every published VIP on this link. These are not
 /// addresses of the machine, although it is a Node.
 const KUBE_IPVS: &str = "kube-ipvs0";
+
+/// The addresses of the Kubernetes API, which the machine does not tell, as they are at any time.
+pub(super) type ApiServers = watch::Receiver<BTreeMap<IpAddr, ReservedFor>>;
 
 /// An address for each family that no host has (RFC 6666, RFC 5737): the way to it is the default route.
 const ELSEWHERE: [IpAddr; 2] =
@@ -50,7 +54,7 @@ pub(super) async fn read(
     connection: &mut Connection,
     link_devices: &[LinkDevice],
     other_links: &[(String, IpAddr)],
-    api_servers: &[IpAddr],
+    api_servers: &ApiServers,
 ) -> io::Result<Host> {
     let mut reserved = BTreeMap::new();
     let others = other_links.iter().filter(|(name, _)| name != KUBE_IPVS);
@@ -71,7 +75,7 @@ pub(super) async fn read(
             reserved.insert(gateway, ReservedFor::Gateway);
         }
     }
-    reserved.extend(api_servers.iter().map(|&address| (address, ReservedFor::ApiServer)));
+    reserved.extend(api_servers.borrow().iter().map(|(address, what)| (*address, what.clone())));
     Ok(Host { reserved, ephemeral_ports: ephemeral_ports(Path::new(EPHEMERAL_PORTS)) })
 }
 

@@ -62,7 +62,7 @@ pub struct NetlinkAddresses {
     /// The addresses of all other links, with the name of the link.
     other_links: Vec<(String, IpAddr)>,
     /// The addresses of the Kubernetes API.
-    api_servers: Vec<IpAddr>,
+    api_servers: host::ApiServers,
     /// Aborted with the table.
     _watch: JoinSet<()>,
 }
@@ -111,13 +111,13 @@ impl NetlinkAddresses {
             readings: BTreeMap::new(),
             present: Vec::new(),
             other_links: Vec::new(),
-            api_servers: Vec::new(),
+            api_servers: tokio::sync::watch::channel(BTreeMap::new()).1,
             _watch: watch,
         })
     }
 
     /// Sets the addresses of the Kubernetes API, which the machine does not tell.
-    pub fn set_api_servers(&mut self, addresses: Vec<IpAddr>) {
+    pub fn set_api_servers(&mut self, addresses: host::ApiServers) {
         self.api_servers = addresses;
     }
 
