@@ -11,7 +11,7 @@ use super::objects::{Objects, StartingPoint};
 use super::signals::Signals;
 use super::start::{Serving, start};
 use crate::clock;
-use crate::config::{Config, SourceConfig, kubeconfig_variable, search_path};
+use crate::config::{BackendMode, Config, SourceConfig, kubeconfig_variable, search_path};
 use crate::handover::{Successors, Takeover};
 use crate::source::{KubernetesSource, ManifestSource, SavedSnapshots, Variables, connect};
 use crate::status::StatusSink;
@@ -41,8 +41,9 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
             let (in_charge, is_in_charge) = watch::channel(false);
             let saved = SavedSnapshots::new(&config.state_dir, cluster.identity.clone(), is_in_charge);
             let policy = &config.policy;
-            let source =
-                KubernetesSource::start(&cluster, &policy.namespaces, policy.foreign_annotations, saved);
+            let needs_nodes = policy.backends != BackendMode::Endpoints;
+            let (namespaces, foreign) = (&policy.namespaces, policy.foreign_annotations);
+            let source = KubernetesSource::start(&cluster, namespaces, foreign, needs_nodes, saved);
             let mut objects = Objects::follow(|out| source.run(out));
             objects.in_charge = Some(in_charge);
             objects.api_servers = cluster.addresses().await;

@@ -3,7 +3,7 @@
 //! the API does not answer. Not: when it is served (`kubernetes/`).
 //!
 //! ```text
-//! llb-snapshot 2 <checksum of the rest, 16 hex digits> <length of the rest>
+//! llb-snapshot 3 <checksum of the rest, 16 hex digits> <length of the rest>
 //! {"cluster": ..., "saved_at": ..., "snapshot": {...}}
 //! ```
 //!
@@ -28,7 +28,7 @@ const FILE: &str = "snapshot";
 const MAGIC: &str = "llb-snapshot";
 /// The format version. Raise it with each change of the model that an older or newer
 /// agent would misread.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// A larger file is not a snapshot: 20,000 Services take about 20 MB.
 const LARGEST: u64 = 256 << 20;
 /// The time between two writes. The endpoints of a large cluster change all the time, and
@@ -286,13 +286,13 @@ mod tests {
     fn another_format_or_cluster_is_refused_with_its_name() {
         let (format, body) = (file(), br#"{"cluster": "c", "saved_at": 5}"#);
         let newer =
-            String::from_utf8(format.clone()).unwrap().replacen("llb-snapshot 2", "llb-snapshot 3", 1);
+            String::from_utf8(format.clone()).unwrap().replacen("llb-snapshot 3", "llb-snapshot 4", 1);
         let older =
-            String::from_utf8(format.clone()).unwrap().replacen("llb-snapshot 2", "llb-snapshot 0", 1);
+            String::from_utf8(format.clone()).unwrap().replacen("llb-snapshot 3", "llb-snapshot 0", 1);
         let strange = [header_of(body).as_bytes(), body].concat();
         let elsewhere = place_of("https://192.0.2.2/ ca 0", Path::new("/nowhere"));
         for (place, bytes, said) in [
-            (place(), newer.into_bytes(), "has format 3, this llb-agent reads 2"),
+            (place(), newer.into_bytes(), "has format 4, this llb-agent reads 3"),
             (place(), older.into_bytes(), "has format 0"),
             (place(), strange, "not understood"),
             (place(), b"{}\n".to_vec(), "damaged"),

@@ -34,6 +34,7 @@ pub(crate) fn all() -> Vec<Named> {
     cases![
         setup::node_ports_work_without_llb,
         promise::a_service_is_served_once_its_type_is_load_balancer,
+        promise::a_service_without_endpoints_gets_its_address,
         promise::a_changed_port_is_followed,
         promise::changing_the_type_back_removes_everything,
         promise::a_deleted_service_leaves_nothing,
@@ -53,6 +54,7 @@ pub(crate) fn all() -> Vec<Named> {
         outage::a_killed_agent_finds_its_vips_again,
         outage::a_start_without_the_api_server_serves_the_saved_snapshot,
         access::a_missing_verb_is_named,
+        access::endpoints_are_served_without_the_right_to_read_nodes,
         access::a_wrong_token_is_named,
         access::an_expired_token_is_named_and_traffic_goes_on,
         access::a_missing_kubeconfig_is_named,

@@ -30,6 +30,8 @@ pub struct KubernetesSource {
     services: Vec<Store<Service>>,
     slices: Vec<Store<EndpointSlice>>,
     nodes: Store<Node>,
+    /// Whether nothing can be served without the list of Nodes.
+    needs_nodes: bool,
     saved: SavedSnapshots,
     converter: Converter,
     tasks: JoinSet<()>,
@@ -37,11 +39,12 @@ pub struct KubernetesSource {
 
 impl KubernetesSource {
     /// Starts the watches. Services and EndpointSlices are watched in `namespaces`, or in all
-    /// namespaces if it is empty.
+    /// namespaces if it is empty. Without `needs_nodes` the first snapshot may have no Nodes yet.
     pub fn start(
         cluster: &Cluster,
         namespaces: &[String],
         foreign_annotations: bool,
+        needs_nodes: bool,
         saved: SavedSnapshots,
     ) -> Self {
         let client = &cluster.client;
@@ -57,7 +60,8 @@ impl KubernetesSource {
             .into_iter()
             .map(|api| follow(api, "endpointslices.discovery.k8s.io", &health, &mut tasks))
             .collect();
-        Self { health, services, slices, nodes, saved, converter: Converter::new(foreign_annotations), tasks }
+        let converter = Converter::new(foreign_annotations);
+        Self { health, services, slices, nodes, needs_nodes, saved, converter, tasks }
     }
 
     /// Publishes snapshots until there is no receiver any more.
@@ -101,12 +105,12 @@ impl KubernetesSource {
         SourceReport { snapshot: fallback.and_then(|fallback| fallback.snapshot.clone()), problems }
     }
 
-    /// Whether all first lists have arrived. Does not wait.
+    /// Whether all first lists that are needed have arrived. Does not wait.
     fn is_complete(&self) -> bool {
         let ready = |done: Option<Result<(), WriterDropped>>| matches!(done, Some(Ok(())));
         self.services.iter().all(|store| ready(store.wait_until_ready().now_or_never()))
             && self.slices.iter().all(|store| ready(store.wait_until_ready().now_or_never()))
-            && ready(self.nodes.wait_until_ready().now_or_never())
+            && (!self.needs_nodes || ready(self.nodes.wait_until_ready().now_or_never()))
     }
 
     fn snapshot(&mut self) -> Snapshot {
@@ -124,4 +128,74 @@ fn defect(ended: Result<(), JoinError>) -> Problem {
         format!("a watch ended unexpectedly{why}; some changes are no longer noticed; restart llb-agent");
     tracing::error!("{message}");
     health::problem(ProblemReason::SourceUnavailable, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::Metadata;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+    use kube::runtime::reflector::store::Writer;
+    use kube::runtime::{reflector, watcher};
+
+    use super::*;
+
+    /// Gives the first list of one kind, with one object.
+    fn list<K>(writer: &mut Writer<K>)
+    where
+        K: Metadata<Ty = ObjectMeta> + kube::Resource<DynamicType = ()> + Clone + Default + 'static,
+    {
+        let mut object = K::default();
+        object.metadata_mut().name = Some("one".to_owned());
+        writer.apply_watcher_event(&watcher::Event::Init);
+        writer.apply_watcher_event(&watcher::Event::InitApply(object));
+    }
+
+    fn complete<K>(writer: &mut Writer<K>)
+    where
+        K: kube::Resource<DynamicType = ()> + Clone + 'static,
+    {
+        writer.apply_watcher_event(&watcher::Event::InitDone);
+    }
+
+    /// Whether the source publishes after each list: Services, EndpointSlices, Nodes; half of one first.
+    fn published(needs_nodes: bool) -> [bool; 4] {
+        let (services, mut service_lists) = reflector::store();
+        let (slices, mut slice_lists) = reflector::store();
+        let (nodes, mut node_lists) = reflector::store();
+        let folder = tempfile::tempdir().unwrap();
+        let mut source = KubernetesSource {
+            health: Arc::new(Health::new(Server { url: String::new(), ca: String::new() })),
+            services: vec![services],
+            slices: vec![slices],
+            nodes,
+            needs_nodes,
+            saved: SavedSnapshots::new(folder.path(), String::new(), watch::channel(false).1),
+            converter: Converter::default(),
+            tasks: JoinSet::new(),
+        };
+        let mut publishes = || {
+            let complete = source.is_complete();
+            source.report(complete, None).snapshot.is_some()
+        };
+        list(&mut service_lists);
+        let half = publishes();
+        complete(&mut service_lists);
+        let services = publishes();
+        list(&mut slice_lists);
+        complete(&mut slice_lists);
+        let slices = publishes();
+        list(&mut node_lists);
+        complete(&mut node_lists);
+        [half, services, slices, publishes()]
+    }
+
+    #[test]
+    fn nothing_is_published_before_the_first_whole_lists() {
+        assert_eq!(published(true), [false, false, false, true]);
+    }
+
+    #[test]
+    fn endpoints_are_served_without_nodes() {
+        assert_eq!(published(false), [false, false, true, true]);
+    }
 }
