@@ -16,6 +16,8 @@ pub(crate) struct Snapshot {
     pub(crate) manifests: String,
     /// Whether a section `maps` follows.
     pub(crate) shows_maps: bool,
+    /// Whether a section `pools` follows.
+    pub(crate) shows_pools: bool,
 }
 
 impl Case {
@@ -33,10 +35,15 @@ impl Case {
                 name = next.trim();
                 match (name, case.snapshots.last_mut()) {
                     ("manifests", _) => {
-                        case.snapshots.push(Snapshot { manifests: String::new(), shows_maps: false });
+                        case.snapshots.push(Snapshot {
+                            manifests: String::new(),
+                            shows_maps: false,
+                            shows_pools: false,
+                        });
                     }
                     ("expected", Some(_)) => {}
                     ("maps", Some(snapshot)) => snapshot.shows_maps = true,
+                    ("pools", Some(snapshot)) => snapshot.shows_pools = true,
                     ("flags" | "link" | "host", None) => case.head.push_str(line),
                     (other, _) => panic!("a section {other} here"),
                 }

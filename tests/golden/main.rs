@@ -4,7 +4,7 @@
 //! A case is a file in `cases/`, with sections that begin with `=== name`. `flags` has the agent's flags, `link` the
 //! machine's addresses, one a line, and `host` what the machine itself needs. Each `manifests` is one snapshot. The `expected` behind it has what follows
 //! from that snapshot, after all actions of the snapshots before it were done. If a section `maps` follows, it has
-//! the writes with which the packet plane would fill empty maps for this snapshot.
+//! the writes with which the packet plane would fill empty maps for this snapshot; a section `pools` has their usage.
 //! `LLB_BLESS=1 cargo test -p llb-tests --test golden` writes the present results into the files; read the diff.
 //!
 //! Every action is taken to succeed at once. A green test does not prove that the machine accepts the actions, nor
@@ -16,6 +16,7 @@ mod case;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::path::Path;
 
 use case::{Case, Snapshot};
@@ -23,10 +24,10 @@ use clap::Parser;
 use ipnet::IpNet;
 use llb_agent::config::{Cli, Invocation, Policy};
 use llb_agent::dataplane::packet::image::render;
-use llb_agent::desired::{Held, Inputs, compile};
+use llb_agent::desired::{Held, Inputs, compile, pods_that_need_routes};
 use llb_agent::model::{
-    Facts, FrontendStatus, Host, Link, LinkAddress, Observed, Phase, Problem, ProblemReason, ReservedFor,
-    State,
+    Facts, FrontendStatus, Host, Link, LinkAddress, Observed, Phase, PoolUsage, Problem, ProblemReason,
+    ReservedFor, State,
 };
 use llb_agent::plan::{Action, hold_statuses, plan};
 use llb_agent::source::snapshot_of;
@@ -100,8 +101,9 @@ fn texts_of_the_largest_size_make_short_problems() {
 fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
     use ProblemReason::{
         AddressNotAllowed, AffinityAtNodes, ForeignAnnotation, FrontendCollision, InvalidValue, LinkMissing,
-        NamespaceLimit, NoAddressOfFamily, NoBackends, NoEligibleNodes, NoNodePort, NoSubnet, PoolExhausted,
-        PoolNotAllowed, PortNotAllowed, UnknownName, UnsupportedProtocol, VipNotShared,
+        NamespaceLimit, NoAddressOfFamily, NoBackends, NoEligibleNodes, NoNodePort, NoRouteToPods, NoSubnet,
+        OutsidePools, PoolExhausted, PoolNotAllowed, PortNotAllowed, UnknownName, UnsupportedProtocol,
+        VipNotShared,
     };
     let all = BTreeSet::from([
         AddressNotAllowed,
@@ -118,7 +120,9 @@ fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
         NoBackends,
         NoEligibleNodes,
         NoNodePort,
+        NoRouteToPods,
         NoSubnet,
+        OutsidePools,
         PoolExhausted,
         PoolNotAllowed,
         UnsupportedProtocol,
@@ -130,10 +134,10 @@ fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
 fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
     let policy = policy(&case.flags);
     let mut links = links(&case.links);
-    let host = host(&case.host);
+    let (mut host, unrouted) = host(&case.host);
     let mut observed = Observed::default();
     let mut told = case.head.clone();
-    for Snapshot { manifests, shows_maps } in &case.snapshots {
+    for Snapshot { manifests, shows_maps, shows_pools } in &case.snapshots {
         let mut snapshot = snapshot_of(manifests.as_bytes(), policy.foreign_annotations).unwrap();
         snapshot.service_ranges = service_ranges(&case.host);
         for (name, service) in &snapshot.services {
@@ -144,6 +148,8 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
         observed.statuses.retain(|name, _| snapshot.services.contains_key(name));
         let held: Held = observed.statuses.clone();
         let resting = BTreeMap::new();
+        host.unrouted_pods = pods_that_need_routes(&snapshot, &policy, &links);
+        host.unrouted_pods.retain(|pod| unrouted.contains(pod));
         let facts = Facts { links: links.clone(), host: host.clone() };
         let inputs =
             Inputs { snapshot: &snapshot, facts: &facts, policy: &policy, held: &held, resting: &resting };
@@ -154,6 +160,13 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
         write!(told, "=== manifests\n{manifests}=== expected\n{expected}").unwrap();
         if *shows_maps {
             write!(told, "=== maps\n{}", render(&desired.frontends)).unwrap();
+        }
+        if *shows_pools {
+            told.push_str("=== pools\n");
+            for PoolUsage { pool, family, total, used, routed } in &desired.pools {
+                let routed = if *routed { ", routed" } else { "" };
+                writeln!(told, "{pool} {family}: {used} of {total}{routed}").unwrap();
+            }
         }
     }
     told
@@ -170,10 +183,10 @@ fn policy(flags: &str) -> Policy {
     }
 }
 
-/// Lines of `api|proxy|gateway|resolver ADDRESS`, `other-link NAME ADDRESS` and `ephemeral-ports FIRST-LAST`.
-/// `cluster-ips RANGE` is for [`service_ranges`].
-fn host(text: &str) -> Host {
-    let mut host = Host::default();
+/// Lines of `api|proxy|gateway|resolver ADDRESS`, `other-link NAME ADDRESS`, `ephemeral-ports FIRST-LAST`, and
+/// `unrouted ADDRESS` for an address to which there is no route. `cluster-ips RANGE` is for [`service_ranges`].
+fn host(text: &str) -> (Host, BTreeSet<IpAddr>) {
+    let (mut host, mut unrouted) = (Host::default(), BTreeSet::new());
     for line in text.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (address, what) = match words[..] {
@@ -188,11 +201,15 @@ fn host(text: &str) -> Host {
                 host.ephemeral_ports = Some(first.parse().unwrap()..=last.parse().unwrap());
                 continue;
             }
+            ["unrouted", address] => {
+                unrouted.insert(address.parse().unwrap());
+                continue;
+            }
             _ => panic!("unknown line in host: {line}"),
         };
         host.reserved.insert(address.parse().unwrap(), what);
     }
-    host
+    (host, unrouted)
 }
 
 /// The ranges of ClusterIPs, which an API server would tell, from the lines `cluster-ips RANGE` of a host.

@@ -42,6 +42,7 @@ macro_rules! every_scenario {
             trouble::no_request_fails_when_a_node_goes_silent,
             trouble::no_request_fails_when_a_node_rejects_connections,
             trouble::without_any_node_connections_fail_at_once_until_one_returns,
+            refusals::a_service_without_backends_is_published_and_refuses_at_once,
             trouble::a_port_in_use_is_reported_and_served_once_it_is_free,
             trouble::the_last_good_content_of_a_broken_manifest_stays_in_use,
             trouble::the_last_good_content_of_missing_manifests_stays_in_use,
@@ -114,7 +115,6 @@ macro_rules! packet_scenarios {
             moves::a_move_to_the_relay_and_back_breaks_no_connection,
             dsr::nodes_see_the_client_and_answer_it_directly,
             refusals::pings_and_closed_ports_are_answered_at_once,
-            refusals::a_service_without_backends_refuses_at_once,
             routers::a_backend_can_be_a_client_of_its_own_service,
             routers::clients_and_backends_may_be_behind_a_router,
             routers::an_upload_finds_the_mtu_behind_a_router,
@@ -141,6 +141,7 @@ macro_rules! heavy_packet_scenarios {
 mod userspace {
     every_scenario!(Plane::Userspace);
     rights_scenarios!(Plane::Userspace);
+    scenarios!(Plane::Userspace, trouble::pods_without_a_route_are_said_and_served_once_there_is_one,);
     crash_scenarios!(Plane::Userspace);
     relay_scenarios!(Plane::Userspace);
 }

@@ -45,7 +45,7 @@ impl AddressTable for FakeAddresses {
         Ok(self.links.clone())
     }
 
-    async fn host(&mut self) -> Result<Host, AddressError> {
+    async fn host(&mut self, _pods: BTreeSet<IpAddr>) -> Result<Host, AddressError> {
         Ok(self.host.clone())
     }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What this machine itself needs, read anew each time: gateways, name servers,
-//! addresses on other links, and the ports of its own connections.
+//! addresses on other links, and the ports of its own connections. Also to which Pods
+//! it has no route.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
@@ -55,6 +56,7 @@ pub(super) async fn read(
     link_devices: &[LinkDevice],
     other_links: &[(String, IpAddr)],
     api_servers: &ApiServers,
+    pods: BTreeSet<IpAddr>,
 ) -> io::Result<Host> {
     let mut reserved = BTreeMap::new();
     let others = other_links.iter().filter(|(name, _)| name != KUBE_IPVS);
@@ -76,7 +78,13 @@ pub(super) async fn read(
         }
     }
     reserved.extend(api_servers.borrow().iter().map(|(address, what)| (*address, what.clone())));
-    Ok(Host { reserved, ephemeral_ports: ephemeral_ports(Path::new(EPHEMERAL_PORTS)) })
+    let mut unrouted_pods = BTreeSet::new();
+    for pod in pods {
+        if !connection.has_own_route(pod).await? {
+            unrouted_pods.insert(pod);
+        }
+    }
+    Ok(Host { reserved, ephemeral_ports: ephemeral_ports(Path::new(EPHEMERAL_PORTS)), unrouted_pods })
 }
 
 /// A file that is not there names no server.

@@ -329,8 +329,8 @@ impl AddressTable for NetlinkAddresses {
         Ok(links)
     }
 
-    async fn host(&mut self) -> Result<Host, AddressError> {
-        host::read(&mut self.connection, &self.present, &self.other_links, &self.api_servers)
+    async fn host(&mut self, pods: BTreeSet<IpAddr>) -> Result<Host, AddressError> {
+        host::read(&mut self.connection, &self.present, &self.other_links, &self.api_servers, pods)
             .await
             .map_err(AddressError::Read)
     }

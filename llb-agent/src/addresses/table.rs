@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The interface to the addresses on the links. `netlink` and `fake` implement it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use super::error::AddressError;
 use crate::model::{AddressKey, Host, Link, Mac, Problem};
@@ -17,12 +18,12 @@ pub trait AddressTable {
     /// The kernel could not be asked.
     async fn observe(&mut self) -> Result<Vec<Link>, AddressError>;
 
-    /// What the machine itself needs. Other links are as they were when
-    /// [`AddressTable::observe`] was called last.
+    /// What the machine itself needs, and to which of `pods` it has no route. Other links are as they
+    /// were when [`AddressTable::observe`] was called last.
     ///
     /// # Errors
     /// The kernel could not be asked.
-    async fn host(&mut self) -> Result<Host, AddressError>;
+    async fn host(&mut self, pods: BTreeSet<IpAddr>) -> Result<Host, AddressError>;
 
     /// Prepares for the calls of [`AddressTable::add`] that follow, all in one go. They will add
     /// the first `most` of `coming` that can be added. This only saves time: `add` works without it.

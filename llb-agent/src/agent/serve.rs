@@ -13,7 +13,9 @@ use super::objects::{Objects, StartingPoint};
 use super::signals::Signals;
 use super::start::{Serving, start};
 use crate::clock;
-use crate::config::{Config, Policy, SourceConfig, kubeconfig_variable, proxy_variables, search_path};
+use crate::config::{
+    BackendMode, Config, Policy, SourceConfig, kubeconfig_variable, proxy_variables, search_path,
+};
 use crate::desired;
 use crate::handover::{Successors, Takeover};
 use crate::source::{
@@ -67,6 +69,7 @@ fn interest(policy: &Policy) -> Interest {
     Interest {
         namespaces: policy.namespaces.clone(),
         foreign_annotations: policy.foreign_annotations,
+        needs_nodes: policy.backends != BackendMode::Endpoints,
         is_ours: Arc::new(move |name, service| desired::is_ours(&decides, name, service)),
     }
 }

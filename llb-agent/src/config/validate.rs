@@ -109,5 +109,5 @@ fn parse_pools(texts: Vec<String>) -> Result<Vec<Pool>, ConfigError> {
 }
 
 fn parse_selector(text: String) -> Result<Selector, ConfigError> {
-    text.parse().map_err(|source| ConfigError::NodeSelector { text, source })
+    Selector::of_nodes(&text).map_err(|source| ConfigError::NodeSelector { text, source })
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What this machine itself needs, and no Service may take.
+//! What this machine itself needs, and no Service may take; and which Pods it can't reach.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -15,6 +15,10 @@ pub struct Host {
     pub reserved: BTreeMap<IpAddr, ReservedFor>,
     /// `net.ipv4.ip_local_port_range`: the source ports of the machine's own connections. `None`: not known.
     pub ephemeral_ports: Option<RangeInclusive<u16>>,
+    /// Pods to which the machine has no route, or only its default route. Only those are looked for that no
+    /// nodePort leads to.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub unrouted_pods: BTreeSet<IpAddr>,
 }
 
 /// Why the machine needs an address.

@@ -31,7 +31,7 @@ pub use placement::{
     PacketLimit, PacketObstacle, Placement, PlacementReason, PlaneKind, RelayFeature, RelayReason,
 };
 pub use planes::{Hook, HookChoice, HookReason, HookRefusal, LinkPlane, NoPacketPlane, PlanesState};
-pub use pool::{Pool, PoolError};
+pub use pool::{Pool, PoolError, PoolUsage};
 pub use problem::{MESSAGE_BYTES, Problem, ProblemReason, Subject, bound, cut};
 pub use range::{AddressRange, RangeError};
 pub use selector::{Selector, SelectorError};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A Service, reduced to the parts that decisions need.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -119,6 +119,8 @@ pub struct Service {
     pub created: i64,
     /// `spec.type` is LoadBalancer and the object is not being deleted.
     pub wants_load_balancer: bool,
+    /// All labels, for the selectors of pools.
+    pub labels: BTreeMap<String, String>,
     /// `spec.loadBalancerClass`.
     pub class: Option<String>,
     /// `spec.ports`, without those that could not be understood.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use super::forwarding::{Frontend, FrontendStatus, Rule};
+use super::pool::PoolUsage;
 use super::service::{PublishedStatus, ServiceName};
 
 /// A VIP on a link.
@@ -49,6 +50,8 @@ pub struct State {
     /// What the status of each of our Services should say when its frontends are served.
     /// An empty status is to be cleared.
     pub statuses: BTreeMap<ServiceName, PublishedStatus>,
+    /// How much of each pool Services use.
+    pub pools: Vec<PoolUsage>,
 }
 
 impl State {

@@ -58,6 +58,21 @@ impl Connection {
         Ok(route.map_or(Route::Nowhere, |route| route_of(&route)))
     }
 
+    /// Whether a route to `address` is there that is not the default route.
+    pub(crate) async fn has_own_route(&mut self, address: IpAddr) -> io::Result<bool> {
+        let mut question = RouteMessage::default();
+        question.header.address_family = family_of(address);
+        question.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
+        // Asks for the route, not for where a packet would go.
+        question.header.flags = RouteFlags::FibMatch;
+        question.attributes = vec![RouteAttribute::Destination(address.into())];
+        let answer = self.ask_or_nothing(RouteNetlinkMessage::GetRoute(question)).await?;
+        Ok(answer.into_iter().any(|message| match message {
+            RouteNetlinkMessage::NewRoute(route) => route.header.destination_prefix_length != 0,
+            _ => false,
+        }))
+    }
+
     /// The default gateway on the link of number `index`, for the family of
     /// `address`, and its MAC if the kernel knows it. `None` if there is none.
     pub(crate) async fn gateway(

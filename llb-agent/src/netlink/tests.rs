@@ -222,5 +222,6 @@ async fn the_running_kernel_answers_each_question() {
     connection.addresses().await.unwrap();
     connection.neighbours().await.unwrap();
     connection.route("192.0.2.1".parse().unwrap()).await.unwrap();
+    assert!(connection.has_own_route("127.0.0.1".parse().unwrap()).await.unwrap());
     connection.gateway(loopback.ifindex, "192.0.2.1".parse().unwrap()).await.unwrap();
 }

@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | 1 | upsert frontends | none (the VIP need not be on the link yet) |
 //! | 2 | add addresses | a frontend on the VIP serves, or the VIP has no frontend |
-//! | 3 | write statuses | a frontend on the VIP has backends and serves; the address is on its link |
+//! | 3 | write statuses | a frontend on the VIP serves, with or without backends; the address is on its link |
 //! | 4 | remove frontends | none (their statuses were written or cleared before) |
 //! | 5 | remove addresses | no frontend on the VIP serves or drains |
 

@@ -24,10 +24,10 @@ pub(super) fn status_writes(desired: &State, observed: &Observed) -> impl Iterat
     })
 }
 
-/// The part of `wanted` that is true by now. A VIP that is published already
+/// The part of `wanted` that is true by now. Backends are not asked for: a VIP that is placed is
+/// published, and says by itself that nobody is behind it. A VIP that is published already
 /// stays published while it is wanted: it must not disappear for a moment because
-/// its last backend is replaced or its link goes down and up. `wanted_on` has the
-/// link of each VIP that llb adds.
+/// its link goes down and up. `wanted_on` has the link of each VIP that llb adds.
 fn achieved(
     wanted: &PublishedStatus,
     current: &PublishedStatus,
@@ -38,13 +38,10 @@ fn achieved(
     let vips = wanted.vips.iter().filter_map(|vip| {
         let ports: Vec<PublishedPort> =
             vip.ports.iter().map(|port| achieved_port(vip.ip, port, observed)).collect();
-        let accepts = vip
-            .ports
-            .iter()
-            .any(|port| frontend_of(vip.ip, port).is_some_and(|frontend| accepts(&frontend, observed)));
+        let is_served = vip.ports.iter().any(|port| is_served(vip.ip, port, observed));
         // A VIP that llb does not add is one of the machine's own addresses.
-        let reachable = wanted_on.get(&vip.ip).is_none_or(|key| observed.addresses.contains_key(key));
-        let true_now = published.contains(&vip.ip) || (accepts && reachable);
+        let is_there = wanted_on.get(&vip.ip).is_none_or(|key| observed.addresses.contains_key(key));
+        let true_now = published.contains(&vip.ip) || (is_served && is_there);
         let proxy = vip.proxy || !is_dsr(vip, observed);
         true_now.then_some(PublishedVip { ip: vip.ip, proxy, ports })
     });
@@ -66,11 +63,11 @@ fn achieved_port(vip: IpAddr, port: &PublishedPort, observed: &Observed) -> Publ
     PublishedPort { error, ..port.clone() }
 }
 
-/// True if the frontend accepts connections; without backends it has no listener.
-fn accepts(frontend: &Frontend, observed: &Observed) -> bool {
-    let status = observed.frontends.get(frontend);
-    let rule = status.filter(|status| status.phase == Phase::Serving).and_then(|status| status.rule.as_ref());
-    rule.is_some_and(|rule| !rule.backends.is_empty())
+/// Whether a plane has accepted the port's frontend, with or without backends. A port with an error
+/// of its own is no reason to publish a VIP.
+fn is_served(vip: IpAddr, port: &PublishedPort, observed: &Observed) -> bool {
+    let status = frontend_of(vip, port).and_then(|frontend| observed.frontends.get(&frontend));
+    port.error.is_none() && status.is_some_and(|status| status.phase == Phase::Serving)
 }
 
 /// `None` for a protocol that llb does not serve.

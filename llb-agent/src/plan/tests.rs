@@ -79,14 +79,34 @@ fn a_vip_that_moves_is_added_before_it_is_removed() {
 }
 
 #[test]
-fn without_a_backend_nothing_new_is_published_and_nothing_published_is_cleared() {
+fn a_vip_without_a_backend_is_published_when_it_is_placed() {
     let mut desired = desired();
     desired.frontends.insert(frontend(80), rule(&[]));
     let mut observed = Observed::default();
-    observed.frontends.insert(frontend(80), FrontendStatus::relayed(rule(&[]), Phase::Serving));
     observed.addresses.insert(key("eth0"), 24);
-    assert_eq!(kinds(&desired, &observed), [""; 0]);
+    assert_eq!(kinds(&desired, &observed), ["serve 192.0.2.50:80/TCP for default/web by 0 backends"]);
+    observed.frontends.insert(frontend(80), FrontendStatus::relayed(rule(&[]), Phase::Serving));
+    observed.addresses.clear();
+    assert_eq!(kinds(&desired, &observed), ["add 192.0.2.50/24 to eth0"]);
+    observed.addresses.insert(key("eth0"), 24);
+    assert_eq!(kinds(&desired, &observed), ["publish for default/web: 192.0.2.50"]);
     observed.statuses = desired.statuses.clone();
+    assert_eq!(kinds(&desired, &observed), [""; 0]);
+}
+
+#[test]
+fn a_vip_with_nothing_but_errors_is_not_published() {
+    let mut desired = desired();
+    for status in desired.statuses.values_mut() {
+        let mut vip = status.vips[0].clone();
+        vip.ports[0].error = Some("llb.dev/NoNodePort".to_owned());
+        status.vips = [vip].into();
+    }
+    let mut observed = Observed::default();
+    observed
+        .frontends
+        .insert(frontend(80), FrontendStatus::relayed(rule(&["198.51.100.1:8080"]), Phase::Serving));
+    observed.addresses.insert(key("eth0"), 24);
     assert_eq!(kinds(&desired, &observed), [""; 0]);
 }
 

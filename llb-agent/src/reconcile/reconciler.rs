@@ -18,6 +18,7 @@ use super::writes::Writes;
 use crate::addresses::{AddressError, AddressTable};
 use crate::config::Policy;
 use crate::dataplane::DataPlane;
+use crate::desired::pods_that_need_routes;
 use crate::error_chain::ErrorChain;
 use crate::model::{AddressKey, Facts, Observed, Problem, ProblemReason, Snapshot, State, Subject};
 use crate::status::{Event, StatusSink};
@@ -67,7 +68,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
 
     /// Reads back what is. If the links can't be read, the round is [`Progress::Unreadable`].
     pub(super) async fn observe(&mut self, snapshot: &Snapshot) -> Result<Observed, Problem> {
-        self.facts = match self.read_facts().await {
+        self.facts = match self.read_facts(snapshot).await {
             Ok(facts) => facts,
             Err(error) => {
                 self.progress = Progress::Unreadable;
@@ -94,9 +95,10 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         Ok(observed)
     }
 
-    async fn read_facts(&mut self) -> Result<Facts, AddressError> {
+    async fn read_facts(&mut self, snapshot: &Snapshot) -> Result<Facts, AddressError> {
         let links = self.rooms.addresses.observe().await?;
-        Ok(Facts { links, host: self.rooms.addresses.host().await? })
+        let pods = pods_that_need_routes(snapshot, &self.policy, &links);
+        Ok(Facts { links, host: self.rooms.addresses.host(pods).await? })
     }
 
     /// Sends Events beside the loop.

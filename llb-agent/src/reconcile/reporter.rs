@@ -70,7 +70,9 @@ fn event_of(problem: &Problem, snapshot: &Snapshot, desired: &State) -> Option<E
         ProblemReason::NoEligibleNodes | ProblemReason::NoBackends => "UnAvailableLoadBalancer",
         ProblemReason::AffinityAtNodes => "AffinityAtNodes",
         ProblemReason::InvalidValue if is_served => "InvalidValue",
-        ProblemReason::NoSubnet if is_served => "NoSubnet",
+        ProblemReason::UnsupportedProtocol if is_served => "UnsupportedProtocol",
+        ProblemReason::NoSubnet => "NoSubnet",
+        ProblemReason::OutsidePools => "OutsidePools",
         ProblemReason::UnknownName => "UnknownName",
         ProblemReason::ForeignAnnotation => "ForeignAnnotation",
         _ => "SyncLoadBalancerFailed",
@@ -131,7 +133,9 @@ mod tests {
         desired.statuses.insert(name.clone(), PublishedStatus { vips: [served].into() });
         for (reason, when_served, when_not) in [
             (ProblemReason::InvalidValue, "InvalidValue", "SyncLoadBalancerFailed"),
-            (ProblemReason::NoSubnet, "NoSubnet", "SyncLoadBalancerFailed"),
+            (ProblemReason::UnsupportedProtocol, "UnsupportedProtocol", "SyncLoadBalancerFailed"),
+            (ProblemReason::NoSubnet, "NoSubnet", "NoSubnet"),
+            (ProblemReason::OutsidePools, "OutsidePools", "OutsidePools"),
             (ProblemReason::UnknownName, "UnknownName", "UnknownName"),
             (ProblemReason::ForeignAnnotation, "ForeignAnnotation", "ForeignAnnotation"),
             (ProblemReason::AffinityAtNodes, "AffinityAtNodes", "AffinityAtNodes"),

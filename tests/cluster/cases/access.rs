@@ -62,6 +62,25 @@ pub(crate) fn a_missing_verb_is_named(case: &mut Case<'_>) -> Result<()> {
     case.kubectl(&["delete", "clusterrole", "lesser", "lesser-nodes"]).map(drop)
 }
 
+pub(crate) fn endpoints_are_served_without_the_right_to_read_nodes(case: &mut Case<'_>) -> Result<()> {
+    case.add_echo_pods(&["node-1"])?;
+    let vip = case.vip(0);
+    case.apply_service("echo", &json!({"loadBalancerIP": vip}))?;
+    case.cluster.apply(&case.namespace, LESSER_ROLE)?;
+    let account = format!("--serviceaccount={}:lesser", case.namespace);
+    case.kubectl(&["create", "clusterrolebinding", "lesser", "--clusterrole=lesser", &account])?;
+    let token = case.cluster.token(&case.namespace, "lesser")?;
+    let kubeconfig = case.cluster.write_kubeconfig("lesser-endpoints", &token)?;
+
+    let flags = ["--kubeconfig", &text(&kubeconfig), "--backends", "endpoints"];
+    let agent = Agent::start(&case.balancer, &flags)?;
+    case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
+    wait_for_words("the log", &["list", "nodes"], || Ok(agent.log()))?;
+
+    case.kubectl(&["delete", "clusterrolebinding", "lesser"])?;
+    case.kubectl(&["delete", "clusterrole", "lesser"]).map(drop)
+}
+
 pub(crate) fn a_wrong_token_is_named(case: &mut Case<'_>) -> Result<()> {
     let kubeconfig = case.cluster.write_kubeconfig("wrong-token", "not-a-token")?;
     let agent = Agent::spawn(&case.balancer, &["--kubeconfig", &text(&kubeconfig)])?;

@@ -35,6 +35,7 @@ pub(crate) fn all() -> Vec<Named> {
     cases![
         setup::node_ports_work_without_llb,
         promise::a_service_is_served_once_its_type_is_load_balancer,
+        promise::a_service_without_endpoints_gets_its_address,
         promise::a_changed_port_is_followed,
         promise::changing_the_type_back_removes_everything,
         promise::a_deleted_service_leaves_nothing,
@@ -59,6 +60,7 @@ pub(crate) fn all() -> Vec<Named> {
         outage::a_silent_partition_is_said_and_ends,
         outage::an_etcd_restored_to_an_older_revision_is_noticed,
         access::a_missing_verb_is_named,
+        access::endpoints_are_served_without_the_right_to_read_nodes,
         access::a_wrong_token_is_named,
         access::an_expired_token_is_named_and_traffic_goes_on,
         access::renewed_credentials_are_used_and_traffic_goes_on,

@@ -48,6 +48,7 @@ pub(super) fn convert(
         // llb uses no other field of such a Service, so mistakes in them are not reported.
         return (name, service);
     }
+    service.labels = meta.labels.clone().unwrap_or_default();
     let mut report = |reason, message: String| problems.push(Problem::of_service(&name, reason, message));
 
     let annotations = Annotations::new(meta.annotations.as_ref(), foreign_annotations);

@@ -20,6 +20,8 @@ pub struct Interest {
     pub namespaces: Vec<String>,
     /// Whether annotations of MetalLB and kube-vip are honoured.
     pub foreign_annotations: bool,
+    /// Whether nothing can be served without the list of Nodes.
+    pub needs_nodes: bool,
     /// Whether llb serves a Service.
     pub is_ours: IsOurs,
 }
@@ -50,11 +52,12 @@ pub(super) struct Objects {
     pub(super) slices: Vec<Slices>,
     pub(super) nodes: Nodes,
     pub(super) ranges: Arc<Ranges>,
+    needs_nodes: bool,
 }
 
 impl Objects {
     /// `watches`: how many watches Services have, and EndpointSlices.
-    pub(super) fn new(watches: usize) -> Self {
+    pub(super) fn new(watches: usize, needs_nodes: bool) -> Self {
         let services: Vec<Services> = (0..watches).map(|_| Arc::new(Store::new(weigh_services))).collect();
         let slices = (0..watches).map(|_| {
             let services = services.clone();
@@ -62,14 +65,14 @@ impl Objects {
         });
         let slices = slices.collect();
         let nodes = Arc::new(Store::new(|_, _| Change::Ours));
-        Self { services, slices, nodes, ranges: Arc::default() }
+        Self { services, slices, nodes, ranges: Arc::default(), needs_nodes }
     }
 
-    /// Whether all first lists have arrived. Does not wait.
+    /// Whether all first lists that are needed have arrived. Does not wait.
     pub(super) fn is_complete(&self) -> bool {
         self.services.iter().all(|store| store.is_complete())
             && self.slices.iter().all(|store| store.is_complete())
-            && self.nodes.is_complete()
+            && (!self.needs_nodes || self.nodes.is_complete())
             && self.ranges.is_complete()
     }
 
@@ -151,8 +154,9 @@ mod tests {
         /// A cluster with one Service that is ours, `web`, and one that is not, `db`.
         fn new() -> Self {
             let is_ours: IsOurs = Arc::new(|_, service| service.wants_load_balancer);
-            let interest = Interest { namespaces: Vec::new(), foreign_annotations: true, is_ours };
-            let fixture = Self { objects: Objects::new(1), interest };
+            let namespaces = Vec::new();
+            let interest = Interest { namespaces, foreign_annotations: true, needs_nodes: true, is_ours };
+            let fixture = Self { objects: Objects::new(1, true), interest };
             fixture.service(&service("web", "LoadBalancer", 1));
             fixture.service(&service("db", "ClusterIP", 1));
             fixture.slice(&slice("web", "192.0.2.31"));
@@ -226,5 +230,35 @@ mod tests {
         assert_eq!(snapshot.endpoints[&name].len(), 1);
         assert_eq!(fixture.service(&service("db", "ClusterIP", 3)), Change::Ours, "it was ours");
         assert_eq!(fixture.objects.snapshot().services[&name].ports.len(), 0);
+    }
+
+    /// Whether the objects are complete after each list: ranges, Services, EndpointSlices, Nodes.
+    fn complete_after(needs_nodes: bool) -> [bool; 4] {
+        let objects = Objects::new(1, needs_nodes);
+        objects.ranges.set(Vec::new());
+        let ranges = objects.is_complete();
+        objects.services[0].apply(&Event::Init, |_: &Service| unreachable!("the list is empty"));
+        let half = objects.is_complete();
+        assert!(!half, "a list has only begun");
+        objects.services[0].apply(&Event::InitDone, |_: &Service| unreachable!("the list is empty"));
+        let services = objects.is_complete();
+        for event in [Event::Init, Event::InitDone] {
+            objects.slices[0].apply(&event, known_slice);
+        }
+        let slices = objects.is_complete();
+        for event in [Event::Init, Event::InitDone] {
+            objects.nodes.apply(&event, known_node);
+        }
+        [ranges, services, slices, objects.is_complete()]
+    }
+
+    #[test]
+    fn nothing_is_complete_before_the_first_whole_lists() {
+        assert_eq!(complete_after(true), [false, false, false, true]);
+    }
+
+    #[test]
+    fn endpoints_are_served_without_nodes() {
+        assert_eq!(complete_after(false), [false, false, true, true]);
     }
 }

@@ -43,7 +43,7 @@ impl KubernetesSource {
         let (relist, listen) = watch::channel(0);
         let mut watches = Watches { health: health.clone(), relist: listen, tasks: JoinSet::new() };
         let services = apis(client, &interest.namespaces);
-        let objects = Objects::new(services.len());
+        let objects = Objects::new(services.len(), interest.needs_nodes);
         watches.follow(Api::<Node>::all(client.clone()), "nodes", objects.nodes.clone(), known_node);
         for (api, store) in services.into_iter().zip(&objects.services) {
             let interest = interest.clone();

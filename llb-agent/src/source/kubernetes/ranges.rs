@@ -25,7 +25,7 @@ struct State {
 }
 
 impl Ranges {
-    fn set(&self, ranges: Vec<IpNet>) -> Change {
+    pub(super) fn set(&self, ranges: Vec<IpNet>) -> Change {
         let mut state = self.lock();
         if state.known.as_ref() == Some(&ranges) {
             return Change::Nothing;
