@@ -3,7 +3,7 @@
 //! it as dead code.
 
 use crate::plane::Plane;
-use crate::scenarios::packets::{dsr, flood, moves, neighbours, ports, refusals, restarts, routers};
+use crate::scenarios::packets::{dsr, flood, moves, neighbours, ports, refusals, restarts, returned, routers};
 use crate::scenarios::{
     answers, changes, crash, handover, life, memory, replacement, rights, soak, terms, traffic, trouble, vips,
 };
@@ -113,6 +113,8 @@ macro_rules! packet_scenarios {
             restarts::a_second_agent_on_the_link_refuses_and_changes_nothing,
             moves::a_move_to_the_relay_and_back_breaks_no_connection,
             dsr::nodes_see_the_client_and_answer_it_directly,
+            returned::a_packet_that_a_node_sends_back_goes_round_no_more,
+            returned::a_new_service_answers_before_nodes_have_rules_for_its_vip,
             refusals::pings_and_closed_ports_are_answered_at_once,
             refusals::a_service_without_backends_refuses_at_once,
             routers::a_backend_can_be_a_client_of_its_own_service,

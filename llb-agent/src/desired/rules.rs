@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use super::backends::ServiceBackends;
 use crate::config::Policy;
-use crate::model::{Backend, Family, Frontend, Mode, Port, Problem, ProblemReason, Protocol, Rule, State};
+use crate::model::{
+    Backend, Family, Frontend, Mode, Port, Problem, ProblemReason, Protocol, Rule, Service, State, TrafficPolicy,
+};
 
 /// The rules of one Service. VIPs of one family share the rule of a port.
 pub(super) struct Rules(HashMap<(Family, Port, Protocol), Arc<Rule>>);
@@ -20,11 +22,13 @@ impl Rules {
         let mut rules = HashMap::new();
         for family in families {
             for port in &service.ports {
+                let mode = service.terms.mode.unwrap_or(policy.mode);
                 let rule = Rule {
                     service: backends.name.clone(),
                     backends: backends.of(port, family),
                     to_nodes: backends.are_nodes(port),
-                    mode: service.terms.mode.unwrap_or(policy.mode),
+                    mode,
+                    nat_instead: mode == Mode::Dsr && is_client_hidden(service),
                     terms: service.terms.clone(),
                 };
                 rules.insert((family, port.port, port.protocol), Arc::new(rule));
@@ -41,6 +45,12 @@ impl Rules {
     pub(super) fn is_dsr(&self) -> bool {
         self.0.values().any(|rule| rule.mode == Mode::Dsr)
     }
+}
+
+/// Whether nothing behind a Node depends on the client's address: with Cluster, kube-proxy hides it from Pods. With
+/// affinity, kube-proxy itself goes by it.
+fn is_client_hidden(service: &Service) -> bool {
+    service.traffic_policy == TrafficPolicy::Cluster && service.terms.affinity_timeout.is_none()
 }
 
 /// Removes backends that are frontends of ours. Such a backend would lead back to

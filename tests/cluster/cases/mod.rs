@@ -47,6 +47,7 @@ pub(crate) fn all() -> Vec<Named> {
         refusals::only_services_of_chosen_namespaces_are_served,
         terms::source_ranges_and_affinity_are_applied,
         packets::nodes_answer_clients_directly_in_mode_dsr,
+        packets::a_new_dsr_service_loses_nothing_from_the_first_moment,
         packets::replies_pass_the_balancer_in_mode_nat,
         outage::traffic_goes_on_without_the_api_server,
         outage::an_expired_resource_version_means_a_new_list,
