@@ -2,7 +2,7 @@
 //! Manifests in, desired state and actions out, as text. No privileges, no clock.
 //!
 //! A case is a file in `cases/`, with sections that begin with `=== name`. `flags` has the agent's flags, `link` the
-//! machine's addresses, one a line, and `host` what the machine itself needs. Each `manifests` is one snapshot. The `expected` behind it has what follows
+//! machine's addresses, one a line, `host` what the machine itself needs, and `health` what came of health checks. Each `manifests` is one snapshot. The `expected` behind it has what follows
 //! from that snapshot, after all actions of the snapshots before it were done. If a section `maps` follows, it has
 //! the writes with which the packet plane would fill empty maps for this snapshot.
 //! `LLB_BLESS=1 cargo test -p llb-tests --test golden` writes the present results into the files; read the diff.
@@ -24,8 +24,8 @@ use llb_agent::config::{Cli, Invocation, Policy};
 use llb_agent::dataplane::packet::image::render;
 use llb_agent::desired::{Held, Inputs, compile};
 use llb_agent::model::{
-    Facts, FrontendStatus, Host, Link, LinkAddress, Observed, Phase, Problem, ProblemReason, ReservedFor,
-    State,
+    Check, Facts, Failure, FrontendStatus, HealthCheck, Host, Link, LinkAddress, Observed, Phase, Problem,
+    ProblemReason, ReservedFor, State, Verdict, Verdicts,
 };
 use llb_agent::plan::{Action, hold_statuses, plan};
 use llb_agent::source::snapshot_of;
@@ -75,6 +75,7 @@ fn texts_of_the_largest_size_make_short_problems() {
         ("llb.dev/balance", &long),
         ("llb.dev/proxy-protocol", &long),
         ("llb.dev/max-connections", &long),
+        ("llb.dev/health-check", &long),
         ("service.beta.kubernetes.io/load-balancer-source-ranges", &long),
         ("service.beta.kubernetes.io/load-balancer-source-ranges", &many),
     ] {
@@ -100,7 +101,7 @@ fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
     use ProblemReason::{
         AddressNotAllowed, AffinityAtNodes, ForeignAnnotation, FrontendCollision, InvalidValue, LinkMissing,
         NamespaceLimit, NoAddressOfFamily, NoBackends, NoEligibleNodes, NoNodePort, NoSubnet, PoolExhausted,
-        PoolNotAllowed, PortNotAllowed, UnknownName, UnsupportedProtocol, VipNotShared,
+        PoolNotAllowed, PortNotAllowed, UnhealthyBackends, UnknownName, UnsupportedProtocol, VipNotShared,
     };
     let all = BTreeSet::from([
         AddressNotAllowed,
@@ -120,6 +121,7 @@ fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
         NoSubnet,
         PoolExhausted,
         PoolNotAllowed,
+        UnhealthyBackends,
         UnsupportedProtocol,
     ]);
     all.difference(reached).copied().collect()
@@ -130,6 +132,7 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
     let policy = policy(&case.flags);
     let mut links = links(&case.links);
     let host = host(&case.host);
+    let verdicts = verdicts(&case.health);
     let mut observed = Observed::default();
     let mut told = case.head.clone();
     for Snapshot { manifests, shows_maps } in &case.snapshots {
@@ -143,8 +146,14 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
         let held: Held = observed.statuses.clone();
         let resting = BTreeMap::new();
         let facts = Facts { links: links.clone(), host: host.clone() };
-        let inputs =
-            Inputs { snapshot: &snapshot, facts: &facts, policy: &policy, held: &held, resting: &resting };
+        let inputs = Inputs {
+            snapshot: &snapshot,
+            facts: &facts,
+            policy: &policy,
+            held: &held,
+            resting: &resting,
+            verdicts: &verdicts,
+        };
         let (desired, problems) = compile(inputs);
         reasons.extend(problems.iter().map(|problem| problem.reason));
         let rounds = settle(&desired, &mut observed, &mut links);
@@ -188,6 +197,26 @@ fn host(text: &str) -> Host {
         host.reserved.insert(address.parse().unwrap(), what);
     }
     host
+}
+
+/// Lines of `ADDRESS:PORT tcp|http:/PATH healthy|no-connection|no-answer|STATUS`.
+fn verdicts(text: &str) -> Verdicts {
+    let verdict = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [address, how, result] = words[..] else { panic!("unknown line in health: {line}") };
+        let how = match how.strip_prefix("http:") {
+            Some(path) => HealthCheck::Http(path.into()),
+            None => HealthCheck::Tcp,
+        };
+        let verdict = match result {
+            "healthy" => Verdict::Healthy,
+            "no-connection" => Verdict::Unhealthy(Failure::NoConnection),
+            "no-answer" => Verdict::Unhealthy(Failure::NoAnswer),
+            status => Verdict::Unhealthy(Failure::Status(status.parse().unwrap())),
+        };
+        (Check { address: address.parse().unwrap(), how }, verdict)
+    };
+    text.lines().map(verdict).collect()
 }
 
 /// Lines of `NAME ADDRESS/BITS`; the first address of a family is the primary one.
@@ -257,6 +286,14 @@ fn shown(desired: &State, rounds: &[Vec<Action>], problems: &[Problem]) -> Strin
         });
         let backends = backends.collect::<Vec<_>>().join(", ");
         writeln!(text, "frontend {frontend} -> [{backends}]{}", rule.terms).unwrap();
+    }
+    for (frontend, failing) in &desired.unhealthy {
+        for (backend, why) in failing {
+            writeln!(text, "unhealthy {backend} of {frontend}: {why}").unwrap();
+        }
+    }
+    for check in &desired.checks {
+        writeln!(text, "check {check}").unwrap();
     }
     for (key, prefix_length) in &desired.addresses {
         writeln!(text, "address {}/{prefix_length} on {}", key.address, key.link).unwrap();

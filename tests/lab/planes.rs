@@ -3,9 +3,12 @@
 //! it as dead code.
 
 use crate::plane::Plane;
-use crate::scenarios::packets::{dsr, flood, moves, neighbours, ports, refusals, restarts, returned, routers};
+use crate::scenarios::packets::{
+    dsr, flood, moves, neighbours, ports, refusals, restarts, returned, routers,
+};
 use crate::scenarios::{
-    answers, changes, crash, handover, life, memory, replacement, rights, soak, terms, traffic, trouble, vips,
+    answers, changes, crash, handover, health, life, memory, replacement, rights, soak, terms, traffic,
+    trouble, vips,
 };
 
 macro_rules! scenarios {
@@ -81,6 +84,16 @@ macro_rules! crash_scenarios {
     };
 }
 
+/// Of the agent, which makes the checks; the plane only keeps the connections.
+macro_rules! health_scenarios {
+    ($plane:expr) => {
+        scenarios! {
+            $plane,
+            health::a_node_whose_health_check_fails_keeps_its_connections_but_gets_no_more,
+        }
+    };
+}
+
 /// Of the agent too; what it needs of the kernel depends on the plane.
 macro_rules! rights_scenarios {
     ($plane:expr) => {
@@ -142,6 +155,7 @@ macro_rules! heavy_packet_scenarios {
 
 mod userspace {
     every_scenario!(Plane::Userspace);
+    health_scenarios!(Plane::Userspace);
     rights_scenarios!(Plane::Userspace);
     crash_scenarios!(Plane::Userspace);
     relay_scenarios!(Plane::Userspace);
@@ -149,6 +163,7 @@ mod userspace {
 
 mod tc {
     every_scenario!(Plane::Tc);
+    health_scenarios!(Plane::Tc);
     rights_scenarios!(Plane::Tc);
     crash_scenarios!(Plane::Tc);
     packet_scenarios!(Plane::Tc);

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use super::frontends::frontend_of;
+use super::inputs::Inputs;
 use super::nodes::{EligibleNodes, node_address};
 use crate::config::BackendMode;
 use crate::model::{
@@ -45,6 +46,10 @@ impl<'a> ServiceBackends<'a> {
             usable(endpoints).map(|endpoint| (address(endpoint), Weight::MIN)).collect()
         };
         addresses.into_iter().map(|(address, weight)| (Backend { address }, weight)).collect()
+    }
+
+    pub(super) fn inputs(&self) -> Inputs<'a> {
+        self.nodes.inputs()
     }
 
     /// Whether the backends of this port are nodePorts.

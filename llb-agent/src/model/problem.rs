@@ -84,6 +84,8 @@ pub enum ProblemReason {
     NoEligibleNodes,
     /// The Service has no usable backend.
     NoBackends,
+    /// Backends fail a health check.
+    UnhealthyBackends,
     /// `--backends nodes`, and the port has no nodePort.
     NoNodePort,
     /// The Service wants affinity, but kube-proxy on the Nodes sees llb as the only client.

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use super::forwarding::{Frontend, FrontendStatus, Rule};
+use super::forwarding::{Backend, Frontend, FrontendStatus, Rule};
+use super::health::{Check, LeftOut};
 use super::service::{PublishedStatus, ServiceName};
 
 /// A VIP on a link.
@@ -49,6 +50,12 @@ pub struct State {
     /// What the status of each of our Services should say when its frontends are served.
     /// An empty status is to be cleared.
     pub statuses: BTreeMap<ServiceName, PublishedStatus>,
+    /// Backends that fail a health check, and get no new connections as long as others do not.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unhealthy: BTreeMap<Frontend, BTreeMap<Backend, LeftOut>>,
+    /// What to ask the backends.
+    #[serde(skip)]
+    pub checks: BTreeSet<Check>,
 }
 
 impl State {
