@@ -8,6 +8,7 @@ pub(crate) struct Case {
     pub(crate) flags: String,
     pub(crate) links: String,
     pub(crate) host: String,
+    pub(crate) health: String,
     pub(crate) snapshots: Vec<Snapshot>,
 }
 
@@ -27,6 +28,7 @@ impl Case {
             flags: String::new(),
             links: String::new(),
             host: String::new(),
+            health: String::new(),
             snapshots: Vec::new(),
         };
         let mut name = "";
@@ -44,7 +46,7 @@ impl Case {
                     ("expected", Some(_)) => {}
                     ("maps", Some(snapshot)) => snapshot.shows_maps = true,
                     ("pools", Some(snapshot)) => snapshot.shows_pools = true,
-                    ("flags" | "link" | "host", None) => case.head.push_str(line),
+                    ("flags" | "link" | "host" | "health", None) => case.head.push_str(line),
                     (other, _) => panic!("a section {other} here"),
                 }
                 continue;
@@ -54,6 +56,7 @@ impl Case {
                 ("flags", _) => case.flags.push_str(line),
                 ("link", _) => case.links.push_str(line),
                 ("host", _) => case.host.push_str(line),
+                ("health", _) => case.health.push_str(line),
                 _ => {}
             }
             if case.snapshots.is_empty() {

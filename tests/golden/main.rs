@@ -2,7 +2,7 @@
 //! Manifests in, desired state and actions out, as text. No privileges, no clock.
 //!
 //! A case is a file in `cases/`, with sections that begin with `=== name`. `flags` has the agent's flags, `link` the
-//! machine's addresses, one a line, and `host` what the machine itself needs. Each `manifests` is one snapshot. The `expected` behind it has what follows
+//! machine's addresses, one a line, `host` what the machine itself needs, and `health` what came of health checks. Each `manifests` is one snapshot. The `expected` behind it has what follows
 //! from that snapshot, after all actions of the snapshots before it were done. If a section `maps` follows, it has
 //! the writes with which the packet plane would fill empty maps for this snapshot; a section `pools` has their usage.
 //! `LLB_BLESS=1 cargo test -p llb-tests --test golden` writes the present results into the files; read the diff.
@@ -26,8 +26,8 @@ use llb_agent::config::{Cli, Invocation, Policy};
 use llb_agent::dataplane::packet::image::render;
 use llb_agent::desired::{Held, Inputs, compile, pods_that_need_routes};
 use llb_agent::model::{
-    Facts, FrontendStatus, Host, Link, LinkAddress, Observed, Phase, PoolUsage, Problem, ProblemReason,
-    ReservedFor, State,
+    Check, Facts, Failure, FrontendStatus, HealthCheck, Host, Link, LinkAddress, Observed, Phase, PoolUsage,
+    Problem, ProblemReason, ReservedFor, State, Verdict, Verdicts,
 };
 use llb_agent::plan::{Action, hold_statuses, plan};
 use llb_agent::source::snapshot_of;
@@ -77,6 +77,7 @@ fn texts_of_the_largest_size_make_short_problems() {
         ("llb.dev/balance", &long),
         ("llb.dev/proxy-protocol", &long),
         ("llb.dev/max-connections", &long),
+        ("llb.dev/health-check", &long),
         ("service.beta.kubernetes.io/load-balancer-source-ranges", &long),
         ("service.beta.kubernetes.io/load-balancer-source-ranges", &many),
     ] {
@@ -102,8 +103,8 @@ fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
     use ProblemReason::{
         AddressNotAllowed, AffinityAtNodes, ForeignAnnotation, FrontendCollision, InvalidValue, LinkMissing,
         NamespaceLimit, NoAddressOfFamily, NoBackends, NoEligibleNodes, NoNodePort, NoRouteToPods, NoSubnet,
-        OutsidePools, PoolExhausted, PoolNotAllowed, PortNotAllowed, UnknownName, UnsupportedProtocol,
-        VipNotShared,
+        OutsidePools, PoolExhausted, PoolNotAllowed, PortNotAllowed, UnhealthyBackends, UnknownName,
+        UnsupportedProtocol, VipNotShared,
     };
     let all = BTreeSet::from([
         AddressNotAllowed,
@@ -125,6 +126,7 @@ fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
         OutsidePools,
         PoolExhausted,
         PoolNotAllowed,
+        UnhealthyBackends,
         UnsupportedProtocol,
     ]);
     all.difference(reached).copied().collect()
@@ -135,6 +137,7 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
     let policy = policy(&case.flags);
     let mut links = links(&case.links);
     let (mut host, unrouted) = host(&case.host);
+    let verdicts = verdicts(&case.health);
     let mut observed = Observed::default();
     let mut told = case.head.clone();
     for Snapshot { manifests, shows_maps, shows_pools } in &case.snapshots {
@@ -151,8 +154,14 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
         host.unrouted_pods = pods_that_need_routes(&snapshot, &policy, &links);
         host.unrouted_pods.retain(|pod| unrouted.contains(pod));
         let facts = Facts { links: links.clone(), host: host.clone() };
-        let inputs =
-            Inputs { snapshot: &snapshot, facts: &facts, policy: &policy, held: &held, resting: &resting };
+        let inputs = Inputs {
+            snapshot: &snapshot,
+            facts: &facts,
+            policy: &policy,
+            held: &held,
+            resting: &resting,
+            verdicts: &verdicts,
+        };
         let (desired, problems) = compile(inputs);
         reasons.extend(problems.iter().map(|problem| problem.reason));
         let rounds = settle(&desired, &mut observed, &mut links);
@@ -215,6 +224,26 @@ fn host(text: &str) -> (Host, BTreeSet<IpAddr>) {
 /// The ranges of ClusterIPs, which an API server would tell, from the lines `cluster-ips RANGE` of a host.
 fn service_ranges(text: &str) -> Vec<IpNet> {
     text.lines().filter_map(|line| line.strip_prefix("cluster-ips ")?.parse().ok()).collect()
+}
+
+/// Lines of `ADDRESS:PORT tcp|http:/PATH healthy|no-connection|no-answer|STATUS`.
+fn verdicts(text: &str) -> Verdicts {
+    let verdict = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [address, how, result] = words[..] else { panic!("unknown line in health: {line}") };
+        let how = match how.strip_prefix("http:") {
+            Some(path) => HealthCheck::Http(path.into()),
+            None => HealthCheck::Tcp,
+        };
+        let verdict = match result {
+            "healthy" => Verdict::Healthy,
+            "no-connection" => Verdict::Unhealthy(Failure::NoConnection),
+            "no-answer" => Verdict::Unhealthy(Failure::NoAnswer),
+            status => Verdict::Unhealthy(Failure::Status(status.parse().unwrap())),
+        };
+        (Check { address: address.parse().unwrap(), how }, verdict)
+    };
+    text.lines().map(verdict).collect()
 }
 
 /// Lines of `NAME ADDRESS/BITS`; the first address of a family is the primary one.
@@ -284,6 +313,14 @@ fn shown(desired: &State, rounds: &[Vec<Action>], problems: &[Problem]) -> Strin
         });
         let backends = backends.collect::<Vec<_>>().join(", ");
         writeln!(text, "frontend {frontend} -> [{backends}]{}", rule.terms).unwrap();
+    }
+    for (frontend, failing) in &desired.unhealthy {
+        for (backend, why) in failing {
+            writeln!(text, "unhealthy {backend} of {frontend}: {why}").unwrap();
+        }
+    }
+    for check in &desired.checks {
+        writeln!(text, "check {check}").unwrap();
     }
     for (key, prefix_length) in &desired.addresses {
         writeln!(text, "address {}/{prefix_length} on {}", key.address, key.link).unwrap();

@@ -3,9 +3,12 @@
 //! it as dead code.
 
 use crate::plane::Plane;
-use crate::scenarios::packets::{dsr, flood, moves, neighbours, ports, refusals, restarts, routers};
+use crate::scenarios::packets::{
+    dsr, flood, moves, neighbours, ports, refusals, restarts, returned, routers,
+};
 use crate::scenarios::{
-    answers, changes, crash, handover, life, memory, replacement, rights, soak, terms, traffic, trouble, vips,
+    answers, changes, crash, handover, health, life, memory, replacement, rights, soak, terms, traffic,
+    trouble, vips,
 };
 
 macro_rules! scenarios {
@@ -82,6 +85,16 @@ macro_rules! crash_scenarios {
     };
 }
 
+/// Of the agent, which makes the checks; the plane only keeps the connections.
+macro_rules! health_scenarios {
+    ($plane:expr) => {
+        scenarios! {
+            $plane,
+            health::a_node_whose_health_check_fails_keeps_its_connections_but_gets_no_more,
+        }
+    };
+}
+
 /// Of the agent too; what it needs of the kernel depends on the plane.
 macro_rules! rights_scenarios {
     ($plane:expr) => {
@@ -114,6 +127,8 @@ macro_rules! packet_scenarios {
             restarts::a_second_agent_on_the_link_refuses_and_changes_nothing,
             moves::a_move_to_the_relay_and_back_breaks_no_connection,
             dsr::nodes_see_the_client_and_answer_it_directly,
+            returned::a_packet_that_a_node_sends_back_goes_round_no_more,
+            returned::a_new_service_answers_before_nodes_have_rules_for_its_vip,
             refusals::pings_and_closed_ports_are_answered_at_once,
             routers::a_backend_can_be_a_client_of_its_own_service,
             routers::clients_and_backends_may_be_behind_a_router,
@@ -140,6 +155,7 @@ macro_rules! heavy_packet_scenarios {
 
 mod userspace {
     every_scenario!(Plane::Userspace);
+    health_scenarios!(Plane::Userspace);
     rights_scenarios!(Plane::Userspace);
     scenarios!(Plane::Userspace, trouble::pods_without_a_route_are_said_and_served_once_there_is_one,);
     crash_scenarios!(Plane::Userspace);
@@ -148,6 +164,7 @@ mod userspace {
 
 mod tc {
     every_scenario!(Plane::Tc);
+    health_scenarios!(Plane::Tc);
     rights_scenarios!(Plane::Tc);
     crash_scenarios!(Plane::Tc);
     packet_scenarios!(Plane::Tc);

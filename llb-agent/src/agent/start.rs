@@ -32,6 +32,7 @@ use crate::dataplane::packet::{LinkLocks, LinkPermission, PacketError, PacketPla
 use crate::dataplane::proxy::ProxyPlane;
 use crate::error_chain::ErrorChain;
 use crate::handover::{Inheritance, Successors};
+use crate::health::Health;
 use crate::reconcile::{ReconcileMetrics, Reconciler, Report, Rooms, Wakeups};
 use crate::source::Reserved;
 use crate::status::StatusSink;
@@ -131,7 +132,8 @@ impl<S: StatusSink> Building<S> {
         let metrics = ReconcileMetrics::register(&mut registry);
         let signals = Signals::listen()?;
         let rooms = Rooms { plane, addresses, statuses };
-        let reconciler = Reconciler::new(rooms, config.policy.clone(), metrics);
+        let mut reconciler = Reconciler::new(rooms, config.policy.clone(), metrics);
+        reconciler.set_health(Health::start(config.health, &mut registry));
         Ok(Self { config, objects, reconciler, wakeups, registry, signals })
     }
 

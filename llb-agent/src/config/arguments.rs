@@ -11,6 +11,7 @@ use clap::{ArgAction, Args};
 use super::datapath::{Datapath, PacketArgs, PortRange};
 use super::defaults::{DEFAULT_ADMIN, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
 use super::duration::parse_duration;
+use super::health::HealthArgs;
 use super::permission::parse_ports;
 use super::policy::{
     BackendMode, DEFAULT_CLASS, DEFAULT_NAMESPACE_FRONTENDS, DEFAULT_NAMESPACE_VIPS, default_vip_rest,
@@ -132,6 +133,9 @@ pub(super) struct ServeArgs {
     /// node-role.kubernetes.io/worker.
     #[arg(long, value_name = "SELECTOR", help_heading = BACKENDS)]
     pub(super) node_selector: Option<String>,
+
+    #[command(flatten, next_help_heading = "Health checks")]
+    pub(super) health: HealthArgs,
 
     /// What forwards traffic
     #[arg(

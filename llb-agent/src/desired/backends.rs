@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use super::frontends::frontend_of;
+use super::inputs::Inputs;
 use super::nodes::EligibleNodes;
 use crate::config::BackendMode;
 use crate::model::{
@@ -49,6 +50,10 @@ impl<'a> ServiceBackends<'a> {
             reachable.map(|endpoint| (address(endpoint), Weight::MIN)).collect()
         };
         addresses.into_iter().map(|(address, weight)| (Backend { address }, weight)).collect()
+    }
+
+    pub(super) fn inputs(&self) -> Inputs<'a> {
+        self.nodes.inputs()
     }
 
     /// Whether the backends of this port are nodePorts.

@@ -8,7 +8,7 @@
 //!          --claim----> the VIPs that each asks for      claims.rs, permission.rs
 //!          --allocate-> the VIPs that each gets          allocate.rs
 //!          --reserve--> the frontends that each gets     reserve.rs, frontends.rs
-//!          --rules----> backends for each service port   rules.rs, backends.rs, nodes.rs
+//!          --rules----> backends for each service port   rules.rs, backends.rs, nodes.rs, health.rs
 //!          --status---> what its status should say       status.rs
 //!          --links----> which link each VIP is added to  links.rs
 //!          --usage----> how much of each pool is used    pools.rs
@@ -19,6 +19,7 @@ mod allocate;
 mod backends;
 mod claims;
 mod frontends;
+mod health;
 mod inputs;
 mod links;
 mod nodes;
@@ -70,7 +71,10 @@ pub fn compile(inputs: Inputs<'_>) -> (State, Vec<Problem>) {
         let granted = frontends::frontends_of(service, &vips).map(|(frontend, _)| frontend);
         for frontend in granted.filter(|frontend| !refused.contains_key(frontend)) {
             state.frontends.extend(rules.get(&frontend).map(|rule| (frontend, Arc::clone(rule))));
+            state.unhealthy.extend(rules.failing(&frontend).map(|failing| (frontend, failing.clone())));
         }
+        state.checks.extend(rules.checks());
+        problems.extend(rules.health_problem(&backends));
         let is_without = |frontend: &_| rules.get(frontend).is_some_and(|rule| rule.backends.is_empty());
         problems.extend(backends.problems(&vips, is_without));
         let error = |port: &_, vip: &IpAddr| backends.unusable(port, Family::of(*vip));

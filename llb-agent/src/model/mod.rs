@@ -8,6 +8,7 @@
 mod address;
 mod backend_status;
 mod forwarding;
+mod health;
 mod host;
 mod inputs;
 mod mode;
@@ -24,6 +25,7 @@ mod terms;
 pub use address::{Family, Mac, Port, Protocol, is_usable_vip};
 pub use backend_status::{BackendState, BackendStatus};
 pub use forwarding::{Backend, Frontend, FrontendStatus, Phase, Rule, Weight};
+pub use health::{Check, Failure, HealthCheck, LeftOut, Verdict, Verdicts};
 pub use host::{Host, ReservedFor};
 pub use inputs::{Endpoint, Facts, Link, LinkAddress, Node, Snapshot, SourceReport};
 pub use mode::Mode;

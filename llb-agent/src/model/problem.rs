@@ -84,6 +84,8 @@ pub enum ProblemReason {
     NoEligibleNodes,
     /// The Service has no usable backend.
     NoBackends,
+    /// Backends fail a health check.
+    UnhealthyBackends,
     /// `--backends nodes`, and the port has no nodePort.
     NoNodePort,
     /// The port has no nodePort, and the machine has no route to the Pods.

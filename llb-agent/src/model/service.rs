@@ -145,6 +145,9 @@ pub struct Service {
     pub invalid: bool,
     /// Cluster or Local.
     pub traffic_policy: TrafficPolicy,
+    /// `spec.healthCheckNodePort`: where kube-proxy tells, with Local, whether a Node serves the Service.
+    #[serde(default)]
+    pub health_check_node_port: Option<Port>,
     /// How its traffic is treated.
     pub terms: Terms,
     /// What `status.loadBalancer` says now.

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use super::forwarding::{Frontend, FrontendStatus, Rule};
+use super::forwarding::{Backend, Frontend, FrontendStatus, Rule};
+use super::health::{Check, LeftOut};
 use super::pool::PoolUsage;
 use super::service::{PublishedStatus, ServiceName};
 
@@ -52,6 +53,12 @@ pub struct State {
     pub statuses: BTreeMap<ServiceName, PublishedStatus>,
     /// How much of each pool Services use.
     pub pools: Vec<PoolUsage>,
+    /// Backends that fail a health check, and get no new connections as long as others do not.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unhealthy: BTreeMap<Frontend, BTreeMap<Backend, LeftOut>>,
+    /// What to ask the backends.
+    #[serde(skip)]
+    pub checks: BTreeSet<Check>,
 }
 
 impl State {

@@ -20,6 +20,7 @@ use crate::config::Policy;
 use crate::dataplane::DataPlane;
 use crate::desired::pods_that_need_routes;
 use crate::error_chain::ErrorChain;
+use crate::health::Health;
 use crate::model::{AddressKey, Facts, Observed, Problem, ProblemReason, Snapshot, State, Subject};
 use crate::status::{Event, StatusSink};
 
@@ -35,6 +36,7 @@ pub struct Reconciler<P, A, S> {
     pub(super) problem_log: ProblemLog,
     pub(super) placements: Placements,
     pub(super) resting: Resting,
+    pub(super) health: Health,
     pub(super) facts: Facts,
     /// What was decided last.
     pub(super) desired: Arc<State>,
@@ -57,6 +59,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             problem_log: ProblemLog::default(),
             placements: Placements::default(),
             resting: Resting::default(),
+            health: Health::default(),
             facts: Facts::default(),
             desired: Arc::default(),
             stage: Stage::default(),
@@ -64,6 +67,11 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             writes: Writes::default(),
             sending: JoinSet::new(),
         }
+    }
+
+    /// From now on, backends are asked whether they work.
+    pub fn set_health(&mut self, health: Health) {
+        self.health = health;
     }
 
     /// Reads back what is. If the links can't be read, the round is [`Progress::Unreadable`].

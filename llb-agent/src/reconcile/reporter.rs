@@ -69,6 +69,7 @@ fn event_of(problem: &Problem, snapshot: &Snapshot, desired: &State) -> Option<E
     let reason = match problem.reason {
         ProblemReason::NoEligibleNodes | ProblemReason::NoBackends => "UnAvailableLoadBalancer",
         ProblemReason::AffinityAtNodes => "AffinityAtNodes",
+        ProblemReason::UnhealthyBackends => "UnhealthyBackends",
         ProblemReason::InvalidValue if is_served => "InvalidValue",
         ProblemReason::UnsupportedProtocol if is_served => "UnsupportedProtocol",
         ProblemReason::NoSubnet => "NoSubnet",
@@ -139,6 +140,7 @@ mod tests {
             (ProblemReason::UnknownName, "UnknownName", "UnknownName"),
             (ProblemReason::ForeignAnnotation, "ForeignAnnotation", "ForeignAnnotation"),
             (ProblemReason::AffinityAtNodes, "AffinityAtNodes", "AffinityAtNodes"),
+            (ProblemReason::UnhealthyBackends, "UnhealthyBackends", "UnhealthyBackends"),
             (ProblemReason::ActionFailed, "SyncLoadBalancerFailed", "SyncLoadBalancerFailed"),
             (ProblemReason::NoBackends, "UnAvailableLoadBalancer", "UnAvailableLoadBalancer"),
         ] {

@@ -49,6 +49,7 @@ pub(crate) fn all() -> Vec<Named> {
         refusals::only_services_of_chosen_namespaces_are_served,
         terms::source_ranges_and_affinity_are_applied,
         packets::nodes_answer_clients_directly_in_mode_dsr,
+        packets::a_new_dsr_service_loses_nothing_from_the_first_moment,
         packets::replies_pass_the_balancer_in_mode_nat,
         foreign::changes_of_others_start_no_round_and_no_write,
         foreign::a_service_that_becomes_ours_has_its_endpoints,
