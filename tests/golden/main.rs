@@ -7,7 +7,7 @@
 //! the writes with which the packet plane would fill empty maps for this snapshot.
 //! `LLB_BLESS=1 cargo test -p llb-tests --test golden` writes the present results into the files; read the diff.
 //!
-//! Every action is taken to succeed at once. A green test does not prove that the machine accepts the actions, nor
+//! Every action is taken to succeed at once, and every VIP to be free: the plan's probes have come before. A green test does not prove that the machine accepts the actions, nor
 //! what llb does when one fails: tests/simulation and tests/lab do.
 
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
@@ -27,7 +27,7 @@ use llb_agent::model::{
     Facts, FrontendStatus, Host, Link, LinkAddress, Observed, Phase, Problem, ProblemReason, ReservedFor,
     State,
 };
-use llb_agent::plan::{Action, hold_statuses, plan};
+use llb_agent::plan::{Action, hold_back, plan};
 use llb_agent::source::snapshot_of;
 use llb_tests::environment::blesses_golden_cases;
 
@@ -168,7 +168,7 @@ fn policy(flags: &str) -> Policy {
     }
 }
 
-/// Lines of `api|gateway|resolver ADDRESS`, `other-link NAME ADDRESS` and `ephemeral-ports FIRST-LAST`.
+/// Lines of `api|gateway|resolver ADDRESS`, `other-link|peer NAME ADDRESS` and `ephemeral-ports FIRST-LAST`.
 fn host(text: &str) -> Host {
     let mut host = Host::default();
     for line in text.lines() {
@@ -177,6 +177,7 @@ fn host(text: &str) -> Host {
             ["api", address] => (address, ReservedFor::ApiServer),
             ["gateway", address] => (address, ReservedFor::Gateway),
             ["resolver", address] => (address, ReservedFor::Resolver),
+            ["peer", name, address] => (address, ReservedFor::Peer(name.to_owned())),
             ["other-link", name, address] => (address, ReservedFor::Link(name.to_owned())),
             ["ephemeral-ports", range] => {
                 let (first, last) = range.split_once('-').unwrap();
@@ -206,9 +207,10 @@ fn links(text: &str) -> Vec<Link> {
 
 /// Plans and acts, as if every action succeeded, until nothing is left to do. Returns the actions of each round.
 fn settle(desired: &State, observed: &mut Observed, links: &mut [Link]) -> Vec<Vec<Action>> {
+    observed.free = desired.addresses.keys().map(|key| key.address).collect();
     let mut rounds = Vec::new();
     loop {
-        let actions = hold_statuses(plan(desired, observed), &BTreeSet::new(), desired);
+        let actions = hold_back(plan(desired, observed), &BTreeSet::new(), desired, observed).now;
         if actions.is_empty() {
             return rounds;
         }
@@ -222,6 +224,7 @@ fn settle(desired: &State, observed: &mut Observed, links: &mut [Link]) -> Vec<V
 
 fn apply(action: Action, observed: &mut Observed, links: &mut [Link]) {
     match action {
+        Action::ProbeAddress { key } => panic!("it is known that {key} is free"),
         Action::UpsertFrontend { frontend, rule } => {
             observed.frontends.insert(frontend, FrontendStatus::relayed(rule, Phase::Serving));
         }
