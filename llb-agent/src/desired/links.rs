@@ -35,17 +35,7 @@ pub(super) fn assign(inputs: Inputs<'_>, state: &mut State, problems: &mut Vec<P
             continue; // The machine has it already. llb did not add it, so llb never removes it.
         }
         if was_the_links_own(inputs, vip, &services) {
-            // llb must not add it itself.
-            let message = format!(
-                "no link device has an {} address of its own now, so the VIP {vip} is not served; it is served again when \
-                 the address is back, or on the one that comes instead",
-                Family::of(vip)
-            );
-            let problem = |name: &&ServiceName| {
-                Problem::of_service(name, ProblemReason::NoAddressOfFamily, message.clone())
-            };
-            problems.extend(services.iter().map(problem));
-            continue;
+            continue; // It is served again when the link has it back; llb must not add it itself.
         }
         let holding = inputs.facts.links.iter().find_map(|link| Some((link, link.prefix_length_for(vip)?)));
         let (link, prefix_length) =
