@@ -20,6 +20,7 @@ use std::path::Path;
 
 use case::{Case, Snapshot};
 use clap::Parser;
+use ipnet::IpNet;
 use llb_agent::config::{Cli, Invocation, Policy};
 use llb_agent::dataplane::packet::image::render;
 use llb_agent::desired::{Held, Inputs, compile};
@@ -133,7 +134,8 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
     let mut observed = Observed::default();
     let mut told = case.head.clone();
     for Snapshot { manifests, shows_maps } in &case.snapshots {
-        let snapshot = snapshot_of(manifests.as_bytes(), policy.foreign_annotations).unwrap();
+        let mut snapshot = snapshot_of(manifests.as_bytes(), policy.foreign_annotations).unwrap();
+        snapshot.service_ranges = service_ranges(&case.host);
         for (name, service) in &snapshot.services {
             if !service.status.vips.is_empty() {
                 observed.statuses.entry(name.clone()).or_insert_with(|| service.status.clone());
@@ -168,13 +170,16 @@ fn policy(flags: &str) -> Policy {
     }
 }
 
-/// Lines of `api|gateway|resolver ADDRESS`, `other-link|peer NAME ADDRESS` and `ephemeral-ports FIRST-LAST`.
+/// Lines of `api|proxy|gateway|resolver ADDRESS`, `other-link|peer NAME ADDRESS` and `ephemeral-ports FIRST-LAST`.
+/// `cluster-ips RANGE` is for [`service_ranges`].
 fn host(text: &str) -> Host {
     let mut host = Host::default();
     for line in text.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (address, what) = match words[..] {
             ["api", address] => (address, ReservedFor::ApiServer),
+            ["proxy", address] => (address, ReservedFor::ApiProxy),
+            ["cluster-ips", _] => continue,
             ["gateway", address] => (address, ReservedFor::Gateway),
             ["resolver", address] => (address, ReservedFor::Resolver),
             ["peer", name, address] => (address, ReservedFor::Peer(name.to_owned())),
@@ -189,6 +194,11 @@ fn host(text: &str) -> Host {
         host.reserved.insert(address.parse().unwrap(), what);
     }
     host
+}
+
+/// The ranges of ClusterIPs, which an API server would tell, from the lines `cluster-ips RANGE` of a host.
+fn service_ranges(text: &str) -> Vec<IpNet> {
+    text.lines().filter_map(|line| line.strip_prefix("cluster-ips ")?.parse().ok()).collect()
 }
 
 /// Lines of `NAME ADDRESS/BITS`; the first address of a family is the primary one.
@@ -233,7 +243,7 @@ fn apply(action: Action, observed: &mut Observed, links: &mut [Link]) {
         }
         Action::AddAddress { key, prefix_length } => {
             let link = links.iter_mut().find(|link| link.name == key.link).unwrap();
-            let net = ipnet::IpNet::new(key.address, prefix_length).unwrap();
+            let net = IpNet::new(key.address, prefix_length).unwrap();
             link.addresses.push(LinkAddress { net, ours: true, primary: false });
             observed.addresses.insert(key, prefix_length);
         }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rtnetlink::packet_route::address::AddressMessage;
 use rustix::net::netdevice::index_to_name;
 use rustix::net::{AddressFamily, SocketType, socket};
+use tokio::sync::watch;
 
 use super::message;
 use crate::clock;
@@ -34,11 +35,13 @@ const ROUTES_LIFETIME: Duration = Duration::from_secs(1);
 /// Reading a million routes takes a second or more. It may take this part of the time.
 const ROUTES_SHARE: u32 = 20;
 
+/// The addresses of the Kubernetes API, which the machine does not tell, as they are at any time.
+pub(super) type ApiServers = watch::Receiver<BTreeMap<IpAddr, ReservedFor>>;
+
 /// Reads what the machine needs, and knows what is not read each time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct HostReader {
-    /// The addresses of the Kubernetes API, which the machine does not tell.
-    pub(super) api_servers: Vec<IpAddr>,
+    pub(super) api_servers: ApiServers,
     /// The addresses of all links that are no link devices, by the name of the link.
     other_links: Vec<(String, IpAddr)>,
     /// The addresses at the other ends of links, by the name of the link.
@@ -54,6 +57,11 @@ struct Gateways {
 }
 
 impl HostReader {
+    pub(super) fn new() -> Self {
+        let (_, api_servers) = watch::channel(BTreeMap::new());
+        Self { api_servers, other_links: Vec::new(), peers: Vec::new(), gateways: None }
+    }
+
     /// Takes in the addresses of all links, by the number of the link. A link that is gone by now is left out.
     pub(super) fn see(&mut self, links: &BTreeMap<u32, Vec<AddressMessage>>, link_devices: &[LinkDevice]) {
         self.other_links.clear();
@@ -88,7 +96,7 @@ impl HostReader {
         }
         let gateways = self.gateways(connection).await?;
         reserved.extend(gateways.iter().map(|&address| (address, ReservedFor::Gateway)));
-        reserved.extend(self.api_servers.iter().map(|&address| (address, ReservedFor::ApiServer)));
+        reserved.extend(self.api_servers.borrow().iter().map(|(address, what)| (*address, what.clone())));
         Ok(Host { reserved, ephemeral_ports: ephemeral_ports(Path::new(EPHEMERAL_PORTS)) })
     }
 

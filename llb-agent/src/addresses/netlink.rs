@@ -16,7 +16,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -36,7 +35,7 @@ use super::link_devices::LinkDevices;
 use super::reading::{KernelAddress, Reading};
 use super::state_file::{OwnAddress, StateFile};
 use super::table::{Addition, AddressTable};
-use super::{message, sysctl, tag, watch};
+use super::{host, message, sysctl, tag, watch};
 use crate::clock;
 use crate::config::AddressTag;
 use crate::error_chain::ErrorChain;
@@ -105,13 +104,13 @@ impl NetlinkAddresses {
             guard: guard.ok(),
             seen: None,
             readings: BTreeMap::new(),
-            host: HostReader::default(),
+            host: HostReader::new(),
             _watch: watch,
         })
     }
 
     /// Sets the addresses of the Kubernetes API, which the machine does not tell.
-    pub fn set_api_servers(&mut self, addresses: Vec<IpAddr>) {
+    pub fn set_api_servers(&mut self, addresses: host::ApiServers) {
         self.host.api_servers = addresses;
     }
 

@@ -33,6 +33,7 @@ use crate::dataplane::proxy::ProxyPlane;
 use crate::error_chain::ErrorChain;
 use crate::handover::{Inheritance, Successors};
 use crate::reconcile::{ReconcileMetrics, Reconciler, Report, Rooms, Wakeups};
+use crate::source::Reserved;
 use crate::status::StatusSink;
 
 /// The loop with its real surroundings.
@@ -93,6 +94,13 @@ pub(super) async fn start<S: StatusSink>(
     }
 }
 
+/// Wakes the loop when the API server has other addresses: a VIP may be one of them. Ends with the source.
+async fn wake(mut api_servers: watch::Receiver<Reserved>, links: Arc<Notify>) {
+    while api_servers.changed().await.is_ok() {
+        links.notify_one();
+    }
+}
+
 /// An agent that is not in charge yet.
 struct Building<S> {
     config: Config,
@@ -113,6 +121,7 @@ impl<S: StatusSink> Building<S> {
             wakeups.links.clone(),
         )?;
         addresses.set_api_servers(objects.api_servers.clone());
+        tokio::spawn(wake(objects.api_servers.clone(), wakeups.links.clone()));
         check_links(&config, &mut addresses).await?;
         let mut registry = Registry::default();
         let relay = ProxyPlane::new(config.relay, &mut registry, wakeups.plane.clone())

@@ -26,7 +26,7 @@ mod validate;
 
 pub use cli::{Cli, Invocation};
 pub use datapath::{AtStop, Datapath, PacketConfig, PortRange, XdpMode};
-pub use environment::{kubeconfig_variable, log_filter, search_path};
+pub use environment::{kubeconfig_variable, log_filter, proxy_variables, search_path};
 pub use permission::OwnPorts;
 pub use policy::{BackendMode, DEFAULT_CLASS, Policy};
 pub use relay::{RelayConfig, SockmapConfig};

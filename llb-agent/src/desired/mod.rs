@@ -36,6 +36,7 @@ use crate::model::{Problem, PublishedStatus, State};
 use allocate::Grant;
 use backends::ServiceBackends;
 pub use inputs::{Held, Inputs};
+pub use ours::is_ours;
 use permission::Permissions;
 use rules::Rules;
 

@@ -120,6 +120,9 @@ impl<'a> Permissions<'a> {
         if let Some(user) = self.users.get(&vip) {
             return Some(user.to_string());
         }
+        if let Some(range) = self.inputs.snapshot.service_ranges.iter().find(|range| range.contains(&vip)) {
+            return Some(format!("in {range}, from which the cluster takes ClusterIPs"));
+        }
         let has_pod = |node: &Node| node.pod_ranges.iter().any(|range| range.contains(&vip));
         if let Some((name, _)) = self.inputs.snapshot.nodes.iter().find(|(_, node)| has_pod(node)) {
             return Some(format!("an address of the Pods of Node {name}"));

@@ -22,6 +22,8 @@ pub struct Host {
 pub enum ReservedFor {
     /// The Kubernetes API.
     ApiServer,
+    /// The proxy to the Kubernetes API.
+    ApiProxy,
     /// A route of the machine leads through it.
     Gateway,
     /// A name server in `/etc/resolv.conf`.
@@ -36,6 +38,7 @@ impl fmt::Display for ReservedFor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ApiServer => f.write_str("the address of the Kubernetes API"),
+            Self::ApiProxy => f.write_str("the address of the proxy to the Kubernetes API"),
             Self::Gateway => f.write_str("a gateway of this machine"),
             Self::Resolver => f.write_str("a name server of this machine (/etc/resolv.conf)"),
             Self::Peer(name) => write!(f, "the address at the other end of {name}"),

@@ -3,6 +3,7 @@
 
 mod access;
 mod families;
+mod foreign;
 mod nodes;
 mod outage;
 mod packets;
@@ -48,13 +49,19 @@ pub(crate) fn all() -> Vec<Named> {
         terms::source_ranges_and_affinity_are_applied,
         packets::nodes_answer_clients_directly_in_mode_dsr,
         packets::replies_pass_the_balancer_in_mode_nat,
+        foreign::changes_of_others_start_no_round_and_no_write,
+        foreign::a_service_that_becomes_ours_has_its_endpoints,
         outage::traffic_goes_on_without_the_api_server,
         outage::an_expired_resource_version_means_a_new_list,
         outage::a_killed_agent_finds_its_vips_again,
         outage::a_start_without_the_api_server_serves_the_saved_snapshot,
+        outage::a_long_outage_changes_nothing,
+        outage::a_silent_partition_is_said_and_ends,
+        outage::an_etcd_restored_to_an_older_revision_is_noticed,
         access::a_missing_verb_is_named,
         access::a_wrong_token_is_named,
         access::an_expired_token_is_named_and_traffic_goes_on,
+        access::renewed_credentials_are_used_and_traffic_goes_on,
         access::a_missing_kubeconfig_is_named,
     ]
 }
