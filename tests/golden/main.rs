@@ -7,7 +7,7 @@
 //! the writes with which the packet plane would fill empty maps for this snapshot; a section `pools` has their usage.
 //! `LLB_BLESS=1 cargo test -p llb-tests --test golden` writes the present results into the files; read the diff.
 //!
-//! Every action is taken to succeed at once. A green test does not prove that the machine accepts the actions, nor
+//! Every action is taken to succeed at once, and every VIP to be free: the plan's probes have come before. A green test does not prove that the machine accepts the actions, nor
 //! what llb does when one fails: tests/simulation and tests/lab do.
 
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
@@ -29,7 +29,7 @@ use llb_agent::model::{
     Check, Facts, Failure, FrontendStatus, HealthCheck, Host, Link, LinkAddress, Observed, Phase, PoolUsage,
     Problem, ProblemReason, ReservedFor, State, Verdict, Verdicts,
 };
-use llb_agent::plan::{Action, hold_statuses, plan};
+use llb_agent::plan::{Action, hold_back, plan};
 use llb_agent::source::snapshot_of;
 use llb_tests::environment::blesses_golden_cases;
 
@@ -192,7 +192,7 @@ fn policy(flags: &str) -> Policy {
     }
 }
 
-/// Lines of `api|proxy|gateway|resolver ADDRESS`, `other-link NAME ADDRESS`, `ephemeral-ports FIRST-LAST`, and
+/// Lines of `api|proxy|gateway|resolver ADDRESS`, `other-link|peer NAME ADDRESS`, `ephemeral-ports FIRST-LAST`, and
 /// `unrouted ADDRESS` for an address to which there is no route. `cluster-ips RANGE` is for [`service_ranges`].
 fn host(text: &str) -> (Host, BTreeSet<IpAddr>) {
     let (mut host, mut unrouted) = (Host::default(), BTreeSet::new());
@@ -204,6 +204,7 @@ fn host(text: &str) -> (Host, BTreeSet<IpAddr>) {
             ["cluster-ips", _] => continue,
             ["gateway", address] => (address, ReservedFor::Gateway),
             ["resolver", address] => (address, ReservedFor::Resolver),
+            ["peer", name, address] => (address, ReservedFor::Peer(name.to_owned())),
             ["other-link", name, address] => (address, ReservedFor::Link(name.to_owned())),
             ["ephemeral-ports", range] => {
                 let (first, last) = range.split_once('-').unwrap();
@@ -262,9 +263,10 @@ fn links(text: &str) -> Vec<Link> {
 
 /// Plans and acts, as if every action succeeded, until nothing is left to do. Returns the actions of each round.
 fn settle(desired: &State, observed: &mut Observed, links: &mut [Link]) -> Vec<Vec<Action>> {
+    observed.free = desired.addresses.keys().map(|key| key.address).collect();
     let mut rounds = Vec::new();
     loop {
-        let actions = hold_statuses(plan(desired, observed), &BTreeSet::new(), desired);
+        let actions = hold_back(plan(desired, observed), &BTreeSet::new(), desired, observed).now;
         if actions.is_empty() {
             return rounds;
         }
@@ -278,6 +280,7 @@ fn settle(desired: &State, observed: &mut Observed, links: &mut [Link]) -> Vec<V
 
 fn apply(action: Action, observed: &mut Observed, links: &mut [Link]) {
     match action {
+        Action::ProbeAddress { key } => panic!("it is known that {key} is free"),
         Action::UpsertFrontend { frontend, rule } => {
             observed.frontends.insert(frontend, FrontendStatus::relayed(rule, Phase::Serving));
         }

@@ -50,6 +50,8 @@ macro_rules! every_scenario {
             trouble::the_last_good_content_of_a_broken_manifest_stays_in_use,
             trouble::the_last_good_content_of_missing_manifests_stays_in_use,
             vips::a_vip_of_another_host_is_refused_until_it_is_free,
+            vips::a_refused_vip_is_not_published_when_its_link_is_gone,
+            vips::a_published_vip_that_another_host_has_now_is_withdrawn,
             vips::a_vip_that_another_host_takes_stays_and_is_reported,
             vips::a_flushed_vip_is_put_back,
             vips::vips_are_announced_again_when_the_link_is_up_again,

@@ -93,6 +93,17 @@ impl AddressTable for FaultyAddresses {
         self.inner.host(pods).await
     }
 
+    async fn probe(&mut self, key: &AddressKey) -> Result<Addition, AddressError> {
+        if self.faults.strikes(Fault::ProbeFails) {
+            return Err(AddressError::Refused { verb: "probe for", key: key.clone(), source: broken() });
+        }
+        self.inner.probe(key).await
+    }
+
+    fn is_free(&self, key: &AddressKey) -> bool {
+        self.inner.is_free(key)
+    }
+
     async fn add(&mut self, key: &AddressKey, prefix_length: u8) -> Result<Addition, AddressError> {
         let failure = || AddressError::Refused { verb: "add", key: key.clone(), source: broken() };
         if self.faults.strikes(Fault::AddAddressFails) {

@@ -29,6 +29,16 @@ pub trait AddressTable {
     /// the first `most` of `coming` that can be added. This only saves time: `add` works without it.
     async fn prepare(&mut self, _coming: &[(&AddressKey, u8)], _most: usize) {}
 
+    /// Finds out whether another host has the VIP. Returns [`Addition::Pending`] without waiting until
+    /// that is known; call it again then. Changes nothing.
+    ///
+    /// # Errors
+    /// [`AddressError::Taken`] if another host has it.
+    async fn probe(&mut self, key: &AddressKey) -> Result<Addition, AddressError>;
+
+    /// Whether probes have just shown that no other host has the VIP, or nobody can be asked.
+    fn is_free(&self, key: &AddressKey) -> bool;
+
     /// Puts the VIP on the link, marked as llb's, and announces it. Until it is
     /// known that no other host has it, returns [`Addition::Pending`] without
     /// waiting; call it again then. Idempotent. Uses what
@@ -53,10 +63,10 @@ pub trait AddressTable {
     }
 }
 
-/// The result of [`AddressTable::add`].
+/// The result of [`AddressTable::add`] and [`AddressTable::probe`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Addition {
-    /// The address is on the link.
+    /// The address is on the link, or it was only probed for and no other host has it.
     Done,
     /// Probes for another owner are under way. The reconciler is woken when they end.
     Pending,

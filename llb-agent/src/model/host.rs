@@ -34,6 +34,8 @@ pub enum ReservedFor {
     Resolver,
     /// It is on this link, which is no link device.
     Link(String),
+    /// It is at the other end of this point-to-point link.
+    Peer(String),
 }
 
 impl fmt::Display for ReservedFor {
@@ -43,6 +45,7 @@ impl fmt::Display for ReservedFor {
             Self::ApiProxy => f.write_str("the address of the proxy to the Kubernetes API"),
             Self::Gateway => f.write_str("a gateway of this machine"),
             Self::Resolver => f.write_str("a name server of this machine (/etc/resolv.conf)"),
+            Self::Peer(name) => write!(f, "the address at the other end of {name}"),
             Self::Link(name) => write!(f, "an address of this machine on {name}, which is no --linkdevice"),
         }
     }

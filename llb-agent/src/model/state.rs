@@ -62,13 +62,6 @@ pub struct State {
 }
 
 impl State {
-    /// The same state without the frontends on these VIPs.
-    pub fn without_frontends_on(&self, vips: &BTreeSet<IpAddr>) -> Self {
-        let mut state = self.clone();
-        state.frontends.retain(|frontend, _| !vips.contains(&frontend.vip));
-        state
-    }
-
     /// Whether `frontend` should be there.
     pub fn has(&self, frontend: &Frontend) -> bool {
         self.frontends.contains_key(frontend) || self.kept.contains(frontend)
@@ -84,4 +77,9 @@ pub struct Observed {
     pub addresses: BTreeMap<AddressKey, u8>,
     /// What the status of every Service says.
     pub statuses: BTreeMap<ServiceName, PublishedStatus>,
+    /// The wanted VIPs that are not on their links, and that no other host has: probes have just shown it.
+    pub free: BTreeSet<IpAddr>,
+    /// The wanted VIPs that are not on their links because another host has them, and how many probes
+    /// in a row have shown it.
+    pub taken: BTreeMap<IpAddr, u32>,
 }

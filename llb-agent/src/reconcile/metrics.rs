@@ -33,6 +33,7 @@ struct ActionLabels {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 enum ActionLabel {
+    ProbeAddress,
     UpsertFrontend,
     RemoveFrontend,
     AddAddress,
@@ -86,6 +87,7 @@ impl ReconcileMetrics {
 
     pub(super) fn count(&self, action: &Action, done: bool) {
         let action = match action {
+            Action::ProbeAddress { .. } => ActionLabel::ProbeAddress,
             Action::UpsertFrontend { .. } => ActionLabel::UpsertFrontend,
             Action::RemoveFrontend { .. } => ActionLabel::RemoveFrontend,
             Action::AddAddress { .. } => ActionLabel::AddAddress,

@@ -99,6 +99,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             frontends: self.rooms.plane.observe(),
             addresses: addresses.collect(),
             statuses: self.rooms.statuses.observe(snapshot),
+            ..Observed::default()
         };
         Ok(observed)
     }

@@ -42,6 +42,14 @@ impl AddressTable for Links {
         self.0.host(pods).await
     }
 
+    async fn probe(&mut self, key: &AddressKey) -> Result<Addition, AddressError> {
+        self.0.probe(key).await
+    }
+
+    fn is_free(&self, key: &AddressKey) -> bool {
+        self.0.is_free(key)
+    }
+
     async fn add(&mut self, key: &AddressKey, prefix_length: u8) -> Result<Addition, AddressError> {
         self.0.add(key, prefix_length).await
     }
