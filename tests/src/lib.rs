@@ -19,6 +19,7 @@ pub mod agent;
 pub mod client;
 pub mod cluster;
 pub mod environment;
+pub mod false_clock;
 pub mod flood;
 pub mod flow_lines;
 pub mod lab;
@@ -32,6 +33,7 @@ pub mod wait;
 pub mod wrk;
 
 pub use agent::Agent;
+pub use false_clock::FalseClock;
 pub use flood::Flood;
 pub use flow_lines::FlowLines;
 pub use lab::{Host, Lab};
