@@ -63,6 +63,7 @@ pub(crate) fn all() -> Vec<Named> {
         access::a_wrong_token_is_named,
         access::an_expired_token_is_named_and_traffic_goes_on,
         access::renewed_credentials_are_used_and_traffic_goes_on,
+        access::a_proxy_leads_to_the_api_server,
         access::a_missing_kubeconfig_is_named,
     ]
 }
