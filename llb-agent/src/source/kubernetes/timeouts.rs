@@ -23,6 +23,8 @@ pub(super) const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The time to the next question after one that was not answered.
 pub(super) const PROBE_AGAIN: Duration = Duration::from_secs(1);
+/// The least time between two new lists of everything.
+pub(super) const RELIST_INTERVAL: Duration = Duration::from_secs(30);
 /// How often the kubeconfig and the files that it names are read again.
 pub(super) const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
 /// The least time between two runs of the command that gives the credentials, or between two new connections because the
