@@ -60,11 +60,13 @@ pub(crate) fn all() -> Vec<Named> {
         outage::a_long_outage_changes_nothing,
         outage::a_silent_partition_is_said_and_ends,
         outage::an_etcd_restored_to_an_older_revision_is_noticed,
+        outage::a_clock_that_jumps_changes_nothing,
         access::a_missing_verb_is_named,
         access::endpoints_are_served_without_the_right_to_read_nodes,
         access::a_wrong_token_is_named,
         access::an_expired_token_is_named_and_traffic_goes_on,
         access::renewed_credentials_are_used_and_traffic_goes_on,
+        access::a_proxy_leads_to_the_api_server,
         access::a_missing_kubeconfig_is_named,
     ]
 }

@@ -41,8 +41,8 @@ pub(super) struct Connection {
     /// The hosts that it needs.
     pub(super) hosts: Vec<Host>,
     pub(super) fingerprint: u64,
-    /// A command gives its credentials.
-    pub(super) runs_command: bool,
+    /// A new connection may have other credentials, although the fingerprint is the same.
+    pub(super) is_renewable: bool,
     /// When its credentials are to be renewed.
     pub(super) renew_at: Option<Instant>,
 }
@@ -99,7 +99,7 @@ impl Cluster {
 
 impl Connection {
     pub(super) fn new(configuration: Configuration, variables: &Variables) -> Result<Self, ConnectError> {
-        let Configuration { mut config, ca, proxy_url, fingerprint } = configuration;
+        let Configuration { mut config, ca, proxy_url, fingerprint, is_renewable } = configuration;
         let url = config.cluster_url.clone();
         // The client accepts a CA without certificates, and then trusts nobody.
         if config.root_cert.as_ref().is_some_and(Vec::is_empty) {
@@ -110,12 +110,14 @@ impl Connection {
         config.proxy_url = None;
         let failed = |error| why(error, &config, variables);
         let client = transport::client(&config, proxy.as_ref()).map_err(failed)?;
-        let runs_command = config.auth_info.exec.is_some();
-        let renew_at = if runs_command { renew_at(config.clone()).map_err(failed)? } else { None };
+        let renew_at = match config.auth_info.exec {
+            Some(_) => renew_at(config.clone()).map_err(failed)?,
+            None => None,
+        };
         let mut hosts = vec![host(&url, ReservedFor::ApiServer)];
         hosts.extend(proxy.map(|proxy| host(proxy.uri(), ReservedFor::ApiProxy)));
         let server = Server { url: url.to_string(), ca };
-        Ok(Self { client, server, hosts, fingerprint, runs_command, renew_at })
+        Ok(Self { client, server, hosts, fingerprint, is_renewable, renew_at })
     }
 }
 
