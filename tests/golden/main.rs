@@ -151,7 +151,7 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
         observed.statuses.retain(|name, _| snapshot.services.contains_key(name));
         let held: Held = observed.statuses.clone();
         let resting = BTreeMap::new();
-        host.unrouted_pods = pods_that_need_routes(&snapshot, &policy, &links);
+        host.unrouted_pods = pods_that_need_routes(&snapshot, &policy);
         host.unrouted_pods.retain(|pod| unrouted.contains(pod));
         let facts = Facts { links: links.clone(), host: host.clone() };
         let inputs = Inputs {

@@ -106,7 +106,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
 
     async fn read_facts(&mut self, snapshot: &Snapshot) -> Result<Facts, AddressError> {
         let links = self.rooms.addresses.observe().await?;
-        let pods = pods_that_need_routes(snapshot, &self.policy, &links);
+        let pods = pods_that_need_routes(snapshot, &self.policy);
         Ok(Facts { links, host: self.rooms.addresses.host(pods).await? })
     }
 
