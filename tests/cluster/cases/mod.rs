@@ -6,6 +6,7 @@ mod families;
 mod foreign;
 mod nodes;
 mod outage;
+mod own_address;
 mod packets;
 mod promise;
 mod refusals;
@@ -53,6 +54,7 @@ pub(crate) fn all() -> Vec<Named> {
         packets::replies_pass_the_balancer_in_mode_nat,
         foreign::changes_of_others_start_no_round_and_no_write,
         foreign::a_service_that_becomes_ours_has_its_endpoints,
+        own_address::services_and_statuses_follow_the_own_address_at_once,
         outage::traffic_goes_on_without_the_api_server,
         outage::an_expired_resource_version_means_a_new_list,
         outage::a_killed_agent_finds_its_vips_again,

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::cause::Server;
 use super::configuration::{Configuration, Place, Variables};
 use super::connect_error::ConnectError;
+use super::connections::ApiConnections;
 use super::proxy::{port_of, proxy_for};
 use super::timeouts::RENEW_BEFORE;
 use super::transport;
@@ -28,6 +29,8 @@ use crate::source::identity::Identity;
 pub struct Cluster {
     /// A client of its API.
     pub client: Client,
+    /// The open connections of the client.
+    pub connections: ApiConnections,
     pub(super) current: Arc<ArcSwap<Connection>>,
     pub(super) place: Place,
     /// What is known of it by now.
@@ -74,11 +77,13 @@ pub async fn connect(
              and anybody on the way to it can pose as it"
         );
     }
-    let connection = Connection::new(configuration, &place.variables)?;
+    let connections = ApiConnections::default();
+    let connection = Connection::new(configuration, &place.variables, &connections)?;
     let identity = Identity { url: connection.server.url.clone(), uid: None };
     let current = Arc::new(ArcSwap::from_pointee(connection));
     let client = following(current.clone());
-    Ok(Cluster { client, current, place, identity: Arc::new(watch::Sender::new(identity)) })
+    let identity = Arc::new(watch::Sender::new(identity));
+    Ok(Cluster { client, connections, current, place, identity })
 }
 
 impl Cluster {
@@ -98,7 +103,11 @@ impl Cluster {
 }
 
 impl Connection {
-    pub(super) fn new(configuration: Configuration, variables: &Variables) -> Result<Self, ConnectError> {
+    pub(super) fn new(
+        configuration: Configuration,
+        variables: &Variables,
+        connections: &ApiConnections,
+    ) -> Result<Self, ConnectError> {
         let Configuration { mut config, ca, proxy_url, fingerprint, is_renewable } = configuration;
         let url = config.cluster_url.clone();
         // The client accepts a CA without certificates, and then trusts nobody.
@@ -109,7 +118,7 @@ impl Connection {
         // `transport` connects to the proxy.
         config.proxy_url = None;
         let failed = |error| why(error, &config, variables);
-        let client = transport::client(&config, proxy.as_ref()).map_err(failed)?;
+        let client = transport::client(&config, proxy.as_ref(), connections).map_err(failed)?;
         let renew_at = match config.auth_info.exec {
             Some(_) => renew_at(config.clone()).map_err(failed)?,
             None => None,

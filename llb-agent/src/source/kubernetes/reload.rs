@@ -69,8 +69,11 @@ impl Reloader {
             self.last_renewal = now;
         }
         let variables = self.cluster.place.variables.clone();
+        let connections = self.cluster.connections.clone();
         // It may run a command, and waits for its end.
-        let made = tokio::task::spawn_blocking(move || Connection::new(configuration, &variables)).await;
+        let made =
+            tokio::task::spawn_blocking(move || Connection::new(configuration, &variables, &connections))
+                .await;
         let candidate = made.map_err(|error| error.to_string())?.map_err(unusable)?;
         self.check(&current, &candidate).await?;
         tracing::info!(
