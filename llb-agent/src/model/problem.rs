@@ -84,6 +84,8 @@ pub enum ProblemReason {
     NoEligibleNodes,
     /// The Service has no usable backend.
     NoBackends,
+    /// All backends of a frontend are dead.
+    BackendsUnreachable,
     /// `--backends nodes`, and the port has no nodePort.
     NoNodePort,
     /// The Service wants affinity, but kube-proxy on the Nodes sees llb as the only client.
@@ -92,6 +94,10 @@ pub enum ProblemReason {
     NoSubnet,
     /// Another host on the segment has the VIP or claims it.
     VipConflict,
+    /// The VIP was an own address of a link device, and is gone.
+    AddressGone,
+    /// A link loses what XDP sends there.
+    XdpLosesPackets,
     /// No link device exists now.
     LinkMissing,
     /// Another agent has the link.

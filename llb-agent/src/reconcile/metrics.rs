@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::model::{Observed, Phase, PlacementReason, Problem, State};
+use crate::model::{FailedBackends, Observed, Phase, PlacementReason, Problem, State};
 use crate::plan::Action;
 
 /// Counts rounds and actions, and shows problems and the size of the desired state.
@@ -21,6 +21,7 @@ pub struct ReconcileMetrics {
     frontends: Gauge,
     served: Family<PlacementLabels, Gauge>,
     services: Gauge,
+    failed_backends: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -68,6 +69,8 @@ impl ReconcileMetrics {
         let help = "Frontends that are served, by plane and by the reason for that plane";
         registry.register("llb_frontends_served", help, metrics.served.clone());
         registry.register("llb_services", "Services that are served", metrics.services.clone());
+        let help = "Backends that are dead now, each counted for each of its frontends";
+        registry.register("llb_failed_backends", help, metrics.failed_backends.clone());
         metrics
     }
 
@@ -81,6 +84,10 @@ impl ReconcileMetrics {
         };
         let result = if done { ResultLabel::Done } else { ResultLabel::Failed };
         self.actions.get_or_create(&ActionLabels { action, result }).inc();
+    }
+
+    pub(super) fn show_failed(&self, failed: &FailedBackends) {
+        self.failed_backends.set(gauge(failed.values().map(BTreeMap::len).sum()));
     }
 
     pub(super) fn show(&self, desired: &State, observed: &Observed, problems: &[Problem]) {
