@@ -101,12 +101,13 @@ fn texts_of_the_largest_size_make_short_problems() {
 /// The reasons of problems that no case reaches, of those that conversion or the desired state can give.
 fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
     use ProblemReason::{
-        AddressNotAllowed, AffinityAtNodes, ForeignAnnotation, FrontendCollision, InvalidValue, LinkMissing,
-        NamespaceLimit, NoAddressOfFamily, NoBackends, NoEligibleNodes, NoNodePort, NoRouteToPods, NoSubnet,
-        OutsidePools, PoolExhausted, PoolNotAllowed, PortNotAllowed, UnhealthyBackends, UnknownName,
-        UnsupportedProtocol, VipNotShared,
+        AddressGone, AddressNotAllowed, AffinityAtNodes, ForeignAnnotation, FrontendCollision, InvalidValue,
+        LinkMissing, NamespaceLimit, NoAddressOfFamily, NoBackends, NoEligibleNodes, NoNodePort,
+        NoRouteToPods, NoSubnet, OutsidePools, PoolExhausted, PoolNotAllowed, PortNotAllowed,
+        UnhealthyBackends, UnknownName, UnsupportedProtocol, VipNotShared,
     };
     let all = BTreeSet::from([
+        AddressGone,
         AddressNotAllowed,
         PortNotAllowed,
         VipNotShared,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
-use crate::model::{Frontend, FrontendStatus, PlanesState, Rule};
+use crate::model::{FailedBackends, Frontend, FrontendStatus, PlanesState, Problem, Rule};
 
 /// A mechanism that forwards.
 #[expect(async_fn_in_trait, reason = "called from one task of this crate, never spawned")]
@@ -34,6 +34,17 @@ pub trait DataPlane {
     /// Keeps other programs from binding the ports of these frontends, which are on the machine's
     /// own addresses, and of no others. Called again and again; what fails is tried again then.
     fn hold_ports(&mut self, _frontends: &BTreeSet<Frontend>) {}
+
+    /// The backends that were found dead, of all frontends that serve. Whenever a backend is
+    /// found dead or answers again, the plane wakes the loop up, but at most once a second.
+    fn failed_backends(&mut self) -> FailedBackends {
+        FailedBackends::new()
+    }
+
+    /// What is wrong with the planes themselves.
+    fn problems(&self) -> Vec<Problem> {
+        Vec::new()
+    }
 
     /// The state of the planes themselves.
     fn describe(&self) -> PlanesState {

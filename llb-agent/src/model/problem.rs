@@ -86,6 +86,8 @@ pub enum ProblemReason {
     NoBackends,
     /// Backends fail a health check.
     UnhealthyBackends,
+    /// All backends of a frontend are dead.
+    BackendsUnreachable,
     /// `--backends nodes`, and the port has no nodePort.
     NoNodePort,
     /// The port has no nodePort, and the machine has no route to the Pods.
@@ -98,6 +100,10 @@ pub enum ProblemReason {
     OutsidePools,
     /// Another host on the segment has the VIP or claims it.
     VipConflict,
+    /// The VIP was an own address of a link device, and is gone.
+    AddressGone,
+    /// A link loses what XDP sends there.
+    XdpLosesPackets,
     /// No link device exists now.
     LinkMissing,
     /// Another agent has the link.

@@ -67,7 +67,9 @@ fn event_of(problem: &Problem, snapshot: &Snapshot, desired: &State) -> Option<E
     let Subject::Service(service) = &problem.subject else { return None };
     let is_served = desired.statuses.get(service).is_some_and(|status| !status.vips.is_empty());
     let reason = match problem.reason {
-        ProblemReason::NoEligibleNodes | ProblemReason::NoBackends => "UnAvailableLoadBalancer",
+        ProblemReason::NoEligibleNodes | ProblemReason::NoBackends | ProblemReason::BackendsUnreachable => {
+            "UnAvailableLoadBalancer"
+        }
         ProblemReason::AffinityAtNodes => "AffinityAtNodes",
         ProblemReason::UnhealthyBackends => "UnhealthyBackends",
         ProblemReason::InvalidValue if is_served => "InvalidValue",
@@ -79,7 +81,15 @@ fn event_of(problem: &Problem, snapshot: &Snapshot, desired: &State) -> Option<E
         _ => "SyncLoadBalancerFailed",
     };
     let uid = snapshot.services.get(service)?.uid.clone();
-    Some(Event { service: service.clone(), uid, warning: true, reason, message: problem.message.clone() })
+    let message = match problem.reason {
+        // One Event, however many ports and VIPs the Service has.
+        ProblemReason::BackendsUnreachable => format!(
+            "a port has no backend that can be reached, so its clients get no answer; `llb-agent explain {service}` \
+             names the backends and why"
+        ),
+        _ => problem.message.clone(),
+    };
+    Some(Event { service: service.clone(), uid, warning: true, reason, message })
 }
 
 #[cfg(test)]
@@ -143,6 +153,7 @@ mod tests {
             (ProblemReason::UnhealthyBackends, "UnhealthyBackends", "UnhealthyBackends"),
             (ProblemReason::ActionFailed, "SyncLoadBalancerFailed", "SyncLoadBalancerFailed"),
             (ProblemReason::NoBackends, "UnAvailableLoadBalancer", "UnAvailableLoadBalancer"),
+            (ProblemReason::BackendsUnreachable, "UnAvailableLoadBalancer", "UnAvailableLoadBalancer"),
         ] {
             let problem = Problem::of_service(&name, reason, "text");
             let event = |desired: &State| event_of(&problem, &snapshot, desired).unwrap().reason;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::dead_backends::{self, retain_used};
 use super::executor::RoundInput;
 use super::machine::Failing;
 use super::owners::{conflicts, owners};
@@ -27,6 +28,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     pub async fn round(&mut self, source: &SourceReport, now: Instant) -> Report {
         let mut report = Report { problems: source.problems.clone(), ..Report::default() };
         let Some(snapshot) = source.snapshot.clone() else { return report };
+        report.has_snapshot = true;
         self.metrics.rounds.inc();
         self.machine.resume_addresses();
         self.note_ended_writes(&snapshot, now);
@@ -38,7 +40,8 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             Err(problem) => {
                 self.problem_log.begins(&problem, now).iter().for_each(Line::write);
                 report.problems.push(problem);
-                return Report { ready: self.is_ready(), desired: self.desired.clone(), ..report };
+                let desired = self.desired.clone();
+                return Report { ready: self.is_ready(), is_blind: true, desired, ..report };
             }
         };
         let published = observed.statuses.clone();
@@ -60,6 +63,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         self.report_cleared(&before, &published, &snapshot);
         report.problems.extend(found);
         report.problems.extend(self.rooms.addresses.problems());
+        report.problems.extend(self.rooms.plane.problems());
 
         let input = RoundInput { snapshot: &snapshot, published: &published, now };
         report.observed = self.settle(observed, input, &mut report.problems).await;
@@ -69,6 +73,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         if self.progress.is_complete() {
             self.stage = self.stage.after_complete_round();
         }
+        self.report_dead_backends(&mut report, now);
         self.report_problems(&mut report, &snapshot, now);
         let events = self.placements.changed(&report.observed, &snapshot);
         self.send(events);
@@ -78,6 +83,17 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
 
     fn is_ready(&self) -> bool {
         self.stage == Stage::Ready
+    }
+
+    /// Adds the dead backends to the report, and says which have died or are back.
+    fn report_dead_backends(&mut self, report: &mut Report, now: Instant) {
+        let mut failed = self.rooms.plane.failed_backends();
+        retain_used(&mut failed, &report.observed.frontends);
+        let lines = self.dead_backends.follow(&failed, &report.observed.frontends, now);
+        lines.iter().for_each(dead_backends::Line::write);
+        report.problems.extend(self.dead_backends.problems());
+        self.metrics.show_failed(&failed);
+        report.failed_backends = failed;
     }
 
     /// Adds what the loop itself found to the report's problems, logs what has begun or

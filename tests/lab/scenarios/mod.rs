@@ -4,6 +4,7 @@
 pub(crate) mod answers;
 pub(crate) mod changes;
 pub(crate) mod crash;
+pub(crate) mod dead_backends;
 pub(crate) mod handover;
 pub(crate) mod health;
 pub(crate) mod life;

@@ -2,6 +2,7 @@
 //! One frontend as the plane runs it: opens and closes its sockets, gives it
 //! its rule, and drains it. What happens on the sockets is not here.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -20,7 +21,8 @@ use crate::clock;
 use crate::dataplane::DataPlaneError;
 use crate::error_chain::ErrorChain;
 use crate::model::{
-    Frontend, FrontendStatus, Phase, Placement, PlacementReason, PlaneKind, Protocol, RelayReason, Rule,
+    Backend, BackendFailure, Frontend, FrontendStatus, Phase, Placement, PlacementReason, PlaneKind,
+    Protocol, RelayReason, Rule,
 };
 
 /// Handshakes that began before another plane took over can still complete here
@@ -127,6 +129,11 @@ impl RunningFrontend {
         let is_serving = self.context.lifecycle.is_serving() && takes_traffic;
         let phase = if is_serving { Phase::Serving } else { Phase::Draining };
         FrontendStatus { rule: Some(rule), phase, placement: self.placement() }
+    }
+
+    /// The backends that failed and have not answered since, while it serves.
+    pub(super) fn failed_backends(&self) -> BTreeMap<Backend, BackendFailure> {
+        if self.context.lifecycle.is_serving() { self.context.selection.failing() } else { BTreeMap::new() }
     }
 
     fn placement(&self) -> Placement {

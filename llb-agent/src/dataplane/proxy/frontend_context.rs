@@ -2,6 +2,7 @@
 //! What the tasks of one frontend share: its rule, its open connections and
 //! what it knows of its backends.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use super::plane_context::PlaneContext;
 use super::selection::{Chosen, Criteria, Selection};
 use super::service_limit::ServiceCount;
 use super::traffic::FrontendTraffic;
-use crate::model::{Backend, Frontend, Rule};
+use crate::model::{Backend, FailureReason, Frontend, Rule};
 
 /// Shared by all tasks of one frontend.
 #[derive(Debug)]
@@ -69,6 +70,20 @@ impl FrontendContext {
         match rule.terms.affinity_timeout {
             Some(timeout) => self.plane.affinity.keep((&rule.service, client.ip()), timeout, now, select),
             None => select(None),
+        }
+    }
+
+    /// `backend` could not be reached, because of `error`.
+    pub(super) fn failed(&self, backend: Backend, error: &io::Error, now: Instant) {
+        if self.selection.failed(backend, FailureReason::from(error), now) {
+            self.plane.health_changed.notify_one();
+        }
+    }
+
+    /// The chosen backend answered.
+    pub(super) fn answered(&self, chosen: &Chosen) {
+        if self.selection.answered(chosen) {
+            self.plane.health_changed.notify_one();
         }
     }
 

@@ -25,6 +25,7 @@
 //! | connection | accepted connection | both sockets | both directions are complete, a side is lost, the connection is idle for too long, or it is cut |
 //! | UDP loop | worker and UDP frontend with backends | its socket | the frontend is closed |
 //! | replies | UDP session | the session's socket | the session is idle or failed, its backend is gone, or the frontend is closed |
+//! | news | plane | backends that died or came back | the plane is dropped |
 //! | drain | `remove` | number of open connections | none is left, or the drain time-out has passed |
 //!
 //! When a new agent replaces this one (`handover`), it takes over the sockets

@@ -34,6 +34,8 @@ pub(super) struct PlaneContext {
     pub(super) sockmap: Result<Sockmap, SockmapError>,
     /// Notified when `observe` would return something new.
     pub(super) changed: Arc<Notify>,
+    /// Notified when a backend is found dead, or answers again.
+    pub(super) health_changed: Arc<Notify>,
     /// Sockets of the previous agent that no frontend uses yet.
     pub(super) inherited: InheritedSockets,
     /// Cancelled when the next agent has all sockets.
@@ -87,6 +89,7 @@ impl PlaneContext {
             workers: Workers::start(config.workers)?,
             sockmap: Sockmap::start_if_wanted(config.sockmap, registry),
             changed,
+            health_changed: Arc::default(),
             inherited: InheritedSockets::default(),
             handed_over: CancellationToken::new(),
             config,

@@ -151,7 +151,7 @@ async fn connect(
         let attempt = attempt(backend, &rule, client, context.frontend.socket_address(), has_data);
         match tokio::time::timeout_at(deadline, attempt).await.unwrap_or_else(|late| Err(late.into())) {
             Ok(stream) => {
-                context.selection.answered(&chosen);
+                context.answered(&chosen);
                 chosen.traffic().connect_time.observe(started.elapsed());
                 return Ok((stream, chosen));
             }
@@ -161,7 +161,7 @@ async fn connect(
                 if lacks_resources(&error) {
                     refusal = Refusal::Resources;
                 } else {
-                    context.selection.failed(backend, clock::now());
+                    context.failed(backend, &error, clock::now());
                     refusal = Refusal::Unreachable;
                 }
             }

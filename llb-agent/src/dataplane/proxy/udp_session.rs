@@ -157,7 +157,7 @@ async fn relay_batch(conversation: &Conversation, frontend_socket: &UdpSocket) -
     frontend_socket.writable().await?;
     context.plane.udp_offload.receive(&conversation.socket, |datagrams| {
         conversation.touch(clock::now());
-        context.selection.answered(chosen);
+        context.answered(chosen);
         match context.plane.udp_offload.send(frontend_socket, &datagrams, Some(conversation.client)) {
             Ok(()) => {
                 context.plane.counters.totals.udp_datagrams.reply.inc_by(datagrams.count());
@@ -205,7 +205,7 @@ pub(super) fn note_failure(context: &FrontendContext, backend: Backend, error: &
     tracing::debug!(frontend = %context.frontend, %backend, %error, "a UDP session has failed");
     context.plane.counters.totals.connect_failures(Protocol::Udp).inc();
     if !lacks_resources(error) {
-        context.selection.failed(backend, now);
+        context.failed(backend, error, now);
     }
 }
 
