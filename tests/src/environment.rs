@@ -12,7 +12,8 @@ pub fn agent() -> Option<PathBuf> {
     var_os("LLB_AGENT").map(PathBuf::from)
 }
 
-/// `LLB_SEED`: the seed of the random packets of tests/ebpf, to repeat a run. Without it, each run takes a new one.
+/// `LLB_SEED`: the seed of the random packets of tests/ebpf, and of the hostile tenant's Services in tests/lab, to
+/// repeat a run. Without it, each run takes a new one.
 pub fn seed() -> Option<u64> {
     number("LLB_SEED")
 }
@@ -30,6 +31,11 @@ pub fn episode() -> Option<u64> {
 /// `LLB_SOAK_CONNECTIONS`: how many connections a soak opens.
 pub fn soak_connections() -> Option<u64> {
     number("LLB_SOAK_CONNECTIONS")
+}
+
+/// `LLB_SERVICES`: how many Services the hostile tenant of tests/lab has.
+pub fn services() -> Option<u64> {
+    number("LLB_SERVICES")
 }
 
 /// `LLB_BLESS`: if set, the golden test writes its results into the cases instead of comparing them.

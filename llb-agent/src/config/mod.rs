@@ -29,6 +29,6 @@ pub use datapath::{AtStop, Datapath, PacketConfig, PortRange, XdpMode};
 pub use environment::{kubeconfig_variable, log_filter, search_path};
 pub use permission::OwnPorts;
 pub use policy::{BackendMode, DEFAULT_CLASS, Policy};
-pub use relay::{RelayConfig, SockmapConfig};
+pub use relay::{NamespaceShare, RelayConfig, SockmapConfig};
 pub use settings::{AddressTag, AfterHandover, Config, SourceConfig};
 pub use validate::ConfigError;

@@ -26,7 +26,7 @@ use crate::config::Datapath;
 use crate::error_chain::ErrorChain;
 use crate::model::{
     Frontend, FrontendStatus, Mode, NoPacketPlane, Phase, Placement, PlacementReason, PlaneKind, PlanesState,
-    Rule,
+    Problem, Rule,
 };
 
 /// The packet plane, as far as there is one.
@@ -246,6 +246,10 @@ impl DataPlane for Planes {
         // The relay's own sockets hold the ports of what it serves.
         let is_ours = |frontend: &&Frontend| plane.has(frontend) && !self.relay.has(frontend);
         self.held_ports.set(&frontends.iter().filter(is_ours).copied().collect());
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        self.relay.problems()
     }
 
     fn describe(&self) -> PlanesState {

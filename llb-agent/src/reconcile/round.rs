@@ -63,6 +63,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         if self.stage.is_in_charge() {
             self.rooms.plane.hold_ports(&self.desired.on_own_addresses);
         }
+        report.problems.extend(self.rooms.plane.problems());
         if self.progress.is_complete() {
             self.stage = self.stage.after_complete_round();
         }

@@ -15,7 +15,7 @@ use super::frontend::RunningFrontend;
 use super::plane_context::PlaneContext;
 use crate::config::RelayConfig;
 use crate::dataplane::{DataPlane, DataPlaneError};
-use crate::model::{Frontend, FrontendStatus, Rule};
+use crate::model::{Frontend, FrontendStatus, Problem, Rule};
 
 /// Serves frontends by accepting and connecting. Must live in a tokio runtime.
 #[derive(Debug)]
@@ -122,6 +122,10 @@ impl DataPlane for ProxyPlane {
             self.frontends.remove(&frontend);
         }
         outcome
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        self.context.limits.namespaces.problems()
     }
 
     fn remove(&mut self, frontend: &Frontend) {
