@@ -12,8 +12,9 @@ use super::service::ServiceName;
 /// hold a hundred thousand mistakes.
 const PROBLEMS_OF_ONE_OBJECT: usize = 20;
 
-/// The most problems of the objects of one namespace that are kept. One tenant can have any number of objects.
-const PROBLEMS_OF_ONE_NAMESPACE: usize = 1000;
+/// The most problems of the objects of one namespace that are kept. One tenant can have any number of objects,
+/// but a large cluster may well have a problem with each of its Services.
+const PROBLEMS_OF_ONE_NAMESPACE: usize = 5000;
 
 /// The longest message, in bytes: about what the API accepts in the note of an Event.
 pub const MESSAGE_BYTES: usize = 1000;
@@ -156,7 +157,7 @@ impl Problem {
     }
 }
 
-/// Keeps at most 20 problems of each object and 1,000 of the objects of each namespace, and shortens
+/// Keeps at most 20 problems of each object and 5,000 of the objects of each namespace, and shortens
 /// their texts. The last one of an object with more tells how many were left out, and a problem of
 /// the namespace tells that there are more.
 pub fn bound(problems: &mut Vec<Problem>) {
@@ -195,13 +196,19 @@ pub fn bound(problems: &mut Vec<Problem>) {
         }
     }
     let full = namespaces.into_iter().filter(|(_, count)| *count > PROBLEMS_OF_ONE_NAMESPACE);
-    problems.extend(full.map(|(namespace, _)| Problem {
-        subject: Subject::Object(format!("Namespace {namespace}")),
-        reason: ProblemReason::NamespaceLimit,
-        message: format!(
-            "its objects have more than {PROBLEMS_OF_ONE_NAMESPACE} problems; the others are not shown; mend or delete some objects"
-        ),
-    }));
+    for (namespace, _) in full {
+        let problem = Problem {
+            subject: Subject::Object(format!("Namespace {namespace}")),
+            reason: ProblemReason::NamespaceLimit,
+            message: format!(
+                "its objects have more than {PROBLEMS_OF_ONE_NAMESPACE} problems; the others are not shown; mend or delete some objects"
+            ),
+        };
+        // More problems may have come to a list that was bounded before.
+        if !problems.contains(&problem) {
+            problems.push(problem);
+        }
+    }
 }
 
 /// The text, or its beginning and `…` if it has more bytes than that.
@@ -259,12 +266,15 @@ mod tests {
         assert_eq!(problems[PROBLEMS_OF_ONE_NAMESPACE].message, "no endpoint");
         let last = problems.last().unwrap().to_string();
         assert!(
-            last.starts_with("Namespace default: NamespaceLimit: its objects have more than 1000"),
+            last.starts_with("Namespace default: NamespaceLimit: its objects have more than 5000"),
             "{last}"
         );
         let before = problems.clone();
         bound(&mut problems);
         assert_eq!(problems, before, "once is enough");
+        problems.push(problem("later", "another one"));
+        bound(&mut problems);
+        assert_eq!(problems, before, "it is told once that there are more");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::reporter::Reporter;
 use crate::addresses::AddressTable;
 use crate::dataplane::DataPlane;
 use crate::desired::{self, Held, Inputs};
-use crate::model::{PublishedStatus, ServiceName, Snapshot, SourceReport, State, bound};
+use crate::model::{Problem, PublishedStatus, ServiceName, Snapshot, SourceReport, State, bound};
 use crate::status::StatusSink;
 
 /// What the statuses of Services say.
@@ -88,9 +88,10 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         let all = report.problems.iter().chain(failed).chain(&conflicts);
         let events = self.reporter.problems(all.clone(), snapshot, &self.desired, now);
         self.problem_log.changes(all, now).iter().for_each(Line::write);
-        report.problems.extend(failing.into_iter().map(Failing::shown));
-        report.problems.extend(conflicts);
-        bound(&mut report.problems);
+        // Bounded by themselves: mistakes in objects, however many, hide nothing that fails.
+        let mut failing: Vec<Problem> = failing.into_iter().map(Failing::shown).chain(conflicts).collect();
+        bound(&mut failing);
+        report.problems.extend(failing);
         self.metrics.show(&self.desired, &report.observed, &report.problems);
         self.send(events);
     }
