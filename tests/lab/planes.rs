@@ -5,7 +5,8 @@
 use crate::plane::Plane;
 use crate::scenarios::packets::{dsr, flood, moves, neighbours, ports, refusals, restarts, routers};
 use crate::scenarios::{
-    answers, changes, crash, handover, life, memory, replacement, rights, soak, terms, traffic, trouble, vips,
+    answers, changes, crash, handover, life, memory, replacement, rights, soak, tenant, terms, traffic,
+    trouble, vips,
 };
 
 macro_rules! scenarios {
@@ -143,6 +144,7 @@ mod userspace {
     rights_scenarios!(Plane::Userspace);
     crash_scenarios!(Plane::Userspace);
     relay_scenarios!(Plane::Userspace);
+    scenarios!(Plane::Userspace, tenant::a_hostile_tenant_with_a_pool_takes_nothing_from_others,);
 }
 
 mod tc {
