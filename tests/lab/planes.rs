@@ -7,8 +7,8 @@ use crate::scenarios::packets::{
     dsr, flood, moves, neighbours, ports, refusals, restarts, returned, routers,
 };
 use crate::scenarios::{
-    answers, changes, crash, dead_backends, handover, health, life, memory, replacement, rights, soak, terms,
-    traffic, trouble, vips,
+    answers, changes, crash, dead_backends, handover, health, life, memory, replacement, rights, soak,
+    tenant, terms, traffic, trouble, vips,
 };
 
 macro_rules! scenarios {
@@ -166,6 +166,7 @@ mod userspace {
     scenarios!(Plane::Userspace, trouble::pods_without_a_route_are_said_and_served_once_there_is_one,);
     crash_scenarios!(Plane::Userspace);
     relay_scenarios!(Plane::Userspace);
+    scenarios!(Plane::Userspace, tenant::a_hostile_tenant_with_a_pool_takes_nothing_from_others,);
 }
 
 mod tc {

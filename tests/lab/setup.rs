@@ -180,8 +180,18 @@ impl Setup {
 
     /// Resident memory of the agent in bytes.
     pub(crate) fn resident_bytes(&mut self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most resident memory that the agent has had so far, in bytes.
+    pub(crate) fn largest_resident_bytes(&mut self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    /// A line of proc_pid_status(5).
+    fn memory(&mut self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.agent.process().pid())).unwrap();
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         resident.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
-use crate::model::{FailedBackends, Frontend, FrontendStatus, PlanesState, Problem, Rule};
+use crate::model::{FailedBackends, Frontend, FrontendStatus, PlanesState, Problem, ProblemReason, Rule};
 
 /// A mechanism that forwards.
 #[expect(async_fn_in_trait, reason = "called from one task of this crate, never spawned")]
@@ -41,7 +41,7 @@ pub trait DataPlane {
         FailedBackends::new()
     }
 
-    /// What is wrong with the planes themselves.
+    /// What is wrong now, besides what [`DataPlane::upsert`] has returned.
     fn problems(&self) -> Vec<Problem> {
         Vec::new()
     }
@@ -69,6 +69,17 @@ pub enum DataPlaneError {
         /// The frontend.
         frontend: Frontend,
     },
+    /// The namespace has used up its share.
+    #[error(
+        "{frontend} cannot listen: the relay has as many of the {most} file descriptors open that the Services of one namespace \
+         can have (--namespace-share); delete a Service, end connections, or let the operator raise the share"
+    )]
+    NamespaceFull {
+        /// The frontend.
+        frontend: Frontend,
+        /// How many the namespace can have.
+        most: usize,
+    },
     /// Any other error of the kernel.
     #[error("cannot bind {frontend}")]
     Bind {
@@ -78,6 +89,18 @@ pub enum DataPlaneError {
         #[source]
         source: io::Error,
     },
+}
+
+impl DataPlaneError {
+    /// The reason of the problem that is reported.
+    pub(crate) fn reason(&self) -> ProblemReason {
+        match self {
+            Self::NamespaceFull { .. } => ProblemReason::NamespaceLimit,
+            Self::PortInUse { .. } | Self::NotPermitted { .. } | Self::Bind { .. } => {
+                ProblemReason::ActionFailed
+            }
+        }
+    }
 }
 
 fn owner(program: Option<&String>) -> String {

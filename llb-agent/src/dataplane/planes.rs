@@ -256,7 +256,9 @@ impl DataPlane for Planes {
     }
 
     fn problems(&self) -> Vec<Problem> {
-        self.packet().map(PacketPlane::problems).unwrap_or_default()
+        let mut all = self.relay.problems();
+        all.extend(self.packet().map(PacketPlane::problems).unwrap_or_default());
+        all
     }
 
     fn describe(&self) -> PlanesState {

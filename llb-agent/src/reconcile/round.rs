@@ -16,7 +16,7 @@ use super::reporter::Reporter;
 use crate::addresses::AddressTable;
 use crate::dataplane::DataPlane;
 use crate::desired::{self, Held, Inputs};
-use crate::model::{PublishedStatus, ServiceName, Snapshot, SourceReport, State, bound};
+use crate::model::{Problem, PublishedStatus, ServiceName, Snapshot, SourceReport, State, bound};
 use crate::status::StatusSink;
 
 /// What the statuses of Services say.
@@ -70,6 +70,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         if self.stage.is_in_charge() {
             self.rooms.plane.hold_ports(&self.desired.on_own_addresses);
         }
+        report.problems.extend(self.rooms.plane.problems());
         if self.progress.is_complete() {
             self.stage = self.stage.after_complete_round();
         }
@@ -106,9 +107,10 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         let all = report.problems.iter().chain(failed).chain(&conflicts);
         let events = self.reporter.problems(all.clone(), snapshot, &self.desired, now);
         self.problem_log.changes(all, now).iter().for_each(Line::write);
-        report.problems.extend(failing.into_iter().map(Failing::shown));
-        report.problems.extend(conflicts);
-        bound(&mut report.problems);
+        // Bounded by themselves: mistakes in objects, however many, hide nothing that fails.
+        let mut failing: Vec<Problem> = failing.into_iter().map(Failing::shown).chain(conflicts).collect();
+        bound(&mut failing);
+        report.problems.extend(failing);
         self.metrics.show(&self.desired, &report.observed, &report.problems);
         self.send(events);
     }

@@ -14,6 +14,7 @@ pub(crate) mod replacement;
 pub(crate) mod rights;
 pub(crate) mod soak;
 pub(crate) mod sockmap;
+pub(crate) mod tenant;
 pub(crate) mod terms;
 pub(crate) mod traffic;
 pub(crate) mod trouble;

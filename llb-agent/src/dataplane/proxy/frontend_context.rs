@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::connections::Connections;
 use super::lifecycle::Lifecycle;
 use super::metrics::Refusal;
+use super::namespace_share::NamespaceUse;
 use super::plane_context::PlaneContext;
 use super::selection::{Chosen, Criteria, Selection};
 use super::service_limit::ServiceCount;
@@ -37,6 +38,8 @@ pub(super) struct ActiveRule {
     pub(super) rule: Arc<Rule>,
     /// Open connections of the rule's Service.
     pub(super) service_count: Arc<ServiceCount>,
+    /// What the Service's namespace has open.
+    pub(super) namespace: Arc<NamespaceUse>,
     pub(super) traffic: Arc<FrontendTraffic>,
 }
 
@@ -99,6 +102,7 @@ impl ActiveRule {
         Self {
             rule: Arc::clone(rule),
             service_count: plane.limits.services.of(&rule.service),
+            namespace: plane.limits.namespaces.of(&rule.service.namespace),
             traffic: plane.counters.traffic.of_frontend(&rule.service, frontend),
         }
     }

@@ -8,7 +8,7 @@
 //!         |-- one socket on each worker                             bind.rs, listener.rs, worker.rs
 //!         |    |-- TCP: accept loop                                 accept.rs
 //!         |    |     `-- one task for each connection               tcp.rs
-//!         |    |           |-- is it allowed?                       service_limit.rs, model/terms.rs
+//!         |    |           |-- is it allowed?                       service_limit.rs, namespace_share.rs, model/terms.rs
 //!         |    |           |-- choose a backend                     affinity.rs, selection/
 //!         |    |           `-- send the header, relay the bytes     proxy_protocol.rs, relay.rs
 //!         |    |                  |-- copied or spliced             direction.rs, unwritten.rs, pipe.rs
@@ -57,6 +57,7 @@ mod listener;
 mod live_entries;
 mod liveness;
 mod metrics;
+mod namespace_share;
 mod pipe;
 mod plane;
 mod plane_context;

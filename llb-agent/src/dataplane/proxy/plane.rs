@@ -17,7 +17,7 @@ use super::frontend::RunningFrontend;
 use super::plane_context::PlaneContext;
 use crate::config::RelayConfig;
 use crate::dataplane::{DataPlane, DataPlaneError};
-use crate::model::{FailedBackends, Frontend, FrontendStatus, Rule};
+use crate::model::{FailedBackends, Frontend, FrontendStatus, Problem, Rule};
 
 /// The loop looks at the backends' health at most this often, however often they fail and answer.
 const HEALTH_PACE: Duration = Duration::from_secs(1);
@@ -150,6 +150,10 @@ impl DataPlane for ProxyPlane {
     fn failed_backends(&mut self) -> FailedBackends {
         let of = |(frontend, running): (&Frontend, &RunningFrontend)| (*frontend, running.failed_backends());
         self.frontends.iter().map(of).filter(|(_, failed)| !failed.is_empty()).collect()
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        self.context.limits.namespaces.problems()
     }
 
     fn remove(&mut self, frontend: &Frontend) {

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::affinity::Affinity;
 use super::inherited::InheritedSockets;
 use super::metrics::Metrics;
+use super::namespace_share::NamespaceShares;
 use super::service_limit::ServiceCounts;
 use super::sockmap::{Sockmap, SockmapError};
 use super::traffic::Traffic;
@@ -51,6 +52,8 @@ pub(super) struct Limits {
     pub(super) udp_sessions: Arc<Semaphore>,
     /// TCP connections of each Service.
     pub(super) services: ServiceCounts,
+    /// What each namespace can have of all of these, and of the file descriptors.
+    pub(super) namespaces: NamespaceShares,
 }
 
 /// What is counted.
@@ -79,6 +82,7 @@ impl PlaneContext {
                 connections: permits(config.max_connections),
                 udp_sessions: permits(config.max_udp_sessions),
                 services: ServiceCounts::default(),
+                namespaces: NamespaceShares::new(&config, Arc::clone(&changed)),
             },
             counters: Counters {
                 totals: Metrics::register(registry),

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::exhaustion::lacks_resources;
 use super::frontend_context::{ActiveRule, FrontendContext};
 use super::metrics::Refusal;
+use super::namespace_share::NamespacePermit;
 use super::selection::Chosen;
 use super::traffic::FrontendTraffic;
 use super::udp_offload::{Datagrams, UdpOffload};
@@ -24,26 +25,25 @@ use crate::model::{Backend, Protocol};
 
 // === Session ===
 
+/// One of all sessions, and a part of the namespace's share.
+pub(super) type SessionPermits = (OwnedSemaphorePermit, NamespacePermit);
+
 /// A session in the loop's table. Dropping it ends the session.
 pub(super) struct Session {
     conversation: Arc<Conversation>,
     task: AbortHandle,
     /// Not in the conversation, which lives until the aborted task has ended.
-    _permit: OwnedSemaphorePermit,
+    _permits: SessionPermits,
 }
 
 impl Session {
     /// `task` passes on the replies of `conversation`.
-    pub(super) fn new(
-        conversation: Arc<Conversation>,
-        task: AbortHandle,
-        permit: OwnedSemaphorePermit,
-    ) -> Self {
+    pub(super) fn new(conversation: Arc<Conversation>, task: AbortHandle, permits: SessionPermits) -> Self {
         conversation.context.plane.counters.totals.udp_sessions_active.inc();
         conversation.traffic.connections.inc();
         conversation.traffic.active.inc();
         conversation.chosen.traffic().connections.inc();
-        Self { conversation, task, _permit: permit }
+        Self { conversation, task, _permits: permits }
     }
 
     pub(super) fn backend(&self) -> Backend {
