@@ -10,7 +10,7 @@ use llb_agent::config::Policy;
 use llb_agent::desired::{Held, Inputs, compile};
 use llb_agent::model::{
     Facts, Frontend, Host, Link, LinkAddress, MESSAGE_BYTES, Problem, PublishedStatus, ReservedFor, Rule,
-    ServiceName, State, bound,
+    ServiceName, State, Verdicts, bound,
 };
 use llb_agent::source::snapshot_of;
 use llb_tests::Tenant;
@@ -227,7 +227,8 @@ impl Run<'_> {
         );
         let snapshot = snapshot_of((nodes + manifest).as_bytes(), true).unwrap();
         let policy = &self.world.policy;
-        compile(Inputs { snapshot: &snapshot, facts: &facts(), policy, held, resting })
+        let verdicts = Verdicts::new();
+        compile(Inputs { snapshot: &snapshot, facts: &facts(), policy, held, resting, verdicts: &verdicts })
     }
 }
 
@@ -259,7 +260,7 @@ fn facts() -> Facts {
     let reserved = reserved.into_iter().map(|(text, what)| (address(text), what)).collect();
     Facts {
         links: vec![Link { name: "eth0".to_owned(), addresses: own.map(on_link).to_vec() }],
-        host: Host { reserved, ephemeral_ports: Some(32_768..=60_999) },
+        host: Host { reserved, ephemeral_ports: Some(32_768..=60_999), ..Host::default() },
     }
 }
 
