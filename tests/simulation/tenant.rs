@@ -224,7 +224,8 @@ impl Run<'_> {
         resting: &BTreeMap<IpAddr, ServiceName>,
     ) -> (State, Vec<Problem>) {
         let policy = &self.world.policy;
-    ServiceName, Snapshot, State, Verdicts, bound,
+        let verdicts = Verdicts::new();
+        compile(Inputs { snapshot, facts: &facts(), policy, held, resting, verdicts: &verdicts })
     }
 }
 
