@@ -146,7 +146,7 @@ impl StatusSink for FaultyStatuses {
         Ok(effect)
     }
 
-    async fn record(&self, event: Event) {
-        self.inner.record(event).await;
+    fn record(&self, event: Event) {
+        self.inner.record(event);
     }
 }

@@ -143,6 +143,9 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     let report = admin.report();
     let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut text = if report.ready { "ready\n" } else { "waiting for the first whole snapshot\n" }.to_owned();
+    if report.writer.lease.is_some() {
+        text.push_str(&format!("statuses and Events are written by {}\n", report.writer));
+    }
     for problem in report.problems.iter().take(LISTED_PROBLEMS) {
         text.push_str(&format!("{problem}\n"));
     }

@@ -34,7 +34,7 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
             let statuses = FileStatuses::open(&config.state_dir);
             live(config, starting_point, objects, statuses).await
         }
-        SourceConfig::Kubernetes { kubeconfig, context } => {
+        SourceConfig::Kubernetes { kubeconfig, context, lease } => {
             let variables = Variables { kubeconfig: kubeconfig_variable(), path: search_path() };
             let cluster = connect(kubeconfig.as_ref(), context, variables).await?;
             tracing::info!(url = cluster.url, "watching the cluster");
@@ -47,7 +47,7 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
             objects.in_charge = Some(in_charge);
             objects.api_servers = cluster.addresses().await;
             let starting_point = objects.starting_point(&config, others).await?;
-            let statuses = KubernetesStatuses::new(cluster.client);
+            let statuses = KubernetesStatuses::start(cluster.client, lease, &config.state_dir);
             live(config, starting_point, objects, statuses).await
         }
     }

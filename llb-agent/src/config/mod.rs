@@ -16,6 +16,7 @@ mod datapath;
 mod defaults;
 mod duration;
 mod environment;
+mod lease;
 mod permission;
 mod policy;
 mod relay;

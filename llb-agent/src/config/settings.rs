@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use super::datapath::{Datapath, PacketConfig};
 use super::policy::Policy;
 use super::relay::RelayConfig;
+use crate::model::LeaseName;
 
 /// Everything that was configured, validated.
 #[derive(Clone, Debug)]
@@ -46,6 +47,8 @@ pub enum SourceConfig {
         kubeconfig: Option<PathBuf>,
         /// `--context`.
         context: Option<String>,
+        /// The Lease by which the agents of the group agree on a writer; `None`: this agent writes.
+        lease: Option<LeaseName>,
     },
     /// A folder or file.
     Manifests(PathBuf),

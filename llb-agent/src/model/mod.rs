@@ -20,6 +20,7 @@ mod selector;
 mod service;
 mod state;
 mod terms;
+mod writer;
 
 pub use address::{Family, Mac, Port, Protocol, is_usable_vip};
 pub use backend_status::{BackendState, BackendStatus};
@@ -40,3 +41,4 @@ pub use service::{
 };
 pub use state::{AddressKey, Observed, State};
 pub use terms::{Balance, ProxyProtocol, SourceRanges, Terms};
+pub use writer::{LeaseName, LeaseNameError, Role, StatusWriter};

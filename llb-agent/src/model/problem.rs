@@ -96,8 +96,12 @@ pub enum ProblemReason {
     LinkMissing,
     /// Another agent has the link.
     LinkBusy,
-    /// Something undoes again and again what llb does.
+    /// Something removes or adds a VIP again and again.
     ChangeUndone,
+    /// Another program overwrites the status of the Service again and again.
+    StatusOverwritten,
+    /// The Lease by which the agents of a group agree on a writer can't be used.
+    LeaseUnavailable,
     /// A manifest could not be read or parsed.
     InvalidManifest,
     /// The Kubernetes API does not answer or refuses access.

@@ -21,6 +21,8 @@ pub struct ReconcileMetrics {
     frontends: Gauge,
     served: Family<PlacementLabels, Gauge>,
     services: Gauge,
+    /// 1 if this agent writes statuses and Events.
+    pub(super) writer: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -68,6 +70,9 @@ impl ReconcileMetrics {
         let help = "Frontends that are served, by plane and by the reason for that plane";
         registry.register("llb_frontends_served", help, metrics.served.clone());
         registry.register("llb_services", "Services that are served", metrics.services.clone());
+        let help =
+            "1 if this agent writes statuses and Events, 0 if another one of its group does or nobody knows";
+        registry.register("llb_status_writer", help, metrics.writer.clone());
         metrics
     }
 

@@ -12,8 +12,10 @@
 //!     round.rs      one round: observe, decide, settle, report
 //!       settle.rs   plan and act until nothing is due        executor.rs   one call per action
 //!       machine.rs  retries and back-off                     writes.rs     status writes that run beside the loop
-//!       repetitions.rs   back-off for what others undo
+//!       repetitions.rs, overwrites.rs   back-off for addresses that others remove, for statuses that others write
+//!       standby.rs       what an agent leaves to the writer of its group
 //!       reporter.rs, placements.rs   which Events            owners.rs     the Services that an object is for
+//!       lasting.rs       what is told, and what is over too soon
 //!   reconciler.rs   the state of the loop                    progress.rs   how far it is
 //! ```
 //!
@@ -22,9 +24,11 @@
 //! read back.
 
 mod executor;
+mod lasting;
 mod machine;
 mod metrics;
 mod outcome;
+mod overwrites;
 mod owners;
 mod placements;
 mod problem_log;
@@ -37,8 +41,11 @@ mod resting;
 mod round;
 mod run;
 mod settle;
+mod standby;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod writer_tests;
 mod writes;
 
 pub use executor::Rooms;

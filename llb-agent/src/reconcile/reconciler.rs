@@ -3,12 +3,13 @@
 //! back what is, and send Events. What happens in a round is in `round.rs`.
 
 use std::sync::Arc;
-
-use tokio::task::JoinSet;
+use std::time::Instant;
 
 use super::executor::Rooms;
+use super::lasting::Lasting;
 use super::machine::Machine;
 use super::metrics::ReconcileMetrics;
+use super::overwrites::Overwrites;
 use super::placements::Placements;
 use super::problem_log::ProblemLog;
 use super::progress::{Progress, Stage};
@@ -19,7 +20,9 @@ use crate::addresses::{AddressError, AddressTable};
 use crate::config::Policy;
 use crate::dataplane::DataPlane;
 use crate::error_chain::ErrorChain;
-use crate::model::{AddressKey, Facts, Observed, Problem, ProblemReason, Snapshot, State, Subject};
+use crate::model::{
+    AddressKey, Facts, Observed, Problem, ProblemReason, Role, Snapshot, State, StatusWriter, Subject,
+};
 use crate::status::{Event, StatusSink};
 
 /// The loop.
@@ -30,8 +33,11 @@ pub struct Reconciler<P, A, S> {
     pub(super) policy: Policy,
     pub(super) metrics: ReconcileMetrics,
     pub(super) machine: Machine,
+    pub(super) overwrites: Overwrites,
     pub(super) reporter: Reporter,
     pub(super) problem_log: ProblemLog,
+    /// The problems that are told.
+    pub(super) lasting: Lasting<Problem>,
     pub(super) placements: Placements,
     pub(super) resting: Resting,
     pub(super) facts: Facts,
@@ -40,8 +46,8 @@ pub struct Reconciler<P, A, S> {
     pub(super) stage: Stage,
     pub(super) progress: Progress,
     pub(super) writes: Writes,
-    /// Events that are being sent.
-    pub(super) sending: JoinSet<()>,
+    /// Which agent of the group wrote statuses in the last round.
+    pub(super) writer: StatusWriter,
 }
 
 impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
@@ -52,8 +58,10 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             policy,
             metrics,
             machine: Machine::default(),
+            overwrites: Overwrites::default(),
             reporter: Reporter::default(),
             problem_log: ProblemLog::default(),
+            lasting: Lasting::default(),
             placements: Placements::default(),
             resting: Resting::default(),
             facts: Facts::default(),
@@ -61,7 +69,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             stage: Stage::default(),
             progress: Progress::default(),
             writes: Writes::default(),
-            sending: JoinSet::new(),
+            writer: StatusWriter { role: Role::Pending, ..StatusWriter::default() },
         }
     }
 
@@ -99,12 +107,21 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         Ok(Facts { links, host: self.rooms.addresses.host().await? })
     }
 
-    /// Sends Events beside the loop.
-    pub(super) fn send(&mut self, events: impl IntoIterator<Item = Event>) {
-        for event in events {
-            let statuses = self.rooms.statuses.clone();
-            self.sending.spawn(async move { statuses.record(event).await });
+    /// Sends Events beside the loop, if this agent is the one of its group that does.
+    pub(super) fn send(&self, events: impl IntoIterator<Item = Event>) {
+        if self.writer.writes() {
+            events.into_iter().for_each(|event| self.rooms.statuses.record(event));
         }
-        while self.sending.try_join_next().is_some() {}
+    }
+
+    /// Asks which agent of the group writes now.
+    pub(super) fn look_for_the_writer(&mut self, now: Instant) {
+        let writer = self.rooms.statuses.writer();
+        if writer.writes() && !self.writer.writes() {
+            // What another agent had until now may be free.
+            self.machine.retry_now(now);
+        }
+        self.metrics.writer.set(i64::from(writer.writes()));
+        self.writer = writer;
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::model::{Facts, Observed, PlanesState, Problem, State};
+use crate::model::{Facts, Observed, PlanesState, Problem, State, StatusWriter};
 
 /// What the admin endpoint shows.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -22,4 +22,6 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// The state of the data planes.
     pub planes: PlanesState,
+    /// Which agent of the group writes statuses and Events.
+    pub writer: StatusWriter,
 }

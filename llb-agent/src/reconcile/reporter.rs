@@ -71,6 +71,7 @@ fn event_of(problem: &Problem, snapshot: &Snapshot, desired: &State) -> Option<E
         ProblemReason::AffinityAtNodes => "AffinityAtNodes",
         ProblemReason::InvalidValue if is_served => "InvalidValue",
         ProblemReason::NoSubnet if is_served => "NoSubnet",
+        ProblemReason::StatusOverwritten => "StatusOverwritten",
         ProblemReason::UnknownName => "UnknownName",
         ProblemReason::ForeignAnnotation => "ForeignAnnotation",
         _ => "SyncLoadBalancerFailed",

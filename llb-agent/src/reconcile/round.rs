@@ -13,9 +13,12 @@ use super::reconciler::Reconciler;
 use super::report::Report;
 use super::reporter::Reporter;
 use crate::addresses::AddressTable;
+use crate::config::Policy;
 use crate::dataplane::DataPlane;
 use crate::desired::{self, Held, Inputs};
-use crate::model::{PublishedStatus, ServiceName, Snapshot, SourceReport, State, bound};
+use crate::model::{
+    Problem, ProblemReason, PublishedStatus, Role, ServiceName, Snapshot, SourceReport, State, Subject, bound,
+};
 use crate::status::StatusSink;
 
 /// What the statuses of Services say.
@@ -26,10 +29,15 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     /// is the time by which retries are measured.
     pub async fn round(&mut self, source: &SourceReport, now: Instant) -> Report {
         let mut report = Report { problems: source.problems.clone(), ..Report::default() };
+        self.look_for_the_writer(now);
+        report.writer = self.writer.clone();
         let Some(snapshot) = source.snapshot.clone() else { return report };
         self.metrics.rounds.inc();
         self.machine.resume_addresses();
         self.note_ended_writes(&snapshot, now);
+        for service in self.overwrites.forget(&snapshot, now) {
+            tracing::info!(%service, "no other program overwrites this status any more");
+        }
         for action in self.machine.lasting(now) {
             tracing::info!(%action, "it is not undone any more");
         }
@@ -42,7 +50,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             }
         };
         let published = observed.statuses.clone();
-        let held = held(&self.desired, &published);
+        let held = held(&self.desired, &published, self.writer.writes(), &self.policy);
         let resting = self.resting.at(now);
         let inputs = Inputs {
             snapshot: &snapshot,
@@ -57,18 +65,21 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         self.report_cleared(&before, &published, &snapshot);
         report.problems.extend(found);
         report.problems.extend(self.rooms.addresses.problems());
+        report.problems.extend(self.rooms.statuses.problem());
 
         let input = RoundInput { snapshot: &snapshot, published: &published, now };
         report.observed = self.settle(observed, input, &mut report.problems).await;
         if self.stage.is_in_charge() {
             self.rooms.plane.hold_ports(&self.desired.on_own_addresses);
         }
-        if self.progress.is_complete() {
+        if self.progress.is_complete() && self.writer.role != Role::Pending {
             self.stage = self.stage.after_complete_round();
         }
         self.report_problems(&mut report, &snapshot, now);
-        let events = self.placements.changed(&report.observed, &snapshot);
-        self.send(events);
+        if self.writer.is_known() {
+            let events = self.placements.changed(&report.observed, &published, &snapshot, now);
+            self.send(events);
+        }
         report.planes = self.rooms.plane.describe();
         Report { ready: self.is_ready(), desired: self.desired.clone(), facts: self.facts.clone(), ..report }
     }
@@ -81,17 +92,29 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     /// ended, and sends Events for those that are new.
     fn report_problems(&mut self, report: &mut Report, snapshot: &Snapshot, now: Instant) {
         bound(&mut report.problems);
-        let failing = self.machine.failing(|key| owners(&self.desired, key));
-        let conflicts = conflicts(self.rooms.addresses.conflicts(), &self.desired);
+        let mut failing = self.machine.failing(|key| owners(&self.desired, key));
+        if !self.writer.writes() {
+            // Usually the writer of the group has the VIP. If another host has it, the writer says so.
+            failing.retain(|failing| failing.problem.reason != ProblemReason::VipConflict);
+        }
+        let mut others = conflicts(self.rooms.addresses.conflicts(), &self.desired);
+        let overwritten = self.overwrites.problems();
+        others.extend(overwritten.map(|(name, reason, text)| Problem::of_service(name, reason, text)));
         let failed = failing.iter().map(|failing| &failing.problem);
-        let all = report.problems.iter().chain(failed).chain(&conflicts);
-        let events = self.reporter.problems(all.clone(), snapshot, &self.desired, now);
-        self.problem_log.changes(all, now).iter().for_each(Line::write);
+        let all = report.problems.iter().chain(failed).chain(&others);
+        let (of_services, mut told): (Vec<&Problem>, Vec<&Problem>) =
+            all.partition(|problem| is_of_service(problem));
+        told.extend(self.lasting.of(of_services, now));
+        self.problem_log.changes(told.iter().copied(), now).iter().for_each(Line::write);
+        // Nobody knows who tells it: then it is told later.
+        if self.writer.is_known() {
+            let events = self.reporter.problems(told, snapshot, &self.desired, now);
+            self.send(events);
+        }
         report.problems.extend(failing.into_iter().map(Failing::shown));
-        report.problems.extend(conflicts);
+        report.problems.extend(others);
         bound(&mut report.problems);
         self.metrics.show(&self.desired, &report.observed, &report.problems);
-        self.send(events);
     }
 
     /// Sends an Event for each Service that lost its status without a write of
@@ -111,10 +134,24 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
 
 /// What Services have now. What was decided last counts before what is
 /// published, because its write may still be running.
-fn held(decided: &State, published: &Statuses) -> Held {
-    let known = published.iter().chain(&decided.statuses);
+///
+/// An agent that does not write follows the one that does. Without pools there is nothing to
+/// follow: what is published is the other machine's own address.
+fn held(decided: &State, published: &Statuses, writes: bool, policy: &Policy) -> Held {
+    let nothing = Statuses::new();
+    let (first, last) = match (writes, policy.pools.is_empty()) {
+        (true, _) => (published, &decided.statuses),
+        (false, true) => (&nothing, &decided.statuses),
+        (false, false) => (&decided.statuses, published),
+    };
+    let known = first.iter().chain(last);
     known
         .filter(|(_, status)| !status.vips.is_empty())
         .map(|(name, status)| (name.clone(), status.clone()))
         .collect()
+}
+
+/// Problems of Services are told when they last.
+fn is_of_service(problem: &Problem) -> bool {
+    matches!(problem.subject, Subject::Service(_))
 }

@@ -63,6 +63,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
                 Ok(()) = source.changed() => {}
                 () = wakeups.plane.notified() => {}
                 () = wakeups.links.notified() => {}
+                () = self.rooms.statuses.writer_changed() => {}
                 Some(()) = self.writes.wait_for_one() => {}
                 () = tokio::time::sleep(wait) => {}
             }
@@ -147,7 +148,14 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     /// How long to wait until a retry is due, an address has rested, the last round is to be finished,
     /// or everything is to be read again.
     pub(super) fn time_until_due(&self, now: Instant) -> Duration {
-        let due = self.machine.next_retry().into_iter().chain(self.resting.next_end()).min();
+        let due = [
+            self.machine.next_retry(),
+            self.resting.next_end(),
+            self.overwrites.next(),
+            self.lasting.next(),
+            self.placements.next().filter(|_| self.writer.is_known()),
+        ];
+        let due = due.into_iter().flatten().min();
         let due = due.map(|due| due.saturating_duration_since(now));
         due.unwrap_or(RESYNC).min(self.progress.wait().unwrap_or(RESYNC))
     }

@@ -7,13 +7,15 @@ use std::time::Instant;
 
 use super::executor::{Execution, RoundInput};
 use super::outcome::Outcome;
+use super::overwrites::Written;
 use super::progress::Progress;
 use super::reconciler::Reconciler;
 use super::repetitions::LAST_PAUSE;
 use super::reporter::Reporter;
+use super::standby;
 use crate::addresses::AddressTable;
 use crate::dataplane::DataPlane;
-use crate::model::{AddressKey, Observed, Problem, Snapshot};
+use crate::model::{AddressKey, Observed, Problem, PublishedStatus, ServiceName, Snapshot};
 use crate::plan::{self, Action};
 use crate::status::{Effect, StatusSink};
 
@@ -40,7 +42,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         let round_before = std::mem::take(&mut self.progress);
         let (mut left, mut first) = (ACTIONS, None);
         for _ in 0..PASSES {
-            let due = self.due(&observed, input.now);
+            let due = self.due(&observed, input);
             if due.is_empty() {
                 break;
             }
@@ -74,16 +76,26 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     }
 
     /// What may be done now, in order.
-    fn due(&mut self, observed: &Observed, now: Instant) -> Vec<Action> {
+    fn due(&mut self, observed: &Observed, input: RoundInput<'_>) -> Vec<Action> {
         // Packets to a VIP that another host has are that host's, also if this machine routes them.
         let refused = self.machine.refused_vips();
-        let possible = if refused.is_empty() {
+        let mut possible = if refused.is_empty() {
             Arc::clone(&self.desired)
         } else {
             Arc::new(self.desired.without_frontends_on(&refused))
         };
-        let due = self.machine.due(plan::plan(&possible, observed), now);
+        let writes = self.writer.writes();
+        if !writes {
+            let unpublished = standby::unpublished(&self.desired, observed);
+            if !unpublished.is_empty() {
+                possible = Arc::new(standby::without(&possible, &unpublished));
+            }
+        }
+        let mut planned = plan::plan(&possible, observed);
+        planned.retain(|action| writes || !matches!(action, Action::WriteStatus { .. }));
+        let due = self.machine.due(planned, input.now);
         let mut due = plan::hold_statuses(due, self.machine.in_flight(), &self.desired);
+        self.overwrites.hold_back(&mut due, &observed.statuses, input.snapshot, input.now);
         due.retain(|action| self.stage.allows(action));
         due
     }
@@ -129,8 +141,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
                     );
                 }
                 if let Action::WriteStatus { service, status } = &action {
-                    let uid = snapshot.services.get(service).map_or("", |known| known.uid.as_str());
-                    self.send(Reporter::written(service, uid, &replaced, status));
+                    self.note_status(service, &replaced, status, snapshot, now);
                 }
             }
             Err(why) => {
@@ -140,6 +151,27 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
                     tracing::info!(action = shown, error = why.message, "failed; it will be retried");
                 }
             }
+        }
+    }
+
+    /// Notes that a status was written: an Event says so, unless another program has overwritten it.
+    fn note_status(
+        &mut self,
+        name: &ServiceName,
+        replaced: &PublishedStatus,
+        status: &PublishedStatus,
+        snapshot: &Snapshot,
+        now: Instant,
+    ) {
+        let Some(service) = snapshot.services.get(name) else { return };
+        match self.overwrites.written(name, service, replaced, status, now) {
+            Written::News => self.send(Reporter::written(name, &service.uid, replaced, status)),
+            Written::Again { waits: false } => {}
+            Written::Again { waits: true } => tracing::warn!(
+                service = %name,
+                longest_pause = ?LAST_PAUSE,
+                "another program overwrites this status again and again; from now on it is written after growing pauses"
+            ),
         }
     }
 }

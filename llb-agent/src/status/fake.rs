@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Effect, Event, StatusError, StatusOrder, StatusSink};
-use crate::model::{PublishedStatus, ServiceName, Snapshot};
+use crate::model::{PublishedStatus, ServiceName, Snapshot, StatusWriter};
 
 /// Shared by all clones.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +26,8 @@ pub struct Inner {
     pub events: Vec<Event>,
     /// Services that no longer exist, although the snapshot still has them.
     pub gone: BTreeSet<ServiceName>,
+    /// Which agent writes.
+    pub writer: StatusWriter,
 }
 
 impl FakeStatuses {
@@ -49,7 +51,11 @@ impl StatusSink for FakeStatuses {
         Ok(effect)
     }
 
-    async fn record(&self, event: Event) {
+    fn record(&self, event: Event) {
         self.lock().events.push(event);
+    }
+
+    fn writer(&self) -> StatusWriter {
+        self.lock().writer.clone()
     }
 }

@@ -2,71 +2,67 @@
 //! Writes statuses and Events of Services to a Kubernetes API.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ObjectReference, Service};
+use k8s_openapi::api::core::v1::Service;
+use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::Status;
-use kube::runtime::events::{Event as ApiEvent, EventType, Recorder, Reporter};
-use kube::{Client, Resource};
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::{Effect, Event, StatusError, StatusOrder, StatusSink};
-use crate::error_chain::ErrorChain;
-use crate::kube_error::KubeError;
-use crate::model::{MESSAGE_BYTES, PublishedStatus, PublishedVip, ServiceName, Snapshot, cut};
+use super::events;
+use super::lease::{Elected, identity};
+use super::queue::EventQueue;
+use super::written::{Written, WrittenStatuses};
+use super::{CONTROLLER, Effect, Event, StatusError, StatusOrder, StatusSink};
+use crate::clock;
+use crate::model::{
+    LeaseName, MESSAGE_BYTES, Problem, PublishedStatus, PublishedVip, ServiceName, Snapshot, StatusWriter,
+    cut,
+};
 
-/// llb's name in managed fields and Events.
-const CONTROLLER: &str = "llb";
 /// A request is given up after this time. The reconciler tries a write again.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most writes at one time; others wait. An agent that starts with thousands of
 /// Services must not overload the API server.
 const REQUESTS: usize = 16;
-/// The same for Events. They have a limit of their own, so that statuses do not wait for them.
-const EVENT_REQUESTS: usize = 4;
 
 /// Writes to a Kubernetes API.
 #[derive(Clone)]
 pub struct KubernetesStatuses {
     client: Client,
-    recorder: Recorder,
     permits: Arc<Semaphore>,
-    event_permits: Arc<Semaphore>,
-    written: Arc<Mutex<BTreeMap<ServiceName, Written>>>,
-}
-
-/// A status that was written, or whose Service is gone, and that no snapshot shows yet.
-struct Written {
-    /// The `resourceVersion` that the snapshot had when the status was ordered.
-    revision: String,
-    status: PublishedStatus,
+    written: Arc<Mutex<WrittenStatuses>>,
+    events: Arc<EventQueue>,
+    elected: Elected,
 }
 
 impl KubernetesStatuses {
-    /// Writes with this client.
-    pub fn new(client: Client) -> Self {
-        let reporter = Reporter { controller: CONTROLLER.to_owned(), instance: None };
-        Self {
-            recorder: Recorder::new(client.clone(), reporter),
-            client,
-            permits: Arc::new(Semaphore::new(REQUESTS)),
-            event_permits: Arc::new(Semaphore::new(EVENT_REQUESTS)),
-            written: Arc::default(),
-        }
+    /// Writes with this client. With a Lease, only while this agent has it; its name there is kept in
+    /// the state folder.
+    pub fn start(client: Client, lease: Option<LeaseName>, state_dir: &Path) -> Self {
+        let identity = identity(state_dir);
+        let events = Arc::new(EventQueue::default());
+        events::send_all(&events, &client, &identity);
+        let elected = match lease {
+            Some(lease) => Elected::start(client.clone(), lease, identity),
+            None => Elected::alone(),
+        };
+        let permits = Arc::new(Semaphore::new(REQUESTS));
+        Self { client, permits, written: Arc::default(), events, elected }
     }
 }
 
 impl StatusSink for KubernetesStatuses {
     fn observe(&self, snapshot: &Snapshot) -> BTreeMap<ServiceName, PublishedStatus> {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        written.retain(|name, written| {
-            snapshot.services.get(name).is_some_and(|service| service.revision == written.revision)
-        });
+        written.compare(snapshot, clock::now_std());
         let status_of = |(name, service): (&ServiceName, &Arc<crate::model::Service>)| {
-            let status = written.get(name).map_or(&service.status, |written| &written.status);
+            let status = written.of(name).unwrap_or(&service.status);
             (name.clone(), status.clone())
         };
         let known = snapshot.services.iter().map(status_of);
@@ -86,9 +82,9 @@ impl StatusSink for KubernetesStatuses {
         let patch = Patch::Merge(&patch);
         let parameters = PatchParams { field_manager: Some(CONTROLLER.to_owned()), ..PatchParams::default() };
         let patched = api.patch_status(&service.name, &parameters, &patch);
-        let effect = match tokio::time::timeout(WRITE_TIMEOUT, patched).await {
+        let (effect, after) = match tokio::time::timeout(WRITE_TIMEOUT, patched).await {
             Err(_) => return Err(StatusError::TimedOut { service }),
-            Ok(Err(kube::Error::Api(answer))) if is_gone(&answer) => Effect::Gone,
+            Ok(Err(kube::Error::Api(answer))) if is_gone(&answer) => (Effect::Gone, None),
             Ok(Err(kube::Error::Api(answer))) if answer.code == 403 => {
                 return Err(StatusError::Forbidden {
                     service,
@@ -96,48 +92,34 @@ impl StatusSink for KubernetesStatuses {
                 });
             }
             Ok(Err(source)) => return Err(StatusError::Api { service, source: source.into() }),
-            Ok(Ok(_)) => Effect::Done,
+            Ok(Ok(answer)) => (Effect::Done, answer.metadata.resource_version),
         };
         // Also if the Service is gone: a snapshot may still have it, and the same write would
         // be ordered again and again.
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        written.insert(service, Written { revision, status });
+        written.add(service, Written { before: revision, after, status, at: clock::now_std() });
         Ok(effect)
     }
 
-    async fn record(&self, event: Event) {
-        let kind = <Service as Resource>::kind(&());
-        let about = ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some(kind.into_owned()),
-            namespace: Some(event.service.namespace.to_string()),
-            name: Some(event.service.name.to_string()),
-            uid: Some(event.uid),
-            ..ObjectReference::default()
-        };
-        let published = ApiEvent {
-            type_: if event.warning { EventType::Warning } else { EventType::Normal },
-            reason: event.reason.to_owned(),
-            note: Some(cut(event.message, MESSAGE_BYTES)),
-            action: "Sync".to_owned(),
-            secondary: None,
-        };
-        let _permit = self.event_permits.acquire().await;
-        let result = tokio::time::timeout(WRITE_TIMEOUT, self.recorder.publish(&published, &about)).await;
-        match result {
-            Ok(Err(kube::Error::Api(answer))) => {
-                tracing::warn!(service = %event.service, answer = cut(answer.message, MESSAGE_BYTES), "the API server refused an Event; if RBAC forbids it, grant llb's user the verbs create and patch on events of events.k8s.io");
-            }
-            // The source already reports that the API does not answer.
-            Ok(Err(error)) => {
-                let error = KubeError::from(error);
-                tracing::debug!(service = %event.service, error = %ErrorChain(&error), "an Event is lost");
-            }
-            Err(_) => {
-                tracing::debug!(service = %event.service, "an Event is lost: the API server did not answer in time")
-            }
-            Ok(Ok(_)) => {}
-        }
+    fn record(&self, event: Event) {
+        self.events.add(event, clock::time_of_day(), clock::now());
+    }
+
+    fn writer(&self) -> StatusWriter {
+        self.elected.writer()
+    }
+
+    fn writer_changed(&self) -> impl Future<Output = ()> + Send {
+        self.elected.changed()
+    }
+
+    fn problem(&self) -> Option<Problem> {
+        self.elected.problem()
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        let help = "Events that were never sent: too many waited, or they waited too long";
+        registry.register("llb_events_dropped", help, self.events.dropped.clone());
     }
 }
 
@@ -189,7 +171,7 @@ mod tests {
             String::from_utf8(request).unwrap()
         });
         let client = Client::try_from(Config::new(url.parse().unwrap())).unwrap();
-        (KubernetesStatuses::new(client), server)
+        (KubernetesStatuses::start(client, None, tempfile::tempdir().unwrap().path()), server)
     }
 
     fn failure(code: u16, message: &str) -> Value {
@@ -219,6 +201,21 @@ mod tests {
             .services
             .insert(order("7").service, crate::model::Service { revision: "8".to_owned(), ..service }.into());
         assert!(statuses.observe(&snapshot).is_empty(), "another Service of this name has no status yet");
+    }
+
+    #[tokio::test]
+    async fn a_change_that_came_before_the_write_does_not_cause_a_second_one() {
+        let (statuses, server) = api(200, json!({ "metadata": { "resourceVersion": "9" } })).await;
+        assert_eq!(statuses.write(order("7")).await.unwrap(), Effect::Done);
+        server.await.unwrap();
+        let published = |revision: &str| {
+            let service = crate::model::Service { revision: revision.to_owned(), ..Default::default() };
+            let services = [(order("7").service, service.into())].into();
+            statuses.observe(&Snapshot { services, ..Snapshot::default() })
+        };
+        assert_eq!(published("7").len(), 1);
+        assert_eq!(published("8").len(), 1, "the watch shows what somebody changed before the write");
+        assert_eq!(published("9").len(), 0, "the watch shows the write, or what followed it");
     }
 
     #[tokio::test]

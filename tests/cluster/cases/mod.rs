@@ -10,6 +10,7 @@ mod promise;
 mod refusals;
 mod setup;
 mod terms;
+mod writers;
 
 use anyhow::Result;
 
@@ -52,6 +53,10 @@ pub(crate) fn all() -> Vec<Named> {
         outage::an_expired_resource_version_means_a_new_list,
         outage::a_killed_agent_finds_its_vips_again,
         outage::a_start_without_the_api_server_serves_the_saved_snapshot,
+        writers::an_ordinary_service_costs_one_status_write_and_two_events,
+        writers::of_two_agents_one_writes_and_the_other_takes_over,
+        writers::two_agents_without_pools_do_not_fight,
+        writers::llb_gives_way_to_another_load_balancer_and_says_so_once,
         access::a_missing_verb_is_named,
         access::a_wrong_token_is_named,
         access::an_expired_token_is_named_and_traffic_goes_on,

@@ -24,7 +24,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("source", &["model", "statefile", "kube_error", "clock"]),
     ("dataplane", &["model", "config", "kernel", "netlink", "clock"]),
     ("addresses", &["model", "config", "statefile", "netlink", "clock"]),
-    ("status", &["model", "statefile", "kube_error"]),
+    ("status", &["model", "statefile", "kube_error", "clock"]),
     ("handover", &["model", "statefile", "clock"]),
     ("reconcile", &["model", "config", "desired", "plan", "dataplane", "addresses", "status", "clock"]),
 ];
