@@ -7,6 +7,7 @@
 
 mod address;
 mod backend_status;
+mod conditions;
 mod forwarding;
 mod host;
 mod inputs;
@@ -24,6 +25,7 @@ mod writer;
 
 pub use address::{Family, Mac, Port, Protocol, is_usable_vip};
 pub use backend_status::{BackendState, BackendStatus};
+pub use conditions::{Condition, Conditions};
 pub use forwarding::{Backend, Frontend, FrontendStatus, Phase, Rule, Weight};
 pub use host::{Host, ReservedFor};
 pub use inputs::{Endpoint, Facts, Link, LinkAddress, Node, Snapshot, SourceReport};

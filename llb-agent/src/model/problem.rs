@@ -84,6 +84,8 @@ pub enum ProblemReason {
     NoEligibleNodes,
     /// The Service has no usable backend.
     NoBackends,
+    /// All backends of a frontend are dead.
+    BackendsUnreachable,
     /// `--backends nodes`, and the port has no nodePort.
     NoNodePort,
     /// The Service wants affinity, but kube-proxy on the Nodes sees llb as the only client.
@@ -110,6 +112,16 @@ pub enum ProblemReason {
     SavedSnapshotRefused,
     /// An action failed and will be retried.
     ActionFailed,
+}
+
+impl ProblemReason {
+    /// Whether it says that no backend answers, while the VIPs themselves may be fine.
+    pub fn is_about_backends(self) -> bool {
+        matches!(
+            self,
+            Self::NoBackends | Self::BackendsUnreachable | Self::NoEligibleNodes | Self::NoNodePort
+        )
+    }
 }
 
 /// What is wrong with an object, and what to do about it.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
+use super::conditions::Conditions;
 use super::forwarding::{Frontend, FrontendStatus, Rule};
 use super::service::{PublishedStatus, ServiceName};
 
@@ -74,4 +75,7 @@ pub struct Observed {
     pub addresses: BTreeMap<AddressKey, u8>,
     /// What the status of every Service says.
     pub statuses: BTreeMap<ServiceName, PublishedStatus>,
+    /// llb's conditions on Services; `None` where there are none, as without a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<BTreeMap<ServiceName, Conditions>>,
 }

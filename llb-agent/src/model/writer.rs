@@ -21,7 +21,7 @@ pub struct StatusWriter {
     /// The Lease that decides it, as `namespace/name`; `None` without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lease: Option<String>,
-    /// The name of this agent in the Lease.
+    /// The name of this agent in Leases and conditions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
     /// What this agent is.

@@ -24,8 +24,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use action::{Action, ActionKey};
-pub use status::NOT_SERVED;
 use status::status_writes;
+pub use status::{NOT_SERVED, frontend_of};
 
 use crate::model::{Frontend, Observed, Phase, Port, Protocol, Rule, State};
 

@@ -73,8 +73,8 @@ fn accepts(frontend: &Frontend, observed: &Observed) -> bool {
     rule.is_some_and(|rule| !rule.backends.is_empty())
 }
 
-/// `None` for a protocol that llb does not serve.
-fn frontend_of(vip: IpAddr, port: &PublishedPort) -> Option<Frontend> {
+/// The frontend of a published port; `None` for a protocol that llb does not serve.
+pub fn frontend_of(vip: IpAddr, port: &PublishedPort) -> Option<Frontend> {
     let protocol = match port.protocol.as_str() {
         "TCP" => Protocol::Tcp,
         "UDP" => Protocol::Udp,

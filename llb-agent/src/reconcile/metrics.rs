@@ -38,6 +38,7 @@ enum ActionLabel {
     AddAddress,
     RemoveAddress,
     WriteStatus,
+    WriteConditions,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -83,6 +84,7 @@ impl ReconcileMetrics {
             Action::AddAddress { .. } => ActionLabel::AddAddress,
             Action::RemoveAddress { .. } => ActionLabel::RemoveAddress,
             Action::WriteStatus { .. } => ActionLabel::WriteStatus,
+            Action::WriteConditions { .. } => ActionLabel::WriteConditions,
         };
         let result = if done { ResultLabel::Done } else { ResultLabel::Failed };
         self.actions.get_or_create(&ActionLabels { action, result }).inc();

@@ -15,6 +15,7 @@
 //!       repetitions.rs, overwrites.rs   back-off for addresses that others remove, for statuses that others write
 //!       standby.rs       what an agent leaves to the writer of its group
 //!       reporter.rs, placements.rs   which Events            owners.rs     the Services that an object is for
+//!       conditions.rs    which conditions Services have, and when they are written
 //!       lasting.rs       what is told, and what is over too soon
 //!   reconciler.rs   the state of the loop                    progress.rs   how far it is
 //! ```
@@ -23,6 +24,9 @@
 //! that cannot be reached changes nothing; every round starts from what was
 //! read back.
 
+#[cfg(test)]
+mod condition_tests;
+mod conditions;
 mod executor;
 mod lasting;
 mod machine;

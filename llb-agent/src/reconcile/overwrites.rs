@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::repetitions::{AT_ONCE, LAST_PAUSE, LASTING, pause_after};
-use crate::model::{ProblemReason, PublishedStatus, Service, ServiceName, Snapshot};
+use crate::model::{Conditions, ProblemReason, PublishedStatus, Service, ServiceName, Snapshot};
 use crate::plan::Action;
 
 /// How often llb writes over another program's status of a Service that names no load balancer.
@@ -182,7 +182,8 @@ impl Overwrites {
 
 /// The Service without what changes by writes of its status.
 fn without_status(service: &Service) -> Service {
-    Service { revision: String::new(), status: PublishedStatus::default(), ..service.clone() }
+    let (status, conditions) = (PublishedStatus::default(), Conditions::default());
+    Service { revision: String::new(), status, conditions, ..service.clone() }
 }
 
 #[cfg(test)]

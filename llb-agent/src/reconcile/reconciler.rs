@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::conditions::Pace;
 use super::executor::Rooms;
 use super::lasting::Lasting;
 use super::machine::Machine;
@@ -36,6 +37,9 @@ pub struct Reconciler<P, A, S> {
     pub(super) overwrites: Overwrites,
     pub(super) reporter: Reporter,
     pub(super) problem_log: ProblemLog,
+    pub(super) conditions: Pace,
+    /// The problems that the last round found after it had decided.
+    pub(super) found_late: Vec<Problem>,
     /// The problems that are told.
     pub(super) lasting: Lasting<Problem>,
     pub(super) placements: Placements,
@@ -61,6 +65,8 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             overwrites: Overwrites::default(),
             reporter: Reporter::default(),
             problem_log: ProblemLog::default(),
+            conditions: Pace::default(),
+            found_late: Vec::new(),
             lasting: Lasting::default(),
             placements: Placements::default(),
             resting: Resting::default(),
@@ -98,6 +104,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             frontends: self.rooms.plane.observe(),
             addresses: addresses.collect(),
             statuses: self.rooms.statuses.observe(snapshot),
+            conditions: self.rooms.statuses.conditions(snapshot),
         };
         Ok(observed)
     }

@@ -78,9 +78,10 @@ impl Done {
                 "something adds {key} again and again, marked as llb's; llb removes it, but waits for up to \
                  {longest} s each time: `ip monitor address` shows each addition"
             ),
-            Action::UpsertFrontend { .. } | Action::RemoveFrontend { .. } | Action::WriteStatus { .. } => {
-                self.action.to_string()
-            }
+            Action::UpsertFrontend { .. }
+            | Action::RemoveFrontend { .. }
+            | Action::WriteStatus { .. }
+            | Action::WriteConditions { .. } => self.action.to_string(),
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::conditions::by_service;
 use super::executor::RoundInput;
 use super::machine::Failing;
 use super::owners::{conflicts, owners};
@@ -67,7 +68,10 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         report.problems.extend(self.rooms.addresses.problems());
         report.problems.extend(self.rooms.statuses.problem());
 
-        let input = RoundInput { snapshot: &snapshot, published: &published, now };
+        let known = report.problems.len();
+        let problems: Vec<Problem> = report.problems.iter().chain(&self.found_late).cloned().collect();
+        let problems = by_service(&problems);
+        let input = RoundInput { snapshot: &snapshot, published: &published, problems: &problems, now };
         report.observed = self.settle(observed, input, &mut report.problems).await;
         if self.stage.is_in_charge() {
             self.rooms.plane.hold_ports(&self.desired.on_own_addresses);
@@ -75,7 +79,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         if self.progress.is_complete() && self.writer.role != Role::Pending {
             self.stage = self.stage.after_complete_round();
         }
-        self.report_problems(&mut report, &snapshot, now);
+        self.report_problems(&mut report, known, &snapshot, now);
         if self.writer.is_known() {
             let events = self.placements.changed(&report.observed, &published, &snapshot, now);
             self.send(events);
@@ -90,7 +94,10 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
 
     /// Adds what the loop itself found to the report's problems, logs what has begun or
     /// ended, and sends Events for those that are new.
-    fn report_problems(&mut self, report: &mut Report, snapshot: &Snapshot, now: Instant) {
+    /// The first `known` problems were there before the round acted.
+    fn report_problems(&mut self, report: &mut Report, known: usize, snapshot: &Snapshot, now: Instant) {
+        self.found_late = report.problems.split_off(known);
+        report.problems.extend_from_slice(&self.found_late);
         bound(&mut report.problems);
         let mut failing = self.machine.failing(|key| owners(&self.desired, key));
         if !self.writer.writes() {
@@ -111,6 +118,8 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             let events = self.reporter.problems(told, snapshot, &self.desired, now);
             self.send(events);
         }
+        self.found_late.extend(failing.iter().map(|failing| failing.problem.clone()));
+        self.found_late.extend_from_slice(&others);
         report.problems.extend(failing.into_iter().map(Failing::shown));
         report.problems.extend(others);
         bound(&mut report.problems);

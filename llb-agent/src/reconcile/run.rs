@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
+use super::conditions::ProblemsOf;
 use super::executor::RoundInput;
 use super::machine::FIRST_RETRY;
 use super::placements::served_by_packets;
@@ -133,7 +134,9 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         self.machine.resume_addresses();
         match self.observe(&nothing).await {
             Ok(observed) => {
-                let input = RoundInput { snapshot: &nothing, published: &observed.statuses.clone(), now };
+                let (published, problems) = (observed.statuses.clone(), ProblemsOf::new());
+                let input =
+                    RoundInput { snapshot: &nothing, published: &published, problems: &problems, now };
                 let observed = self.settle(observed, input, &mut Vec::new()).await;
                 let mut served = observed.frontends.keys();
                 served.all(|frontend| self.desired.has(frontend)) && self.progress.is_complete()
@@ -153,6 +156,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             self.resting.next_end(),
             self.overwrites.next(),
             self.lasting.next(),
+            self.conditions.next().filter(|_| self.writer.writes()),
             self.placements.next().filter(|_| self.writer.is_known()),
         ];
         let due = due.into_iter().flatten().min();

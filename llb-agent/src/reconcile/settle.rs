@@ -2,9 +2,11 @@
 //! The acting half of a round: plan, act, read back, and again until nothing
 //! is due or the round has done enough.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::conditions::View;
 use super::executor::{Execution, RoundInput};
 use super::outcome::Outcome;
 use super::overwrites::Written;
@@ -15,8 +17,8 @@ use super::reporter::Reporter;
 use super::standby;
 use crate::addresses::AddressTable;
 use crate::dataplane::DataPlane;
-use crate::model::{AddressKey, Observed, Problem, PublishedStatus, ServiceName, Snapshot};
-use crate::plan::{self, Action};
+use crate::model::{AddressKey, Conditions, Observed, Problem, PublishedStatus, ServiceName, Snapshot};
+use crate::plan::{self, Action, ActionKey};
 use crate::status::{Effect, StatusSink};
 
 /// Passes of plan and act within one round. The longest chain is three
@@ -41,7 +43,10 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     ) -> Observed {
         let round_before = std::mem::take(&mut self.progress);
         let (mut left, mut first) = (ACTIONS, None);
-        for _ in 0..PASSES {
+        for pass in 0..PASSES {
+            if pass == 0 {
+                self.look_at_conditions(&observed, input);
+            }
             let due = self.due(&observed, input);
             if due.is_empty() {
                 break;
@@ -52,7 +57,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             }
             for action in due {
                 let candidate = first.is_none().then(|| action.clone());
-                if self.act(action, input).await {
+                if self.act(action, &observed, input).await {
                     left -= 1;
                     first = first.or(candidate);
                 }
@@ -93,6 +98,9 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         }
         let mut planned = plan::plan(&possible, observed);
         planned.retain(|action| writes || !matches!(action, Action::WriteStatus { .. }));
+        if writes {
+            self.plan_conditions(&mut planned, observed, input);
+        }
         let due = self.machine.due(planned, input.now);
         let mut due = plan::hold_statuses(due, self.machine.in_flight(), &self.desired);
         self.overwrites.hold_back(&mut due, &observed.statuses, input.snapshot, input.now);
@@ -100,10 +108,52 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         due
     }
 
+    /// Finds the conditions that are to be written alone in this round.
+    fn look_at_conditions(&mut self, observed: &Observed, input: RoundInput<'_>) {
+        let Some(shown) = observed.conditions.as_ref().filter(|_| self.writer.writes()) else { return };
+        let agent = self.agent_name();
+        let view = View::new((input.snapshot, input.problems), &self.desired, observed, &agent);
+        self.conditions.look(&view, shown, input.now);
+    }
+
+    /// Adds the writes of conditions alone, and holds back first statuses for a moment.
+    fn plan_conditions(&mut self, planned: &mut Vec<Action>, observed: &Observed, input: RoundInput<'_>) {
+        if observed.conditions.is_none() {
+            return;
+        }
+        let agent = self.agent_name();
+        let view = View::new((input.snapshot, input.problems), &self.desired, observed, &agent);
+        self.conditions.hold_first(planned, &view, input.now);
+        let written: BTreeSet<ActionKey> = planned.iter().map(Action::key).collect();
+        let alone = self.conditions.due().filter(|action| !written.contains(&action.key()));
+        planned.extend(alone);
+    }
+
+    /// The conditions that go with a write of the status.
+    fn conditions_with(
+        &self,
+        action: &Action,
+        observed: &Observed,
+        input: RoundInput<'_>,
+    ) -> Option<Conditions> {
+        let Action::WriteStatus { service, .. } = action else { return None };
+        let shown = observed.conditions.as_ref()?;
+        let agent = self.agent_name();
+        let wanted = View::new((input.snapshot, input.problems), &self.desired, observed, &agent)
+            .conditions_of(service);
+        Some(wanted.after(shown.get(service).unwrap_or(&Conditions::default())))
+    }
+
+    /// How this agent is called in conditions.
+    fn agent_name(&self) -> String {
+        self.writer.identity.clone().unwrap_or_else(|| "llb".to_owned())
+    }
+
     /// True if the action has ended; false if it goes on beside the loop.
-    async fn act(&mut self, action: Action, input: RoundInput<'_>) -> bool {
+    async fn act(&mut self, action: Action, observed: &Observed, input: RoundInput<'_>) -> bool {
         let key = action.key();
-        match self.rooms.execute(action, input, &mut self.writes).await {
+        let conditions = self.conditions_with(&action, observed, input);
+        match self.rooms.execute(action, conditions, input, &mut self.writes).await {
             Execution::Ended(outcome) => {
                 self.note(outcome, input.snapshot, input.now);
                 true

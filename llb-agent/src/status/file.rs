@@ -158,6 +158,7 @@ mod tests {
             service,
             uid: String::new(),
             revision: String::new(),
+            conditions: None,
             status: PublishedStatus { vips: [vip].into() },
         }
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::Status;
@@ -21,8 +22,8 @@ use super::written::{Written, WrittenStatuses};
 use super::{CONTROLLER, Effect, Event, StatusError, StatusOrder, StatusSink};
 use crate::clock;
 use crate::model::{
-    LeaseName, MESSAGE_BYTES, Problem, PublishedStatus, PublishedVip, ServiceName, Snapshot, StatusWriter,
-    cut,
+    Condition, Conditions, LeaseName, MESSAGE_BYTES, Problem, PublishedStatus, PublishedVip, ServiceName,
+    Snapshot, StatusWriter, cut,
 };
 
 /// A request is given up after this time. The reconciler tries a write again.
@@ -50,7 +51,7 @@ impl KubernetesStatuses {
         events::send_all(&events, &client, &identity);
         let elected = match lease {
             Some(lease) => Elected::start(client.clone(), lease, identity),
-            None => Elected::alone(),
+            None => Elected::alone(identity),
         };
         let permits = Arc::new(Semaphore::new(REQUESTS));
         Self { client, permits, written: Arc::default(), events, elected }
@@ -69,17 +70,29 @@ impl StatusSink for KubernetesStatuses {
         known.filter(|(_, status)| !status.vips.is_empty()).collect()
     }
 
+    fn conditions(&self, snapshot: &Snapshot) -> Option<BTreeMap<ServiceName, Conditions>> {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = |(name, service): (&ServiceName, &Arc<crate::model::Service>)| {
+            (name.clone(), written.conditions_of(name).unwrap_or(&service.conditions).clone())
+        };
+        Some(snapshot.services.iter().map(of).filter(|(_, conditions)| !conditions.is_empty()).collect())
+    }
+
     async fn write(&self, order: StatusOrder) -> Result<Effect, StatusError> {
         // Fails only if the semaphore is closed, which does not happen.
         let _permit = self.permits.acquire().await;
-        let StatusOrder { service, uid, revision, status } = order;
+        let StatusOrder { service, uid, revision, status, conditions } = order;
         let api: Api<Service> = Api::namespaced(self.client.clone(), &service.namespace);
         // The API server refuses to change a uid, so another Service of this name is not written.
-        let patch = json!({
+        let mut patch = json!({
             "metadata": { "uid": uid },
             "status": { "loadBalancer": { "ingress": ingress(&status) } },
         });
-        let patch = Patch::Merge(&patch);
+        if let Some(conditions) = &conditions {
+            patch["status"]["conditions"] = shown(conditions, &now());
+        }
+        // It merges conditions by their type, so those of others stay, and replaces the list of addresses.
+        let patch = Patch::Strategic(&patch);
         let parameters = PatchParams { field_manager: Some(CONTROLLER.to_owned()), ..PatchParams::default() };
         let patched = api.patch_status(&service.name, &parameters, &patch);
         let (effect, after) = match tokio::time::timeout(WRITE_TIMEOUT, patched).await {
@@ -97,7 +110,7 @@ impl StatusSink for KubernetesStatuses {
         // Also if the Service is gone: a snapshot may still have it, and the same write would
         // be ordered again and again.
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        written.add(service, Written { before: revision, after, status, at: clock::now_std() });
+        written.add(service, Written { before: revision, after, status, conditions, at: clock::now_std() });
         Ok(effect)
     }
 
@@ -127,6 +140,30 @@ impl StatusSink for KubernetesStatuses {
 fn is_gone(answer: &Status) -> bool {
     let mut causes = answer.details.iter().flat_map(|details| &details.causes);
     answer.code == 404 || (answer.code == 422 && causes.any(|cause| cause.field == "metadata.uid"))
+}
+
+/// The time of day as the API writes it.
+fn now() -> String {
+    let now = Timestamp::try_from(clock::time_of_day()).unwrap_or_default();
+    now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// The entries of `status.conditions`. A condition that began to say so with this write began `now`.
+fn shown(conditions: &Conditions, now: &str) -> Value {
+    let entry = |type_: &str, condition: &Option<Condition>| match condition {
+        None => json!({ "$patch": "delete", "type": type_ }),
+        Some(known) => json!({
+            "type": type_,
+            "status": if known.is_true { "True" } else { "False" },
+            "reason": known.reason,
+            "message": cut(known.message.clone(), MESSAGE_BYTES),
+            "lastTransitionTime": known.since.as_deref().unwrap_or(now),
+        }),
+    };
+    json!([
+        entry(Condition::PROGRAMMED, &conditions.programmed),
+        entry(Condition::REACHABLE, &conditions.reachable),
+    ])
 }
 
 /// The value of `status.loadBalancer.ingress`; `null` removes the list.
@@ -185,6 +222,7 @@ mod tests {
             uid: "u-1".to_owned(),
             revision: revision.to_owned(),
             status: PublishedStatus { vips: [vip].into() },
+            conditions: None,
         }
     }
 
@@ -235,6 +273,22 @@ mod tests {
         let error = statuses.write(order("7")).await.unwrap_err().to_string();
         server.await.unwrap();
         assert!(error.contains("admission webhook \"x\" denied"), "{error}");
+    }
+
+    #[test]
+    fn conditions_keep_their_time_and_missing_ones_are_removed() {
+        let known =
+            Condition { since: Some("then".to_owned()), ..Condition::new(true, "Programmed", "text") };
+        let conditions = Conditions { programmed: Some(known), reachable: None };
+        let expected = json!([
+            { "type": "llb.dev/Programmed", "status": "True", "reason": "Programmed", "message": "text", "lastTransitionTime": "then" },
+            { "type": "llb.dev/Reachable", "$patch": "delete" },
+        ]);
+        assert_eq!(shown(&conditions, "now"), expected);
+        let conditions =
+            Conditions { programmed: None, reachable: Some(Condition::new(false, "NoBackends", "")) };
+        assert_eq!(shown(&conditions, "now")[1]["lastTransitionTime"], "now");
+        assert!(now().ends_with('Z') && now().len() == 20, "{}", now());
     }
 
     #[test]

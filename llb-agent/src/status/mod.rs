@@ -23,7 +23,7 @@ use std::future::Future;
 use prometheus_client::registry::Registry;
 
 use crate::kube_error::KubeError;
-use crate::model::{Problem, PublishedStatus, ServiceName, Snapshot, StatusWriter};
+use crate::model::{Conditions, Problem, PublishedStatus, ServiceName, Snapshot, StatusWriter};
 
 /// llb's name in managed fields and Events.
 const CONTROLLER: &str = "llb";
@@ -34,6 +34,12 @@ pub trait StatusSink: Clone + Send + Sync + 'static {
     /// The statuses as far as they are known: those in the snapshot, and those that were
     /// written since and are not in the snapshot yet.
     fn observe(&self, snapshot: &Snapshot) -> BTreeMap<ServiceName, PublishedStatus>;
+
+    /// llb's conditions on Services, as [`observe`](StatusSink::observe) has the statuses; `None` if this
+    /// sink has none.
+    fn conditions(&self, _snapshot: &Snapshot) -> Option<BTreeMap<ServiceName, Conditions>> {
+        None
+    }
 
     /// Writes the status of a Service; an empty status clears it. It is not an error if the
     /// Service is gone. In both cases `observe` then returns the ordered status until the
@@ -76,6 +82,8 @@ pub struct StatusOrder {
     pub revision: String,
     /// The status to write.
     pub status: PublishedStatus,
+    /// The conditions to write; those that are missing are removed. `None`: they stay as they are.
+    pub conditions: Option<Conditions>,
 }
 
 /// The result of a write that did not fail.

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::model::{PublishedStatus, ServiceName, Snapshot};
+use crate::model::{Conditions, PublishedStatus, ServiceName, Snapshot};
 
 /// A watch shows a write long before. After this time the snapshot counts again, whatever its
 /// revision: an etcd that was restored from a backup begins with older ones.
@@ -26,6 +26,8 @@ pub(super) struct Written {
     /// The `resourceVersion` of the answer; `None` if the Service is gone.
     pub(super) after: Option<String>,
     pub(super) status: PublishedStatus,
+    /// `None`: they were not written.
+    pub(super) conditions: Option<Conditions>,
     pub(super) at: Instant,
 }
 
@@ -45,6 +47,10 @@ impl WrittenStatuses {
 
     pub(super) fn of(&self, service: &ServiceName) -> Option<&PublishedStatus> {
         self.0.get(service).map(|written| &written.status)
+    }
+
+    pub(super) fn conditions_of(&self, service: &ServiceName) -> Option<&Conditions> {
+        self.0.get(service)?.conditions.as_ref()
     }
 }
 
@@ -79,7 +85,10 @@ mod tests {
         let vip = PublishedVip { ip: "192.0.2.7".parse().unwrap(), proxy: true, ports: Vec::new() };
         let status = PublishedStatus { vips: [vip].into() };
         let after = after.map(str::to_owned);
-        all.add(ServiceName::new("default", "web"), Written { before: "5".to_owned(), after, status, at });
+        all.add(
+            ServiceName::new("default", "web"),
+            Written { before: "5".to_owned(), after, status, conditions: None, at },
+        );
         (all, at)
     }
 

@@ -2,6 +2,7 @@
 //! The list of all cases. A case that is not in this list does not run.
 
 mod access;
+mod conditions;
 mod families;
 mod nodes;
 mod outage;
@@ -57,6 +58,7 @@ pub(crate) fn all() -> Vec<Named> {
         writers::of_two_agents_one_writes_and_the_other_takes_over,
         writers::two_agents_without_pools_do_not_fight,
         writers::llb_gives_way_to_another_load_balancer_and_says_so_once,
+        conditions::kubectl_says_why_a_service_is_served_degraded_or_refused,
         access::a_missing_verb_is_named,
         access::a_wrong_token_is_named,
         access::an_expired_token_is_named_and_traffic_goes_on,

@@ -50,8 +50,8 @@ struct Shared {
 
 impl Elected {
     /// Without a Lease: this agent writes.
-    pub(super) fn alone() -> Self {
-        Self::with(StatusWriter::default())
+    pub(super) fn alone(identity: String) -> Self {
+        Self::with(StatusWriter { identity: Some(identity), ..StatusWriter::default() })
     }
 
     /// Starts the task. It runs until the runtime ends.
