@@ -89,7 +89,7 @@ fn object_of(waiting: &Waiting, reporting: &Reporting) -> Object {
     Object {
         metadata: ObjectMeta {
             namespace: Some(event.service.namespace.to_string()),
-            generate_name: Some(format!("{}.", event.service.name)),
+            generate_name: Some(format!("{}-", event.service.name)),
             ..ObjectMeta::default()
         },
         event_time: Timestamp::try_from(waiting.at).ok().map(MicroTime),
@@ -101,5 +101,29 @@ fn object_of(waiting: &Waiting, reporting: &Reporting) -> Object {
         note: Some(cut(event.message.clone(), MESSAGE_BYTES)),
         type_: Some(if event.warning { "Warning" } else { "Normal" }.to_owned()),
         ..Object::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ServiceName;
+    use crate::status::Event;
+
+    #[test]
+    fn an_event_is_an_object_that_the_api_takes() {
+        let event = Event {
+            service: ServiceName::new("default", "web"),
+            uid: "u-1".to_owned(),
+            warning: true,
+            reason: "SyncLoadBalancerFailed",
+            message: "é".repeat(2000),
+        };
+        let waiting = Waiting { event, at: clock::time_of_day(), since: clock::now() };
+        let object = object_of(&waiting, &Reporting { controller: "llb", instance: "box_1".to_owned() });
+        // The API takes a name that ends with a dash, but not one that ends with a dot.
+        assert_eq!(object.metadata.generate_name.as_deref(), Some("web-"));
+        assert!(object.note.unwrap().len() <= 1024 && object.event_time.is_some());
+        assert_eq!(object.regarding.unwrap().uid.as_deref(), Some("u-1"));
     }
 }
