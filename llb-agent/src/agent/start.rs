@@ -32,7 +32,9 @@ use crate::dataplane::packet::{LinkLocks, LinkPermission, PacketError, PacketPla
 use crate::dataplane::proxy::ProxyPlane;
 use crate::error_chain::ErrorChain;
 use crate::handover::{Inheritance, Successors};
+use crate::health::Health;
 use crate::reconcile::{ReconcileMetrics, Reconciler, Report, Rooms, Wakeups};
+use crate::source::Reserved;
 use crate::status::StatusSink;
 
 /// The loop with its real surroundings.
@@ -93,6 +95,13 @@ pub(super) async fn start<S: StatusSink>(
     }
 }
 
+/// Wakes the loop when the API server has other addresses: a VIP may be one of them. Ends with the source.
+async fn wake(mut api_servers: watch::Receiver<Reserved>, links: Arc<Notify>) {
+    while api_servers.changed().await.is_ok() {
+        links.notify_one();
+    }
+}
+
 /// An agent that is not in charge yet.
 struct Building<S> {
     config: Config,
@@ -113,6 +122,7 @@ impl<S: StatusSink> Building<S> {
             wakeups.links.clone(),
         )?;
         addresses.set_api_servers(objects.api_servers.clone());
+        tokio::spawn(wake(objects.api_servers.clone(), wakeups.links.clone()));
         check_links(&config, &mut addresses).await?;
         let mut registry = Registry::default();
         let relay = ProxyPlane::new(config.relay, &mut registry, wakeups.plane.clone())
@@ -123,7 +133,8 @@ impl<S: StatusSink> Building<S> {
         statuses.register(&mut registry);
         let signals = Signals::listen()?;
         let rooms = Rooms { plane, addresses, statuses };
-        let reconciler = Reconciler::new(rooms, config.policy.clone(), metrics);
+        let mut reconciler = Reconciler::new(rooms, config.policy.clone(), metrics);
+        reconciler.set_health(Health::start(config.health, &mut registry));
         Ok(Self { config, objects, reconciler, wakeups, registry, signals })
     }
 

@@ -9,6 +9,7 @@ mod address;
 mod backend_status;
 mod conditions;
 mod forwarding;
+mod health;
 mod host;
 mod inputs;
 mod mode;
@@ -27,6 +28,7 @@ pub use address::{Family, Mac, Port, Protocol, is_usable_vip};
 pub use backend_status::{BackendState, BackendStatus};
 pub use conditions::{Condition, Conditions};
 pub use forwarding::{Backend, Frontend, FrontendStatus, Phase, Rule, Weight};
+pub use health::{Check, Failure, HealthCheck, LeftOut, Verdict, Verdicts};
 pub use host::{Host, ReservedFor};
 pub use inputs::{Endpoint, Facts, Link, LinkAddress, Node, Snapshot, SourceReport};
 pub use mode::Mode;
@@ -34,7 +36,7 @@ pub use placement::{
     PacketLimit, PacketObstacle, Placement, PlacementReason, PlaneKind, RelayFeature, RelayReason,
 };
 pub use planes::{Hook, HookChoice, HookReason, HookRefusal, LinkPlane, NoPacketPlane, PlanesState};
-pub use pool::{Pool, PoolError};
+pub use pool::{Pool, PoolError, PoolUsage};
 pub use problem::{MESSAGE_BYTES, Problem, ProblemReason, Subject, bound, cut};
 pub use range::{AddressRange, RangeError};
 pub use selector::{Selector, SelectorError};

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::conditions::ProblemsOf;
 use super::outcome::{Failed, Outcome};
 use super::writes::Writes;
-use crate::addresses::{Addition, AddressTable};
+use crate::addresses::{Addition, AddressError, AddressTable};
 use crate::dataplane::DataPlane;
 use crate::model::{Conditions, PublishedStatus, ServiceName, Snapshot};
 use crate::plan::Action;
@@ -56,6 +56,10 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Rooms<P, A, S> {
         writes: &mut Writes,
     ) -> Execution {
         let result = match &action {
+            Action::ProbeAddress { key } => match ended(self.addresses.probe(key).await) {
+                Some(result) => result,
+                None => return Execution::Running,
+            },
             Action::UpsertFrontend { frontend, rule } => {
                 self.plane.upsert(*frontend, rule).await.map_err(Failed::new)
             }
@@ -64,10 +68,9 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Rooms<P, A, S> {
                 Ok(())
             }
             Action::AddAddress { key, prefix_length } => {
-                match self.addresses.add(key, *prefix_length).await {
-                    Ok(Addition::Done) => Ok(()),
-                    Ok(Addition::Pending) => return Execution::Running,
-                    Err(error) => Err(Failed { reason: error.reason(), ..Failed::new(error) }),
+                match ended(self.addresses.add(key, *prefix_length).await) {
+                    Some(result) => result,
+                    None => return Execution::Running,
                 }
             }
             Action::RemoveAddress { key, prefix_length } => {
@@ -111,5 +114,14 @@ fn order(
         revision: known.map(|known| known.revision.clone()).unwrap_or_default(),
         status,
         conditions,
+    }
+}
+
+/// `None` while probes are under way.
+fn ended(answer: Result<Addition, AddressError>) -> Option<Result<(), Failed>> {
+    match answer {
+        Ok(Addition::Done) => Some(Ok(())),
+        Ok(Addition::Pending) => None,
+        Err(error) => Some(Err(Failed { reason: error.reason(), ..Failed::new(error) })),
     }
 }

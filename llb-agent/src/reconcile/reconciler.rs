@@ -2,6 +2,8 @@
 //! The state of the loop, and the two things that all of its parts do: read
 //! back what is, and send Events. What happens in a round is in `round.rs`.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,11 +18,14 @@ use super::problem_log::ProblemLog;
 use super::progress::{Progress, Stage};
 use super::reporter::Reporter;
 use super::resting::Resting;
+use super::standby;
 use super::writes::Writes;
 use crate::addresses::{AddressError, AddressTable};
 use crate::config::Policy;
 use crate::dataplane::DataPlane;
+use crate::desired::pods_that_need_routes;
 use crate::error_chain::ErrorChain;
+use crate::health::Health;
 use crate::model::{
     AddressKey, Facts, Observed, Problem, ProblemReason, Role, Snapshot, State, StatusWriter, Subject,
 };
@@ -44,12 +49,18 @@ pub struct Reconciler<P, A, S> {
     pub(super) lasting: Lasting<Problem>,
     pub(super) placements: Placements,
     pub(super) resting: Resting,
+    pub(super) health: Health,
     pub(super) facts: Facts,
     /// What was decided last.
     pub(super) desired: Arc<State>,
     pub(super) stage: Stage,
     pub(super) progress: Progress,
     pub(super) writes: Writes,
+    /// The VIPs that another agent of the group had published when this one became the writer, and
+    /// that are not on its links.
+    pub(super) inherited: BTreeSet<IpAddr>,
+    /// This agent has just become the writer in place of another one.
+    pub(super) inherits: bool,
     /// Which agent of the group wrote statuses in the last round.
     pub(super) writer: StatusWriter,
 }
@@ -70,18 +81,26 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             lasting: Lasting::default(),
             placements: Placements::default(),
             resting: Resting::default(),
+            health: Health::default(),
             facts: Facts::default(),
             desired: Arc::default(),
             stage: Stage::default(),
             progress: Progress::default(),
             writes: Writes::default(),
+            inherited: BTreeSet::new(),
+            inherits: false,
             writer: StatusWriter { role: Role::Pending, ..StatusWriter::default() },
         }
     }
 
+    /// From now on, backends are asked whether they work.
+    pub fn set_health(&mut self, health: Health) {
+        self.health = health;
+    }
+
     /// Reads back what is. If the links can't be read, the round is [`Progress::Unreadable`].
     pub(super) async fn observe(&mut self, snapshot: &Snapshot) -> Result<Observed, Problem> {
-        self.facts = match self.read_facts().await {
+        self.facts = match self.read_facts(snapshot).await {
             Ok(facts) => facts,
             Err(error) => {
                 self.progress = Progress::Unreadable;
@@ -105,13 +124,15 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             addresses: addresses.collect(),
             statuses: self.rooms.statuses.observe(snapshot),
             conditions: self.rooms.statuses.conditions(snapshot),
+            ..Observed::default()
         };
         Ok(observed)
     }
 
-    async fn read_facts(&mut self) -> Result<Facts, AddressError> {
+    async fn read_facts(&mut self, snapshot: &Snapshot) -> Result<Facts, AddressError> {
         let links = self.rooms.addresses.observe().await?;
-        Ok(Facts { links, host: self.rooms.addresses.host().await? })
+        let pods = pods_that_need_routes(snapshot, &self.policy, &links);
+        Ok(Facts { links, host: self.rooms.addresses.host(pods).await? })
     }
 
     /// Sends Events beside the loop, if this agent is the one of its group that does.
@@ -127,8 +148,17 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         if writer.writes() && !self.writer.writes() {
             // What another agent had until now may be free.
             self.machine.retry_now(now);
+            self.inherits |= matches!(self.writer.role, Role::Other(_));
         }
         self.metrics.writer.set(i64::from(writer.writes()));
         self.writer = writer;
+    }
+
+    /// Remembers what the former writer of the group has published, until it is on a link of this machine.
+    pub(super) fn inherit(&mut self, observed: &Observed) {
+        if std::mem::take(&mut self.inherits) {
+            self.inherited = standby::published(observed);
+        }
+        self.inherited.retain(|vip| observed.addresses.keys().all(|key| key.address != *vip));
     }
 }

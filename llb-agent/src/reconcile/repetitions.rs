@@ -78,7 +78,8 @@ impl Done {
                 "something adds {key} again and again, marked as llb's; llb removes it, but waits for up to \
                  {longest} s each time: `ip monitor address` shows each addition"
             ),
-            Action::UpsertFrontend { .. }
+            Action::ProbeAddress { .. }
+            | Action::UpsertFrontend { .. }
             | Action::RemoveFrontend { .. }
             | Action::WriteStatus { .. }
             | Action::WriteConditions { .. } => self.action.to_string(),
@@ -91,7 +92,7 @@ impl Repetitions {
     /// and did not before.
     pub(super) fn carried_out(&mut self, action: &Action, now: Instant) -> bool {
         let key = action.key();
-        if !matches!(key, ActionKey::Address(_)) {
+        if !matches!(key, ActionKey::Address(_)) || matches!(action, Action::ProbeAddress { .. }) {
             return false;
         }
         let before = self.done.get(&key).filter(|done| done.action == *action && !done.has_lasted(now));

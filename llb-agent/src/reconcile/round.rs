@@ -36,12 +36,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         self.metrics.rounds.inc();
         self.machine.resume_addresses();
         self.note_ended_writes(&snapshot, now);
-        for service in self.overwrites.forget(&snapshot, now) {
-            tracing::info!(%service, "no other program overwrites this status any more");
-        }
-        for action in self.machine.lasting(now) {
-            tracing::info!(%action, "it is not undone any more");
-        }
+        self.log_what_is_over(&snapshot, now);
         let observed = match self.observe(&snapshot).await {
             Ok(observed) => observed,
             Err(problem) => {
@@ -51,16 +46,20 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             }
         };
         let published = observed.statuses.clone();
+        self.inherit(&observed);
         let held = held(&self.desired, &published, self.writer.writes(), &self.policy);
         let resting = self.resting.at(now);
+        let verdicts = self.health.verdicts();
         let inputs = Inputs {
             snapshot: &snapshot,
             facts: &self.facts,
             policy: &self.policy,
             held: &held,
             resting: &resting,
+            verdicts: &verdicts,
         };
         let (desired, found) = desired::compile(inputs);
+        self.health.ask(&desired.checks);
         let before = std::mem::replace(&mut self.desired, desired.into());
         self.resting.released(&before, &self.desired, now, self.policy.vip_rest);
         self.report_cleared(&before, &published, &snapshot);
@@ -86,6 +85,16 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         }
         report.planes = self.rooms.plane.describe();
         Report { ready: self.is_ready(), desired: self.desired.clone(), facts: self.facts.clone(), ..report }
+    }
+
+    /// Logs what others have undone again and again, and do not any more.
+    fn log_what_is_over(&mut self, snapshot: &Snapshot, now: Instant) {
+        for service in self.overwrites.forget(snapshot, now) {
+            tracing::info!(%service, "no other program overwrites this status any more");
+        }
+        for action in self.machine.lasting(now) {
+            tracing::info!(%action, "it is not undone any more");
+        }
     }
 
     fn is_ready(&self) -> bool {

@@ -65,6 +65,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
                 () = wakeups.plane.notified() => {}
                 () = wakeups.links.notified() => {}
                 () = self.rooms.statuses.writer_changed() => {}
+                () = self.health.changed() => {}
                 Some(()) = self.writes.wait_for_one() => {}
                 () = tokio::time::sleep(wait) => {}
             }

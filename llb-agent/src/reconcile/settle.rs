@@ -3,6 +3,7 @@
 //! is due or the round has done enough.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,8 +22,8 @@ use crate::model::{AddressKey, Conditions, Observed, Problem, PublishedStatus, S
 use crate::plan::{self, Action, ActionKey};
 use crate::status::{Effect, StatusSink};
 
-/// Passes of plan and act within one round. The longest chain is three
-/// (frontend, address, status). More means that something changes under us,
+/// Passes of plan and act within one round. The longest chain is four
+/// (probe, frontend, address, status). More means that something changes under us,
 /// which the next round sees.
 const PASSES: u32 = 8;
 
@@ -44,6 +45,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         let round_before = std::mem::take(&mut self.progress);
         let (mut left, mut first) = (ACTIONS, None);
         for pass in 0..PASSES {
+            self.note_owners(&mut observed);
             if pass == 0 {
                 self.look_at_conditions(&observed, input);
             }
@@ -82,14 +84,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
 
     /// What may be done now, in order.
     fn due(&mut self, observed: &Observed, input: RoundInput<'_>) -> Vec<Action> {
-        // Packets to a VIP that another host has are that host's, also if this machine routes them.
-        let refused = self.machine.refused_vips();
-        let mut possible = if refused.is_empty() {
-            Arc::clone(&self.desired)
-        } else {
-            Arc::new(self.desired.without_frontends_on(&refused))
-        };
-        let writes = self.writer.writes();
+        let (mut possible, writes) = (Arc::clone(&self.desired), self.writer.writes());
         if !writes {
             let unpublished = standby::unpublished(&self.desired, observed);
             if !unpublished.is_empty() {
@@ -102,7 +97,9 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             self.plan_conditions(&mut planned, observed, input);
         }
         let due = self.machine.due(planned, input.now);
-        let mut due = plan::hold_statuses(due, self.machine.in_flight(), &self.desired);
+        let held = plan::hold_back(due, self.machine.in_flight(), &self.desired, observed);
+        self.machine.set_waiting(held.waiting);
+        let mut due = held.now;
         self.overwrites.hold_back(&mut due, &observed.statuses, input.snapshot, input.now);
         due.retain(|action| self.stage.allows(action));
         due
@@ -147,6 +144,23 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     /// How this agent is called in conditions.
     fn agent_name(&self) -> String {
         self.writer.identity.clone().unwrap_or_else(|| "llb".to_owned())
+    }
+
+    /// Adds what is known of the owners of the wanted VIPs that are not on their links.
+    fn note_owners(&self, observed: &mut Observed) {
+        let missing = |key: &&AddressKey| !observed.addresses.contains_key(*key);
+        let free = self.desired.addresses.keys().filter(missing);
+        let free = free.filter(|key| self.rooms.addresses.is_free(key));
+        let free: BTreeSet<IpAddr> = free.map(|key| key.address).collect();
+        let is_wanted = |key: &AddressKey| self.desired.addresses.contains_key(key) && missing(&key);
+        let taken = self.machine.refused().filter(|(key, _)| is_wanted(key) && !free.contains(&key.address));
+        // The former writer of the group may serve what it has published, so that stays published.
+        let confirmed = |vip: &IpAddr, times: u32| match self.inherited.contains(vip) {
+            true => times.min(plan::CONFIRMED - 1),
+            false => times,
+        };
+        observed.taken = taken.map(|(key, times)| (key.address, confirmed(&key.address, times))).collect();
+        observed.free = free;
     }
 
     /// True if the action has ended; false if it goes on beside the loop.

@@ -11,16 +11,21 @@ use crate::model::{Observed, State};
 /// The VIPs that this agent would put on a link, and that no status has. One that is on a link
 /// already stays.
 pub(super) fn unpublished(desired: &State, observed: &Observed) -> BTreeSet<IpAddr> {
-    let published: BTreeSet<IpAddr> =
-        observed.statuses.values().flat_map(|status| status.vips.iter().map(|vip| vip.ip)).collect();
+    let published = published(observed);
     let on_links: BTreeSet<IpAddr> = observed.addresses.keys().map(|key| key.address).collect();
     let wanted = desired.addresses.keys().map(|key| key.address);
     wanted.filter(|vip| !published.contains(vip) && !on_links.contains(vip)).collect()
 }
 
+/// The VIPs that statuses have.
+pub(super) fn published(observed: &Observed) -> BTreeSet<IpAddr> {
+    observed.statuses.values().flat_map(|status| status.vips.iter().map(|vip| vip.ip)).collect()
+}
+
 /// The same state without these VIPs.
 pub(super) fn without(desired: &State, vips: &BTreeSet<IpAddr>) -> State {
-    let mut state = desired.without_frontends_on(vips);
+    let mut state = desired.clone();
+    state.frontends.retain(|frontend, _| !vips.contains(&frontend.vip));
     state.addresses.retain(|key, _| !vips.contains(&key.address));
     state
 }

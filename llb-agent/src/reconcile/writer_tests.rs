@@ -108,3 +108,25 @@ async fn nothing_is_said_about_what_is_over_in_the_same_moment() {
     let last = agent.rooms.statuses.lock().events.pop().unwrap();
     assert_eq!(last.reason, "UnAvailableLoadBalancer");
 }
+
+#[tokio::test]
+async fn a_new_writer_leaves_published_what_the_former_one_serves() {
+    let (mut agent, source, start) = (agent(), service_with_vip("192.0.2.50"), clock::now_std());
+    let vip: std::net::IpAddr = "192.0.2.50".parse().unwrap();
+    let published = PublishedVip { ip: vip, proxy: true, ports: Vec::new() };
+    let name = ServiceName::new("default", "s0");
+    agent.rooms.statuses.lock().statuses.insert(name, PublishedStatus { vips: [published].into() });
+    agent.rooms.addresses.0.taken.insert(vip);
+    agent.rooms.statuses.lock().writer.role = Role::Other("box-2".to_owned());
+    rest(&mut agent, &source, start).await;
+    agent.rooms.statuses.lock().writer.role = Role::Elected;
+    for second in 0..120 {
+        let report = rest(&mut agent, &source, start + Duration::from_secs(second)).await;
+        assert_eq!(report.observed.statuses.len(), 1, "in second {second}: {:?}", report.problems);
+    }
+    agent.rooms.addresses.0.taken.clear();
+    for second in 120..240 {
+        rest(&mut agent, &source, start + Duration::from_secs(second)).await;
+    }
+    assert!(agent.rooms.addresses.0.links[0].addresses.iter().any(|known| known.net.addr() == vip));
+}

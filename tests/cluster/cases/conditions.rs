@@ -30,8 +30,8 @@ pub(crate) fn kubectl_says_why_a_service_is_served_degraded_or_refused(case: &mu
     case.apply_service("degraded", &json!({"ports": sctp}))?;
     wait_for_condition(case, "degraded", PROGRAMMED, &["False PortsNotServed", "9999/SCTP"])?;
     wait_for_condition(case, "degraded", REACHABLE, &["True"])?;
-    let message = case.wait_for_event("degraded", "SyncLoadBalancerFailed")?;
-    assert!(message.contains("SCTP is not forwarded"), "{message}");
+    let message = case.wait_for_event("degraded", "UnsupportedProtocol")?;
+    assert!(message.contains("is not forwarded"), "{message}");
 
     case.apply_service("refused", &json!({"loadBalancerIP": "203.0.113.77"}))?;
     case.apply_service("pending", &json!({}))?;

@@ -4,6 +4,7 @@
 mod access;
 mod conditions;
 mod families;
+mod foreign;
 mod nodes;
 mod outage;
 mod packets;
@@ -36,6 +37,7 @@ pub(crate) fn all() -> Vec<Named> {
     cases![
         setup::node_ports_work_without_llb,
         promise::a_service_is_served_once_its_type_is_load_balancer,
+        promise::a_service_without_endpoints_gets_its_address,
         promise::a_changed_port_is_followed,
         promise::changing_the_type_back_removes_everything,
         promise::a_deleted_service_leaves_nothing,
@@ -49,19 +51,27 @@ pub(crate) fn all() -> Vec<Named> {
         refusals::only_services_of_chosen_namespaces_are_served,
         terms::source_ranges_and_affinity_are_applied,
         packets::nodes_answer_clients_directly_in_mode_dsr,
+        packets::a_new_dsr_service_loses_nothing_from_the_first_moment,
         packets::replies_pass_the_balancer_in_mode_nat,
+        foreign::changes_of_others_start_no_round_and_no_write,
+        foreign::a_service_that_becomes_ours_has_its_endpoints,
         outage::traffic_goes_on_without_the_api_server,
         outage::an_expired_resource_version_means_a_new_list,
         outage::a_killed_agent_finds_its_vips_again,
         outage::a_start_without_the_api_server_serves_the_saved_snapshot,
+        outage::a_long_outage_changes_nothing,
+        outage::a_silent_partition_is_said_and_ends,
+        outage::an_etcd_restored_to_an_older_revision_is_noticed,
         writers::an_ordinary_service_costs_one_status_write_and_two_events,
         writers::of_two_agents_one_writes_and_the_other_takes_over,
         writers::two_agents_without_pools_do_not_fight,
         writers::llb_gives_way_to_another_load_balancer_and_says_so_once,
         conditions::kubectl_says_why_a_service_is_served_degraded_or_refused,
         access::a_missing_verb_is_named,
+        access::endpoints_are_served_without_the_right_to_read_nodes,
         access::a_wrong_token_is_named,
         access::an_expired_token_is_named_and_traffic_goes_on,
+        access::renewed_credentials_are_used_and_traffic_goes_on,
         access::a_missing_kubeconfig_is_named,
     ]
 }

@@ -47,7 +47,7 @@ pub(crate) fn of_two_agents_one_writes_and_the_other_takes_over(case: &mut Case<
     let pool = format!("{vip}-{later}");
     let first = case.agent(&["--pool", &pool])?;
     wait_for_writer(&first, true)?;
-    let other = case.add_balancer("other")?;
+    let other = case.add_balancer("b")?;
     let second = case.agent_on(&other, &["--pool", &pool])?;
     assert!(second.get("/readyz")?.contains("this agent only serves"), "{}", second.get("/readyz")?);
 
@@ -84,7 +84,7 @@ pub(crate) fn of_two_agents_one_writes_and_the_other_takes_over(case: &mut Case<
 
 pub(crate) fn two_agents_without_pools_do_not_fight(case: &mut Case<'_>) -> Result<()> {
     case.add_echo_pods(&["node-1"])?;
-    let other = case.add_balancer("other")?;
+    let other = case.add_balancer("b")?;
     let agents = [case.agent(&[])?, case.agent_on(&other, &[])?];
     case.apply_service("echo", &json!({}))?;
     wait_until(LIMIT, "a status", || Ok((!case.published("echo")?.is_empty()).then_some(())))?;
