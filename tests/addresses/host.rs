@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the machine needs, read from the kernel.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use llb_agent::addresses::AddressTable;
@@ -30,7 +31,7 @@ fn gateways_of_all_routes_and_peers_are_known() {
         }
         let mut table = kernel_table();
         table.observe().await.unwrap();
-        let reserved = table.host().await.unwrap().reserved;
+        let reserved = table.host(BTreeSet::new()).await.unwrap().reserved;
         let gateways = [
             "192.0.2.71",
             "192.0.2.72",

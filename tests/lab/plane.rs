@@ -21,6 +21,7 @@ pub(crate) enum Plane {
 }
 
 /// Keeps alive what a plane needs in a lab.
+#[derive(Default)]
 pub(crate) struct Prepared {
     _programs: Vec<Ebpf>,
 }

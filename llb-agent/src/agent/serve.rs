@@ -56,6 +56,7 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
             // It fails only if the source has ended, which the source reports.
             let _ = api_servers.changed().await;
             objects.api_servers = api_servers;
+            objects.connections = cluster.connections;
             let starting_point = objects.starting_point(&config, others).await?;
             let statuses = KubernetesStatuses::start(cluster.client, lease, &config.state_dir);
             live(config, starting_point, objects, statuses).await

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Where the traffic of a service port may go, and why it may go nowhere.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use super::frontends::frontend_of;
@@ -46,7 +46,8 @@ impl<'a> ServiceBackends<'a> {
             self.node_addresses(port, family)
         } else {
             let address = |endpoint: &Endpoint| SocketAddr::new(endpoint.address, endpoint.port.get());
-            let reachable = self.usable(port, family).filter(|endpoint| !self.is_unrouted(endpoint));
+            let reachable =
+                self.usable(port, family).filter(|endpoint| !self.unrouted().contains(&endpoint.address));
             reachable.map(|endpoint| (address(endpoint), Weight::MIN)).collect()
         };
         addresses.into_iter().map(|(address, weight)| (Backend { address }, weight)).collect()
@@ -67,10 +68,12 @@ impl<'a> ServiceBackends<'a> {
         if self.lacks_node_port(port) {
             return Some(NO_NODE_PORT);
         }
+        if self.unrouted().is_empty() || self.are_nodes(port) {
+            return None;
+        }
         let mut usable = self.usable(port, family).peekable();
-        let has_only_unrouted = !self.are_nodes(port)
-            && usable.peek().is_some()
-            && usable.all(|endpoint| self.is_unrouted(endpoint));
+        let has_only_unrouted =
+            usable.peek().is_some() && usable.all(|endpoint| self.unrouted().contains(&endpoint.address));
         has_only_unrouted.then_some(NO_ROUTE_TO_PODS)
     }
 
@@ -78,8 +81,19 @@ impl<'a> ServiceBackends<'a> {
         self.nodes.inputs().policy.backends == BackendMode::Nodes && port.node_port.is_none()
     }
 
-    fn is_unrouted(&self, endpoint: &Endpoint) -> bool {
-        self.nodes.inputs().facts.host.unrouted_pods.contains(&endpoint.address)
+    /// The Pods that this machine has no route to.
+    fn unrouted(&self) -> &'a BTreeSet<IpAddr> {
+        &self.nodes.inputs().facts.host.unrouted_pods
+    }
+
+    /// A Pod of this port that can't be reached.
+    fn unrouted_pod(&self, port: &ServicePort, vips: &[IpAddr]) -> Option<IpAddr> {
+        if self.unrouted().is_empty() || self.are_nodes(port) {
+            return None;
+        }
+        let families: BTreeSet<Family> = vips.iter().map(|&vip| Family::of(vip)).collect();
+        let mut pods = families.into_iter().flat_map(|family| self.usable(port, family));
+        pods.find(|pod| self.unrouted().contains(&pod.address)).map(|pod| pod.address)
     }
 
     /// Why a frontend has no backends, and which wish of the Service they cannot fulfil.
@@ -119,14 +133,12 @@ impl<'a> ServiceBackends<'a> {
             if self.are_nodes(port) && self.nodes.are_none() {
                 return problem(ProblemReason::NoEligibleNodes, self.nodes.why_none());
             }
-            let usable = |vip: &IpAddr| self.usable(port, Family::of(*vip));
-            let mut pods = vips.iter().flat_map(usable).filter(|endpoint| self.is_unrouted(endpoint));
-            if let Some(pod) = pods.next().filter(|_| !self.are_nodes(port)) {
+            if let Some(pod) = self.unrouted_pod(port, vips) {
                 let message = format!(
                     "port {}/{} has no nodePort (allocateLoadBalancerNodePorts: false?), and this machine has no route to its \
                      Pods ({}), or only its default route; let Kubernetes allocate a nodePort, add a route to the Pods, or \
                      use --backends endpoints if the default route leads to them",
-                    port.port, port.protocol, pod.address
+                    port.port, port.protocol, pod
                 );
                 return problem(ProblemReason::NoRouteToPods, message);
             }

@@ -47,8 +47,8 @@ pub(super) fn collect<'a>(
     for (name, service) in ours(inputs) {
         match claim(inputs, permissions, on_links, name, service, problems) {
             Ok(claim) => {
-                let kept: Vec<IpAddr> =
-                    claim.vips.iter().filter(|vip| claim.held.contains(vip)).copied().collect();
+                let is_kept = |vip: &&IpAddr| claim.held.contains(vip);
+                let kept: Vec<IpAddr> = claim.vips.iter().filter(is_kept).copied().collect();
                 problems.extend(permissions.outside_of_pools(name, service, &kept));
                 claims.push(claim);
             }

@@ -51,7 +51,10 @@ pub fn compile(inputs: Inputs<'_>) -> (State, Vec<Problem>) {
     // machine's other addresses, which are few.
     let known = inputs.facts.links.iter().flat_map(|link| &link.addresses);
     let on_links: HashSet<IpAddr> = known.map(|known| known.net.addr()).collect();
-    let machine = inputs.facts.without_ours();
+    let mut machine = inputs.facts.without_ours();
+    if pod_routes::is_node(inputs.snapshot, &machine) {
+        machine.host.unrouted_pods.clear();
+    }
     let inputs = Inputs { facts: &machine, ..inputs };
 
     let mut problems = ours::problems_of_ours(inputs);

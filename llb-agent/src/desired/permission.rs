@@ -12,6 +12,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::inputs::Inputs;
+use crate::config::Policy;
 use crate::model::{Node, Problem, ProblemReason, ReservedFor, Service, ServiceName, is_usable_vip};
 
 /// Answers for one set of inputs; addresses in use are collected once.
@@ -100,27 +101,19 @@ impl<'a> Permissions<'a> {
         Err(Problem::of_service(name, ProblemReason::AddressNotAllowed, message))
     }
 
-    /// Says that a Service has VIPs that llb would not give it now: a pool has shrunk, or is gone.
+    /// Says that a Service keeps VIPs that llb would not give it now: a pool has shrunk, or is gone. Without any
+    /// pool it can't be told: the VIP may be one that the Service has asked for before.
     pub(super) fn outside_of_pools(
         &self,
         name: &ServiceName,
         service: &Service,
         kept: &[IpAddr],
     ) -> Option<Problem> {
-        let policy = self.inputs.policy;
-        if policy.pools.is_empty() {
+        if self.inputs.policy.pools.is_empty() {
             return None;
         }
-        let whys = kept.iter().filter_map(|&vip| {
-            if policy.allow_vips.iter().any(|range| range.contains(vip)) {
-                return None;
-            }
-            let Some(pool) = policy.pools.iter().find(|pool| pool.contains(vip)) else {
-                return Some(format!("{vip} is in no --pool"));
-            };
-            Some(format!("{vip} is of --pool {pool}, which is for {}", pool.why_closed(name, service)?))
-        });
-        let whys: Vec<String> = whys.collect();
+        let whys: Vec<String> =
+            kept.iter().filter_map(|&vip| self.why_outside_of_pools(name, service, vip)).collect();
         (!whys.is_empty()).then(|| {
             let message = format!(
                 "its VIP {} any more; the Service keeps it until it is deleted; open the address to it again, or move the \
@@ -129,6 +122,19 @@ impl<'a> Permissions<'a> {
             );
             Problem::of_service(name, ProblemReason::OutsidePools, message)
         })
+    }
+
+    fn why_outside_of_pools(&self, name: &ServiceName, service: &Service, vip: IpAddr) -> Option<String> {
+        let Policy { pools, allow_vips, .. } = self.inputs.policy;
+        if allow_vips.iter().any(|range| range.contains(vip)) {
+            return None;
+        }
+        match pools.iter().find(|pool| pool.contains(vip)) {
+            None => Some(format!("{vip} is in no --pool")),
+            Some(pool) => {
+                Some(format!("{vip} is of --pool {pool}, which is for {}", pool.why_closed(name, service)?))
+            }
+        }
     }
 
     /// The other Service that had the address until a moment ago.

@@ -13,15 +13,15 @@ use std::net::IpAddr;
 
 use super::ours::is_ours;
 use crate::config::{BackendMode, Policy};
-use crate::model::{Endpoint, Link, Snapshot};
+use crate::model::{Endpoint, Facts, ReservedFor, Snapshot};
 
 /// The most Pods whose routes are looked at in one round; each costs a question to the kernel.
 /// Those beyond count as reachable.
 const MOST: usize = 1024;
 
-/// The Pods whose routes matter.
-pub fn pods_that_need_routes(snapshot: &Snapshot, policy: &Policy, links: &[Link]) -> BTreeSet<IpAddr> {
-    if policy.backends != BackendMode::Auto || is_node(snapshot, links) {
+/// The Pods whose routes matter, unless this machine is a Node.
+pub fn pods_that_need_routes(snapshot: &Snapshot, policy: &Policy) -> BTreeSet<IpAddr> {
+    if policy.backends != BackendMode::Auto {
         return BTreeSet::new();
     }
     let ours = snapshot.services.iter().filter(|(name, service)| is_ours(policy, name, service));
@@ -35,11 +35,12 @@ pub fn pods_that_need_routes(snapshot: &Snapshot, policy: &Policy, links: &[Link
 }
 
 /// Whether this machine is a Node of the cluster.
-fn is_node(snapshot: &Snapshot, links: &[Link]) -> bool {
-    let nodes = snapshot.nodes.values();
-    nodes
-        .flat_map(|node| node.internal.iter().chain(&node.external))
-        .any(|&address| links.iter().any(|link| link.has_foreign(address)))
+pub(super) fn is_node(snapshot: &Snapshot, machine: &Facts) -> bool {
+    let is_own = |address: &IpAddr| {
+        machine.links.iter().any(|link| link.has_foreign(*address))
+            || matches!(machine.host.reserved.get(address), Some(ReservedFor::Link(_)))
+    };
+    snapshot.nodes.values().flat_map(|node| node.internal.iter().chain(&node.external)).any(is_own)
 }
 
 /// Whether the endpoint runs on a Node and has an address of its own.

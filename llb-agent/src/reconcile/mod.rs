@@ -14,6 +14,7 @@
 //!       machine.rs  retries and back-off                     writes.rs     status writes that run beside the loop
 //!       repetitions.rs, overwrites.rs   back-off for addresses that others remove, for statuses that others write
 //!       standby.rs       what an agent leaves to the writer of its group
+//!       dead_backends.rs  what is said about them            line_limit.rs  how many lines the log gets
 //!       reporter.rs, placements.rs   which Events            owners.rs     the Services that an object is for
 //!       conditions.rs    which conditions Services have, and when they are written
 //!       lasting.rs       what is told, and what is over too soon
@@ -27,8 +28,10 @@
 #[cfg(test)]
 mod condition_tests;
 mod conditions;
+mod dead_backends;
 mod executor;
 mod lasting;
+mod line_limit;
 mod machine;
 mod metrics;
 mod outcome;

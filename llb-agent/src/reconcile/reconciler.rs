@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::conditions::Pace;
+use super::dead_backends::DeadBackends;
 use super::executor::Rooms;
 use super::lasting::Lasting;
 use super::machine::Machine;
@@ -48,6 +49,7 @@ pub struct Reconciler<P, A, S> {
     /// The problems that are told.
     pub(super) lasting: Lasting<Problem>,
     pub(super) placements: Placements,
+    pub(super) dead_backends: DeadBackends,
     pub(super) resting: Resting,
     pub(super) health: Health,
     pub(super) facts: Facts,
@@ -80,6 +82,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             found_late: Vec::new(),
             lasting: Lasting::default(),
             placements: Placements::default(),
+            dead_backends: DeadBackends::default(),
             resting: Resting::default(),
             health: Health::default(),
             facts: Facts::default(),
@@ -131,7 +134,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
 
     async fn read_facts(&mut self, snapshot: &Snapshot) -> Result<Facts, AddressError> {
         let links = self.rooms.addresses.observe().await?;
-        let pods = pods_that_need_routes(snapshot, &self.policy, &links);
+        let pods = pods_that_need_routes(snapshot, &self.policy);
         Ok(Facts { links, host: self.rooms.addresses.host(pods).await? })
     }
 

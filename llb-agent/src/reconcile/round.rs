@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::conditions::by_service;
+use super::dead_backends::{self, retain_used};
 use super::executor::RoundInput;
 use super::machine::Failing;
 use super::owners::{conflicts, owners};
@@ -33,6 +34,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         self.look_for_the_writer(now);
         report.writer = self.writer.clone();
         let Some(snapshot) = source.snapshot.clone() else { return report };
+        report.has_snapshot = true;
         self.metrics.rounds.inc();
         self.machine.resume_addresses();
         self.note_ended_writes(&snapshot, now);
@@ -42,7 +44,8 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             Err(problem) => {
                 self.problem_log.begins(&problem, now).iter().for_each(Line::write);
                 report.problems.push(problem);
-                return Report { ready: self.is_ready(), desired: self.desired.clone(), ..report };
+                let desired = self.desired.clone();
+                return Report { ready: self.is_ready(), is_blind: true, desired, ..report };
             }
         };
         let published = observed.statuses.clone();
@@ -75,14 +78,11 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         if self.stage.is_in_charge() {
             self.rooms.plane.hold_ports(&self.desired.on_own_addresses);
         }
+        report.problems.extend(self.rooms.plane.problems());
         if self.progress.is_complete() && self.writer.role != Role::Pending {
             self.stage = self.stage.after_complete_round();
         }
-        self.report_problems(&mut report, known, &snapshot, now);
-        if self.writer.is_known() {
-            let events = self.placements.changed(&report.observed, &published, &snapshot, now);
-            self.send(events);
-        }
+        self.tell(&mut report, known, &published, &snapshot, now);
         report.planes = self.rooms.plane.describe();
         Report { ready: self.is_ready(), desired: self.desired.clone(), facts: self.facts.clone(), ..report }
     }
@@ -99,6 +99,34 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
 
     fn is_ready(&self) -> bool {
         self.stage == Stage::Ready
+    }
+
+    /// Completes the report, and tells what is new in it.
+    fn tell(
+        &mut self,
+        report: &mut Report,
+        known: usize,
+        published: &Statuses,
+        snapshot: &Snapshot,
+        now: Instant,
+    ) {
+        self.report_dead_backends(report, now);
+        self.report_problems(report, known, snapshot, now);
+        if self.writer.is_known() {
+            let events = self.placements.changed(&report.observed, published, snapshot, now);
+            self.send(events);
+        }
+    }
+
+    /// Adds the dead backends to the report, and says which have died or are back.
+    fn report_dead_backends(&mut self, report: &mut Report, now: Instant) {
+        let mut failed = self.rooms.plane.failed_backends();
+        retain_used(&mut failed, &report.observed.frontends);
+        let lines = self.dead_backends.follow(&failed, &report.observed.frontends, now);
+        lines.iter().for_each(dead_backends::Line::write);
+        report.problems.extend(self.dead_backends.problems());
+        self.metrics.show_failed(&failed);
+        report.failed_backends = failed;
     }
 
     /// Adds what the loop itself found to the report's problems, logs what has begun or
@@ -129,9 +157,10 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         }
         self.found_late.extend(failing.iter().map(|failing| failing.problem.clone()));
         self.found_late.extend_from_slice(&others);
-        report.problems.extend(failing.into_iter().map(Failing::shown));
-        report.problems.extend(others);
-        bound(&mut report.problems);
+        // Bounded by themselves: mistakes in objects, however many, hide nothing that fails.
+        let mut failing: Vec<Problem> = failing.into_iter().map(Failing::shown).chain(others).collect();
+        bound(&mut failing);
+        report.problems.extend(failing);
         self.metrics.show(&self.desired, &report.observed, &report.problems);
     }
 

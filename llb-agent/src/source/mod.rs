@@ -16,7 +16,8 @@ mod suggestion;
 
 pub use identity::Identity;
 pub use kubernetes::{
-    Cluster, ConnectError, Interest, IsOurs, KubernetesSource, ProxyVariables, Reserved, Variables, connect,
+    ApiConnections, Cluster, ConnectError, Interest, IsOurs, KubernetesSource, ProxyVariables, Reserved,
+    Variables, connect,
 };
 pub use manifests::{ManifestError, ManifestSource, ParseError, snapshot_of};
 pub use saved::{SavedError, SavedSnapshots};

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Result, anyhow};
 use llb_tests::client::Load;
-use llb_tests::{Agent, wait_until};
+use llb_tests::{Agent, ConnectProxy, wait_until};
 use serde_json::json;
 
 use crate::case::{Case, ECHO_PORT, LIMIT};
@@ -156,6 +156,32 @@ pub(crate) fn renewed_credentials_are_used_and_traffic_goes_on(case: &mut Case<'
     let tally = load.stop()?;
     assert!(tally.failures.is_empty(), "{:?} of {}", tally.failures.first(), tally.total());
     assert!(!agent.log().contains(token.trim()), "a credential is in the log");
+    Ok(())
+}
+
+/// The balancer reaches the API server only through a proxy.
+pub(crate) fn a_proxy_leads_to_the_api_server(case: &mut Case<'_>) -> Result<()> {
+    const PORT: u16 = 3128;
+    case.add_echo_pods(&["node-1"])?;
+    let vip = case.vip(0);
+    let control = case.lab.host("control").clone();
+    let proxy = ConnectProxy::start(&control, control.at(PORT))?;
+    for rule in ["add table inet lab", "add chain inet lab out { type filter hook output priority 0; }"] {
+        case.balancer.output(&["nft", rule])?;
+    }
+    case.balancer.output(&["nft", "add rule inet lab out tcp dport 6443 drop"])?;
+    let kubeconfig = text(case.cluster.agent_kubeconfig());
+    let url = format!("http://{}", control.at(PORT));
+    let variables = [("HTTPS_PROXY", Path::new(&url)), ("NO_PROXY", Path::new("10.0.0.0/8,.svc"))];
+    let agent = Agent::spawn_with(&case.balancer, &["--kubeconfig", &kubeconfig], &variables)?;
+    case.apply_service("echo", &json!({"loadBalancerIP": vip}))?;
+    case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
+    case.wait_for_status("echo", &[vip])?;
+    assert!(proxy.tunnels() > 0);
+    // Nobody may take the proxy's address: llb would cut itself off.
+    let reserved = &agent.state()?["facts"]["host"]["reserved"];
+    let address = control.ipv4().to_string();
+    assert!(!reserved[&address].is_null(), "{reserved}");
     Ok(())
 }
 

@@ -7,6 +7,7 @@ mod families;
 mod foreign;
 mod nodes;
 mod outage;
+mod own_address;
 mod packets;
 mod promise;
 mod refusals;
@@ -55,6 +56,7 @@ pub(crate) fn all() -> Vec<Named> {
         packets::replies_pass_the_balancer_in_mode_nat,
         foreign::changes_of_others_start_no_round_and_no_write,
         foreign::a_service_that_becomes_ours_has_its_endpoints,
+        own_address::services_and_statuses_follow_the_own_address_at_once,
         outage::traffic_goes_on_without_the_api_server,
         outage::an_expired_resource_version_means_a_new_list,
         outage::a_killed_agent_finds_its_vips_again,
@@ -62,6 +64,7 @@ pub(crate) fn all() -> Vec<Named> {
         outage::a_long_outage_changes_nothing,
         outage::a_silent_partition_is_said_and_ends,
         outage::an_etcd_restored_to_an_older_revision_is_noticed,
+        outage::a_clock_that_jumps_changes_nothing,
         writers::an_ordinary_service_costs_one_status_write_and_two_events,
         writers::of_two_agents_one_writes_and_the_other_takes_over,
         writers::two_agents_without_pools_do_not_fight,
@@ -72,6 +75,7 @@ pub(crate) fn all() -> Vec<Named> {
         access::a_wrong_token_is_named,
         access::an_expired_token_is_named_and_traffic_goes_on,
         access::renewed_credentials_are_used_and_traffic_goes_on,
+        access::a_proxy_leads_to_the_api_server,
         access::a_missing_kubeconfig_is_named,
     ]
 }

@@ -4,10 +4,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use llb_tests::agent::problem;
 use llb_tests::client::{self, Load, Tally};
-use llb_tests::{Agent, environment, wait_until};
+use llb_tests::{Agent, FalseClock, environment, wait_until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -233,7 +233,49 @@ pub(crate) fn an_etcd_restored_to_an_older_revision_is_noticed(case: &mut Case<'
     wait_until_it_is_over(&agent)?;
     assert!(agent.log().contains("went back from revision"), "{}", agent.log());
     case.wait_for_status("gone", &[gone])?;
-    none_failed(load)
+    none_failed(load)?;
+    // The cases after this one need them.
+    case.cluster.restart_proxies()
+}
+
+pub(crate) fn a_clock_that_jumps_changes_nothing(case: &mut Case<'_>) -> Result<()> {
+    case.add_echo_pods(&["node-1", "node-2"])?;
+    let clock = FalseClock::new(case.balancer.directory())?;
+    let kubeconfig = case.cluster.agent_kubeconfig().display().to_string();
+    let agent = Agent::spawn_with(&case.balancer, &["--kubeconfig", &kubeconfig], &clock.variables())?;
+    let vip = case.vip(0);
+    let address = SocketAddr::new(vip, ECHO_PORT);
+    case.apply_service("echo", &json!({"loadBalancerIP": vip}))?;
+    case.ask_often(address)?;
+    case.wait_for_status("echo", &[vip])?;
+    let file = case.balancer.directory().join(format!("{}.state/snapshot", case.balancer.name()));
+    let saved_at = || -> Result<String> {
+        let text = std::fs::read_to_string(&file)?;
+        let (_, rest) = text.split_once("\"saved_at\":\"").context("no time")?;
+        Ok(rest[..4].to_owned())
+    };
+
+    let mut open = client::connect(case.lab.client(), address)?;
+    let load = Load::start(case.lab.client(), address);
+    for (index, years) in [(1, 20), (2, -20)] {
+        let before = saved_at()?;
+        clock.jump(years * 366 * 24 * 3600)?;
+        let (name, vip) = (format!("jump-{index}"), case.vip(index));
+        case.apply_service(&name, &json!({"loadBalancerIP": vip}))?;
+        case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
+        case.wait_for_status(&name, &[vip])?;
+        // The agent sees the false time.
+        wait_until(LIMIT, "the saved snapshot to be of another year", || {
+            Ok((saved_at()? != before).then_some(()))
+        })?;
+    }
+    clock.jump(0)?;
+    case.kubectl(&["delete", "service", "jump-1"])?;
+    case.wait_for_link(case.vip(1), false)?;
+    client::http_get_on(&mut open, address)?;
+    none_failed(load)?;
+    assert!(problem(&agent.state()?, "SourceUnavailable").is_none());
+    case.wait_for_status("echo", &[vip])
 }
 
 fn wait_until_it_is_over(agent: &Agent) -> Result<()> {

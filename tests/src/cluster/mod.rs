@@ -218,6 +218,18 @@ impl Cluster {
         self.control_plane.restore_etcd(name)
     }
 
+    /// Starts kube-proxy of all nodes anew. After [`Cluster::restore_etcd`], it would hear of no change.
+    ///
+    /// # Errors
+    /// It did not get ready.
+    pub fn restart_proxies(&mut self) -> Result<()> {
+        for node in &mut self.nodes {
+            node.start_proxy(&self.control_plane)?;
+            node.wait_ready()?;
+        }
+        Ok(())
+    }
+
     /// Runs `work` while the API server has a certificate of another authority, which kubeconfigs that are written in
     /// that time name.
     ///

@@ -4,20 +4,30 @@
 use std::sync::Arc;
 
 use super::ConvertedService;
-use crate::model::{PublishedStatus, PublishedVip, Service};
+use crate::model::{PublishedStatus, PublishedVip, Service, Terms};
 
-/// The Service without everything that does not matter as long as somebody else serves it. What
-/// stays is by whom it is served, and its addresses, which llb gives to no other Service.
+/// The Service without what changes often and does not matter as long as somebody else serves it. Its addresses
+/// stay, because llb gives them to no other Service.
 pub(in crate::source) fn reduced(converted: &ConvertedService) -> ConvertedService {
     let service = &converted.service;
     let address = |vip: &PublishedVip| PublishedVip { ip: vip.ip, proxy: vip.proxy, ports: Vec::new() };
+    let status = PublishedStatus { vips: service.status.vips.iter().map(address).collect() };
+    // llb may have to clear the status of a Service that it served before.
+    let revision = match service.wants_load_balancer || status.vips.is_empty() {
+        true => String::new(),
+        false => service.revision.clone(),
+    };
     let service = Service {
-        uid: service.uid.clone(),
-        wants_load_balancer: service.wants_load_balancer,
-        class: service.class.clone(),
-        cluster_ips: service.cluster_ips.clone(),
-        status: PublishedStatus { vips: service.status.vips.iter().map(address).collect() },
-        ..Service::default()
+        revision,
+        ports: Vec::new(),
+        unsupported_ports: Vec::new(),
+        requested_vips: Vec::new(),
+        pool: None,
+        sharing_key: None,
+        invalid: false,
+        terms: Terms::default(),
+        status,
+        ..(**service).clone()
     };
     ConvertedService { name: converted.name.clone(), service: Arc::new(service), problems: Vec::new() }
 }

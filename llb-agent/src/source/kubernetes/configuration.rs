@@ -45,6 +45,9 @@ pub(super) struct Configuration {
     pub(super) proxy_url: Option<String>,
     /// It changes when the server, the CA or the credentials change.
     pub(super) fingerprint: u64,
+    /// A new client may have other credentials, although the fingerprint is the same: a command gives them, or
+    /// the client reads them by itself.
+    pub(super) is_renewable: bool,
 }
 
 impl Place {
@@ -82,15 +85,16 @@ impl Place {
         let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
         let config = Config::from_custom_kubeconfig(file, &options).await.map_err(wrong)?;
         let proxy_url = proxy_url.filter(|url| !url.is_empty());
-        Ok(Configuration { config, ca, proxy_url, fingerprint })
+        let is_renewable = config.auth_info.exec.is_some();
+        Ok(Configuration { config, ca, proxy_url, fingerprint, is_renewable })
     }
 
-    /// The client itself reads CA and token of a ServiceAccount again.
+    /// The client itself reads CA and token of a ServiceAccount again, by the time of day. A new one does so at once.
     fn service_account(&self) -> Result<Configuration, ConnectError> {
         let config =
             Config::incluster().map_err(|source| ConnectError::NoKubeconfig { tried: self.all(), source })?;
         let ca = "the ca.crt of the Pod's ServiceAccount".to_owned();
-        Ok(Configuration { config, ca, proxy_url: None, fingerprint: 0 })
+        Ok(Configuration { config, ca, proxy_url: None, fingerprint: 0, is_renewable: true })
     }
 
     /// All places, for messages.

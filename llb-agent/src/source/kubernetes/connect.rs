@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::cause::Server;
 use super::configuration::{Configuration, Place, Variables};
 use super::connect_error::ConnectError;
+use super::connections::ApiConnections;
 use super::proxy::{port_of, proxy_for};
 use super::timeouts::RENEW_BEFORE;
 use super::transport;
@@ -28,6 +29,8 @@ use crate::source::identity::Identity;
 pub struct Cluster {
     /// A client of its API.
     pub client: Client,
+    /// The open connections of the client.
+    pub connections: ApiConnections,
     pub(super) current: Arc<ArcSwap<Connection>>,
     pub(super) place: Place,
     /// What is known of it by now.
@@ -41,8 +44,8 @@ pub(super) struct Connection {
     /// The hosts that it needs.
     pub(super) hosts: Vec<Host>,
     pub(super) fingerprint: u64,
-    /// A command gives its credentials.
-    pub(super) runs_command: bool,
+    /// A new connection may have other credentials, although the fingerprint is the same.
+    pub(super) is_renewable: bool,
     /// When its credentials are to be renewed.
     pub(super) renew_at: Option<Instant>,
 }
@@ -74,11 +77,13 @@ pub async fn connect(
              and anybody on the way to it can pose as it"
         );
     }
-    let connection = Connection::new(configuration, &place.variables)?;
+    let connections = ApiConnections::default();
+    let connection = Connection::new(configuration, &place.variables, &connections)?;
     let identity = Identity { url: connection.server.url.clone(), uid: None };
     let current = Arc::new(ArcSwap::from_pointee(connection));
     let client = following(current.clone());
-    Ok(Cluster { client, current, place, identity: Arc::new(watch::Sender::new(identity)) })
+    let identity = Arc::new(watch::Sender::new(identity));
+    Ok(Cluster { client, connections, current, place, identity })
 }
 
 impl Cluster {
@@ -98,8 +103,12 @@ impl Cluster {
 }
 
 impl Connection {
-    pub(super) fn new(configuration: Configuration, variables: &Variables) -> Result<Self, ConnectError> {
-        let Configuration { mut config, ca, proxy_url, fingerprint } = configuration;
+    pub(super) fn new(
+        configuration: Configuration,
+        variables: &Variables,
+        connections: &ApiConnections,
+    ) -> Result<Self, ConnectError> {
+        let Configuration { mut config, ca, proxy_url, fingerprint, is_renewable } = configuration;
         let url = config.cluster_url.clone();
         // The client accepts a CA without certificates, and then trusts nobody.
         if config.root_cert.as_ref().is_some_and(Vec::is_empty) {
@@ -109,13 +118,15 @@ impl Connection {
         // `transport` connects to the proxy.
         config.proxy_url = None;
         let failed = |error| why(error, &config, variables);
-        let client = transport::client(&config, proxy.as_ref()).map_err(failed)?;
-        let runs_command = config.auth_info.exec.is_some();
-        let renew_at = if runs_command { renew_at(config.clone()).map_err(failed)? } else { None };
+        let client = transport::client(&config, proxy.as_ref(), connections).map_err(failed)?;
+        let renew_at = match config.auth_info.exec {
+            Some(_) => renew_at(config.clone()).map_err(failed)?,
+            None => None,
+        };
         let mut hosts = vec![host(&url, ReservedFor::ApiServer)];
         hosts.extend(proxy.map(|proxy| host(proxy.uri(), ReservedFor::ApiProxy)));
         let server = Server { url: url.to_string(), ca };
-        Ok(Self { client, server, hosts, fingerprint, runs_command, renew_at })
+        Ok(Self { client, server, hosts, fingerprint, is_renewable, renew_at })
     }
 }
 

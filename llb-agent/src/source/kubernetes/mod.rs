@@ -10,6 +10,7 @@
 //! probe: does the API answer, which cluster is it --> all watches list again           probe.rs
 //! reload: kubeconfig and credentials --> the connection that all requests use          reload.rs, connect.rs
 //! addresses of the API server --> no Service may have them                             resolve.rs
+//! connections whose own address is gone --> end                                       connections.rs
 //! ```
 //!
 //! After a lost connection, an expired resource version or a restart of the API server
@@ -21,6 +22,7 @@ mod cause;
 mod configuration;
 mod connect;
 mod connect_error;
+mod connections;
 mod fallback;
 mod health;
 mod objects;
@@ -40,6 +42,7 @@ mod watches;
 pub use configuration::Variables;
 pub use connect::{Cluster, connect};
 pub use connect_error::ConnectError;
+pub use connections::ApiConnections;
 pub use objects::{Interest, IsOurs};
 pub use proxy::ProxyVariables;
 pub use publish::KubernetesSource;

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::api::ListParams;
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 
 use super::connect::Cluster;
 use super::health::Health;
-use super::timeouts::{PROBE_AGAIN, PROBE_INTERVAL, PROBE_TIMEOUT};
+use super::timeouts::{PROBE_AGAIN, PROBE_INTERVAL, PROBE_TIMEOUT, RELIST_INTERVAL};
 use super::watches::apis;
 use crate::clock;
 
@@ -46,6 +47,7 @@ impl Probe {
     /// Never ends.
     pub(super) async fn run(self) {
         let (mut history, mut unnamed) = (History::default(), 0);
+        let mut relists = Relists::default();
         loop {
             let answer = self.ask(&mut unnamed).await;
             let now = clock::now_std();
@@ -59,7 +61,7 @@ impl Probe {
                     None
                 }
             };
-            if let Some(reason) = reason {
+            if let Some(reason) = relists.due(reason, now) {
                 tracing::info!("{reason}; all objects are listed again");
                 self.relist.send_modify(|count| *count += 1);
             }
@@ -151,6 +153,26 @@ fn is_refusal(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 401)
 }
 
+/// When all objects are listed again. API servers that contradict each other must not make it happen all the time. Pure.
+#[derive(Debug, Default)]
+struct Relists {
+    last: Option<Instant>,
+    waiting: Option<String>,
+}
+
+impl Relists {
+    /// The reason for a new list now, if there is one that may not wait any longer.
+    fn due(&mut self, reason: Option<String>, now: Instant) -> Option<String> {
+        self.waiting = reason.or(self.waiting.take());
+        let is_early = self.last.is_some_and(|last| now.saturating_duration_since(last) < RELIST_INTERVAL);
+        if is_early || self.waiting.is_none() {
+            return None;
+        }
+        self.last = Some(now);
+        self.waiting.take()
+    }
+}
+
 /// What the answers so far were like. Pure.
 #[derive(Debug, Default)]
 struct History {
@@ -203,5 +225,16 @@ mod tests {
         assert!(history.is_outage_or(false));
         assert!(history.answered(Some(63)).unwrap().contains("answers again"));
         assert_eq!(history.answered(Some(64)), None);
+    }
+
+    #[test]
+    fn new_lists_have_a_pace_and_none_is_forgotten() {
+        let (mut relists, start) = (Relists::default(), clock::now_std());
+        let reason = || Some("back".to_owned());
+        assert_eq!(relists.due(None, start), None);
+        assert_eq!(relists.due(reason(), start), reason());
+        assert_eq!(relists.due(reason(), start), None, "too early");
+        assert_eq!(relists.due(None, start + RELIST_INTERVAL), reason());
+        assert_eq!(relists.due(None, start + RELIST_INTERVAL * 2), None);
     }
 }

@@ -12,7 +12,7 @@ use super::connect::{Cluster, Connection};
 use super::connect_error::ConnectError;
 use super::health::Health;
 use super::probe::ask_for_identity;
-use super::timeouts::{COMMAND_INTERVAL, PROBE_AGAIN, PROBE_TIMEOUT, RELOAD_INTERVAL};
+use super::timeouts::{PROBE_AGAIN, PROBE_TIMEOUT, RELOAD_INTERVAL, RENEWAL_INTERVAL};
 use crate::clock;
 use crate::error_chain::ErrorChain;
 use crate::kube_error::KubeError;
@@ -24,15 +24,15 @@ const WHAT: &str = "the kubeconfig";
 pub(super) struct Reloader {
     pub(super) cluster: Cluster,
     pub(super) health: Arc<Health>,
-    /// When the command that gives the credentials was run last.
-    pub(super) last_command: Instant,
+    /// When credentials were renewed last, which may run a command.
+    pub(super) last_renewal: Instant,
     /// Whether the last look failed. A file that is being written may be incomplete once.
     pub(super) has_failed: bool,
 }
 
 impl Reloader {
     pub(super) fn new(cluster: Cluster, health: Arc<Health>) -> Self {
-        Self { cluster, health, last_command: clock::now_std(), has_failed: false }
+        Self { cluster, health, last_renewal: clock::now_std(), has_failed: false }
     }
 
     /// Never ends.
@@ -61,16 +61,19 @@ impl Reloader {
         };
         let configuration = self.cluster.place.read().await.map_err(unusable)?;
         let current = self.cluster.current.load_full();
-        let may_run = now.saturating_duration_since(self.last_command) >= COMMAND_INTERVAL;
-        if !is_due(&current, &configuration, is_refused, may_run, now) {
+        let may_renew = now.saturating_duration_since(self.last_renewal) >= RENEWAL_INTERVAL;
+        if !is_due(&current, &configuration, is_refused, may_renew, now) {
             return Ok(());
         }
-        if current.runs_command {
-            self.last_command = now;
+        if current.is_renewable {
+            self.last_renewal = now;
         }
         let variables = self.cluster.place.variables.clone();
+        let connections = self.cluster.connections.clone();
         // It may run a command, and waits for its end.
-        let made = tokio::task::spawn_blocking(move || Connection::new(configuration, &variables)).await;
+        let made =
+            tokio::task::spawn_blocking(move || Connection::new(configuration, &variables, &connections))
+                .await;
         let candidate = made.map_err(|error| error.to_string())?.map_err(unusable)?;
         self.check(&current, &candidate).await?;
         tracing::info!(
@@ -122,15 +125,15 @@ async fn uid_of(client: &Client) -> Result<Option<String>, KubeError> {
     }
 }
 
-/// Whether to make a new connection. `may_run`: the command that gives the credentials may run again.
+/// Whether to make a new connection. `may_renew`: it was a while ago that credentials were renewed.
 fn is_due(
     current: &Connection,
     configuration: &Configuration,
     is_refused: bool,
-    may_run: bool,
+    may_renew: bool,
     now: Instant,
 ) -> bool {
     let ends = current.renew_at.is_some_and(|renew_at| renew_at <= now);
     current.fingerprint != configuration.fingerprint
-        || (current.runs_command && may_run && (is_refused || ends))
+        || (current.is_renewable && may_renew && (is_refused || ends))
 }

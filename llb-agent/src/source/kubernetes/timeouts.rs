@@ -23,10 +23,13 @@ pub(super) const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The time to the next question after one that was not answered.
 pub(super) const PROBE_AGAIN: Duration = Duration::from_secs(1);
+/// The least time between two new lists of everything.
+pub(super) const RELIST_INTERVAL: Duration = Duration::from_secs(30);
 /// How often the kubeconfig and the files that it names are read again.
 pub(super) const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
-/// The least time between two runs of the command that gives the credentials.
-pub(super) const COMMAND_INTERVAL: Duration = Duration::from_secs(30);
+/// The least time between two runs of the command that gives the credentials, or between two new connections because the
+/// API server refuses them.
+pub(super) const RENEWAL_INTERVAL: Duration = Duration::from_secs(30);
 /// Credentials with an end are renewed so long before it, or after half of their time if that is later.
 pub(super) const RENEW_BEFORE: Duration = Duration::from_secs(60);
 /// How often the name of the API server is resolved.

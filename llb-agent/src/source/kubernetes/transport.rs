@@ -17,11 +17,16 @@ use kube::{Client, Config};
 use tower::retry::RetryLayer;
 use tower::{BoxError, Service, ServiceBuilder};
 
+use super::connections::{ApiConnections, Connector};
 use super::timeouts::{CONNECT_TIMEOUT, KEEPALIVE_INTERVAL, READ_TIMEOUT, SILENCE_TIMEOUT};
 
 /// A client for this configuration.
-pub(super) fn client(config: &Config, proxy: Option<&Intercept>) -> Result<Client, kube::Error> {
-    let tcp = tcp();
+pub(super) fn client(
+    config: &Config,
+    proxy: Option<&Intercept>,
+    connections: &ApiConnections,
+) -> Result<Client, kube::Error> {
+    let tcp = Connector { tcp: tcp(), connections: connections.clone() };
     let Some(proxy) = proxy else { return through(config, tcp) };
     let uri = proxy.uri().clone();
     match uri.scheme_str() {

@@ -17,7 +17,7 @@ use super::connect::{Cluster, connect};
 use super::health::Health;
 use super::probe::{Probe, ask_for_identity};
 use super::reload::Reloader;
-use super::timeouts::COMMAND_INTERVAL;
+use super::timeouts::RENEWAL_INTERVAL;
 use crate::clock;
 use server::{Server, failure, kube_system};
 
@@ -117,11 +117,11 @@ async fn a_command_for_credentials_runs_again_when_they_are_refused() {
     assert!(ask_for_identity(&cluster.client).await.is_err());
     give("new");
     let start = clock::now_std();
-    reloader.look(false, start + COMMAND_INTERVAL).await.unwrap();
+    reloader.look(false, start + RENEWAL_INTERVAL).await.unwrap();
     assert!(ask_for_identity(&cluster.client).await.is_err(), "nothing was refused, and they have no end");
     reloader.look(true, start).await.unwrap();
     assert!(ask_for_identity(&cluster.client).await.is_err(), "it ran a moment ago");
-    reloader.look(true, start + COMMAND_INTERVAL).await.unwrap();
+    reloader.look(true, start + RENEWAL_INTERVAL).await.unwrap();
     ask_for_identity(&cluster.client).await.unwrap();
 }
 
