@@ -34,6 +34,7 @@ pub(crate) struct Case<'a> {
     pub(crate) cluster: &'a mut Cluster,
     pub(crate) namespace: String,
     pub(crate) balancer: Host,
+    more_balancers: Vec<Host>,
     first_vip: u8,
 }
 
@@ -44,7 +45,9 @@ impl<'a> Case<'a> {
         // The name of a namespace is a DNS label (RFC 1123).
         namespace.truncate(63);
         cluster.kubectl(&["create", "namespace", &namespace])?;
-        Ok(Self { lab, cluster, namespace, balancer, first_vip: number * VIPS_PER_CASE })
+        cluster.free_lease()?;
+        let first_vip = number * VIPS_PER_CASE;
+        Ok(Self { lab, cluster, namespace, balancer, more_balancers: Vec::new(), first_vip })
     }
 
     /// The IPv4 VIP number `index` of this case.
@@ -63,9 +66,20 @@ impl<'a> Case<'a> {
 
     /// Starts an agent with its own ServiceAccount and waits until it is ready.
     pub(crate) fn agent(&self, flags: &[&str]) -> Result<Agent> {
+        self.agent_on(&self.balancer, flags)
+    }
+
+    /// Adds another balancer host. It is unplugged when the case ends.
+    pub(crate) fn add_balancer(&mut self, name: &str) -> Result<Host> {
+        let host = self.lab.add_host(&format!("{}-{name}", self.balancer.name()))?;
+        self.more_balancers.push(host.clone());
+        Ok(host)
+    }
+
+    /// Starts an agent on another balancer host.
+    pub(crate) fn agent_on(&self, host: &Host, flags: &[&str]) -> Result<Agent> {
         let kubeconfig = self.cluster.agent_kubeconfig().display().to_string();
-        let common = ["--kubeconfig", &kubeconfig, "--drain-timeout", "5s"];
-        Agent::start(&self.balancer, &[&common, flags].concat())
+        Agent::start(host, &[&["--kubeconfig", &kubeconfig, "--drain-timeout", "5s"], flags].concat())
     }
 
     // === Objects ===
@@ -148,6 +162,27 @@ impl<'a> Case<'a> {
         })
     }
 
+    /// The Events about the Service, as pairs of reason and message, the oldest first.
+    pub(crate) fn events(&self, service: &str) -> Result<Vec<(String, String)>> {
+        let selector = format!("involvedObject.name={service},involvedObject.kind=Service");
+        let sorted = ["events", "--field-selector", &selector, "--sort-by=.metadata.creationTimestamp"];
+        let events = self.cluster.get(&self.namespace, &sorted)?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let items = events["items"].as_array().cloned().unwrap_or_default();
+        Ok(items.iter().map(|event| (text(&event["reason"]), text(&event["message"]))).collect())
+    }
+
+    /// How often agents have written the status of a Service of this case, and how many Events they have created
+    /// in its namespace.
+    pub(crate) fn writes_of_llb(&self, service: &str) -> Result<(usize, usize)> {
+        let user = self.cluster.agent_user();
+        let writes = self.cluster.writes_in(&self.namespace)?;
+        let of_llb = || writes.iter().filter(|write| write.user == user);
+        let statuses = of_llb().filter(|write| write.resource == "services/status" && write.name == service);
+        let events = of_llb().filter(|write| write.resource == "events");
+        Ok((statuses.count(), events.count()))
+    }
+
     // === Traffic ===
 
     /// Waits for the first answer to an HTTP request from the client.
@@ -213,6 +248,7 @@ impl Drop for Case<'_> {
         let _ = self.kubectl(&["delete", "service", "--all", "--wait=false"]);
         let _ = self.cluster.kubectl(&["delete", "namespace", &self.namespace, "--wait=false"]);
         let _ = self.balancer.unplug();
+        self.more_balancers.iter().for_each(|host| drop(host.unplug()));
     }
 }
 

@@ -267,6 +267,8 @@ fn apply(action: Action, observed: &mut Observed, links: &mut [Link]) {
         Action::WriteStatus { service, status } => {
             observed.statuses.insert(service, status);
         }
+        // A plan has none: the loop adds them when they are due.
+        Action::WriteConditions { .. } => {}
     }
 }
 

@@ -163,7 +163,7 @@ impl StatusSink for FaultyStatuses {
         Ok(effect)
     }
 
-    async fn record(&self, event: Event) {
-        self.inner.record(event).await;
+    fn record(&self, event: Event) {
+        self.inner.record(event);
     }
 }

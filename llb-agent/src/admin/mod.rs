@@ -149,6 +149,9 @@ async fn readyz(State(admin): State<Admin>) -> Response {
         (false, true) => "the first whole snapshot is being acted on\n",
     }
     .to_owned();
+    if report.writer.lease.is_some() {
+        text.push_str(&format!("statuses and Events are written by {}\n", report.writer));
+    }
     for problem in report.problems.iter().take(LISTED_PROBLEMS) {
         text.push_str(&format!("{problem}\n"));
     }

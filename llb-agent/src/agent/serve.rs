@@ -41,7 +41,7 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
             let statuses = FileStatuses::open(&config.state_dir);
             live(config, starting_point, objects, statuses).await
         }
-        SourceConfig::Kubernetes { kubeconfig, context } => {
+        SourceConfig::Kubernetes { kubeconfig, context, lease } => {
             let (https, http, no) = proxy_variables();
             let proxies = ProxyVariables { https, http, no };
             let variables = Variables { kubeconfig: kubeconfig_variable(), path: search_path(), proxies };
@@ -58,7 +58,7 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
             objects.api_servers = api_servers;
             objects.connections = cluster.connections;
             let starting_point = objects.starting_point(&config, others).await?;
-            let statuses = KubernetesStatuses::new(cluster.client);
+            let statuses = KubernetesStatuses::start(cluster.client, lease, &config.state_dir);
             live(config, starting_point, objects, statuses).await
         }
     }

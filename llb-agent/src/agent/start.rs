@@ -142,6 +142,7 @@ impl<S: StatusSink> Building<S> {
             .map_err(with_loopback_advice)?;
         let plane = Planes::new(relay, config.datapath, takes_over);
         let metrics = ReconcileMetrics::register(&mut registry);
+        statuses.register(&mut registry);
         let signals = Signals::listen()?;
         let rooms = Rooms { plane, addresses, statuses };
         let mut reconciler = Reconciler::new(rooms, config.policy.clone(), metrics);

@@ -12,6 +12,7 @@ use super::datapath::{Datapath, PacketArgs, PortRange};
 use super::defaults::{DEFAULT_ADMIN, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
 use super::duration::parse_duration;
 use super::health::HealthArgs;
+use super::lease::{LeaseChoice, parse_lease};
 use super::permission::parse_ports;
 use super::policy::{
     BackendMode, DEFAULT_CLASS, DEFAULT_NAMESPACE_FRONTENDS, DEFAULT_NAMESPACE_VIPS, default_vip_rest,
@@ -66,6 +67,13 @@ pub(super) struct ServeArgs {
         help_heading = SERVICES
     )]
     pub(super) default_class: bool,
+
+    /// Lease by which the agents of one group agree on the one that writes statuses and Events [default:
+    /// kube-system/CLASS, or CLASS in the first --namespace]
+    ///
+    /// All agents with the same Lease are one group. The others serve, and write nothing. off: this agent writes without asking.
+    #[arg(long, value_name = "NAMESPACE/NAME|off", value_parser = parse_lease, conflicts_with = "manifests", help_heading = SERVICES)]
+    pub(super) lease: Option<LeaseChoice>,
 
     /// Honour annotations of MetalLB and kube-vip that ask for what llb does too: addresses, a pool, sharing
     ///

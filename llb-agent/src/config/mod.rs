@@ -17,6 +17,7 @@ mod defaults;
 mod duration;
 mod environment;
 mod health;
+mod lease;
 mod permission;
 mod policy;
 mod relay;

@@ -10,6 +10,7 @@ use super::datapath::{Datapath, PacketConfig};
 use super::health::HealthConfig;
 use super::policy::Policy;
 use super::relay::RelayConfig;
+use crate::model::LeaseName;
 
 /// Everything that was configured, validated.
 #[derive(Clone, Debug)]
@@ -49,6 +50,8 @@ pub enum SourceConfig {
         kubeconfig: Option<PathBuf>,
         /// `--context`.
         context: Option<String>,
+        /// The Lease by which the agents of the group agree on a writer; `None`: this agent writes.
+        lease: Option<LeaseName>,
     },
     /// A folder or file.
     Manifests(PathBuf),

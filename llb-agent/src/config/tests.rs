@@ -22,7 +22,22 @@ fn the_first_command_of_the_readme_works() {
     assert_eq!(config.links, ["eth0"]);
     assert!(config.policy.default_class);
     assert_eq!(config.relay, RelayConfig::default());
-    assert!(matches!(config.source, SourceConfig::Kubernetes { kubeconfig: None, context: None }));
+    let SourceConfig::Kubernetes { kubeconfig: None, context: None, lease } = config.source else { panic!() };
+    assert_eq!(lease.unwrap().to_string(), "kube-system/llb.dev-llb");
+}
+
+#[test]
+fn agents_of_one_class_and_one_list_of_namespaces_are_a_group() {
+    for (flags, expected) in [
+        (&["--class", "example.com/edge"][..], Some("kube-system/example.com-edge")),
+        (&["--namespace", "shop", "--namespace", "crm"], Some("crm/llb.dev-llb")),
+        (&["--lease", "llb/edge"], Some("llb/edge")),
+        (&["--lease", "off"], None),
+    ] {
+        let config = parse(&[&["--linkdevice", "eth0"], flags].concat()).unwrap();
+        let SourceConfig::Kubernetes { lease, .. } = config.source else { panic!() };
+        assert_eq!(lease.map(|lease| lease.to_string()).as_deref(), expected, "{flags:?}");
+    }
 }
 
 #[test]
@@ -55,6 +70,7 @@ fn wrong_flags_are_refused_by_name() {
         (&["--linkdevice", "eth0", "--max-flows", "0"], "give a whole number, 1 or more"),
         (&["--linkdevice", "eth0", "--max-flows", "9999999999"], "the number is too large"),
         (&["--linkdevice", "eth0", "--foreign-annotations", "yes"], "--foreign-annotations"),
+        (&["--linkdevice", "eth0", "--lease", "llb"], "give NAMESPACE/NAME"),
         (&["--linkdevice", "eth0", "--connect-timeout", "0"], "more than 0"),
         (&["--linkdevice", "eth0", "--health-interval", "500ms"], "1s to 5m"),
         (&["--linkdevice", "eth0", "--health-timeout", "2m"], "100ms to 1m"),

@@ -3,6 +3,7 @@
 
 use super::arguments::ServeArgs;
 use super::datapath::Datapath;
+use super::lease::lease_of;
 use super::permission::OwnPorts;
 use super::policy::Policy;
 use super::settings::{Config, SourceConfig};
@@ -67,12 +68,15 @@ impl TryFrom<ServeArgs> for Config {
             mode: args.packet.mode(),
         };
         check_links(&args.links)?;
+        let lease = lease_of(args.lease, &policy.class, &policy.namespaces);
         let datapath = if args.userspace { Datapath::Userspace } else { args.datapath };
         Ok(Self {
             links: args.links,
             source: match args.manifests {
                 Some(path) => SourceConfig::Manifests(path),
-                None => SourceConfig::Kubernetes { kubeconfig: args.kubeconfig, context: args.context },
+                None => {
+                    SourceConfig::Kubernetes { kubeconfig: args.kubeconfig, context: args.context, lease }
+                }
             },
             policy,
             health: args.health.config(),

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which Services this llb serves: by type, class and namespace.
 
+use std::sync::Arc;
+
 use super::inputs::Inputs;
 use crate::config::Policy;
 use crate::model::{Problem, Service, ServiceName, Subject};
@@ -12,13 +14,16 @@ pub(super) fn ours(inputs: Inputs<'_>) -> impl Iterator<Item = (&ServiceName, &S
 }
 
 /// The Services that would be ours, but are no longer of type LoadBalancer, and
-/// still have a status from llb. A status that somebody else published is left alone.
+/// still have a status or conditions from llb. A status that somebody else published is left alone.
 pub(super) fn formerly_ours(inputs: Inputs<'_>) -> impl Iterator<Item = &ServiceName> {
     let all = inputs.snapshot.services.iter();
     let former = all.filter(move |(name, service)| {
         !service.wants_load_balancer && is_for_us(inputs.policy, name, service)
     });
-    former.map(|(name, _)| name).filter(move |name| inputs.held.contains_key(*name))
+    let has_ours = move |(name, service): &(&ServiceName, &Arc<Service>)| {
+        inputs.held.contains_key(*name) || !service.conditions.is_empty()
+    };
+    former.filter(has_ours).map(|(name, _)| name)
 }
 
 /// The snapshot's problems, without those of Services that others serve.

@@ -8,6 +8,7 @@
 mod address;
 mod backend_failure;
 mod backend_status;
+mod conditions;
 mod forwarding;
 mod health;
 mod host;
@@ -22,10 +23,12 @@ mod selector;
 mod service;
 mod state;
 mod terms;
+mod writer;
 
 pub use address::{Family, Mac, Port, Protocol, is_usable_vip};
 pub use backend_failure::{BackendFailure, FailedBackends, FailureReason};
 pub use backend_status::{BackendState, BackendStatus};
+pub use conditions::{Condition, Conditions};
 pub use forwarding::{Backend, Frontend, FrontendStatus, Phase, Rule, Weight};
 pub use health::{Check, Failure, HealthCheck, LeftOut, Verdict, Verdicts};
 pub use host::{Host, ReservedFor};
@@ -44,3 +47,4 @@ pub use service::{
 };
 pub use state::{AddressKey, Observed, State};
 pub use terms::{Balance, ProxyProtocol, SourceRanges, Terms};
+pub use writer::{LeaseName, LeaseNameError, Role, StatusWriter};

@@ -123,8 +123,12 @@ pub enum ProblemReason {
     LinkMissing,
     /// Another agent has the link.
     LinkBusy,
-    /// Something undoes again and again what llb does.
+    /// Something removes or adds a VIP again and again.
     ChangeUndone,
+    /// Another program overwrites the status of the Service again and again.
+    StatusOverwritten,
+    /// The Lease by which the agents of a group agree on a writer can't be used.
+    LeaseUnavailable,
     /// A manifest could not be read or parsed.
     InvalidManifest,
     /// The Kubernetes API does not answer or refuses access.
@@ -133,6 +137,20 @@ pub enum ProblemReason {
     SavedSnapshotRefused,
     /// An action failed and will be retried.
     ActionFailed,
+}
+
+impl ProblemReason {
+    /// Whether it says that no backend answers, while the VIPs themselves may be fine.
+    pub fn is_about_backends(self) -> bool {
+        matches!(
+            self,
+            Self::NoBackends
+                | Self::BackendsUnreachable
+                | Self::NoEligibleNodes
+                | Self::NoNodePort
+                | Self::NoRouteToPods
+        )
+    }
 }
 
 /// What is wrong with an object, and what to do about it.

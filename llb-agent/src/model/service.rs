@@ -10,6 +10,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::address::{Family, Port, Protocol};
+use super::conditions::Conditions;
 use super::terms::Terms;
 
 /// `namespace/name` of a Service, the key of most maps. Cheap to clone.
@@ -152,4 +153,7 @@ pub struct Service {
     pub terms: Terms,
     /// What `status.loadBalancer` says now.
     pub status: PublishedStatus,
+    /// What llb's conditions say now.
+    #[serde(skip_serializing_if = "Conditions::is_empty", default)]
+    pub conditions: Conditions,
 }

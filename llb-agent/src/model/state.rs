@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
+use super::conditions::Conditions;
 use super::forwarding::{Backend, Frontend, FrontendStatus, Rule};
 use super::health::{Check, LeftOut};
 use super::pool::PoolUsage;
@@ -77,6 +78,9 @@ pub struct Observed {
     pub addresses: BTreeMap<AddressKey, u8>,
     /// What the status of every Service says.
     pub statuses: BTreeMap<ServiceName, PublishedStatus>,
+    /// llb's conditions on Services; `None` where there are none, as without a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<BTreeMap<ServiceName, Conditions>>,
     /// The wanted VIPs that are not on their links, and that no other host has: probes have just shown it.
     pub free: BTreeSet<IpAddr>,
     /// The wanted VIPs that are not on their links because another host has them, and how many probes

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::model::{AddressKey, Frontend, PublishedStatus, Rule, ServiceName};
+use crate::model::{AddressKey, Conditions, Frontend, PublishedStatus, Rule, ServiceName};
 
 /// One change, as data. The executor's `match` over it is the list of
 /// everything that llb changes on a machine or in a cluster.
@@ -38,6 +38,13 @@ pub enum Action {
         service: ServiceName,
         /// The new status.
         status: PublishedStatus,
+    },
+    /// Write llb's conditions of a Service, and leave its addresses as they are.
+    WriteConditions {
+        /// The Service.
+        service: ServiceName,
+        /// The new conditions.
+        conditions: Box<Conditions>,
     },
     /// Accept no new traffic for a frontend; let old connections finish.
     RemoveFrontend {
@@ -93,7 +100,9 @@ impl Action {
             Self::ProbeAddress { key } | Self::AddAddress { key, .. } | Self::RemoveAddress { key, .. } => {
                 ActionKey::Address(key.clone())
             }
-            Self::WriteStatus { service, .. } => ActionKey::Status(service.clone()),
+            Self::WriteStatus { service, .. } | Self::WriteConditions { service, .. } => {
+                ActionKey::Status(service.clone())
+            }
         }
     }
 }
@@ -115,6 +124,7 @@ impl fmt::Display for Action {
                 write!(f, "publish for {service}:")?;
                 status.vips.iter().try_for_each(|vip| write!(f, " {}", vip.ip))
             }
+            Self::WriteConditions { service, .. } => write!(f, "write the conditions of {service}"),
             Self::RemoveFrontend { frontend } => write!(f, "end {frontend}"),
             Self::RemoveAddress { key, prefix_length } => {
                 write!(f, "remove {}/{prefix_length} from {}", key.address, key.link)

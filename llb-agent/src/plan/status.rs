@@ -84,8 +84,8 @@ fn is_served(vip: IpAddr, port: &PublishedPort, observed: &Observed) -> bool {
     port.error.is_none() && status.is_some_and(|status| status.phase == Phase::Serving)
 }
 
-/// `None` for a protocol that llb does not serve.
-fn frontend_of(vip: IpAddr, port: &PublishedPort) -> Option<Frontend> {
+/// The frontend of a published port; `None` for a protocol that llb does not serve.
+pub fn frontend_of(vip: IpAddr, port: &PublishedPort) -> Option<Frontend> {
     let protocol = match port.protocol.as_str() {
         "TCP" => Protocol::Tcp,
         "UDP" => Protocol::Udp,

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::conditions::ProblemsOf;
 use super::outcome::{Failed, Outcome};
 use super::writes::Writes;
 use crate::addresses::{Addition, AddressError, AddressTable};
 use crate::dataplane::DataPlane;
-use crate::model::{PublishedStatus, ServiceName, Snapshot};
+use crate::model::{Conditions, PublishedStatus, ServiceName, Snapshot};
 use crate::plan::Action;
 use crate::status::{Effect, StatusOrder, StatusSink};
 
@@ -29,6 +30,8 @@ pub(super) struct RoundInput<'a> {
     pub(super) snapshot: &'a Snapshot,
     /// What the statuses said when the round began.
     pub(super) published: &'a BTreeMap<ServiceName, PublishedStatus>,
+    /// The problems of Services.
+    pub(super) problems: &'a ProblemsOf<'a>,
     /// The time by which retries are measured.
     pub(super) now: Instant,
 }
@@ -44,10 +47,11 @@ pub(super) enum Execution {
 }
 
 impl<P: DataPlane, A: AddressTable, S: StatusSink> Rooms<P, A, S> {
-    /// Runs one action, or starts it: a status write goes on in `writes`.
+    /// Runs one action, or starts it: a status write goes on in `writes`, and writes `conditions` too.
     pub(super) async fn execute(
         &mut self,
         action: Action,
+        conditions: Option<Conditions>,
         input: RoundInput<'_>,
         writes: &mut Writes,
     ) -> Execution {
@@ -74,22 +78,43 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Rooms<P, A, S> {
                 self.addresses.remove(key, *prefix_length).await.map_err(Failed::new)
             }
             Action::WriteStatus { service, status } => {
-                let known = input.snapshot.services.get(service);
-                let order = StatusOrder {
-                    service: service.clone(),
-                    uid: known.map(|known| known.uid.clone()).unwrap_or_default(),
-                    revision: known.map(|known| known.revision.clone()).unwrap_or_default(),
-                    status: status.clone(),
-                };
-                let replaced = input.published.get(service).cloned().unwrap_or_default();
-                let statuses = self.statuses.clone();
-                let write = async move { statuses.write(order).await.map_err(Failed::new) };
-                writes.start(action, replaced, write);
+                let order = order(service, status.clone(), conditions, input);
+                self.start(action, order, input, writes);
+                return Execution::Running;
+            }
+            Action::WriteConditions { service, conditions } => {
+                let status = input.published.get(service).cloned().unwrap_or_default();
+                let order = order(service, status, Some(Conditions::clone(conditions)), input);
+                self.start(action, order, input, writes);
                 return Execution::Running;
             }
         };
         let result = result.map(|()| Effect::Done);
         Execution::Ended(Outcome { action, replaced: PublishedStatus::default(), result })
+    }
+
+    /// Starts a status write.
+    fn start(&self, action: Action, order: StatusOrder, input: RoundInput<'_>, writes: &mut Writes) {
+        let replaced = input.published.get(&order.service).cloned().unwrap_or_default();
+        let statuses = self.statuses.clone();
+        let write = async move { statuses.write(order).await.map_err(Failed::new) };
+        writes.start(action, replaced, write);
+    }
+}
+
+fn order(
+    service: &ServiceName,
+    status: PublishedStatus,
+    conditions: Option<Conditions>,
+    input: RoundInput<'_>,
+) -> StatusOrder {
+    let known = input.snapshot.services.get(service);
+    StatusOrder {
+        service: service.clone(),
+        uid: known.map(|known| known.uid.clone()).unwrap_or_default(),
+        revision: known.map(|known| known.revision.clone()).unwrap_or_default(),
+        status,
+        conditions,
     }
 }
 

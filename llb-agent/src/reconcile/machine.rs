@@ -133,6 +133,11 @@ impl Machine {
         is_new
     }
 
+    /// What has failed may be tried again at once.
+    pub(super) fn retry_now(&mut self, now: Instant) {
+        self.failures.values_mut().for_each(|failure| failure.due = failure.due.min(now));
+    }
+
     /// When the next retry or repetition is due. Objects that are being worked on, or that wait for others, do
     /// not count.
     pub(super) fn next_retry(&self) -> Option<Instant> {

@@ -21,6 +21,8 @@ pub struct ReconcileMetrics {
     frontends: Gauge,
     served: Family<PlacementLabels, Gauge>,
     services: Gauge,
+    /// 1 if this agent writes statuses and Events.
+    pub(super) writer: Gauge,
     pool_addresses: Family<PoolLabels, Gauge>,
     pool_addresses_used: Family<PoolLabels, Gauge>,
     failed_backends: Gauge,
@@ -40,6 +42,7 @@ enum ActionLabel {
     AddAddress,
     RemoveAddress,
     WriteStatus,
+    WriteConditions,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -79,6 +82,9 @@ impl ReconcileMetrics {
         let help = "Frontends that are served, by plane and by the reason for that plane";
         registry.register("llb_frontends_served", help, metrics.served.clone());
         registry.register("llb_services", "Services that are served", metrics.services.clone());
+        let help =
+            "1 if this agent writes statuses and Events, 0 if another one of its group does or nobody knows";
+        registry.register("llb_status_writer", help, metrics.writer.clone());
         let help = "Addresses that a pool can give, by family";
         registry.register("llb_pool_addresses", help, metrics.pool_addresses.clone());
         let help = "Addresses of a pool that Services have, by family";
@@ -96,6 +102,7 @@ impl ReconcileMetrics {
             Action::AddAddress { .. } => ActionLabel::AddAddress,
             Action::RemoveAddress { .. } => ActionLabel::RemoveAddress,
             Action::WriteStatus { .. } => ActionLabel::WriteStatus,
+            Action::WriteConditions { .. } => ActionLabel::WriteConditions,
         };
         let result = if done { ResultLabel::Done } else { ResultLabel::Failed };
         self.actions.get_or_create(&ActionLabels { action, result }).inc();

@@ -12,9 +12,12 @@
 //!     round.rs      one round: observe, decide, settle, report
 //!       settle.rs   plan and act until nothing is due        executor.rs   one call per action
 //!       machine.rs  retries and back-off                     writes.rs     status writes that run beside the loop
-//!       repetitions.rs   back-off for what others undo
+//!       repetitions.rs, overwrites.rs   back-off for addresses that others remove, for statuses that others write
+//!       standby.rs       what an agent leaves to the writer of its group
 //!       dead_backends.rs  what is said about them            line_limit.rs  how many lines the log gets
 //!       reporter.rs, placements.rs   which Events            owners.rs     the Services that an object is for
+//!       conditions.rs    which conditions Services have, and when they are written
+//!       lasting.rs       what is told, and what is over too soon
 //!   reconciler.rs   the state of the loop                    progress.rs   how far it is
 //! ```
 //!
@@ -22,12 +25,17 @@
 //! that cannot be reached changes nothing; every round starts from what was
 //! read back.
 
+#[cfg(test)]
+mod condition_tests;
+mod conditions;
 mod dead_backends;
 mod executor;
+mod lasting;
 mod line_limit;
 mod machine;
 mod metrics;
 mod outcome;
+mod overwrites;
 mod owners;
 mod placements;
 mod problem_log;
@@ -40,8 +48,11 @@ mod resting;
 mod round;
 mod run;
 mod settle;
+mod standby;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod writer_tests;
 mod writes;
 
 pub use executor::Rooms;

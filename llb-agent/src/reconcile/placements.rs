@@ -1,45 +1,66 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The Events that say which plane serves each Service and why, and what the packet plane
-//! goes on serving when the agent ends. Pure.
+//! goes on serving when the agent ends. Pure; the clock is an argument.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
+use super::lasting::Lasting;
 use crate::model::{
-    AddressKey, Facts, Frontend, FrontendStatus, Observed, Phase, PlaneKind, ServiceName, Snapshot, State,
+    AddressKey, Facts, Frontend, FrontendStatus, Observed, Phase, PlaneKind, PublishedStatus, ServiceName,
+    Snapshot, State,
 };
 use crate::status::Event;
 
 /// What the last Events said.
 #[derive(Debug, Default)]
 pub(super) struct Placements {
-    known: BTreeMap<ServiceName, String>,
-    /// A round with frontends is over.
-    has_begun: bool,
+    told: BTreeMap<ServiceName, String>,
+    lasting: Lasting<(ServiceName, String)>,
 }
 
 impl Placements {
-    /// Events for Services whose plane, or whose reason for it, has changed since the last call.
-    pub(super) fn changed(&mut self, observed: &Observed, snapshot: &Snapshot) -> Vec<Event> {
-        let now = summaries(observed);
-        let is_told = |name: &ServiceName| {
-            // For Services that had their VIP before a restart, the restart is no news.
-            !self.has_begun && observed.statuses.get(name).is_some_and(|status| !status.vips.is_empty())
-        };
-        let news = now.iter().filter(|(name, text)| self.known.get(*name) != Some(text) && !is_told(name));
-        let event = |(name, text): (&ServiceName, &String)| {
-            let uid = snapshot.services.get(name)?.uid.clone();
-            Some(Event {
+    /// Events for Services whose plane, or whose reason for it, has changed since the last call and
+    /// is not about to change again. `published` are the statuses from before this round.
+    pub(super) fn changed(
+        &mut self,
+        observed: &Observed,
+        published: &BTreeMap<ServiceName, PublishedStatus>,
+        snapshot: &Snapshot,
+        now: Instant,
+    ) -> Vec<Event> {
+        let all: Vec<(ServiceName, String)> = summaries(observed).into_iter().collect();
+        let mut before = std::mem::take(&mut self.told);
+        for (name, text) in &all {
+            // For a Service that had its VIP before this agent started, the start is no news.
+            let had_vip = || published.get(name).is_some_and(|status| !status.vips.is_empty());
+            match before.remove(name) {
+                Some(told) => drop(self.told.insert(name.clone(), told)),
+                None if had_vip() => drop(self.told.insert(name.clone(), text.clone())),
+                None => drop(self.told.insert(name.clone(), String::new())),
+            }
+        }
+        let mut events = Vec::new();
+        for (name, text) in self.lasting.of(&all, now) {
+            if self.told.get(name) == Some(text) {
+                continue;
+            }
+            self.told.insert(name.clone(), text.clone());
+            let uid = snapshot.services.get(name).map(|service| service.uid.clone());
+            events.extend(uid.map(|uid| Event {
                 service: name.clone(),
                 uid,
                 warning: false,
                 reason: "PlaneChosen",
                 message: format!("Served by {text}"),
-            })
-        };
-        let events = news.filter_map(event).collect();
-        self.has_begun |= !now.is_empty();
-        self.known = now;
+            }));
+        }
         events
+    }
+
+    /// When the next one may be told.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.lasting.next()
     }
 }
 
@@ -79,8 +100,10 @@ fn summaries(observed: &Observed) -> BTreeMap<ServiceName, String> {
 mod tests {
     use std::sync::Arc;
 
+    use super::super::lasting::SETTLE;
     use super::*;
-    use crate::model::{PlacementReason, Port, Protocol, RelayFeature, Rule, Service, Terms};
+    use crate::clock;
+    use crate::model::{PlacementReason, Port, Protocol, PublishedVip, RelayFeature, Rule, Service, Terms};
 
     #[test]
     fn a_plane_is_told_once_and_when_it_changes() {
@@ -98,11 +121,46 @@ mod tests {
             status.placement.why = Some(PlacementReason::NeedsRelay(why));
             Observed { frontends: [(frontend, status)].into(), ..Observed::default() }
         };
-        let mut placements = Placements::default();
-        let mut told = |why| placements.changed(&observed(why), &snapshot);
+        let (mut placements, start) = (Placements::default(), clock::now_std());
+        let nothing = BTreeMap::new();
+        let mut told = |why, seconds: u32| {
+            let now = start + seconds * SETTLE;
+            let events = placements.changed(&observed(why), &nothing, &snapshot, now);
+            events.into_iter().map(|event| event.message).collect::<Vec<_>>()
+        };
         let [one, other] = [RelayFeature::MaxConnections, RelayFeature::ProxyProtocol];
-        assert_eq!(told(one)[0].message, format!("Served by the userspace plane ({one})"));
-        assert_eq!(told(one), []);
-        assert_eq!(told(other).len(), 1);
+        assert!(told(one, 0).is_empty(), "it may be over in a moment");
+        assert_eq!(told(one, 1), [format!("Served by the userspace plane ({one})")]);
+        assert!(told(one, 2).is_empty());
+        assert!(told(other, 3).is_empty());
+        assert!(told(one, 3).is_empty());
+        assert!(told(one, 9).is_empty(), "it was over in the same moment");
+        told(other, 9);
+        assert_eq!(told(other, 10).len(), 1);
+    }
+
+    #[test]
+    fn a_restart_is_no_news_however_many_rounds_it_takes() {
+        let name = ServiceName::new("default", "web");
+        let mut snapshot = Snapshot::default();
+        snapshot.services.insert(name.clone(), Service::default().into());
+        let vip = PublishedVip { ip: "192.0.2.1".parse().unwrap(), proxy: true, ports: Vec::new() };
+        let published = [(name.clone(), PublishedStatus { vips: [vip].into() })].into();
+        let frontend = |port| Frontend {
+            vip: "192.0.2.1".parse().unwrap(),
+            port: Port::new(port).unwrap(),
+            protocol: Protocol::Tcp,
+        };
+        let of = |service: &str, port| {
+            let rule = Rule::new(ServiceName::new("default", service), BTreeMap::new(), Terms::default());
+            (frontend(port), FrontendStatus::relayed(Arc::new(rule), Phase::Serving))
+        };
+        let (mut placements, start) = (Placements::default(), clock::now_std());
+        let mut observed = Observed { frontends: [of("other", 80)].into(), ..Observed::default() };
+        for rounds in 0..4 {
+            let events = placements.changed(&observed, &published, &snapshot, start + rounds * SETTLE);
+            assert!(events.is_empty(), "{events:?}");
+            observed.frontends.extend([of("web", 81)]);
+        }
     }
 }

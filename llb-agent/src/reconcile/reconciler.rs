@@ -2,19 +2,24 @@
 //! The state of the loop, and the two things that all of its parts do: read
 //! back what is, and send Events. What happens in a round is in `round.rs`.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
-use tokio::task::JoinSet;
-
+use super::conditions::Pace;
 use super::dead_backends::DeadBackends;
 use super::executor::Rooms;
+use super::lasting::Lasting;
 use super::machine::Machine;
 use super::metrics::ReconcileMetrics;
+use super::overwrites::Overwrites;
 use super::placements::Placements;
 use super::problem_log::ProblemLog;
 use super::progress::{Progress, Stage};
 use super::reporter::Reporter;
 use super::resting::Resting;
+use super::standby;
 use super::writes::Writes;
 use crate::addresses::{AddressError, AddressTable};
 use crate::config::Policy;
@@ -22,7 +27,9 @@ use crate::dataplane::DataPlane;
 use crate::desired::pods_that_need_routes;
 use crate::error_chain::ErrorChain;
 use crate::health::Health;
-use crate::model::{AddressKey, Facts, Observed, Problem, ProblemReason, Snapshot, State, Subject};
+use crate::model::{
+    AddressKey, Facts, Observed, Problem, ProblemReason, Role, Snapshot, State, StatusWriter, Subject,
+};
 use crate::status::{Event, StatusSink};
 
 /// The loop.
@@ -33,8 +40,14 @@ pub struct Reconciler<P, A, S> {
     pub(super) policy: Policy,
     pub(super) metrics: ReconcileMetrics,
     pub(super) machine: Machine,
+    pub(super) overwrites: Overwrites,
     pub(super) reporter: Reporter,
     pub(super) problem_log: ProblemLog,
+    pub(super) conditions: Pace,
+    /// The problems that the last round found after it had decided.
+    pub(super) found_late: Vec<Problem>,
+    /// The problems that are told.
+    pub(super) lasting: Lasting<Problem>,
     pub(super) placements: Placements,
     pub(super) dead_backends: DeadBackends,
     pub(super) resting: Resting,
@@ -45,8 +58,13 @@ pub struct Reconciler<P, A, S> {
     pub(super) stage: Stage,
     pub(super) progress: Progress,
     pub(super) writes: Writes,
-    /// Events that are being sent.
-    pub(super) sending: JoinSet<()>,
+    /// The VIPs that another agent of the group had published when this one became the writer, and
+    /// that are not on its links.
+    pub(super) inherited: BTreeSet<IpAddr>,
+    /// This agent has just become the writer in place of another one.
+    pub(super) inherits: bool,
+    /// Which agent of the group wrote statuses in the last round.
+    pub(super) writer: StatusWriter,
 }
 
 impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
@@ -57,8 +75,12 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             policy,
             metrics,
             machine: Machine::default(),
+            overwrites: Overwrites::default(),
             reporter: Reporter::default(),
             problem_log: ProblemLog::default(),
+            conditions: Pace::default(),
+            found_late: Vec::new(),
+            lasting: Lasting::default(),
             placements: Placements::default(),
             dead_backends: DeadBackends::default(),
             resting: Resting::default(),
@@ -68,7 +90,9 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             stage: Stage::default(),
             progress: Progress::default(),
             writes: Writes::default(),
-            sending: JoinSet::new(),
+            inherited: BTreeSet::new(),
+            inherits: false,
+            writer: StatusWriter { role: Role::Pending, ..StatusWriter::default() },
         }
     }
 
@@ -102,6 +126,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             frontends: self.rooms.plane.observe(),
             addresses: addresses.collect(),
             statuses: self.rooms.statuses.observe(snapshot),
+            conditions: self.rooms.statuses.conditions(snapshot),
             ..Observed::default()
         };
         Ok(observed)
@@ -113,12 +138,30 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         Ok(Facts { links, host: self.rooms.addresses.host(pods).await? })
     }
 
-    /// Sends Events beside the loop.
-    pub(super) fn send(&mut self, events: impl IntoIterator<Item = Event>) {
-        for event in events {
-            let statuses = self.rooms.statuses.clone();
-            self.sending.spawn(async move { statuses.record(event).await });
+    /// Sends Events beside the loop, if this agent is the one of its group that does.
+    pub(super) fn send(&self, events: impl IntoIterator<Item = Event>) {
+        if self.writer.writes() {
+            events.into_iter().for_each(|event| self.rooms.statuses.record(event));
         }
-        while self.sending.try_join_next().is_some() {}
+    }
+
+    /// Asks which agent of the group writes now.
+    pub(super) fn look_for_the_writer(&mut self, now: Instant) {
+        let writer = self.rooms.statuses.writer();
+        if writer.writes() && !self.writer.writes() {
+            // What another agent had until now may be free.
+            self.machine.retry_now(now);
+            self.inherits |= matches!(self.writer.role, Role::Other(_));
+        }
+        self.metrics.writer.set(i64::from(writer.writes()));
+        self.writer = writer;
+    }
+
+    /// Remembers what the former writer of the group has published, until it is on a link of this machine.
+    pub(super) fn inherit(&mut self, observed: &Observed) {
+        if std::mem::take(&mut self.inherits) {
+            self.inherited = standby::published(observed);
+        }
+        self.inherited.retain(|vip| observed.addresses.keys().all(|key| key.address != *vip));
     }
 }

@@ -9,8 +9,8 @@
 //!      it is over when the change has lasted for LASTING
 //! ```
 //!
-//! Only addresses and statuses are looked at. Others can change them too, while
-//! only llb changes its frontends.
+//! Only addresses are looked at. Others can change them too, while only llb changes its
+//! frontends. For statuses there is `overwrites.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -19,14 +19,14 @@ use crate::model::ProblemReason;
 use crate::plan::{Action, ActionKey};
 
 /// How often an action is repeated without a pause.
-const AT_ONCE: u32 = 3;
+pub(super) const AT_ONCE: u32 = 3;
 /// The pause before the next repetition.
 pub const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between two repetitions.
 pub const LAST_PAUSE: Duration = Duration::from_secs(60);
 /// A change that has lasted for this long was not undone. Longer than
 /// [`LAST_PAUSE`], so that the pauses themselves do not end the count.
-const LASTING: Duration = Duration::from_secs(150);
+pub(super) const LASTING: Duration = Duration::from_secs(150);
 
 /// The actions of the last time, by their object.
 #[derive(Debug, Default)]
@@ -44,12 +44,17 @@ struct Done {
     repetitions: u32,
 }
 
+/// The pause after so many repetitions.
+pub(super) fn pause_after(repetitions: u32) -> Duration {
+    match repetitions.checked_sub(AT_ONCE) {
+        None => Duration::ZERO,
+        Some(doublings) => FIRST_PAUSE.saturating_mul(1 << doublings.min(16)).min(LAST_PAUSE),
+    }
+}
+
 impl Done {
     fn pause(&self) -> Duration {
-        match self.repetitions.checked_sub(AT_ONCE) {
-            None => Duration::ZERO,
-            Some(doublings) => FIRST_PAUSE.saturating_mul(1 << doublings.min(16)).min(LAST_PAUSE),
-        }
+        pause_after(self.repetitions)
     }
 
     fn is_undone_again_and_again(&self) -> bool {
@@ -73,14 +78,11 @@ impl Done {
                 "something adds {key} again and again, marked as llb's; llb removes it, but waits for up to \
                  {longest} s each time: `ip monitor address` shows each addition"
             ),
-            Action::WriteStatus { service, .. } => format!(
-                "something overwrites the status of {service} again and again; llb writes it, but waits for up to \
-                 {longest} s each time: `kubectl get service {} -n {} -o yaml --show-managed-fields` names the writer",
-                service.name, service.namespace
-            ),
-            Action::ProbeAddress { .. } | Action::UpsertFrontend { .. } | Action::RemoveFrontend { .. } => {
-                self.action.to_string()
-            }
+            Action::ProbeAddress { .. }
+            | Action::UpsertFrontend { .. }
+            | Action::RemoveFrontend { .. }
+            | Action::WriteStatus { .. }
+            | Action::WriteConditions { .. } => self.action.to_string(),
         }
     }
 }
@@ -90,7 +92,7 @@ impl Repetitions {
     /// and did not before.
     pub(super) fn carried_out(&mut self, action: &Action, now: Instant) -> bool {
         let key = action.key();
-        if matches!(key, ActionKey::Frontend(_)) || matches!(action, Action::ProbeAddress { .. }) {
+        if !matches!(key, ActionKey::Address(_)) || matches!(action, Action::ProbeAddress { .. }) {
             return false;
         }
         let before = self.done.get(&key).filter(|done| done.action == *action && !done.has_lasted(now));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use crate::clock;
-use crate::model::{Facts, FailedBackends, Observed, PlanesState, Problem, State};
+use crate::model::{Facts, FailedBackends, Observed, PlanesState, Problem, State, StatusWriter};
 
 /// What the admin endpoint shows.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -31,6 +31,8 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// The state of the data planes.
     pub planes: PlanesState,
+    /// Which agent of the group writes statuses and Events.
+    pub writer: StatusWriter,
 }
 
 impl Report {

@@ -82,6 +82,7 @@ fn event_of(problem: &Problem, snapshot: &Snapshot, desired: &State) -> Option<E
         ProblemReason::UnsupportedProtocol if is_served => "UnsupportedProtocol",
         ProblemReason::NoSubnet => "NoSubnet",
         ProblemReason::OutsidePools => "OutsidePools",
+        ProblemReason::StatusOverwritten => "StatusOverwritten",
         ProblemReason::UnknownName => "UnknownName",
         ProblemReason::ForeignAnnotation => "ForeignAnnotation",
         _ => "SyncLoadBalancerFailed",

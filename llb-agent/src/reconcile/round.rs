@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::conditions::by_service;
 use super::dead_backends::{self, retain_used};
 use super::executor::RoundInput;
 use super::machine::Failing;
@@ -14,9 +15,12 @@ use super::reconciler::Reconciler;
 use super::report::Report;
 use super::reporter::Reporter;
 use crate::addresses::AddressTable;
+use crate::config::Policy;
 use crate::dataplane::DataPlane;
 use crate::desired::{self, Held, Inputs};
-use crate::model::{Problem, PublishedStatus, ServiceName, Snapshot, SourceReport, State, bound};
+use crate::model::{
+    Problem, ProblemReason, PublishedStatus, Role, ServiceName, Snapshot, SourceReport, State, Subject, bound,
+};
 use crate::status::StatusSink;
 
 /// What the statuses of Services say.
@@ -27,14 +31,14 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     /// is the time by which retries are measured.
     pub async fn round(&mut self, source: &SourceReport, now: Instant) -> Report {
         let mut report = Report { problems: source.problems.clone(), ..Report::default() };
+        self.look_for_the_writer(now);
+        report.writer = self.writer.clone();
         let Some(snapshot) = source.snapshot.clone() else { return report };
         report.has_snapshot = true;
         self.metrics.rounds.inc();
         self.machine.resume_addresses();
         self.note_ended_writes(&snapshot, now);
-        for action in self.machine.lasting(now) {
-            tracing::info!(%action, "it is not undone any more");
-        }
+        self.log_what_is_over(&snapshot, now);
         let observed = match self.observe(&snapshot).await {
             Ok(observed) => observed,
             Err(problem) => {
@@ -45,7 +49,8 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             }
         };
         let published = observed.statuses.clone();
-        let held = held(&self.desired, &published);
+        self.inherit(&observed);
+        let held = held(&self.desired, &published, self.writer.writes(), &self.policy);
         let resting = self.resting.at(now);
         let verdicts = self.health.verdicts();
         let inputs = Inputs {
@@ -63,27 +68,54 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         self.report_cleared(&before, &published, &snapshot);
         report.problems.extend(found);
         report.problems.extend(self.rooms.addresses.problems());
-        report.problems.extend(self.rooms.plane.problems());
+        report.problems.extend(self.rooms.statuses.problem());
 
-        let input = RoundInput { snapshot: &snapshot, published: &published, now };
+        let known = report.problems.len();
+        let problems: Vec<Problem> = report.problems.iter().chain(&self.found_late).cloned().collect();
+        let problems = by_service(&problems);
+        let input = RoundInput { snapshot: &snapshot, published: &published, problems: &problems, now };
         report.observed = self.settle(observed, input, &mut report.problems).await;
         if self.stage.is_in_charge() {
             self.rooms.plane.hold_ports(&self.desired.on_own_addresses);
         }
         report.problems.extend(self.rooms.plane.problems());
-        if self.progress.is_complete() {
+        if self.progress.is_complete() && self.writer.role != Role::Pending {
             self.stage = self.stage.after_complete_round();
         }
-        self.report_dead_backends(&mut report, now);
-        self.report_problems(&mut report, &snapshot, now);
-        let events = self.placements.changed(&report.observed, &snapshot);
-        self.send(events);
+        self.tell(&mut report, known, &published, &snapshot, now);
         report.planes = self.rooms.plane.describe();
         Report { ready: self.is_ready(), desired: self.desired.clone(), facts: self.facts.clone(), ..report }
     }
 
+    /// Logs what others have undone again and again, and do not any more.
+    fn log_what_is_over(&mut self, snapshot: &Snapshot, now: Instant) {
+        for service in self.overwrites.forget(snapshot, now) {
+            tracing::info!(%service, "no other program overwrites this status any more");
+        }
+        for action in self.machine.lasting(now) {
+            tracing::info!(%action, "it is not undone any more");
+        }
+    }
+
     fn is_ready(&self) -> bool {
         self.stage == Stage::Ready
+    }
+
+    /// Completes the report, and tells what is new in it.
+    fn tell(
+        &mut self,
+        report: &mut Report,
+        known: usize,
+        published: &Statuses,
+        snapshot: &Snapshot,
+        now: Instant,
+    ) {
+        self.report_dead_backends(report, now);
+        self.report_problems(report, known, snapshot, now);
+        if self.writer.is_known() {
+            let events = self.placements.changed(&report.observed, published, snapshot, now);
+            self.send(events);
+        }
     }
 
     /// Adds the dead backends to the report, and says which have died or are back.
@@ -99,20 +131,37 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
 
     /// Adds what the loop itself found to the report's problems, logs what has begun or
     /// ended, and sends Events for those that are new.
-    fn report_problems(&mut self, report: &mut Report, snapshot: &Snapshot, now: Instant) {
+    /// The first `known` problems were there before the round acted.
+    fn report_problems(&mut self, report: &mut Report, known: usize, snapshot: &Snapshot, now: Instant) {
+        self.found_late = report.problems.split_off(known);
+        report.problems.extend_from_slice(&self.found_late);
         bound(&mut report.problems);
-        let failing = self.machine.failing(|key| owners(&self.desired, key));
-        let conflicts = conflicts(self.rooms.addresses.conflicts(), &self.desired);
+        let mut failing = self.machine.failing(|key| owners(&self.desired, key));
+        if !self.writer.writes() {
+            // Usually the writer of the group has the VIP. If another host has it, the writer says so.
+            failing.retain(|failing| failing.problem.reason != ProblemReason::VipConflict);
+        }
+        let mut others = conflicts(self.rooms.addresses.conflicts(), &self.desired);
+        let overwritten = self.overwrites.problems();
+        others.extend(overwritten.map(|(name, reason, text)| Problem::of_service(name, reason, text)));
         let failed = failing.iter().map(|failing| &failing.problem);
-        let all = report.problems.iter().chain(failed).chain(&conflicts);
-        let events = self.reporter.problems(all.clone(), snapshot, &self.desired, now);
-        self.problem_log.changes(all, now).iter().for_each(Line::write);
+        let all = report.problems.iter().chain(failed).chain(&others);
+        let (of_services, mut told): (Vec<&Problem>, Vec<&Problem>) =
+            all.partition(|problem| is_of_service(problem));
+        told.extend(self.lasting.of(of_services, now));
+        self.problem_log.changes(told.iter().copied(), now).iter().for_each(Line::write);
+        // Nobody knows who tells it: then it is told later.
+        if self.writer.is_known() {
+            let events = self.reporter.problems(told, snapshot, &self.desired, now);
+            self.send(events);
+        }
+        self.found_late.extend(failing.iter().map(|failing| failing.problem.clone()));
+        self.found_late.extend_from_slice(&others);
         // Bounded by themselves: mistakes in objects, however many, hide nothing that fails.
-        let mut failing: Vec<Problem> = failing.into_iter().map(Failing::shown).chain(conflicts).collect();
+        let mut failing: Vec<Problem> = failing.into_iter().map(Failing::shown).chain(others).collect();
         bound(&mut failing);
         report.problems.extend(failing);
         self.metrics.show(&self.desired, &report.observed, &report.problems);
-        self.send(events);
     }
 
     /// Sends an Event for each Service that lost its status without a write of
@@ -132,10 +181,24 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
 
 /// What Services have now. What was decided last counts before what is
 /// published, because its write may still be running.
-fn held(decided: &State, published: &Statuses) -> Held {
-    let known = published.iter().chain(&decided.statuses);
+///
+/// An agent that does not write follows the one that does. Without pools there is nothing to
+/// follow: what is published is the other machine's own address.
+fn held(decided: &State, published: &Statuses, writes: bool, policy: &Policy) -> Held {
+    let nothing = Statuses::new();
+    let (first, last) = match (writes, policy.pools.is_empty()) {
+        (true, _) => (published, &decided.statuses),
+        (false, true) => (&nothing, &decided.statuses),
+        (false, false) => (&decided.statuses, published),
+    };
+    let known = first.iter().chain(last);
     known
         .filter(|(_, status)| !status.vips.is_empty())
         .map(|(name, status)| (name.clone(), status.clone()))
         .collect()
+}
+
+/// Problems of Services are told when they last.
+fn is_of_service(problem: &Problem) -> bool {
+    matches!(problem.subject, Subject::Service(_))
 }

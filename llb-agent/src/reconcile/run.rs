@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
+use super::conditions::ProblemsOf;
 use super::executor::RoundInput;
 use super::machine::FIRST_RETRY;
 use super::placements::served_by_packets;
@@ -64,6 +65,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
                 Ok(()) = source.changed() => {}
                 () = wakeups.plane.notified() => {}
                 () = wakeups.links.notified() => {}
+                () = self.rooms.statuses.writer_changed() => {}
                 () = self.health.changed() => {}
                 Some(()) = self.writes.wait_for_one() => {}
                 () = tokio::time::sleep(wait) => {}
@@ -134,7 +136,9 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         self.machine.resume_addresses();
         match self.observe(&nothing).await {
             Ok(observed) => {
-                let input = RoundInput { snapshot: &nothing, published: &observed.statuses.clone(), now };
+                let (published, problems) = (observed.statuses.clone(), ProblemsOf::new());
+                let input =
+                    RoundInput { snapshot: &nothing, published: &published, problems: &problems, now };
                 let observed = self.settle(observed, input, &mut Vec::new()).await;
                 let mut served = observed.frontends.keys();
                 served.all(|frontend| self.desired.has(frontend)) && self.progress.is_complete()
@@ -150,7 +154,15 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     /// dead backend, the last round is to be finished,
     /// or everything is to be read again.
     pub(super) fn time_until_due(&self, now: Instant) -> Duration {
-        let due = [self.machine.next_retry(), self.resting.next_end(), self.dead_backends.next()];
+        let due = [
+            self.machine.next_retry(),
+            self.resting.next_end(),
+            self.dead_backends.next(),
+            self.overwrites.next(),
+            self.lasting.next(),
+            self.conditions.next().filter(|_| self.writer.writes()),
+            self.placements.next().filter(|_| self.writer.is_known()),
+        ];
         let due = due.into_iter().flatten().min();
         let due = due.map(|due| due.saturating_duration_since(now));
         due.unwrap_or(RESYNC).min(self.progress.wait().unwrap_or(RESYNC))

@@ -24,10 +24,10 @@ use crate::model::{
 use crate::status::StatusSink;
 use crate::status::fake::FakeStatuses;
 
-type Agent = Reconciler<FakePlane, Links, FakeStatuses>;
+pub(super) type Agent = Reconciler<FakePlane, Links, FakeStatuses>;
 
 /// Links that fail the next so many times that they are read.
-struct Links(FakeAddresses, u32);
+pub(super) struct Links(pub(super) FakeAddresses, u32);
 
 impl AddressTable for Links {
     async fn observe(&mut self) -> Result<Vec<Link>, AddressError> {
@@ -63,7 +63,7 @@ impl AddressTable for Links {
     }
 }
 
-fn agent() -> Agent {
+pub(super) fn agent() -> Agent {
     let mut addresses = FakeAddresses::default();
     let own = LinkAddress { net: "192.0.2.10/24".parse().unwrap(), ours: false, primary: true };
     addresses.links = vec![Link { name: "eth0".to_owned(), addresses: vec![own] }];
@@ -76,7 +76,7 @@ fn agent() -> Agent {
 }
 
 /// This many Services on the link's own address, each with a port and a backend.
-fn services(count: usize) -> SourceReport {
+pub(super) fn services(count: usize) -> SourceReport {
     let mut snapshot = Snapshot::default();
     for number in 0..count {
         let name = ServiceName::new("default", format!("s{number}"));
@@ -102,12 +102,11 @@ fn services(count: usize) -> SourceReport {
 /// A number of Services that takes three rounds.
 const MANY: usize = 2 * ACTIONS + ACTIONS / 2;
 
-/// Runs rounds until no status write and no Event is under way.
-async fn rest(agent: &mut Agent, source: &SourceReport, now: Instant) -> Report {
+/// Runs rounds until no status write is under way.
+pub(super) async fn rest(agent: &mut Agent, source: &SourceReport, now: Instant) -> Report {
     loop {
         let report = agent.round(source, now).await;
         if agent.writes.wait_for_one().await.is_none() {
-            while agent.sending.join_next().await.is_some() {}
             return report;
         }
     }
@@ -145,7 +144,7 @@ async fn a_round_is_bounded_and_the_next_one_follows_at_once() {
     }
     let report = rest(&mut agent, &source, now).await;
     assert!(report.ready);
-    assert_eq!(agent.time_until_due(now), RESYNC);
+    assert_eq!(agent.time_until_due(now), lasting::SETTLE, "then the planes are told");
     assert_eq!(report.observed.frontends.len(), MANY);
     assert_eq!(report.observed.statuses.len(), MANY);
 }
@@ -196,7 +195,9 @@ async fn links_that_cannot_be_read_are_read_again_soon() {
     assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
     assert_eq!(agent.time_until_due(now), FIRST_RETRY);
     assert!(rest(&mut agent, &source, now).await.ready);
-    assert_eq!(agent.time_until_due(now), RESYNC);
+    let later = now + lasting::SETTLE;
+    rest(&mut agent, &source, later).await;
+    assert_eq!(agent.time_until_due(later), RESYNC);
 }
 
 #[tokio::test]
@@ -212,7 +213,7 @@ async fn a_shut_down_retries_but_gives_up_in_the_end() {
 }
 
 /// One Service with a VIP of its own.
-fn service_with_vip(vip: &str) -> SourceReport {
+pub(super) fn service_with_vip(vip: &str) -> SourceReport {
     let mut source = services(1);
     let snapshot = Arc::make_mut(source.snapshot.as_mut().unwrap());
     let service = snapshot.services.values_mut().next().unwrap();
@@ -263,7 +264,10 @@ async fn a_status_that_is_overwritten_again_and_again_is_written_after_growing_p
     let report = rounds(&mut agent, &source, clock::now_std(), clear).await;
     assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
     let problem = report.problems[0].to_string();
-    assert!(problem.contains("ChangeUndone: something overwrites the status of default/s0"), "{problem}");
+    assert!(
+        problem.contains("StatusOverwritten: another program writes the status of default/s0"),
+        "{problem}"
+    );
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Effect, Event, StatusError, StatusOrder, StatusSink};
-use crate::model::{PublishedStatus, ServiceName, Snapshot};
+use crate::model::{Conditions, PublishedStatus, ServiceName, Snapshot, StatusWriter};
 
 /// Shared by all clones.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +26,12 @@ pub struct Inner {
     pub events: Vec<Event>,
     /// Services that no longer exist, although the snapshot still has them.
     pub gone: BTreeSet<ServiceName>,
+    /// llb's conditions now; `None`: there are none.
+    pub conditions: Option<BTreeMap<ServiceName, Conditions>>,
+    /// How often something was written.
+    pub writes: u32,
+    /// Which agent writes.
+    pub writer: StatusWriter,
 }
 
 impl FakeStatuses {
@@ -42,14 +48,26 @@ impl StatusSink for FakeStatuses {
         statuses
     }
 
+    fn conditions(&self, _snapshot: &Snapshot) -> Option<BTreeMap<ServiceName, Conditions>> {
+        self.lock().conditions.clone()
+    }
+
     async fn write(&self, order: StatusOrder) -> Result<Effect, StatusError> {
         let mut inner = self.lock();
         let effect = if inner.gone.contains(&order.service) { Effect::Gone } else { Effect::Done };
+        inner.writes += 1;
+        if let (Some(all), Some(conditions)) = (&mut inner.conditions, order.conditions) {
+            all.insert(order.service.clone(), conditions);
+        }
         inner.statuses.insert(order.service, order.status);
         Ok(effect)
     }
 
-    async fn record(&self, event: Event) {
+    fn record(&self, event: Event) {
         self.lock().events.push(event);
+    }
+
+    fn writer(&self) -> StatusWriter {
+        self.lock().writer.clone()
     }
 }

@@ -128,7 +128,7 @@ impl StatusSink for FileStatuses {
         })
     }
 
-    async fn record(&self, event: Event) {
+    fn record(&self, event: Event) {
         // An Event of a problem repeats the log line of that problem.
         if !event.warning {
             tracing::info!(service = %event.service, reason = event.reason, "{}", event.message);
@@ -158,6 +158,7 @@ mod tests {
             service,
             uid: String::new(),
             revision: String::new(),
+            conditions: None,
             status: PublishedStatus { vips: [vip].into() },
         }
     }

@@ -2,93 +2,102 @@
 //! Writes statuses and Events of Services to a Kubernetes API.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ObjectReference, Service};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::Status;
-use kube::runtime::events::{Event as ApiEvent, EventType, Recorder, Reporter};
-use kube::{Client, Resource};
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::{Effect, Event, StatusError, StatusOrder, StatusSink};
-use crate::error_chain::ErrorChain;
-use crate::kube_error::KubeError;
-use crate::model::{MESSAGE_BYTES, PublishedStatus, PublishedVip, ServiceName, Snapshot, cut};
+use super::events;
+use super::lease::{Elected, identity};
+use super::queue::EventQueue;
+use super::written::{Written, WrittenStatuses};
+use super::{CONTROLLER, Effect, Event, StatusError, StatusOrder, StatusSink};
+use crate::clock;
+use crate::model::{
+    Condition, Conditions, LeaseName, MESSAGE_BYTES, Problem, PublishedStatus, PublishedVip, ServiceName,
+    Snapshot, StatusWriter, cut,
+};
 
-/// llb's name in managed fields and Events.
-const CONTROLLER: &str = "llb";
 /// A request is given up after this time. The reconciler tries a write again.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most writes at one time; others wait. An agent that starts with thousands of
 /// Services must not overload the API server.
 const REQUESTS: usize = 16;
-/// The same for Events. They have a limit of their own, so that statuses do not wait for them.
-const EVENT_REQUESTS: usize = 4;
 
 /// Writes to a Kubernetes API.
 #[derive(Clone)]
 pub struct KubernetesStatuses {
     client: Client,
-    recorder: Recorder,
     permits: Arc<Semaphore>,
-    event_permits: Arc<Semaphore>,
-    written: Arc<Mutex<BTreeMap<ServiceName, Written>>>,
-}
-
-/// A status that was written, or whose Service is gone, and that no snapshot shows yet.
-struct Written {
-    /// The `resourceVersion` that the snapshot had when the status was ordered.
-    revision: String,
-    status: PublishedStatus,
+    written: Arc<Mutex<WrittenStatuses>>,
+    events: Arc<EventQueue>,
+    elected: Elected,
 }
 
 impl KubernetesStatuses {
-    /// Writes with this client.
-    pub fn new(client: Client) -> Self {
-        let reporter = Reporter { controller: CONTROLLER.to_owned(), instance: None };
-        Self {
-            recorder: Recorder::new(client.clone(), reporter),
-            client,
-            permits: Arc::new(Semaphore::new(REQUESTS)),
-            event_permits: Arc::new(Semaphore::new(EVENT_REQUESTS)),
-            written: Arc::default(),
-        }
+    /// Writes with this client. With a Lease, only while this agent has it; its name there is kept in
+    /// the state folder.
+    pub fn start(client: Client, lease: Option<LeaseName>, state_dir: &Path) -> Self {
+        let identity = identity(state_dir);
+        let events = Arc::new(EventQueue::default());
+        events::send_all(&events, &client, &identity);
+        let elected = match lease {
+            Some(lease) => Elected::start(client.clone(), lease, identity),
+            None => Elected::alone(identity),
+        };
+        let permits = Arc::new(Semaphore::new(REQUESTS));
+        Self { client, permits, written: Arc::default(), events, elected }
     }
 }
 
 impl StatusSink for KubernetesStatuses {
     fn observe(&self, snapshot: &Snapshot) -> BTreeMap<ServiceName, PublishedStatus> {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        written.retain(|name, written| {
-            snapshot.services.get(name).is_some_and(|service| service.revision == written.revision)
-        });
+        written.compare(snapshot, clock::now_std());
         let status_of = |(name, service): (&ServiceName, &Arc<crate::model::Service>)| {
-            let status = written.get(name).map_or(&service.status, |written| &written.status);
+            let status = written.of(name).unwrap_or(&service.status);
             (name.clone(), status.clone())
         };
         let known = snapshot.services.iter().map(status_of);
         known.filter(|(_, status)| !status.vips.is_empty()).collect()
     }
 
+    fn conditions(&self, snapshot: &Snapshot) -> Option<BTreeMap<ServiceName, Conditions>> {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = |(name, service): (&ServiceName, &Arc<crate::model::Service>)| {
+            (name.clone(), written.conditions_of(name).unwrap_or(&service.conditions).clone())
+        };
+        Some(snapshot.services.iter().map(of).filter(|(_, conditions)| !conditions.is_empty()).collect())
+    }
+
     async fn write(&self, order: StatusOrder) -> Result<Effect, StatusError> {
         // Fails only if the semaphore is closed, which does not happen.
         let _permit = self.permits.acquire().await;
-        let StatusOrder { service, uid, revision, status } = order;
+        let StatusOrder { service, uid, revision, status, conditions } = order;
         let api: Api<Service> = Api::namespaced(self.client.clone(), &service.namespace);
         // The API server refuses to change a uid, so another Service of this name is not written.
-        let patch = json!({
+        let mut patch = json!({
             "metadata": { "uid": uid },
             "status": { "loadBalancer": { "ingress": ingress(&status) } },
         });
-        let patch = Patch::Merge(&patch);
+        if let Some(conditions) = &conditions {
+            patch["status"]["conditions"] = shown(conditions, &now());
+        }
+        // It merges conditions by their type, so those of others stay, and replaces the list of addresses.
+        let patch = Patch::Strategic(&patch);
         let parameters = PatchParams { field_manager: Some(CONTROLLER.to_owned()), ..PatchParams::default() };
         let patched = api.patch_status(&service.name, &parameters, &patch);
-        let effect = match tokio::time::timeout(WRITE_TIMEOUT, patched).await {
+        let (effect, after) = match tokio::time::timeout(WRITE_TIMEOUT, patched).await {
             Err(_) => return Err(StatusError::TimedOut { service }),
-            Ok(Err(kube::Error::Api(answer))) if is_gone(&answer) => Effect::Gone,
+            Ok(Err(kube::Error::Api(answer))) if is_gone(&answer) => (Effect::Gone, None),
             Ok(Err(kube::Error::Api(answer))) if answer.code == 403 => {
                 return Err(StatusError::Forbidden {
                     service,
@@ -96,48 +105,34 @@ impl StatusSink for KubernetesStatuses {
                 });
             }
             Ok(Err(source)) => return Err(StatusError::Api { service, source: source.into() }),
-            Ok(Ok(_)) => Effect::Done,
+            Ok(Ok(answer)) => (Effect::Done, answer.metadata.resource_version),
         };
         // Also if the Service is gone: a snapshot may still have it, and the same write would
         // be ordered again and again.
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        written.insert(service, Written { revision, status });
+        written.add(service, Written { before: revision, after, status, conditions, at: clock::now_std() });
         Ok(effect)
     }
 
-    async fn record(&self, event: Event) {
-        let kind = <Service as Resource>::kind(&());
-        let about = ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some(kind.into_owned()),
-            namespace: Some(event.service.namespace.to_string()),
-            name: Some(event.service.name.to_string()),
-            uid: Some(event.uid),
-            ..ObjectReference::default()
-        };
-        let published = ApiEvent {
-            type_: if event.warning { EventType::Warning } else { EventType::Normal },
-            reason: event.reason.to_owned(),
-            note: Some(cut(event.message, MESSAGE_BYTES)),
-            action: "Sync".to_owned(),
-            secondary: None,
-        };
-        let _permit = self.event_permits.acquire().await;
-        let result = tokio::time::timeout(WRITE_TIMEOUT, self.recorder.publish(&published, &about)).await;
-        match result {
-            Ok(Err(kube::Error::Api(answer))) => {
-                tracing::warn!(service = %event.service, answer = cut(answer.message, MESSAGE_BYTES), "the API server refused an Event; if RBAC forbids it, grant llb's user the verbs create and patch on events of events.k8s.io");
-            }
-            // The source already reports that the API does not answer.
-            Ok(Err(error)) => {
-                let error = KubeError::from(error);
-                tracing::debug!(service = %event.service, error = %ErrorChain(&error), "an Event is lost");
-            }
-            Err(_) => {
-                tracing::debug!(service = %event.service, "an Event is lost: the API server did not answer in time")
-            }
-            Ok(Ok(_)) => {}
-        }
+    fn record(&self, event: Event) {
+        self.events.add(event, clock::time_of_day(), clock::now());
+    }
+
+    fn writer(&self) -> StatusWriter {
+        self.elected.writer()
+    }
+
+    fn writer_changed(&self) -> impl Future<Output = ()> + Send {
+        self.elected.changed()
+    }
+
+    fn problem(&self) -> Option<Problem> {
+        self.elected.problem()
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        let help = "Events that were never sent: too many waited, or they waited too long";
+        registry.register("llb_events_dropped", help, self.events.dropped.clone());
     }
 }
 
@@ -145,6 +140,30 @@ impl StatusSink for KubernetesStatuses {
 fn is_gone(answer: &Status) -> bool {
     let mut causes = answer.details.iter().flat_map(|details| &details.causes);
     answer.code == 404 || (answer.code == 422 && causes.any(|cause| cause.field == "metadata.uid"))
+}
+
+/// The time of day as the API writes it.
+fn now() -> String {
+    let now = Timestamp::try_from(clock::time_of_day()).unwrap_or_default();
+    now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// The entries of `status.conditions`. A condition that began to say so with this write began `now`.
+fn shown(conditions: &Conditions, now: &str) -> Value {
+    let entry = |type_: &str, condition: &Option<Condition>| match condition {
+        None => json!({ "$patch": "delete", "type": type_ }),
+        Some(known) => json!({
+            "type": type_,
+            "status": if known.is_true { "True" } else { "False" },
+            "reason": known.reason,
+            "message": cut(known.message.clone(), MESSAGE_BYTES),
+            "lastTransitionTime": known.since.as_deref().unwrap_or(now),
+        }),
+    };
+    json!([
+        entry(Condition::PROGRAMMED, &conditions.programmed),
+        entry(Condition::REACHABLE, &conditions.reachable),
+    ])
 }
 
 /// The value of `status.loadBalancer.ingress`; `null` removes the list.
@@ -189,7 +208,7 @@ mod tests {
             String::from_utf8(request).unwrap()
         });
         let client = Client::try_from(Config::new(url.parse().unwrap())).unwrap();
-        (KubernetesStatuses::new(client), server)
+        (KubernetesStatuses::start(client, None, tempfile::tempdir().unwrap().path()), server)
     }
 
     fn failure(code: u16, message: &str) -> Value {
@@ -203,6 +222,7 @@ mod tests {
             uid: "u-1".to_owned(),
             revision: revision.to_owned(),
             status: PublishedStatus { vips: [vip].into() },
+            conditions: None,
         }
     }
 
@@ -222,6 +242,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_change_that_came_before_the_write_does_not_cause_a_second_one() {
+        let (statuses, server) = api(200, json!({ "metadata": { "resourceVersion": "9" } })).await;
+        assert_eq!(statuses.write(order("7")).await.unwrap(), Effect::Done);
+        server.await.unwrap();
+        let published = |revision: &str| {
+            let service = crate::model::Service { revision: revision.to_owned(), ..Default::default() };
+            let services = [(order("7").service, service.into())].into();
+            statuses.observe(&Snapshot { services, ..Snapshot::default() })
+        };
+        assert_eq!(published("7").len(), 1);
+        assert_eq!(published("8").len(), 1, "the watch shows what somebody changed before the write");
+        assert_eq!(published("9").len(), 0, "the watch shows the write, or what followed it");
+    }
+
+    #[tokio::test]
     async fn another_service_of_this_name_is_not_written() {
         let mut answer = failure(422, "Service \"web\" is invalid");
         answer["details"] =
@@ -238,6 +273,22 @@ mod tests {
         let error = statuses.write(order("7")).await.unwrap_err().to_string();
         server.await.unwrap();
         assert!(error.contains("admission webhook \"x\" denied"), "{error}");
+    }
+
+    #[test]
+    fn conditions_keep_their_time_and_missing_ones_are_removed() {
+        let known =
+            Condition { since: Some("then".to_owned()), ..Condition::new(true, "Programmed", "text") };
+        let conditions = Conditions { programmed: Some(known), reachable: None };
+        let expected = json!([
+            { "type": "llb.dev/Programmed", "status": "True", "reason": "Programmed", "message": "text", "lastTransitionTime": "then" },
+            { "type": "llb.dev/Reachable", "$patch": "delete" },
+        ]);
+        assert_eq!(shown(&conditions, "now"), expected);
+        let conditions =
+            Conditions { programmed: None, reachable: Some(Condition::new(false, "NoBackends", "")) };
+        assert_eq!(shown(&conditions, "now")[1]["lastTransitionTime"], "now");
+        assert!(now().ends_with('Z') && now().len() == 20, "{}", now());
     }
 
     #[test]

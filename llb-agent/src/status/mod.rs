@@ -1,22 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Publishes what was done: the status of Services, and Events about them.
+//!
+//! ```text
+//!   kubernetes.rs   to a Kubernetes API
+//!     written.rs    what was written and is not seen in the watch yet
+//!     queue.rs      Events that wait          events.rs   sends them
+//!     lease/        which agent of a group writes
+//!   file.rs         to a file, with manifests
+//! ```
 
+mod events;
 pub mod fake;
 pub mod file;
 pub mod kubernetes;
+mod lease;
+mod queue;
+mod written;
 
 use std::collections::BTreeMap;
 use std::future::Future;
 
-use crate::kube_error::KubeError;
-use crate::model::{PublishedStatus, ServiceName, Snapshot};
+use prometheus_client::registry::Registry;
 
-/// Writes statuses and Events. Cheap to clone: each call runs in a task of its own, so that
+use crate::kube_error::KubeError;
+use crate::model::{Conditions, Problem, PublishedStatus, ServiceName, Snapshot, StatusWriter};
+
+/// llb's name in managed fields and Events.
+const CONTROLLER: &str = "llb";
+
+/// Writes statuses and Events. Cheap to clone: each write runs in a task of its own, so that
 /// a slow API server does not delay the reconciler.
 pub trait StatusSink: Clone + Send + Sync + 'static {
     /// The statuses as far as they are known: those in the snapshot, and those that were
     /// written since and are not in the snapshot yet.
     fn observe(&self, snapshot: &Snapshot) -> BTreeMap<ServiceName, PublishedStatus>;
+
+    /// llb's conditions on Services, as [`observe`](StatusSink::observe) has the statuses; `None` if this
+    /// sink has none.
+    fn conditions(&self, _snapshot: &Snapshot) -> Option<BTreeMap<ServiceName, Conditions>> {
+        None
+    }
 
     /// Writes the status of a Service; an empty status clears it. It is not an error if the
     /// Service is gone. In both cases `observe` then returns the ordered status until the
@@ -26,8 +49,26 @@ pub trait StatusSink: Clone + Send + Sync + 'static {
     /// The status is not written.
     fn write(&self, order: StatusOrder) -> impl Future<Output = Result<Effect, StatusError>> + Send;
 
-    /// Reports an Event about a Service. If that fails, the Event is lost.
-    fn record(&self, event: Event) -> impl Future<Output = ()> + Send;
+    /// Reports an Event about a Service, beside the caller. If too many wait, the oldest are lost.
+    fn record(&self, event: Event);
+
+    /// Whether this agent writes statuses and Events, or another one of its group.
+    fn writer(&self) -> StatusWriter {
+        StatusWriter::default()
+    }
+
+    /// Waits until [`writer`](StatusSink::writer) or [`problem`](StatusSink::problem) changes. Cancel safe.
+    fn writer_changed(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
+    /// Why it can't be found out who writes.
+    fn problem(&self) -> Option<Problem> {
+        None
+    }
+
+    /// Adds its metrics.
+    fn register(&self, _registry: &mut Registry) {}
 }
 
 /// A status to be written.
@@ -41,6 +82,8 @@ pub struct StatusOrder {
     pub revision: String,
     /// The status to write.
     pub status: PublishedStatus,
+    /// The conditions to write; those that are missing are removed. `None`: they stay as they are.
+    pub conditions: Option<Conditions>,
 }
 
 /// The result of a write that did not fail.

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::case::{Case, ECHO_PORT, LIMIT};
 
-/// Fewer rights than the ClusterRole that llb ships: no `nodes`, no `services/status`.
+/// Fewer rights than those that llb ships: no `nodes`, no `services/status`, no Lease.
 const LESSER_ROLE: &str = "
 apiVersion: v1
 kind: ServiceAccount
@@ -55,6 +55,10 @@ pub(crate) fn a_missing_verb_is_named(case: &mut Case<'_>) -> Result<()> {
     case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
     let problem = agent.wait_for_problem(LIMIT, "ActionFailed")?;
     assert!(problem.contains("patch") && problem.contains("services/status"), "{problem}");
+    // Nobody can say that another agent writes.
+    let problem = agent.wait_for_problem(LIMIT, "LeaseUnavailable")?;
+    let words = ["leases", "kube-system", "get, create and update", "--lease off"];
+    assert!(words.iter().all(|word| problem.contains(word)), "{problem}");
     grant("lesser-all", "llb-agent")?;
     case.wait_for_status("echo", &[vip])?;
 

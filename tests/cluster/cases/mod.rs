@@ -2,6 +2,7 @@
 //! The list of all cases. A case that is not in this list does not run.
 
 mod access;
+mod conditions;
 mod families;
 mod foreign;
 mod nodes;
@@ -12,6 +13,7 @@ mod promise;
 mod refusals;
 mod setup;
 mod terms;
+mod writers;
 
 use anyhow::Result;
 
@@ -63,6 +65,11 @@ pub(crate) fn all() -> Vec<Named> {
         outage::a_silent_partition_is_said_and_ends,
         outage::an_etcd_restored_to_an_older_revision_is_noticed,
         outage::a_clock_that_jumps_changes_nothing,
+        writers::an_ordinary_service_costs_one_status_write_and_two_events,
+        writers::of_two_agents_one_writes_and_the_other_takes_over,
+        writers::two_agents_without_pools_do_not_fight,
+        writers::llb_gives_way_to_another_load_balancer_and_says_so_once,
+        conditions::kubectl_says_why_a_service_is_served_degraded_or_refused,
         access::a_missing_verb_is_named,
         access::endpoints_are_served_without_the_right_to_read_nodes,
         access::a_wrong_token_is_named,

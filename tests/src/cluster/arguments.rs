@@ -63,6 +63,18 @@ pub(super) fn apiserver(certificates: &Certificates, tokens: &Path, address: IpA
     ])
 }
 
+/// The log holds at most 50 MB.
+pub(super) fn audit(policy: &Path, log: &Path) -> Vec<String> {
+    list([
+        ("--audit-policy-file", text(policy)),
+        ("--audit-log-path", text(log)),
+        ("--audit-log-maxsize", "50".to_owned()),
+        ("--audit-log-maxbackup", "1".to_owned()),
+        // Otherwise it is written a second later.
+        ("--audit-log-mode", "blocking".to_owned()),
+    ])
+}
+
 pub(super) fn controller_manager(certificates: &Certificates, kubeconfig: &Path) -> Vec<String> {
     list([
         ("--kubeconfig", text(kubeconfig)),

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 
 use super::arguments;
+use super::audit::{self, Write};
 use super::binaries::Binaries;
 use super::certificates::Certificates;
 use super::kubeconfig;
@@ -55,6 +56,7 @@ impl ControlPlane {
         let folder = host.directory().join("control-plane");
         fs::create_dir(&folder).with_context(|| format!("create {}", folder.display()))?;
         fs::write(tokens_file(&folder), TOKENS)?;
+        audit::write_policy(&folder)?;
         let address = IpAddr::V4(host.ipv4());
         let names = [address, Ipv4Addr::LOCALHOST.into(), arguments::FIRST_SERVICE_ADDRESS.parse()?];
         let certificates = Certificates::write(&folder, &names)?;
@@ -166,6 +168,10 @@ impl ControlPlane {
         kubeconfig::write(&self.folder, name, &server(&self.host), &self.certificates.authority, token)
     }
 
+    pub(super) fn writes_in(&self, namespace: &str) -> Result<Vec<Write>> {
+        audit::writes_in(&self.folder, namespace)
+    }
+
     pub(super) fn binaries(&self) -> &Binaries {
         &self.binaries
     }
@@ -195,7 +201,8 @@ fn spawn_apiserver(
     certificates: &Certificates,
     folder: &Path,
 ) -> Result<Process> {
-    let arguments = arguments::apiserver(certificates, &tokens_file(folder), IpAddr::V4(host.ipv4()));
+    let mut arguments = arguments::apiserver(certificates, &tokens_file(folder), IpAddr::V4(host.ipv4()));
+    arguments.extend(arguments::audit(&audit::policy_file(folder), &audit::log_file(folder)));
     spawn(host, &binaries.apiserver, "kube-apiserver", arguments)
 }
 

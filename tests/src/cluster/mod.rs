@@ -17,6 +17,7 @@
 //! own, with kubelets that report late, with other versions of Kubernetes, or with several API servers.
 
 mod arguments;
+mod audit;
 mod binaries;
 mod certificates;
 mod control_plane;
@@ -25,6 +26,7 @@ mod kubectl;
 mod nodes;
 mod objects;
 
+pub use audit::Write;
 pub use binaries::{Binaries, KUBERNETES_VERSION};
 pub use kubeconfig::CONTEXT;
 
@@ -139,6 +141,30 @@ impl Cluster {
     pub fn get(&self, namespace: &str, arguments: &[&str]) -> Result<Value> {
         let all = [&["--namespace", namespace, "get", "-o", "json"], arguments].concat();
         Ok(serde_json::from_str(&self.kubectl(&all)?)?)
+    }
+
+    /// What was written to Services and Events of a namespace so far.
+    ///
+    /// # Errors
+    /// There is no audit log.
+    pub fn writes_in(&self, namespace: &str) -> Result<Vec<Write>> {
+        self.control_plane.writes_in(namespace)
+    }
+
+    /// The user name of the agent's ServiceAccount.
+    pub fn agent_user(&self) -> String {
+        format!("system:serviceaccount:{AGENT_NAMESPACE}:{AGENT_ACCOUNT}")
+    }
+
+    /// Takes the Lease from the agent that has it. An agent that was killed keeps it for half a minute, and until then
+    /// another one writes no status.
+    ///
+    /// # Errors
+    /// As [`Cluster::kubectl`].
+    pub fn free_lease(&self) -> Result<()> {
+        let patch = ["--type=merge", "-p", r#"{"spec":{"holderIdentity":null}}"#];
+        let lease = ["--namespace", "kube-system", "patch", "lease", "llb.dev-llb"];
+        self.kubectl(&[&lease[..], &patch].concat()).map(drop)
     }
 
     /// Kills the API server. Nobody can reach it from then on, and open watches break.

@@ -26,7 +26,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("source", &["model", "statefile", "kube_error", "clock"]),
     ("dataplane", &["model", "config", "kernel", "netlink", "clock"]),
     ("addresses", &["model", "config", "statefile", "netlink", "clock"]),
-    ("status", &["model", "statefile", "kube_error"]),
+    ("status", &["model", "statefile", "kube_error", "clock"]),
     ("handover", &["model", "statefile", "clock"]),
     ("health", &["model", "config", "clock"]),
     (

@@ -11,8 +11,8 @@ use super::annotations::{Annotations, Given, POOL, SHARING_KEY, VIPS};
 use super::quote::{self, quote};
 use super::terms::terms_of;
 use crate::model::{
-    Family, Port, Problem, ProblemReason, Protocol, PublishedPort, PublishedStatus, PublishedVip, Service,
-    ServiceName, ServicePort, TrafficPolicy, is_usable_vip,
+    Condition, Conditions, Family, Port, Problem, ProblemReason, Protocol, PublishedPort, PublishedStatus,
+    PublishedVip, Service, ServiceName, ServicePort, TrafficPolicy, is_usable_vip,
 };
 
 /// `ports[].error` of a port with a protocol that llb does not forward.
@@ -42,6 +42,7 @@ pub(super) fn convert(
         class: spec.load_balancer_class.clone(),
         cluster_ips: cluster_ips(&spec),
         status: status_of(object),
+        conditions: conditions_of(object),
         ..Service::default()
     };
     if !service.wants_load_balancer {
@@ -260,6 +261,26 @@ fn requested_vips(annotation: Option<Given<'_>>, field: Option<&str>) -> Result<
 fn status_of(object: &Object) -> PublishedStatus {
     let ingress = object.status.as_ref().and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
     PublishedStatus { vips: ingress.into_iter().flatten().filter_map(published_vip).collect() }
+}
+
+/// Those of llb; others are not llb's business.
+fn conditions_of(object: &Object) -> Conditions {
+    let mut found = Conditions::default();
+    let all = object.status.as_ref().and_then(|status| status.conditions.as_ref());
+    for condition in all.into_iter().flatten() {
+        let place = match condition.type_.as_str() {
+            Condition::PROGRAMMED => &mut found.programmed,
+            Condition::REACHABLE => &mut found.reachable,
+            _ => continue,
+        };
+        *place = Some(Condition {
+            is_true: condition.status == "True",
+            reason: condition.reason.clone(),
+            message: condition.message.clone(),
+            since: Some(condition.last_transition_time.0.to_string()),
+        });
+    }
+    found
 }
 
 /// `None` if the entry has no IP address. llb does not write such entries, and overwrites them.
