@@ -68,6 +68,7 @@ impl World {
 
         let published = &self.statuses.inner.lock().statuses;
         for (name, service) in &self.snapshot.services {
+            assert!(!service.deleting, "seed {seed}: {name} is kept for ever");
             let status = published.get(name).cloned().unwrap_or_default();
             let wanted = desired.statuses.get(name).cloned().unwrap_or_default();
             let errors = status

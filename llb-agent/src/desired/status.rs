@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::frontends::frontend_of;
 use super::refused::Refused;
-use crate::model::{PublishedPort, PublishedStatus, PublishedVip, Service};
+use crate::model::{Finalizer, PublishedPort, PublishedStatus, PublishedVip, Service};
 
 /// The status of a Service that has these VIPs. `is_dsr`: packets reach Nodes with the VIP
 /// as destination, so the Nodes must accept it as their own (`ipMode: VIP`).
@@ -14,6 +14,7 @@ pub(super) fn status_of(
     vips: &[IpAddr],
     refused: &Refused,
     is_dsr: bool,
+    finalizer: Finalizer,
 ) -> PublishedStatus {
     let published = |&ip: &IpAddr| {
         let served = service.ports.iter().map(|port| {
@@ -24,5 +25,5 @@ pub(super) fn status_of(
         ports.sort();
         PublishedVip { ip, proxy: !is_dsr, ports }
     };
-    PublishedStatus { vips: vips.iter().map(published).collect() }
+    PublishedStatus { vips: vips.iter().map(published).collect(), finalizer }
 }

@@ -7,6 +7,7 @@
 
 mod address;
 mod backend_status;
+mod finalizer;
 mod forwarding;
 mod host;
 mod inputs;
@@ -23,6 +24,7 @@ mod terms;
 
 pub use address::{Family, Mac, Port, Protocol, is_usable_vip};
 pub use backend_status::{BackendState, BackendStatus};
+pub use finalizer::{FIELD_MANAGER, Finalizer};
 pub use forwarding::{Backend, Frontend, FrontendStatus, Phase, Rule, Weight};
 pub use host::{Host, ReservedFor};
 pub use inputs::{Endpoint, Facts, Link, LinkAddress, Node, Snapshot, SourceReport};

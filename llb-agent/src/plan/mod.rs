@@ -11,10 +11,12 @@
 //! | 1 | upsert frontends | none (the VIP need not be on the link yet) |
 //! | 2 | add addresses | a frontend on the VIP serves, or the VIP has no frontend |
 //! | 3 | write statuses | a frontend on the VIP has backends and serves; the address is on its link |
+//! |   | ... without the finalizer | no frontend of the Service serves or drains; no address waits to be removed |
 //! | 4 | remove frontends | none (their statuses were written or cleared before) |
 //! | 5 | remove addresses | no frontend on the VIP serves or drains |
 
 mod action;
+mod addresses;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -24,10 +26,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use action::{Action, ActionKey};
+use addresses::{address_adds, address_removals};
 pub use status::NOT_SERVED;
 use status::status_writes;
 
-use crate::model::{Frontend, Observed, Phase, Port, Protocol, Rule, State};
+use crate::model::{Frontend, Observed, Phase, Rule, State};
 
 /// What to do now, in order. Empty when nothing can be done.
 pub fn plan(desired: &State, observed: &Observed) -> Vec<Action> {
@@ -71,40 +74,8 @@ fn upserts(desired: &State, observed: &Observed) -> impl Iterator<Item = Action>
     outdated.map(|(&frontend, rule)| Action::UpsertFrontend { frontend, rule: rule.clone() })
 }
 
-fn address_adds(desired: &State, observed: &Observed) -> impl Iterator<Item = Action> {
-    let missing = desired.addresses.iter().filter(|(key, _)| !observed.addresses.contains_key(key));
-    // A VIP whose Service has no port that llb can serve is on its link without a frontend.
-    let vips: BTreeSet<IpAddr> = desired.frontends.keys().map(|frontend| frontend.vip).collect();
-    let ready = missing.filter(move |(key, _)| {
-        !vips.contains(&key.address)
-            || frontends_on(observed, key.address).any(|(_, phase)| phase == Phase::Serving)
-    });
-    ready.map(|(key, &prefix_length)| Action::AddAddress { key: key.clone(), prefix_length })
-}
-
 fn frontend_removals(desired: &State, observed: &Observed) -> impl Iterator<Item = Action> {
     let serving = observed.frontends.iter().filter(|(_, status)| status.phase == Phase::Serving);
     let unwanted = serving.filter(|(frontend, _)| !desired.has(frontend));
     unwanted.map(|(&frontend, _)| Action::RemoveFrontend { frontend })
-}
-
-fn address_removals(desired: &State, observed: &Observed) -> impl Iterator<Item = Action> {
-    let unwanted = observed
-        .addresses
-        .iter()
-        .filter(|(key, prefix_length)| desired.addresses.get(key) != Some(prefix_length));
-    // A VIP that moves to another link, or gets another prefix length, leaves
-    // its old link although it is still served.
-    let moves = |vip: IpAddr| desired.addresses.keys().any(|key| key.address == vip);
-    let idle = unwanted
-        .filter(move |(key, _)| moves(key.address) || frontends_on(observed, key.address).next().is_none());
-    idle.map(|(key, &prefix_length)| Action::RemoveAddress { key: key.clone(), prefix_length })
-}
-
-/// The frontends of one VIP are neighbours in the map, because the VIP is the
-/// first field of the key.
-fn frontends_on(observed: &Observed, vip: IpAddr) -> impl Iterator<Item = (&Frontend, Phase)> {
-    let lowest = Frontend { vip, port: Port::MIN, protocol: Protocol::Tcp };
-    let on_vip = observed.frontends.range(lowest..).take_while(move |(frontend, _)| frontend.vip == vip);
-    on_vip.map(|(frontend, status)| (frontend, status.phase))
 }

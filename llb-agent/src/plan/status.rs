@@ -3,25 +3,49 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::action::Action;
+use super::addresses::address_removals;
 use crate::model::{
-    AddressKey, Frontend, Mode, Observed, Phase, Port, Protocol, PublishedPort, PublishedStatus,
-    PublishedVip, State,
+    AddressKey, Finalizer, Frontend, Mode, Observed, Phase, Port, Protocol, PublishedPort, PublishedStatus,
+    PublishedVip, ServiceName, State,
 };
 
 /// `ports[].error` of a port that no plane could take into service.
 pub const NOT_SERVED: &str = "llb.dev/PortNotServed";
 
-pub(super) fn status_writes(desired: &State, observed: &Observed) -> impl Iterator<Item = Action> {
+pub(super) fn status_writes<'a>(
+    desired: &'a State,
+    observed: &'a Observed,
+) -> impl Iterator<Item = Action> + 'a {
     let wanted_on: BTreeMap<IpAddr, &AddressKey> =
         desired.addresses.keys().map(|key| (key.address, key)).collect();
     desired.statuses.iter().filter_map(move |(service, wanted)| {
         let nothing = PublishedStatus::default();
         let current = observed.statuses.get(service).unwrap_or(&nothing);
-        let status = achieved(wanted, current, &wanted_on, observed);
+        let vips = achieved(wanted, current, &wanted_on, observed);
+        let goes = wanted.vips.is_empty() && current.finalizer == Finalizer::Ours;
+        let still_served = goes && is_served(service, desired, observed);
+        if still_served && desired.leaving.contains(service) {
+            return None;
+        }
+        let finalizer = match current.finalizer {
+            Finalizer::Foreign => Finalizer::Foreign,
+            Finalizer::Ours if still_served => Finalizer::Ours,
+            Finalizer::Absent if vips.is_empty() => Finalizer::Absent,
+            _ => wanted.finalizer,
+        };
+        let status = PublishedStatus { vips, finalizer };
         (status != *current).then(|| Action::WriteStatus { service: service.clone(), status })
     })
+}
+
+/// Whether something of a Service that goes is still there: a frontend that serves or drains, or an address that no
+/// frontend needs any more. Whose address that was is not known any more, but all of them go in the next round.
+fn is_served(service: &ServiceName, desired: &State, observed: &Observed) -> bool {
+    let mut rules = observed.frontends.values().filter_map(|status| status.rule.as_ref());
+    rules.any(|rule| rule.service == *service) || address_removals(desired, observed).next().is_some()
 }
 
 /// The part of `wanted` that is true by now. A VIP that is published already
@@ -33,7 +57,7 @@ fn achieved(
     current: &PublishedStatus,
     wanted_on: &BTreeMap<IpAddr, &AddressKey>,
     observed: &Observed,
-) -> PublishedStatus {
+) -> Arc<[PublishedVip]> {
     let published = current.addresses();
     let vips = wanted.vips.iter().filter_map(|vip| {
         let ports: Vec<PublishedPort> =
@@ -48,7 +72,7 @@ fn achieved(
         let proxy = vip.proxy || !is_dsr(vip, observed);
         true_now.then_some(PublishedVip { ip: vip.ip, proxy, ports })
     });
-    PublishedStatus { vips: vips.collect() }
+    vips.collect()
 }
 
 /// True if frontends on the VIP are served, all of them in mode DSR. Only then may nodes

@@ -8,7 +8,7 @@ use super::outcome::{Failed, Outcome};
 use super::writes::Writes;
 use crate::addresses::{Addition, AddressTable};
 use crate::dataplane::DataPlane;
-use crate::model::{PublishedStatus, ServiceName, Snapshot};
+use crate::model::{Finalizer, PublishedStatus, ServiceName, Snapshot};
 use crate::plan::Action;
 use crate::status::{Effect, StatusOrder, StatusSink};
 
@@ -71,13 +71,15 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Rooms<P, A, S> {
             }
             Action::WriteStatus { service, status } => {
                 let known = input.snapshot.services.get(service);
+                let replaced = input.published.get(service).cloned().unwrap_or_default();
                 let order = StatusOrder {
                     service: service.clone(),
                     uid: known.map(|known| known.uid.clone()).unwrap_or_default(),
                     revision: known.map(|known| known.revision.clone()).unwrap_or_default(),
                     status: status.clone(),
+                    removes_finalizer: replaced.finalizer == Finalizer::Ours
+                        && status.finalizer == Finalizer::Absent,
                 };
-                let replaced = input.published.get(service).cloned().unwrap_or_default();
                 let statuses = self.statuses.clone();
                 let write = async move { statuses.write(order).await.map_err(Failed::new) };
                 writes.start(action, replaced, write);

@@ -111,6 +111,7 @@ mod tests {
                 .iter()
                 .map(|ip| PublishedVip { ip: ip.parse().unwrap(), proxy: true, ports: Vec::new() })
                 .collect(),
+            ..PublishedStatus::default()
         };
         let reason = |before: &[&str], after: &[&str]| {
             Reporter::written(&name, "", &status(before), &status(after)).map(|event| event.reason)
@@ -128,7 +129,9 @@ mod tests {
         snapshot.services.insert(name.clone(), Service::default().into());
         let served = PublishedVip { ip: "192.0.2.1".parse().unwrap(), proxy: true, ports: Vec::new() };
         let mut desired = State::default();
-        desired.statuses.insert(name.clone(), PublishedStatus { vips: [served].into() });
+        desired
+            .statuses
+            .insert(name.clone(), PublishedStatus { vips: [served].into(), ..PublishedStatus::default() });
         for (reason, when_served, when_not) in [
             (ProblemReason::InvalidValue, "InvalidValue", "SyncLoadBalancerFailed"),
             (ProblemReason::NoSubnet, "NoSubnet", "SyncLoadBalancerFailed"),

@@ -114,7 +114,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
 fn held(decided: &State, published: &Statuses) -> Held {
     let known = published.iter().chain(&decided.statuses);
     known
-        .filter(|(_, status)| !status.vips.is_empty())
+        .filter(|(_, status)| !status.is_empty())
         .map(|(name, status)| (name.clone(), status.clone()))
         .collect()
 }

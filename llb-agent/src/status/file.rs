@@ -158,7 +158,8 @@ mod tests {
             service,
             uid: String::new(),
             revision: String::new(),
-            status: PublishedStatus { vips: [vip].into() },
+            status: PublishedStatus { vips: [vip].into(), ..PublishedStatus::default() },
+            removes_finalizer: false,
         }
     }
 

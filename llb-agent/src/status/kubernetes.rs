@@ -16,10 +16,10 @@ use tokio::sync::Semaphore;
 use super::{Effect, Event, StatusError, StatusOrder, StatusSink};
 use crate::error_chain::ErrorChain;
 use crate::kube_error::KubeError;
-use crate::model::{MESSAGE_BYTES, PublishedStatus, PublishedVip, ServiceName, Snapshot, cut};
+use crate::model::{
+    FIELD_MANAGER, Finalizer, MESSAGE_BYTES, PublishedStatus, PublishedVip, ServiceName, Snapshot, cut,
+};
 
-/// llb's name in managed fields and Events.
-const CONTROLLER: &str = "llb";
 /// A request is given up after this time. The reconciler tries a write again.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most writes at one time; others wait. An agent that starts with thousands of
@@ -48,7 +48,7 @@ struct Written {
 impl KubernetesStatuses {
     /// Writes with this client.
     pub fn new(client: Client) -> Self {
-        let reporter = Reporter { controller: CONTROLLER.to_owned(), instance: None };
+        let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: None };
         Self {
             recorder: Recorder::new(client.clone(), reporter),
             client,
@@ -70,21 +70,19 @@ impl StatusSink for KubernetesStatuses {
             (name.clone(), status.clone())
         };
         let known = snapshot.services.iter().map(status_of);
-        known.filter(|(_, status)| !status.vips.is_empty()).collect()
+        known.filter(|(_, status)| !status.is_empty()).collect()
     }
 
     async fn write(&self, order: StatusOrder) -> Result<Effect, StatusError> {
         // Fails only if the semaphore is closed, which does not happen.
         let _permit = self.permits.acquire().await;
-        let StatusOrder { service, uid, revision, status } = order;
+        let StatusOrder { service, uid, revision, status, removes_finalizer } = order;
         let api: Api<Service> = Api::namespaced(self.client.clone(), &service.namespace);
-        // The API server refuses to change a uid, so another Service of this name is not written.
-        let patch = json!({
-            "metadata": { "uid": uid },
-            "status": { "loadBalancer": { "ingress": ingress(&status) } },
-        });
-        let patch = Patch::Merge(&patch);
-        let parameters = PatchParams { field_manager: Some(CONTROLLER.to_owned()), ..PatchParams::default() };
+        // A strategic patch, because a merge patch would replace the finalizers of others.
+        let patch = body(&uid, &status, removes_finalizer);
+        let patch = Patch::Strategic(&patch);
+        let parameters =
+            PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let patched = api.patch_status(&service.name, &parameters, &patch);
         let effect = match tokio::time::timeout(WRITE_TIMEOUT, patched).await {
             Err(_) => return Err(StatusError::TimedOut { service }),
@@ -147,6 +145,18 @@ fn is_gone(answer: &Status) -> bool {
     answer.code == 404 || (answer.code == 422 && causes.any(|cause| cause.field == "metadata.uid"))
 }
 
+/// What is written: the status, and in the same write our finalizer.
+fn body(uid: &str, status: &PublishedStatus, removes_finalizer: bool) -> Value {
+    // The API server refuses to change a uid, so another Service of this name is not written.
+    let mut metadata = json!({ "uid": uid });
+    if removes_finalizer {
+        metadata["$deleteFromPrimitiveList/finalizers"] = json!([Finalizer::NAME]);
+    } else if status.finalizer == Finalizer::Ours {
+        metadata["finalizers"] = json!([Finalizer::NAME]);
+    }
+    json!({ "metadata": metadata, "status": { "loadBalancer": { "ingress": ingress(status) } } })
+}
+
 /// The value of `status.loadBalancer.ingress`; `null` removes the list.
 fn ingress(status: &PublishedStatus) -> Value {
     let entry = |vip: &PublishedVip| {
@@ -202,7 +212,8 @@ mod tests {
             service: ServiceName::new("default", "web"),
             uid: "u-1".to_owned(),
             revision: revision.to_owned(),
-            status: PublishedStatus { vips: [vip].into() },
+            status: PublishedStatus { vips: [vip].into(), ..PublishedStatus::default() },
+            removes_finalizer: false,
         }
     }
 
@@ -241,6 +252,20 @@ mod tests {
     }
 
     #[test]
+    fn one_write_has_status_and_finalizer() {
+        let mut status = order("7").status;
+        assert_eq!(body("u", &status, false)["metadata"], json!({ "uid": "u" }), "that of others stays");
+        status.finalizer = Finalizer::Ours;
+        let added = body("u", &status, false);
+        assert_eq!(added["metadata"]["finalizers"], json!([Finalizer::NAME]));
+        assert_eq!(added["status"]["loadBalancer"]["ingress"][0]["ip"], json!("192.0.2.7"));
+        let removed = body("u", &PublishedStatus::default(), true);
+        let metadata = json!({ "uid": "u", "$deleteFromPrimitiveList/finalizers": [Finalizer::NAME] });
+        assert_eq!(removed["metadata"], metadata);
+        assert_eq!(removed["status"]["loadBalancer"]["ingress"], Value::Null);
+    }
+
+    #[test]
     fn the_status_has_mode_and_ports() {
         let port = |port, error: Option<&str>| PublishedPort {
             port,
@@ -253,7 +278,7 @@ mod tests {
             { "port": 80, "protocol": "TCP" },
             { "port": 81, "protocol": "TCP", "error": "llb.dev/PortNotServed" },
         ]}]);
-        assert_eq!(ingress(&PublishedStatus { vips: [vip].into() }), expected);
+        assert_eq!(ingress(&PublishedStatus { vips: [vip].into(), ..PublishedStatus::default() }), expected);
         assert_eq!(ingress(&PublishedStatus::default()), Value::Null);
     }
 }

@@ -41,6 +41,8 @@ pub struct StatusOrder {
     pub revision: String,
     /// The status to write.
     pub status: PublishedStatus,
+    /// Whether the write removes our finalizer.
+    pub removes_finalizer: bool,
 }
 
 /// The result of a write that did not fail.

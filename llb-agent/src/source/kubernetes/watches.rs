@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
@@ -16,6 +17,7 @@ use tokio::task::JoinSet;
 use super::health::Health;
 use super::timeouts::WATCH_SECS;
 use crate::clock;
+use crate::model::FIELD_MANAGER;
 use crate::source::retries::Retries;
 
 /// The APIs of these namespaces, or of the whole cluster if none is given.
@@ -48,8 +50,7 @@ where
     tasks.spawn(async move {
         let config = watcher::Config::default().timeout(WATCH_SECS);
         let objects = watcher(api, config)
-            // Not needed, and half of an object's size.
-            .modify(|object| object.meta_mut().managed_fields = None)
+            .modify(|object| forget_managed_fields(object.meta_mut()))
             .backoff(Retries::new());
         let mut events = std::pin::pin!(reflector::reflector(writer, objects));
         while let Some(event) = events.next().await {
@@ -65,4 +66,12 @@ where
         }
     });
     store
+}
+
+/// Who has changed which field is half of an object's size. Only what llb itself has changed is of use: it tells llb's
+/// finalizer from that of another load balancer.
+fn forget_managed_fields(meta: &mut ObjectMeta) {
+    let Some(all) = &mut meta.managed_fields else { return };
+    all.retain(|fields| fields.manager.as_deref() == Some(FIELD_MANAGER));
+    all.shrink_to_fit();
 }
