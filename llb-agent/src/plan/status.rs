@@ -26,7 +26,7 @@ pub(super) fn status_writes<'a>(
         let current = observed.statuses.get(service).unwrap_or(&nothing);
         let vips = achieved(wanted, current, &wanted_on, observed);
         let goes = wanted.vips.is_empty() && current.finalizer == Finalizer::Ours;
-        let still_served = goes && is_served(service, desired, observed);
+        let still_served = goes && is_still_served(service, desired, observed);
         if still_served && desired.leaving.contains(service) {
             return None;
         }
@@ -43,7 +43,7 @@ pub(super) fn status_writes<'a>(
 
 /// Whether something of a Service that goes is still there: a frontend that serves or drains, or an address that no
 /// frontend needs any more. Whose address that was is not known any more, but all of them go in the next round.
-fn is_served(service: &ServiceName, desired: &State, observed: &Observed) -> bool {
+fn is_still_served(service: &ServiceName, desired: &State, observed: &Observed) -> bool {
     let mut rules = observed.frontends.values().filter_map(|status| status.rule.as_ref());
     rules.any(|rule| rule.service == *service) || address_removals(desired, observed).next().is_some()
 }

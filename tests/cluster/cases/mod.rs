@@ -3,6 +3,7 @@
 
 mod access;
 mod families;
+mod kubernetes;
 mod nodes;
 mod outage;
 mod packets;
@@ -46,6 +47,12 @@ pub(crate) fn all() -> Vec<Named> {
         refusals::the_class_decides_which_services_are_served,
         refusals::only_services_of_chosen_namespaces_are_served,
         terms::source_ranges_and_affinity_are_applied,
+        kubernetes::a_service_has_its_finalizer_until_it_is_not_served,
+        kubernetes::a_finalizer_goes_when_it_is_switched_off,
+        kubernetes::a_udp_service_follows_its_changes,
+        kubernetes::a_udp_client_with_one_port_follows_its_pod,
+        kubernetes::a_service_gets_its_node_port_later,
+        kubernetes::a_rolling_update_is_no_disruption,
         packets::nodes_answer_clients_directly_in_mode_dsr,
         packets::replies_pass_the_balancer_in_mode_nat,
         outage::traffic_goes_on_without_the_api_server,
