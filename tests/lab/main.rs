@@ -9,10 +9,11 @@
 
 mod demo;
 mod one_agent;
-mod plane;
 mod planes;
 mod scenarios;
 mod self_check;
 mod servers;
 mod setup;
 mod start;
+
+use llb_tests::plane;
