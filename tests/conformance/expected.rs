@@ -14,19 +14,22 @@ struct Entry {
     reason: &'static str,
 }
 
+/// Why a Pod behind the relay or mode NAT does not see the client.
+const NO_CLIENT_ADDRESS: &str = "A Pod sees llb's address: only mode dsr leaves packets unchanged. \
+    The PROXY protocol (llb.dev/proxy-protocol) tells a Pod the client.";
+
 const ENTRIES: [Entry; 2] = [
     Entry {
         test: "ExternalTrafficPolicy: Local should work for type=LoadBalancer",
         columns: |column| !column.is_dsr,
         is_skipped: true,
-        reason: "A Pod sees llb's address: only mode dsr leaves packets unchanged. Kubernetes skips this test for \
-                 every load balancer with ipMode Proxy. PROXY protocol is the way to tell a Pod the client.",
+        reason: NO_CLIENT_ADDRESS,
     },
     Entry {
         test: "ExternalTrafficPolicy: Local should work from pods",
         columns: |column| !column.is_dsr,
         is_skipped: true,
-        reason: "The same, for a client in a Pod.",
+        reason: NO_CLIENT_ADDRESS,
     },
 ];
 
@@ -34,8 +37,10 @@ const ENTRIES: [Entry; 2] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Pass,
-    /// Expected not to pass; why.
-    Known(&'static str),
+    /// Expected to fail; why.
+    Known(String),
+    /// Expected to be skipped by the test itself; why.
+    Skipped(String),
     /// The run fails; what happened.
     Wrong(String),
 }
@@ -45,8 +50,12 @@ pub(crate) fn judge(test: &str, column: &Column, outcome: &Outcome) -> Verdict {
     let entry = ENTRIES.iter().find(|entry| test.contains(entry.test) && (entry.columns)(column));
     match (outcome, entry) {
         (Outcome::Pass, None) => Verdict::Pass,
-        (Outcome::Skip(_), Some(Entry { is_skipped: true, reason, .. }))
-        | (Outcome::Fail(_), Some(Entry { is_skipped: false, reason, .. })) => Verdict::Known(reason),
+        (Outcome::Skip(why), Some(Entry { is_skipped: true, reason, .. })) => {
+            Verdict::Skipped(format!("The test says: {why}. {reason}"))
+        }
+        (Outcome::Fail(_), Some(Entry { is_skipped: false, reason, .. })) => {
+            Verdict::Known((*reason).to_owned())
+        }
         (Outcome::Pass, Some(_)) => {
             Verdict::Wrong("it passes, so its entry in expected.rs must go".to_owned())
         }
@@ -66,7 +75,7 @@ mod tests {
             ["tc-nat", "tc-dsr"].map(|name| COLUMNS.iter().find(|column| column.name == name).unwrap());
         let skip = Outcome::Skip("LoadBalancer uses 'Proxy' IPMode".to_owned());
         let name = "ExternalTrafficPolicy: Local should work from pods";
-        assert!(matches!(judge(name, nat, &skip), Verdict::Known(_)));
+        assert!(matches!(judge(name, nat, &skip), Verdict::Skipped(_)));
         assert!(matches!(judge(name, dsr, &skip), Verdict::Wrong(_)));
         assert!(matches!(judge(name, nat, &Outcome::Fail("x".to_owned())), Verdict::Wrong(_)));
         assert!(matches!(judge(name, nat, &Outcome::Pass), Verdict::Wrong(_)));

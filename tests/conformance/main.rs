@@ -70,6 +70,7 @@ fn run(filter: &str) -> Result<()> {
         if failed {
             println!("--- the agent's log on {}:\n{}", column.name, stage.agent().log());
         }
+        stage.check_plane(column)?;
         println!("({} took {:.0?})", column.name, started.elapsed());
     }
     finish(filter, &chosen, &rows)

@@ -46,16 +46,16 @@ pub(crate) fn page(agent: &str, date: &str, columns: &[Column], rows: &[Row]) ->
 }
 
 fn cell<'a>(verdict: &'a Verdict, reasons: &mut Vec<&'a str>) -> String {
-    let reason = match verdict {
+    let (word, reason) = match verdict {
         Verdict::Pass => return "pass".to_owned(),
-        Verdict::Known(reason) => reason,
-        Verdict::Wrong(what) => what.as_str(),
+        Verdict::Known(reason) => ("no", reason),
+        Verdict::Skipped(reason) => ("skipped", reason),
+        Verdict::Wrong(what) => ("FAILED", what),
     };
     let index = reasons.iter().position(|known| *known == reason).unwrap_or_else(|| {
         reasons.push(reason);
         reasons.len() - 1
     });
-    let word = if matches!(verdict, Verdict::Known(_)) { "no" } else { "FAILED" };
     format!("{word} ({})", index + 1)
 }
 
@@ -66,11 +66,14 @@ mod tests {
 
     #[test]
     fn every_cell_says_something() {
-        let verdicts =
-            vec![Verdict::Pass, Verdict::Known("a reason"), Verdict::Wrong("failed: x".to_owned())];
+        let verdicts = vec![
+            Verdict::Pass,
+            Verdict::Skipped("a reason".to_owned()),
+            Verdict::Wrong("failed: x".to_owned()),
+        ];
         let test = Name("[sig-network] LoadBalancers [Feature:LoadBalancer] should work [Slow]".to_owned());
         let page = page("llb-agent 0.1.0", "2026-01-02", &COLUMNS[..3], &[Row { test, verdicts }]);
-        assert!(page.contains("\n| should work | pass | no (1) | FAILED (2) |\n"), "{page}");
+        assert!(page.contains("\n| should work | pass | skipped (1) | FAILED (2) |\n"), "{page}");
         assert!(page.ends_with("\n1. a reason\n2. failed: x\n"), "{page}");
     }
 }

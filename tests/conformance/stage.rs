@@ -13,9 +13,9 @@
 use std::path::Path;
 use std::thread::JoinHandle;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use llb_tests::cluster::Cluster;
-use llb_tests::plane::Prepared;
+use llb_tests::plane::{Plane, Prepared};
 use llb_tests::{Agent, Host, Lab};
 use serde_json::json;
 use tokio::sync::watch;
@@ -70,6 +70,23 @@ impl Stage {
     /// The program with the tests, on the client.
     pub(crate) fn suite(&self, program: &Path) -> Suite {
         Suite::new(program, self.cluster.admin_kubeconfig(), self.lab.client())
+    }
+
+    /// Fails if another plane than that of the column has served.
+    pub(crate) fn check_plane(&self, column: &Column) -> Result<()> {
+        let relayed = self.agent.metric("llb_relay_connections_total")?;
+        let by_kernel = self.agent.metric("llb_sockmap_handovers_total")?;
+        let is_right = match column.plane {
+            Plane::Userspace => by_kernel == 0,
+            Plane::Sockmap => by_kernel > 0 || relayed == 0,
+            Plane::Tc | Plane::XdpNative | Plane::XdpGeneric => relayed == 0,
+        };
+        ensure!(
+            is_right,
+            "{}: {relayed} connections relayed, {by_kernel} of them moved by the kernel",
+            column.name
+        );
+        Ok(())
     }
 
     /// The agent, for what it says about a failure.

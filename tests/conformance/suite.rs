@@ -64,10 +64,13 @@ impl Suite {
         Self { program: program.to_owned(), kubeconfig: kubeconfig.to_owned(), client: client.clone() }
     }
 
-    /// The names of all tests, in their order.
+    /// The names of all tests, sorted: ginkgo shuffles them.
     pub(crate) fn list(&self) -> Result<Vec<Name>> {
         let specs = self.run("list", FOCUS, &["-ginkgo.dry-run"])?;
-        Ok(specs.into_iter().filter(|spec| spec["State"] == "passed").map(|spec| name_of(&spec)).collect())
+        let chosen = specs.iter().filter(|spec| spec["State"] == "passed");
+        let mut names: Vec<Name> = chosen.map(name_of).collect();
+        names.sort_by_key(Name::short);
+        Ok(names)
     }
 
     /// Runs the test with this name.

@@ -33,7 +33,7 @@ enum Tier {
     Lab,
     /// A real Kubernetes control plane in namespaces; root
     Cluster,
-    /// The LoadBalancer tests of Kubernetes itself; root. Only on demand: an hour, and a quarter of an hour more the
+    /// The LoadBalancer tests of Kubernetes itself; root. Only on demand: a quarter of an hour, and another one the
     /// first time. NAME is a part of a plane's or a test's name
     Conformance,
 }
