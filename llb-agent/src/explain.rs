@@ -32,7 +32,8 @@ pub(crate) fn explain(report: &Report, states: &BackendStates, name: &ServiceNam
             if vip.replace(frontend.vip) != Some(frontend.vip) {
                 writeln!(text, "  VIP {}{}", frontend.vip, location(report, published, frontend))?;
             }
-            frontend_text(&mut text, states, frontend, status)
+            frontend_text(&mut text, states, frontend, status)?;
+            health_text(&mut text, report, frontend)
         })
         .ok()?;
     for problem in problems {
@@ -45,6 +46,14 @@ pub(crate) fn explain(report: &Report, states: &BackendStates, name: &ServiceNam
         let _ = writeln!(text, "no packet plane: {why}");
     }
     Some(text)
+}
+
+/// Writes the backends of a frontend that fail a health check.
+fn health_text(text: &mut String, report: &Report, frontend: &Frontend) -> std::fmt::Result {
+    for (backend, why) in report.desired.unhealthy.get(frontend).into_iter().flatten() {
+        writeln!(text, "      {backend}  unhealthy: {why}")?;
+    }
+    Ok(())
 }
 
 /// Where the VIP of a frontend is, and how it is published.

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Floors, lowest first: `model`, `config` < `desired`, `plan` < `source`, `dataplane`,
-//! `addresses`, `status`, `handover` < `reconcile` < `agent`, `admin`, `explain`. A module
+//! `addresses`, `status`, `handover`, `health` < `reconcile` < `agent`, `admin`, `explain`. A module
 //! imports only from lower floors. `netlink`, `kernel`, `statefile`, `kube_error`, `clock`,
 //! `error_chain` and `telemetry` are small services for several floors.
 
@@ -23,6 +23,7 @@ pub mod desired;
 pub mod error_chain;
 mod explain;
 pub mod handover;
+pub mod health;
 pub mod kernel;
 mod kube_error;
 pub mod model;

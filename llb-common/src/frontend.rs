@@ -44,8 +44,8 @@ impl FrontendKey {
     }
 }
 
-/// [`FrontendEntry::flags`]: mode DSR, in which only MAC addresses are rewritten. Without it the mode is NAT,
-/// in which IP addresses and ports are rewritten, too.
+/// [`FrontendEntry::flags`]: mode DSR, in which only MAC addresses and the time to live are rewritten. Without it
+/// the mode is NAT, in which IP addresses and ports are rewritten, too.
 pub const DSR: u32 = 1;
 /// [`FrontendEntry::flags`]: only clients in the source ranges of the Service (map `SOURCE_RANGES`) are
 /// served.
@@ -57,6 +57,16 @@ pub const OPENINGS_ONLY: u32 = 1 << 2;
 /// plane serves it.
 pub const KNOWN_FLOWS_ONLY: u32 = 1 << 3;
 
+/// [`FrontendEntry::flags`]: in mode DSR, a flow whose first packet a Node sends back begins in mode NAT. Only
+/// where Pods do not see the client's address in mode DSR either.
+pub const NAT_INSTEAD: u32 = 1 << 4;
+
+/// The largest time to live of the packets that Nodes get in mode DSR. A Node without a rule for the VIP routes
+/// such a packet back, and every router on its way lowers the time to live. So a packet with less than this was
+/// sent to a Node before. This is far more than any way inside a cluster needs, and far less than is left of the
+/// 64 or more that clients begin with.
+pub const DSR_TIME_TO_LIVE: u8 = 16;
+
 /// What the programs know of a frontend: 40 bytes, native byte order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
@@ -66,7 +76,7 @@ pub struct FrontendEntry {
     pub id: u32,
     /// Number of the Service. Source ranges and affinity are kept for the whole Service.
     pub service: u32,
-    /// Bits: [`DSR`], [`RESTRICTED`], [`OPENINGS_ONLY`], [`KNOWN_FLOWS_ONLY`].
+    /// Bits: [`DSR`], [`RESTRICTED`], [`OPENINGS_ONLY`], [`KNOWN_FLOWS_ONLY`], [`NAT_INSTEAD`].
     pub flags: u32,
     /// A client that begins another flow within this time gets the same host; 0: no affinity.
     pub affinity_secs: u32,

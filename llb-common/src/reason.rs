@@ -46,15 +46,20 @@ pub enum Reason {
     Failed,
     /// Drop: a backend's refusal of a new connection. The client's next SYN goes to another backend.
     Refused,
+    /// Drop: in mode DSR, a packet that was sent to a Node before. The Node has no rule for the VIP and routed it
+    /// back.
+    Returned,
     /// Note: the flow table is full. The flow stays pending, and may be forgotten.
     FlowsFull,
     /// Note: a new flow beyond the budget, in mode DSR. It is forwarded but not remembered.
     NotRemembered,
+    /// Note: a Node sent the first packet of a flow in mode DSR back. The flow begins in mode NAT.
+    NatInstead,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::UnknownFragment,
         Self::NoBackends,
         Self::UnknownError,
@@ -72,8 +77,10 @@ impl Reason {
         Self::BadBackend,
         Self::Failed,
         Self::Refused,
+        Self::Returned,
         Self::FlowsFull,
         Self::NotRemembered,
+        Self::NatInstead,
     ];
 
     /// What happens to a packet with this reason.
@@ -109,8 +116,10 @@ impl Reason {
             Self::BadBackend => "bad_backend",
             Self::Failed => "failed",
             Self::Refused => "refused",
+            Self::Returned => "returned",
             Self::FlowsFull => "flows_full",
             Self::NotRemembered => "not_remembered",
+            Self::NatInstead => "nat_instead",
         }
     }
 }

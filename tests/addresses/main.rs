@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! VIPs on real links: what the kernel makes of them, and that llb never touches foreign addresses.
-//! `announcing.rs`: what neighbours hear. `conflicts.rs`: other hosts with the same address. `watching.rs`:
+//! `announcing.rs`: what neighbours hear. `conflicts.rs`: other hosts with the same address. `host.rs`: gateways. `watching.rs`:
 //! links and addresses that others change. `state_file.rs`: tags in a file. `table.rs`: the table under test.
 //! `segment.rs`: the links.
 
@@ -8,6 +8,7 @@
 
 mod announcing;
 mod conflicts;
+mod host;
 mod segment;
 mod state_file;
 mod table;

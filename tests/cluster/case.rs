@@ -82,6 +82,11 @@ impl<'a> Case<'a> {
 
     /// As [`Case::apply_service`], in another namespace.
     pub(crate) fn apply_service_in(&self, namespace: &str, name: &str, spec: &Value) -> Result<()> {
+        self.cluster.apply(namespace, &self.service_text(name, spec))
+    }
+
+    /// The Service of [`Case::apply_service`].
+    pub(crate) fn service_text(&self, name: &str, spec: &Value) -> String {
         let mut service = json!({
             "apiVersion": "v1",
             "kind": "Service",
@@ -91,7 +96,7 @@ impl<'a> Case<'a> {
         for (field, value) in spec.as_object().into_iter().flatten() {
             service["spec"][field] = value.clone();
         }
-        self.cluster.apply(namespace, &service.to_string())
+        service.to_string()
     }
 
     /// Runs `kubectl` in this case's namespace.

@@ -52,6 +52,18 @@ pub(crate) fn ethernet((destination, source): ([u8; 6], [u8; 6]), packet: &[u8])
     [&destination[..], &source, &ethertype, packet].concat()
 }
 
+/// Writes a time to live into a whole frame.
+pub(crate) fn set_time_to_live(frame: &mut [u8], time_to_live: u8) {
+    if frame[12] == 8 {
+        frame[22] = time_to_live;
+        frame[24..26].fill(0);
+        let sum = checksum(&frame[14..34]);
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    } else {
+        frame[21] = time_to_live;
+    }
+}
+
 /// An IP packet of the family that its addresses have.
 pub(crate) fn ip(from: Address, to: Address, protocol: u8, time_to_live: u8, rest: &[u8]) -> Vec<u8> {
     if let (IpAddr::V4(from), IpAddr::V4(to)) = (IpAddr::from(from), IpAddr::from(to)) {

@@ -8,6 +8,7 @@ pub(crate) struct Case {
     pub(crate) flags: String,
     pub(crate) links: String,
     pub(crate) host: String,
+    pub(crate) health: String,
     pub(crate) snapshots: Vec<Snapshot>,
 }
 
@@ -16,6 +17,8 @@ pub(crate) struct Snapshot {
     pub(crate) manifests: String,
     /// Whether a section `maps` follows.
     pub(crate) shows_maps: bool,
+    /// Whether a section `pools` follows.
+    pub(crate) shows_pools: bool,
 }
 
 impl Case {
@@ -25,6 +28,7 @@ impl Case {
             flags: String::new(),
             links: String::new(),
             host: String::new(),
+            health: String::new(),
             snapshots: Vec::new(),
         };
         let mut name = "";
@@ -33,11 +37,16 @@ impl Case {
                 name = next.trim();
                 match (name, case.snapshots.last_mut()) {
                     ("manifests", _) => {
-                        case.snapshots.push(Snapshot { manifests: String::new(), shows_maps: false });
+                        case.snapshots.push(Snapshot {
+                            manifests: String::new(),
+                            shows_maps: false,
+                            shows_pools: false,
+                        });
                     }
                     ("expected", Some(_)) => {}
                     ("maps", Some(snapshot)) => snapshot.shows_maps = true,
-                    ("flags" | "link" | "host", None) => case.head.push_str(line),
+                    ("pools", Some(snapshot)) => snapshot.shows_pools = true,
+                    ("flags" | "link" | "host" | "health", None) => case.head.push_str(line),
                     (other, _) => panic!("a section {other} here"),
                 }
                 continue;
@@ -47,6 +56,7 @@ impl Case {
                 ("flags", _) => case.flags.push_str(line),
                 ("link", _) => case.links.push_str(line),
                 ("host", _) => case.host.push_str(line),
+                ("health", _) => case.health.push_str(line),
                 _ => {}
             }
             if case.snapshots.is_empty() {

@@ -2,12 +2,12 @@
 //! Manifests in, desired state and actions out, as text. No privileges, no clock.
 //!
 //! A case is a file in `cases/`, with sections that begin with `=== name`. `flags` has the agent's flags, `link` the
-//! machine's addresses, one a line, and `host` what the machine itself needs. Each `manifests` is one snapshot. The `expected` behind it has what follows
+//! machine's addresses, one a line, `host` what the machine itself needs, and `health` what came of health checks. Each `manifests` is one snapshot. The `expected` behind it has what follows
 //! from that snapshot, after all actions of the snapshots before it were done. If a section `maps` follows, it has
-//! the writes with which the packet plane would fill empty maps for this snapshot.
+//! the writes with which the packet plane would fill empty maps for this snapshot; a section `pools` has their usage.
 //! `LLB_BLESS=1 cargo test -p llb-tests --test golden` writes the present results into the files; read the diff.
 //!
-//! Every action is taken to succeed at once. A green test does not prove that the machine accepts the actions, nor
+//! Every action is taken to succeed at once, and every VIP to be free: the plan's probes have come before. A green test does not prove that the machine accepts the actions, nor
 //! what llb does when one fails: tests/simulation and tests/lab do.
 
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
@@ -16,18 +16,20 @@ mod case;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::path::Path;
 
 use case::{Case, Snapshot};
 use clap::Parser;
+use ipnet::IpNet;
 use llb_agent::config::{Cli, Invocation, Policy};
 use llb_agent::dataplane::packet::image::render;
-use llb_agent::desired::{Held, Inputs, compile};
+use llb_agent::desired::{Held, Inputs, compile, pods_that_need_routes};
 use llb_agent::model::{
-    Facts, FrontendStatus, Host, Link, LinkAddress, Observed, Phase, Problem, ProblemReason, ReservedFor,
-    State,
+    Check, Facts, Failure, FrontendStatus, HealthCheck, Host, Link, LinkAddress, Observed, Phase, PoolUsage,
+    Problem, ProblemReason, ReservedFor, State, Verdict, Verdicts,
 };
-use llb_agent::plan::{Action, hold_statuses, plan};
+use llb_agent::plan::{Action, hold_back, plan};
 use llb_agent::source::snapshot_of;
 use llb_tests::environment::blesses_golden_cases;
 
@@ -75,6 +77,7 @@ fn texts_of_the_largest_size_make_short_problems() {
         ("llb.dev/balance", &long),
         ("llb.dev/proxy-protocol", &long),
         ("llb.dev/max-connections", &long),
+        ("llb.dev/health-check", &long),
         ("service.beta.kubernetes.io/load-balancer-source-ranges", &long),
         ("service.beta.kubernetes.io/load-balancer-source-ranges", &many),
     ] {
@@ -99,8 +102,9 @@ fn texts_of_the_largest_size_make_short_problems() {
 fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
     use ProblemReason::{
         AddressNotAllowed, AffinityAtNodes, ForeignAnnotation, FrontendCollision, InvalidValue, LinkMissing,
-        NamespaceLimit, NoAddressOfFamily, NoBackends, NoEligibleNodes, NoNodePort, NoSubnet, PoolExhausted,
-        PoolNotAllowed, PortNotAllowed, UnknownName, UnsupportedProtocol, VipNotShared,
+        NamespaceLimit, NoAddressOfFamily, NoBackends, NoEligibleNodes, NoNodePort, NoRouteToPods, NoSubnet,
+        OutsidePools, PoolExhausted, PoolNotAllowed, PortNotAllowed, UnhealthyBackends, UnknownName,
+        UnsupportedProtocol, VipNotShared,
     };
     let all = BTreeSet::from([
         AddressNotAllowed,
@@ -117,9 +121,12 @@ fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
         NoBackends,
         NoEligibleNodes,
         NoNodePort,
+        NoRouteToPods,
         NoSubnet,
+        OutsidePools,
         PoolExhausted,
         PoolNotAllowed,
+        UnhealthyBackends,
         UnsupportedProtocol,
     ]);
     all.difference(reached).copied().collect()
@@ -129,11 +136,13 @@ fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
 fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
     let policy = policy(&case.flags);
     let mut links = links(&case.links);
-    let host = host(&case.host);
+    let (mut host, unrouted) = host(&case.host);
+    let verdicts = verdicts(&case.health);
     let mut observed = Observed::default();
     let mut told = case.head.clone();
-    for Snapshot { manifests, shows_maps } in &case.snapshots {
-        let snapshot = snapshot_of(manifests.as_bytes(), policy.foreign_annotations).unwrap();
+    for Snapshot { manifests, shows_maps, shows_pools } in &case.snapshots {
+        let mut snapshot = snapshot_of(manifests.as_bytes(), policy.foreign_annotations).unwrap();
+        snapshot.service_ranges = service_ranges(&case.host);
         for (name, service) in &snapshot.services {
             if !service.status.is_empty() {
                 observed.statuses.entry(name.clone()).or_insert_with(|| service.status.clone());
@@ -142,9 +151,17 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
         observed.statuses.retain(|name, _| snapshot.services.contains_key(name));
         let held: Held = observed.statuses.clone();
         let resting = BTreeMap::new();
+        host.unrouted_pods = pods_that_need_routes(&snapshot, &policy);
+        host.unrouted_pods.retain(|pod| unrouted.contains(pod));
         let facts = Facts { links: links.clone(), host: host.clone() };
-        let inputs =
-            Inputs { snapshot: &snapshot, facts: &facts, policy: &policy, held: &held, resting: &resting };
+        let inputs = Inputs {
+            snapshot: &snapshot,
+            facts: &facts,
+            policy: &policy,
+            held: &held,
+            resting: &resting,
+            verdicts: &verdicts,
+        };
         let (desired, problems) = compile(inputs);
         reasons.extend(problems.iter().map(|problem| problem.reason));
         let rounds = settle(&desired, &mut observed, &mut links);
@@ -152,6 +169,13 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
         write!(told, "=== manifests\n{manifests}=== expected\n{expected}").unwrap();
         if *shows_maps {
             write!(told, "=== maps\n{}", render(&desired.frontends)).unwrap();
+        }
+        if *shows_pools {
+            told.push_str("=== pools\n");
+            for PoolUsage { pool, family, total, used, routed } in &desired.pools {
+                let routed = if *routed { ", routed" } else { "" };
+                writeln!(told, "{pool} {family}: {used} of {total}{routed}").unwrap();
+            }
         }
     }
     told
@@ -168,26 +192,59 @@ fn policy(flags: &str) -> Policy {
     }
 }
 
-/// Lines of `api|gateway|resolver ADDRESS`, `other-link NAME ADDRESS` and `ephemeral-ports FIRST-LAST`.
-fn host(text: &str) -> Host {
-    let mut host = Host::default();
+/// Lines of `api|proxy|gateway|resolver ADDRESS`, `other-link|peer NAME ADDRESS`, `ephemeral-ports FIRST-LAST`, and
+/// `unrouted ADDRESS` for an address to which there is no route. `cluster-ips RANGE` is for [`service_ranges`].
+fn host(text: &str) -> (Host, BTreeSet<IpAddr>) {
+    let (mut host, mut unrouted) = (Host::default(), BTreeSet::new());
     for line in text.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (address, what) = match words[..] {
             ["api", address] => (address, ReservedFor::ApiServer),
+            ["proxy", address] => (address, ReservedFor::ApiProxy),
+            ["cluster-ips", _] => continue,
             ["gateway", address] => (address, ReservedFor::Gateway),
             ["resolver", address] => (address, ReservedFor::Resolver),
+            ["peer", name, address] => (address, ReservedFor::Peer(name.to_owned())),
             ["other-link", name, address] => (address, ReservedFor::Link(name.to_owned())),
             ["ephemeral-ports", range] => {
                 let (first, last) = range.split_once('-').unwrap();
                 host.ephemeral_ports = Some(first.parse().unwrap()..=last.parse().unwrap());
                 continue;
             }
+            ["unrouted", address] => {
+                unrouted.insert(address.parse().unwrap());
+                continue;
+            }
             _ => panic!("unknown line in host: {line}"),
         };
         host.reserved.insert(address.parse().unwrap(), what);
     }
-    host
+    (host, unrouted)
+}
+
+/// The ranges of ClusterIPs, which an API server would tell, from the lines `cluster-ips RANGE` of a host.
+fn service_ranges(text: &str) -> Vec<IpNet> {
+    text.lines().filter_map(|line| line.strip_prefix("cluster-ips ")?.parse().ok()).collect()
+}
+
+/// Lines of `ADDRESS:PORT tcp|http:/PATH healthy|no-connection|no-answer|STATUS`.
+fn verdicts(text: &str) -> Verdicts {
+    let verdict = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [address, how, result] = words[..] else { panic!("unknown line in health: {line}") };
+        let how = match how.strip_prefix("http:") {
+            Some(path) => HealthCheck::Http(path.into()),
+            None => HealthCheck::Tcp,
+        };
+        let verdict = match result {
+            "healthy" => Verdict::Healthy,
+            "no-connection" => Verdict::Unhealthy(Failure::NoConnection),
+            "no-answer" => Verdict::Unhealthy(Failure::NoAnswer),
+            status => Verdict::Unhealthy(Failure::Status(status.parse().unwrap())),
+        };
+        (Check { address: address.parse().unwrap(), how }, verdict)
+    };
+    text.lines().map(verdict).collect()
 }
 
 /// Lines of `NAME ADDRESS/BITS`; the first address of a family is the primary one.
@@ -206,9 +263,10 @@ fn links(text: &str) -> Vec<Link> {
 
 /// Plans and acts, as if every action succeeded, until nothing is left to do. Returns the actions of each round.
 fn settle(desired: &State, observed: &mut Observed, links: &mut [Link]) -> Vec<Vec<Action>> {
+    observed.free = desired.addresses.keys().map(|key| key.address).collect();
     let mut rounds = Vec::new();
     loop {
-        let actions = hold_statuses(plan(desired, observed), &BTreeSet::new(), desired);
+        let actions = hold_back(plan(desired, observed), &BTreeSet::new(), desired, observed).now;
         if actions.is_empty() {
             return rounds;
         }
@@ -222,6 +280,7 @@ fn settle(desired: &State, observed: &mut Observed, links: &mut [Link]) -> Vec<V
 
 fn apply(action: Action, observed: &mut Observed, links: &mut [Link]) {
     match action {
+        Action::ProbeAddress { key } => panic!("it is known that {key} is free"),
         Action::UpsertFrontend { frontend, rule } => {
             observed.frontends.insert(frontend, FrontendStatus::relayed(rule, Phase::Serving));
         }
@@ -230,7 +289,7 @@ fn apply(action: Action, observed: &mut Observed, links: &mut [Link]) {
         }
         Action::AddAddress { key, prefix_length } => {
             let link = links.iter_mut().find(|link| link.name == key.link).unwrap();
-            let net = ipnet::IpNet::new(key.address, prefix_length).unwrap();
+            let net = IpNet::new(key.address, prefix_length).unwrap();
             link.addresses.push(LinkAddress { net, ours: true, primary: false });
             observed.addresses.insert(key, prefix_length);
         }
@@ -257,6 +316,14 @@ fn shown(desired: &State, rounds: &[Vec<Action>], problems: &[Problem]) -> Strin
         });
         let backends = backends.collect::<Vec<_>>().join(", ");
         writeln!(text, "frontend {frontend} -> [{backends}]{}", rule.terms).unwrap();
+    }
+    for (frontend, failing) in &desired.unhealthy {
+        for (backend, why) in failing {
+            writeln!(text, "unhealthy {backend} of {frontend}: {why}").unwrap();
+        }
+    }
+    for check in &desired.checks {
+        writeln!(text, "check {check}").unwrap();
     }
     for (key, prefix_length) in &desired.addresses {
         writeln!(text, "address {}/{prefix_length} on {}", key.address, key.link).unwrap();

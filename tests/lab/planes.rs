@@ -3,9 +3,12 @@
 //! it as dead code.
 
 use crate::plane::Plane;
-use crate::scenarios::packets::{dsr, flood, moves, neighbours, ports, refusals, restarts, routers};
+use crate::scenarios::packets::{
+    dsr, flood, moves, neighbours, ports, refusals, restarts, returned, routers,
+};
 use crate::scenarios::{
-    answers, changes, crash, handover, life, memory, replacement, rights, soak, terms, traffic, trouble, vips,
+    answers, changes, crash, handover, health, life, memory, replacement, rights, soak, terms, traffic,
+    trouble, vips,
 };
 
 macro_rules! scenarios {
@@ -42,10 +45,13 @@ macro_rules! every_scenario {
             trouble::no_request_fails_when_a_node_goes_silent,
             trouble::no_request_fails_when_a_node_rejects_connections,
             trouble::without_any_node_connections_fail_at_once_until_one_returns,
+            refusals::a_service_without_backends_is_published_and_refuses_at_once,
             trouble::a_port_in_use_is_reported_and_served_once_it_is_free,
             trouble::the_last_good_content_of_a_broken_manifest_stays_in_use,
             trouble::the_last_good_content_of_missing_manifests_stays_in_use,
             vips::a_vip_of_another_host_is_refused_until_it_is_free,
+            vips::a_refused_vip_is_not_published_when_its_link_is_gone,
+            vips::a_published_vip_that_another_host_has_now_is_withdrawn,
             vips::a_vip_that_another_host_takes_stays_and_is_reported,
             vips::a_flushed_vip_is_put_back,
             vips::vips_are_announced_again_when_the_link_is_up_again,
@@ -77,6 +83,16 @@ macro_rules! crash_scenarios {
             $plane,
             crash::the_agent_converges_after_100_kills_at_random_moments,
             crash::the_agent_converges_after_random_kills_with_tags_in_a_file,
+        }
+    };
+}
+
+/// Of the agent, which makes the checks; the plane only keeps the connections.
+macro_rules! health_scenarios {
+    ($plane:expr) => {
+        scenarios! {
+            $plane,
+            health::a_node_whose_health_check_fails_keeps_its_connections_but_gets_no_more,
         }
     };
 }
@@ -113,8 +129,9 @@ macro_rules! packet_scenarios {
             restarts::a_second_agent_on_the_link_refuses_and_changes_nothing,
             moves::a_move_to_the_relay_and_back_breaks_no_connection,
             dsr::nodes_see_the_client_and_answer_it_directly,
+            returned::a_packet_that_a_node_sends_back_goes_round_no_more,
+            returned::a_new_service_answers_before_nodes_have_rules_for_its_vip,
             refusals::pings_and_closed_ports_are_answered_at_once,
-            refusals::a_service_without_backends_refuses_at_once,
             routers::a_backend_can_be_a_client_of_its_own_service,
             routers::clients_and_backends_may_be_behind_a_router,
             routers::an_upload_finds_the_mtu_behind_a_router,
@@ -140,13 +157,16 @@ macro_rules! heavy_packet_scenarios {
 
 mod userspace {
     every_scenario!(Plane::Userspace);
+    health_scenarios!(Plane::Userspace);
     rights_scenarios!(Plane::Userspace);
+    scenarios!(Plane::Userspace, trouble::pods_without_a_route_are_said_and_served_once_there_is_one,);
     crash_scenarios!(Plane::Userspace);
     relay_scenarios!(Plane::Userspace);
 }
 
 mod tc {
     every_scenario!(Plane::Tc);
+    health_scenarios!(Plane::Tc);
     rights_scenarios!(Plane::Tc);
     crash_scenarios!(Plane::Tc);
     packet_scenarios!(Plane::Tc);

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! An agent that cannot start says why, and what to do about it.
 
+use std::fs::Permissions;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+
 use llb_tests::{Agent, Lab, wait_until};
 
 use crate::setup::LIMIT;
@@ -143,7 +148,7 @@ fn an_exec_plugin_runs_with_no_more_rights_than_the_agent() {
     // Not readable for root without CAP_DAC_READ_SEARCH.
     std::fs::write(&file, kubeconfig.to_string()).unwrap();
     std::os::unix::fs::chown(&file, Some(1234), None).unwrap();
-    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
     let agent =
         Agent::spawn(lab.balancer(), &["--userspace", "--kubeconfig", file.to_str().unwrap()]).unwrap();
     let said = wait_until(LIMIT, "the plugin to report", || Ok(std::fs::read_to_string(&report).ok()))
@@ -190,4 +195,32 @@ fn an_agent_that_cannot_narrow_the_bounding_set_gives_up_the_rest_of_its_rights(
 fn capabilities(status: &str, set: &str) -> u64 {
     let mask = status.lines().find_map(|line| line.strip_prefix(set)?.strip_prefix(':')).unwrap();
     u64::from_str_radix(mask.trim(), 16).unwrap()
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn no_other_user_can_take_over() {
+    const NOBODY: u32 = 65_534;
+    let lab = Lab::new().unwrap();
+    let host = lab.balancer();
+    let folder = host.directory().to_str().unwrap().to_owned();
+    let mut agent = Agent::start(host, &["--userspace", "--manifests", &folder]).unwrap();
+    // As if somebody had opened the folder to everybody.
+    let state_dir = host.directory().join(format!("{}.state", host.name()));
+    let socket = state_dir.join("handover.sock");
+    for path in [host.directory(), &state_dir, &socket] {
+        std::fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
+    }
+    let connect = || {
+        rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(NOBODY))?;
+        let mut answer = Vec::new();
+        UnixStream::connect(&socket)?.read_to_end(&mut answer)?;
+        std::io::Result::Ok(answer)
+    };
+    assert!(host.run_inside(connect).unwrap().unwrap().is_empty());
+    wait_until(LIMIT, "the reason in the log", || {
+        Ok(agent.log().contains("the new agent runs as another user").then_some(()))
+    })
+    .unwrap();
+    assert_eq!(agent.process().exit_status().unwrap(), None);
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use llb_agent::dataplane::DataPlane;
-use llb_agent::model::{Phase, ProblemReason, PublishedStatus};
+use llb_agent::model::{Link, Phase, ProblemReason, PublishedStatus};
 use llb_agent::plan::NOT_SERVED;
 
 use super::world::World;
@@ -16,9 +16,11 @@ impl World {
         let seed = self.seed;
         let addresses = &self.agent.rooms.addresses.inner;
         assert!(!addresses.touched_foreign, "seed {seed}: a foreign address was touched");
-        let on_link: BTreeSet<IpAddr> =
-            addresses.links[0].addresses.iter().map(|known| known.net.addr()).collect();
-        assert!(self.foreign.is_subset(&on_link), "seed {seed}: a foreign address is gone");
+        let of_link = |link: &Link| -> BTreeSet<IpAddr> {
+            link.addresses.iter().map(|known| known.net.addr()).collect()
+        };
+        let there = addresses.links.first().or(self.unplugged.as_ref()).map(of_link).unwrap_or_default();
+        assert!(self.foreign.is_subset(&there), "seed {seed}: a foreign address is gone");
         for (name, status) in &self.statuses.inner.lock().statuses {
             let vips = status.addresses();
             let current =
@@ -33,13 +35,38 @@ impl World {
             let service = self.snapshot.services.get(name);
             service.is_some_and(|service| service.requested_vips.iter().any(|vip| !vips.contains(vip)))
         };
+        // When it has got that one, it gives up the other.
+        let is_requested = |name, vips: &BTreeSet<IpAddr>| {
+            let service = self.snapshot.services.get(name);
+            let requested = service.map(|service| service.requested_vips.iter().copied().collect());
+            requested.is_some_and(|requested: BTreeSet<IpAddr>| !requested.is_empty() && requested == *vips)
+        };
         for (name, before) in self.given.iter().filter(|(name, before)| !waits(*name, before)) {
             let current =
                 self.report.desired.statuses.get(name).map(PublishedStatus::addresses).unwrap_or_default();
             assert!(
-                self.unseen.contains(name) || current == *before,
+                self.unseen.contains(name)
+                    || current == *before
+                    || (is_requested(name, &current) && current.is_subset(before)),
                 "seed {seed}: {name} had {before:?}, now {current:?}"
             );
+        }
+    }
+
+    /// Checks what must hold after every round.
+    pub(crate) fn check_round(&mut self) {
+        let seed = self.seed;
+        let serving = self.serving();
+        let addresses = &self.agent.rooms.addresses.inner;
+        let on_link: BTreeSet<IpAddr> =
+            addresses.links.iter().flat_map(|link| &link.addresses).map(|known| known.net.addr()).collect();
+        let is_free = |vip| self.unplugged.is_none() && !addresses.taken.contains(vip);
+        for frontend in serving.difference(&self.before.serving) {
+            let vip = &frontend.vip;
+            assert!(on_link.contains(vip) || is_free(vip), "seed {seed}: {frontend} is not this machine's");
+        }
+        for vip in self.published().difference(&self.before.published) {
+            assert!(on_link.contains(vip), "seed {seed}: {vip} is published, and on no link");
         }
     }
 
@@ -77,15 +104,7 @@ impl World {
                 .flat_map(|vip| &vip.ports)
                 .filter(|port| port.error.as_deref() == Some(NOT_SERVED));
             assert_eq!(errors.count(), 0, "seed {seed}: {name}: {status:?}");
-            // A VIP without any backend is not published yet.
-            let has_backends =
-                desired.frontends.values().any(|rule| rule.service == *name && !rule.backends.is_empty());
-            if status != wanted {
-                assert!(
-                    service.wants_load_balancer && !has_backends,
-                    "seed {seed}: {name}: {status:?}, not {wanted:?}"
-                );
-            }
+            assert_eq!(status, wanted, "seed {seed}: {name}");
         }
         for problem in &self.report.problems {
             let healed = [ProblemReason::ActionFailed, ProblemReason::VipConflict];

@@ -12,6 +12,7 @@ pub(crate) enum Fault {
     ObserveLinksFails,
     /// Half of the addresses that llb added are missing from the answer.
     ObserveLinksIsIncomplete,
+    ProbeFails,
     AddAddressFails,
     AddAddressReportsFailure,
     RemoveAddressFails,
@@ -25,9 +26,10 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::ObserveLinksFails,
         Self::ObserveLinksIsIncomplete,
+        Self::ProbeFails,
         Self::AddAddressFails,
         Self::AddAddressReportsFailure,
         Self::RemoveAddressFails,

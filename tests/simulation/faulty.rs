@@ -10,8 +10,9 @@
 //! to add an address of the machine), and a plane that says that it serves a
 //! frontend and does not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use llb_agent::addresses::fake::FakeAddresses;
@@ -88,8 +89,19 @@ impl AddressTable for FaultyAddresses {
         Ok(links)
     }
 
-    async fn host(&mut self) -> Result<Host, AddressError> {
-        self.inner.host().await
+    async fn host(&mut self, pods: BTreeSet<IpAddr>) -> Result<Host, AddressError> {
+        self.inner.host(pods).await
+    }
+
+    async fn probe(&mut self, key: &AddressKey) -> Result<Addition, AddressError> {
+        if self.faults.strikes(Fault::ProbeFails) {
+            return Err(AddressError::Refused { verb: "probe for", key: key.clone(), source: broken() });
+        }
+        self.inner.probe(key).await
+    }
+
+    fn is_free(&self, key: &AddressKey) -> bool {
+        self.inner.is_free(key)
     }
 
     async fn add(&mut self, key: &AddressKey, prefix_length: u8) -> Result<Addition, AddressError> {

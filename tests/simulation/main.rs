@@ -34,6 +34,7 @@ async fn any_history_converges() {
             world.change(&mut random);
             for _ in 0..random.random_range(0..3) {
                 world.round().await;
+                world.check_round();
             }
             world.check_always();
         }

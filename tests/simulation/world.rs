@@ -13,8 +13,8 @@ use llb_agent::config::Policy;
 use llb_agent::dataplane::DataPlane;
 use llb_agent::dataplane::fake::FakePlane;
 use llb_agent::model::{
-    Endpoint, Family, Finalizer, Frontend, Link, LinkAddress, Node, Port, Protocol, ReservedFor, Service,
-    ServiceName, ServicePort, Snapshot, SourceReport,
+    Endpoint, Family, Finalizer, Frontend, Link, LinkAddress, Node, Phase, Port, Protocol, PublishedStatus,
+    ReservedFor, Service, ServiceName, ServicePort, Snapshot, SourceReport,
 };
 use llb_agent::reconcile::{LAST_RETRY, ReconcileMetrics, Reconciler, Report, Rooms};
 use llb_agent::status::fake::FakeStatuses;
@@ -40,12 +40,23 @@ pub(crate) struct World {
     pub(super) report: Report,
     /// The machine's own addresses, which llb must not touch.
     pub(super) foreign: BTreeSet<IpAddr>,
+    /// The link while it is away.
+    pub(super) unplugged: Option<Link>,
+    /// What was there before the last round.
+    pub(super) before: Before,
     /// The VIPs that each Service has been seen with, since it asked for something else.
     pub(super) given: BTreeMap<ServiceName, BTreeSet<IpAddr>>,
     /// Services that the agent has not looked at since they changed, or since it started.
     pub(super) unseen: BTreeSet<ServiceName>,
     /// When the next Service is created.
     clock_of_creation: i64,
+}
+
+/// What was there before a round.
+#[derive(Default)]
+pub(super) struct Before {
+    pub(super) serving: BTreeSet<Frontend>,
+    pub(super) published: BTreeSet<IpAddr>,
 }
 
 impl World {
@@ -68,6 +79,8 @@ impl World {
             agent,
             report: Report::default(),
             foreign,
+            unplugged: None,
+            before: Before::default(),
             given: BTreeMap::new(),
             unseen: BTreeSet::new(),
             clock_of_creation: 0,
@@ -76,7 +89,10 @@ impl World {
 
     /// One random change of the cluster or the machine, or a fault, or a restart of the agent.
     pub(crate) fn change(&mut self, random: &mut StdRng) {
-        match random.random_range(0..20) {
+        if random.random_range(0..3) == 0 {
+            self.plug_in();
+        }
+        match random.random_range(0..21) {
             0..=4 => self.change_service(random),
             5 => self.remove_service(random),
             6..=7 => self.change_endpoints(random),
@@ -107,6 +123,7 @@ impl World {
             }
             // The machine gets another gateway, or loses it.
             18 => self.change_gateway(vip(random)),
+            19 => self.unplug(),
             _ => self.kill(),
         }
     }
@@ -123,6 +140,18 @@ impl World {
         };
         self.given.retain(|name, vips| !vips.contains(&address) && !asks(name));
         self.unseen.extend(services.keys().cloned());
+    }
+
+    /// The link goes away, and with it what llb added.
+    fn unplug(&mut self) {
+        if let Some(mut link) = self.agent.rooms.addresses.inner.links.pop() {
+            link.addresses.retain(|known| !known.ours);
+            self.unplugged = Some(link);
+        }
+    }
+
+    fn plug_in(&mut self) {
+        self.agent.rooms.addresses.inner.links.extend(self.unplugged.take());
     }
 
     /// kill -9 and a new start: sockets are gone, addresses and statuses stay.
@@ -237,6 +266,7 @@ impl World {
 
     /// One round of the agent. Gives status writes the chance to end before the next one.
     pub(crate) async fn round(&mut self) {
+        self.before = Before { serving: self.serving(), published: self.published() };
         let source = SourceReport { snapshot: Some(Arc::new(self.snapshot.clone())), problems: Vec::new() };
         self.report = self.agent.round(&source, self.now).await;
         // A round that can't read the links decides nothing and has no facts.
@@ -249,9 +279,22 @@ impl World {
         self.remove_released_services();
     }
 
+    /// The frontends that accept traffic.
+    pub(super) fn serving(&mut self) -> BTreeSet<Frontend> {
+        let all = self.agent.rooms.plane.inner.observe();
+        let serving = all.into_iter().filter(|(_, status)| status.phase == Phase::Serving);
+        serving.map(|(frontend, _)| frontend).collect()
+    }
+
+    /// The VIPs in statuses.
+    pub(super) fn published(&self) -> BTreeSet<IpAddr> {
+        self.statuses.inner.lock().statuses.values().flat_map(PublishedStatus::addresses).collect()
+    }
+
     /// Ends all faults and everything else that is in the agent's way.
     pub(crate) fn heal(&mut self) {
         self.faults.clear();
+        self.plug_in();
         self.agent.rooms.addresses.inner.taken.clear();
         self.agent.rooms.plane.inner.occupied.clear();
         self.agent.rooms.plane.inner.drains_slowly = false;

@@ -3,7 +3,7 @@
 //! admin address, nothing of the agent's insides.
 
 use std::env::consts::EXE_SUFFIX;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -54,6 +54,14 @@ impl Agent {
     /// # Errors
     /// There is no binary.
     pub fn spawn(host: &Host, arguments: &[&str]) -> Result<Self> {
+        Self::spawn_with(host, arguments, &[])
+    }
+
+    /// As [`Agent::spawn`], with these environment variables.
+    ///
+    /// # Errors
+    /// There is no binary.
+    pub fn spawn_with(host: &Host, arguments: &[&str], variables: &[(&str, &Path)]) -> Result<Self> {
         let mut command = host.command(binary()?);
         command
             .args(["--linkdevice", Host::LINK])
@@ -62,6 +70,7 @@ impl Agent {
             .arg("--bpf-dir")
             .arg(host.bpf_directory())
             .args(arguments)
+            .envs(variables.iter().copied())
             .env("RUST_BACKTRACE", "1");
         let process = host.spawn(command, &format!("agent-{}", host.name()))?;
         Ok(Self { host: host.clone(), process })

@@ -314,7 +314,11 @@ fn request(address: SocketAddr) -> Result<Answer> {
     http_get_on(&mut stream, address)
 }
 
-fn http_get_on(stream: &mut TcpStream, address: SocketAddr) -> Result<Answer> {
+/// Asks on an open connection, which the answer ends.
+///
+/// # Errors
+/// No answer, or another one than the lab's HTTP servers give.
+pub fn http_get_on(stream: &mut TcpStream, address: SocketAddr) -> Result<Answer> {
     write!(stream, "GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut response = String::new();
     stream.read_to_string(&mut response).with_context(|| format!("no answer from {address}"))?;

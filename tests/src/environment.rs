@@ -32,6 +32,11 @@ pub fn soak_connections() -> Option<u64> {
     number("LLB_SOAK_CONNECTIONS")
 }
 
+/// `LLB_OUTAGE_SECS`: how long the API server is away in the test of a long outage.
+pub fn outage_secs() -> Option<u64> {
+    number("LLB_OUTAGE_SECS")
+}
+
 /// `LLB_BLESS`: if set, the golden test writes its results into the cases instead of comparing them.
 pub fn blesses_golden_cases() -> bool {
     var_os("LLB_BLESS").is_some()

@@ -18,7 +18,9 @@
 pub mod agent;
 pub mod client;
 pub mod cluster;
+pub mod connect_proxy;
 pub mod environment;
+pub mod false_clock;
 pub mod flood;
 pub mod flow_lines;
 pub mod lab;
@@ -33,6 +35,8 @@ pub mod wait;
 pub mod wrk;
 
 pub use agent::Agent;
+pub use connect_proxy::ConnectProxy;
+pub use false_clock::FalseClock;
 pub use flood::Flood;
 pub use flow_lines::FlowLines;
 pub use lab::{Host, Lab};

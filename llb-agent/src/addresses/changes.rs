@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What others changed on the links and their addresses between two
-//! observations. Pure; the caller reacts to it.
+//! observations. It is logged here; the caller reacts to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::model::{AddressKey, Link, Mac};
+use crate::netlink::LinkDevice;
 
 /// The links at one moment, by name.
 pub(super) type Seen = BTreeMap<String, SeenLink>;
@@ -63,8 +64,23 @@ impl SeenLink {
     }
 }
 
+/// Replaces what was `seen` last, and logs what others changed since then.
+pub(super) fn follow(seen: &mut Option<Seen>, present: &[LinkDevice], links: &[Link]) -> Vec<Change> {
+    let now = present.iter().zip(links).map(|(device, link)| {
+        let (mac, running) = (device.neighbour_mac(), device.is_running);
+        (link.name.clone(), SeenLink::new(link, device.ifindex, mac, running))
+    });
+    let now: Seen = now.collect();
+    let changes = seen.as_ref().map(|before| between(before, &now)).unwrap_or_default();
+    for change in &changes {
+        tracing::warn!("{change}");
+    }
+    *seen = Some(now);
+    changes
+}
+
 /// What changed between two observations.
-pub(super) fn between(before: &Seen, now: &Seen) -> Vec<Change> {
+fn between(before: &Seen, now: &Seen) -> Vec<Change> {
     let gone = before.keys().filter(|name| !now.contains_key(*name));
     let mut changes: Vec<Change> = gone.map(|link| Change::Gone { link: link.clone() }).collect();
     for (name, new) in now {

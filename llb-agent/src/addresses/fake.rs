@@ -27,7 +27,8 @@ pub struct FakeAddresses {
     pub host: Host,
     /// Addresses that another host has.
     pub taken: BTreeSet<IpAddr>,
-    /// Addresses that are being probed for; a probe ends when `add` is called again.
+    /// Addresses that are being probed for. Whether another host has one is known at once, and counts until
+    /// it is added or `probe` has said it.
     probing: BTreeSet<AddressKey>,
     /// Set when the caller asked to add or remove a foreign address.
     pub touched_foreign: bool,
@@ -45,8 +46,24 @@ impl AddressTable for FakeAddresses {
         Ok(self.links.clone())
     }
 
-    async fn host(&mut self) -> Result<Host, AddressError> {
+    async fn host(&mut self, _pods: BTreeSet<IpAddr>) -> Result<Host, AddressError> {
         Ok(self.host.clone())
+    }
+
+    async fn probe(&mut self, key: &AddressKey) -> Result<Addition, AddressError> {
+        self.link(key)?;
+        if self.is_free(key) {
+            return Ok(Addition::Done);
+        }
+        if self.probing.insert(key.clone()) {
+            return Ok(Addition::Pending);
+        }
+        self.probing.remove(key);
+        Err(AddressError::Taken { key: key.clone(), mac: OTHER })
+    }
+
+    fn is_free(&self, key: &AddressKey) -> bool {
+        self.probing.contains(key) && !self.taken.contains(&key.address)
     }
 
     async fn add(&mut self, key: &AddressKey, prefix_length: u8) -> Result<Addition, AddressError> {

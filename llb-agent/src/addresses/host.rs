@@ -1,20 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What this machine itself needs, read anew each time: gateways, name servers,
-//! addresses on other links, and the ports of its own connections.
+//! What this machine itself needs: gateways, name servers, addresses of other links and at the other ends of
+//! links, and the ports of its own connections. Also to which Pods it has no route.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rtnetlink::packet_route::address::AddressMessage;
 use rustix::net::netdevice::index_to_name;
 use rustix::net::{AddressFamily, SocketType, socket};
+use tokio::sync::watch;
 
 use super::message;
+use crate::clock;
+use crate::error_chain::ErrorChain;
 use crate::model::{Host, ReservedFor};
-use crate::netlink::{Connection, LinkDevice, Route};
+use crate::netlink::{Connection, LinkDevice};
 
 /// Where name servers are listed. The second file has the servers behind the local
 /// stub of systemd-resolved, which is all that the first one names then.
@@ -26,53 +30,107 @@ const EPHEMERAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 /// addresses of the machine, although it is a Node.
 const KUBE_IPVS: &str = "kube-ipvs0";
 
-/// An address for each family that no host has (RFC 6666, RFC 5737): the way to it is the default route.
-const ELSEWHERE: [IpAddr; 2] =
-    [IpAddr::V4(Ipv4Addr::new(203, 0, 113, 0)), IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 0))];
+/// Gateways that were read within this time count as those of now.
+const ROUTES_LIFETIME: Duration = Duration::from_secs(1);
+/// Reading a million routes takes a second or more. It may take this part of the time.
+const ROUTES_SHARE: u32 = 20;
 
-/// The addresses of links with these numbers, by the links' names. A link that is gone by now is left out.
-pub(super) fn addresses_by_link(links: &BTreeMap<u32, Vec<AddressMessage>>) -> Vec<(String, IpAddr)> {
-    let Ok(any_socket) = socket(AddressFamily::INET, SocketType::DGRAM, None) else { return Vec::new() };
-    let named =
-        links.iter().filter_map(|(&index, here)| Some((index_to_name(&any_socket, index).ok()?, here)));
-    let addresses = named.flat_map(|(name, here)| {
-        let nets = here.iter().filter_map(message::net);
-        nets.map(move |net| (name.clone(), net.addr()))
-    });
-    addresses.collect()
+/// The addresses of the Kubernetes API, which the machine does not tell, as they are at any time.
+pub(super) type ApiServers = watch::Receiver<BTreeMap<IpAddr, ReservedFor>>;
+
+/// Reads what the machine needs, and knows what is not read each time.
+#[derive(Debug)]
+pub(super) struct HostReader {
+    pub(super) api_servers: ApiServers,
+    /// The addresses of all links that are no link devices, by the name of the link.
+    other_links: Vec<(String, IpAddr)>,
+    /// The addresses at the other ends of links, by the name of the link.
+    peers: Vec<(String, IpAddr)>,
+    gateways: Option<Gateways>,
 }
 
-/// `other_links`: the addresses of links that are no link devices, by the name of the link.
-///
-/// # Errors
-/// The kernel did not answer.
-pub(super) async fn read(
-    connection: &mut Connection,
-    link_devices: &[LinkDevice],
-    other_links: &[(String, IpAddr)],
-    api_servers: &[IpAddr],
-) -> io::Result<Host> {
-    let mut reserved = BTreeMap::new();
-    let others = other_links.iter().filter(|(name, _)| name != KUBE_IPVS);
-    reserved.extend(others.map(|(name, address)| (*address, ReservedFor::Link(name.clone()))));
-    for file in RESOLVER_FILES {
-        reserved
-            .extend(resolvers(Path::new(file)).into_iter().map(|address| (address, ReservedFor::Resolver)));
+/// The gateways of all routes.
+#[derive(Debug)]
+struct Gateways {
+    addresses: BTreeSet<IpAddr>,
+    fresh_until: Instant,
+}
+
+impl HostReader {
+    pub(super) fn new() -> Self {
+        let (_, api_servers) = watch::channel(BTreeMap::new());
+        Self { api_servers, other_links: Vec::new(), peers: Vec::new(), gateways: None }
     }
-    for address in ELSEWHERE {
-        for link in link_devices {
-            if let Some((gateway, _)) = connection.gateway(link.ifindex, address).await? {
-                reserved.insert(gateway, ReservedFor::Gateway);
+
+    /// Takes in the addresses of all links, by the number of the link. A link that is gone by now is left out.
+    pub(super) fn see(&mut self, links: &BTreeMap<u32, Vec<AddressMessage>>, link_devices: &[LinkDevice]) {
+        self.other_links.clear();
+        self.peers.clear();
+        let Ok(any_socket) = socket(AddressFamily::INET, SocketType::DGRAM, None) else { return };
+        let is_link_device = |index| link_devices.iter().any(|link| link.ifindex == index);
+        for (&index, here) in links {
+            let peers: Vec<IpAddr> = here.iter().filter_map(message::peer).collect();
+            if is_link_device(index) && peers.is_empty() {
+                continue;
+            }
+            let Ok(name) = index_to_name(&any_socket, index) else { continue };
+            self.peers.extend(peers.into_iter().map(|peer| (name.clone(), peer)));
+            if !is_link_device(index) && name != KUBE_IPVS {
+                let nets = here.iter().filter_map(message::net);
+                self.other_links.extend(nets.map(|net| (name.clone(), net.addr())));
             }
         }
-        if let Route::Via(way) = connection.route(address).await?
-            && let Some(gateway) = way.gateway
-        {
-            reserved.insert(gateway, ReservedFor::Gateway);
-        }
     }
-    reserved.extend(api_servers.iter().map(|&address| (address, ReservedFor::ApiServer)));
-    Ok(Host { reserved, ephemeral_ports: ephemeral_ports(Path::new(EPHEMERAL_PORTS)) })
+
+    /// # Errors
+    /// The kernel did not answer.
+    pub(super) async fn read(
+        &mut self,
+        connection: &mut Connection,
+        pods: BTreeSet<IpAddr>,
+    ) -> io::Result<Host> {
+        let mut reserved = BTreeMap::new();
+        reserved.extend(self.peers.iter().map(|(name, peer)| (*peer, ReservedFor::Peer(name.clone()))));
+        let others = self.other_links.iter();
+        reserved.extend(others.map(|(name, address)| (*address, ReservedFor::Link(name.clone()))));
+        for file in RESOLVER_FILES {
+            reserved.extend(
+                resolvers(Path::new(file)).into_iter().map(|address| (address, ReservedFor::Resolver)),
+            );
+        }
+        let gateways = self.gateways(connection).await?;
+        reserved.extend(gateways.iter().map(|&address| (address, ReservedFor::Gateway)));
+        reserved.extend(self.api_servers.borrow().iter().map(|(address, what)| (*address, what.clone())));
+        let mut unrouted_pods = BTreeSet::new();
+        for pod in pods {
+            if !connection.has_own_route(pod).await? {
+                unrouted_pods.insert(pod);
+            }
+        }
+        Ok(Host { reserved, ephemeral_ports: ephemeral_ports(Path::new(EPHEMERAL_PORTS)), unrouted_pods })
+    }
+
+    async fn gateways(&mut self, connection: &mut Connection) -> io::Result<&BTreeSet<IpAddr>> {
+        let begin = clock::now_std();
+        let known = match self.gateways.take() {
+            Some(known) if begin < known.fresh_until => known,
+            before => {
+                let addresses = match (connection.gateways().await, before) {
+                    (Ok(addresses), _) => addresses,
+                    // Routes may change faster than they can be read.
+                    (Err(error), Some(before)) => {
+                        tracing::debug!(error = %ErrorChain(&error), "cannot read the routes; the known gateways count");
+                        before.addresses
+                    }
+                    (Err(error), None) => return Err(error),
+                };
+                let end = clock::now_std();
+                let lifetime = ROUTES_LIFETIME.max((end - begin) * ROUTES_SHARE);
+                Gateways { addresses, fresh_until: end + lifetime }
+            }
+        };
+        Ok(&self.gateways.insert(known).addresses)
+    }
 }
 
 /// A file that is not there names no server.

@@ -28,6 +28,15 @@ pub(super) fn net(message: &AddressMessage) -> Option<IpNet> {
     IpNet::new(address?, message.header.prefix_len).ok()
 }
 
+/// The address at the other end of a point-to-point link.
+pub(super) fn peer(message: &AddressMessage) -> Option<IpAddr> {
+    let other = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(address) => Some(*address),
+        _ => None,
+    });
+    other.filter(|&other| net(message).is_some_and(|net| net.addr() != other))
+}
+
 /// Whether the address has llb's tag.
 pub(super) fn has_tag(message: &AddressMessage) -> bool {
     message.attributes.contains(&AddressAttribute::Protocol(AddressProtocol::Other(ADDRESS_PROTOCOL)))

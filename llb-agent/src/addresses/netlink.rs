@@ -28,9 +28,10 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::agent_lock::AgentLocks;
-use super::changes::{self, Change, Seen, SeenLink};
+use super::changes::{self, Change, Seen};
 use super::error::AddressError;
 use super::guard::{Guard, ProbeResult};
+use super::host::HostReader;
 use super::link_devices::LinkDevices;
 use super::reading::{KernelAddress, Reading};
 use super::state_file::{OwnAddress, StateFile};
@@ -57,12 +58,7 @@ pub struct NetlinkAddresses {
     seen: Option<Seen>,
     /// By link name.
     readings: BTreeMap<String, Reading>,
-    /// The link devices that were there when they were last observed.
-    present: Vec<LinkDevice>,
-    /// The addresses of all other links, with the name of the link.
-    other_links: Vec<(String, IpAddr)>,
-    /// The addresses of the Kubernetes API.
-    api_servers: Vec<IpAddr>,
+    host: HostReader,
     /// Aborted with the table.
     _watch: JoinSet<()>,
 }
@@ -109,16 +105,14 @@ impl NetlinkAddresses {
             guard: guard.ok(),
             seen: None,
             readings: BTreeMap::new(),
-            present: Vec::new(),
-            other_links: Vec::new(),
-            api_servers: Vec::new(),
+            host: HostReader::new(),
             _watch: watch,
         })
     }
 
     /// Sets the addresses of the Kubernetes API, which the machine does not tell.
-    pub fn set_api_servers(&mut self, addresses: Vec<IpAddr>) {
-        self.api_servers = addresses;
+    pub fn set_api_servers(&mut self, addresses: host::ApiServers) {
+        self.host.api_servers = addresses;
     }
 
     /// From now on changes only links of which it has the lock, and takes that of a new link.
@@ -162,6 +156,15 @@ impl NetlinkAddresses {
         Ok(Reading::new(index, at, self.describe(name, index, messages)))
     }
 
+    /// Whether another host has the address. Without a guard nobody can be asked.
+    fn ask(&self, key: &AddressKey) -> Result<Addition, AddressError> {
+        match self.guard.as_ref().map_or(ProbeResult::Free, |guard| guard.ask(key)) {
+            ProbeResult::Free => Ok(Addition::Done),
+            ProbeResult::Pending => Ok(Addition::Pending),
+            ProbeResult::Taken(mac) => Err(AddressError::Taken { key: key.clone(), mac }),
+        }
+    }
+
     async fn add_on(
         &mut self,
         reading: &mut Reading,
@@ -173,14 +176,8 @@ impl NetlinkAddresses {
         if same.iter().any(|known| !known.ours || known.net == net) {
             return Ok(Addition::Done);
         }
-        if same.is_empty()
-            && let Some(guard) = &self.guard
-        {
-            match guard.ask(key) {
-                ProbeResult::Free => {}
-                ProbeResult::Pending => return Ok(Addition::Pending),
-                ProbeResult::Taken(mac) => return Err(AddressError::Taken { key: key.clone(), mac }),
-            }
+        if same.is_empty() && self.ask(key)? == Addition::Pending {
+            return Ok(Addition::Pending);
         }
         // It is llb's own, with another prefix length.
         if !same.is_empty() {
@@ -225,16 +222,7 @@ impl NetlinkAddresses {
 
     /// Logs what others changed since the last observation, and tells the guard.
     async fn follow(&mut self, present: &[LinkDevice], links: &[Link]) {
-        let seen = present.iter().zip(links).map(|(device, link)| {
-            let (mac, running) = (device.neighbour_mac(), device.is_running);
-            (link.name.clone(), SeenLink::new(link, device.ifindex, mac, running))
-        });
-        let seen: Seen = seen.collect();
-        let before = self.seen.replace(seen.clone());
-        let changes = before.map(|before| changes::between(&before, &seen)).unwrap_or_default();
-        for change in &changes {
-            tracing::warn!("{change}");
-        }
+        let changes = changes::follow(&mut self.seen, present, links);
         let Some(guard) = &mut self.guard else { return };
         for change in changes {
             match change {
@@ -304,6 +292,7 @@ impl AddressTable for NetlinkAddresses {
             messages.iter().filter_map(|message| Some((index, message::net(message)?))).collect()
         };
         let on_links: BTreeSet<(u32, IpNet)> = all.iter().flat_map(nets).collect();
+        self.host.see(&all, &present);
         self.readings.clear();
         let mut links = Vec::new();
         for LinkDevice { name, ifindex, .. } in &present {
@@ -324,15 +313,11 @@ impl AddressTable for NetlinkAddresses {
             );
         }
         self.follow(&present, &links).await;
-        self.other_links = host::addresses_by_link(&all);
-        self.present = present;
         Ok(links)
     }
 
-    async fn host(&mut self) -> Result<Host, AddressError> {
-        host::read(&mut self.connection, &self.present, &self.other_links, &self.api_servers)
-            .await
-            .map_err(AddressError::Read)
+    async fn host(&mut self, pods: BTreeSet<IpAddr>) -> Result<Host, AddressError> {
+        self.host.read(&mut self.connection, pods).await.map_err(AddressError::Read)
     }
 
     /// Records all coming addresses by one write to the state file, if it is used.
@@ -341,12 +326,11 @@ impl AddressTable for NetlinkAddresses {
             return;
         }
         let now = clock::now_std();
-        let is_free = |key: &AddressKey| self.guard.as_ref().is_none_or(|guard| guard.is_free(key));
         let own = |&(key, prefix_length): &(&AddressKey, u8)| {
             let reading = self.readings.get(&key.link)?;
             let index = reading.current_index(now)?;
             let net = IpNet::new(key.address, prefix_length).ok()?;
-            let is_new = reading.with_address(key.address).is_empty() && is_free(key);
+            let is_new = reading.with_address(key.address).is_empty() && self.is_free(key);
             is_new.then(|| OwnAddress { link: key.link.clone(), index, net })
         };
         let own: Vec<OwnAddress> = coming.iter().filter_map(own).take(most).collect();
@@ -356,6 +340,14 @@ impl AddressTable for NetlinkAddresses {
                 "cannot record the coming addresses at once; each is recorded when it is added"
             );
         }
+    }
+
+    async fn probe(&mut self, key: &AddressKey) -> Result<Addition, AddressError> {
+        self.ask(key)
+    }
+
+    fn is_free(&self, key: &AddressKey) -> bool {
+        self.guard.as_ref().is_none_or(|guard| guard.is_free(key))
     }
 
     async fn add(&mut self, key: &AddressKey, prefix_length: u8) -> Result<Addition, AddressError> {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The interface to the addresses on the links. `netlink` and `fake` implement it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use super::error::AddressError;
 use crate::model::{AddressKey, Host, Link, Mac, Problem};
@@ -17,16 +18,26 @@ pub trait AddressTable {
     /// The kernel could not be asked.
     async fn observe(&mut self) -> Result<Vec<Link>, AddressError>;
 
-    /// What the machine itself needs. Other links are as they were when
-    /// [`AddressTable::observe`] was called last.
+    /// What the machine itself needs, and to which of `pods` it has no route. Other links are as they
+    /// were when [`AddressTable::observe`] was called last.
     ///
     /// # Errors
     /// The kernel could not be asked.
-    async fn host(&mut self) -> Result<Host, AddressError>;
+    async fn host(&mut self, pods: BTreeSet<IpAddr>) -> Result<Host, AddressError>;
 
     /// Prepares for the calls of [`AddressTable::add`] that follow, all in one go. They will add
     /// the first `most` of `coming` that can be added. This only saves time: `add` works without it.
     async fn prepare(&mut self, _coming: &[(&AddressKey, u8)], _most: usize) {}
+
+    /// Finds out whether another host has the VIP. Returns [`Addition::Pending`] without waiting until
+    /// that is known; call it again then. Changes nothing.
+    ///
+    /// # Errors
+    /// [`AddressError::Taken`] if another host has it.
+    async fn probe(&mut self, key: &AddressKey) -> Result<Addition, AddressError>;
+
+    /// Whether probes have just shown that no other host has the VIP, or nobody can be asked.
+    fn is_free(&self, key: &AddressKey) -> bool;
 
     /// Puts the VIP on the link, marked as llb's, and announces it. Until it is
     /// known that no other host has it, returns [`Addition::Pending`] without
@@ -52,10 +63,10 @@ pub trait AddressTable {
     }
 }
 
-/// The result of [`AddressTable::add`].
+/// The result of [`AddressTable::add`] and [`AddressTable::probe`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Addition {
-    /// The address is on the link.
+    /// The address is on the link, or it was only probed for and no other host has it.
     Done,
     /// Probes for another owner are under way. The reconciler is woken when they end.
     Pending,

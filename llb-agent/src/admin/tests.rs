@@ -68,6 +68,18 @@ async fn an_address_that_becomes_free_is_bound() {
 }
 
 #[tokio::test]
+async fn nothing_can_be_changed() {
+    let (address, _reports) = endpoint(Report::default()).await;
+    for path in ["/healthz", "/readyz", "/metrics", "/state", "/explain/default/web"] {
+        for method in ["POST", "PUT", "PATCH", "DELETE"] {
+            let request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n");
+            let answer = rest(connected(address, &request).await).await;
+            assert!(answer.starts_with("HTTP/1.1 405 "), "{method} {path}: {answer}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_foreign_host_is_refused_and_counted() {
     let (address, _reports) = endpoint(Report::default()).await;
     for path in ["/healthz", "/readyz", "/metrics", "/state", "/explain/default/web", "/nowhere"] {

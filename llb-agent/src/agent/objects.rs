@@ -2,8 +2,6 @@
 //! The source as a task, and the point from which an agent starts to serve its
 //! objects: nobody serves them yet, or another agent does.
 
-use std::net::IpAddr;
-
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -11,6 +9,7 @@ use super::locks::{Locks, Others};
 use crate::config::Config;
 use crate::handover::{Inheritance, Taken};
 use crate::model::{Problem, ProblemReason, SourceReport, Subject};
+use crate::source::{ApiConnections, Reserved};
 
 /// What an agent starts from.
 pub(super) enum StartingPoint {
@@ -27,7 +26,9 @@ pub(super) struct Objects {
     /// Set to true when the state folder belongs to this agent.
     pub(super) in_charge: Option<watch::Sender<bool>>,
     /// The addresses of the Kubernetes API, which no Service may take.
-    pub(super) api_servers: Vec<IpAddr>,
+    pub(super) api_servers: watch::Receiver<Reserved>,
+    /// The open connections to the Kubernetes API.
+    pub(super) connections: ApiConnections,
 }
 
 impl Objects {
@@ -37,7 +38,8 @@ impl Objects {
     {
         let (snapshots, received) = watch::channel(SourceReport::default());
         let task = tokio::spawn(report_end(tokio::spawn(source(snapshots.clone())), snapshots));
-        Self { received, task, in_charge: None, api_servers: Vec::new() }
+        let api_servers = watch::channel(Reserved::new()).1;
+        Self { received, task, in_charge: None, api_servers, connections: ApiConnections::default() }
     }
 
     /// Finds out what this agent starts from. If another agent serves, it waits

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The life of a serving agent: start, serve, end.
 
+use std::sync::Arc;
+
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -11,9 +13,14 @@ use super::objects::{Objects, StartingPoint};
 use super::signals::Signals;
 use super::start::{Serving, start};
 use crate::clock;
-use crate::config::{Config, SourceConfig, kubeconfig_variable, search_path};
+use crate::config::{
+    BackendMode, Config, Policy, SourceConfig, kubeconfig_variable, proxy_variables, search_path,
+};
+use crate::desired;
 use crate::handover::{Successors, Takeover};
-use crate::source::{KubernetesSource, ManifestSource, SavedSnapshots, Variables, connect};
+use crate::source::{
+    Interest, KubernetesSource, ManifestSource, ProxyVariables, SavedSnapshots, Variables, connect,
+};
 use crate::status::StatusSink;
 use crate::status::file::FileStatuses;
 use crate::status::kubernetes::KubernetesStatuses;
@@ -35,21 +42,36 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
             live(config, starting_point, objects, statuses).await
         }
         SourceConfig::Kubernetes { kubeconfig, context } => {
-            let variables = Variables { kubeconfig: kubeconfig_variable(), path: search_path() };
+            let (https, http, no) = proxy_variables();
+            let proxies = ProxyVariables { https, http, no };
+            let variables = Variables { kubeconfig: kubeconfig_variable(), path: search_path(), proxies };
             let cluster = connect(kubeconfig.as_ref(), context, variables).await?;
-            tracing::info!(url = cluster.url, "watching the cluster");
+            tracing::info!(url = cluster.url(), "watching the cluster");
             let (in_charge, is_in_charge) = watch::channel(false);
-            let saved = SavedSnapshots::new(&config.state_dir, cluster.identity.clone(), is_in_charge);
-            let policy = &config.policy;
-            let source =
-                KubernetesSource::start(&cluster, &policy.namespaces, policy.foreign_annotations, saved);
+            let saved = SavedSnapshots::new(&config.state_dir, cluster.identity(), is_in_charge);
+            let source = KubernetesSource::start(&cluster, interest(&config.policy), saved);
+            let mut api_servers = source.api_servers();
             let mut objects = Objects::follow(|out| source.run(out));
             objects.in_charge = Some(in_charge);
-            objects.api_servers = cluster.addresses().await;
+            // It fails only if the source has ended, which the source reports.
+            let _ = api_servers.changed().await;
+            objects.api_servers = api_servers;
+            objects.connections = cluster.connections;
             let starting_point = objects.starting_point(&config, others).await?;
             let statuses = KubernetesStatuses::new(cluster.client);
             live(config, starting_point, objects, statuses).await
         }
+    }
+}
+
+/// What of a cluster the source has to look at.
+fn interest(policy: &Policy) -> Interest {
+    let decides = policy.clone();
+    Interest {
+        namespaces: policy.namespaces.clone(),
+        foreign_annotations: policy.foreign_annotations,
+        needs_nodes: policy.backends != BackendMode::Endpoints,
+        is_ours: Arc::new(move |name, service| desired::is_ours(&decides, name, service)),
     }
 }
 

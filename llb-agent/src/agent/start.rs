@@ -32,7 +32,9 @@ use crate::dataplane::packet::{LinkLocks, LinkPermission, PacketError, PacketPla
 use crate::dataplane::proxy::ProxyPlane;
 use crate::error_chain::ErrorChain;
 use crate::handover::{Inheritance, Successors};
+use crate::health::Health;
 use crate::reconcile::{ReconcileMetrics, Reconciler, Report, Rooms, Wakeups};
+use crate::source::{ApiConnections, Reserved};
 use crate::status::StatusSink;
 
 /// The loop with its real surroundings.
@@ -93,6 +95,23 @@ pub(super) async fn start<S: StatusSink>(
     }
 }
 
+/// Wakes the loop when links or addresses have changed. Before that, it ends the connections to the API whose own
+/// address is gone: the loop's writes would wait on them for many seconds.
+async fn pass_on(changed: Arc<Notify>, connections: ApiConnections, links: Arc<Notify>) {
+    loop {
+        changed.notified().await;
+        connections.end_orphans();
+        links.notify_one();
+    }
+}
+
+/// Wakes the loop when the API server has other addresses: a VIP may be one of them. Ends with the source.
+async fn wake(mut api_servers: watch::Receiver<Reserved>, links: Arc<Notify>) {
+    while api_servers.changed().await.is_ok() {
+        links.notify_one();
+    }
+}
+
 /// An agent that is not in charge yet.
 struct Building<S> {
     config: Config,
@@ -106,13 +125,16 @@ struct Building<S> {
 impl<S: StatusSink> Building<S> {
     async fn new(config: Config, objects: Objects, statuses: S, takes_over: bool) -> anyhow::Result<Self> {
         let wakeups = Wakeups { plane: Arc::new(Notify::new()), links: Arc::new(Notify::new()) };
+        let changed = Arc::new(Notify::new());
         let mut addresses = NetlinkAddresses::new(
             config.links.clone(),
             config.address_tag,
             config.state_dir.clone(),
-            wakeups.links.clone(),
+            changed.clone(),
         )?;
+        tokio::spawn(pass_on(changed, objects.connections.clone(), wakeups.links.clone()));
         addresses.set_api_servers(objects.api_servers.clone());
+        tokio::spawn(wake(objects.api_servers.clone(), wakeups.links.clone()));
         check_links(&config, &mut addresses).await?;
         let mut registry = Registry::default();
         let relay = ProxyPlane::new(config.relay, &mut registry, wakeups.plane.clone())
@@ -122,7 +144,8 @@ impl<S: StatusSink> Building<S> {
         let metrics = ReconcileMetrics::register(&mut registry);
         let signals = Signals::listen()?;
         let rooms = Rooms { plane, addresses, statuses };
-        let reconciler = Reconciler::new(rooms, config.policy.clone(), metrics);
+        let mut reconciler = Reconciler::new(rooms, config.policy.clone(), metrics);
+        reconciler.set_health(Health::start(config.health, &mut registry));
         Ok(Self { config, objects, reconciler, wakeups, registry, signals })
     }
 

@@ -11,6 +11,7 @@ use clap::{ArgAction, Args};
 use super::datapath::{Datapath, PacketArgs, PortRange};
 use super::defaults::{DEFAULT_ADMIN, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
 use super::duration::parse_duration;
+use super::health::HealthArgs;
 use super::permission::parse_ports;
 use super::policy::{
     BackendMode, DEFAULT_CLASS, DEFAULT_NAMESPACE_FRONTENDS, DEFAULT_NAMESPACE_VIPS, FinalizerMode,
@@ -84,10 +85,12 @@ pub(super) struct ServeArgs {
 
     /// Addresses for Services that ask for none; repeatable [default: the link device's own address]
     ///
-    /// POOL is [NAME=]RANGE[,RANGE...][+namespaces=A,B][+auto=false][+shared=true]. RANGE is a CIDR, FIRST-LAST or a single address.
-    /// With +namespaces only Services of these namespaces get addresses of the pool. With +auto=false only Services with
-    /// the annotation llb.dev/pool: NAME do. With +shared=true Services of different namespaces may share its addresses, if
-    /// they have the same annotation llb.dev/sharing-key.
+    /// POOL is [NAME=]RANGE[,RANGE...][+OPTION=VALUE...]. RANGE is a CIDR, FIRST-LAST or a single address. Services get the
+    /// first free address of the first pool that is for them. Options: namespaces=A,B: only for Services of these namespaces.
+    /// selector=LABELS: only for Services with these labels, as in --node-selector. auto=false: only for Services with the
+    /// annotation llb.dev/pool: NAME. shared=true: Services of different namespaces may share its addresses, if they have the
+    /// same annotation llb.dev/sharing-key. routed=true: routers lead clients to its addresses, so these need be in no subnet
+    /// of a link device. avoid-buggy-ips=true: addresses that end with .0 or .255 are given only on request.
     #[arg(long = "pool", value_name = "POOL", help_heading = SERVICES)]
     pub(super) pools: Vec<String>,
 
@@ -139,6 +142,9 @@ pub(super) struct ServeArgs {
     /// node-role.kubernetes.io/worker.
     #[arg(long, value_name = "SELECTOR", help_heading = BACKENDS)]
     pub(super) node_selector: Option<String>,
+
+    #[command(flatten, next_help_heading = "Health checks")]
+    pub(super) health: HealthArgs,
 
     /// What forwards traffic
     #[arg(

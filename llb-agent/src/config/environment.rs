@@ -25,3 +25,18 @@ pub fn search_path() -> Option<String> {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     std::env::var("PATH").ok()
 }
+
+/// `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`, or their lower-case forms; empty if they are not set.
+pub fn proxy_variables() -> (String, String, String) {
+    (
+        first_of(["HTTPS_PROXY", "https_proxy"]),
+        first_of(["HTTP_PROXY", "http_proxy"]),
+        first_of(["NO_PROXY", "no_proxy"]),
+    )
+}
+
+fn first_of(names: [&str; 2]) -> String {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    let mut values = names.into_iter().filter_map(|name| std::env::var(name).ok());
+    values.find(|value| !value.is_empty()).unwrap_or_default()
+}

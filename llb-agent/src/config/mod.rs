@@ -16,6 +16,7 @@ mod datapath;
 mod defaults;
 mod duration;
 mod environment;
+mod health;
 mod permission;
 mod policy;
 mod relay;
@@ -26,7 +27,8 @@ mod validate;
 
 pub use cli::{Cli, Invocation};
 pub use datapath::{AtStop, Datapath, PacketConfig, PortRange, XdpMode};
-pub use environment::{kubeconfig_variable, log_filter, search_path};
+pub use environment::{kubeconfig_variable, log_filter, proxy_variables, search_path};
+pub use health::HealthConfig;
 pub use permission::OwnPorts;
 pub use policy::{BackendMode, DEFAULT_CLASS, Policy};
 pub use relay::{RelayConfig, SockmapConfig};

@@ -72,6 +72,8 @@ pub struct Policy {
     pub backends: BackendMode,
     /// Which Nodes may be used; `None`: all except control-plane Nodes.
     pub node_selector: Option<Selector>,
+    /// Whether kube-proxy is asked, with externalTrafficPolicy Local, if a Node serves a Service.
+    pub node_health: bool,
     /// Our `loadBalancerClass`.
     pub class: String,
     /// Serve Services without a class too.
@@ -96,6 +98,7 @@ impl Default for Policy {
             vip_rest: DEFAULT_VIP_REST,
             backends: BackendMode::Auto,
             node_selector: None,
+            node_health: true,
             class: DEFAULT_CLASS.to_owned(),
             default_class: true,
             foreign_annotations: true,

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::datapath::{Datapath, PacketConfig};
+use super::health::HealthConfig;
 use super::policy::Policy;
 use super::relay::RelayConfig;
 
@@ -19,6 +20,8 @@ pub struct Config {
     pub source: SourceConfig,
     /// What decisions look at.
     pub policy: Policy,
+    /// How backends are asked whether they work.
+    pub health: HealthConfig,
     /// The limits of the relay.
     pub relay: RelayConfig,
     /// What forwards.

@@ -54,6 +54,8 @@ fn wrong_flags_are_refused_by_name() {
         (&["--linkdevice", "eth0", "--max-flows", "9999999999"], "the number is too large"),
         (&["--linkdevice", "eth0", "--foreign-annotations", "yes"], "--foreign-annotations"),
         (&["--linkdevice", "eth0", "--connect-timeout", "0"], "more than 0"),
+        (&["--linkdevice", "eth0", "--health-interval", "500ms"], "1s to 5m"),
+        (&["--linkdevice", "eth0", "--health-timeout", "2m"], "100ms to 1m"),
         (&["--linkdevice", "eth0", "--udp-idle-timeout", "0ms"], "more than 0"),
     ] {
         let error = parse(args).unwrap_err();

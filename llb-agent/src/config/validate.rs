@@ -70,6 +70,7 @@ impl TryFrom<ServeArgs> for Config {
             own_ports: OwnPorts { allowed: args.allow_ports, admin: Some(args.admin.port()) },
             backends: args.backends,
             node_selector: args.node_selector.map(parse_selector).transpose()?,
+            node_health: args.health.node_health(),
             class: args.class,
             default_class: args.default_class,
             foreign_annotations: args.foreign_annotations,
@@ -84,6 +85,7 @@ impl TryFrom<ServeArgs> for Config {
                 None => SourceConfig::Kubernetes { kubeconfig: args.kubeconfig, context: args.context },
             },
             policy,
+            health: args.health.config(),
             relay: args.relay.into_config(datapath),
             datapath,
             packet: args.packet.into(),
@@ -119,5 +121,5 @@ fn parse_pools(texts: Vec<String>) -> Result<Vec<Pool>, ConfigError> {
 }
 
 fn parse_selector(text: String) -> Result<Selector, ConfigError> {
-    text.parse().map_err(|source| ConfigError::NodeSelector { text, source })
+    Selector::of_nodes(&text).map_err(|source| ConfigError::NodeSelector { text, source })
 }

@@ -35,8 +35,7 @@ impl DataPlane for FakePlane {
     }
 
     async fn upsert(&mut self, frontend: Frontend, rule: &Arc<Rule>) -> Result<(), DataPlaneError> {
-        // A real listener exists only where there are backends.
-        if self.occupied.contains(&frontend) && !rule.backends.is_empty() {
+        if self.occupied.contains(&frontend) {
             return Err(DataPlaneError::PortInUse { frontend, program: None });
         }
         let status = FrontendStatus::relayed(Arc::clone(rule), Phase::Serving);

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use super::claims::{Claim, Want};
 use super::frontends::frontend_of;
 use super::inputs::Inputs;
-use super::permission::{Permissions, why_closed};
+use super::permission::Permissions;
 use super::refused::Refused;
 use super::reserve::Reservations;
 use crate::model::{Family, Pool, Problem, ProblemReason, Service, ServiceName};
@@ -76,7 +76,7 @@ struct Free<'a, 'p> {
 
 struct FreeOfPool<'a> {
     pool: &'a Pool,
-    ranges: Vec<(Family, Box<dyn Iterator<Item = IpAddr> + 'a>)>,
+    families: [(Family, Box<dyn Iterator<Item = IpAddr> + 'a>); 2],
 }
 
 impl<'a, 'p> Free<'a, 'p> {
@@ -142,13 +142,14 @@ impl<'a, 'p> Free<'a, 'p> {
                 return Some(vip);
             }
             let pools = self.pools.iter_mut().filter(|free| free.is_for(claim));
-            let mut ranges = pools.flat_map(|free| &mut free.ranges).filter(|(family, _)| *family == wanted);
+            let mut families =
+                pools.flat_map(|free| &mut free.families).filter(|(family, _)| *family == wanted);
             let may_give = |vip: &IpAddr| {
                 !self.used.contains(vip)
                     && self.permissions.unfit(*vip).is_none()
                     && self.permissions.rests_from(claim.name, *vip).is_none()
             };
-            let free = ranges.find_map(|(_, addresses)| addresses.find(may_give));
+            let free = families.find_map(|(_, addresses)| addresses.find(may_give));
             if free.is_some() {
                 return free;
             }
@@ -170,15 +171,14 @@ impl<'a, 'p> Free<'a, 'p> {
         } else if for_it().next().is_none() {
             let named =
                 self.pools.iter().find(|free| wanted_pool.is_some() && free.pool.name() == wanted_pool);
-            let message = match named {
-                Some(free) => {
-                    format!(
-                        "{}; name another one with the annotation llb.dev/pool",
-                        why_closed(free.pool, name)
-                    )
+            let closed = named.and_then(|free| Some((free.pool, free.pool.why_closed(name, claim.service)?)));
+            let message = match closed {
+                Some((pool, why)) => {
+                    format!("--pool {pool} is for {why}; name another one with the annotation llb.dev/pool")
                 }
                 None => format!(
-                    "no --pool is for Services of namespace {} that name no pool; name one with the annotation llb.dev/pool",
+                    "every --pool is for Services of other namespaces, with other labels, or that name it; name one with the \
+                     annotation llb.dev/pool, if one is for namespace {}",
                     name.namespace
                 ),
             };
@@ -214,8 +214,8 @@ impl<'a, 'p> Free<'a, 'p> {
 
 impl<'a> FreeOfPool<'a> {
     fn new(pool: &'a Pool) -> Self {
-        let ranges = pool.ranges().iter().map(|range| (range.family(), Box::new(range.addresses()) as _));
-        Self { pool, ranges: ranges.collect() }
+        let addresses = |family| (family, Box::new(pool.addresses(family)) as _);
+        Self { pool, families: [Family::V4, Family::V6].map(addresses) }
     }
 
     /// Whether the Service may get a VIP from this pool.
@@ -224,7 +224,7 @@ impl<'a> FreeOfPool<'a> {
             Some(name) => self.pool.name() == Some(name),
             None => self.pool.is_auto(),
         };
-        chosen && self.pool.is_open_to(&claim.name.namespace)
+        chosen && self.pool.is_open_to(claim.name, claim.service)
     }
 }
 

@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Where the traffic of a service port may go, and why it may go nowhere.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use super::frontends::frontend_of;
-use super::nodes::{EligibleNodes, node_address};
+use super::inputs::Inputs;
+use super::nodes::EligibleNodes;
 use crate::config::BackendMode;
 use crate::model::{
     Backend, Endpoint, Family, Frontend, Mode, Problem, ProblemReason, Protocol, Service, ServiceName,
     ServicePort, TrafficPolicy, Weight,
 };
+
+/// `ports[].error` of a port that can go to nodePorts only, and has none ...
+const NO_NODE_PORT: &str = "llb.dev/NoNodePort";
+/// ... and of a port without a nodePort whose Pods can't be reached.
+const NO_ROUTE_TO_PODS: &str = "llb.dev/NoRouteToPods";
 
 /// Finds the backends of one Service.
 pub(super) struct ServiceBackends<'a> {
@@ -39,17 +45,55 @@ impl<'a> ServiceBackends<'a> {
         let addresses: Vec<(SocketAddr, Weight)> = if self.are_nodes(port) {
             self.node_addresses(port, family)
         } else {
-            let of_family = |endpoint: &&&Endpoint| Family::of(endpoint.address) == family;
-            let endpoints = self.endpoints(port).iter().filter(of_family).copied();
             let address = |endpoint: &Endpoint| SocketAddr::new(endpoint.address, endpoint.port.get());
-            usable(endpoints).map(|endpoint| (address(endpoint), Weight::MIN)).collect()
+            let reachable =
+                self.usable(port, family).filter(|endpoint| !self.unrouted().contains(&endpoint.address));
+            reachable.map(|endpoint| (address(endpoint), Weight::MIN)).collect()
         };
         addresses.into_iter().map(|(address, weight)| (Backend { address }, weight)).collect()
+    }
+
+    pub(super) fn inputs(&self) -> Inputs<'a> {
+        self.nodes.inputs()
     }
 
     /// Whether the backends of this port are nodePorts.
     pub(super) fn are_nodes(&self, port: &ServicePort) -> bool {
         self.nodes.serve(port)
+    }
+
+    /// Why the traffic of a port can go nowhere for VIPs of one family, although it has endpoints or may have
+    /// some: as an error for the status.
+    pub(super) fn unusable(&self, port: &ServicePort, family: Family) -> Option<&'static str> {
+        if self.lacks_node_port(port) {
+            return Some(NO_NODE_PORT);
+        }
+        if self.unrouted().is_empty() || self.are_nodes(port) {
+            return None;
+        }
+        let mut usable = self.usable(port, family).peekable();
+        let has_only_unrouted =
+            usable.peek().is_some() && usable.all(|endpoint| self.unrouted().contains(&endpoint.address));
+        has_only_unrouted.then_some(NO_ROUTE_TO_PODS)
+    }
+
+    fn lacks_node_port(&self, port: &ServicePort) -> bool {
+        self.nodes.inputs().policy.backends == BackendMode::Nodes && port.node_port.is_none()
+    }
+
+    /// The Pods that this machine has no route to.
+    fn unrouted(&self) -> &'a BTreeSet<IpAddr> {
+        &self.nodes.inputs().facts.host.unrouted_pods
+    }
+
+    /// A Pod of this port that can't be reached.
+    fn unrouted_pod(&self, port: &ServicePort, vips: &[IpAddr]) -> Option<IpAddr> {
+        if self.unrouted().is_empty() || self.are_nodes(port) {
+            return None;
+        }
+        let families: BTreeSet<Family> = vips.iter().map(|&vip| Family::of(vip)).collect();
+        let mut pods = families.into_iter().flat_map(|family| self.usable(port, family));
+        pods.find(|pod| self.unrouted().contains(&pod.address)).map(|pod| pod.address)
     }
 
     /// Why a frontend has no backends, and which wish of the Service they cannot fulfil.
@@ -78,8 +122,7 @@ impl<'a> ServiceBackends<'a> {
     fn why_without(&self, vips: &[IpAddr], is_without: impl Fn(&Frontend) -> bool) -> Option<Problem> {
         let problem = |reason, message| Some(Problem::of_service(self.name, reason, message));
         for port in &self.service.ports {
-            let nodes = self.nodes.inputs().policy.backends == BackendMode::Nodes;
-            if nodes && port.node_port.is_none() {
+            if self.lacks_node_port(port) {
                 let message = format!(
                     "port {}/{} has no nodePort (allocateLoadBalancerNodePorts: false?), and llb runs with --backends nodes; \
                      let Kubernetes allocate one, or use --backends endpoints if llb can reach the Pods",
@@ -87,8 +130,17 @@ impl<'a> ServiceBackends<'a> {
                 );
                 return problem(ProblemReason::NoNodePort, message);
             }
-            if self.are_nodes(port) && self.nodes.all().is_empty() {
+            if self.are_nodes(port) && self.nodes.are_none() {
                 return problem(ProblemReason::NoEligibleNodes, self.nodes.why_none());
+            }
+            if let Some(pod) = self.unrouted_pod(port, vips) {
+                let message = format!(
+                    "port {}/{} has no nodePort (allocateLoadBalancerNodePorts: false?), and this machine has no route to its \
+                     Pods ({}), or only its default route; let Kubernetes allocate a nodePort, add a route to the Pods, or \
+                     use --backends endpoints if the default route leads to them",
+                    port.port, port.protocol, pod
+                );
+                return problem(ProblemReason::NoRouteToPods, message);
             }
             for &vip in vips {
                 let frontend = frontend_of(vip, port);
@@ -107,44 +159,66 @@ impl<'a> ServiceBackends<'a> {
         endpoints.map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// The endpoints of this port that serve VIPs of one family. kube-proxy looks at each family by
+    /// itself, too.
+    fn usable<'e>(&'e self, port: &'e ServicePort, family: Family) -> impl Iterator<Item = &'e Endpoint> {
+        let all = self.endpoints(port).iter().copied();
+        usable(all.filter(move |endpoint| Family::of(endpoint.address) == family))
+    }
+
     fn node_addresses(&self, port: &ServicePort, family: Family) -> Vec<(SocketAddr, Weight)> {
         let Some(node_port) = port.node_port else { return Vec::new() };
-        // If there are slices, and no endpoint in them is usable, no Node can answer.
-        // If there are no slices (as in a folder of manifests), nothing is known.
-        let usable: Vec<&Endpoint> = usable(self.endpoints(port).iter().copied()).collect();
-        let mut local: BTreeMap<&str, u16> = BTreeMap::new();
-        for node in usable.iter().filter_map(|endpoint| endpoint.node.as_deref()) {
+        let (mut local, mut any_usable) = (BTreeMap::<&str, u16>::new(), false);
+        for endpoint in self.usable(port, family) {
+            any_usable = true;
+            let Some(node) = endpoint.node.as_deref() else { continue };
             let count = local.entry(node).or_default();
             *count = count.saturating_add(1);
         }
+        // If there are slices, and no endpoint in them is usable, no Node can answer.
+        // If there are no slices (as in a folder of manifests), nothing is known.
         // With Local a Node serves only by its own Pods. Pods get equal shares if a
         // Node's weight is the number of its Pods.
-        let weight = |node: &str| match self.service.traffic_policy {
-            TrafficPolicy::Cluster => (!self.knows_endpoints || !usable.is_empty()).then_some(Weight::MIN),
+        let policy = self.service.traffic_policy;
+        let weight = |node: &str| match policy {
+            TrafficPolicy::Cluster => (!self.knows_endpoints || any_usable).then_some(Weight::MIN),
             TrafficPolicy::Local => local.get(node).and_then(|count| Weight::new(*count)),
         };
-        let eligible = self.nodes.all().iter();
-        let serving = eligible.filter_map(|(name, node)| Some((node_address(node, family)?, weight(name)?)));
+        let eligible = self.nodes.of(policy, family).iter();
+        let serving = eligible.filter_map(|(name, address)| Some((*address, weight(name)?)));
         serving.map(|(address, weight)| (SocketAddr::new(address, node_port.get()), weight)).collect()
     }
 
     fn why_none(&self, port: &ServicePort, frontend: Frontend) -> String {
         let family = frontend.family();
-        let any_endpoint = usable(self.endpoints(port).iter().copied()).next().is_some();
         let uses_nodes = self.are_nodes(port);
-        if !any_endpoint && self.knows_endpoints {
-            "no endpoint is ready".to_owned()
-        } else if !any_endpoint && !uses_nodes {
-            self.why_no_endpoints(port)
-        } else if !uses_nodes {
-            format!("no ready endpoint has an {family} address")
-        } else if self.service.traffic_policy == TrafficPolicy::Local {
-            format!(
-                "externalTrafficPolicy is Local, and no eligible Node with an {family} address has a ready endpoint"
-            )
-        } else {
-            format!("no eligible Node has an {family} address")
+        if usable(self.endpoints(port).iter().copied()).next().is_none() {
+            return match self.knows_endpoints {
+                true => "no endpoint is ready".to_owned(),
+                false if uses_nodes => self.why_no_node(port, family),
+                false => self.why_no_endpoints(port),
+            };
         }
+        if self.usable(port, family).next().is_none() {
+            format!("no ready endpoint has an {family} address")
+        } else {
+            self.why_no_node(port, family)
+        }
+    }
+
+    /// Why no Node serves, although there are endpoints or nothing is known of them.
+    fn why_no_node(&self, port: &ServicePort, family: Family) -> String {
+        if self.service.traffic_policy == TrafficPolicy::Cluster {
+            return format!("no eligible Node has an {family} address");
+        }
+        let mut endpoints = self.usable(port, family).peekable();
+        if endpoints.peek().is_none() {
+            return "externalTrafficPolicy is Local, and no endpoints are known".to_owned();
+        }
+        let nodes = endpoints.filter_map(|endpoint| endpoint.node.as_deref());
+        let why = nodes.filter_map(|node| self.nodes.why_not(node, family)).next();
+        let why = why.unwrap_or_else(|| "no ready endpoint names its Node".to_owned());
+        format!("externalTrafficPolicy is Local, and no Node with a ready endpoint may serve: {why}")
     }
 }
 

@@ -46,7 +46,12 @@ pub(super) fn collect<'a>(
     let mut claims: Vec<Claim<'_>> = Vec::new();
     for (name, service) in ours(inputs) {
         match claim(inputs, permissions, on_links, name, service, problems) {
-            Ok(claim) => claims.push(claim),
+            Ok(claim) => {
+                let is_kept = |vip: &&IpAddr| claim.held.contains(vip);
+                let kept: Vec<IpAddr> = claim.vips.iter().filter(is_kept).copied().collect();
+                problems.extend(permissions.outside_of_pools(name, service, &kept));
+                claims.push(claim);
+            }
             Err(problem) => problems.extend(problem),
         }
     }
@@ -92,7 +97,7 @@ fn claim<'a>(
         return keep_all(name, service, held, Some(problem), problems);
     }
     let mut new_requests = service.requested_vips.iter().filter(|vip| !held.contains(vip));
-    let forbidden = new_requests.find_map(|&vip| permissions.check(name, vip).err());
+    let forbidden = new_requests.find_map(|&vip| permissions.check(name, service, vip).err());
     if service.invalid || forbidden.is_some() {
         return keep_all(name, service, held, forbidden, problems);
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::config::Policy;
-use crate::model::{Facts, PublishedStatus, ServiceName, Snapshot};
+use crate::model::{Facts, PublishedStatus, ServiceName, Snapshot, Verdicts};
 
 /// What Services have now: the published status, or the one that an earlier round
 /// decided and that is not published yet. Services keep what they have.
@@ -24,4 +24,6 @@ pub struct Inputs<'a> {
     pub held: &'a Held,
     /// The addresses that no Service has since a moment ago, with the Service that had each one.
     pub resting: &'a BTreeMap<IpAddr, ServiceName>,
+    /// What came of the health checks.
+    pub verdicts: &'a Verdicts,
 }

@@ -30,6 +30,7 @@ pub(super) fn assign(inputs: Inputs<'_>, state: &mut State, problems: &mut Vec<P
     let is_own = |vip| inputs.facts.links.iter().any(|link| link.has_foreign(vip));
     state.on_own_addresses =
         state.frontends.keys().filter(|frontend| is_own(frontend.vip)).copied().collect();
+    let mut outside: BTreeMap<&ServiceName, Vec<String>> = BTreeMap::new();
     for (vip, services) in vips {
         if is_own(vip) {
             continue; // The machine has it already. llb did not add it, so llb never removes it.
@@ -41,19 +42,26 @@ pub(super) fn assign(inputs: Inputs<'_>, state: &mut State, problems: &mut Vec<P
         let (link, prefix_length) =
             holding.unwrap_or((&inputs.facts.links[0], Family::of(vip).host_prefix()));
         state.addresses.insert(AddressKey { link: link.name.clone(), address: vip }, prefix_length);
-        if holding.is_none() {
-            let message = format!(
-                "{vip} is in no subnet of any link device, so it is on {} as /{prefix_length}; clients reach it only \
-                 where a route to this machine exists",
-                link.name
-            );
-            problems.extend(
-                services
-                    .iter()
-                    .map(|name| Problem::of_service(name, ProblemReason::NoSubnet, message.clone())),
-            );
+        let is_routed = || inputs.policy.pools.iter().any(|pool| pool.is_routed() && pool.contains(vip));
+        if holding.is_none() && !is_routed() {
+            for name in services {
+                outside.entry(name).or_default().push(format!("{vip}/{prefix_length}"));
+            }
         }
     }
+    let link = &inputs.facts.links[0].name;
+    problems.extend(outside.into_iter().map(|(name, vips)| {
+        let (its, are, they) = match vips.len() {
+            1 => ("VIP", "is", "it"),
+            _ => ("VIPs", "are", "them"),
+        };
+        let message = format!(
+            "its {its} {} {are} in no subnet of any link device, and so on {link}; clients reach {they} only where a route to this \
+             machine exists; if there is one, let the operator say so with the option +routed=true of a --pool",
+            vips.join(", ")
+        );
+        Problem::of_service(name, ProblemReason::NoSubnet, message)
+    }));
 }
 
 /// Whether a VIP was the link's own address: nobody asked for it, and there are no

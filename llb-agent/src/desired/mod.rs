@@ -8,21 +8,25 @@
 //!          --claim----> the VIPs that each asks for      claims.rs, permission.rs
 //!          --allocate-> the VIPs that each gets          allocate.rs
 //!          --reserve--> the frontends that each gets     reserve.rs, frontends.rs
-//!          --rules----> backends for each service port   rules.rs, backends.rs, nodes.rs
+//!          --rules----> backends for each service port   rules.rs, backends.rs, nodes.rs, health.rs
 //!          --status---> what its status should say       status.rs
 //!          --links----> which link each VIP is added to  links.rs
-//!          => State { frontends, addresses, statuses }
+//!          --usage----> how much of each pool is used    pools.rs
+//!          => State { frontends, addresses, statuses, pools }
 //! ```
 
 mod allocate;
 mod backends;
 mod claims;
 mod frontends;
+mod health;
 mod inputs;
 mod links;
 mod nodes;
 mod ours;
 mod permission;
+mod pod_routes;
+mod pools;
 mod refused;
 mod reserve;
 mod rules;
@@ -32,11 +36,13 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{Finalizer, Problem, PublishedStatus, State};
+use crate::model::{Family, Finalizer, Problem, PublishedStatus, State};
 use allocate::Grant;
 use backends::ServiceBackends;
 pub use inputs::{Held, Inputs};
+pub use ours::is_ours;
 use permission::Permissions;
+pub use pod_routes::pods_that_need_routes;
 use rules::Rules;
 
 /// The whole pipeline.
@@ -45,7 +51,10 @@ pub fn compile(inputs: Inputs<'_>) -> (State, Vec<Problem>) {
     // machine's other addresses, which are few.
     let known = inputs.facts.links.iter().flat_map(|link| &link.addresses);
     let on_links: HashSet<IpAddr> = known.map(|known| known.net.addr()).collect();
-    let machine = inputs.facts.without_ours();
+    let mut machine = inputs.facts.without_ours();
+    if pod_routes::is_node(inputs.snapshot, &machine) {
+        machine.host.unrouted_pods.clear();
+    }
     let inputs = Inputs { facts: &machine, ..inputs };
 
     let mut problems = ours::problems_of_ours(inputs);
@@ -67,14 +76,19 @@ pub fn compile(inputs: Inputs<'_>) -> (State, Vec<Problem>) {
         let granted = frontends::frontends_of(service, &vips).map(|(frontend, _)| frontend);
         for frontend in granted.filter(|frontend| !refused.contains_key(frontend)) {
             state.frontends.extend(rules.get(&frontend).map(|rule| (frontend, Arc::clone(rule))));
+            state.unhealthy.extend(rules.failing(&frontend).map(|failing| (frontend, failing.clone())));
         }
+        state.checks.extend(rules.checks());
+        problems.extend(rules.health_problem(&backends));
         let is_without = |frontend: &_| rules.get(frontend).is_some_and(|rule| rule.backends.is_empty());
         problems.extend(backends.problems(&vips, is_without));
-        let status = status::status_of(service, &vips, &refused, rules.is_dsr(), finalizer);
+        let error = |port: &_, vip: &IpAddr| backends.unusable(port, Family::of(*vip));
+        let status = status::status_of(service, &vips, &refused, error, rules.is_dsr(), finalizer);
         state.statuses.insert(name.clone(), status);
     }
     rules::cut_loops(&mut state, &mut problems);
     links::assign(inputs, &mut state, &mut problems);
+    state.pools = pools::usage(inputs.policy, &state);
     problems.sort();
     problems.dedup();
     (state, problems)

@@ -47,7 +47,8 @@ pub(super) fn problems_of_ours(inputs: Inputs<'_>) -> Vec<Problem> {
     inputs.snapshot.problems.iter().filter(is_ours).cloned().collect()
 }
 
-fn is_ours(policy: &Policy, name: &ServiceName, service: &Service) -> bool {
+/// Whether this llb serves the Service.
+pub fn is_ours(policy: &Policy, name: &ServiceName, service: &Service) -> bool {
     service.wants_load_balancer && is_for_us(policy, name, service)
 }
 

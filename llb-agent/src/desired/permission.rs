@@ -12,7 +12,8 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::inputs::Inputs;
-use crate::model::{Node, Pool, Problem, ProblemReason, ReservedFor, ServiceName, is_usable_vip};
+use crate::config::Policy;
+use crate::model::{Node, Problem, ProblemReason, ReservedFor, Service, ServiceName, is_usable_vip};
 
 /// Answers for one set of inputs; addresses in use are collected once.
 pub(super) struct Permissions<'a> {
@@ -57,11 +58,11 @@ impl<'a> Permissions<'a> {
         Self { inputs, users, endpoints: endpoints.collect() }
     }
 
-    /// Whether `name` may ask for `vip`.
+    /// Whether a Service may ask for `vip`.
     ///
     /// # Errors
     /// The reason, and what to do instead.
-    pub(super) fn check(&self, name: &ServiceName, vip: IpAddr) -> Result<(), Problem> {
+    pub(super) fn check(&self, name: &ServiceName, service: &Service, vip: IpAddr) -> Result<(), Problem> {
         if let Some(what) = self.unfit(vip) {
             let message = format!("it asks for {vip}, but that is {what}; ask for another address");
             return Err(Problem::of_service(name, ProblemReason::AddressNotAllowed, message));
@@ -74,11 +75,9 @@ impl<'a> Permissions<'a> {
         }
         let policy = self.inputs.policy;
         if let Some(pool) = policy.pools.iter().find(|pool| pool.contains(vip)) {
-            if pool.is_open_to(&name.namespace) {
-                return Ok(());
-            }
+            let Some(why) = pool.why_closed(name, service) else { return Ok(()) };
             let message =
-                format!("it asks for {vip}, but {}; ask for another address", why_closed(pool, name));
+                format!("it asks for {vip}, but --pool {pool} is for {why}; ask for another address");
             return Err(Problem::of_service(name, ProblemReason::PoolNotAllowed, message));
         }
         if policy.allow_vips.iter().any(|range| range.contains(vip)) {
@@ -102,6 +101,42 @@ impl<'a> Permissions<'a> {
         Err(Problem::of_service(name, ProblemReason::AddressNotAllowed, message))
     }
 
+    /// Says that a Service keeps VIPs that llb would not give it now: a pool has shrunk, or is gone. Without any
+    /// pool it can't be told: the VIP may be one that the Service has asked for before.
+    pub(super) fn outside_of_pools(
+        &self,
+        name: &ServiceName,
+        service: &Service,
+        kept: &[IpAddr],
+    ) -> Option<Problem> {
+        if self.inputs.policy.pools.is_empty() {
+            return None;
+        }
+        let whys: Vec<String> =
+            kept.iter().filter_map(|&vip| self.why_outside_of_pools(name, service, vip)).collect();
+        (!whys.is_empty()).then(|| {
+            let message = format!(
+                "its VIP {} any more; the Service keeps it until it is deleted; open the address to it again, or move the \
+                 Service with the annotation llb.dev/vips",
+                whys.join(", and its VIP ")
+            );
+            Problem::of_service(name, ProblemReason::OutsidePools, message)
+        })
+    }
+
+    fn why_outside_of_pools(&self, name: &ServiceName, service: &Service, vip: IpAddr) -> Option<String> {
+        let Policy { pools, allow_vips, .. } = self.inputs.policy;
+        if allow_vips.iter().any(|range| range.contains(vip)) {
+            return None;
+        }
+        match pools.iter().find(|pool| pool.contains(vip)) {
+            None => Some(format!("{vip} is in no --pool")),
+            Some(pool) => {
+                Some(format!("{vip} is of --pool {pool}, which is for {}", pool.why_closed(name, service)?))
+            }
+        }
+    }
+
     /// The other Service that had the address until a moment ago.
     pub(super) fn rests_from(&self, name: &ServiceName, vip: IpAddr) -> Option<&'a ServiceName> {
         self.inputs.resting.get(&vip).filter(|former| *former != name)
@@ -120,6 +155,9 @@ impl<'a> Permissions<'a> {
         if let Some(user) = self.users.get(&vip) {
             return Some(user.to_string());
         }
+        if let Some(range) = self.inputs.snapshot.service_ranges.iter().find(|range| range.contains(&vip)) {
+            return Some(format!("in {range}, from which the cluster takes ClusterIPs"));
+        }
         let has_pod = |node: &Node| node.pod_ranges.iter().any(|range| range.contains(&vip));
         if let Some((name, _)) = self.inputs.snapshot.nodes.iter().find(|(_, node)| has_pod(node)) {
             return Some(format!("an address of the Pods of Node {name}"));
@@ -132,10 +170,4 @@ impl<'a> Permissions<'a> {
         })?;
         Some(format!("the network or broadcast address of {}", net.trunc()))
     }
-}
-
-/// Says that a pool is not for the Service's namespace.
-pub(super) fn why_closed(pool: &Pool, name: &ServiceName) -> String {
-    let namespaces: Vec<&str> = pool.namespaces().iter().map(String::as_str).collect();
-    format!("--pool {pool} is for namespace {} only, not for {}", namespaces.join(", "), name.namespace)
 }

@@ -1,16 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The rules of a Service's frontends.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::backends::ServiceBackends;
+use super::health::{self, Judged};
 use crate::config::Policy;
-use crate::model::{Backend, Family, Frontend, Mode, Port, Problem, ProblemReason, Protocol, Rule, State};
+use crate::model::{
+    Backend, Check, Family, Frontend, LeftOut, Mode, Port, Problem, ProblemReason, Protocol, Rule, Service,
+    State, TrafficPolicy,
+};
 
 /// The rules of one Service. VIPs of one family share the rule of a port.
-pub(super) struct Rules(HashMap<(Family, Port, Protocol), Arc<Rule>>);
+pub(super) struct Rules(HashMap<(Family, Port, Protocol), Judgement>);
+
+/// The rule of a port, and what the health checks of its backends say.
+struct Judgement {
+    rule: Arc<Rule>,
+    judged: Judged,
+}
 
 impl Rules {
     /// A rule for each port and each family of `vips`.
@@ -20,14 +30,18 @@ impl Rules {
         let mut rules = HashMap::new();
         for family in families {
             for port in &service.ports {
+                let mode = service.terms.mode.unwrap_or(policy.mode);
+                let mut judged = health::judge(backends, port, backends.of(port, family));
                 let rule = Rule {
                     service: backends.name.clone(),
-                    backends: backends.of(port, family),
+                    backends: std::mem::take(&mut judged.backends),
                     to_nodes: backends.are_nodes(port),
-                    mode: service.terms.mode.unwrap_or(policy.mode),
+                    mode,
+                    nat_instead: mode == Mode::Dsr && is_client_hidden(service),
                     terms: service.terms.clone(),
                 };
-                rules.insert((family, port.port, port.protocol), Arc::new(rule));
+                let judgement = Judgement { rule: Arc::new(rule), judged };
+                rules.insert((family, port.port, port.protocol), judgement);
             }
         }
         Self(rules)
@@ -35,12 +49,37 @@ impl Rules {
 
     /// The rule of a frontend of this Service.
     pub(super) fn get(&self, frontend: &Frontend) -> Option<&Arc<Rule>> {
+        self.of(frontend).map(|judgement| &judgement.rule)
+    }
+
+    fn of(&self, frontend: &Frontend) -> Option<&Judgement> {
         self.0.get(&(frontend.family(), frontend.port, frontend.protocol))
     }
 
-    pub(super) fn is_dsr(&self) -> bool {
-        self.0.values().any(|rule| rule.mode == Mode::Dsr)
+    /// The backends of a frontend that fail a health check.
+    pub(super) fn failing(&self, frontend: &Frontend) -> Option<&BTreeMap<Backend, LeftOut>> {
+        self.of(frontend).map(|judgement| &judgement.judged.failing).filter(|failing| !failing.is_empty())
     }
+
+    /// What to ask the Service's backends.
+    pub(super) fn checks(&self) -> impl Iterator<Item = Check> {
+        self.0.values().flat_map(|judgement| judgement.judged.checks.iter().cloned())
+    }
+
+    pub(super) fn health_problem(&self, of: &ServiceBackends<'_>) -> Option<Problem> {
+        let judged: Vec<&Judged> = self.0.values().map(|judgement| &judgement.judged).collect();
+        health::problem(of, &judged)
+    }
+
+    pub(super) fn is_dsr(&self) -> bool {
+        self.0.values().any(|judgement| judgement.rule.mode == Mode::Dsr)
+    }
+}
+
+/// Whether nothing behind a Node depends on the client's address: with Cluster, kube-proxy hides it from Pods. With
+/// affinity, kube-proxy itself goes by it.
+fn is_client_hidden(service: &Service) -> bool {
+    service.traffic_policy == TrafficPolicy::Cluster && service.terms.affinity_timeout.is_none()
 }
 
 /// Removes backends that are frontends of ours. Such a backend would lead back to

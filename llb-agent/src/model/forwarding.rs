@@ -83,6 +83,10 @@ pub struct Rule {
     pub to_nodes: bool,
     /// How the packet plane forwards, if it serves the frontend.
     pub mode: Mode,
+    /// In mode DSR: a flow whose first packet a Node sends back, because it has no rule for the VIP yet, goes on
+    /// in mode NAT. Only where Pods do not see the client's address in mode DSR either.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub nat_instead: bool,
     /// How the traffic is treated.
     pub terms: Terms,
 }
@@ -90,7 +94,7 @@ pub struct Rule {
 impl Rule {
     /// A rule with endpoints as backends, in mode NAT.
     pub fn new(service: ServiceName, backends: BTreeMap<Backend, Weight>, terms: Terms) -> Self {
-        Self { service, backends, to_nodes: false, mode: Mode::Nat, terms }
+        Self { service, backends, to_nodes: false, mode: Mode::Nat, nat_instead: false, terms }
     }
 }
 

@@ -23,6 +23,9 @@ pub struct Snapshot {
     pub endpoints: BTreeMap<ServiceName, Arc<[Endpoint]>>,
     /// Nodes by name.
     pub nodes: BTreeMap<String, Node>,
+    /// The ranges that ClusterIPs are taken from, as far as the API shows them.
+    #[serde(default)]
+    pub service_ranges: Vec<IpNet>,
     /// Objects or fields that could not be understood. Not saved with the snapshot.
     #[serde(skip)]
     pub problems: Vec<Problem>,

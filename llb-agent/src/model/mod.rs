@@ -9,6 +9,7 @@ mod address;
 mod backend_status;
 mod finalizer;
 mod forwarding;
+mod health;
 mod host;
 mod inputs;
 mod mode;
@@ -26,6 +27,7 @@ pub use address::{Family, Mac, Port, Protocol, is_usable_vip};
 pub use backend_status::{BackendState, BackendStatus};
 pub use finalizer::{FIELD_MANAGER, Finalizer};
 pub use forwarding::{Backend, Frontend, FrontendStatus, Phase, Rule, Weight};
+pub use health::{Check, Failure, HealthCheck, LeftOut, Verdict, Verdicts};
 pub use host::{Host, ReservedFor};
 pub use inputs::{Endpoint, Facts, Link, LinkAddress, Node, Snapshot, SourceReport};
 pub use mode::Mode;
@@ -33,7 +35,7 @@ pub use placement::{
     PacketLimit, PacketObstacle, Placement, PlacementReason, PlaneKind, RelayFeature, RelayReason,
 };
 pub use planes::{Hook, HookChoice, HookReason, HookRefusal, LinkPlane, NoPacketPlane, PlanesState};
-pub use pool::{Pool, PoolError};
+pub use pool::{Pool, PoolError, PoolUsage};
 pub use problem::{MESSAGE_BYTES, Problem, ProblemReason, Subject, bound, cut};
 pub use range::{AddressRange, RangeError};
 pub use selector::{Selector, SelectorError};

@@ -84,12 +84,18 @@ pub enum ProblemReason {
     NoEligibleNodes,
     /// The Service has no usable backend.
     NoBackends,
+    /// Backends fail a health check.
+    UnhealthyBackends,
     /// `--backends nodes`, and the port has no nodePort.
     NoNodePort,
+    /// The port has no nodePort, and the machine has no route to the Pods.
+    NoRouteToPods,
     /// The Service wants affinity, but kube-proxy on the Nodes sees llb as the only client.
     AffinityAtNodes,
-    /// The VIP is in no subnet of any link device.
+    /// The VIP is in no subnet of any link device, and no pool says that it is routed.
     NoSubnet,
+    /// The Service keeps a VIP that no pool gives to it any more.
+    OutsidePools,
     /// Another host on the segment has the VIP or claims it.
     VipConflict,
     /// No link device exists now.

@@ -38,6 +38,21 @@ impl AddressRange {
         self.family
     }
 
+    /// How many addresses it has. All IPv6 addresses are one more than the number can say.
+    pub fn size(&self) -> u128 {
+        (self.last - self.first).saturating_add(1)
+    }
+
+    /// How many of them are IPv4 addresses that end with .0 or .255.
+    pub(super) fn buggy_addresses(&self) -> u128 {
+        if self.family == Family::V6 {
+            return 0;
+        }
+        // Of the numbers below `end`.
+        let below = |end: u128| end.div_ceil(256) + end / 256;
+        below(self.last + 1) - below(self.first)
+    }
+
     /// All addresses in order. The iterator is lazy: an IPv6 range may have 2^64 addresses.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         (self.first..=self.last).map(|number| address_of(number, self.family))

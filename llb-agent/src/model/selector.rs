@@ -49,12 +49,21 @@ pub enum SelectorError {
     },
 }
 
+impl Selector {
+    /// A selector of Nodes: the word `worker` alone stands for `node-role.kubernetes.io/worker`.
+    ///
+    /// # Errors
+    /// The text is not a selector.
+    pub fn of_nodes(text: &str) -> Result<Self, SelectorError> {
+        if text.trim() == "worker" { WORKER_LABEL.parse() } else { text.parse() }
+    }
+}
+
 impl FromStr for Selector {
     type Err = SelectorError;
 
-    /// The word `worker` alone stands for `node-role.kubernetes.io/worker`.
     fn from_str(text: &str) -> Result<Self, SelectorError> {
-        let text = if text.trim() == "worker" { WORKER_LABEL } else { text.trim() };
+        let text = text.trim();
         let requirements =
             text.split(',').map(|part| parse_requirement(part.trim())).collect::<Result<_, _>>()?;
         Ok(Self { text: text.to_owned(), requirements })
@@ -116,7 +125,7 @@ mod tests {
             ("worker", true),
             ("node-role.kubernetes.io/worker=", true),
         ] {
-            assert_eq!(text.parse::<Selector>().unwrap().matches(&labels), expected, "{text}");
+            assert_eq!(Selector::of_nodes(text).unwrap().matches(&labels), expected, "{text}");
         }
     }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A Service, reduced to the parts that decisions need.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -131,6 +131,8 @@ pub struct Service {
     /// The object is being deleted, and finalizers keep it.
     #[serde(default)]
     pub deleting: bool,
+    /// All labels, for the selectors of pools.
+    pub labels: BTreeMap<String, String>,
     /// `spec.loadBalancerClass`.
     pub class: Option<String>,
     /// `spec.ports`, without those that could not be understood.
@@ -155,6 +157,9 @@ pub struct Service {
     pub invalid: bool,
     /// Cluster or Local.
     pub traffic_policy: TrafficPolicy,
+    /// `spec.healthCheckNodePort`: where kube-proxy tells, with Local, whether a Node serves the Service.
+    #[serde(default)]
+    pub health_check_node_port: Option<Port>,
     /// How its traffic is treated.
     pub terms: Terms,
     /// What `status.loadBalancer` says now.

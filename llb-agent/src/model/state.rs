@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use super::forwarding::{Frontend, FrontendStatus, Rule};
+use super::forwarding::{Backend, Frontend, FrontendStatus, Rule};
+use super::health::{Check, LeftOut};
+use super::pool::PoolUsage;
 use super::service::{PublishedStatus, ServiceName};
 
 /// A VIP on a link.
@@ -52,16 +54,17 @@ pub struct State {
     /// Services that are being deleted. When their VIPs are gone, one write removes finalizer and status.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub leaving: BTreeSet<ServiceName>,
+    /// How much of each pool Services use.
+    pub pools: Vec<PoolUsage>,
+    /// Backends that fail a health check, and get no new connections as long as others do not.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unhealthy: BTreeMap<Frontend, BTreeMap<Backend, LeftOut>>,
+    /// What to ask the backends.
+    #[serde(skip)]
+    pub checks: BTreeSet<Check>,
 }
 
 impl State {
-    /// The same state without the frontends on these VIPs.
-    pub fn without_frontends_on(&self, vips: &BTreeSet<IpAddr>) -> Self {
-        let mut state = self.clone();
-        state.frontends.retain(|frontend, _| !vips.contains(&frontend.vip));
-        state
-    }
-
     /// Whether `frontend` should be there.
     pub fn has(&self, frontend: &Frontend) -> bool {
         self.frontends.contains_key(frontend) || self.kept.contains(frontend)
@@ -77,4 +80,9 @@ pub struct Observed {
     pub addresses: BTreeMap<AddressKey, u8>,
     /// What the status of every Service says.
     pub statuses: BTreeMap<ServiceName, PublishedStatus>,
+    /// The wanted VIPs that are not on their links, and that no other host has: probes have just shown it.
+    pub free: BTreeSet<IpAddr>,
+    /// The wanted VIPs that are not on their links because another host has them, and how many probes
+    /// in a row have shown it.
+    pub taken: BTreeMap<IpAddr, u32>,
 }

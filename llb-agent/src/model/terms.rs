@@ -10,6 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::health::HealthCheck;
 use super::mode::Mode;
 
 /// The terms of one Service.
@@ -29,6 +30,9 @@ pub struct Terms {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// The most TCP connections that may be open on all ports of the Service together.
     pub max_connections: Option<NonZeroU32>,
+    /// How llb asks each backend of a TCP port whether it works; `None`: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
 }
 
 /// How a backend is chosen.
@@ -106,6 +110,9 @@ impl fmt::Display for Terms {
         }
         if let Some(limit) = self.max_connections {
             write!(f, " + at most {limit} connections")?;
+        }
+        if let Some(check) = &self.health_check {
+            write!(f, " + health check {check}")?;
         }
         Ok(())
     }

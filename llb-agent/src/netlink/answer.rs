@@ -2,13 +2,16 @@
 //! Collects the messages of one answer from the kernel's datagrams. Pure bytes
 //! in, messages out. Anything that could hide a message is an error.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::net::IpAddr;
 
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR};
 use rtnetlink::packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 
 use super::failure::Failure;
+use super::gateways::{RTM_NEWROUTE, gateways_of};
 use super::link_attributes;
 
 /// Each message starts at a multiple of this (`NLMSG_ALIGNTO`).
@@ -21,6 +24,8 @@ pub(super) struct Answer {
     sequence: u32,
     end: End,
     pub(super) messages: Vec<RouteNetlinkMessage>,
+    /// Of the routes, if it is a list of them. The routes themselves are not kept.
+    pub(super) gateways: BTreeSet<IpAddr>,
     /// The kernel has flagged that the list changed while it was read.
     pub(super) interrupted: bool,
 }
@@ -46,7 +51,7 @@ impl End {
 
 impl Answer {
     pub(super) fn new(sequence: u32, end: End) -> Self {
-        Self { sequence, end, messages: Vec::new(), interrupted: false }
+        Self { sequence, end, messages: Vec::new(), gateways: BTreeSet::new(), interrupted: false }
     }
 
     /// Takes in one datagram; true when the answer is complete.
@@ -68,7 +73,13 @@ impl Answer {
 
     fn add_message(&mut self, bytes: &[u8]) -> Result<bool, Failure> {
         let bytes = link_attributes::only_used(bytes);
-        let message_type = NetlinkBuffer::new(&bytes).message_type();
+        let header = NetlinkBuffer::new(&bytes);
+        let message_type = header.message_type();
+        if message_type == RTM_NEWROUTE && self.end == End::Done {
+            self.interrupted |= header.flags() & NLM_F_DUMP_INTR != 0;
+            self.gateways.extend(gateways_of(&bytes));
+            return Ok(false);
+        }
         let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&bytes)
             .map_err(|source| Failure::Undecodable { message_type, source })?;
         // Also set on NLMSG_DONE alone, if the change came after the last entry.

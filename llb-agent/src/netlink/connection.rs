@@ -67,11 +67,7 @@ impl Connection {
     }
 
     /// The whole list that `question` asks for.
-    pub(super) async fn dump(
-        &mut self,
-        kind: Kind,
-        question: RouteNetlinkMessage,
-    ) -> io::Result<Vec<RouteNetlinkMessage>> {
+    pub(super) async fn dump(&mut self, kind: Kind, question: RouteNetlinkMessage) -> io::Result<Answer> {
         let mut dump = Dump::new(kind);
         loop {
             let reading = self.exchange(question.clone(), End::Done, 0).await;

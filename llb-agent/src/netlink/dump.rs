@@ -6,8 +6,6 @@
 use std::fmt;
 use std::io;
 
-use rtnetlink::packet_route::RouteNetlinkMessage;
-
 use super::answer::Answer;
 use super::failure::Failure;
 
@@ -20,6 +18,7 @@ pub(super) enum Kind {
     Links,
     Addresses,
     Neighbours,
+    Routes,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -51,15 +50,12 @@ impl Dump {
     /// # Errors
     /// The reading failed, or it was the last of [`DUMP_ATTEMPTS`] that were
     /// interrupted.
-    pub(super) fn add(
-        &mut self,
-        reading: Result<Answer, Failure>,
-    ) -> Result<Option<Vec<RouteNetlinkMessage>>, DumpError> {
+    pub(super) fn add(&mut self, reading: Result<Answer, Failure>) -> Result<Option<Answer>, DumpError> {
         let kind = self.kind;
         let answer = reading.map_err(|source| DumpError::Failed { kind, source })?;
         self.attempts += 1;
         match answer.interrupted {
-            false => Ok(Some(answer.messages)),
+            false => Ok(Some(answer)),
             true if self.attempts < DUMP_ATTEMPTS => Ok(None),
             true => Err(DumpError::Changing { kind }),
         }
@@ -85,6 +81,7 @@ impl fmt::Display for Kind {
             Self::Links => "links",
             Self::Addresses => "addresses",
             Self::Neighbours => "neighbours",
+            Self::Routes => "routes",
         })
     }
 }

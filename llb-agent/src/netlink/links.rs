@@ -61,7 +61,7 @@ impl Connection {
     /// All links of this host.
     pub(crate) async fn links(&mut self) -> io::Result<Vec<LinkDevice>> {
         let question = RouteNetlinkMessage::GetLink(LinkMessage::default());
-        Ok(links_of(self.dump(Kind::Links, question).await?).collect())
+        Ok(links_of(self.dump(Kind::Links, question).await?.messages).collect())
     }
 
     /// The MACs of all links of this host.

@@ -17,6 +17,7 @@ mod answer;
 mod connection;
 mod dump;
 mod failure;
+mod gateways;
 mod link_attributes;
 mod links;
 mod neighbours;

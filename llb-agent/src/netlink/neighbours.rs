@@ -30,7 +30,7 @@ impl Connection {
     /// All neighbours that the kernel knows or looks for.
     pub(crate) async fn neighbours(&mut self) -> io::Result<Vec<Neighbour>> {
         let question = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
-        let answer = self.dump(Kind::Neighbours, question).await?;
+        let answer = self.dump(Kind::Neighbours, question).await?.messages;
         let neighbours = answer.into_iter().filter_map(|message| match message {
             RouteNetlinkMessage::NewNeighbour(neighbour) => neighbour_of(&neighbour),
             _ => None,

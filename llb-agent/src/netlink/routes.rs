@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Questions about routes: where packets to an address go. Single routes only; no
-//! list of routes is read.
+//! Questions about routes: where packets to an address go, and through which hosts any route leads.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -11,6 +11,7 @@ use rtnetlink::packet_route::route::{
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::connection::Connection;
+use super::dump::Kind;
 use crate::model::Mac;
 
 /// Addresses reserved for documentation (RFC 5737, RFC 3849). No network has a
@@ -56,6 +57,32 @@ impl Connection {
             _ => None,
         });
         Ok(route.map_or(Route::Nowhere, |route| route_of(&route)))
+    }
+
+    /// Whether a route to `address` is there that is not the default route.
+    pub(crate) async fn has_own_route(&mut self, address: IpAddr) -> io::Result<bool> {
+        let mut question = RouteMessage::default();
+        question.header.address_family = family_of(address);
+        question.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
+        // Asks for the route, not for where a packet would go.
+        question.header.flags = RouteFlags::FibMatch;
+        question.attributes = vec![RouteAttribute::Destination(address.into())];
+        let answer = self.ask_or_nothing(RouteNetlinkMessage::GetRoute(question)).await?;
+        Ok(answer.into_iter().any(|message| match message {
+            RouteNetlinkMessage::NewRoute(route) => route.header.destination_prefix_length != 0,
+            _ => false,
+        }))
+    }
+
+    /// The gateways of all routes, in all tables.
+    pub(crate) async fn gateways(&mut self) -> io::Result<BTreeSet<IpAddr>> {
+        let mut all = BTreeSet::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut question = RouteMessage::default();
+            question.header.address_family = family;
+            all.extend(self.dump(Kind::Routes, RouteNetlinkMessage::GetRoute(question)).await?.gateways);
+        }
+        Ok(all)
     }
 
     /// The default gateway on the link of number `index`, for the family of

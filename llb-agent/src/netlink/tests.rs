@@ -12,6 +12,7 @@ use super::answer::{Answer, End};
 use super::connection::Connection;
 use super::dump::{Dump, DumpError, Kind};
 use super::failure::Failure;
+use super::gateways::RTM_NEWROUTE;
 use crate::error_chain::ErrorChain;
 
 const SEQUENCE: u32 = 7;
@@ -173,14 +174,17 @@ fn an_interrupted_dump_is_read_again() {
     let interrupted = complete(&[address(1, INTERRUPTED), done(0)]);
     assert!(dump.add(Ok(interrupted)).unwrap().is_none());
     let list = dump.add(Ok(complete(&[address(1, 0), address(2, 0), done(0)]))).unwrap();
-    assert_eq!(list.unwrap().len(), 2, "nothing of the interrupted one is left");
+    assert_eq!(list.unwrap().messages.len(), 2, "nothing of the interrupted one is left");
 }
 
 #[test]
 fn a_dump_that_is_always_interrupted_is_an_error_that_names_the_list() {
-    for (kind, name) in
-        [(Kind::Links, "links"), (Kind::Addresses, "addresses"), (Kind::Neighbours, "neighbours")]
-    {
+    for (kind, name) in [
+        (Kind::Links, "links"),
+        (Kind::Addresses, "addresses"),
+        (Kind::Neighbours, "neighbours"),
+        (Kind::Routes, "routes"),
+    ] {
         let mut dump = Dump::new(kind);
         let mut attempts = 1;
         let error = loop {
@@ -195,6 +199,41 @@ fn a_dump_that_is_always_interrupted_is_an_error_that_names_the_list() {
         assert_eq!(error.to_string(), expected);
         assert_eq!(io::Error::from(error).kind(), io::ErrorKind::Interrupted);
     }
+}
+
+/// A route of this family with these attributes.
+fn route(family: u8, flags: u16, attributes: &[Vec<u8>]) -> Vec<u8> {
+    let header = [family, 24, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0];
+    message(RTM_NEWROUTE, flags, &[&header[..], &attributes.concat()].concat())
+}
+
+/// One hop of a route that has several.
+fn hop(attributes: &[u8]) -> Vec<u8> {
+    [&(8 + attributes.len() as u16).to_ne_bytes()[..], &[0, 0, 2, 0, 0, 0], attributes].concat()
+}
+
+#[test]
+fn a_list_of_routes_gives_the_gateways_of_all_their_hops() {
+    let v6 = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
+    let gateway = |last: u8| attribute(5, &[192, 0, 2, last]);
+    let via = attribute(18, &[&10_u16.to_ne_bytes()[..], &v6].concat());
+    // An attribute of a kind that no decoder knows.
+    let unknown = attribute(200, &[1, 2, 3]);
+    let hops = attribute(9, &[hop(&gateway(3)), hop(&[unknown.clone(), gateway(4)].concat())].concat());
+    let routes = [
+        route(2, 0, &[attribute(1, &[198, 51, 100, 0]), gateway(1), unknown]),
+        route(2, 0, &[gateway(1)]),
+        route(2, 0, &[hops]),
+        route(2, 0, &[via]),
+        route(10, 0, &[attribute(5, &v6)]),
+        route(2, 0, &[attribute(4, &[2, 0, 0, 0])]),
+        route(2, 0, &[attribute(5, &[1, 2]), attribute(9, &[3, 0])]),
+    ];
+    let answer = complete(&[routes.concat(), done(0)]);
+    let gateways: Vec<String> = answer.gateways.iter().map(ToString::to_string).collect();
+    assert_eq!(gateways, ["192.0.2.1", "192.0.2.3", "192.0.2.4", "2001:db8::9"]);
+    assert!(answer.messages.is_empty() && !answer.interrupted);
+    assert!(complete(&[route(2, INTERRUPTED, &[]), done(0)]).interrupted);
 }
 
 #[test]
@@ -222,5 +261,7 @@ async fn the_running_kernel_answers_each_question() {
     connection.addresses().await.unwrap();
     connection.neighbours().await.unwrap();
     connection.route("192.0.2.1".parse().unwrap()).await.unwrap();
+    assert!(connection.has_own_route("127.0.0.1".parse().unwrap()).await.unwrap());
+    connection.gateways().await.unwrap();
     connection.gateway(loopback.ifindex, "192.0.2.1".parse().unwrap()).await.unwrap();
 }

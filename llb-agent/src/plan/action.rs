@@ -13,6 +13,11 @@ use crate::model::{AddressKey, Finalizer, Frontend, PublishedStatus, Rule, Servi
 /// everything that llb changes on a machine or in a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Action {
+    /// Find out whether another host has a VIP.
+    ProbeAddress {
+        /// The VIP and its link.
+        key: AddressKey,
+    },
     /// Serve a frontend by a rule.
     UpsertFrontend {
         /// The frontend.
@@ -85,7 +90,9 @@ impl Action {
             Self::UpsertFrontend { frontend, .. } | Self::RemoveFrontend { frontend } => {
                 ActionKey::Frontend(*frontend)
             }
-            Self::AddAddress { key, .. } | Self::RemoveAddress { key, .. } => ActionKey::Address(key.clone()),
+            Self::ProbeAddress { key } | Self::AddAddress { key, .. } | Self::RemoveAddress { key, .. } => {
+                ActionKey::Address(key.clone())
+            }
             Self::WriteStatus { service, .. } => ActionKey::Status(service.clone()),
         }
     }
@@ -94,6 +101,7 @@ impl Action {
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::ProbeAddress { key } => write!(f, "probe for {key}"),
             Self::UpsertFrontend { frontend, rule } => {
                 write!(f, "serve {frontend} for {} by {} backends", rule.service, rule.backends.len())
             }

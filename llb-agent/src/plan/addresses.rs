@@ -1,24 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which VIPs can be put on links and taken off them now.
+//! Which VIPs to probe for, to put on links, and to take off.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::action::Action;
-use crate::model::{Frontend, Observed, Phase, Port, Protocol, State};
+use crate::model::{AddressKey, Frontend, Observed, Phase, Port, Protocol, State};
 
-pub(super) fn address_adds(desired: &State, observed: &Observed) -> impl Iterator<Item = Action> {
+/// A VIP that waits for its first frontend, while the frontend waits for the VIP to be free.
+pub(super) fn probes<'a>(desired: &'a State, observed: &'a Observed) -> impl Iterator<Item = Action> {
+    let waiting = missing(desired, observed).filter(|(_, _, comes_first)| !comes_first);
+    let unknown = waiting.filter(|(key, ..)| !observed.free.contains(&key.address));
+    unknown.map(|(key, ..)| Action::ProbeAddress { key: key.clone() })
+}
+
+pub(super) fn additions<'a>(desired: &'a State, observed: &'a Observed) -> impl Iterator<Item = Action> {
+    let ready = missing(desired, observed).filter(|(_, _, comes_first)| *comes_first);
+    ready.map(|(key, prefix_length, _)| Action::AddAddress { key: key.clone(), prefix_length })
+}
+
+/// The wanted addresses that are not on their links, with their prefix lengths, and whether
+/// they are added next: a frontend on the VIP serves already, or the VIP gets none.
+fn missing<'a>(
+    desired: &'a State,
+    observed: &'a Observed,
+) -> impl Iterator<Item = (&'a AddressKey, u8, bool)> {
     let missing = desired.addresses.iter().filter(|(key, _)| !observed.addresses.contains_key(key));
     // A VIP whose Service has no port that llb can serve is on its link without a frontend.
     let vips: BTreeSet<IpAddr> = desired.frontends.keys().map(|frontend| frontend.vip).collect();
-    let ready = missing.filter(move |(key, _)| {
-        !vips.contains(&key.address)
-            || frontends_on(observed, key.address).any(|(_, phase)| phase == Phase::Serving)
-    });
-    ready.map(|(key, &prefix_length)| Action::AddAddress { key: key.clone(), prefix_length })
+    missing.map(move |(key, &prefix_length)| {
+        let serves = || frontends_on(observed, key.address).any(|(_, phase)| phase == Phase::Serving);
+        let is_taken = observed.taken.contains_key(&key.address);
+        (key, prefix_length, !vips.contains(&key.address) || (!is_taken && serves()))
+    })
 }
 
-pub(super) fn address_removals(desired: &State, observed: &Observed) -> impl Iterator<Item = Action> {
+pub(super) fn removals(desired: &State, observed: &Observed) -> impl Iterator<Item = Action> {
     let unwanted = observed
         .addresses
         .iter()

@@ -1,30 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which statuses to write: the part of what is wanted that is true by now.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::action::Action;
-use super::addresses::address_removals;
+use super::addresses;
 use crate::model::{
-    AddressKey, Finalizer, Frontend, Mode, Observed, Phase, Port, Protocol, PublishedPort, PublishedStatus,
-    PublishedVip, ServiceName, State,
+    Finalizer, Frontend, Mode, Observed, Phase, Port, Protocol, PublishedPort, PublishedStatus, PublishedVip,
+    ServiceName, State,
 };
 
 /// `ports[].error` of a port that no plane could take into service.
 pub const NOT_SERVED: &str = "llb.dev/PortNotServed";
 
+/// Another host has a VIP for certain after this many probes in a row (each is a series of frames) that
+/// found it. One answer may be a mistake, or come from a host that only probes as well.
+pub const CONFIRMED: u32 = 2;
+
 pub(super) fn status_writes<'a>(
     desired: &'a State,
     observed: &'a Observed,
 ) -> impl Iterator<Item = Action> + 'a {
-    let wanted_on: BTreeMap<IpAddr, &AddressKey> =
-        desired.addresses.keys().map(|key| (key.address, key)).collect();
+    let there = there(desired, observed);
     desired.statuses.iter().filter_map(move |(service, wanted)| {
         let nothing = PublishedStatus::default();
         let current = observed.statuses.get(service).unwrap_or(&nothing);
-        let vips = achieved(wanted, current, &wanted_on, observed);
+        let vips = achieved(wanted, current, &there, observed);
         let goes = wanted.vips.is_empty() && current.finalizer == Finalizer::Ours;
         let still_served = goes && is_still_served(service, desired, observed);
         if still_served && desired.leaving.contains(service) {
@@ -45,32 +48,41 @@ pub(super) fn status_writes<'a>(
 /// frontend needs any more. Whose address that was is not known any more, but all of them go in the next round.
 fn is_still_served(service: &ServiceName, desired: &State, observed: &Observed) -> bool {
     let mut rules = observed.frontends.values().filter_map(|status| status.rule.as_ref());
-    rules.any(|rule| rule.service == *service) || address_removals(desired, observed).next().is_some()
+    rules.any(|rule| rule.service == *service) || addresses::removals(desired, observed).next().is_some()
 }
 
-/// The part of `wanted` that is true by now. A VIP that is published already
-/// stays published while it is wanted: it must not disappear for a moment because
-/// its last backend is replaced or its link goes down and up. `wanted_on` has the
-/// link of each VIP that llb adds.
+/// The VIPs that are where they should be: on the link that they are wanted on, or the machine's own addresses.
+fn there(desired: &State, observed: &Observed) -> BTreeSet<IpAddr> {
+    let added = desired.addresses.keys().filter(|key| observed.addresses.contains_key(key));
+    let own = desired.on_own_addresses.iter().map(|frontend| frontend.vip);
+    added.map(|key| key.address).chain(own).collect()
+}
+
+/// The part of `wanted` that is true by now. Backends are not asked for: a VIP that is placed is
+/// published, and says by itself that nobody is behind it. A VIP that is published already stays
+/// published while it is wanted, unless another host has it: it must not disappear for a moment
+/// because its link goes down and up. While it is not there, its entry stays as it is.
+/// `there` are the VIPs that are there.
 fn achieved(
     wanted: &PublishedStatus,
     current: &PublishedStatus,
-    wanted_on: &BTreeMap<IpAddr, &AddressKey>,
+    there: &BTreeSet<IpAddr>,
     observed: &Observed,
 ) -> Arc<[PublishedVip]> {
-    let published = current.addresses();
     let vips = wanted.vips.iter().filter_map(|vip| {
+        let published = current.vips.iter().find(|known| known.ip == vip.ip);
+        if !there.contains(&vip.ip) {
+            let is_lost = observed.taken.get(&vip.ip).is_some_and(|&times| times >= CONFIRMED);
+            return published.filter(|_| !is_lost).cloned();
+        }
+        let is_served = vip.ports.iter().any(|port| is_served(vip.ip, port, observed));
+        if published.is_none() && !is_served {
+            return None;
+        }
         let ports: Vec<PublishedPort> =
             vip.ports.iter().map(|port| achieved_port(vip.ip, port, observed)).collect();
-        let accepts = vip
-            .ports
-            .iter()
-            .any(|port| frontend_of(vip.ip, port).is_some_and(|frontend| accepts(&frontend, observed)));
-        // A VIP that llb does not add is one of the machine's own addresses.
-        let reachable = wanted_on.get(&vip.ip).is_none_or(|key| observed.addresses.contains_key(key));
-        let true_now = published.contains(&vip.ip) || (accepts && reachable);
         let proxy = vip.proxy || !is_dsr(vip, observed);
-        true_now.then_some(PublishedVip { ip: vip.ip, proxy, ports })
+        Some(PublishedVip { ip: vip.ip, proxy, ports })
     });
     vips.collect()
 }
@@ -90,11 +102,11 @@ fn achieved_port(vip: IpAddr, port: &PublishedPort, observed: &Observed) -> Publ
     PublishedPort { error, ..port.clone() }
 }
 
-/// True if the frontend accepts connections; without backends it has no listener.
-fn accepts(frontend: &Frontend, observed: &Observed) -> bool {
-    let status = observed.frontends.get(frontend);
-    let rule = status.filter(|status| status.phase == Phase::Serving).and_then(|status| status.rule.as_ref());
-    rule.is_some_and(|rule| !rule.backends.is_empty())
+/// Whether a plane has accepted the port's frontend, with or without backends. A port with an error
+/// of its own is no reason to publish a VIP.
+fn is_served(vip: IpAddr, port: &PublishedPort, observed: &Observed) -> bool {
+    let status = frontend_of(vip, port).and_then(|frontend| observed.frontends.get(&frontend));
+    port.error.is_none() && status.is_some_and(|status| status.phase == Phase::Serving)
 }
 
 /// `None` for a protocol that llb does not serve.

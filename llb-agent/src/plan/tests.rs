@@ -2,6 +2,8 @@
 //! Tests of the order of a plan and of the preconditions. Whole histories are in
 //! the golden and simulation tests.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::model::{
     AddressKey, Backend, Finalizer, FrontendStatus, Port, Protocol, PublishedPort, PublishedStatus,
@@ -41,15 +43,23 @@ fn desired() -> State {
 }
 
 fn kinds(desired: &State, observed: &Observed) -> Vec<String> {
-    plan(desired, observed).iter().map(ToString::to_string).collect()
+    let held = hold_back(plan(desired, observed), &BTreeSet::new(), desired, observed);
+    held.now.iter().map(ToString::to_string).collect()
+}
+
+/// The Service of [`desired`] is served.
+fn served() -> Observed {
+    let status = FrontendStatus::relayed(rule(&["198.51.100.1:8080"]), Phase::Serving);
+    Observed { frontends: [(frontend(80), status)].into(), ..Observed::default() }
 }
 
 #[test]
 fn each_step_waits_for_the_one_before() {
     let (desired, mut observed) = (desired(), Observed::default());
+    assert_eq!(kinds(&desired, &observed), ["probe for 192.0.2.50 on eth0"]);
+    observed.free.insert(VIP.parse().unwrap());
     assert_eq!(kinds(&desired, &observed), ["serve 192.0.2.50:80/TCP for default/web by 1 backends"]);
-    let status = FrontendStatus::relayed(rule(&["198.51.100.1:8080"]), Phase::Serving);
-    observed.frontends.insert(frontend(80), status);
+    observed.frontends = served().frontends;
     assert_eq!(kinds(&desired, &observed), ["add 192.0.2.50/24 to eth0"]);
     observed.addresses.insert(key("eth0"), 24);
     assert_eq!(kinds(&desired, &observed), ["publish for default/web: 192.0.2.50"]);
@@ -80,14 +90,34 @@ fn a_vip_that_moves_is_added_before_it_is_removed() {
 }
 
 #[test]
-fn without_a_backend_nothing_new_is_published_and_nothing_published_is_cleared() {
+fn a_vip_without_a_backend_is_published_when_it_is_placed() {
     let mut desired = desired();
     desired.frontends.insert(frontend(80), rule(&[]));
     let mut observed = Observed::default();
-    observed.frontends.insert(frontend(80), FrontendStatus::relayed(rule(&[]), Phase::Serving));
     observed.addresses.insert(key("eth0"), 24);
-    assert_eq!(kinds(&desired, &observed), [""; 0]);
+    assert_eq!(kinds(&desired, &observed), ["serve 192.0.2.50:80/TCP for default/web by 0 backends"]);
+    observed.frontends.insert(frontend(80), FrontendStatus::relayed(rule(&[]), Phase::Serving));
+    observed.addresses.clear();
+    assert_eq!(kinds(&desired, &observed), ["add 192.0.2.50/24 to eth0"]);
+    observed.addresses.insert(key("eth0"), 24);
+    assert_eq!(kinds(&desired, &observed), ["publish for default/web: 192.0.2.50"]);
     observed.statuses = desired.statuses.clone();
+    assert_eq!(kinds(&desired, &observed), [""; 0]);
+}
+
+#[test]
+fn a_vip_with_nothing_but_errors_is_not_published() {
+    let mut desired = desired();
+    for status in desired.statuses.values_mut() {
+        let mut vip = status.vips[0].clone();
+        vip.ports[0].error = Some("llb.dev/NoNodePort".to_owned());
+        status.vips = [vip].into();
+    }
+    let mut observed = Observed::default();
+    observed
+        .frontends
+        .insert(frontend(80), FrontendStatus::relayed(rule(&["198.51.100.1:8080"]), Phase::Serving));
+    observed.addresses.insert(key("eth0"), 24);
     assert_eq!(kinds(&desired, &observed), [""; 0]);
 }
 
@@ -182,4 +212,63 @@ fn our_finalizer_goes_when_it_is_switched_off() {
     let status = FrontendStatus::relayed(rule(&["198.51.100.1:8080"]), Phase::Serving);
     observed.frontends.insert(frontend(80), status);
     assert_eq!(kinds(&desired(), &observed), ["publish for default/web: 192.0.2.50"]);
+}
+
+#[test]
+fn a_frontend_does_not_wait_if_its_vip_is_the_machines() {
+    let (mut desired, mut observed) = (desired(), Observed::default());
+    let serve = "serve 192.0.2.50:80/TCP for default/web by 1 backends";
+    // It moves, or another agent has added it.
+    observed.addresses.insert(key("eth1"), 32);
+    assert_eq!(kinds(&desired, &observed)[..2], ["probe for 192.0.2.50 on eth0", serve]);
+    observed.addresses.clear();
+    desired.addresses.clear();
+    assert_eq!(kinds(&desired, &observed), [""; 0], "no link device is left");
+    desired.on_own_addresses.insert(frontend(80));
+    assert_eq!(kinds(&desired, &observed), [serve]);
+}
+
+#[test]
+fn a_frontend_that_waits_for_its_vip_is_still_planned() {
+    let held = |desired: &State, observed: &Observed| {
+        hold_back(plan(desired, observed), &BTreeSet::new(), desired, observed).waiting
+    };
+    let (desired, mut observed) = (desired(), Observed::default());
+    assert_eq!(held(&desired, &observed), [ActionKey::Frontend(frontend(80))].into());
+    observed.free.insert(VIP.parse().unwrap());
+    assert_eq!(held(&desired, &observed), [].into());
+    // A lost VIP is served all the same, because it is back at once in most cases.
+    let mut other = desired.clone();
+    other.frontends.insert(frontend(80), rule(&["198.51.100.9:8080"]));
+    assert_eq!(held(&other, &served()), [].into());
+}
+
+#[test]
+fn a_vip_of_another_host_is_not_served_and_when_that_is_certain_not_published() {
+    let (desired, mut observed) = (desired(), served());
+    observed.statuses = desired.statuses.clone();
+    observed.taken.insert(VIP.parse().unwrap(), 1);
+    let probe = "probe for 192.0.2.50 on eth0";
+    assert_eq!(kinds(&desired, &observed), [probe, "end 192.0.2.50:80/TCP"]);
+    observed.frontends.clear();
+    assert_eq!(kinds(&desired, &observed), [probe]);
+    observed.taken.insert(VIP.parse().unwrap(), CONFIRMED);
+    let not_probing = |desired: &State, observed: &Observed| {
+        let actions = plan(desired, observed).into_iter();
+        let others = actions.filter(|action| !matches!(action, Action::ProbeAddress { .. }));
+        others.map(|action| action.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(not_probing(&desired, &observed), ["clear the status of default/web"]);
+    observed.statuses.clear();
+    assert_eq!(not_probing(&desired, &observed), [""; 0]);
+}
+
+#[test]
+fn without_its_link_a_vip_is_not_published_and_what_is_published_stays_as_it_is() {
+    let (mut desired, mut observed) = (desired(), served());
+    desired.addresses.clear();
+    assert_eq!(kinds(&desired, &observed), [""; 0]);
+    observed.statuses = desired.statuses.clone();
+    observed.frontends.clear();
+    assert_eq!(kinds(&desired, &observed), [""; 0], "not with an error of its port either");
 }

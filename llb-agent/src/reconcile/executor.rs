@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::outcome::{Failed, Outcome};
 use super::writes::Writes;
-use crate::addresses::{Addition, AddressTable};
+use crate::addresses::{Addition, AddressError, AddressTable};
 use crate::dataplane::DataPlane;
 use crate::model::{Finalizer, PublishedStatus, ServiceName, Snapshot};
 use crate::plan::Action;
@@ -52,6 +52,10 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Rooms<P, A, S> {
         writes: &mut Writes,
     ) -> Execution {
         let result = match &action {
+            Action::ProbeAddress { key } => match ended(self.addresses.probe(key).await) {
+                Some(result) => result,
+                None => return Execution::Running,
+            },
             Action::UpsertFrontend { frontend, rule } => {
                 self.plane.upsert(*frontend, rule).await.map_err(Failed::new)
             }
@@ -60,10 +64,9 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Rooms<P, A, S> {
                 Ok(())
             }
             Action::AddAddress { key, prefix_length } => {
-                match self.addresses.add(key, *prefix_length).await {
-                    Ok(Addition::Done) => Ok(()),
-                    Ok(Addition::Pending) => return Execution::Running,
-                    Err(error) => Err(Failed { reason: error.reason(), ..Failed::new(error) }),
+                match ended(self.addresses.add(key, *prefix_length).await) {
+                    Some(result) => result,
+                    None => return Execution::Running,
                 }
             }
             Action::RemoveAddress { key, prefix_length } => {
@@ -88,5 +91,14 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Rooms<P, A, S> {
         };
         let result = result.map(|()| Effect::Done);
         Execution::Ended(Outcome { action, replaced: PublishedStatus::default(), result })
+    }
+}
+
+/// `None` while probes are under way.
+fn ended(answer: Result<Addition, AddressError>) -> Option<Result<(), Failed>> {
+    match answer {
+        Ok(Addition::Done) => Some(Ok(())),
+        Ok(Addition::Pending) => None,
+        Err(error) => Some(Err(Failed { reason: error.reason(), ..Failed::new(error) })),
     }
 }

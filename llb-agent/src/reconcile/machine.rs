@@ -3,12 +3,11 @@
 //! object is never worked on twice at the same time. Pure; the clock is an argument.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::outcome::Failed;
 use super::repetitions::Repetitions;
-use crate::model::{Problem, ProblemReason, ServiceName, Subject};
+use crate::model::{AddressKey, Problem, ProblemReason, ServiceName, Subject};
 use crate::plan::{Action, ActionKey};
 
 /// The delay after the first failure. It doubles with each further one, up to [`LAST_RETRY`].
@@ -22,6 +21,8 @@ pub const LAST_RETRY: Duration = Duration::from_secs(30);
 pub(super) struct Machine {
     failures: BTreeMap<ActionKey, Failure>,
     in_flight: BTreeSet<ActionKey>,
+    /// Their actions are held back.
+    waiting: BTreeSet<ActionKey>,
     repetitions: Repetitions,
 }
 
@@ -85,15 +86,20 @@ impl Machine {
         &self.in_flight
     }
 
-    /// The VIPs that other hosts have, so that they could not be added to a link.
-    pub(super) fn refused_vips(&self) -> BTreeSet<IpAddr> {
+    /// The addresses that other hosts have, so that they could not be put on a link, and how often
+    /// in a row that was found.
+    pub(super) fn refused(&self) -> impl Iterator<Item = (&AddressKey, u32)> {
         let refused =
             self.failures.iter().filter(|(_, failure)| failure.why.reason == ProblemReason::VipConflict);
-        let vips = refused.filter_map(|(key, _)| match key {
-            ActionKey::Address(key) => Some(key.address),
+        refused.filter_map(|(key, failure)| match key {
+            ActionKey::Address(key) => Some((key, failure.attempts)),
             ActionKey::Frontend(_) | ActionKey::Status(_) => None,
-        });
-        vips.collect()
+        })
+    }
+
+    /// These objects wait for the end of actions on others; that wakes the loop up.
+    pub(super) fn set_waiting(&mut self, waiting: BTreeSet<ActionKey>) {
+        self.waiting = waiting;
     }
 
     /// An action was carried out. True if something has undone it so often that it
@@ -127,10 +133,12 @@ impl Machine {
         is_new
     }
 
-    /// When the next retry or repetition is due. Objects that are being worked on do not count.
+    /// When the next retry or repetition is due. Objects that are being worked on, or that wait for others, do
+    /// not count.
     pub(super) fn next_retry(&self) -> Option<Instant> {
-        let waiting = self.failures.iter().filter(|(key, _)| !self.in_flight.contains(key));
-        let retry = waiting.map(|(_, failure)| failure.due).min();
+        let is_idle = |key: &ActionKey| !self.in_flight.contains(key) && !self.waiting.contains(key);
+        let retry =
+            self.failures.iter().filter(|(key, _)| is_idle(key)).map(|(_, failure)| failure.due).min();
         retry.into_iter().chain(self.repetitions.next()).min()
     }
 
@@ -174,7 +182,7 @@ mod tests {
     use super::super::repetitions::FIRST_PAUSE;
     use super::*;
     use crate::clock;
-    use crate::model::{AddressKey, PublishedStatus};
+    use crate::model::PublishedStatus;
 
     fn refused() -> Failed {
         Failed { reason: ProblemReason::ActionFailed, message: "refused".to_owned() }

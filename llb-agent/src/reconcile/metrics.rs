@@ -21,6 +21,8 @@ pub struct ReconcileMetrics {
     frontends: Gauge,
     served: Family<PlacementLabels, Gauge>,
     services: Gauge,
+    pool_addresses: Family<PoolLabels, Gauge>,
+    pool_addresses_used: Family<PoolLabels, Gauge>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -31,6 +33,7 @@ struct ActionLabels {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 enum ActionLabel {
+    ProbeAddress,
     UpsertFrontend,
     RemoveFrontend,
     AddAddress,
@@ -57,6 +60,13 @@ struct PlacementLabels {
     reason: &'static str,
 }
 
+/// `pool` is a name or ranges of the command line.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
+struct PoolLabels {
+    pool: String,
+    family: String,
+}
+
 impl ReconcileMetrics {
     /// Creates the metrics and adds them to `registry`.
     pub fn register(registry: &mut Registry) -> Self {
@@ -68,11 +78,16 @@ impl ReconcileMetrics {
         let help = "Frontends that are served, by plane and by the reason for that plane";
         registry.register("llb_frontends_served", help, metrics.served.clone());
         registry.register("llb_services", "Services that are served", metrics.services.clone());
+        let help = "Addresses that a pool can give, by family";
+        registry.register("llb_pool_addresses", help, metrics.pool_addresses.clone());
+        let help = "Addresses of a pool that Services have, by family";
+        registry.register("llb_pool_addresses_used", help, metrics.pool_addresses_used.clone());
         metrics
     }
 
     pub(super) fn count(&self, action: &Action, done: bool) {
         let action = match action {
+            Action::ProbeAddress { .. } => ActionLabel::ProbeAddress,
             Action::UpsertFrontend { .. } => ActionLabel::UpsertFrontend,
             Action::RemoveFrontend { .. } => ActionLabel::RemoveFrontend,
             Action::AddAddress { .. } => ActionLabel::AddAddress,
@@ -96,6 +111,11 @@ impl ReconcileMetrics {
         for (labels, count) in served {
             self.served.get_or_create(&labels).set(gauge(count));
         }
+        for usage in &desired.pools {
+            let labels = PoolLabels { pool: usage.pool.clone(), family: usage.family.to_string() };
+            self.pool_addresses.get_or_create(&labels).set(gauge(usage.total));
+            self.pool_addresses_used.get_or_create(&labels).set(gauge(usage.used));
+        }
         let mut counts: BTreeMap<ProblemLabels, usize> = BTreeMap::new();
         for problem in problems {
             *counts.entry(ProblemLabels { reason: format!("{:?}", problem.reason) }).or_default() += 1;
@@ -107,8 +127,8 @@ impl ReconcileMetrics {
     }
 }
 
-fn gauge(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
+fn gauge(count: impl TryInto<i64>) -> i64 {
+    count.try_into().unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -117,7 +137,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::{Frontend, FrontendStatus, Port, Protocol, RelayFeature, Rule, ServiceName, Terms};
+    use crate::model::Family::V6;
+    use crate::model::{
+        Frontend, FrontendStatus, PoolUsage, Port, Protocol, RelayFeature, Rule, ServiceName, Terms,
+    };
 
     #[test]
     fn served_frontends_are_counted_by_plane_and_reason() {
@@ -135,5 +158,21 @@ mod tests {
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         let line = "llb_frontends_served{plane=\"userspace\",reason=\"needs_relay\"} 2";
         assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
+    fn pools_are_counted_by_family() {
+        let mut registry = Registry::default();
+        let metrics = ReconcileMetrics::register(&mut registry);
+        let usage = PoolUsage { pool: "web".to_owned(), family: V6, total: u64::MAX, used: 3, routed: true };
+        metrics.show(&State { pools: vec![usage], ..State::default() }, &Observed::default(), &[]);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            "llb_pool_addresses{pool=\"web\",family=\"IPv6\"} 9223372036854775807",
+            "llb_pool_addresses_used{pool=\"web\",family=\"IPv6\"} 3",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
     }
 }

@@ -18,7 +18,9 @@ use super::writes::Writes;
 use crate::addresses::{AddressError, AddressTable};
 use crate::config::Policy;
 use crate::dataplane::DataPlane;
+use crate::desired::pods_that_need_routes;
 use crate::error_chain::ErrorChain;
+use crate::health::Health;
 use crate::model::{AddressKey, Facts, Observed, Problem, ProblemReason, Snapshot, State, Subject};
 use crate::status::{Event, StatusSink};
 
@@ -34,6 +36,7 @@ pub struct Reconciler<P, A, S> {
     pub(super) problem_log: ProblemLog,
     pub(super) placements: Placements,
     pub(super) resting: Resting,
+    pub(super) health: Health,
     pub(super) facts: Facts,
     /// What was decided last.
     pub(super) desired: Arc<State>,
@@ -56,6 +59,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             problem_log: ProblemLog::default(),
             placements: Placements::default(),
             resting: Resting::default(),
+            health: Health::default(),
             facts: Facts::default(),
             desired: Arc::default(),
             stage: Stage::default(),
@@ -65,9 +69,14 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         }
     }
 
+    /// From now on, backends are asked whether they work.
+    pub fn set_health(&mut self, health: Health) {
+        self.health = health;
+    }
+
     /// Reads back what is. If the links can't be read, the round is [`Progress::Unreadable`].
     pub(super) async fn observe(&mut self, snapshot: &Snapshot) -> Result<Observed, Problem> {
-        self.facts = match self.read_facts().await {
+        self.facts = match self.read_facts(snapshot).await {
             Ok(facts) => facts,
             Err(error) => {
                 self.progress = Progress::Unreadable;
@@ -90,13 +99,15 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             frontends: self.rooms.plane.observe(),
             addresses: addresses.collect(),
             statuses: self.rooms.statuses.observe(snapshot),
+            ..Observed::default()
         };
         Ok(observed)
     }
 
-    async fn read_facts(&mut self) -> Result<Facts, AddressError> {
+    async fn read_facts(&mut self, snapshot: &Snapshot) -> Result<Facts, AddressError> {
         let links = self.rooms.addresses.observe().await?;
-        Ok(Facts { links, host: self.rooms.addresses.host().await? })
+        let pods = pods_that_need_routes(snapshot, &self.policy);
+        Ok(Facts { links, host: self.rooms.addresses.host(pods).await? })
     }
 
     /// Sends Events beside the loop.

@@ -78,7 +78,9 @@ impl Done {
                  {longest} s each time: `kubectl get service {} -n {} -o yaml --show-managed-fields` names the writer",
                 service.name, service.namespace
             ),
-            Action::UpsertFrontend { .. } | Action::RemoveFrontend { .. } => self.action.to_string(),
+            Action::ProbeAddress { .. } | Action::UpsertFrontend { .. } | Action::RemoveFrontend { .. } => {
+                self.action.to_string()
+            }
         }
     }
 }
@@ -88,7 +90,7 @@ impl Repetitions {
     /// and did not before.
     pub(super) fn carried_out(&mut self, action: &Action, now: Instant) -> bool {
         let key = action.key();
-        if matches!(key, ActionKey::Frontend(_)) {
+        if matches!(key, ActionKey::Frontend(_)) || matches!(action, Action::ProbeAddress { .. }) {
             return false;
         }
         let before = self.done.get(&key).filter(|done| done.action == *action && !done.has_lasted(now));

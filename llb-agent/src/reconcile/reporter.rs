@@ -69,8 +69,11 @@ fn event_of(problem: &Problem, snapshot: &Snapshot, desired: &State) -> Option<E
     let reason = match problem.reason {
         ProblemReason::NoEligibleNodes | ProblemReason::NoBackends => "UnAvailableLoadBalancer",
         ProblemReason::AffinityAtNodes => "AffinityAtNodes",
+        ProblemReason::UnhealthyBackends => "UnhealthyBackends",
         ProblemReason::InvalidValue if is_served => "InvalidValue",
-        ProblemReason::NoSubnet if is_served => "NoSubnet",
+        ProblemReason::UnsupportedProtocol if is_served => "UnsupportedProtocol",
+        ProblemReason::NoSubnet => "NoSubnet",
+        ProblemReason::OutsidePools => "OutsidePools",
         ProblemReason::UnknownName => "UnknownName",
         ProblemReason::ForeignAnnotation => "ForeignAnnotation",
         _ => "SyncLoadBalancerFailed",
@@ -134,10 +137,13 @@ mod tests {
             .insert(name.clone(), PublishedStatus { vips: [served].into(), ..PublishedStatus::default() });
         for (reason, when_served, when_not) in [
             (ProblemReason::InvalidValue, "InvalidValue", "SyncLoadBalancerFailed"),
-            (ProblemReason::NoSubnet, "NoSubnet", "SyncLoadBalancerFailed"),
+            (ProblemReason::UnsupportedProtocol, "UnsupportedProtocol", "SyncLoadBalancerFailed"),
+            (ProblemReason::NoSubnet, "NoSubnet", "NoSubnet"),
+            (ProblemReason::OutsidePools, "OutsidePools", "OutsidePools"),
             (ProblemReason::UnknownName, "UnknownName", "UnknownName"),
             (ProblemReason::ForeignAnnotation, "ForeignAnnotation", "ForeignAnnotation"),
             (ProblemReason::AffinityAtNodes, "AffinityAtNodes", "AffinityAtNodes"),
+            (ProblemReason::UnhealthyBackends, "UnhealthyBackends", "UnhealthyBackends"),
             (ProblemReason::ActionFailed, "SyncLoadBalancerFailed", "SyncLoadBalancerFailed"),
             (ProblemReason::NoBackends, "UnAvailableLoadBalancer", "UnAvailableLoadBalancer"),
         ] {

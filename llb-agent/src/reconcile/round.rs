@@ -44,14 +44,17 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         let published = observed.statuses.clone();
         let held = held(&self.desired, &published);
         let resting = self.resting.at(now);
+        let verdicts = self.health.verdicts();
         let inputs = Inputs {
             snapshot: &snapshot,
             facts: &self.facts,
             policy: &self.policy,
             held: &held,
             resting: &resting,
+            verdicts: &verdicts,
         };
         let (desired, found) = desired::compile(inputs);
+        self.health.ask(&desired.checks);
         let before = std::mem::replace(&mut self.desired, desired.into());
         self.resting.released(&before, &self.desired, now, self.policy.vip_rest);
         self.report_cleared(&before, &published, &snapshot);

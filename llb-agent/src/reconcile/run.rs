@@ -63,6 +63,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
                 Ok(()) = source.changed() => {}
                 () = wakeups.plane.notified() => {}
                 () = wakeups.links.notified() => {}
+                () = self.health.changed() => {}
                 Some(()) = self.writes.wait_for_one() => {}
                 () = tokio::time::sleep(wait) => {}
             }

@@ -2,7 +2,8 @@
 //! The acting half of a round: plan, act, read back, and again until nothing
 //! is due or the round has done enough.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use super::executor::{Execution, RoundInput};
@@ -17,8 +18,8 @@ use crate::model::{AddressKey, Observed, Problem, Snapshot};
 use crate::plan::{self, Action};
 use crate::status::{Effect, StatusSink};
 
-/// Passes of plan and act within one round. The longest chain is three
-/// (frontend, address, status). More means that something changes under us,
+/// Passes of plan and act within one round. The longest chain is four
+/// (probe, frontend, address, status). More means that something changes under us,
 /// which the next round sees.
 const PASSES: u32 = 8;
 
@@ -40,6 +41,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         let round_before = std::mem::take(&mut self.progress);
         let (mut left, mut first) = (ACTIONS, None);
         for _ in 0..PASSES {
+            self.note_owners(&mut observed);
             let due = self.due(&observed, input.now);
             if due.is_empty() {
                 break;
@@ -75,17 +77,24 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
 
     /// What may be done now, in order.
     fn due(&mut self, observed: &Observed, now: Instant) -> Vec<Action> {
-        // Packets to a VIP that another host has are that host's, also if this machine routes them.
-        let refused = self.machine.refused_vips();
-        let possible = if refused.is_empty() {
-            Arc::clone(&self.desired)
-        } else {
-            Arc::new(self.desired.without_frontends_on(&refused))
-        };
-        let due = self.machine.due(plan::plan(&possible, observed), now);
-        let mut due = plan::hold_statuses(due, self.machine.in_flight(), &self.desired);
+        let due = self.machine.due(plan::plan(&self.desired, observed), now);
+        let held = plan::hold_back(due, self.machine.in_flight(), &self.desired, observed);
+        self.machine.set_waiting(held.waiting);
+        let mut due = held.now;
         due.retain(|action| self.stage.allows(action));
         due
+    }
+
+    /// Adds what is known of the owners of the wanted VIPs that are not on their links.
+    fn note_owners(&self, observed: &mut Observed) {
+        let missing = |key: &&AddressKey| !observed.addresses.contains_key(*key);
+        let free = self.desired.addresses.keys().filter(missing);
+        let free = free.filter(|key| self.rooms.addresses.is_free(key));
+        let free: BTreeSet<IpAddr> = free.map(|key| key.address).collect();
+        let is_wanted = |key: &AddressKey| self.desired.addresses.contains_key(key) && missing(&key);
+        let taken = self.machine.refused().filter(|(key, _)| is_wanted(key) && !free.contains(&key.address));
+        observed.taken = taken.map(|(key, times)| (key.address, times)).collect();
+        observed.free = free;
     }
 
     /// True if the action has ended; false if it goes on beside the loop.

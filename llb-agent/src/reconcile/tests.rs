@@ -2,7 +2,8 @@
 //! Tests of the loop with fakes, where its pace or its failures matter. What it
 //! decides is tested by the simulation and the golden files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use crate::dataplane::DataPlane;
 use crate::dataplane::fake::FakePlane;
 use crate::model::{
     AddressKey, Endpoint, Host, Link, LinkAddress, Mac, Port, Protocol, Service, ServiceName, ServicePort,
-    Snapshot, SourceReport,
+    Snapshot, SourceReport, State,
 };
 use crate::status::StatusSink;
 use crate::status::fake::FakeStatuses;
@@ -37,8 +38,16 @@ impl AddressTable for Links {
         self.0.observe().await
     }
 
-    async fn host(&mut self) -> Result<Host, AddressError> {
-        self.0.host().await
+    async fn host(&mut self, pods: BTreeSet<IpAddr>) -> Result<Host, AddressError> {
+        self.0.host(pods).await
+    }
+
+    async fn probe(&mut self, key: &AddressKey) -> Result<Addition, AddressError> {
+        self.0.probe(key).await
+    }
+
+    fn is_free(&self, key: &AddressKey) -> bool {
+        self.0.is_free(key)
     }
 
     async fn add(&mut self, key: &AddressKey, prefix_length: u8) -> Result<Addition, AddressError> {
@@ -113,6 +122,16 @@ async fn a_service_that_no_longer_exists_gets_no_event() {
     let written = inner.events.iter().filter(|event| event.reason == "EnsuredLoadBalancer");
     let sent: Vec<&str> = written.map(|event| &*event.service.name).collect();
     assert_eq!(sent, ["s1"], "{:?}", inner.events);
+}
+
+#[tokio::test]
+async fn nothing_is_given_before_the_first_whole_snapshot() {
+    let (mut agent, now) = (agent(), clock::now_std());
+    let report = rest(&mut agent, &SourceReport::default(), now).await;
+    assert_eq!((&*report.desired, report.ready), (&State::default(), false));
+    assert!(agent.rooms.plane.observe().is_empty() && agent.rooms.statuses.lock().statuses.is_empty());
+    let report = rest(&mut agent, &services(1), now).await;
+    assert_eq!((report.desired.statuses.len(), report.ready), (1, true));
 }
 
 #[tokio::test]

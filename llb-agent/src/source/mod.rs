@@ -6,12 +6,18 @@
 //! turns all of them into a [`Snapshot`](crate::model::Snapshot).
 
 pub mod convert;
+mod identity;
+mod kept;
 mod kubernetes;
 mod manifests;
 mod retries;
 mod saved;
 mod suggestion;
 
-pub use kubernetes::{Cluster, ConnectError, KubernetesSource, Variables, connect};
+pub use identity::Identity;
+pub use kubernetes::{
+    ApiConnections, Cluster, ConnectError, Interest, IsOurs, KubernetesSource, ProxyVariables, Reserved,
+    Variables, connect,
+};
 pub use manifests::{ManifestError, ManifestSource, ParseError, snapshot_of};
 pub use saved::{SavedError, SavedSnapshots};

@@ -3,12 +3,12 @@
 //! the API does not answer. Not: when it is served (`kubernetes/`).
 //!
 //! ```text
-//! llb-snapshot 2 <checksum of the rest, 16 hex digits> <length of the rest>
-//! {"cluster": ..., "saved_at": ..., "snapshot": {...}}
+//! llb-snapshot 3 <checksum of the rest, 16 hex digits> <length of the rest>
+//! {"cluster": {"url": ..., "uid": ...}, "saved_at": ..., "snapshot": {...}}
 //! ```
 //!
 //! A file is refused if a single bit of it is not as it was written, or if it is of
-//! another format or another cluster.
+//! another format or another cluster. It is written only if what llb serves has changed.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -19,6 +19,8 @@ use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::identity::Identity;
+use super::kept::to_save;
 use crate::error_chain::ErrorChain;
 use crate::model::Snapshot;
 use crate::statefile;
@@ -28,13 +30,16 @@ const FILE: &str = "snapshot";
 const MAGIC: &str = "llb-snapshot";
 /// The format version. Raise it with each change of the model that an older or newer
 /// agent would misread.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// A larger file is not a snapshot: 20,000 Services take about 20 MB.
 const LARGEST: u64 = 256 << 20;
 /// The time between two writes. The endpoints of a large cluster change all the time, and
 /// each write waits for the disk. A crash loses the changes of this time; none of them
 /// changes a VIP that was published before.
 const WRITE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// The time until a write that failed is tried again, if nothing changes before.
+const RETRY: Duration = Duration::from_secs(30);
 
 /// Why a saved snapshot is not served.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +82,7 @@ pub enum SavedError {
         /// The file.
         path: PathBuf,
         /// The other cluster.
-        found: String,
+        found: Identity,
     },
 }
 
@@ -85,7 +90,8 @@ pub enum SavedError {
 #[derive(Clone, Debug)]
 pub struct SavedSnapshots {
     path: PathBuf,
-    cluster: String,
+    /// What is known of the cluster by now.
+    cluster: watch::Receiver<Identity>,
     /// Whether this agent may write in the state folder.
     ours: watch::Receiver<bool>,
 }
@@ -93,7 +99,7 @@ pub struct SavedSnapshots {
 /// The second line of the file, for writing.
 #[derive(Serialize)]
 struct Content<'a> {
-    cluster: &'a str,
+    cluster: &'a Identity,
     saved_at: Timestamp,
     snapshot: &'a Snapshot,
 }
@@ -101,15 +107,14 @@ struct Content<'a> {
 /// The second line of the file, as read: a snapshot and when it was saved.
 #[derive(Debug, Deserialize)]
 pub(super) struct Saved {
-    cluster: String,
+    cluster: Identity,
     pub(super) saved_at: Timestamp,
     pub(super) snapshot: Snapshot,
 }
 
 impl SavedSnapshots {
-    /// `cluster` distinguishes clusters by URL and CA, see `identity`. Nothing is written
-    /// until `ours` is true, because an older agent may still write there.
-    pub fn new(state_dir: &Path, cluster: String, ours: watch::Receiver<bool>) -> Self {
+    /// Nothing is written until `ours` is true, because an older agent may still write there.
+    pub fn new(state_dir: &Path, cluster: watch::Receiver<Identity>, ours: watch::Receiver<bool>) -> Self {
         Self { path: state_dir.join(FILE), cluster, ours }
     }
 
@@ -134,7 +139,7 @@ impl SavedSnapshots {
         }
         let saved: Saved =
             serde_json::from_slice(body).map_err(|source| SavedError::Content { path: path(), source })?;
-        if saved.cluster != self.cluster {
+        if !saved.cluster.may_be(&self.cluster.borrow()) {
             return Err(SavedError::OtherCluster { path: path(), found: saved.cluster });
         }
         Ok(saved)
@@ -146,7 +151,8 @@ impl SavedSnapshots {
     }
 
     fn file_of(&self, snapshot: &Snapshot, saved_at: Timestamp) -> io::Result<Vec<u8>> {
-        let body = serde_json::to_vec(&Content { cluster: &self.cluster, saved_at, snapshot })?;
+        let cluster = self.cluster.borrow().clone();
+        let body = serde_json::to_vec(&Content { cluster: &cluster, saved_at, snapshot })?;
         Ok([header_of(&body).into_bytes(), body].concat())
     }
 
@@ -156,12 +162,17 @@ impl SavedSnapshots {
             return;
         }
         let mut failing = false;
-        while snapshots.changed().await.is_ok() {
+        loop {
+            tokio::select! {
+                changed = snapshots.changed() => if changed.is_err() { return },
+                // Saved again, so that the file is bound to what is known now.
+                Ok(()) = self.cluster.changed() => {}
+                () = tokio::time::sleep(RETRY), if failing => {}
+            }
             let Some(snapshot) = snapshots.borrow_and_update().clone() else { continue };
             let this = self.clone();
             let now = Timestamp::now();
-            let saved =
-                tokio::task::spawn_blocking(move || this.save(&without_unpublished(&snapshot), now)).await;
+            let saved = tokio::task::spawn_blocking(move || this.save(&to_save(&snapshot), now)).await;
             match saved.map_err(io::Error::other).flatten() {
                 Ok(()) => failing = false,
                 Err(error) if !failing => {
@@ -174,22 +185,6 @@ impl SavedSnapshots {
             tokio::time::sleep(WRITE_INTERVAL).await;
         }
     }
-}
-
-/// Identifies a cluster by its URL and the certificates of its CAs.
-pub(super) fn identity(url: &str, authorities: &[Vec<u8>]) -> String {
-    format!("{url} ca {:016x}", checksum(&authorities.concat()))
-}
-
-/// Leaves out Services that have no published VIP and ask for none. An agent that starts
-/// from the file would give them a VIP. That could differ from the VIP that they got
-/// between the last write and the crash.
-fn without_unpublished(snapshot: &Snapshot) -> Snapshot {
-    let mut kept = snapshot.clone();
-    kept.services.retain(|_, service| {
-        !service.wants_load_balancer || !service.status.vips.is_empty() || !service.requested_vips.is_empty()
-    });
-    kept
 }
 
 fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
@@ -221,14 +216,14 @@ fn checksum(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{PublishedStatus, PublishedVip, Service, ServiceName};
 
     fn place() -> SavedSnapshots {
-        place_of("https://192.0.2.1:6443/ ca 0", Path::new("/nowhere"))
+        place_of("https://192.0.2.1:6443/", Path::new("/nowhere"))
     }
 
-    fn place_of(cluster: &str, folder: &Path) -> SavedSnapshots {
-        SavedSnapshots::new(folder, cluster.to_owned(), watch::channel(true).1)
+    fn place_of(url: &str, folder: &Path) -> SavedSnapshots {
+        let cluster = Identity { url: url.to_owned(), uid: None };
+        SavedSnapshots::new(folder, watch::channel(cluster).1, watch::channel(true).1)
     }
 
     fn snapshot() -> Snapshot {
@@ -284,52 +279,23 @@ mod tests {
 
     #[test]
     fn another_format_or_cluster_is_refused_with_its_name() {
-        let (format, body) = (file(), br#"{"cluster": "c", "saved_at": 5}"#);
+        let (format, body) = (file(), br#"{"cluster": {"url": "c"}, "saved_at": 5}"#);
         let newer =
-            String::from_utf8(format.clone()).unwrap().replacen("llb-snapshot 2", "llb-snapshot 3", 1);
+            String::from_utf8(format.clone()).unwrap().replacen("llb-snapshot 3", "llb-snapshot 4", 1);
         let older =
-            String::from_utf8(format.clone()).unwrap().replacen("llb-snapshot 2", "llb-snapshot 0", 1);
+            String::from_utf8(format.clone()).unwrap().replacen("llb-snapshot 3", "llb-snapshot 0", 1);
         let strange = [header_of(body).as_bytes(), body].concat();
-        let elsewhere = place_of("https://192.0.2.2/ ca 0", Path::new("/nowhere"));
+        let elsewhere = place_of("https://192.0.2.2/", Path::new("/nowhere"));
         for (place, bytes, said) in [
-            (place(), newer.into_bytes(), "has format 3, this llb-agent reads 2"),
+            (place(), newer.into_bytes(), "has format 4, this llb-agent reads 3"),
             (place(), older.into_bytes(), "has format 0"),
             (place(), strange, "not understood"),
             (place(), b"{}\n".to_vec(), "damaged"),
             (place(), vec![0xff; 4096], "damaged"),
-            (elsewhere, format, "of another cluster (https://192.0.2.1:6443/ ca 0)"),
+            (elsewhere, format, "of another cluster (https://192.0.2.1:6443/)"),
         ] {
             let error = place.parse(&bytes).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
         }
-        assert_ne!(identity("https://192.0.2.1/", &[vec![1]]), identity("https://192.0.2.1/", &[vec![2]]));
-    }
-
-    #[test]
-    fn a_service_without_a_published_vip_is_not_saved() {
-        let service = |vips: &[&str], requested: &[&str]| Service {
-            wants_load_balancer: true,
-            requested_vips: requested.iter().map(|vip| vip.parse().unwrap()).collect(),
-            status: PublishedStatus {
-                vips: vips
-                    .iter()
-                    .map(|vip| PublishedVip { ip: vip.parse().unwrap(), proxy: true, ports: Vec::new() })
-                    .collect(),
-                ..PublishedStatus::default()
-            },
-            ..Service::default()
-        };
-        let mut all = Snapshot::default();
-        for (name, service) in [
-            ("published", service(&["192.0.2.1"], &[])),
-            ("asks", service(&[], &["192.0.2.2"])),
-            ("new", service(&[], &[])),
-            ("other", Service::default()),
-        ] {
-            all.services.insert(ServiceName::new("default", name), service.into());
-        }
-        let kept: Vec<String> =
-            without_unpublished(&all).services.into_keys().map(|name| name.name.to_string()).collect();
-        assert_eq!(kept, ["asks", "other", "published"]);
     }
 }

@@ -8,7 +8,8 @@ use llb_common::address::WirePort;
 use llb_common::backend::BackendId;
 use llb_common::conntrack::{ForwardEntry, RST, next_hop, opens, step};
 use llb_common::frontend::{
-    DSR, FrontendEntry, FrontendKey, KNOWN_FLOWS_ONLY, OPENINGS_ONLY, RESTRICTED, SourceRangeKey, TCP,
+    DSR, DSR_TIME_TO_LIVE, FrontendEntry, FrontendKey, KNOWN_FLOWS_ONLY, NAT_INSTEAD, OPENINGS_ONLY,
+    RESTRICTED, SourceRangeKey, TCP,
 };
 use llb_common::parse::{Packet, Shape};
 use llb_common::reason::Reason;
@@ -35,6 +36,7 @@ pub(crate) fn find_or_begin(
     // SAFETY: the value is only read. If the agent replaces it meanwhile, the kernel keeps the old one until
     // the program returns.
     let frontend = unsafe { FRONTENDS.get(&key) }.ok_or(Stop::NotOurs)?;
+    decision.nat_instead = u32::from(goes_on_by_nat(packet, frontend));
     match find_pending(packet, decision, link) {
         PendingFlow::Gone => {}
         PendingFlow::Unanswered if reselect::replace_backend(decision, packet, frontend).is_yes() => {}
@@ -56,6 +58,9 @@ fn find_pending(packet: &Packet, decision: &mut Decision, link: &LinkSettings) -
     // that exists.
     let entry = unsafe { *flow };
     let Some(backend) = backend_of(&entry, packet) else { return PendingFlow::Gone };
+    if decision.nat_instead != 0 && entry.snat_port == WirePort::default() {
+        return PendingFlow::Gone;
+    }
     let mut found = PendingFlow::GoesOn;
     if packet.shape != Shape::Error as u8 {
         touch(flow, &entry, backend, packet, link, decision.now);
@@ -109,7 +114,7 @@ fn begin(
     frontend: &FrontendEntry,
     link: &LinkSettings,
 ) -> Result<(), Reason> {
-    let is_dsr = frontend.flags & DSR != 0;
+    let is_dsr = frontend.flags & DSR != 0 && decision.nat_instead == 0;
     let now = decision.now;
     decision.source_port = WirePort::default();
     let backend = backend(decision.backend).ok_or(Reason::NoLiveBackend)?;
@@ -131,9 +136,21 @@ fn begin(
             failing::begin_test(backend.id, now);
         }
     }
+    if decision.nat_instead != 0 {
+        counters::count_reason(Reason::NatInstead);
+    }
     select::remember_host(packet, frontend, backend.host, now);
     remember(packet, decision, link, now);
     Ok(())
+}
+
+/// Whether this is the first packet of a flow in mode DSR that a Node sent back, and mode NAT may take over.
+#[inline(always)]
+fn goes_on_by_nat(packet: &Packet, frontend: &FrontendEntry) -> bool {
+    packet.time_to_live < DSR_TIME_TO_LIVE
+        && frontend.flags & (DSR | NAT_INSTEAD) == DSR | NAT_INSTEAD
+        && packet.shape == Shape::Transport as u8
+        && (packet.protocol != TCP || opens(packet.tcp_flags))
 }
 
 /// Whether the client is in the source ranges of the Service.

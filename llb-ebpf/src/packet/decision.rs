@@ -39,6 +39,8 @@ pub(crate) struct Decision {
     pub(crate) source_mac: Mac,
     /// 1: mode NAT, all fields above are written. 0: mode DSR, only the MAC addresses are.
     pub(crate) is_nat: u32,
+    /// Input of `begin.rs`: a Node sent the first packet of a flow in mode DSR back, so the flow begins in mode NAT. 1: yes.
+    pub(crate) nat_instead: u32,
     /// The time at which the packet came.
     pub(crate) now: Tick,
     /// Input of `select.rs`: the flow that needs a backend.

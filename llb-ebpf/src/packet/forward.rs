@@ -10,6 +10,7 @@
 use llb_common::address::WirePort;
 use llb_common::backend::BackendEntry;
 use llb_common::conntrack::{FIN, ForwardKey, RST, opens};
+use llb_common::frontend::DSR_TIME_TO_LIVE;
 use llb_common::parse::{Packet, Shape};
 use llb_common::reason::Reason;
 use llb_common::settings::LinkSettings;
@@ -44,6 +45,9 @@ pub(crate) fn decide<H: Hook>(
         return Err(Reason::TooBig.into());
     }
     let fits = backend.address.is_v4() == (packet.is_v6 == 0) && backend.snat.is_v4() == (packet.is_v6 == 0);
+    if is_dsr && packet.time_to_live < DSR_TIME_TO_LIVE {
+        return Err(Reason::Returned.into());
+    }
     if is_dsr || fits { Ok(()) } else { Err(Reason::BadBackend.into()) }
 }
 

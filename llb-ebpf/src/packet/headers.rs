@@ -3,6 +3,7 @@
 
 use llb_common::address::Address;
 use llb_common::checksum::Change;
+use llb_common::frontend::DSR_TIME_TO_LIVE;
 use llb_common::parse::Packet;
 
 use crate::decision::Decision;
@@ -47,6 +48,24 @@ pub(crate) fn write_ip<H: Hook>(
         header.store_16::<10>(checksum);
         header.store_32::<12>(decision.source.v4_word());
         header.store_32::<16>(decision.destination.v4_word());
+    }
+    Some(())
+}
+
+/// Lowers the time to live to [`DSR_TIME_TO_LIVE`].
+#[inline(always)]
+pub(crate) fn limit_time_to_live<H: Hook>(hook: &H, l3: usize, packet: &Packet) -> Option<()> {
+    if packet.is_v6 != 0 {
+        let header = hook.window::<IPV6_BYTES>(l3)?;
+        let [next, _] = header.load_16::<6>().to_ne_bytes();
+        header.store_16::<6>(u16::from_ne_bytes([next, DSR_TIME_TO_LIVE]));
+    } else {
+        let header = hook.window::<IPV4_BYTES>(l3)?;
+        let old = header.load_16::<8>();
+        let [_, protocol] = old.to_ne_bytes();
+        let new = u16::from_ne_bytes([DSR_TIME_TO_LIVE, protocol]);
+        header.store_16::<8>(new);
+        header.store_16::<10>(Change::NONE.half(old, new).apply(header.load_16::<10>()));
     }
     Some(())
 }

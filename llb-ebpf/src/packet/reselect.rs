@@ -14,7 +14,7 @@
 //! If there is no other backend, or all others are failing too, the client gets the refusal at once, and a
 //! repeated SYN goes to A again.
 
-use llb_common::backend::BackendEntry;
+use llb_common::backend::{BackendEntry, BackendId};
 use llb_common::conntrack::{RST, ReplyEntry, SYN, forward_key};
 use llb_common::frontend::{DSR, FrontendEntry, FrontendKey, KNOWN_FLOWS_ONLY, TCP};
 use llb_common::parse::Packet;
@@ -60,7 +60,10 @@ pub(crate) fn absorb_refusal(
     // SAFETY: the value is only read. If the agent replaces it meanwhile, the kernel keeps the old one until
     // the program returns.
     let Some(frontend) = (unsafe { FRONTENDS.get(&key) }) else { return Done::No };
-    Done::from(may_take_over(frontend) && select::select(decision, frontend) == Selection::Found)
+    Done::from(
+        begins_in_dsr(frontend)
+            || may_take_over(frontend) && select::select(decision, frontend) == Selection::Found,
+    )
 }
 
 /// The backend in `decision` has not answered the flow of `packet`. Puts another one in its place, if there
@@ -70,7 +73,9 @@ pub(crate) fn replace_backend(decision: &mut Decision, packet: &Packet, frontend
     let (old, now) = (decision.backend, decision.now);
     failing::mark(old, now);
     decision.flow = UnassignedFlow { excluded: old, ..UnassignedFlow::of(packet) };
-    if !may_take_over(frontend) || select::select(decision, frontend) == Selection::Nobody {
+    if begins_in_dsr(frontend) {
+        decision.backend = BackendId(0);
+    } else if !may_take_over(frontend) || select::select(decision, frontend) == Selection::Nobody {
         decision.backend = old;
         return Done::No;
     }
@@ -79,6 +84,13 @@ pub(crate) fn replace_backend(decision: &mut Decision, packet: &Packet, frontend
         let _ = PENDING_REPLIES.remove(&reply_key(old, decision.source_port));
     }
     Done::Yes
+}
+
+/// Whether new flows of this frontend begin in mode DSR. A flow in mode NAT that has no answer yet is there
+/// because a Node had no rule for the VIP. The Node may have one by now, so the client's next SYN tries again.
+#[inline(always)]
+fn begins_in_dsr(frontend: &FrontendEntry) -> bool {
+    frontend.flags & (KNOWN_FLOWS_ONLY | DSR) == DSR
 }
 
 /// Whether other backends of this frontend may take a new connection over.

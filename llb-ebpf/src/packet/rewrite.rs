@@ -9,7 +9,7 @@ use llb_common::frontend::UDP;
 use llb_common::parse::{Packet, Shape};
 
 use crate::decision::Decision;
-use crate::headers::{TCP_CHECKSUM, UDP_CHECKSUM, offset, write_ip};
+use crate::headers::{TCP_CHECKSUM, UDP_CHECKSUM, limit_time_to_live, offset, write_ip};
 use crate::hooks::Hook;
 use crate::icmp_error;
 use crate::outcome::Done;
@@ -20,7 +20,7 @@ pub(crate) fn apply<H: Hook>(context: *mut c_void, packet: &Packet, decision: &D
     // Inlined for DSR: on CPUs that guard returns from functions, the return would take as long as the
     // rewrite.
     if decision.is_nat == 0 {
-        return write_ethernet(&H::open(context), decision);
+        return write_dsr(&H::open(context), packet, decision);
     }
     apply_nat::<H>(context, packet, decision).is_yes().then_some(())
 }
@@ -35,6 +35,13 @@ fn apply_nat<H: Hook>(context: *mut c_void, packet: &Packet, decision: &Decision
         translate(hook, packet, decision)
     };
     is_translated.and_then(|()| write_ethernet(hook, decision)).is_some().into()
+}
+
+/// Mode DSR: writes the MAC addresses and the time to live.
+#[inline(always)]
+fn write_dsr<H: Hook>(hook: &H, packet: &Packet, decision: &Decision) -> Option<()> {
+    limit_time_to_live(hook, offset(packet.l3), packet)?;
+    write_ethernet(hook, decision)
 }
 
 /// Writes the MAC addresses. The four bytes in the middle are the end of one and the beginning of the other.

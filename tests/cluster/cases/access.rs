@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
-use llb_tests::{Agent, wait_until};
+use llb_tests::client::Load;
+use llb_tests::{Agent, ConnectProxy, wait_until};
 use serde_json::json;
 
 use crate::case::{Case, ECHO_PORT, LIMIT};
@@ -61,6 +62,25 @@ pub(crate) fn a_missing_verb_is_named(case: &mut Case<'_>) -> Result<()> {
     case.kubectl(&["delete", "clusterrole", "lesser", "lesser-nodes"]).map(drop)
 }
 
+pub(crate) fn endpoints_are_served_without_the_right_to_read_nodes(case: &mut Case<'_>) -> Result<()> {
+    case.add_echo_pods(&["node-1"])?;
+    let vip = case.vip(0);
+    case.apply_service("echo", &json!({"loadBalancerIP": vip}))?;
+    case.cluster.apply(&case.namespace, LESSER_ROLE)?;
+    let account = format!("--serviceaccount={}:lesser", case.namespace);
+    case.kubectl(&["create", "clusterrolebinding", "lesser", "--clusterrole=lesser", &account])?;
+    let token = case.cluster.token(&case.namespace, "lesser")?;
+    let kubeconfig = case.cluster.write_kubeconfig("lesser-endpoints", &token)?;
+
+    let flags = ["--kubeconfig", &text(&kubeconfig), "--backends", "endpoints"];
+    let agent = Agent::start(&case.balancer, &flags)?;
+    case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
+    wait_for_words("the log", &["list", "nodes"], || Ok(agent.log()))?;
+
+    case.kubectl(&["delete", "clusterrolebinding", "lesser"])?;
+    case.kubectl(&["delete", "clusterrole", "lesser"]).map(drop)
+}
+
 pub(crate) fn a_wrong_token_is_named(case: &mut Case<'_>) -> Result<()> {
     let kubeconfig = case.cluster.write_kubeconfig("wrong-token", "not-a-token")?;
     let agent = Agent::spawn(&case.balancer, &["--kubeconfig", &text(&kubeconfig)])?;
@@ -92,6 +112,73 @@ pub(crate) fn an_expired_token_is_named_and_traffic_goes_on(case: &mut Case<'_>)
     wait_for_words("the log", &["credentials", "token"], || Ok(agent.log()))
         .map_err(|error| error.context(problem))?;
     case.ask_often(SocketAddr::new(vip, ECHO_PORT)).map(drop)
+}
+
+/// A new token, then a new authority, each in the same file.
+pub(crate) fn renewed_credentials_are_used_and_traffic_goes_on(case: &mut Case<'_>) -> Result<()> {
+    case.add_echo_pods(&["node-1"])?;
+    let [vip, second, third] = [case.vip(0), case.vip(1), case.vip(2)];
+    case.apply_service("echo", &json!({"loadBalancerIP": vip}))?;
+    case.cluster.kubectl(&["--namespace", "llb", "create", "secret", "generic", "old"])?;
+    let bound = ["--bound-object-kind=Secret", "--bound-object-name=old"];
+    let create = [["--namespace", "llb", "create", "token", "llb-agent"].as_slice(), &bound].concat();
+    let token = case.cluster.kubectl(&create)?;
+    let kubeconfig = case.cluster.write_kubeconfig("renewed", token.trim())?;
+    let agent = Agent::start(&case.balancer, &["--kubeconfig", &text(&kubeconfig)])?;
+    case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
+    let load = Load::start(case.lab.client(), SocketAddr::new(vip, ECHO_PORT));
+
+    let token = case.cluster.token("llb", "llb-agent")?;
+    case.cluster.write_kubeconfig("renewed", &token)?;
+    case.cluster.kubectl(&["--namespace", "llb", "delete", "secret", "old"])?;
+    // An open watch outlives its token, so the connection must break.
+    case.cluster.restart_apiserver()?;
+    case.apply_service("second", &json!({"loadBalancerIP": second}))?;
+    case.ask_often(SocketAddr::new(second, ECHO_PORT))?;
+    case.wait_for_status("second", &[second])?;
+
+    let (namespace, spec) = (case.namespace.clone(), json!({"loadBalancerIP": third}));
+    let (balancer, service) = (case.balancer.clone(), case.service_text("third", &spec));
+    case.cluster.with_another_authority(|cluster| {
+        cluster.write_kubeconfig("renewed", &token)?;
+        cluster.apply(&namespace, &service)?;
+        wait_until(LIMIT, "the agent to follow the other authority", || {
+            Ok(balancer.has_address(third)?.then_some(()))
+        })
+    })?;
+    case.cluster.write_kubeconfig("renewed", &token)?;
+    case.kubectl(&["delete", "service", "third"])?;
+    case.wait_for_link(third, false)?;
+    let tally = load.stop()?;
+    assert!(tally.failures.is_empty(), "{:?} of {}", tally.failures.first(), tally.total());
+    assert!(!agent.log().contains(token.trim()), "a credential is in the log");
+    Ok(())
+}
+
+/// The balancer reaches the API server only through a proxy.
+pub(crate) fn a_proxy_leads_to_the_api_server(case: &mut Case<'_>) -> Result<()> {
+    const PORT: u16 = 3128;
+    case.add_echo_pods(&["node-1"])?;
+    let vip = case.vip(0);
+    let control = case.lab.host("control").clone();
+    let proxy = ConnectProxy::start(&control, control.at(PORT))?;
+    for rule in ["add table inet lab", "add chain inet lab out { type filter hook output priority 0; }"] {
+        case.balancer.output(&["nft", rule])?;
+    }
+    case.balancer.output(&["nft", "add rule inet lab out tcp dport 6443 drop"])?;
+    let kubeconfig = text(case.cluster.agent_kubeconfig());
+    let url = format!("http://{}", control.at(PORT));
+    let variables = [("HTTPS_PROXY", Path::new(&url)), ("NO_PROXY", Path::new("10.0.0.0/8,.svc"))];
+    let agent = Agent::spawn_with(&case.balancer, &["--kubeconfig", &kubeconfig], &variables)?;
+    case.apply_service("echo", &json!({"loadBalancerIP": vip}))?;
+    case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
+    case.wait_for_status("echo", &[vip])?;
+    assert!(proxy.tunnels() > 0);
+    // Nobody may take the proxy's address: llb would cut itself off.
+    let reserved = &agent.state()?["facts"]["host"]["reserved"];
+    let address = control.ipv4().to_string();
+    assert!(!reserved[&address].is_null(), "{reserved}");
+    Ok(())
 }
 
 pub(crate) fn a_missing_kubeconfig_is_named(case: &mut Case<'_>) -> Result<()> {

@@ -3,9 +3,11 @@
 
 mod access;
 mod families;
+mod foreign;
 mod kubernetes;
 mod nodes;
 mod outage;
+mod own_address;
 mod packets;
 mod promise;
 mod refusals;
@@ -35,6 +37,7 @@ pub(crate) fn all() -> Vec<Named> {
     cases![
         setup::node_ports_work_without_llb,
         promise::a_service_is_served_once_its_type_is_load_balancer,
+        promise::a_service_without_endpoints_gets_its_address,
         promise::a_changed_port_is_followed,
         promise::changing_the_type_back_removes_everything,
         promise::a_deleted_service_leaves_nothing,
@@ -54,14 +57,25 @@ pub(crate) fn all() -> Vec<Named> {
         kubernetes::a_service_gets_its_node_port_later,
         kubernetes::a_rolling_update_is_no_disruption,
         packets::nodes_answer_clients_directly_in_mode_dsr,
+        packets::a_new_dsr_service_loses_nothing_from_the_first_moment,
         packets::replies_pass_the_balancer_in_mode_nat,
+        foreign::changes_of_others_start_no_round_and_no_write,
+        foreign::a_service_that_becomes_ours_has_its_endpoints,
+        own_address::services_and_statuses_follow_the_own_address_at_once,
         outage::traffic_goes_on_without_the_api_server,
         outage::an_expired_resource_version_means_a_new_list,
         outage::a_killed_agent_finds_its_vips_again,
         outage::a_start_without_the_api_server_serves_the_saved_snapshot,
+        outage::a_long_outage_changes_nothing,
+        outage::a_silent_partition_is_said_and_ends,
+        outage::an_etcd_restored_to_an_older_revision_is_noticed,
+        outage::a_clock_that_jumps_changes_nothing,
         access::a_missing_verb_is_named,
+        access::endpoints_are_served_without_the_right_to_read_nodes,
         access::a_wrong_token_is_named,
         access::an_expired_token_is_named_and_traffic_goes_on,
+        access::renewed_credentials_are_used_and_traffic_goes_on,
+        access::a_proxy_leads_to_the_api_server,
         access::a_missing_kubeconfig_is_named,
     ]
 }

@@ -2,14 +2,26 @@
 //! Outages of the API server and of llb itself: traffic must continue.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use anyhow::Result;
-use llb_tests::Agent;
-use llb_tests::client::Load;
+use anyhow::{Context, Result};
+use llb_tests::agent::problem;
+use llb_tests::client::{self, Load, Tally};
+use llb_tests::{Agent, FalseClock, environment, wait_until};
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::case::{Case, ECHO_PORT, LIMIT};
+
+/// How long the API server is away in the test of a long outage, without `LLB_OUTAGE_SECS`: longer than the back-off of
+/// watches, and than one watch lives.
+const LONG_OUTAGE: Duration = Duration::from_secs(75);
+
+/// Writes that happen after the backup, so that the revision does not get back to where it was.
+const LOST_WRITES: usize = 60;
+
+/// A silent partition is noticed within 12 s (docs/operations.md); less than a watch needs, on a busy machine too.
+const NOTICED: Duration = Duration::from_secs(40);
 
 /// Enough to meet a listener that was closed for only a moment.
 const REQUESTS: usize = 300;
@@ -31,17 +43,8 @@ pub(crate) fn traffic_goes_on_without_the_api_server(case: &mut Case<'_>) -> Res
 
     case.apply_service("later", &json!({"loadBalancerIP": later}))?;
     case.ask_often(SocketAddr::new(later, ECHO_PORT))?;
-    agent.wait_for_state(LIMIT, "the problem to be over", |state| {
-        llb_tests::agent::problem(state, "SourceUnavailable").is_none()
-    })?;
-    let tally = load.stop()?;
-    assert!(
-        tally.failures.is_empty(),
-        "{} of {} failed: {:?}",
-        tally.failures.len(),
-        tally.total(),
-        tally.failures.first()
-    );
+    wait_until_it_is_over(&agent)?;
+    none_failed(load)?;
     case.wait_for_status("echo", &[vip])?;
 
     case.cluster.restart_apiserver()?;
@@ -80,9 +83,7 @@ pub(crate) fn a_killed_agent_finds_its_vips_again(case: &mut Case<'_>) -> Result
     }
     let mut vips = Vec::new();
     for name in ["first", "second", "third"] {
-        vips.push(llb_tests::wait_until(LIMIT, &format!("a VIP of {name}"), || {
-            Ok(case.published(name)?.pop_first())
-        })?);
+        vips.push(wait_until(LIMIT, &format!("a VIP of {name}"), || Ok(case.published(name)?.pop_first()))?);
     }
     agent.kill9()?;
     // The other Services must not move into the place of the first one.
@@ -108,12 +109,11 @@ pub(crate) fn a_start_without_the_api_server_serves_the_saved_snapshot(case: &mu
     for name in ["first", "second"] {
         case.apply_service(name, &json!({}))?;
     }
-    let vips = ["first", "second"].map(|name| {
-        llb_tests::wait_until(LIMIT, &format!("a VIP of {name}"), || Ok(case.published(name)?.pop_first()))
-    });
+    let vips = ["first", "second"]
+        .map(|name| wait_until(LIMIT, &format!("a VIP of {name}"), || Ok(case.published(name)?.pop_first())));
     let file = case.balancer.directory().join(format!("{}.state/snapshot", case.balancer.name()));
     let vips = vips.into_iter().collect::<Result<Vec<_>>>()?;
-    llb_tests::wait_until(LIMIT, "both VIPs to be in the saved snapshot", || {
+    wait_until(LIMIT, "both VIPs to be in the saved snapshot", || {
         let text = std::fs::read_to_string(&file)?;
         Ok(vips.iter().all(|vip| text.contains(&format!("\"ip\":\"{vip}\""))).then_some(()))
     })?;
@@ -148,9 +148,144 @@ pub(crate) fn a_start_without_the_api_server_serves_the_saved_snapshot(case: &mu
     case.kubectl(&["delete", "service", "first"])?;
     case.wait_for_link(vips[0], false)?;
     agent.wait_for_state(LIMIT, "the problems to be over", |state| {
-        ["SavedSnapshotRefused", "SourceUnavailable"]
-            .iter()
-            .all(|reason| llb_tests::agent::problem(state, reason).is_none())
+        ["SavedSnapshotRefused", "SourceUnavailable"].iter().all(|reason| problem(state, reason).is_none())
     })?;
     case.ask_often(SocketAddr::new(vips[1], ECHO_PORT)).map(drop)
+}
+
+pub(crate) fn a_long_outage_changes_nothing(case: &mut Case<'_>) -> Result<()> {
+    case.add_echo_pods(&["node-1", "node-2"])?;
+    let agent = case.agent(&[])?;
+    let [vip, later] = [case.vip(0), case.vip(1)];
+    let address = SocketAddr::new(vip, ECHO_PORT);
+    case.apply_service("echo", &json!({"loadBalancerIP": vip}))?;
+    case.ask_often(address)?;
+    case.wait_for_status("echo", &[vip])?;
+
+    let mut open = client::connect(case.lab.client(), address)?;
+    let load = Load::start(case.lab.client(), address);
+    case.cluster.stop_apiserver()?;
+    let outage = environment::outage_secs().map_or(LONG_OUTAGE, Duration::from_secs);
+    wait_until(outage + LIMIT, "the outage to last", || {
+        assert!(case.balancer.has_address(vip)?, "the VIP was withdrawn");
+        // Once a minute the log says how long it has lasted.
+        let (log, minute) = (agent.log(), Duration::from_secs(60));
+        let parts = log.split(" s now").filter_map(|part| part.rsplit_once(" for ")?.1.parse().ok());
+        let lasted = parts.map(Duration::from_secs).max().unwrap_or_default();
+        Ok((lasted + minute > outage && lasted >= minute).then_some(()))
+    })?;
+    case.cluster.start_apiserver()?;
+    case.apply_service("later", &json!({"loadBalancerIP": later}))?;
+    case.ask_often(SocketAddr::new(later, ECHO_PORT))?;
+    wait_until_it_is_over(&agent)?;
+    client::http_get_on(&mut open, address)?;
+    none_failed(load)?;
+    case.wait_for_status("echo", &[vip])
+}
+
+pub(crate) fn a_silent_partition_is_said_and_ends(case: &mut Case<'_>) -> Result<()> {
+    case.add_echo_pods(&["node-1", "node-2"])?;
+    let agent = case.agent(&[])?;
+    let [vip, later] = [case.vip(0), case.vip(1)];
+    case.apply_service("echo", &json!({"loadBalancerIP": vip}))?;
+    case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
+    case.wait_for_status("echo", &[vip])?;
+
+    let load = Load::start(case.lab.client(), SocketAddr::new(vip, ECHO_PORT));
+    case.cluster.cut_off_apiserver(true)?;
+    // Watches are silent for a minute when all is well, and would say nothing before that.
+    let message = agent.wait_for_problem(NOTICED, "SourceUnavailable")?;
+    assert!(message.contains("does not answer"), "{message}");
+    assert!(agent.get("/readyz")?.contains("does not answer"));
+    assert!(agent.log().contains("does not answer"));
+    case.cluster.cut_off_apiserver(false)?;
+    wait_until(LIMIT, "the API server to answer kubectl", || case.kubectl(&["get", "services"]).map(Some))?;
+    case.apply_service("later", &json!({"loadBalancerIP": later}))?;
+    case.ask_often(SocketAddr::new(later, ECHO_PORT))?;
+    wait_until_it_is_over(&agent)?;
+    none_failed(load)
+}
+
+pub(crate) fn an_etcd_restored_to_an_older_revision_is_noticed(case: &mut Case<'_>) -> Result<()> {
+    case.add_echo_pods(&["node-1", "node-2"])?;
+    let agent = case.agent(&[])?;
+    let [kept, gone, new] = [case.vip(0), case.vip(1), case.vip(2)];
+    for (name, vip) in [("kept", kept), ("gone", gone)] {
+        case.apply_service(name, &json!({"loadBalancerIP": vip}))?;
+        case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
+        case.wait_for_status(name, &[vip])?;
+    }
+    let load = Load::start(case.lab.client(), SocketAddr::new(kept, ECHO_PORT));
+    case.cluster.save_etcd("backup")?;
+
+    // None of this has happened after the restore.
+    case.kubectl(&["delete", "service", "gone"])?;
+    case.apply_service("new", &json!({"loadBalancerIP": new}))?;
+    case.wait_for_link(gone, false)?;
+    case.wait_for_status("new", &[new])?;
+    for write in 0..LOST_WRITES {
+        case.kubectl(&["annotate", "--overwrite", "service", "kept", &format!("write={write}")])?;
+    }
+
+    case.cluster.restore_etcd("backup")?;
+    case.wait_for_link(gone, true)?;
+    case.wait_for_link(new, false)?;
+    wait_until_it_is_over(&agent)?;
+    assert!(agent.log().contains("went back from revision"), "{}", agent.log());
+    case.wait_for_status("gone", &[gone])?;
+    none_failed(load)?;
+    // The cases after this one need them.
+    case.cluster.restart_proxies()
+}
+
+pub(crate) fn a_clock_that_jumps_changes_nothing(case: &mut Case<'_>) -> Result<()> {
+    case.add_echo_pods(&["node-1", "node-2"])?;
+    let clock = FalseClock::new(case.balancer.directory())?;
+    let kubeconfig = case.cluster.agent_kubeconfig().display().to_string();
+    let agent = Agent::spawn_with(&case.balancer, &["--kubeconfig", &kubeconfig], &clock.variables())?;
+    let vip = case.vip(0);
+    let address = SocketAddr::new(vip, ECHO_PORT);
+    case.apply_service("echo", &json!({"loadBalancerIP": vip}))?;
+    case.ask_often(address)?;
+    case.wait_for_status("echo", &[vip])?;
+    let file = case.balancer.directory().join(format!("{}.state/snapshot", case.balancer.name()));
+    let saved_at = || -> Result<String> {
+        let text = std::fs::read_to_string(&file)?;
+        let (_, rest) = text.split_once("\"saved_at\":\"").context("no time")?;
+        Ok(rest[..4].to_owned())
+    };
+
+    let mut open = client::connect(case.lab.client(), address)?;
+    let load = Load::start(case.lab.client(), address);
+    for (index, years) in [(1, 20), (2, -20)] {
+        let before = saved_at()?;
+        clock.jump(years * 366 * 24 * 3600)?;
+        let (name, vip) = (format!("jump-{index}"), case.vip(index));
+        case.apply_service(&name, &json!({"loadBalancerIP": vip}))?;
+        case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
+        case.wait_for_status(&name, &[vip])?;
+        // The agent sees the false time.
+        wait_until(LIMIT, "the saved snapshot to be of another year", || {
+            Ok((saved_at()? != before).then_some(()))
+        })?;
+    }
+    clock.jump(0)?;
+    case.kubectl(&["delete", "service", "jump-1"])?;
+    case.wait_for_link(case.vip(1), false)?;
+    client::http_get_on(&mut open, address)?;
+    none_failed(load)?;
+    assert!(problem(&agent.state()?, "SourceUnavailable").is_none());
+    case.wait_for_status("echo", &[vip])
+}
+
+fn wait_until_it_is_over(agent: &Agent) -> Result<()> {
+    let is_over = |state: &Value| problem(state, "SourceUnavailable").is_none();
+    agent.wait_for_state(LIMIT, "the problem to be over", is_over).map(drop)
+}
+
+fn none_failed(load: Load) -> Result<()> {
+    let tally: Tally = load.stop()?;
+    let (failures, total) = (&tally.failures, tally.total());
+    assert!(failures.is_empty(), "{} of {total} failed: {:?}", failures.len(), failures.first());
+    Ok(())
 }

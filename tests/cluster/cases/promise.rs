@@ -127,3 +127,24 @@ pub(crate) fn a_deleted_service_leaves_nothing(case: &mut Case<'_>) -> Result<()
     case.kubectl(&["delete", "service", "second"])?;
     case.wait_for_link(vip, false)
 }
+
+pub(crate) fn a_service_without_endpoints_gets_its_address(case: &mut Case<'_>) -> Result<()> {
+    let _agent = case.agent(&[])?;
+    let services = [("cluster", case.vip(0), "Cluster"), ("local", case.vip(1), "Local")];
+    for (name, vip, policy) in services {
+        case.apply_service(name, &json!({"loadBalancerIP": vip, "externalTrafficPolicy": policy}))?;
+        case.wait_for_status(name, &[vip])?;
+        case.wait_until_refused(SocketAddr::new(vip, ECHO_PORT))?;
+    }
+    case.add_echo_pods(&["node-1"])?;
+    for (_, vip, _) in services {
+        case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
+    }
+    case.cluster.delete_pod(&case.namespace, "echo", "node-1")?;
+    for (name, vip, _) in services {
+        case.wait_until_refused(SocketAddr::new(vip, ECHO_PORT))?;
+        case.wait_for_link(vip, true)?;
+        case.wait_for_status(name, &[vip])?;
+    }
+    Ok(())
+}

@@ -12,6 +12,20 @@ use super::world::{Backend, Frontend, Gate};
 /// Seconds for which other backends are preferred.
 const FAILING_SECS: u64 = 10;
 
+/// Where an unanswered flow goes.
+pub(super) enum Move<'w> {
+    /// There is no other backend.
+    Stays,
+    To(&'w Backend),
+    /// In mode NAT only because a Node sent its first packet back. It tries mode DSR again.
+    BeginsAnew,
+}
+
+/// Whether the frontend's new flows begin in mode DSR.
+fn begins_in_dsr(frontend: &Frontend) -> bool {
+    frontend.is_dsr && frontend.gate != Gate::KnownFlowsOnly
+}
+
 impl Model {
     pub(super) fn is_failing(&self, backend: &Backend) -> bool {
         let failed = self.memory.failing.get(&backend.id);
@@ -48,21 +62,29 @@ impl Model {
             return false;
         }
         self.memory.failing.insert(backend.id, self.now);
-        self.other(arrival, &flow_name, backend).is_some_and(|other| other.is_well)
+        let frontend = arrival.world.frontends.get(&backend.frontend);
+        frontend.is_some_and(begins_in_dsr)
+            || self.other(arrival, &flow_name, backend).is_some_and(|other| other.is_well)
     }
 
-    /// The backend that gets a flow which its own backend has not answered.
+    /// Where a flow goes which its backend has not answered.
     pub(super) fn moves<'w>(
         &mut self,
         arrival: &Arrival<'w>,
         name: &FlowName,
         backend: &Backend,
         snat_port: u16,
-    ) -> Option<&'w Backend> {
+    ) -> Move<'w> {
         self.memory.failing.insert(backend.id, self.now);
-        let other = self.other(arrival, name, backend)?;
+        let to = if arrival.world.frontends.get(&backend.frontend).is_some_and(begins_in_dsr) {
+            Move::BeginsAnew
+        } else if let Some(other) = self.other(arrival, name, backend) {
+            Move::To(other.backend)
+        } else {
+            return Move::Stays;
+        };
         self.memory.pending_replies.remove(&reply_name(backend, snat_port));
-        Some(other.backend)
+        to
     }
 
     fn other<'w>(&self, arrival: &Arrival<'w>, name: &FlowName, backend: &Backend) -> Option<Chosen<'w>> {

@@ -28,6 +28,13 @@ pub(crate) struct Flow {
     pub(crate) used: u64,
 }
 
+impl Flow {
+    /// Mode DSR, in which backends see the client's own port.
+    pub(crate) fn is_dsr(&self) -> bool {
+        self.snat_port == 0
+    }
+}
+
 /// Seconds for which a client may delay the second packet of a flow without losing its source port to another
 /// flow.
 pub(crate) const OPENING_SECS: u64 = 2;

@@ -4,9 +4,10 @@
 use llb_common::reason::Reason;
 
 use super::arrival::Arrival;
+use super::failing::Move;
 use super::flows::{FIN, Flow, FlowName, RST, Reply, ReplyName, opens, reply_name, seen_after};
 use super::outcome::{Course, Stop};
-use super::rewrite::{Nat, Target};
+use super::rewrite::{DSR_TIME_TO_LIVE, Nat, Target};
 use super::select;
 use super::state::Model;
 use super::wire::{Carries, TCP};
@@ -33,42 +34,55 @@ impl Model {
         let flow_name = (client.0, client.1, *name);
         let opens = opens(protocol, arrival.tcp_flags);
         let backend_of = |id| arrival.world.backend(id).filter(|backend| backend.takes(opens));
+        // A Node sent it back, or it would have more left.
+        let is_returned = arrival.wire.ip.time_to_live < DSR_TIME_TO_LIVE;
+        let is_first =
+            matches!(arrival.wire.carries, Carries::Transport { .. }) && (opens || protocol != TCP);
+        let by_nat = !frontend.is_dsr || frontend.nat_instead && is_returned && is_first;
         let known = self.memory.flow(&flow_name).copied();
         let known = known.and_then(|flow| Some((flow, backend_of(flow.backend)?)));
-        let known =
-            known.filter(|(flow, backend)| !(opens && self.has_ended(&flow_name, frontend, flow, backend)));
+        let known = known.filter(|(flow, backend)| !(opens && self.has_ended(&flow_name, flow, backend)));
+        let known = known.filter(|(flow, _)| {
+            let is_pending = !self.memory.flows.contains_key(&flow_name);
+            !(is_pending && frontend.is_dsr && by_nat && flow.is_dsr())
+        });
         let mut moves_to = None;
         let known = known.filter(|(flow, backend)| {
             if arrival.is_error() {
                 return true;
             }
-            match self.advance(arrival, &flow_name, frontend, *flow, backend, notes) {
+            match self.advance(arrival, &flow_name, *flow, backend, notes) {
                 Fate::GoesOn => true,
                 Fate::Gone => false,
                 Fate::Unanswered => {
-                    moves_to = self.moves(arrival, &flow_name, backend, flow.snat_port);
-                    moves_to.is_none()
+                    let to = self.moves(arrival, &flow_name, backend, flow.snat_port);
+                    moves_to = if let Move::To(backend) = to { Some(backend) } else { None };
+                    matches!(to, Move::Stays)
                 }
             }
         });
         let (backend, snat_port) = match known {
             Some((flow, backend)) => (backend, flow.snat_port),
-            None => self.begin(arrival, (name, frontend), &flow_name, moves_to, notes)?,
+            None => self.begin(arrival, (name, frontend), &flow_name, (moves_to, by_nat), notes)?,
         };
+        let is_dsr = snat_port == 0;
         let wire = arrival.wire;
         let mut against = vec![];
         if backend.mtu.is_some_and(|mtu| wire.ip.length > usize::from(mtu)) {
             against.push(Reason::TooBig);
         }
         let family = wire.ip.source.is_ipv4();
-        if !frontend.is_dsr && (backend.address.is_ipv4() != family || backend.snat.is_ipv4() != family) {
+        if is_dsr && is_returned {
+            against.push(Reason::Returned);
+        }
+        if !is_dsr && (backend.address.is_ipv4() != family || backend.snat.is_ipv4() != family) {
             against.push(Reason::BadBackend);
         }
         if backend.mac.is_none() || backend.link == 0 {
             against.push(Reason::NoNeighbour);
         }
         let nat = Nat { from: (backend.snat, snat_port), to: (backend.address, backend.port) };
-        let nat = (!frontend.is_dsr).then_some(nat);
+        let nat = (!is_dsr).then_some(nat);
         let from_mac = arrival.world.links.get(&backend.link).copied().unwrap_or_default();
         let target = Target { to_mac: backend.mac.unwrap_or_default(), from_mac, nat };
         Ok(Course { target, backend: backend.id, link: backend.link, is_reply: false, against })
@@ -76,10 +90,10 @@ impl Model {
 
     /// Whether an opening uses the ports of a connection that has ended. If so, nothing of the old one is
     /// remembered any more.
-    fn has_ended(&mut self, name: &FlowName, frontend: &Frontend, flow: &Flow, backend: &Backend) -> bool {
+    fn has_ended(&mut self, name: &FlowName, flow: &Flow, backend: &Backend) -> bool {
         let memory = &mut self.memory;
         // A connection that the client has not closed itself stays its own.
-        if frontend.is_dsr || flow.seen & (FIN | RST) == 0 || !memory.flows.contains_key(name) {
+        if flow.is_dsr() || flow.seen & (FIN | RST) == 0 || !memory.flows.contains_key(name) {
             return false;
         }
         let Some(reply) = memory.reply_of(name, backend, flow.snat_port) else { return true };
@@ -97,7 +111,6 @@ impl Model {
         &mut self,
         arrival: &Arrival<'_>,
         name: &FlowName,
-        frontend: &Frontend,
         mut flow: Flow,
         backend: &Backend,
         notes: &mut Vec<Reason>,
@@ -108,7 +121,7 @@ impl Model {
         if matches!(arrival.wire.carries, Carries::Transport { .. }) {
             flow.seen = seen_after(flow.seen, arrival.tcp_flags);
         }
-        if !frontend.is_dsr && flow.way != arrival.way() {
+        if !flow.is_dsr() && flow.way != arrival.way() {
             flow.way = arrival.way();
             if let Some(reply) = memory.reply_of(name, backend, flow.snat_port) {
                 reply.way = flow.way;
@@ -120,7 +133,7 @@ impl Model {
         }
         let opens = opens(arrival.ends().2, arrival.tcp_flags);
         let mut reply_of = None;
-        if !frontend.is_dsr {
+        if !flow.is_dsr() {
             let Some(reply) = memory.reply_of(name, backend, flow.snat_port).copied() else {
                 return Fate::Gone;
             };
@@ -175,7 +188,7 @@ impl Model {
         arrival: &Arrival<'w>,
         frontend: (&FrontendName, &Frontend),
         name: &FlowName,
-        moves_to: Option<&'w Backend>,
+        (moves_to, by_nat): (Option<&'w Backend>, bool),
         notes: &mut Vec<Reason>,
     ) -> Result<(&'w Backend, u16), Stop> {
         let because = |reason| Err(Stop::Because(reason));
@@ -208,11 +221,11 @@ impl Model {
             return Ok((backend, 0));
         }
         if !arrival.world.has_budget {
-            notes.extend(is_dsr.then_some(Reason::NotRemembered));
-            return if is_dsr { Ok((backend, 0)) } else { because(Reason::OverBudget) };
+            notes.extend((!by_nat).then_some(Reason::NotRemembered));
+            return if by_nat { because(Reason::OverBudget) } else { Ok((backend, 0)) };
         }
         let mut snat_port = 0;
-        if !is_dsr {
+        if by_nat {
             let port = select::snat_port(arrival.world, self, name, backend, arrival.way());
             snat_port = port.ok_or(Stop::Because(Reason::PortsExhausted))?;
             // This flow tries the failing backend; the others go elsewhere meanwhile.
@@ -222,6 +235,7 @@ impl Model {
                 *failed = self.now;
             }
         }
+        notes.extend((is_dsr && by_nat).then_some(Reason::NatInstead));
         let seen = seen_after(0, arrival.tcp_flags);
         let flow = Flow { backend: backend.id, snat_port, seen, way: arrival.way(), used: self.now };
         self.memory.flows.remove(name);

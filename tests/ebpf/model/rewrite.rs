@@ -8,12 +8,15 @@ use std::net::IpAddr;
 use super::wire::{Carries, Fragment, TCP, UDP, Wire, half};
 use super::world::MacBytes;
 
+/// The time to live that Nodes see in mode DSR. Packets that arrive with less were there before.
+pub(crate) const DSR_TIME_TO_LIVE: u8 = 16;
+
 /// Where a packet goes, with which addresses.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) to_mac: MacBytes,
     pub(crate) from_mac: MacBytes,
-    /// New addresses and ports; `None` if they stay.
+    /// New addresses and ports; `None` if they stay, as in mode DSR.
     pub(crate) nat: Option<Nat>,
 }
 
@@ -27,9 +30,13 @@ pub(crate) fn rewrite(frame: &[u8], wire: &Wire, target: &Target) -> Vec<u8> {
     let mut out = frame.to_vec();
     out[0..6].copy_from_slice(&target.to_mac);
     out[6..12].copy_from_slice(&target.from_mac);
-    let Some(nat) = &target.nat else { return out };
     let ip = &wire.ip;
     let time_to_live = ip.at + if ip.source.is_ipv4() { 8 } else { 7 };
+    let Some(nat) = &target.nat else {
+        out[time_to_live] = DSR_TIME_TO_LIVE;
+        header_checksum(frame, &mut out, ip.at);
+        return out;
+    };
     out[time_to_live] -= 1;
     set_addresses(&mut out, ip.at, nat.from.0, nat.to.0);
     header_checksum(frame, &mut out, ip.at);

@@ -64,6 +64,8 @@ pub(crate) struct Frontend {
     pub(crate) id: u32,
     pub(crate) service: u32,
     pub(crate) is_dsr: bool,
+    /// With DSR: flows whose first packet a Node sends back begin in mode NAT.
+    pub(crate) nat_instead: bool,
     pub(crate) is_restricted: bool,
     pub(crate) gate: Gate,
     /// 0 means no affinity.

@@ -7,7 +7,7 @@ use llb_common::backend::{ACTIVE, BackendEntry, DEAD, DRAINING};
 use llb_common::conntrack::{ForwardEntry, ReplyEntry};
 use llb_common::frontend::{
     AffinityEntry, CHUNK_SLOTS, DSR, FrontendEntry, FrontendKey, KNOWN_FLOWS_ONLY, MaglevTable, MemberKey,
-    OPENINGS_ONLY, RESTRICTED, SourceRangeKey,
+    NAT_INSTEAD, OPENINGS_ONLY, RESTRICTED, SourceRangeKey,
 };
 use llb_common::maps;
 use llb_common::settings::{LinkSettings, Settings};
@@ -126,7 +126,10 @@ impl Kernel {
         let entry = FrontendEntry {
             id: frontend.id,
             service: frontend.service,
-            flags: flag(frontend.is_dsr, DSR) | flag(frontend.is_restricted, RESTRICTED) | gate,
+            flags: flag(frontend.is_dsr, DSR)
+                | flag(frontend.nat_instead, NAT_INSTEAD)
+                | flag(frontend.is_restricted, RESTRICTED)
+                | gate,
             affinity_secs: frontend.affinity_secs as u32,
             table: table(&frontend.table, 0),
             previous: table(previous, 1),

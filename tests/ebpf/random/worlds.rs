@@ -45,6 +45,7 @@ struct Kind {
     port: u16,
     service: u32,
     is_dsr: bool,
+    nat_instead: bool,
     is_restricted: bool,
     affinity_secs: u64,
     /// Weights of the hosts.
@@ -60,6 +61,7 @@ fn kinds() -> Vec<Kind> {
         port,
         service: u32::from(port),
         is_dsr,
+        nat_instead: false,
         is_restricted: false,
         affinity_secs: 0,
         weights: [1, 1, 1],
@@ -68,12 +70,12 @@ fn kinds() -> Vec<Kind> {
     };
     vec![
         kind(80, false),
-        Kind { weights: [1, 2, 5], ..kind(81, true) },
+        Kind { weights: [1, 2, 5], nat_instead: true, ..kind(81, true) },
         Kind { weights: [0; 3], ..kind(82, false) },
         Kind { is_restricted: true, ..kind(83, false) },
         // A Service with two ports.
         Kind { affinity_secs: AFFINITY_SECS, ..kind(84, false) },
-        Kind { affinity_secs: AFFINITY_SECS, service: 84, ..kind(85, true) },
+        Kind { affinity_secs: AFFINITY_SECS, service: 84, nat_instead: true, ..kind(85, true) },
         Kind { is_restricted: true, mtu: None, ..kind(86, true) },
         Kind { is_bad: true, ..kind(87, false) },
         Kind { mtu: Some(90), ..kind(88, false) },
@@ -145,6 +147,7 @@ fn add(world: &mut World, kind: &Kind, is_v4: bool, protocol: u8) {
         id: world.frontends.len() as u32 + 1,
         service: kind.service,
         is_dsr: kind.is_dsr,
+        nat_instead: kind.nat_instead,
         is_restricted: kind.is_restricted,
         gate: Gate::Open,
         affinity_secs: kind.affinity_secs,

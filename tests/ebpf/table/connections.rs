@@ -6,12 +6,12 @@ use std::net::{Ipv6Addr, TcpListener, UdpSocket};
 use llb_common::address::Mac;
 use llb_common::conntrack::{ACK, FIN, RST, SYN};
 use llb_common::flow_table::lines;
-use llb_common::frontend::{TCP, UDP};
+use llb_common::frontend::{DSR_TIME_TO_LIVE, TCP, UDP};
 use llb_common::maps;
 use llb_common::reason::Reason;
 
 use super::{CLIENT_PORT, everywhere};
-use crate::frames::{Frame, icmp_error, ip};
+use crate::frames::{Frame, icmp_error, ip, set_time_to_live};
 use crate::plane::{BACKEND_MAC, CLIENT_MAC, DSR_PORT, Family, Hook, LB_MAC, LINK, NAT_PORT, Outcome, Plane};
 use crate::programs::Returned;
 
@@ -60,11 +60,11 @@ fn udp_is_translated_with_its_checksum_or_without() {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn dsr_rewrites_only_the_ethernet_header() {
+fn dsr_rewrites_the_ethernet_header_and_limits_the_time_to_live() {
     everywhere(|plane| {
         for (flags, protocol) in [(SYN, TCP), (ACK, TCP), (RST, TCP), (0, UDP), (0, UDP)] {
             let sent = plane.to_vip(DSR_PORT, protocol, flags);
-            plane.expect("dsr", &sent.bytes(), &Frame { macs: (BACKEND_MAC, LB_MAC), ..sent }.bytes());
+            plane.expect("dsr", &sent.bytes(), &plane.at_node(&sent).bytes());
         }
         assert_eq!(plane.entries::<24, 16>(maps::FLOWS.name).len(), 2);
         assert!(plane.entries::<24, 40>(maps::REPLIES.name).is_empty());
@@ -75,7 +75,9 @@ fn dsr_rewrites_only_the_ethernet_header() {
         };
         let inside = ip(plane.vip(), plane.client(), TCP, 60, &inside.transport());
         let error = |macs| icmp_error(macs, plane.address(99), plane.vip(), &inside);
-        plane.expect("error", &error((LB_MAC, CLIENT_MAC)), &error((BACKEND_MAC, LB_MAC)));
+        let mut expected = error((BACKEND_MAC, LB_MAC));
+        set_time_to_live(&mut expected, DSR_TIME_TO_LIVE);
+        plane.expect("error", &error((LB_MAC, CLIENT_MAC)), &expected);
     });
 }
 
@@ -200,11 +202,7 @@ fn a_full_flow_table_keeps_what_it_has() {
         for port in 0..300 {
             let sent = Frame { from: (plane.client(), 1024 + port), ..plane.to_vip(DSR_PORT, TCP, ACK) };
             for _ in 0..2 {
-                plane.expect(
-                    "forwarded",
-                    &sent.bytes(),
-                    &Frame { macs: (BACKEND_MAC, LB_MAC), ..sent.clone() }.bytes(),
-                );
+                plane.expect("forwarded", &sent.bytes(), &plane.at_node(&sent).bytes());
             }
         }
         assert!(plane.reason(Reason::FlowsFull) > 0);

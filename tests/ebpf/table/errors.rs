@@ -5,7 +5,7 @@ use llb_common::conntrack::ACK;
 use llb_common::frontend::TCP;
 
 use super::everywhere;
-use crate::frames::{Frame, checksum, ethernet, icmp_error, ip, l4_checksum};
+use crate::frames::{Frame, checksum, ethernet, icmp_error, ip, l4_checksum, set_time_to_live};
 use crate::plane::{BACKEND_MAC, CLIENT_MAC, LB_MAC, NAT_PORT, Outcome};
 
 #[test]
@@ -31,14 +31,7 @@ fn errors_reach_the_end_that_they_are_about() {
 
 /// Lowers a time to live of 64 in a whole frame.
 fn lower_time_to_live(frame: &mut [u8]) -> &[u8] {
-    if frame[12] == 8 {
-        frame[22] -= 1;
-        frame[24..26].fill(0);
-        let sum = checksum(&frame[14..34]);
-        frame[24..26].copy_from_slice(&sum.to_be_bytes());
-    } else {
-        frame[21] -= 1;
-    }
+    set_time_to_live(frame, 63);
     frame
 }
 

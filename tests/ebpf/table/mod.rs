@@ -7,11 +7,12 @@ mod errors;
 mod failing;
 mod ports;
 mod reasons;
+mod returned;
 mod selection;
 mod shapes;
 
 use llb_common::conntrack::{ACK, SYN};
-use llb_common::frontend::TCP;
+use llb_common::frontend::{DSR_TIME_TO_LIVE, TCP};
 use llb_common::reason::{Reason, Verdict};
 
 use crate::frames::Frame;
@@ -59,6 +60,11 @@ impl Plane {
     pub(super) fn reply_received(&self, tcp_flags: u8) -> Frame {
         let sent = self.to_vip(NAT_PORT, TCP, tcp_flags);
         Frame { macs: (CLIENT_MAC, LB_MAC), from: sent.to, to: sent.from, time_to_live: 63, ..sent }
+    }
+
+    /// What the Node gets of a packet in mode DSR.
+    pub(super) fn at_node(&self, sent: &Frame) -> Frame {
+        Frame { macs: (BACKEND_MAC, LB_MAC), time_to_live: DSR_TIME_TO_LIVE, ..sent.clone() }
     }
 
     pub(super) fn expect(&self, name: &str, sent: &[u8], expected: &[u8]) {

@@ -4,13 +4,15 @@
 use llb_common::address::Mac;
 use llb_common::backend::{BackendId, DEAD, DRAINING};
 use llb_common::conntrack::{ACK, RST, SYN};
-use llb_common::frontend::{KNOWN_FLOWS_ONLY, OPENINGS_ONLY, RESTRICTED, TCP, UDP};
+use llb_common::frontend::{
+    DSR, DSR_TIME_TO_LIVE, KNOWN_FLOWS_ONLY, NAT_INSTEAD, OPENINGS_ONLY, RESTRICTED, TCP, UDP,
+};
 use llb_common::maps;
 use llb_common::reason::Reason;
 
 use super::everywhere;
 use crate::frames::{Frame, icmp_error, ip};
-use crate::plane::{BACKEND_MAC, CLIENT_MAC, DSR_PORT, EMPTY_PORT, Family, LB_MAC, NAT_PORT, Outcome, Plane};
+use crate::plane::{CLIENT_MAC, DSR_PORT, EMPTY_PORT, Family, LB_MAC, NAT_PORT, Outcome, Plane};
 
 impl Plane {
     /// Whether this reason can occur at all with this hook and family.
@@ -111,9 +113,14 @@ fn every_reason_is_reached() {
         plane.settings(|settings| settings.flow_budget = 0);
         plane.expect_reason("budget", &other.bytes(), Reason::OverBudget);
         let dsr = Frame { from: (plane.client(), 5002), ..plane.to_vip(DSR_PORT, TCP, SYN) };
-        plane.expect("dsr", &dsr.bytes(), &Frame { macs: (BACKEND_MAC, LB_MAC), ..dsr.clone() }.bytes());
+        plane.expect("dsr", &dsr.bytes(), &plane.at_node(&dsr).bytes());
         assert_eq!(plane.reason(Reason::NotRemembered), 1);
         plane.settings(|_| ());
+        let back = Frame { time_to_live: DSR_TIME_TO_LIVE - 1, ..dsr };
+        plane.expect_reason("back", &back.bytes(), Reason::Returned);
+        plane.frontend(DSR_PORT, |entry| entry.flags = DSR | NAT_INSTEAD);
+        assert!(matches!(plane.run(&back.bytes()), Outcome::Sent(_)), "by nat");
+        assert_eq!(plane.reason(Reason::NatInstead), 1);
         plane.two_hosts(0);
         let refusal = plane.sent_by_host(plane.ask(6000), RST | ACK).bytes();
         plane.expect_reason("refused", &refusal, Reason::Refused);

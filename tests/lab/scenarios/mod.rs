@@ -5,6 +5,7 @@ pub(crate) mod answers;
 pub(crate) mod changes;
 pub(crate) mod crash;
 pub(crate) mod handover;
+pub(crate) mod health;
 pub(crate) mod life;
 pub(crate) mod memory;
 pub(crate) mod packets;

@@ -2,12 +2,13 @@
 //! Failures around the agent: nodes, ports, files.
 
 use std::fs;
-use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use llb_tests::client::{Load, count_by_name, http_get};
 use llb_tests::manifests::{self, PortSpec};
 use llb_tests::{agent, wait_until};
+use serde_json::Value;
 
 use crate::plane::Plane;
 use crate::setup::{LIMIT, Setup, is_free_of_problems};
@@ -99,6 +100,35 @@ pub(crate) fn a_port_in_use_is_reported_and_served_once_it_is_free(plane: Plane)
     let vip = SocketAddr::new(setup.vip(), 80);
     wait_until(HEALING_LIMIT, "an answer", || http_get(setup.client(), vip).map(Some)).unwrap();
     setup.agent.wait_for_state(LIMIT, "no problems", is_free_of_problems).unwrap();
+}
+
+pub(crate) fn pods_without_a_route_are_said_and_served_once_there_is_one(plane: Plane) {
+    let setup = Setup::new(plane);
+    let node = setup.lab.host("node-1");
+    let pod = Ipv4Addr::new(10, 244, 1, 7);
+    node.ip(&format!("address add {pod}/32 dev lo")).unwrap();
+    let _pod = llb_tests::Server::http(node, (pod, 8080).into(), "pod").unwrap();
+    let slice = manifests::endpoints("web", 8080, &[(pod, true)]);
+    let slice = slice.replace("  - {addresses", "  - {nodeName: node-1, addresses");
+    let service = manifests::service("web", &[setup.vip()], &[HTTP]).replace(", nodePort: 30080", "");
+    setup.manifests.write("web.yaml", &format!("{slice}---\n{service}")).unwrap();
+    let problem = setup.agent.wait_for_problem(LIMIT, "NoRouteToPods").unwrap();
+    assert!(problem.contains("10.244.1.7") && problem.contains("--backends endpoints"), "{problem}");
+    // A port that is not served keeps its VIP from being published; another one does not wait for it.
+    setup.serve("other", &[setup.lab.vip(1)], &[HTTP]);
+    let published = |state: &Value| state["observed"]["statuses"]["default/web"]["vips"].is_array();
+    setup
+        .agent
+        .wait_for_state(LIMIT, "other to be published", |state| {
+            assert!(!published(state), "{state}");
+            state["observed"]["statuses"]["default/other"]["vips"].is_array()
+        })
+        .unwrap();
+
+    setup.lab.balancer().ip(&format!("route add 10.244.1.0/24 via {}", node.ipv4())).unwrap();
+    setup.agent.wait_for_state(HEALING_LIMIT, "web to be published", published).unwrap();
+    let vip = SocketAddr::new(setup.vip(), 80);
+    assert_eq!(http_get(setup.client(), vip).unwrap().name, "pod");
 }
 
 pub(crate) fn the_last_good_content_of_a_broken_manifest_stays_in_use(plane: Plane) {

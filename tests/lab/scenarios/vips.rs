@@ -29,10 +29,15 @@ pub(crate) fn a_vip_of_another_host_is_refused_until_it_is_free(plane: Plane) {
     let problem = setup.agent.wait_for_problem(LIMIT, "VipConflict").unwrap();
     assert!(problem.contains(&mac(rival)) && problem.contains("default/web"), "{problem}");
 
-    // Nothing is forwarded for a VIP of another host, not even if this machine routes its packets.
-    let web = frontend(setup.vip(), 80, "TCP");
-    let is_gone = |state: &serde_json::Value| state["observed"]["frontends"][&web].is_null();
-    setup.agent.wait_for_state(LIMIT, "no frontend on the refused VIP", is_gone).unwrap();
+    // Nothing was forwarded for a VIP of another host, not even while it was probed for: this machine may route
+    // its packets.
+    let steps = [setup.vip(), setup.vip_v6()].map(|vip| {
+        let serve = format!("serve {} for", frontend(vip, 80, "TCP"));
+        let add = format!("add {vip}/{}", if vip.is_ipv4() { 24 } else { 64 });
+        [serve, add, "publish for default/web".to_owned()]
+    });
+    let log = setup.agent.log();
+    assert!(!steps.iter().flatten().any(|step| log.contains(step)), "{log}");
 
     // Other VIPs are served meanwhile.
     let other = setup.lab.vip(1);
@@ -50,6 +55,56 @@ pub(crate) fn a_vip_of_another_host_is_refused_until_it_is_free(plane: Plane) {
         setup.wait_serving(vip, 80, "TCP");
         http_get(setup.client(), SocketAddr::new(vip, 80)).unwrap();
     }
+    // An address that answers before its frontend is there would refuse its clients.
+    wait_log(&setup, "publish for default/web");
+    let log = setup.agent.log();
+    for steps in steps {
+        let at = steps.map(|step| log.find(&step).unwrap_or_else(|| panic!("{step}: {log}")));
+        assert!(at.is_sorted(), "{log}");
+    }
+}
+
+pub(crate) fn a_refused_vip_is_not_published_when_its_link_is_gone(plane: Plane) {
+    let mut setup = Setup::new(plane);
+    setup.serve_http(30080);
+    let rival = setup.lab.host("node-2");
+    rival.ip(&addr("add", setup.vip())).unwrap();
+    setup.write_service("web", &[setup.vip()], &[HTTP]);
+    setup.agent.wait_for_problem(LIMIT, "VipConflict").unwrap();
+    setup.lab.balancer().ip("link set eth0 down\nlink set eth0 name away0\n").unwrap();
+    setup.agent.wait_for_problem(LIMIT, "LinkMissing").unwrap();
+    // A status is written beside the loop. In the round of another Service, its write has ended or was logged.
+    setup.write_service("other", &[setup.lab.vip(1)], &[HTTP]);
+    setup.agent.wait_for_problem(LIMIT, "AddressNotAllowed").unwrap();
+    let state = setup.agent.state().unwrap();
+    assert!(!is_published(&state, "web"), "{state:#}");
+    assert_eq!(state["observed"]["frontends"], serde_json::json!({}), "{state:#}");
+    let log = setup.agent.log();
+    assert!(!log.contains("publish for"), "{log}");
+}
+
+pub(crate) fn a_published_vip_that_another_host_has_now_is_withdrawn(plane: Plane) {
+    let mut setup = Setup::new(plane);
+    setup.serve_http(30080);
+    setup.serve("web", &[setup.vip()], &[HTTP]);
+    let published = |state: &serde_json::Value| is_published(state, "web");
+    setup.agent.wait_for_state(LIMIT, "the VIP to be published", published).unwrap();
+    // While no agent runs, the VIP goes to another host.
+    setup.agent.process().kill9().unwrap();
+    setup.lab.balancer().ip(&addr("del", setup.vip())).unwrap();
+    setup.lab.host("node-2").ip(&addr("add", setup.vip())).unwrap();
+    setup.restart_agent();
+    setup.agent.wait_for_problem(LIMIT, "VipConflict").unwrap();
+    let web = frontend(setup.vip(), 80, "TCP");
+    let is_withdrawn = |state: &serde_json::Value| {
+        !is_published(state, "web") && state["observed"]["frontends"][&web]["phase"] != "serving"
+    };
+    setup.agent.wait_for_state(LIMIT, "the VIP to be withdrawn", is_withdrawn).unwrap();
+
+    setup.lab.host("node-2").ip(&addr("del", setup.vip())).unwrap();
+    setup.agent.wait_for_state(HEALING_LIMIT, "the VIP to be published again", published).unwrap();
+    let vip = SocketAddr::new(setup.vip(), 80);
+    wait_until(LIMIT, "an answer", || http_get(setup.client(), vip).map(Some)).unwrap();
 }
 
 pub(crate) fn a_vip_that_another_host_takes_stays_and_is_reported(plane: Plane) {
@@ -166,6 +221,12 @@ pub(crate) fn a_service_on_the_links_own_address_follows_that_address(plane: Pla
     let commands = format!("addr del {own}/24 dev eth0\naddr add {new}/24 dev eth0\n");
     setup.lab.balancer().ip(&commands).unwrap();
     serves(new);
+}
+
+/// Whether the status of a Service names a VIP.
+fn is_published(state: &serde_json::Value, name: &str) -> bool {
+    let status = &state["observed"]["statuses"][format!("default/{name}")];
+    status["vips"].as_array().is_some_and(|vips| !vips.is_empty())
 }
 
 /// Records the announcements of a VIP that a host hears.

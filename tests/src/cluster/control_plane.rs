@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
 
 use super::arguments;
 use super::binaries::Binaries;
@@ -19,6 +20,9 @@ use crate::wait::wait_until;
 
 /// The API server takes 3 s to get ready on two idle slow cores.
 const READY_LIMIT: Duration = Duration::from_secs(60);
+
+/// The name of the kubeconfig of the controller manager.
+const MANAGER: &str = "controller-manager";
 
 /// `token,user,uid,groups` of the users that are not ServiceAccounts. They exist only inside the lab.
 const ADMIN_TOKEN: &str = "lab-admin";
@@ -33,10 +37,10 @@ lab-kube-proxy,system:kube-proxy,3
 // Fields are dropped in this order: the programs that use another one go first.
 #[derive(Debug)]
 pub(super) struct ControlPlane {
-    _controller_manager: Process,
+    controller_manager: Process,
     /// `None` while the API server is stopped.
     apiserver: Option<Process>,
-    _etcd: Process,
+    etcd: Process,
     host: Host,
     binaries: Binaries,
     certificates: Certificates,
@@ -58,23 +62,18 @@ impl ControlPlane {
             kubeconfig::write(&folder, name, &server(&host), &certificates.authority, token)
         };
         let admin = kubeconfig("admin", ADMIN_TOKEN)?;
-        let manager = kubeconfig("controller-manager", MANAGER_TOKEN)?;
+        kubeconfig(MANAGER, MANAGER_TOKEN)?;
         let proxy = kubeconfig("kube-proxy", PROXY_TOKEN)?;
 
         let etcd = spawn(&host, &binaries.etcd, "etcd", arguments::etcd(&folder.join("etcd")))?;
         let mut apiserver = spawn_apiserver(&host, &binaries, &certificates, &folder)?;
         let kubectl = Kubectl::new(host.clone(), binaries.kubectl.clone(), admin);
         wait_ready(&kubectl, &mut apiserver)?;
-        let controller_manager = spawn(
-            &host,
-            &binaries.controller_manager,
-            "kube-controller-manager",
-            arguments::controller_manager(&certificates, &manager),
-        )?;
+        let controller_manager = spawn_controller_manager(&host, &binaries, &certificates, &folder)?;
         Ok(Self {
-            _controller_manager: controller_manager,
+            controller_manager,
             apiserver: Some(apiserver),
-            _etcd: etcd,
+            etcd,
             host,
             binaries,
             certificates,
@@ -99,6 +98,70 @@ impl ControlPlane {
         Ok(())
     }
 
+    /// Copies etcd's data to a folder. The API server is away for that time.
+    pub(super) fn save_etcd(&mut self, name: &str) -> Result<()> {
+        self.stop_apiserver()?;
+        // It flushes its data.
+        self.etcd.signal(Signal::TERM)?;
+        self.etcd.wait_exit(READY_LIMIT)?;
+        self.copy("etcd", name)?;
+        self.start_etcd()?;
+        self.start_apiserver()
+    }
+
+    /// Replaces etcd's data by what [`ControlPlane::save_etcd`] copied, as a restore from a backup does. The
+    /// controller manager starts anew after it, as an operator has to see to.
+    pub(super) fn restore_etcd(&mut self, name: &str) -> Result<()> {
+        self.stop_apiserver()?;
+        self.etcd.kill9()?;
+        fs::remove_dir_all(self.folder.join("etcd"))?;
+        self.copy(name, "etcd")?;
+        self.start_etcd()?;
+        self.start_apiserver()?;
+        self.controller_manager.kill9()?;
+        self.controller_manager =
+            spawn_controller_manager(&self.host, &self.binaries, &self.certificates, &self.folder)?;
+        Ok(())
+    }
+
+    fn copy(&self, from: &str, to: &str) -> Result<()> {
+        let path = |name: &str| self.folder.join(name).display().to_string();
+        self.host.output(&["cp", "-a", &path(from), &path(to)]).map(drop)
+    }
+
+    fn start_etcd(&mut self) -> Result<()> {
+        let arguments = arguments::etcd(&self.folder.join("etcd"));
+        self.etcd = spawn(&self.host, &self.binaries.etcd, "etcd", arguments)?;
+        Ok(())
+    }
+
+    /// Gives the API server a certificate of another authority, and restarts it. Returns the old ones, for
+    /// [`ControlPlane::use_certificates`].
+    pub(super) fn renew_authority(&mut self) -> Result<Certificates> {
+        let folder = self.folder.join("renewed");
+        fs::create_dir_all(&folder)?;
+        let address = IpAddr::V4(self.host.ipv4());
+        let mut renewed = Certificates::write(&folder, &[address, Ipv4Addr::LOCALHOST.into()])?;
+        let old = self.certificates.clone();
+        // Tokens stay valid.
+        renewed.token_private_key.clone_from(&old.token_private_key);
+        renewed.token_public_key.clone_from(&old.token_public_key);
+        self.use_certificates(renewed)?;
+        Ok(old)
+    }
+
+    /// Restarts the API server with these certificates.
+    pub(super) fn use_certificates(&mut self, certificates: Certificates) -> Result<()> {
+        self.certificates = certificates;
+        self.write_kubeconfig("admin", ADMIN_TOKEN)?;
+        self.stop_apiserver()?;
+        self.start_apiserver()
+    }
+
+    pub(super) fn host(&self) -> &Host {
+        &self.host
+    }
+
     pub(super) fn write_kubeconfig(&self, name: &str, token: &str) -> Result<PathBuf> {
         kubeconfig::write(&self.folder, name, &server(&self.host), &self.certificates.authority, token)
     }
@@ -113,6 +176,17 @@ pub(super) fn spawn(host: &Host, program: &Path, name: &str, arguments: Vec<Stri
     let mut command = host.command(program);
     command.args(arguments);
     host.spawn(command, name)
+}
+
+fn spawn_controller_manager(
+    host: &Host,
+    binaries: &Binaries,
+    certificates: &Certificates,
+    folder: &Path,
+) -> Result<Process> {
+    let arguments =
+        arguments::controller_manager(certificates, &folder.join(format!("{MANAGER}.kubeconfig")));
+    spawn(host, &binaries.controller_manager, "kube-controller-manager", arguments)
 }
 
 fn spawn_apiserver(

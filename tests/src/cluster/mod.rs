@@ -179,6 +179,56 @@ impl Cluster {
         self.start_apiserver()
     }
 
+    /// Cuts the API server off, or connects it again: packets to it vanish, and nobody is told.
+    ///
+    /// # Errors
+    /// `ip` refused.
+    pub fn cut_off_apiserver(&self, cut_off: bool) -> Result<()> {
+        let host = self.control_plane.host();
+        if cut_off { host.unplug() } else { host.plug_in() }
+    }
+
+    /// Saves all objects under this name. The API server is away for that time.
+    ///
+    /// # Errors
+    /// etcd or the API server did not get ready.
+    pub fn save_etcd(&mut self, name: &str) -> Result<()> {
+        self.control_plane.save_etcd(name)
+    }
+
+    /// Brings back the objects that [`Cluster::save_etcd`] saved, as a restore from a backup does.
+    ///
+    /// # Errors
+    /// As [`Cluster::save_etcd`].
+    pub fn restore_etcd(&mut self, name: &str) -> Result<()> {
+        self.control_plane.restore_etcd(name)
+    }
+
+    /// Starts kube-proxy of all nodes anew. After [`Cluster::restore_etcd`], it would hear of no change.
+    ///
+    /// # Errors
+    /// It did not get ready.
+    pub fn restart_proxies(&mut self) -> Result<()> {
+        for node in &mut self.nodes {
+            node.start_proxy(&self.control_plane)?;
+            node.wait_ready()?;
+        }
+        Ok(())
+    }
+
+    /// Runs `work` while the API server has a certificate of another authority, which kubeconfigs that are written in
+    /// that time name.
+    ///
+    /// # Errors
+    /// As `work`, or the API server did not get ready.
+    pub fn with_another_authority<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let old = self.control_plane.renew_authority()?;
+        let result = work(self);
+        // The other cases need it, also if this one failed.
+        self.control_plane.use_certificates(old)?;
+        result
+    }
+
     /// Deletes the Node and stops its kube-proxy: nothing answers at its nodePorts any more.
     ///
     /// # Errors

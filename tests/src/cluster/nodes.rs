@@ -52,6 +52,8 @@ impl Node {
 
     /// Starts kube-proxy, without waiting until it is ready.
     pub(super) fn start_proxy(&mut self, control_plane: &ControlPlane) -> Result<()> {
+        // Its ports are free again before the new one asks for them.
+        self.proxy = None;
         self.proxy = Some(control_plane::spawn(
             &self.host,
             &control_plane.binaries().proxy,

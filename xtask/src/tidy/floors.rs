@@ -26,7 +26,11 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("addresses", &["model", "config", "statefile", "netlink", "clock"]),
     ("status", &["model", "statefile", "kube_error"]),
     ("handover", &["model", "statefile", "clock"]),
-    ("reconcile", &["model", "config", "desired", "plan", "dataplane", "addresses", "status", "clock"]),
+    ("health", &["model", "config", "clock"]),
+    (
+        "reconcile",
+        &["model", "config", "desired", "plan", "dataplane", "addresses", "status", "health", "clock"],
+    ),
 ];
 
 /// Small services that know no room and that every room may use.

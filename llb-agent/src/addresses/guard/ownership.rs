@@ -11,6 +11,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -19,6 +20,9 @@ use super::held::Held;
 use super::probes::{LiveLink, Output, ProbeSeries};
 use super::wanted::{ProbeResult, Wanted};
 use crate::model::{AddressKey, Mac};
+
+/// How long a refusal is remembered after llb asked last. The reconciler asks again more often.
+const REFUSAL_LIFETIME: Duration = Duration::from_secs(120);
 
 /// What is known about the addresses that llb wants or has.
 #[derive(Debug, Default)]
@@ -29,6 +33,9 @@ pub(super) struct Ownership {
     own_macs: BTreeSet<Mac>,
     wanted: BTreeMap<AddressKey, Wanted>,
     held: BTreeMap<AddressKey, Held>,
+    /// Who had each address that llb could not add, and when llb asked last. While the link is down, nobody
+    /// can be asked again.
+    refused: BTreeMap<AddressKey, (Mac, Instant)>,
 }
 
 impl Ownership {
@@ -56,6 +63,7 @@ impl Ownership {
         self.held.retain(|key, _| keys.contains(key));
         for key in keys {
             let wanted = self.wanted.remove(key);
+            self.refused.remove(key);
             let held = self.held.entry(key.clone()).or_default();
             // A host that answered just before the address was added now claims it.
             if let Some(ProbeResult::Taken(mac)) = wanted.map(|wanted| wanted.result()) {
@@ -79,10 +87,16 @@ impl Ownership {
         if self.is_free(key, now) {
             return ProbeResult::Free;
         }
+        let is_down = !self.links.contains_key(&key.link);
+        if let Some((mac, asked)) = self.refused.get_mut(key).filter(|_| is_down) {
+            *asked = now;
+            return ProbeResult::Taken(*mac);
+        }
         match self.wanted.get(key).map(Wanted::result) {
             Some(ProbeResult::Pending) => return ProbeResult::Pending,
             Some(ProbeResult::Taken(mac)) => {
                 self.wanted.remove(key);
+                self.refused.insert(key.clone(), (mac, now));
                 return ProbeResult::Taken(mac);
             }
             // A result that has expired.
@@ -96,7 +110,7 @@ impl Ownership {
     /// that link.
     pub(super) fn is_free(&self, key: &AddressKey, now: Instant) -> bool {
         if !self.links.contains_key(&key.link) {
-            return true;
+            return !self.refused.contains_key(key);
         }
         let wanted = self.wanted.get(key).filter(|wanted| !wanted.is_expired(now));
         wanted.is_some_and(|wanted| wanted.result() == ProbeResult::Free)
@@ -160,19 +174,32 @@ impl Ownership {
         wanted.chain(self.held.values().filter_map(Held::due)).min()
     }
 
+    fn advance_wanted(&mut self, now: Instant) -> Option<Output> {
+        let is_due = |wanted: &Wanted| matches!(wanted, Wanted::Probing(probes) if probes.due <= now);
+        let (key, wanted) = self.wanted.iter_mut().find(|(_, wanted)| is_due(wanted))?;
+        let key = key.clone();
+        let Wanted::Probing(probes) = wanted else { return None };
+        let link = self.links.get(&key.link);
+        let probe = probes.next_probe(link, &key, now);
+        if probe.is_some() {
+            return probe;
+        }
+        if link.is_some() {
+            *wanted = Wanted::Known { at: now, owner: None };
+            self.refused.remove(&key);
+        } else {
+            // The link went down before the probes were over, so they have shown nothing.
+            self.wanted.remove(&key);
+        }
+        Some(Output::WakeReconciler)
+    }
+
     /// The next output; `None` when nothing more is due now.
     pub(super) fn advance(&mut self, now: Instant) -> Option<Output> {
         self.wanted.retain(|_, wanted| !wanted.is_expired(now));
-        for (key, wanted) in &mut self.wanted {
-            if let Wanted::Probing(probes) = wanted
-                && probes.due <= now
-            {
-                let probe = probes.next_probe(self.links.get(&key.link), key, now);
-                if probe.is_none() {
-                    *wanted = Wanted::Known { at: now, owner: None };
-                }
-                return Some(probe.unwrap_or(Output::WakeReconciler));
-            }
+        self.refused.retain(|_, (_, asked)| now < *asked + REFUSAL_LIFETIME);
+        if let Some(output) = self.advance_wanted(now) {
+            return Some(output);
         }
         for (key, held) in &mut self.held {
             while held.due().is_some_and(|due| due <= now) {

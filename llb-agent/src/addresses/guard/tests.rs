@@ -200,3 +200,36 @@ fn a_lost_address_is_free_without_probes_unless_another_host_claims_it() {
     world.ownership.lost(&key(1), world.now);
     assert_eq!(world.ask(), ProbeResult::Taken(OTHER));
 }
+
+#[test]
+fn an_address_of_another_host_is_not_free_because_the_link_goes_down() {
+    let mut world = World::new();
+    world.ask();
+    world.pass(Duration::from_millis(10));
+    assert!(world.hear(OTHER, true));
+    assert_eq!(world.ask(), ProbeResult::Taken(OTHER));
+    world.set_links(&[]);
+    for _ in 0..10 {
+        world.pass(30 * SECOND);
+        assert_eq!(world.ask(), ProbeResult::Taken(OTHER));
+        assert!(!world.ownership.is_free(&key(1), world.now));
+    }
+    // When the link is up, the host can be asked again.
+    world.set_links(&[("eth0", 2)]);
+    assert_eq!(world.ask(), ProbeResult::Pending);
+    world.pass(SECOND);
+    assert_eq!(world.ask(), ProbeResult::Free);
+    world.set_links(&[]);
+    assert_eq!(world.ask(), ProbeResult::Free);
+}
+
+#[test]
+fn probes_that_the_link_did_not_carry_show_nothing() {
+    let mut world = World::new();
+    world.ask();
+    world.pass(Duration::from_millis(100));
+    world.set_links(&[]);
+    assert!(world.pass(SECOND));
+    world.set_links(&[("eth0", 2)]);
+    assert_eq!(world.ask(), ProbeResult::Pending);
+}

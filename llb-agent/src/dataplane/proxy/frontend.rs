@@ -42,12 +42,16 @@ impl RunningFrontend {
     }
 
     /// Serves by `rule` from now on. There is a listener exactly while there are
-    /// backends: without backends, the kernel refuses connections by itself.
+    /// backends: without backends, the kernel refuses connections by itself, unless another
+    /// program has the port.
     ///
     /// # Errors
     /// The frontend can't be bound; nothing has changed.
     pub(super) async fn serve(&mut self, rule: &Arc<Rule>) -> Result<(), DataPlaneError> {
         let must_bind = !rule.backends.is_empty() && !self.is_listening();
+        if rule.backends.is_empty() && self.listener.is_none() {
+            self.check_free().await?;
+        }
         if (rule.backends.is_empty() || must_bind)
             && let Some(listener) = self.listener.take()
         {
@@ -67,6 +71,15 @@ impl RunningFrontend {
             self.listener = Some(started.map_err(|source| DataPlaneError::Bind { frontend, source })?);
         }
         Ok(())
+    }
+
+    async fn check_free(&self) -> Result<(), DataPlaneError> {
+        let FrontendContext { plane, frontend, .. } = &*self.context;
+        // The agent before this one has the port, and has passed it on.
+        if plane.inherited.contains(frontend) {
+            return Ok(());
+        }
+        bind(*frontend, 1).await.map(drop)
     }
 
     /// Closes the listener; open connections have the drain time-out to end. Idempotent.

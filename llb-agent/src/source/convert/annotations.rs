@@ -20,11 +20,14 @@ pub(super) const BALANCE: &str = "llb.dev/balance";
 pub(super) const MODE: &str = "llb.dev/mode";
 /// The PROXY header that backends get.
 pub(super) const PROXY_PROTOCOL: &str = "llb.dev/proxy-protocol";
+/// How backends are asked whether they work.
+pub(super) const HEALTH_CHECK: &str = "llb.dev/health-check";
 /// The most connections of a Service.
 pub(super) const MAX_CONNECTIONS: &str = "llb.dev/max-connections";
 
 const OWN_PREFIX: &str = "llb.dev/";
-const OWN: [&str; 7] = [VIPS, POOL, SHARING_KEY, BALANCE, MODE, PROXY_PROTOCOL, MAX_CONNECTIONS];
+const OWN: [&str; 8] =
+    [VIPS, POOL, SHARING_KEY, BALANCE, MODE, PROXY_PROTOCOL, MAX_CONNECTIONS, HEALTH_CHECK];
 
 /// The prefixes of MetalLB and kube-vip.
 const FOREIGN_PREFIXES: [&str; 3] = ["metallb.io/", "metallb.universe.tf/", "kube-vip.io/"];

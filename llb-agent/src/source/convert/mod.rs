@@ -7,6 +7,7 @@ mod annotations;
 mod endpoints;
 mod memo;
 mod node;
+mod others;
 mod quote;
 mod service;
 mod terms;
@@ -14,16 +15,38 @@ mod terms;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Service as ServiceObject};
+use k8s_openapi::api::core::v1::{Node as NodeObject, Service as ServiceObject};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use memo::Memo;
+pub(super) use others::reduced;
 pub(super) use quote::quote;
 
-use crate::model::{Endpoint, Problem, Service, ServiceName, Snapshot, bound};
+use crate::model::{Endpoint, Node, Problem, Service, ServiceName, Snapshot, bound};
 
-type ConvertedService = (ServiceName, Arc<Service>, Vec<Problem>);
-/// `None`: the slice belongs to no Service.
-type ConvertedSlice = (Option<ServiceName>, Arc<[Endpoint]>, Vec<Problem>);
+/// What a Service was converted to.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ConvertedService {
+    pub(super) name: ServiceName,
+    pub(super) service: Arc<Service>,
+    pub(super) problems: Vec<Problem>,
+}
+
+/// What an EndpointSlice was converted to.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ConvertedSlice {
+    /// `None`: the slice belongs to no Service.
+    pub(super) service: Option<ServiceName>,
+    pub(super) endpoints: Arc<[Endpoint]>,
+    pub(super) problems: Vec<Problem>,
+}
+
+/// What a Node was converted to.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ConvertedNode {
+    pub(super) name: String,
+    pub(super) node: Node,
+    pub(super) problems: Vec<Problem>,
+}
 
 /// Converts all objects of a source. It remembers the results, so that an object that is
 /// the same as last time is not converted again.
@@ -47,48 +70,62 @@ impl Converter {
         &mut self,
         services: Vec<Arc<ServiceObject>>,
         slices: Vec<Arc<EndpointSlice>>,
-        nodes: &[Arc<Node>],
+        nodes: &[Arc<NodeObject>],
     ) -> Snapshot {
-        let mut snapshot = Snapshot::default();
         let foreign = self.foreign_annotations;
-        let service_of = |object: &ServiceObject| service_of(object, foreign);
-        for (name, service, problems) in self.services.convert(services, service_of) {
-            snapshot.services.insert(name.clone(), Arc::clone(service));
-            snapshot.problems.extend_from_slice(problems);
-        }
-        let mut merged: BTreeMap<ServiceName, Vec<&Arc<[Endpoint]>>> = BTreeMap::new();
-        for (service, endpoints, problems) in self.slices.convert(slices, endpoints_of) {
-            if let Some(service) = service {
-                merged.entry(service.clone()).or_default().push(endpoints);
-            }
-            snapshot.problems.extend_from_slice(problems);
-        }
-        snapshot.endpoints = merged.into_iter().map(|(name, parts)| (name, merge(&parts))).collect();
-        for object in nodes {
-            let mut problems = Vec::new();
-            let (name, node) = node::convert(object, &mut problems);
-            bound(&mut problems);
-            snapshot.problems.append(&mut problems);
-            snapshot.nodes.insert(name, node);
-        }
-        snapshot.problems.sort();
-        snapshot.problems.dedup();
-        snapshot
+        let services = self.services.convert(services, |object| service_of(object, foreign));
+        let slices = self.slices.convert(slices, slice_of);
+        assemble(services, slices, nodes.iter().map(|object| node_of(object)))
     }
 }
 
-fn service_of(object: &ServiceObject, foreign_annotations: bool) -> ConvertedService {
+/// The snapshot of converted objects, as [`Converter::snapshot`] says.
+pub(super) fn assemble<'a>(
+    services: impl Iterator<Item = &'a ConvertedService>,
+    slices: impl Iterator<Item = &'a ConvertedSlice>,
+    nodes: impl Iterator<Item = ConvertedNode>,
+) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    for ConvertedService { name, service, problems } in services {
+        snapshot.services.insert(name.clone(), Arc::clone(service));
+        snapshot.problems.extend_from_slice(problems);
+    }
+    let mut merged: BTreeMap<ServiceName, Vec<&Arc<[Endpoint]>>> = BTreeMap::new();
+    for ConvertedSlice { service, endpoints, problems } in slices {
+        if let Some(service) = service {
+            merged.entry(service.clone()).or_default().push(endpoints);
+        }
+        snapshot.problems.extend_from_slice(problems);
+    }
+    snapshot.endpoints = merged.into_iter().map(|(name, parts)| (name, merge(&parts))).collect();
+    for ConvertedNode { name, node, mut problems } in nodes {
+        snapshot.problems.append(&mut problems);
+        snapshot.nodes.insert(name, node);
+    }
+    snapshot.problems.sort();
+    snapshot.problems.dedup();
+    snapshot
+}
+
+pub(super) fn service_of(object: &ServiceObject, foreign_annotations: bool) -> ConvertedService {
     let mut problems = Vec::new();
     let (name, service) = service::convert(object, foreign_annotations, &mut problems);
     bound(&mut problems);
-    (name, Arc::new(service), problems)
+    ConvertedService { name, service: Arc::new(service), problems }
 }
 
-fn endpoints_of(object: &EndpointSlice) -> ConvertedSlice {
+pub(super) fn slice_of(object: &EndpointSlice) -> ConvertedSlice {
     let mut problems = Vec::new();
     let (service, endpoints) = endpoints::convert(object, &mut problems);
     bound(&mut problems);
-    (service, sorted(endpoints), problems)
+    ConvertedSlice { service, endpoints: sorted(endpoints), problems }
+}
+
+pub(super) fn node_of(object: &NodeObject) -> ConvertedNode {
+    let mut problems = Vec::new();
+    let (name, node) = node::convert(object, &mut problems);
+    bound(&mut problems);
+    ConvertedNode { name, node, problems }
 }
 
 /// The endpoints of all slices of one Service.

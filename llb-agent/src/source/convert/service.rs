@@ -50,6 +50,7 @@ pub(super) fn convert(
         // llb uses no other field of such a Service, so mistakes in them are not reported.
         return (name, service);
     }
+    service.labels = meta.labels.clone().unwrap_or_default();
     let mut report = |reason, message: String| problems.push(Problem::of_service(&name, reason, message));
 
     let annotations = Annotations::new(meta.annotations.as_ref(), foreign_annotations);
@@ -61,6 +62,10 @@ pub(super) fn convert(
     (service.families, service.needs_every_family) =
         families_of(spec.ip_families.as_deref(), spec.ip_family_policy.as_deref(), &mut report);
     service.traffic_policy = traffic_policy_of(spec.external_traffic_policy.as_deref(), &mut report);
+    service.health_check_node_port = spec
+        .health_check_node_port
+        .and_then(|port| Port::new(port.into()))
+        .filter(|_| service.traffic_policy == TrafficPolicy::Local);
     service.sharing_key = annotations.given(SHARING_KEY).map(|given| given.text.to_owned());
     service.pool = annotations.given(POOL).map(|given| quote::name(given.text));
     match requested_vips(annotations.given(VIPS), spec.load_balancer_ip.as_deref()) {

@@ -2,14 +2,15 @@
 //! Converts the fields and annotations of a Service about its traffic to [`Terms`]. A
 //! value that makes no sense never admits more clients than the user asked for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::ServiceSpec;
 
-use super::annotations::{Annotations, BALANCE, MAX_CONNECTIONS, MODE, PROXY_PROTOCOL};
+use super::annotations::{Annotations, BALANCE, HEALTH_CHECK, MAX_CONNECTIONS, MODE, PROXY_PROTOCOL};
 use super::quote::quote;
-use crate::model::{Balance, Mode, ProxyProtocol, SourceRanges, Terms};
+use crate::model::{Balance, HealthCheck, Mode, ProxyProtocol, SourceRanges, Terms};
 
 /// Used if the field `loadBalancerSourceRanges` is empty. It is older than the field.
 const SOURCE_RANGES_ANNOTATION: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
@@ -62,9 +63,33 @@ pub(super) fn terms_of(
             )),
         }
     }
+    terms.health_check = annotations.text(HEALTH_CHECK).and_then(|text| health_check_of(text, report));
     terms.affinity_timeout = affinity_of(spec, report);
     terms.source_ranges = source_ranges_of(spec, annotations.text(SOURCE_RANGES_ANNOTATION), report);
     terms
+}
+
+fn health_check_of(text: &str, report: &mut impl FnMut(String)) -> Option<HealthCheck> {
+    /// Long enough for any path, and short enough for a log line.
+    const LONGEST: usize = 256;
+    if text == "tcp" {
+        return Some(HealthCheck::Tcp);
+    }
+    // What HTTP allows in the target of a request (RFC 9112, 3.2.1), less what starts a fragment.
+    let is_path = |path: &&str| {
+        path.starts_with('/')
+            && path.len() <= LONGEST
+            && path.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
+    };
+    let path = text.strip_prefix("http:").filter(is_path);
+    if path.is_none() {
+        report(format!(
+            "annotation {HEALTH_CHECK}: {} is neither tcp nor http:/path, with a path of at most {LONGEST} bytes; \
+             nothing is checked",
+            quote(text)
+        ));
+    }
+    path.map(|path| HealthCheck::Http(Arc::from(path)))
 }
 
 fn affinity_of(spec: &ServiceSpec, report: &mut impl FnMut(String)) -> Option<Duration> {

@@ -55,7 +55,8 @@ pub(super) fn cause_of(what: &str, error: watcher::Error, server: &Server, worke
              (llb-agent/deploy/rbac.yaml)"
         )),
         Some(403) => Cause::Refusal(format!(
-            "cannot {verb} {what}: {text}; grant llb's user the verbs get, list and watch on them (llb-agent/deploy/rbac.yaml)"
+            "cannot {verb} {what}: {text}; grant llb's user the verbs get, list and watch on them (llb-agent/deploy/rbac.yaml), \
+             unless the API server has just started: until it has read its roles, it refuses everybody"
         )),
         Some(_) => Cause::Refusal(format!("cannot {verb} {what}: {text}")),
         None if is_garbled => Cause::Refusal(format!("cannot read {what}: {text}")),
@@ -69,6 +70,27 @@ pub(super) fn cause_of(what: &str, error: watcher::Error, server: &Server, worke
         },
     }
 }
+
+/// Whether other credentials or another CA could help: the API server does not accept the credentials, or one side
+/// does not accept the other's certificate.
+pub(super) fn concerns_credentials(error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(error)
+    | watcher::Error::WatchStartFailed(error)
+    | watcher::Error::WatchFailed(error)) = error
+    else {
+        return false;
+    };
+    match error {
+        kube::Error::Api(status) => status.code == 401,
+        other => {
+            let text = ErrorChain(other).to_string();
+            text.contains(UNTRUSTED) || text.contains(ALERT)
+        }
+    }
+}
+
+/// How rustls begins its errors about an alert of the other side, which may concern the client's certificate.
+const ALERT: &str = "received fatal alert: ";
 
 /// How rustls begins its errors about the other side's certificate. Its type is hidden in
 /// an `io::Error`, and another version of rustls would be another type.
@@ -134,6 +156,15 @@ mod tests {
         ] {
             assert_eq!(of(error, false), Cause::Outage(expected.to_owned()));
         }
+    }
+
+    #[test]
+    fn errors_that_other_credentials_could_end_are_recognized() {
+        let concerns = |error| concerns_credentials(&watcher::Error::InitialListFailed(error));
+        assert!(concerns(api(401, "Unauthorized", "Unauthorized")));
+        assert!(concerns(service("received fatal alert: CertificateExpired")));
+        assert!(concerns(service("client error (Connect): invalid peer certificate: UnknownIssuer")));
+        assert!(!concerns(api(403, "forbidden", "Forbidden")) && !concerns(service("connection refused")));
     }
 
     #[test]

@@ -1,117 +1,61 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Makes a client from flags and kubeconfig. Opens no connection yet.
+//! The client of a cluster. It stays the same when credentials, CA or URL are read again (`reload.rs`): it sends
+//! each request through the connection that is current then. Opens no connection by itself.
 
-use std::io;
-use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use kube::client::AuthError;
-use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+use arc_swap::ArcSwap;
+use http::{Request, Uri};
+use k8s_openapi::jiff::Timestamp;
+use kube::client::{AuthError, Body};
 use kube::{Client, Config};
-use tokio::net::lookup_host;
+use tokio::sync::watch;
 
-use super::timeouts::{CONNECT_TIMEOUT, READ_TIMEOUT, RESOLVE_TIMEOUT};
-use crate::kube_error::KubeError;
-use crate::source::saved;
-
-/// A client could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// There is no kubeconfig and no ServiceAccount.
-    #[error(
-        "cannot find a cluster: tried {tried}; give --kubeconfig FILE, or --manifests DIR to run without a cluster"
-    )]
-    NoKubeconfig {
-        /// The places.
-        tried: String,
-        /// Why the last place has none.
-        #[source]
-        source: InClusterError,
-    },
-    /// `--context` was given, but there is no kubeconfig.
-    #[error(
-        "--context {context}: there is no kubeconfig: tried {tried}; give --kubeconfig FILE, or remove --context"
-    )]
-    ContextWithoutKubeconfig {
-        /// As given.
-        context: String,
-        /// The places.
-        tried: String,
-    },
-    /// The kubeconfig cannot be read.
-    #[error("cannot read the kubeconfig {from}")]
-    Unreadable {
-        /// The file, or the places that were tried.
-        from: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The CA of the cluster is not in PEM.
-    #[error(
-        "there is no certificate in {ca}, so no API server could be trusted; it must be PEM, \
-         which begins with -----BEGIN CERTIFICATE-----"
-    )]
-    NoCertificate {
-        /// Where the CA comes from.
-        ca: String,
-    },
-    /// The command that gives the credentials cannot be run.
-    #[error(
-        "cannot run the command {command:?} that gives the credentials (exec in the kubeconfig); \
-         looked for it {searched}; install it, or write its whole path"
-    )]
-    ExecPlugin {
-        /// The command.
-        command: String,
-        /// Where it was looked for.
-        searched: String,
-        /// Why.
-        #[source]
-        source: KubeError,
-    },
-    /// The kubeconfig cannot be used.
-    #[error("cannot use the kubeconfig {from}")]
-    Kubeconfig {
-        /// The file, or the places that were tried.
-        from: String,
-        /// What is wrong with it.
-        #[source]
-        source: Box<KubeconfigError>,
-    },
-    /// The client refuses the configuration, usually because of TLS.
-    #[error("cannot make a client for {url}")]
-    Client {
-        /// The API server.
-        url: String,
-        /// Why.
-        #[source]
-        source: KubeError,
-    },
-}
+use super::cause::Server;
+use super::configuration::{Configuration, Place, Variables};
+use super::connect_error::ConnectError;
+use super::connections::ApiConnections;
+use super::proxy::{port_of, proxy_for};
+use super::timeouts::RENEW_BEFORE;
+use super::transport;
+use crate::clock;
+use crate::model::ReservedFor;
+use crate::source::identity::Identity;
 
 /// The configured cluster.
 #[derive(Clone)]
 pub struct Cluster {
     /// A client of its API.
     pub client: Client,
-    /// The URL of the API server.
-    pub url: String,
-    /// Its host and port.
-    host: (String, u16),
-    /// Which CA the API server's certificate is checked against, for messages.
-    pub ca: String,
-    /// Distinguishes it from other clusters, even from one that had the same URL before.
-    pub identity: String,
+    /// The open connections of the client.
+    pub connections: ApiConnections,
+    pub(super) current: Arc<ArcSwap<Connection>>,
+    pub(super) place: Place,
+    /// What is known of it by now.
+    pub(super) identity: Arc<watch::Sender<Identity>>,
 }
 
-/// The environment variables that matter.
-#[derive(Clone, Debug, Default)]
-pub struct Variables {
-    /// `$KUBECONFIG`.
-    pub kubeconfig: Option<String>,
-    /// `$PATH`.
-    pub path: Option<String>,
+/// A way to the API server.
+pub(super) struct Connection {
+    pub(super) client: Client,
+    pub(super) server: Server,
+    /// The hosts that it needs.
+    pub(super) hosts: Vec<Host>,
+    pub(super) fingerprint: u64,
+    /// A new connection may have other credentials, although the fingerprint is the same.
+    pub(super) is_renewable: bool,
+    /// When its credentials are to be renewed.
+    pub(super) renew_at: Option<Instant>,
+}
+
+/// The host and port of a URL.
+#[derive(Clone, Debug)]
+pub(super) struct Host {
+    pub(super) name: String,
+    pub(super) port: u16,
+    pub(super) what: ReservedFor,
 }
 
 /// Makes a client from `--kubeconfig`, or else from `$KUBECONFIG`, or else from
@@ -124,103 +68,99 @@ pub async fn connect(
     context: Option<String>,
     variables: Variables,
 ) -> Result<Cluster, ConnectError> {
-    let (mut config, ca) = configuration(kubeconfig, context, variables.kubeconfig).await?;
-    config.connect_timeout = Some(CONNECT_TIMEOUT);
-    config.read_timeout = Some(READ_TIMEOUT);
-    let url = config.cluster_url.to_string();
-    // The client accepts a CA without certificates, and then trusts nobody.
-    if config.root_cert.as_ref().is_some_and(Vec::is_empty) {
-        return Err(ConnectError::NoCertificate { ca });
-    }
-    if config.accept_invalid_certs {
+    let mut place = Place { kubeconfig: kubeconfig.cloned(), context, variables, in_pod: false };
+    let configuration = place.read().await?;
+    if configuration.config.accept_invalid_certs {
         tracing::warn!(
-            url,
+            url = %configuration.config.cluster_url,
             "insecure-skip-tls-verify is set in the kubeconfig: the API server's certificate is not checked, \
              and anybody on the way to it can pose as it"
         );
     }
-    let identity = saved::identity(&url, config.root_cert.as_deref().unwrap_or_default());
-    let host = config.cluster_url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-    let host = (host, config.cluster_url.port_u16().unwrap_or(443));
+    let connections = ApiConnections::default();
+    let connection = Connection::new(configuration, &place.variables, &connections)?;
+    let identity = Identity { url: connection.server.url.clone(), uid: None };
+    let current = Arc::new(ArcSwap::from_pointee(connection));
+    let client = following(current.clone());
+    let identity = Arc::new(watch::Sender::new(identity));
+    Ok(Cluster { client, connections, current, place, identity })
+}
+
+impl Cluster {
+    /// The URL of the API server now.
+    pub fn url(&self) -> String {
+        self.server().url
+    }
+
+    pub(super) fn server(&self) -> Server {
+        self.current.load().server.clone()
+    }
+
+    /// What is known of the cluster, from now on.
+    pub fn identity(&self) -> watch::Receiver<Identity> {
+        self.identity.subscribe()
+    }
+}
+
+impl Connection {
+    pub(super) fn new(
+        configuration: Configuration,
+        variables: &Variables,
+        connections: &ApiConnections,
+    ) -> Result<Self, ConnectError> {
+        let Configuration { mut config, ca, proxy_url, fingerprint, is_renewable } = configuration;
+        let url = config.cluster_url.clone();
+        // The client accepts a CA without certificates, and then trusts nobody.
+        if config.root_cert.as_ref().is_some_and(Vec::is_empty) {
+            return Err(ConnectError::NoCertificate { ca });
+        }
+        let proxy = proxy_for(&url, proxy_url.as_deref(), &variables.proxies)?;
+        // `transport` connects to the proxy.
+        config.proxy_url = None;
+        let failed = |error| why(error, &config, variables);
+        let client = transport::client(&config, proxy.as_ref(), connections).map_err(failed)?;
+        let renew_at = match config.auth_info.exec {
+            Some(_) => renew_at(config.clone()).map_err(failed)?,
+            None => None,
+        };
+        let mut hosts = vec![host(&url, ReservedFor::ApiServer)];
+        hosts.extend(proxy.map(|proxy| host(proxy.uri(), ReservedFor::ApiProxy)));
+        let server = Server { url: url.to_string(), ca };
+        Ok(Self { client, server, hosts, fingerprint, is_renewable, renew_at })
+    }
+}
+
+fn host(url: &Uri, what: ReservedFor) -> Host {
+    let name = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    Host { name, port: port_of(url), what }
+}
+
+/// Sends each request through the connection that is current then.
+fn following(current: Arc<ArcSwap<Connection>>) -> Client {
+    let send = move |request: Request<Body>| {
+        let client = current.load().client.clone();
+        async move { client.send(request).await }
+    };
+    // Every request names its namespace.
+    Client::new(tower::service_fn(send), "default")
+}
+
+/// When the credentials that the command gave are to be renewed; `None` if they have no end. Only the client that
+/// kube builds tells their end.
+fn renew_at(config: Config) -> Result<Option<Instant>, kube::Error> {
+    let Some(end) = *Client::try_from(config)?.valid_until() else { return Ok(None) };
+    let left = Duration::try_from(end.duration_since(Timestamp::now())).unwrap_or_default();
+    Ok(Some(clock::now_std() + left.saturating_sub(RENEW_BEFORE).max(left / 2)))
+}
+
+fn why(error: kube::Error, config: &Config, variables: &Variables) -> ConnectError {
     let command = config.auth_info.exec.as_ref().and_then(|exec| exec.command.clone());
-    let client = Client::try_from(config).map_err(|error| match (&error, command) {
+    match (&error, command) {
         (kube::Error::Auth(AuthError::AuthExecStart(_)), Some(command)) => {
             let searched = searched(&command, variables.path.as_deref());
             ConnectError::ExecPlugin { command, searched, source: error.into() }
         }
-        _ => ConnectError::Client { url: url.clone(), source: error.into() },
-    })?;
-    Ok(Cluster { client, url, ca, host, identity })
-}
-
-impl Cluster {
-    /// The addresses of the API server's name now; none if it cannot be resolved within `RESOLVE_TIMEOUT`.
-    pub async fn addresses(&self) -> Vec<IpAddr> {
-        let (name, port) = &self.host;
-        let found = tokio::time::timeout(RESOLVE_TIMEOUT, lookup_host((name.as_str(), *port))).await;
-        match found {
-            Ok(Ok(found)) => found.map(|address| address.ip()).collect(),
-            Ok(Err(_)) | Err(_) => {
-                tracing::warn!(
-                    name,
-                    "cannot resolve the name of the API server, so a Service could ask for its address"
-                );
-                Vec::new()
-            }
-        }
-    }
-}
-
-/// The configuration of the client, and where its CA comes from.
-async fn configuration(
-    kubeconfig: Option<&PathBuf>,
-    context: Option<String>,
-    variable: Option<String>,
-) -> Result<(Config, String), ConnectError> {
-    let places = match &variable {
-        Some(path) => format!("$KUBECONFIG ({path})"),
-        None => "$KUBECONFIG (not set), ~/.kube/config, and the ServiceAccount of a Pod".to_owned(),
-    };
-    let (file, from) = match kubeconfig {
-        Some(path) => (Kubeconfig::read_from(path), path.display().to_string()),
-        None if variable.is_some() => (Kubeconfig::read(), places.clone()),
-        None => (Kubeconfig::read(), "~/.kube/config".to_owned()),
-    };
-    let wrong = |error| match error {
-        KubeconfigError::ReadConfig(source, _) => ConnectError::Unreadable { from: from.clone(), source },
-        other => ConnectError::Kubeconfig { from: from.clone(), source: Box::new(other) },
-    };
-    let file = match file {
-        Ok(file) => file,
-        Err(error) if kubeconfig.is_none() && variable.is_none() && is_absent(&error) => {
-            if let Some(context) = context {
-                return Err(ConnectError::ContextWithoutKubeconfig { context, tried: places });
-            }
-            let config =
-                Config::incluster().map_err(|source| ConnectError::NoKubeconfig { tried: places, source })?;
-            return Ok((config, "the ca.crt of the Pod's ServiceAccount".to_owned()));
-        }
-        Err(error) => return Err(wrong(error)),
-    };
-    let ca = ca_of(&file, context.as_deref(), &from);
-    let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
-    let config = Config::from_custom_kubeconfig(file, &options).await.map_err(wrong)?;
-    Ok((config, ca))
-}
-
-/// Where the kubeconfig has the CA of the cluster of this context, or of the current one.
-fn ca_of(file: &Kubeconfig, context: Option<&str>, from: &str) -> String {
-    let wanted = context.or(file.current_context.as_deref());
-    let context = file.contexts.iter().find(|context| Some(context.name.as_str()) == wanted);
-    let name = context.and_then(|context| Some(&context.context.as_ref()?.cluster));
-    let named = file.clusters.iter().find(|cluster| Some(&cluster.name) == name);
-    let Some((name, cluster)) = named.and_then(|named| Some((&named.name, named.cluster.as_ref()?))) else {
-        return format!("the CA of {from}");
-    };
-    match (&cluster.certificate_authority_data, &cluster.certificate_authority) {
-        (Some(_), _) => format!("certificate-authority-data of cluster {name} in {from}"),
-        (None, Some(path)) => format!("{path}, the certificate-authority of cluster {name} in {from}"),
-        (None, None) => "the CAs of this machine (the kubeconfig names none)".to_owned(),
+        _ => ConnectError::Client { url: config.cluster_url.to_string(), source: error.into() },
     }
 }
 
@@ -233,27 +173,10 @@ fn searched(command: &str, path: Option<&str>) -> String {
     }
 }
 
-/// Whether there is no kubeconfig. If there is one that cannot be read, no other place is
-/// tried: the agent could serve another cluster, or report a misleading error.
-fn is_absent(error: &KubeconfigError) -> bool {
-    match error {
-        KubeconfigError::FindPath => true,
-        KubeconfigError::ReadConfig(error, _) => error.kind() == io::ErrorKind::NotFound,
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn other_places_are_tried_only_if_there_is_no_kubeconfig() {
-        let error = |kind: io::ErrorKind| KubeconfigError::ReadConfig(kind.into(), PathBuf::from("/k"));
-        assert!(is_absent(&KubeconfigError::FindPath));
-        assert!(is_absent(&error(io::ErrorKind::NotFound)));
-        assert!(!is_absent(&error(io::ErrorKind::PermissionDenied)));
-    }
+    use crate::error_chain::ErrorChain;
 
     /// A kubeconfig with these lines of its cluster and its user.
     async fn connect_with(cluster: &str, user: &str) -> Result<Cluster, String> {
@@ -268,7 +191,7 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let variables = Variables { path: Some("/opt/bin:/bin".to_owned()), ..Variables::default() };
         let result = connect(Some(&path), None, variables).await;
-        result.map_err(|error| crate::error_chain::ErrorChain(&error).to_string())
+        result.map_err(|error| ErrorChain(&error).to_string())
     }
 
     #[tokio::test]
@@ -292,14 +215,14 @@ mod tests {
         let error = connect_with(", certificate-authority-data: Z2FyYmFnZQ==", "").await.err().unwrap();
         assert!(error.contains("no certificate in certificate-authority-data of cluster c in "), "{error}");
         let cluster = connect_with("", "").await.unwrap();
-        assert_eq!(cluster.ca, "the CAs of this machine (the kubeconfig names none)");
+        assert_eq!(cluster.server().ca, "the CAs of this machine (the kubeconfig names none)");
     }
 
     #[tokio::test]
     async fn a_missing_file_is_named_once() {
         let path = PathBuf::from("/no/such/kubeconfig");
         let error = connect(Some(&path), None, Variables::default()).await.err().unwrap();
-        let error = crate::error_chain::ErrorChain(&error).to_string();
+        let error = ErrorChain(&error).to_string();
         assert_eq!(
             error,
             "cannot read the kubeconfig /no/such/kubeconfig: No such file or directory (os error 2)"

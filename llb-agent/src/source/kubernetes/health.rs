@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use kube::runtime::watcher;
 use tokio::sync::Notify;
 
-use super::cause::{Cause, Server, cause_of};
+use super::cause::{Cause, Server, cause_of, concerns_credentials};
 use super::timeouts::{ANSWERS_AFTER, RECOVERED_AFTER};
 use crate::model::{Problem, ProblemReason, Subject};
 
@@ -29,7 +29,9 @@ const REMINDER: Duration = Duration::from_secs(60);
 pub(super) struct Health {
     /// Notified when a Store or the problems may have changed.
     pub(super) changed: Notify,
-    server: Server,
+    /// Notified when the API server may have refused the credentials, or llb its certificate.
+    pub(super) refused: Notify,
+    server: Mutex<Server>,
     state: Mutex<State>,
 }
 
@@ -69,7 +71,13 @@ enum Line {
 
 impl Health {
     pub(super) fn new(server: Server) -> Self {
-        Self { changed: Notify::new(), server, state: Mutex::default() }
+        let (changed, refused) = (Notify::new(), Notify::new());
+        Self { changed, refused, server: Mutex::new(server), state: Mutex::default() }
+    }
+
+    /// The API server is reached in another way from now on.
+    pub(super) fn set_server(&self, server: Server) {
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
     }
 
     /// The problems that last at `now`.
@@ -83,21 +91,46 @@ impl Health {
     /// The watch of `what` has received something.
     pub(super) fn works(&self, what: &str, now: Instant) {
         let mut state = self.lock();
-        state.works(what, now);
+        let was_failing = state.works(what, now);
         state.write_lines();
         drop(state);
-        self.changed.notify_one();
+        if was_failing {
+            self.changed.notify_one();
+        }
     }
 
     /// The watch of `what` has failed.
     pub(super) fn fails(&self, what: &str, error: watcher::Error, now: Instant) {
         let lasts = if is_timeout(&error) { ANSWERS_AFTER } else { RECOVERED_AFTER };
+        if concerns_credentials(&error) {
+            self.refused.notify_one();
+        }
+        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let worked = self.lock().worked.contains(what);
+        self.note(what, cause_of(what, error, &server, worked), lasts, now);
+    }
+
+    /// Something other than a watch has failed. It is over at [`Health::over`], or after the time `lasts`.
+    pub(super) fn refuses(&self, what: &str, message: String, lasts: Duration, now: Instant) {
+        self.note(what, Cause::Refusal(message), lasts, now);
+    }
+
+    fn note(&self, what: &str, cause: Cause, lasts: Duration, now: Instant) {
         let mut state = self.lock();
-        let cause = cause_of(what, error, &self.server, state.worked.contains(what));
         state.fails(what, cause, lasts, now);
         state.write_lines();
         drop(state);
         self.changed.notify_one();
+    }
+
+    /// What [`Health::refuses`] noted is over.
+    pub(super) fn over(&self, what: &str, now: Instant) {
+        let mut state = self.lock();
+        if let Some(failing) = state.failing.get_mut(what) {
+            failing.until = now;
+            drop(state);
+            self.changed.notify_one();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -119,12 +152,17 @@ impl State {
         self.outage.iter().map(|outage| outage.problem.clone()).chain(refusals).collect()
     }
 
-    fn works(&mut self, what: &str, now: Instant) {
-        self.worked.insert(what.to_owned());
-        if self.failing.remove(what).is_some_and(|failing| failing.refusal.is_some()) {
+    /// Whether it was failing before.
+    fn works(&mut self, what: &str, now: Instant) -> bool {
+        if !self.worked.contains(what) {
+            self.worked.insert(what.to_owned());
+        }
+        let ended = self.failing.remove(what);
+        if ended.as_ref().is_some_and(|failing| failing.refusal.is_some()) {
             self.lines.push(Line::Good(format!("watching {what} again")));
         }
         self.look_at_outage(now);
+        ended.is_some()
     }
 
     fn fails(&mut self, what: &str, cause: Cause, lasts: Duration, now: Instant) {
@@ -210,6 +248,25 @@ mod tests {
         assert_eq!(health.problems(start + READ_TIMEOUT + LAST_RETRY).len(), 1);
         health.works("nodes", start);
         assert_eq!(health.problems(start).len(), 0);
+    }
+
+    #[test]
+    fn an_api_server_that_starts_is_not_taken_for_a_missing_right() {
+        let (health, start) = (Health::new(Server::default()), clock::now_std());
+        let forbidden = || {
+            let status = kube::core::Status {
+                code: 403,
+                message: "no RBAC policy matched".to_owned(),
+                ..Default::default()
+            };
+            watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status)))
+        };
+        health.fails("services", forbidden(), start);
+        assert!(health.problems(start)[0].message.contains("unless the API server has just started"));
+        health.works("services", start);
+        health.fails("services", forbidden(), start);
+        let message = &health.problems(start)[0].message;
+        assert!(message.contains("it was allowed before") && !message.contains("grant"), "{message}");
     }
 
     /// Three watches fail every second, each time in another way, for two and a half minutes.

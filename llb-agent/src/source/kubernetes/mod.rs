@@ -3,8 +3,14 @@
 //! then watched.
 //!
 //! ```text
-//! one watch task per kind (and namespace) --> its Store; all notify the publisher    watches.rs
-//! publisher: waits SETTLE for more changes --> converts all --> watch channel        publish.rs
+//! one watch task per kind (and namespace) --> converts --> its Store                   watches.rs, store.rs
+//!    only what llb serves notifies the publisher                                       objects.rs
+//! publisher: waits SETTLE for more changes --> whole snapshot --> watch channel        publish.rs
+//! ranges of ClusterIPs, read again and again --> a part of the snapshot                ranges.rs
+//! probe: does the API answer, which cluster is it --> all watches list again           probe.rs
+//! reload: kubeconfig and credentials --> the connection that all requests use          reload.rs, connect.rs
+//! addresses of the API server --> no Service may have them                             resolve.rs
+//! connections whose own address is gone --> end                                       connections.rs
 //! ```
 //!
 //! After a lost connection, an expired resource version or a restart of the API server
@@ -13,12 +19,31 @@
 //! `PATIENCE`, the saved snapshot is published until they do (`fallback.rs`).
 
 mod cause;
+mod configuration;
 mod connect;
+mod connect_error;
+mod connections;
 mod fallback;
 mod health;
+mod objects;
+mod probe;
+mod proxy;
 mod publish;
+mod ranges;
+mod reload;
+mod resolve;
+mod store;
+#[cfg(test)]
+mod tests;
 mod timeouts;
+mod transport;
 mod watches;
 
-pub use connect::{Cluster, ConnectError, Variables, connect};
+pub use configuration::Variables;
+pub use connect::{Cluster, connect};
+pub use connect_error::ConnectError;
+pub use connections::ApiConnections;
+pub use objects::{Interest, IsOurs};
+pub use proxy::ProxyVariables;
 pub use publish::KubernetesSource;
+pub use resolve::Reserved;

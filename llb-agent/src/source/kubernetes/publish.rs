@@ -1,63 +1,70 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The publisher: waits for changes of the Stores and publishes whole snapshots.
 
+use std::mem;
 use std::sync::Arc;
 
-use futures::FutureExt;
-use k8s_openapi::api::core::v1::{Node, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::core::v1::Node;
 use kube::Api;
-use kube::runtime::reflector::Store;
-use kube::runtime::reflector::store::WriterDropped;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
-use super::cause::Server;
 use super::connect::Cluster;
 use super::fallback::Fallback;
 use super::health::{self, Health};
+use super::objects::{Interest, Objects, known_node, known_service, known_slice};
+use super::probe::Probe;
+use super::ranges;
+use super::reload::Reloader;
+use super::resolve::{self, Reserved};
+use super::store::Change;
 use super::timeouts::{PATIENCE, RECOVERED_AFTER, SETTLE};
-use super::watches::{apis, follow};
+use super::watches::{Watches, apis};
 use crate::clock;
 use crate::model::{Problem, ProblemReason, Snapshot, SourceReport};
-use crate::source::convert::Converter;
+use crate::source::kept::serves_the_same;
 use crate::source::saved::SavedSnapshots;
 
 /// Follows the objects of a cluster.
-#[derive(Debug)]
 pub struct KubernetesSource {
     health: Arc<Health>,
-    services: Vec<Store<Service>>,
-    slices: Vec<Store<EndpointSlice>>,
-    nodes: Store<Node>,
+    objects: Objects,
+    interest: Interest,
     saved: SavedSnapshots,
-    converter: Converter,
+    api_servers: watch::Receiver<Reserved>,
     tasks: JoinSet<()>,
 }
 
 impl KubernetesSource {
-    /// Starts the watches. Services and EndpointSlices are watched in `namespaces`, or in all
-    /// namespaces if it is empty.
-    pub fn start(
-        cluster: &Cluster,
-        namespaces: &[String],
-        foreign_annotations: bool,
-        saved: SavedSnapshots,
-    ) -> Self {
+    /// Starts the watches.
+    pub fn start(cluster: &Cluster, interest: Interest, saved: SavedSnapshots) -> Self {
         let client = &cluster.client;
-        let server = Server { url: cluster.url.clone(), ca: cluster.ca.clone() };
-        let health = Arc::new(Health::new(server));
-        let mut tasks = JoinSet::new();
-        let nodes = follow(Api::<Node>::all(client.clone()), "nodes", &health, &mut tasks);
-        let services = apis(client, namespaces)
-            .into_iter()
-            .map(|api| follow(api, "services", &health, &mut tasks))
-            .collect();
-        let slices = apis(client, namespaces)
-            .into_iter()
-            .map(|api| follow(api, "endpointslices.discovery.k8s.io", &health, &mut tasks))
-            .collect();
-        Self { health, services, slices, nodes, saved, converter: Converter::new(foreign_annotations), tasks }
+        let health = Arc::new(Health::new(cluster.server()));
+        let (relist, listen) = watch::channel(0);
+        let mut watches = Watches { health: health.clone(), relist: listen, tasks: JoinSet::new() };
+        let services = apis(client, &interest.namespaces);
+        let objects = Objects::new(services.len(), interest.needs_nodes);
+        watches.follow(Api::<Node>::all(client.clone()), "nodes", objects.nodes.clone(), known_node);
+        for (api, store) in services.into_iter().zip(&objects.services) {
+            let interest = interest.clone();
+            watches.follow(api, "services", store.clone(), move |object| known_service(object, &interest));
+        }
+        for (api, store) in apis(client, &interest.namespaces).into_iter().zip(&objects.slices) {
+            watches.follow(api, "endpointslices.discovery.k8s.io", store.clone(), known_slice);
+        }
+        let (resolved, api_servers) = watch::channel(Reserved::new());
+        let mut tasks = watches.tasks;
+        tasks.spawn(ranges::follow(client.clone(), objects.ranges.clone(), health.clone()));
+        tasks.spawn(resolve::follow(cluster.clone(), resolved));
+        tasks.spawn(Reloader::new(cluster.clone(), health.clone()).run());
+        let namespaces = interest.namespaces.clone();
+        tasks.spawn(Probe { cluster: cluster.clone(), namespaces, health: health.clone(), relist }.run());
+        Self { health, objects, interest, saved, api_servers, tasks }
+    }
+
+    /// The addresses of the API server, which no Service may have. A first result, maybe empty, is a change.
+    pub fn api_servers(&self) -> watch::Receiver<Reserved> {
+        self.api_servers.clone()
     }
 
     /// Publishes snapshots until there is no receiver any more.
@@ -66,53 +73,85 @@ impl KubernetesSource {
         self.tasks.spawn(self.saved.clone().keep(kept));
         let patience = tokio::time::sleep(PATIENCE);
         tokio::pin!(patience);
-        let (mut complete, mut fallback, mut defects) = (false, None, Vec::new());
+        let mut live = Live::default();
+        let (mut fallback, mut defects) = (None, Vec::new());
+        // Time has passed in which only others changed something.
+        let mut late = false;
         loop {
-            complete = complete || self.is_complete();
-            let mut report = self.report(complete, fallback.as_ref());
-            report.problems.extend_from_slice(&defects);
-            let live = report.snapshot.clone().filter(|_| complete);
-            let mut changed = false;
-            out.send_if_modified(|current| {
-                changed = current.snapshot != report.snapshot;
-                let news = changed || current.problems != report.problems;
-                *current = report;
-                news
-            });
-            if changed && live.is_some() {
-                latest.send_replace(live);
+            let news = live.update(&self.objects, late);
+            if let Some(snapshot) = live.snapshot.as_ref().filter(|_| news) {
+                self.save(snapshot, &latest);
             }
+            let mut report = self.report(&live, fallback.as_ref());
+            report.problems.extend_from_slice(&defects);
+            out.send_if_modified(|current| {
+                let is_new = current.snapshot.is_none() != report.snapshot.is_none()
+                    || current.problems != report.problems;
+                // What only others changed is there when the next round looks, and wakes nobody.
+                *current = report;
+                news || is_new
+            });
+            late = false;
             tokio::select! {
                 () = self.health.changed.notified() => tokio::time::sleep(SETTLE).await,
-                () = tokio::time::sleep(RECOVERED_AFTER) => {}
-                () = &mut patience, if !complete && fallback.is_none() => fallback = Some(Fallback::load(self.saved.clone()).await),
+                () = tokio::time::sleep(RECOVERED_AFTER) => late = true,
+                () = &mut patience, if live.snapshot.is_none() && fallback.is_none() => fallback = Some(Fallback::load(self.saved.clone()).await),
                 Some(ended) = self.tasks.join_next() => defects.push(defect(ended)),
                 () = out.closed() => return,
             }
         }
     }
 
-    fn report(&mut self, complete: bool, fallback: Option<&Fallback>) -> SourceReport {
+    fn report(&self, live: &Live, fallback: Option<&Fallback>) -> SourceReport {
         let mut problems = self.health.problems(clock::now_std());
-        if complete {
-            return SourceReport { snapshot: Some(Arc::new(self.snapshot())), problems };
+        if live.snapshot.is_some() {
+            return SourceReport { snapshot: live.snapshot.clone(), problems };
         }
         problems.extend(fallback.and_then(|fallback| fallback.problem.clone()));
         SourceReport { snapshot: fallback.and_then(|fallback| fallback.snapshot.clone()), problems }
     }
 
-    /// Whether all first lists have arrived. Does not wait.
-    fn is_complete(&self) -> bool {
-        let ready = |done: Option<Result<(), WriterDropped>>| matches!(done, Some(Ok(())));
-        self.services.iter().all(|store| ready(store.wait_until_ready().now_or_never()))
-            && self.slices.iter().all(|store| ready(store.wait_until_ready().now_or_never()))
-            && ready(self.nodes.wait_until_ready().now_or_never())
+    /// Saves the snapshot if an agent that started from the saved one would serve something else.
+    fn save(&self, snapshot: &Arc<Snapshot>, latest: &watch::Sender<Option<Arc<Snapshot>>>) {
+        latest.send_if_modified(|saved| {
+            let is_same = saved
+                .as_deref()
+                .is_some_and(|saved| serves_the_same(saved, snapshot, &*self.interest.is_ours));
+            if !is_same {
+                *saved = Some(snapshot.clone());
+            }
+            !is_same
+        });
     }
+}
 
-    fn snapshot(&mut self) -> Snapshot {
-        let services = self.services.iter().flat_map(Store::state).collect();
-        let slices = self.slices.iter().flat_map(Store::state).collect();
-        self.converter.snapshot(services, slices, &self.nodes.state())
+/// The snapshot of the live objects.
+#[derive(Default)]
+struct Live {
+    /// `None` until all first lists have arrived.
+    snapshot: Option<Arc<Snapshot>>,
+    /// What has changed since then.
+    pending: Change,
+}
+
+impl Live {
+    /// Makes a new snapshot if something of ours changed; if only others changed something, only when it is
+    /// `late`. True if a round has to see it.
+    fn update(&mut self, objects: &Objects, late: bool) -> bool {
+        self.pending = self.pending.max(objects.take_change());
+        let is_due = match self.pending {
+            Change::Ours => true,
+            Change::Others => late,
+            Change::Nothing => false,
+        };
+        if !is_due || (self.snapshot.is_none() && !objects.is_complete()) {
+            return false;
+        }
+        let is_ours = mem::take(&mut self.pending) == Change::Ours;
+        let snapshot = Arc::new(objects.snapshot());
+        let differs = self.snapshot.as_ref() != Some(&snapshot);
+        self.snapshot = Some(snapshot);
+        is_ours && differs
     }
 }
 

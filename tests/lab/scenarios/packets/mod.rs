@@ -10,6 +10,7 @@ pub(crate) mod neighbours;
 pub(crate) mod ports;
 pub(crate) mod refusals;
 pub(crate) mod restarts;
+pub(crate) mod returned;
 pub(crate) mod routers;
 
 use llb_tests::manifests::PortSpec;

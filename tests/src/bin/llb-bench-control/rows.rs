@@ -47,12 +47,18 @@ const STARTS: usize = 5;
 const ADDED: usize = 200;
 /// Services added after these, each on a new VIP.
 const ADDED_ON_NEW_VIPS: usize = 50;
+/// VIPs outside the subnet of the segment, reached by a route.
+const ROUTED_V4: &str = "203.0.113.0/24";
+const ROUTED_V6: &str = "2001:db8:1::/48";
 
 /// Time limit of one attempt to connect, which does not wait until a lost SYN is repeated. It is also the
 /// precision of the measured moment.
 const ATTEMPT: Duration = Duration::from_millis(2);
 /// Limit of each wait, far above every target.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// All rows measure the relay: its listeners accept without a backend, so that a frontend can be waited for.
+const RELAY: &str = "--userspace";
 
 /// USER_HZ is 100 on every Linux (proc_pid_stat(5)).
 const MILLIS_PER_TICK: f64 = 10.0;
@@ -69,7 +75,8 @@ fn idle_connections() -> Result<Vec<Row>> {
     manifests.write("nodes.yaml", &manifests::nodes(&[node]))?;
     let port = PortSpec::tcp("idle", FIRST_PORT, FIRST_NODE_PORT);
     manifests.write("idle.yaml", &manifests::service("idle", &[vip], &[port]))?;
-    let mut agent = Agent::start(lab.balancer(), &["--manifests", &manifests.path().display().to_string()])?;
+    let mut agent =
+        Agent::start(lab.balancer(), &[RELAY, "--manifests", &manifests.path().display().to_string()])?;
     let pid = agent.process().pid();
     let address = SocketAddr::new(vip, FIRST_PORT);
     lab.client().run_inside(|| connect_until(address))??;
@@ -123,7 +130,7 @@ fn start_with_many_ports() -> Result<Vec<Row>> {
 fn start_with_many_vips() -> Result<Vec<Row>> {
     start(&format!("{FRONTENDS} VIPs"), |lab| {
         // Outside the subnet of the segment: reached by a route, as VIPs often are.
-        lab.client().ip(&format!("route add 2001:db8:1::/48 via {}", lab.balancer().ipv6()))?;
+        lab.client().ip(&format!("route add {ROUTED_V6} via {}", lab.balancer().ipv6()))?;
         let vip = |number: usize| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 1, number as u16));
         let service = |number: usize| {
             let port = PortSpec::tcp("p", FIRST_PORT, FIRST_NODE_PORT + number as u16);
@@ -149,7 +156,9 @@ fn start(what: &str, load: impl Fn(&Lab) -> Result<Load>) -> Result<Vec<Row>> {
         manifests.write("services.yaml", &services.join("---\n"))?;
         let began = Instant::now();
         let folder = manifests.path().display().to_string();
-        let _agent = Agent::spawn(lab.balancer(), &["--manifests", &folder])?;
+        // All Services are in one namespace, which may have 1,024 VIPs by default.
+        let flags = [RELAY, "--manifests", &folder, "--allow-vips", ROUTED_V6, "--namespace-vips", "2000"];
+        let _agent = Agent::spawn(lab.balancer(), &flags)?;
         lab.client().run_inside(|| frontends.iter().try_for_each(|frontend| connect_until(*frontend)))??;
         values.push(began.elapsed().as_secs_f64() * 1000.0);
     }
@@ -163,10 +172,11 @@ fn start(what: &str, load: impl Fn(&Lab) -> Result<Load>) -> Result<Vec<Row>> {
 fn added_service() -> Result<Vec<Row>> {
     let mut lab = Lab::new()?;
     let cluster = Cluster::start(&mut lab)?;
-    lab.client().ip(&format!("route add 203.0.113.0/24 via {}", lab.balancer().ipv4()))?;
+    lab.client().ip(&format!("route add {ROUTED_V4} via {}", lab.balancer().ipv4()))?;
     let kubeconfig = cluster.agent_kubeconfig().display().to_string();
     let first: Vec<IpAddr> = (0..FRONTENDS / PORTS_PER_VIP).map(|index| lab.vip(index as u8)).collect();
-    let mut agent = Agent::start(lab.balancer(), &["--kubeconfig", &kubeconfig, "--drain-timeout", "1s"])?;
+    let flags = [RELAY, "--kubeconfig", &kubeconfig, "--drain-timeout", "1s", "--allow-vips", ROUTED_V4];
+    let mut agent = Agent::start(lab.balancer(), &flags)?;
     let pid = agent.process().pid();
     let node = lab.host("node-1").ipv4().to_string();
     let admin = cluster.admin_kubeconfig().to_owned();

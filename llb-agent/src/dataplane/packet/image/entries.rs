@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use llb_common::address::{Address, Mac, WirePort};
 use llb_common::backend::{ACTIVE, BackendEntry, BackendId, DEAD, DRAINING};
-use llb_common::frontend::{DSR, FrontendEntry, MemberKey, RESTRICTED, SourceRangeKey};
+use llb_common::frontend::{DSR, FrontendEntry, MemberKey, NAT_INSTEAD, RESTRICTED, SourceRangeKey};
 use llb_common::maglev::{Contender, NOBODY, fill, slots_for};
 
 use super::gate::Gate;
@@ -20,7 +20,11 @@ const MAPPED: &str = "::ffff:0:0/96";
 
 /// The flags of a frontend's entry.
 pub(super) fn flags_of(rule: &Rule, mode: Mode, gate: Gate) -> u32 {
-    let mode = if mode == Mode::Dsr { DSR } else { 0 };
+    let mode = match mode {
+        Mode::Nat => 0,
+        Mode::Dsr if rule.nat_instead => DSR | NAT_INSTEAD,
+        Mode::Dsr => DSR,
+    };
     gate.flags() | mode | if rule.terms.source_ranges.ranges().is_some() { RESTRICTED } else { 0 }
 }
 

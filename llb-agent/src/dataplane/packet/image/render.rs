@@ -10,7 +10,7 @@ use std::sync::Arc;
 use llb_common::address::{Address, Mac};
 use llb_common::backend::{ACTIVE, BackendEntry, BackendId, DEAD, DRAINING};
 use llb_common::frontend::{
-    Chunk, DSR, FrontendEntry, FrontendKey, MaglevTable, RESTRICTED, SourceRangeKey, TCP,
+    Chunk, DSR, FrontendEntry, FrontendKey, MaglevTable, NAT_INSTEAD, RESTRICTED, SourceRangeKey, TCP,
 };
 
 use super::gate::Gate;
@@ -124,7 +124,11 @@ fn range(key: &SourceRangeKey) -> String {
 }
 
 fn frontend(entry: &FrontendEntry) -> String {
-    let mode = if entry.flags & DSR == 0 { "nat" } else { "dsr" };
+    let mode = match entry.flags & (DSR | NAT_INSTEAD) {
+        0 => "nat",
+        DSR => "dsr",
+        _ => "dsr or nat instead",
+    };
     let mut text = format!("id {}, service {:08x}, {mode}, {}", entry.id, entry.service, table(entry.table));
     if entry.previous.slots != 0 {
         let _ = write!(text, ", before {} {}", entry.changed, table(entry.previous));

@@ -82,6 +82,23 @@ async fn without_backends_a_frontend_refuses_and_keeps_what_is_open() {
     }
 }
 
+/// Otherwise that program would answer the clients, and the address would be published all the same.
+#[tokio::test]
+async fn without_backends_the_port_of_another_program_is_not_taken() {
+    for vip in LOOPBACKS {
+        let mut fixture = Fixture::new(RelayConfig::default());
+        let other = std::net::TcpListener::bind((vip, 0)).unwrap();
+        let port = Port::new(other.local_addr().unwrap().port().into()).unwrap();
+        let frontend = Frontend { vip, port, protocol: Protocol::Tcp };
+        let refused = fixture.plane.upsert(frontend, &rule(&[])).await.unwrap_err();
+        assert!(matches!(refused, DataPlaneError::PortInUse { .. }), "{refused}");
+        drop(other);
+        fixture.upsert(frontend, &[]).await;
+        assert_eq!(fixture.phase(frontend), Some(Phase::Serving));
+        assert_refused(frontend).await;
+    }
+}
+
 #[tokio::test]
 async fn a_removed_frontend_drains() {
     for vip in LOOPBACKS {

@@ -155,6 +155,30 @@ async fn the_proxy_header_comes_before_anything_else() {
     }
 }
 
+/// Otherwise a client could pose as any other one.
+#[tokio::test]
+async fn a_proxy_header_of_a_client_is_data() {
+    for vip in LOOPBACKS {
+        let (listener, backend) = tcp_backend(vip).await;
+        let mut fixture = Fixture::new(RelayConfig::default());
+        let terms = Terms { proxy_protocol: Some(ProxyProtocol::V1), ..Terms::default() };
+        let frontend = fixture.serve(vip, Protocol::Tcp, &[backend]).await;
+        fixture.upsert_with(frontend, &[backend], terms).await;
+        let mut client = connect(frontend).await;
+        let (mut server, _) = within("accept", listener.accept()).await.unwrap();
+        let from = client.local_addr().unwrap();
+        let forged = b"PROXY TCP4 203.0.113.7 203.0.113.8 1 2\r\nhello";
+        client.write_all(forged).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut heard = Vec::new();
+        within("everything", server.read_to_end(&mut heard)).await.unwrap();
+        let mut expected =
+            super::super::proxy_protocol::header(ProxyProtocol::V1, from, frontend.socket_address());
+        expected.extend(forged);
+        assert_eq!(heard, expected);
+    }
+}
+
 #[tokio::test]
 async fn the_limit_of_a_service_counts_all_its_ports() {
     for vip in LOOPBACKS {

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Mode dsr and Nodes without a rule for the VIP, which route packets to the VIP back to the balancer. A Node has
+//! no rule until its kube-proxy has read what llb published.
+
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use llb_tests::client::http_get;
+use llb_tests::{Host, Server, manifests, wait_until};
+
+use super::HTTP;
+use super::dsr::take;
+use crate::plane::Plane;
+use crate::setup::{LIMIT, NODES, Setup};
+
+/// Requests from one client: enough that both nodes get some.
+const REQUESTS: usize = 20;
+/// Shorter than the second after which Linux repeats a SYN.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+pub(crate) fn a_packet_that_a_node_sends_back_goes_round_no_more(plane: Plane) {
+    let setup = Setup::new(plane);
+    let vips = [setup.vip(), setup.vip_v6()];
+    // With affinity, kube-proxy needs the client's address, so mode nat can't take over.
+    publish(&setup, &vips, "  sessionAffinity: ClientIP\n");
+    for vip in vips {
+        let frontend = SocketAddr::new(vip, HTTP.port);
+        let before = counts(&setup, frontend).unwrap();
+        let host = setup.client();
+        let connected = host.run_inside(|| TcpStream::connect_timeout(&frontend, PATIENCE)).unwrap();
+        assert!(connected.is_err(), "no node has a rule");
+        let what = format!("all packets to {vip} to come back");
+        let sent = wait_until(LIMIT, &what, || {
+            let now = counts(&setup, frontend)?;
+            let [sent, returned] = [now[0] - before[0], now[1] - before[1]];
+            if sent == returned && sent > 0 { Ok(Some(sent)) } else { Err(anyhow!("{returned} of {sent}")) }
+        });
+        // One SYN; on a slow machine its repetition, too.
+        assert!(sent.unwrap() <= 2, "packets went round");
+    }
+}
+
+pub(crate) fn a_new_service_answers_before_nodes_have_rules_for_its_vip(plane: Plane) {
+    let mut setup = Setup::new(plane);
+    setup.serve_http(HTTP.node_port);
+    let vips = [setup.vip(), setup.vip_v6()];
+    publish(&setup, &vips, "");
+    let balancer: [IpAddr; 2] = [setup.lab.balancer().ipv4().into(), setup.lab.balancer().ipv6().into()];
+    for (vip, balancer) in vips.into_iter().zip(balancer) {
+        let frontend = SocketAddr::new(vip, HTTP.port);
+        // A node and its Pods may be clients, too.
+        for host in [setup.client(), setup.lab.host(NODES[0])] {
+            assert_eq!(peers(host, frontend).unwrap(), vec![balancer; REQUESTS], "{}", host.name());
+        }
+    }
+
+    // Now the nodes get their rules, and see the client itself.
+    let serve = |(node, vip): (&str, IpAddr)| {
+        let host = setup.lab.host(node);
+        take(host, vip);
+        Server::http(host, SocketAddr::new(vip, HTTP.port), node).unwrap()
+    };
+    let _servers: Vec<Server> =
+        NODES.iter().flat_map(|node| vips.map(|vip| (*node, vip))).map(serve).collect();
+    let client: [IpAddr; 2] = [setup.client().ipv4().into(), setup.client().ipv6().into()];
+    for (vip, client) in vips.into_iter().zip(client) {
+        let seen = peers(setup.client(), SocketAddr::new(vip, HTTP.port)).unwrap();
+        assert_eq!(seen, vec![client; REQUESTS], "{vip}");
+    }
+}
+
+/// Publishes a Service in mode dsr, with more lines in its `spec`, before any node has a rule for its VIPs.
+fn publish(setup: &Setup, vips: &[IpAddr], spec: &str) {
+    for node in NODES {
+        let forward = ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"];
+        setup.lab.host(node).output(&["sysctl", "-q", "-w", forward[0], forward[1]]).unwrap();
+    }
+    let yaml = manifests::annotated_service("new", vips, &[HTTP], "llb.dev/mode: dsr");
+    setup.manifests.write("new.yaml", &yaml.replace("spec:\n", &format!("spec:\n{spec}"))).unwrap();
+    for vip in vips {
+        setup.wait_serving(*vip, HTTP.port, HTTP.protocol);
+    }
+}
+
+/// The client's address as the servers see it, in a row of requests.
+fn peers(client: &Host, frontend: SocketAddr) -> Result<Vec<IpAddr>> {
+    (0..REQUESTS).map(|_| Ok(http_get(client, frontend)?.peer.ip())).collect()
+}
+
+/// Packets to the backends of a frontend, and packets that came back.
+fn counts(setup: &Setup, frontend: SocketAddr) -> Result<[u64; 2]> {
+    let metrics = setup.agent.get("/metrics")?;
+    let sum = |of: &dyn Fn(&str) -> bool| -> u64 {
+        let values = metrics.lines().filter(|line| of(line)).filter_map(|line| line.rsplit(' ').next());
+        values.filter_map(|value| value.parse::<u64>().ok()).sum()
+    };
+    let (name, direction) = (format!("frontend=\"{frontend}/TCP\""), "direction=\"forward\"");
+    let is_sent = |line: &str| {
+        line.starts_with("llb_packet_packets_total{") && line.contains(&name) && line.contains(direction)
+    };
+    let is_returned = |line: &str| line.starts_with("llb_packet_reasons_total{reason=\"returned\"}");
+    Ok([sum(&is_sent), sum(&is_returned)])
+}
