@@ -5,6 +5,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::address::{Address, Mac, WirePort};
+use crate::time::Tick;
 
 /// Names a backend: 4 bytes, native byte order. The lower 20 bits are its index in the array of
 /// [`BackendEntry`]s, the upper 12 its generation: which of the backends that had this index it is. 0 stands
@@ -46,6 +47,50 @@ pub const DEAD: u8 = 3;
 /// elsewhere. Then one connection tests it. The time is so short that a backend that recovers is soon used
 /// again, and so long that few connections lose their first SYN to a test.
 pub const FAILING_SECS: u32 = 10;
+
+/// How a backend failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum FailureKind {
+    /// It has not answered a new connection when the client repeated its SYN.
+    Unanswered = 0,
+    /// It failed before, and a new connection tests it.
+    Tested = 1,
+    /// It refused a new connection.
+    Refused = 2,
+}
+
+/// When a backend failed last, and how: 4 bytes, native byte order. The upper two bits are the [`FailureKind`], the
+/// others the [`Tick`], which has room for 36 years since the start of the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct FailureMark(pub u32);
+
+/// Bits of a [`FailureMark`] that are the tick.
+const TICK_BITS: u32 = 30;
+
+impl FailureMark {
+    /// A failure at this time.
+    #[inline(always)]
+    pub const fn new(kind: FailureKind, now: Tick) -> Self {
+        Self((kind as u32) << TICK_BITS | now & ((1 << TICK_BITS) - 1))
+    }
+
+    /// When it failed.
+    #[inline(always)]
+    pub const fn tick(self) -> Tick {
+        self.0 & ((1 << TICK_BITS) - 1)
+    }
+
+    /// How it failed.
+    pub const fn kind(self) -> FailureKind {
+        match self.0 >> TICK_BITS {
+            0 => FailureKind::Unanswered,
+            1 => FailureKind::Tested,
+            _ => FailureKind::Refused,
+        }
+    }
+}
 
 /// How packets reach a backend, and what its replies look like to clients: 80 bytes. Mode DSR uses only `id`,
 /// `ifindex`, `vip`, `vip_port`, `mac`, `source_mac`, `mtu` and `state`.
@@ -101,6 +146,14 @@ mod tests {
         let id = BackendId::new(70_000, 4095);
         assert_eq!((id.index(), id.generation()), (70_000, 4095));
         assert_ne!(BackendId::new(0, 1), BackendId::default());
+    }
+
+    #[test]
+    fn a_mark_is_a_kind_and_a_time() {
+        for kind in [FailureKind::Unanswered, FailureKind::Tested, FailureKind::Refused] {
+            let mark = FailureMark::new(kind, 123_456);
+            assert_eq!((mark.kind(), mark.tick()), (kind, 123_456));
+        }
     }
 
     #[test]

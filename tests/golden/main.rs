@@ -27,7 +27,7 @@ use llb_agent::dataplane::packet::image::render;
 use llb_agent::desired::{Held, Inputs, compile, pods_that_need_routes};
 use llb_agent::model::{
     Check, Facts, Failure, FrontendStatus, HealthCheck, Host, Link, LinkAddress, Observed, Phase, PoolUsage,
-    Problem, ProblemReason, ReservedFor, State, Verdict, Verdicts,
+    Problem, ProblemReason, ReservedFor, ServiceName, State, Verdict, Verdicts,
 };
 use llb_agent::plan::{Action, hold_back, plan};
 use llb_agent::source::snapshot_of;
@@ -98,15 +98,57 @@ fn texts_of_the_largest_size_make_short_problems() {
     }
 }
 
+/// An object of the size that the API accepts can name many more ports, endpoints and ranges than anybody uses.
+#[test]
+fn objects_of_the_largest_size_take_a_bounded_amount() {
+    let list =
+        |count: usize, item: &dyn Fn(usize) -> String| (0..count).map(item).collect::<Vec<_>>().join(",");
+    let ports = list(20_000, &|number| format!("{{name: p{number}, port: {}}}", 1 + number));
+    let ranges = list(20_000, &|number| format!("10.{}.{}.0/25", number / 256, number % 256));
+    let vips = list(20_000, &|number| format!("10.1.{}.{}", number / 256, number % 256));
+    let families = list(1000, &|_| "IPv4".to_owned());
+    let service = |name: &str, annotations: &str| {
+        format!(
+            "---\nkind: Service\nmetadata: {{name: {name}, annotations: {{{annotations}}}}}\n\
+             spec: {{type: LoadBalancer, ipFamilies: [{families}], loadBalancerSourceRanges: [{ranges}], ports: [{ports}]}}\n"
+        )
+    };
+    let endpoints = list(1000, &|number| format!("{{addresses: [10.0.{}.{}]}}", number / 256, number % 256));
+    let slice = format!(
+        "---\nkind: EndpointSlice\nmetadata: {{name: web-1, labels: {{kubernetes.io/service-name: web}}}}\n\
+         addressType: IPv4\nendpoints: [{endpoints}]\nports: [{}]\n",
+        list(100, &|number| format!("{{name: p{number}, port: {}}}", 1 + number))
+    );
+    let text = service("web", &format!("llb.dev/sharing-key: \"{}\"", "k".repeat(200)))
+        + &service("many", &format!("llb.dev/vips: \"{vips}\""))
+        + &slice;
+    let snapshot = snapshot_of(text.as_bytes(), true).unwrap();
+    let service = |name: &str| &snapshot.services[&ServiceName::new("default", name)];
+    let web = service("web");
+    assert_eq!((web.ports.len(), web.families.len()), (1024, 1));
+    assert_eq!(web.terms.source_ranges.ranges().unwrap().len(), 1024);
+    assert_eq!(web.sharing_key, None, "a key that is cut could be that of another Service");
+    assert!(service("many").requested_vips.is_empty());
+    let endpoints: usize = snapshot.endpoints.values().map(|endpoints| endpoints.len()).sum();
+    assert_eq!(endpoints, 10_000);
+    let told: Vec<String> = snapshot.problems.iter().map(ToString::to_string).collect();
+    for limit in
+        ["20000 ports", "20000 entries", "is too long", "more VIPs than the 16", "more than 10000 pairs"]
+    {
+        assert!(told.iter().any(|problem| problem.contains(limit)), "{limit}: {told:#?}");
+    }
+}
+
 /// The reasons of problems that no case reaches, of those that conversion or the desired state can give.
 fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
     use ProblemReason::{
-        AddressNotAllowed, AffinityAtNodes, ForeignAnnotation, FrontendCollision, InvalidValue, LinkMissing,
-        NamespaceLimit, NoAddressOfFamily, NoBackends, NoEligibleNodes, NoNodePort, NoRouteToPods, NoSubnet,
-        OutsidePools, PoolExhausted, PoolNotAllowed, PortNotAllowed, UnhealthyBackends, UnknownName,
-        UnsupportedProtocol, VipNotShared,
+        AddressGone, AddressNotAllowed, AffinityAtNodes, ForeignAnnotation, FrontendCollision, InvalidValue,
+        LinkMissing, NamespaceLimit, NoAddressOfFamily, NoBackends, NoEligibleNodes, NoNodePort,
+        NoRouteToPods, NoSubnet, OutsidePools, PoolExhausted, PoolNotAllowed, PortNotAllowed,
+        UnhealthyBackends, UnknownName, UnsupportedProtocol, VipNotShared,
     };
     let all = BTreeSet::from([
+        AddressGone,
         AddressNotAllowed,
         PortNotAllowed,
         VipNotShared,

@@ -7,8 +7,8 @@ use crate::scenarios::packets::{
     dsr, flood, moves, neighbours, ports, refusals, restarts, returned, routers,
 };
 use crate::scenarios::{
-    answers, changes, crash, handover, health, life, memory, replacement, rights, soak, terms, traffic,
-    trouble, vips,
+    answers, changes, crash, dead_backends, handover, health, life, memory, replacement, rights, soak,
+    tenant, terms, traffic, trouble, vips,
 };
 
 macro_rules! scenarios {
@@ -49,6 +49,9 @@ macro_rules! every_scenario {
             trouble::a_port_in_use_is_reported_and_served_once_it_is_free,
             trouble::the_last_good_content_of_a_broken_manifest_stays_in_use,
             trouble::the_last_good_content_of_missing_manifests_stays_in_use,
+            dead_backends::a_dead_backend_is_said_until_it_answers_again,
+            dead_backends::a_frontend_without_a_living_backend_is_a_problem_until_one_answers,
+            dead_backends::an_own_address_that_is_gone_is_a_problem_until_it_is_back,
             vips::a_vip_of_another_host_is_refused_until_it_is_free,
             vips::a_refused_vip_is_not_published_when_its_link_is_gone,
             vips::a_published_vip_that_another_host_has_now_is_withdrawn,
@@ -137,6 +140,7 @@ macro_rules! packet_scenarios {
             routers::an_upload_finds_the_mtu_behind_a_router,
             neighbours::a_node_whose_mac_changes_is_found_again,
             neighbours::a_silent_node_is_left_out_until_it_is_back,
+            dead_backends::a_silent_node_is_dead_without_any_request,
             answers::the_client_learns_the_mtu_when_its_datagrams_are_too_large,
             answers::an_expired_hop_limit_is_reported_to_the_client,
         }
@@ -162,6 +166,7 @@ mod userspace {
     scenarios!(Plane::Userspace, trouble::pods_without_a_route_are_said_and_served_once_there_is_one,);
     crash_scenarios!(Plane::Userspace);
     relay_scenarios!(Plane::Userspace);
+    scenarios!(Plane::Userspace, tenant::a_hostile_tenant_with_a_pool_takes_nothing_from_others,);
 }
 
 mod tc {
@@ -177,6 +182,7 @@ mod xdp_native {
     every_scenario!(Plane::XdpNative);
     packet_scenarios!(Plane::XdpNative);
     heavy_packet_scenarios!(Plane::XdpNative);
+    scenarios!(Plane::XdpNative, dead_backends::xdp_on_a_veth_that_loses_its_packets_is_a_problem,);
 }
 
 mod xdp_generic {

@@ -22,7 +22,7 @@ pub(crate) struct Setup {
     pub(crate) agent: Agent,
     servers: Vec<Server>,
     pub(crate) manifests: Manifests,
-    _prepared: Prepared,
+    prepared: Prepared,
     pub(crate) lab: Lab,
     plane: Plane,
     arguments: Vec<String>,
@@ -55,7 +55,7 @@ impl Setup {
             arguments.extend(["--at-stop".to_owned(), "remove".to_owned()]);
         }
         let agent = start_agent(&lab, &arguments);
-        Self { agent, servers: Vec::new(), manifests, _prepared: prepared, lab, plane, arguments }
+        Self { agent, servers: Vec::new(), manifests, prepared, lab, plane, arguments }
     }
 
     pub(crate) fn client(&self) -> &Host {
@@ -70,6 +70,11 @@ impl Setup {
     /// The first VIP of the lab, IPv6.
     pub(crate) fn vip_v6(&self) -> IpAddr {
         self.lab.vip_v6(0)
+    }
+
+    /// Takes from the lab what [`Plane::prepare`] attached, without which XDP in the driver loses packets.
+    pub(crate) fn undo_preparation(&mut self) {
+        drop(std::mem::take(&mut self.prepared));
     }
 
     /// Sets a flag for the agents that are started from now on.
@@ -175,8 +180,18 @@ impl Setup {
 
     /// Resident memory of the agent in bytes.
     pub(crate) fn resident_bytes(&mut self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most resident memory that the agent has had so far, in bytes.
+    pub(crate) fn largest_resident_bytes(&mut self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    /// A line of proc_pid_status(5).
+    fn memory(&mut self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.agent.process().pid())).unwrap();
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         resident.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 

@@ -20,7 +20,8 @@ use llb_agent::addresses::{Addition, AddressError, AddressTable};
 use llb_agent::dataplane::fake::FakePlane;
 use llb_agent::dataplane::{DataPlane, DataPlaneError};
 use llb_agent::model::{
-    AddressKey, Frontend, FrontendStatus, Host, Link, Mac, PublishedStatus, Rule, ServiceName, Snapshot,
+    AddressKey, FailedBackends, Frontend, FrontendStatus, Host, Link, Mac, PublishedStatus, Rule,
+    ServiceName, Snapshot,
 };
 use llb_agent::status::fake::FakeStatuses;
 use llb_agent::status::{Effect, Event, StatusError, StatusOrder, StatusSink};
@@ -53,6 +54,10 @@ impl DataPlane for FaultyPlane {
             return Err(failure());
         }
         Ok(())
+    }
+
+    fn failed_backends(&mut self) -> FailedBackends {
+        self.inner.failed_backends()
     }
 
     fn remove(&mut self, frontend: &Frontend) {

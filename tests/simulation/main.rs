@@ -8,6 +8,7 @@
 mod checks;
 mod faults;
 mod faulty;
+mod tenant;
 mod world;
 
 use std::collections::BTreeMap;

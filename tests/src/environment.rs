@@ -12,7 +12,8 @@ pub fn agent() -> Option<PathBuf> {
     var_os("LLB_AGENT").map(PathBuf::from)
 }
 
-/// `LLB_SEED`: the seed of the random packets of tests/ebpf, to repeat a run. Without it, each run takes a new one.
+/// `LLB_SEED`: the seed of the random packets of tests/ebpf, and of the hostile tenant's Services in tests/lab, to
+/// repeat a run. Without it, each run takes a new one.
 pub fn seed() -> Option<u64> {
     number("LLB_SEED")
 }
@@ -35,6 +36,11 @@ pub fn soak_connections() -> Option<u64> {
 /// `LLB_OUTAGE_SECS`: how long the API server is away in the test of a long outage.
 pub fn outage_secs() -> Option<u64> {
     number("LLB_OUTAGE_SECS")
+}
+
+/// `LLB_SERVICES`: how many Services the hostile tenant of tests/lab has.
+pub fn services() -> Option<u64> {
+    number("LLB_SERVICES")
 }
 
 /// `LLB_BLESS`: if set, the golden test writes its results into the cases instead of comparing them.

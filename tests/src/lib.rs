@@ -31,6 +31,7 @@ pub mod process;
 pub mod server;
 pub mod soak;
 pub mod steady;
+pub mod tenant;
 pub mod wait;
 pub mod wrk;
 
@@ -45,5 +46,6 @@ pub use object::packet_object;
 pub use process::Process;
 pub use server::Server;
 pub use steady::Steady;
+pub use tenant::Tenant;
 pub use wait::wait_until;
 pub use wrk::Wrk;

@@ -23,7 +23,7 @@ pub enum Plane {
 }
 
 /// Keeps alive what a plane needs in a lab.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Prepared {
     _programs: Vec<Ebpf>,
 }

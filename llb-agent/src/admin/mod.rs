@@ -29,9 +29,10 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
+use crate::clock;
 use crate::dataplane::BackendStates;
 use crate::error_chain::ErrorChain;
-use crate::explain::explain;
+use crate::explain::{Explanation, explain};
 use crate::model::ServiceName;
 use crate::reconcile::Report;
 
@@ -142,7 +143,12 @@ impl Admin {
 async fn readyz(State(admin): State<Admin>) -> Response {
     let report = admin.report();
     let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let mut text = if report.ready { "ready\n" } else { "waiting for the first whole snapshot\n" }.to_owned();
+    let mut text = match (report.ready, report.has_snapshot) {
+        (true, _) => "ready\n",
+        (false, false) => "waiting for the first whole snapshot\n",
+        (false, true) => "the first whole snapshot is being acted on\n",
+    }
+    .to_owned();
     for problem in report.problems.iter().take(LISTED_PROBLEMS) {
         text.push_str(&format!("{problem}\n"));
     }
@@ -178,18 +184,18 @@ async fn explain_service(
 ) -> Response {
     let name = ServiceName::new(namespace, name);
     let report = admin.report();
-    let mut is_served = true;
+    let mut status = StatusCode::OK;
     let body = admin
         .whole(|| {
-            explain(&report, &admin.backends, &name).unwrap_or_else(|| {
-                is_served = false;
-                format!(
-                    "this agent does not serve Service {name}: it does not exist, is not of type LoadBalancer, or has another class or namespace\n"
-                )
-            })
+            let (answer, text) = match explain(&report, &admin.backends, &name, clock::now_std()) {
+                Explanation::Known(text) => (StatusCode::OK, text),
+                Explanation::NotServed(text) => (StatusCode::NOT_FOUND, text),
+                Explanation::Starting(text) => (StatusCode::SERVICE_UNAVAILABLE, text),
+            };
+            status = answer;
+            text
         })
         .await;
-    let status = if is_served { StatusCode::OK } else { StatusCode::NOT_FOUND };
     (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response()
 }
 

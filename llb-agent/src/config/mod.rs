@@ -31,6 +31,6 @@ pub use environment::{kubeconfig_variable, log_filter, proxy_variables, search_p
 pub use health::HealthConfig;
 pub use permission::OwnPorts;
 pub use policy::{BackendMode, DEFAULT_CLASS, Policy};
-pub use relay::{RelayConfig, SockmapConfig};
+pub use relay::{NamespaceShare, RelayConfig, SockmapConfig};
 pub use settings::{AddressTag, AfterHandover, Config, SourceConfig};
 pub use validate::ConfigError;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The flags and limits of the relay, and their defaults.
 
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -20,6 +21,11 @@ pub(super) struct RelayArgs {
     /// Most UDP sessions at one time, over all Services; datagrams of further ones are dropped
     #[arg(long, value_name = "N", default_value = "16384", value_parser = parse_count::<NonZeroUsize>)]
     max_udp_sessions: NonZeroUsize,
+
+    /// Most that the Services of one namespace can have of the open files, of --max-connections and of
+    /// --max-udp-sessions, in percent; further connections and listeners of the namespace are refused
+    #[arg(long, value_name = "PERCENT", default_value_t, value_parser = parse_share)]
+    namespace_share: NamespaceShare,
 
     /// How long to wait for a connection to one backend before trying the next one
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_limit)]
@@ -76,6 +82,7 @@ impl RelayArgs {
             udp_idle_timeout: self.udp_idle_timeout,
             max_connections: self.max_connections,
             max_udp_sessions: self.max_udp_sessions,
+            namespace_share: self.namespace_share,
             workers: self.workers.unwrap_or_else(default_workers),
             splice: self.splice,
             sockmap: (datapath == Datapath::Sockmap).then_some(SockmapConfig {
@@ -104,12 +111,46 @@ pub struct RelayConfig {
     /// UDP sessions open at one time; each takes one file descriptor and one
     /// local port.
     pub max_udp_sessions: NonZeroUsize,
+    /// The part of the open files, connections and sessions that one namespace can have.
+    pub namespace_share: NamespaceShare,
     /// The number of relay threads.
     pub workers: NonZeroUsize,
     /// Bulk data is spliced, not copied.
     pub splice: bool,
     /// When the kernel moves the data of connections; `None`: never.
     pub sockmap: Option<SockmapConfig>,
+}
+
+/// A part of a limit, in percent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamespaceShare(u8);
+
+impl NamespaceShare {
+    /// This part of `amount`, at least 1.
+    pub fn of(self, amount: usize) -> usize {
+        let part = amount as u128 * u128::from(self.0) / 100;
+        usize::try_from(part).unwrap_or(usize::MAX).max(1)
+    }
+}
+
+impl Default for NamespaceShare {
+    /// A half: a tenant can't leave the others without anything, and still has most of what is there.
+    fn default() -> Self {
+        Self(50)
+    }
+}
+
+impl fmt::Display for NamespaceShare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+fn parse_share(text: &str) -> Result<NamespaceShare, String> {
+    let percent = text.parse().ok().filter(|percent| (1..=100).contains(percent));
+    percent
+        .map(NamespaceShare)
+        .ok_or_else(|| "give a whole number from 1 to 100; it is in percent".to_owned())
 }
 
 /// When the kernel takes over moving the data of a connection.
@@ -143,6 +184,7 @@ impl Default for RelayConfig {
             // There are 28232 local ports (`net.ipv4.ip_local_port_range`). Others on this
             // machine need the rest.
             max_udp_sessions: const { NonZeroUsize::new(16_384).expect("not 0") },
+            namespace_share: NamespaceShare::default(),
             workers: default_workers(),
             splice: true,
             sockmap: None,

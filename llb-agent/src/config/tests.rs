@@ -50,6 +50,8 @@ fn wrong_flags_are_refused_by_name() {
         (&["--linkdevice", "eth0", "--admin", "9660"], "--admin"),
         (&["--linkdevice", "eth0", "--max-connections", "0"], "--max-connections"),
         (&["--linkdevice", "eth0", "--workers", "0"], "give a whole number, 1 or more"),
+        (&["--linkdevice", "eth0", "--namespace-share", "0"], "from 1 to 100"),
+        (&["--linkdevice", "eth0", "--namespace-share", "101"], "from 1 to 100"),
         (&["--linkdevice", "eth0", "--max-flows", "0"], "give a whole number, 1 or more"),
         (&["--linkdevice", "eth0", "--max-flows", "9999999999"], "the number is too large"),
         (&["--linkdevice", "eth0", "--foreign-annotations", "yes"], "--foreign-annotations"),

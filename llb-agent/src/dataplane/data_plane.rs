@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
-use crate::model::{Frontend, FrontendStatus, PlanesState, Rule};
+use crate::model::{FailedBackends, Frontend, FrontendStatus, PlanesState, Problem, ProblemReason, Rule};
 
 /// A mechanism that forwards.
 #[expect(async_fn_in_trait, reason = "called from one task of this crate, never spawned")]
@@ -35,6 +35,17 @@ pub trait DataPlane {
     /// own addresses, and of no others. Called again and again; what fails is tried again then.
     fn hold_ports(&mut self, _frontends: &BTreeSet<Frontend>) {}
 
+    /// The backends that were found dead, of all frontends that serve. Whenever a backend is
+    /// found dead or answers again, the plane wakes the loop up, but at most once a second.
+    fn failed_backends(&mut self) -> FailedBackends {
+        FailedBackends::new()
+    }
+
+    /// What is wrong now, besides what [`DataPlane::upsert`] has returned.
+    fn problems(&self) -> Vec<Problem> {
+        Vec::new()
+    }
+
     /// The state of the planes themselves.
     fn describe(&self) -> PlanesState {
         PlanesState::default()
@@ -58,6 +69,17 @@ pub enum DataPlaneError {
         /// The frontend.
         frontend: Frontend,
     },
+    /// The namespace has used up its share.
+    #[error(
+        "{frontend} cannot listen: the relay has as many of the {most} file descriptors open that the Services of one namespace \
+         can have (--namespace-share); delete a Service, end connections, or let the operator raise the share"
+    )]
+    NamespaceFull {
+        /// The frontend.
+        frontend: Frontend,
+        /// How many the namespace can have.
+        most: usize,
+    },
     /// Any other error of the kernel.
     #[error("cannot bind {frontend}")]
     Bind {
@@ -67,6 +89,18 @@ pub enum DataPlaneError {
         #[source]
         source: io::Error,
     },
+}
+
+impl DataPlaneError {
+    /// The reason of the problem that is reported.
+    pub(crate) fn reason(&self) -> ProblemReason {
+        match self {
+            Self::NamespaceFull { .. } => ProblemReason::NamespaceLimit,
+            Self::PortInUse { .. } | Self::NotPermitted { .. } | Self::Bind { .. } => {
+                ProblemReason::ActionFailed
+            }
+        }
+    }
 }
 
 fn owner(program: Option<&String>) -> String {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{DataPlane, DataPlaneError};
-use crate::model::{Frontend, FrontendStatus, Phase, Rule};
+use crate::model::{FailedBackends, Frontend, FrontendStatus, Phase, Rule};
 
 /// Remembers what it was told; moves nothing.
 #[derive(Debug, Default)]
@@ -20,6 +20,8 @@ pub struct FakePlane {
     pub occupied: BTreeSet<Frontend>,
     /// A removed frontend stays draining until [`FakePlane::finish_draining`].
     pub drains_slowly: bool,
+    /// What [`DataPlane::failed_backends`] returns.
+    pub failed: FailedBackends,
 }
 
 impl FakePlane {
@@ -41,6 +43,10 @@ impl DataPlane for FakePlane {
         let status = FrontendStatus::relayed(Arc::clone(rule), Phase::Serving);
         self.frontends.insert(frontend, status);
         Ok(())
+    }
+
+    fn failed_backends(&mut self) -> FailedBackends {
+        self.failed.clone()
     }
 
     fn remove(&mut self, frontend: &Frontend) {

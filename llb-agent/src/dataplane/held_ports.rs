@@ -9,9 +9,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 use socket2::{Domain, Socket, Type};
 
 use crate::model::{Frontend, Protocol};
+
+/// One in so many of the file descriptors that the process may open is for these sockets. A port
+/// beyond that is served, but not held.
+const DESCRIPTORS_FOR_ONE: u64 = 8;
 
 /// The sockets, by frontend.
 #[derive(Debug, Default)]
@@ -24,13 +30,16 @@ pub(super) struct HeldPorts {
 impl HeldPorts {
     /// Holds the ports of `wanted`, and no others.
     pub(super) fn set(&mut self, wanted: &BTreeSet<Frontend>) {
+        let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let most = usize::try_from(descriptors / DESCRIPTORS_FOR_ONE).unwrap_or(usize::MAX);
         self.sockets.retain(|frontend, _| wanted.contains(frontend));
         self.failed.retain(|frontend| wanted.contains(frontend));
         for frontend in wanted {
             if self.sockets.contains_key(frontend) {
                 continue;
             }
-            match bind(frontend) {
+            let bound = if self.sockets.len() < most { bind(frontend) } else { Err(Errno::MFILE.into()) };
+            match bound {
                 Ok(socket) => {
                     self.failed.remove(frontend);
                     self.sockets.insert(*frontend, socket);

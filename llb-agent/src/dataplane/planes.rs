@@ -25,8 +25,8 @@ use super::proxy::ProxyPlane;
 use crate::config::Datapath;
 use crate::error_chain::ErrorChain;
 use crate::model::{
-    Frontend, FrontendStatus, Mode, NoPacketPlane, Phase, Placement, PlacementReason, PlaneKind, PlanesState,
-    Rule,
+    FailedBackends, Frontend, FrontendStatus, Mode, NoPacketPlane, Phase, Placement, PlacementReason,
+    PlaneKind, PlanesState, Problem, Rule,
 };
 
 /// The packet plane, as far as there is one.
@@ -246,6 +246,19 @@ impl DataPlane for Planes {
         // The relay's own sockets hold the ports of what it serves.
         let is_ours = |frontend: &&Frontend| plane.has(frontend) && !self.relay.has(frontend);
         self.held_ports.set(&frontends.iter().filter(is_ours).copied().collect());
+    }
+
+    fn failed_backends(&mut self) -> FailedBackends {
+        let mut all = self.relay.failed_backends();
+        // If both planes have a frontend, only one of them serves it.
+        all.extend(self.packet().map(PacketPlane::failed_backends).unwrap_or_default());
+        all
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        let mut all = self.relay.problems();
+        all.extend(self.packet().map(PacketPlane::problems).unwrap_or_default());
+        all
     }
 
     fn describe(&self) -> PlanesState {

@@ -36,7 +36,15 @@ pub(super) fn assign(inputs: Inputs<'_>, state: &mut State, problems: &mut Vec<P
             continue; // The machine has it already. llb did not add it, so llb never removes it.
         }
         if was_the_links_own(inputs, vip, &services) {
-            continue; // It is served again when the link has it back; llb must not add it itself.
+            // It is served again when the link has it back; llb must not add it itself.
+            let message = format!(
+                "its VIP {vip} was an own address of a link device and is gone, so no client reaches it; give the \
+                 link that address back, or another one, to which the Service then moves"
+            );
+            let gone =
+                |name: &&ServiceName| Problem::of_service(name, ProblemReason::AddressGone, message.clone());
+            problems.extend(services.iter().map(gone));
+            continue;
         }
         let holding = inputs.facts.links.iter().find_map(|link| Some((link, link.prefix_length_for(vip)?)));
         let (link, prefix_length) =

@@ -18,6 +18,9 @@ use crate::model::{Frontend, Problem, ProblemReason, ServiceName};
 /// share the descriptors.
 const MOST_FRONTENDS: usize = 1024;
 
+/// Refused frontends of one Service that are told one by one. Its status names all of them.
+const MOST_TOLD: usize = 20;
+
 /// The frontends that are taken, and who may join whom on a VIP.
 pub(super) struct Reservations<'a> {
     inputs: Inputs<'a>,
@@ -33,7 +36,7 @@ pub(super) struct Reservations<'a> {
 /// What the Services of one namespace have, or what one Service is about to get.
 #[derive(Default)]
 struct Usage {
-    /// Without the machine's own addresses, which all Services may share.
+    /// Without the machine's own addresses, which all Services may share; with those that rest.
     vips: BTreeSet<IpAddr>,
     frontends: usize,
 }
@@ -74,6 +77,10 @@ impl<'a> Reservations<'a> {
                 this.join(claim, vip);
             }
         }
+        // Released VIPs are nobody's for a while. Otherwise a tenant could let a whole pool rest.
+        for (&vip, former) in inputs.resting {
+            this.use_vip(&former.namespace, vip);
+        }
         this
     }
 
@@ -88,23 +95,29 @@ impl<'a> Reservations<'a> {
         vips: &[IpAddr],
         problems: &mut Vec<Problem>,
     ) -> Result<Refused, Problem> {
+        let too_many = too_many(claim, vips);
+        // One that has nothing yet is refused at once: it may ask for thousands, and there may be thousands of it.
+        if let (true, Some(problem)) = (claim.held.is_empty(), &too_many) {
+            return Err(problem.clone());
+        }
         let frontends: Vec<Frontend> =
             frontends_of(claim.service, vips).map(|(frontend, _)| frontend).collect();
         let is_own = |frontend: &Frontend| self.taken.get(frontend) == Some(&claim.name);
         let mut room =
             MOST_FRONTENDS - frontends.iter().filter(|frontend| is_own(frontend)).count().min(MOST_FRONTENDS);
-        let (mut refused, mut told, mut coming) = (Refused::new(), Vec::new(), Usage::default());
-        if frontends.len() > MOST_FRONTENDS {
-            let message = format!(
-                "it needs {} frontends (VIPs times ports); one Service can have at most {MOST_FRONTENDS}",
-                frontends.len()
-            );
-            told.push(Problem::of_service(claim.name, ProblemReason::InvalidValue, message));
-        }
+        let has_some = room < MOST_FRONTENDS;
+        let (mut refused, mut coming) = (Refused::new(), Usage::default());
+        let mut told: Vec<Problem> = too_many.into_iter().collect();
         for &frontend in &frontends {
             if let Some(refusal) = self.refusal(claim, frontend, &coming) {
+                if !has_some {
+                    told.push(refusal.problem(claim.name, frontend));
+                    return Err(told.swap_remove(0));
+                }
                 refused.insert(frontend, refusal.status_error());
-                told.push(refusal.problem(claim.name, frontend));
+                if told.len() < MOST_TOLD {
+                    told.push(refusal.problem(claim.name, frontend));
+                }
             } else if !is_own(&frontend) {
                 match room.checked_sub(1) {
                     Some(left) => {
@@ -138,8 +151,12 @@ impl<'a> Reservations<'a> {
         let tenant = Tenant { name: claim.name, sharing_key: claim.service.sharing_key.as_deref() };
         self.tenants.entry(vip).or_insert(tenant);
         self.members.insert((vip, claim.name));
+        self.use_vip(&claim.name.namespace, vip);
+    }
+
+    fn use_vip(&mut self, namespace: &'a str, vip: IpAddr) {
         if !self.is_own(vip) {
-            self.usage.entry(&claim.name.namespace).or_default().vips.insert(vip);
+            self.usage.entry(namespace).or_default().vips.insert(vip);
         }
     }
 
@@ -170,11 +187,17 @@ impl<'a> Reservations<'a> {
         if used.frontends + coming.frontends >= most {
             return Some(Refusal::NamespaceFull("frontends", most, "--namespace-frontends"));
         }
-        let has = |vip| used.vips.contains(vip) || coming.vips.contains(vip);
-        let vips = used.vips.union(&coming.vips).count();
+        let is_known = used.vips.contains(&frontend.vip) || coming.vips.contains(&frontend.vip);
+        // Those that are coming are few, and those of the namespace may be thousands.
+        let new =
+            || coming.vips.iter().filter(|vip| !used.vips.contains(*vip) && !self.is_own(**vip)).count();
         let most = policy.namespace_vips;
-        let is_too_many = !has(&frontend.vip) && !self.is_own(frontend.vip) && vips >= most;
-        is_too_many.then_some(Refusal::NamespaceFull("VIPs", most, "--namespace-vips"))
+        let is_too_many = !is_known && !self.is_own(frontend.vip) && used.vips.len() + new() >= most;
+        is_too_many.then_some(Refusal::NamespaceFull(
+            "VIPs (released ones count until they have rested)",
+            most,
+            "--namespace-vips",
+        ))
     }
 
     fn may_join(&self, claim: &Claim<'a>, tenant: Tenant<'a>, vip: IpAddr) -> bool {
@@ -220,6 +243,17 @@ impl<'a> Reservations<'a> {
             )
         })
     }
+}
+
+/// A problem if the Service asks for more frontends than one can have.
+fn too_many(claim: &Claim<'_>, vips: &[IpAddr]) -> Option<Problem> {
+    let count = vips.len() * claim.service.ports.len();
+    (count > MOST_FRONTENDS).then(|| {
+        let message = format!(
+            "it needs {count} frontends (VIPs times ports); one Service can have at most {MOST_FRONTENDS}"
+        );
+        Problem::of_service(claim.name, ProblemReason::InvalidValue, message)
+    })
 }
 
 impl Refusal<'_> {

@@ -26,8 +26,10 @@ pub enum BackendState {
     Active,
     /// Only packets of flows that it has already.
     Draining,
-    /// None: it does not answer ARP or neighbour discovery.
+    /// None: there is no way to it now.
     Unreachable,
+    /// None: the rule has it no more.
+    Removed,
 }
 
 impl fmt::Display for BackendState {
@@ -36,6 +38,7 @@ impl fmt::Display for BackendState {
             Self::Active => "active",
             Self::Draining => "draining",
             Self::Unreachable => "unreachable",
+            Self::Removed => "removed",
         })
     }
 }

@@ -6,6 +6,7 @@
 //! what was read back from the world. A [`Problem`] says what is wrong with a user's object.
 
 mod address;
+mod backend_failure;
 mod backend_status;
 mod finalizer;
 mod forwarding;
@@ -24,6 +25,7 @@ mod state;
 mod terms;
 
 pub use address::{Family, Mac, Port, Protocol, is_usable_vip};
+pub use backend_failure::{BackendFailure, FailedBackends, FailureReason};
 pub use backend_status::{BackendState, BackendStatus};
 pub use finalizer::{FIELD_MANAGER, Finalizer};
 pub use forwarding::{Backend, Frontend, FrontendStatus, Phase, Rule, Weight};

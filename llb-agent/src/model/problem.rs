@@ -12,6 +12,10 @@ use super::service::ServiceName;
 /// hold a hundred thousand mistakes.
 const PROBLEMS_OF_ONE_OBJECT: usize = 20;
 
+/// The most problems of the objects of one namespace that are kept. One tenant can have any number of objects,
+/// but a large cluster may well have a problem with each of its Services.
+const PROBLEMS_OF_ONE_NAMESPACE: usize = 5000;
+
 /// The longest message, in bytes: about what the API accepts in the note of an Event.
 pub const MESSAGE_BYTES: usize = 1000;
 
@@ -32,6 +36,17 @@ pub enum Subject {
     Link(String),
     /// The connection to a source.
     Source(String),
+}
+
+impl Subject {
+    /// The namespace of the object, if it has one.
+    fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Service(name) => Some(&name.namespace),
+            Self::Object(text) => Some(text.split_once(' ')?.1.split_once('/')?.0),
+            Self::File(_) | Self::Link(_) | Self::Source(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for Subject {
@@ -86,6 +101,8 @@ pub enum ProblemReason {
     NoBackends,
     /// Backends fail a health check.
     UnhealthyBackends,
+    /// All backends of a frontend are dead.
+    BackendsUnreachable,
     /// `--backends nodes`, and the port has no nodePort.
     NoNodePort,
     /// The port has no nodePort, and the machine has no route to the Pods.
@@ -98,6 +115,10 @@ pub enum ProblemReason {
     OutsidePools,
     /// Another host on the segment has the VIP or claims it.
     VipConflict,
+    /// The VIP was an own address of a link device, and is gone.
+    AddressGone,
+    /// A link loses what XDP sends there.
+    XdpLosesPackets,
     /// No link device exists now.
     LinkMissing,
     /// Another agent has the link.
@@ -148,25 +169,56 @@ impl Problem {
     }
 }
 
-/// Keeps at most 20 problems of each object, and shortens their texts. The last
-/// one of an object with more tells how many were left out.
+/// Keeps at most 20 problems of each object and 5,000 of the objects of each namespace, and shortens
+/// their texts. The last one of an object with more tells how many were left out, and a problem of
+/// the namespace tells that there are more.
 pub fn bound(problems: &mut Vec<Problem>) {
-    let mut counts: BTreeMap<Subject, usize> = BTreeMap::new();
-    let all = std::mem::take(problems);
-    for problem in all {
-        let count = counts.entry(problem.subject.clone()).or_default();
-        *count += 1;
-        if *count <= PROBLEMS_OF_ONE_OBJECT {
-            problems.push(problem.bounded());
+    /// How many problems an object has, and which one is the last that was kept.
+    #[derive(Default)]
+    struct OfObject {
+        count: usize,
+        last: usize,
+    }
+    let mut objects: BTreeMap<Subject, OfObject> = BTreeMap::new();
+    let mut namespaces: BTreeMap<String, usize> = BTreeMap::new();
+    for problem in std::mem::take(problems) {
+        let namespace = problem.subject.namespace().map(str::to_owned);
+        let of_object = objects.entry(problem.subject.clone()).or_default();
+        of_object.count += 1;
+        if of_object.count > PROBLEMS_OF_ONE_OBJECT {
+            continue;
+        }
+        if let Some(namespace) = namespace {
+            let count = namespaces.entry(namespace).or_default();
+            *count += 1;
+            if *count > PROBLEMS_OF_ONE_NAMESPACE {
+                of_object.count -= 1;
+                continue;
+            }
+        }
+        of_object.last = problems.len();
+        problems.push(problem.bounded());
+    }
+    for OfObject { count, last } in objects.into_values() {
+        if let Some(more) = count.checked_sub(PROBLEMS_OF_ONE_OBJECT).filter(|more| *more > 0)
+            && let Some(last) = problems.get_mut(last)
+        {
+            let most = MESSAGE_BYTES / 2;
+            last.message = format!("{}; {more} more problems of it", cut(last.message.clone(), most));
         }
     }
-    for (subject, count) in counts {
-        if let Some(more) = count.checked_sub(PROBLEMS_OF_ONE_OBJECT).filter(|more| *more > 0) {
-            let of_it = |problem: &&mut Problem| problem.subject == subject;
-            if let Some(last) = problems.iter_mut().rfind(of_it) {
-                let most = MESSAGE_BYTES / 2;
-                last.message = format!("{}; {more} more problems of it", cut(last.message.clone(), most));
-            }
+    let full = namespaces.into_iter().filter(|(_, count)| *count > PROBLEMS_OF_ONE_NAMESPACE);
+    for (namespace, _) in full {
+        let problem = Problem {
+            subject: Subject::Object(format!("Namespace {namespace}")),
+            reason: ProblemReason::NamespaceLimit,
+            message: format!(
+                "its objects have more than {PROBLEMS_OF_ONE_NAMESPACE} problems; the others are not shown; mend or delete some objects"
+            ),
+        };
+        // More problems may have come to a list that was bounded before.
+        if !problems.contains(&problem) {
+            problems.push(problem);
         }
     }
 }
@@ -208,6 +260,33 @@ mod tests {
         let before = problems.clone();
         bound(&mut problems);
         assert_eq!(problems, before, "once is enough");
+    }
+
+    #[test]
+    fn a_namespace_has_a_bounded_number_of_problems_and_others_keep_theirs() {
+        let mut problems: Vec<Problem> =
+            (0..20_000).map(|number| problem(&format!("s{number}"), "a mistake")).collect();
+        let slice = Subject::Object("EndpointSlice default/web-1".to_owned());
+        problems.push(Problem { subject: slice, ..problems[0].clone() });
+        problems.push(Problem::of_service(
+            &ServiceName::new("victim", "web"),
+            ProblemReason::NoBackends,
+            "no endpoint",
+        ));
+        bound(&mut problems);
+        assert_eq!(problems.len(), PROBLEMS_OF_ONE_NAMESPACE + 2);
+        assert_eq!(problems[PROBLEMS_OF_ONE_NAMESPACE].message, "no endpoint");
+        let last = problems.last().unwrap().to_string();
+        assert!(
+            last.starts_with("Namespace default: NamespaceLimit: its objects have more than 5000"),
+            "{last}"
+        );
+        let before = problems.clone();
+        bound(&mut problems);
+        assert_eq!(problems, before, "once is enough");
+        problems.push(problem("later", "another one"));
+        bound(&mut problems);
+        assert_eq!(problems, before, "it is told once that there are more");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -62,7 +63,8 @@ pub enum ProxyProtocol {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceRanges {
     /// `None`: all clients. Otherwise sorted and disjoint ranges; an empty list admits nobody.
-    ranges: Option<Vec<IpNet>>,
+    /// Each port's rule has them, and there may be thousands of both.
+    ranges: Option<Arc<[IpNet]>>,
 }
 
 impl SourceRanges {
@@ -70,7 +72,7 @@ impl SourceRanges {
     pub fn only(ranges: &[IpNet]) -> Self {
         let mut ranges = IpNet::aggregate(&ranges.iter().map(IpNet::trunc).collect());
         ranges.sort();
-        Self { ranges: Some(ranges) }
+        Self { ranges: Some(ranges.into()) }
     }
 
     /// The ranges, sorted and disjoint; `None`: all clients are admitted.

@@ -10,6 +10,7 @@
 //!   links, addresses, routes, neighbours     one file per subject: methods of Connection
 //!      `--> Connection --> dump              reads a list again if it changed meanwhile
 //!                 `------> Socket --> Answer collects datagrams until the answer is complete
+//!   xdp_features                             the one question over generic netlink, with a socket of its own
 //! ```
 
 mod addresses;
@@ -25,8 +26,10 @@ mod routes;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod xdp_features;
 
 pub(crate) use self::connection::Connection;
 pub(crate) use self::links::LinkDevice;
 pub(crate) use self::neighbours::Neighbour;
 pub(crate) use self::routes::{Route, Way};
+pub(crate) use self::xdp_features::takes_frames_of_xdp;

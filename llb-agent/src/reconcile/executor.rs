@@ -57,7 +57,8 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Rooms<P, A, S> {
                 None => return Execution::Running,
             },
             Action::UpsertFrontend { frontend, rule } => {
-                self.plane.upsert(*frontend, rule).await.map_err(Failed::new)
+                let served = self.plane.upsert(*frontend, rule).await;
+                served.map_err(|error| Failed { reason: error.reason(), ..Failed::new(error) })
             }
             Action::RemoveFrontend { frontend } => {
                 self.plane.remove(frontend);

@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::model::{Observed, Phase, PlacementReason, Problem, State};
+use crate::model::{FailedBackends, Observed, Phase, PlacementReason, Problem, State};
 use crate::plan::Action;
 
 /// Counts rounds and actions, and shows problems and the size of the desired state.
@@ -23,6 +23,7 @@ pub struct ReconcileMetrics {
     services: Gauge,
     pool_addresses: Family<PoolLabels, Gauge>,
     pool_addresses_used: Family<PoolLabels, Gauge>,
+    failed_backends: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -82,6 +83,8 @@ impl ReconcileMetrics {
         registry.register("llb_pool_addresses", help, metrics.pool_addresses.clone());
         let help = "Addresses of a pool that Services have, by family";
         registry.register("llb_pool_addresses_used", help, metrics.pool_addresses_used.clone());
+        let help = "Backends that are dead now, each counted for each of its frontends";
+        registry.register("llb_failed_backends", help, metrics.failed_backends.clone());
         metrics
     }
 
@@ -96,6 +99,10 @@ impl ReconcileMetrics {
         };
         let result = if done { ResultLabel::Done } else { ResultLabel::Failed };
         self.actions.get_or_create(&ActionLabels { action, result }).inc();
+    }
+
+    pub(super) fn show_failed(&self, failed: &FailedBackends) {
+        self.failed_backends.set(gauge(failed.values().map(BTreeMap::len).sum::<usize>()));
     }
 
     pub(super) fn show(&self, desired: &State, observed: &Observed, problems: &[Problem]) {

@@ -13,6 +13,7 @@
 //!       settle.rs   plan and act until nothing is due        executor.rs   one call per action
 //!       machine.rs  retries and back-off                     writes.rs     status writes that run beside the loop
 //!       repetitions.rs   back-off for what others undo
+//!       dead_backends.rs  what is said about them            line_limit.rs  how many lines the log gets
 //!       reporter.rs, placements.rs   which Events            owners.rs     the Services that an object is for
 //!   reconciler.rs   the state of the loop                    progress.rs   how far it is
 //! ```
@@ -21,7 +22,9 @@
 //! that cannot be reached changes nothing; every round starts from what was
 //! read back.
 
+mod dead_backends;
 mod executor;
+mod line_limit;
 mod machine;
 mod metrics;
 mod outcome;

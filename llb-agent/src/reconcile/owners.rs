@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{AddressKey, Mac, Problem, ProblemReason, ServiceName, State};
+use crate::model::{AddressKey, Frontend, Mac, Port, Problem, ProblemReason, Protocol, ServiceName, State};
 use crate::plan::ActionKey;
 
 /// The Services that need the object `key`.
@@ -13,7 +13,9 @@ pub(super) fn owners(desired: &State, key: &ActionKey) -> BTreeSet<ServiceName> 
             desired.frontends.get(frontend).map(|rule| rule.service.clone()).into_iter().collect()
         }
         ActionKey::Address(key) => {
-            let on_vip = desired.frontends.iter().filter(|(frontend, _)| frontend.vip == key.address);
+            let first = Frontend { vip: key.address, port: Port::MIN, protocol: Protocol::Tcp };
+            let on_vip = desired.frontends.range(first..);
+            let on_vip = on_vip.take_while(|(frontend, _)| frontend.vip == key.address);
             on_vip.map(|(_, rule)| rule.service.clone()).collect()
         }
         ActionKey::Status(service) => BTreeSet::from([service.clone()]),

@@ -6,18 +6,14 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::line_limit::{LINES, LineLimit};
 use crate::model::{Problem, Subject};
-
-/// The most lines in one [`WINDOW`], whatever tenants do. `/state` has all problems.
-const LINES: u32 = 100;
-const WINDOW: Duration = Duration::from_secs(60);
 
 /// The problems that have begun and not ended.
 #[derive(Debug, Default)]
 pub(super) struct ProblemLog {
     known: BTreeMap<Problem, Instant>,
-    /// When the window began, and how many lines it has had.
-    window: Option<(Instant, u32)>,
+    limit: LineLimit,
 }
 
 /// One line.
@@ -70,7 +66,7 @@ impl ProblemLog {
         let ended = before.into_iter();
         lines
             .extend(ended.map(|(problem, began)| Line::Ended(problem, now.saturating_duration_since(began))));
-        self.limit(lines, now)
+        self.limit.keep(lines, Line::Full, now)
     }
 
     /// The line for a problem that prevents a whole round, so that the others are not known now.
@@ -78,24 +74,7 @@ impl ProblemLog {
         if self.known.insert(problem.clone(), now).is_some() {
             return Vec::new();
         }
-        self.limit(vec![Line::Begins(problem.clone())], now)
-    }
-
-    fn limit(&mut self, mut lines: Vec<Line>, now: Instant) -> Vec<Line> {
-        let (began, mut count) = match self.window {
-            Some((began, count)) if now.saturating_duration_since(began) < WINDOW => (began, count),
-            _ => (now, 0),
-        };
-        let room = LINES.saturating_sub(count);
-        let is_over = lines.len() > usize::try_from(room).unwrap_or(usize::MAX);
-        lines.truncate(usize::try_from(room).unwrap_or(usize::MAX));
-        count = count.saturating_add(u32::try_from(lines.len()).unwrap_or(u32::MAX));
-        if is_over && count == LINES {
-            lines.push(Line::Full);
-            count += 1;
-        }
-        self.window = Some((began, count));
-        lines
+        self.limit.keep(vec![Line::Begins(problem.clone())], Line::Full, now)
     }
 }
 
@@ -105,6 +84,7 @@ fn is_logged_here(problem: &Problem) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::line_limit::WINDOW;
     use super::*;
     use crate::clock;
     use crate::model::{ProblemReason, ServiceName};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
+use super::dead_backends::DeadBackends;
 use super::executor::Rooms;
 use super::machine::Machine;
 use super::metrics::ReconcileMetrics;
@@ -35,6 +36,7 @@ pub struct Reconciler<P, A, S> {
     pub(super) reporter: Reporter,
     pub(super) problem_log: ProblemLog,
     pub(super) placements: Placements,
+    pub(super) dead_backends: DeadBackends,
     pub(super) resting: Resting,
     pub(super) health: Health,
     pub(super) facts: Facts,
@@ -58,6 +60,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             reporter: Reporter::default(),
             problem_log: ProblemLog::default(),
             placements: Placements::default(),
+            dead_backends: DeadBackends::default(),
             resting: Resting::default(),
             health: Health::default(),
             facts: Facts::default(),

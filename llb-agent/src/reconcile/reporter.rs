@@ -11,6 +11,9 @@ use crate::status::Event;
 /// A problem that was gone for less than this time gets no new Event when it comes back.
 const QUIET: Duration = Duration::from_secs(300);
 
+/// Problems that are over and remembered. With more of them, all are forgotten: then Events may come twice.
+const MOST_REMEMBERED: usize = 10_000;
+
 /// Remembers the Events of problems, and when each problem was last there.
 #[derive(Debug, Default)]
 pub(super) struct Reporter {
@@ -37,6 +40,9 @@ impl Reporter {
         self.sent.retain(|_, last| now.saturating_duration_since(*last) < QUIET);
         let new: Vec<Event> = current.into_iter().filter(|event| !self.sent.contains_key(event)).collect();
         self.sent.extend(new.iter().map(|event| (event.clone(), now)));
+        if self.sent.len() > MOST_REMEMBERED {
+            self.sent.retain(|_, last| *last == now);
+        }
         new
     }
 
@@ -67,7 +73,9 @@ fn event_of(problem: &Problem, snapshot: &Snapshot, desired: &State) -> Option<E
     let Subject::Service(service) = &problem.subject else { return None };
     let is_served = desired.statuses.get(service).is_some_and(|status| !status.vips.is_empty());
     let reason = match problem.reason {
-        ProblemReason::NoEligibleNodes | ProblemReason::NoBackends => "UnAvailableLoadBalancer",
+        ProblemReason::NoEligibleNodes | ProblemReason::NoBackends | ProblemReason::BackendsUnreachable => {
+            "UnAvailableLoadBalancer"
+        }
         ProblemReason::AffinityAtNodes => "AffinityAtNodes",
         ProblemReason::UnhealthyBackends => "UnhealthyBackends",
         ProblemReason::InvalidValue if is_served => "InvalidValue",
@@ -79,7 +87,15 @@ fn event_of(problem: &Problem, snapshot: &Snapshot, desired: &State) -> Option<E
         _ => "SyncLoadBalancerFailed",
     };
     let uid = snapshot.services.get(service)?.uid.clone();
-    Some(Event { service: service.clone(), uid, warning: true, reason, message: problem.message.clone() })
+    let message = match problem.reason {
+        // One Event, however many ports and VIPs the Service has.
+        ProblemReason::BackendsUnreachable => format!(
+            "a port has no backend that can be reached, so its clients get no answer; `llb-agent explain {service}` \
+             names the backends and why"
+        ),
+        _ => problem.message.clone(),
+    };
+    Some(Event { service: service.clone(), uid, warning: true, reason, message })
 }
 
 #[cfg(test)]
@@ -104,6 +120,22 @@ mod tests {
         assert_eq!(sent(&failing, QUIET * 2 + QUIET / 2), 0, "it came back too soon");
         assert_eq!(sent(&[], QUIET * 5), 0);
         assert_eq!(sent(&failing, QUIET * 5), 1);
+    }
+
+    #[test]
+    fn texts_that_change_all_the_time_take_a_bounded_amount_of_memory() {
+        let name = ServiceName::new("default", "web");
+        let mut snapshot = Snapshot::default();
+        snapshot.services.insert(name.clone(), Service::default().into());
+        let (mut reporter, now) = (Reporter::default(), clock::now_std());
+        for second in 0..30 {
+            let text = |number: usize| format!("text {number} of second {second}");
+            let problem = |number| Problem::of_service(&name, ProblemReason::InvalidValue, text(number));
+            let problems: Vec<Problem> = (0..1000).map(problem).collect();
+            let now = now + Duration::from_secs(second);
+            assert_eq!(reporter.problems(&problems, &snapshot, &State::default(), now).len(), 1000);
+            assert!(reporter.sent.len() <= MOST_REMEMBERED, "{second}");
+        }
     }
 
     #[test]
@@ -146,6 +178,7 @@ mod tests {
             (ProblemReason::UnhealthyBackends, "UnhealthyBackends", "UnhealthyBackends"),
             (ProblemReason::ActionFailed, "SyncLoadBalancerFailed", "SyncLoadBalancerFailed"),
             (ProblemReason::NoBackends, "UnAvailableLoadBalancer", "UnAvailableLoadBalancer"),
+            (ProblemReason::BackendsUnreachable, "UnAvailableLoadBalancer", "UnAvailableLoadBalancer"),
         ] {
             let problem = Problem::of_service(&name, reason, "text");
             let event = |desired: &State| event_of(&problem, &snapshot, desired).unwrap().reason;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::dead_backends::{self, retain_used};
 use super::executor::RoundInput;
 use super::machine::Failing;
 use super::owners::{conflicts, owners};
@@ -15,7 +16,7 @@ use super::reporter::Reporter;
 use crate::addresses::AddressTable;
 use crate::dataplane::DataPlane;
 use crate::desired::{self, Held, Inputs};
-use crate::model::{PublishedStatus, ServiceName, Snapshot, SourceReport, State, bound};
+use crate::model::{Problem, PublishedStatus, ServiceName, Snapshot, SourceReport, State, bound};
 use crate::status::StatusSink;
 
 /// What the statuses of Services say.
@@ -27,6 +28,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     pub async fn round(&mut self, source: &SourceReport, now: Instant) -> Report {
         let mut report = Report { problems: source.problems.clone(), ..Report::default() };
         let Some(snapshot) = source.snapshot.clone() else { return report };
+        report.has_snapshot = true;
         self.metrics.rounds.inc();
         self.machine.resume_addresses();
         self.note_ended_writes(&snapshot, now);
@@ -38,7 +40,8 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             Err(problem) => {
                 self.problem_log.begins(&problem, now).iter().for_each(Line::write);
                 report.problems.push(problem);
-                return Report { ready: self.is_ready(), desired: self.desired.clone(), ..report };
+                let desired = self.desired.clone();
+                return Report { ready: self.is_ready(), is_blind: true, desired, ..report };
             }
         };
         let published = observed.statuses.clone();
@@ -60,15 +63,18 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         self.report_cleared(&before, &published, &snapshot);
         report.problems.extend(found);
         report.problems.extend(self.rooms.addresses.problems());
+        report.problems.extend(self.rooms.plane.problems());
 
         let input = RoundInput { snapshot: &snapshot, published: &published, now };
         report.observed = self.settle(observed, input, &mut report.problems).await;
         if self.stage.is_in_charge() {
             self.rooms.plane.hold_ports(&self.desired.on_own_addresses);
         }
+        report.problems.extend(self.rooms.plane.problems());
         if self.progress.is_complete() {
             self.stage = self.stage.after_complete_round();
         }
+        self.report_dead_backends(&mut report, now);
         self.report_problems(&mut report, &snapshot, now);
         let events = self.placements.changed(&report.observed, &snapshot);
         self.send(events);
@@ -78,6 +84,17 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
 
     fn is_ready(&self) -> bool {
         self.stage == Stage::Ready
+    }
+
+    /// Adds the dead backends to the report, and says which have died or are back.
+    fn report_dead_backends(&mut self, report: &mut Report, now: Instant) {
+        let mut failed = self.rooms.plane.failed_backends();
+        retain_used(&mut failed, &report.observed.frontends);
+        let lines = self.dead_backends.follow(&failed, &report.observed.frontends, now);
+        lines.iter().for_each(dead_backends::Line::write);
+        report.problems.extend(self.dead_backends.problems());
+        self.metrics.show_failed(&failed);
+        report.failed_backends = failed;
     }
 
     /// Adds what the loop itself found to the report's problems, logs what has begun or
@@ -90,9 +107,10 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         let all = report.problems.iter().chain(failed).chain(&conflicts);
         let events = self.reporter.problems(all.clone(), snapshot, &self.desired, now);
         self.problem_log.changes(all, now).iter().for_each(Line::write);
-        report.problems.extend(failing.into_iter().map(Failing::shown));
-        report.problems.extend(conflicts);
-        bound(&mut report.problems);
+        // Bounded by themselves: mistakes in objects, however many, hide nothing that fails.
+        let mut failing: Vec<Problem> = failing.into_iter().map(Failing::shown).chain(conflicts).collect();
+        bound(&mut failing);
+        report.problems.extend(failing);
         self.metrics.show(&self.desired, &report.observed, &report.problems);
         self.send(events);
     }

@@ -54,7 +54,8 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         loop {
             let current = source.borrow_and_update().clone();
             let now = clock::now_std();
-            report.send_replace(Arc::new(self.round(&current, now).await));
+            let round = self.round(&current, now).await;
+            report.send_modify(|shown| *shown = Arc::new(round.after(shown)));
             let wait = self.time_until_due(now);
             tokio::select! {
                 // The stop signal comes first, however much is left to do.
@@ -145,10 +146,12 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         }
     }
 
-    /// How long to wait until a retry is due, an address has rested, the last round is to be finished,
+    /// How long to wait until a retry is due, an address has rested, something is to be said about a
+    /// dead backend, the last round is to be finished,
     /// or everything is to be read again.
     pub(super) fn time_until_due(&self, now: Instant) -> Duration {
-        let due = self.machine.next_retry().into_iter().chain(self.resting.next_end()).min();
+        let due = [self.machine.next_retry(), self.resting.next_end(), self.dead_backends.next()];
+        let due = due.into_iter().flatten().min();
         let due = due.map(|due| due.saturating_duration_since(now));
         due.unwrap_or(RESYNC).min(self.progress.wait().unwrap_or(RESYNC))
     }

@@ -18,8 +18,8 @@ use crate::config::Policy;
 use crate::dataplane::DataPlane;
 use crate::dataplane::fake::FakePlane;
 use crate::model::{
-    AddressKey, Endpoint, Host, Link, LinkAddress, Mac, Port, Protocol, Service, ServiceName, ServicePort,
-    Snapshot, SourceReport, State,
+    AddressKey, BackendFailure, Endpoint, FailedBackends, FailureReason, Host, Link, LinkAddress, Mac, Port,
+    Protocol, Rule, Service, ServiceName, ServicePort, Snapshot, SourceReport, State,
 };
 use crate::status::StatusSink;
 use crate::status::fake::FakeStatuses;
@@ -264,6 +264,37 @@ async fn a_status_that_is_overwritten_again_and_again_is_written_after_growing_p
     assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
     let problem = report.problems[0].to_string();
     assert!(problem.contains("ChangeUndone: something overwrites the status of default/s0"), "{problem}");
+}
+
+#[tokio::test]
+async fn a_service_whose_backends_are_all_dead_has_a_problem_and_one_event_until_one_answers() {
+    let (mut agent, source, start) = (agent(), services(1), clock::now_std());
+    let served = rest(&mut agent, &source, start).await;
+    let why = FailureReason::Refused;
+    let dead = |rule: &Rule| -> BTreeMap<_, _> {
+        rule.backends.keys().map(|backend| (*backend, BackendFailure { why, since: start })).collect()
+    };
+    let failed: FailedBackends =
+        served.desired.frontends.iter().map(|(frontend, rule)| (*frontend, dead(rule))).collect();
+    agent.rooms.plane.failed.clone_from(&failed);
+    let report = rest(&mut agent, &source, start).await;
+    assert_eq!((&report.failed_backends, report.problems.len()), (&failed, 0));
+    assert_eq!(agent.time_until_due(start), dead_backends::PATIENCE);
+    let later = start + dead_backends::PATIENCE;
+    let report = rest(&mut agent, &source, later).await;
+    assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
+    let problem = report.problems[0].to_string();
+    assert!(problem.starts_with("Service default/s0: BackendsUnreachable: no backend of"), "{problem}");
+    assert!(report.ready);
+
+    agent.rooms.plane.failed.clear();
+    rest(&mut agent, &source, later).await;
+    assert_eq!(agent.time_until_due(later), dead_backends::CALM);
+    let report = rest(&mut agent, &source, later + dead_backends::CALM).await;
+    assert_eq!(report.problems, []);
+    let inner = agent.rooms.statuses.lock();
+    let events = inner.events.iter().filter(|event| event.reason == "UnAvailableLoadBalancer");
+    assert_eq!(events.count(), 1, "{:?}", inner.events);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //! Which backends are failing: they refused a new connection, or did not answer one. New flows go elsewhere
 //! for [`FAILING_SECS`]. What becomes of the connection that found it out is in `reselect.rs`.
 
-use llb_common::backend::{BackendId, FAILING_SECS};
+use llb_common::backend::{BackendId, FAILING_SECS, FailureKind, FailureMark};
 use llb_common::conntrack::ReplyEntry;
 use llb_common::time::{Tick, elapsed_secs};
 
@@ -13,7 +13,7 @@ use crate::maps::FAILING;
 pub(crate) fn is_failing(backend: BackendId, now: Tick) -> bool {
     // SAFETY: the value is read at once. In an LRU map the kernel may give its memory to another key
     // meanwhile; then one flow sees a wrong time, which is harmless.
-    unsafe { FAILING.get(&backend) }.is_some_and(|failed| elapsed_secs(*failed, now) < FAILING_SECS)
+    unsafe { FAILING.get(&backend) }.is_some_and(|failed| elapsed_secs(failed.tick(), now) < FAILING_SECS)
 }
 
 /// Whether a backend has failed and no answer of it was seen since, however long ago that was.
@@ -28,15 +28,15 @@ fn has_failed(backend: &BackendId) -> bool {
 #[inline(always)]
 pub(crate) fn begin_test(backend: BackendId, now: Tick) {
     if has_failed(&backend) {
-        mark(backend, now);
+        mark(backend, FailureKind::Tested, now);
     }
 }
 
-/// The backend refused a connection, or did not answer one.
+/// The backend refused a connection, or did not answer one. The agent reads how.
 #[inline(always)]
-pub(crate) fn mark(backend: BackendId, now: Tick) {
+pub(crate) fn mark(backend: BackendId, kind: FailureKind, now: Tick) {
     // If there is no room, the next flow finds out by itself.
-    let _ = FAILING.insert(&backend, &now, 0);
+    let _ = FAILING.insert(&backend, &FailureMark::new(kind, now), 0);
 }
 
 /// The backend answered.

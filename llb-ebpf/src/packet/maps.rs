@@ -6,7 +6,7 @@ use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use llb_common::address::Mac;
-use llb_common::backend::{BackendEntry, BackendId};
+use llb_common::backend::{BackendEntry, BackendId, FailureMark};
 use llb_common::conntrack::{ForwardEntry, ForwardKey, FragmentKey, FragmentPorts, ReplyEntry, ReplyKey};
 use llb_common::counters::{LINK_COUNTERS_CAPACITY, LinkCounters, Traffic};
 use llb_common::flow_table::Line;
@@ -63,7 +63,7 @@ pub(crate) static PENDING_FLOWS: LruHashMap<ForwardKey, ForwardEntry, { maps::PE
 pub(crate) static PENDING_REPLIES: LruHashMap<ReplyKey, ReplyEntry, { maps::PENDING_REPLIES.capacity }> =
     LruHashMap::new();
 #[btf_map]
-pub(crate) static FAILING: LruHashMap<BackendId, Tick, { maps::FAILING.capacity }> = LruHashMap::new();
+pub(crate) static FAILING: LruHashMap<BackendId, FailureMark, { maps::FAILING.capacity }> = LruHashMap::new();
 #[btf_map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, { maps::FRAGMENTS.capacity }> =
     LruHashMap::new();

@@ -14,7 +14,7 @@
 //! If there is no other backend, or all others are failing too, the client gets the refusal at once, and a
 //! repeated SYN goes to A again.
 
-use llb_common::backend::{BackendEntry, BackendId};
+use llb_common::backend::{BackendEntry, BackendId, FailureKind};
 use llb_common::conntrack::{RST, ReplyEntry, SYN, forward_key};
 use llb_common::frontend::{DSR, FrontendEntry, FrontendKey, KNOWN_FLOWS_ONLY, TCP};
 use llb_common::parse::Packet;
@@ -53,7 +53,7 @@ pub(crate) fn absorb_refusal(
     if flow.seen != SYN || flow.backend != from.id || flow.snat_port != packet.destination_port {
         return Done::No;
     }
-    failing::mark(from.id, decision.now);
+    failing::mark(from.id, FailureKind::Refused, decision.now);
     let (client, vip) = ((&reply.client, reply.client_port), (&from.vip, from.vip_port));
     decision.flow = UnassignedFlow { excluded: from.id, ..UnassignedFlow::new(client, vip, TCP) };
     let key = FrontendKey::new(decision.flow.vip, decision.flow.vip_port, TCP);
@@ -71,7 +71,7 @@ pub(crate) fn absorb_refusal(
 #[inline(never)]
 pub(crate) fn replace_backend(decision: &mut Decision, packet: &Packet, frontend: &FrontendEntry) -> Done {
     let (old, now) = (decision.backend, decision.now);
-    failing::mark(old, now);
+    failing::mark(old, FailureKind::Unanswered, now);
     decision.flow = UnassignedFlow { excluded: old, ..UnassignedFlow::of(packet) };
     if begins_in_dsr(frontend) {
         decision.backend = BackendId(0);

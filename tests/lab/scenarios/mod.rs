@@ -4,6 +4,7 @@
 pub(crate) mod answers;
 pub(crate) mod changes;
 pub(crate) mod crash;
+pub(crate) mod dead_backends;
 pub(crate) mod handover;
 pub(crate) mod health;
 pub(crate) mod life;
@@ -13,6 +14,7 @@ pub(crate) mod replacement;
 pub(crate) mod rights;
 pub(crate) mod soak;
 pub(crate) mod sockmap;
+pub(crate) mod tenant;
 pub(crate) mod terms;
 pub(crate) mod traffic;
 pub(crate) mod trouble;

@@ -14,7 +14,7 @@ use crate::plane::Plane;
 use crate::setup::{LIMIT, Setup, is_free_of_problems};
 
 /// A failed action, or a node that failed, is tried again after a back-off of at most this.
-const HEALING_LIMIT: Duration = Duration::from_secs(60);
+pub(super) const HEALING_LIMIT: Duration = Duration::from_secs(60);
 
 const HTTP: PortSpec<'static> = PortSpec { name: "http", port: 80, protocol: "TCP", node_port: 30080 };
 

@@ -19,6 +19,8 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("kube_error", &[]),
     // Whoever may not read the clock gets the time as an argument.
     ("clock", &[]),
+    // It counts log lines by the minute.
+    ("telemetry", &["clock"]),
     ("desired", &["model", "config"]),
     ("plan", &["model"]),
     ("source", &["model", "statefile", "kube_error", "clock"]),

@@ -4,7 +4,7 @@
 
 use std::num::NonZeroU32;
 
-use llb_common::backend::{BackendEntry, BackendId};
+use llb_common::backend::{BackendEntry, BackendId, FailureMark};
 use llb_common::conntrack::{ForwardEntry, ForwardKey, FragmentKey, FragmentPorts, ReplyEntry, ReplyKey};
 use llb_common::counters::Traffic;
 use llb_common::flow_table::{Line, lines};
@@ -13,7 +13,6 @@ use llb_common::frontend::{
 };
 use llb_common::maps::{self, Map};
 use llb_common::settings::Settings;
-use llb_common::time::Tick;
 
 use super::image::Limits;
 use crate::config::PacketConfig;
@@ -102,7 +101,7 @@ pub(super) fn sizes_of(map: Map) -> Option<(u32, u32)> {
         maps::FLOWS | maps::REPLIES => sizes::<u32, Line>(),
         maps::PENDING_FLOWS => sizes::<ForwardKey, ForwardEntry>(),
         maps::PENDING_REPLIES => sizes::<ReplyKey, ReplyEntry>(),
-        maps::FAILING => sizes::<BackendId, Tick>(),
+        maps::FAILING => sizes::<BackendId, FailureMark>(),
         maps::FRAGMENTS => sizes::<FragmentKey, FragmentPorts>(),
         _ => None,
     }

@@ -2,12 +2,13 @@
 //! The kernel's maps that all links share, with the types of their entries. What to write
 //! into them is decided in `image/`.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use aya::maps::{MapData, PerCpuArray};
-use llb_common::backend::BackendEntry;
+use llb_common::backend::{BackendEntry, BackendId, FailureMark};
 use llb_common::conntrack::{ForwardEntry, ForwardKey, ReplyEntry, ReplyKey};
 use llb_common::counters::Traffic;
 use llb_common::frontend::{
@@ -35,6 +36,7 @@ pub(super) struct Maps {
     pub(super) replies: FlowTable<ReplyKey, ReplyEntry>,
     pub(super) pending_flows: Table<ForwardKey, ForwardEntry>,
     pub(super) pending_replies: Table<ReplyKey, ReplyEntry>,
+    failing: Table<BackendId, FailureMark>,
     traffic: Mutex<PerCpuArray<MapData, [u8; size_of::<Traffic>()]>>,
     reasons: PerCpuArray<MapData, [u8; 8]>,
 }
@@ -66,6 +68,7 @@ impl Maps {
             replies: FlowTable::new(&take(maps::REPLIES.name)?)?,
             pending_flows: Table::new(take(maps::PENDING_FLOWS.name)?)?,
             pending_replies: Table::new(take(maps::PENDING_REPLIES.name)?)?,
+            failing: Table::new(take(maps::FAILING.name)?)?,
             traffic: Mutex::new(per_cpu(take(maps::TRAFFIC.name)?)?),
             reasons: per_cpu(take(maps::REASONS.name)?)?,
         })
@@ -76,6 +79,15 @@ impl Maps {
         let values = self.traffic.lock().unwrap_or_else(PoisonError::into_inner).get(&index, 0);
         let values = values.iter().flat_map(|values| values.iter());
         values.map(|bytes| bytemuck::pod_read_unaligned(bytes)).fold(Traffic::default(), Traffic::plus)
+    }
+
+    /// The backends that refused or did not answer a new connection, and have answered none since.
+    pub(super) fn failing(&self) -> io::Result<HashMap<BackendId, FailureMark>> {
+        let mut failing = HashMap::new();
+        self.failing.for_each(|id, mark| {
+            failing.insert(id, mark);
+        })?;
+        Ok(failing)
     }
 
     /// How often each reason was counted, over all CPUs.

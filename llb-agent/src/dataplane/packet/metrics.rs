@@ -40,6 +40,7 @@ struct Row {
     labels: [(&'static str, String); 3],
     traffic: Traffic,
     active: u64,
+    failures: u64,
 }
 
 impl Collector for PacketCollector {
@@ -69,6 +70,11 @@ impl Collector for PacketCollector {
             encoder.encode_descriptor("llb_packet_active_flows", help, None, MetricType::Gauge)?;
         for row in &rows {
             ConstGauge::new(row.active).encode(metric.encode_family(&row.labels.to_vec())?)?;
+        }
+        let help = "Failures of a backend that were seen, at most one a second";
+        let mut metric = encoder.encode_descriptor("llb_packet_failures", help, None, MetricType::Counter)?;
+        for row in &rows {
+            ConstCounter::new(row.failures).encode(metric.encode_family(&row.labels.to_vec())?)?;
         }
         let help = "Packets passed, dropped or noted, by reason";
         let mut metric = encoder.encode_descriptor("llb_packet_reasons", help, None, MetricType::Counter)?;
@@ -141,8 +147,10 @@ impl PacketCollector {
                 labels: [("service", service), ("frontend", frontend), ("backend", backend)],
                 traffic: Traffic::default(),
                 active: 0,
+                failures: 0,
             });
             row.traffic = row.traffic.plus(state.maps.traffic(id.index()));
+            row.failures += state.failures.count(id);
             row.active += u64::from(state.flows.all.get(&id).copied().unwrap_or(0));
         }
         rows.into_values().collect()

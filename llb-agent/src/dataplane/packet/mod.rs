@@ -12,6 +12,7 @@
 //!   start:   links -> hooks -> object, maps, program          hooks.rs, loader.rs, attach.rs, pins.rs
 //!            maps of another size or layout                   map_sizes.rs, migrate.rs
 //!   upkeep:  next hops followed, flows swept, drains ended    upkeep.rs, sweep.rs
+//!            dead backends; links that lose what XDP sends    failures.rs, xdp_loss.rs
 //!   detach:  pins of any layout removed                       pins.rs; programs of other folders: leftover.rs
 //!   answers: ICMP errors about packets that were dropped      answers.rs
 //!   shared by plane, upkeep and metrics                       shared.rs
@@ -34,6 +35,7 @@ mod attach;
 mod clock;
 mod drain;
 mod error;
+mod failures;
 #[cfg(test)]
 mod fake;
 mod flow_table;
@@ -66,6 +68,7 @@ mod table;
 mod tcx_link;
 mod trace;
 mod upkeep;
+mod xdp_loss;
 
 pub use error::PacketError;
 pub use leftover::still_forwarding;

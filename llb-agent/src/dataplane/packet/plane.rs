@@ -36,8 +36,8 @@ use crate::dataplane::placement::packet_mode;
 use crate::error_chain::ErrorChain;
 use crate::kernel::{Release, TCX_SINCE};
 use crate::model::{
-    Backend, BackendState, BackendStatus, Frontend, FrontendStatus, LinkPlane, Phase, Placement,
-    PlacementReason, PlaneKind, Protocol, Rule,
+    Backend, BackendState, BackendStatus, FailedBackends, Frontend, FrontendStatus, LinkPlane, Phase,
+    Placement, PlacementReason, PlaneKind, Problem, Protocol, Rule,
 };
 use crate::netlink::Connection;
 
@@ -82,11 +82,13 @@ impl PacketPlane {
             links: Mutex::new(links),
             folder,
             state: Mutex::new(state),
+            problems: Mutex::default(),
             capacities,
             setup,
             changed,
             hurry: Notify::new(),
         });
+        upkeep::look_at_links(&shared).await;
         let next_hops = NextHops::new(connection, own_links(&facts));
         let next_hops = Arc::new(tokio::sync::Mutex::new(next_hops));
         let upkeep = tokio::spawn(upkeep::run(Arc::clone(&shared), Arc::clone(&next_hops)));
@@ -198,12 +200,31 @@ impl PacketPlane {
                 state: match entry.state {
                     ACTIVE => BackendState::Active,
                     DRAINING => BackendState::Draining,
-                    _ => BackendState::Unreachable,
+                    _ if state.image.is_in_rule(frontend, backend) => BackendState::Unreachable,
+                    _ => BackendState::Removed,
                 },
                 flows: Some(state.flows.all.get(&entry.id).copied().unwrap_or(0).into()),
             };
             state.image.backends(frontend).map(status).collect()
         })
+    }
+
+    /// The backends that are dead as of the last look, of frontends that serve.
+    pub fn failed_backends(&self) -> FailedBackends {
+        let state = self.shared.state();
+        let mut all = FailedBackends::new();
+        for (frontend, backend, entry) in state.image.in_rules() {
+            let Some(failure) = state.failures.of(entry.id) else { continue };
+            if !state.drains.contains_key(frontend) {
+                all.entry(*frontend).or_default().insert(*backend, failure);
+            }
+        }
+        all
+    }
+
+    /// What is wrong with the links.
+    pub fn problems(&self) -> Vec<Problem> {
+        self.shared.problems().clone()
     }
 
     /// The links with their hooks.

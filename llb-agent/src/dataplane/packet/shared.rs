@@ -13,6 +13,7 @@ use super::packet_link::PacketLink;
 use super::pins::PinFolder;
 use super::setup::PacketSetup;
 use super::state::State;
+use crate::model::Problem;
 
 /// What the plane, its upkeep and its metrics share.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(super) struct Shared {
     /// The folder of the maps that all links share.
     pub(super) folder: PinFolder,
     pub(super) state: Mutex<State<Maps>>,
+    /// What is wrong with the links.
+    pub(super) problems: Mutex<Vec<Problem>>,
     pub(super) capacities: Capacities,
     pub(super) setup: PacketSetup,
     /// Notified when `observe` would return something new.
@@ -36,6 +39,10 @@ impl Shared {
 
     pub(super) fn state(&self) -> MutexGuard<'_, State<Maps>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn problems(&self) -> MutexGuard<'_, Vec<Problem>> {
+        self.problems.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Frames that came in on each link. A link whose map can't be read is left out.

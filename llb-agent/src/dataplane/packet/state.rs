@@ -24,6 +24,7 @@ use llb_common::time::Tick;
 use tokio::time::Instant;
 
 use super::drain::Drain;
+use super::failures::Failures;
 use super::image::{Gate, Limits, MapImage, NextHop, Write};
 use super::map_store::MapStore;
 use super::refusal::Refusal;
@@ -43,6 +44,8 @@ pub(super) struct State<M> {
     pub(super) not_dsr: BTreeMap<Frontend, PacketObstacle>,
     /// Frontends whose backends in the maps may have old next hops.
     pub(super) behind: BTreeSet<Frontend>,
+    /// Dead backends as of the last look.
+    pub(super) failures: Failures,
     /// Flows as of the last sweep.
     pub(super) flows: FlowCounts,
     /// The programs' settings as they were written last.
@@ -63,6 +66,7 @@ impl<M: MapStore> State<M> {
             drains: BTreeMap::new(),
             not_dsr: BTreeMap::new(),
             behind: BTreeSet::new(),
+            failures: Failures::default(),
             flows: FlowCounts::default(),
             settings: Settings::default(),
             is_in_doubt: true,

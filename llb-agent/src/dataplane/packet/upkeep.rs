@@ -6,22 +6,29 @@
 //! loop when frontends have changed.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use llb_common::backend::DEAD;
 use tokio::time::Instant;
 
 use super::clock::now;
 use super::error::PacketError;
+use super::failures::Found;
 use super::link_facts::LinkFacts;
 use super::loader::reload;
 use super::next_hops::{NextHops, own_links};
 use super::refusal::Refusal;
 use super::shared::Shared;
+use super::state::State;
 use super::sweep::sweep;
+use super::xdp_loss::{Sender, losses};
 use crate::clock;
+use crate::config::XdpMode;
 use crate::error_chain::ErrorChain;
-use crate::model::Frontend;
+use crate::model::{FailureReason, Frontend, Hook};
+use crate::netlink::takes_frames_of_xdp;
 
 /// How soon it is noticed that a neighbour has another MAC address or does not answer any more.
 const LOOK: Duration = Duration::from_secs(1);
@@ -85,6 +92,10 @@ pub(super) async fn run(shared: Arc<Shared>, next_hops: Arc<tokio::sync::Mutex<N
                 let error = ErrorChain(&error);
                 tracing::warn!(%error, "cannot follow routes, neighbours and links");
             }
+            note_failures(&shared, &*next_hops.lock().await).unwrap_or_else(|error| {
+                tracing::warn!(error = %ErrorChain(&error), "cannot read which backends fail");
+            });
+            look_at_links(&shared).await;
             due.looked(is_full, clock::now());
         }
         if time >= due.probe {
@@ -160,6 +171,59 @@ async fn look(
         }
     }
     Ok(())
+}
+
+/// Notes which backends are dead, and wakes the loop up if that has changed.
+fn note_failures(shared: &Shared, next_hops: &NextHops) -> io::Result<()> {
+    let maps = Arc::clone(&shared.state().maps);
+    let marks = maps.failing()?;
+    let mut state = shared.state();
+    let State { image, failures, .. } = &mut *state;
+    let no_way = |backend: IpAddr| match next_hops.next_hop(backend) {
+        None => FailureReason::NoRoute,
+        Some(_) => FailureReason::NoNeighbour,
+    };
+    let found = image.in_rules().map(|(_, backend, entry)| {
+        let no_way = (entry.state == DEAD).then(|| no_way(backend.address.ip()));
+        (entry.id, Found { no_way, mark: marks.get(&entry.id).copied() })
+    });
+    let has_news = failures.follow(found, clock::now_std());
+    drop(state);
+    if has_news {
+        shared.changed.notify_one();
+    }
+    Ok(())
+}
+
+/// Notes which links lose what XDP sends, and wakes the loop up if that has changed.
+pub(super) async fn look_at_links(shared: &Shared) {
+    let is_native = shared.setup.config.xdp_mode == XdpMode::Native;
+    let links: Vec<(LinkFacts, Hook)> =
+        shared.links().iter().map(|link| (link.facts.clone(), link.hook)).collect();
+    if !is_native || links.iter().all(|(_, hook)| *hook != Hook::Xdp) {
+        return;
+    }
+    let indexes: Vec<u32> = links.iter().map(|(facts, _)| facts.ifindex).collect();
+    let takes = match takes_frames_of_xdp(&indexes).await {
+        Ok(takes) => takes,
+        Err(error) => {
+            tracing::debug!(error = %ErrorChain(&error), "cannot ask which links take frames of XDP");
+            return;
+        }
+    };
+    let senders = links.iter().map(|(facts, hook)| Sender {
+        link: facts.name.clone(),
+        is_veth: facts.kind.as_deref() == Some("veth"),
+        hook: *hook,
+        // A link that is away is no news; a Problem of its own says so.
+        takes_frames: takes.get(&facts.ifindex).copied().unwrap_or(true),
+    });
+    let found = losses(&senders.collect::<Vec<_>>());
+    let is_news = *shared.problems() != found;
+    *shared.problems() = found;
+    if is_news {
+        shared.changed.notify_one();
+    }
 }
 
 /// Gives a link that was made anew its program again, and tells the program of a link that

@@ -2,6 +2,7 @@
 //! One frontend as the plane runs it: opens and closes its sockets, gives it
 //! its rule, and drains it. What happens on the sockets is not here.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use super::bind::bind;
 use super::frontend_context::FrontendContext;
 use super::lifecycle::{Drain, DrainLimit};
 use super::listener::Listener;
+use super::namespace_share::{NamespacePermit, NamespaceUse};
 use super::plane_context::PlaneContext;
 use super::sides::prepare;
 use super::sockmap::SockmapError;
@@ -20,7 +22,8 @@ use crate::clock;
 use crate::dataplane::DataPlaneError;
 use crate::error_chain::ErrorChain;
 use crate::model::{
-    Frontend, FrontendStatus, Phase, Placement, PlacementReason, PlaneKind, Protocol, RelayReason, Rule,
+    Backend, BackendFailure, Frontend, FrontendStatus, Phase, Placement, PlacementReason, PlaneKind,
+    Protocol, RelayReason, Rule,
 };
 
 /// Handshakes that began before another plane took over can still complete here
@@ -33,12 +36,14 @@ pub(super) struct RunningFrontend {
     context: Arc<FrontendContext>,
     /// Absent without backends. Closed while the frontend drains.
     listener: Option<Listener>,
+    /// What the listener's sockets take of the namespace's share, until they are being closed.
+    permit: Option<NamespacePermit>,
 }
 
 impl RunningFrontend {
     /// Not bound yet: call [`RunningFrontend::serve`] next.
     pub(super) fn new(frontend: Frontend, rule: &Arc<Rule>, plane: Arc<PlaneContext>) -> Self {
-        Self { context: Arc::new(FrontendContext::new(frontend, rule, plane)), listener: None }
+        Self { context: Arc::new(FrontendContext::new(frontend, rule, plane)), listener: None, permit: None }
     }
 
     /// Serves by `rule` from now on. There is a listener exactly while there are
@@ -57,18 +62,27 @@ impl RunningFrontend {
         {
             listener.close();
             listener.closed().await;
+            self.permit = None;
         }
-        let sockets = if must_bind { Some(open(&self.context).await?) } else { None };
+        let namespace = self.context.plane.limits.namespaces.of(&rule.service.namespace);
+        let sockets = if must_bind { Some(open(&self.context, &namespace).await?) } else { None };
 
         if !self.context.lifecycle.resume() {
             let FrontendContext { plane, frontend, .. } = &*self.context;
             self.context = Arc::new(FrontendContext::new(*frontend, rule, Arc::clone(plane)));
         }
         self.context.set_rule(rule);
-        if let Some(sockets) = sockets {
+        // Another Service may have the frontend now.
+        if let Some(permit) = &mut self.permit
+            && !permit.is_of(&namespace)
+        {
+            *permit = permit.moved_to(&namespace);
+        }
+        if let Some((sockets, permit)) = sockets {
             let started = Listener::start(sockets, &self.context);
             let frontend = self.context.frontend;
             self.listener = Some(started.map_err(|source| DataPlaneError::Bind { frontend, source })?);
+            self.permit = Some(permit);
         }
         Ok(())
     }
@@ -129,6 +143,11 @@ impl RunningFrontend {
         FrontendStatus { rule: Some(rule), phase, placement: self.placement() }
     }
 
+    /// The backends that failed and have not answered since, while it serves.
+    pub(super) fn failed_backends(&self) -> BTreeMap<Backend, BackendFailure> {
+        if self.context.lifecycle.is_serving() { self.context.selection.failing() } else { BTreeMap::new() }
+    }
+
     fn placement(&self) -> Placement {
         let relayed =
             |plane, reason| Placement { plane, mode: None, why: Some(PlacementReason::Relay(reason)) };
@@ -160,6 +179,7 @@ impl RunningFrontend {
         if let Some(listener) = &self.listener {
             close(listener);
         }
+        self.permit = None;
         tracing::info!(
             frontend = %self.context.frontend,
             connections = self.context.connections.count(),
@@ -170,19 +190,28 @@ impl RunningFrontend {
     }
 }
 
-/// The sockets of the previous agent, or new ones.
-async fn open(context: &FrontendContext) -> Result<Vec<Socket>, DataPlaneError> {
+/// The sockets of the previous agent, or new ones, with their part of the namespace's share.
+async fn open(
+    context: &FrontendContext,
+    namespace: &Arc<NamespaceUse>,
+) -> Result<(Vec<Socket>, NamespacePermit), DataPlaneError> {
     let FrontendContext { plane, frontend, .. } = context;
-    match plane.inherited.take(frontend) {
+    let frontend = *frontend;
+    if let Some(sockets) = plane.inherited.take(&frontend) {
         // Accepted connections inherit the options of their listener, and an
         // older agent may have set others.
-        Some(sockets) => match frontend.protocol {
-            Protocol::Tcp => sockets.iter().try_for_each(prepare).map(|()| sockets),
-            Protocol::Udp => Ok(sockets),
+        if frontend.protocol == Protocol::Tcp {
+            let prepared = sockets.iter().try_for_each(prepare);
+            prepared.map_err(|source| DataPlaneError::Bind { frontend, source })?;
         }
-        .map_err(|source| DataPlaneError::Bind { frontend: *frontend, source }),
-        None => bind(*frontend, plane.workers.handles().len()).await,
+        let permit = namespace.open_listener(sockets.len());
+        return Ok((sockets, permit));
     }
+    let count = plane.workers.handles().len();
+    let permit = namespace
+        .listener(count)
+        .ok_or_else(|| DataPlaneError::NamespaceFull { frontend, most: namespace.most_descriptors() })?;
+    Ok((bind(frontend, count).await?, permit))
 }
 
 /// Waits until the listener is closed and no connection is left, or until the

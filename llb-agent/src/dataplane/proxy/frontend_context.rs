@@ -2,6 +2,7 @@
 //! What the tasks of one frontend share: its rule, its open connections and
 //! what it knows of its backends.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -11,11 +12,12 @@ use tokio::time::Instant;
 use super::connections::Connections;
 use super::lifecycle::Lifecycle;
 use super::metrics::Refusal;
+use super::namespace_share::NamespaceUse;
 use super::plane_context::PlaneContext;
 use super::selection::{Chosen, Criteria, Selection};
 use super::service_limit::ServiceCount;
 use super::traffic::FrontendTraffic;
-use crate::model::{Backend, Frontend, Rule};
+use crate::model::{Backend, FailureReason, Frontend, Rule};
 
 /// Shared by all tasks of one frontend.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub(super) struct ActiveRule {
     pub(super) rule: Arc<Rule>,
     /// Open connections of the rule's Service.
     pub(super) service_count: Arc<ServiceCount>,
+    /// What the Service's namespace has open.
+    pub(super) namespace: Arc<NamespaceUse>,
     pub(super) traffic: Arc<FrontendTraffic>,
 }
 
@@ -72,6 +76,20 @@ impl FrontendContext {
         }
     }
 
+    /// `backend` could not be reached, because of `error`.
+    pub(super) fn failed(&self, backend: Backend, error: &io::Error, now: Instant) {
+        if self.selection.failed(backend, FailureReason::from(error), now) {
+            self.plane.health_changed.notify_one();
+        }
+    }
+
+    /// The chosen backend answered.
+    pub(super) fn answered(&self, chosen: &Chosen) {
+        if self.selection.answered(chosen) {
+            self.plane.health_changed.notify_one();
+        }
+    }
+
     /// Counts connections or datagrams that were refused.
     pub(super) fn refused(&self, reason: Refusal, count: u64) {
         self.plane.counters.totals.refusals(self.frontend.protocol, reason).inc_by(count);
@@ -84,6 +102,7 @@ impl ActiveRule {
         Self {
             rule: Arc::clone(rule),
             service_count: plane.limits.services.of(&rule.service),
+            namespace: plane.limits.namespaces.of(&rule.service.namespace),
             traffic: plane.counters.traffic.of_frontend(&rule.service, frontend),
         }
     }

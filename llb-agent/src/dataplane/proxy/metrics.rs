@@ -150,6 +150,8 @@ pub(super) enum Refusal {
     Limit,
     /// The Service's limit of open connections is reached.
     ServiceLimit,
+    /// The share of the Service's namespace is used up.
+    NamespaceShare,
     /// The client's address is in none of the Service's source ranges.
     SourceRange,
     /// The rule has no backend.
@@ -176,9 +178,10 @@ pub(super) enum AcceptErrorKind {
 
 impl Refusal {
     /// Every reason, in the order of the variants.
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Limit,
         Self::ServiceLimit,
+        Self::NamespaceShare,
         Self::SourceRange,
         Self::NoBackend,
         Self::Unreachable,
@@ -191,6 +194,7 @@ impl Refusal {
         match self {
             Self::Limit => "limit",
             Self::ServiceLimit => "service_limit",
+            Self::NamespaceShare => "namespace_share",
             Self::SourceRange => "source_range",
             Self::NoBackend => "no_backend",
             Self::Unreachable => "unreachable",

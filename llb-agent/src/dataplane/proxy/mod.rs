@@ -8,7 +8,7 @@
 //!         |-- one socket on each worker                             bind.rs, listener.rs, worker.rs
 //!         |    |-- TCP: accept loop                                 accept.rs
 //!         |    |     `-- one task for each connection               tcp.rs
-//!         |    |           |-- is it allowed?                       service_limit.rs, model/terms.rs
+//!         |    |           |-- is it allowed?                       service_limit.rs, namespace_share.rs, model/terms.rs
 //!         |    |           |-- choose a backend                     affinity.rs, selection/
 //!         |    |           `-- send the header, relay the bytes     proxy_protocol.rs, relay.rs
 //!         |    |                  |-- copied or spliced             direction.rs, unwritten.rs, pipe.rs
@@ -25,6 +25,7 @@
 //! | connection | accepted connection | both sockets | both directions are complete, a side is lost, the connection is idle for too long, or it is cut |
 //! | UDP loop | worker and UDP frontend with backends | its socket | the frontend is closed |
 //! | replies | UDP session | the session's socket | the session is idle or failed, its backend is gone, or the frontend is closed |
+//! | news | plane | backends that died or came back | the plane is dropped |
 //! | drain | `remove` | number of open connections | none is left, or the drain time-out has passed |
 //!
 //! When a new agent replaces this one (`handover`), it takes over the sockets
@@ -56,6 +57,7 @@ mod listener;
 mod live_entries;
 mod liveness;
 mod metrics;
+mod namespace_share;
 mod pipe;
 mod plane;
 mod plane_context;

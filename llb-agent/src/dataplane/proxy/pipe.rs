@@ -5,9 +5,11 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::num::NonZeroUsize;
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use rustix::process::{Resource, getrlimit};
 
 /// What one pipe may hold. The kernel's default of 64 KiB is 16 pages, which a
 /// network card that uses one page for each packet fills with 16 packets.
@@ -17,16 +19,33 @@ const PIPE_BYTES: usize = 256 * 1024;
 /// none copies. Bounds what blocked connections can hold to 256 MiB for each worker.
 const MAX_PIPES: usize = 1024;
 
+/// The part of the process's file descriptors that pipes may take: one in so many. Connections have
+/// shares by namespace, pipes have not, so they must leave nearly everything to connections.
+const DESCRIPTORS_FOR_ONE_OF_PIPES: u64 = 8;
+
 /// Empty pipes that one worker keeps. Each has two descriptors.
 const MAX_IDLE_PIPES: usize = 32;
 
 thread_local! {
-    static POOL: RefCell<Pool> = const { RefCell::new(Pool { idle: Vec::new(), lent: 0 }) };
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { idle: Vec::new(), lent: 0, most: MAX_PIPES }) };
 }
 
 struct Pool {
     idle: Vec<(OwnedFd, OwnedFd)>,
     lent: usize,
+    most: usize,
+}
+
+/// How many pipes each of `workers` threads may have in use.
+pub(super) fn most_for_each_of(workers: NonZeroUsize) -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / DESCRIPTORS_FOR_ONE_OF_PIPES;
+    let pipes = usize::try_from(descriptors).unwrap_or(usize::MAX) / (2 * workers.get());
+    pipes.min(MAX_PIPES)
+}
+
+/// Sets how many pipes this thread may have in use.
+pub(super) fn allow(most: usize) {
+    POOL.with_borrow_mut(|pool| pool.most = most);
 }
 
 /// A pipe on loan from its worker's pool, to which it returns if it is dropped empty.
@@ -41,7 +60,7 @@ impl Pipe {
     /// `None`: too many are in use, or the machine has no more descriptors.
     pub(super) fn lease() -> Option<Self> {
         POOL.with_borrow_mut(|pool| {
-            if pool.lent >= MAX_PIPES {
+            if pool.lent >= pool.most {
                 return None;
             }
             let ends = match pool.idle.pop() {

@@ -6,22 +6,29 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 use super::bind;
 use super::frontend::RunningFrontend;
 use super::plane_context::PlaneContext;
 use crate::config::RelayConfig;
 use crate::dataplane::{DataPlane, DataPlaneError};
-use crate::model::{Frontend, FrontendStatus, Rule};
+use crate::model::{FailedBackends, Frontend, FrontendStatus, Problem, Rule};
+
+/// The loop looks at the backends' health at most this often, however often they fail and answer.
+const HEALTH_PACE: Duration = Duration::from_secs(1);
 
 /// Serves frontends by accepting and connecting. Must live in a tokio runtime.
 #[derive(Debug)]
 pub struct ProxyPlane {
     pub(super) context: Arc<PlaneContext>,
     frontends: BTreeMap<Frontend, RunningFrontend>,
+    /// Tells the loop about the backends' health.
+    news: JoinHandle<()>,
 }
 
 impl ProxyPlane {
@@ -34,7 +41,8 @@ impl ProxyPlane {
     /// The plane's threads can't be started, or there are no descriptors left.
     pub fn new(config: RelayConfig, registry: &mut Registry, changed: Arc<Notify>) -> io::Result<Self> {
         let context = PlaneContext::new(config, registry, changed)?;
-        Ok(Self { context: Arc::new(context), frontends: BTreeMap::new() })
+        let news = tokio::spawn(pass_on(Arc::clone(&context.health_changed), Arc::clone(&context.changed)));
+        Ok(Self { context: Arc::new(context), frontends: BTreeMap::new(), news })
     }
 
     /// Takes the sockets of the previous agent. A frontend that is served later
@@ -104,6 +112,21 @@ impl ProxyPlane {
     }
 }
 
+impl Drop for ProxyPlane {
+    fn drop(&mut self) {
+        self.news.abort();
+    }
+}
+
+/// Passes notifications on, at most one in each [`HEALTH_PACE`].
+async fn pass_on(news: Arc<Notify>, to: Arc<Notify>) {
+    loop {
+        news.notified().await;
+        to.notify_one();
+        tokio::time::sleep(HEALTH_PACE).await;
+    }
+}
+
 impl DataPlane for ProxyPlane {
     fn observe(&mut self) -> BTreeMap<Frontend, FrontendStatus> {
         self.frontends.retain(|_, running| !running.is_gone());
@@ -122,6 +145,15 @@ impl DataPlane for ProxyPlane {
             self.frontends.remove(&frontend);
         }
         outcome
+    }
+
+    fn failed_backends(&mut self) -> FailedBackends {
+        let of = |(frontend, running): (&Frontend, &RunningFrontend)| (*frontend, running.failed_backends());
+        self.frontends.iter().map(of).filter(|(_, failed)| !failed.is_empty()).collect()
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        self.context.limits.namespaces.problems()
     }
 
     fn remove(&mut self, frontend: &Frontend) {

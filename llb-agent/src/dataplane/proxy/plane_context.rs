@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::affinity::Affinity;
 use super::inherited::InheritedSockets;
 use super::metrics::Metrics;
+use super::namespace_share::NamespaceShares;
 use super::service_limit::ServiceCounts;
 use super::sockmap::{Sockmap, SockmapError};
 use super::traffic::Traffic;
@@ -34,6 +35,8 @@ pub(super) struct PlaneContext {
     pub(super) sockmap: Result<Sockmap, SockmapError>,
     /// Notified when `observe` would return something new.
     pub(super) changed: Arc<Notify>,
+    /// Notified when a backend is found dead, or answers again.
+    pub(super) health_changed: Arc<Notify>,
     /// Sockets of the previous agent that no frontend uses yet.
     pub(super) inherited: InheritedSockets,
     /// Cancelled when the next agent has all sockets.
@@ -49,6 +52,8 @@ pub(super) struct Limits {
     pub(super) udp_sessions: Arc<Semaphore>,
     /// TCP connections of each Service.
     pub(super) services: ServiceCounts,
+    /// What each namespace can have of all of these, and of the file descriptors.
+    pub(super) namespaces: NamespaceShares,
 }
 
 /// What is counted.
@@ -77,6 +82,7 @@ impl PlaneContext {
                 connections: permits(config.max_connections),
                 udp_sessions: permits(config.max_udp_sessions),
                 services: ServiceCounts::default(),
+                namespaces: NamespaceShares::new(&config, Arc::clone(&changed)),
             },
             counters: Counters {
                 totals: Metrics::register(registry),
@@ -87,6 +93,7 @@ impl PlaneContext {
             workers: Workers::start(config.workers)?,
             sockmap: Sockmap::start_if_wanted(config.sockmap, registry),
             changed,
+            health_changed: Arc::default(),
             inherited: InheritedSockets::default(),
             handed_over: CancellationToken::new(),
             config,

@@ -16,6 +16,7 @@ use super::exhaustion::lacks_resources;
 use super::frontend_context::FrontendContext;
 use super::latency::round_trip;
 use super::metrics::Refusal;
+use super::namespace_share::NamespacePermit;
 use super::plane_context::PlaneContext;
 use super::proxy_protocol::header;
 use super::relay::Relay;
@@ -44,6 +45,7 @@ pub(super) struct OpenConnection {
     since: Instant,
     traffic: Arc<FrontendTraffic>,
     _service_permit: ServicePermit,
+    _namespace_permit: NamespacePermit,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -61,6 +63,7 @@ impl OpenConnection {
         let PlaneContext { limits, counters, .. } = &*context.plane;
         let permits = Arc::clone(&limits.connections);
         let permit = permits.try_acquire_owned().map_err(|_| Refusal::Limit)?;
+        let namespace_permit = active.namespace.connection().ok_or(Refusal::NamespaceShare)?;
         let number = context.connections.enter().ok_or(Refusal::NoBackend)?;
         counters.totals.connections.inc();
         counters.totals.connections_active.inc();
@@ -74,6 +77,7 @@ impl OpenConnection {
             since: clock::now(),
             traffic,
             _service_permit: service_permit,
+            _namespace_permit: namespace_permit,
             _permit: permit,
         })
     }
@@ -151,7 +155,7 @@ async fn connect(
         let attempt = attempt(backend, &rule, client, context.frontend.socket_address(), has_data);
         match tokio::time::timeout_at(deadline, attempt).await.unwrap_or_else(|late| Err(late.into())) {
             Ok(stream) => {
-                context.selection.answered(&chosen);
+                context.answered(&chosen);
                 chosen.traffic().connect_time.observe(started.elapsed());
                 return Ok((stream, chosen));
             }
@@ -161,7 +165,7 @@ async fn connect(
                 if lacks_resources(&error) {
                     refusal = Refusal::Resources;
                 } else {
-                    context.selection.failed(backend, clock::now());
+                    context.failed(backend, &error, clock::now());
                     refusal = Refusal::Unreachable;
                 }
             }

@@ -134,9 +134,10 @@ impl Sessions {
             Entry::Vacant(entry) => {
                 let permits = Arc::clone(&self.context.plane.limits.udp_sessions);
                 let permit = permits.try_acquire_owned().map_err(|_| Refusal::Limit)?;
+                let part = active.namespace.udp_session().ok_or(Refusal::NamespaceShare)?;
                 let conversation = Arc::new(Conversation::open(client, &active, &self.context, now)?);
                 let replies = relay_replies(Arc::clone(&conversation), Arc::clone(&self.socket));
-                Ok(entry.insert(Session::new(conversation, self.tasks.spawn(replies), permit)))
+                Ok(entry.insert(Session::new(conversation, self.tasks.spawn(replies), (permit, part))))
             }
         }
     }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::exhaustion::lacks_resources;
 use super::frontend_context::{ActiveRule, FrontendContext};
 use super::metrics::Refusal;
+use super::namespace_share::NamespacePermit;
 use super::selection::Chosen;
 use super::traffic::FrontendTraffic;
 use super::udp_offload::{Datagrams, UdpOffload};
@@ -24,26 +25,25 @@ use crate::model::{Backend, Protocol};
 
 // === Session ===
 
+/// One of all sessions, and a part of the namespace's share.
+pub(super) type SessionPermits = (OwnedSemaphorePermit, NamespacePermit);
+
 /// A session in the loop's table. Dropping it ends the session.
 pub(super) struct Session {
     conversation: Arc<Conversation>,
     task: AbortHandle,
     /// Not in the conversation, which lives until the aborted task has ended.
-    _permit: OwnedSemaphorePermit,
+    _permits: SessionPermits,
 }
 
 impl Session {
     /// `task` passes on the replies of `conversation`.
-    pub(super) fn new(
-        conversation: Arc<Conversation>,
-        task: AbortHandle,
-        permit: OwnedSemaphorePermit,
-    ) -> Self {
+    pub(super) fn new(conversation: Arc<Conversation>, task: AbortHandle, permits: SessionPermits) -> Self {
         conversation.context.plane.counters.totals.udp_sessions_active.inc();
         conversation.traffic.connections.inc();
         conversation.traffic.active.inc();
         conversation.chosen.traffic().connections.inc();
-        Self { conversation, task, _permit: permit }
+        Self { conversation, task, _permits: permits }
     }
 
     pub(super) fn backend(&self) -> Backend {
@@ -157,7 +157,7 @@ async fn relay_batch(conversation: &Conversation, frontend_socket: &UdpSocket) -
     frontend_socket.writable().await?;
     context.plane.udp_offload.receive(&conversation.socket, |datagrams| {
         conversation.touch(clock::now());
-        context.selection.answered(chosen);
+        context.answered(chosen);
         match context.plane.udp_offload.send(frontend_socket, &datagrams, Some(conversation.client)) {
             Ok(()) => {
                 context.plane.counters.totals.udp_datagrams.reply.inc_by(datagrams.count());
@@ -205,7 +205,7 @@ pub(super) fn note_failure(context: &FrontendContext, backend: Backend, error: &
     tracing::debug!(frontend = %context.frontend, %backend, %error, "a UDP session has failed");
     context.plane.counters.totals.connect_failures(Protocol::Udp).inc();
     if !lacks_resources(error) {
-        context.selection.failed(backend, now);
+        context.failed(backend, error, now);
     }
 }
 

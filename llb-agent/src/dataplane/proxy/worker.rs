@@ -11,6 +11,8 @@ use std::thread;
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::pipe;
+
 /// All workers. Dropping this ends them and everything that runs on them.
 #[derive(Debug)]
 pub(super) struct Workers {
@@ -23,14 +25,15 @@ impl Workers {
     /// The kernel gives no more threads or descriptors.
     pub(super) fn start(count: NonZeroUsize) -> io::Result<Self> {
         let stop = CancellationToken::new();
-        let mut handles = Vec::new();
+        let (mut handles, pipes) = (Vec::new(), pipe::most_for_each_of(count));
         for number in 0..count.get() {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             handles.push(runtime.handle().clone());
             let stopped = stop.clone().cancelled_owned();
-            thread::Builder::new()
-                .name(format!("llb-relay-{number}"))
-                .spawn(move || runtime.block_on(stopped))?;
+            thread::Builder::new().name(format!("llb-relay-{number}")).spawn(move || {
+                pipe::allow(pipes);
+                runtime.block_on(stopped)
+            })?;
         }
         Ok(Self { handles, _stop: stop.drop_guard() })
     }

@@ -8,6 +8,11 @@ use k8s_openapi::api::discovery::v1::{EndpointPort, EndpointSlice};
 use super::quote::quote;
 use crate::model::{Endpoint, Port, Problem, ProblemReason, Protocol, ServiceName, Subject};
 
+/// The most pairs of an endpoint and a port of one slice. A slice has up to 1,000 endpoints and up to 100
+/// ports, but controllers make slices of 100 endpoints. Each pair takes memory, so a slice of the largest size
+/// would take a hundred times its own.
+const MOST: usize = 10_000;
+
 /// The label that names the Service of a slice.
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
@@ -28,6 +33,11 @@ pub(super) fn convert(
     if slice.address_type == "FQDN" {
         return (service, endpoints);
     }
+    let mut report = |reason, message| {
+        let name = meta.name.as_deref().unwrap_or_default();
+        let subject = Subject::Object(format!("EndpointSlice {namespace}/{name}"));
+        problems.push(Problem { subject, reason, message });
+    };
     for port in slice.ports.iter().flatten() {
         let Some((number, protocol)) = port_of(port) else { continue };
         for endpoint in &slice.endpoints {
@@ -36,6 +46,13 @@ pub(super) fn convert(
             let ready = conditions.and_then(|given| given.ready).unwrap_or(true);
             // All addresses of an entry are interchangeable; the first is enough (KEP-752).
             let Some(text) = endpoint.addresses.first() else { continue };
+            if endpoints.len() == MOST {
+                let message = format!(
+                    "it has more than {MOST} pairs of an endpoint and a port; the others are left out; use several slices"
+                );
+                report(ProblemReason::InvalidValue, message);
+                return (service, endpoints);
+            }
             match text.parse::<IpAddr>() {
                 Ok(address) if !address.is_unspecified() && !address.is_multicast() => {
                     endpoints.push(Endpoint {
@@ -49,17 +66,10 @@ pub(super) fn convert(
                         terminating,
                     })
                 }
-                _ => problems.push(Problem {
-                    subject: Subject::Object(format!(
-                        "EndpointSlice {namespace}/{}",
-                        meta.name.as_deref().unwrap_or_default()
-                    )),
-                    reason: ProblemReason::InvalidValue,
-                    message: format!(
-                        "endpoint address {} is not a unicast IP address; it is left out",
-                        quote(text)
-                    ),
-                }),
+                _ => report(
+                    ProblemReason::InvalidValue,
+                    format!("endpoint address {} is not a unicast IP address; it is left out", quote(text)),
+                ),
             }
         }
     }

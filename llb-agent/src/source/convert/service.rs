@@ -66,7 +66,16 @@ pub(super) fn convert(
         .health_check_node_port
         .and_then(|port| Port::new(port.into()))
         .filter(|_| service.traffic_policy == TrafficPolicy::Local);
-    service.sharing_key = annotations.given(SHARING_KEY).map(|given| given.text.to_owned());
+    service.sharing_key = annotations.given(SHARING_KEY).and_then(|Given { name, text }| {
+        let key = quote::name(text);
+        // A key that is cut could be that of another Service.
+        if key != text {
+            let message =
+                format!("annotation {name}: {} is too long and is ignored; use a short text", quote(text));
+            report(ProblemReason::InvalidValue, message);
+        }
+        (key == text).then_some(key)
+    });
     service.pool = annotations.given(POOL).map(|given| quote::name(given.text));
     match requested_vips(annotations.given(VIPS), spec.load_balancer_ip.as_deref()) {
         Ok(vips) => service.requested_vips = vips,
@@ -80,7 +89,17 @@ pub(super) fn convert(
 
 /// Sorts the ports into those that are served and those that are not.
 fn add_ports(service: &mut Service, ports: &[ObjectPort], report: &mut impl FnMut(ProblemReason, String)) {
-    for port in ports {
+    /// As many as the frontends that one Service can have. An object of the largest size that the API
+    /// accepts has twenty times as many.
+    const MOST: usize = 1024;
+    if ports.len() > MOST {
+        let message = format!(
+            "it has {} ports; one Service can have at most {MOST}, and the others are left out",
+            ports.len()
+        );
+        report(ProblemReason::InvalidValue, message);
+    }
+    for port in ports.iter().take(MOST) {
         match convert_port(port) {
             Ok(udp) if udp.protocol == Protocol::Udp && service.terms.proxy_protocol.is_some() => {
                 // Without the header the backend would take llb for the client.
@@ -173,8 +192,13 @@ fn families_of(
     let mut list: Vec<Family> = Vec::new();
     for family in families.into_iter().flatten() {
         match family.as_str() {
-            "IPv4" => list.push(Family::V4),
-            "IPv6" => list.push(Family::V6),
+            "IPv4" | "IPv6" => {
+                let family = if family == "IPv4" { Family::V4 } else { Family::V6 };
+                // Each entry asks for a VIP.
+                if !list.contains(&family) {
+                    list.push(family);
+                }
+            }
             other => {
                 let message = format!(
                     "ipFamilies has {}, which is neither IPv4 nor IPv6; it is left out",
@@ -225,9 +249,12 @@ fn requested_vips(annotation: Option<Given<'_>>, field: Option<&str>) -> Result<
         if !vips.contains(&vip) {
             vips.push(vip);
         }
-    }
-    if vips.len() > MOST {
-        return Err(format!("{origin} asks for {} VIPs; one Service can have at most {MOST}", vips.len()));
+        // At once: a text of the largest size has thousands.
+        if vips.len() > MOST {
+            return Err(format!(
+                "{origin} asks for more VIPs than the {MOST} that one Service can have at most"
+            ));
+        }
     }
     Ok(vips)
 }

@@ -129,8 +129,17 @@ fn source_ranges_of(
             ("spec.loadBalancerSourceRanges".to_owned(), field.iter().map(String::as_str).collect())
         }
     };
+    /// Each of them takes room in the programs' maps.
+    const MOST: usize = 1024;
+    if texts.len() > MOST {
+        let message = format!(
+            "{origin} has {} entries; the first {MOST} count, and the others admit nobody",
+            texts.len()
+        );
+        report(message);
+    }
     let mut ranges = Vec::new();
-    for text in texts {
+    for text in texts.into_iter().take(MOST) {
         match text.trim().parse() {
             // llb never sees a client with an IPv4-mapped address, so the range would admit nobody.
             Ok(IpNet::V6(range)) if range.addr().to_ipv4_mapped().is_some() => {

@@ -10,7 +10,7 @@
 //! Symbolic links in the path are resolved again at each reading: Kubernetes updates a mounted
 //! ConfigMap by pointing a link to another folder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::mem;
 use std::panic::resume_unwind;
@@ -218,7 +218,10 @@ impl ManifestSource {
         let mut problems = Vec::new();
         match &listed {
             // The objects of a file that is gone are gone too. If the folder cannot be read, all stay.
-            Ok(paths) => self.files.retain(|path, _| paths.contains(path)),
+            Ok(paths) => {
+                let paths: BTreeSet<&PathBuf> = paths.iter().collect();
+                self.files.retain(|path, _| paths.contains(path));
+            }
             Err(error) => problems.push(problem_of(&self.path, error, !self.files.is_empty())),
         }
         for path in listed.unwrap_or_else(|_| self.files.keys().cloned().collect()) {

@@ -75,8 +75,10 @@ fn idle_connections() -> Result<Vec<Row>> {
     manifests.write("nodes.yaml", &manifests::nodes(&[node]))?;
     let port = PortSpec::tcp("idle", FIRST_PORT, FIRST_NODE_PORT);
     manifests.write("idle.yaml", &manifests::service("idle", &[vip], &[port]))?;
+    let folder = manifests.path().display().to_string();
+    // All connections are of one namespace.
     let mut agent =
-        Agent::start(lab.balancer(), &[RELAY, "--manifests", &manifests.path().display().to_string()])?;
+        Agent::start(lab.balancer(), &[RELAY, "--manifests", &folder, "--namespace-share", "100"])?;
     let pid = agent.process().pid();
     let address = SocketAddr::new(vip, FIRST_PORT);
     lab.client().run_inside(|| connect_until(address))??;

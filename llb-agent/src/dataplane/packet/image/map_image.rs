@@ -89,6 +89,17 @@ impl MapImage {
         self.frontends.get(frontend).into_iter().flat_map(|known| &known.backends)
     }
 
+    /// The backends that their frontend's rule has, as they are in the map. Frontends whose rule is not
+    /// known are left out.
+    pub(in super::super) fn in_rules(&self) -> impl Iterator<Item = (&Frontend, &Backend, &BackendEntry)> {
+        let known =
+            self.frontends.iter().filter_map(|(name, known)| Some((name, known, known.rule.as_ref()?)));
+        known.flat_map(|(name, known, rule)| {
+            let backends = known.backends.iter().filter(|(backend, _)| rule.backends.contains_key(backend));
+            backends.map(move |(backend, entry)| (name, backend, entry))
+        })
+    }
+
     /// The addresses of all backends, each once.
     pub(in super::super) fn addresses(&self) -> BTreeSet<IpAddr> {
         let backends = self.frontends.values().flat_map(|known| known.backends.keys());
@@ -106,6 +117,12 @@ impl MapImage {
     /// The Service of a frontend; `None` while its rule is not known.
     pub(in super::super) fn service(&self, frontend: &Frontend) -> Option<&ServiceName> {
         Some(&self.frontends.get(frontend)?.rule.as_ref()?.service)
+    }
+
+    /// Whether the rule of a frontend has this backend. True while the rule is not known.
+    pub(in super::super) fn is_in_rule(&self, frontend: &Frontend, backend: &Backend) -> bool {
+        let rule = self.frontends.get(frontend).and_then(|known| known.rule.as_ref());
+        rule.is_none_or(|rule| rule.backends.contains_key(backend))
     }
 
     /// How many backends and how many chunks are in use.

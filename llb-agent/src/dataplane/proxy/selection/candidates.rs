@@ -12,7 +12,7 @@ use llb_common::maglev::{Contender, NOBODY, fill, slot_of, slots_for};
 use tokio::time::Instant;
 
 use super::super::traffic::BackendTraffic;
-use crate::model::{Backend, Balance, Rule, Weight};
+use crate::model::{Backend, BackendFailure, Balance, FailureReason, Rule, Weight};
 
 /// How long a backend that failed is avoided while another one is left. Then one
 /// connection tries it again, and the others avoid it while that one waits, so a
@@ -57,6 +57,8 @@ pub(super) struct Candidate {
     /// One connection tries it now. Its failure counts, not those of connections
     /// that began before.
     is_probed: bool,
+    /// Absent unless it failed and has not answered since.
+    pub(super) failure: Option<BackendFailure>,
 }
 
 /// What is known of a backend without the lock.
@@ -122,6 +124,11 @@ impl Candidates {
 
     pub(super) fn get_mut(&mut self, backend: Backend) -> Option<&mut Candidate> {
         self.all.iter_mut().find(|candidate| candidate.backend == backend)
+    }
+
+    /// Those that failed and have not answered since.
+    pub(super) fn failing(&self) -> impl Iterator<Item = (Backend, BackendFailure)> {
+        self.all.iter().filter_map(|candidate| Some((candidate.backend, candidate.failure?)))
     }
 
     /// The position of one of those that `may` be chosen.
@@ -192,17 +199,23 @@ impl Candidate {
             failures: 0,
             avoided_until: None,
             is_probed: false,
+            failure: None,
         }
     }
 
-    /// It could not be reached. Connections that fail together count as one failure.
-    pub(super) fn failed(&mut self, now: Instant) {
+    /// It could not be reached. Connections that fail together count as one failure. True if
+    /// it did not fail before, or has answered since.
+    pub(super) fn failed(&mut self, why: FailureReason, now: Instant) -> bool {
+        let before = self.failure;
         if self.is_probed || !self.is_avoided(now) {
             self.failures = self.failures.saturating_add(1);
             self.avoided_until = Some(now + failure_memory(self.failures));
             self.is_probed = false;
             self.shared.is_suspect.store(true, Ordering::Relaxed);
+            let since = before.map_or(now.into_std(), |failure| failure.since);
+            self.failure = Some(BackendFailure { why, since });
         }
+        before.is_none() && self.failure.is_some()
     }
 
     /// It is as good as any other again.
@@ -210,6 +223,7 @@ impl Candidate {
         self.failures = 0;
         self.avoided_until = None;
         self.is_probed = false;
+        self.failure = None;
     }
 
     fn is_avoided(&self, now: Instant) -> bool {

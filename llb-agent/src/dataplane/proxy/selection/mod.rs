@@ -7,6 +7,7 @@ mod candidates;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 pub(super) use self::candidates::Criteria;
 use self::candidates::{Candidates, Shared};
 use super::traffic::{BackendTraffic, Traffic};
-use crate::model::{Backend, Frontend, Protocol, Rule};
+use crate::model::{Backend, BackendFailure, FailureReason, Frontend, Protocol, Rule};
 
 /// Chooses for one frontend, and remembers which backends failed.
 #[derive(Debug)]
@@ -52,16 +53,21 @@ impl Selection {
         Some(Chosen { backend: chosen.backend, shared: Arc::clone(&chosen.shared) })
     }
 
-    /// `backend` could not be reached.
-    pub(super) fn failed(&self, backend: Backend, now: Instant) {
-        if let Some(failed) = self.lock().get_mut(backend) {
+    /// `backend` could not be reached. True if that is news.
+    pub(super) fn failed(&self, backend: Backend, why: FailureReason, now: Instant) -> bool {
+        self.lock().get_mut(backend).is_some_and(|failed| {
             failed.shared.traffic.failures.inc();
-            failed.failed(now);
-        }
+            failed.failed(why, now)
+        })
     }
 
-    /// `chosen` answered.
-    pub(super) fn answered(&self, chosen: &Chosen) {
+    /// The backends that failed and have not answered since.
+    pub(super) fn failing(&self) -> BTreeMap<Backend, BackendFailure> {
+        self.lock().failing().collect()
+    }
+
+    /// `chosen` answered. True if that is news.
+    pub(super) fn answered(&self, chosen: &Chosen) -> bool {
         // Reads before it writes, because a write takes the cache line from all other cores.
         let is_suspect = &chosen.shared.is_suspect;
         if is_suspect.load(Ordering::Relaxed)
@@ -69,7 +75,9 @@ impl Selection {
             && let Some(answered) = self.lock().get_mut(chosen.backend)
         {
             answered.answered();
+            return true;
         }
+        false
     }
 
     fn lock(&self) -> MutexGuard<'_, Candidates> {

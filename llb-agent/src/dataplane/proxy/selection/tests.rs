@@ -105,7 +105,7 @@ fn maglev_spreads_the_flows_of_a_failed_backend_and_moves_no_others() {
     let rule = rule(Balance::Maglev, &[(1, 1), (2, 1), (3, 1), (4, 1)]);
     let (selection, now) = (new_selection(), clock::now());
     let before = choices(&selection, &rule, now, 4000);
-    selection.failed(backend(2), now);
+    selection.failed(backend(2), FailureReason::Refused, now);
     let after = choices(&selection, &rule, now, 4000);
     assert!(before.iter().zip(&after).all(|(before, after)| before == after || *before == 2));
     let heirs = before.iter().zip(&after).filter(|(before, _)| **before == 2).map(|(_, after)| *after);
@@ -131,7 +131,7 @@ fn a_preferred_backend_is_chosen_while_it_is_there_and_not_avoided() {
         assert_eq!(choice(&selection, &rule, prefer(2), now), 2);
         assert_ne!(choice(&selection, &rule, Criteria { tried: &[backend(2)], ..prefer(2) }, now), 2);
         assert_ne!(choice(&selection, &rule, prefer(9), now), 9);
-        selection.failed(backend(2), now);
+        selection.failed(backend(2), FailureReason::Refused, now);
         assert_ne!(choice(&selection, &rule, prefer(2), now), 2);
     }
 }
@@ -140,7 +140,7 @@ fn a_preferred_backend_is_chosen_while_it_is_there_and_not_avoided() {
 fn a_failed_backend_is_avoided_and_its_share_is_spread_evenly() {
     let (selection, rule, now) = (new_selection(), equal(&[1, 2, 3, 4]), clock::now());
     choices(&selection, &rule, now, 4);
-    selection.failed(backend(2), now);
+    selection.failed(backend(2), FailureReason::Refused, now);
     assert_eq!(shares(&choices(&selection, &rule, now, 300)), [(1, 100), (3, 100), (4, 100)].into());
 }
 
@@ -149,30 +149,48 @@ fn one_connection_tries_a_failed_backend_again_and_each_failure_doubles_the_wait
     let (selection, rule, start) = (new_selection(), equal(&[1, 2]), clock::now());
     let tries = |now| choices(&selection, &rule, now, 10).iter().filter(|choice| **choice == 2).count();
     assert_eq!(tries(start), 5);
-    selection.failed(backend(2), start);
+    selection.failed(backend(2), FailureReason::Refused, start);
     // A connection that began before the first failure.
-    selection.failed(backend(2), start);
+    selection.failed(backend(2), FailureReason::Refused, start);
     let mut now = start;
     for wait in [5, 10, 20, 40, 60, 60] {
         assert_eq!(tries(now + Duration::from_secs(wait) - Duration::from_millis(1)), 0, "before {wait} s");
         now += Duration::from_secs(wait);
         assert_eq!(tries(now), 1, "after {wait} s");
-        selection.failed(backend(2), now);
+        selection.failed(backend(2), FailureReason::Refused, now);
     }
     now += Duration::from_secs(60);
     assert_eq!(tries(now), 1);
     answer(&selection, &rule, 2, now);
     assert_eq!(tries(now), 5);
-    selection.failed(backend(2), now);
+    selection.failed(backend(2), FailureReason::Refused, now);
     assert_eq!(tries(now + FAILURE_MEMORY), 1, "the waits start again");
+}
+
+#[test]
+fn a_backend_is_dead_from_its_first_failure_to_its_first_answer() {
+    let (selection, rule, start) = (new_selection(), equal(&[1, 2]), clock::now());
+    choices(&selection, &rule, start, 2);
+    let second = |number| start + Duration::from_secs(number);
+    assert!(selection.failed(backend(2), FailureReason::Refused, second(1)));
+    assert!(!selection.failed(backend(2), FailureReason::Refused, second(2)), "no news");
+    assert!(!selection.failed(backend(2), FailureReason::TimedOut, second(60)));
+    let expected = BackendFailure { why: FailureReason::TimedOut, since: second(1).into_std() };
+    assert_eq!(selection.failing(), [(backend(2), expected)].into());
+    choices(&selection, &equal(&[1]), second(61), 1);
+    assert!(selection.failing().is_empty(), "it left the rule");
+    choices(&selection, &rule, second(62), 2);
+    assert!(selection.failed(backend(2), FailureReason::Refused, second(63)));
+    answer(&selection, &rule, 2, second(200));
+    assert!(selection.failing().is_empty());
 }
 
 #[test]
 fn if_all_backends_failed_they_are_all_tried() {
     let (selection, rule, now) = (new_selection(), equal(&[1, 2]), clock::now());
     choices(&selection, &rule, now, 2);
-    selection.failed(backend(1), now);
-    selection.failed(backend(2), now);
+    selection.failed(backend(1), FailureReason::Refused, now);
+    selection.failed(backend(2), FailureReason::Refused, now);
     let [one, two] = [1, 2].map(backend);
     assert_eq!(choice(&selection, &rule, Criteria { tried: &[one], ..criteria(1) }, now), 2);
     assert!(selection.next(&rule, Criteria { tried: &[one, two], ..criteria(1) }, now).is_none());
@@ -183,8 +201,8 @@ fn if_all_backends_failed_they_are_all_tried() {
 fn a_new_rule_keeps_the_failures_of_backends_that_stay() {
     let (selection, now) = (new_selection(), clock::now());
     choices(&selection, &equal(&[1, 2, 3]), now, 3);
-    selection.failed(backend(1), now);
-    selection.failed(backend(2), now);
+    selection.failed(backend(1), FailureReason::Refused, now);
+    selection.failed(backend(2), FailureReason::Refused, now);
     let rule = equal(&[2, 3]);
     assert_eq!(choices(&selection, &rule, now, 3), [3, 3, 3]);
     assert_eq!(

@@ -3,6 +3,7 @@
 //! is one function that runs for IPv4 and for IPv6. This file has what they share.
 
 mod frontends;
+mod shares;
 mod tcp;
 mod terms;
 mod udp;

@@ -79,7 +79,9 @@ pub(crate) fn run(rounds: u32, seconds: u32, only: Option<&str>) -> Result<()> {
     for round in 1..=rounds {
         for (way, (name, arguments)) in WAYS.into_iter().enumerate() {
             eprintln!("round {round} of {rounds}: {name}");
-            let arguments: Vec<&str> = arguments.iter().copied().chain(["--manifests", &folder]).collect();
+            // All connections are of one namespace.
+            let more = ["--manifests", &folder, "--namespace-share", "100"];
+            let arguments: Vec<&str> = arguments.iter().copied().chain(more).collect();
             let mut agent = Agent::start(host, &arguments)?;
             let vip = lab.vip(0);
             agent.wait_for_state(crate::probe::LIMIT, "the ports to be served", |state| {
