@@ -63,7 +63,7 @@ fn run(chosen: &[&Named]) -> Result<bool> {
         return Ok(true);
     }
     let started = Instant::now();
-    clean_up_on_signal()?;
+    llb_tests::lab::clean_up_on_signal()?;
     let mut lab = Lab::new()?;
     let mut cluster = Cluster::start(&mut lab)?;
     let _servers = case::start_echo(&lab)?;
@@ -94,27 +94,4 @@ fn run(chosen: &[&Named]) -> Result<bool> {
         started.elapsed(),
     );
     Ok(failures.is_empty())
-}
-
-/// Ctrl-C and `kill` remove all namespaces too. (Child processes die with this process.)
-fn clean_up_on_signal() -> Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::spawn(move || {
-        runtime.block_on(async {
-            let (Ok(mut interrupt), Ok(mut terminate)) =
-                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-            else {
-                return;
-            };
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            llb_tests::lab::remove_all();
-            std::process::exit(130);
-        });
-    });
-    Ok(())
 }

@@ -187,7 +187,7 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
         let mut snapshot = snapshot_of(manifests.as_bytes(), policy.foreign_annotations).unwrap();
         snapshot.service_ranges = service_ranges(&case.host);
         for (name, service) in &snapshot.services {
-            if !service.status.vips.is_empty() {
+            if !service.status.is_empty() {
                 observed.statuses.entry(name.clone()).or_insert_with(|| service.status.clone());
             }
         }
@@ -261,7 +261,7 @@ fn apply(action: Action, observed: &mut Observed, links: &mut [Link]) {
             link.addresses.retain(|known| known.net.addr() != key.address);
             observed.addresses.remove(&key);
         }
-        Action::WriteStatus { service, status } if status.vips.is_empty() => {
+        Action::WriteStatus { service, status } if status.is_empty() => {
             observed.statuses.remove(&service);
         }
         Action::WriteStatus { service, status } => {

@@ -10,7 +10,6 @@
 mod demo;
 mod detach;
 mod one_agent;
-mod plane;
 mod planes;
 mod scenarios;
 mod self_check;
@@ -18,3 +17,5 @@ mod servers;
 mod setup;
 mod stage;
 mod start;
+
+use llb_tests::plane;

@@ -42,7 +42,7 @@ impl Setup {
     /// As [`Setup::new`], but calls `prepare` before it starts the agent.
     pub(crate) fn with_preparation(plane: Plane, more: &[&str], prepare: impl FnOnce(&Lab)) -> Self {
         let mut lab = Lab::new().unwrap();
-        let prepared = plane.prepare(&mut lab);
+        let prepared = plane.prepare(&mut lab).unwrap();
         prepare(&lab);
         let manifests = Manifests::new(lab.balancer(), "manifests").unwrap();
         let nodes = NODES.map(|node| lab.host(node));

@@ -54,7 +54,7 @@ impl Stage {
     /// As [`Stage::new`], in a lab in which these planes work.
     pub(crate) fn for_planes(planes: &[Plane]) -> Self {
         let mut lab = Lab::new().unwrap();
-        let prepared = planes.iter().map(|plane| plane.prepare(&mut lab)).collect();
+        let prepared = planes.iter().map(|plane| plane.prepare(&mut lab).unwrap()).collect();
         let manifests = Manifests::new(lab.balancer(), "manifests").unwrap();
         let no_manifests = Manifests::new(lab.balancer(), "empty").unwrap();
         let nodes = NODES.map(|node| lab.host(node));

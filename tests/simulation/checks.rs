@@ -94,7 +94,8 @@ impl World {
         assert!(wanted.is_subset(&vips), "seed {seed}: an address of no Service");
 
         let published = &self.statuses.inner.lock().statuses;
-        for name in self.snapshot.services.keys() {
+        for (name, service) in &self.snapshot.services {
+            assert!(!service.deleting, "seed {seed}: {name} is kept for ever");
             let status = published.get(name).cloned().unwrap_or_default();
             let wanted = desired.statuses.get(name).cloned().unwrap_or_default();
             let errors = status

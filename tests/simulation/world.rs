@@ -13,8 +13,8 @@ use llb_agent::config::Policy;
 use llb_agent::dataplane::DataPlane;
 use llb_agent::dataplane::fake::FakePlane;
 use llb_agent::model::{
-    Endpoint, Family, Frontend, Link, LinkAddress, Node, Phase, Port, Protocol, PublishedStatus, ReservedFor,
-    Service, ServiceName, ServicePort, Snapshot, SourceReport,
+    Endpoint, Family, Finalizer, Frontend, Link, LinkAddress, Node, Phase, Port, Protocol, PublishedStatus,
+    ReservedFor, Service, ServiceName, ServicePort, Snapshot, SourceReport,
 };
 use llb_agent::reconcile::{LAST_RETRY, ReconcileMetrics, Reconciler, Report, Rooms};
 use llb_agent::status::fake::FakeStatuses;
@@ -69,7 +69,7 @@ impl World {
         let foreign = links[0].addresses.iter().map(|known| known.net.addr()).collect();
         let mut addresses = FakeAddresses::default();
         addresses.links = links;
-        let agent = agent(FakePlane::default(), addresses, statuses.clone());
+        let agent = agent(FakePlane::default(), addresses, statuses.clone(), seed);
         Self {
             seed,
             faults,
@@ -159,7 +159,7 @@ impl World {
         let addresses = self.agent.rooms.addresses.inner.clone();
         let mut plane = FakePlane::default();
         plane.occupied = self.agent.rooms.plane.inner.occupied.clone();
-        self.agent = agent(plane, addresses, self.statuses.clone());
+        self.agent = agent(plane, addresses, self.statuses.clone(), self.seed);
         // The new agent does not know what was decided but not yet published, and may decide differently.
         let published = self.statuses.inner.lock().statuses.clone();
         let decided = &self.report.desired.statuses;
@@ -170,6 +170,9 @@ impl World {
 
     fn change_service(&mut self, random: &mut StdRng) {
         let name = service_name(random);
+        if self.snapshot.services.get(&name).is_some_and(|service| service.deleting) {
+            return;
+        }
         self.clock_of_creation += 1;
         let created = self.snapshot.services.get(&name).map_or(self.clock_of_creation, |known| known.created);
         let count = random.random_range(1..4);
@@ -198,9 +201,44 @@ impl World {
 
     fn remove_service(&mut self, random: &mut StdRng) {
         let name = service_name(random);
-        self.snapshot.services.remove(&name);
-        self.statuses.inner.lock().statuses.remove(&name);
         self.given.remove(&name);
+        self.unseen.insert(name.clone());
+        let mut statuses = self.statuses.inner.lock();
+        let is_kept = statuses.statuses.get(&name).is_some_and(|status| status.finalizer == Finalizer::Ours);
+        if !is_kept {
+            statuses.statuses.remove(&name);
+            self.snapshot.services.remove(&name);
+        } else if let Some(service) = self.snapshot.services.get_mut(&name) {
+            let service = Arc::make_mut(service);
+            (service.wants_load_balancer, service.deleting) = (false, true);
+        }
+    }
+
+    /// What the API server does: a deleted Service goes with its last finalizer.
+    fn remove_released_services(&mut self) {
+        let statuses = &mut self.statuses.inner.lock().statuses;
+        let is_kept = |name: &ServiceName, service: &Service| {
+            let status = statuses.get(name);
+            !service.deleting || status.is_some_and(|status| status.finalizer == Finalizer::Ours)
+        };
+        let released: Vec<ServiceName> = self
+            .snapshot
+            .services
+            .iter()
+            .filter(|(name, service)| !is_kept(name, service))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in released {
+            let frontends = self.agent.rooms.plane.observe();
+            let served = frontends.values().filter_map(|status| status.rule.as_ref());
+            assert!(
+                !served.into_iter().any(|rule| rule.service == name),
+                "seed {}: {name} lost its finalizer while it was served",
+                self.seed
+            );
+            statuses.remove(&name);
+            self.snapshot.services.remove(&name);
+        }
     }
 
     fn change_endpoints(&mut self, random: &mut StdRng) {
@@ -238,6 +276,7 @@ impl World {
         for _ in 0..4 {
             tokio::task::yield_now().await;
         }
+        self.remove_released_services();
     }
 
     /// The frontends that accept traffic.
@@ -271,11 +310,16 @@ impl World {
     }
 }
 
-fn agent(plane: FakePlane, addresses: FakeAddresses, statuses: FaultyStatuses) -> Agent {
+/// Every second seed has finalizers.
+fn agent(plane: FakePlane, addresses: FakeAddresses, statuses: FaultyStatuses, seed: u64) -> Agent {
     let faults = &statuses.faults;
     let plane = FaultyPlane { inner: plane, faults: faults.clone() };
     let addresses = FaultyAddresses { inner: addresses, faults: faults.clone() };
-    let policy = Policy { pools: vec!["192.0.2.100-192.0.2.103".parse().unwrap()], ..Policy::default() };
+    let policy = Policy {
+        pools: vec!["192.0.2.100-192.0.2.103".parse().unwrap()],
+        finalizers: seed.is_multiple_of(2),
+        ..Policy::default()
+    };
     let metrics = ReconcileMetrics::register(&mut Registry::default());
     Reconciler::new(Rooms { plane, addresses, statuses }, policy, metrics)
 }

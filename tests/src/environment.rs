@@ -57,6 +57,11 @@ pub fn victim_report() -> Option<PathBuf> {
     var_os(VICTIM_REPORT).map(PathBuf::from)
 }
 
+/// `LLB_CONFORMANCE`: run only the conformance tests whose plane or name contains this.
+pub fn conformance_filter() -> Option<String> {
+    var_os("LLB_CONFORMANCE").and_then(|text| text.into_string().ok())
+}
+
 /// `KUBEBUILDER_ASSETS`: a folder with the programs of a Kubernetes control plane, by the convention of envtest.
 pub fn kubebuilder_assets() -> Option<PathBuf> {
     var_os("KUBEBUILDER_ASSETS").map(PathBuf::from)

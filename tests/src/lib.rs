@@ -12,7 +12,7 @@
 //! - Nothing touches the links of the root namespace.
 //! - No route leads out of a lab.
 //! - All addresses are from the ranges for documentation (RFC 5737, RFC 3849), those of a flood's sources from the
-//!   range for benchmarks (RFC 2544).
+//!   range for benchmarks (RFC 2544), and those of Pods with a network of their own from the cluster's range.
 //! - A dropped lab leaves nothing behind. What a killed run leaves behind, the next run removes.
 
 pub mod agent;
@@ -26,6 +26,7 @@ pub mod flow_lines;
 pub mod lab;
 pub mod manifests;
 pub mod object;
+pub mod plane;
 pub mod process;
 pub mod server;
 pub mod soak;

@@ -12,6 +12,12 @@ use crate::shell;
 /// The programs to build; kubectl only if the system has none. etcd comes from the system.
 const PROGRAMS: [&str; 4] = ["kube-apiserver", "kube-controller-manager", "kube-proxy", "kubectl"];
 
+/// The server in the Pods of the tests of Kubernetes.
+const AGNHOST: &str = "agnhost";
+
+/// The tests of Kubernetes, which are a test program of Go.
+const E2E_TEST: &str = "e2e.test";
+
 /// Where Kubernetes keeps the version that its programs report.
 const VERSION_PACKAGE: &str = "k8s.io/component-base/version";
 
@@ -21,22 +27,33 @@ pub(crate) fn is_given(program: &str) -> bool {
     shell::variable("KUBEBUILDER_ASSETS").is_some_and(|folder| Path::new(&folder).join(program).is_file())
 }
 
-/// Makes sure that the tests find all programs: builds those that the user does not provide into the cache, if they are
-/// not there yet.
+/// Makes sure that the cluster tests find all programs: builds those that the user does not provide into the cache, if
+/// they are not there yet.
 ///
 /// # Errors
 /// A program is missing and can't be built.
 pub(crate) fn provide() -> Result<()> {
+    let has_system = |program: &str| program == "kubectl" && shell::find(program).is_some();
+    provide_all(PROGRAMS.into_iter().filter(|program| !has_system(program)), "about ten minutes")
+}
+
+/// The same for what only the conformance tests need: the tests of Kubernetes, and the server that runs in their Pods.
+///
+/// # Errors
+/// As for [`provide`].
+pub(crate) fn provide_conformance() -> Result<()> {
+    provide_all([AGNHOST, E2E_TEST].into_iter(), "about a quarter of an hour")
+}
+
+fn provide_all(programs: impl Iterator<Item = &'static str>, duration: &str) -> Result<()> {
     let module = shell::workspace().join("tests/cluster-binaries");
     let go_mod =
         fs::read_to_string(module.join("go.mod")).context("cannot read tests/cluster-binaries/go.mod")?;
     let version =
         kubernetes_version(&go_mod).context("tests/cluster-binaries/go.mod requires no k8s.io/kubernetes")?;
     let folder = shell::cache()?.join("envtest").join(version.trim_start_matches('v'));
-    let has_system = |program: &str| program == "kubectl" && shell::find(program).is_some();
-    let is_missing =
-        |program: &&str| !is_given(program) && !has_system(program) && !folder.join(program).is_file();
-    let missing: Vec<&str> = PROGRAMS.into_iter().filter(is_missing).collect();
+    let is_missing = |program: &&str| !is_given(program) && !folder.join(program).is_file();
+    let missing: Vec<&str> = programs.filter(is_missing).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -47,24 +64,25 @@ pub(crate) fn provide() -> Result<()> {
             missing.join(", ")
         );
     }
-    println!("{} {version} are built once per machine, about ten minutes", missing.join(", "));
+    println!("{} {version} are built once per machine, {duration}", missing.join(", "));
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     missing.into_iter().try_for_each(|program| build(&module, program, version, &folder))
 }
 
 fn build(module: &Path, program: &str, version: &str, folder: &Path) -> Result<()> {
     let part = folder.join(format!(".{program}.part"));
-    shell::run(
-        shell::command("go")
-            .current_dir(module)
-            .env("CGO_ENABLED", "0")
-            // Two at a time: each compile of a big package takes 1 to 2 GB.
-            .args(["build", "-p", "2", "-mod=readonly", "-trimpath", "-ldflags"])
-            .arg(linker_flags(version))
-            .arg("-o")
-            .arg(&part)
-            .arg(format!("./cmd/{program}")),
-    )?;
+    let mut go = shell::command("go");
+    go.current_dir(module).env("CGO_ENABLED", "0");
+    let package = if program == E2E_TEST {
+        go.args(["test", "-c", "-vet=off"]);
+        "./e2e".to_owned()
+    } else {
+        go.arg("build");
+        format!("./cmd/{program}")
+    };
+    // Two at a time: each compile of a big package takes 1 to 2 GB.
+    go.args(["-p", "2", "-mod=readonly", "-trimpath", "-ldflags"]).arg(linker_flags(version));
+    shell::run(go.arg("-o").arg(&part).arg(package))?;
     // The program gets its name only when it is complete, so a broken build counts as missing.
     fs::rename(&part, folder.join(program)).with_context(|| format!("cannot name {}", part.display()))
 }

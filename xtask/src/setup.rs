@@ -37,6 +37,12 @@ const TOOLS: [Tool; 10] = [
     Tool { program: "etcd", package: "etcd-server", purpose: "the store of the test cluster" },
 ];
 
+/// The programs that only `cargo xtask test --only conformance` runs.
+pub(crate) const CONFORMANCE_TOOLS: [Tool; 2] = [
+    Tool { program: "nc", package: "netcat-openbsd", purpose: "a command of the conformance tests in Pods" },
+    Tool { program: "wget", package: "wget", purpose: "a command of the conformance tests in Pods" },
+];
+
 /// The programs that only `cargo xtask bench` runs.
 pub(crate) const BENCH_TOOLS: [Tool; 4] = [
     Tool { program: "haproxy", package: "haproxy", purpose: "a balancer to compare with" },

@@ -2,7 +2,7 @@
 //! Builds what the tests need, then runs them with cargo. Contains no tests and judges nothing: cargo's last lines are
 //! the result.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
@@ -33,7 +33,13 @@ enum Tier {
     Lab,
     /// A real Kubernetes control plane in namespaces; root
     Cluster,
+    /// The LoadBalancer tests of Kubernetes itself; root. Only on demand: a quarter of an hour, and another one the
+    /// first time. NAME is a part of a plane's or a test's name
+    Conformance,
 }
+
+/// The one test of the conformance tier.
+const CONFORMANCE: &str = "the_tests_of_kubernetes_pass_on_every_plane";
 
 impl Tier {
     /// Its test targets in llb-tests.
@@ -43,6 +49,7 @@ impl Tier {
             Self::Ebpf => &["ebpf"],
             Self::Lab => &["addresses", "lab"],
             Self::Cluster => &["cluster"],
+            Self::Conformance => &["conformance"],
         }
     }
 }
@@ -60,6 +67,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     if is_root {
         setup::run()?;
+    }
+    if arguments.only == Some(Tier::Conformance) {
+        setup::install(&setup::CONFORMANCE_TOOLS)?;
     }
     build_ebpf::run(&build_ebpf::Arguments::default())?;
     if arguments.only.is_none() {
@@ -104,8 +114,11 @@ fn run_unit(arguments: &Arguments) -> Result<()> {
 fn run_privileged(arguments: &Arguments) -> Result<()> {
     let tier = arguments.only;
     let agent = build_agent("dev")?;
-    if matches!(tier, None | Some(Tier::Cluster)) {
+    if matches!(tier, None | Some(Tier::Cluster | Tier::Conformance)) {
         cluster_binaries::provide()?;
+    }
+    if tier == Some(Tier::Conformance) {
+        return run_conformance(&agent, arguments);
     }
     let mut cargo = shell::command("cargo");
     cargo.env("LLB_AGENT", &agent);
@@ -117,5 +130,16 @@ fn run_privileged(arguments: &Arguments) -> Result<()> {
     // One test at a time: they measure, and share the kernel's tables and the CPUs.
     cargo.args(["--", "--test-threads=1"]);
     cargo.arg(if tier.is_some() { "--include-ignored" } else { "--ignored" });
+    cargo.args(["--skip", CONFORMANCE]);
     shell::run(cargo.args(&arguments.filter))
+}
+
+/// Runs the tests of Kubernetes, with their output as it comes.
+fn run_conformance(agent: &Path, arguments: &Arguments) -> Result<()> {
+    cluster_binaries::provide_conformance()?;
+    let mut cargo = shell::command("cargo");
+    cargo.env("LLB_AGENT", agent);
+    cargo.envs(arguments.filter.iter().map(|filter| ("LLB_CONFORMANCE", filter)));
+    cargo.args(["test", "--package", "llb-tests", "--test", "conformance", CONFORMANCE]);
+    shell::run(cargo.args(["--", "--ignored", "--nocapture"]))
 }

@@ -15,7 +15,8 @@ use super::health::HealthArgs;
 use super::lease::{LeaseChoice, parse_lease};
 use super::permission::parse_ports;
 use super::policy::{
-    BackendMode, DEFAULT_CLASS, DEFAULT_NAMESPACE_FRONTENDS, DEFAULT_NAMESPACE_VIPS, default_vip_rest,
+    BackendMode, DEFAULT_CLASS, DEFAULT_NAMESPACE_FRONTENDS, DEFAULT_NAMESPACE_VIPS, FinalizerMode,
+    default_vip_rest,
 };
 use super::relay::RelayArgs;
 use super::settings::{AddressTag, AfterHandover};
@@ -126,6 +127,14 @@ pub(super) struct ServeArgs {
     /// How long a released VIP rests before another Service gets it
     #[arg(long, value_name = "TIME", default_value = default_vip_rest(), value_parser = parse_duration, help_heading = SERVICES)]
     pub(super) vip_rest: Duration,
+
+    /// Whether a Service is kept until its VIPs are gone: finalizer service.kubernetes.io/load-balancer-cleanup
+    ///
+    /// It can't be deleted while llb does not run. In a Pod llb is started again by the cluster, so auto means on there
+    /// (unless --kubeconfig or $KUBECONFIG names a cluster). Outside of the cluster auto means off: a dead machine would
+    /// hold up every deletion.
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t, help_heading = SERVICES)]
+    pub(super) finalizer: FinalizerMode,
 
     /// How llb recognizes the addresses that it added
     #[arg(long, value_name = "HOW", value_enum, default_value_t, help_heading = SERVICES)]

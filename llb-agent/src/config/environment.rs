@@ -8,6 +8,12 @@ pub fn kubeconfig_variable() -> Option<String> {
     std::env::var("KUBECONFIG").ok().filter(|path| !path.is_empty())
 }
 
+/// Whether `$KUBERNETES_SERVICE_HOST` is set, which a kubelet does for every container.
+pub(super) fn is_in_pod() -> bool {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty())
+}
+
 /// `RUST_LOG`, the filter of log lines.
 pub fn log_filter() -> Option<String> {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]

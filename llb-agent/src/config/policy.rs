@@ -39,6 +39,18 @@ pub enum BackendMode {
     Auto,
 }
 
+/// `--finalizer`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum FinalizerMode {
+    /// On in a Pod of the cluster, else off
+    #[default]
+    Auto,
+    /// Services get it
+    On,
+    /// Services get none, and llb removes those that it has added
+    Off,
+}
+
 /// The part of the configuration that decisions look at.
 #[derive(Clone, Debug, Serialize)]
 pub struct Policy {
@@ -70,6 +82,8 @@ pub struct Policy {
     pub foreign_annotations: bool,
     /// The forwarding mode of Services without the annotation `llb.dev/mode`.
     pub mode: Mode,
+    /// Whether Services get a finalizer, so that they stay until their VIPs are gone.
+    pub finalizers: bool,
 }
 
 impl Default for Policy {
@@ -89,6 +103,7 @@ impl Default for Policy {
             default_class: true,
             foreign_annotations: true,
             mode: Mode::Nat,
+            finalizers: false,
         }
     }
 }

@@ -3,9 +3,10 @@
 
 use super::arguments::ServeArgs;
 use super::datapath::Datapath;
+use super::environment::{is_in_pod, kubeconfig_variable};
 use super::lease::lease_of;
 use super::permission::OwnPorts;
-use super::policy::Policy;
+use super::policy::{FinalizerMode, Policy};
 use super::settings::{Config, SourceConfig};
 use crate::model::{Pool, PoolError, Selector, SelectorError};
 
@@ -51,7 +52,16 @@ impl TryFrom<ServeArgs> for Config {
     type Error = ConfigError;
 
     fn try_from(args: ServeArgs) -> Result<Self, ConfigError> {
+        let finalizers = match args.finalizer {
+            FinalizerMode::On => true,
+            FinalizerMode::Off => false,
+            FinalizerMode::Auto => {
+                let own_cluster = args.manifests.is_none() && args.kubeconfig.is_none();
+                own_cluster && kubeconfig_variable().is_none() && is_in_pod()
+            }
+        };
         let policy = Policy {
+            finalizers,
             namespaces: args.namespaces,
             pools: parse_pools(args.pools)?,
             allow_vips: args.allow_vips,

@@ -36,7 +36,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{Family, Problem, PublishedStatus, State};
+use crate::model::{Family, Finalizer, Problem, PublishedStatus, State};
 use allocate::Grant;
 use backends::ServiceBackends;
 pub use inputs::{Held, Inputs};
@@ -62,6 +62,8 @@ pub fn compile(inputs: Inputs<'_>) -> (State, Vec<Problem>) {
     // The status stays empty if the Service is refused below.
     let names = ours::ours(inputs).map(|(name, _)| name).chain(ours::formerly_ours(inputs));
     state.statuses.extend(names.map(|name| (name.clone(), PublishedStatus::default())));
+    state.leaving = ours::leaving(inputs).cloned().collect();
+    let finalizer = if inputs.policy.finalizers { Finalizer::Ours } else { Finalizer::Absent };
 
     let permissions = Permissions::new(inputs);
     let claims = claims::collect(inputs, &permissions, &on_links, &mut problems);
@@ -81,7 +83,7 @@ pub fn compile(inputs: Inputs<'_>) -> (State, Vec<Problem>) {
         let is_without = |frontend: &_| rules.get(frontend).is_some_and(|rule| rule.backends.is_empty());
         problems.extend(backends.problems(&vips, is_without));
         let error = |port: &_, vip: &IpAddr| backends.unusable(port, Family::of(*vip));
-        let status = status::status_of(service, &vips, &refused, error, rules.is_dsr());
+        let status = status::status_of(service, &vips, &refused, error, rules.is_dsr(), finalizer);
         state.statuses.insert(name.clone(), status);
     }
     rules::cut_loops(&mut state, &mut problems);

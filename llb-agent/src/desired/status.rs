@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::frontends::frontend_of;
 use super::refused::Refused;
-use crate::model::{PublishedPort, PublishedStatus, PublishedVip, Service, ServicePort};
+use crate::model::{Finalizer, PublishedPort, PublishedStatus, PublishedVip, Service, ServicePort};
 
 /// The status of a Service that has these VIPs. `unusable`: why the traffic of a port can't go
 /// anywhere for VIPs of one family. `is_dsr`: packets reach Nodes with the VIP
@@ -16,6 +16,7 @@ pub(super) fn status_of(
     refused: &Refused,
     unusable: impl Fn(&ServicePort, &IpAddr) -> Option<&'static str>,
     is_dsr: bool,
+    finalizer: Finalizer,
 ) -> PublishedStatus {
     let published = |&ip: &IpAddr| {
         let served = service.ports.iter().map(|port| {
@@ -27,5 +28,5 @@ pub(super) fn status_of(
         ports.sort();
         PublishedVip { ip, proxy: !is_dsr, ports }
     };
-    PublishedStatus { vips: vips.iter().map(published).collect() }
+    PublishedStatus { vips: vips.iter().map(published).collect(), finalizer }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::address::{Family, Port, Protocol};
 use super::conditions::Conditions;
+use super::finalizer::Finalizer;
 use super::terms::Terms;
 
 /// `namespace/name` of a Service, the key of most maps. Cheap to clone.
@@ -95,14 +96,22 @@ pub struct PublishedPort {
     pub error: Option<String>,
 }
 
-/// The content of `status.loadBalancer`. Cheap to clone.
+/// The content of `status.loadBalancer`, and the finalizer, which is written together with it. Cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedStatus {
     /// One entry per VIP.
     pub vips: Arc<[PublishedVip]>,
+    /// Whether the Service is kept until its VIPs are gone.
+    #[serde(default, skip_serializing_if = "Finalizer::is_absent")]
+    pub finalizer: Finalizer,
 }
 
 impl PublishedStatus {
+    /// Whether llb has nothing to remove: no VIP and no finalizer of ours.
+    pub fn is_empty(&self) -> bool {
+        self.vips.is_empty() && self.finalizer != Finalizer::Ours
+    }
+
     /// The addresses only.
     pub fn addresses(&self) -> BTreeSet<IpAddr> {
         self.vips.iter().map(|vip| vip.ip).collect()
@@ -120,6 +129,9 @@ pub struct Service {
     pub created: i64,
     /// `spec.type` is LoadBalancer and the object is not being deleted.
     pub wants_load_balancer: bool,
+    /// The object is being deleted, and finalizers keep it.
+    #[serde(default)]
+    pub deleting: bool,
     /// All labels, for the selectors of pools.
     pub labels: BTreeMap<String, String>,
     /// `spec.loadBalancerClass`.

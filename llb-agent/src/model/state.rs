@@ -52,6 +52,9 @@ pub struct State {
     /// What the status of each of our Services should say when its frontends are served.
     /// An empty status is to be cleared.
     pub statuses: BTreeMap<ServiceName, PublishedStatus>,
+    /// Services that are being deleted. When their VIPs are gone, one write removes finalizer and status.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub leaving: BTreeSet<ServiceName>,
     /// How much of each pool Services use.
     pub pools: Vec<PoolUsage>,
     /// Backends that fail a health check, and get no new connections as long as others do not.

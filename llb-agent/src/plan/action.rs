@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::model::{AddressKey, Conditions, Frontend, PublishedStatus, Rule, ServiceName};
+use crate::model::{AddressKey, Conditions, Finalizer, Frontend, PublishedStatus, Rule, ServiceName};
 
 /// One change, as data. The executor's `match` over it is the list of
 /// everything that llb changes on a machine or in a cluster.
@@ -117,12 +117,14 @@ impl fmt::Display for Action {
             Self::AddAddress { key, prefix_length } => {
                 write!(f, "add {}/{prefix_length} to {}", key.address, key.link)
             }
-            Self::WriteStatus { service, status } if status.vips.is_empty() => {
-                write!(f, "clear the status of {service}")
-            }
             Self::WriteStatus { service, status } => {
-                write!(f, "publish for {service}:")?;
-                status.vips.iter().try_for_each(|vip| write!(f, " {}", vip.ip))
+                if status.vips.is_empty() {
+                    write!(f, "clear the status of {service}")?;
+                } else {
+                    write!(f, "publish for {service}:")?;
+                    status.vips.iter().try_for_each(|vip| write!(f, " {}", vip.ip))?;
+                }
+                if status.finalizer == Finalizer::Ours { f.write_str(", with finalizer") } else { Ok(()) }
             }
             Self::WriteConditions { service, .. } => write!(f, "write the conditions of {service}"),
             Self::RemoveFrontend { frontend } => write!(f, "end {frontend}"),

@@ -12,6 +12,7 @@
 //! | 2 | upsert frontends | the VIP is on a link, or no other host has it ([`hold_back`]) |
 //! | 3 | add addresses | a frontend on the VIP serves, or the VIP has no frontend |
 //! | 4 | write statuses | a frontend on the VIP serves, with or without backends; the address is on its link |
+//! |   | ... without the finalizer | no frontend of the Service serves or drains; no address waits to be removed |
 //! | 5 | remove frontends | none (their statuses were written or cleared before) |
 //! | 6 | remove addresses | no frontend on the VIP serves or drains |
 //!

@@ -3,10 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::action::Action;
+use super::addresses;
 use crate::model::{
-    Frontend, Mode, Observed, Phase, Port, Protocol, PublishedPort, PublishedStatus, PublishedVip, State,
+    Finalizer, Frontend, Mode, Observed, Phase, Port, Protocol, PublishedPort, PublishedStatus, PublishedVip,
+    ServiceName, State,
 };
 
 /// `ports[].error` of a port that no plane could take into service.
@@ -16,14 +19,36 @@ pub const NOT_SERVED: &str = "llb.dev/PortNotServed";
 /// found it. One answer may be a mistake, or come from a host that only probes as well.
 pub const CONFIRMED: u32 = 2;
 
-pub(super) fn status_writes(desired: &State, observed: &Observed) -> impl Iterator<Item = Action> {
+pub(super) fn status_writes<'a>(
+    desired: &'a State,
+    observed: &'a Observed,
+) -> impl Iterator<Item = Action> + 'a {
     let there = there(desired, observed);
     desired.statuses.iter().filter_map(move |(service, wanted)| {
         let nothing = PublishedStatus::default();
         let current = observed.statuses.get(service).unwrap_or(&nothing);
-        let status = achieved(wanted, current, &there, observed);
+        let vips = achieved(wanted, current, &there, observed);
+        let goes = wanted.vips.is_empty() && current.finalizer == Finalizer::Ours;
+        let still_served = goes && is_still_served(service, desired, observed);
+        if still_served && desired.leaving.contains(service) {
+            return None;
+        }
+        let finalizer = match current.finalizer {
+            Finalizer::Foreign => Finalizer::Foreign,
+            Finalizer::Ours if still_served => Finalizer::Ours,
+            Finalizer::Absent if vips.is_empty() => Finalizer::Absent,
+            _ => wanted.finalizer,
+        };
+        let status = PublishedStatus { vips, finalizer };
         (status != *current).then(|| Action::WriteStatus { service: service.clone(), status })
     })
+}
+
+/// Whether something of a Service that goes is still there: a frontend that serves or drains, or an address that no
+/// frontend needs any more. Whose address that was is not known any more, but all of them go in the next round.
+fn is_still_served(service: &ServiceName, desired: &State, observed: &Observed) -> bool {
+    let mut rules = observed.frontends.values().filter_map(|status| status.rule.as_ref());
+    rules.any(|rule| rule.service == *service) || addresses::removals(desired, observed).next().is_some()
 }
 
 /// The VIPs that are where they should be: on the link that they are wanted on, or the machine's own addresses.
@@ -43,7 +68,7 @@ fn achieved(
     current: &PublishedStatus,
     there: &BTreeSet<IpAddr>,
     observed: &Observed,
-) -> PublishedStatus {
+) -> Arc<[PublishedVip]> {
     let vips = wanted.vips.iter().filter_map(|vip| {
         let published = current.vips.iter().find(|known| known.ip == vip.ip);
         if !there.contains(&vip.ip) {
@@ -59,7 +84,7 @@ fn achieved(
         let proxy = vip.proxy || !is_dsr(vip, observed);
         Some(PublishedVip { ip: vip.ip, proxy, ports })
     });
-    PublishedStatus { vips: vips.collect() }
+    vips.collect()
 }
 
 /// True if frontends on the VIP are served, all of them in mode DSR. Only then may nodes

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::model::{
-    AddressKey, Backend, FrontendStatus, Port, Protocol, PublishedPort, PublishedStatus, PublishedVip,
-    ServiceName, Terms, Weight,
+    AddressKey, Backend, Finalizer, FrontendStatus, Port, Protocol, PublishedPort, PublishedStatus,
+    PublishedVip, ServiceName, Terms, Weight,
 };
 
 const VIP: &str = "192.0.2.50";
@@ -32,6 +32,7 @@ fn desired() -> State {
     let port = PublishedPort { port: 80, protocol: "TCP".to_owned(), error: None };
     let status = PublishedStatus {
         vips: [PublishedVip { ip: VIP.parse().unwrap(), proxy: true, ports: vec![port] }].into(),
+        ..PublishedStatus::default()
     };
     State {
         frontends: [(frontend(80), rule(&["198.51.100.1:8080"]))].into(),
@@ -140,6 +141,77 @@ fn a_port_that_is_not_served_says_so() {
     });
     let errors: Vec<_> = write.unwrap().vips[0].ports.iter().map(|port| port.error.clone()).collect();
     assert_eq!(errors, [None, Some(NOT_SERVED.to_owned())]);
+}
+
+/// The Service is gone or going, and what was published for it is still there.
+fn going(is_deleted: bool) -> (State, Observed) {
+    let service = ServiceName::new("default", "web");
+    let mut goal = State::default();
+    goal.statuses.insert(service.clone(), PublishedStatus::default());
+    if is_deleted {
+        goal.leaving.insert(service);
+    }
+    let mut observed = Observed { statuses: desired().statuses, ..Observed::default() };
+    for status in observed.statuses.values_mut() {
+        status.finalizer = Finalizer::Ours;
+    }
+    observed.frontends.insert(frontend(80), FrontendStatus::relayed(rule(&[]), Phase::Draining));
+    observed.addresses.insert(key("eth0"), 24);
+    (goal, observed)
+}
+
+#[test]
+fn the_finalizer_comes_with_the_first_status() {
+    let (mut desired, mut observed) = (desired(), Observed::default());
+    for status in desired.statuses.values_mut() {
+        status.finalizer = Finalizer::Ours;
+    }
+    observed
+        .frontends
+        .insert(frontend(80), FrontendStatus::relayed(rule(&["198.51.100.1:8080"]), Phase::Serving));
+    assert_eq!(kinds(&desired, &observed), ["add 192.0.2.50/24 to eth0"]);
+    observed.addresses.insert(key("eth0"), 24);
+    assert_eq!(kinds(&desired, &observed), ["publish for default/web: 192.0.2.50, with finalizer"]);
+}
+
+#[test]
+fn a_deleted_service_is_written_once_when_its_vip_is_gone() {
+    let (goal, mut observed) = going(true);
+    assert_eq!(kinds(&goal, &observed), [""; 0], "a frontend drains");
+    observed.frontends.clear();
+    assert_eq!(kinds(&goal, &observed), ["remove 192.0.2.50/24 from eth0"]);
+    observed.addresses.clear();
+    assert_eq!(kinds(&goal, &observed), ["clear the status of default/web"]);
+}
+
+#[test]
+fn a_service_that_is_no_load_balancer_any_more_loses_its_finalizer_last() {
+    let (goal, mut observed) = going(false);
+    assert_eq!(kinds(&goal, &observed), ["clear the status of default/web, with finalizer"]);
+    for status in observed.statuses.values_mut() {
+        status.vips = [].into();
+    }
+    assert_eq!(kinds(&goal, &observed), [""; 0]);
+    observed.frontends.clear();
+    observed.addresses.clear();
+    assert_eq!(kinds(&goal, &observed), ["clear the status of default/web"]);
+}
+
+#[test]
+fn a_finalizer_of_others_is_neither_wanted_nor_removed() {
+    let (goal, mut observed) = going(false);
+    for status in observed.statuses.values_mut() {
+        *status = PublishedStatus { finalizer: Finalizer::Foreign, ..PublishedStatus::default() };
+    }
+    assert_eq!(kinds(&goal, &observed), [""; 0]);
+}
+
+#[test]
+fn our_finalizer_goes_when_it_is_switched_off() {
+    let mut observed = going(false).1;
+    let status = FrontendStatus::relayed(rule(&["198.51.100.1:8080"]), Phase::Serving);
+    observed.frontends.insert(frontend(80), status);
+    assert_eq!(kinds(&desired(), &observed), ["publish for default/web: 192.0.2.50"]);
 }
 
 #[test]

@@ -121,7 +121,7 @@ fn the_first_status_waits_for_a_backend_but_not_for_long() {
     let snapshot = source.snapshot.as_ref().unwrap();
     let port = PublishedPort { port: 80, protocol: "TCP".to_owned(), error: None };
     let vip = PublishedVip { ip: "192.0.2.50".parse().unwrap(), proxy: true, ports: vec![port] };
-    let status = PublishedStatus { vips: [vip].into() };
+    let status = PublishedStatus { vips: [vip].into(), ..PublishedStatus::default() };
     let frontend = frontend_of(status.vips[0].ip, &status.vips[0].ports[0]).unwrap();
     let backend = Backend { address: "198.51.100.1:8080".parse().unwrap() };
     let (problems, start) = (ProblemsOf::new(), clock::now_std());

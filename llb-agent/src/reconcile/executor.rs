@@ -9,7 +9,7 @@ use super::outcome::{Failed, Outcome};
 use super::writes::Writes;
 use crate::addresses::{Addition, AddressError, AddressTable};
 use crate::dataplane::DataPlane;
-use crate::model::{Conditions, PublishedStatus, ServiceName, Snapshot};
+use crate::model::{Conditions, Finalizer, PublishedStatus, ServiceName, Snapshot};
 use crate::plan::Action;
 use crate::status::{Effect, StatusOrder, StatusSink};
 
@@ -109,10 +109,13 @@ fn order(
     input: RoundInput<'_>,
 ) -> StatusOrder {
     let known = input.snapshot.services.get(service);
+    let has_finalizer =
+        input.published.get(service).is_some_and(|published| published.finalizer == Finalizer::Ours);
     StatusOrder {
         service: service.clone(),
         uid: known.map(|known| known.uid.clone()).unwrap_or_default(),
         revision: known.map(|known| known.revision.clone()).unwrap_or_default(),
+        removes_finalizer: has_finalizer && status.finalizer == Finalizer::Absent,
         status,
         conditions,
     }

@@ -269,7 +269,7 @@ mod tests {
         let service = ServiceName::new("a", "b");
         let write = |vips| Action::WriteStatus {
             service: service.clone(),
-            status: PublishedStatus { vips: Vec::into(vips) },
+            status: PublishedStatus { vips: Vec::into(vips), ..PublishedStatus::default() },
         };
         let vip =
             crate::model::PublishedVip { ip: "192.0.2.1".parse().unwrap(), proxy: true, ports: Vec::new() };

@@ -198,7 +198,7 @@ mod tests {
 
     fn status(ip: &str) -> PublishedStatus {
         let vip = PublishedVip { ip: ip.parse().unwrap(), proxy: true, ports: Vec::new() };
-        PublishedStatus { vips: [vip].into() }
+        PublishedStatus { vips: [vip].into(), ..PublishedStatus::default() }
     }
 
     /// A Service whose status another program overwrites as soon as llb has written it.

@@ -145,7 +145,8 @@ mod tests {
         let mut snapshot = Snapshot::default();
         snapshot.services.insert(name.clone(), Service::default().into());
         let vip = PublishedVip { ip: "192.0.2.1".parse().unwrap(), proxy: true, ports: Vec::new() };
-        let published = [(name.clone(), PublishedStatus { vips: [vip].into() })].into();
+        let published =
+            [(name.clone(), PublishedStatus { vips: [vip].into(), ..PublishedStatus::default() })].into();
         let frontend = |port| Frontend {
             vip: "192.0.2.1".parse().unwrap(),
             port: Port::new(port).unwrap(),

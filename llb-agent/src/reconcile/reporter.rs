@@ -147,6 +147,7 @@ mod tests {
                 .iter()
                 .map(|ip| PublishedVip { ip: ip.parse().unwrap(), proxy: true, ports: Vec::new() })
                 .collect(),
+            ..PublishedStatus::default()
         };
         let reason = |before: &[&str], after: &[&str]| {
             Reporter::written(&name, "", &status(before), &status(after)).map(|event| event.reason)
@@ -164,7 +165,9 @@ mod tests {
         snapshot.services.insert(name.clone(), Service::default().into());
         let served = PublishedVip { ip: "192.0.2.1".parse().unwrap(), proxy: true, ports: Vec::new() };
         let mut desired = State::default();
-        desired.statuses.insert(name.clone(), PublishedStatus { vips: [served].into() });
+        desired
+            .statuses
+            .insert(name.clone(), PublishedStatus { vips: [served].into(), ..PublishedStatus::default() });
         for (reason, when_served, when_not) in [
             (ProblemReason::InvalidValue, "InvalidValue", "SyncLoadBalancerFailed"),
             (ProblemReason::UnsupportedProtocol, "UnsupportedProtocol", "SyncLoadBalancerFailed"),

@@ -51,7 +51,7 @@ mod tests {
 
     fn state(vips: &[&str]) -> State {
         let vip = |text: &&str| PublishedVip { ip: text.parse().unwrap(), proxy: true, ports: Vec::new() };
-        let status = PublishedStatus { vips: vips.iter().map(vip).collect() };
+        let status = PublishedStatus { vips: vips.iter().map(vip).collect(), ..PublishedStatus::default() };
         State { statuses: [(ServiceName::new("a", "b"), status)].into(), ..State::default() }
     }
 

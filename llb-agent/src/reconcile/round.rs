@@ -193,7 +193,7 @@ fn held(decided: &State, published: &Statuses, writes: bool, policy: &Policy) ->
     };
     let known = first.iter().chain(last);
     known
-        .filter(|(_, status)| !status.vips.is_empty())
+        .filter(|(_, status)| !status.is_empty())
         .map(|(name, status)| (name.clone(), status.clone()))
         .collect()
 }

@@ -42,7 +42,7 @@ mod tests {
         let desired =
             State { addresses: wanted.iter().map(|ip| (key(ip), 24)).collect(), ..State::default() };
         let vip = PublishedVip { ip: "192.0.2.2".parse().unwrap(), proxy: true, ports: Vec::new() };
-        let status = PublishedStatus { vips: [vip].into() };
+        let status = PublishedStatus { vips: [vip].into(), ..PublishedStatus::default() };
         let observed = Observed {
             addresses: [(key("192.0.2.1"), 24)].into(),
             statuses: [(ServiceName::new("a", "b"), status)].into(),

@@ -69,7 +69,12 @@ async fn the_agent_without_the_lease_takes_no_vip_that_is_not_published() {
     let vip: std::net::IpAddr = "192.0.2.50".parse().unwrap();
     let published = PublishedVip { ip: vip, proxy: true, ports: Vec::new() };
     let name = ServiceName::new("default", "s0");
-    agent.rooms.statuses.lock().statuses.insert(name, PublishedStatus { vips: [published].into() });
+    agent
+        .rooms
+        .statuses
+        .lock()
+        .statuses
+        .insert(name, PublishedStatus { vips: [published].into(), ..PublishedStatus::default() });
     agent.rooms.addresses.0.taken.insert(vip);
     let report = rest(&mut agent, &source, start).await;
     assert!(report.observed.addresses.is_empty(), "{report:?}");
@@ -115,7 +120,12 @@ async fn a_new_writer_leaves_published_what_the_former_one_serves() {
     let vip: std::net::IpAddr = "192.0.2.50".parse().unwrap();
     let published = PublishedVip { ip: vip, proxy: true, ports: Vec::new() };
     let name = ServiceName::new("default", "s0");
-    agent.rooms.statuses.lock().statuses.insert(name, PublishedStatus { vips: [published].into() });
+    agent
+        .rooms
+        .statuses
+        .lock()
+        .statuses
+        .insert(name, PublishedStatus { vips: [published].into(), ..PublishedStatus::default() });
     agent.rooms.addresses.0.taken.insert(vip);
     agent.rooms.statuses.lock().writer.role = Role::Other("box-2".to_owned());
     rest(&mut agent, &source, start).await;

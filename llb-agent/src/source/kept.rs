@@ -59,6 +59,7 @@ mod tests {
                     .iter()
                     .map(|vip| PublishedVip { ip: vip.parse().unwrap(), proxy: true, ports: Vec::new() })
                     .collect(),
+                ..PublishedStatus::default()
             },
             ..Service::default()
         }

@@ -17,7 +17,7 @@ use super::queue::{EventQueue, Waiting};
 use crate::clock;
 use crate::error_chain::ErrorChain;
 use crate::kube_error::KubeError;
-use crate::model::{MESSAGE_BYTES, cut};
+use crate::model::{FIELD_MANAGER, MESSAGE_BYTES, cut};
 
 /// Requests at one time. Statuses do not wait for them.
 const REQUESTS: usize = 4;
@@ -30,7 +30,7 @@ const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// Starts to send what is in the queue, until the runtime ends.
 pub(super) fn send_all(queue: &Arc<EventQueue>, client: &Client, reporter: &str) {
-    let reporting = Reporting { controller: super::CONTROLLER, instance: cut(reporter.to_owned(), 128) };
+    let reporting = Reporting { controller: FIELD_MANAGER, instance: cut(reporter.to_owned(), 128) };
     for _ in 0..REQUESTS {
         tokio::spawn(send(Arc::clone(queue), client.clone(), reporting.clone()));
     }

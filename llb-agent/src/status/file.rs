@@ -159,7 +159,8 @@ mod tests {
             uid: String::new(),
             revision: String::new(),
             conditions: None,
-            status: PublishedStatus { vips: [vip].into() },
+            status: PublishedStatus { vips: [vip].into(), ..PublishedStatus::default() },
+            removes_finalizer: false,
         }
     }
 

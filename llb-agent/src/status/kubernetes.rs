@@ -19,11 +19,11 @@ use super::events;
 use super::lease::{Elected, identity};
 use super::queue::EventQueue;
 use super::written::{Written, WrittenStatuses};
-use super::{CONTROLLER, Effect, Event, StatusError, StatusOrder, StatusSink};
+use super::{Effect, Event, StatusError, StatusOrder, StatusSink};
 use crate::clock;
 use crate::model::{
-    Condition, Conditions, LeaseName, MESSAGE_BYTES, Problem, PublishedStatus, PublishedVip, ServiceName,
-    Snapshot, StatusWriter, cut,
+    Condition, Conditions, FIELD_MANAGER, Finalizer, LeaseName, MESSAGE_BYTES, Problem, PublishedStatus,
+    PublishedVip, ServiceName, Snapshot, StatusWriter, cut,
 };
 
 /// A request is given up after this time. The reconciler tries a write again.
@@ -67,7 +67,7 @@ impl StatusSink for KubernetesStatuses {
             (name.clone(), status.clone())
         };
         let known = snapshot.services.iter().map(status_of);
-        known.filter(|(_, status)| !status.vips.is_empty()).collect()
+        known.filter(|(_, status)| !status.is_empty()).collect()
     }
 
     fn conditions(&self, snapshot: &Snapshot) -> Option<BTreeMap<ServiceName, Conditions>> {
@@ -81,19 +81,14 @@ impl StatusSink for KubernetesStatuses {
     async fn write(&self, order: StatusOrder) -> Result<Effect, StatusError> {
         // Fails only if the semaphore is closed, which does not happen.
         let _permit = self.permits.acquire().await;
-        let StatusOrder { service, uid, revision, status, conditions } = order;
+        let StatusOrder { service, uid, revision, status, conditions, removes_finalizer } = order;
         let api: Api<Service> = Api::namespaced(self.client.clone(), &service.namespace);
-        // The API server refuses to change a uid, so another Service of this name is not written.
-        let mut patch = json!({
-            "metadata": { "uid": uid },
-            "status": { "loadBalancer": { "ingress": ingress(&status) } },
-        });
-        if let Some(conditions) = &conditions {
-            patch["status"]["conditions"] = shown(conditions, &now());
-        }
-        // It merges conditions by their type, so those of others stay, and replaces the list of addresses.
+        // It merges finalizers, and conditions by their type, so those of others stay. It replaces the list of
+        // addresses.
+        let patch = body(&uid, &status, conditions.as_ref(), removes_finalizer);
         let patch = Patch::Strategic(&patch);
-        let parameters = PatchParams { field_manager: Some(CONTROLLER.to_owned()), ..PatchParams::default() };
+        let parameters =
+            PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let patched = api.patch_status(&service.name, &parameters, &patch);
         let (effect, after) = match tokio::time::timeout(WRITE_TIMEOUT, patched).await {
             Err(_) => return Err(StatusError::TimedOut { service }),
@@ -140,6 +135,29 @@ impl StatusSink for KubernetesStatuses {
 fn is_gone(answer: &Status) -> bool {
     let mut causes = answer.details.iter().flat_map(|details| &details.causes);
     answer.code == 404 || (answer.code == 422 && causes.any(|cause| cause.field == "metadata.uid"))
+}
+
+/// What is written: the status, and in the same write our finalizer and conditions. `None`: the conditions stay as
+/// they are.
+fn body(
+    uid: &str,
+    status: &PublishedStatus,
+    conditions: Option<&Conditions>,
+    removes_finalizer: bool,
+) -> Value {
+    // The API server refuses to change a uid, so another Service of this name is not written.
+    let mut metadata = json!({ "uid": uid });
+    if removes_finalizer {
+        metadata["$deleteFromPrimitiveList/finalizers"] = json!([Finalizer::NAME]);
+    } else if status.finalizer == Finalizer::Ours {
+        metadata["finalizers"] = json!([Finalizer::NAME]);
+    }
+    let mut patch =
+        json!({ "metadata": metadata, "status": { "loadBalancer": { "ingress": ingress(status) } } });
+    if let Some(conditions) = conditions {
+        patch["status"]["conditions"] = shown(conditions, &now());
+    }
+    patch
 }
 
 /// The time of day as the API writes it.
@@ -221,8 +239,9 @@ mod tests {
             service: ServiceName::new("default", "web"),
             uid: "u-1".to_owned(),
             revision: revision.to_owned(),
-            status: PublishedStatus { vips: [vip].into() },
+            status: PublishedStatus { vips: [vip].into(), ..PublishedStatus::default() },
             conditions: None,
+            removes_finalizer: false,
         }
     }
 
@@ -292,6 +311,24 @@ mod tests {
     }
 
     #[test]
+    fn one_write_has_status_and_finalizer() {
+        let mut status = order("7").status;
+        assert_eq!(
+            body("u", &status, None, false)["metadata"],
+            json!({ "uid": "u" }),
+            "that of others stays"
+        );
+        status.finalizer = Finalizer::Ours;
+        let added = body("u", &status, None, false);
+        assert_eq!(added["metadata"]["finalizers"], json!([Finalizer::NAME]));
+        assert_eq!(added["status"]["loadBalancer"]["ingress"][0]["ip"], json!("192.0.2.7"));
+        let removed = body("u", &PublishedStatus::default(), None, true);
+        let metadata = json!({ "uid": "u", "$deleteFromPrimitiveList/finalizers": [Finalizer::NAME] });
+        assert_eq!(removed["metadata"], metadata);
+        assert_eq!(removed["status"]["loadBalancer"]["ingress"], Value::Null);
+    }
+
+    #[test]
     fn the_status_has_mode_and_ports() {
         let port = |port, error: Option<&str>| PublishedPort {
             port,
@@ -304,7 +341,7 @@ mod tests {
             { "port": 80, "protocol": "TCP" },
             { "port": 81, "protocol": "TCP", "error": "llb.dev/PortNotServed" },
         ]}]);
-        assert_eq!(ingress(&PublishedStatus { vips: [vip].into() }), expected);
+        assert_eq!(ingress(&PublishedStatus { vips: [vip].into(), ..PublishedStatus::default() }), expected);
         assert_eq!(ingress(&PublishedStatus::default()), Value::Null);
     }
 }

@@ -25,9 +25,6 @@ use prometheus_client::registry::Registry;
 use crate::kube_error::KubeError;
 use crate::model::{Conditions, Problem, PublishedStatus, ServiceName, Snapshot, StatusWriter};
 
-/// llb's name in managed fields and Events.
-const CONTROLLER: &str = "llb";
-
 /// Writes statuses and Events. Cheap to clone: each write runs in a task of its own, so that
 /// a slow API server does not delay the reconciler.
 pub trait StatusSink: Clone + Send + Sync + 'static {
@@ -84,6 +81,8 @@ pub struct StatusOrder {
     pub status: PublishedStatus,
     /// The conditions to write; those that are missing are removed. `None`: they stay as they are.
     pub conditions: Option<Conditions>,
+    /// Whether the write removes our finalizer.
+    pub removes_finalizer: bool,
 }
 
 /// The result of a write that did not fail.

@@ -83,7 +83,7 @@ mod tests {
     fn written(after: Option<&str>) -> (WrittenStatuses, Instant) {
         let (mut all, at) = (WrittenStatuses::default(), clock::now_std());
         let vip = PublishedVip { ip: "192.0.2.7".parse().unwrap(), proxy: true, ports: Vec::new() };
-        let status = PublishedStatus { vips: [vip].into() };
+        let status = PublishedStatus { vips: [vip].into(), ..PublishedStatus::default() };
         let after = after.map(str::to_owned);
         all.add(
             ServiceName::new("default", "web"),

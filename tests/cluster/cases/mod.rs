@@ -5,6 +5,7 @@ mod access;
 mod conditions;
 mod families;
 mod foreign;
+mod kubernetes;
 mod nodes;
 mod outage;
 mod own_address;
@@ -51,6 +52,12 @@ pub(crate) fn all() -> Vec<Named> {
         refusals::the_class_decides_which_services_are_served,
         refusals::only_services_of_chosen_namespaces_are_served,
         terms::source_ranges_and_affinity_are_applied,
+        kubernetes::a_service_has_its_finalizer_until_it_is_not_served,
+        kubernetes::a_finalizer_goes_when_it_is_switched_off,
+        kubernetes::a_udp_service_follows_its_changes,
+        kubernetes::a_udp_client_with_one_port_follows_its_pod,
+        kubernetes::a_service_gets_its_node_port_later,
+        kubernetes::a_rolling_update_is_no_disruption,
         packets::nodes_answer_clients_directly_in_mode_dsr,
         packets::a_new_dsr_service_loses_nothing_from_the_first_moment,
         packets::replies_pass_the_balancer_in_mode_nat,

@@ -12,14 +12,17 @@ pub(super) const SERVICE_CIDRS: &str = "10.96.0.0/16,fd00:10:96::/112";
 /// The address of the API server's own Service, which its certificate must name.
 pub(super) const FIRST_SERVICE_ADDRESS: &str = "10.96.0.1";
 
-/// Ranges of Pod addresses. No Pod has one of them, since all use the addresses of their node, but kube-proxy
-/// decides by them which traffic comes from outside.
+/// Ranges of Pod addresses. kube-proxy decides by them which traffic comes from outside. Pods that are made by hand
+/// use the addresses of their node; Pods of the conformance tests have addresses of the IPv4 range.
 const POD_CIDRS: &str = "10.244.0.0/16,fd00:10:244::/56";
 
 /// The controllers that the tests need. Without the node lifecycle controller, Nodes made by hand stay Ready.
 /// With so few controllers, two slow cores are enough.
 const CONTROLLERS: &str =
     "endpointslice-controller,namespace-controller,serviceaccount-controller,garbage-collector-controller";
+
+/// What the conformance tests need besides: they make Pods by these, and wait for the CA in each namespace.
+const POD_CONTROLLERS: &str = "deployment-controller,replicaset-controller,daemonset-controller,root-ca-certificate-publisher-controller";
 
 /// Admission plugins that would wait for accounts of Pods, or taint Nodes that no kubelet reports for.
 const NO_ADMISSION: &str = "ServiceAccount,TaintNodesByCondition";
@@ -60,6 +63,8 @@ pub(super) fn apiserver(certificates: &Certificates, tokens: &Path, address: IpA
         ("--profiling", "false".to_owned()),
         // The tests stop it, and long requests (watches) must not delay that.
         ("--shutdown-delay-duration", "0s".to_owned()),
+        // The names of the hosts are not in any DNS.
+        ("--kubelet-preferred-address-types", "InternalIP".to_owned()),
     ])
 }
 
@@ -78,7 +83,8 @@ pub(super) fn audit(policy: &Path, log: &Path) -> Vec<String> {
 pub(super) fn controller_manager(certificates: &Certificates, kubeconfig: &Path) -> Vec<String> {
     list([
         ("--kubeconfig", text(kubeconfig)),
-        ("--controllers", CONTROLLERS.to_owned()),
+        ("--controllers", format!("{CONTROLLERS},{POD_CONTROLLERS}")),
+        ("--root-ca-file", text(&certificates.authority)),
         ("--leader-elect", "false".to_owned()),
         ("--use-service-account-credentials", "true".to_owned()),
         ("--service-account-private-key-file", text(&certificates.token_private_key)),

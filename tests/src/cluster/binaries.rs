@@ -43,6 +43,14 @@ impl Binaries {
     }
 }
 
+/// A program that only the conformance tests need; see [`Binaries::find`].
+///
+/// # Errors
+/// As for [`Binaries::find`].
+pub fn program(name: &str) -> Result<PathBuf> {
+    find(name, &folders())
+}
+
 fn folders() -> Vec<PathBuf> {
     let cache = environment::cache_folder().map(|cache| cache.join("llb/envtest").join(KUBERNETES_VERSION));
     environment::kubebuilder_assets().into_iter().chain(cache).chain(environment::program_folders()).collect()
@@ -52,6 +60,7 @@ fn find(program: &str, folders: &[PathBuf]) -> Result<PathBuf> {
     folders.iter().map(|folder| folder.join(program)).find(|file| file.is_file()).with_context(|| {
         let hint = match program {
             "etcd" => "install it (Debian: etcd-server)",
+            "e2e.test" | "agnhost" => "`cargo xtask test --only conformance` builds it once",
             _ => "`cargo xtask test` builds it once",
         };
         format!(

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! What a user of llb meets is real: API, RBAC, NodePorts, EndpointSlices, kubectl. The kubelet is not: a "Pod"
-//! is a server on the address of its node, and the test patches its status. Dropping the cluster ends every
-//! process.
+//! is a server on the address of its node, and the test patches its status. (The conformance tests have a stand-in for
+//! the kubelet.) Dropping the cluster ends every process.
 //!
 //! A green test with it does not prove that llb works with a CNI plugin, with Pods that have addresses of their
 //! own, with kubelets that report late, with other versions of Kubernetes, or with several API servers.
@@ -27,7 +27,7 @@ mod nodes;
 mod objects;
 
 pub use audit::Write;
-pub use binaries::{Binaries, KUBERNETES_VERSION};
+pub use binaries::{Binaries, KUBERNETES_VERSION, program};
 pub use kubeconfig::CONTEXT;
 
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use control_plane::ControlPlane;
-use nodes::Node;
+use nodes::{Families, Node};
 
 use crate::lab::Lab;
 use crate::wait::wait_until;
@@ -68,11 +68,23 @@ impl Cluster {
     /// A program is missing (the error says how to get it), or did not get ready (the error holds the end of
     /// its log).
     pub fn start(lab: &mut Lab) -> Result<Self> {
+        Self::start_with(lab, Families::Both)
+    }
+
+    /// As [`Cluster::start`], with Nodes on which the conformance tests can run: their InternalIPs are IPv4 only.
+    ///
+    /// # Errors
+    /// As for [`Cluster::start`].
+    pub fn start_for_pods(lab: &mut Lab) -> Result<Self> {
+        Self::start_with(lab, Families::Ipv4)
+    }
+
+    fn start_with(lab: &mut Lab, families: Families) -> Result<Self> {
         let binaries = Binaries::find()?;
         let control_plane = ControlPlane::start(lab.add_host("control")?, binaries)?;
         let mut cluster = Self { nodes: Vec::new(), control_plane, agent: PathBuf::new() };
         for name in ["node-1", "node-2"] {
-            let mut node = Node::new(lab.host(name).clone())?;
+            let mut node = Node::new(lab.host(name).clone(), families)?;
             node.register(&cluster.control_plane.kubectl)?;
             node.start_proxy(&cluster.control_plane)?;
             cluster.nodes.push(node);

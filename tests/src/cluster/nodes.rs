@@ -21,18 +21,33 @@ const FAMILIES: [&str; 2] = ["ip", "ip6"];
 /// kube-proxy takes 2 s for its rules on two idle slow cores.
 const PROXY_LIMIT: Duration = Duration::from_secs(60);
 
+/// The families of a Node's InternalIPs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Families {
+    Both,
+    /// The Kubernetes tests of health checks ask every InternalIP of a Node, but kube-proxy checks a Service only on the
+    /// addresses of its family.
+    Ipv4,
+}
+
 /// A host with kube-proxy.
 #[derive(Debug)]
 pub(super) struct Node {
     /// `None` while the Node is deleted.
     proxy: Option<Process>,
     host: Host,
+    /// Its InternalIPs.
+    addresses: Vec<IpAddr>,
 }
 
 impl Node {
-    pub(super) fn new(host: Host) -> Result<Self> {
+    pub(super) fn new(host: Host, families: Families) -> Result<Self> {
         host.run_inside(enable_forwarding)??;
-        Ok(Self { proxy: None, host })
+        let mut addresses = vec![host.ipv4().into()];
+        if families == Families::Both {
+            addresses.push(host.ipv6().into());
+        }
+        Ok(Self { proxy: None, host, addresses })
     }
 
     /// Starts kube-proxy, without waiting until it is ready.
@@ -48,9 +63,9 @@ impl Node {
         Ok(())
     }
 
-    /// Waits until kube-proxy has its rules for both families.
+    /// Waits until kube-proxy has its rules for all families of the Node.
     pub(super) fn wait_ready(&self) -> Result<()> {
-        for family in FAMILIES {
+        for family in &FAMILIES[..self.addresses.len()] {
             wait_until(PROXY_LIMIT, "the rules of kube-proxy", || {
                 self.host.output(&["nft", "list", "chain", family, "kube-proxy", "services"]).map(Some)
             })
@@ -62,11 +77,11 @@ impl Node {
         Ok(())
     }
 
-    /// Creates the Node object, Ready, with an IPv4 and an IPv6 InternalIP.
+    /// Creates the Node object, Ready, with its InternalIPs.
     pub(super) fn register(&self, kubectl: &Kubectl) -> Result<()> {
         let name = self.host.name();
         kubectl.apply("default", &objects::node(name).to_string())?;
-        let status = objects::node_status(name, &self.addresses());
+        let status = objects::node_status(name, &self.addresses);
         kubectl.patch_status("default", &format!("node/{name}"), &status)
     }
 
@@ -83,7 +98,7 @@ impl Node {
         app: &str,
         is_ready: bool,
     ) -> Result<()> {
-        let status = objects::pod_status(&self.addresses(), is_ready);
+        let status = objects::pod_status(&self.addresses, is_ready);
         kubectl.patch_status(namespace, &format!("pod/{}", self.pod_name(app)), &status)
     }
 
@@ -107,10 +122,6 @@ impl Node {
 
     fn pod_name(&self, app: &str) -> String {
         format!("{app}-{}", self.host.name())
-    }
-
-    fn addresses(&self) -> [IpAddr; 2] {
-        [self.host.ipv4().into(), self.host.ipv6().into()]
     }
 }
 

@@ -8,10 +8,12 @@
 
 mod host;
 mod namespace;
+mod pod;
 
 use host::BRIDGE;
 pub use host::Host;
-pub use namespace::remove_all;
+pub use namespace::{clean_up_on_signal, remove_all};
+pub use pod::PodNetwork;
 
 use std::collections::BTreeMap;
 use std::fs;

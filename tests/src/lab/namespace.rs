@@ -231,6 +231,32 @@ fn owner_is_gone(name: &str) -> bool {
         .is_some_and(|pid| pid == std::process::id() || !Path::new("/proc").join(pid.to_string()).exists())
 }
 
+/// Ctrl-C and `kill` remove all namespaces too. (Child processes die with this process.)
+///
+/// # Errors
+/// The signals can't be caught.
+pub fn clean_up_on_signal() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            let (Ok(mut interrupt), Ok(mut terminate)) =
+                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+            else {
+                return;
+            };
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            remove_all();
+            std::process::exit(130);
+        });
+    });
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,9 +11,12 @@ use crate::model::{PublishedStatus, PublishedVip, Service, Terms};
 pub(in crate::source) fn reduced(converted: &ConvertedService) -> ConvertedService {
     let service = &converted.service;
     let address = |vip: &PublishedVip| PublishedVip { ip: vip.ip, proxy: vip.proxy, ports: Vec::new() };
-    let status = PublishedStatus { vips: service.status.vips.iter().map(address).collect() };
-    // llb may have to clear the status of a Service that it served before.
-    let revision = match service.wants_load_balancer || status.vips.is_empty() {
+    let status = PublishedStatus {
+        vips: service.status.vips.iter().map(address).collect(),
+        finalizer: service.status.finalizer,
+    };
+    // llb may have to clear the status of a Service that it served before, or to remove its finalizer.
+    let revision = match service.wants_load_balancer || status.is_empty() {
         true => String::new(),
         false => service.revision.clone(),
     };

@@ -6,13 +6,15 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{
     LoadBalancerIngress, Service as Object, ServicePort as ObjectPort, ServiceSpec,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 
 use super::annotations::{Annotations, Given, POOL, SHARING_KEY, VIPS};
 use super::quote::{self, quote};
 use super::terms::terms_of;
 use crate::model::{
-    Condition, Conditions, Family, Port, Problem, ProblemReason, Protocol, PublishedPort, PublishedStatus,
-    PublishedVip, Service, ServiceName, ServicePort, TrafficPolicy, is_usable_vip,
+    Condition, Conditions, FIELD_MANAGER, Family, Finalizer, Port, Problem, ProblemReason, Protocol,
+    PublishedPort, PublishedStatus, PublishedVip, Service, ServiceName, ServicePort, TrafficPolicy,
+    is_usable_vip,
 };
 
 /// `ports[].error` of a port with a protocol that llb does not forward.
@@ -39,6 +41,7 @@ pub(super) fn convert(
         created: meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
         wants_load_balancer: spec.type_.as_deref() == Some("LoadBalancer")
             && meta.deletion_timestamp.is_none(),
+        deleting: meta.deletion_timestamp.is_some(),
         class: spec.load_balancer_class.clone(),
         cluster_ips: cluster_ips(&spec),
         status: status_of(object),
@@ -260,7 +263,10 @@ fn requested_vips(annotation: Option<Given<'_>>, field: Option<&str>) -> Result<
 
 fn status_of(object: &Object) -> PublishedStatus {
     let ingress = object.status.as_ref().and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
-    PublishedStatus { vips: ingress.into_iter().flatten().filter_map(published_vip).collect() }
+    PublishedStatus {
+        vips: ingress.into_iter().flatten().filter_map(published_vip).collect(),
+        finalizer: finalizer_of(&object.metadata),
+    }
 }
 
 /// Those of llb; others are not llb's business.
@@ -294,4 +300,20 @@ fn published_vip(entry: &LoadBalancerIngress) -> Option<PublishedVip> {
     ports.sort();
     let proxy = entry.ip_mode.as_deref() == Some("Proxy");
     Some(PublishedVip { ip, proxy, ports })
+}
+
+/// Whether the Service has the finalizer of load balancers, and whether llb has added it.
+fn finalizer_of(meta: &ObjectMeta) -> Finalizer {
+    if !meta.finalizers.iter().flatten().any(|name| name == Finalizer::NAME) {
+        return Finalizer::Absent;
+    }
+    let item = format!("v:{:?}", Finalizer::NAME);
+    let is_ours = |fields: &ManagedFieldsEntry| {
+        let added = fields.fields_v1.as_ref().map(|fields| &fields.0["f:metadata"]["f:finalizers"][&item]);
+        fields.manager.as_deref() == Some(FIELD_MANAGER) && added.is_some_and(|added| !added.is_null())
+    };
+    match meta.managed_fields.iter().flatten().any(is_ours) {
+        true => Finalizer::Ours,
+        false => Finalizer::Foreign,
+    }
 }

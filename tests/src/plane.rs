@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The data planes on which the scenarios run. Only this file knows which flags force a plane, and what a plane
-//! needs from a lab.
+//! The data planes on which tests run. Only this file knows which flags force a plane, and what a plane needs
+//! from a lab.
 
+use anyhow::Result;
 use aya::Ebpf;
-use llb_tests::{Lab, object};
+
+use crate::{Lab, object};
 
 /// One way to forward traffic.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Plane {
+pub enum Plane {
     /// Bytes are copied in user space.
     Userspace,
     /// Packets are rewritten at TC.
@@ -21,14 +23,14 @@ pub(crate) enum Plane {
 }
 
 /// Keeps alive what a plane needs in a lab.
-#[derive(Default)]
-pub(crate) struct Prepared {
+#[derive(Debug, Default)]
+pub struct Prepared {
     _programs: Vec<Ebpf>,
 }
 
 impl Plane {
     /// The agent's flags that force this plane.
-    pub(crate) fn arguments(self) -> &'static [&'static str] {
+    pub fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Userspace => &["--userspace"],
             Self::Tc => &["--datapath", "tc"],
@@ -39,7 +41,7 @@ impl Plane {
     }
 
     /// The plane that `/state` names for a Service that every plane can serve.
-    pub(crate) fn name(self, protocol: &str) -> &'static str {
+    pub fn name(self, protocol: &str) -> &'static str {
         match self {
             // Sockmap is for streams only; datagrams are relayed.
             Self::Sockmap if protocol == "TCP" => "sockmap",
@@ -52,14 +54,17 @@ impl Plane {
     /// driver, nobody computes the checksums that the sender left to a card, and packets that XDP sends back
     /// arrive only if the other end has an XDP program too. And XDP behind the driver cannot tell a packet that
     /// the kernel will cut into segments from one that is too large.
-    pub(crate) fn prepare(self, lab: &mut Lab) -> Prepared {
+    ///
+    /// # Errors
+    /// The lab's links refused.
+    pub fn prepare(self, lab: &mut Lab) -> Result<Prepared> {
         let mut programs = Vec::new();
         if matches!(self, Self::XdpNative | Self::XdpGeneric) {
-            lab.without_offload().unwrap();
+            lab.without_offload()?;
         }
         if matches!(self, Self::XdpNative) {
-            programs.push(lab.inside_segment(|| object::pass_at(lab.balancer().name())).unwrap().unwrap());
+            programs.push(lab.inside_segment(|| object::pass_at(lab.balancer().name()))??);
         }
-        Prepared { _programs: programs }
+        Ok(Prepared { _programs: programs })
     }
 }
