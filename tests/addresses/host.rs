@@ -24,7 +24,7 @@ fn gateways_of_all_routes_and_peers_are_known() {
             "route add 198.19.0.0/16 via inet6 2001:db8::71 dev vip0",
             "-6 route add 2001:db8:7::/48 via 2001:db8::72 dev vip0 table 7",
             "addr add 100.64.0.1 peer 100.64.0.2/32 dev vip0",
-            "link add other0 type dummy",
+            "link add other0 type veth peer name other1",
             "addr add 100.64.1.1 peer 100.64.1.2/32 dev other0",
         ] {
             ip(command);

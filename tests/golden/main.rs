@@ -2,36 +2,37 @@
 //! Manifests in, desired state and actions out, as text. No privileges, no clock.
 //!
 //! A case is a file in `cases/`, with sections that begin with `=== name`. `flags` has the agent's flags, `link` the
-//! machine's addresses, one a line, `host` what the machine itself needs, and `health` what came of health checks. Each `manifests` is one snapshot. The `expected` behind it has what follows
-//! from that snapshot, after all actions of the snapshots before it were done. If a section `maps` follows, it has
+//! machine's addresses, one a line, `host` what the machine itself needs, and `health` what came of health checks.
+//! Each `manifests` is one snapshot. The `expected` behind it has what follows from that snapshot, after all actions
+//! of the snapshots before it were done. If a section `maps` follows, it has
 //! the writes with which the packet plane would fill empty maps for this snapshot; a section `pools` has their usage.
 //! `LLB_BLESS=1 cargo test -p llb-tests --test golden` writes the present results into the files; read the diff.
 //!
-//! Every action is taken to succeed at once, and every VIP to be free: the plan's probes have come before. A green test does not prove that the machine accepts the actions, nor
-//! what llb does when one fails: tests/simulation and tests/lab do.
+//! Every action is taken to succeed at once, and every VIP to be free: the plan's probes have come before. A green
+//! test does not prove that the machine accepts the actions, nor what llb does when one fails: tests/simulation and
+//! tests/lab do.
 
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 mod case;
+mod surroundings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::net::IpAddr;
 use std::path::Path;
 
 use case::{Case, Snapshot};
-use clap::Parser;
 use ipnet::IpNet;
-use llb_agent::config::{Cli, Invocation, Policy};
 use llb_agent::dataplane::packet::image::render;
 use llb_agent::desired::{Held, Inputs, compile, pods_that_need_routes};
 use llb_agent::model::{
-    Check, Facts, Failure, FrontendStatus, HealthCheck, Host, Link, LinkAddress, Observed, Phase, PoolUsage,
-    Problem, ProblemReason, ReservedFor, ServiceName, State, Verdict, Verdicts,
+    Facts, FrontendStatus, Link, LinkAddress, Observed, Phase, PoolUsage, Problem, ProblemReason,
+    ServiceName, State,
 };
 use llb_agent::plan::{Action, hold_back, plan};
 use llb_agent::source::snapshot_of;
 use llb_tests::environment::blesses_golden_cases;
+use surroundings::{host, links, policy, service_ranges, verdicts};
 
 #[test]
 fn every_case_gives_its_expected_text() {
@@ -221,86 +222,6 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
         }
     }
     told
-}
-
-fn policy(flags: &str) -> Policy {
-    let args =
-        ["llb-agent", "--linkdevice", "eth0", "--manifests", "."].into_iter().chain(flags.split_whitespace());
-    match Cli::try_parse_from(args).unwrap().invocation().unwrap() {
-        Invocation::Serve(config) => config.policy,
-        Invocation::Detach { .. } | Invocation::Explain { .. } | Invocation::Trace { .. } => {
-            panic!("a case serves")
-        }
-    }
-}
-
-/// Lines of `api|proxy|gateway|resolver ADDRESS`, `other-link|peer NAME ADDRESS`, `ephemeral-ports FIRST-LAST`, and
-/// `unrouted ADDRESS` for an address to which there is no route. `cluster-ips RANGE` is for [`service_ranges`].
-fn host(text: &str) -> (Host, BTreeSet<IpAddr>) {
-    let (mut host, mut unrouted) = (Host::default(), BTreeSet::new());
-    for line in text.lines() {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let (address, what) = match words[..] {
-            ["api", address] => (address, ReservedFor::ApiServer),
-            ["proxy", address] => (address, ReservedFor::ApiProxy),
-            ["cluster-ips", _] => continue,
-            ["gateway", address] => (address, ReservedFor::Gateway),
-            ["resolver", address] => (address, ReservedFor::Resolver),
-            ["peer", name, address] => (address, ReservedFor::Peer(name.to_owned())),
-            ["other-link", name, address] => (address, ReservedFor::Link(name.to_owned())),
-            ["ephemeral-ports", range] => {
-                let (first, last) = range.split_once('-').unwrap();
-                host.ephemeral_ports = Some(first.parse().unwrap()..=last.parse().unwrap());
-                continue;
-            }
-            ["unrouted", address] => {
-                unrouted.insert(address.parse().unwrap());
-                continue;
-            }
-            _ => panic!("unknown line in host: {line}"),
-        };
-        host.reserved.insert(address.parse().unwrap(), what);
-    }
-    (host, unrouted)
-}
-
-/// The ranges of ClusterIPs, which an API server would tell, from the lines `cluster-ips RANGE` of a host.
-fn service_ranges(text: &str) -> Vec<IpNet> {
-    text.lines().filter_map(|line| line.strip_prefix("cluster-ips ")?.parse().ok()).collect()
-}
-
-/// Lines of `ADDRESS:PORT tcp|http:/PATH healthy|no-connection|no-answer|STATUS`.
-fn verdicts(text: &str) -> Verdicts {
-    let verdict = |line: &str| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let [address, how, result] = words[..] else { panic!("unknown line in health: {line}") };
-        let how = match how.strip_prefix("http:") {
-            Some(path) => HealthCheck::Http(path.into()),
-            None => HealthCheck::Tcp,
-        };
-        let verdict = match result {
-            "healthy" => Verdict::Healthy,
-            "no-connection" => Verdict::Unhealthy(Failure::NoConnection),
-            "no-answer" => Verdict::Unhealthy(Failure::NoAnswer),
-            status => Verdict::Unhealthy(Failure::Status(status.parse().unwrap())),
-        };
-        (Check { address: address.parse().unwrap(), how }, verdict)
-    };
-    text.lines().map(verdict).collect()
-}
-
-/// Lines of `NAME ADDRESS/BITS`; the first address of a family is the primary one.
-fn links(text: &str) -> Vec<Link> {
-    let mut links: Vec<Link> = Vec::new();
-    for line in text.lines() {
-        let (name, net) = line.split_once(' ').unwrap();
-        let address = LinkAddress { net: net.parse().unwrap(), ours: false, primary: true };
-        match links.iter_mut().find(|link| link.name == name) {
-            Some(link) => link.addresses.push(address),
-            None => links.push(Link { name: name.to_owned(), addresses: vec![address] }),
-        }
-    }
-    links
 }
 
 /// Plans and acts, as if every action succeeded, until nothing is left to do. Returns the actions of each round.

@@ -56,7 +56,7 @@ fn detach_takes_nothing_of_others() {
     let stage = Stage::new();
     let host = stage.lab.balancer();
     host.ip(&format!(
-        "link add {LINK} type dummy\nlink set {LINK} up\naddr add 198.51.100.9/24 dev {LINK}\naddr add 192.0.2.77/32 dev {}\n",
+        "link add {LINK} type veth peer name other1\nlink set other1 up\nlink set {LINK} up\naddr add 198.51.100.9/24 dev {LINK}\naddr add 192.0.2.77/32 dev {}\n",
         Host::LINK
     ))
     .unwrap();

@@ -175,7 +175,11 @@ mod tc {
     rights_scenarios!(Plane::Tc);
     crash_scenarios!(Plane::Tc);
     packet_scenarios!(Plane::Tc);
-    scenarios!(Plane::Tc, neighbours::a_link_that_was_deleted_and_created_again_forwards_again,);
+    scenarios! {
+        Plane::Tc,
+        neighbours::a_link_that_was_deleted_and_created_again_forwards_again,
+        tenant::a_hostile_tenant_without_a_pool_takes_nothing_from_others,
+    }
 }
 
 mod xdp_native {

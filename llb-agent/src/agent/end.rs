@@ -5,6 +5,7 @@
 use crate::addresses::AddressTable;
 use crate::config::{AfterHandover, AtStop, Config};
 use crate::dataplane::{DataPlane, Planes};
+use crate::health::Health;
 use crate::reconcile::{Reconciler, Rooms, Wakeups};
 use crate::status::StatusSink;
 
@@ -20,6 +21,7 @@ pub(super) async fn shut_down<A: AddressTable, S: StatusSink>(
 ) -> anyhow::Result<()> {
     tracing::info!(limit = ?config.relay.drain_timeout, "ending: no new connections; a second signal ends the old ones at once");
     let keep = config.packet.at_stop == AtStop::Keep;
+    reconciler.set_health(Health::default());
     tokio::select! {
         () = reconciler.shut_down(wakeups, keep) => {}
         () = signals.stop() => {
@@ -39,11 +41,13 @@ pub(super) async fn shut_down<A: AddressTable, S: StatusSink>(
 /// nor statuses, which belong to the other agent now. The first signal changes
 /// nothing, since this agent ends anyway; the second one ends the connections.
 pub(super) async fn leave<A: AddressTable, S: StatusSink>(
-    reconciler: Reconciler<Planes, A, S>,
+    mut reconciler: Reconciler<Planes, A, S>,
     wakeups: &Wakeups,
     mut signals: Signals,
     after: AfterHandover,
 ) {
+    // The other agent makes the health checks now.
+    reconciler.set_health(Health::default());
     let Rooms { mut plane, .. } = reconciler.rooms;
     plane.hand_over();
     tracing::info!("handed over: old connections may end; two signals end them at once");

@@ -194,11 +194,14 @@ pub(crate) fn a_silent_partition_is_said_and_ends(case: &mut Case<'_>) -> Result
     let load = Load::start(case.lab.client(), SocketAddr::new(vip, ECHO_PORT));
     case.cluster.cut_off_apiserver(true)?;
     // Watches are silent for a minute when all is well, and would say nothing before that.
-    let message = agent.wait_for_problem(NOTICED, "SourceUnavailable")?;
-    assert!(message.contains("does not answer"), "{message}");
-    assert!(agent.get("/readyz")?.contains("does not answer"));
-    assert!(agent.log().contains("does not answer"));
+    let noticed = agent.wait_for_problem(NOTICED, "SourceUnavailable");
+    let ready = agent.get("/readyz");
+    // Also if this case has failed: the other ones need it.
     case.cluster.cut_off_apiserver(false)?;
+    let (message, ready) = (noticed?, ready?);
+    assert!(message.contains("does not answer"), "{message}");
+    assert!(ready.contains("does not answer"), "{ready}");
+    assert!(agent.log().contains("does not answer"));
     wait_until(LIMIT, "the API server to answer kubectl", || case.kubectl(&["get", "services"]).map(Some))?;
     case.apply_service("later", &json!({"loadBalancerIP": later}))?;
     case.ask_often(SocketAddr::new(later, ECHO_PORT))?;

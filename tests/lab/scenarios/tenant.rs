@@ -17,12 +17,15 @@ use llb_tests::{Host, Process, Server, Tenant, environment, wait_until};
 use crate::plane::Plane;
 use crate::setup::{LIMIT, Setup};
 
-/// Services of the tenant, without `LLB_SERVICES`: as many as a large cluster has.
-const SERVICES: usize = 10_000;
+/// Services of the tenant, without `LLB_SERVICES`: as many as a large cluster has, and fewer where the test is
+/// about packets, because reading them takes most of the time.
+const MANY: usize = 10_000;
+const FEWER: usize = 2_000;
 /// Files with Services. Each is written, one is replaced by others, and one is removed, each as a wave of its own.
 const FILES: usize = 4;
 
-/// VIPs of the lab that the tenant asks for; the first one is the victim's, and its later Services have those behind them.
+/// VIPs of the lab that the tenant asks for; the first one is the victim's. Without a pool the others are for
+/// whoever comes first, so the victim's later Services ask for those behind them.
 const WANTED_VIPS: u8 = 4;
 
 /// Resident memory of the agent at its largest, also in a build for tests, which takes more.
@@ -49,6 +52,7 @@ const VICTIM: [PortSpec<'static>; 3] = [
 pub(crate) fn a_hostile_tenant_with_a_pool_takes_nothing_from_others(plane: Plane) {
     attack(
         plane,
+        MANY,
         &[
             "--pool",
             "victims=192.0.2.100-192.0.2.109,2001:db8::100-2001:db8::109+namespaces=default",
@@ -57,6 +61,15 @@ pub(crate) fn a_hostile_tenant_with_a_pool_takes_nothing_from_others(plane: Plan
         ],
         |vip| is_for_tenant(vip) || is_victims(vip),
     );
+}
+
+/// There is no pool, so Services may ask for any free address of the subnets, and share the machine's own one.
+pub(crate) fn a_hostile_tenant_without_a_pool_takes_nothing_from_others(plane: Plane) {
+    attack(plane, FEWER, &[], |vip| match vip {
+        // .0 and .255 are not for hosts; the other ones that are not free have owners, which the test knows.
+        IpAddr::V4(vip) => vip.octets().starts_with(&[192, 0, 2]) && ![0, 255].contains(&vip.octets()[3]),
+        IpAddr::V6(vip) => vip.segments().starts_with(&[0x2001, 0xdb8, 0, 0]),
+    });
 }
 
 fn is_for_tenant(vip: IpAddr) -> bool {
@@ -75,10 +88,10 @@ fn is_victims(vip: IpAddr) -> bool {
     last.and_then(|last| last.parse().ok()).is_some_and(|last: u8| (100..110).contains(&last))
 }
 
-fn attack(plane: Plane, flags: &[&str], may_be_a_vip: impl Fn(IpAddr) -> bool) {
+fn attack(plane: Plane, services: usize, flags: &[&str], may_be_a_vip: impl Fn(IpAddr) -> bool) {
     let seed = environment::seed().unwrap_or_else(rand::random);
     println!("LLB_SEED={seed} repeats this run");
-    let count = environment::services().map_or(SERVICES, |count| count as usize);
+    let count = environment::services().map_or(services, |count| count as usize);
     let mut scene = Scene::new(plane, flags);
     let own = scene.addresses();
     let watch = scene.watch_addresses();

@@ -9,6 +9,9 @@ use llb_common::backend::{BackendId, FailureKind, FailureMark};
 
 use crate::model::{BackendFailure, FailureReason};
 
+/// So often in a row a backend must not answer a connection to be dead. Once may be a packet that was lost.
+const UNANSWERED: u32 = 2;
+
 /// What a look found out about a backend of a rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
@@ -26,6 +29,8 @@ pub(super) struct Failures(BTreeMap<BackendId, Known>);
 struct Known {
     found: Found,
     failure: Option<BackendFailure>,
+    /// How often in a row it was seen that connections were not answered.
+    unanswered: u32,
     count: u64,
 }
 
@@ -64,27 +69,32 @@ impl Failures {
 impl Known {
     fn then(self, found: Found, now: Instant) -> Self {
         let lost_its_way = found.no_way.is_some() && self.found.no_way.is_none();
-        let is_failure = |mark: FailureMark| mark.kind() != FailureKind::Tested;
-        let failed_again = found.mark != self.found.mark && found.mark.is_some_and(is_failure);
+        let new_mark = found.mark.filter(|_| found.mark != self.found.mark).map(FailureMark::kind);
+        let failed_again = new_mark.is_some_and(|kind| kind != FailureKind::Tested);
         let count = self.count + u64::from(lost_its_way) + u64::from(failed_again);
-        let failure = found.why(self.failure).map(|why| {
+        let unanswered = match found.mark {
+            Some(_) => self.unanswered.saturating_add(u32::from(new_mark == Some(FailureKind::Unanswered))),
+            None => 0,
+        };
+        let why = found.no_way.or_else(|| self.why_by_mark(found.mark?.kind(), unanswered));
+        let failure = why.map(|why| {
             let since = self.failure.map_or(now, |failure| failure.since);
             BackendFailure { why, since }
         });
-        Self { found, failure, count }
+        Self { found, failure, unanswered, count }
     }
-}
 
-impl Found {
-    /// `before`: what was known until now.
-    fn why(self, before: Option<BackendFailure>) -> Option<FailureReason> {
-        let of_mark = |mark: FailureMark| match mark.kind() {
-            FailureKind::Refused => FailureReason::Refused,
-            FailureKind::Unanswered => FailureReason::TimedOut,
+    /// Why it is dead, as far as the programs' mark tells.
+    fn why_by_mark(self, kind: FailureKind, unanswered: u32) -> Option<FailureReason> {
+        match kind {
+            FailureKind::Refused => Some(FailureReason::Refused),
+            FailureKind::Unanswered if self.failure.is_some() || unanswered >= UNANSWERED => {
+                Some(FailureReason::TimedOut)
+            }
+            FailureKind::Unanswered => None,
             // A connection tries it, and has no answer yet.
-            FailureKind::Tested => before.map_or(FailureReason::TimedOut, |failure| failure.why),
-        };
-        self.no_way.or(self.mark.map(of_mark))
+            FailureKind::Tested => self.failure.map(|failure| failure.why),
+        }
     }
 }
 
@@ -123,6 +133,26 @@ mod tests {
         assert_eq!(look(mark(Unanswered, 16)), (false, Some((timed_out, 2)), 2));
         assert_eq!(look(Found::default()), (true, None, 2), "it answers");
         assert_eq!(look(mark(Refused, 30)), (true, Some((refused, 7)), 3));
+    }
+
+    #[test]
+    fn one_connection_without_an_answer_makes_no_dead_backend() {
+        use FailureKind::{Tested, Unanswered};
+        let (mut failures, now) = (Failures::default(), clock::now_std());
+        let mut dead = |found: Found| {
+            failures.follow([(ID, found)], now);
+            failures.of(ID).is_some()
+        };
+        assert!(!dead(mark(Unanswered, 5)));
+        assert!(!dead(mark(Unanswered, 5)), "the same connection");
+        assert!(!dead(mark(Tested, 15)));
+        assert!(!dead(Found::default()), "it answers");
+        assert!(!dead(mark(Unanswered, 30)));
+        assert!(!dead(mark(Tested, 40)));
+        assert!(dead(mark(Unanswered, 41)));
+        assert!(dead(mark(Tested, 51)));
+        assert_eq!(failures.of(ID).unwrap().why, FailureReason::TimedOut);
+        assert_eq!(failures.count(ID), 3);
     }
 
     #[test]

@@ -8,11 +8,12 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use llb_tests::client::http_get;
 use llb_tests::{Host, Server, manifests, wait_until};
+use serde_json::Value;
 
 use super::HTTP;
 use super::dsr::take;
 use crate::plane::Plane;
-use crate::setup::{LIMIT, NODES, Setup};
+use crate::setup::{LIMIT, NODES, Setup, frontend};
 
 /// Requests from one client: enough that both nodes get some.
 const REQUESTS: usize = 20;
@@ -25,14 +26,14 @@ pub(crate) fn a_packet_that_a_node_sends_back_goes_round_no_more(plane: Plane) {
     // With affinity, kube-proxy needs the client's address, so mode nat can't take over.
     publish(&setup, &vips, "  sessionAffinity: ClientIP\n");
     for vip in vips {
-        let frontend = SocketAddr::new(vip, HTTP.port);
-        let before = counts(&setup, frontend).unwrap();
+        let address = SocketAddr::new(vip, HTTP.port);
+        let before = counts(&setup, address).unwrap();
         let host = setup.client();
-        let connected = host.run_inside(|| TcpStream::connect_timeout(&frontend, PATIENCE)).unwrap();
+        let connected = host.run_inside(|| TcpStream::connect_timeout(&address, PATIENCE)).unwrap();
         assert!(connected.is_err(), "no node has a rule");
         let what = format!("all packets to {vip} to come back");
         let sent = wait_until(LIMIT, &what, || {
-            let now = counts(&setup, frontend)?;
+            let now = counts(&setup, address)?;
             let [sent, returned] = [now[0] - before[0], now[1] - before[1]];
             if sent == returned && sent > 0 { Ok(Some(sent)) } else { Err(anyhow!("{returned} of {sent}")) }
         });
@@ -47,13 +48,26 @@ pub(crate) fn a_new_service_answers_before_nodes_have_rules_for_its_vip(plane: P
     let vips = [setup.vip(), setup.vip_v6()];
     publish(&setup, &vips, "");
     let balancer: [IpAddr; 2] = [setup.lab.balancer().ipv4().into(), setup.lab.balancer().ipv6().into()];
-    for (vip, balancer) in vips.into_iter().zip(balancer) {
-        let frontend = SocketAddr::new(vip, HTTP.port);
-        // A node and its Pods may be clients, too.
-        for host in [setup.client(), setup.lab.host(NODES[0])] {
-            assert_eq!(peers(host, frontend).unwrap(), vec![balancer; REQUESTS], "{}", host.name());
+    let expect_nat = |host: &Host| {
+        for (vip, balancer) in vips.into_iter().zip(balancer) {
+            let seen = peers(host, SocketAddr::new(vip, HTTP.port)).unwrap();
+            assert_eq!(seen, vec![balancer; REQUESTS], "{} at {vip}", host.name());
         }
+    };
+    expect_nat(setup.client());
+    // A node may be a client of another one. (Packets from its own address it refuses.)
+    let [first, second] = NODES.map(|node| setup.lab.host(node));
+    setup.manifests.write("nodes.yaml", &manifests::nodes(&[second])).unwrap();
+    for vip in vips {
+        let name = frontend(vip, HTTP.port, HTTP.protocol);
+        let addresses = [first.ipv4().to_string(), first.ipv6().to_string()];
+        let is_gone = |state: &Value| {
+            let backends = state["observed"]["frontends"][&name]["rule"]["backends"].to_string();
+            backends.contains(':') && !addresses.iter().any(|address| backends.contains(address))
+        };
+        setup.agent.wait_for_state(LIMIT, "only node-2 in use", is_gone).unwrap();
     }
+    expect_nat(first);
 
     // Now the nodes get their rules, and see the client itself.
     let serve = |(node, vip): (&str, IpAddr)| {
