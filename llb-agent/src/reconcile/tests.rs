@@ -273,6 +273,9 @@ async fn a_status_that_is_overwritten_again_and_again_is_written_after_growing_p
 #[tokio::test]
 async fn a_service_whose_backends_are_all_dead_has_a_problem_and_one_event_until_one_answers() {
     let (mut agent, source, start) = (agent(), services(1), clock::now_std());
+    rest(&mut agent, &source, start).await;
+    // By then the plane is told.
+    let start = start + lasting::SETTLE;
     let served = rest(&mut agent, &source, start).await;
     let why = FailureReason::Refused;
     let dead = |rule: &Rule| -> BTreeMap<_, _> {
@@ -291,6 +294,8 @@ async fn a_service_whose_backends_are_all_dead_has_a_problem_and_one_event_until
     assert!(problem.starts_with("Service default/s0: BackendsUnreachable: no backend of"), "{problem}");
     assert!(report.ready);
 
+    let later = later + lasting::SETTLE;
+    rest(&mut agent, &source, later).await;
     agent.rooms.plane.failed.clear();
     rest(&mut agent, &source, later).await;
     assert_eq!(agent.time_until_due(later), dead_backends::CALM);
