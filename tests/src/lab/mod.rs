@@ -118,19 +118,6 @@ impl Lab {
         namespace::run_inside(&namespace::path(&self.segment), work)
     }
 
-    /// Runs a command in the namespace of the bridge.
-    ///
-    /// # Errors
-    /// It can't be started, or fails.
-    pub fn port_command(&self, command: &[&str]) -> Result<()> {
-        let mut nsenter = std::process::Command::new("nsenter");
-        let namespace = namespace::path(&self.segment);
-        let output =
-            nsenter.arg(format!("--net={}", namespace.display())).arg("--").args(command).output()?;
-        ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
-    }
-
     /// From now on each host computes its checksums itself, as without a network card that does it.
     ///
     /// # Errors

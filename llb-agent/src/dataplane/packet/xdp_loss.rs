@@ -24,8 +24,7 @@ pub(super) fn losses(links: &[Sender]) -> Vec<Problem> {
         if is_xdp(to) && to.is_veth {
             return Some(format!(
                 "what XDP sends back by {link} is lost, so Services there do not answer: the other end of this veth \
-                 pair has neither an XDP program nor GRO; start llb with --datapath auto or tc, or turn GRO on there \
-                 (ethtool -K NAME gro on)"
+                 pair has no XDP program; start llb with --datapath auto or tc"
             ));
         }
         let from = links.iter().find(|from| is_xdp(from) && from.link != *link)?;
