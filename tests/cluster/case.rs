@@ -24,6 +24,8 @@ pub(crate) const ECHO_PORT: u16 = 8888;
 
 /// Number of VIPs that one case may use.
 const VIPS_PER_CASE: u8 = 4;
+/// The VIPs of the lab.
+const VIPS: u8 = 100;
 
 /// A few, so both nodes are most likely asked. None of the requests may fail.
 const REQUESTS: usize = 12;
@@ -46,7 +48,8 @@ impl<'a> Case<'a> {
         namespace.truncate(63);
         cluster.kubectl(&["create", "namespace", &namespace])?;
         cluster.free_lease()?;
-        let first_vip = number * VIPS_PER_CASE;
+        // After 25 cases, the VIPs of the first ones are used again: nobody has them any more.
+        let first_vip = number % (VIPS / VIPS_PER_CASE) * VIPS_PER_CASE;
         Ok(Self { lab, cluster, namespace, balancer, more_balancers: Vec::new(), first_vip })
     }
 

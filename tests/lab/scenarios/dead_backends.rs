@@ -140,6 +140,8 @@ pub(crate) fn an_own_address_that_is_gone_is_a_problem_until_it_is_back(plane: P
     assert!(problem.contains(&own.to_string()), "{problem}");
     assert!(setup.agent.get("/readyz").unwrap().contains(REASON));
     assert!(explained(&setup).contains("(not on a link now)"), "{}", explained(&setup));
+    // A problem of a Service is told only if it lasts.
+    wait_log(&setup, LIMIT, "was an own address of a link device and is gone");
     setup.lab.balancer().ip(&format!("addr add {own}/24 dev eth0\n")).unwrap();
     setup.agent.wait_for_state(HEALING_LIMIT, "no problem", is_free_of_problems).unwrap();
     wait_log(&setup, LIMIT, "over: its VIP ");

@@ -18,6 +18,7 @@ pub use pod::PodNetwork;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -26,11 +27,10 @@ use anyhow::{Context, Result, ensure};
 /// The hosts of [`Lab::new`], each with the last number of its addresses.
 const DEFAULT_HOSTS: [(&str, u8); 4] = [("client", 10), ("balancer", 20), ("node-1", 31), ("node-2", 32)];
 
-/// The last number of the addresses of the first added host. The numbers of added hosts end before
-/// [`FIRST_VIP`].
-const FIRST_ADDED_HOST: u8 = 40;
+/// The last numbers of the addresses of added hosts, in the order in which they are given.
+const ADDED_HOSTS: [RangeInclusive<u8>; 2] = [40..=99, 200..=253];
 
-/// Addresses from this last number on are free for VIPs.
+/// Addresses from this last number on are free for VIPs, 100 of them.
 const FIRST_VIP: u8 = 100;
 
 /// The longest name of a link (IFNAMSIZ). Each host's port on the bridge has the host's name.
@@ -43,7 +43,7 @@ pub struct Lab {
     name: String,
     segment: String,
     hosts: BTreeMap<String, Host>,
-    added_hosts: u8,
+    added_hosts: usize,
     has_offload: bool,
     directory: PathBuf,
 }
@@ -142,8 +142,8 @@ impl Lab {
     /// # Errors
     /// The name is taken or longer than 15 bytes, or `ip` failed.
     pub fn add_host(&mut self, name: &str) -> Result<Host> {
-        let number = FIRST_ADDED_HOST + self.added_hosts;
-        ensure!(number < FIRST_VIP, "a lab has at most {} added hosts", FIRST_VIP - FIRST_ADDED_HOST);
+        let mut numbers = ADDED_HOSTS.into_iter().flatten();
+        let number = numbers.nth(self.added_hosts).context("the lab has no addresses for more hosts")?;
         self.create_host(name, number)?;
         self.added_hosts += 1;
         Ok(self.host(name).clone())
