@@ -170,6 +170,8 @@ impl SavedSnapshots {
                 () = tokio::time::sleep(RETRY), if failing => {}
             }
             let Some(snapshot) = snapshots.borrow_and_update().clone() else { continue };
+            // This write has both, whichever of them it began with.
+            self.cluster.mark_unchanged();
             let this = self.clone();
             let now = Timestamp::now();
             let saved = tokio::task::spawn_blocking(move || this.save(&to_save(&snapshot), now)).await;
