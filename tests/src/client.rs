@@ -256,8 +256,14 @@ impl Tally {
 }
 
 impl Load {
-    /// Starts to send requests at once.
+    /// Starts to send requests at once, each as soon as the one before has ended.
     pub fn start(host: &Host, address: SocketAddr) -> Self {
+        Self::paced(host, address, Duration::ZERO)
+    }
+
+    /// Like [`Load::start`], with this pause after each request. A load that lasts for a minute or more needs one:
+    /// otherwise it uses each port of the client again and again.
+    pub fn paced(host: &Host, address: SocketAddr, pause: Duration) -> Self {
         let (stop, requests) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (host, stopped, counter) = (host.clone(), stop.clone(), requests.clone());
         let thread = std::thread::spawn(move || {
@@ -269,6 +275,7 @@ impl Load {
                     Err(error) => tally.failures.push(format!("{error:#}")),
                 }
                 counter.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(pause);
             }
             Ok(tally)
         });

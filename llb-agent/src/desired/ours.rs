@@ -18,8 +18,9 @@ pub(super) fn formerly_ours(inputs: Inputs<'_>) -> impl Iterator<Item = &Service
     let former = all.filter(move |(name, service)| {
         let held = inputs.held.get(*name);
         // Without its type, a Service has no class any more.
-        let lost_its_class =
-            service.class.is_none() && held.is_some_and(|held| held.finalizer == Finalizer::Ours);
+        let has_ours = held.is_some_and(|held| held.finalizer == Finalizer::Ours)
+            || (!service.deleting && !service.conditions.is_empty());
+        let lost_its_class = service.class.is_none() && has_ours;
         (held.is_some() || !service.conditions.is_empty())
             && !service.wants_load_balancer
             && is_in_namespace(inputs.policy, name)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! From single results to a verdict. One lost packet must not take a backend away. Pure.
 
-use crate::model::Verdict;
+use crate::model::{Failure, Verdict};
 
 /// So many failures in a row make a healthy backend unhealthy. The first result and a success count at once.
 const FAILURES: u32 = 2;
@@ -20,7 +20,7 @@ impl History {
     }
 
     /// Takes one more result, and says whether the verdict has changed. A failing check keeps the first failure,
-    /// so that its text stays the same.
+    /// so that its text stays the same; but a status that the backend answers with says more than silence.
     pub(super) fn note(&mut self, result: Verdict) -> bool {
         self.failures = match result {
             Verdict::Healthy => 0,
@@ -28,6 +28,9 @@ impl History {
         };
         let changes = match (self.verdict, result) {
             (None, _) | (Some(Verdict::Unhealthy(_)), Verdict::Healthy) => true,
+            (Some(Verdict::Unhealthy(known)), Verdict::Unhealthy(Failure::Status(_))) => {
+                !matches!(known, Failure::Status(_))
+            }
             (Some(Verdict::Healthy), Verdict::Unhealthy(_)) => self.failures >= FAILURES,
             (Some(_), _) => false,
         };
@@ -41,14 +44,14 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Failure;
 
     #[test]
     fn two_failures_in_a_row_change_a_verdict_and_so_does_one_success() {
-        let [ok, silent, refused] = [
+        let [ok, silent, refused, away] = [
             Verdict::Healthy,
             Verdict::Unhealthy(Failure::NoAnswer),
             Verdict::Unhealthy(Failure::NoConnection),
+            Verdict::Unhealthy(Failure::Status(503)),
         ];
         let mut history = History::default();
         for (result, changes, verdict) in [
@@ -58,6 +61,8 @@ mod tests {
             (silent, false, ok),
             (silent, true, silent),
             (refused, false, silent),
+            (away, true, away),
+            (silent, false, away),
             (ok, true, ok),
         ] {
             assert_eq!((history.note(result), history.verdict()), (changes, Some(verdict)));

@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::problem::{MESSAGE_BYTES, cut};
+
 /// One condition.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Condition {
@@ -37,7 +39,7 @@ impl Condition {
 
     /// A condition that is not written yet.
     pub fn new(is_true: bool, reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { is_true, reason: reason.into(), message: message.into(), since: None }
+        Self { is_true, reason: reason.into(), message: cut(message.into(), MESSAGE_BYTES), since: None }
     }
 
     /// Keeps the time of `before` if that says the same.

@@ -30,7 +30,7 @@ use std::sync::Arc;
 pub use action::{Action, ActionKey};
 pub use hold::{Held, hold_back};
 use status::status_writes;
-pub use status::{CONFIRMED, NOT_SERVED, frontend_of};
+pub use status::{CONFIRMED, NOT_SERVED, frontend_of, there};
 
 use crate::model::{Frontend, Observed, Phase, Rule, State};
 

@@ -52,7 +52,7 @@ fn is_still_served(service: &ServiceName, desired: &State, observed: &Observed) 
 }
 
 /// The VIPs that are where they should be: on the link that they are wanted on, or the machine's own addresses.
-fn there(desired: &State, observed: &Observed) -> BTreeSet<IpAddr> {
+pub fn there(desired: &State, observed: &Observed) -> BTreeSet<IpAddr> {
     let added = desired.addresses.keys().filter(|key| observed.addresses.contains_key(key));
     let own = desired.on_own_addresses.iter().map(|frontend| frontend.vip);
     added.map(|key| key.address).chain(own).collect()

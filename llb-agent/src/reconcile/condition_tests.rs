@@ -142,6 +142,7 @@ fn the_first_status_waits_for_a_backend_but_not_for_long() {
     assert!(held(&[], &new, &mut pace, start));
     assert_eq!(pace.next(), Some(start + FIRST_WAIT));
     assert!(!held(&[], &new, &mut pace, start + FIRST_WAIT));
+    assert_eq!(pace.next(), None, "a write that is refused or delayed is retried at the machine's pace");
     let published = Observed { statuses: [(name.clone(), status.clone())].into(), ..Observed::default() };
     assert!(!held(&[], &published, &mut Pace::default(), start), "only the first one waits");
 }

@@ -11,9 +11,10 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::model::{
-    Condition, Conditions, Observed, Phase, Problem, PublishedStatus, ServiceName, Snapshot, State, Subject,
+    Condition, Conditions, Frontend, Observed, Phase, Problem, ProblemReason, PublishedStatus, ServiceName,
+    Snapshot, State, Subject,
 };
-use crate::plan::{Action, frontend_of};
+use crate::plan::{Action, frontend_of, there};
 
 /// A change lasts for this time before it is written.
 pub(super) const PACE: Duration = Duration::from_secs(10);
@@ -40,8 +41,8 @@ pub(super) struct View<'a> {
     desired: &'a State,
     observed: &'a Observed,
     problems: &'a ProblemsOf<'a>,
-    /// The VIPs that are to be on a link, and are not.
-    not_there: BTreeSet<IpAddr>,
+    /// The VIPs that are where they should be.
+    there: BTreeSet<IpAddr>,
     /// The name of this agent, for messages.
     agent: &'a str,
 }
@@ -53,9 +54,7 @@ impl<'a> View<'a> {
         observed: &'a Observed,
         agent: &'a str,
     ) -> Self {
-        let missing = desired.addresses.keys().filter(|key| !observed.addresses.contains_key(*key));
-        let not_there = missing.map(|key| key.address).collect();
-        Self { snapshot, desired, observed, problems, not_there, agent }
+        Self { snapshot, desired, observed, problems, there: there(desired, observed), agent }
     }
 
     /// The conditions that the Service should have.
@@ -74,7 +73,7 @@ impl<'a> View<'a> {
             let why = self.first_problem(name, |_| true);
             return why.unwrap_or_else(|| Condition::new(false, "Pending", "llb has not given it a VIP yet"));
         }
-        let not_there = status.vips.iter().filter(|vip| self.not_there.contains(&vip.ip));
+        let not_there = status.vips.iter().filter(|vip| !self.there.contains(&vip.ip));
         let not_there: Vec<String> = not_there.map(|vip| vip.ip.to_string()).collect();
         if !not_there.is_empty() {
             let why = self.first_problem(name, |problem| !problem.reason.is_about_backends());
@@ -103,10 +102,23 @@ impl<'a> View<'a> {
             return why;
         }
         let ports = status.vips.iter().flat_map(|vip| vip.ports.iter().map(move |port| (vip.ip, port)));
-        let rules = ports.filter_map(|(ip, port)| self.desired.frontends.get(&frontend_of(ip, port)?));
-        let most = rules.map(|rule| rule.backends.len()).max().unwrap_or(0);
+        let frontends: Vec<Frontend> = ports.filter_map(|(ip, port)| frontend_of(ip, port)).collect();
+        let backends = |frontend: &Frontend| self.desired.frontends.get(frontend).map(|rule| &rule.backends);
+        let most = frontends.iter().filter_map(|frontend| Some(backends(frontend)?.len())).max().unwrap_or(0);
         if most == 0 {
             return Condition::new(false, "NoBackends", "no port has a backend");
+        }
+        // If all backends of a port fail their health check, all are used.
+        let is_unhealthy = |frontend: &Frontend| {
+            let unhealthy = self.desired.unhealthy.get(frontend);
+            unhealthy.is_some_and(|unhealthy| {
+                backends(frontend).into_iter().flatten().all(|(backend, _)| unhealthy.contains_key(backend))
+            })
+        };
+        if frontends.iter().all(is_unhealthy) {
+            let why = self.first_problem(name, |problem| problem.reason == ProblemReason::UnhealthyBackends);
+            let text = "all backends fail their health check";
+            return why.unwrap_or_else(|| Condition::new(false, "UnhealthyBackends", text));
         }
         let text = format!("{most} backends are ready, and llb has not found all of them dead");
         Condition::new(true, "BackendsReady", text)
@@ -125,8 +137,10 @@ pub(super) struct Pace {
     differs: BTreeMap<ServiceName, (Conditions, Instant)>,
     /// What is to be written in this round.
     due: BTreeMap<ServiceName, Conditions>,
-    /// Services whose first status waits: since when.
+    /// Services whose first status has waited or waits: since when.
     first: BTreeMap<ServiceName, Instant>,
+    /// When the next of them has waited for long enough.
+    next_first: Option<Instant>,
     next: Option<Instant>,
 }
 
@@ -134,6 +148,7 @@ impl Pace {
     /// Removes the first statuses from `due` that wait for a backend.
     pub(super) fn hold_first(&mut self, due: &mut Vec<Action>, view: &View<'_>, now: Instant) {
         let mut waiting = BTreeMap::new();
+        self.next_first = None;
         due.retain(|action| {
             let Action::WriteStatus { service, status } = action else { return true };
             let is_first = !view.observed.statuses.contains_key(service) && !status.vips.is_empty();
@@ -142,9 +157,12 @@ impl Pace {
                 return true;
             }
             let since = self.first.get(service).copied().unwrap_or(now);
-            let waits = now.saturating_duration_since(since) < FIRST_WAIT;
             waiting.insert(service.clone(), since);
-            !waits
+            let until = since + FIRST_WAIT;
+            if now < until {
+                self.next_first = Some(self.next_first.map_or(until, |next| next.min(until)));
+            }
+            now >= until
         });
         self.first = waiting;
     }
@@ -182,7 +200,6 @@ impl Pace {
 
     /// When the next conditions, or the next first status, are due.
     pub(super) fn next(&self) -> Option<Instant> {
-        let first = self.first.values().map(|since| *since + FIRST_WAIT).min();
-        self.next.into_iter().chain(first).min()
+        self.next.into_iter().chain(self.next_first).min()
     }
 }

@@ -151,7 +151,8 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         if writer.writes() && !self.writer.writes() {
             // What another agent had until now may be free.
             self.machine.retry_now(now);
-            self.inherits |= matches!(self.writer.role, Role::Other(_));
+            // Also after a restart: another agent may have taken VIPs meanwhile.
+            self.inherits |= writer.role == Role::Elected;
         }
         self.metrics.writer.set(i64::from(writer.writes()));
         self.writer = writer;

@@ -2,6 +2,7 @@
 //! One round: observe, decide once, settle, report.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use super::conditions::by_service;
@@ -191,7 +192,15 @@ fn held(decided: &State, published: &Statuses, writes: bool, policy: &Policy) ->
         (false, true) => (&nothing, &decided.statuses),
         (false, false) => (&decided.statuses, published),
     };
-    let known = first.iter().chain(last);
+    // What an agent without the Lease follows must be open to Services: a foreign program may have published it.
+    let is_open = |vip: IpAddr| {
+        policy.pools.iter().any(|pool| pool.contains(vip))
+            || policy.allow_vips.iter().any(|range| range.contains(vip))
+    };
+    let follows = |status: &PublishedStatus| {
+        writes || policy.pools.is_empty() || status.vips.iter().all(|vip| is_open(vip.ip))
+    };
+    let known = first.iter().chain(last.iter().filter(|(_, status)| follows(status)));
     known
         .filter(|(_, status)| !status.is_empty())
         .map(|(name, status)| (name.clone(), status.clone()))

@@ -90,8 +90,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
 
     /// Waits for the status writes that are running, so that they do not
     /// overwrite a later write of another agent. A write that takes longer than
-    /// `WRITES_LIMIT` is on its way to an API server, which refuses it if the
-    /// Service has changed since.
+    /// `WRITES_LIMIT` goes on: it may come after a write of the other agent, which then writes again.
     pub async fn pause(&mut self) {
         let all = async { while self.writes.wait_for_one().await.is_some() {} };
         if tokio::time::timeout(WRITES_LIMIT, all).await.is_err() {

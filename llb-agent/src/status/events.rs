@@ -43,6 +43,11 @@ struct Reporting {
     instance: String,
 }
 
+/// Whether the same request would be refused again. 401: the credentials may be renewed in this moment.
+fn is_final(code: u16) -> bool {
+    code < 500 && ![401, 408, 429].contains(&code)
+}
+
 async fn send(queue: Arc<EventQueue>, client: Client, reporting: Reporting) {
     let mut logged: Option<Instant> = None;
     loop {
@@ -53,7 +58,7 @@ async fn send(queue: Arc<EventQueue>, client: Client, reporting: Reporting) {
         let created = api.create(&parameters, &object);
         match tokio::time::timeout(REQUEST_TIMEOUT, created).await {
             Ok(Ok(_)) => {}
-            Ok(Err(kube::Error::Api(answer))) if answer.code < 500 && answer.code != 429 => {
+            Ok(Err(kube::Error::Api(answer))) if is_final(answer.code) => {
                 let now = clock::now_std();
                 if logged.is_none_or(|last| now.saturating_duration_since(last) >= LOG_EVERY) {
                     logged = Some(now);

@@ -82,6 +82,10 @@ impl StatusSink for KubernetesStatuses {
         // Fails only if the semaphore is closed, which does not happen.
         let _permit = self.permits.acquire().await;
         let StatusOrder { service, uid, revision, status, conditions, removes_finalizer } = order;
+        // The write may have waited while another agent got the Lease.
+        if !self.elected.writer().writes() {
+            return Err(StatusError::NotWriter { service });
+        }
         let api: Api<Service> = Api::namespaced(self.client.clone(), &service.namespace);
         // It merges finalizers, and conditions by their type, so those of others stay. It replaces the list of
         // addresses.
@@ -174,7 +178,7 @@ fn shown(conditions: &Conditions, now: &str) -> Value {
             "type": type_,
             "status": if known.is_true { "True" } else { "False" },
             "reason": known.reason,
-            "message": cut(known.message.clone(), MESSAGE_BYTES),
+            "message": known.message,
             "lastTransitionTime": known.since.as_deref().unwrap_or(now),
         }),
     };

@@ -137,6 +137,12 @@ pub enum StatusError {
         /// The Service.
         service: ServiceName,
     },
+    /// Another agent has become the one that writes.
+    #[error("the status of Service {service} is not written: this agent has no Lease now")]
+    NotWriter {
+        /// The Service.
+        service: ServiceName,
+    },
     /// The status file cannot be written.
     #[error("cannot write {path}")]
     File {

@@ -163,7 +163,7 @@ pub(crate) fn a_long_outage_changes_nothing(case: &mut Case<'_>) -> Result<()> {
     case.wait_for_status("echo", &[vip])?;
 
     let mut open = client::connect(case.lab.client(), address)?;
-    let load = Load::start(case.lab.client(), address);
+    let load = Load::paced(case.lab.client(), address, Duration::from_millis(10));
     case.cluster.stop_apiserver()?;
     let outage = environment::outage_secs().map_or(LONG_OUTAGE, Duration::from_secs);
     wait_until(outage + LIMIT, "the outage to last", || {

@@ -213,7 +213,7 @@ impl PacketPlane {
     pub fn failed_backends(&self) -> FailedBackends {
         let state = self.shared.state();
         let mut all = FailedBackends::new();
-        for (frontend, backend, entry) in state.image.in_rules() {
+        for (frontend, _, backend, entry) in state.image.in_rules() {
             let Some(failure) = state.failures.of(entry.id) else { continue };
             if !state.drains.contains_key(frontend) {
                 all.entry(*frontend).or_default().insert(*backend, failure);

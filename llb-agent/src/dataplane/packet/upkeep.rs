@@ -27,7 +27,7 @@ use super::xdp_loss::{Sender, losses};
 use crate::clock;
 use crate::config::XdpMode;
 use crate::error_chain::ErrorChain;
-use crate::model::{FailureReason, Frontend, Hook};
+use crate::model::{FailureReason, Frontend, Hook, Mode, Problem};
 use crate::netlink::takes_frames_of_xdp;
 
 /// How soon it is noticed that a neighbour has another MAC address or does not answer any more.
@@ -183,9 +183,11 @@ fn note_failures(shared: &Shared, next_hops: &NextHops) -> io::Result<()> {
         None => FailureReason::NoRoute,
         Some(_) => FailureReason::NoNeighbour,
     };
-    let found = image.in_rules().map(|(_, backend, entry)| {
+    let found = image.in_rules().map(|(_, mode, backend, entry)| {
         let no_way = (entry.state == DEAD).then(|| no_way(backend.address.ip()));
-        (entry.id, Found { no_way, mark: marks.get(&entry.id).copied() })
+        // In mode dsr the programs see no answers that could take a mark back.
+        let mark = marks.get(&entry.id).copied().filter(|_| mode == Mode::Nat);
+        (entry.id, Found { no_way, mark })
     });
     let has_news = failures.follow(found, clock::now_std());
     drop(state);
@@ -201,6 +203,7 @@ pub(super) async fn look_at_links(shared: &Shared) {
     let links: Vec<(LinkFacts, Hook)> =
         shared.links().iter().map(|link| (link.facts.clone(), link.hook)).collect();
     if !is_native || links.iter().all(|(_, hook)| *hook != Hook::Xdp) {
+        note_losses(shared, Vec::new());
         return;
     }
     let indexes: Vec<u32> = links.iter().map(|(facts, _)| facts.ifindex).collect();
@@ -218,7 +221,10 @@ pub(super) async fn look_at_links(shared: &Shared) {
         // A link that is away is no news; a Problem of its own says so.
         takes_frames: takes.get(&facts.ifindex).copied().unwrap_or(true),
     });
-    let found = losses(&senders.collect::<Vec<_>>());
+    note_losses(shared, losses(&senders.collect::<Vec<_>>()));
+}
+
+fn note_losses(shared: &Shared, found: Vec<Problem>) {
     let is_news = *shared.problems() != found;
     *shared.problems() = found;
     if is_news {

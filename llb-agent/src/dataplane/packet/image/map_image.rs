@@ -89,14 +89,16 @@ impl MapImage {
         self.frontends.get(frontend).into_iter().flat_map(|known| &known.backends)
     }
 
-    /// The backends that their frontend's rule has, as they are in the map. Frontends whose rule is not
-    /// known are left out.
-    pub(in super::super) fn in_rules(&self) -> impl Iterator<Item = (&Frontend, &Backend, &BackendEntry)> {
+    /// The backends that their frontend's rule has, as they are in the map, each with its frontend and that one's
+    /// mode. Frontends whose rule is not known are left out.
+    pub(in super::super) fn in_rules(
+        &self,
+    ) -> impl Iterator<Item = (&Frontend, Mode, &Backend, &BackendEntry)> {
         let known =
             self.frontends.iter().filter_map(|(name, known)| Some((name, known, known.rule.as_ref()?)));
         known.flat_map(|(name, known, rule)| {
             let backends = known.backends.iter().filter(|(backend, _)| rule.backends.contains_key(backend));
-            backends.map(move |(backend, entry)| (name, backend, entry))
+            backends.map(move |(backend, entry)| (name, known.mode, backend, entry))
         })
     }
 
