@@ -4,8 +4,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::problem::{MESSAGE_BYTES, cut};
-
 /// One condition.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Condition {
@@ -39,7 +37,7 @@ impl Condition {
 
     /// A condition that is not written yet.
     pub fn new(is_true: bool, reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { is_true, reason: reason.into(), message: cut(message.into(), MESSAGE_BYTES), since: None }
+        Self { is_true, reason: reason.into(), message: message.into(), since: None }
     }
 
     /// Keeps the time of `before` if that says the same.

@@ -11,8 +11,8 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::model::{
-    Condition, Conditions, Frontend, Observed, Phase, Problem, ProblemReason, PublishedStatus, ServiceName,
-    Snapshot, State, Subject,
+    Condition, Conditions, Frontend, MESSAGE_BYTES, Observed, Phase, Problem, ProblemReason, PublishedStatus,
+    ServiceName, Snapshot, State, Subject, cut,
 };
 use crate::plan::{Action, frontend_of, there};
 
@@ -71,14 +71,14 @@ impl<'a> View<'a> {
     fn programmed(&self, name: &ServiceName, status: &PublishedStatus) -> Condition {
         if status.vips.is_empty() {
             let why = self.first_problem(name, |_| true);
-            return why.unwrap_or_else(|| Condition::new(false, "Pending", "llb has not given it a VIP yet"));
+            return why.unwrap_or_else(|| condition(false, "Pending", "llb has not given it a VIP yet"));
         }
         let not_there = status.vips.iter().filter(|vip| !self.there.contains(&vip.ip));
         let not_there: Vec<String> = not_there.map(|vip| vip.ip.to_string()).collect();
         if !not_there.is_empty() {
             let why = self.first_problem(name, |problem| !problem.reason.is_about_backends());
             let text = format!("{} is not on a link yet", not_there.join(", "));
-            return why.unwrap_or_else(|| Condition::new(false, "Pending", text));
+            return why.unwrap_or_else(|| condition(false, "Pending", text));
         }
         let ports = status.vips.iter().flat_map(|vip| vip.ports.iter().map(move |port| (vip.ip, port)));
         let missing = ports.filter(|(ip, port)| {
@@ -91,10 +91,10 @@ impl<'a> View<'a> {
             missing.map(|(ip, port)| format!("{ip} {}/{}", port.port, port.protocol)).collect();
         if !missing.is_empty() {
             let text = format!("not served: {}", missing.join(", "));
-            return Condition::new(false, "PortsNotServed", text);
+            return condition(false, "PortsNotServed", text);
         }
         let vips: Vec<String> = status.vips.iter().map(|vip| vip.ip.to_string()).collect();
-        Condition::new(true, "Programmed", format!("{} serves {}", self.agent, vips.join(", ")))
+        condition(true, "Programmed", format!("{} serves {}", self.agent, vips.join(", ")))
     }
 
     fn reachable(&self, name: &ServiceName, status: &PublishedStatus) -> Condition {
@@ -106,7 +106,7 @@ impl<'a> View<'a> {
         let backends = |frontend: &Frontend| self.desired.frontends.get(frontend).map(|rule| &rule.backends);
         let most = frontends.iter().filter_map(|frontend| Some(backends(frontend)?.len())).max().unwrap_or(0);
         if most == 0 {
-            return Condition::new(false, "NoBackends", "no port has a backend");
+            return condition(false, "NoBackends", "no port has a backend");
         }
         // If all backends of a port fail their health check, all are used.
         let is_unhealthy = |frontend: &Frontend| {
@@ -118,16 +118,21 @@ impl<'a> View<'a> {
         if frontends.iter().all(is_unhealthy) {
             let why = self.first_problem(name, |problem| problem.reason == ProblemReason::UnhealthyBackends);
             let text = "all backends fail their health check";
-            return why.unwrap_or_else(|| Condition::new(false, "UnhealthyBackends", text));
+            return why.unwrap_or_else(|| condition(false, "UnhealthyBackends", text));
         }
         let text = format!("{most} backends are ready, and llb has not found all of them dead");
-        Condition::new(true, "BackendsReady", text)
+        condition(true, "BackendsReady", text)
     }
 
     fn first_problem(&self, name: &ServiceName, counts: impl Fn(&Problem) -> bool) -> Option<Condition> {
         let problem = self.problems.get(name)?.iter().find(|problem| counts(problem))?;
-        Some(Condition::new(false, format!("{:?}", problem.reason), problem.message.clone()))
+        Some(condition(false, format!("{:?}", problem.reason), problem.message.clone()))
     }
+}
+
+/// A condition whose message is not longer than the API shows it.
+fn condition(is_true: bool, reason: impl Into<String>, message: impl Into<String>) -> Condition {
+    Condition::new(is_true, reason, cut(message.into(), MESSAGE_BYTES))
 }
 
 /// When conditions are written.
