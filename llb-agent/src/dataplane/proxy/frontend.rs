@@ -36,7 +36,8 @@ pub(super) struct RunningFrontend {
     context: Arc<FrontendContext>,
     /// Absent without backends. Closed while the frontend drains.
     listener: Option<Listener>,
-    /// What the listener's sockets take of the namespace's share, until they are being closed.
+    /// What the listener's sockets take of the namespace's share. A frontend that was given away keeps it
+    /// until it has ended or serves again.
     permit: Option<NamespacePermit>,
 }
 
@@ -179,7 +180,10 @@ impl RunningFrontend {
         if let Some(listener) = &self.listener {
             close(listener);
         }
-        self.permit = None;
+        // A listener that is given away stays open for a moment, and may serve again.
+        if !self.is_listening() {
+            self.permit = None;
+        }
         tracing::info!(
             frontend = %self.context.frontend,
             connections = self.context.connections.count(),

@@ -80,6 +80,17 @@ async fn one_namespace_gets_half_of_the_descriptors_and_others_can_listen() {
             fixture.plane.upsert(*moved, &of_namespace("crm", &backends)).await.unwrap();
         }
         assert_echo(&mut connect(last).await, "hello").await;
+
+        // A frontend that goes to another plane and comes back still counts: shop has room for two more.
+        eventually("no connection", || fixture.metrics().connections_active.get() == 0).await;
+        fixture.plane.give_away(&served[3]);
+        fixture.plane.upsert(served[3], &shop).await.unwrap();
+        for _ in 0..2 {
+            serve(&mut fixture, vip, "shop", &backends).await;
+        }
+        let more = Frontend { vip, port: free_port(vip, protocol), protocol };
+        let error = fixture.plane.upsert(more, &shop).await.unwrap_err();
+        assert_eq!(error.reason(), ProblemReason::NamespaceLimit, "{error}");
     }
 }
 
