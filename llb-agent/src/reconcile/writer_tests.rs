@@ -16,6 +16,13 @@ fn two_agents() -> [Agent; 2] {
     [one, two]
 }
 
+/// Another agent publishes `vip` for the only Service.
+fn publish(agent: &Agent, vip: std::net::IpAddr) {
+    let published = PublishedVip { ip: vip, proxy: true, ports: Vec::new() };
+    let status = PublishedStatus { vips: [published].into(), ..PublishedStatus::default() };
+    agent.rooms.statuses.lock().statuses.insert(ServiceName::new("default", "s0"), status);
+}
+
 #[tokio::test]
 async fn two_writers_do_not_fight_for_ever_and_say_it_once() {
     let ([mut one, mut two], source, begin) = (two_agents(), services(1), clock::now_std());
@@ -67,14 +74,7 @@ async fn the_agent_without_the_lease_takes_no_vip_that_is_not_published() {
 
     // The writer has published it, and has it: the probe is answered.
     let vip: std::net::IpAddr = "192.0.2.50".parse().unwrap();
-    let published = PublishedVip { ip: vip, proxy: true, ports: Vec::new() };
-    let name = ServiceName::new("default", "s0");
-    agent
-        .rooms
-        .statuses
-        .lock()
-        .statuses
-        .insert(name, PublishedStatus { vips: [published].into(), ..PublishedStatus::default() });
+    publish(&agent, vip);
     agent.rooms.addresses.0.taken.insert(vip);
     let report = rest(&mut agent, &source, start).await;
     assert!(report.observed.addresses.is_empty(), "{report:?}");
@@ -125,14 +125,7 @@ async fn a_new_writer_leaves_published_what_the_former_one_serves() {
 async fn leaves_published_what_another_serves(before: Role) {
     let (mut agent, source, start) = (agent(), service_with_vip("192.0.2.50"), clock::now_std());
     let vip: std::net::IpAddr = "192.0.2.50".parse().unwrap();
-    let published = PublishedVip { ip: vip, proxy: true, ports: Vec::new() };
-    let name = ServiceName::new("default", "s0");
-    agent
-        .rooms
-        .statuses
-        .lock()
-        .statuses
-        .insert(name, PublishedStatus { vips: [published].into(), ..PublishedStatus::default() });
+    publish(&agent, vip);
     agent.rooms.addresses.0.taken.insert(vip);
     agent.rooms.statuses.lock().writer.role = before;
     rest(&mut agent, &source, start).await;
