@@ -19,8 +19,8 @@ impl History {
         self.verdict
     }
 
-    /// Takes one more result, and says whether the verdict has changed. A failing check keeps the first failure,
-    /// so that its text stays the same; but a status that the backend answers with says more than silence.
+    /// Takes one more result, and returns whether the verdict has changed. A failing check keeps its first failure,
+    /// so that its text stays the same. An answer with a status replaces silence, because it says more.
     pub(super) fn note(&mut self, result: Verdict) -> bool {
         self.failures = match result {
             Verdict::Healthy => 0,

@@ -58,11 +58,10 @@ pub fn there(desired: &State, observed: &Observed) -> BTreeSet<IpAddr> {
     added.map(|key| key.address).chain(own).collect()
 }
 
-/// The part of `wanted` that is true by now. Backends are not asked for: a VIP that is placed is
-/// published, and says by itself that nobody is behind it. A VIP that is published already stays
-/// published while it is wanted, unless another host has it: it must not disappear for a moment
-/// because its link goes down and up. While it is not there, its entry stays as it is.
-/// `there` are the VIPs that are there.
+/// The part of `wanted` that is true by now. A VIP is published once it is placed, with or without
+/// backends. It then stays published while it is wanted, unless another host has it: it must not
+/// disappear for a moment because its link goes down and up. While a VIP is away, its entry in the
+/// status does not change. `there` are the VIPs that are in their place.
 fn achieved(
     wanted: &PublishedStatus,
     current: &PublishedStatus,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Outages of the API server and of llb itself: traffic must continue.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -26,13 +26,19 @@ const NOTICED: Duration = Duration::from_secs(40);
 /// Enough to meet a listener that was closed for only a moment.
 const REQUESTS: usize = 300;
 
-pub(crate) fn traffic_goes_on_without_the_api_server(case: &mut Case<'_>) -> Result<()> {
+/// An agent that serves the Service `echo` on the first of two VIPs.
+fn served(case: &mut Case<'_>) -> Result<(Agent, [IpAddr; 2])> {
     case.add_echo_pods(&["node-1", "node-2"])?;
     let agent = case.agent(&[])?;
     let [vip, later] = [case.vip(0), case.vip(1)];
     case.apply_service("echo", &json!({"loadBalancerIP": vip}))?;
     case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
     case.wait_for_status("echo", &[vip])?;
+    Ok((agent, [vip, later]))
+}
+
+pub(crate) fn traffic_goes_on_without_the_api_server(case: &mut Case<'_>) -> Result<()> {
+    let (agent, [vip, later]) = served(case)?;
 
     let load = Load::start(case.lab.client(), SocketAddr::new(vip, ECHO_PORT));
     case.cluster.stop_apiserver()?;
@@ -184,12 +190,7 @@ pub(crate) fn a_long_outage_changes_nothing(case: &mut Case<'_>) -> Result<()> {
 }
 
 pub(crate) fn a_silent_partition_is_said_and_ends(case: &mut Case<'_>) -> Result<()> {
-    case.add_echo_pods(&["node-1", "node-2"])?;
-    let agent = case.agent(&[])?;
-    let [vip, later] = [case.vip(0), case.vip(1)];
-    case.apply_service("echo", &json!({"loadBalancerIP": vip}))?;
-    case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
-    case.wait_for_status("echo", &[vip])?;
+    let (agent, [vip, later]) = served(case)?;
 
     let load = Load::start(case.lab.client(), SocketAddr::new(vip, ECHO_PORT));
     case.cluster.cut_off_apiserver(true)?;

@@ -35,8 +35,8 @@ pub(super) fn backend<'w>(
 ) -> Option<Chosen<'w>> {
     let now = model.now;
     let takes = |backend: &&Backend| backend.takes(begins) && Some(backend.id) != not;
-    // Failing backends matter only for packets that open connections, and only in mode NAT: a Node whose nodePort
-    // refuses may well take packets in mode DSR.
+    // Marks matter only for packets that open connections, and only in mode NAT: a Node whose nodePort refuses
+    // may still take packets in mode DSR.
     let is_well = |backend: &&Backend| !(begins && !frontend.is_dsr && model.is_failing(backend));
     let well = |backend| Chosen { backend, is_well: true };
     if let Some((host, began)) = model.memory.affinity.get(&(client.0, frontend.service))
