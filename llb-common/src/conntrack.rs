@@ -130,8 +130,10 @@ pub struct ReplyEntry {
     pub client_port: WirePort,
     /// What was seen in this direction, see [`step`]. 0: no reply yet.
     pub seen: u8,
+    /// 1: the backend refused the connection, and the client was not told. 0: not so.
+    pub refused: u8,
     /// Zeros.
-    pub padding: [u8; 3],
+    pub padding: [u8; 2],
 }
 
 const _: () = assert!(size_of::<ReplyEntry>() == 40);

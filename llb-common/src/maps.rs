@@ -20,7 +20,7 @@
 //! | `REPLIES` | array, a `flow_table` | number of the line | `conntrack::ReplyKey` and `ReplyEntry` | programs; agent removes |
 //! | `PENDING_FLOWS` | LRU hash | `conntrack::ForwardKey` | `conntrack::ForwardEntry` | programs |
 //! | `PENDING_REPLIES` | LRU hash | `conntrack::ReplyKey` | `conntrack::ReplyEntry` | programs |
-//! | `FAILING` | LRU hash | `backend::BackendId` | `backend::FailureMark` of its last failure | programs |
+//! | `FAILING` | LRU hash | `backend::BackendId` | `backend::FailureMark` | programs and agent |
 //! | `FRAGMENTS` | LRU hash | `conntrack::FragmentKey` | `conntrack::FragmentPorts` | programs |
 //! | `BUDGET` | per-CPU array | 0 | tick and count, 4 bytes each | programs |
 //! | `SCRATCH` | per-CPU array | 0 | `parse::Packet` and working memory of the programs | programs |

@@ -22,7 +22,7 @@ use crate::flow::{backend_of, key_of, touch};
 use crate::flow_table::remove_flow;
 use crate::maps::{BUDGET, FRONTENDS, PENDING_FLOWS, SETTINGS, SOURCE_RANGES, backend};
 use crate::outcome::Done;
-use crate::{confirm, counters, failing, ports, reselect, select};
+use crate::{confirm, counters, ports, reselect, select};
 
 /// Leaves the id of the backend and the source port in `decision`.
 #[inline(always)]
@@ -132,9 +132,6 @@ fn begin(
         let snat_port =
             ports::find(context, packet, decision, backend, link).ok_or(Reason::PortsExhausted)?;
         decision.source_port = snat_port;
-        if opens(packet.tcp_flags) {
-            failing::begin_test(backend.id, now);
-        }
     }
     if decision.nat_instead != 0 {
         counters::count_reason(Reason::NatInstead);

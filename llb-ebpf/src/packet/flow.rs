@@ -48,7 +48,8 @@ pub(crate) fn reply_entry(
         mac: packet.source_mac,
         client_port: packet.source_port,
         seen: 0,
-        padding: [0; 3],
+        refused: 0,
+        padding: [0; 2],
     }
 }
 

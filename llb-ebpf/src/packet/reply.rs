@@ -30,7 +30,7 @@ pub(crate) fn decide(packet: &Packet, decision: &mut Decision, link: &LinkSettin
     if backend.snat != packet.destination {
         return Err(Stop::NotOurs);
     }
-    if entry.seen == 0 && reselect::absorb_refusal(packet, decision, entry, backend).is_yes() {
+    if entry.seen == 0 && reselect::absorb_refusal(packet, decision, reply, backend).is_yes() {
         return Err(Reason::Refused.into());
     }
     if packet.shape != Shape::Error as u8 {

@@ -44,9 +44,24 @@ pub(crate) struct Reply {
     pub(crate) client: (IpAddr, u16),
     pub(crate) backend: Id,
     pub(crate) seen: u8,
+    /// The backend refused it, and the client was not told.
+    pub(crate) is_refused: bool,
     pub(crate) way: Way,
     /// Time at which it was created.
     pub(crate) began: u64,
+}
+
+/// What was found of a backend that has answered nothing since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Finding {
+    /// It did not answer a connection.
+    Unanswered,
+    /// It refused one.
+    Refused,
+    /// It refused two and answered none in between.
+    RefusedAgain,
+    /// It did not answer the agent.
+    Dead,
 }
 
 /// Counts of a backend: packets and bytes to it, packets and bytes from it, and flows.
@@ -61,8 +76,8 @@ pub(crate) struct Memory {
     pub(crate) fragments: BTreeMap<FragmentName, (u16, u16)>,
     /// By client and Service: the host, and the time at which its last flow began.
     pub(crate) affinity: BTreeMap<(IpAddr, u32), (u32, u64)>,
-    /// Backends that refused or did not answer, with the time at which they did so last.
-    pub(crate) failing: BTreeMap<Id, u64>,
+    /// Backends that failed, with the time that counts.
+    pub(crate) failing: BTreeMap<Id, (Finding, u64)>,
     pub(crate) traffic: BTreeMap<u32, Counts>,
 }
 

@@ -8,7 +8,7 @@ use super::failing::Move;
 use super::flows::{FIN, Flow, FlowName, RST, Reply, ReplyName, opens, reply_name, seen_after};
 use super::outcome::{Course, Stop};
 use super::rewrite::{DSR_TIME_TO_LIVE, Nat, Target};
-use super::select;
+use super::select::{self, Except};
 use super::state::Model;
 use super::wire::{Carries, TCP};
 use super::world::{Backend, Frontend, FrontendName, Gate};
@@ -137,7 +137,7 @@ impl Model {
             let Some(reply) = memory.reply_of(name, backend, flow.snat_port).copied() else {
                 return Fate::Gone;
             };
-            let is_due = is_failing || reply.began < self.now;
+            let is_due = is_failing || reply.is_refused || reply.began < self.now;
             if opens && reply.seen == 0 && is_due {
                 return Fate::Unanswered;
             }
@@ -212,7 +212,7 @@ impl Model {
             return because(Reason::UnknownReset);
         }
         let chosen = || {
-            let chosen = select::backend(arrival.world, self, frontend, client, begins, None);
+            let chosen = select::backend(arrival.world, self, frontend, client, begins, Except::Nobody);
             chosen.map(|chosen| chosen.backend)
         };
         let Some(backend) = moves_to.or_else(chosen) else { return because(Reason::NoLiveBackend) };
@@ -228,12 +228,6 @@ impl Model {
         if by_nat {
             let port = select::snat_port(arrival.world, self, name, backend, arrival.way());
             snat_port = port.ok_or(Stop::Because(Reason::PortsExhausted))?;
-            // This flow tries the failing backend; the others go elsewhere meanwhile.
-            if let Some(failed) = self.memory.failing.get_mut(&backend.id)
-                && opens(protocol, arrival.tcp_flags)
-            {
-                *failed = self.now;
-            }
         }
         notes.extend((is_dsr && by_nat).then_some(Reason::NatInstead));
         let seen = seen_after(0, arrival.tcp_flags);

@@ -3,7 +3,7 @@
 
 use bytemuck::{bytes_of, cast_slice, pod_read_unaligned};
 use llb_common::address::{Address, Mac, WirePort};
-use llb_common::backend::{ACTIVE, BackendEntry, DEAD, DRAINING};
+use llb_common::backend::{ACTIVE, BackendEntry, DEAD, DRAINING, FailureMark};
 use llb_common::conntrack::{ForwardEntry, ReplyEntry};
 use llb_common::frontend::{
     AffinityEntry, CHUNK_SLOTS, DSR, FrontendEntry, FrontendKey, KNOWN_FLOWS_ONLY, MaglevTable, MemberKey,
@@ -13,7 +13,9 @@ use llb_common::maps;
 use llb_common::settings::{LinkSettings, Settings};
 use llb_common::time::{Tick, tick};
 
-use super::remembered::{affinity_key, flow_entry, flow_key, fragment_key, id, reply_entry, reply_key};
+use super::remembered::{
+    affinity_key, failure, flow_entry, flow_key, fragment_key, id, reply_entry, reply_key,
+};
 use crate::model::flows::{FlowName, FragmentName, Memory, OPENING_SECS, ReplyName};
 use crate::model::world::{FrontendName, Gate, Id, State, World};
 use crate::programs::{Hook, Program, monotonic_nanoseconds, raw};
@@ -156,15 +158,20 @@ impl Kernel {
             let key = raw::<24>(&affinity_key(*client, *service));
             self.each(|program| program.insert(maps::AFFINITY.name, key, raw::<8>(bytes_of(&entry))));
         }
-        for (backend, failed) in &memory.failing {
-            let tick = tick_of(now - failed);
-            self.each(|program| program.insert(maps::FAILING.name, id(*backend).0, tick));
+    }
+
+    /// Writes what is known of failing backends.
+    fn failing(&mut self, memory: &Memory, now: u64) {
+        for (backend, (finding, at)) in &memory.failing {
+            let mark = FailureMark::new(failure(*finding), tick_of(now - at)).0;
+            self.each(|program| program.insert(maps::FAILING.name, id(*backend).0, mark));
         }
     }
 
-    /// Makes pending entries either so old that it matters, or new. With the kernel's own clock, which runs on,
-    /// no test could know which.
+    /// Makes pending entries either so old that it matters, or new, and marks of failing backends as old as the
+    /// model has them. With the kernel's own clock, which runs on, no test could know which.
     pub(super) fn ages(&mut self, memory: &Memory, now: u64) {
+        self.failing(memory, now);
         for (name, flow) in &memory.pending_flows {
             let mut entry: ForwardEntry = pod_read_unaligned(&flow_entry(flow));
             entry.used = if now - flow.used >= OPENING_SECS { 0 } else { Tick::MAX };

@@ -24,7 +24,7 @@ use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use traffic::{Arriving, Traffic};
 use worlds::Change;
 
-use crate::model::flows::Memory;
+use crate::model::flows::{Finding, Memory};
 use crate::model::placed::Placed;
 use crate::model::world::World;
 use crate::model::{Model, Outcome, Said, is_right, wire};
@@ -184,6 +184,11 @@ impl Run {
             Change::Time(seconds) => {
                 model.now += seconds;
                 self.kernel.times(world, &model.memory, model.now);
+            }
+            Change::Death => {
+                if let Some(failure) = model.memory.failing.values_mut().choose(random) {
+                    *failure = (Finding::Dead, model.now);
+                }
             }
             Change::Eviction => {
                 let memory = &mut model.memory;

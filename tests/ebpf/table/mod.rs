@@ -10,6 +10,7 @@ mod reasons;
 mod returned;
 mod selection;
 mod shapes;
+mod suspects;
 
 use llb_common::conntrack::{ACK, SYN};
 use llb_common::frontend::{DSR_TIME_TO_LIVE, TCP};

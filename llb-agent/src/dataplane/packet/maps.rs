@@ -81,6 +81,21 @@ impl Maps {
         values.map(|bytes| bytemuck::pod_read_unaligned(bytes)).fold(Traffic::default(), Traffic::plus)
     }
 
+    /// The mark of a backend that failed and has not answered since.
+    pub(super) fn mark_of(&self, id: BackendId) -> io::Result<Option<FailureMark>> {
+        self.failing.get(&id)
+    }
+
+    /// Replaces the mark of a backend, unless an answer has removed it.
+    pub(super) fn mark_as_failing(&self, id: BackendId, mark: FailureMark) -> io::Result<()> {
+        self.failing.replace(&id, &mark).map(drop)
+    }
+
+    /// Removes the mark of a backend.
+    pub(super) fn forget_failure(&self, id: BackendId) -> io::Result<()> {
+        self.failing.remove(&id).map(drop)
+    }
+
     /// The backends that refused or did not answer a new connection, and have answered none since.
     pub(super) fn failing(&self) -> io::Result<HashMap<BackendId, FailureMark>> {
         let mut failing = HashMap::new();

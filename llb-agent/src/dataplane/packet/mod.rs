@@ -13,6 +13,7 @@
 //!            maps of another size or layout                   map_sizes.rs, migrate.rs
 //!   upkeep:  next hops followed, flows swept, drains ended    upkeep.rs, sweep.rs
 //!            dead backends; links that lose what XDP sends    failures.rs, xdp_loss.rs
+//!   tester:  suspected backends tested, dead ones marked      tester.rs, suspects.rs
 //!   detach:  pins of any layout removed                       pins.rs; programs of other folders: leftover.rs
 //!   answers: ICMP errors about packets that were dropped      answers.rs
 //!   shared by plane, upkeep and metrics                       shared.rs
@@ -63,9 +64,11 @@ mod shared;
 #[cfg(test)]
 mod simulation;
 mod state;
+mod suspects;
 mod sweep;
 mod table;
 mod tcx_link;
+mod tester;
 mod trace;
 mod upkeep;
 mod xdp_loss;

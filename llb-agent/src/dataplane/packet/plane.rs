@@ -29,7 +29,7 @@ use super::settings::first_settings;
 use super::setup::PacketSetup;
 use super::shared::Shared;
 use super::state::State;
-use super::{answers, metrics, upkeep};
+use super::{answers, metrics, tester, upkeep};
 use crate::clock;
 use crate::dataplane::BackendStates;
 use crate::dataplane::placement::packet_mode;
@@ -46,8 +46,8 @@ use crate::netlink::Connection;
 pub struct PacketPlane {
     shared: Arc<Shared>,
     next_hops: Arc<tokio::sync::Mutex<NextHops>>,
-    /// Upkeep and answers.
-    tasks: [JoinHandle<()>; 2],
+    /// Upkeep, tester and answers.
+    tasks: [JoinHandle<()>; 3],
 }
 
 impl PacketPlane {
@@ -92,8 +92,9 @@ impl PacketPlane {
         let next_hops = NextHops::new(connection, own_links(&facts));
         let next_hops = Arc::new(tokio::sync::Mutex::new(next_hops));
         let upkeep = tokio::spawn(upkeep::run(Arc::clone(&shared), Arc::clone(&next_hops)));
+        let tester = tokio::spawn(tester::run(Arc::clone(&shared)));
         let answers = tokio::spawn(answers::run(notices));
-        Ok(Self { shared, next_hops, tasks: [upkeep, answers] })
+        Ok(Self { shared, next_hops, tasks: [upkeep, tester, answers] })
     }
 
     /// Serves `frontend` by `rule` from now on. `is_relayed`: the relay has connections of it

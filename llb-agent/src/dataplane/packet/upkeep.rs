@@ -178,7 +178,7 @@ fn note_failures(shared: &Shared, next_hops: &NextHops) -> io::Result<()> {
     let maps = Arc::clone(&shared.state().maps);
     let marks = maps.failing()?;
     let mut state = shared.state();
-    let State { image, failures, .. } = &mut *state;
+    let State { image, dead, failures, .. } = &mut *state;
     let no_way = |backend: IpAddr| match next_hops.next_hop(backend) {
         None => FailureReason::NoRoute,
         Some(_) => FailureReason::NoNeighbour,
@@ -187,7 +187,7 @@ fn note_failures(shared: &Shared, next_hops: &NextHops) -> io::Result<()> {
         let no_way = (entry.state == DEAD).then(|| no_way(backend.address.ip()));
         // In mode dsr the programs see no answers that could take a mark back.
         let mark = marks.get(&entry.id).copied().filter(|_| mode == Mode::Nat);
-        (entry.id, Found { no_way, mark })
+        (entry.id, Found { no_way, mark, dead: dead.get(&entry.id).copied() })
     });
     let has_news = failures.follow(found, clock::now_std());
     drop(state);
