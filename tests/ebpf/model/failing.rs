@@ -3,7 +3,8 @@
 //! another one. This is only for TCP in mode NAT.
 
 use super::arrival::Arrival;
-use super::flows::{FlowName, RST, Reply, ReplyName, SYN, reply_name};
+use super::ends::{RST, SYN};
+use super::flows::{FlowName, Reply, ReplyName, reply_name};
 use super::select::{self, Chosen};
 use super::state::Model;
 use super::wire::{Carries, TCP};
