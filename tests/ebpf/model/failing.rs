@@ -3,7 +3,8 @@
 //! another one. This is only for TCP in mode NAT. The agent says which of them are dead.
 
 use super::arrival::Arrival;
-use super::flows::{Finding, FlowName, RST, Reply, ReplyName, SYN, reply_name};
+use super::ends::{RST, SYN};
+use super::flows::{Finding, FlowName, Reply, ReplyName, reply_name};
 use super::select::{self, Chosen, Except};
 use super::state::Model;
 use super::wire::{Carries, TCP};

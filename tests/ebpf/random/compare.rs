@@ -25,7 +25,7 @@ impl Kernel {
             let hook = program.hook;
             let flows = |flows: &BTreeMap<FlowName, Flow>| bytes(flows, flow_key, flow_entry);
             let replies = |replies: &BTreeMap<ReplyName, Reply>| bytes(replies, reply_key, reply_entry);
-            let of_kernel = |map| timeless::<24, 16>(program, map, 4..8);
+            let of_kernel = |map| timeless::<24, 24>(program, map, 4..8);
             assert_eq!(of_kernel(maps::FLOWS.name), flows(&memory.flows), "{name}: {hook:?}");
             assert_eq!(of_kernel(maps::PENDING_FLOWS.name), flows(&memory.pending_flows), "{name}: {hook:?}");
             let of_kernel = |map| timeless::<24, 40>(program, map, 20..24);

@@ -97,6 +97,7 @@ impl Run {
             }
             let arriving = traffic.next(&world, &model.memory);
             self.kernel.ages(&model.memory, model.now);
+            self.kernel.ages_of_placed(&model.memory, model.now);
             let said = model.receive(&world, arriving.link, &arriving.bytes);
             let name =
                 || format!("LLB_EPISODE={seed} packet {n} by {:?}\n{:02x?}", arriving.link, arriving.bytes);

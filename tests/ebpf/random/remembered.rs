@@ -36,6 +36,8 @@ pub(super) fn flow_entry(flow: &Flow) -> Vec<u8> {
         snat_port: WirePort::new(flow.snat_port),
         seen: flow.seen,
         next_hop: next_hop(flow.way.0, Mac::new(flow.way.1)),
+        seq: flow.seq,
+        ack: flow.ack,
         ..ForwardEntry::zeroed()
     };
     bytes_of(&entry).to_vec()

@@ -123,7 +123,7 @@ fn a_refused_connection_goes_to_another_backend() {
         plane.reaches_the_client(second, SYN | ACK);
         let ack = Frame { tcp_flags: ACK, ..plane.syn(CLIENT_PORT) };
         assert_eq!(plane.host(&ack), second.host);
-        assert_eq!(plane.entries::<24, 16>(maps::FLOWS.name).len(), 1);
+        assert_eq!(plane.entries::<24, 24>(maps::FLOWS.name).len(), 1);
         assert_eq!(plane.reason(Reason::Refused), 2);
     });
 }
@@ -275,9 +275,9 @@ fn a_connection_from_a_port_that_was_used_before_begins_again() {
         sends(SYN);
         sends(FIN | ACK);
         plane.reaches_the_client(first, FIN | ACK);
-        assert_eq!(plane.entries::<24, 16>(maps::FLOWS.name).len(), 1);
+        assert_eq!(plane.entries::<24, 24>(maps::FLOWS.name).len(), 1);
         let again = plane.ask(CLIENT_PORT);
-        assert_eq!([again.host, plane.entries::<24, 16>(maps::FLOWS.name).len()], [first.host, 0]);
+        assert_eq!([again.host, plane.entries::<24, 24>(maps::FLOWS.name).len()], [first.host, 0]);
         plane.expect_reason("refused", &plane.sent_by_host(again, REFUSED).bytes(), Reason::Refused);
         let second = plane.ask(CLIENT_PORT);
         assert_ne!(second.host, first.host);

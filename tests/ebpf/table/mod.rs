@@ -3,8 +3,10 @@
 //! rows share; each subject has a file of its own.
 
 mod connections;
+mod ends;
 mod errors;
 mod failing;
+mod martians;
 mod ports;
 mod reasons;
 mod returned;
@@ -38,6 +40,7 @@ impl Plane {
             to: (self.vip(), port),
             protocol,
             tcp_flags,
+            numbers: (1, 2),
             time_to_live: 64,
             payload: b"hello llb".to_vec(),
         }

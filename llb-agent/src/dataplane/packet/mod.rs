@@ -18,9 +18,9 @@
 //!   answers: ICMP errors about packets that were dropped      answers.rs
 //!   shared by plane, upkeep and metrics                       shared.rs
 //!
-//!   <bpf_dir>/v3/<link>/{xdp,tc_ingress}        pinned: keeps the program at the link
-//!   <bpf_dir>/v3/<link>/{LINK,LINK_COUNTERS}    pinned: the link's switch and its counters
-//!   <bpf_dir>/v3/shared_between_links/<MAP>     pinned: all other maps
+//!   <bpf_dir>/v4/<link>/{xdp,tc_ingress}        pinned: keeps the program at the link
+//!   <bpf_dir>/v4/<link>/{LINK,LINK_COUNTERS}    pinned: the link's switch and its counters
+//!   <bpf_dir>/v4/shared_between_links/<MAP>     pinned: all other maps
 //! ```
 //!
 //! Invariants:

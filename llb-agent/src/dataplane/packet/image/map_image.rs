@@ -14,7 +14,7 @@ use super::gate::Gate;
 use super::ids::{Chunks, Places, Services};
 use super::known::Known;
 use super::write::{Write, key_of};
-use crate::model::{Backend, Frontend, Mode, Rule, ServiceName};
+use crate::model::{Backend, Frontend, Mode, Port, Protocol, Rule, ServiceName};
 
 /// How many entries the image may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +74,12 @@ impl MapImage {
     /// Whether `frontend` is in the maps.
     pub(in super::super) fn has(&self, frontend: &Frontend) -> bool {
         self.frontends.contains_key(frontend)
+    }
+
+    /// Whether a frontend of this VIP is in the maps.
+    pub(super) fn has_vip(&self, vip: IpAddr) -> bool {
+        let first = Frontend { vip, port: Port::MIN, protocol: Protocol::Tcp };
+        self.frontends.range(first..).next().is_some_and(|(frontend, _)| frontend.vip == vip)
     }
 
     /// Which packets `frontend` takes; `None` if it is not in the maps.
@@ -151,6 +157,9 @@ impl MapImage {
     pub(in super::super) fn remove(&mut self, frontend: &Frontend, now: Tick) -> Vec<Write> {
         let Some(known) = self.frontends.remove(frontend) else { return Vec::new() };
         let mut writes = vec![Write::RemoveFrontend(key_of(frontend))];
+        if !self.has_vip(frontend.vip) {
+            writes.push(Write::RemoveVip(frontend.vip.into()));
+        }
         writes.extend(known.members.into_iter().map(Write::RemoveMember));
         for entry in known.backends.into_values() {
             self.places.free(entry.id);

@@ -57,8 +57,10 @@ fn line(write: &Write) -> String {
         Write::SourceRange(key, admits) => {
             format!("{}: {}", range(key), if *admits == 1 { "admitted" } else { "refused" })
         }
+        Write::Vip(vip) => format!("VIP {}", IpAddr::from(*vip)),
         Write::Frontend(key, entry) => format!("{}: {}", address(key), frontend(entry)),
         Write::RemoveFrontend(key) => format!("remove {}", address(key)),
+        Write::RemoveVip(vip) => format!("remove VIP {}", IpAddr::from(*vip)),
         Write::RemoveMember(key) => format!("remove frontend {} on host {:08x}", key.frontend, key.host),
         Write::RemoveSourceRange(key) => format!("remove {}", range(key)),
     }

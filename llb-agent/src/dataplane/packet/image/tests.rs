@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use llb_common::address::Mac;
+use llb_common::address::{Address, Mac};
 use llb_common::backend::{ACTIVE, DEAD, DRAINING};
 use llb_common::frontend::{KNOWN_FLOWS_ONLY, OPENINGS_ONLY, RESTRICTED};
 
@@ -225,9 +225,36 @@ fn leftovers_of_unfinished_writes_are_removed() {
     apply(&mut maps, before_frontend.collect());
     let (after, leftovers) =
         MapImage::empty(LIMITS).read_back(maps.restored(), |table| Ok(maps.slots(table))).unwrap();
-    assert_eq!((after.fill(), leftovers.len()), ((0, 0), 2));
+    assert_eq!((after.fill(), leftovers.len()), ((0, 0), 3));
     apply(&mut maps, leftovers);
-    assert!(maps.members.is_empty() && maps.backends.values().all(|backend| backend.state == 0));
+    assert!(
+        maps.vips.is_empty()
+            && maps.members.is_empty()
+            && maps.backends.values().all(|backend| backend.state == 0)
+    );
+}
+
+#[test]
+fn vips_are_noted_from_their_first_frontend_to_their_last() {
+    let (mut image, mut maps) = (new_image(), Maps::default());
+    let rule = Arc::new(rule(&["192.0.2.31:1"]));
+    let of_vips = |writes: &[Write]| {
+        let is_it = |write: &&Write| matches!(write, Write::Vip(_) | Write::RemoveVip(_));
+        writes.iter().filter(is_it).cloned().collect::<Vec<_>>()
+    };
+    let (web, other) = (frontend(80, Protocol::Tcp), frontend(80, Protocol::Udp));
+    let vip = Address::from(web.vip);
+    for (frontend, expected) in [(web, vec![Write::Vip(vip)]), (other, vec![]), (web, vec![])] {
+        let writes = image.upsert(frontend, &rule, (Mode::Nat, Gate::Open), hop, 10).unwrap();
+        assert_eq!(of_vips(&writes), expected);
+        apply(&mut maps, writes);
+    }
+    // The maps of an agent that noted no VIPs.
+    maps.vips.clear();
+    let (_, missing) = image.read_back(maps.restored(), |table| Ok(maps.slots(table))).unwrap();
+    assert_eq!(missing, [Write::Vip(vip)]);
+    assert_eq!(of_vips(&image.remove(&web, 10)), []);
+    assert_eq!(of_vips(&image.remove(&other, 10)), [Write::RemoveVip(vip)]);
 }
 
 #[test]
@@ -247,6 +274,7 @@ backend 1.1: 192.0.2.32:1/TCP of 192.0.2.100:80/TCP, active, host b9bb6c47, \
 link 2 from 02:00:00:00:00:01 to 02:00:c0:00:02:20, snat 192.0.2.20, mtu 1500
 chunk 0: 3 unused, 510 for 0.1, 511 for 1.1
 clients of service 6591fdbd in 198.51.100.0/24: admitted
+VIP 192.0.2.100
 192.0.2.100:80/TCP: id 1, service 6591fdbd, nat, table of 1021 slots from chunk 0, restricted
 ";
     assert_eq!(text, expected);

@@ -31,6 +31,7 @@ impl MapImage {
         now: Tick,
     ) -> Result<Vec<Write>, PacketLimit> {
         let is_new = !self.has(&frontend);
+        let is_new_vip = !self.has_vip(frontend.vip);
         if is_new && self.frontends.len() >= self.limits.frontends as usize {
             return Err(PacketLimit::Frontends { most: self.limits.frontends });
         }
@@ -41,8 +42,10 @@ impl MapImage {
             self.frontends.insert(frontend, known);
         }
         let mut writes = result?;
-        // Added ranges must be there before the frontend asks for them; removed ones go after it.
-        let (added, removed) = self.range_writes(service, rule);
+        // Added ranges must be there before the frontend asks for them, and its VIP before a packet to it comes;
+        // removed ranges go after it.
+        let (mut added, removed) = self.range_writes(service, rule);
+        added.extend(is_new_vip.then(|| Write::Vip(frontend.vip.into())));
         let at = writes.iter().position(|write| matches!(write, Write::Frontend(..))).unwrap_or(writes.len());
         writes.splice(at..at, added);
         writes.extend(removed);
