@@ -158,6 +158,9 @@ fn frontend_text(
     let not_dsr =
         if rule.mode == Mode::Dsr && is_relayed { "; not in mode dsr: a relay has no modes" } else { "" };
     let _ = writeln!(text, "    {frontend}  {phase}  {plane}{why}{terms}{not_dsr}");
+    if let Some(clients) = &status.other_clients {
+        let _ = writeln!(text, "      clients on this machine and behind its other links: {clients}");
+    }
     let known = states.of(frontend);
     if known.is_empty() && rule.backends.is_empty() {
         text.push_str("      no backends: refused\n");
@@ -213,7 +216,7 @@ mod tests {
         let rule = Some(Arc::new(rule));
         let mut report = Report { ready: true, has_snapshot: true, ..Report::default() };
         report.observed.frontends =
-            [(frontend(), FrontendStatus { rule, phase: Phase::Serving, placement })].into();
+            [(frontend(), FrontendStatus { rule, phase: Phase::Serving, placement, other_clients: None })].into();
         let address = LinkAddress { net: "192.0.2.10/24".parse().unwrap(), ours: false, primary: true };
         report.facts.links = vec![Link { name: "eth0".to_owned(), addresses: vec![address] }];
         report

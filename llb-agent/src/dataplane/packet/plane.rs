@@ -179,6 +179,7 @@ impl PacketPlane {
                 rule: rule.cloned(),
                 phase: if is_draining { Phase::Draining } else { Phase::Serving },
                 placement: Placement { plane: PlaneKind::Packet, mode: Some(mode), why: Some(why) },
+                other_clients: None,
             };
             (*frontend, status)
         };
