@@ -25,8 +25,8 @@ use crate::clock;
 use crate::dataplane::DataPlaneError;
 use crate::error_chain::ErrorChain;
 use crate::model::{
-    Backend, BackendFailure, Frontend, FrontendStatus, OtherClients, Phase, Placement, PlacementReason, PlaneKind,
-    Protocol, RelayReason, Rule,
+    Backend, BackendFailure, Frontend, FrontendStatus, OtherClients, Phase, Placement, PlacementReason,
+    PlaneKind, Protocol, RelayReason, Rule,
 };
 
 /// Handshakes that began before another plane took over still count as the relay's
@@ -316,10 +316,8 @@ async fn open(
 ) -> Result<(Vec<Socket>, ListenerPermit), DataPlaneError> {
     let FrontendContext { plane, frontend, .. } = context;
     let frontend = *frontend;
-    let permit = |of_namespace, beside| ListenerPermit {
-        of_namespace: vec![of_namespace],
-        _beside_packets: beside,
-    };
+    let permit =
+        |of_namespace, beside| ListenerPermit { of_namespace: vec![of_namespace], _beside_packets: beside };
     let one_beside = || Arc::clone(&plane.limits.beside_packets).try_acquire_owned().ok();
     if let Some(sockets) = plane.inherited.take(&frontend) {
         // Accepted connections inherit the options of their listener, and an

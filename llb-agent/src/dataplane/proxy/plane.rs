@@ -172,6 +172,11 @@ async fn pass_on(news: Arc<Notify>, to: Arc<Notify>) {
 impl DataPlane for ProxyPlane {
     fn observe(&mut self) -> BTreeMap<Frontend, FrontendStatus> {
         self.frontends.retain(|_, running| !running.is_gone());
+        let beside = self.frontends.values().filter(|running| running.other_clients().is_some()).count();
+        let missing = self.not_listening().len();
+        let totals = &self.context.counters.totals;
+        totals.beside_packets.set(beside.saturating_sub(missing) as i64);
+        totals.beside_packets_missing.set(missing as i64);
         let all = self.frontends.iter().filter(|(_, running)| running.has_all());
         all.map(|(frontend, running)| (*frontend, running.status())).collect()
     }
