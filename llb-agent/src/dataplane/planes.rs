@@ -255,7 +255,7 @@ impl DataPlane for Planes {
 
     async fn keep_ports(&mut self, own: &BTreeSet<Frontend>) {
         let Packet::On(plane) = &self.packet else { return };
-        for frontend in self.relay.not_listening() {
+        for frontend in self.relay.worth_another_try() {
             self.held_ports.release(&frontend);
             self.relay.listen_again(&frontend).await;
         }

@@ -70,7 +70,7 @@ impl RunningFrontend {
     /// The frontend can't be bound. In role main nothing has changed; beside the packet plane it
     /// follows the rule without a listener.
     pub(super) async fn serve(&mut self, rule: &Arc<Rule>, role: Role) -> Result<(), DataPlaneError> {
-        let had_all = self.has_all();
+        let had_all = self.is_all_or_ends();
         let must_bind = !rule.backends.is_empty() && !self.is_listening();
         // The packet plane has looked already.
         if rule.backends.is_empty() && self.listener.is_none() && role == Role::Main {
@@ -131,8 +131,13 @@ impl RunningFrontend {
     /// Whether all clients, or connections from the time when it had all, are the relay's. Otherwise the
     /// packet plane takes every packet that its programs see.
     pub(super) fn has_all(&self) -> bool {
-        let drains = !self.context.lifecycle.is_serving();
-        !self.is_gone() && (self.role == Role::Main || drains || self.context.connections.has_old())
+        self.is_all_or_ends() || (!self.is_gone() && self.context.connections.has_old())
+    }
+
+    /// Whether any of the connections that are open now may be one whose packets a program could take.
+    fn is_all_or_ends(&self) -> bool {
+        let ends = !self.context.lifecycle.is_serving();
+        !self.is_gone() && (self.role == Role::Main || ends)
     }
 
     /// Whether it stands beside the packet plane.

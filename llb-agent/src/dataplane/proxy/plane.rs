@@ -108,6 +108,14 @@ impl ProxyPlane {
         missing.map(|(frontend, _)| *frontend).collect()
     }
 
+    /// Those of them that may be tried again: none while there are as many such listeners as there can be.
+    pub fn worth_another_try(&self) -> Vec<Frontend> {
+        match self.context.limits.beside_packets.available_permits() {
+            0 => Vec::new(),
+            _ => self.not_listening(),
+        }
+    }
+
     /// Tries again to listen beside the packet plane.
     pub async fn listen_again(&mut self, frontend: &Frontend) {
         if let Some(running) = self.frontends.get_mut(frontend) {

@@ -120,10 +120,12 @@ async fn listeners_beyond_their_limit_are_missing_and_come_when_there_is_room() 
         };
         assert!(why.contains("listeners beside the packet plane"), "{why}");
         assert_eq!(fixture.plane.not_listening(), [second]);
+        assert_eq!(fixture.plane.worth_another_try(), []);
         // What the relay serves alone does not count.
         fixture.serve(vip, Protocol::Tcp, &backends).await;
 
         fixture.plane.remove(&first);
+        assert_eq!(fixture.plane.worth_another_try(), [second]);
         fixture.plane.listen_again(&second).await;
         assert_eq!(fixture.plane.not_listening(), []);
         assert_echo(&mut connect(second).await, "hello").await;
