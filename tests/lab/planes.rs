@@ -4,7 +4,7 @@
 
 use crate::plane::Plane;
 use crate::scenarios::packets::{
-    dsr, flood, moves, neighbours, ports, refusals, restarts, returned, routers,
+    dsr, flood, link_shapes, moves, neighbours, ports, refusals, restarts, returned, routers,
 };
 use crate::scenarios::{
     answers, changes, crash, dead_backends, handover, health, life, memory, other_clients, replacement,
@@ -136,6 +136,8 @@ macro_rules! packet_scenarios {
             moves::a_move_to_the_relay_and_back_breaks_no_connection,
             other_clients::they_are_told_apart_and_their_connections_stay_when_the_service_moves,
             other_clients::they_are_relayed_beside_mode_dsr,
+            link_shapes::what_needs_a_link_without_ethernet_header_is_relayed,
+            link_shapes::ipv6_is_relayed_on_a_link_without_a_link_local_address,
             dsr::nodes_see_the_client_and_answer_it_directly,
             returned::a_packet_that_a_node_sends_back_goes_round_no_more,
             returned::a_new_service_answers_before_nodes_have_rules_for_its_vip,

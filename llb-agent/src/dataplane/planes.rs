@@ -285,8 +285,12 @@ impl DataPlane for Planes {
 
     fn describe(&self) -> PlanesState {
         match &self.packet {
-            Packet::On(plane) => PlanesState { links: plane.links(), no_packet_plane: None },
-            Packet::Off(why) => PlanesState { links: Vec::new(), no_packet_plane: Some(why.clone()) },
+            Packet::On(plane) => PlanesState {
+                links: plane.links(),
+                links_without_header: plane.links_without_header(),
+                no_packet_plane: None,
+            },
+            Packet::Off(why) => PlanesState { no_packet_plane: Some(why.clone()), ..PlanesState::default() },
             Packet::Predecessors(_) => PlanesState::default(),
         }
     }
