@@ -136,6 +136,7 @@ macro_rules! packet_scenarios {
             moves::a_move_to_the_relay_and_back_breaks_no_connection,
             other_clients::they_are_told_apart_and_their_connections_stay_when_the_service_moves,
             other_clients::they_are_relayed_beside_mode_dsr,
+            other_clients::their_downloads_finish_when_the_agent_ends,
             link_shapes::what_needs_a_link_without_ethernet_header_is_relayed,
             link_shapes::ipv6_is_relayed_on_a_link_without_a_link_local_address,
             dsr::nodes_see_the_client_and_answer_it_directly,

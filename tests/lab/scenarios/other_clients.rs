@@ -5,10 +5,10 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
-use llb_tests::client::{connect, count_by_name, echo_on, http_get, udp_ask};
+use llb_tests::client::{Download, connect, count_by_name, echo_on, http_get, udp_ask};
 use llb_tests::manifests::PortSpec;
 use llb_tests::steady::connect_all;
-use llb_tests::{Host, Steady, manifests};
+use llb_tests::{Host, Steady, manifests, wait_until};
 
 use super::packets::dsr;
 use crate::plane::Plane;
@@ -47,7 +47,7 @@ pub(crate) fn clients_on_the_balancer_and_behind_its_other_links_are_served(plan
         setup.manifests.write("web.yaml", &yaml).unwrap();
         for vip in vips {
             let web = SocketAddr::new(vip, HTTP.port);
-            llb_tests::wait_until(LIMIT, &format!("{vip} served for {ranges}: {is_served}"), || {
+            wait_until(LIMIT, &format!("{vip} served for {ranges}: {is_served}"), || {
                 Ok((http_get(setup.lab.balancer(), web).is_ok() == is_served).then_some(()))
             })
             .unwrap();
@@ -139,6 +139,27 @@ pub(crate) fn they_are_relayed_beside_mode_dsr(plane: Plane) {
             assert_eq!(answer.peer.ip(), balancer, "{} at {vip}", client.name());
         }
     }
+}
+
+/// What programs forward goes on without an agent. What it relays beside them has its time to end.
+pub(crate) fn their_downloads_finish_when_the_agent_ends(plane: Plane) {
+    let mut setup = Setup::with_arguments(plane, &["--at-stop", "keep"]);
+    let aside = add_host_aside(&mut setup);
+    setup.serve_http(HTTP.node_port);
+    setup.serve("web", &[setup.vip()], &[HTTP]);
+    let vip = SocketAddr::new(setup.vip(), HTTP.port);
+    let download = Download::start(&aside, vip).unwrap();
+    setup.agent.terminate().unwrap();
+    wait_until(LIMIT, "no new connections beside the packet plane", || {
+        Ok(connect(&aside, vip).is_err().then_some(()))
+    })
+    .unwrap();
+    http_get(setup.client(), vip).unwrap();
+    assert_eq!(setup.agent.process().exit_status().unwrap(), None, "{}", setup.agent.log());
+    download.finish().unwrap();
+    let status = setup.agent.wait_exit().unwrap();
+    assert_eq!(status.code(), Some(0), "{}", setup.agent.log());
+    http_get(setup.client(), vip).unwrap();
 }
 
 /// Steady connections from all kinds of client.
