@@ -10,10 +10,12 @@ use llb_tests::{Host, Server, manifests, wait_until};
 
 use super::HTTP;
 use crate::plane::Plane;
-use crate::setup::{LIMIT, Setup, frontend};
+use crate::setup::{LIMIT, Setup, frontend, is_free_of_problems};
 
 /// The addresses of the host behind the tunnel, from networks for documentation (RFC 5737, RFC 3849).
 const FAR: [&str; 2] = ["203.0.113.10", "2001:db8:2::10"];
+/// VIPs in the subnets of the tunnel.
+const ON_TUNNEL: [&str; 2] = ["203.0.113.100", "2001:db8:2::100"];
 const TUNNEL: &str = "wg0";
 
 pub(crate) fn what_needs_a_link_without_ethernet_header_is_relayed(plane: Plane) {
@@ -32,7 +34,17 @@ pub(crate) fn what_needs_a_link_without_ethernet_header_is_relayed(plane: Plane)
             assert_eq!(answer.unwrap().name, "near", "{} at {vip}", client.name());
         }
     }
+    // VIPs on such a link: nobody there is asked for them, or hears of them.
+    let on_tunnel = ON_TUNNEL.map(|vip| vip.parse::<IpAddr>().unwrap());
+    setup.write_service("tunnel", &on_tunnel, &[HTTP]);
+    for vip in on_tunnel {
+        wait_until(LIMIT, &format!("{vip} to answer"), || {
+            http_get(far, SocketAddr::new(vip, HTTP.port)).map(Some)
+        })
+        .unwrap();
+    }
     let state = setup.agent.state().unwrap();
+    assert!(is_free_of_problems(&state), "{state:#}");
     assert_eq!(state["planes"]["links_without_header"], serde_json::json!([TUNNEL]), "{}", state["planes"]);
     let far_addresses = FAR.map(|address| address.parse::<IpAddr>().unwrap());
     let _far_servers = far_addresses
