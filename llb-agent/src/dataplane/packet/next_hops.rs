@@ -55,6 +55,9 @@ pub(super) struct NextHops {
     asked: BTreeMap<Hop, Instant>,
     /// Neighbours that the kernel learned by itself. The others are configured, and need no probe.
     learned: BTreeSet<Hop>,
+    /// Links with an IPv6 link-local address, the only one from which the kernel looks for IPv6 neighbours
+    /// without a packet for them.
+    with_link_local: BTreeSet<u32>,
 }
 
 impl NextHops {
@@ -67,6 +70,7 @@ impl NextHops {
             neighbours: BTreeMap::new(),
             asked: BTreeMap::new(),
             learned: BTreeSet::new(),
+            with_link_local: BTreeSet::new(),
         }
     }
 
@@ -93,6 +97,10 @@ impl NextHops {
                 let route = self.connection.route(*address).await?;
                 self.routes.insert(*address, route);
             }
+        }
+        let lacks = |address: &IpAddr| self.lacks_link_local(*address, self.way(*address));
+        if addresses.iter().any(lacks) {
+            self.with_link_local = self.connection.links_with_link_local().await?;
         }
         let mut unknown = self.unknown(addresses);
         if unknown.is_empty() {
@@ -123,6 +131,9 @@ impl NextHops {
         let mut routes = BTreeMap::new();
         for address in addresses {
             routes.insert(*address, self.connection.route(*address).await?);
+        }
+        if addresses.iter().any(IpAddr::is_ipv6) {
+            self.with_link_local = self.connection.links_with_link_local().await?;
         }
         let has_new_neighbours = self.read_neighbours().await?;
         let has_new_routes = routes != self.routes;
@@ -202,6 +213,7 @@ impl NextHops {
         let way = |address: &IpAddr| match self.routes.get(address) {
             Some(Route::Here) => BackendWay::ThisMachine,
             Some(Route::Via(way)) if !self.links.contains_key(&way.ifindex) => BackendWay::OtherLink,
+            Some(Route::Via(way)) if self.lacks_link_local(*address, Some(way)) => BackendWay::NoLinkLocal,
             Some(Route::Via(way)) => way.gateway.map_or(BackendWay::Direct, BackendWay::Router),
             Some(Route::Nowhere) | None => BackendWay::NoRoute,
         };
@@ -217,6 +229,12 @@ impl NextHops {
             Route::Via(way) => Some(way),
             Route::Here | Route::Nowhere => None,
         }
+    }
+
+    /// Whether the kernel can't look for the neighbour on the way to `address`, on a link with a program.
+    fn lacks_link_local(&self, address: IpAddr, way: Option<&Way>) -> bool {
+        let ifindex = way.map(|way| way.ifindex).filter(|ifindex| self.links.contains_key(ifindex));
+        address.is_ipv6() && ifindex.is_some_and(|ifindex| !self.with_link_local.contains(&ifindex))
     }
 
     /// The neighbours that packets to `addresses` go to, on links with programs.

@@ -46,6 +46,8 @@ use crate::netlink::Connection;
 pub struct PacketPlane {
     shared: Arc<Shared>,
     next_hops: Arc<tokio::sync::Mutex<NextHops>>,
+    /// Link devices that get no program.
+    links_without_header: Vec<String>,
     /// Upkeep, tester and answers.
     tasks: [JoinHandle<()>; 3],
 }
@@ -66,7 +68,13 @@ impl PacketPlane {
             return Err(PacketError::KernelTooOld { running });
         }
         provide_bpffs(&setup.bpf_dir)?;
-        let (connection, facts) = links_of(&setup).await?;
+        let (connection, all) = links_of(&setup).await?;
+        let (facts, without): (Vec<LinkFacts>, Vec<LinkFacts>) =
+            all.into_iter().partition(|link| link.is_ethernet);
+        let links_without_header = without.into_iter().map(|link| link.name).collect::<Vec<_>>();
+        if facts.is_empty() {
+            return Err(PacketError::NoEthernetHeader { links: links_without_header.join(", ") });
+        }
         let capacities = Capacities::new(&setup.config, memory_bytes());
         let Loaded { links, maps, notices, shared: folder } = load(&setup, &facts, capacities, &mut locks)?;
         let failed = |error| PacketError::pin("use the maps in", folder.path(), error);
@@ -94,7 +102,7 @@ impl PacketPlane {
         let upkeep = tokio::spawn(upkeep::run(Arc::clone(&shared), Arc::clone(&next_hops)));
         let tester = tokio::spawn(tester::run(Arc::clone(&shared)));
         let answers = tokio::spawn(answers::run(notices));
-        Ok(Self { shared, next_hops, tasks: [upkeep, tester, answers] })
+        Ok(Self { shared, next_hops, links_without_header, tasks: [upkeep, tester, answers] })
     }
 
     /// Serves `frontend` by `rule` from now on. `is_relayed`: the relay has connections of it
@@ -180,6 +188,7 @@ impl PacketPlane {
                 rule: rule.cloned(),
                 phase: if is_draining { Phase::Draining } else { Phase::Serving },
                 placement: Placement { plane: PlaneKind::Packet, mode: Some(mode), why: Some(why) },
+                other_clients: None,
             };
             (*frontend, status)
         };
@@ -236,6 +245,11 @@ impl PacketPlane {
             why: link.why.clone(),
         };
         self.shared.links().iter().map(state).collect()
+    }
+
+    /// Link devices without an Ethernet header. The relay serves what needs them.
+    pub fn links_without_header(&self) -> Vec<String> {
+        self.links_without_header.clone()
     }
 
     /// Frames that came in on each link since its program was first there. A link whose map

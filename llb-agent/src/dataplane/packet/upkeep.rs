@@ -241,7 +241,8 @@ async fn follow_links(shared: &Arc<Shared>, next_hops: &mut NextHops) -> io::Res
     let mut is_changed = false;
     for (place, old) in known.iter().enumerate() {
         let is_own = |link: &&LinkFacts| shared.setup.permission.is_own(link.ifindex);
-        let Some(new) = found.iter().find(|link| link.name == old.name).filter(is_own) else { continue };
+        let same_name = |link: &&LinkFacts| link.name == old.name && link.is_ethernet;
+        let Some(new) = found.iter().find(same_name).filter(is_own) else { continue };
         if (new.ifindex, new.mac, new.mtu) == (old.ifindex, old.mac, old.mtu) {
             continue;
         }

@@ -5,6 +5,7 @@
 pub(crate) mod dsr;
 pub(crate) mod flood;
 mod layouts;
+pub(crate) mod link_shapes;
 pub(crate) mod moves;
 pub(crate) mod neighbours;
 pub(crate) mod ports;
