@@ -5,6 +5,7 @@
 mod connections;
 mod errors;
 mod failing;
+mod lost;
 mod ports;
 mod reasons;
 mod returned;

@@ -36,7 +36,7 @@ struct Known {
 
 impl Failures {
     /// Takes in a look at all backends; those that it leaves out are forgotten. True if a backend has
-    /// failed or answers again.
+    /// failed, fails for another reason, or answers again.
     pub(super) fn follow(
         &mut self,
         found: impl IntoIterator<Item = (BackendId, Found)>,
@@ -47,7 +47,7 @@ impl Failures {
         for (id, found) in found {
             let old = before.get(&id).copied().unwrap_or_default();
             let new = old.then(found, now);
-            has_news |= old.failure.is_some() != new.failure.is_some();
+            has_news |= old.failure.map(|failure| failure.why) != new.failure.map(|failure| failure.why);
             if new != Known::default() {
                 self.0.insert(id, new);
             }
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(look(mark(Refused, 5)), (true, Some((refused, 2)), 1));
         assert_eq!(look(mark(Refused, 5)), (false, Some((refused, 2)), 1), "the same failure");
         assert_eq!(look(mark(Tested, 15)), (false, Some((refused, 2)), 1), "a test is none");
-        assert_eq!(look(mark(Unanswered, 16)), (false, Some((timed_out, 2)), 2));
+        assert_eq!(look(mark(Unanswered, 16)), (true, Some((timed_out, 2)), 2));
         assert_eq!(look(Found::default()), (true, None, 2), "it answers");
         assert_eq!(look(mark(Refused, 30)), (true, Some((refused, 7)), 3));
     }

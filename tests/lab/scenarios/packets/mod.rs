@@ -7,6 +7,7 @@ pub(crate) mod flood;
 mod layouts;
 pub(crate) mod moves;
 pub(crate) mod neighbours;
+pub(crate) mod outages;
 pub(crate) mod ports;
 pub(crate) mod refusals;
 pub(crate) mod restarts;
