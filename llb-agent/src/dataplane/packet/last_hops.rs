@@ -89,6 +89,11 @@ impl LastHops {
         self.0.get(&address).map(|last| last.shown)
     }
 
+    /// Whether the kernel knew no way to it at the last look.
+    pub(super) fn was_away(&self, address: IpAddr) -> bool {
+        self.0.get(&address).is_none_or(|last| last.condition != Condition::Reached)
+    }
+
     /// Forgets all others.
     pub(super) fn retain(&mut self, addresses: &BTreeSet<IpAddr>) {
         self.0.retain(|address, _| addresses.contains(address));
@@ -190,6 +195,7 @@ mod tests {
         use Seen::{Missing, Silent};
         let (mut hops, now) = (LastHops::default(), clock::now());
         hops.restore([(NODE, hop(1))].into(), now);
+        assert!(hops.was_away(NODE));
         check(&mut hops, &[(0, Missing, false, Some(1), false), (4, Silent, true, None, false)]);
         let lost = NextHop { mac: None, ..hop(1) };
         hops.restore([(NODE, lost)].into(), now);
@@ -202,6 +208,6 @@ mod tests {
     fn what_was_never_reached_has_no_way() {
         let (mut hops, now) = (LastHops::default(), clock::now());
         assert!(!hops.follow(NODE, Seen::Missing, now) && !hops.follow(NODE, Seen::Silent, now));
-        assert_eq!(hops.get(NODE), None);
+        assert_eq!((hops.get(NODE), hops.was_away(NODE)), (None, true));
     }
 }

@@ -170,8 +170,9 @@ impl NextHops {
     /// The kernel does not answer. The next call still sees the change.
     pub(super) async fn follow(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<bool> {
         for address in addresses {
-            // Perhaps the route leads to another router by now.
-            if !matches!(self.seen(*address), Seen::Reached(_)) {
+            // Perhaps the route leads to another router by now. Of one that comes back, the last answer is old: it
+            // may name a source that the kernel chose only while another address was away.
+            if self.last.was_away(*address) || !matches!(self.seen(*address), Seen::Reached(_)) {
                 let route = self.connection.route(*address).await?;
                 self.routes.insert(*address, route);
             }

@@ -202,7 +202,6 @@ fn outlive_the_loss_of_all_backends(world: &World, clients: &mut Clients) {
     balancer.ip(&format!("addr del {v4}/24 dev eth0\naddr del {v6}/64 dev eth0\n")).unwrap();
     // Of IPv6, the kernel keeps routes by a router.
     world.wait_dead(&[setup.vip()], "no_route");
-    hosts.iter().for_each(|host| host.plug_in().unwrap());
     balancer.ip(&format!("addr add {v4}/24 dev eth0\naddr add {v6}/64 dev eth0 nodad\n")).unwrap();
     balancer
         .ip(&format!(
@@ -211,6 +210,7 @@ fn outlive_the_loss_of_all_backends(world: &World, clients: &mut Clients) {
             hosts[1].ipv6()
         ))
         .unwrap();
+    hosts.iter().for_each(|host| host.plug_in().unwrap());
     clients.receive("after all backends were away");
     clients.exchange("when they are back");
     for (vip, far) in world.vips().into_iter().zip(FAR) {
