@@ -38,7 +38,8 @@ impl BackendId {
 
 /// [`BackendEntry::state`]: the backend gets new flows. Zero is not a state.
 pub const ACTIVE: u8 = 1;
-/// [`BackendEntry::state`]: the backend keeps its flows but gets no new ones.
+/// [`BackendEntry::state`]: the backend keeps its flows but gets no new ones. A backend that can't be reached
+/// now is draining too, without a MAC address: what its flows send is dropped until it is back.
 pub const DRAINING: u8 = 2;
 /// [`BackendEntry::state`]: the backend gets no packets; its flows begin anew with other backends.
 pub const DEAD: u8 = 3;

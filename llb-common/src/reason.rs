@@ -23,7 +23,7 @@ pub enum Reason {
     NotTaken,
     /// Drop: the client is not in the source ranges of the Service.
     SourceDenied,
-    /// Drop: all backends that were tried are dead, though still in the Maglev table.
+    /// Drop: all backends that were tried are dead or can't be reached now, though still in the Maglev table.
     NoLiveBackend,
     /// Drop: a TCP reset of an unknown flow. There is nothing to reset.
     UnknownReset,
@@ -36,7 +36,7 @@ pub enum Reason {
     TimeToLive,
     /// Drop: larger than the MTU of the path to the backend.
     TooBig,
-    /// Drop: the backend's or client's Ethernet address is not known.
+    /// Drop: the backend's or client's Ethernet address is not known. A known flow waits for its backend.
     NoNeighbour,
     /// Drop: UDP over IPv6 without a checksum (RFC 8200, 8.1).
     NoChecksum,

@@ -4,7 +4,8 @@
 
 use crate::plane::Plane;
 use crate::scenarios::packets::{
-    dsr, flood, link_shapes, moves, neighbours, ports, refusals, restarts, returned, routers, suspects,
+    dsr, flood, link_shapes, moves, neighbours, outages, ports, refusals, restarts, returned, routers,
+    suspects,
 };
 use crate::scenarios::{
     answers, changes, crash, dead_backends, handover, health, life, memory, other_clients, replacement,
@@ -151,6 +152,7 @@ macro_rules! packet_scenarios {
             suspects::a_client_whose_syns_are_wrong_takes_no_node_from_others,
             suspects::a_node_to_which_some_packets_are_lost_keeps_its_share,
             suspects::a_node_that_can_not_accept_all_connections_keeps_getting_some,
+            outages::connections_outlive_short_outages_of_the_network,
             dead_backends::a_silent_node_is_dead_without_any_request,
             answers::the_client_learns_the_mtu_when_its_datagrams_are_too_large,
             answers::an_expired_hop_limit_is_reported_to_the_client,

@@ -6,6 +6,7 @@ mod connections;
 mod ends;
 mod errors;
 mod failing;
+mod lost;
 mod martians;
 mod ports;
 mod reasons;

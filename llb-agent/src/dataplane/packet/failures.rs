@@ -33,7 +33,7 @@ struct Known {
 
 impl Failures {
     /// Takes in a look at all backends; those that it leaves out are forgotten. True if a backend has
-    /// failed or answers again.
+    /// failed, fails for another reason, or answers again.
     pub(super) fn follow(
         &mut self,
         found: impl IntoIterator<Item = (BackendId, Found)>,
@@ -44,7 +44,7 @@ impl Failures {
         for (id, found) in found {
             let old = before.get(&id).copied().unwrap_or_default();
             let new = old.then(found, now);
-            has_news |= old.failure.is_some() != new.failure.is_some();
+            has_news |= old.failure.map(|failure| failure.why) != new.failure.map(|failure| failure.why);
             if new != Known::default() {
                 self.0.insert(id, new);
             }
@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(look(mark(Refused, 5)), (false, None, 1), "the same failure");
         assert_eq!(look(dead(refused, 7)), (true, Some((refused, 4)), 2));
         assert_eq!(look(dead(refused, 10)), (false, Some((refused, 4)), 2), "a mark that is renewed");
-        assert_eq!(look(dead(timed_out, 10)), (false, Some((timed_out, 4)), 2));
+        assert_eq!(look(dead(timed_out, 10)), (true, Some((timed_out, 4)), 2));
         assert_eq!(look(Found::default()), (true, None, 2), "it answers");
         assert_eq!(look(dead(refused, 30)), (true, Some((refused, 8)), 3), "its first failure was not seen");
     }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   rule --> PacketPlane                                      plane.rs
-//!                |--> next hops: routes, neighbours           next_hops.rs, link_facts.rs
+//!                |--> next hops: routes, neighbours           next_hops.rs, last_hops.rs, link_facts.rs
 //!                `--> State: serve, close, drain, remove      state.rs, drain.rs     takes time and maps as arguments
 //!                        |--> image of the maps: ids, tables  image/                 pure
 //!                        `--> writes --> MapStore             map_store.rs: maps.rs in the kernel, fake.rs in tests
@@ -42,6 +42,7 @@ mod fake;
 mod flow_table;
 mod hooks;
 pub mod image;
+mod last_hops;
 mod leftover;
 mod link_facts;
 mod loader;

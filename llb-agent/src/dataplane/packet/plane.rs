@@ -97,7 +97,8 @@ impl PacketPlane {
             hurry: Notify::new(),
         });
         upkeep::look_at_links(&shared).await;
-        let next_hops = NextHops::new(connection, own_links(&facts));
+        let mut next_hops = NextHops::new(connection, own_links(&facts));
+        next_hops.restore(shared.state().image.last_hops());
         let next_hops = Arc::new(tokio::sync::Mutex::new(next_hops));
         let upkeep = tokio::spawn(upkeep::run(Arc::clone(&shared), Arc::clone(&next_hops)));
         let tester = tokio::spawn(tester::run(Arc::clone(&shared)));
@@ -209,8 +210,10 @@ impl PacketPlane {
                 backend: *backend,
                 state: match entry.state {
                     ACTIVE => BackendState::Active,
+                    _ if entry.mac.is_unknown() && state.image.is_in_rule(frontend, backend) => {
+                        BackendState::Unreachable
+                    }
                     DRAINING => BackendState::Draining,
-                    _ if state.image.is_in_rule(frontend, backend) => BackendState::Unreachable,
                     _ => BackendState::Removed,
                 },
                 flows: Some(state.flows.all.get(&entry.id).copied().unwrap_or(0).into()),

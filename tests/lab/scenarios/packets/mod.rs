@@ -8,6 +8,7 @@ mod layouts;
 pub(crate) mod link_shapes;
 pub(crate) mod moves;
 pub(crate) mod neighbours;
+pub(crate) mod outages;
 pub(crate) mod ports;
 pub(crate) mod refusals;
 pub(crate) mod restarts;

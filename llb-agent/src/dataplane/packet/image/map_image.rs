@@ -13,6 +13,7 @@ use super::entries::members_of;
 use super::gate::Gate;
 use super::ids::{Chunks, Places, Services};
 use super::known::Known;
+use super::next_hop::NextHop;
 use super::write::{Write, key_of};
 use crate::model::{Backend, Frontend, Mode, Port, Protocol, Rule, ServiceName};
 
@@ -112,6 +113,19 @@ impl MapImage {
     pub(in super::super) fn addresses(&self) -> BTreeSet<IpAddr> {
         let backends = self.frontends.values().flat_map(|known| known.backends.keys());
         backends.map(|backend| backend.address.ip()).collect()
+    }
+
+    /// The last way to each backend's address. It has no MAC address if all backends there are lost.
+    pub(in super::super) fn last_hops(&self) -> BTreeMap<IpAddr, NextHop> {
+        let mut hops: BTreeMap<IpAddr, NextHop> = BTreeMap::new();
+        for (backend, entry) in self.frontends.values().flat_map(|known| &known.backends) {
+            let Some(hop) = NextHop::of(entry) else { continue };
+            let known = hops.entry(backend.address.ip()).or_insert(hop);
+            if known.mac.is_none() {
+                *known = hop;
+            }
+        }
+        hops
     }
 
     /// Each backend's frontend and address, by the backend's id.
