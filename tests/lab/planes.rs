@@ -4,7 +4,7 @@
 
 use crate::plane::Plane;
 use crate::scenarios::packets::{
-    dsr, flood, moves, neighbours, ports, refusals, restarts, returned, routers,
+    dsr, flood, moves, neighbours, ports, refusals, restarts, returned, routers, suspects,
 };
 use crate::scenarios::{
     answers, changes, crash, dead_backends, handover, health, life, memory, replacement, rights, soak,
@@ -140,6 +140,9 @@ macro_rules! packet_scenarios {
             routers::an_upload_finds_the_mtu_behind_a_router,
             neighbours::a_node_whose_mac_changes_is_found_again,
             neighbours::a_silent_node_is_left_out_until_it_is_back,
+            suspects::a_client_whose_syns_are_wrong_takes_no_node_from_others,
+            suspects::a_node_to_which_some_packets_are_lost_keeps_its_share,
+            suspects::a_node_that_can_not_accept_all_connections_keeps_getting_some,
             dead_backends::a_silent_node_is_dead_without_any_request,
             answers::the_client_learns_the_mtu_when_its_datagrams_are_too_large,
             answers::an_expired_hop_limit_is_reported_to_the_client,
