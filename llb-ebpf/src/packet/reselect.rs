@@ -13,7 +13,7 @@
 //!
 //! Only this connection moves. Others still go to A, until it has refused two in a row, or the agent's tests have
 //! found it dead (`failing.rs`). If there is no other backend, or all others refuse too, the client gets the
-//! refusal at once, and a repeated SYN goes to A again, unless A is as bad.
+//! refusal at once. If all others are dead, a repeated SYN goes to A again, unless A is dead too.
 
 use llb_common::backend::{BackendEntry, BackendId, FailureKind};
 use llb_common::conntrack::{RST, ReplyEntry, SYN, forward_key};
