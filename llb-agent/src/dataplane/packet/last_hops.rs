@@ -44,7 +44,11 @@ pub(super) enum Seen {
 
 /// The last way to each backend that was reached once.
 #[derive(Debug, Default)]
-pub(super) struct LastHops(BTreeMap<IpAddr, Last>);
+pub(super) struct LastHops {
+    all: BTreeMap<IpAddr, Last>,
+    /// Those that are lost now.
+    lost: BTreeSet<IpAddr>,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Last {
@@ -66,7 +70,8 @@ enum Condition {
 impl LastHops {
     /// Begins with what the maps hold: flows rely on it, whatever the kernel knows now.
     pub(super) fn restore(&mut self, hops: BTreeMap<IpAddr, NextHop>, now: Instant) {
-        self.0 = hops
+        self.lost = hops.iter().filter(|(_, hop)| hop.mac.is_none()).map(|(address, _)| *address).collect();
+        self.all = hops
             .into_iter()
             .map(|(address, hop)| {
                 let condition = if hop.mac.is_some() { Condition::Missing } else { Condition::Lost };
@@ -76,27 +81,41 @@ impl LastHops {
             .collect();
     }
 
-    /// Takes in what the kernel knows now. `true` if what [`LastHops::get`] returns has changed.
+    /// Takes in what the kernel knows now. `true` if what [`LastHops::get`] returns has changed in a way that
+    /// matters.
     pub(super) fn follow(&mut self, address: IpAddr, seen: Seen, now: Instant) -> bool {
-        let old = self.0.get(&address).copied();
+        let old = self.all.get(&address).copied();
         let Some(new) = Last::after(old, seen, now) else { return false };
-        self.0.insert(address, new);
-        old.is_none_or(|old| old.shown != new.shown)
+        self.all.insert(address, new);
+        if new.condition == Condition::Lost {
+            self.lost.insert(address);
+        } else {
+            self.lost.remove(&address);
+        }
+        // For how long a backend is reached matters to the flows of lost ones only. Without any, it is no news,
+        // or each new backend would cost a look at all frontends later.
+        let is_lasting = if self.lost.is_empty() {
+            new.shown.is_lasting
+        } else {
+            old.is_some_and(|old| old.shown.is_lasting)
+        };
+        old.is_none_or(|old| NextHop { is_lasting, ..old.shown } != new.shown)
     }
 
     /// The way to a backend; without a MAC address while it is lost. `None`: it was never reached.
     pub(super) fn get(&self, address: IpAddr) -> Option<NextHop> {
-        self.0.get(&address).map(|last| last.shown)
+        self.all.get(&address).map(|last| last.shown)
     }
 
     /// Whether the kernel knew no way to it at the last look.
     pub(super) fn was_away(&self, address: IpAddr) -> bool {
-        self.0.get(&address).is_none_or(|last| last.condition != Condition::Reached)
+        self.all.get(&address).is_none_or(|last| last.condition != Condition::Reached)
     }
 
     /// Forgets all others.
     pub(super) fn retain(&mut self, addresses: &BTreeSet<IpAddr>) {
-        self.0.retain(|address, _| addresses.contains(address));
+        self.all.retain(|address, _| addresses.contains(address));
+        self.lost.retain(|address| addresses.contains(address));
     }
 }
 
@@ -161,10 +180,10 @@ mod tests {
             (1, Missing, false, Some(1), false),
             (2, Reached(hop(1)), false, Some(1), false),
             (3, Reached(hop(2)), true, Some(2), false),
-            (32, Reached(hop(2)), true, Some(2), true),
-            (33, Missing, true, Some(2), false),
+            (32, Reached(hop(2)), false, Some(2), true),
+            (33, Missing, false, Some(2), false),
             (34, Reached(hop(2)), false, Some(2), false),
-            (64, Reached(hop(2)), true, Some(2), true),
+            (64, Reached(hop(2)), false, Some(2), true),
         ];
         check(&mut LastHops::default(), &looks);
     }
@@ -188,6 +207,24 @@ mod tests {
             (41, Reached(hop(1)), true, Some(1), false),
         ];
         check(&mut LastHops::default(), &looks);
+    }
+
+    #[test]
+    fn how_long_a_backend_is_reached_is_news_while_another_is_lost() {
+        let (mut hops, start) = (LastHops::default(), clock::now());
+        let other: IpAddr = "192.0.2.32".parse().unwrap();
+        let mut news = |at: u64, first: Seen, second: Seen| {
+            let now = start + Duration::from_secs(at);
+            [hops.follow(other, second, now), hops.follow(NODE, first, now)]
+        };
+        let reached = Seen::Reached(hop(1));
+        assert_eq!(news(0, reached, reached), [true, true]);
+        assert_eq!(news(30, reached, reached), [false, false]);
+        assert_eq!(news(31, Seen::Missing, Seen::Silent), [true, true], "the first is no longer lasting");
+        assert_eq!(news(32, reached, Seen::Silent), [false, false]);
+        assert_eq!(news(61, reached, Seen::Silent), [true, false], "the second is lost for long");
+        assert_eq!(news(62, reached, Seen::Silent), [false, true], "the first is reached for long");
+        assert_eq!(news(63, reached, reached), [true, false]);
     }
 
     #[test]
