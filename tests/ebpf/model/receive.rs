@@ -73,8 +73,11 @@ impl Model {
         if reply.seen == 0 && self.is_refusal(arrival, &name, &reply, backend) {
             return Err(Stop::Because(Reason::Refused));
         }
-        if matches!(arrival.wire.carries, Carries::Transport { .. }) {
-            reply.seen = seen_after(reply.seen, arrival.tcp_flags);
+        if !arrival.is_error() {
+            if matches!(arrival.wire.carries, Carries::Transport { .. }) {
+                reply.seen = seen_after(reply.seen, arrival.tcp_flags);
+            }
+            reply.used = self.now;
             *self.memory.reply(&name).unwrap() = reply;
         }
         let (link, to_mac) = reply.way;

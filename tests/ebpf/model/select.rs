@@ -85,8 +85,8 @@ fn hash((vip, port, protocol): FrontendName, client: (IpAddr, u16), has_affinity
 }
 
 /// Takes a source port that no other flow of this backend has and that belongs to no frontend, and creates its
-/// reply entry. It looks at four candidates at a time: a free one is taken first, else one whose flow was
-/// opened and left alone. If no candidate will do, it takes one whose flow has ended.
+/// reply entry. It looks at four candidates at a time: a free one is taken first, else one whose flow gives way.
+/// If no candidate will do, it takes one whose flow gives way at last.
 pub(super) fn snat_port(
     world: &World,
     model: &mut Model,
@@ -94,12 +94,12 @@ pub(super) fn snat_port(
     backend: &Backend,
     way: Way,
 ) -> Option<u16> {
-    let (memory, began) = (&mut model.memory, model.now);
+    let (memory, now) = (&mut model.memory, model.now);
     let (first, last) = (*world.snat_ports.start(), *world.snat_ports.end());
     let candidates: Vec<u16> = (0..PORTS)
         .map(|attempt| candidate_port(flow.0.into(), WirePort::new(flow.1), attempt, first, last).number())
         .collect();
-    let new = Reply { client: (flow.0, flow.1), backend: backend.id, seen: 0, way, began };
+    let new = Reply { client: (flow.0, flow.1), backend: backend.id, seen: 0, way, used: now };
     for some in candidates.chunks(PORTS_AT_ONCE) {
         for &port in some {
             if let Some(reply) = memory.reply_of(flow, backend, port) {
@@ -116,14 +116,14 @@ pub(super) fn snat_port(
         }
         for &port in some {
             let name = reply_name(backend, port);
-            if memory.end(world, &name, began, false) {
+            if memory.end(world, &name, now, false) {
                 memory.pending_replies.insert(name, new);
                 return Some(port);
             }
         }
     }
     let port =
-        candidates.into_iter().find(|port| memory.end(world, &reply_name(backend, *port), began, true))?;
+        candidates.into_iter().find(|port| memory.end(world, &reply_name(backend, *port), now, true))?;
     memory.pending_replies.insert(reply_name(backend, port), new);
     Some(port)
 }

@@ -14,7 +14,10 @@ use llb_common::settings::{LinkSettings, Settings};
 use llb_common::time::{Tick, tick};
 
 use super::remembered::{affinity_key, flow_entry, flow_key, fragment_key, id, reply_entry, reply_key};
-use crate::model::flows::{FlowName, FragmentName, Memory, OPENING_SECS, ReplyName};
+use crate::model::flows::{
+    CONVERSATION_SECS, Flow, FlowName, FragmentName, Memory, OPENING_SECS, QUESTION_SECS, Reply, ReplyName,
+};
+use crate::model::wire::UDP;
 use crate::model::world::{FrontendName, Gate, Id, State, World};
 use crate::programs::{Hook, Program, monotonic_nanoseconds, raw};
 
@@ -162,22 +165,28 @@ impl Kernel {
         }
     }
 
-    /// Makes pending entries either so old that it matters, or new. With the kernel's own clock, which runs on,
-    /// no test could know which.
+    /// Makes entries so old or so new that it is clear for each limit on which side of it they are. With the
+    /// kernel's own clock, which runs on, no test could know. Only ages of pending entries and of UDP matter.
     pub(super) fn ages(&mut self, memory: &Memory, now: u64) {
         for (name, flow) in &memory.pending_flows {
-            let mut entry: ForwardEntry = pod_read_unaligned(&flow_entry(flow));
-            entry.used = if now - flow.used >= OPENING_SECS { 0 } else { Tick::MAX };
             let key: [u8; 24] = raw(&flow_key(name));
-            self.each(|program| program.insert(maps::PENDING_FLOWS.name, key, raw::<16>(bytes_of(&entry))));
+            let entry = aged_flow(flow, now);
+            self.each(|program| program.insert(maps::PENDING_FLOWS.name, key, entry));
         }
         for (name, reply) in &memory.pending_replies {
-            let mut entry: ReplyEntry = pod_read_unaligned(&reply_entry(reply));
-            entry.used = if reply.began < now { 0 } else { Tick::MAX };
             let key: [u8; 24] = raw(&reply_key(name));
-            self.each(|program| {
-                program.insert(maps::PENDING_REPLIES.name, key, raw::<40>(bytes_of(&entry)));
-            });
+            let entry = aged_reply(reply, now);
+            self.each(|program| program.insert(maps::PENDING_REPLIES.name, key, entry));
+        }
+        for (name, flow) in memory.flows.iter().filter(|(name, _)| name.2.2 == UDP) {
+            let key: [u8; 24] = raw(&flow_key(name));
+            let entry = aged_flow(flow, now);
+            self.each(|program| program.replace_placed(maps::FLOWS.name, key, entry));
+        }
+        for (name, reply) in memory.replies.iter().filter(|(name, _)| name.3 == UDP) {
+            let key: [u8; 24] = raw(&reply_key(name));
+            let entry = aged_reply(reply, now);
+            self.each(|program| program.replace_placed(maps::REPLIES.name, key, entry));
         }
     }
 
@@ -220,6 +229,26 @@ fn forget(program: &mut Program) {
     }
     for (key, _) in program.entries::<24, 8>(maps::AFFINITY.name) {
         program.remove::<_, 8>(maps::AFFINITY.name, key);
+    }
+}
+
+fn aged_flow(flow: &Flow, now: u64) -> [u8; 16] {
+    let entry: ForwardEntry = pod_read_unaligned(&flow_entry(flow));
+    raw(bytes_of(&ForwardEntry { used: clear_tick(now - flow.used), ..entry }))
+}
+
+fn aged_reply(reply: &Reply, now: u64) -> [u8; 40] {
+    let entry: ReplyEntry = pod_read_unaligned(&reply_entry(reply));
+    raw(bytes_of(&ReplyEntry { used: clear_tick(now - reply.used), ..entry }))
+}
+
+/// A tick that is on the same side of all limits as this age, whenever in the next seconds it is looked at.
+fn clear_tick(age_secs: u64) -> Tick {
+    match age_secs {
+        0..OPENING_SECS => Tick::MAX,
+        OPENING_SECS..QUESTION_SECS => tick_of(4),
+        QUESTION_SECS..CONVERSATION_SECS => tick_of(60),
+        _ => 0,
     }
 }
 

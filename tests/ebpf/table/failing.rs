@@ -24,7 +24,7 @@ const IDS: [u32; 2] = [1, 3];
 #[derive(Clone, Copy)]
 pub(super) struct Asked {
     client_port: u16,
-    host: usize,
+    pub(super) host: usize,
     snat_port: u16,
 }
 

@@ -6,6 +6,7 @@ mod connections;
 mod errors;
 mod failing;
 mod ports;
+mod questions;
 mod reasons;
 mod returned;
 mod selection;

@@ -8,6 +8,7 @@ mod layouts;
 pub(crate) mod moves;
 pub(crate) mod neighbours;
 pub(crate) mod ports;
+pub(crate) mod questions;
 pub(crate) mod refusals;
 pub(crate) mod restarts;
 pub(crate) mod returned;
