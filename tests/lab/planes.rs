@@ -4,8 +4,8 @@
 
 use crate::plane::Plane;
 use crate::scenarios::packets::{
-    dsr, flood, link_shapes, moves, neighbours, outages, ports, refusals, restarts, returned, routers,
-    suspects,
+    dsr, flood, link_shapes, moves, neighbours, outages, ports, questions, refusals, restarts, returned,
+    routers, suspects,
 };
 use crate::scenarios::{
     answers, changes, crash, dead_backends, handover, health, life, memory, other_clients, replacement,
@@ -156,6 +156,8 @@ macro_rules! packet_scenarios {
             dead_backends::a_silent_node_is_dead_without_any_request,
             answers::the_client_learns_the_mtu_when_its_datagrams_are_too_large,
             answers::an_expired_hop_limit_is_reported_to_the_client,
+            flood::stray_packets_leave_ports_for_others,
+            questions::a_late_answer_reaches_no_other_client,
         }
     };
 }

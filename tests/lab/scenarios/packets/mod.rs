@@ -10,6 +10,7 @@ pub(crate) mod moves;
 pub(crate) mod neighbours;
 pub(crate) mod outages;
 pub(crate) mod ports;
+pub(crate) mod questions;
 pub(crate) mod refusals;
 pub(crate) mod restarts;
 pub(crate) mod returned;
