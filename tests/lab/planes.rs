@@ -7,7 +7,7 @@ use crate::scenarios::packets::{
     dsr, flood, moves, neighbours, ports, refusals, restarts, returned, routers,
 };
 use crate::scenarios::{
-    answers, changes, crash, dead_backends, handover, health, life, memory, replacement, rights, soak,
+    answers, changes, chaos, crash, dead_backends, handover, health, life, memory, replacement, rights, soak,
     tenant, terms, traffic, trouble, vips,
 };
 
@@ -75,6 +75,7 @@ macro_rules! every_scenario {
             handover::sigterm_waits_for_a_new_agent_that_is_about_to_take_over,
             handover::either_agent_may_be_killed_at_any_moment_of_a_handover,
             soak::a_soak_loses_no_byte_and_leaves_no_descriptor,
+            chaos::no_connection_is_lost_that_plain_routing_keeps,
         }
     };
 }
@@ -132,6 +133,7 @@ macro_rules! packet_scenarios {
             restarts::a_second_agent_on_the_link_refuses_and_changes_nothing,
             moves::a_move_to_the_relay_and_back_breaks_no_connection,
             dsr::nodes_see_the_client_and_answer_it_directly,
+            chaos::in_mode_dsr_no_connection_is_lost_that_plain_routing_keeps,
             returned::a_packet_that_a_node_sends_back_goes_round_no_more,
             returned::a_new_service_answers_before_nodes_have_rules_for_its_vip,
             refusals::pings_and_closed_ports_are_answered_at_once,
@@ -166,6 +168,7 @@ mod userspace {
     scenarios!(Plane::Userspace, trouble::pods_without_a_route_are_said_and_served_once_there_is_one,);
     crash_scenarios!(Plane::Userspace);
     relay_scenarios!(Plane::Userspace);
+    scenarios!(Plane::Userspace, chaos::connections_that_llb_loses_are_seen,);
     scenarios!(Plane::Userspace, tenant::a_hostile_tenant_with_a_pool_takes_nothing_from_others,);
 }
 
