@@ -8,7 +8,7 @@ use llb_tests::chaos::Event;
 use llb_tests::{Agent, Host};
 
 use super::network::{Network, OTHER_SOURCE, OTHER_SOURCE_V6, by_the_other_link};
-use super::vips;
+use super::way::vips;
 use crate::setup::{NODES, Setup};
 
 /// MTU of a narrow link: more than the least of IPv6.

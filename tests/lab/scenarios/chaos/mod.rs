@@ -3,15 +3,15 @@
 //! connection is lost that plain routing keeps.
 //!
 //! `LLB_CHAOS_SECS=1800 LLB_CHAOS_CONNECTIONS=1000 cargo xtask test --only lab chaos` makes the long run. `LLB_SEED`
-//! repeats a schedule; `LLB_CHAOS_EVENTS` chooses events by name, also those of [`NOT_YET`].
+//! repeats a schedule; `LLB_CHAOS_EVENTS` chooses events by name, also those that are left out ([`way::NOT_YET`]).
 
 #![expect(clippy::disallowed_methods, reason = "the chaos measures by the real clock")]
 
 mod hand;
 mod network;
+mod way;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use llb_tests::chaos::{Answers, Conversations, Event, Group, Questions, Schedule, Step, Tally};
@@ -21,6 +21,7 @@ use llb_tests::{Agent, environment, manifests, wait_until};
 
 use self::hand::Hand;
 use self::network::Network;
+use self::way::{Way, vips};
 use super::packets::{DNS, ECHO, HTTP};
 use crate::plane::Plane;
 use crate::setup::{LIMIT, Setup};
@@ -36,80 +37,6 @@ const PAUSE: Duration = Duration::from_millis(40);
 const OPEN_LIMIT: Duration = Duration::from_secs(60);
 /// From the last event until all is served again: llb puts back what others have removed again and again after pauses.
 const WHOLE_LIMIT: Duration = Duration::from_secs(60);
-
-/// Events under which llb still loses connections that plain routing keeps, with the reason. An entry goes as soon as
-/// that is mended.
-const NOT_YET: &[(Event, &[Kind], &str)] = &[
-    (Event::BalancerForgetsNeighbours, PACKET, FORGOTTEN),
-    (Event::BalancerLosesCarrier, PACKET, FORGOTTEN),
-    (Event::NodeLosesCarrier, PACKET, FORGOTTEN),
-    (Event::AllNodesLoseCarrier, PACKET, FORGOTTEN),
-    (Event::GatewayAway, PACKET, FORGOTTEN),
-    (Event::OwnAddressesAway, PACKET, "without a route for a moment, all backends count as gone"),
-    (Event::LinkReplaced, PACKET, "the VIP is back on the link before its backends are known there"),
-    (Event::RouteChangesLink, NAT, "the new link is no --linkdevice, so the backend's flows move to others"),
-    (Event::SourceChanges, NAT, "a known flow gets the new source address"),
-];
-const NAT: &[Kind] = &[Kind::PacketNat];
-const PACKET: &[Kind] = &[Kind::PacketNat, Kind::PacketDsr];
-const FORGOTTEN: &str = "a backend counts as gone as soon as its neighbour does not answer";
-
-/// The kind of a plane: what its connections depend on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    PacketNat,
-    PacketDsr,
-    Relay,
-}
-
-/// A plane and mode under test.
-#[derive(Clone, Copy, Debug)]
-struct Way {
-    plane: Plane,
-    is_dsr: bool,
-}
-
-impl Way {
-    fn kind(self) -> Kind {
-        match self.plane {
-            Plane::Userspace | Plane::Sockmap => Kind::Relay,
-            Plane::Tc | Plane::XdpNative | Plane::XdpGeneric if self.is_dsr => Kind::PacketDsr,
-            Plane::Tc | Plane::XdpNative | Plane::XdpGeneric => Kind::PacketNat,
-        }
-    }
-
-    /// Why an event can't happen to this way, or is no fair one; `None` if it is.
-    fn spared(self, event: Event) -> Option<&'static str> {
-        match (event, self.kind(), self.plane) {
-            (Event::AgentKilled, Kind::Relay, _) => Some("connections of the relay are the agent's own"),
-            (Event::LinkReplaced, _, Plane::XdpNative | Plane::XdpGeneric) => {
-                Some("a new veth pair lacks what the lab prepares for XDP")
-            }
-            _ => None,
-        }
-    }
-
-    /// Why an event is left out until llb is better; `None` if it is not.
-    fn not_yet(self, event: Event) -> Option<&'static str> {
-        let is_meant =
-            |(other, kinds, _): &&(Event, &[Kind], _)| *other == event && kinds.contains(&self.kind());
-        NOT_YET.iter().find(is_meant).map(|(_, _, reason)| *reason)
-    }
-
-    /// The events of a run. Says which ones are left out.
-    fn events(self) -> Vec<Event> {
-        let named = environment::chaos_events().map(|names| {
-            let named = |name: &str| Event::named(name).unwrap_or_else(|| panic!("there is no event {name}"));
-            names.split(',').map(named).collect::<Vec<_>>()
-        });
-        let is_possible = |event: &Event| {
-            let not_yet = if named.is_none() { self.not_yet(*event) } else { None };
-            let reason = self.spared(*event).or(not_yet);
-            reason.inspect(|reason| println!("without {event:?}: {reason}")).is_none()
-        };
-        named.as_deref().unwrap_or(&Event::ALL).iter().copied().filter(is_possible).collect()
-    }
-}
 
 pub(crate) fn no_connection_is_lost_that_plain_routing_keeps(plane: Plane) {
     Chaos::new(Way { plane, is_dsr: false }).run().assert_no_worse();
@@ -131,11 +58,6 @@ pub(crate) fn connections_that_llb_loses_are_seen(plane: Plane) {
         complaints.iter().any(|line| line.contains("Reset") || line.contains("Closed")),
         "{complaints:?}"
     );
-}
-
-/// The VIPs, one of each family.
-fn vips(setup: &Setup) -> [IpAddr; 2] {
-    [setup.vip(), setup.vip_v6()]
 }
 
 /// A run that can begin.

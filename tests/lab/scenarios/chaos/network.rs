@@ -17,7 +17,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use anyhow::Result;
 use llb_tests::{Host, Lab, Server, manifests};
 
-use super::Way;
+use super::way::{Way, vips};
 use crate::scenarios::packets::{DNS, ECHO, HTTP};
 use crate::setup::{NODES, Setup};
 
@@ -148,7 +148,7 @@ fn serve(setup: &Setup, way: Way, far: &Host) -> Vec<Server> {
         servers.push(Server::udp(host, (address, DNS.node_port).into(), host.name()).unwrap());
     }
     if way.is_dsr {
-        for (host, vip) in nodes.into_iter().flat_map(|host| super::vips(setup).map(|vip| (host, vip))) {
+        for (host, vip) in nodes.into_iter().flat_map(|host| vips(setup).map(|vip| (host, vip))) {
             crate::scenarios::packets::dsr::take(host, vip);
             servers.push(Server::echo(host, (vip, ECHO.port).into()).unwrap());
             servers.push(Server::http(host, (vip, HTTP.port).into(), host.name()).unwrap());
