@@ -66,6 +66,9 @@ pub(crate) fn explain(
     for link in &report.planes.links {
         let _ = writeln!(text, "link {}: packet plane at {} ({})", link.link, link.hook, link.why);
     }
+    for link in &report.planes.links_without_header {
+        let _ = writeln!(text, "link {link}: no packet plane (no Ethernet header); what needs it is relayed");
+    }
     for problem in report.problems.iter().filter(|problem| matches!(problem.subject, Subject::Link(_))) {
         let _ = writeln!(text, "{}: problem {:?}: {}", problem.subject, problem.reason, problem.message);
     }
@@ -158,6 +161,9 @@ fn frontend_text(
     let not_dsr =
         if rule.mode == Mode::Dsr && is_relayed { "; not in mode dsr: a relay has no modes" } else { "" };
     let _ = writeln!(text, "    {frontend}  {phase}  {plane}{why}{terms}{not_dsr}");
+    if let Some(clients) = &status.other_clients {
+        let _ = writeln!(text, "      clients on this machine and behind its other links: {clients}");
+    }
     let known = states.of(frontend);
     if known.is_empty() && rule.backends.is_empty() {
         text.push_str("      no backends: refused\n");
@@ -189,8 +195,8 @@ mod tests {
     use super::*;
     use crate::clock;
     use crate::model::{
-        BackendFailure, BackendState, FailureReason, Link, LinkAddress, Phase, Placement, PlacementReason,
-        Port, ProblemReason, Protocol, RelayFeature, Rule, Weight,
+        BackendFailure, BackendState, FailureReason, Link, LinkAddress, OtherClients, Phase, Placement,
+        PlacementReason, Port, ProblemReason, Protocol, RelayFeature, Rule, Weight,
     };
 
     fn web() -> ServiceName {
@@ -213,7 +219,8 @@ mod tests {
         let rule = Some(Arc::new(rule));
         let mut report = Report { ready: true, has_snapshot: true, ..Report::default() };
         report.observed.frontends =
-            [(frontend(), FrontendStatus { rule, phase: Phase::Serving, placement })].into();
+            [(frontend(), FrontendStatus { rule, phase: Phase::Serving, placement, other_clients: None })]
+                .into();
         let address = LinkAddress { net: "192.0.2.10/24".parse().unwrap(), ours: false, primary: true };
         report.facts.links = vec![Link { name: "eth0".to_owned(), addresses: vec![address] }];
         report
@@ -272,6 +279,25 @@ mod tests {
              192.0.2.31:30080  weight 1\n      \
              192.0.2.32:30080  dead for 12 s: it refused a connection, weight 1\n"
         );
+    }
+
+    #[test]
+    fn clients_that_no_program_sees_have_a_line_of_their_own() {
+        let placement = Placement { plane: PlaneKind::Packet, mode: Some(Mode::Dsr), why: None };
+        let told = |clients: OtherClients| {
+            let mut report = report(placement.clone());
+            report.planes.links_without_header = vec!["wg0".to_owned()];
+            report.observed.frontends.get_mut(&frontend()).unwrap().other_clients = Some(clients);
+            text(&report, &BackendStates::default(), &web(), clock::now_std())
+        };
+        let relayed = told(OtherClients::Relayed);
+        let line = "dsr\n      clients on this machine and behind its other links: relayed; \
+                    backends see this machine's address\n      192.0.2.31:30080";
+        assert!(relayed.contains(line), "{relayed}");
+        let end = "\nlink wg0: no packet plane (no Ethernet header); what needs it is relayed\n";
+        assert!(relayed.ends_with(end), "{relayed}");
+        let refused = told(OtherClients::NotServed { why: "in use".to_owned() });
+        assert!(refused.contains("behind its other links: not served: in use\n"), "{refused}");
     }
 
     #[test]

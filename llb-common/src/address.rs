@@ -85,6 +85,20 @@ impl Address {
         self.words[0] == 0 && u32::from_ne_bytes([a, b, c, d]) == u32::from_ne_bytes(MAPPED)
     }
 
+    /// Whether a packet of another host may come from this address. It may not from one that stands for no host,
+    /// for the host itself, or for many (RFC 1122, 3.2.1.3; RFC 4291, 2.5.2, 2.5.3 and 2.7).
+    #[inline(always)]
+    pub const fn may_be_a_source(&self) -> bool {
+        if self.is_v4() {
+            let word = self.v4_word();
+            let [first, ..] = word.to_ne_bytes();
+            return !matches!(first, 0 | 127 | 224..=239) && word != u32::MAX;
+        }
+        let [first, ..] = self.words[0].to_ne_bytes();
+        let is_low = self.words[0] == 0 && u64::from_be(self.words[1]) <= 1;
+        first != 0xff && !is_low
+    }
+
     /// Whether all bytes are zeros, which stands for no address.
     #[inline(always)]
     pub const fn is_unspecified(&self) -> bool {
@@ -177,6 +191,20 @@ impl Mac {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_source_is_one_other_host() {
+        let may_be = |text: &str| Address::from(text.parse::<IpAddr>().unwrap()).may_be_a_source();
+        for text in
+            ["1.0.0.1", "10.0.0.1", "126.9.9.9", "128.0.0.1", "223.1.1.1", "240.0.0.1", "::2", "fe80::1"]
+        {
+            assert!(may_be(text), "{text}");
+        }
+        for text in ["0.0.0.0", "0.9.9.9", "127.0.0.1", "224.0.0.1", "239.9.9.9", "255.255.255.255"] {
+            assert!(!may_be(text), "{text}");
+        }
+        assert!(!["::", "::1", "ff02::1", "ff0e::5"].into_iter().any(may_be));
+    }
 
     #[test]
     fn addresses_of_both_families_survive_a_round_trip() {

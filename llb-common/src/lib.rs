@@ -19,6 +19,7 @@ pub mod counters;
 pub mod flow_table;
 pub mod frontend;
 pub mod hash;
+pub mod life_cycle;
 pub mod maglev;
 pub mod maps;
 pub mod notice;

@@ -9,6 +9,7 @@
 //! | `SETTINGS` | array | 0 | `settings::Settings` | agent |
 //! | `LINKS` | hash | ifindex, 4 bytes | `address::Mac` of that link, and 2 zeros | agent |
 //! | `FRONTENDS` | hash | `frontend::FrontendKey` | `frontend::FrontendEntry` | agent |
+//! | `VIPS` | hash | `address::Address` of each VIP that has a frontend | 1, 4 bytes | agent |
 //! | `MAGLEV` | array | number of the chunk | `frontend::Chunk` | agent |
 //! | `BACKENDS` | array | `BackendId::index` | `backend::BackendEntry` | agent |
 //! | `TRAFFIC` | per-CPU array | `BackendId::index` | `counters::Traffic` | programs |
@@ -20,7 +21,7 @@
 //! | `REPLIES` | array, a `flow_table` | number of the line | `conntrack::ReplyKey` and `ReplyEntry` | programs; agent removes |
 //! | `PENDING_FLOWS` | LRU hash | `conntrack::ForwardKey` | `conntrack::ForwardEntry` | programs |
 //! | `PENDING_REPLIES` | LRU hash | `conntrack::ReplyKey` | `conntrack::ReplyEntry` | programs |
-//! | `FAILING` | LRU hash | `backend::BackendId` | `backend::FailureMark` of its last failure | programs |
+//! | `FAILING` | LRU hash | `backend::BackendId` | `backend::FailureMark` | programs and agent |
 //! | `FRAGMENTS` | LRU hash | `conntrack::FragmentKey` | `conntrack::FragmentPorts` | programs |
 //! | `BUDGET` | per-CPU array | 0 | tick and count, 4 bytes each | programs |
 //! | `SCRATCH` | per-CPU array | 0 | `parse::Packet` and working memory of the programs | programs |
@@ -55,6 +56,8 @@ pub const SETTINGS: Map = map("SETTINGS", 1);
 pub const LINKS: Map = map("LINKS", 64);
 /// See the table above.
 pub const FRONTENDS: Map = map("FRONTENDS", 1024);
+/// No more than frontends.
+pub const VIPS: Map = map("VIPS", FRONTENDS.capacity);
 /// Chunks of 4 KiB.
 pub const MAGLEV: Map = map("MAGLEV", 256);
 /// At most 2^20, see [`BackendId`](crate::backend::BackendId).
@@ -92,11 +95,12 @@ pub const TRACE: Map = map("TRACE", 65_536);
 pub const NOTICES: Map = map("NOTICES", 65_536);
 
 /// All maps, for the agent, which loads the object.
-pub const ALL: [Map; 21] = [
+pub const ALL: [Map; 22] = [
     LINK,
     SETTINGS,
     LINKS,
     FRONTENDS,
+    VIPS,
     MAGLEV,
     BACKENDS,
     TRAFFIC,

@@ -23,7 +23,7 @@ pub enum Reason {
     NotTaken,
     /// Drop: the client is not in the source ranges of the Service.
     SourceDenied,
-    /// Drop: all backends that were tried are dead, though still in the Maglev table.
+    /// Drop: all backends that were tried are dead or can't be reached now, though still in the Maglev table.
     NoLiveBackend,
     /// Drop: a TCP reset of an unknown flow. There is nothing to reset.
     UnknownReset,
@@ -36,7 +36,7 @@ pub enum Reason {
     TimeToLive,
     /// Drop: larger than the MTU of the path to the backend.
     TooBig,
-    /// Drop: the backend's or client's Ethernet address is not known.
+    /// Drop: the backend's or client's Ethernet address is not known. A known flow waits for its backend.
     NoNeighbour,
     /// Drop: UDP over IPv6 without a checksum (RFC 8200, 8.1).
     NoChecksum,
@@ -49,6 +49,10 @@ pub enum Reason {
     /// Drop: in mode DSR, a packet that was sent to a Node before. The Node has no rule for the VIP and routed it
     /// back.
     Returned,
+    /// Drop: a packet that claims to refuse a new connection, but does not know its SYN.
+    FalseRefusal,
+    /// Drop: a new flow whose source is no address of another host.
+    Martian,
     /// Note: the flow table is full. The flow stays pending, and may be forgotten.
     FlowsFull,
     /// Note: a new flow beyond the budget, in mode DSR. It is forwarded but not remembered.
@@ -59,7 +63,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::UnknownFragment,
         Self::NoBackends,
         Self::UnknownError,
@@ -78,6 +82,8 @@ impl Reason {
         Self::Failed,
         Self::Refused,
         Self::Returned,
+        Self::FalseRefusal,
+        Self::Martian,
         Self::FlowsFull,
         Self::NotRemembered,
         Self::NatInstead,
@@ -117,6 +123,8 @@ impl Reason {
             Self::Failed => "failed",
             Self::Refused => "refused",
             Self::Returned => "returned",
+            Self::FalseRefusal => "false_refusal",
+            Self::Martian => "martian",
             Self::FlowsFull => "flows_full",
             Self::NotRemembered => "not_remembered",
             Self::NatInstead => "nat_instead",

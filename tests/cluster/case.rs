@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use llb_tests::client::{self, Answer};
 use llb_tests::cluster::Cluster;
 use llb_tests::{Agent, Host, Lab, Server, wait_until};
@@ -19,8 +19,15 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 /// How long something that must not happen is watched: several times longer than a change takes.
 pub(crate) const QUIET: Duration = Duration::from_millis(700);
 
+/// How often a client asks. Without a pause it would use its ports again within half a minute, and every kernel and
+/// kube-proxy on the way would have to forget the old connections in time.
+pub(crate) const PACE: Duration = Duration::from_millis(10);
+
 /// The port of the echo servers on every node.
 pub(crate) const ECHO_PORT: u16 = 8888;
+
+/// The nodes of the cluster.
+const NODES: [&str; 2] = ["node-1", "node-2"];
 
 /// Number of VIPs that one case may use.
 const VIPS_PER_CASE: u8 = 4;
@@ -204,6 +211,14 @@ impl<'a> Case<'a> {
         Ok(ask()?.into_keys().collect())
     }
 
+    /// Waits until every node answers on the Service's first nodePort. kube-proxy of a node may follow seconds after
+    /// the others, and until then the node refuses connections.
+    pub(crate) fn wait_for_every_node(&self, service: &str) -> Result<()> {
+        let port = &self.service(service)?["spec"]["ports"][0]["nodePort"];
+        let port = port.as_u64().and_then(|port| u16::try_from(port).ok()).context("no nodePort")?;
+        NODES.iter().try_for_each(|node| self.ask_often(self.lab.host(node).at(port)).map(drop))
+    }
+
     /// Waits for an answer over UDP.
     pub(crate) fn wait_for_datagram(&self, address: SocketAddr) -> Result<Answer> {
         wait_until(LIMIT, &format!("a datagram from {address}"), || {
@@ -259,7 +274,7 @@ impl Drop for Case<'_> {
 /// their node.
 pub(crate) fn start_echo(lab: &Lab) -> Result<Vec<Server>> {
     let mut servers = Vec::new();
-    for name in ["node-1", "node-2"] {
+    for name in NODES {
         let host = lab.host(name);
         for address in [host.at(ECHO_PORT), host.at_v6(ECHO_PORT)] {
             servers.push(Server::http(host, address, name)?);

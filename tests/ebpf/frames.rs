@@ -13,6 +13,8 @@ pub(crate) struct Frame {
     pub(crate) to: (Address, u16),
     pub(crate) protocol: u8,
     pub(crate) tcp_flags: u8,
+    /// Sequence and acknowledgement number of TCP.
+    pub(crate) numbers: (u32, u32),
     pub(crate) time_to_live: u8,
     pub(crate) payload: Vec<u8>,
 }
@@ -31,7 +33,9 @@ impl Frame {
             (
                 [
                     &ports[..],
-                    &[0, 0, 0, 1, 0, 0, 0, 2, 0x50, self.tcp_flags, 0x20, 0, 0, 0, 0, 0],
+                    &self.numbers.0.to_be_bytes(),
+                    &self.numbers.1.to_be_bytes(),
+                    &[0x50, self.tcp_flags, 0x20, 0, 0, 0, 0, 0],
                     &self.payload,
                 ]
                 .concat(),

@@ -71,6 +71,8 @@ impl Plane {
             self.chunk(index, &[BackendId::new(index, 1)]);
         }
         self.frontend(EMPTY_PORT, |entry| entry.table.slots = 0);
+        let vip = self.vip().bytes();
+        self.program.insert(maps::VIPS.name, vip, 1_u32);
     }
 
     /// From now on frames arrive by this link.

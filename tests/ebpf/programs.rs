@@ -2,16 +2,17 @@
 //! One of the two programs in this kernel, without a link, and its maps as raw bytes. `plane.rs` and
 //! `random/fill.rs` decide what is in these maps.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, lpm_trie};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf, lpm_trie};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use bytemuck::bytes_of;
 use llb_common::frontend::SourceRangeKey;
-use llb_common::maps;
 use llb_common::programs::{TC_INGRESS_PROGRAM, XDP_PROGRAM};
 use llb_common::reason::Reason;
+use llb_common::{flow_table, maps};
 use llb_tests::FlowLines;
 
 use crate::object;
@@ -80,6 +81,20 @@ impl Program {
         let flows = lines.table::<[u8; 24], [u8; V]>();
         assert!(flows.remove(&key) && flows.insert(&key, &value));
         lines.write(map).unwrap();
+    }
+
+    /// Writes four bytes of each of these flows' values in a table, at the offset `at`. No flow moves.
+    pub(crate) fn patch_placed(&mut self, table: &str, at: usize, numbers: &BTreeMap<Vec<u8>, u32>) {
+        const KEY_BYTES: usize = size_of::<flow_table::Key>();
+        let map = self.ebpf.map_mut(table).unwrap();
+        let mut lines: Array<&mut MapData, [u8; size_of::<flow_table::Line>()]> = map.try_into().unwrap();
+        for index in 0..if numbers.is_empty() { 0 } else { lines.len() } {
+            let mut line = lines.get(&index, 0).unwrap();
+            if let Some(number) = numbers.get(&line[..KEY_BYTES]) {
+                line[KEY_BYTES + at..][..4].copy_from_slice(&number.to_ne_bytes());
+                lines.set(index, &line, 0).unwrap();
+            }
+        }
     }
 
     /// Runs the program with one frame, and returns its verdict and the resulting frame. `None` if the kernel
@@ -151,6 +166,16 @@ impl Program {
     pub(crate) fn reason(&self, reason: Reason) -> u64 {
         let map: PerCpuArray<&MapData, u64> = self.ebpf.map(maps::REASONS.name).unwrap().try_into().unwrap();
         map.get(&(reason as u32), 0).unwrap().iter().sum()
+    }
+
+    /// The packets whose senders the agent must tell, since the last call.
+    pub(crate) fn notices(&mut self) -> usize {
+        let mut ring = RingBuf::try_from(self.ebpf.map_mut(maps::NOTICES.name).unwrap()).unwrap();
+        let mut count = 0;
+        while ring.next().is_some() {
+            count += 1;
+        }
+        count
     }
 
     /// Memory of a flow table in bytes, as the kernel reports it.

@@ -4,11 +4,12 @@
 
 use crate::plane::Plane;
 use crate::scenarios::packets::{
-    dsr, flood, moves, neighbours, ports, refusals, restarts, returned, routers,
+    dsr, flood, link_shapes, moves, neighbours, outages, ports, refusals, restarts, returned, routers,
+    suspects,
 };
 use crate::scenarios::{
-    answers, changes, chaos, crash, dead_backends, handover, health, life, memory, replacement, rights, soak,
-    tenant, terms, traffic, trouble, vips,
+    answers, changes, chaos, crash, dead_backends, handover, health, life, memory, other_clients,
+    replacement, rights, soak, tenant, terms, traffic, trouble, vips,
 };
 
 macro_rules! scenarios {
@@ -74,6 +75,9 @@ macro_rules! every_scenario {
             handover::the_old_agent_stays_in_charge_if_the_new_one_fails,
             handover::sigterm_waits_for_a_new_agent_that_is_about_to_take_over,
             handover::either_agent_may_be_killed_at_any_moment_of_a_handover,
+            other_clients::clients_on_the_balancer_and_behind_its_other_links_are_served,
+            other_clients::no_other_program_binds_the_port_of_a_vip,
+            other_clients::their_connections_outlive_a_handover,
             soak::a_soak_loses_no_byte_and_leaves_no_descriptor,
             chaos::no_connection_is_lost_that_plain_routing_keeps,
         }
@@ -132,6 +136,11 @@ macro_rules! packet_scenarios {
             restarts::a_thousand_connections_outlive_every_kind_of_restart,
             restarts::a_second_agent_on_the_link_refuses_and_changes_nothing,
             moves::a_move_to_the_relay_and_back_breaks_no_connection,
+            other_clients::they_are_told_apart_and_their_connections_stay_when_the_service_moves,
+            other_clients::they_are_relayed_beside_mode_dsr,
+            other_clients::their_downloads_finish_when_the_agent_ends,
+            link_shapes::what_needs_a_link_without_ethernet_header_is_relayed,
+            link_shapes::ipv6_is_relayed_on_a_link_without_a_link_local_address,
             dsr::nodes_see_the_client_and_answer_it_directly,
             chaos::in_mode_dsr_no_connection_is_lost_that_plain_routing_keeps,
             returned::a_packet_that_a_node_sends_back_goes_round_no_more,
@@ -142,6 +151,10 @@ macro_rules! packet_scenarios {
             routers::an_upload_finds_the_mtu_behind_a_router,
             neighbours::a_node_whose_mac_changes_is_found_again,
             neighbours::a_silent_node_is_left_out_until_it_is_back,
+            suspects::a_client_whose_syns_are_wrong_takes_no_node_from_others,
+            suspects::a_node_to_which_some_packets_are_lost_keeps_its_share,
+            suspects::a_node_that_can_not_accept_all_connections_keeps_getting_some,
+            outages::connections_outlive_short_outages_of_the_network,
             dead_backends::a_silent_node_is_dead_without_any_request,
             answers::the_client_learns_the_mtu_when_its_datagrams_are_too_large,
             answers::an_expired_hop_limit_is_reported_to_the_client,

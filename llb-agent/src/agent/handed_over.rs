@@ -11,13 +11,14 @@ use anyhow::Context;
 use super::locks::Locks;
 use crate::dataplane::Planes;
 use crate::dataplane::packet::LinkLocks;
+use crate::dataplane::proxy::RelaySocket;
 use crate::handover::{Descriptors, Item, Takeover};
 use crate::model::Frontend;
 
 /// The sockets that a predecessor gave.
 #[derive(Default)]
 pub(super) struct InheritedSockets {
-    pub(super) frontends: Vec<(Frontend, OwnedFd)>,
+    pub(super) frontends: Vec<RelaySocket>,
     /// The listener of the admin endpoint, and its address.
     pub(super) admin: Option<(SocketAddr, OwnedFd)>,
 }
@@ -27,8 +28,9 @@ pub(super) fn inherited_sockets(goods: Descriptors) -> InheritedSockets {
     let mut inherited = InheritedSockets::default();
     for (item, socket) in goods {
         match item {
-            Item::Frontend { vip, port, protocol } => {
-                inherited.frontends.push((Frontend { vip, port, protocol }, socket));
+            Item::Frontend { vip, port, protocol, is_beside_packets } => {
+                let frontend = Frontend { vip, port, protocol };
+                inherited.frontends.push(RelaySocket { frontend, is_beside_packets, socket });
             }
             Item::Admin { address } => inherited.admin = Some((address, socket)),
             Item::StateLock | Item::AgentLock { .. } | Item::LinkLock { .. } => {}
@@ -70,8 +72,10 @@ pub(super) async fn hand_over(
     (admin, admin_socket): (SocketAddr, &OwnedFd),
     own: &Locks,
 ) -> anyhow::Result<()> {
-    let frontends = planes.sockets()?.into_iter();
-    let mut sockets: Descriptors = frontends.map(|(frontend, socket)| (frontend.into(), socket)).collect();
+    let item = |RelaySocket { frontend: Frontend { vip, port, protocol }, is_beside_packets, socket }| {
+        (Item::Frontend { vip, port, protocol, is_beside_packets }, socket)
+    };
+    let mut sockets: Descriptors = planes.sockets()?.into_iter().map(item).collect();
     sockets.push((Item::Admin { address: admin }, admin_socket.try_clone()?));
     takeover.offer(&sockets).await?;
     let mut locks = vec![(Item::StateLock, own.state.try_clone()?)];

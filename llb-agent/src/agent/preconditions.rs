@@ -81,11 +81,14 @@ pub(super) async fn check_links(config: &Config, addresses: &mut NetlinkAddresse
 fn raise_descriptor_limit(config: &Config) {
     /// Listeners, netlink, the admin endpoint, the API server.
     const OTHERS: u64 = 4096;
+    /// Listeners beside the packet plane, one for each of its frontends.
+    const BESIDE_PACKETS: u64 = 16_384;
     let relay = &config.relay;
     let wanted = 2 * relay.max_connections.get() as u64 + relay.max_udp_sessions.get() as u64 + OTHERS;
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: Some(limit.maximum.map_or(wanted, |most| most.min(wanted))), ..limit };
-    if limit.current.is_some_and(|current| current < wanted)
+    let all = wanted + BESIDE_PACKETS;
+    let raised = Rlimit { current: Some(limit.maximum.map_or(all, |most| most.min(all))), ..limit };
+    if limit.current.is_some_and(|current| current < all)
         && let Err(error) = setrlimit(Resource::Nofile, raised)
     {
         tracing::warn!(%error, "cannot raise the limit of open files (RLIMIT_NOFILE)");

@@ -31,9 +31,16 @@ pub trait DataPlane {
     /// drain time-out has passed. Then it is gone.
     fn remove(&mut self, frontend: &Frontend);
 
-    /// Keeps other programs from binding the ports of these frontends, which are on the machine's
-    /// own addresses, and of no others. Called again and again; what fails is tried again then.
-    fn hold_ports(&mut self, _frontends: &BTreeSet<Frontend>) {}
+    /// Listens for clients that the packet plane does not see, where that could not be done before, and keeps
+    /// other programs from binding the ports of these frontends, which are on the machine's own
+    /// addresses. Called again and again; what fails is tried again then.
+    async fn keep_ports(&mut self, _own: &BTreeSet<Frontend>) {}
+
+    /// The agent ends. What the packet plane serves goes on, so no connection is accepted beside it any
+    /// more. `true` if none is left. Called again and again.
+    fn leave_packets_alone(&mut self) -> bool {
+        true
+    }
 
     /// The backends that were found dead, of all frontends that serve. Whenever a backend is
     /// found dead or answers again, the plane wakes the loop up, but at most once a second.
@@ -80,6 +87,17 @@ pub enum DataPlaneError {
         /// How many the namespace can have.
         most: usize,
     },
+    /// Too many listeners are open beside the packet plane.
+    #[error(
+        "{frontend} cannot listen: the relay has {most} listeners beside the packet plane, a quarter of the file descriptors \
+         that this process may open (LimitNOFILE=, ulimit -n)"
+    )]
+    TooManyListeners {
+        /// The frontend.
+        frontend: Frontend,
+        /// How many there can be.
+        most: usize,
+    },
     /// Any other error of the kernel.
     #[error("cannot bind {frontend}")]
     Bind {
@@ -96,9 +114,10 @@ impl DataPlaneError {
     pub(crate) fn reason(&self) -> ProblemReason {
         match self {
             Self::NamespaceFull { .. } => ProblemReason::NamespaceLimit,
-            Self::PortInUse { .. } | Self::NotPermitted { .. } | Self::Bind { .. } => {
-                ProblemReason::ActionFailed
-            }
+            Self::PortInUse { .. }
+            | Self::NotPermitted { .. }
+            | Self::TooManyListeners { .. }
+            | Self::Bind { .. } => ProblemReason::ActionFailed,
         }
     }
 }

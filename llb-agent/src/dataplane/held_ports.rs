@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Holds ports of the machine's own addresses for frontends that the packet
-//! plane serves, which binds no socket itself. A program that starts later then
-//! cannot bind the port, instead of losing its traffic to llb without a word.
+//! plane serves and that have no listener of the relay, because they have no backends now. A
+//! program that starts later then cannot bind the port, instead of losing its traffic to llb
+//! without a word.
 //!
 //! The sockets take no traffic: a TCP socket does not listen, and a UDP socket is
 //! connected to itself. So what llb does not forward is refused by the kernel as usual.

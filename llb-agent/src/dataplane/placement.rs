@@ -37,6 +37,9 @@ pub(super) enum BackendWay {
     Router(IpAddr),
     /// They leave by a link without a program.
     OtherLink,
+    /// They leave by a link without an IPv6 link-local address. The kernel sends its own questions for
+    /// neighbours from that address only.
+    NoLinkLocal,
     /// The address is one of this machine.
     ThisMachine,
     /// There is no route now. The backend gets nothing until there is one.
@@ -96,6 +99,7 @@ fn obstacle(rule: &Rule, ways: &Ways, mode: Mode) -> Option<PacketObstacle> {
     let of_backend = |backend: IpAddr| match ways.backends.get(&backend)? {
         BackendWay::ThisMachine => Some(PacketObstacle::ThisMachine { backend }),
         BackendWay::OtherLink => Some(PacketObstacle::OtherLink { backend }),
+        BackendWay::NoLinkLocal => Some(PacketObstacle::NoLinkLocal { backend }),
         BackendWay::Direct | BackendWay::Router(_) if mode == Mode::Dsr && !rule.to_nodes => {
             Some(PacketObstacle::NotANode { backend })
         }
@@ -156,6 +160,7 @@ mod tests {
         let behind = Some(PacketObstacle::BehindRouter { backend, router });
         let here = PacketObstacle::ThisMachine { backend };
         let other = PacketObstacle::OtherLink { backend };
+        let silent = PacketObstacle::NoLinkLocal { backend };
         let many = PacketObstacle::TooManySources { needed: 3, most: 2 };
         for (mode, to_nodes, way, sources, expected) in [
             (Mode::Nat, false, BackendWay::Direct, 1, Ok((Mode::Nat, None))),
@@ -163,6 +168,8 @@ mod tests {
             (Mode::Nat, false, BackendWay::NoRoute, 1, Ok((Mode::Nat, None))),
             (Mode::Nat, false, BackendWay::ThisMachine, 1, Err(here)),
             (Mode::Nat, false, BackendWay::OtherLink, 1, Err(other)),
+            (Mode::Nat, false, BackendWay::NoLinkLocal, 1, Err(silent)),
+            (Mode::Dsr, true, BackendWay::NoLinkLocal, 1, Err(silent)),
             (Mode::Nat, false, BackendWay::Direct, 3, Err(many)),
             (Mode::Dsr, true, BackendWay::Direct, 3, Ok((Mode::Dsr, None))),
             (Mode::Dsr, true, BackendWay::NoRoute, 1, Ok((Mode::Dsr, None))),

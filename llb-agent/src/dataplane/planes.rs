@@ -8,12 +8,16 @@
 //!   packet to relay:  the relay listens first; then the packet plane takes known flows only, until they end
 //! ```
 //!
+//! The relay listens beside the packet plane too, for clients whose packets no program sees: on this
+//! machine, in its Pods, and behind links without a program. What the programs pass to the kernel would
+//! reach those listeners, so they open after the programs take all of a frontend's packets, and close
+//! before the programs take fewer.
+//!
 //! While another agent is still in charge (see `handover`), the packet plane belongs to that
 //! agent: what may be in its maps counts as served, and nothing is written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::backend_states::BackendStates;
@@ -21,7 +25,7 @@ use super::data_plane::{DataPlane, DataPlaneError};
 use super::held_ports::HeldPorts;
 use super::packet::{LinkLocks, PacketError, PacketPlane};
 use super::placement::{packet_plane_off, relay_feature};
-use super::proxy::ProxyPlane;
+use super::proxy::{ProxyPlane, RelaySocket};
 use crate::config::Datapath;
 use crate::error_chain::ErrorChain;
 use crate::model::{
@@ -99,7 +103,7 @@ impl Planes {
     ///
     /// # Errors
     /// No descriptors are left.
-    pub fn sockets(&self) -> io::Result<Vec<(Frontend, OwnedFd)>> {
+    pub fn sockets(&self) -> io::Result<Vec<RelaySocket>> {
         self.relay.sockets()
     }
 
@@ -142,14 +146,19 @@ impl Planes {
                 if !is_relayed && !plane.has(&frontend) {
                     self.relay.check_free(frontend).await.map_err(Refused::InUse)?;
                 }
+                if rule.backends.is_empty() && self.relay.listens(&frontend) {
+                    self.relay.stand_beside(frontend, rule).await;
+                }
                 let served = plane.upsert(frontend, rule, is_relayed).await;
                 served.map_err(|refusal| Refused::Relayed(refusal.into()))?;
-                self.relay.give_away(&frontend);
+                self.held_ports.release(&frontend);
+                self.relay.stand_beside(frontend, rule).await;
                 Ok(())
             }
             // If the predecessor relays a frontend, it gave its sockets.
             Packet::Predecessors(known) if !self.relay.inherits(&frontend) => {
                 known.insert(frontend, Arc::clone(rule));
+                self.relay.stand_beside(frontend, rule).await;
                 Ok(())
             }
             Packet::Predecessors(_) | Packet::Off(_) => relayed(PlacementReason::Predecessor),
@@ -202,11 +211,14 @@ impl DataPlane for Planes {
                         mode: Some(Mode::default()),
                         why: Some(PlacementReason::Predecessor),
                     };
-                    let rule = Some(Arc::clone(rule));
-                    (*frontend, FrontendStatus { rule, phase: Phase::Serving, placement })
+                    let status = FrontendStatus::relayed(Arc::clone(rule), Phase::Serving);
+                    (*frontend, FrontendStatus { placement, ..status })
                 }));
             }
             Packet::Off(_) => {}
+        }
+        for (frontend, status) in &mut all {
+            status.other_clients = self.relay.other_clients(frontend);
         }
         all
     }
@@ -241,11 +253,21 @@ impl DataPlane for Planes {
         }
     }
 
-    fn hold_ports(&mut self, frontends: &BTreeSet<Frontend>) {
+    async fn keep_ports(&mut self, own: &BTreeSet<Frontend>) {
         let Packet::On(plane) = &self.packet else { return };
-        // The relay's own sockets hold the ports of what it serves.
-        let is_ours = |frontend: &&Frontend| plane.has(frontend) && !self.relay.has(frontend);
-        self.held_ports.set(&frontends.iter().filter(is_ours).copied().collect());
+        for frontend in self.relay.worth_another_try() {
+            self.held_ports.release(&frontend);
+            self.relay.listen_again(&frontend).await;
+        }
+        // The relay's listeners hold the ports that they have.
+        let is_free = |frontend: &&Frontend| {
+            plane.has(frontend) && !self.relay.has(frontend) && !self.relay.listens(frontend)
+        };
+        self.held_ports.set(&own.iter().filter(is_free).copied().collect());
+    }
+
+    fn leave_packets_alone(&mut self) -> bool {
+        self.relay.leave_packets_alone()
     }
 
     fn failed_backends(&mut self) -> FailedBackends {
@@ -263,8 +285,12 @@ impl DataPlane for Planes {
 
     fn describe(&self) -> PlanesState {
         match &self.packet {
-            Packet::On(plane) => PlanesState { links: plane.links(), no_packet_plane: None },
-            Packet::Off(why) => PlanesState { links: Vec::new(), no_packet_plane: Some(why.clone()) },
+            Packet::On(plane) => PlanesState {
+                links: plane.links(),
+                links_without_header: plane.links_without_header(),
+                no_packet_plane: None,
+            },
+            Packet::Off(why) => PlanesState { no_packet_plane: Some(why.clone()), ..PlanesState::default() },
             Packet::Predecessors(_) => PlanesState::default(),
         }
     }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::backends::ServiceBackends;
 use crate::model::{
-    Backend, Check, Failure, HealthCheck, LeftOut, Problem, ProblemReason, Protocol, ServicePort,
-    TrafficPolicy, Verdict, Verdicts, Weight,
+    Backend, Check, HealthCheck, LeftOut, Problem, ProblemReason, Protocol, ServicePort, TrafficPolicy,
+    Verdict, Verdicts, Weight,
 };
 
 /// Backends named in one message.
@@ -78,7 +78,7 @@ fn sort(
         check.as_ref().is_some_and(|check| verdicts.get(check) == Some(&Verdict::Healthy))
     };
     let any_node_answers = asked.values().any(|asked| is_healthy(&asked.node));
-    let counts = |left_out: &LeftOut| matches!(left_out.failure, Failure::Status(_)) || any_node_answers;
+    let counts = |left_out: &LeftOut| left_out.failure.is_said() || any_node_answers;
     let why = |asked: &Asked| failure(&asked.own).or_else(|| failure(&asked.node).filter(counts));
     let failing: BTreeMap<Backend, LeftOut> =
         asked.iter().filter_map(|(backend, asked)| Some((*backend, why(asked)?))).collect();
@@ -115,6 +115,7 @@ pub(super) fn problem(of: &ServiceBackends<'_>, judged: &[&Judged]) -> Option<Pr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Failure;
 
     fn backend(last: u8) -> Backend {
         Backend { address: SocketAddr::from(([192, 0, 2, last], 30_080)) }

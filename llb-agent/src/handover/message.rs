@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Frontend, Port, Protocol};
+use crate::model::{Port, Protocol};
 
 /// The version of the messages. It must be raised when they change so that an
 /// agent with the other version would not understand them.
@@ -29,12 +29,15 @@ pub enum Item {
     /// A socket of a frontend: a listener, or a bound socket for UDP. A frontend
     /// can have several.
     Frontend {
-        /// The VIP of the [`Frontend`].
+        /// The VIP of the [`Frontend`](crate::model::Frontend).
         vip: IpAddr,
-        /// The port of the [`Frontend`].
+        /// The port of the [`Frontend`](crate::model::Frontend).
         port: Port,
-        /// The protocol of the [`Frontend`].
+        /// The protocol of the [`Frontend`](crate::model::Frontend).
         protocol: Protocol,
+        /// The packet plane serves the frontend, and the relay only clients that no program sees.
+        #[serde(default)]
+        is_beside_packets: bool,
     },
     /// The listener of the admin endpoint.
     Admin {
@@ -69,12 +72,6 @@ pub struct Setup {
 
 /// Open descriptors, and what each one is.
 pub type Descriptors = Vec<(Item, OwnedFd)>;
-
-impl From<Frontend> for Item {
-    fn from(Frontend { vip, port, protocol }: Frontend) -> Self {
-        Self::Frontend { vip, port, protocol }
-    }
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

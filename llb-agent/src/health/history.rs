@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! From single results to a verdict. One lost packet must not take a backend away. Pure.
 
-use crate::model::{Failure, Verdict};
+use crate::model::Verdict;
 
 /// So many failures in a row make a healthy backend unhealthy. The first result and a success count at once.
 const FAILURES: u32 = 2;
@@ -20,7 +20,7 @@ impl History {
     }
 
     /// Takes one more result, and returns whether the verdict has changed. A failing check keeps its first failure,
-    /// so that its text stays the same. An answer with a status replaces silence, because it says more.
+    /// so that its text stays the same. What the backend says replaces silence.
     pub(super) fn note(&mut self, result: Verdict) -> bool {
         self.failures = match result {
             Verdict::Healthy => 0,
@@ -28,9 +28,7 @@ impl History {
         };
         let changes = match (self.verdict, result) {
             (None, _) | (Some(Verdict::Unhealthy(_)), Verdict::Healthy) => true,
-            (Some(Verdict::Unhealthy(known)), Verdict::Unhealthy(Failure::Status(_))) => {
-                !matches!(known, Failure::Status(_))
-            }
+            (Some(Verdict::Unhealthy(known)), Verdict::Unhealthy(new)) => new.is_said() && !known.is_said(),
             (Some(Verdict::Healthy), Verdict::Unhealthy(_)) => self.failures >= FAILURES,
             (Some(_), _) => false,
         };
@@ -44,6 +42,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Failure;
 
     #[test]
     fn two_failures_in_a_row_change_a_verdict_and_so_does_one_success() {

@@ -3,7 +3,7 @@
 //! to ask, and the verdicts are an input of the desired state (`desired/health.rs`).
 //!
 //! ```text
-//!   reconcile --checks of the desired state--> task.rs --at most MOST_AT_ONCE--> probe.rs  connects, asks
+//!   reconcile --checks of the desired state--> task.rs --at most MOST_AT_ONCE--> probe.rs  connects, asks (grpc.rs: by gRPC)
 //!       ^                                        |  history.rs: which result changes the verdict
 //!       '-------- verdicts, a watch channel -----'
 //! ```
@@ -11,6 +11,8 @@
 //! Invariants: a check is asked at most once at a time; a check that nobody wants any more is forgotten; nothing
 //! here delays the loop.
 
+mod exchange;
+mod grpc;
 mod history;
 mod metrics;
 mod probe;

@@ -12,6 +12,8 @@ use hyper::header::{CONNECTION, HOST, USER_AGENT};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use super::exchange::{Answer, NAME, drive};
+use super::grpc;
 use crate::clock;
 use crate::model::{Check, Failure, HealthCheck, Verdict};
 
@@ -23,34 +25,31 @@ pub(super) async fn probe(check: &Check, timeout: Duration) -> Verdict {
     let deadline = clock::now() + timeout;
     let connecting = tokio::time::timeout_at(deadline, TcpStream::connect(check.address)).await;
     let Ok(Ok(stream)) = connecting else { return Verdict::Unhealthy(Failure::NoConnection) };
-    let HealthCheck::Http(path) = &check.how else { return Verdict::Healthy };
-    match tokio::time::timeout_at(deadline, status(stream, check.address, path)).await {
-        Ok(Some(200..=399)) => Verdict::Healthy,
-        Ok(Some(status)) => Verdict::Unhealthy(Failure::Status(status)),
-        Ok(None) | Err(_) => Verdict::Unhealthy(Failure::NoAnswer),
-    }
+    let asking = async {
+        match &check.how {
+            HealthCheck::Tcp => Ok(()),
+            HealthCheck::Http(path) => get(stream, check.address, path).await,
+            HealthCheck::Grpc(service) => grpc::ask(stream, check.address, service).await,
+        }
+    };
+    let answer = tokio::time::timeout_at(deadline, asking).await.unwrap_or(Err(Failure::NoAnswer));
+    answer.map_or_else(Verdict::Unhealthy, |()| Verdict::Healthy)
 }
 
-/// The status of the answer; `None` if there is no proper one. Why does not matter: the backend is at fault.
-async fn status(stream: TcpStream, address: SocketAddr, path: &str) -> Option<u16> {
+/// Why there is no proper answer does not matter: the backend is at fault.
+async fn get(stream: TcpStream, address: SocketAddr, path: &str) -> Answer {
     let mut builder = http1::Builder::new();
-    let connecting = builder.max_buf_size(HEAD_BYTES).handshake(TokioIo::new(stream));
-    let (mut sender, connection) = connecting.await.ok()?;
+    let connecting = builder.max_buf_size(HEAD_BYTES).handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = connecting.map_err(|_| Failure::NoAnswer)?;
     let request = Request::get(path)
         .header(HOST, address.to_string())
-        .header(USER_AGENT, concat!("llb/", env!("CARGO_PKG_VERSION")))
+        .header(USER_AGENT, NAME)
         .header(CONNECTION, "close")
         .body(Empty::<Bytes>::new())
-        .ok()?;
-    let mut connection = std::pin::pin!(connection);
-    let mut answer = std::pin::pin!(sender.send_request(request));
-    let mut has_ended = false;
-    loop {
-        tokio::select! {
-            biased;
-            answer = &mut answer => return Some(answer.ok()?.status().as_u16()),
-            // The answer is there, or an error.
-            _ = &mut connection, if !has_ended => has_ended = true,
-        }
+        .map_err(|_| Failure::NoAnswer)?;
+    let asking = async { sender.send_request(request).await.map_err(|_| Failure::NoAnswer) };
+    match drive(connection, asking).await?.status().as_u16() {
+        200..=399 => Ok(()),
+        status => Err(Failure::Status(status)),
     }
 }

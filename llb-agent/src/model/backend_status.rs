@@ -26,7 +26,7 @@ pub enum BackendState {
     Active,
     /// Only packets of flows that it has already.
     Draining,
-    /// None: there is no way to it now.
+    /// None: there is no way to it now. Its connections wait for it.
     Unreachable,
     /// None: the rule has it no more.
     Removed,

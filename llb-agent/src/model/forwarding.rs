@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 
 use super::address::{Family, Port, Protocol};
 use super::mode::Mode;
+use super::other_clients::OtherClients;
 use super::placement::Placement;
 use super::service::ServiceName;
 use super::terms::Terms;
@@ -117,12 +118,15 @@ pub struct FrontendStatus {
     pub phase: Phase,
     /// The plane that serves it.
     pub placement: Placement,
+    /// Clients that its packet plane does not see. `None` if there is nothing to tell apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub other_clients: Option<OtherClients>,
 }
 
 impl FrontendStatus {
     /// A frontend that the relay in user space serves.
     pub fn relayed(rule: Arc<Rule>, phase: Phase) -> Self {
-        Self { rule: Some(rule), phase, placement: Placement::default() }
+        Self { rule: Some(rule), phase, placement: Placement::default(), other_clients: None }
     }
 
     /// Whether this is a frontend of `service`. False while its rule is not known.

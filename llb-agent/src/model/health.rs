@@ -16,6 +16,8 @@ pub enum HealthCheck {
     Tcp,
     /// `GET` of this path, which begins with `/`, is answered with a status from 200 to 399.
     Http(Arc<str>),
+    /// The gRPC health service says `SERVING` for this service; an empty name means the server as a whole.
+    Grpc(Arc<str>),
 }
 
 impl fmt::Display for HealthCheck {
@@ -23,6 +25,8 @@ impl fmt::Display for HealthCheck {
         match self {
             Self::Tcp => f.write_str("tcp"),
             Self::Http(path) => write!(f, "http:{path}"),
+            Self::Grpc(service) if service.is_empty() => f.write_str("grpc"),
+            Self::Grpc(service) => write!(f, "grpc:{service}"),
         }
     }
 }
@@ -56,10 +60,24 @@ pub enum Verdict {
 pub enum Failure {
     /// There is no connection.
     NoConnection,
-    /// There is a connection, but no HTTP answer in time.
+    /// There is a connection, but no proper answer in time.
     NoAnswer,
-    /// The answer has this status.
+    /// The answer has this HTTP status.
     Status(u16),
+    /// The answer has this gRPC status: 5, it does not know the service; 12, it has no health service.
+    Grpc(u16),
+    /// The gRPC health service says something else than `SERVING`.
+    NotServing,
+}
+
+impl Failure {
+    /// Whether the backend itself says so. That says more than silence.
+    pub fn is_said(self) -> bool {
+        match self {
+            Self::NoConnection | Self::NoAnswer => false,
+            Self::Status(_) | Self::Grpc(_) | Self::NotServing => true,
+        }
+    }
 }
 
 impl fmt::Display for Failure {
@@ -68,6 +86,10 @@ impl fmt::Display for Failure {
             Self::NoConnection => f.write_str("no connection"),
             Self::NoAnswer => f.write_str("no answer"),
             Self::Status(status) => write!(f, "status {status}"),
+            Self::Grpc(5) => f.write_str("gRPC status 5: the backend does not know this service name"),
+            Self::Grpc(12) => f.write_str("gRPC status 12: the backend has no gRPC health service"),
+            Self::Grpc(status) => write!(f, "gRPC status {status}"),
+            Self::NotServing => f.write_str("not serving"),
         }
     }
 }

@@ -15,6 +15,7 @@ mod health;
 mod host;
 mod inputs;
 mod mode;
+mod other_clients;
 mod placement;
 mod planes;
 mod pool;
@@ -36,6 +37,7 @@ pub use health::{Check, Failure, HealthCheck, LeftOut, Verdict, Verdicts};
 pub use host::{Host, ReservedFor};
 pub use inputs::{Endpoint, Facts, Link, LinkAddress, Node, Snapshot, SourceReport};
 pub use mode::Mode;
+pub use other_clients::OtherClients;
 pub use placement::{
     PacketLimit, PacketObstacle, Placement, PlacementReason, PlaneKind, RelayFeature, RelayReason,
 };

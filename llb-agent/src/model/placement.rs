@@ -129,6 +129,11 @@ pub enum PacketObstacle {
         /// The router's address.
         router: IpAddr,
     },
+    /// The link to the backend has no IPv6 link-local address, so its MAC address can't be kept up to date.
+    NoLinkLocal {
+        /// The backend's address.
+        backend: IpAddr,
+    },
     /// NAT only: this machine would use more of its addresses as sources than the programs know.
     TooManySources {
         /// How many addresses it would use.
@@ -220,8 +225,16 @@ impl fmt::Display for PacketObstacle {
         match self {
             Self::ThisMachine { backend } => write!(f, "backend {backend} is this machine itself"),
             Self::OtherLink { backend } => {
-                write!(f, "backend {backend} is reached through a link that is not a --linkdevice")
+                write!(
+                    f,
+                    "backend {backend} is reached through a link that is not a --linkdevice, or has no Ethernet header"
+                )
             }
+            Self::NoLinkLocal { backend } => write!(
+                f,
+                "the link to backend {backend} has no IPv6 link-local address, without which the kernel does not look \
+                 for neighbours by itself; give it one (`ip link set LINK addrgenmode eui64`)"
+            ),
             Self::NotANode { backend } => write!(f, "backend {backend} is not a Node"),
             Self::BehindRouter { backend, router } => {
                 write!(f, "backend {backend} is behind the router {router}")

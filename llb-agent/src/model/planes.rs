@@ -10,6 +10,9 @@ use serde::{Serialize, Serializer};
 pub struct PlanesState {
     /// Links with a program of the packet plane.
     pub links: Vec<LinkPlane>,
+    /// Link devices whose frames have no Ethernet header, so that they get no program.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub links_without_header: Vec<String>,
     /// Why there is no packet plane.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_packet_plane: Option<NoPacketPlane>,

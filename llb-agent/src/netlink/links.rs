@@ -27,6 +27,8 @@ pub(crate) struct LinkDevice {
     pub(crate) xdp: Option<(u32, bool)>,
     /// It is up and has a carrier.
     pub(crate) is_running: bool,
+    /// Its frames begin with an Ethernet header; not so on tun, WireGuard, PPP and IP tunnels.
+    pub(crate) is_ethernet: bool,
     /// Other hosts find this one by ARP or NDP; not so on loopback and tunnels.
     pub(crate) has_neighbours: bool,
 }
@@ -88,6 +90,7 @@ fn link_of(message: &LinkMessage) -> Option<LinkDevice> {
         kind: None,
         xdp: None,
         is_running: flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
+        is_ethernet,
         has_neighbours: is_ethernet && !flags.contains(LinkFlags::Noarp),
     };
     for attribute in &message.attributes {

@@ -20,6 +20,7 @@ mod dump;
 mod failure;
 mod gateways;
 mod link_attributes;
+mod link_local;
 mod links;
 mod neighbours;
 mod routes;

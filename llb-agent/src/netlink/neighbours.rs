@@ -24,6 +24,8 @@ pub(crate) struct Neighbour {
     pub(crate) mac: Option<Mac>,
     /// The kernel learned the MAC from an answer, and is not checking it right now.
     pub(crate) is_learned: bool,
+    /// The kernel asked it, and it did not answer.
+    pub(crate) is_silent: bool,
 }
 
 impl Connection {
@@ -111,5 +113,6 @@ fn neighbour_of(message: &NeighbourMessage) -> Option<Neighbour> {
         message.header.state,
         NeighbourState::Reachable | NeighbourState::Stale | NeighbourState::Delay
     );
-    Some(Neighbour { ifindex: message.header.ifindex, address: address?, mac, is_learned })
+    let is_silent = message.header.state == NeighbourState::Failed;
+    Some(Neighbour { ifindex: message.header.ifindex, address: address?, mac, is_learned, is_silent })
 }

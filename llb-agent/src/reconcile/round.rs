@@ -77,7 +77,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         let input = RoundInput { snapshot: &snapshot, published: &published, problems: &problems, now };
         report.observed = self.settle(observed, input, &mut report.problems).await;
         if self.stage.is_in_charge() {
-            self.rooms.plane.hold_ports(&self.desired.on_own_addresses);
+            self.rooms.plane.keep_ports(&self.desired.on_own_addresses).await;
         }
         report.problems.extend(self.rooms.plane.problems());
         if self.progress.is_complete() && self.writer.role != Role::Pending {

@@ -133,6 +133,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     async fn wind_down(&mut self, now: Instant) -> bool {
         let nothing = Snapshot::default();
         self.machine.resume_addresses();
+        let is_alone = self.rooms.plane.leave_packets_alone();
         match self.observe(&nothing).await {
             Ok(observed) => {
                 let (published, problems) = (observed.statuses.clone(), ProblemsOf::new());
@@ -140,7 +141,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
                     RoundInput { snapshot: &nothing, published: &published, problems: &problems, now };
                 let observed = self.settle(observed, input, &mut Vec::new()).await;
                 let mut served = observed.frontends.keys();
-                served.all(|frontend| self.desired.has(frontend)) && self.progress.is_complete()
+                served.all(|frontend| self.desired.has(frontend)) && is_alone && self.progress.is_complete()
             }
             Err(problem) => {
                 tracing::warn!(%problem, "shut-down has to wait");

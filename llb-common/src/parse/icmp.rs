@@ -40,10 +40,11 @@ pub(super) fn read_error(
     }
     // An error need not quote more than eight bytes of this header (RFC 792).
     let [first] = frame.words::<1>(inner.l4).ok_or(Unparsed::Truncated)?;
-    let [s0, s1, d0, d1, ..] = first.to_ne_bytes();
+    let [s0, s1, d0, d1, q0, q1, q2, q3] = first.to_ne_bytes();
     packet.source = inner.destination;
     packet.source_port = WirePort::from_wire(u16::from_ne_bytes([d0, d1]));
     packet.destination_port = WirePort::from_wire(u16::from_ne_bytes([s0, s1]));
+    packet.seq = if inner.protocol == TCP { u32::from_ne_bytes([q0, q1, q2, q3]) } else { 0 };
     packet.protocol = inner.protocol;
     let is_unreachable = if is_v6 { kind == 1 } else { kind == 3 && code != FRAGMENTATION_NEEDED };
     packet.is_unreachable = u8::from(is_unreachable);

@@ -4,6 +4,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::address::{Address, Mac, WirePort};
+use crate::conntrack::ACK;
 
 /// Bytes of a packet's TCP or UDP header that an ICMP error about it quotes, at least (RFC 792).
 const QUOTED_BYTES: usize = 8;
@@ -31,7 +32,7 @@ pub enum Unparsed {
     NotPlain,
 }
 
-/// What the headers of a frame say: 88 bytes. Offsets are from the start of the frame.
+/// What the headers of a frame say: 96 bytes. Offsets are from the start of the frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Packet {
@@ -43,6 +44,11 @@ pub struct Packet {
     pub outer_source: Address,
     /// Identification of a fragmented packet, in network order. IPv4 has two bytes of it.
     pub fragment_id: u32,
+    /// Sequence number of TCP, in network order; for an error: that of the packet inside. 0 for UDP and later
+    /// fragments.
+    pub seq: u32,
+    /// Acknowledgement number of TCP, in network order. 0 for UDP, later fragments and errors.
+    pub ack: u32,
     /// Source port of the flow.
     pub source_port: WirePort,
     /// Destination port of the flow.
@@ -82,9 +88,21 @@ pub struct Packet {
     pub padding: [u8; 2],
 }
 
-const _: () = assert!(size_of::<Packet>() == 88);
+const _: () = assert!(size_of::<Packet>() == 96);
 
 impl Packet {
+    /// Sequence number of TCP.
+    #[inline(always)]
+    pub const fn sequence(&self) -> u32 {
+        u32::from_be(self.seq)
+    }
+
+    /// Where the stream of the other side is, if the packet says so; else 0.
+    #[inline(always)]
+    pub const fn acknowledged(&self) -> u32 {
+        if self.tcp_flags & ACK != 0 { u32::from_be(self.ack) } else { 0 }
+    }
+
     /// Whether the IP packet has `bytes` bytes from `offset` on. Bytes behind its end may be in the frame,
     /// but do not belong to it, and no checksum covers them.
     #[inline(always)]

@@ -69,6 +69,7 @@ fn read<const PLAIN: bool>(frame: &(impl Frame + ?Sized), packet: &mut Packet) -
     packet.is_first_fragment = u8::from(outer.fragment == Fragment::First);
     packet.outer_source = outer.source;
     packet.destination = outer.destination;
+    (packet.seq, packet.ack) = (0, 0);
     packet.tcp_flags = 0;
     packet.is_unreachable = 0;
     packet.has_checksum = 1;
@@ -94,7 +95,7 @@ fn read<const PLAIN: bool>(frame: &(impl Frame + ?Sized), packet: &mut Packet) -
     Ok(shape)
 }
 
-/// Reads ports, TCP flags (RFC 9293, 3.1), and whether UDP has a checksum (RFC 768). It reads up to the last
+/// Reads ports, numbers and flags of TCP (RFC 9293, 3.1), and whether UDP has a checksum (RFC 768). It reads up to the last
 /// field that may be rewritten later.
 #[inline(always)]
 fn transport(frame: &(impl Frame + ?Sized), l4: usize, packet: &mut Packet) -> Result<(), Unparsed> {
@@ -106,7 +107,8 @@ fn transport(frame: &(impl Frame + ?Sized), l4: usize, packet: &mut Packet) -> R
         packet.has_checksum = u8::from((c0 | c1) != 0);
         return Ok(());
     }
-    let [second] = frame.words::<1>(l4 + 12).ok_or(Unparsed::Truncated)?;
+    let [numbers, second] = frame.words::<2>(l4 + 4).ok_or(Unparsed::Truncated)?;
+    [packet.seq, packet.ack] = bytemuck::cast(numbers);
     let [_, flags, ..] = second.to_ne_bytes();
     packet.tcp_flags = flags;
     Ok(())

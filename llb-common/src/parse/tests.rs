@@ -91,6 +91,7 @@ fn both_families_give_the_same_fields() {
         );
         assert_eq!((packet.source_port.number(), packet.destination_port.number()), (40_000, 80));
         assert_eq!((packet.tcp_flags, packet.protocol), (SYN, TCP));
+        assert_eq!((packet.sequence(), packet.acknowledged()), (1, 0));
         assert_eq!(usize::from(packet.length), frame.len() - usize::from(l3));
         assert_eq!(packet.source_mac, Mac::new([2, 0, 0, 0, 0, 2]));
         // A frame that is cut anywhere is never misread.
@@ -125,6 +126,7 @@ fn an_icmp_error_gives_the_flow_that_it_is_about_with_ends_swapped() {
     assert_eq!((ip(packet.source).as_str(), ip(packet.destination).as_str()), ("192.0.2.2", "192.0.2.1"));
     assert_eq!((packet.source_port.number(), packet.destination_port.number()), (40_000, 80));
     assert_eq!(ip(packet.outer_source), "198.51.100.1");
+    assert_eq!(packet.sequence(), 0, "of UDP");
     for (kind, code, is_unreachable) in [(3, 4, 0), (3, 3, 1), (3, 13, 1), (11, 0, 0), (12, 3, 0)] {
         error[20..22].copy_from_slice(&[kind, code]);
         let packet = parsed(&frame(&[], ETHERTYPE_IPV4, &error)).unwrap().1;

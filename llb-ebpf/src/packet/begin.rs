@@ -6,11 +6,12 @@ use core::ffi::c_void;
 
 use llb_common::address::WirePort;
 use llb_common::backend::BackendId;
-use llb_common::conntrack::{ForwardEntry, RST, next_hop, opens, step};
+use llb_common::conntrack::{ForwardEntry, RST, next_hop, opens};
 use llb_common::frontend::{
     DSR, DSR_TIME_TO_LIVE, FrontendEntry, FrontendKey, KNOWN_FLOWS_ONLY, NAT_INSTEAD, OPENINGS_ONLY,
     RESTRICTED, SourceRangeKey, TCP,
 };
+use llb_common::life_cycle::{Place, step};
 use llb_common::parse::{Packet, Shape};
 use llb_common::reason::Reason;
 use llb_common::settings::LinkSettings;
@@ -22,7 +23,7 @@ use crate::flow::{backend_of, key_of, touch};
 use crate::flow_table::remove_flow;
 use crate::maps::{BUDGET, FRONTENDS, PENDING_FLOWS, SETTINGS, SOURCE_RANGES, backend};
 use crate::outcome::Done;
-use crate::{confirm, counters, failing, ports, reselect, select};
+use crate::{confirm, counters, life, martian, ports, reselect, select};
 
 /// Leaves the id of the backend and the source port in `decision`.
 #[inline(always)]
@@ -64,6 +65,7 @@ fn find_pending(packet: &Packet, decision: &mut Decision, link: &LinkSettings) -
     let mut found = PendingFlow::GoesOn;
     if packet.shape != Shape::Error as u8 {
         touch(flow, &entry, backend, packet, link, decision.now);
+        life::follow(flow, &entry, backend, packet);
         found = confirm::confirm(&key, flow, backend, packet, decision.now);
         if found == PendingFlow::Gone {
             return PendingFlow::Gone;
@@ -89,6 +91,9 @@ fn choose(packet: &Packet, decision: &mut Decision, frontend: &FrontendEntry) ->
     }
     if packet.shape == Shape::Error as u8 && !is_dsr {
         return Err(Reason::UnknownError);
+    }
+    if martian::is_martian(packet).is_yes() {
+        return Err(Reason::Martian);
     }
     if frontend.flags & RESTRICTED != 0 && !is_admitted(packet, frontend).is_yes() {
         return Err(Reason::SourceDenied);
@@ -132,9 +137,6 @@ fn begin(
         let snat_port =
             ports::find(context, packet, decision, backend, link).ok_or(Reason::PortsExhausted)?;
         decision.source_port = snat_port;
-        if opens(packet.tcp_flags) {
-            failing::begin_test(backend.id, now);
-        }
     }
     if decision.nat_instead != 0 {
         counters::count_reason(Reason::NatInstead);
@@ -187,9 +189,11 @@ fn remember(packet: &Packet, decision: &Decision, link: &LinkSettings, now: Tick
         backend: decision.backend,
         used: now,
         snat_port: decision.source_port,
-        seen: step(0, packet.tcp_flags),
+        seen: step(0, packet.tcp_flags, Place::Near),
         padding: 0,
         next_hop: next_hop(link.ifindex, packet.source_mac),
+        seq: life::next_of(packet),
+        ack: packet.acknowledged(),
     };
     // An entry of this key in `FLOWS` is of an older flow, whose backend takes it no more.
     let _ = remove_flow(&key);

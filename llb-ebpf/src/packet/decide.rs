@@ -62,7 +62,7 @@ pub(crate) fn run<H: Hook>(context: *mut c_void) -> H::Action {
         }
         Err(reason) => {
             counters::count_reason(reason);
-            if notice::is_due(reason) {
+            if notice::is_due(reason, packet) {
                 notice::give::<H>(context, packet, decision, link.ifindex, reason as u32);
             }
             if reason.verdict() == Verdict::Drop { H::DROP } else { H::PASS }

@@ -61,9 +61,19 @@ pub(crate) struct UnassignedFlow {
     pub(crate) begins: u32,
     /// A backend that the flow must not get; 0: none.
     pub(crate) excluded: BackendId,
-    /// 1: a backend that is failing is chosen only if no other is found. Set by `select.rs`.
-    pub(crate) skips_failing: u32,
+    /// Which backends are chosen only if no other is found: none (0), [`AVOIDS_FAILING`], [`AVOIDS_REFUSING`] or
+    /// [`AVOIDS_SUSPECTED`]. Completed by `select.rs`.
+    pub(crate) avoids: u32,
 }
+
+/// [`UnassignedFlow::avoids`]: dead backends, and those that refuse connection after connection.
+pub(crate) const AVOIDS_FAILING: u32 = 1;
+/// [`UnassignedFlow::avoids`]: also those that refused the last connection. If there are no others, the next
+/// refusal is told to the client.
+pub(crate) const AVOIDS_REFUSING: u32 = 2;
+/// [`UnassignedFlow::avoids`]: also those that did not answer one and have answered none since. This is for a
+/// flow that moves.
+pub(crate) const AVOIDS_SUSPECTED: u32 = 3;
 
 impl UnassignedFlow {
     /// A flow that begins, from `client` to `vip`.
@@ -77,7 +87,7 @@ impl UnassignedFlow {
             protocol: u32::from(protocol),
             begins: 1,
             excluded: BackendId(0),
-            skips_failing: 0,
+            avoids: 0,
         }
     }
 

@@ -1,58 +1,75 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-//! Which backends are failing: they refused a new connection, or did not answer one. New flows go elsewhere
-//! for [`FAILING_SECS`]. What becomes of the connection that found it out is in `reselect.rs`.
+//! Which backends are failing. The programs note only which ones refused or did not answer a connection; an
+//! answer takes that back. The agent tests these backends and says which are dead. A connection that is not
+//! answered takes no backend out: its SYN may be lost or wrong. What becomes of that connection is in
+//! `reselect.rs`.
 
-use llb_common::backend::{BackendId, FAILING_SECS, FailureKind, FailureMark};
+use llb_common::backend::{BackendId, FailureKind, FailureMark};
 use llb_common::conntrack::ReplyEntry;
-use llb_common::time::{Tick, elapsed_secs};
+use llb_common::time::Tick;
 
+use crate::decision::{AVOIDS_FAILING, AVOIDS_REFUSING, AVOIDS_SUSPECTED};
 use crate::maps::FAILING;
+use crate::outcome::Done;
 
-/// Whether new flows should get another backend, if there is one.
+/// Whether a new flow should get another backend, if there is one. `avoids` is
+/// [`UnassignedFlow::avoids`](crate::decision::UnassignedFlow), and not 0.
 #[inline(always)]
-pub(crate) fn is_failing(backend: BackendId, now: Tick) -> bool {
+pub(crate) fn is_avoided(backend: BackendId, avoids: u32, now: Tick) -> bool {
+    judge_mark(backend.0, avoids, now).is_yes()
+}
+
+/// A global function, see `flow_table.rs`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_mark(backend: u32, avoids: u32, now: Tick) -> Done {
+    let Some(mark) = mark_of(BackendId(backend)) else { return Done::No };
+    Done::from(match avoids {
+        AVOIDS_SUSPECTED => mark.is_suspected(now),
+        AVOIDS_REFUSING => mark.is_refusing(now),
+        _ => mark.is_avoided(now),
+    })
+}
+
+/// What was noted of a backend that failed, if it has not answered since.
+#[inline(always)]
+fn mark_of(backend: BackendId) -> Option<FailureMark> {
     // SAFETY: the value is read at once. In an LRU map the kernel may give its memory to another key
-    // meanwhile; then one flow sees a wrong time, which is harmless.
-    unsafe { FAILING.get(&backend) }.is_some_and(|failed| elapsed_secs(failed.tick(), now) < FAILING_SECS)
+    // meanwhile; then one flow sees a wrong mark, which is harmless.
+    unsafe { FAILING.get(&backend) }.copied()
 }
 
-/// Whether a backend has failed and no answer of it was seen since, however long ago that was.
+/// The backend refused a connection, or did not answer one: the agent should test it.
 #[inline(always)]
-fn has_failed(backend: &BackendId) -> bool {
-    // SAFETY: the value behind the reference is not read.
-    unsafe { FAILING.get(backend) }.is_some()
+pub(crate) fn suspect(backend: BackendId, found: FailureKind, now: Tick) {
+    let _ = note_failure(backend.0, u32::from(found == FailureKind::Refused), now);
 }
 
-/// A new flow goes to this backend. If the backend failed before, this flow tests it: the others go elsewhere
-/// for another [`FAILING_SECS`].
-#[inline(always)]
-pub(crate) fn begin_test(backend: BackendId, now: Tick) {
-    if has_failed(&backend) {
-        mark(backend, FailureKind::Tested, now);
-    }
-}
-
-/// The backend refused a connection, or did not answer one. The agent reads how.
-#[inline(always)]
-pub(crate) fn mark(backend: BackendId, kind: FailureKind, now: Tick) {
+/// A global function, see `flow_table.rs`.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn note_failure(backend: u32, refuses: u32, now: Tick) -> Done {
+    let backend = BackendId(backend);
+    let found = if refuses != 0 { FailureKind::Refused } else { FailureKind::Unanswered };
+    let Some(mark) = FailureMark::after(mark_of(backend), found, now) else { return Done::No };
     // If there is no room, the next flow finds out by itself.
-    let _ = FAILING.insert(&backend, &FailureMark::new(kind, now), 0);
+    Done::from(FAILING.insert(&backend, &mark, 0).is_ok())
 }
 
 /// The backend answered.
 #[inline(always)]
 pub(crate) fn clear(backend: &BackendId) {
-    if has_failed(backend) {
+    if mark_of(*backend).is_some() {
         let _ = FAILING.remove(backend);
     }
 }
 
 /// Whether a SYN that comes now repeats one that the backend should have answered by now.
 ///
-/// Not in the tick of the first SYN: a second one so soon may be a copy that the network made, or a client's
-/// attempt to make good backends look bad. From a backend that is failing no answer is expected, so this
-/// limit does not hold.
+/// Not in the tick of the first SYN: a second one so soon may be a copy that the network made. This limit does
+/// not hold if the backend has refused the first one, or is dead.
 #[inline(always)]
 pub(crate) fn is_unanswered(reply: &ReplyEntry, now: Tick) -> bool {
-    reply.seen == 0 && (reply.used < now || is_failing(reply.backend, now))
+    let is_due = reply.used < now || reply.refused != 0;
+    reply.seen == 0 && (is_due || is_avoided(reply.backend, AVOIDS_FAILING, now))
 }

@@ -5,9 +5,10 @@
 use llb_common::address::{Address, WirePort};
 use llb_common::backend::{BackendEntry, BackendId};
 use llb_common::conntrack::{
-    ForwardEntry, ForwardKey, ReplyEntry, ReplyKey, forward_key, next_hop, opens, step,
+    ACK, ForwardEntry, ForwardKey, ReplyEntry, ReplyKey, forward_key, next_hop, opens,
 };
-use llb_common::parse::{Packet, Shape};
+use llb_common::life_cycle::{Place, is_steady, place};
+use llb_common::parse::Packet;
 use llb_common::settings::LinkSettings;
 use llb_common::time::Tick;
 
@@ -48,7 +49,8 @@ pub(crate) fn reply_entry(
         mac: packet.source_mac,
         client_port: packet.source_port,
         seen: 0,
-        padding: [0; 3],
+        refused: 0,
+        padding: [0; 2],
     }
 }
 
@@ -93,16 +95,18 @@ pub(crate) fn touch(
     link: &LinkSettings,
     now: Tick,
 ) {
-    let seen = seen_after(entry.seen, packet);
-    // SAFETY: `flow` points to a value of a map, which is valid until the program returns. Only single fields
-    // are written. Another CPU may write the same ones; the entry then has one of the two values, and both
-    // are right.
-    unsafe {
-        if entry.used != now {
+    if entry.used != now {
+        let seq = packet.sequence();
+        let is_known = is_steady(entry.seen, packet.tcp_flags) && packet.tcp_flags & ACK != 0;
+        // SAFETY: `flow` points to a value of a map, which is valid until the program returns. Only single
+        // fields are written. Another CPU may write the same ones; the entry then has one of the two values,
+        // and both are right.
+        unsafe {
             (*flow).used = now;
-        }
-        if entry.seen != seen {
-            (*flow).seen = seen;
+            if is_known && place(entry.seq, seq) != Place::Elsewhere {
+                (*flow).seq = seq;
+                (*flow).ack = packet.acknowledged();
+            }
         }
     }
     if entry.snat_port != WirePort::default() && entry.next_hop != next_hop(link.ifindex, packet.source_mac) {
@@ -112,25 +116,14 @@ pub(crate) fn touch(
 
 /// Brings a reply entry up to date with a packet of its backend.
 #[inline(always)]
-pub(crate) fn touch_reply(reply: *mut ReplyEntry, packet: &Packet, now: Tick) {
-    // SAFETY: `reply` points to a value of a map, which is valid until the program returns. Only single
-    // fields are read and written. Another CPU may write the same ones; the entry then has one of the two
-    // values, and both are right.
+pub(crate) fn touch_reply(reply: *mut ReplyEntry, now: Tick) {
+    // SAFETY: `reply` points to a value of a map, which is valid until the program returns. One field is read
+    // and written. Another CPU may write it too; the entry then has one of the two values, and both are right.
     unsafe {
-        let seen = seen_after((*reply).seen, packet);
         if (*reply).used != now {
             (*reply).used = now;
         }
-        if (*reply).seen != seen {
-            (*reply).seen = seen;
-        }
     }
-}
-
-/// The life cycle after one more packet. A later fragment has no TCP flags, so it changes nothing.
-#[inline(always)]
-fn seen_after(seen: u8, packet: &Packet) -> u8 {
-    if packet.shape == Shape::Transport as u8 { step(seen, packet.tcp_flags) } else { seen }
 }
 
 /// The client's packets come by another link or router than before: sends the replies there, too.

@@ -21,7 +21,7 @@ use crate::flow::{backend_of, key_of, touch};
 use crate::flow_table::flows;
 use crate::hooks::Hook;
 use crate::maps::backend;
-use crate::{begin, confirm};
+use crate::{begin, confirm, life, size};
 
 /// Fills `decision` for a client's packet.
 #[inline(always)]
@@ -41,7 +41,10 @@ pub(crate) fn decide<H: Hook>(
     };
     let is_dsr = snat_port == WirePort::default();
     fill(decision, packet, backend, snat_port, is_dsr);
-    if backend.mtu != 0 && packet.length > backend.mtu && !hook.is_segmented() {
+    if backend.mtu != 0
+        && packet.length > backend.mtu
+        && size::exceeds::<H>(hook.context(), packet, backend.mtu.into()).is_yes()
+    {
         return Err(Reason::TooBig.into());
     }
     let fits = backend.address.is_v4() == (packet.is_v6 == 0) && backend.snat.is_v4() == (packet.is_v6 == 0);
@@ -71,6 +74,7 @@ fn find(
             return None;
         }
         touch(flow, &entry, backend, packet, link, now);
+        life::follow(flow, &entry, backend, packet);
     }
     Some((backend, entry.snat_port))
 }

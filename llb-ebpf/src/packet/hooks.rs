@@ -36,8 +36,9 @@ pub(crate) trait Hook: Frame {
     /// Reads again where the packet is, after a helper that may have moved it. The verifier forgets what it
     /// knew of the packet's length.
     fn refresh(&mut self);
-    /// Whether the kernel will cut the packet into smaller ones (segmentation offload).
-    fn is_segmented(&self) -> bool;
+    /// Bytes of payload in each of the packets into which the kernel will cut this one (segmentation offload). 0:
+    /// it will not.
+    fn segment_payload(&self) -> u32;
     /// Access to `BYTES` bytes from `offset` on. `None`: they are not all readable.
     fn window<const BYTES: usize>(&self, offset: usize) -> Option<Window>;
     /// Copies `bytes` bytes from `offset` on. `false`: the packet has fewer.
@@ -92,8 +93,8 @@ impl Hook for XdpHook {
     }
 
     #[inline(always)]
-    fn is_segmented(&self) -> bool {
-        false
+    fn segment_payload(&self) -> u32 {
+        0
     }
 
     #[inline(always)]
@@ -182,9 +183,9 @@ impl Hook for TcHook {
     }
 
     #[inline(always)]
-    fn is_segmented(&self) -> bool {
+    fn segment_payload(&self) -> u32 {
         // SAFETY: `context` is the one that the kernel gave this program, a `__sk_buff`.
-        unsafe { (*self.context.cast::<__sk_buff>()).gso_size != 0 }
+        unsafe { (*self.context.cast::<__sk_buff>()).gso_size }
     }
 
     #[inline(always)]

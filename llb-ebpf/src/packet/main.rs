@@ -33,14 +33,18 @@ mod fragment;
 mod headers;
 mod hooks;
 mod icmp_error;
+mod life;
 mod maps;
+mod martian;
 mod notice;
 mod outcome;
 mod ports;
+mod refusal;
 mod reply;
 mod reselect;
 mod rewrite;
 mod select;
+mod size;
 mod trace;
 mod window;
 

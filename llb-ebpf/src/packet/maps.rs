@@ -5,7 +5,7 @@
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
-use llb_common::address::Mac;
+use llb_common::address::{Address, Mac};
 use llb_common::backend::{BackendEntry, BackendId, FailureMark};
 use llb_common::conntrack::{ForwardEntry, ForwardKey, FragmentKey, FragmentPorts, ReplyEntry, ReplyKey};
 use llb_common::counters::{LINK_COUNTERS_CAPACITY, LinkCounters, Traffic};
@@ -37,6 +37,8 @@ pub(crate) static LINKS: HashMap<u32, (Mac, u16), { maps::LINKS.capacity }> = Ha
 #[btf_map]
 pub(crate) static FRONTENDS: HashMap<FrontendKey, FrontendEntry, { maps::FRONTENDS.capacity }> =
     HashMap::new();
+#[btf_map]
+pub(crate) static VIPS: HashMap<Address, u32, { maps::VIPS.capacity }, SPARSE> = HashMap::new();
 #[btf_map]
 pub(crate) static MAGLEV: Array<Chunk, { maps::MAGLEV.capacity }> = Array::new();
 #[btf_map]

@@ -6,7 +6,7 @@
 use core::ffi::c_void;
 
 use llb_common::notice::NOTICE_BYTES;
-use llb_common::parse::Packet;
+use llb_common::parse::{Packet, Shape};
 use llb_common::reason::Reason;
 
 use crate::decision::Decision;
@@ -18,10 +18,11 @@ use crate::maps::{NOTICES, backend};
 /// header (of IPv6, of IPv4) and the eight bytes behind it, by which a sender recognizes its packet.
 const LENGTHS: [usize; 3] = [NOTICE_BYTES, 48, 28];
 
-/// Whether the sender of a packet that was dropped for this reason is told.
+/// Whether the sender of a packet that was dropped for this reason is told. Nobody is told about an ICMP error,
+/// or about a fragment but the first (RFC 1122, 3.2.2; RFC 4443, 2.4 (e)).
 #[inline(always)]
-pub(crate) fn is_due(reason: Reason) -> bool {
-    matches!(reason, Reason::TooBig | Reason::TimeToLive)
+pub(crate) fn is_due(reason: Reason, packet: &Packet) -> bool {
+    matches!(reason, Reason::TooBig | Reason::TimeToLive) && packet.shape == Shape::Transport as u8
 }
 
 /// Gives the packet to the agent. If the ring buffer is full, the sender is not told.

@@ -10,7 +10,8 @@ use bytemuck::Zeroable as _;
 use llb_common::address::{Address, WirePort};
 use llb_common::backend::BackendEntry;
 use llb_common::conntrack::{
-    ForwardKey, ReplyEntry, ReplyKey, candidate_port, forward_key, has_ended, is_abandoned,
+    CLOSED_SECS, ForwardKey, ReplyEntry, ReplyKey, candidate_port, forward_key, has_ended, is_abandoned,
+    is_expired, may_have_ended,
 };
 use llb_common::frontend::{FrontendKey, TCP};
 use llb_common::parse::Packet;
@@ -153,7 +154,10 @@ fn judge_holder(key: &ReplyKey, now: Tick, ended_too: u32, holder_key: &mut Forw
         // its reply entry first, so an entry of this tick stays.
         holder.used < now
     };
-    let has_ended = ended_too != 0 && key.protocol == TCP && has_ended(seen, holder.seen);
+    let last = if holder.used > used { holder.used } else { used };
+    let is_over = has_ended(seen, holder.seen)
+        || may_have_ended(seen, holder.seen) && is_expired(last, now, CLOSED_SECS);
+    let has_ended = ended_too != 0 && key.protocol == TCP && is_over;
     if has_ended || is_pending && !is_placed && is_left { MAY_BE_TAKEN | pending | has_flow } else { 0 }
 }
 

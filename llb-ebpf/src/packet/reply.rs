@@ -11,7 +11,7 @@ use crate::decision::{Decision, Stop};
 use crate::flow::touch_reply;
 use crate::flow_table::replies;
 use crate::maps::{LINKS, PENDING_REPLIES, SETTINGS, backend};
-use crate::reselect;
+use crate::{life, refusal, reselect};
 
 /// Fills `decision` for a backend's packet.
 #[inline(always)]
@@ -30,11 +30,15 @@ pub(crate) fn decide(packet: &Packet, decision: &mut Decision, link: &LinkSettin
     if backend.snat != packet.destination {
         return Err(Stop::NotOurs);
     }
-    if entry.seen == 0 && reselect::absorb_refusal(packet, decision, entry, backend).is_yes() {
+    if entry.seen == 0 && refusal::is_false(packet, entry, backend).is_yes() {
+        return Err(Reason::FalseRefusal.into());
+    }
+    if entry.seen == 0 && reselect::absorb_refusal(packet, decision, reply, backend).is_yes() {
         return Err(Reason::Refused.into());
     }
     if packet.shape != Shape::Error as u8 {
-        touch_reply(reply, packet, decision.now);
+        touch_reply(reply, decision.now);
+        life::follow_reply(reply, backend, packet);
     }
     decision.source = backend.vip.copied();
     decision.destination = entry.client.copied();

@@ -4,22 +4,24 @@
 //! not be answered.
 //!
 //! ```text
-//!   SYN ------> backend A --RST, ICMP unreachable--> dropped; A is failing --.
-//!      `------> backend A --nothing------------------------------------------+
-//!                                                                            v
-//!   the client's next SYN: not answered yet; A is failing, its reply entry goes
-//!      `------> backend B --SYN-ACK--> the client; B is not failing (any more)
+//!   SYN ------> backend A --RST, ICMP unreachable--> dropped; A is suspected --.
+//!      `------> backend A --nothing--------------------------------------------+
+//!                                                                              v
+//!   the client's next SYN: not answered yet; A is suspected, its reply entry goes
+//!      `------> backend B --SYN-ACK--> the client; B is not suspected (any more)
 //! ```
 //!
-//! If there is no other backend, or all others are failing too, the client gets the refusal at once, and a
-//! repeated SYN goes to A again.
+//! Only this connection moves. Others still go to A, until it has refused two in a row, or the agent's tests have
+//! found it dead (`failing.rs`). If there is no other backend, or all others refuse too, the client gets the
+//! refusal at once. If all others are dead, a repeated SYN goes to A again, unless A is dead too.
 
 use llb_common::backend::{BackendEntry, BackendId, FailureKind};
 use llb_common::conntrack::{RST, ReplyEntry, SYN, forward_key};
 use llb_common::frontend::{DSR, FrontendEntry, FrontendKey, KNOWN_FLOWS_ONLY, TCP};
 use llb_common::parse::Packet;
+use llb_common::time::Tick;
 
-use crate::decision::{Decision, UnassignedFlow};
+use crate::decision::{AVOIDS_FAILING, AVOIDS_REFUSING, AVOIDS_SUSPECTED, Decision, UnassignedFlow};
 use crate::failing;
 use crate::flow::reply_key;
 use crate::maps::{FRONTENDS, PENDING_FLOWS, PENDING_REPLIES, backend};
@@ -33,7 +35,7 @@ use crate::select::{self, Selection};
 pub(crate) fn absorb_refusal(
     packet: &Packet,
     decision: &mut Decision,
-    reply: &ReplyEntry,
+    reply: *mut ReplyEntry,
     from: &BackendEntry,
 ) -> Done {
     if packet.protocol != TCP {
@@ -45,7 +47,10 @@ pub(crate) fn absorb_refusal(
         }
         return Done::No;
     }
-    let key = forward_key(reply.client, reply.client_port, from.vip, from.vip_port, TCP);
+    // SAFETY: `reply` points to a value of a map, which is valid until the program returns. Other CPUs change
+    // only whole fields of it; the fields that are copied here never change.
+    let (client, client_port, refused) = unsafe { ((*reply).client, (*reply).client_port, (*reply).refused) };
+    let key = forward_key(client, client_port, from.vip, from.vip_port, TCP);
     // SAFETY: the value is only read. In an LRU map it may belong to another flow meanwhile, so what is read
     // is compared with what it must be.
     let Some(flow) = (unsafe { PENDING_FLOWS.get(&key) }) else { return Done::No };
@@ -53,9 +58,18 @@ pub(crate) fn absorb_refusal(
     if flow.seen != SYN || flow.backend != from.id || flow.snat_port != packet.destination_port {
         return Done::No;
     }
-    failing::mark(from.id, FailureKind::Refused, decision.now);
-    let (client, vip) = ((&reply.client, reply.client_port), (&from.vip, from.vip_port));
-    decision.flow = UnassignedFlow { excluded: from.id, ..UnassignedFlow::new(client, vip, TCP) };
+    // Each connection counts once, however often the backend refuses it.
+    if refused == 0 {
+        failing::suspect(from.id, FailureKind::Refused, decision.now);
+        // SAFETY: as above. Whichever CPU writes this field, it writes the same value.
+        unsafe { (*reply).refused = 1 };
+    }
+    let (client, vip) = ((&client, client_port), (&from.vip, from.vip_port));
+    decision.flow = UnassignedFlow {
+        excluded: from.id,
+        avoids: AVOIDS_REFUSING,
+        ..UnassignedFlow::new(client, vip, TCP)
+    };
     let key = FrontendKey::new(decision.flow.vip, decision.flow.vip_port, TCP);
     // SAFETY: the value is only read. If the agent replaces it meanwhile, the kernel keeps the old one until
     // the program returns.
@@ -71,11 +85,14 @@ pub(crate) fn absorb_refusal(
 #[inline(never)]
 pub(crate) fn replace_backend(decision: &mut Decision, packet: &Packet, frontend: &FrontendEntry) -> Done {
     let (old, now) = (decision.backend, decision.now);
-    failing::mark(old, FailureKind::Unanswered, now);
-    decision.flow = UnassignedFlow { excluded: old, ..UnassignedFlow::of(packet) };
+    failing::suspect(old, FailureKind::Unanswered, now);
+    decision.flow = UnassignedFlow { excluded: old, avoids: AVOIDS_SUSPECTED, ..UnassignedFlow::of(packet) };
     if begins_in_dsr(frontend) {
         decision.backend = BackendId(0);
-    } else if !may_take_over(frontend) || select::select(decision, frontend) == Selection::Nobody {
+    } else if !may_take_over(frontend)
+        || select::select(decision, frontend) == Selection::Nobody
+        || is_worse(decision.backend, old, now)
+    {
         decision.backend = old;
         return Done::No;
     }
@@ -84,6 +101,12 @@ pub(crate) fn replace_backend(decision: &mut Decision, packet: &Packet, frontend
         let _ = PENDING_REPLIES.remove(&reply_key(old, decision.source_port));
     }
     Done::Yes
+}
+
+/// Whether a flow should rather stay with the backend that did not answer one SYN: the other one is dead.
+#[inline(always)]
+fn is_worse(other: BackendId, old: BackendId, now: Tick) -> bool {
+    failing::is_avoided(other, AVOIDS_FAILING, now) && !failing::is_avoided(old, AVOIDS_FAILING, now)
 }
 
 /// Whether new flows of this frontend begin in mode DSR. A flow in mode NAT that has no answer yet is there

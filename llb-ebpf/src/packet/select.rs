@@ -8,8 +8,8 @@ use llb_common::hash::FlowKey;
 use llb_common::parse::Packet;
 use llb_common::time::{Tick, elapsed_secs};
 
-use crate::decision::{Decision, UnassignedFlow};
-use crate::failing::is_failing;
+use crate::decision::{AVOIDS_FAILING, Decision, UnassignedFlow};
+use crate::failing::is_avoided;
 use crate::maps::{AFFINITY, MAGLEV, MEMBERS, backend};
 
 /// Slots that are looked at: the flow's own and those behind it. A backend there may be failing, or dead
@@ -24,7 +24,7 @@ const MAX_SLOTS: u64 = 32;
 pub(crate) enum Selection {
     /// No backend.
     Nobody = 0,
-    /// A backend, but it is failing, as are all others that were looked at.
+    /// A backend, but it is one to avoid, as are all others that were looked at.
     AllFailing = 1,
     /// A backend.
     Found = 2,
@@ -37,11 +37,11 @@ pub(crate) fn select(decision: &mut Decision, frontend: &FrontendEntry) -> Selec
     let now = decision.now;
     let flow = &mut decision.flow;
     // Only such flows get a backend marked as failing, so only they look at the marks.
-    let skips_failing = flow.begins != 0 && flow.protocol == u32::from(TCP) && frontend.flags & DSR == 0;
-    flow.skips_failing = u32::from(skips_failing);
+    let looks = flow.begins != 0 && flow.protocol == u32::from(TCP) && frontend.flags & DSR == 0;
+    flow.avoids = if looks { flow.avoids.max(AVOIDS_FAILING) } else { 0 };
     if frontend.affinity_secs != 0
         && let Some(id) = by_affinity(flow, frontend, now)
-        && !(flow.skips_failing != 0 && is_failing(id, now))
+        && !(flow.avoids != 0 && is_avoided(id, flow.avoids, now))
     {
         decision.backend = id;
         return Selection::Found;
@@ -105,17 +105,21 @@ fn by_hash(decision: &mut Decision, frontend: &FrontendEntry) -> Selection {
     look_at_slot(decision, chunk, place as u32)
 }
 
-/// Looks at one slot. A backend that is not failing is [`Selection::Found`]. The first failing one is left in
-/// `decision` too, for the case that there is no other, but the answer is [`Selection::Nobody`].
+/// Looks at one slot. A backend that need not be avoided is [`Selection::Found`]. The first other one is left in
+/// `decision` too, or the first that is only suspected, for the case that there is no better one, but the answer
+/// is [`Selection::Nobody`].
 #[inline(never)]
 fn look_at_slot(decision: &mut Decision, chunk: u32, place: u32) -> Selection {
     let id = MAGLEV.get(chunk).and_then(|chunk| chunk.get(place as usize));
     let Some(id) = id.and_then(|id| usable(BackendId(*id), &decision.flow)) else { return Selection::Nobody };
-    if decision.flow.skips_failing == 0 || !is_failing(id, decision.now) {
+    if decision.flow.avoids == 0 || !is_avoided(id, decision.flow.avoids, decision.now) {
         decision.backend = id;
         return Selection::Found;
     }
-    if decision.backend == BackendId(0) {
+    let (chosen, now) = (decision.backend, decision.now);
+    if chosen == BackendId(0)
+        || is_avoided(chosen, AVOIDS_FAILING, now) && !is_avoided(id, AVOIDS_FAILING, now)
+    {
         decision.backend = id;
     }
     Selection::Nobody

@@ -9,7 +9,7 @@ use llb_tests::client::Load;
 use llb_tests::{Agent, ConnectProxy, wait_until};
 use serde_json::json;
 
-use crate::case::{Case, ECHO_PORT, LIMIT};
+use crate::case::{Case, ECHO_PORT, LIMIT, PACE};
 
 /// Fewer rights than those that llb ships: no `nodes`, no `services/status`, no Lease.
 const LESSER_ROLE: &str = "
@@ -130,7 +130,8 @@ pub(crate) fn renewed_credentials_are_used_and_traffic_goes_on(case: &mut Case<'
     let kubeconfig = case.cluster.write_kubeconfig("renewed", token.trim())?;
     let agent = Agent::start(&case.balancer, &["--kubeconfig", &text(&kubeconfig)])?;
     case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
-    let load = Load::start(case.lab.client(), SocketAddr::new(vip, ECHO_PORT));
+    case.wait_for_every_node("echo")?;
+    let load = Load::paced(case.lab.client(), SocketAddr::new(vip, ECHO_PORT), PACE);
 
     let token = case.cluster.token("llb", "llb-agent")?;
     case.cluster.write_kubeconfig("renewed", &token)?;

@@ -11,7 +11,7 @@ use llb_tests::{Agent, FalseClock, environment, wait_until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::case::{Case, ECHO_PORT, LIMIT};
+use crate::case::{Case, ECHO_PORT, LIMIT, PACE};
 
 /// How long the API server is away in the test of a long outage, without `LLB_OUTAGE_SECS`: longer than the back-off of
 /// watches, and than one watch lives.
@@ -34,13 +34,14 @@ fn served(case: &mut Case<'_>) -> Result<(Agent, [IpAddr; 2])> {
     case.apply_service("echo", &json!({"loadBalancerIP": vip}))?;
     case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
     case.wait_for_status("echo", &[vip])?;
+    case.wait_for_every_node("echo")?;
     Ok((agent, [vip, later]))
 }
 
 pub(crate) fn traffic_goes_on_without_the_api_server(case: &mut Case<'_>) -> Result<()> {
     let (agent, [vip, later]) = served(case)?;
 
-    let load = Load::start(case.lab.client(), SocketAddr::new(vip, ECHO_PORT));
+    let load = Load::paced(case.lab.client(), SocketAddr::new(vip, ECHO_PORT), PACE);
     case.cluster.stop_apiserver()?;
     load.wait_for_more(REQUESTS, LIMIT)?;
     agent.wait_for_problem(LIMIT, "SourceUnavailable")?;
@@ -169,7 +170,8 @@ pub(crate) fn a_long_outage_changes_nothing(case: &mut Case<'_>) -> Result<()> {
     case.wait_for_status("echo", &[vip])?;
 
     let mut open = client::connect(case.lab.client(), address)?;
-    let load = Load::paced(case.lab.client(), address, Duration::from_millis(10));
+    case.wait_for_every_node("echo")?;
+    let load = Load::paced(case.lab.client(), address, PACE);
     case.cluster.stop_apiserver()?;
     let outage = environment::outage_secs().map_or(LONG_OUTAGE, Duration::from_secs);
     wait_until(outage + LIMIT, "the outage to last", || {
@@ -192,7 +194,7 @@ pub(crate) fn a_long_outage_changes_nothing(case: &mut Case<'_>) -> Result<()> {
 pub(crate) fn a_silent_partition_is_said_and_ends(case: &mut Case<'_>) -> Result<()> {
     let (agent, [vip, later]) = served(case)?;
 
-    let load = Load::start(case.lab.client(), SocketAddr::new(vip, ECHO_PORT));
+    let load = Load::paced(case.lab.client(), SocketAddr::new(vip, ECHO_PORT), PACE);
     case.cluster.cut_off_apiserver(true)?;
     // Watches are silent for a minute when all is well, and would say nothing before that.
     let noticed = agent.wait_for_problem(NOTICED, "SourceUnavailable");
@@ -219,7 +221,8 @@ pub(crate) fn an_etcd_restored_to_an_older_revision_is_noticed(case: &mut Case<'
         case.ask_often(SocketAddr::new(vip, ECHO_PORT))?;
         case.wait_for_status(name, &[vip])?;
     }
-    let load = Load::start(case.lab.client(), SocketAddr::new(kept, ECHO_PORT));
+    case.wait_for_every_node("kept")?;
+    let load = Load::paced(case.lab.client(), SocketAddr::new(kept, ECHO_PORT), PACE);
     case.cluster.save_etcd("backup")?;
 
     // None of this has happened after the restore.
@@ -260,7 +263,8 @@ pub(crate) fn a_clock_that_jumps_changes_nothing(case: &mut Case<'_>) -> Result<
     };
 
     let mut open = client::connect(case.lab.client(), address)?;
-    let load = Load::start(case.lab.client(), address);
+    case.wait_for_every_node("echo")?;
+    let load = Load::paced(case.lab.client(), address, PACE);
     for (index, years) in [(1, 20), (2, -20)] {
         let before = saved_at()?;
         clock.jump(years * 366 * 24 * 3600)?;

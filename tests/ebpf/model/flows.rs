@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::ends::{SYN, has_ended, may_have_ended};
 use super::placed::Placed;
 use super::wire::TCP;
 use super::world::{Backend, FrontendName, Id, MacBytes, World};
@@ -26,6 +27,10 @@ pub(crate) struct Flow {
     pub(crate) way: Way,
     /// Time of its last packet.
     pub(crate) used: u64,
+    /// Where the client's stream is.
+    pub(crate) seq: u32,
+    /// Where the backend's stream is, as the client has said.
+    pub(crate) ack: u32,
 }
 
 impl Flow {
@@ -38,15 +43,32 @@ impl Flow {
 /// Seconds for which a client may delay the second packet of a flow without losing its source port to another
 /// flow.
 pub(crate) const OPENING_SECS: u64 = 2;
+/// Seconds without a packet after which a connection that may have ended has ended.
+pub(crate) const CLOSED_SECS: u64 = 30;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Reply {
     pub(crate) client: (IpAddr, u16),
     pub(crate) backend: Id,
     pub(crate) seen: u8,
+    /// The backend refused it, and the client was not told.
+    pub(crate) is_refused: bool,
     pub(crate) way: Way,
-    /// Time at which it was created.
-    pub(crate) began: u64,
+    /// Time of the backend's last packet, or of its creation.
+    pub(crate) used: u64,
+}
+
+/// What was found of a backend that has answered nothing since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Finding {
+    /// It did not answer a connection.
+    Unanswered,
+    /// It refused one.
+    Refused,
+    /// It refused two and answered none in between.
+    RefusedAgain,
+    /// It did not answer the agent.
+    Dead,
 }
 
 /// Counts of a backend: packets and bytes to it, packets and bytes from it, and flows.
@@ -61,8 +83,8 @@ pub(crate) struct Memory {
     pub(crate) fragments: BTreeMap<FragmentName, (u16, u16)>,
     /// By client and Service: the host, and the time at which its last flow began.
     pub(crate) affinity: BTreeMap<(IpAddr, u32), (u32, u64)>,
-    /// Backends that refused or did not answer, with the time at which they did so last.
-    pub(crate) failing: BTreeMap<Id, u64>,
+    /// Backends that failed, with the time that counts.
+    pub(crate) failing: BTreeMap<Id, (Finding, u64)>,
     pub(crate) traffic: BTreeMap<u32, Counts>,
 }
 
@@ -97,7 +119,7 @@ impl Memory {
 
     /// Removes both entries of the flow that holds a source port, if nothing can come of the flow any more: its
     /// backend is gone, or it is pending and too old. With `ended_too`, also if both ends have closed it, or
-    /// one has reset it.
+    /// one has reset it; for a while after its last packet this must be sure.
     pub(crate) fn end(&mut self, world: &World, name: &ReplyName, now: u64, ended_too: bool) -> bool {
         let Some(reply) = self.reply(name).copied() else { return false };
         if let Some(backend) = world.backend(reply.backend) {
@@ -105,13 +127,15 @@ impl Memory {
             let is_its = |flow: &Flow| flow.backend == reply.backend && flow.snat_port == name.2;
             let flow = self.flow(&flow_name).copied().filter(is_its);
             let seen = flow.map_or(0, |flow| flow.seen);
-            let has_ended = (seen | reply.seen) & RST != 0 || seen & reply.seen & FIN != 0;
+            let used = flow.map_or(0, |flow| flow.used).max(reply.used);
+            let has_ended =
+                has_ended(seen, reply.seen) || now - used > CLOSED_SECS && may_have_ended(seen, reply.seen);
             let has_ended = ended_too && name.3 == TCP && has_ended;
             let is_abandoned = self.pending_replies.contains_key(name)
                 && !self.flows.contains_key(&flow_name)
                 && match flow {
                     Some(flow) => (name.3 != TCP || seen == SYN) && now - flow.used >= OPENING_SECS,
-                    None => reply.began < now,
+                    None => reply.used < now,
                 };
             if !has_ended && !is_abandoned {
                 return false;
@@ -136,27 +160,4 @@ impl Memory {
 
 pub(crate) fn reply_name(backend: &Backend, snat_port: u16) -> ReplyName {
     (backend.address, backend.port, snat_port, backend.frontend.2)
-}
-
-pub(crate) const FIN: u8 = 1;
-pub(crate) const SYN: u8 = 2;
-pub(crate) const RST: u8 = 4;
-pub(crate) const ACK: u8 = 16;
-/// Any flag that neither begins nor ends a connection.
-const DATA: u8 = 16;
-
-/// In TCP only a SYN without other flags opens a connection. Nothing tells which UDP packet opens a flow.
-pub(crate) fn opens(protocol: u8, tcp_flags: u8) -> bool {
-    protocol == TCP && tcp_flags & (SYN | ACK | RST | FIN) == SYN
-}
-
-/// What was seen in one direction after one more packet. A connection that has ended begins again with a SYN.
-pub(crate) fn seen_after(seen: u8, tcp_flags: u8) -> u8 {
-    let (is_open, ends) = (tcp_flags & SYN != 0, tcp_flags & (FIN | RST));
-    match (is_open, ends) {
-        (true, _) if seen & (FIN | RST) != 0 => SYN | ends,
-        (true, _) => seen | SYN | ends,
-        (false, 0) => seen | DATA,
-        (false, _) => seen | ends,
-    }
 }

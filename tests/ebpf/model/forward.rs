@@ -4,11 +4,12 @@
 use llb_common::reason::Reason;
 
 use super::arrival::Arrival;
+use super::ends::{self, FIN, RST, opens, seen_after};
 use super::failing::Move;
-use super::flows::{FIN, Flow, FlowName, RST, Reply, ReplyName, opens, reply_name, seen_after};
+use super::flows::{Flow, FlowName, Reply, ReplyName, reply_name};
 use super::outcome::{Course, Stop};
 use super::rewrite::{DSR_TIME_TO_LIVE, Nat, Target};
-use super::select;
+use super::select::{self, Except};
 use super::state::Model;
 use super::wire::{Carries, TCP};
 use super::world::{Backend, Frontend, FrontendName, Gate};
@@ -97,7 +98,7 @@ impl Model {
             return false;
         }
         let Some(reply) = memory.reply_of(name, backend, flow.snat_port) else { return true };
-        if (flow.seen | reply.seen) & RST == 0 && flow.seen & reply.seen & FIN == 0 {
+        if !ends::has_ended(flow.seen, reply.seen) {
             return false;
         }
         let name = reply_name(backend, flow.snat_port);
@@ -116,11 +117,9 @@ impl Model {
         notes: &mut Vec<Reason>,
     ) -> Fate {
         let is_failing = self.is_failing(backend);
-        let memory = &mut self.memory;
         flow.used = self.now;
-        if matches!(arrival.wire.carries, Carries::Transport { .. }) {
-            flow.seen = seen_after(flow.seen, arrival.tcp_flags);
-        }
+        self.client_lives(arrival, name, &mut flow, backend);
+        let memory = &mut self.memory;
         if !flow.is_dsr() && flow.way != arrival.way() {
             flow.way = arrival.way();
             if let Some(reply) = memory.reply_of(name, backend, flow.snat_port) {
@@ -137,7 +136,7 @@ impl Model {
             let Some(reply) = memory.reply_of(name, backend, flow.snat_port).copied() else {
                 return Fate::Gone;
             };
-            let is_due = is_failing || reply.began < self.now;
+            let is_due = is_failing || reply.is_refused || reply.used < self.now;
             if opens && reply.seen == 0 && is_due {
                 return Fate::Unanswered;
             }
@@ -205,6 +204,9 @@ impl Model {
         if arrival.is_error() && !is_dsr {
             return because(Reason::UnknownError);
         }
+        if !arrival.world.is_foreign(arrival.wire.ip.source) {
+            return because(Reason::Martian);
+        }
         if frontend.1.is_restricted && !arrival.world.admits(service, client.0) {
             return because(Reason::SourceDenied);
         }
@@ -212,7 +214,7 @@ impl Model {
             return because(Reason::UnknownReset);
         }
         let chosen = || {
-            let chosen = select::backend(arrival.world, self, frontend, client, begins, None);
+            let chosen = select::backend(arrival.world, self, frontend, client, begins, Except::Nobody);
             chosen.map(|chosen| chosen.backend)
         };
         let Some(backend) = moves_to.or_else(chosen) else { return because(Reason::NoLiveBackend) };
@@ -228,16 +230,12 @@ impl Model {
         if by_nat {
             let port = select::snat_port(arrival.world, self, name, backend, arrival.way());
             snat_port = port.ok_or(Stop::Because(Reason::PortsExhausted))?;
-            // This flow tries the failing backend; the others go elsewhere meanwhile.
-            if let Some(failed) = self.memory.failing.get_mut(&backend.id)
-                && opens(protocol, arrival.tcp_flags)
-            {
-                *failed = self.now;
-            }
         }
         notes.extend((is_dsr && by_nat).then_some(Reason::NatInstead));
-        let seen = seen_after(0, arrival.tcp_flags);
-        let flow = Flow { backend: backend.id, snat_port, seen, way: arrival.way(), used: self.now };
+        let seen = seen_after(0, arrival.tcp_flags, Some(0));
+        let (seq, ack) = arrival.streams();
+        let flow =
+            Flow { backend: backend.id, snat_port, seen, way: arrival.way(), used: self.now, seq, ack };
         self.memory.flows.remove(name);
         self.memory.pending_flows.insert(*name, flow);
         self.memory.traffic.entry(backend.id.0).or_default()[4] += 1;

@@ -13,9 +13,11 @@
 //! ```
 
 mod arrival;
+pub(crate) mod ends;
 mod failing;
 pub(crate) mod flows;
 mod forward;
+mod life;
 mod outcome;
 pub(crate) mod placed;
 mod receive;

@@ -4,7 +4,7 @@
 use llb_common::reason::Reason;
 
 use super::arrival::Arrival;
-use super::flows::{FragmentName, seen_after};
+use super::flows::FragmentName;
 use super::outcome::{Course, Outcome, Said, Stop};
 use super::rewrite::{Nat, Target, rewrite};
 use super::state::Model;
@@ -70,11 +70,15 @@ impl Model {
         if backend.snat != to.0 {
             return Err(Stop::NotOurs);
         }
+        if reply.seen == 0 && self.is_false_refusal(arrival, &name, &reply, backend) {
+            return Err(Stop::Because(Reason::FalseRefusal));
+        }
         if reply.seen == 0 && self.is_refusal(arrival, &name, &reply, backend) {
             return Err(Stop::Because(Reason::Refused));
         }
-        if matches!(arrival.wire.carries, Carries::Transport { .. }) {
-            reply.seen = seen_after(reply.seen, arrival.tcp_flags);
+        if !arrival.is_error() {
+            reply.used = self.now;
+            self.backend_lives(arrival, &name, &mut reply, backend);
             *self.memory.reply(&name).unwrap() = reply;
         }
         let (link, to_mac) = reply.way;

@@ -24,20 +24,39 @@ pub(super) struct Chosen<'w> {
     pub(super) is_well: bool,
 }
 
-/// Selects a backend. `begins`: the packet is, or may be, the first of its flow. `not`: the backend to avoid.
+/// Backends that a flow should not get.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Except {
+    Nobody,
+    /// Never this one, and none that refused the last connection if there is another.
+    ThisAndRefusing(Id),
+    /// Never this one, and no suspected one if there is another.
+    ThisAndSuspected(Id),
+}
+
+/// Selects a backend. `begins`: the packet is, or may be, the first of its flow.
 pub(super) fn backend<'w>(
     world: &'w World,
     model: &Model,
     (name, frontend): (&FrontendName, &Frontend),
     client: (IpAddr, u16),
     begins: bool,
-    not: Option<Id>,
+    except: Except,
 ) -> Option<Chosen<'w>> {
     let now = model.now;
+    let not = match except {
+        Except::Nobody => None,
+        Except::ThisAndRefusing(id) | Except::ThisAndSuspected(id) => Some(id),
+    };
     let takes = |backend: &&Backend| backend.takes(begins) && Some(backend.id) != not;
     // Marks matter only for packets that open connections, and only in mode NAT: a Node whose nodePort refuses
     // may still take packets in mode DSR.
-    let is_well = |backend: &&Backend| !(begins && !frontend.is_dsr && model.is_failing(backend));
+    let is_bad = |backend: &Backend| match except {
+        Except::Nobody => model.is_failing(backend),
+        Except::ThisAndRefusing(_) => model.is_refusing(backend),
+        Except::ThisAndSuspected(_) => model.is_suspected(backend),
+    };
+    let is_well = |backend: &&Backend| !(begins && !frontend.is_dsr && is_bad(backend));
     let well = |backend| Chosen { backend, is_well: true };
     if let Some((host, began)) = model.memory.affinity.get(&(client.0, frontend.service))
         && frontend.affinity_secs > 0
@@ -60,7 +79,8 @@ pub(super) fn backend<'w>(
         }
         _ => {
             let mut all = (0..SLOTS).filter_map(|behind| at(&frontend.table, behind));
-            let own = all.clone().next()?;
+            let is_alive = |backend: &&Backend| !model.is_failing(backend);
+            let own = all.clone().find(is_alive).or_else(|| all.clone().next())?;
             Some(all.find(is_well).map_or(Chosen { backend: own, is_well: false }, well))
         }
     }
@@ -94,12 +114,13 @@ pub(super) fn snat_port(
     backend: &Backend,
     way: Way,
 ) -> Option<u16> {
-    let (memory, began) = (&mut model.memory, model.now);
+    let (memory, now) = (&mut model.memory, model.now);
     let (first, last) = (*world.snat_ports.start(), *world.snat_ports.end());
     let candidates: Vec<u16> = (0..PORTS)
         .map(|attempt| candidate_port(flow.0.into(), WirePort::new(flow.1), attempt, first, last).number())
         .collect();
-    let new = Reply { client: (flow.0, flow.1), backend: backend.id, seen: 0, way, began };
+    let new =
+        Reply { client: (flow.0, flow.1), backend: backend.id, seen: 0, is_refused: false, way, used: now };
     for some in candidates.chunks(PORTS_AT_ONCE) {
         for &port in some {
             if let Some(reply) = memory.reply_of(flow, backend, port) {
@@ -116,14 +137,14 @@ pub(super) fn snat_port(
         }
         for &port in some {
             let name = reply_name(backend, port);
-            if memory.end(world, &name, began, false) {
+            if memory.end(world, &name, now, false) {
                 memory.pending_replies.insert(name, new);
                 return Some(port);
             }
         }
     }
     let port =
-        candidates.into_iter().find(|port| memory.end(world, &reply_name(backend, *port), began, true))?;
+        candidates.into_iter().find(|port| memory.end(world, &reply_name(backend, *port), now, true))?;
     memory.pending_replies.insert(reply_name(backend, port), new);
     Some(port)
 }

@@ -36,12 +36,12 @@ pub(crate) struct Ip {
 #[derive(Clone, Debug)]
 pub(crate) enum Carries {
     /// A TCP or UDP header.
-    Transport { ports: (u16, u16), tcp_flags: u8, has_checksum: bool },
+    Transport { ports: (u16, u16), seq: u32, ack: u32, tcp_flags: u8, has_checksum: bool },
     /// A later fragment of a TCP or UDP packet, which has no TCP or UDP header.
     LaterPart,
     /// An ICMP error with the beginning of the packet that it is about. `is_unreachable`: that packet cannot be
     /// delivered at all.
-    Error { inside: Ip, ports: (u16, u16), is_unreachable: bool },
+    Error { inside: Ip, ports: (u16, u16), seq: u32, is_unreachable: bool },
 }
 
 #[derive(Clone, Debug)]
@@ -157,6 +157,8 @@ fn transport(frame: &[u8], ip: &Ip) -> Option<Carries> {
     let header = frame.get(ip.next_at..ip.next_at + bytes)?;
     Some(Carries::Transport {
         ports: (half(header, 0)?, half(header, 2)?),
+        seq: if ip.protocol == TCP { word(header, 4)? } else { 0 },
+        ack: if ip.protocol == TCP { word(header, 8)? } else { 0 },
         tcp_flags: if ip.protocol == TCP { header[13] } else { 0 },
         has_checksum: ip.protocol == TCP || half(header, 6)? != 0,
     })
@@ -185,7 +187,13 @@ fn error(frame: &[u8], ip: &Ip) -> Option<Carries> {
         (IpAddr::V4(_), kind, _) => kind == 3,
         (IpAddr::V6(_), kind, _) => kind == 1,
     };
-    Some(Carries::Error { inside, ports, is_unreachable })
+    let seq = if inside.protocol == TCP { word(frame, inside.next_at + 4)? } else { 0 };
+    Some(Carries::Error { inside, ports, seq, is_unreachable })
+}
+
+/// Four bytes in network order.
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from(half(bytes, at)?) << 16 | u32::from(half(bytes, at + 2)?))
 }
 
 /// Two bytes in network order.

@@ -107,6 +107,18 @@ impl World {
         self.backends.get(&id.0).filter(|backend| backend.id == id)
     }
 
+    /// Whether another host may have this address.
+    pub(crate) fn is_foreign(&self, address: IpAddr) -> bool {
+        let is_of_a_host = match address {
+            IpAddr::V4(v4) => {
+                let is_any = v4.octets()[0] == 0;
+                !is_any && !v4.is_loopback() && !v4.is_multicast() && !v4.is_broadcast()
+            }
+            IpAddr::V6(v6) => !v6.is_unspecified() && !v6.is_loopback() && !v6.is_multicast(),
+        };
+        is_of_a_host && !self.snat.contains(&address) && !self.frontends.keys().any(|name| name.0 == address)
+    }
+
     /// The narrowest range that contains the client decides.
     pub(crate) fn admits(&self, service: u32, client: IpAddr) -> bool {
         let bits = |address: IpAddr| match address {

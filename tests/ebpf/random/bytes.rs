@@ -21,13 +21,13 @@ pub(super) struct Part {
     pub(super) is_last: bool,
 }
 
-/// TCP, or UDP, which sometimes has no checksum.
+/// TCP with these flags and numbers, or UDP, which sometimes has no checksum.
 pub(super) fn transport(
     random: &mut StdRng,
     from: End,
     to: End,
     protocol: u8,
-    tcp_flags: u8,
+    tcp: (u8, u32, u32),
     payload: usize,
 ) -> Vec<u8> {
     let frame = Frame {
@@ -35,7 +35,8 @@ pub(super) fn transport(
         from: (Address::from(from.0), from.1),
         to: (Address::from(to.0), to.1),
         protocol,
-        tcp_flags,
+        tcp_flags: tcp.0,
+        numbers: (tcp.1, tcp.2),
         time_to_live: 0,
         payload: (0..payload).map(|_| random.random()).collect(),
     };

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Writes plain data into the maps of both programs. `remembered.rs` has the entries that packets create there.
 
+use std::collections::BTreeMap;
+use std::mem::offset_of;
+
 use bytemuck::{bytes_of, cast_slice, pod_read_unaligned};
 use llb_common::address::{Address, Mac, WirePort};
-use llb_common::backend::{ACTIVE, BackendEntry, DEAD, DRAINING};
+use llb_common::backend::{ACTIVE, BackendEntry, DEAD, DRAINING, FailureMark};
 use llb_common::conntrack::{ForwardEntry, ReplyEntry};
 use llb_common::frontend::{
     AffinityEntry, CHUNK_SLOTS, DSR, FrontendEntry, FrontendKey, KNOWN_FLOWS_ONLY, MaglevTable, MemberKey,
@@ -13,8 +16,10 @@ use llb_common::maps;
 use llb_common::settings::{LinkSettings, Settings};
 use llb_common::time::{Tick, tick};
 
-use super::remembered::{affinity_key, flow_entry, flow_key, fragment_key, id, reply_entry, reply_key};
-use crate::model::flows::{FlowName, FragmentName, Memory, OPENING_SECS, ReplyName};
+use super::remembered::{
+    affinity_key, failure, flow_entry, flow_key, fragment_key, id, reply_entry, reply_key,
+};
+use crate::model::flows::{CLOSED_SECS, FlowName, FragmentName, Memory, OPENING_SECS, ReplyName};
 use crate::model::world::{FrontendName, Gate, Id, State, World};
 use crate::programs::{Hook, Program, monotonic_nanoseconds, raw};
 
@@ -42,7 +47,10 @@ impl Kernel {
         self.each(forget);
         self.settings(world);
         world.backends.keys().for_each(|index| self.backend(world, *index));
-        world.frontends.keys().for_each(|name| self.frontend(world, now, name));
+        for name in world.frontends.keys() {
+            self.frontend(world, now, name);
+            self.each(|program| program.insert(maps::VIPS.name, Address::from(name.0).bytes(), 1_u32));
+        }
         for (ifindex, mac) in &world.links {
             let value: [u8; 8] = raw(&[&mac[..], &[0, 0]].concat());
             self.each(|program| program.insert(maps::LINKS.name, *ifindex, value));
@@ -156,24 +164,29 @@ impl Kernel {
             let key = raw::<24>(&affinity_key(*client, *service));
             self.each(|program| program.insert(maps::AFFINITY.name, key, raw::<8>(bytes_of(&entry))));
         }
-        for (backend, failed) in &memory.failing {
-            let tick = tick_of(now - failed);
-            self.each(|program| program.insert(maps::FAILING.name, id(*backend).0, tick));
+    }
+
+    /// Writes what is known of failing backends.
+    fn failing(&mut self, memory: &Memory, now: u64) {
+        for (backend, (finding, at)) in &memory.failing {
+            let mark = FailureMark::new(failure(*finding), tick_of(now - at)).0;
+            self.each(|program| program.insert(maps::FAILING.name, id(*backend).0, mark));
         }
     }
 
-    /// Makes pending entries either so old that it matters, or new. With the kernel's own clock, which runs on,
-    /// no test could know which.
+    /// Makes pending entries either so old that it matters, or new, and marks of failing backends as old as the
+    /// model has them. With the kernel's own clock, which runs on, no test could know which.
     pub(super) fn ages(&mut self, memory: &Memory, now: u64) {
+        self.failing(memory, now);
         for (name, flow) in &memory.pending_flows {
             let mut entry: ForwardEntry = pod_read_unaligned(&flow_entry(flow));
             entry.used = if now - flow.used >= OPENING_SECS { 0 } else { Tick::MAX };
             let key: [u8; 24] = raw(&flow_key(name));
-            self.each(|program| program.insert(maps::PENDING_FLOWS.name, key, raw::<16>(bytes_of(&entry))));
+            self.each(|program| program.insert(maps::PENDING_FLOWS.name, key, raw::<24>(bytes_of(&entry))));
         }
         for (name, reply) in &memory.pending_replies {
             let mut entry: ReplyEntry = pod_read_unaligned(&reply_entry(reply));
-            entry.used = if reply.began < now { 0 } else { Tick::MAX };
+            entry.used = if reply.used < now { 0 } else { Tick::MAX };
             let key: [u8; 24] = raw(&reply_key(name));
             self.each(|program| {
                 program.insert(maps::PENDING_REPLIES.name, key, raw::<40>(bytes_of(&entry)));
@@ -181,9 +194,23 @@ impl Kernel {
         }
     }
 
+    /// Does the same for the entries in the tables, but leaves none in the present tick: in that tick the programs
+    /// do not note again where a stream is.
+    pub(super) fn ages_of_placed(&mut self, memory: &Memory, now: u64) {
+        let used = |used: u64| if now - used > CLOSED_SECS { 0 } else { tick_of(0) - 2 };
+        let flows: BTreeMap<_, _> =
+            memory.flows.iter().map(|(name, flow)| (flow_key(name), used(flow.used))).collect();
+        let replies: BTreeMap<_, _> =
+            memory.replies.iter().map(|(name, reply)| (reply_key(name), used(reply.used))).collect();
+        self.each(|program| {
+            program.patch_placed(maps::FLOWS.name, offset_of!(ForwardEntry, used), &flows);
+            program.patch_placed(maps::REPLIES.name, offset_of!(ReplyEntry, used), &replies);
+        });
+    }
+
     pub(super) fn evict_flow(&mut self, name: &FlowName) {
         let key: [u8; 24] = raw(&flow_key(name));
-        self.each(|program| program.remove::<_, 16>(maps::PENDING_FLOWS.name, key));
+        self.each(|program| program.remove::<_, 24>(maps::PENDING_FLOWS.name, key));
     }
 
     pub(super) fn evict_reply(&mut self, name: &ReplyName) {
@@ -203,11 +230,14 @@ fn forget(program: &mut Program) {
     for (key, _) in program.entries::<24, 40>(maps::FRONTENDS.name) {
         program.remove::<_, 40>(maps::FRONTENDS.name, key);
     }
+    for (key, _) in program.entries::<16, 4>(maps::VIPS.name) {
+        program.remove::<_, 4>(maps::VIPS.name, key);
+    }
     for (key, _) in program.entries::<8, 4>(maps::MEMBERS.name) {
         program.remove::<_, 4>(maps::MEMBERS.name, key);
     }
-    for (key, _) in program.entries::<24, 16>(maps::PENDING_FLOWS.name) {
-        program.remove::<_, 16>(maps::PENDING_FLOWS.name, key);
+    for (key, _) in program.entries::<24, 24>(maps::PENDING_FLOWS.name) {
+        program.remove::<_, 24>(maps::PENDING_FLOWS.name, key);
     }
     for (key, _) in program.entries::<24, 40>(maps::PENDING_REPLIES.name) {
         program.remove::<_, 40>(maps::PENDING_REPLIES.name, key);

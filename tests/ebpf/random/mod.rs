@@ -24,7 +24,7 @@ use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use traffic::{Arriving, Traffic};
 use worlds::Change;
 
-use crate::model::flows::Memory;
+use crate::model::flows::{Finding, Memory};
 use crate::model::placed::Placed;
 use crate::model::world::World;
 use crate::model::{Model, Outcome, Said, is_right, wire};
@@ -97,6 +97,7 @@ impl Run {
             }
             let arriving = traffic.next(&world, &model.memory);
             self.kernel.ages(&model.memory, model.now);
+            self.kernel.ages_of_placed(&model.memory, model.now);
             let said = model.receive(&world, arriving.link, &arriving.bytes);
             let name =
                 || format!("LLB_EPISODE={seed} packet {n} by {:?}\n{:02x?}", arriving.link, arriving.bytes);
@@ -184,6 +185,11 @@ impl Run {
             Change::Time(seconds) => {
                 model.now += seconds;
                 self.kernel.times(world, &model.memory, model.now);
+            }
+            Change::Death => {
+                if let Some(failure) = model.memory.failing.values_mut().choose(random) {
+                    *failure = (Finding::Dead, model.now);
+                }
             }
             Change::Eviction => {
                 let memory = &mut model.memory;

@@ -5,15 +5,24 @@ use std::net::IpAddr;
 
 use bytemuck::{Zeroable as _, bytes_of};
 use llb_common::address::{Address, Mac, WirePort};
-use llb_common::backend::BackendId;
+use llb_common::backend::{BackendId, FailureKind};
 use llb_common::conntrack::{ForwardEntry, FragmentKey, ReplyEntry, ReplyKey, forward_key, next_hop};
 use llb_common::frontend::AffinityKey;
 
-use crate::model::flows::{Flow, FlowName, FragmentName, Reply, ReplyName};
+use crate::model::flows::{Finding, Flow, FlowName, FragmentName, Reply, ReplyName};
 use crate::model::world::Id;
 
 pub(super) fn id((index, generation): Id) -> BackendId {
     BackendId::new(index, generation)
+}
+
+pub(super) fn failure(finding: Finding) -> FailureKind {
+    match finding {
+        Finding::Unanswered => FailureKind::Unanswered,
+        Finding::Refused => FailureKind::Refused,
+        Finding::RefusedAgain => FailureKind::RefusedAgain,
+        Finding::Dead => FailureKind::Dead,
+    }
 }
 
 pub(super) fn flow_key((client, port, (vip, vip_port, protocol)): &FlowName) -> Vec<u8> {
@@ -27,6 +36,8 @@ pub(super) fn flow_entry(flow: &Flow) -> Vec<u8> {
         snat_port: WirePort::new(flow.snat_port),
         seen: flow.seen,
         next_hop: next_hop(flow.way.0, Mac::new(flow.way.1)),
+        seq: flow.seq,
+        ack: flow.ack,
         ..ForwardEntry::zeroed()
     };
     bytes_of(&entry).to_vec()
@@ -49,6 +60,7 @@ pub(super) fn reply_entry(reply: &Reply) -> Vec<u8> {
         client_port: WirePort::new(reply.client.1),
         backend: id(reply.backend),
         seen: reply.seen,
+        refused: reply.is_refused.into(),
         ifindex: reply.way.0,
         mac: Mac::new(reply.way.1),
         ..ReplyEntry::zeroed()

@@ -2,7 +2,7 @@
 //! Random packets of conversations. There are few clients, so conversations continue, in both directions, with
 //! ICMP errors, fragments, noise and damaged bytes.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom as _, IteratorRandom as _};
@@ -10,7 +10,8 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::bytes::{End, Part, ethernet, icmp, mutate, packet, transport};
 use super::worlds::{LINKS, TAKEN_PORT, address};
-use crate::model::flows::{ACK, FIN, Memory, RST, SYN};
+use crate::model::ends::{ACK, FIN, RST, SYN};
+use crate::model::flows::Memory;
 use crate::model::wire::TCP;
 use crate::model::world::{FrontendName, World};
 
@@ -53,7 +54,12 @@ struct Leg {
     protocol: u8,
     mac: [u8; 6],
     link: (u32, [u8; 6]),
+    /// Where the streams of both ends are: of the end that sends, and of the other.
+    streams: (u32, u32),
 }
+
+/// Where the streams of clients and backends are.
+const STREAMS: (u32, u32) = (5000, 90_000_000);
 
 impl Traffic {
     pub(super) fn new(seed: u64) -> Self {
@@ -139,7 +145,7 @@ impl Traffic {
         if self.one_in(12) {
             link = self.link();
         }
-        Leg { from: client, to: (vip, port), protocol, mac, link }
+        Leg { from: client, to: (vip, port), protocol, mac, link, streams: STREAMS }
     }
 
     /// From the backend to one of our source addresses; now and then to a port that belongs to no flow.
@@ -167,7 +173,9 @@ impl Traffic {
             return self.forward(world);
         }
         let link = self.link();
-        Leg { from: (backend, port), to: (snat, snat_port), protocol, mac: [2, 0, 0, 0, 1, 0], link }
+        let mac = [2, 0, 0, 0, 1, 0];
+        let streams = (STREAMS.1, STREAMS.0 + 1);
+        Leg { from: (backend, port), to: (snat, snat_port), protocol, mac, link, streams }
     }
 
     fn data(&mut self, leg: Leg) -> Arriving {
@@ -182,11 +190,24 @@ impl Traffic {
         };
         let most = if self.one_in(64) { 1600 } else { 48 };
         let payload = self.random.random_range(0..most);
-        let segment = transport(&mut self.random, leg.from, leg.to, leg.protocol, flags, payload);
+        let tcp = (flags, self.number(leg.streams.0), self.number(leg.streams.1));
+        let segment = transport(&mut self.random, leg.from, leg.to, leg.protocol, tcp, payload);
         if segment.len() > 24 && self.one_in(6) {
             return self.fragments(leg, &segment);
         }
         self.arriving(leg, leg.from.0, leg.to.0, leg.protocol, None, &segment)
+    }
+
+    /// A sequence number of a stream: its place, a little before or behind it, where it can hardly be, or the number
+    /// of somebody who does not know the stream.
+    fn number(&mut self, place: u32) -> u32 {
+        match self.random.random_range(0..16) {
+            0..6 => place,
+            6..12 => place - 200 + self.random.random_range(0..400),
+            12 => place.wrapping_sub((1 << 20) - 1 + self.random.random_range(0..3)),
+            13 => place.wrapping_add((1 << 26) - 1 + self.random.random_range(0..3)),
+            _ => self.random.random(),
+        }
     }
 
     /// One of the fragments; the others come later.
@@ -229,7 +250,9 @@ impl Traffic {
     /// An ICMP error about a packet of the other direction.
     fn error(&mut self, leg: Leg) -> Arriving {
         let flags = [SYN | ACK, ACK, FIN][self.random.random_range(0..3)];
-        let mut segment = transport(&mut self.random, leg.to, leg.from, leg.protocol, flags, 12);
+        let stream = leg.streams.1 - u32::from(self.one_in(2));
+        let tcp = (flags, self.number(stream), leg.streams.0);
+        let mut segment = transport(&mut self.random, leg.to, leg.from, leg.protocol, tcp, 12);
         match self.random.random_range(0..4) {
             0 => segment.truncate(8),
             1 => segment.truncate(20),
@@ -244,10 +267,21 @@ impl Traffic {
         self.frame(leg, &bytes)
     }
 
+    /// An address that no other host has.
+    fn no_foreign_host(&mut self, vip: IpAddr) -> IpAddr {
+        let is_v4 = vip.is_ipv4();
+        let own = [vip, address(is_v4, 2), address(is_v4, 1)];
+        let v4 = [[127, 0, 0, 1], [0; 4], [255; 4], [224, 0, 0, 1], [0, 0, 0, 9]].map(IpAddr::from);
+        let v6 = [Ipv6Addr::LOCALHOST, Ipv6Addr::UNSPECIFIED, Ipv6Addr::from([0xff02, 0, 0, 0, 0, 0, 0, 1])];
+        let others = if is_v4 { v4.to_vec() } else { v6.map(IpAddr::from).to_vec() };
+        *[&own[..], &others].concat().choose(&mut self.random).unwrap()
+    }
+
     /// Packets that are not for llb, or that should not be on a wire.
     fn noise(&mut self, world: &World) -> Arriving {
         let mut leg = self.forward(world);
-        match self.random.random_range(0..6) {
+        match self.random.random_range(0..7) {
+            6 => leg.from.0 = self.no_foreign_host(leg.to.0),
             0 => leg.to.1 = 9,
             1 => leg.to.0 = address(leg.to.0.is_ipv4(), 77),
             2 => {

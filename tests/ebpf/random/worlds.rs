@@ -186,18 +186,25 @@ pub(super) enum Change {
     Time(u64),
     /// The kernel evicts an entry that it may evict.
     Eviction,
+    /// The agent finds a backend dead that has failed before.
+    Death,
 }
 
 /// Changes something in the world and says what.
 pub(super) fn change(world: &mut World, now: u64, random: &mut StdRng) -> Change {
-    match random.random_range(0..19) {
+    match random.random_range(0..20) {
         0..5 => {
             let backend = world.backends.values_mut().choose(random).unwrap();
-            match random.random_range(0..10) {
-                0..4 => backend.state = State::Active,
+            match random.random_range(0..11) {
+                0..4 => {
+                    backend.state = State::Active;
+                    backend.mac.get_or_insert([2, 0, 0, 0, 1, 9]);
+                }
                 4..6 => backend.state = State::Draining,
                 6..8 => backend.state = State::Dead,
                 8 => backend.mac = if backend.mac.is_none() { Some([2, 0, 0, 0, 1, 9]) } else { None },
+                // It is lost.
+                9 => (backend.state, backend.mac) = (State::Draining, None),
                 // Another backend gets its index.
                 _ => backend.id.1 += 1,
             }
@@ -226,6 +233,7 @@ pub(super) fn change(world: &mut World, now: u64, random: &mut StdRng) -> Change
             world.frontends.get_mut(&name).unwrap().gate = gates[random.random_range(0..gates.len())];
             Change::Frontend(name)
         }
+        19 => Change::Death,
         11..13 => Change::Time(STEPS_SECS[random.random_range(0..2)]),
         _ => Change::Eviction,
     }

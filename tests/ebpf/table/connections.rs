@@ -20,9 +20,9 @@ use crate::programs::Returned;
 fn a_connection_is_translated_in_both_directions() {
     everywhere(|plane| {
         plane.handshake();
-        assert_eq!(plane.entries::<24, 16>(maps::FLOWS.name).len(), 1);
+        assert_eq!(plane.entries::<24, 24>(maps::FLOWS.name).len(), 1);
         assert_eq!(plane.entries::<24, 40>(maps::REPLIES.name).len(), 1);
-        assert!(plane.entries::<24, 16>(maps::PENDING_FLOWS.name).is_empty());
+        assert!(plane.entries::<24, 24>(maps::PENDING_FLOWS.name).is_empty());
         assert!(plane.entries::<24, 40>(maps::PENDING_REPLIES.name).is_empty());
         for flags in [ACK, FIN | ACK, SYN, RST] {
             plane.expect(
@@ -45,7 +45,7 @@ fn udp_is_translated_with_its_checksum_or_without() {
         plane.expect("request", &sent, &udp(plane.to_backend(0)).bytes());
         plane.expect("answer", &udp(plane.reply_sent(0)).bytes(), &udp(plane.reply_received(0)).bytes());
         plane.expect("next", &sent, &udp(plane.to_backend(0)).bytes());
-        assert_eq!(plane.entries::<24, 16>(maps::FLOWS.name).len(), 1);
+        assert_eq!(plane.entries::<24, 24>(maps::FLOWS.name).len(), 1);
         let at = if plane.family == Family::V4 { 34 + 6 } else { 54 + 6 };
         let without = |mut frame: Vec<u8>| {
             frame[at..at + 2].fill(0);
@@ -66,7 +66,7 @@ fn dsr_rewrites_the_ethernet_header_and_limits_the_time_to_live() {
             let sent = plane.to_vip(DSR_PORT, protocol, flags);
             plane.expect("dsr", &sent.bytes(), &plane.at_node(&sent).bytes());
         }
-        assert_eq!(plane.entries::<24, 16>(maps::FLOWS.name).len(), 2);
+        assert_eq!(plane.entries::<24, 24>(maps::FLOWS.name).len(), 2);
         assert!(plane.entries::<24, 40>(maps::REPLIES.name).is_empty());
         let inside = Frame {
             from: (plane.vip(), DSR_PORT),
@@ -206,8 +206,8 @@ fn a_full_flow_table_keeps_what_it_has() {
             }
         }
         assert!(plane.reason(Reason::FlowsFull) > 0);
-        let placed = plane.entries::<24, 16>(maps::FLOWS.name).len();
+        let placed = plane.entries::<24, 24>(maps::FLOWS.name).len();
         assert!((64..LINES as usize).contains(&placed), "{placed}");
-        assert!(!plane.entries::<24, 16>(maps::PENDING_FLOWS.name).is_empty());
+        assert!(!plane.entries::<24, 24>(maps::PENDING_FLOWS.name).is_empty());
     });
 }

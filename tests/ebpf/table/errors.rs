@@ -3,8 +3,10 @@
 
 use llb_common::conntrack::ACK;
 use llb_common::frontend::TCP;
+use llb_common::reason::Reason;
 
 use super::everywhere;
+use super::shapes::fragment;
 use crate::frames::{Frame, checksum, ethernet, icmp_error, ip, l4_checksum, set_time_to_live};
 use crate::plane::{BACKEND_MAC, CLIENT_MAC, LB_MAC, NAT_PORT, Outcome};
 
@@ -26,6 +28,30 @@ fn errors_reach_the_end_that_they_are_about() {
         let sent = icmp_error((LB_MAC, BACKEND_MAC), plane.address(98), plane.snat(), &seen);
         let mut expected = icmp_error((CLIENT_MAC, LB_MAC), plane.vip(), plane.client(), &meant);
         plane.expect("to the client", &sent, lower_time_to_live(&mut expected));
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn nobody_is_told_about_an_error_or_a_later_fragment() {
+    everywhere(|plane| {
+        plane.handshake();
+        let ends = |mut frame: Vec<u8>| {
+            set_time_to_live(&mut frame, 1);
+            frame
+        };
+        let packet = ends(plane.to_vip(NAT_PORT, TCP, ACK).bytes());
+        plane.expect_reason("packet", &packet, Reason::TimeToLive);
+        assert_eq!(plane.program.notices(), 1);
+
+        let seen = plane.reply_received(ACK);
+        let inside = ip(seen.from.0, seen.to.0, TCP, 60, &seen.transport());
+        let error = icmp_error((LB_MAC, CLIENT_MAC), plane.address(99), plane.vip(), &inside);
+        plane.expect_reason("error", &ends(error), Reason::TimeToLive);
+        let whole = plane.to_vip(NAT_PORT, TCP, ACK);
+        assert!(matches!(plane.run(&fragment(&whole, true)), Outcome::Sent(_)));
+        plane.expect_reason("later fragment", &ends(fragment(&whole, false)), Reason::TimeToLive);
+        assert_eq!(plane.program.notices(), 0);
     });
 }
 

@@ -3,13 +3,17 @@
 //! rows share; each subject has a file of its own.
 
 mod connections;
+mod ends;
 mod errors;
 mod failing;
+mod lost;
+mod martians;
 mod ports;
 mod reasons;
 mod returned;
 mod selection;
 mod shapes;
+mod suspects;
 
 use llb_common::conntrack::{ACK, SYN};
 use llb_common::frontend::{DSR_TIME_TO_LIVE, TCP};
@@ -37,6 +41,7 @@ impl Plane {
             to: (self.vip(), port),
             protocol,
             tcp_flags,
+            numbers: (1, 2),
             time_to_live: 64,
             payload: b"hello llb".to_vec(),
         }

@@ -30,7 +30,7 @@ fn a_port_is_taken_from_a_flow_that_has_ended_if_none_is_free() {
         plane.expect("end", &plane.reply_sent(fin).bytes(), &plane.reply_received(fin).bytes());
 
         plane.expect("taken", &second, &plane.to_backend(SYN).bytes());
-        assert!(plane.entries::<24, 16>(maps::FLOWS.name).is_empty());
+        assert!(plane.entries::<24, 24>(maps::FLOWS.name).is_empty());
         // Packets of the first flow do not get that port any more.
         plane.expect_reason("late", &plane.to_vip(NAT_PORT, TCP, ACK).bytes(), Reason::PortsExhausted);
         let received = |last, flags, plane: &Plane| Frame {
@@ -40,7 +40,7 @@ fn a_port_is_taken_from_a_flow_that_has_ended_if_none_is_free() {
         let answer = SYN | ACK;
         plane.expect("answer", &plane.reply_sent(answer).bytes(), &received(11, answer, plane).bytes());
         plane.expect("ACK", &from(11, ACK, plane).bytes(), &plane.to_backend(ACK).bytes());
-        assert_eq!(plane.entries::<24, 16>(maps::FLOWS.name).len(), 1);
+        assert_eq!(plane.entries::<24, 24>(maps::FLOWS.name).len(), 1);
 
         let third = from(12, SYN, plane).bytes();
         plane.expect_reason("of a live flow", &third, Reason::PortsExhausted);
@@ -90,7 +90,7 @@ fn a_free_port_is_preferred_to_one_of_a_flow_that_has_ended() {
         let Outcome::Sent(bytes) = plane.run(&other.bytes()) else { panic!("not sent") };
         let at = if plane.family == Family::V4 { 34 } else { 54 };
         assert_ne!(bytes[at..at + 2], CLIENT_PORT.to_be_bytes());
-        assert_eq!(plane.entries::<24, 16>(maps::FLOWS.name).len(), 1);
+        assert_eq!(plane.entries::<24, 24>(maps::FLOWS.name).len(), 1);
     });
 }
 
@@ -118,7 +118,7 @@ fn many_short_connections_share_few_ports() {
             }
         }
         assert_eq!(plane.reason(Reason::PortsExhausted), 0);
-        assert!(plane.entries::<24, 16>(maps::FLOWS.name).len() <= usize::from(PORTS));
+        assert!(plane.entries::<24, 24>(maps::FLOWS.name).len() <= usize::from(PORTS));
     });
 }
 
@@ -134,10 +134,10 @@ impl Plane {
     /// programs' clock is behind. 0 means now.
     fn began(&mut self, ticks: u32) {
         for map in [maps::FLOWS.name, maps::PENDING_FLOWS.name] {
-            for (key, entry) in self.entries::<24, 16>(map) {
+            for (key, entry) in self.entries::<24, 24>(map) {
                 let used = if ticks == 0 { u32::MAX } else { now() - ticks - 1 };
                 let entry = ForwardEntry { used, ..pod_read_unaligned(&entry) };
-                let entry = raw::<16>(bytes_of(&entry));
+                let entry = raw::<24>(bytes_of(&entry));
                 if map == maps::FLOWS.name {
                     self.program.replace_placed(map, key, entry);
                 } else {

@@ -124,6 +124,10 @@ fn every_reason_is_reached() {
         plane.two_hosts(0);
         let refusal = plane.sent_by_host(plane.ask(6000), RST | ACK).bytes();
         plane.expect_reason("refused", &refusal, Reason::Refused);
+        let forged = Frame { numbers: (1, 1 << 31), ..plane.sent_by_host(plane.ask(6001), RST | ACK) };
+        plane.expect_reason("forged", &forged.bytes(), Reason::FalseRefusal);
+        let own = Frame { from: plane.to_vip(NAT_PORT, TCP, SYN).to, ..syn(plane) };
+        plane.expect_reason("martian", &own.bytes(), Reason::Martian);
         for reason in Reason::ALL.into_iter().filter(|reason| plane.can_be(*reason)) {
             assert!(plane.reason(reason) > 0, "{reason:?} was never reached");
         }

@@ -101,8 +101,8 @@ fn where_pods_do_not_see_clients_a_returned_flow_begins_by_nat() {
         plane.expect("ACK", &ack.bytes(), &plane.by_nat(&ack, CLIENT_PORT).bytes());
         let received = Frame { macs: (CLIENT_MAC, LB_MAC), tcp_flags: ACK, ..received };
         plane.expect("reply", &plane.answer(CLIENT_PORT, ACK).bytes(), &received.bytes());
-        assert_eq!(plane.entries::<24, 16>(maps::FLOWS.name).len(), 1);
-        assert!(plane.entries::<24, 16>(maps::PENDING_FLOWS.name).is_empty());
+        assert_eq!(plane.entries::<24, 24>(maps::FLOWS.name).len(), 1);
+        assert!(plane.entries::<24, 24>(maps::PENDING_FLOWS.name).is_empty());
 
         // In the middle of a connection there is nothing to begin.
         let middle = Frame { from: (plane.client(), 4000), ..plane.to_vip(DSR_PORT, TCP, ACK) };

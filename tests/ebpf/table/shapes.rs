@@ -47,7 +47,7 @@ fn fragments_follow_the_first_one() {
 }
 
 /// A fragment with the first 24 bytes of the packet's TCP segment, or one with the rest.
-fn fragment(frame: &Frame, is_first: bool) -> Vec<u8> {
+pub(super) fn fragment(frame: &Frame, is_first: bool) -> Vec<u8> {
     const CUT: usize = 24;
     let segment = frame.transport();
     let part = if is_first { &segment[..CUT] } else { &segment[CUT..] };
@@ -125,6 +125,13 @@ fn packets_that_the_kernel_will_segment_may_exceed_the_mtu() {
             context[SKB.2..][..4].copy_from_slice(&1400_u32.to_ne_bytes());
             let outcome = plane.run_with(&sent, Some(&context));
             assert_eq!(outcome, Outcome::Sent(large(plane.to_backend(ACK))));
+            // Each of its segments has the headers of the whole, of which none has options.
+            let headers = if plane.family == Family::V4 { 40 } else { 60 };
+            for (payload, is_sent) in [(1500 - headers, true), (1500 - headers + 1, false)] {
+                context[SKB.2..][..4].copy_from_slice(&u32::to_ne_bytes(payload));
+                let outcome = plane.run_with(&sent, Some(&context));
+                assert_eq!(matches!(outcome, Outcome::Sent(_)), is_sent, "{payload}: {outcome:?}");
+            }
         }
     });
 }

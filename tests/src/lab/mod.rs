@@ -9,11 +9,13 @@
 mod host;
 mod namespace;
 mod pod;
+mod tunnel;
 
 use host::BRIDGE;
 pub use host::Host;
 pub use namespace::{clean_up_on_signal, remove_all};
 pub use pod::PodNetwork;
+pub use tunnel::connect as connect_by_tunnel;
 
 use std::collections::BTreeMap;
 use std::fs;

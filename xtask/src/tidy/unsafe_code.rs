@@ -6,7 +6,7 @@
 use super::source::{Complaint, Source, unused};
 
 /// The files that may contain `unsafe`, each with what no safe crate offers.
-const HOMES: [(&str, &str); 8] = [
+const HOMES: [(&str, &str); 9] = [
     ("llb-ebpf/", "eBPF programs read raw memory"),
     ("llb-agent/src/addresses/announce/", "the address of a packet socket"),
     ("llb-agent/src/dataplane/packet/flow_table.rs", "a mapped table of flows"),
@@ -15,6 +15,7 @@ const HOMES: [(&str, &str); 8] = [
     ("llb-agent/src/dataplane/proxy/udp_offload.rs", "UDP_GRO"),
     ("llb-agent/src/dataplane/proxy/sockmap/quiesce.rs", "SO_RCVLOWAT"),
     ("tests/addresses/segment.rs", "unshare(2) for one thread"),
+    ("tests/src/lab/tunnel.rs", "TUNSETIFF"),
 ];
 
 /// This file names what it looks for.

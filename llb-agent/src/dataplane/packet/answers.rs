@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
 use etherparse::checksum::u32_16bit_word;
+use llb_common::address::Address;
 use llb_common::notice::Notice;
 use llb_common::reason::Reason;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -72,7 +73,13 @@ fn raw(domain: Domain, protocol: Protocol) -> io::Result<Socket> {
     Socket::new(domain, Type::RAW.nonblocking().cloexec(), Some(protocol))
 }
 
+/// `None`: the packet is too short, or its source is not one host, which nothing may be sent to (RFC 1122, 3.2.2;
+/// RFC 4443, 2.4 (e)).
 fn answer(notice: &Notice) -> Option<Answer> {
+    answer_to_any(notice).filter(|answer| Address::from(answer.to).may_be_a_source())
+}
+
+fn answer_to_any(notice: &Notice) -> Option<Answer> {
     let packet = notice.packet.get(..notice.length as usize)?;
     let is_too_big = notice.reason == Reason::TooBig as u32;
     match packet.first()? >> 4 {
@@ -131,5 +138,19 @@ mod tests {
         assert_eq!(sent.bytes[..8], [3, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(answer(&notice(Reason::TooBig, &[])), None);
         assert_eq!(answer(&notice(Reason::TooBig, &[0x45; 8])), None);
+    }
+
+    #[test]
+    fn nothing_is_sent_to_what_is_not_one_host() {
+        for source in [[0, 0, 0, 0], [127, 0, 0, 1], [224, 0, 0, 5], [255; 4]] {
+            let mut packet = [0x45_u8; 28];
+            packet[12..16].copy_from_slice(&source);
+            assert_eq!(answer(&notice(Reason::TimeToLive, &packet)), None, "{source:?}");
+        }
+        for source in [[0; 16], [0xff; 16]] {
+            let mut packet = [0x60_u8; 48];
+            packet[8..24].copy_from_slice(&source);
+            assert_eq!(answer(&notice(Reason::TooBig, &packet)), None, "{source:?}");
+        }
     }
 }

@@ -49,6 +49,15 @@ pub enum PacketError {
         /// Its name.
         link: String,
     },
+    /// None of the links can have a program.
+    #[error(
+        "frames on {links} have no Ethernet header (as on tun, WireGuard, PPP and IP tunnels), which the packet plane \
+         needs; name an Ethernet link as --linkdevice"
+    )]
+    NoEthernetHeader {
+        /// Their names.
+        links: String,
+    },
     /// Another agent has the link.
     #[error(
         "another llb-agent uses link {link}: it holds the lock on {path}; stop it first, see `fuser {path}`"

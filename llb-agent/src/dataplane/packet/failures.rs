@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which backends of the packet plane are dead, since when, and how often each one failed. Pure: what the
-//! programs and the kernel say is looked at once a second (`upkeep.rs`).
+//! programs, the kernel and the tester (`tester.rs`) say is looked at once a second (`upkeep.rs`).
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -9,16 +9,15 @@ use llb_common::backend::{BackendId, FailureKind, FailureMark};
 
 use crate::model::{BackendFailure, FailureReason};
 
-/// So often in a row a backend must not answer a connection to be dead. Once may be a packet that was lost.
-const UNANSWERED: u32 = 2;
-
 /// What a look found out about a backend of a rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
     /// Why no packet can be sent to it.
     pub(super) no_way: Option<FailureReason>,
-    /// What the programs noted: a new connection failed, and none was answered since.
+    /// What is noted: a new connection failed, and none was answered since.
     pub(super) mark: Option<FailureMark>,
+    /// Why it is dead, by the agent's tests.
+    pub(super) dead: Option<FailureReason>,
 }
 
 /// What is known of each backend.
@@ -29,14 +28,12 @@ pub(super) struct Failures(BTreeMap<BackendId, Known>);
 struct Known {
     found: Found,
     failure: Option<BackendFailure>,
-    /// How often in a row it was seen that connections were not answered.
-    unanswered: u32,
     count: u64,
 }
 
 impl Failures {
     /// Takes in a look at all backends; those that it leaves out are forgotten. True if a backend has
-    /// failed or answers again.
+    /// failed, fails for another reason, or answers again.
     pub(super) fn follow(
         &mut self,
         found: impl IntoIterator<Item = (BackendId, Found)>,
@@ -47,7 +44,7 @@ impl Failures {
         for (id, found) in found {
             let old = before.get(&id).copied().unwrap_or_default();
             let new = old.then(found, now);
-            has_news |= old.failure.is_some() != new.failure.is_some();
+            has_news |= old.failure.map(|failure| failure.why) != new.failure.map(|failure| failure.why);
             if new != Known::default() {
                 self.0.insert(id, new);
             }
@@ -69,32 +66,16 @@ impl Failures {
 impl Known {
     fn then(self, found: Found, now: Instant) -> Self {
         let lost_its_way = found.no_way.is_some() && self.found.no_way.is_none();
+        let died = found.dead.is_some() && self.found.dead.is_none();
         let new_mark = found.mark.filter(|_| found.mark != self.found.mark).map(FailureMark::kind);
-        let failed_again = new_mark.is_some_and(|kind| kind != FailureKind::Tested);
-        let count = self.count + u64::from(lost_its_way) + u64::from(failed_again);
-        let unanswered = match found.mark {
-            Some(_) => self.unanswered.saturating_add(u32::from(new_mark == Some(FailureKind::Unanswered))),
-            None => 0,
-        };
-        let why = found.no_way.or_else(|| self.why_by_mark(found.mark?.kind(), unanswered));
-        let failure = why.map(|why| {
+        // The agent's own mark tells of no connection.
+        let failed_again = new_mark.is_some_and(|kind| kind != FailureKind::Dead);
+        let count = self.count + u64::from(lost_its_way || died || failed_again);
+        let failure = found.no_way.or(found.dead).map(|why| {
             let since = self.failure.map_or(now, |failure| failure.since);
             BackendFailure { why, since }
         });
-        Self { found, failure, unanswered, count }
-    }
-
-    /// Why it is dead, as far as the programs' mark tells.
-    fn why_by_mark(self, kind: FailureKind, unanswered: u32) -> Option<FailureReason> {
-        match kind {
-            FailureKind::Refused => Some(FailureReason::Refused),
-            FailureKind::Unanswered if self.failure.is_some() || unanswered >= UNANSWERED => {
-                Some(FailureReason::TimedOut)
-            }
-            FailureKind::Unanswered => None,
-            // A connection tries it, and has no answer yet.
-            FailureKind::Tested => self.failure.map(|failure| failure.why),
-        }
+        Self { found, failure, count }
     }
 }
 
@@ -108,7 +89,11 @@ mod tests {
     const ID: BackendId = BackendId::new(7, 1);
 
     fn mark(kind: FailureKind, tick: u32) -> Found {
-        Found { mark: Some(FailureMark::new(kind, tick)), no_way: None }
+        Found { mark: Some(FailureMark::new(kind, tick)), ..Found::default() }
+    }
+
+    fn dead(why: FailureReason, tick: u32) -> Found {
+        Found { dead: Some(why), ..mark(FailureKind::Dead, tick) }
     }
 
     #[test]
@@ -124,41 +109,33 @@ mod tests {
                 failures.count(ID),
             )
         };
-        use FailureKind::{Refused, Tested, Unanswered};
+        use FailureKind::Refused;
         let [refused, timed_out] = [FailureReason::Refused, FailureReason::TimedOut];
         assert_eq!(look(Found::default()), (false, None, 0));
-        assert_eq!(look(mark(Refused, 5)), (true, Some((refused, 2)), 1));
-        assert_eq!(look(mark(Refused, 5)), (false, Some((refused, 2)), 1), "the same failure");
-        assert_eq!(look(mark(Tested, 15)), (false, Some((refused, 2)), 1), "a test is none");
-        assert_eq!(look(mark(Unanswered, 16)), (false, Some((timed_out, 2)), 2));
+        assert_eq!(look(mark(Refused, 5)), (false, None, 1), "it is tested");
+        assert_eq!(look(mark(Refused, 5)), (false, None, 1), "the same failure");
+        assert_eq!(look(dead(refused, 7)), (true, Some((refused, 4)), 2));
+        assert_eq!(look(dead(refused, 10)), (false, Some((refused, 4)), 2), "a mark that is renewed");
+        assert_eq!(look(dead(timed_out, 10)), (true, Some((timed_out, 4)), 2));
         assert_eq!(look(Found::default()), (true, None, 2), "it answers");
-        assert_eq!(look(mark(Refused, 30)), (true, Some((refused, 7)), 3));
+        assert_eq!(look(dead(refused, 30)), (true, Some((refused, 8)), 3), "its first failure was not seen");
     }
 
     #[test]
-    fn one_connection_without_an_answer_makes_no_dead_backend() {
-        use FailureKind::{Tested, Unanswered};
+    fn connections_without_an_answer_make_no_dead_backend() {
         let (mut failures, now) = (Failures::default(), clock::now_std());
-        let mut dead = |found: Found| {
-            failures.follow([(ID, found)], now);
-            failures.of(ID).is_some()
-        };
-        assert!(!dead(mark(Unanswered, 5)));
-        assert!(!dead(mark(Unanswered, 5)), "the same connection");
-        assert!(!dead(mark(Tested, 15)));
-        assert!(!dead(Found::default()), "it answers");
-        assert!(!dead(mark(Unanswered, 30)));
-        assert!(!dead(mark(Tested, 40)));
-        assert!(dead(mark(Unanswered, 41)));
-        assert!(dead(mark(Tested, 51)));
-        assert_eq!(failures.of(ID).unwrap().why, FailureReason::TimedOut);
-        assert_eq!(failures.count(ID), 3);
+        for tick in 5..50 {
+            let kind = if tick % 2 == 0 { FailureKind::Unanswered } else { FailureKind::RefusedAgain };
+            assert!(!failures.follow([(ID, mark(kind, tick))], now));
+            assert_eq!(failures.of(ID), None);
+        }
+        assert_eq!(failures.count(ID), 45);
     }
 
     #[test]
     fn a_backend_without_a_way_is_dead_until_there_is_one() {
         let (mut failures, now) = (Failures::default(), clock::now_std());
-        let lost = Found { no_way: Some(FailureReason::NoNeighbour), mark: None };
+        let lost = Found { no_way: Some(FailureReason::NoNeighbour), ..Found::default() };
         assert!(failures.follow([(ID, lost)], now));
         assert!(!failures.follow([(ID, lost)], now));
         assert_eq!(failures.of(ID).unwrap().why, FailureReason::NoNeighbour);
@@ -169,7 +146,7 @@ mod tests {
     #[test]
     fn a_backend_that_no_rule_has_is_forgotten() {
         let (mut failures, now) = (Failures::default(), clock::now_std());
-        failures.follow([(ID, mark(FailureKind::Refused, 5))], now);
+        failures.follow([(ID, dead(FailureReason::Refused, 5))], now);
         assert!(!failures.follow([], now));
         assert_eq!((failures.of(ID), failures.count(ID)), (None, 0));
     }

@@ -6,7 +6,7 @@
 //! have room for them, or that programs look at the maps in this order: the kernel's own maps
 //! are tested by the tests that need root.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::{Mutex, MutexGuard};
 
@@ -22,6 +22,7 @@ use super::map_store::MapStore;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Contents {
     pub(super) frontends: HashMap<FrontendKey, FrontendEntry>,
+    pub(super) vips: HashSet<Address>,
     pub(super) backends: BTreeMap<u32, BackendEntry>,
     pub(super) chunks: BTreeMap<u32, Box<Chunk>>,
     pub(super) members: HashMap<MemberKey, BackendId>,
@@ -102,8 +103,10 @@ impl Contents {
             Write::Chunk(number, chunk) => drop(self.chunks.insert(number, chunk)),
             Write::Member(key, id) => drop(self.members.insert(key, id)),
             Write::SourceRange(key, admits) => drop(self.ranges.insert(key, admits)),
+            Write::Vip(address) => drop(self.vips.insert(address)),
             Write::Frontend(key, entry) => drop(self.frontends.insert(key, entry)),
             Write::RemoveFrontend(key) => drop(self.frontends.remove(&key)),
+            Write::RemoveVip(address) => drop(self.vips.remove(&address)),
             Write::RemoveMember(key) => drop(self.members.remove(&key)),
             Write::RemoveSourceRange(key) => drop(self.ranges.remove(&key)),
         }
@@ -119,6 +122,7 @@ impl Contents {
     pub(super) fn restored(&self) -> Restored {
         Restored {
             frontends: self.frontends.iter().map(|(key, entry)| (*key, *entry)).collect(),
+            vips: self.vips.iter().copied().collect(),
             backends: self.backends.values().copied().collect(),
             members: self.members.keys().copied().collect(),
             ranges: self.ranges.iter().map(|(key, admits)| (*key, *admits)).collect(),
@@ -128,6 +132,7 @@ impl Contents {
     /// What packets rely on, whatever has failed.
     pub(super) fn check(&self) {
         for (key, entry) in &self.frontends {
+            assert!(self.vips.contains(&key.vip), "the address of {key:?} is not known as a VIP");
             for id in self.ids(entry.table) {
                 let backend = self.backends.get(&id.index());
                 let backend = backend.filter(|backend| backend.id == id && backend.state != 0);

@@ -35,6 +35,7 @@ mod tests {
             ifindex: 2,
             mac: Mac::new([2; 6]),
             mtu: 1500,
+            is_ethernet: true,
             kind: kind.map(str::to_owned),
             xdp: None,
         };

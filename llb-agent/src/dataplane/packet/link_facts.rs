@@ -16,6 +16,8 @@ pub(super) struct LinkFacts {
     pub(super) mac: Mac,
     /// Size of the largest IP packet, in bytes.
     pub(super) mtu: u32,
+    /// Its frames begin with an Ethernet header, which the programs need.
+    pub(super) is_ethernet: bool,
     /// The kind of a virtual link: `veth`, `vlan`, `bond` ... `None` for hardware.
     pub(super) kind: Option<String>,
     /// Id and mode of the XDP program that is attached now.
@@ -40,6 +42,7 @@ impl From<LinkDevice> for LinkFacts {
             name: link.name,
             ifindex: link.ifindex,
             mtu: link.mtu,
+            is_ethernet: link.is_ethernet,
             kind: link.kind,
             xdp: link.xdp.map(|(program, is_in_driver)| (program, mode(is_in_driver))),
         }

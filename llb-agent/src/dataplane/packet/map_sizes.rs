@@ -4,6 +4,7 @@
 
 use std::num::NonZeroU32;
 
+use llb_common::address::Address;
 use llb_common::backend::{BackendEntry, BackendId, FailureMark};
 use llb_common::conntrack::{ForwardEntry, ForwardKey, FragmentKey, FragmentPorts, ReplyEntry, ReplyKey};
 use llb_common::counters::Traffic;
@@ -69,7 +70,7 @@ impl Capacities {
     /// How many entries `map` has.
     pub(super) fn of(&self, map: Map) -> u32 {
         match map {
-            maps::FRONTENDS => MAX_FRONTENDS,
+            maps::FRONTENDS | maps::VIPS => MAX_FRONTENDS,
             maps::MAGLEV => self.chunks,
             maps::BACKENDS | maps::TRAFFIC => self.backends,
             maps::MEMBERS | maps::FAILING => self.backends,
@@ -91,6 +92,7 @@ pub(super) fn sizes_of(map: Map) -> Option<(u32, u32)> {
         maps::SETTINGS => sizes::<u32, Settings>(),
         maps::LINKS => sizes::<u32, [u8; 8]>(),
         maps::FRONTENDS => sizes::<FrontendKey, FrontendEntry>(),
+        maps::VIPS => sizes::<Address, u32>(),
         maps::MAGLEV => sizes::<u32, Chunk>(),
         maps::BACKENDS => sizes::<u32, BackendEntry>(),
         maps::TRAFFIC => sizes::<u32, Traffic>(),

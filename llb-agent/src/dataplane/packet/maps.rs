@@ -8,6 +8,7 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use aya::maps::{MapData, PerCpuArray};
+use llb_common::address::Address;
 use llb_common::backend::{BackendEntry, BackendId, FailureMark};
 use llb_common::conntrack::{ForwardEntry, ForwardKey, ReplyEntry, ReplyKey};
 use llb_common::counters::Traffic;
@@ -28,6 +29,7 @@ pub(super) struct Maps {
     pub(super) settings: Table<u32, Settings>,
     pub(super) links: Table<u32, [u8; 8]>,
     pub(super) frontends: Table<FrontendKey, FrontendEntry>,
+    vips: Table<Address, u32>,
     pub(super) maglev: Table<u32, Chunk>,
     pub(super) backends: Table<u32, BackendEntry>,
     pub(super) ranges: Table<SourceRangeKey, u8>,
@@ -60,6 +62,7 @@ impl Maps {
             settings: Table::new(take(maps::SETTINGS.name)?)?,
             links: Table::new(take(maps::LINKS.name)?)?,
             frontends: Table::new(take(maps::FRONTENDS.name)?)?,
+            vips: Table::new(take(maps::VIPS.name)?)?,
             maglev: Table::new(take(maps::MAGLEV.name)?)?,
             backends: Table::new(take(maps::BACKENDS.name)?)?,
             ranges: Table::new(take(maps::SOURCE_RANGES.name)?)?,
@@ -79,6 +82,21 @@ impl Maps {
         let values = self.traffic.lock().unwrap_or_else(PoisonError::into_inner).get(&index, 0);
         let values = values.iter().flat_map(|values| values.iter());
         values.map(|bytes| bytemuck::pod_read_unaligned(bytes)).fold(Traffic::default(), Traffic::plus)
+    }
+
+    /// The mark of a backend that failed and has not answered since.
+    pub(super) fn mark_of(&self, id: BackendId) -> io::Result<Option<FailureMark>> {
+        self.failing.get(&id)
+    }
+
+    /// Replaces the mark of a backend, unless an answer has removed it.
+    pub(super) fn mark_as_failing(&self, id: BackendId, mark: FailureMark) -> io::Result<()> {
+        self.failing.replace(&id, &mark).map(drop)
+    }
+
+    /// Removes the mark of a backend.
+    pub(super) fn forget_failure(&self, id: BackendId) -> io::Result<()> {
+        self.failing.remove(&id).map(drop)
     }
 
     /// The backends that refused or did not answer a new connection, and have answered none since.
@@ -116,8 +134,10 @@ impl MapStore for Maps {
             Write::Chunk(number, chunk) => self.maglev.insert(number, chunk),
             Write::Member(key, id) => self.members.insert(key, &id.0),
             Write::SourceRange(key, admits) => self.ranges.insert(key, admits),
+            Write::Vip(address) => self.vips.insert(address, &1),
             Write::Frontend(key, entry) => self.frontends.insert(key, entry),
             Write::RemoveFrontend(key) => self.frontends.remove(key).map(drop),
+            Write::RemoveVip(address) => self.vips.remove(address).map(drop),
             Write::RemoveMember(key) => self.members.remove(key).map(drop),
             Write::RemoveSourceRange(key) => self.ranges.remove(key).map(drop),
         }
@@ -126,6 +146,7 @@ impl MapStore for Maps {
     fn restore(&self) -> io::Result<Restored> {
         let mut restored = Restored::default();
         self.frontends.for_each(|key, entry| restored.frontends.push((key, entry)))?;
+        self.vips.for_each(|address, _| restored.vips.push(address))?;
         self.backends.for_each(|_, entry| restored.backends.push(entry))?;
         self.members.for_each(|key, _| restored.members.push(key))?;
         self.ranges.for_each(|key, admits| restored.ranges.push((key, admits)))?;

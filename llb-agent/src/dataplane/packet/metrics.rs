@@ -76,6 +76,13 @@ impl Collector for PacketCollector {
         for row in &rows {
             ConstCounter::new(row.failures).encode(metric.encode_family(&row.labels.to_vec())?)?;
         }
+        let help = "Tests of backends to which a connection failed";
+        let mut metric =
+            encoder.encode_descriptor("llb_packet_backend_tests", help, None, MetricType::Counter)?;
+        let tests = self.0.state().tests;
+        for (result, count) in tests.all() {
+            ConstCounter::new(count).encode(metric.encode_family(&[("result", result)])?)?;
+        }
         let help = "Packets passed, dropped or noted, by reason";
         let mut metric = encoder.encode_descriptor("llb_packet_reasons", help, None, MetricType::Counter)?;
         for (reason, count) in self.0.state().maps.reasons() {

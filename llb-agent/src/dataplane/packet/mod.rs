@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   rule --> PacketPlane                                      plane.rs
-//!                |--> next hops: routes, neighbours           next_hops.rs, link_facts.rs
+//!                |--> next hops: routes, neighbours           next_hops.rs, last_hops.rs, link_facts.rs
 //!                `--> State: serve, close, drain, remove      state.rs, drain.rs     takes time and maps as arguments
 //!                        |--> image of the maps: ids, tables  image/                 pure
 //!                        `--> writes --> MapStore             map_store.rs: maps.rs in the kernel, fake.rs in tests
@@ -13,13 +13,14 @@
 //!            maps of another size or layout                   map_sizes.rs, migrate.rs
 //!   upkeep:  next hops followed, flows swept, drains ended    upkeep.rs, sweep.rs
 //!            dead backends; links that lose what XDP sends    failures.rs, xdp_loss.rs
+//!   tester:  suspected backends tested, dead ones marked      tester.rs, suspects.rs
 //!   detach:  pins of any layout removed                       pins.rs; programs of other folders: leftover.rs
 //!   answers: ICMP errors about packets that were dropped      answers.rs
 //!   shared by plane, upkeep and metrics                       shared.rs
 //!
-//!   <bpf_dir>/v3/<link>/{xdp,tc_ingress}        pinned: keeps the program at the link
-//!   <bpf_dir>/v3/<link>/{LINK,LINK_COUNTERS}    pinned: the link's switch and its counters
-//!   <bpf_dir>/v3/shared_between_links/<MAP>     pinned: all other maps
+//!   <bpf_dir>/v4/<link>/{xdp,tc_ingress}        pinned: keeps the program at the link
+//!   <bpf_dir>/v4/<link>/{LINK,LINK_COUNTERS}    pinned: the link's switch and its counters
+//!   <bpf_dir>/v4/shared_between_links/<MAP>     pinned: all other maps
 //! ```
 //!
 //! Invariants:
@@ -41,6 +42,7 @@ mod fake;
 mod flow_table;
 mod hooks;
 pub mod image;
+mod last_hops;
 mod leftover;
 mod link_facts;
 mod loader;
@@ -63,9 +65,11 @@ mod shared;
 #[cfg(test)]
 mod simulation;
 mod state;
+mod suspects;
 mod sweep;
 mod table;
 mod tcx_link;
+mod tester;
 mod trace;
 mod upkeep;
 mod xdp_loss;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How backends are reached: routes and neighbours, asked from the kernel and remembered.
-//! What follows from them for a rule is decided in `dataplane/placement.rs`.
+//! What follows from them for a rule is decided in `dataplane/placement.rs`, and what holds while
+//! one is missing in `last_hops.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -12,9 +13,11 @@ use llb_common::settings::SNAT_ADDRESSES;
 use tokio::time::Instant;
 
 use super::image::NextHop;
+use super::last_hops::{LastHops, Seen};
 use super::link_facts::LinkFacts;
 use crate::clock;
 use crate::dataplane::placement::{BackendWay, Ways};
+use crate::error_chain::ErrorChain;
 use crate::netlink::{Connection, Neighbour, Route, Way};
 
 /// How long a new rule waits for its neighbours' first answer. A neighbour that is there
@@ -25,6 +28,11 @@ const FIRST_ANSWER: Duration = Duration::from_millis(200);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// See [`FIRST_ANSWER`].
 const ASKED_LATELY: Duration = Duration::from_secs(30);
+/// So many missing neighbours the kernel is made to look for in one look. For further ones it looks when they
+/// are probed.
+const ASKED_AT_ONCE: usize = 500;
+/// How often it is said that the kernel refuses to look for a neighbour.
+const REFUSAL_PAUSE: Duration = Duration::from_secs(60);
 
 /// A link with a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +63,17 @@ pub(super) struct NextHops {
     asked: BTreeMap<Hop, Instant>,
     /// Neighbours that the kernel learned by itself. The others are configured, and need no probe.
     learned: BTreeSet<Hop>,
+    /// Links with an IPv6 link-local address, the only one from which the kernel looks for IPv6 neighbours
+    /// without a packet for them.
+    with_link_local: BTreeSet<u32>,
+    /// Neighbours that did not answer the kernel.
+    silent: BTreeSet<Hop>,
+    /// The way to each backend, now or before.
+    last: LastHops,
+    /// Whether a way has changed since [`NextHops::follow`].
+    is_changed: bool,
+    /// When it was last said that the kernel refuses to look for a neighbour.
+    refused: Option<Instant>,
 }
 
 impl NextHops {
@@ -67,7 +86,17 @@ impl NextHops {
             neighbours: BTreeMap::new(),
             asked: BTreeMap::new(),
             learned: BTreeSet::new(),
+            with_link_local: BTreeSet::new(),
+            silent: BTreeSet::new(),
+            last: LastHops::default(),
+            is_changed: false,
+            refused: None,
         }
+    }
+
+    /// Begins with the ways by which the programs reach backends now.
+    pub(super) fn restore(&mut self, hops: BTreeMap<IpAddr, NextHop>) {
+        self.last.restore(hops, clock::now());
     }
 
     /// Reads the facts of all links of this machine.
@@ -88,11 +117,21 @@ impl NextHops {
     /// # Errors
     /// The kernel does not answer.
     pub(super) async fn look_up(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<()> {
+        self.find(addresses).await?;
+        self.note(addresses);
+        Ok(())
+    }
+
+    async fn find(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<()> {
         for address in addresses {
             if !self.routes.contains_key(address) {
                 let route = self.connection.route(*address).await?;
                 self.routes.insert(*address, route);
             }
+        }
+        let lacks = |address: &IpAddr| self.lacks_link_local(*address, self.way(*address));
+        if addresses.iter().any(lacks) {
+            self.with_link_local = self.connection.links_with_link_local().await?;
         }
         let mut unknown = self.unknown(addresses);
         if unknown.is_empty() {
@@ -104,7 +143,7 @@ impl NextHops {
         unknown.retain(|hop| self.asked.get(hop).is_none_or(|asked| now - *asked > ASKED_LATELY));
         for hop in &unknown {
             self.asked.insert(*hop, now);
-            self.connection.use_neighbour(hop.0, hop.1).await?;
+            self.ask(*hop).await?;
         }
         while !unknown.is_empty() && now.elapsed() < FIRST_ANSWER {
             tokio::time::sleep(LOOK_AGAIN).await;
@@ -114,22 +153,74 @@ impl NextHops {
         Ok(())
     }
 
-    /// Asks for all routes and neighbours again. `true` if anything has changed.
+    /// Asks for all routes and neighbours again.
     ///
     /// # Errors
     /// The kernel does not answer.
-    pub(super) async fn refresh(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<bool> {
+    pub(super) async fn refresh(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<()> {
         // Taken over only when all have been read: after an error, the next call still sees the change.
         let mut routes = BTreeMap::new();
         for address in addresses {
             routes.insert(*address, self.connection.route(*address).await?);
         }
-        let has_new_neighbours = self.read_neighbours().await?;
-        let has_new_routes = routes != self.routes;
+        if addresses.iter().any(IpAddr::is_ipv6) {
+            self.with_link_local = self.connection.links_with_link_local().await?;
+        }
+        self.read_neighbours().await?;
         self.routes = routes;
         let hops = self.hops(addresses);
         self.asked.retain(|hop, _| hops.contains(hop));
-        Ok(has_new_neighbours || has_new_routes)
+        self.last.retain(addresses);
+        Ok(())
+    }
+
+    /// Looks again for what is missing, and makes the kernel look for it too. `true` if a way has changed
+    /// since the last call.
+    ///
+    /// # Errors
+    /// The kernel does not answer. The next call still sees the change.
+    pub(super) async fn follow(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<bool> {
+        for address in addresses {
+            // Perhaps the route leads to another router by now. Of one that comes back, the last answer is old: it
+            // may name a source that the kernel chose only while another address was away.
+            if self.last.was_away(*address) || !matches!(self.seen(*address), Seen::Reached(_)) {
+                let route = self.connection.route(*address).await?;
+                self.routes.insert(*address, route);
+            }
+        }
+        self.note(addresses);
+        for hop in self.unknown(addresses).into_iter().take(ASKED_AT_ONCE) {
+            self.ask(hop).await?;
+        }
+        Ok(std::mem::take(&mut self.is_changed))
+    }
+
+    /// Makes the kernel look for a neighbour. That it refuses this stops nothing else.
+    async fn ask(&mut self, hop: Hop) -> io::Result<()> {
+        let Err(error) = self.connection.use_neighbour(hop.0, hop.1).await else { return Ok(()) };
+        if error.raw_os_error().is_none() {
+            return Err(error);
+        }
+        let now = clock::now();
+        if self.refused.is_none_or(|said| now - said > REFUSAL_PAUSE) {
+            self.refused = Some(now);
+            let (error, neighbour) = (ErrorChain(&error), hop.1);
+            tracing::warn!(
+                %neighbour, %error,
+                "the kernel does not look for a neighbour; if its table is full, raise gc_thresh2 and gc_thresh3 \
+                 in net.ipv4.neigh.default and net.ipv6.neigh.default"
+            );
+        }
+        Ok(())
+    }
+
+    /// Notes how these backends are reached now.
+    fn note(&mut self, addresses: &BTreeSet<IpAddr>) {
+        let now = clock::now();
+        for address in addresses {
+            let seen = self.seen(*address);
+            self.is_changed |= self.last.follow(*address, seen, now);
+        }
     }
 
     /// Makes each neighbour that is needed prove that it is there. The kernel does not see the
@@ -143,7 +234,7 @@ impl NextHops {
             if self.learned.contains(&hop) {
                 self.connection.probe_neighbour(hop.0, hop.1).await?;
             } else if !self.neighbours.contains_key(&hop) {
-                self.connection.use_neighbour(hop.0, hop.1).await?;
+                self.ask(hop).await?;
             } else {
                 continue;
             }
@@ -152,30 +243,48 @@ impl NextHops {
         Ok(asked)
     }
 
-    /// Asks for all neighbours again. `true` if they have changed.
+    /// Asks for all neighbours again.
     ///
     /// # Errors
     /// The kernel does not answer.
-    pub(super) async fn read_neighbours(&mut self) -> io::Result<bool> {
+    pub(super) async fn read_neighbours(&mut self) -> io::Result<()> {
         let all = self.connection.neighbours().await?;
         let is_ours = |ifindex: &u32| self.links.contains_key(ifindex);
         let all = all.into_iter().filter(|neighbour| is_ours(&neighbour.ifindex));
         let all: Vec<Neighbour> = all.collect();
         let learned = all.iter().filter(|neighbour| neighbour.is_learned);
         self.learned = learned.map(|neighbour| (neighbour.ifindex, neighbour.address)).collect();
-        let known: BTreeMap<Hop, Mac> = all
+        let silent = all.iter().filter(|neighbour| neighbour.is_silent);
+        self.silent = silent.map(|neighbour| (neighbour.ifindex, neighbour.address)).collect();
+        self.neighbours = all
             .into_iter()
             .filter_map(|neighbour| {
                 Some(((neighbour.ifindex, neighbour.address), Mac::new(neighbour.mac?.0)))
             })
             .collect();
-        let is_changed = known != self.neighbours;
-        self.neighbours = known;
-        Ok(is_changed)
+        Ok(())
     }
 
-    /// How packets to `address` leave; `None` if they can't.
+    /// How packets to `address` leave, or left until the way was lost; `None` if they never could.
     pub(super) fn next_hop(&self, address: IpAddr) -> Option<NextHop> {
+        self.last.get(address)
+    }
+
+    /// Whether the kernel has a route to `address` now, by a link with a program.
+    pub(super) fn has_route(&self, address: IpAddr) -> bool {
+        self.found(address).is_some()
+    }
+
+    fn seen(&self, address: IpAddr) -> Seen {
+        match (self.found(address), self.way(address)) {
+            (Some(hop), _) if hop.mac.is_some() => Seen::Reached(hop),
+            (Some(_), Some(way)) if self.silent.contains(&hop_of(address, way)) => Seen::Silent,
+            _ => Seen::Missing,
+        }
+    }
+
+    /// The way to `address` by what the kernel knows now.
+    fn found(&self, address: IpAddr) -> Option<NextHop> {
         let way = self.way(address)?;
         let link = self.links.get(&way.ifindex)?;
         let mtu = way.mtu.filter(|mtu| *mtu != 0).unwrap_or(link.mtu).min(link.mtu);
@@ -185,6 +294,7 @@ impl NextHops {
             mac: self.neighbours.get(&hop_of(address, way)).copied(),
             source: way.source?,
             mtu: mtu.min(u32::from(u16::MAX)) as u16,
+            is_lasting: false,
         })
     }
 
@@ -192,7 +302,7 @@ impl NextHops {
     pub(super) fn sources(&self) -> BTreeSet<IpAddr> {
         self.routes
             .keys()
-            .filter_map(|address| self.next_hop(*address))
+            .filter_map(|address| self.found(*address))
             .filter_map(|hop| Some(hop.source).filter(|source| !source.is_unspecified()))
             .collect()
     }
@@ -202,6 +312,7 @@ impl NextHops {
         let way = |address: &IpAddr| match self.routes.get(address) {
             Some(Route::Here) => BackendWay::ThisMachine,
             Some(Route::Via(way)) if !self.links.contains_key(&way.ifindex) => BackendWay::OtherLink,
+            Some(Route::Via(way)) if self.lacks_link_local(*address, Some(way)) => BackendWay::NoLinkLocal,
             Some(Route::Via(way)) => way.gateway.map_or(BackendWay::Direct, BackendWay::Router),
             Some(Route::Nowhere) | None => BackendWay::NoRoute,
         };
@@ -217,6 +328,12 @@ impl NextHops {
             Route::Via(way) => Some(way),
             Route::Here | Route::Nowhere => None,
         }
+    }
+
+    /// Whether the kernel can't look for the neighbour on the way to `address`, on a link with a program.
+    fn lacks_link_local(&self, address: IpAddr, way: Option<&Way>) -> bool {
+        let ifindex = way.map(|way| way.ifindex).filter(|ifindex| self.links.contains_key(ifindex));
+        address.is_ipv6() && ifindex.is_some_and(|ifindex| !self.with_link_local.contains(&ifindex))
     }
 
     /// The neighbours that packets to `addresses` go to, on links with programs.

@@ -16,7 +16,7 @@ use crate::kernel::{BPFFS, is_bpffs};
 
 /// The layout of the maps. An agent with another layout uses another folder; [`detach`]
 /// removes the folders of all layouts.
-pub(super) const LAYOUT: &str = "v3";
+pub(super) const LAYOUT: &str = "v4";
 
 /// The folder of the maps that all links share. No link can have this name: it is longer than
 /// 15 characters.

@@ -29,7 +29,7 @@ use super::settings::first_settings;
 use super::setup::PacketSetup;
 use super::shared::Shared;
 use super::state::State;
-use super::{answers, metrics, upkeep};
+use super::{answers, metrics, tester, upkeep};
 use crate::clock;
 use crate::dataplane::BackendStates;
 use crate::dataplane::placement::packet_mode;
@@ -46,8 +46,10 @@ use crate::netlink::Connection;
 pub struct PacketPlane {
     shared: Arc<Shared>,
     next_hops: Arc<tokio::sync::Mutex<NextHops>>,
-    /// Upkeep and answers.
-    tasks: [JoinHandle<()>; 2],
+    /// Link devices that get no program.
+    links_without_header: Vec<String>,
+    /// Upkeep, tester and answers.
+    tasks: [JoinHandle<()>; 3],
 }
 
 impl PacketPlane {
@@ -66,7 +68,13 @@ impl PacketPlane {
             return Err(PacketError::KernelTooOld { running });
         }
         provide_bpffs(&setup.bpf_dir)?;
-        let (connection, facts) = links_of(&setup).await?;
+        let (connection, all) = links_of(&setup).await?;
+        let (facts, without): (Vec<LinkFacts>, Vec<LinkFacts>) =
+            all.into_iter().partition(|link| link.is_ethernet);
+        let links_without_header = without.into_iter().map(|link| link.name).collect::<Vec<_>>();
+        if facts.is_empty() {
+            return Err(PacketError::NoEthernetHeader { links: links_without_header.join(", ") });
+        }
         let capacities = Capacities::new(&setup.config, memory_bytes());
         let Loaded { links, maps, notices, shared: folder } = load(&setup, &facts, capacities, &mut locks)?;
         let failed = |error| PacketError::pin("use the maps in", folder.path(), error);
@@ -89,11 +97,13 @@ impl PacketPlane {
             hurry: Notify::new(),
         });
         upkeep::look_at_links(&shared).await;
-        let next_hops = NextHops::new(connection, own_links(&facts));
+        let mut next_hops = NextHops::new(connection, own_links(&facts));
+        next_hops.restore(shared.state().image.last_hops());
         let next_hops = Arc::new(tokio::sync::Mutex::new(next_hops));
         let upkeep = tokio::spawn(upkeep::run(Arc::clone(&shared), Arc::clone(&next_hops)));
+        let tester = tokio::spawn(tester::run(Arc::clone(&shared)));
         let answers = tokio::spawn(answers::run(notices));
-        Ok(Self { shared, next_hops, tasks: [upkeep, answers] })
+        Ok(Self { shared, next_hops, links_without_header, tasks: [upkeep, tester, answers] })
     }
 
     /// Serves `frontend` by `rule` from now on. `is_relayed`: the relay has connections of it
@@ -179,6 +189,7 @@ impl PacketPlane {
                 rule: rule.cloned(),
                 phase: if is_draining { Phase::Draining } else { Phase::Serving },
                 placement: Placement { plane: PlaneKind::Packet, mode: Some(mode), why: Some(why) },
+                other_clients: None,
             };
             (*frontend, status)
         };
@@ -199,8 +210,10 @@ impl PacketPlane {
                 backend: *backend,
                 state: match entry.state {
                     ACTIVE => BackendState::Active,
+                    _ if entry.mac.is_unknown() && state.image.is_in_rule(frontend, backend) => {
+                        BackendState::Unreachable
+                    }
                     DRAINING => BackendState::Draining,
-                    _ if state.image.is_in_rule(frontend, backend) => BackendState::Unreachable,
                     _ => BackendState::Removed,
                 },
                 flows: Some(state.flows.all.get(&entry.id).copied().unwrap_or(0).into()),
@@ -235,6 +248,11 @@ impl PacketPlane {
             why: link.why.clone(),
         };
         self.shared.links().iter().map(state).collect()
+    }
+
+    /// Link devices without an Ethernet header. The relay serves what needs them.
+    pub fn links_without_header(&self) -> Vec<String> {
+        self.links_without_header.clone()
     }
 
     /// Frames that came in on each link since its program was first there. A link whose map

@@ -3,7 +3,7 @@
 //! and an agent that crashes at random. After each write, [`FakeMaps`] checks what packets
 //! rely on. When nothing fails any more, one more pass must bring the maps to the rules.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +35,8 @@ struct World {
     state: State<FakeMaps>,
     /// What the loop wants, as far as the plane did not refuse it.
     desired: BTreeMap<Frontend, Arc<Rule>>,
-    silent: BTreeSet<IpAddr>,
+    /// Since when a backend is silent.
+    silent: BTreeMap<IpAddr, u32>,
     start: Instant,
     seconds: u32,
 }
@@ -48,7 +49,7 @@ impl World {
             state: State::read_back(Arc::clone(&maps), LIMITS).unwrap(),
             maps,
             desired: BTreeMap::new(),
-            silent: BTreeSet::new(),
+            silent: BTreeMap::new(),
             start: clock::now(),
             seconds: 0,
         }
@@ -82,8 +83,8 @@ impl World {
             }
             8 | 9 => {
                 let address = address(self.below(6));
-                if !self.silent.remove(&address) {
-                    self.silent.insert(address);
+                if self.silent.remove(&address).is_none() {
+                    self.silent.insert(address, self.seconds);
                 }
                 self.look();
             }
@@ -121,7 +122,7 @@ impl World {
     fn serve(&mut self, frontend: Frontend, rule: Arc<Rule>, gate: Gate) {
         let placed = PacketMode { mode: rule.mode, not_dsr: None };
         let (silent, now) = (self.silent.clone(), self.now().1);
-        let next_hop = |address| next_hop(address, &silent);
+        let next_hop = |address| next_hop(address, &silent, now);
         match self.state.serve(frontend, &rule, (placed, gate), next_hop, now) {
             Ok(()) => drop(self.desired.insert(frontend, rule)),
             Err(_) => {
@@ -136,7 +137,7 @@ impl World {
         self.state.all_behind();
         for (frontend, rule, mode, gate) in self.state.known_behind() {
             let (silent, now) = (&self.silent, self.now().1);
-            let next_hop = |address| next_hop(address, silent);
+            let next_hop = |address| next_hop(address, silent, now);
             let _ = self.state.follow(frontend, &rule, (mode, gate), next_hop, now);
         }
     }
@@ -188,6 +189,7 @@ impl World {
         let mut fresh = Self { state: fresh, ..Self::new(0) };
         fresh.maps = Arc::clone(&fresh.state.maps);
         fresh.silent.clone_from(&self.silent);
+        fresh.seconds = self.seconds;
         for (frontend, rule) in &self.desired {
             fresh.serve(*frontend, Arc::clone(rule), Gate::Open);
         }
@@ -237,13 +239,16 @@ fn address(n: u64) -> IpAddr {
     IpAddr::from([10, 0, 0, n as u8])
 }
 
-fn next_hop(address: IpAddr, silent: &BTreeSet<IpAddr>) -> Option<NextHop> {
+/// Others count as reached for long, so flows of a backend move when it was silent for a while.
+fn next_hop(address: IpAddr, silent: &BTreeMap<IpAddr, u32>, now: Tick) -> Option<NextHop> {
+    let silent = silent.get(&address);
     Some(NextHop {
         ifindex: 7,
         source_mac: Mac::new([1; 6]),
-        mac: (!silent.contains(&address)).then(|| Mac::new([2; 6])),
+        mac: silent.is_none().then(|| Mac::new([2; 6])),
         source: "10.0.0.254".parse().unwrap(),
         mtu: 1500,
+        is_lasting: silent.is_none_or(|since| now - since >= 30),
     })
 }
 

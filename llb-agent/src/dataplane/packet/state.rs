@@ -28,10 +28,11 @@ use super::failures::Failures;
 use super::image::{Gate, Limits, MapImage, NextHop, Write};
 use super::map_store::MapStore;
 use super::refusal::Refusal;
+use super::suspects::TestCounts;
 use super::sweep::FlowCounts;
 use crate::dataplane::placement::PacketMode;
 use crate::error_chain::ErrorChain;
-use crate::model::{Frontend, Mode, PacketObstacle, Rule};
+use crate::model::{FailureReason, Frontend, Mode, PacketObstacle, Rule};
 
 /// What the plane has in the maps `M`, and what it still has to do there.
 #[derive(Debug)]
@@ -44,7 +45,11 @@ pub(super) struct State<M> {
     pub(super) not_dsr: BTreeMap<Frontend, PacketObstacle>,
     /// Frontends whose backends in the maps may have old next hops.
     pub(super) behind: BTreeSet<Frontend>,
-    /// Dead backends as of the last look.
+    /// Backends that failed the agent's tests.
+    pub(super) dead: BTreeMap<BackendId, FailureReason>,
+    /// How many tests there were.
+    pub(super) tests: TestCounts,
+    /// All dead backends as of the last look, also those to which there is no way.
     pub(super) failures: Failures,
     /// Flows as of the last sweep.
     pub(super) flows: FlowCounts,
@@ -66,6 +71,8 @@ impl<M: MapStore> State<M> {
             drains: BTreeMap::new(),
             not_dsr: BTreeMap::new(),
             behind: BTreeSet::new(),
+            dead: BTreeMap::new(),
+            tests: TestCounts::default(),
             failures: Failures::default(),
             flows: FlowCounts::default(),
             settings: Settings::default(),

@@ -7,7 +7,8 @@ use std::io;
 
 use llb_common::backend::{BackendEntry, BackendId};
 use llb_common::conntrack::{
-    CLOSED_SECS, ESTABLISHED_SECS, ForwardEntry, ForwardKey, ReplyEntry, ReplyKey, is_expired, lifetime_secs,
+    CLOSED_SECS, ESTABLISHED_SECS, ForwardEntry, ForwardKey, ReplyEntry, ReplyKey, closes, is_expired,
+    lifetime_secs,
 };
 use llb_common::frontend::TCP;
 use llb_common::time::Tick;
@@ -119,7 +120,7 @@ fn judge(
     }
     // No lifetime is shorter, and nearly all flows are younger than this.
     if !is_expired(entry.used, now, CLOSED_SECS) {
-        let is_ending = backend.protocol == TCP && lifetime_secs(TCP, entry.seen, entry.seen) == CLOSED_SECS;
+        let is_ending = backend.protocol == TCP && closes(entry.seen);
         return Fate::Stays { is_open: !is_ending };
     }
     let reply = reply();

@@ -27,6 +27,8 @@ const UPDATE_BATCH: libc::c_int = 26;
 
 /// `BPF_NOEXIST`: adds an entry only if its key is not there.
 const NOEXIST: u64 = 1;
+/// `BPF_EXIST`: replaces an entry only if its key is there.
+const EXIST: u64 = 2;
 
 /// The part of `union bpf_attr` for commands on one entry.
 #[derive(Clone, Copy, Default)]
@@ -120,6 +122,15 @@ impl<K: Pod, V: Pod> Table<K, V> {
         // SAFETY: `key` and `value` are as large as the map's keys and values, which `new` has
         // checked, and both live until the call returns.
         unsafe { bpf(UPDATE_ELEM, &attr) }
+    }
+
+    /// Replaces the value of an entry. `false`: there is none with this key, so nothing is written.
+    pub(super) fn replace(&self, key: &K, value: &V) -> io::Result<bool> {
+        let (key, value) = (address(bytes_of(key)), address(bytes_of(value)));
+        let attr = OneAttr { key, value, flags: EXIST, ..self.one() };
+        // SAFETY: `key` and `value` are as large as the map's keys and values, which `new` has
+        // checked, and both live until the call returns.
+        found(unsafe { bpf(UPDATE_ELEM, &attr) })
     }
 
     /// Removes an entry. `true` if it was there.

@@ -10,7 +10,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use llb_common::backend::DEAD;
 use tokio::time::Instant;
 
 use super::clock::now;
@@ -139,14 +138,16 @@ async fn look(
     next_hops: &tokio::sync::Mutex<NextHops>,
     is_full: bool,
 ) -> io::Result<()> {
-    let addresses = shared.state().image.addresses();
     let mut next_hops = next_hops.lock().await;
+    // Not before the lock: what is not in here is forgotten.
+    let addresses = shared.state().image.addresses();
     let has_new_link = follow_links(shared, &mut next_hops).await?;
-    let is_changed = if is_full || has_new_link {
-        next_hops.refresh(&addresses).await?
+    if is_full || has_new_link {
+        next_hops.refresh(&addresses).await?;
     } else {
-        next_hops.read_neighbours().await?
-    };
+        next_hops.read_neighbours().await?;
+    }
+    let is_changed = next_hops.follow(&addresses).await?;
     let mut state = shared.state();
     let warned = state.behind.clone();
     if is_changed || has_new_link {
@@ -178,16 +179,15 @@ fn note_failures(shared: &Shared, next_hops: &NextHops) -> io::Result<()> {
     let maps = Arc::clone(&shared.state().maps);
     let marks = maps.failing()?;
     let mut state = shared.state();
-    let State { image, failures, .. } = &mut *state;
-    let no_way = |backend: IpAddr| match next_hops.next_hop(backend) {
-        None => FailureReason::NoRoute,
-        Some(_) => FailureReason::NoNeighbour,
+    let State { image, dead, failures, .. } = &mut *state;
+    let no_way = |backend: IpAddr| {
+        if next_hops.has_route(backend) { FailureReason::NoNeighbour } else { FailureReason::NoRoute }
     };
     let found = image.in_rules().map(|(_, mode, backend, entry)| {
-        let no_way = (entry.state == DEAD).then(|| no_way(backend.address.ip()));
+        let no_way = entry.mac.is_unknown().then(|| no_way(backend.address.ip()));
         // In mode dsr the programs see no answers that could take a mark back.
         let mark = marks.get(&entry.id).copied().filter(|_| mode == Mode::Nat);
-        (entry.id, Found { no_way, mark })
+        (entry.id, Found { no_way, mark, dead: dead.get(&entry.id).copied() })
     });
     let has_news = failures.follow(found, clock::now_std());
     drop(state);
@@ -241,7 +241,8 @@ async fn follow_links(shared: &Arc<Shared>, next_hops: &mut NextHops) -> io::Res
     let mut is_changed = false;
     for (place, old) in known.iter().enumerate() {
         let is_own = |link: &&LinkFacts| shared.setup.permission.is_own(link.ifindex);
-        let Some(new) = found.iter().find(|link| link.name == old.name).filter(is_own) else { continue };
+        let same_name = |link: &&LinkFacts| link.name == old.name && link.is_ethernet;
+        let Some(new) = found.iter().find(same_name).filter(is_own) else { continue };
         if (new.ifindex, new.mac, new.mtu) == (old.ifindex, old.mac, old.mtu) {
             continue;
         }

@@ -24,16 +24,39 @@ const LISTEN_BACKLOG: i32 = 4096;
 /// The kernel's reason; for a port in use, with the program that has it.
 pub(super) async fn bind(frontend: Frontend, count: usize) -> Result<Vec<Socket>, DataPlaneError> {
     match try_bind(&frontend, count) {
-        Ok(sockets) => Ok(sockets),
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
             let program =
                 tokio::task::spawn_blocking(move || port_owner::find(&frontend)).await.unwrap_or(None);
             Err(DataPlaneError::PortInUse { frontend, program })
         }
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            Err(DataPlaneError::NotPermitted { frontend })
-        }
-        Err(source) => Err(DataPlaneError::Bind { frontend, source }),
+        bound => bound.map_err(|error| refused(frontend, error)),
+    }
+}
+
+/// As [`bind`] with one socket, but does not look for the program that has the port, which takes long.
+///
+/// # Errors
+/// The kernel's reason.
+pub(super) fn bind_one(frontend: Frontend) -> Result<Vec<Socket>, DataPlaneError> {
+    try_bind(&frontend, 1).map_err(|error| refused(frontend, error))
+}
+
+/// Binds `count` more sockets beside those that `frontend` has.
+///
+/// # Errors
+/// The kernel's reason.
+pub(super) fn bind_more(frontend: &Frontend, count: usize) -> io::Result<Vec<Socket>> {
+    let mut sockets = Vec::new();
+    bind_beside(frontend, count, &mut sockets)?;
+    listen(frontend, &sockets)?;
+    Ok(sockets)
+}
+
+fn refused(frontend: Frontend, error: io::Error) -> DataPlaneError {
+    match error.kind() {
+        ErrorKind::AddrInUse => DataPlaneError::PortInUse { frontend, program: None },
+        ErrorKind::PermissionDenied => DataPlaneError::NotPermitted { frontend },
+        _ => DataPlaneError::Bind { frontend, source: error },
     }
 }
 
@@ -46,18 +69,27 @@ fn try_bind(frontend: &Frontend, count: usize) -> io::Result<Vec<Socket>> {
     first.bind(&address)?;
     first.set_reuse_port(true)?;
     let mut sockets = vec![first];
-    for _ in 1..count {
+    bind_beside(frontend, count.saturating_sub(1), &mut sockets)?;
+    listen(frontend, &sockets)?;
+    Ok(sockets)
+}
+
+/// Adds sockets that share the port with another one of this agent.
+fn bind_beside(frontend: &Frontend, count: usize, sockets: &mut Vec<Socket>) -> io::Result<()> {
+    for _ in 0..count {
         let socket = open(frontend)?;
         socket.set_reuse_port(true)?;
-        socket.bind(&address)?;
+        socket.bind(&frontend.socket_address().into())?;
         sockets.push(socket);
     }
+    Ok(())
+}
+
+fn listen(frontend: &Frontend, sockets: &[Socket]) -> io::Result<()> {
     if frontend.protocol == Protocol::Tcp {
-        for socket in &sockets {
-            socket.listen(LISTEN_BACKLOG)?;
-        }
+        sockets.iter().try_for_each(|socket| socket.listen(LISTEN_BACKLOG))?;
     }
-    Ok(sockets)
+    Ok(())
 }
 
 fn open(frontend: &Frontend) -> io::Result<Socket> {

@@ -13,15 +13,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-/// How long a drain may last. Ordered: the sooner end is the smaller one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum DrainLimit {
-    /// What is open then is cut.
-    Until(Instant),
-    /// Until the last connection has ended by itself.
-    Unlimited,
-}
-
 /// The stage of one frontend, shared by its tasks.
 #[derive(Debug)]
 pub(super) struct Lifecycle(Mutex<State>);
@@ -36,7 +27,8 @@ struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Serving,
-    Draining(DrainLimit),
+    /// What is open at that time is cut.
+    Draining(Instant),
     Ended,
 }
 
@@ -44,7 +36,7 @@ enum Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Drain {
     number: u64,
-    pub(super) limit: DrainLimit,
+    pub(super) until: Instant,
 }
 
 impl Default for Lifecycle {
@@ -75,34 +67,26 @@ impl Lifecycle {
 
     /// Starts a drain. `None`: the frontend has ended, or a drain that ends no
     /// later is running.
-    pub(super) fn start_draining(&self, limit: DrainLimit) -> Option<Drain> {
+    pub(super) fn start_draining(&self, until: Instant) -> Option<Drain> {
         let mut state = self.lock();
         match state.stage {
-            Stage::Draining(running) if running <= limit => return None,
+            Stage::Draining(running) if running <= until => return None,
             Stage::Ended => return None,
             Stage::Serving | Stage::Draining(_) => {}
         }
         state.drains += 1;
-        state.stage = Stage::Draining(limit);
-        Some(Drain { number: state.drains, limit })
+        state.stage = Stage::Draining(until);
+        Some(Drain { number: state.drains, until })
     }
 
     /// Ends the frontend after `drain`; false if that drain was called off.
     pub(super) fn end(&self, drain: Drain) -> bool {
         let mut state = self.lock();
-        let is_running = state.drains == drain.number && state.stage == Stage::Draining(drain.limit);
+        let is_running = state.drains == drain.number && state.stage == Stage::Draining(drain.until);
         if is_running {
             state.stage = Stage::Ended;
         }
         is_running
-    }
-
-    /// Runs `act` unless the frontend serves; it can't serve again meanwhile.
-    pub(super) fn unless_serving(&self, act: impl FnOnce()) {
-        let state = self.lock();
-        if state.stage != Stage::Serving {
-            act();
-        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -120,12 +104,12 @@ mod tests {
     #[test]
     fn a_sooner_drain_replaces_a_later_one_and_serving_calls_both_off() {
         let (lifecycle, now) = (Lifecycle::default(), clock::now());
-        let [soon, late] = [1, 2].map(|seconds| DrainLimit::Until(now + Duration::from_secs(seconds)));
-        let unlimited = lifecycle.start_draining(DrainLimit::Unlimited).unwrap();
-        assert_eq!(lifecycle.start_draining(DrainLimit::Unlimited), None);
+        let [soon, late, latest] = [1, 2, 3].map(|seconds| now + Duration::from_secs(seconds));
+        let last = lifecycle.start_draining(latest).unwrap();
+        assert_eq!(lifecycle.start_draining(latest), None);
         let sooner = lifecycle.start_draining(soon).unwrap();
         assert_eq!(lifecycle.start_draining(late), None);
-        assert!(!lifecycle.end(unlimited));
+        assert!(!lifecycle.end(last));
 
         assert!(lifecycle.resume());
         assert!(!lifecycle.end(sooner));

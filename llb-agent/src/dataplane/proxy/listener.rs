@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The listener of one frontend: one socket on each worker, and a task for each
+//! The listener of one frontend: its sockets, each on a worker, and a task for each
 //! that takes what arrives (TCP: `accept.rs`, UDP: `udp.rs`).
 
 use std::io;
@@ -22,6 +22,7 @@ use crate::model::Protocol;
 pub(super) struct Listener {
     stop: CancellationToken,
     closed: CancellationToken,
+    tasks: Weak<Tasks>,
     tcp: Vec<Weak<TcpListener>>,
     udp: Vec<Weak<UdpSocket>>,
 }
@@ -40,35 +41,51 @@ impl Listener {
             has_died: AtomicBool::new(false),
             _closed: closed.clone().drop_guard(),
         });
-        let mut listener = Self { stop, closed, tcp: Vec::new(), udp: Vec::new() };
-        let started = sockets.into_iter().zip(context.plane.workers.handles().iter().cycle()).try_for_each(
-            |(socket, worker)| {
-                // The socket must be watched by the worker's runtime, not by the caller's.
-                let _inside = worker.enter();
-                let (context, task) = (Arc::clone(context), Task(Arc::clone(&tasks)));
-                match context.frontend.protocol {
-                    Protocol::Tcp => {
-                        let socket = Arc::new(TcpListener::from_std(socket.into())?);
-                        listener.tcp.push(Arc::downgrade(&socket));
-                        worker.spawn(async move {
-                            let stop = &task.0.stop;
-                            stop.run_until_cancelled(accept(socket, &context, stop)).await;
-                        });
-                    }
-                    Protocol::Udp => {
-                        let socket = Arc::new(UdpSocket::from_std(socket.into())?);
-                        listener.udp.push(Arc::downgrade(&socket));
-                        worker.spawn(async move { udp::forward(socket, context, &task.0.stop).await });
-                    }
-                }
-                Ok(())
-            },
-        );
+        let mut listener =
+            Self { stop, closed, tasks: Arc::downgrade(&tasks), tcp: Vec::new(), udp: Vec::new() };
+        let started = sockets.into_iter().try_for_each(|socket| listener.take(socket, context, &tasks));
         if started.is_err() {
             // Not `close`: the previous agent may still serve the same sockets.
             listener.leave();
         }
         started.map(|()| listener)
+    }
+
+    /// Serves these sockets too.
+    ///
+    /// # Errors
+    /// The listener is closed, or a worker can't watch another socket.
+    pub(super) fn add(&mut self, sockets: Vec<Socket>, context: &Arc<FrontendContext>) -> io::Result<()> {
+        let tasks = self.tasks.upgrade().ok_or(io::ErrorKind::NotConnected)?;
+        sockets.into_iter().try_for_each(|socket| self.take(socket, context, &tasks))
+    }
+
+    /// How many sockets it has.
+    pub(super) fn count(&self) -> usize {
+        self.tcp.len() + self.udp.len()
+    }
+
+    fn take(&mut self, socket: Socket, context: &Arc<FrontendContext>, tasks: &Arc<Tasks>) -> io::Result<()> {
+        let worker = context.plane.workers.next();
+        // The socket must be watched by the worker's runtime, not by the caller's.
+        let _inside = worker.enter();
+        let (context, task) = (Arc::clone(context), Task(Arc::clone(tasks)));
+        match context.frontend.protocol {
+            Protocol::Tcp => {
+                let socket = Arc::new(TcpListener::from_std(socket.into())?);
+                self.tcp.push(Arc::downgrade(&socket));
+                worker.spawn(async move {
+                    let stop = &task.0.stop;
+                    stop.run_until_cancelled(accept(socket, &context, stop)).await;
+                });
+            }
+            Protocol::Udp => {
+                let socket = Arc::new(UdpSocket::from_std(socket.into())?);
+                self.udp.push(Arc::downgrade(&socket));
+                worker.spawn(async move { udp::forward(socket, context, &task.0.stop).await });
+            }
+        }
+        Ok(())
     }
 
     /// TCP refuses connections from this call on; the sockets are closed soon

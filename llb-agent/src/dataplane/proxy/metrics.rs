@@ -21,6 +21,9 @@ pub(super) struct Metrics {
     pub(super) bytes: PerDirection,
     pub(super) udp_sessions_active: Gauge,
     pub(super) udp_datagrams: PerDirection,
+    /// Frontends of the packet plane with a listener of this one, and those that lack it.
+    pub(super) beside_packets: Gauge,
+    pub(super) beside_packets_missing: Gauge,
     refusals: Labelled<2>,
     connect_failures: Labelled<1>,
     accept_errors: Labelled<1>,
@@ -59,6 +62,16 @@ impl Metrics {
             "UDP sessions: client addresses that have a backend",
             metrics.udp_sessions_active.clone(),
         );
+        registry.register(
+            "llb_relay_beside_packets",
+            "Frontends of the packet plane for which the relay listens too, for clients that no program sees",
+            metrics.beside_packets.clone(),
+        );
+        registry.register(
+            "llb_relay_beside_packets_missing",
+            "Frontends of the packet plane for which the relay can't listen",
+            metrics.beside_packets_missing.clone(),
+        );
         let datagrams = metrics.udp_datagrams.family.clone();
         registry.register("llb_relay_udp_datagrams", "UDP datagrams relayed", datagrams);
         registry.register(
@@ -88,6 +101,8 @@ impl Metrics {
             bytes: PerDirection::default(),
             udp_sessions_active: Gauge::default(),
             udp_datagrams: PerDirection::default(),
+            beside_packets: Gauge::default(),
+            beside_packets_missing: Gauge::default(),
             refusals: Labelled::default(),
             connect_failures: Labelled::default(),
             accept_errors: Labelled::default(),

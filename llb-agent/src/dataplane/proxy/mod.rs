@@ -5,7 +5,7 @@
 //! ```text
 //!   ProxyPlane                                                      plane.rs, plane_context.rs
 //!    `-- one RunningFrontend each: sockets, rule, drain             frontend.rs, frontend_context.rs, lifecycle.rs
-//!         |-- one socket on each worker                             bind.rs, listener.rs, worker.rs
+//!         |-- one socket on each worker; beside packets: one        role.rs, bind.rs, listener.rs, worker.rs
 //!         |    |-- TCP: accept loop                                 accept.rs
 //!         |    |     `-- one task for each connection               tcp.rs
 //!         |    |           |-- is it allowed?                       service_limit.rs, namespace_share.rs, model/terms.rs
@@ -64,6 +64,7 @@ mod plane_context;
 mod port_owner;
 mod proxy_protocol;
 mod relay;
+mod role;
 mod selection;
 mod service_limit;
 mod sides;
@@ -79,4 +80,5 @@ mod udp_session;
 mod unwritten;
 mod worker;
 
+pub use self::inherited::RelaySocket;
 pub use self::plane::ProxyPlane;

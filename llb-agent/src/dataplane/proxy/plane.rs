@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +13,12 @@ use tokio::task::JoinHandle;
 
 use super::bind;
 use super::frontend::RunningFrontend;
+use super::inherited::RelaySocket;
 use super::plane_context::PlaneContext;
+use super::role::Role;
 use crate::config::RelayConfig;
 use crate::dataplane::{DataPlane, DataPlaneError};
-use crate::model::{FailedBackends, Frontend, FrontendStatus, Problem, Rule};
+use crate::model::{FailedBackends, Frontend, FrontendStatus, OtherClients, Problem, Rule};
 
 /// The loop looks at the backends' health at most this often, however often they fail and answer.
 const HEALTH_PACE: Duration = Duration::from_secs(1);
@@ -47,18 +48,29 @@ impl ProxyPlane {
 
     /// Takes the sockets of the previous agent. A frontend that is served later
     /// uses its inherited sockets instead of binding new ones.
-    pub fn inherit(&mut self, sockets: Vec<(Frontend, OwnedFd)>) {
+    pub fn inherit(&mut self, sockets: Vec<RelaySocket>) {
         self.context.inherited.add(sockets);
     }
 
-    /// Whether the previous agent served `frontend` by sockets.
+    /// Whether the previous agent served all clients of `frontend` by sockets.
     pub fn inherits(&self, frontend: &Frontend) -> bool {
-        self.context.inherited.contains(frontend) || self.has(frontend)
+        self.context.inherited.role(frontend) == Some(Role::Main) || self.has(frontend)
     }
 
-    /// Whether `frontend` serves or drains here.
+    /// Whether this plane serves all clients of `frontend`, or has connections from the time when it did.
     pub fn has(&self, frontend: &Frontend) -> bool {
-        self.frontends.contains_key(frontend)
+        self.frontends.get(frontend).is_some_and(RunningFrontend::has_all)
+    }
+
+    /// Whether `frontend` has a listener here, which also keeps other programs off its port.
+    pub fn listens(&self, frontend: &Frontend) -> bool {
+        self.frontends.get(frontend).is_some_and(RunningFrontend::is_listening)
+    }
+
+    /// What becomes of the clients of `frontend` that the packet plane does not see. `None` if there are no
+    /// backends, or if that plane does not serve it.
+    pub fn other_clients(&self, frontend: &Frontend) -> Option<OtherClients> {
+        self.frontends.get(frontend).and_then(RunningFrontend::other_clients)
     }
 
     /// Checks that no other program has the port of `frontend`. A plane that
@@ -75,22 +87,60 @@ impl ProxyPlane {
         self.context.inherited.clear();
     }
 
-    /// Another plane takes new connections of `frontend` from now on. Open ones
-    /// stay here until they end.
-    pub fn give_away(&mut self, frontend: &Frontend) {
-        if let Some(running) = self.frontends.get_mut(frontend) {
-            running.give_away();
+    /// The packet plane serves `frontend` by `rule` from now on, and this one the clients whose packets no
+    /// program sees: on this machine, in its Pods, and behind links without a program. Open
+    /// connections of others stay here until they end.
+    ///
+    /// If the port can't be bound, those clients are not served ([`ProxyPlane::other_clients`] says why), until
+    /// [`ProxyPlane::listen_again`] succeeds.
+    pub async fn stand_beside(&mut self, frontend: Frontend, rule: &Arc<Rule>) {
+        let running = self.frontends.entry(frontend);
+        let new = || RunningFrontend::new(frontend, rule, Arc::clone(&self.context));
+        running.or_insert_with(new).stand_beside(rule).await;
+    }
+
+    /// The frontends where this plane should listen beside the packet plane, and does not.
+    pub fn not_listening(&self) -> Vec<Frontend> {
+        let is_missing = |running: &RunningFrontend| {
+            matches!(running.other_clients(), Some(OtherClients::NotServed { .. }))
+        };
+        let missing = self.frontends.iter().filter(|(_, running)| is_missing(running));
+        missing.map(|(frontend, _)| *frontend).collect()
+    }
+
+    /// Those of them that may be tried again: none while there are as many such listeners as there can be.
+    pub fn worth_another_try(&self) -> Vec<Frontend> {
+        match self.context.limits.beside_packets.available_permits() {
+            0 => Vec::new(),
+            _ => self.not_listening(),
         }
+    }
+
+    /// Tries again to listen beside the packet plane.
+    pub async fn listen_again(&mut self, frontend: &Frontend) {
+        if let Some(running) = self.frontends.get_mut(frontend) {
+            running.listen_again().await;
+        }
+    }
+
+    /// The agent ends, and the packet plane goes on without it: takes nothing more beside it. Open connections
+    /// have the drain time-out to end. `true` if none is left. Idempotent.
+    pub fn leave_packets_alone(&mut self) -> bool {
+        let beside = self.frontends.values_mut().filter(|running| running.is_beside());
+        beside.fold(true, |all_gone, running| {
+            running.remove();
+            all_gone && running.is_gone()
+        })
     }
 
     /// Duplicates of all sockets that take traffic, for the next agent.
     ///
     /// # Errors
     /// There are no descriptors left.
-    pub fn sockets(&self) -> io::Result<Vec<(Frontend, OwnedFd)>> {
+    pub fn sockets(&self) -> io::Result<Vec<RelaySocket>> {
         let mut all = Vec::new();
-        for (frontend, running) in &self.frontends {
-            all.extend(running.sockets()?.into_iter().map(|socket| (*frontend, socket)));
+        for running in self.frontends.values() {
+            all.extend(running.sockets()?);
         }
         Ok(all)
     }
@@ -130,7 +180,13 @@ async fn pass_on(news: Arc<Notify>, to: Arc<Notify>) {
 impl DataPlane for ProxyPlane {
     fn observe(&mut self) -> BTreeMap<Frontend, FrontendStatus> {
         self.frontends.retain(|_, running| !running.is_gone());
-        self.frontends.iter().map(|(frontend, running)| (*frontend, running.status())).collect()
+        let beside = self.frontends.values().filter(|running| running.other_clients().is_some()).count();
+        let missing = self.not_listening().len();
+        let totals = &self.context.counters.totals;
+        totals.beside_packets.set(beside.saturating_sub(missing) as i64);
+        totals.beside_packets_missing.set(missing as i64);
+        let all = self.frontends.iter().filter(|(_, running)| running.has_all());
+        all.map(|(frontend, running)| (*frontend, running.status())).collect()
     }
 
     async fn upsert(&mut self, frontend: Frontend, rule: &Arc<Rule>) -> Result<(), DataPlaneError> {
@@ -139,7 +195,7 @@ impl DataPlane for ProxyPlane {
             .frontends
             .entry(frontend)
             .or_insert_with(|| RunningFrontend::new(frontend, rule, Arc::clone(&self.context)))
-            .serve(rule)
+            .serve(rule, Role::Main)
             .await;
         if outcome.is_err() && is_new {
             self.frontends.remove(&frontend);

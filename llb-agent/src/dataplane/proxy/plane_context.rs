@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
+use rustix::process::{Resource, getrlimit};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,10 @@ use super::traffic_collector;
 use super::udp_offload::UdpOffload;
 use super::worker::Workers;
 use crate::config::RelayConfig;
+
+/// One in so many of the file descriptors that the process may open is for listeners beside the packet
+/// plane. The others are for connections, and for Services that only the relay can serve.
+const DESCRIPTORS_FOR_ONE_BESIDE: u64 = 4;
 
 /// Shared by all tasks of the plane.
 #[derive(Debug)]
@@ -50,6 +55,8 @@ pub(super) struct Limits {
     pub(super) connections: Arc<Semaphore>,
     /// One permit for each UDP session.
     pub(super) udp_sessions: Arc<Semaphore>,
+    /// One permit for each listener beside the packet plane.
+    pub(super) beside_packets: Arc<Semaphore>,
     /// TCP connections of each Service.
     pub(super) services: ServiceCounts,
     /// What each namespace can have of all of these, and of the file descriptors.
@@ -81,6 +88,7 @@ impl PlaneContext {
             limits: Limits {
                 connections: permits(config.max_connections),
                 udp_sessions: permits(config.max_udp_sessions),
+                beside_packets: Arc::new(Semaphore::new(most_beside_packets())),
                 services: ServiceCounts::default(),
                 namespaces: NamespaceShares::new(&config, Arc::clone(&changed)),
             },
@@ -99,4 +107,11 @@ impl PlaneContext {
             config,
         })
     }
+}
+
+/// How many listeners there can be beside the packet plane.
+pub(super) fn most_beside_packets() -> usize {
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let most = usize::try_from(descriptors / DESCRIPTORS_FOR_ONE_BESIDE).unwrap_or(usize::MAX);
+    most.min(Semaphore::MAX_PERMITS)
 }

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use tokio::runtime::{Builder, Handle};
@@ -17,6 +18,8 @@ use super::pipe;
 #[derive(Debug)]
 pub(super) struct Workers {
     handles: Vec<Handle>,
+    /// Which one comes next.
+    turn: AtomicUsize,
     _stop: DropGuard,
 }
 
@@ -35,11 +38,16 @@ impl Workers {
                 runtime.block_on(stopped)
             })?;
         }
-        Ok(Self { handles, _stop: stop.drop_guard() })
+        Ok(Self { handles, turn: AtomicUsize::new(0), _stop: stop.drop_guard() })
     }
 
     /// One handle for each worker.
     pub(super) fn handles(&self) -> &[Handle] {
         &self.handles
+    }
+
+    /// The worker whose turn it is, so that listeners with one socket are spread over all.
+    pub(super) fn next(&self) -> &Handle {
+        &self.handles[self.turn.fetch_add(1, Ordering::Relaxed) % self.handles.len()]
     }
 }

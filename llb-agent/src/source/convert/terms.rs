@@ -71,25 +71,30 @@ pub(super) fn terms_of(
 
 fn health_check_of(text: &str, report: &mut impl FnMut(String)) -> Option<HealthCheck> {
     /// Long enough for any path, and short enough for a log line.
-    const LONGEST: usize = 256;
-    if text == "tcp" {
-        return Some(HealthCheck::Tcp);
-    }
+    const LONGEST_PATH: usize = 256;
+    /// The length takes one byte of the question.
+    const LONGEST_NAME: usize = 127;
     // What HTTP allows in the target of a request (RFC 9112, 3.2.1), less what starts a fragment.
-    let is_path = |path: &&str| {
+    let is_path = |path: &str| {
         path.starts_with('/')
-            && path.len() <= LONGEST
+            && path.len() <= LONGEST_PATH
             && path.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
     };
-    let path = text.strip_prefix("http:").filter(is_path);
-    if path.is_none() {
-        report(format!(
-            "annotation {HEALTH_CHECK}: {} is neither tcp nor http:/path, with a path of at most {LONGEST} bytes; \
-             nothing is checked",
-            quote(text)
-        ));
+    let is_name =
+        |name: &str| (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
+    match text.split_once(':').unwrap_or((text, "")) {
+        ("tcp", "") if text == "tcp" => return Some(HealthCheck::Tcp),
+        ("grpc", "") if text == "grpc" => return Some(HealthCheck::Grpc(Arc::default())),
+        ("grpc", name) if is_name(name) => return Some(HealthCheck::Grpc(Arc::from(name))),
+        ("http", path) if is_path(path) => return Some(HealthCheck::Http(Arc::from(path))),
+        _ => {}
     }
-    path.map(|path| HealthCheck::Http(Arc::from(path)))
+    report(format!(
+        "annotation {HEALTH_CHECK}: {} is none of tcp, http:/path (at most {LONGEST_PATH} bytes), grpc and grpc:SERVICE \
+         (at most {LONGEST_NAME} bytes); nothing is checked",
+        quote(text)
+    ));
+    None
 }
 
 fn affinity_of(spec: &ServiceSpec, report: &mut impl FnMut(String)) -> Option<Duration> {

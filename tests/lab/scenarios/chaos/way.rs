@@ -12,19 +12,12 @@ use crate::setup::Setup;
 /// Events under which llb still loses connections that plain routing keeps, with the reason. An entry goes as soon as
 /// that is mended.
 pub(super) const NOT_YET: &[(Event, &[Kind], &str)] = &[
-    (Event::BalancerForgetsNeighbours, PACKET, FORGOTTEN),
-    (Event::BalancerLosesCarrier, PACKET, FORGOTTEN),
-    (Event::NodeLosesCarrier, PACKET, FORGOTTEN),
-    (Event::AllNodesLoseCarrier, PACKET, FORGOTTEN),
-    (Event::GatewayAway, PACKET, FORGOTTEN),
-    (Event::OwnAddressesAway, PACKET, "without a route for a moment, all backends count as gone"),
     (Event::LinkReplaced, PACKET, "the VIP is back on the link before its backends are known there"),
     (Event::RouteChangesLink, NAT, "the new link is no --linkdevice, so the backend's flows move to others"),
     (Event::SourceChanges, NAT, "a known flow gets the new source address"),
 ];
 const NAT: &[Kind] = &[Kind::PacketNat];
 const PACKET: &[Kind] = &[Kind::PacketNat, Kind::PacketDsr];
-const FORGOTTEN: &str = "a backend counts as gone as soon as its neighbour does not answer";
 
 /// The kind of a plane: what its connections depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

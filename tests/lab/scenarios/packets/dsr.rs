@@ -39,7 +39,7 @@ pub(crate) fn nodes_see_the_client_and_answer_it_directly(plane: Plane) {
 }
 
 /// Serves [`ECHO`] and [`HTTP`] of a Service in mode dsr on both nodes.
-pub(super) fn serve(setup: &Setup, name: &str, vips: &[IpAddr]) -> Vec<Server> {
+pub(in crate::scenarios) fn serve(setup: &Setup, name: &str, vips: &[IpAddr]) -> Vec<Server> {
     let all = NODES.iter().flat_map(|node| vips.iter().map(move |vip| (*node, *vip)));
     let servers = all.flat_map(|(node, vip)| {
         let host = setup.lab.host(node);

@@ -6,6 +6,7 @@
 //! with today's flows.
 
 use std::fs;
+use std::mem::offset_of;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -14,8 +15,8 @@ use llb_common::conntrack::{ForwardEntry, ForwardKey, ReplyEntry};
 use llb_common::maps;
 use llb_tests::FlowLines;
 
-const NOW: &str = "v3";
-const BEFORE: &str = "v2";
+const NOW: &str = "v4";
+const BEFORE: &str = "v3";
 /// Folder of the maps that all links share.
 const SHARED: &str = "shared_between_links";
 
@@ -23,8 +24,8 @@ const KEY: usize = size_of::<ForwardKey>();
 /// More flows than there are connections.
 const MOST: u32 = 65_536;
 
-/// Without the field `way`, which is then zero, which means unknown.
-const OLD_FORWARD: usize = size_of::<ForwardEntry>() - 4;
+/// Without the fields from `next_hop` on, which are then zero, which means unknown.
+const OLD_FORWARD: usize = offset_of!(ForwardEntry, next_hop);
 /// Without the padding.
 const OLD_REPLY: usize = size_of::<ReplyEntry>() - 3;
 

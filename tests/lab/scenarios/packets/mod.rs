@@ -5,13 +5,16 @@
 pub(crate) mod dsr;
 pub(crate) mod flood;
 mod layouts;
+pub(crate) mod link_shapes;
 pub(crate) mod moves;
 pub(crate) mod neighbours;
+pub(crate) mod outages;
 pub(crate) mod ports;
 pub(crate) mod refusals;
 pub(crate) mod restarts;
 pub(crate) mod returned;
 pub(crate) mod routers;
+pub(crate) mod suspects;
 
 use llb_tests::manifests::PortSpec;
 

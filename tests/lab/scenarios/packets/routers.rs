@@ -13,7 +13,7 @@ use crate::setup::{NODES, Setup};
 /// With two nodes, 40 random choices fall on one node in 1 of 2^39 runs.
 const REQUESTS: usize = 40;
 /// Addresses behind the router, from networks for documentation (RFC 5737, RFC 3849).
-const FAR: [&str; 2] = ["198.51.100.2", "2001:db8:1::2"];
+pub(super) const FAR: [&str; 2] = ["198.51.100.2", "2001:db8:1::2"];
 /// MTU of the link behind the router.
 const NARROW: u32 = 1300;
 
@@ -86,7 +86,7 @@ pub(crate) fn an_upload_finds_the_mtu_behind_a_router(plane: Plane) {
 }
 
 /// Adds the host `far`, whose only neighbour is the host `router`, which is on the segment.
-fn add_far_host(setup: &mut Setup) -> Host {
+pub(super) fn add_far_host(setup: &mut Setup) -> Host {
     let router = setup.lab.add_host("router").unwrap();
     let far = setup.lab.add_host("far").unwrap();
     far.unplug().unwrap();

@@ -53,6 +53,7 @@ impl Feed {
             to: (world.vip(), mode.vip_port()),
             protocol: TCP,
             tcp_flags: ACK,
+            numbers: (1, 2),
             time_to_live: 64,
             payload: b"of some length, as they are".to_vec(),
         };

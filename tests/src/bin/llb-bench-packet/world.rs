@@ -12,7 +12,7 @@ use bytemuck::bytes_of;
 use llb_common::address::{Address, Mac, WirePort};
 use llb_common::backend::{ACTIVE, BackendEntry, BackendId};
 use llb_common::conntrack::{
-    ACK, ForwardEntry, ForwardKey, ReplyEntry, ReplyKey, SYN, forward_key, next_hop, step,
+    DATA, ForwardEntry, ForwardKey, ReplyEntry, ReplyKey, SYN, forward_key, next_hop,
 };
 use llb_common::flow_table::{Words, lines};
 use llb_common::frontend::{DSR, FrontendEntry, FrontendKey, TCP};
@@ -206,7 +206,7 @@ impl Flow {
     ) -> bool {
         let client = address(family, self.client_bytes());
         let number = self.0 % BACKENDS;
-        let seen = step(step(0, SYN), ACK);
+        let seen = SYN | DATA;
         let key = forward_key(client, self.port(), vip(family), WirePort::new(mode.vip_port()), TCP);
         let entry = ForwardEntry {
             backend: mode.backend(number),

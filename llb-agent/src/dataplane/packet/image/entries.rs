@@ -28,23 +28,61 @@ pub(super) fn flags_of(rule: &Rule, mode: Mode, gate: Gate) -> u32 {
     gate.flags() | mode | if rule.terms.source_ranges.ranges().is_some() { RESTRICTED } else { 0 }
 }
 
+/// What becomes of the flows of backends that are lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LostFlows {
+    /// Their packets are dropped until the backend is back. To another backend they would mean
+    /// nothing: it would reset the connection. So would the kernel.
+    Wait,
+    /// As [`LostFlows::Wait`], but not for ever: others answer well, and a client should know.
+    MoveWhenLasting,
+    /// They begin anew with others, which can answer them.
+    Move,
+}
+
+/// What becomes of the flows of those backends of `rule` that are lost. As long as no other is
+/// reached for a while, that is likely a trouble of this machine or of the network, and all come
+/// back one after the other.
+pub(super) fn lost_flows(
+    frontend: Frontend,
+    rule: &Rule,
+    next_hop: &impl Fn(IpAddr) -> Option<NextHop>,
+) -> LostFlows {
+    let hops = rule.backends.keys().filter_map(|backend| next_hop(backend.address.ip()));
+    let mut reached = hops.filter(|hop| hop.mac.is_some());
+    match frontend.protocol {
+        Protocol::Udp if reached.next().is_some() => LostFlows::Move,
+        Protocol::Tcp if reached.any(|hop| hop.is_lasting) => LostFlows::MoveWhenLasting,
+        Protocol::Udp | Protocol::Tcp => LostFlows::Wait,
+    }
+}
+
 /// The entry of a backend of `rule`, or of a former one.
 pub(super) fn entry_of(
     id: BackendId,
     frontend: Frontend,
-    rule: &Rule,
+    is_in_rule: bool,
     backend: Backend,
-    next_hop: Option<NextHop>,
+    (next_hop, lost_flows): (Option<NextHop>, LostFlows),
 ) -> BackendEntry {
     // A former backend keeps its TCP connections until they end. UDP has no end: what a
     // client goes on sending there would be lost for ever, and another backend can answer it.
-    let keeps_flows = frontend.protocol == Protocol::Tcp;
-    let can_be_reached = next_hop.is_some_and(|hop| hop.mac.is_some());
-    let state = match rule.backends.contains_key(&backend) {
-        _ if !can_be_reached => DEAD,
-        true => ACTIVE,
-        false if keeps_flows => DRAINING,
-        false => DEAD,
+    let keeps_flows = is_in_rule || frontend.protocol == Protocol::Tcp;
+    let state = match (next_hop, lost_flows) {
+        _ if !keeps_flows => DEAD,
+        // It was never reached, so no flow has it.
+        (None, _) => DEAD,
+        (Some(NextHop { mac: Some(_), .. }), _) => {
+            if is_in_rule {
+                ACTIVE
+            } else {
+                DRAINING
+            }
+        }
+        (Some(_), LostFlows::Move) => DEAD,
+        (Some(NextHop { is_lasting: true, .. }), LostFlows::MoveWhenLasting) => DEAD,
+        // Without a MAC address: what its flows send is dropped.
+        (Some(_), _) => DRAINING,
     };
     let address = backend.address.ip();
     let host = match address {

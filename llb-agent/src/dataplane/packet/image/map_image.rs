@@ -13,8 +13,9 @@ use super::entries::members_of;
 use super::gate::Gate;
 use super::ids::{Chunks, Places, Services};
 use super::known::Known;
+use super::next_hop::NextHop;
 use super::write::{Write, key_of};
-use crate::model::{Backend, Frontend, Mode, Rule, ServiceName};
+use crate::model::{Backend, Frontend, Mode, Port, Protocol, Rule, ServiceName};
 
 /// How many entries the image may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +77,12 @@ impl MapImage {
         self.frontends.contains_key(frontend)
     }
 
+    /// Whether a frontend of this VIP is in the maps.
+    pub(super) fn has_vip(&self, vip: IpAddr) -> bool {
+        let first = Frontend { vip, port: Port::MIN, protocol: Protocol::Tcp };
+        self.frontends.range(first..).next().is_some_and(|(frontend, _)| frontend.vip == vip)
+    }
+
     /// Which packets `frontend` takes; `None` if it is not in the maps.
     pub(in super::super) fn gate(&self, frontend: &Frontend) -> Option<Gate> {
         self.frontends.get(frontend).map(|known| known.gate)
@@ -106,6 +113,19 @@ impl MapImage {
     pub(in super::super) fn addresses(&self) -> BTreeSet<IpAddr> {
         let backends = self.frontends.values().flat_map(|known| known.backends.keys());
         backends.map(|backend| backend.address.ip()).collect()
+    }
+
+    /// The last way to each backend's address. It has no MAC address if all backends there are lost.
+    pub(in super::super) fn last_hops(&self) -> BTreeMap<IpAddr, NextHop> {
+        let mut hops: BTreeMap<IpAddr, NextHop> = BTreeMap::new();
+        for (backend, entry) in self.frontends.values().flat_map(|known| &known.backends) {
+            let Some(hop) = NextHop::of(entry) else { continue };
+            let known = hops.entry(backend.address.ip()).or_insert(hop);
+            if known.mac.is_none() {
+                *known = hop;
+            }
+        }
+        hops
     }
 
     /// Each backend's frontend and address, by the backend's id.
@@ -151,6 +171,9 @@ impl MapImage {
     pub(in super::super) fn remove(&mut self, frontend: &Frontend, now: Tick) -> Vec<Write> {
         let Some(known) = self.frontends.remove(frontend) else { return Vec::new() };
         let mut writes = vec![Write::RemoveFrontend(key_of(frontend))];
+        if !self.has_vip(frontend.vip) {
+            writes.push(Write::RemoveVip(frontend.vip.into()));
+        }
         writes.extend(known.members.into_iter().map(Write::RemoveMember));
         for entry in known.backends.into_values() {
             self.places.free(entry.id);

@@ -43,7 +43,8 @@ fn next_hop(address: IpAddr) -> Option<NextHop> {
         }
     };
     let mac = Mac::new([2, 0, end[0], end[1], end[2], end[3]]);
-    Some(NextHop { ifindex: 2, source_mac: Mac::new([2, 0, 0, 0, 0, 1]), mac: Some(mac), source, mtu: 1500 })
+    let source_mac = Mac::new([2, 0, 0, 0, 0, 1]);
+    Some(NextHop { ifindex: 2, source_mac, mac: Some(mac), source, mtu: 1500, is_lasting: true })
 }
 
 fn line(write: &Write) -> String {
@@ -57,8 +58,10 @@ fn line(write: &Write) -> String {
         Write::SourceRange(key, admits) => {
             format!("{}: {}", range(key), if *admits == 1 { "admitted" } else { "refused" })
         }
+        Write::Vip(vip) => format!("VIP {}", IpAddr::from(*vip)),
         Write::Frontend(key, entry) => format!("{}: {}", address(key), frontend(entry)),
         Write::RemoveFrontend(key) => format!("remove {}", address(key)),
+        Write::RemoveVip(vip) => format!("remove VIP {}", IpAddr::from(*vip)),
         Write::RemoveMember(key) => format!("remove frontend {} on host {:08x}", key.frontend, key.host),
         Write::RemoveSourceRange(key) => format!("remove {}", range(key)),
     }

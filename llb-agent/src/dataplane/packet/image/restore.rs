@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+use llb_common::address::Address;
 use llb_common::backend::BackendEntry;
 use llb_common::frontend::{DSR, FrontendEntry, FrontendKey, MaglevTable, MemberKey, SourceRangeKey, TCP};
 
@@ -21,6 +22,7 @@ use crate::model::{Backend, Frontend, Mode, Port, Protocol};
 #[derive(Debug, Default)]
 pub(in super::super) struct Restored {
     pub(in super::super) frontends: Vec<(FrontendKey, FrontendEntry)>,
+    pub(in super::super) vips: Vec<Address>,
     /// All places of the array, free ones too: these keep the id that was there last.
     pub(in super::super) backends: Vec<BackendEntry>,
     pub(in super::super) members: Vec<MemberKey>,
@@ -31,7 +33,8 @@ pub(in super::super) struct Restored {
 type Backends = BTreeMap<Frontend, BTreeMap<Backend, BackendEntry>>;
 
 impl MapImage {
-    /// The image of what the maps hold, and the writes that remove what is left over. Rules
+    /// The image of what the maps hold, and the writes that remove what is left over, and add the VIPs that an
+    /// agent without that map has not written. Rules
     /// and the ids at rest are taken from this image, as the maps do not tell them. `slots`
     /// reads a selection table.
     ///
@@ -42,7 +45,7 @@ impl MapImage {
         restored: Restored,
         slots: impl Fn(MaglevTable) -> io::Result<Vec<u32>>,
     ) -> io::Result<(Self, Vec<Write>)> {
-        let Restored { frontends, backends, members, ranges } = restored;
+        let Restored { frontends, vips, backends, members, ranges } = restored;
         let next_frontend = frontends.iter().map(|(_, entry)| entry.id + 1).max().unwrap_or(1);
         let (backends, mut free): (Vec<_>, Vec<_>) = backends.into_iter().partition(|entry| entry.state != 0);
         let mut of_frontend = by_frontend(backends);
@@ -69,7 +72,7 @@ impl MapImage {
             known.insert(frontend, read_back);
         }
 
-        let mut leftovers = Vec::new();
+        let mut leftovers = vip_writes(&known, vips);
         let stray: Vec<BackendEntry> = of_frontend.into_values().flat_map(BTreeMap::into_values).collect();
         leftovers.extend(stray.iter().map(|entry| Write::free_backend(entry.id)));
         free.extend(stray);
@@ -102,6 +105,15 @@ impl MapImage {
         };
         Ok((image, leftovers))
     }
+}
+
+/// The writes after which `vips` are those of the frontends.
+fn vip_writes(known: &BTreeMap<Frontend, Known>, vips: Vec<Address>) -> Vec<Write> {
+    let wanted: BTreeSet<IpAddr> = known.keys().map(|frontend| frontend.vip).collect();
+    let found: BTreeSet<IpAddr> = vips.into_iter().map(IpAddr::from).collect();
+    let gone = found.difference(&wanted).map(|vip| Write::RemoveVip((*vip).into()));
+    let missing = wanted.difference(&found).map(|vip| Write::Vip((*vip).into()));
+    gone.chain(missing).collect()
 }
 
 fn by_frontend(backends: Vec<BackendEntry>) -> Backends {

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the image writes, carried out on maps in memory.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use llb_common::address::Mac;
+use llb_common::address::{Address, Mac};
 use llb_common::backend::{ACTIVE, DEAD, DRAINING};
 use llb_common::frontend::{KNOWN_FLOWS_ONLY, OPENINGS_ONLY, RESTRICTED};
 
@@ -27,7 +28,7 @@ fn rule(backends: &[&str]) -> Rule {
     Rule::new(ServiceName::new("a", "web"), backends.iter().map(backend).collect(), Terms::default())
 }
 
-/// All but 192.0.2.39 answer.
+/// All but 192.0.2.39 answer, and have for long.
 fn hop(address: IpAddr) -> Option<NextHop> {
     let mac = (address != "192.0.2.39".parse::<IpAddr>().unwrap()).then(|| Mac::new([2; 6]));
     Some(NextHop {
@@ -36,6 +37,7 @@ fn hop(address: IpAddr) -> Option<NextHop> {
         mac,
         source: "192.0.2.20".parse().unwrap(),
         mtu: 1500,
+        is_lasting: mac.is_some(),
     })
 }
 
@@ -119,6 +121,97 @@ fn a_backend_that_does_not_answer_is_in_no_table_and_udp_has_no_drain() {
         "without a table, packets go to the kernel, which refuses them"
     );
     assert_eq!(states(&image, &dns)[0].1, DEAD);
+}
+
+/// The next hops of two backends: whether each is reached, and whether that lasts. Then their states, how many
+/// of them the table has, and whether the kernel answers new flows, as there is no table.
+type Change = ((bool, bool), (bool, bool), ((u8, u8), usize, bool));
+
+/// Checks what the maps hold after each change.
+fn follow_two(protocol: Protocol, changes: &[Change]) {
+    let (mut image, mut maps, frontend) = (new_image(), Maps::default(), frontend(80, protocol));
+    let [one, two] = ["192.0.2.31:1", "192.0.2.32:1"];
+    let rule = Arc::new(rule(&[one, two]));
+    let mut ids = None;
+    for (now, (first, second, expected)) in (1..).zip(changes) {
+        let hop = |address: IpAddr| {
+            let (is_reached, is_lasting) =
+                if one.starts_with(&address.to_string()) { *first } else { *second };
+            let known = hop(address).unwrap();
+            Some(NextHop { mac: known.mac.filter(|_| is_reached), is_lasting, ..known })
+        };
+        apply(&mut maps, image.upsert(frontend, &rule, (Mode::Nat, Gate::Open), hop, now).unwrap());
+        let [a, b] = [0, 1].map(|n| *image.backends(&frontend).nth(n).unwrap().1);
+        let slots = maps.slots(maps.frontends[&key_of(&frontend)].table);
+        let of_two: BTreeSet<u32> = slots.iter().copied().filter(|id| *id != 0).collect();
+        assert_eq!(((a.state, b.state), of_two.len(), slots.is_empty()), *expected, "{protocol} at {now}");
+        assert_eq!([a.mac.is_unknown(), b.mac.is_unknown()], [!first.0, !second.0], "{protocol} at {now}");
+        // Replies of flows that wait must still be recognized.
+        assert!([a, b].iter().all(|entry| IpAddr::from(entry.snat).to_string() == "192.0.2.20"));
+        assert_eq!(*ids.get_or_insert((a.id, b.id)), (a.id, b.id), "{protocol} at {now}");
+    }
+}
+
+#[test]
+fn flows_of_a_lost_backend_wait_until_others_have_answered_for_long() {
+    let (reached, steady, lost, gone) = ((true, false), (true, true), (false, false), (false, true));
+    let changes = [
+        (reached, reached, ((ACTIVE, ACTIVE), 2, false)),
+        (reached, lost, ((ACTIVE, DRAINING), 1, false)),
+        (steady, lost, ((ACTIVE, DRAINING), 1, false)),
+        (steady, gone, ((ACTIVE, DEAD), 1, false)),
+        (steady, reached, ((ACTIVE, ACTIVE), 2, false)),
+        // All of them are lost: new flows are dropped for a while, then the kernel refuses them.
+        (lost, lost, ((DRAINING, DRAINING), 2, false)),
+        (gone, lost, ((DRAINING, DRAINING), 1, false)),
+        (gone, gone, ((DRAINING, DRAINING), 0, true)),
+        // They come back one after the other.
+        (reached, gone, ((ACTIVE, DRAINING), 1, false)),
+        (reached, reached, ((ACTIVE, ACTIVE), 2, false)),
+    ];
+    follow_two(Protocol::Tcp, &changes);
+}
+
+#[test]
+fn udp_flows_of_a_lost_backend_move_as_soon_as_another_answers() {
+    let (reached, lost, gone) = ((true, false), (false, false), (false, true));
+    let changes = [
+        (reached, reached, ((ACTIVE, ACTIVE), 2, false)),
+        (reached, lost, ((ACTIVE, DEAD), 1, false)),
+        (lost, lost, ((DRAINING, DRAINING), 2, false)),
+        (gone, gone, ((DRAINING, DRAINING), 0, true)),
+        (gone, reached, ((DEAD, ACTIVE), 1, false)),
+    ];
+    follow_two(Protocol::Udp, &changes);
+}
+
+#[test]
+fn a_former_backend_that_is_lost_keeps_its_flows_too() {
+    let (mut image, mut maps, web) = (new_image(), Maps::default(), frontend(80, Protocol::Tcp));
+    serve(&mut image, &mut maps, web, &rule(&["192.0.2.31:1", "192.0.2.32:1"]), 10);
+    let one = Arc::new(rule(&["192.0.2.31:1"]));
+    let mut state_of_two = |is_lasting| {
+        let hop = |address: IpAddr| {
+            let known = hop(address).unwrap();
+            let is_two = address == IpAddr::from([192, 0, 2, 32]);
+            Some(if is_two { NextHop { mac: None, is_lasting, ..known } } else { known })
+        };
+        apply(&mut maps, image.upsert(web, &one, (Mode::Nat, Gate::Open), hop, 20).unwrap());
+        (states(&image, &web)[1].1, image.last_hops()[&IpAddr::from([192, 0, 2, 32])].mac)
+    };
+    assert_eq!(state_of_two(false), (DRAINING, None));
+    assert_eq!(state_of_two(true), (DEAD, None));
+}
+
+#[test]
+fn the_last_ways_are_in_the_maps() {
+    let (mut image, mut maps, web) = (new_image(), Maps::default(), frontend(80, Protocol::Tcp));
+    serve(&mut image, &mut maps, web, &rule(&["192.0.2.31:1"]), 10);
+    let (after, _) =
+        MapImage::empty(LIMITS).read_back(maps.restored(), |table| Ok(maps.slots(table))).unwrap();
+    let known = hop("192.0.2.31".parse().unwrap()).unwrap();
+    let expected = NextHop { is_lasting: false, ..known };
+    assert_eq!(after.last_hops().into_values().collect::<Vec<_>>(), [expected]);
 }
 
 #[test]
@@ -225,9 +318,36 @@ fn leftovers_of_unfinished_writes_are_removed() {
     apply(&mut maps, before_frontend.collect());
     let (after, leftovers) =
         MapImage::empty(LIMITS).read_back(maps.restored(), |table| Ok(maps.slots(table))).unwrap();
-    assert_eq!((after.fill(), leftovers.len()), ((0, 0), 2));
+    assert_eq!((after.fill(), leftovers.len()), ((0, 0), 3));
     apply(&mut maps, leftovers);
-    assert!(maps.members.is_empty() && maps.backends.values().all(|backend| backend.state == 0));
+    assert!(
+        maps.vips.is_empty()
+            && maps.members.is_empty()
+            && maps.backends.values().all(|backend| backend.state == 0)
+    );
+}
+
+#[test]
+fn vips_are_noted_from_their_first_frontend_to_their_last() {
+    let (mut image, mut maps) = (new_image(), Maps::default());
+    let rule = Arc::new(rule(&["192.0.2.31:1"]));
+    let of_vips = |writes: &[Write]| {
+        let is_it = |write: &&Write| matches!(write, Write::Vip(_) | Write::RemoveVip(_));
+        writes.iter().filter(is_it).cloned().collect::<Vec<_>>()
+    };
+    let (web, other) = (frontend(80, Protocol::Tcp), frontend(80, Protocol::Udp));
+    let vip = Address::from(web.vip);
+    for (frontend, expected) in [(web, vec![Write::Vip(vip)]), (other, vec![]), (web, vec![])] {
+        let writes = image.upsert(frontend, &rule, (Mode::Nat, Gate::Open), hop, 10).unwrap();
+        assert_eq!(of_vips(&writes), expected);
+        apply(&mut maps, writes);
+    }
+    // The maps of an agent that noted no VIPs.
+    maps.vips.clear();
+    let (_, missing) = image.read_back(maps.restored(), |table| Ok(maps.slots(table))).unwrap();
+    assert_eq!(missing, [Write::Vip(vip)]);
+    assert_eq!(of_vips(&image.remove(&web, 10)), []);
+    assert_eq!(of_vips(&image.remove(&other, 10)), [Write::RemoveVip(vip)]);
 }
 
 #[test]
@@ -247,6 +367,7 @@ backend 1.1: 192.0.2.32:1/TCP of 192.0.2.100:80/TCP, active, host b9bb6c47, \
 link 2 from 02:00:00:00:00:01 to 02:00:c0:00:02:20, snat 192.0.2.20, mtu 1500
 chunk 0: 3 unused, 510 for 0.1, 511 for 1.1
 clients of service 6591fdbd in 198.51.100.0/24: admitted
+VIP 192.0.2.100
 192.0.2.100:80/TCP: id 1, service 6591fdbd, nat, table of 1021 slots from chunk 0, restricted
 ";
     assert_eq!(text, expected);

@@ -9,7 +9,7 @@ use llb_common::backend::{ACTIVE, BackendEntry, BackendId};
 use llb_common::frontend::{CHUNK_SLOTS, MaglevTable, SourceRangeKey};
 use llb_common::time::Tick;
 
-use super::entries::{entry_of, flags_of, members_of, ranges_of, slots_of};
+use super::entries::{entry_of, flags_of, lost_flows, members_of, ranges_of, slots_of};
 use super::gate::Gate;
 use super::known::{Known, Shares};
 use super::map_image::MapImage;
@@ -31,6 +31,7 @@ impl MapImage {
         now: Tick,
     ) -> Result<Vec<Write>, PacketLimit> {
         let is_new = !self.has(&frontend);
+        let is_new_vip = !self.has_vip(frontend.vip);
         if is_new && self.frontends.len() >= self.limits.frontends as usize {
             return Err(PacketLimit::Frontends { most: self.limits.frontends });
         }
@@ -41,8 +42,10 @@ impl MapImage {
             self.frontends.insert(frontend, known);
         }
         let mut writes = result?;
-        // Added ranges must be there before the frontend asks for them; removed ones go after it.
-        let (added, removed) = self.range_writes(service, rule);
+        // Added ranges must be there before the frontend asks for them, and its VIP before a packet to it comes;
+        // removed ranges go after it.
+        let (mut added, removed) = self.range_writes(service, rule);
+        added.extend(is_new_vip.then(|| Write::Vip(frontend.vip.into())));
         let at = writes.iter().position(|write| matches!(write, Write::Frontend(..))).unwrap_or(writes.len());
         writes.splice(at..at, added);
         writes.extend(removed);
@@ -59,12 +62,8 @@ impl MapImage {
         now: Tick,
     ) -> Result<Vec<Write>, PacketLimit> {
         let mut writes = Vec::new();
-        let backends = self.backends_for(frontend, known, rule, next_hop, &mut writes)?;
-        let shares: Vec<(BackendId, Weight)> = backends
-            .iter()
-            .filter(|(_, entry)| entry.state == ACTIVE)
-            .filter_map(|(backend, entry)| Some((entry.id, *rule.backends.get(backend)?)))
-            .collect();
+        let backends = self.backends_for(frontend, known, rule, &next_hop, &mut writes)?;
+        let shares = shares_of(rule, &backends, &next_hop);
         let table = match self.table_for(known, &backends, &shares, now, &mut writes) {
             Ok(table) => table,
             Err(limit) => {
@@ -115,9 +114,10 @@ impl MapImage {
         frontend: Frontend,
         known: &Known,
         rule: &Rule,
-        next_hop: impl Fn(IpAddr) -> Option<NextHop>,
+        next_hop: &impl Fn(IpAddr) -> Option<NextHop>,
         writes: &mut Vec<Write>,
     ) -> Result<BTreeMap<Backend, BackendEntry>, PacketLimit> {
+        let lost_flows = lost_flows(frontend, rule, next_hop);
         let all: BTreeSet<Backend> = rule.backends.keys().chain(known.backends.keys()).copied().collect();
         let mut entries = BTreeMap::new();
         let mut new: Vec<BackendId> = Vec::new();
@@ -137,7 +137,9 @@ impl MapImage {
                     }
                 },
             };
-            let entry = entry_of(id, frontend, rule, backend, next_hop(backend.address.ip()));
+            let is_in_rule = rule.backends.contains_key(&backend);
+            let way = (next_hop(backend.address.ip()), lost_flows);
+            let entry = entry_of(id, frontend, is_in_rule, backend, way);
             if old != Some(&entry) {
                 writes.push(Write::Backend(entry));
             }
@@ -185,4 +187,24 @@ impl MapImage {
         *known = wanted;
         changes
     }
+}
+
+/// The backends that the selection table has. If all are lost, but were reached a moment ago, they stay there:
+/// programs give them no new flows, and drop what comes. Without a table, the kernel would refuse it.
+fn shares_of(
+    rule: &Rule,
+    backends: &BTreeMap<Backend, BackendEntry>,
+    next_hop: &impl Fn(IpAddr) -> Option<NextHop>,
+) -> Vec<(BackendId, Weight)> {
+    let of_rule = || {
+        backends.iter().filter_map(|(backend, entry)| Some((backend, entry, *rule.backends.get(backend)?)))
+    };
+    let active = of_rule().filter(|(_, entry, _)| entry.state == ACTIVE);
+    let shares: Vec<_> = active.map(|(_, entry, weight)| (entry.id, weight)).collect();
+    if !shares.is_empty() {
+        return shares;
+    }
+    let comes_back = |backend: &Backend| next_hop(backend.address.ip()).is_some_and(|hop| !hop.is_lasting);
+    let waiting = of_rule().filter(|(backend, ..)| comes_back(backend));
+    waiting.map(|(_, entry, weight)| (entry.id, weight)).collect()
 }

@@ -20,10 +20,14 @@ pub(in super::super) enum Write {
     Member(MemberKey, BackendId),
     /// Sets whether clients of a range may use a Service: 1 if they may, else 0.
     SourceRange(SourceRangeKey, u8),
+    /// Notes that an address is a VIP: no packet of another host comes from it.
+    Vip(Address),
     /// Sets a frontend. From here on, packets see all that was written before.
     Frontend(FrontendKey, FrontendEntry),
     /// Removes a frontend. From here on, packets to it go to the kernel.
     RemoveFrontend(FrontendKey),
+    /// Undoes [`Write::Vip`].
+    RemoveVip(Address),
     /// Undoes [`Write::Member`].
     RemoveMember(MemberKey),
     /// Undoes [`Write::SourceRange`].

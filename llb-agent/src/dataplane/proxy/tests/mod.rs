@@ -2,6 +2,7 @@
 //! The proxy plane over real sockets on loopback, without root. Each scenario
 //! is one function that runs for IPv4 and for IPv6. This file has what they share.
 
+mod beside;
 mod frontends;
 mod shares;
 mod tcp;

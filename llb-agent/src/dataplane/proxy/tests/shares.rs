@@ -83,7 +83,7 @@ async fn one_namespace_gets_half_of_the_descriptors_and_others_can_listen() {
 
         // A frontend that goes to another plane and comes back still counts: shop has room for two more.
         eventually("no connection", || fixture.metrics().connections_active.get() == 0).await;
-        fixture.plane.give_away(&served[3]);
+        fixture.plane.stand_beside(served[3], &shop).await;
         fixture.plane.upsert(served[3], &shop).await.unwrap();
         for _ in 0..2 {
             serve(&mut fixture, vip, "shop", &backends).await;
