@@ -16,6 +16,7 @@
 //! - A dropped lab leaves nothing behind. What a killed run leaves behind, the next run removes.
 
 pub mod agent;
+pub mod chaos;
 pub mod client;
 pub mod cluster;
 pub mod connect_proxy;

@@ -37,36 +37,37 @@ pub(super) fn sweep(maps: &Maps, now: Tick) -> io::Result<FlowCounts> {
     let backends = Backends::read(maps)?;
     let flows: [&dyn Entries<_, _>; 2] = [&maps.flows, &maps.pending_flows];
     for (flows, is_pending) in flows.into_iter().zip([false, true]) {
-        let mut gone: Vec<(ForwardKey, Option<ReplyKey>)> = Vec::new();
+        let fate_of = |key: &ForwardKey, entry: &ForwardEntry| {
+            let backend = backends.get(entry.backend);
+            judge(&|key| reply_of(maps, key), (key, entry, is_pending), backend.as_ref(), now)
+        };
         let mut kept = 0;
-        flows.each(&mut |key, entry| match judge(
-            &|key| reply_of(maps, key),
-            (&key, &entry, is_pending),
-            backends.get(entry.backend).as_ref(),
-            now,
-        ) {
-            Fate::Gone(reply) => gone.push((key, reply)),
-            Fate::Stays { is_open } => {
-                kept += 1;
-                *counts.all.entry(entry.backend).or_default() += 1;
-                if is_open {
-                    *counts.open.entry(entry.backend).or_default() += 1;
-                }
+        let mut note_kept = |entry: &ForwardEntry, is_open| {
+            kept += 1;
+            *counts.all.entry(entry.backend).or_default() += 1;
+            if is_open {
+                *counts.open.entry(entry.backend).or_default() += 1;
             }
+        };
+        sweep_flows(flows, &fate_of, &mut note_kept, &mut |reply| {
+            maps.replies.remove_one(reply)?;
+            maps.pending_replies.remove_one(reply)
         })?;
-        remove(maps, flows, &gone)?;
         *(if is_pending { &mut counts.fill.1 } else { &mut counts.fill.0 }) = kept;
     }
     let replies: [&dyn Entries<_, _>; 2] = [&maps.replies, &maps.pending_replies];
     for replies in replies {
+        let is_over = |key: &ReplyKey, entry: &ReplyEntry| {
+            let backend = backends.get(entry.backend);
+            is_orphan(&|key| flow_of(maps, key), (key, entry), backend.as_ref(), now)
+        };
         let mut orphans = Vec::new();
         replies.each(&mut |key, entry: ReplyEntry| {
-            let backend = backends.get(entry.backend);
-            if is_orphan(&|key| flow_of(maps, key), (&key, &entry), backend.as_ref(), now) {
+            if is_over(&key, &entry) {
                 orphans.push(key);
             }
         })?;
-        replies.remove_all(&orphans)?;
+        replies.remove_if(&orphans, &mut |key, entry| Ok(is_over(key, entry)))?;
     }
     Ok(counts)
 }
@@ -179,21 +180,32 @@ fn reply_key(backend: &BackendEntry, entry: &ForwardEntry) -> ReplyKey {
     }
 }
 
-/// Removes flows, the reply entry first: a packet that finds a flow without one begins it again.
-fn remove(
-    maps: &Maps,
+/// Removes the flows that are over, each with its reply entry, and calls `note_kept` with the others.
+///
+/// A client may use its port again while the walk goes on, mostly just when the old connection is over: then the
+/// new one has the keys of the old one. So each flow is judged once more when it is removed. Its reply entry goes
+/// first: a packet that finds a flow without one begins it again.
+fn sweep_flows(
     flows: &dyn Entries<ForwardKey, ForwardEntry>,
-    gone: &[(ForwardKey, Option<ReplyKey>)],
+    fate_of: &dyn Fn(&ForwardKey, &ForwardEntry) -> Fate,
+    note_kept: &mut dyn FnMut(&ForwardEntry, bool),
+    remove_reply: &mut dyn FnMut(&ReplyKey) -> io::Result<()>,
 ) -> io::Result<()> {
-    let replies: Vec<ReplyKey> = gone.iter().filter_map(|(_, reply)| *reply).collect();
-    maps.replies.remove_all(&replies)?;
-    maps.pending_replies.remove_all(&replies)?;
-    let keys: Vec<ForwardKey> = gone.iter().map(|(key, _)| *key).collect();
-    flows.remove_all(&keys)
+    let mut gone = Vec::new();
+    flows.each(&mut |key, entry| match fate_of(&key, &entry) {
+        Fate::Gone(_) => gone.push(key),
+        Fate::Stays { is_open } => note_kept(&entry, is_open),
+    })?;
+    flows.remove_if(&gone, &mut |key, entry| match fate_of(key, entry) {
+        Fate::Gone(reply) => reply.iter().try_for_each(&mut *remove_reply).map(|()| true),
+        Fate::Stays { .. } => Ok(false),
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use llb_common::address::{Address, WirePort};
     use llb_common::backend::ACTIVE;
     use llb_common::conntrack::{ACK, DATA, FIN, HALF_OPEN_SECS, SYN, UDP_SECS};
@@ -287,5 +299,50 @@ mod tests {
         };
         assert_eq!(after(UDP_SECS - 2), OPEN);
         assert!(matches!(after(UDP_SECS + 3), Fate::Gone(_)));
+    }
+
+    const NOW: Tick = tick(100_000_000_000);
+
+    /// A table whose flows begin anew after the walk.
+    struct Reopened(RefCell<Vec<(ForwardKey, ForwardEntry)>>);
+
+    impl Entries<ForwardKey, ForwardEntry> for Reopened {
+        fn each(&self, work: &mut dyn FnMut(ForwardKey, ForwardEntry)) -> io::Result<()> {
+            self.0.borrow().iter().for_each(|(key, entry)| work(*key, *entry));
+            if let Some((_, entry)) = self.0.borrow_mut().first_mut() {
+                entry.used = NOW;
+            }
+            Ok(())
+        }
+
+        fn value_of(&self, key: &ForwardKey) -> io::Result<Option<ForwardEntry>> {
+            Ok(self.0.borrow().iter().find(|(other, _)| other == key).map(|(_, entry)| *entry))
+        }
+
+        fn remove_one(&self, key: &ForwardKey) -> io::Result<()> {
+            self.0.borrow_mut().retain(|(other, _)| other != key);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_flow_that_begins_anew_during_the_walk_stays_with_its_reply_entry() {
+        let key = |port| ForwardKey { client_port: WirePort::new(port), ..ForwardKey::default() };
+        let over = ForwardEntry { used: tick(1_000_000_000), ..ForwardEntry::default() };
+        let flows = Reopened(RefCell::new(vec![(key(1), over), (key(2), over)]));
+        let reply_of = |key: &ForwardKey| ReplyKey { snat_port: key.client_port, ..ReplyKey::default() };
+        let fate_of = |key: &ForwardKey, entry: &ForwardEntry| match is_expired(entry.used, NOW, CLOSED_SECS)
+        {
+            true => Fate::Gone(Some(reply_of(key))),
+            false => Fate::Stays { is_open: true },
+        };
+        let mut removed = Vec::new();
+        sweep_flows(&flows, &fate_of, &mut |_, _| (), &mut |reply| {
+            removed.push(*reply);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(removed, [reply_of(&key(2))]);
+        assert_eq!(flows.0.borrow().iter().map(|(key, _)| *key).collect::<Vec<_>>(), [key(1)]);
     }
 }
