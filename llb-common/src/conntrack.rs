@@ -305,7 +305,6 @@ mod tests {
     use super::*;
     use crate::flow_table::{Line, lines};
     use crate::frontend::UDP;
-    use crate::life_cycle::{Place, step};
 
     #[test]
     fn udp_lives_longer_once_answered() {

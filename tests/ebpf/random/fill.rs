@@ -272,12 +272,16 @@ fn aged_reply(reply: &Reply, now: u64) -> [u8; 40] {
 
 /// A tick that is on the same side of all limits as this age, whenever in the next seconds it is looked at.
 fn clear_tick(age_secs: u64) -> Tick {
-    match age_secs {
-        0..OPENING_SECS => Tick::MAX,
-        OPENING_SECS..QUESTION_SECS => tick_of(4),
-        QUESTION_SECS..=CLOSED_SECS => tick_of(15),
-        ..CONVERSATION_SECS => tick_of(60),
-        _ => 0,
+    if age_secs < OPENING_SECS {
+        Tick::MAX
+    } else if age_secs < QUESTION_SECS {
+        tick_of(4)
+    } else if age_secs <= CLOSED_SECS {
+        tick_of(15)
+    } else if age_secs < CONVERSATION_SECS {
+        tick_of(60)
+    } else {
+        0
     }
 }
 
