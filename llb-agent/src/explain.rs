@@ -213,7 +213,8 @@ mod tests {
         let rule = Some(Arc::new(rule));
         let mut report = Report { ready: true, has_snapshot: true, ..Report::default() };
         report.observed.frontends =
-            [(frontend(), FrontendStatus { rule, phase: Phase::Serving, placement })].into();
+            [(frontend(), FrontendStatus { rule, phase: Phase::Serving, placement, is_misplaced: false })]
+                .into();
         let address = LinkAddress { net: "192.0.2.10/24".parse().unwrap(), ours: false, primary: true };
         report.facts.links = vec![Link { name: "eth0".to_owned(), addresses: vec![address] }];
         report

@@ -4,7 +4,7 @@
 
 use crate::plane::Plane;
 use crate::scenarios::packets::{
-    dsr, flood, moves, neighbours, ports, refusals, restarts, returned, routers,
+    dsr, flood, moves, neighbours, ports, refusals, restarts, returned, routers, routes,
 };
 use crate::scenarios::{
     answers, changes, crash, dead_backends, handover, health, life, memory, replacement, rights, soak,
@@ -138,6 +138,8 @@ macro_rules! packet_scenarios {
             routers::a_backend_can_be_a_client_of_its_own_service,
             routers::clients_and_backends_may_be_behind_a_router,
             routers::an_upload_finds_the_mtu_behind_a_router,
+            routes::a_route_that_moves_to_another_link_takes_the_service_with_it,
+            routes::a_new_preferred_source_breaks_no_connection,
             neighbours::a_node_whose_mac_changes_is_found_again,
             neighbours::a_silent_node_is_left_out_until_it_is_back,
             dead_backends::a_silent_node_is_dead_without_any_request,

@@ -13,9 +13,10 @@ use tokio::time::Instant;
 
 use super::image::NextHop;
 use super::link_facts::LinkFacts;
+use super::sources::{Asked, Sources};
 use crate::clock;
 use crate::dataplane::placement::{BackendWay, Ways};
-use crate::netlink::{Connection, Neighbour, Route, Way};
+use crate::netlink::{Connection, Neighbour, OwnAddress, Route, Way};
 
 /// How long a new rule waits for its neighbours' first answer. A neighbour that is there
 /// answers within a millisecond. One that is not there delays the first rule that names it by
@@ -25,6 +26,9 @@ const FIRST_ANSWER: Duration = Duration::from_millis(200);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// See [`FIRST_ANSWER`].
 const ASKED_LATELY: Duration = Duration::from_secs(30);
+
+/// Addresses of this machine that were read within this time count as those of now.
+const ADDRESSES_LIFETIME: Duration = Duration::from_secs(1);
 
 /// A link with a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +53,9 @@ pub(super) struct NextHops {
     /// By interface index.
     links: BTreeMap<u32, OwnLink>,
     routes: BTreeMap<IpAddr, Route>,
+    sources: Sources,
+    /// The addresses of this machine, and when they were read.
+    here: Option<(Instant, Vec<OwnAddress>)>,
     /// Neighbours on these links whose MAC address is known.
     neighbours: BTreeMap<Hop, Mac>,
     /// When the kernel was last made to look for a neighbour that is not known.
@@ -58,12 +65,14 @@ pub(super) struct NextHops {
 }
 
 impl NextHops {
-    /// Knows nothing yet except the links.
-    pub(super) fn new(connection: Connection, links: BTreeMap<u32, OwnLink>) -> Self {
+    /// Knows nothing yet except the links, and the sources that backends see.
+    pub(super) fn new(connection: Connection, links: BTreeMap<u32, OwnLink>, sources: Sources) -> Self {
         Self {
             connection,
             links,
             routes: BTreeMap::new(),
+            sources,
+            here: None,
             neighbours: BTreeMap::new(),
             asked: BTreeMap::new(),
             learned: BTreeSet::new(),
@@ -88,11 +97,13 @@ impl NextHops {
     /// # Errors
     /// The kernel does not answer.
     pub(super) async fn look_up(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<()> {
-        for address in addresses {
-            if !self.routes.contains_key(address) {
-                let route = self.connection.route(*address).await?;
-                self.routes.insert(*address, route);
-            }
+        let unknown: Vec<&IpAddr> =
+            addresses.iter().filter(|address| !self.routes.contains_key(address)).collect();
+        if !unknown.is_empty() {
+            let new = self.read_routes(unknown).await?;
+            let asked = self.ask_sources(&new).await?;
+            self.routes.extend(new);
+            self.follow_sources(asked);
         }
         let mut unknown = self.unknown(addresses);
         if unknown.is_empty() {
@@ -120,16 +131,16 @@ impl NextHops {
     /// The kernel does not answer.
     pub(super) async fn refresh(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<bool> {
         // Taken over only when all have been read: after an error, the next call still sees the change.
-        let mut routes = BTreeMap::new();
-        for address in addresses {
-            routes.insert(*address, self.connection.route(*address).await?);
-        }
+        let routes = self.read_routes(addresses).await?;
+        let asked = self.ask_sources(&routes).await?;
         let has_new_neighbours = self.read_neighbours().await?;
         let has_new_routes = routes != self.routes;
         self.routes = routes;
+        self.sources.keep(addresses);
+        let has_new_sources = self.follow_sources(asked);
         let hops = self.hops(addresses);
         self.asked.retain(|hop, _| hops.contains(hop));
-        Ok(has_new_neighbours || has_new_routes)
+        Ok(has_new_neighbours || has_new_routes || has_new_sources)
     }
 
     /// Makes each neighbour that is needed prove that it is there. The kernel does not see the
@@ -183,22 +194,57 @@ impl NextHops {
             ifindex: way.ifindex,
             source_mac: link.mac,
             mac: self.neighbours.get(&hop_of(address, way)).copied(),
-            source: way.source?,
+            source: self.sources.of(address).or(way.source)?,
             mtu: mtu.min(u32::from(u16::MAX)) as u16,
         })
     }
 
-    /// The addresses of this machine that backends see in mode NAT.
-    pub(super) fn sources(&self) -> BTreeSet<IpAddr> {
-        self.routes
-            .keys()
+    /// The addresses of this machine that these backends see in mode NAT.
+    pub(super) fn sources(&self, addresses: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
+        addresses
+            .iter()
             .filter_map(|address| self.next_hop(*address))
             .filter_map(|hop| Some(hop.source).filter(|source| !source.is_unspecified()))
             .collect()
     }
 
-    /// How packets get to these addresses.
-    pub(super) fn ways(&self, addresses: &BTreeSet<IpAddr>) -> Ways {
+    async fn read_routes(
+        &mut self,
+        addresses: impl IntoIterator<Item = &IpAddr>,
+    ) -> io::Result<BTreeMap<IpAddr, Route>> {
+        let mut routes = BTreeMap::new();
+        for address in addresses {
+            routes.insert(*address, self.connection.route(*address).await?);
+        }
+        Ok(routes)
+    }
+
+    /// The sources that the kernel would choose on these routes. Reads the addresses of this machine too, if
+    /// they must be known to choose.
+    async fn ask_sources(&mut self, routes: &BTreeMap<IpAddr, Route>) -> io::Result<Vec<Asked>> {
+        let asked = |(address, route): (&IpAddr, &Route)| match *route {
+            Route::Via(Way { ifindex, source: Some(source), .. }) if self.links.contains_key(&ifindex) => {
+                Some(Asked { backend: *address, ifindex, source })
+            }
+            _ => None,
+        };
+        let asked: Vec<Asked> = routes.iter().filter_map(asked).collect();
+        let must_be_known = asked.iter().any(|asked| self.sources.needs_addresses(asked));
+        let are_fresh = self.here.as_ref().is_some_and(|(read, _)| read.elapsed() < ADDRESSES_LIFETIME);
+        if must_be_known && !are_fresh {
+            let read = clock::now();
+            self.here = Some((read, self.connection.own_addresses().await?));
+        }
+        Ok(asked)
+    }
+
+    fn follow_sources(&mut self, asked: Vec<Asked>) -> bool {
+        let here = self.here.as_ref().map_or(&[][..], |(_, here)| here);
+        self.sources.follow(asked, here, clock::now())
+    }
+
+    /// How packets get to these addresses. `in_use` are the sources of what is served already.
+    pub(super) fn ways(&self, addresses: &BTreeSet<IpAddr>, in_use: &BTreeSet<IpAddr>) -> Ways {
         let way = |address: &IpAddr| match self.routes.get(address) {
             Some(Route::Here) => BackendWay::ThisMachine,
             Some(Route::Via(way)) if !self.links.contains_key(&way.ifindex) => BackendWay::OtherLink,
@@ -207,7 +253,7 @@ impl NextHops {
         };
         Ways {
             backends: addresses.iter().map(|address| (*address, way(address))).collect(),
-            sources: self.sources().len(),
+            sources: self.sources(addresses).union(in_use).count(),
             most_sources: SNAT_ADDRESSES,
         }
     }

@@ -141,7 +141,7 @@ impl RunningFrontend {
         let takes_traffic = rule.backends.is_empty() || self.is_listening();
         let is_serving = self.context.lifecycle.is_serving() && takes_traffic;
         let phase = if is_serving { Phase::Serving } else { Phase::Draining };
-        FrontendStatus { rule: Some(rule), phase, placement: self.placement() }
+        FrontendStatus { placement: self.placement(), ..FrontendStatus::relayed(rule, phase) }
     }
 
     /// The backends that failed and have not answered since, while it serves.

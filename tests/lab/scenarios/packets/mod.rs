@@ -12,6 +12,7 @@ pub(crate) mod refusals;
 pub(crate) mod restarts;
 pub(crate) mod returned;
 pub(crate) mod routers;
+pub(crate) mod routes;
 
 use llb_tests::manifests::PortSpec;
 

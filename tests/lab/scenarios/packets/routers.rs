@@ -86,7 +86,7 @@ pub(crate) fn an_upload_finds_the_mtu_behind_a_router(plane: Plane) {
 }
 
 /// Adds the host `far`, whose only neighbour is the host `router`, which is on the segment.
-fn add_far_host(setup: &mut Setup) -> Host {
+pub(super) fn add_far_host(setup: &mut Setup) -> Host {
     let router = setup.lab.add_host("router").unwrap();
     let far = setup.lab.add_host("far").unwrap();
     far.unplug().unwrap();
@@ -113,7 +113,7 @@ fn add_far_host(setup: &mut Setup) -> Host {
 }
 
 /// Makes the far host the only Node, and starts what `start` starts on each of its addresses.
-fn serve_from_afar(setup: &Setup, start: impl Fn(IpAddr) -> Server) -> Vec<Server> {
+pub(super) fn serve_from_afar(setup: &Setup, start: impl Fn(IpAddr) -> Server) -> Vec<Server> {
     let servers = FAR.map(|address| start(address.parse().unwrap()));
     let node = manifests::node("far", &FAR.map(|address| address.parse().unwrap()));
     setup.manifests.write("nodes.yaml", &node).unwrap();

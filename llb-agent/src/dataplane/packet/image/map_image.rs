@@ -108,6 +108,18 @@ impl MapImage {
         backends.map(|backend| backend.address.ip()).collect()
     }
 
+    /// How many frontends, backends and chunks are in use. Chunks that only rest are not.
+    pub(in super::super) fn in_use(&self) -> [u32; 3] {
+        [self.frontends.len() as u32, self.places.used(), self.chunks.used() - self.chunks.resting()]
+    }
+
+    /// By which link each backend is reached, and which source it sees, as far as the maps say so.
+    pub(in super::super) fn sources(&self) -> impl Iterator<Item = (IpAddr, u32, IpAddr)> {
+        let entries = self.frontends.values().flat_map(|known| &known.backends);
+        let known = entries.filter(|(_, entry)| entry.ifindex != 0 && !entry.snat.is_unspecified());
+        known.map(|(backend, entry)| (backend.address.ip(), entry.ifindex, entry.snat.into()))
+    }
+
     /// Each backend's frontend and address, by the backend's id.
     pub(in super::super) fn owners(&self) -> BTreeMap<BackendId, (&Frontend, &Backend)> {
         let all = self.frontends.iter().flat_map(|(frontend, known)| {
