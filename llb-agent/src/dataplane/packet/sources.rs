@@ -3,7 +3,8 @@
 //!
 //! The kernel's choice for its own packets is the first choice. Afterwards the address is kept, whatever the
 //! kernel comes to prefer: backends know the open flows by it. Another one is chosen only when the address is no
-//! longer on this machine, or when packets leave by another link, from where answers to it may not come back.
+//! longer on this machine, or when packets leave by another link, from where answers to it may not come back. If
+//! the kernel comes back to an address that had gone, so do backends: what it chose meanwhile may be a VIP.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -36,13 +37,15 @@ struct Chosen {
     ifindex: u32,
     source: IpAddr,
     gone_since: Option<Instant>,
+    /// The address that this one took the place of, because that was gone.
+    before: Option<IpAddr>,
 }
 
 impl Sources {
     /// What an agent before this one has chosen: backend, link and source.
     pub(super) fn restored(chosen: impl IntoIterator<Item = Asked>) -> Self {
         let chosen = chosen.into_iter().map(|Asked { backend, ifindex, source }| {
-            (backend, Chosen { ifindex, source, gone_since: None })
+            (backend, Chosen { ifindex, source, gone_since: None, before: None })
         });
         Self(chosen.collect())
     }
@@ -75,7 +78,11 @@ impl Sources {
                 Some(old) if old.source == asked.source => {
                     Chosen { ifindex: asked.ifindex, gone_since: None, ..old }
                 }
-                Some(old) => old.kept(&asked, here, now).unwrap_or_else(|| chosen(&asked, here)),
+                Some(old) if old.before == Some(asked.source) => chosen(&asked, here),
+                Some(old) => old.kept(&asked, here, now).unwrap_or_else(|| {
+                    let before = old.before.unwrap_or(old.source);
+                    Chosen { before: Some(before), ..chosen(&asked, here) }
+                }),
                 None => chosen(&asked, here),
             };
             is_changed |= old.is_some_and(|old| old.source != new.source);
@@ -115,7 +122,7 @@ fn chosen(asked: &Asked, here: &[OwnAddress]) -> Chosen {
         here.iter().filter(is_beside).find(|own| own.is_lasting)
     });
     let source = beside.map_or(asked.source, |own| own.net.addr());
-    Chosen { ifindex: asked.ifindex, source, gone_since: None }
+    Chosen { ifindex: asked.ifindex, source, gone_since: None, before: None }
 }
 
 #[cfg(test)]
@@ -158,6 +165,10 @@ mod tests {
         assert!(!sources.follow([asked(2, "2001:db8::2")], &here, away));
         assert!(sources.follow([asked(2, "2001:db8::2")], &here, away + GONE), "it is gone");
         assert_eq!(source(&sources), "2001:db8::2");
+        here.push(own(2, "2001:db8::1/64", true));
+        assert!(!sources.follow([asked(2, "2001:db8::2")], &here, away + 2 * GONE), "the kernel stays");
+        assert!(sources.follow([asked(2, "2001:db8::1")], &here, away + 2 * GONE), "the kernel comes back");
+        assert_eq!(source(&sources), "2001:db8::1");
     }
 
     #[test]
