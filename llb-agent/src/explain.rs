@@ -216,11 +216,12 @@ mod tests {
         let backends = [31, 32].map(|octet| (backend(octet), Weight::MIN)).into();
         let terms = Terms { mode: Some(Mode::Dsr), ..Terms::default() };
         let rule = Rule { mode: Mode::Dsr, ..Rule::new(web(), backends, terms) };
-        let rule = Some(Arc::new(rule));
         let mut report = Report { ready: true, has_snapshot: true, ..Report::default() };
-        report.observed.frontends =
-            [(frontend(), FrontendStatus { rule, phase: Phase::Serving, placement, other_clients: None })]
-                .into();
+        report.observed.frontends = [(
+            frontend(),
+            FrontendStatus { placement, ..FrontendStatus::relayed(Arc::new(rule), Phase::Serving) },
+        )]
+        .into();
         let address = LinkAddress { net: "192.0.2.10/24".parse().unwrap(), ours: false, primary: true };
         report.facts.links = vec![Link { name: "eth0".to_owned(), addresses: vec![address] }];
         report

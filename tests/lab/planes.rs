@@ -5,7 +5,7 @@
 use crate::plane::Plane;
 use crate::scenarios::packets::{
     dsr, flood, link_shapes, moves, neighbours, outages, ports, questions, refusals, restarts, returned,
-    routers, suspects,
+    routers, routes, suspects,
 };
 use crate::scenarios::{
     answers, changes, chaos, crash, dead_backends, handover, health, life, memory, other_clients,
@@ -149,6 +149,8 @@ macro_rules! packet_scenarios {
             routers::a_backend_can_be_a_client_of_its_own_service,
             routers::clients_and_backends_may_be_behind_a_router,
             routers::an_upload_finds_the_mtu_behind_a_router,
+            routes::a_route_that_moves_to_another_link_takes_the_service_with_it,
+            routes::a_new_preferred_source_breaks_no_connection,
             neighbours::a_node_whose_mac_changes_is_found_again,
             neighbours::a_silent_node_is_left_out_until_it_is_back,
             suspects::a_client_whose_syns_are_wrong_takes_no_node_from_others,

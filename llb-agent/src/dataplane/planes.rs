@@ -138,6 +138,9 @@ impl Planes {
             return relayed(PlacementReason::NoPacketPlane(why.clone()));
         }
         if let Some(feature) = relay_feature(rule) {
+            if let Packet::On(plane) = &self.packet {
+                plane.forget(&frontend);
+            }
             return relayed(PlacementReason::NeedsRelay(feature));
         }
         let is_relayed = self.relay.has(&frontend);
@@ -197,6 +200,9 @@ impl DataPlane for Planes {
         }
         match &self.packet {
             Packet::On(plane) => {
+                for (frontend, status) in &mut all {
+                    status.is_misplaced = plane.is_due(frontend);
+                }
                 for (frontend, status) in plane.observe() {
                     // If both planes have a frontend, the one that serves counts; the other one drains.
                     if status.phase == Phase::Serving || !all.contains_key(&frontend) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a data plane serves: frontends and the rule behind each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
@@ -97,6 +97,11 @@ impl Rule {
     pub fn new(service: ServiceName, backends: BTreeMap<Backend, Weight>, terms: Terms) -> Self {
         Self { service, backends, to_nodes: false, mode: Mode::Nat, nat_instead: false, terms }
     }
+
+    /// The addresses of the backends, each once.
+    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+        self.backends.keys().map(|backend| backend.address.ip()).collect()
+    }
 }
 
 /// The phase of a frontend's life.
@@ -121,12 +126,17 @@ pub struct FrontendStatus {
     /// Clients that its packet plane does not see. `None` if there is nothing to tell apart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub other_clients: Option<OtherClients>,
+    /// The reason for this placement no longer holds. If its rule is applied again, another plane may serve it,
+    /// or the same one in another mode.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_misplaced: bool,
 }
 
 impl FrontendStatus {
     /// A frontend that the relay in user space serves.
     pub fn relayed(rule: Arc<Rule>, phase: Phase) -> Self {
-        Self { rule: Some(rule), phase, placement: Placement::default(), other_clients: None }
+        let placement = Placement::default();
+        Self { rule: Some(rule), phase, placement, other_clients: None, is_misplaced: false }
     }
 
     /// Whether this is a frontend of `service`. False while its rule is not known.

@@ -29,6 +29,7 @@ mod socket;
 mod tests;
 mod xdp_features;
 
+pub(crate) use self::addresses::OwnAddress;
 pub(crate) use self::connection::Connection;
 pub(crate) use self::links::LinkDevice;
 pub(crate) use self::neighbours::Neighbour;

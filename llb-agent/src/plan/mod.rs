@@ -51,7 +51,9 @@ fn upserts(desired: &State, observed: &Observed) -> impl Iterator<Item = Action>
     let is_taken = |frontend: &Frontend| observed.taken.contains_key(&frontend.vip);
     let up_to_date = |frontend: &Frontend, rule: &Arc<Rule>| {
         let current = observed.frontends.get(frontend);
-        current.is_some_and(|status| status.phase == Phase::Serving && status.rule.as_ref() == Some(rule))
+        current.is_some_and(|status| {
+            status.phase == Phase::Serving && status.rule.as_ref() == Some(rule) && !status.is_misplaced
+        })
     };
     let outdated = desired
         .frontends

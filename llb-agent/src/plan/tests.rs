@@ -272,3 +272,13 @@ fn without_its_link_a_vip_is_not_published_and_what_is_published_stays_as_it_is(
     observed.frontends.clear();
     assert_eq!(kinds(&desired, &observed), [""; 0], "not with an error of its port either");
 }
+
+#[test]
+fn a_frontend_that_another_plane_could_serve_is_placed_anew() {
+    let (desired, mut observed) = (desired(), served());
+    observed.addresses.insert(key("eth0"), 24);
+    observed.statuses = desired.statuses.clone();
+    assert_eq!(kinds(&desired, &observed), [""; 0]);
+    observed.frontends.get_mut(&frontend(80)).unwrap().is_misplaced = true;
+    assert_eq!(kinds(&desired, &observed), ["serve 192.0.2.50:80/TCP for default/web by 1 backends"]);
+}

@@ -193,6 +193,11 @@ pub(super) enum Change {
 /// Changes something in the world and says what.
 pub(super) fn change(world: &mut World, now: u64, random: &mut StdRng) -> Change {
     match random.random_range(0..20) {
+        0..5 if random.random_ratio(1, 8) => {
+            let backend = world.backends.values_mut().choose(random).unwrap();
+            move_way(backend, random);
+            Change::Backend(backend.id.0)
+        }
         0..5 => {
             let backend = world.backends.values_mut().choose(random).unwrap();
             match random.random_range(0..11) {
@@ -236,6 +241,16 @@ pub(super) fn change(world: &mut World, now: u64, random: &mut StdRng) -> Change
         19 => Change::Death,
         11..13 => Change::Time(STEPS_SECS[random.random_range(0..2)]),
         _ => Change::Eviction,
+    }
+}
+
+/// The route to a backend moves to another link, or the backend sees another address of the machine.
+fn move_way(backend: &mut Backend, random: &mut StdRng) {
+    let place = random.random_range(0..LINKS.len().min(SNAT.len()));
+    if random.random_bool(0.5) {
+        backend.link = LINKS[place].0;
+    } else {
+        backend.snat = address(backend.snat.is_ipv4(), SNAT[place]);
     }
 }
 

@@ -69,9 +69,9 @@ enum Condition {
 
 impl LastHops {
     /// Begins with what the maps hold: flows rely on it, whatever the kernel knows now.
-    pub(super) fn restore(&mut self, hops: BTreeMap<IpAddr, NextHop>, now: Instant) {
-        self.lost = hops.iter().filter(|(_, hop)| hop.mac.is_none()).map(|(address, _)| *address).collect();
-        self.all = hops
+    pub(super) fn restored(hops: BTreeMap<IpAddr, NextHop>, now: Instant) -> Self {
+        let lost = hops.iter().filter(|(_, hop)| hop.mac.is_none()).map(|(address, _)| *address).collect();
+        let all = hops
             .into_iter()
             .map(|(address, hop)| {
                 let condition = if hop.mac.is_some() { Condition::Missing } else { Condition::Lost };
@@ -79,6 +79,7 @@ impl LastHops {
                 (address, Last { hop, condition, since: now, shown })
             })
             .collect();
+        Self { all, lost }
     }
 
     /// Takes in what the kernel knows now. `true` if what [`LastHops::get`] returns has changed in a way that
@@ -230,12 +231,12 @@ mod tests {
     #[test]
     fn an_agent_that_starts_goes_on_with_what_the_maps_hold() {
         use Seen::{Missing, Silent};
-        let (mut hops, now) = (LastHops::default(), clock::now());
-        hops.restore([(NODE, hop(1))].into(), now);
+        let now = clock::now();
+        let mut hops = LastHops::restored([(NODE, hop(1))].into(), now);
         assert!(hops.was_away(NODE));
         check(&mut hops, &[(0, Missing, false, Some(1), false), (4, Silent, true, None, false)]);
         let lost = NextHop { mac: None, ..hop(1) };
-        hops.restore([(NODE, lost)].into(), now);
+        let mut hops = LastHops::restored([(NODE, lost)].into(), now);
         check(&mut hops, &[(0, Missing, false, None, false)]);
         hops.retain(&BTreeSet::new());
         assert_eq!(hops.get(NODE), None);

@@ -4,6 +4,7 @@
 //! ```text
 //!   rule --> PacketPlane                                      plane.rs
 //!                |--> next hops: routes, neighbours           next_hops.rs, last_hops.rs, link_facts.rs
+//!                |--> the addresses that backends see         sources.rs, own_sources.rs
 //!                `--> State: serve, close, drain, remove      state.rs, drain.rs     takes time and maps as arguments
 //!                        |--> image of the maps: ids, tables  image/                 pure
 //!                        `--> writes --> MapStore             map_store.rs: maps.rs in the kernel, fake.rs in tests
@@ -11,7 +12,8 @@
 //!
 //!   start:   links -> hooks -> object, maps, program          hooks.rs, loader.rs, attach.rs, pins.rs
 //!            maps of another size or layout                   map_sizes.rs, migrate.rs
-//!   upkeep:  next hops followed, flows swept, drains ended    upkeep.rs, sweep.rs
+//!   upkeep:  next hops followed, flows swept, drains ended    upkeep.rs, schedule.rs, sweep.rs
+//!            frontends that should be placed anew             placing.rs, moves.rs
 //!            dead backends; links that lose what XDP sends    failures.rs, xdp_loss.rs
 //!   tester:  suspected backends tested, dead ones marked      tester.rs, suspects.rs
 //!   detach:  pins of any layout removed                       pins.rs; programs of other folders: leftover.rs
@@ -53,17 +55,22 @@ mod map_store;
 mod maps;
 mod metrics;
 mod migrate;
+mod moves;
 mod next_hops;
+mod own_sources;
 mod packet_link;
 mod pins;
+mod placing;
 mod plane;
 mod refusal;
 mod ring;
+mod schedule;
 mod settings;
 mod setup;
 mod shared;
 #[cfg(test)]
 mod simulation;
+mod sources;
 mod state;
 mod suspects;
 mod sweep;

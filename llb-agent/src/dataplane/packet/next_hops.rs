@@ -15,6 +15,8 @@ use tokio::time::Instant;
 use super::image::NextHop;
 use super::last_hops::{LastHops, Seen};
 use super::link_facts::LinkFacts;
+use super::own_sources::OwnSources;
+use super::sources::Asked;
 use crate::clock;
 use crate::dataplane::placement::{BackendWay, Ways};
 use crate::error_chain::ErrorChain;
@@ -57,6 +59,7 @@ pub(super) struct NextHops {
     /// By interface index.
     links: BTreeMap<u32, OwnLink>,
     routes: BTreeMap<IpAddr, Route>,
+    sources: OwnSources,
     /// Neighbours on these links whose MAC address is known.
     neighbours: BTreeMap<Hop, Mac>,
     /// When the kernel was last made to look for a neighbour that is not known.
@@ -77,26 +80,31 @@ pub(super) struct NextHops {
 }
 
 impl NextHops {
-    /// Knows nothing yet except the links.
-    pub(super) fn new(connection: Connection, links: BTreeMap<u32, OwnLink>) -> Self {
+    /// Knows nothing yet except the links, and the ways by which the programs reach backends now.
+    pub(super) fn new(
+        connection: Connection,
+        links: BTreeMap<u32, OwnLink>,
+        hops: BTreeMap<IpAddr, NextHop>,
+    ) -> Self {
+        let asked = |(backend, hop): (&IpAddr, &NextHop)| Asked {
+            backend: *backend,
+            ifindex: hop.ifindex,
+            source: hop.source,
+        };
         Self {
             connection,
             links,
             routes: BTreeMap::new(),
+            sources: OwnSources::restored(hops.iter().map(asked)),
             neighbours: BTreeMap::new(),
             asked: BTreeMap::new(),
             learned: BTreeSet::new(),
             with_link_local: BTreeSet::new(),
             silent: BTreeSet::new(),
-            last: LastHops::default(),
+            last: LastHops::restored(hops, clock::now()),
             is_changed: false,
             refused: None,
         }
-    }
-
-    /// Begins with the ways by which the programs reach backends now.
-    pub(super) fn restore(&mut self, hops: BTreeMap<IpAddr, NextHop>) {
-        self.last.restore(hops, clock::now());
     }
 
     /// Reads the facts of all links of this machine.
@@ -123,11 +131,11 @@ impl NextHops {
     }
 
     async fn find(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<()> {
-        for address in addresses {
-            if !self.routes.contains_key(address) {
-                let route = self.connection.route(*address).await?;
-                self.routes.insert(*address, route);
-            }
+        let unknown: Vec<&IpAddr> =
+            addresses.iter().filter(|address| !self.routes.contains_key(address)).collect();
+        if !unknown.is_empty() {
+            let routes = self.read_routes(unknown).await?;
+            self.take_over(routes);
         }
         let lacks = |address: &IpAddr| self.lacks_link_local(*address, self.way(*address));
         if addresses.iter().any(lacks) {
@@ -159,35 +167,34 @@ impl NextHops {
     /// The kernel does not answer.
     pub(super) async fn refresh(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<()> {
         // Taken over only when all have been read: after an error, the next call still sees the change.
-        let mut routes = BTreeMap::new();
-        for address in addresses {
-            routes.insert(*address, self.connection.route(*address).await?);
-        }
+        let routes = self.read_routes(addresses).await?;
         if addresses.iter().any(IpAddr::is_ipv6) {
             self.with_link_local = self.connection.links_with_link_local().await?;
         }
         self.read_neighbours().await?;
-        self.routes = routes;
+        self.routes.clear();
+        self.take_over(routes);
+        self.sources.keep(addresses);
         let hops = self.hops(addresses);
         self.asked.retain(|hop, _| hops.contains(hop));
-        self.last.retain(addresses);
         Ok(())
     }
 
-    /// Looks again for what is missing, and makes the kernel look for it too. `true` if a way has changed
-    /// since the last call.
+    /// Looks again for what is missing of the ways to `addresses`, which are all that are served, and makes the
+    /// kernel look for it too. `true` if a way has changed since the last call.
     ///
     /// # Errors
     /// The kernel does not answer. The next call still sees the change.
     pub(super) async fn follow(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<bool> {
-        for address in addresses {
-            // Perhaps the route leads to another router by now. Of one that comes back, the last answer is old: it
-            // may name a source that the kernel chose only while another address was away.
-            if self.last.was_away(*address) || !matches!(self.seen(*address), Seen::Reached(_)) {
-                let route = self.connection.route(*address).await?;
-                self.routes.insert(*address, route);
-            }
-        }
+        // Perhaps the route leads to another router by now. Of one that comes back, the last answer is old: it
+        // may name a source that the kernel chose only while another address was away.
+        let is_away = |address: &&IpAddr| {
+            self.last.was_away(**address) || !matches!(self.seen(**address), Seen::Reached(_))
+        };
+        let away: Vec<&IpAddr> = addresses.iter().filter(is_away).collect();
+        let routes = self.read_routes(away).await?;
+        self.take_over(routes);
+        self.last.retain(addresses);
         self.note(addresses);
         for hop in self.unknown(addresses).into_iter().take(ASKED_AT_ONCE) {
             self.ask(hop).await?;
@@ -292,23 +299,56 @@ impl NextHops {
             ifindex: way.ifindex,
             source_mac: link.mac,
             mac: self.neighbours.get(&hop_of(address, way)).copied(),
-            source: way.source?,
+            source: self.sources.of(address).or(way.source)?,
             mtu: mtu.min(u32::from(u16::MAX)) as u16,
             is_lasting: false,
         })
     }
 
-    /// The addresses of this machine that backends see in mode NAT.
-    pub(super) fn sources(&self) -> BTreeSet<IpAddr> {
-        self.routes
-            .keys()
-            .filter_map(|address| self.found(*address))
+    /// The addresses of this machine that these backends see in mode NAT: those of the ways that they have, also
+    /// if these are lost.
+    pub(super) fn sources(&self, addresses: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
+        addresses
+            .iter()
+            .filter_map(|address| self.next_hop(*address).or_else(|| self.found(*address)))
             .filter_map(|hop| Some(hop.source).filter(|source| !source.is_unspecified()))
             .collect()
     }
 
-    /// How packets get to these addresses.
-    pub(super) fn ways(&self, addresses: &BTreeSet<IpAddr>) -> Ways {
+    /// Reads the routes to `addresses`, and what must be known to choose sources for them.
+    async fn read_routes(
+        &mut self,
+        addresses: impl IntoIterator<Item = &IpAddr>,
+    ) -> io::Result<BTreeMap<IpAddr, Route>> {
+        let mut routes = BTreeMap::new();
+        for address in addresses {
+            routes.insert(*address, self.connection.route(*address).await?);
+        }
+        let asked: Vec<Asked> =
+            routes.iter().filter_map(|(address, route)| self.asked_source(*address, route)).collect();
+        self.sources.read_for(&asked, &mut self.connection).await?;
+        Ok(routes)
+    }
+
+    fn take_over(&mut self, routes: BTreeMap<IpAddr, Route>) {
+        let answers = routes.iter().map(|(address, route)| (*address, self.asked_source(*address, route)));
+        self.sources.follow(&answers.collect::<Vec<_>>());
+        self.routes.extend(routes);
+    }
+
+    /// The source that the kernel would choose on this route; `None` if packets do not leave by a link with a
+    /// program.
+    fn asked_source(&self, backend: IpAddr, route: &Route) -> Option<Asked> {
+        match *route {
+            Route::Via(Way { ifindex, source: Some(source), .. }) if self.links.contains_key(&ifindex) => {
+                Some(Asked { backend, ifindex, source })
+            }
+            _ => None,
+        }
+    }
+
+    /// How packets get to these addresses. `in_use` are the sources of what is served already.
+    pub(super) fn ways(&self, addresses: &BTreeSet<IpAddr>, in_use: &BTreeSet<IpAddr>) -> Ways {
         let way = |address: &IpAddr| match self.routes.get(address) {
             Some(Route::Here) => BackendWay::ThisMachine,
             Some(Route::Via(way)) if !self.links.contains_key(&way.ifindex) => BackendWay::OtherLink,
@@ -318,7 +358,7 @@ impl NextHops {
         };
         Ways {
             backends: addresses.iter().map(|address| (*address, way(address))).collect(),
-            sources: self.sources().len(),
+            sources: self.sources(addresses).union(in_use).count(),
             most_sources: SNAT_ADDRESSES,
         }
     }

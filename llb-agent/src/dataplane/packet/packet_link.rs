@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A link with a program: its switch and its counters.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 
@@ -48,6 +49,17 @@ impl PacketLink {
         let values = values.iter().map(|bytes| bytemuck::pod_read_unaligned(bytes));
         Some(values.fold(LinkCounters::default(), LinkCounters::plus))
     }
+}
+
+/// Makes room in the table of links: forgets all but `present`. A link that was made anew has another number.
+pub(super) fn forget_others(links: &Table<u32, [u8; 8]>, present: &BTreeSet<u32>) -> io::Result<()> {
+    let mut gone = Vec::new();
+    links.for_each(|ifindex, _| {
+        if !present.contains(&ifindex) {
+            gone.push(ifindex);
+        }
+    })?;
+    gone.iter().try_for_each(|ifindex| links.remove(ifindex).map(drop))
 }
 
 /// Tells a program on which link it is. Until then it passes all packets to the kernel.

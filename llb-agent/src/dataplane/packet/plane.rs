@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use llb_common::backend::{ACTIVE, BackendEntry, DRAINING};
@@ -22,10 +21,10 @@ use super::link_facts::LinkFacts;
 use super::loader::{LinkLocks, Loaded, load};
 use super::map_sizes::{Capacities, memory_bytes};
 use super::next_hops::{NextHops, own_links};
-use super::packet_link::PacketLink;
+use super::packet_link::{PacketLink, forget_others};
 use super::pins::{SHARED, forget_empty, provide_bpffs};
 use super::refusal::Refusal;
-use super::settings::first_settings;
+use super::settings::{first_settings, known_sources};
 use super::setup::PacketSetup;
 use super::shared::Shared;
 use super::state::State;
@@ -82,6 +81,7 @@ impl PacketPlane {
         let mut state = State::read_back(Arc::new(maps), capacities.limits()).map_err(failed)?;
         state.maps.settings.insert(&0, &settings).map_err(failed)?;
         state.settings = settings;
+        forget_others(&state.maps.links, &facts.iter().map(|link| link.ifindex).collect()).map_err(failed)?;
         for link in &links {
             link.switch_on(&state.maps.links).map_err(failed)?;
             tracing::info!(link = link.facts.name, hook = %link.hook, why = %link.why, "packet plane");
@@ -97,8 +97,8 @@ impl PacketPlane {
             hurry: Notify::new(),
         });
         upkeep::look_at_links(&shared).await;
-        let mut next_hops = NextHops::new(connection, own_links(&facts));
-        next_hops.restore(shared.state().image.last_hops());
+        let last_hops = shared.state().image.last_hops();
+        let next_hops = NextHops::new(connection, own_links(&facts), last_hops);
         let next_hops = Arc::new(tokio::sync::Mutex::new(next_hops));
         let upkeep = tokio::spawn(upkeep::run(Arc::clone(&shared), Arc::clone(&next_hops)));
         let tester = tokio::spawn(tester::run(Arc::clone(&shared)));
@@ -117,16 +117,35 @@ impl PacketPlane {
         rule: &Arc<Rule>,
         is_relayed: bool,
     ) -> Result<(), Refusal> {
-        let addresses: BTreeSet<IpAddr> = rule.backends.keys().map(|backend| backend.address.ip()).collect();
-        // Held until the maps are written: the upkeep forgets routes that no backend in the maps needs.
-        let mut next_hops = self.next_hops.lock().await;
-        next_hops.look_up(&addresses).await.map_err(Refusal::LookUp)?;
-        let placed = packet_mode(rule, &next_hops.ways(&addresses)).map_err(Refusal::Obstacle)?;
         let leaves_connections = is_relayed && frontend.protocol == Protocol::Tcp;
         let gate = if leaves_connections { Gate::OpeningsOnly } else { Gate::Open };
+        // Held until the maps are written: the upkeep forgets routes that no backend in the maps needs.
+        let mut next_hops = self.next_hops.lock().await;
+        let found = next_hops.look_up(&rule.addresses()).await;
         let mut state = self.shared.state();
-        state.add_sources(next_hops.sources()).map_err(Refusal::WriteMaps)?;
-        state.serve(frontend, rule, (placed, gate), |address| next_hops.next_hop(address), now())
+        let served = found.map_err(Refusal::LookUp).and_then(|()| {
+            let used = next_hops.sources(&state.image.addresses());
+            let in_use = known_sources(&state.settings, used.clone());
+            let ways = next_hops.ways(&rule.addresses(), &in_use);
+            let placed = packet_mode(rule, &ways).map_err(Refusal::Obstacle)?;
+            let sources = next_hops.sources(&rule.addresses());
+            state.add_sources(&used.union(&sources).copied().collect()).map_err(Refusal::WriteMaps)?;
+            state.serve(frontend, rule, (placed, gate), |address| next_hops.next_hop(address), now())
+        });
+        let in_use = state.image.in_use();
+        state.moves.placed(frontend, rule, served.as_ref().copied(), in_use, clock::now());
+        served
+    }
+
+    /// Notes that another plane serves `frontend` for good: its rule asks for what this one can't do.
+    pub fn forget(&self, frontend: &Frontend) {
+        self.shared.state().moves.forget(frontend);
+    }
+
+    /// Whether `frontend` should be placed anew: this plane can serve it by now or can't any more, or it can in
+    /// another mode.
+    pub fn is_due(&self, frontend: &Frontend) -> bool {
+        self.shared.state().moves.is_due(frontend)
     }
 
     /// The frontends of which only those packets are taken that open a connection, because the
@@ -148,6 +167,7 @@ impl PacketPlane {
     /// Takes no new flows. Open TCP flows may go on until the drain time-out. Then, or when
     /// the last one has ended, the frontend is gone.
     pub fn remove(&self, frontend: &Frontend) {
+        self.forget(frontend);
         self.close(frontend, Drain::Until(clock::now() + self.shared.setup.drain_timeout));
     }
 
@@ -190,6 +210,7 @@ impl PacketPlane {
                 phase: if is_draining { Phase::Draining } else { Phase::Serving },
                 placement: Placement { plane: PlaneKind::Packet, mode: Some(mode), why: Some(why) },
                 other_clients: None,
+                is_misplaced: state.moves.is_due(frontend),
             };
             (*frontend, status)
         };

@@ -30,11 +30,11 @@ pub(super) fn first_settings(setup: &PacketSetup, maps: &Maps) -> io::Result<Set
 }
 
 impl State<Maps> {
-    /// Makes the programs look at replies to these addresses too.
+    /// Makes the programs look at replies to these addresses too, which are all that are in use.
     ///
     /// # Errors
     /// The map can't be read or written.
-    pub(super) fn add_sources(&mut self, sources: BTreeSet<IpAddr>) -> io::Result<()> {
+    pub(super) fn add_sources(&mut self, sources: &BTreeSet<IpAddr>) -> io::Result<()> {
         let settings = Settings { snat: with_sources(self.settings.snat, sources), ..self.settings };
         if settings != self.settings {
             // `llb-agent trace` may have set these two meanwhile.
@@ -48,16 +48,26 @@ impl State<Maps> {
     }
 }
 
-/// `known` with `sources`. If there are too many, those that were added first go.
-fn with_sources(known: [Address; SNAT_ADDRESSES], sources: BTreeSet<IpAddr>) -> [Address; SNAT_ADDRESSES] {
+/// Those of `sources` whose replies the programs look at already.
+pub(super) fn known_sources(settings: &Settings, sources: BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
+    sources.into_iter().filter(|source| settings.snat.contains(&Address::from(*source))).collect()
+}
+
+/// `known` with `used`, which are in use. If there are too many, others go, those that were added first before
+/// all. What is in use stays: when there is no room left, new ones are left out.
+fn with_sources(known: [Address; SNAT_ADDRESSES], used: &BTreeSet<IpAddr>) -> [Address; SNAT_ADDRESSES] {
+    let used: Vec<Address> = used.iter().copied().map(Address::from).collect();
     let mut all: Vec<Address> = known.into_iter().filter(|address| !address.is_unspecified()).collect();
-    for source in sources.into_iter().map(Address::from) {
-        if !all.contains(&source) {
-            all.push(source);
+    for source in &used {
+        if all.contains(source) {
+            continue;
         }
+        if all.len() == SNAT_ADDRESSES {
+            let Some(idle) = all.iter().position(|known| !used.contains(known)) else { break };
+            all.remove(idle);
+        }
+        all.push(*source);
     }
-    let excess = all.len().saturating_sub(SNAT_ADDRESSES);
-    all.drain(..excess);
     std::array::from_fn(|n| all.get(n).copied().unwrap_or_default())
 }
 
@@ -102,13 +112,16 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_source_addresses_go_first() {
+    fn source_addresses_that_are_not_in_use_make_room_the_oldest_first() {
         let address = |n: usize| IpAddr::from([192, 0, 2, n as u8]);
         let none = [Address::default(); SNAT_ADDRESSES];
-        let full = with_sources(none, (0..SNAT_ADDRESSES).map(address).collect());
-        let new = with_sources(full, [address(1), address(200)].into());
-        assert_eq!(new[0], Address::from(address(1)), "the first one had to go");
+        let full = with_sources(none, &(0..SNAT_ADDRESSES).map(address).collect());
+        let new = with_sources(full, &[address(0), address(200)].into());
+        assert_eq!(new[0], Address::from(address(0)), "it is in use");
+        assert_eq!(new[1], Address::from(address(2)), "the first one that is idle had to go");
         assert_eq!(new[SNAT_ADDRESSES - 1], Address::from(address(200)));
-        assert_eq!(with_sources(new, BTreeSet::new()), new);
+        assert_eq!(with_sources(new, &BTreeSet::new()), new);
+        let one_more = [0, 2, 3, 200, 201].map(address).into();
+        assert_eq!(with_sources(new, &one_more), new, "all that are known are in use");
     }
 }

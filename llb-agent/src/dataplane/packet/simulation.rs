@@ -20,7 +20,7 @@ use super::image::{Gate, Limits, NextHop, key_of};
 use super::map_store::MapStore as _;
 use super::state::State;
 use crate::clock;
-use crate::dataplane::placement::PacketMode;
+use crate::dataplane::placement::{PacketMode, Ways};
 use crate::model::{Backend, Frontend, Mode, Port, Protocol, Rule, ServiceName, SourceRanges, Terms, Weight};
 
 const SEEDS: u64 = 12;
@@ -35,6 +35,8 @@ struct World {
     state: State<FakeMaps>,
     /// What the loop wants, as far as the plane did not refuse it.
     desired: BTreeMap<Frontend, Arc<Rule>>,
+    /// What the relay serves instead.
+    relayed: BTreeMap<Frontend, Arc<Rule>>,
     /// Since when a backend is silent.
     silent: BTreeMap<IpAddr, u32>,
     start: Instant,
@@ -49,6 +51,7 @@ impl World {
             state: State::read_back(Arc::clone(&maps), LIMITS).unwrap(),
             maps,
             desired: BTreeMap::new(),
+            relayed: BTreeMap::new(),
             silent: BTreeMap::new(),
             start: clock::now(),
             seconds: 0,
@@ -74,6 +77,8 @@ impl World {
             }
             5 => {
                 self.desired.remove(&frontend);
+                self.relayed.remove(&frontend);
+                self.state.moves.forget(&frontend);
                 let until = Drain::Until(self.now().0 + Duration::from_secs(3));
                 let _ = self.state.close(&frontend, until);
             }
@@ -121,12 +126,19 @@ impl World {
     /// As the planes do: what the packet plane refuses, the relay serves.
     fn serve(&mut self, frontend: Frontend, rule: Arc<Rule>, gate: Gate) {
         let placed = PacketMode { mode: rule.mode, not_dsr: None };
-        let (silent, now) = (self.silent.clone(), self.now().1);
+        let (silent, (time, now)) = (self.silent.clone(), self.now());
         let next_hop = |address| next_hop(address, &silent, now);
-        match self.state.serve(frontend, &rule, (placed, gate), next_hop, now) {
-            Ok(()) => drop(self.desired.insert(frontend, rule)),
+        let served = self.state.serve(frontend, &rule, (placed, gate), next_hop, now);
+        let in_use = self.state.image.in_use();
+        self.state.moves.placed(frontend, &rule, served.as_ref().copied(), in_use, time);
+        match served {
+            Ok(()) => {
+                self.relayed.remove(&frontend);
+                self.desired.insert(frontend, rule);
+            }
             Err(_) => {
                 self.desired.remove(&frontend);
+                self.relayed.insert(frontend, rule);
                 let _ = self.state.close(&frontend, Drain::UntilLastFlow);
             }
         }
@@ -156,6 +168,10 @@ impl World {
     fn crash(&mut self) {
         if let Ok(state) = State::read_back(Arc::clone(&self.maps), LIMITS) {
             self.state = state;
+            for (frontend, rule) in std::mem::take(&mut self.relayed) {
+                let gate = self.gate();
+                self.serve(frontend, rule, gate);
+            }
         }
     }
 
@@ -170,10 +186,23 @@ impl World {
         }
         self.seconds += 10;
         self.sweep(|_| false);
+        self.place_anew();
         for (frontend, rule) in self.desired.clone() {
             self.serve(frontend, rule, Gate::Open);
         }
         self.sweep(|_| false);
+    }
+
+    /// As the upkeep and the loop do when a frontend that is relayed could be served by now.
+    fn place_anew(&mut self) {
+        let in_use = self.state.image.in_use();
+        let (placed, now) = (self.state.placed(), self.now().0);
+        self.state.moves.look(&placed, |_| Ways::default(), in_use, now);
+        for (frontend, rule) in self.relayed.clone() {
+            if self.state.moves.is_due(&frontend) {
+                self.serve(frontend, rule, Gate::Open);
+            }
+        }
     }
 
     /// The maps hold what the rules ask for, and nothing else.
@@ -196,6 +225,11 @@ impl World {
         assert_eq!(fresh.desired, self.desired, "seed {seed}: a limit is reached too soon");
         for frontend in self.desired.keys() {
             assert_eq!(self.shown(frontend), fresh.shown(frontend), "seed {seed}: {frontend}");
+        }
+        for (frontend, rule) in &self.relayed {
+            // Nothing fails any more, so only a limit can be the reason.
+            fresh.serve(*frontend, Arc::clone(rule), Gate::Open);
+            assert!(!fresh.desired.contains_key(frontend), "seed {seed}: {frontend} was not tried again");
         }
         assert_eq!(contents.ranges, fresh.maps.contents().ranges, "seed {seed}");
         assert_eq!(contents.members.len(), fresh.maps.contents().members.len(), "seed {seed}");

@@ -25,8 +25,9 @@ use tokio::time::Instant;
 
 use super::drain::Drain;
 use super::failures::Failures;
-use super::image::{Gate, Limits, MapImage, NextHop, Write};
+use super::image::{Gate, Limits, MapImage, NextHop, Served, Write};
 use super::map_store::MapStore;
+use super::moves::{Moves, Placed};
 use super::refusal::Refusal;
 use super::suspects::TestCounts;
 use super::sweep::FlowCounts;
@@ -49,6 +50,8 @@ pub(super) struct State<M> {
     pub(super) dead: BTreeMap<BackendId, FailureReason>,
     /// How many tests there were.
     pub(super) tests: TestCounts,
+    /// Frontends that are refused, or should be placed anew.
+    pub(super) moves: Moves,
     /// All dead backends as of the last look, also those to which there is no way.
     pub(super) failures: Failures,
     /// Flows as of the last sweep.
@@ -73,6 +76,7 @@ impl<M: MapStore> State<M> {
             behind: BTreeSet::new(),
             dead: BTreeMap::new(),
             tests: TestCounts::default(),
+            moves: Moves::default(),
             failures: Failures::default(),
             flows: FlowCounts::default(),
             settings: Settings::default(),
@@ -128,6 +132,24 @@ impl<M: MapStore> State<M> {
         }
         self.behind.remove(&frontend);
         Ok(())
+    }
+
+    /// The addresses of all backends that are served or refused.
+    pub(super) fn addresses(&self) -> BTreeSet<IpAddr> {
+        let refused = self.moves.refused().flat_map(|rule| rule.backends.keys());
+        let mut all = self.image.addresses();
+        all.extend(refused.map(|backend| backend.address.ip()));
+        all
+    }
+
+    /// The frontends that take new flows, with the modes in which they are served, as far as their rules are known.
+    pub(super) fn placed(&self) -> Vec<Placed> {
+        let open = self.image.frontends().filter(|served| !self.drains.contains_key(served.frontend));
+        let placed = open.filter_map(|Served { frontend, rule, mode, .. }| {
+            let mode = PacketMode { mode, not_dsr: self.not_dsr.get(frontend).copied() };
+            Some(Placed { frontend: *frontend, rule: Arc::clone(rule?), mode })
+        });
+        placed.collect()
     }
 
     /// Notes that next hops have changed.

@@ -10,15 +10,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::clock::now;
 use super::error::PacketError;
 use super::failures::Found;
 use super::link_facts::LinkFacts;
 use super::loader::reload;
+use super::maps::Maps;
 use super::next_hops::{NextHops, own_links};
+use super::packet_link::forget_others;
+use super::placing::note_moves;
 use super::refusal::Refusal;
+use super::schedule::{LOOK, Schedule};
 use super::shared::Shared;
 use super::state::State;
 use super::sweep::sweep;
@@ -28,55 +30,16 @@ use crate::config::XdpMode;
 use crate::error_chain::ErrorChain;
 use crate::model::{FailureReason, Frontend, Hook, Mode, Problem};
 use crate::netlink::takes_frames_of_xdp;
+use llb_common::backend::BackendId;
 
-/// How soon it is noticed that a neighbour has another MAC address or does not answer any more.
-const LOOK: Duration = Duration::from_secs(1);
-/// How often the kernel is asked for all routes again.
-const REFRESH: Duration = Duration::from_secs(10);
-/// How often neighbours are made to prove that they are there. By itself the kernel would
-/// notice after a minute that one is silent.
-const PROBE: Duration = Duration::from_secs(2);
-/// With more neighbours than this for each second, they are probed less often.
-const PROBED_PER_SEC: u32 = 500;
-/// How often flows are swept; far shorter than the shortest lifetime of a flow.
-const SWEEP: Duration = Duration::from_secs(5);
-/// Sweeps take at most one part in this many of a CPU's time.
-const SWEEP_SHARE: u32 = 20;
 /// How often a frontend that ends soon is looked at.
 const DRAIN_LOOK: Duration = Duration::from_millis(200);
-
-/// When each kind of work is due next.
-struct Schedule {
-    look: Instant,
-    refresh: Instant,
-    probe: Instant,
-    sweep: Instant,
-}
-
-impl Schedule {
-    fn start(now: Instant) -> Self {
-        Self { look: now + LOOK, refresh: now + REFRESH, probe: now + PROBE, sweep: now }
-    }
-
-    fn looked(&mut self, is_full: bool, now: Instant) {
-        self.look = now + LOOK;
-        if is_full {
-            self.refresh = self.look + REFRESH;
-        }
-    }
-
-    fn probed(&mut self, count: u32, now: Instant) {
-        self.probe = now + PROBE.max(Duration::from_secs(1) * count / PROBED_PER_SEC);
-    }
-
-    fn swept(&mut self, took: Duration, now: Instant) {
-        self.sweep = now + SWEEP.max(took * SWEEP_SHARE);
-    }
-}
 
 /// Runs until it is aborted.
 pub(super) async fn run(shared: Arc<Shared>, next_hops: Arc<tokio::sync::Mutex<NextHops>>) {
     let mut due = Schedule::start(clock::now());
+    // A drain that ends with its last flow waits for a sweep.
+    let mut is_awaited = false;
     loop {
         let ends_soon = shared.state().ends_soon();
         let is_hurried = tokio::select! {
@@ -87,15 +50,17 @@ pub(super) async fn run(shared: Arc<Shared>, next_hops: Arc<tokio::sync::Mutex<N
         repair(&shared);
         if time >= due.look {
             let is_full = time >= due.refresh;
+            let begun = clock::now();
             if let Err(error) = look(&shared, &next_hops, is_full).await {
                 let error = ErrorChain(&error);
                 tracing::warn!(%error, "cannot follow routes, neighbours and links");
             }
+            let took = begun.elapsed();
             note_failures(&shared, &*next_hops.lock().await).unwrap_or_else(|error| {
                 tracing::warn!(error = %ErrorChain(&error), "cannot read which backends fail");
             });
             look_at_links(&shared).await;
-            due.looked(is_full, clock::now());
+            due.looked(is_full, took, clock::now());
         }
         if time >= due.probe {
             let addresses = shared.state().image.addresses();
@@ -105,7 +70,8 @@ pub(super) async fn run(shared: Arc<Shared>, next_hops: Arc<tokio::sync::Mutex<N
             });
             due.probed(probed, clock::now());
         }
-        if is_hurried || ends_soon || time >= due.sweep {
+        is_awaited |= is_hurried || ends_soon;
+        if due.sweeps(is_awaited, time) {
             let shared = Arc::clone(&shared);
             let begun = clock::now();
             // It blocks for a time that grows with the number of flows.
@@ -114,6 +80,11 @@ pub(super) async fn run(shared: Arc<Shared>, next_hops: Arc<tokio::sync::Mutex<N
                 tracing::warn!(error = %ErrorChain(&error), "cannot sweep flows");
             }
             due.swept(begun.elapsed(), clock::now());
+            is_awaited = false;
+        } else if is_awaited {
+            end_drains(&shared, |_| true).unwrap_or_else(|error| {
+                tracing::warn!(error = %ErrorChain(&error), "cannot end drains yet; it is tried again");
+            });
         }
     }
 }
@@ -140,15 +111,21 @@ async fn look(
 ) -> io::Result<()> {
     let mut next_hops = next_hops.lock().await;
     // Not before the lock: what is not in here is forgotten.
-    let addresses = shared.state().image.addresses();
+    let (all, served) = {
+        let state = shared.state();
+        (state.addresses(), state.image.addresses())
+    };
     let has_new_link = follow_links(shared, &mut next_hops).await?;
     if is_full || has_new_link {
-        next_hops.refresh(&addresses).await?;
+        next_hops.refresh(&all).await?;
     } else {
         next_hops.read_neighbours().await?;
     }
-    let is_changed = next_hops.follow(&addresses).await?;
+    let is_changed = next_hops.follow(&served).await?;
     let mut state = shared.state();
+    if is_full || has_new_link {
+        note_moves(shared, &mut state, &next_hops);
+    }
     let warned = state.behind.clone();
     if is_changed || has_new_link {
         state.all_behind();
@@ -157,7 +134,8 @@ async fn look(
     if behind.is_empty() {
         return Ok(());
     }
-    state.add_sources(next_hops.sources())?;
+    let sources = next_hops.sources(&state.image.addresses());
+    state.add_sources(&sources)?;
     for (frontend, rule, mode, gate) in behind {
         let followed =
             state.follow(frontend, &rule, (mode, gate), |address| next_hops.next_hop(address), now());
@@ -254,7 +232,7 @@ async fn follow_links(shared: &Arc<Shared>, next_hops: &mut NextHops) -> io::Res
             continue;
         }
         let maps = Arc::clone(&shared.state().maps);
-        let switched_on = shared.links()[place].switch_on(&maps.links);
+        let switched_on = switch_on(shared, place, &maps);
         if let Err(error) = switched_on {
             tracing::warn!(link = new.name, error = %ErrorChain(&error), "cannot switch the link's program on yet");
             // So that the next look sees the change again.
@@ -273,6 +251,13 @@ async fn follow_links(shared: &Arc<Shared>, next_hops: &mut NextHops) -> io::Res
         next_hops.set_links(own_links(&facts));
     }
     Ok(is_changed)
+}
+
+/// Tells the programs the link at `place`, and forgets the links that are gone.
+fn switch_on(shared: &Shared, place: usize, maps: &Maps) -> io::Result<()> {
+    let links = shared.links();
+    forget_others(&maps.links, &links.iter().map(|link| link.facts.ifindex).collect())?;
+    links[place].switch_on(&maps.links)
 }
 
 /// Loads the program for the link that took the place of the one at `place`.
@@ -299,8 +284,16 @@ fn sweep_all(shared: &Shared) -> io::Result<()> {
     let counts = sweep(&maps, now())?;
     let mut state = shared.state();
     state.forget_idle(|id| counts.all.contains_key(&id))?;
-    let drained = state.drained(|id| counts.open.contains_key(&id), clock::now())?;
+    let open = counts.open.clone();
     state.flows = counts;
+    drop(state);
+    end_drains(shared, |id| open.contains_key(&id))
+}
+
+/// Removes the frontends whose drain is over: their time has passed, or no backend has open flows.
+fn end_drains(shared: &Shared, is_open: impl Fn(BackendId) -> bool) -> io::Result<()> {
+    let mut state = shared.state();
+    let drained = state.drained(is_open, clock::now())?;
     let mut removed: Vec<Frontend> = Vec::new();
     let result = drained.into_iter().try_for_each(|frontend| {
         state.remove(&frontend, now())?;

@@ -11,13 +11,8 @@ use crate::setup::Setup;
 
 /// Events under which llb still loses connections that plain routing keeps, with the reason. An entry goes as soon as
 /// that is mended.
-pub(super) const NOT_YET: &[(Event, &[Kind], &str)] = &[
-    (Event::OwnAddressesAway, NAT, "the kernel may prefer another source address for a while afterwards"),
-    (Event::LinkReplaced, PACKET, "the VIP is back on the link before its backends are known there"),
-    (Event::RouteChangesLink, NAT, "the new link is no --linkdevice, so the backend's flows move to others"),
-    (Event::SourceChanges, NAT, "a known flow gets the new source address"),
-];
-const NAT: &[Kind] = &[Kind::PacketNat];
+pub(super) const NOT_YET: &[(Event, &[Kind], &str)] =
+    &[(Event::LinkReplaced, PACKET, "the VIP is back on the link before its backends are known there")];
 const PACKET: &[Kind] = &[Kind::PacketNat, Kind::PacketDsr];
 
 /// The kind of a plane: what its connections depend on.

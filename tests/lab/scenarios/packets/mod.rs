@@ -15,6 +15,7 @@ pub(crate) mod refusals;
 pub(crate) mod restarts;
 pub(crate) mod returned;
 pub(crate) mod routers;
+pub(crate) mod routes;
 pub(crate) mod suspects;
 
 use llb_tests::manifests::PortSpec;

@@ -2,7 +2,11 @@
 //! Nodes that are replaced or go silent without telling anybody.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
+use anyhow::{Result, ensure};
+use aya::maps::{HashMap, Map, MapData};
+use llb_common::maps;
 use llb_tests::client::{count_by_name, http_get};
 use llb_tests::{manifests, wait_until};
 
@@ -47,7 +51,18 @@ pub(crate) fn a_link_that_was_deleted_and_created_again_forwards_again(plane: Pl
     setup.serve("web", &[setup.vip()], &[HTTP]);
     let vip = SocketAddr::new(setup.vip(), 80);
     http_get(setup.client(), vip).unwrap();
+    // As if it had been created again many times before.
+    fill_links(&setup.lab.balancer().bpf_directory()).unwrap();
     setup.lab.balancer().replace_link().unwrap();
     wait_until(LIMIT, "an answer by the new link", || http_get(setup.client(), vip).map(Some)).unwrap();
     setup.serve("more", &[setup.lab.vip(1)], &[manifests::PortSpec::tcp("more", 81, HTTP.node_port)]);
+}
+
+/// Fills the table of links with links that are gone.
+fn fill_links(bpf_dir: &Path) -> Result<()> {
+    let data = MapData::from_pin(bpf_dir.join("v3/shared_between_links").join(maps::LINKS.name))?;
+    let mut links = HashMap::<MapData, u32, [u8; 8]>::try_from(Map::HashMap(data))?;
+    let gone = (1_000_000..).take_while(|ifindex| links.insert(ifindex, &[0; 8], 0).is_ok()).count();
+    ensure!((1..maps::LINKS.capacity).contains(&gone), "{gone} links fitted");
+    Ok(())
 }

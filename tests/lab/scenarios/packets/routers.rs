@@ -113,7 +113,7 @@ pub(super) fn add_far_host(setup: &mut Setup) -> Host {
 }
 
 /// Makes the far host the only Node, and starts what `start` starts on each of its addresses.
-fn serve_from_afar(setup: &Setup, start: impl Fn(IpAddr) -> Server) -> Vec<Server> {
+pub(super) fn serve_from_afar(setup: &Setup, start: impl Fn(IpAddr) -> Server) -> Vec<Server> {
     let servers = FAR.map(|address| start(address.parse().unwrap()));
     let node = manifests::node("far", &FAR.map(|address| address.parse().unwrap()));
     setup.manifests.write("nodes.yaml", &node).unwrap();

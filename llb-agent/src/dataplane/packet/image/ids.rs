@@ -128,6 +128,11 @@ impl Chunks {
         self.is_used.iter().filter(|is_used| **is_used).count() as u32
     }
 
+    /// How many of the used chunks only rest.
+    pub(super) fn resting(&self) -> u32 {
+        self.resting.iter().map(|(table, _)| table.chunks()).sum()
+    }
+
     fn mark(&mut self, table: MaglevTable, is_used: bool) {
         let first = table.first_chunk as usize;
         if let Some(run) = self.is_used.get_mut(first..first + table.chunks() as usize) {

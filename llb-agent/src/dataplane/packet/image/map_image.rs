@@ -115,6 +115,11 @@ impl MapImage {
         backends.map(|backend| backend.address.ip()).collect()
     }
 
+    /// How many frontends, backends and chunks are in use. Chunks that only rest are not.
+    pub(in super::super) fn in_use(&self) -> [u32; 3] {
+        [self.frontends.len() as u32, self.places.used(), self.chunks.used() - self.chunks.resting()]
+    }
+
     /// The last way to each backend's address. It has no MAC address if all backends there are lost.
     pub(in super::super) fn last_hops(&self) -> BTreeMap<IpAddr, NextHop> {
         let mut hops: BTreeMap<IpAddr, NextHop> = BTreeMap::new();

@@ -240,6 +240,23 @@ fn a_restart_goes_on_with_the_same_numbers_and_the_same_table() {
 }
 
 #[test]
+fn ids_go_on_after_a_restart_also_if_nothing_is_served() {
+    let (mut image, mut maps, web) = (new_image(), Maps::default(), frontend(80, Protocol::Tcp));
+    let rule = Arc::new(rule(&["192.0.2.31:1"]));
+    let serve = |image: &mut MapImage, maps: &mut Maps| {
+        apply(maps, image.upsert(web, &rule, (Mode::Nat, Gate::Open), hop, 10).unwrap());
+        let id = image.backends(&web).next().unwrap().1.id;
+        apply(maps, image.remove(&web, 11));
+        id
+    };
+    let first = serve(&mut image, &mut maps);
+    let (mut next, _) =
+        MapImage::empty(LIMITS).read_back(maps.restored(), |table| Ok(maps.slots(table))).unwrap();
+    let second = serve(&mut next, &mut maps);
+    assert_eq!((second.index(), second.generation()), (first.index(), first.generation() + 1));
+}
+
+#[test]
 fn gates_are_flags_of_the_frontend() {
     let (mut image, mut maps, web) = (new_image(), Maps::default(), frontend(80, Protocol::Tcp));
     let rule = Arc::new(rule(&["192.0.2.31:1"]));
