@@ -43,7 +43,7 @@ pub struct PortHolder {
     pub protocol: u8,
     /// Both of its entries are pending.
     pub is_pending: bool,
-    /// What was seen of the client, see [`step`](crate::conntrack::step).
+    /// What was seen of the client, see [`step`](crate::life_cycle::step).
     pub forward: u8,
     /// What was seen of the backend.
     pub reply: u8,
