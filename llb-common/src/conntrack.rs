@@ -236,19 +236,6 @@ const fn has_closed(seen: u8) -> bool {
     seen & (FIN | DOUBTED) == FIN
 }
 
-/// After this many ticks without a packet, at least 1.07 s, a pending flow may lose its source port to
-/// another flow that finds no free one, see [`is_abandoned`]. Otherwise a flood of SYNs from random addresses
-/// would hold all ports for [`HALF_OPEN_SECS`].
-pub const OPENING_TICKS: Tick = 2;
-
-/// Whether a pending flow may lose its source port: a UDP flow, or a TCP connection whose client sent only
-/// SYNs. The last packet of the client came at `used`, and `forward` was seen of it. A TCP flow that began
-/// without a SYN keeps its port, since it may be an old connection.
-#[inline(always)]
-pub const fn is_abandoned(protocol: u8, forward: u8, used: Tick, now: Tick) -> bool {
-    (protocol != TCP || forward == SYN) && now.saturating_sub(used) >= OPENING_TICKS
-}
-
 /// Whether an entry that was last used at `used` is older than `lifetime_secs`.
 pub const fn is_expired(used: Tick, now: Tick, lifetime_secs: u32) -> bool {
     elapsed_secs(used, now) > lifetime_secs
@@ -318,27 +305,12 @@ mod tests {
     use super::*;
     use crate::flow_table::{Line, lines};
     use crate::frontend::UDP;
-    use crate::life_cycle::{Place, step};
 
     #[test]
     fn udp_lives_longer_once_answered() {
         assert_eq!(lifetime_secs(UDP, DATA, 0), UDP_UNANSWERED_SECS);
         assert_eq!(lifetime_secs(UDP, DATA, DATA), UDP_SECS);
         assert!(is_expired(0, 100, 30) && !is_expired(90, 100, 30));
-    }
-
-    #[test]
-    fn a_flow_with_only_a_syn_is_abandoned_after_a_while() {
-        let is_abandoned_after = |protocol, flags: &[u8], ticks| {
-            let seen = flags.iter().fold(0, |seen, flags| step(seen, *flags, Place::Near));
-            is_abandoned(protocol, seen, 100, 100 + ticks)
-        };
-        assert!(
-            is_abandoned_after(TCP, &[SYN, SYN], OPENING_TICKS)
-                && is_abandoned_after(UDP, &[0, 0], OPENING_TICKS)
-        );
-        assert!(!is_abandoned_after(TCP, &[SYN], OPENING_TICKS - 1) && !is_abandoned_after(UDP, &[0], 1));
-        assert!(!is_abandoned_after(TCP, &[SYN, ACK], 1000) && !is_abandoned_after(TCP, &[ACK], 1000));
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub mod maglev;
 pub mod maps;
 pub mod notice;
 pub mod parse;
+pub mod port_holder;
 pub mod programs;
 pub mod reason;
 pub mod settings;

@@ -30,7 +30,7 @@ pub enum Reason {
     /// Drop: a new flow beyond the budget of this CPU and tick, in mode NAT. In mode DSR the packet is
     /// forwarded by its hash alone, see [`Reason::NotRemembered`].
     OverBudget,
-    /// Drop: none of the candidate source ports was free for the backend.
+    /// Drop: none of the candidate source ports was free for the backend, nor for another one that was tried.
     PortsExhausted,
     /// Drop: the time to live, or hop limit, ends here.
     TimeToLive,

@@ -78,8 +78,7 @@ impl Program {
     pub(crate) fn replace_placed<const V: usize>(&mut self, table: &str, key: [u8; 24], value: [u8; V]) {
         let map = self.ebpf.map_mut(table).unwrap();
         let lines = FlowLines::read(map).unwrap();
-        let flows = lines.table::<[u8; 24], [u8; V]>();
-        assert!(flows.remove(&key) && flows.insert(&key, &value));
+        assert!(lines.replace(key, &value));
         lines.write(map).unwrap();
     }
 

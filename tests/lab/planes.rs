@@ -4,12 +4,12 @@
 
 use crate::plane::Plane;
 use crate::scenarios::packets::{
-    dsr, flood, link_shapes, moves, neighbours, outages, ports, refusals, restarts, returned, routers,
-    routes, suspects,
+    dsr, flood, link_shapes, moves, neighbours, outages, ports, questions, refusals, restarts, returned,
+    routers, routes, suspects,
 };
 use crate::scenarios::{
-    answers, changes, crash, dead_backends, handover, health, life, memory, other_clients, replacement,
-    rights, soak, tenant, terms, traffic, trouble, vips,
+    answers, changes, chaos, crash, dead_backends, handover, health, life, memory, other_clients,
+    replacement, rights, soak, tenant, terms, traffic, trouble, vips,
 };
 
 macro_rules! scenarios {
@@ -79,6 +79,7 @@ macro_rules! every_scenario {
             other_clients::no_other_program_binds_the_port_of_a_vip,
             other_clients::their_connections_outlive_a_handover,
             soak::a_soak_loses_no_byte_and_leaves_no_descriptor,
+            chaos::no_connection_is_lost_that_plain_routing_keeps,
         }
     };
 }
@@ -141,6 +142,7 @@ macro_rules! packet_scenarios {
             link_shapes::what_needs_a_link_without_ethernet_header_is_relayed,
             link_shapes::ipv6_is_relayed_on_a_link_without_a_link_local_address,
             dsr::nodes_see_the_client_and_answer_it_directly,
+            chaos::in_mode_dsr_no_connection_is_lost_that_plain_routing_keeps,
             returned::a_packet_that_a_node_sends_back_goes_round_no_more,
             returned::a_new_service_answers_before_nodes_have_rules_for_its_vip,
             refusals::pings_and_closed_ports_are_answered_at_once,
@@ -158,6 +160,8 @@ macro_rules! packet_scenarios {
             dead_backends::a_silent_node_is_dead_without_any_request,
             answers::the_client_learns_the_mtu_when_its_datagrams_are_too_large,
             answers::an_expired_hop_limit_is_reported_to_the_client,
+            flood::stray_packets_leave_ports_for_others,
+            questions::a_late_answer_reaches_no_other_client,
         }
     };
 }
@@ -181,6 +185,7 @@ mod userspace {
     scenarios!(Plane::Userspace, trouble::pods_without_a_route_are_said_and_served_once_there_is_one,);
     crash_scenarios!(Plane::Userspace);
     relay_scenarios!(Plane::Userspace);
+    scenarios!(Plane::Userspace, chaos::connections_that_llb_loses_are_seen,);
     scenarios!(Plane::Userspace, tenant::a_hostile_tenant_with_a_pool_takes_nothing_from_others,);
 }
 

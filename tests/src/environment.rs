@@ -12,8 +12,8 @@ pub fn agent() -> Option<PathBuf> {
     var_os("LLB_AGENT").map(PathBuf::from)
 }
 
-/// `LLB_SEED`: the seed of the random packets of tests/ebpf, and of the hostile tenant's Services in tests/lab, to
-/// repeat a run. Without it, each run takes a new one.
+/// `LLB_SEED`: the seed of the random packets of tests/ebpf, and of the hostile tenant's Services and the chaos in
+/// tests/lab, to repeat a run. Without it, each run takes a new one.
 pub fn seed() -> Option<u64> {
     number("LLB_SEED")
 }
@@ -31,6 +31,21 @@ pub fn episode() -> Option<u64> {
 /// `LLB_SOAK_CONNECTIONS`: how many connections a soak opens.
 pub fn soak_connections() -> Option<u64> {
     number("LLB_SOAK_CONNECTIONS")
+}
+
+/// `LLB_CHAOS_SECS`: how long random events hit a lab.
+pub fn chaos_secs() -> Option<u64> {
+    number("LLB_CHAOS_SECS")
+}
+
+/// `LLB_CHAOS_CONNECTIONS`: how many connections are open meanwhile, by each way.
+pub fn chaos_connections() -> Option<u64> {
+    number("LLB_CHAOS_CONNECTIONS")
+}
+
+/// `LLB_CHAOS_EVENTS`: the names of the only events that happen, with commas between them.
+pub fn chaos_events() -> Option<String> {
+    var_os("LLB_CHAOS_EVENTS").and_then(|text| text.into_string().ok())
 }
 
 /// `LLB_OUTAGE_SECS`: how long the API server is away in the test of a long outage.

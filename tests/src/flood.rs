@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A flood of TCP openings (SYNs) from random sources: a stand-in for an attacker.
+//! A flood of TCP openings (SYNs), or of packets of connections that do not exist, from random sources: a stand-in
+//! for an attacker.
 //!
 //! A green test with it does not prove that llb stands any flood: one thread sends from 2^17 IPv4 sources, only
-//! SYNs, all alike, as fast as one CPU can.
+//! packets of one kind, all alike, as fast as one CPU can.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -27,6 +28,11 @@ const MOST: u64 = 100_000_000;
 
 /// With this protocol number a raw socket sends packets with the IP header that they come with (raw(7)).
 const IPPROTO_RAW: i32 = 255;
+/// Flags of a TCP packet that opens a connection.
+const SYN: u8 = 1 << 1;
+/// Flags of packets that belong to no connection.
+const STRAY: [u8; 2] = [1 << 4, 1 << 4 | 1];
+
 /// Length of an IPv4 header and of a TCP header without options.
 const HEADER: usize = 20;
 
@@ -61,8 +67,17 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// Sends from `host` to all `targets` in turn.
+    /// Sends openings from `host` to all `targets` in turn.
     pub fn start(host: &Host, targets: &[SocketAddrV4], seed: u64, pace: Pace) -> Self {
+        Self::of(&[SYN], host, targets, seed, pace)
+    }
+
+    /// As [`Flood::start`], but no packet opens a connection: ACKs and FINs in turn.
+    pub fn of_stray_packets(host: &Host, targets: &[SocketAddrV4], seed: u64, pace: Pace) -> Self {
+        Self::of(&STRAY, host, targets, seed, pace)
+    }
+
+    fn of(kinds: &'static [u8], host: &Host, targets: &[SocketAddrV4], seed: u64, pace: Pace) -> Self {
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (host, targets) = (host.clone(), targets.to_vec());
         let (stopped, counter) = (stop.clone(), sent.clone());
@@ -74,7 +89,8 @@ impl Flood {
                 if stopped.load(Ordering::Relaxed) {
                     break;
                 }
-                match socket.send_to(&opening(next(&mut random), *target), &(*target).into()) {
+                let packet = packet(kinds[number % kinds.len()], next(&mut random), *target);
+                match socket.send_to(&packet, &(*target).into()) {
                     Ok(_) => drop(counter.fetch_add(1, Ordering::Relaxed)),
                     Err(error) if is_full(&error) => {}
                     Err(error) => return Err(error.into()),
@@ -136,8 +152,8 @@ fn next(random: &mut u64) -> u64 {
     *random
 }
 
-/// A SYN from a random source and port. The kernel fills in the length and the checksum of the IPv4 header.
-fn opening(random: u64, target: SocketAddrV4) -> [u8; 2 * HEADER] {
+/// A TCP packet from a random source and port. The kernel fills in the length and the checksum of the IPv4 header.
+fn packet(tcp_flags: u8, random: u64, target: SocketAddrV4) -> [u8; 2 * HEADER] {
     let source = Ipv4Addr::from_bits(SOURCES.to_bits() | (random as u32 & ((1 << SOURCE_BITS) - 1)));
     let mut packet = [0; 2 * HEADER];
     packet[0] = 0x45;
@@ -149,7 +165,7 @@ fn opening(random: u64, target: SocketAddrV4) -> [u8; 2 * HEADER] {
     packet[22..24].copy_from_slice(&target.port().to_be_bytes());
     packet[24..28].copy_from_slice(&((random >> 24) as u32).to_be_bytes());
     packet[32] = 5 << 4;
-    packet[33] = 1 << 1;
+    packet[33] = tcp_flags;
     packet[34..36].copy_from_slice(&u16::MAX.to_be_bytes());
     let sum = checksum(&packet);
     packet[36..38].copy_from_slice(&sum.to_be_bytes());
@@ -173,8 +189,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_opening_has_a_valid_checksum() {
-        let packet = opening(0x1234_5678_9abc_def0, "192.0.2.100:80".parse().unwrap());
+    fn every_packet_has_a_valid_checksum() {
+        let packet = packet(SYN, 0x1234_5678_9abc_def0, "192.0.2.100:80".parse().unwrap());
         // The sum over a header that includes the right checksum is all ones.
         assert_eq!(checksum(&packet), 0);
     }

@@ -62,6 +62,20 @@ impl FlowLines {
         Ok(())
     }
 
+    /// Replaces the value of a key where it is; removing and inserting it would move it. `false` if there is none.
+    pub fn replace<V: Pod>(&self, key: [u8; 24], value: &V) -> bool {
+        let key: Key = bytemuck::cast(key);
+        let is_it = |line: &&[AtomicU64; LINE_WORDS]| {
+            line.iter().zip(key).all(|(word, expected)| word.load(Ordering::Relaxed) == expected)
+        };
+        let Some(line) = self.0.as_chunks::<LINE_WORDS>().0.iter().find(is_it) else { return false };
+        let bytes = bytemuck::bytes_of(value).as_chunks::<{ size_of::<u64>() }>().0;
+        for (word, bytes) in line[key.len()..].iter().zip(bytes) {
+            word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
+        }
+        true
+    }
+
     /// The lines as a table of keys `K` and values `V`.
     pub fn table<K: Pod, V: Pod>(&self) -> Words<'_, K, V> {
         Words::new(&self.0)

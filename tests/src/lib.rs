@@ -16,6 +16,7 @@
 //! - A dropped lab leaves nothing behind. What a killed run leaves behind, the next run removes.
 
 pub mod agent;
+pub mod chaos;
 pub mod client;
 pub mod cluster;
 pub mod connect_proxy;
@@ -28,6 +29,7 @@ pub mod manifests;
 pub mod object;
 pub mod plane;
 pub mod process;
+pub mod questions;
 pub mod server;
 pub mod soak;
 pub mod steady;
@@ -44,6 +46,7 @@ pub use lab::{Host, Lab};
 pub use manifests::Manifests;
 pub use object::packet_object;
 pub use process::Process;
+pub use questions::{Answers, Questions};
 pub use server::Server;
 pub use steady::Steady;
 pub use tenant::Tenant;

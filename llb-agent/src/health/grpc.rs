@@ -105,13 +105,13 @@ mod tests {
     /// Answers one connection, and returns the question's path and body.
     async fn serve(listener: TcpListener, says: Says) -> (String, Bytes) {
         let (stream, _) = listener.accept().await.unwrap();
-        let (asked, mut question) = tokio::sync::mpsc::unbounded_channel();
+        let (asked, mut question) = tokio::sync::mpsc::channel(1);
         let service = service_fn(move |request: Request<Incoming>| {
             let asked = asked.clone();
             async move {
                 let path = request.uri().path().to_owned();
                 let body = request.into_body().collect().await.unwrap().to_bytes();
-                asked.send((path, body)).unwrap();
+                asked.send((path, body)).await.unwrap();
                 Ok::<_, Infallible>(answer(says))
             }
         });

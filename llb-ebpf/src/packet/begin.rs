@@ -20,7 +20,7 @@ use llb_common::time::Tick;
 use crate::confirm::PendingFlow;
 use crate::decision::{Decision, Stop, UnassignedFlow};
 use crate::flow::{backend_of, key_of, touch};
-use crate::flow_table::remove_flow;
+use crate::flow_table::{flows, remove_flow};
 use crate::maps::{BUDGET, FRONTENDS, PENDING_FLOWS, SETTINGS, SOURCE_RANGES, backend};
 use crate::outcome::Done;
 use crate::{confirm, counters, life, martian, ports, reselect, select};
@@ -51,14 +51,17 @@ pub(crate) fn find_or_begin(
 /// Looks for a pending flow. Leaves its backend and source port in `decision`; backend 0 if there is none.
 #[inline(never)]
 fn find_pending(packet: &Packet, decision: &mut Decision, link: &LinkSettings) -> PendingFlow {
-    (decision.backend, decision.ifindex) = (BackendId(0), 0);
+    (decision.backend, decision.ifindex, decision.left.backend) = (BackendId(0), 0, BackendId(0));
     let key = key_of(packet);
     let Some(flow) = PENDING_FLOWS.get_ptr_mut(&key) else { return PendingFlow::Gone };
     // SAFETY: `flow` points to a value of `PENDING_FLOWS`, which is valid until the program returns. In an
     // LRU map this may be a copy of another flow's entry by now; `backend_of` accepts it only with a backend
     // that exists.
     let entry = unsafe { *flow };
-    let Some(backend) = backend_of(&entry, packet) else { return PendingFlow::Gone };
+    let Some(backend) = backend_of(&entry, packet) else {
+        decision.left = entry;
+        return PendingFlow::Gone;
+    };
     if decision.nat_instead != 0 && entry.snat_port == WirePort::default() {
         return PendingFlow::Gone;
     }
@@ -122,7 +125,9 @@ fn begin(
     let is_dsr = frontend.flags & DSR != 0 && decision.nat_instead == 0;
     let now = decision.now;
     decision.source_port = WirePort::default();
-    let backend = backend(decision.backend).ok_or(Reason::NoLiveBackend)?;
+    if backend(decision.backend).is_none() {
+        return Err(Reason::NoLiveBackend);
+    }
     if packet.shape == Shape::Error as u8 || packet.tcp_flags & RST != 0 {
         return Ok(());
     }
@@ -134,14 +139,18 @@ fn begin(
         return Err(Reason::OverBudget);
     }
     if !is_dsr {
-        let snat_port =
-            ports::find(context, packet, decision, backend, link).ok_or(Reason::PortsExhausted)?;
-        decision.source_port = snat_port;
+        let has_port = ports::find(context, packet, decision, link).is_yes()
+            || reselect::leave_full_backend(decision, packet, frontend).is_yes()
+                && ports::find(context, packet, decision, link).is_yes();
+        if !has_port {
+            return Err(Reason::PortsExhausted);
+        }
     }
     if decision.nat_instead != 0 {
         counters::count_reason(Reason::NatInstead);
     }
-    select::remember_host(packet, frontend, backend.host, now);
+    let host = backend(decision.backend).map_or(0, |backend| backend.host);
+    select::remember_host(packet, frontend, host, now);
     remember(packet, decision, link, now);
     Ok(())
 }
@@ -183,7 +192,7 @@ fn is_within_budget(now: Tick) -> bool {
 
 /// Remembers the flow as pending: it is not known yet whether the backend answers.
 #[inline(never)]
-fn remember(packet: &Packet, decision: &Decision, link: &LinkSettings, now: Tick) {
+fn remember(packet: &Packet, decision: &mut Decision, link: &LinkSettings, now: Tick) {
     let key = key_of(packet);
     let entry = ForwardEntry {
         backend: decision.backend,
@@ -196,7 +205,15 @@ fn remember(packet: &Packet, decision: &Decision, link: &LinkSettings, now: Tick
         ack: packet.acknowledged(),
     };
     // An entry of this key in `FLOWS` is of an older flow, whose backend takes it no more.
-    let _ = remove_flow(&key);
+    if let Some(left) = flows().find_by_tag(&key) {
+        // SAFETY: `left` points to a line of `FLOWS`, which is valid until the program returns; it is copied.
+        decision.left = unsafe { *left };
+        let _ = remove_flow(&key);
+    }
+    let left = &decision.left;
+    if left.backend != BackendId(0) && (left.backend, left.snat_port) != (entry.backend, entry.snat_port) {
+        ports::give_back(&key, left);
+    }
     // If there is no room (no CPU has a free or old entry), the packet is forwarded all the same.
     let _ = PENDING_FLOWS.insert(&key, &entry, 0);
     counters::count_flow(decision.backend);

@@ -14,7 +14,7 @@ use crate::flow::{find_reply, is_reply_of, reply_key};
 use crate::flow_table::{insert_flow, insert_reply, remove_reply};
 use crate::maps::{PENDING_FLOWS, PENDING_REPLIES, backend};
 use crate::outcome::Done;
-use crate::{counters, failing};
+use crate::{counters, failing, ports};
 
 /// What a packet finds of its pending flow.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -112,11 +112,7 @@ pub(crate) fn release_ended(flow_key: &ForwardKey, flow: *mut ForwardEntry) -> D
     if !conntrack::has_ended(flow.seen, reply.seen) {
         return Done::No;
     }
-    if is_pending {
-        let _ = PENDING_REPLIES.remove(&key);
-    } else {
-        let _ = remove_reply(&key);
-    }
+    let _ = ports::remove(&key, is_pending);
     Done::Yes
 }
 

@@ -4,7 +4,7 @@
 
 use llb_common::address::{Address, Mac, WirePort};
 use llb_common::backend::BackendId;
-use llb_common::conntrack::ReplyEntry;
+use llb_common::conntrack::{ForwardEntry, ForwardKey, ReplyEntry, ReplyKey};
 use llb_common::parse::Packet;
 use llb_common::reason::Reason;
 use llb_common::time::Tick;
@@ -45,8 +45,10 @@ pub(crate) struct Decision {
     pub(crate) now: Tick,
     /// Input of `select.rs`: the flow that needs a backend.
     pub(crate) flow: UnassignedFlow,
-    /// Input of `ports.rs`: the reply entry that a new flow gets.
-    pub(crate) reply: ReplyEntry,
+    /// Of `ports.rs`.
+    pub(crate) search: PortSearch,
+    /// Input of `begin.rs`: the pending entry of a flow that must begin anew; without a backend if there is none.
+    pub(crate) left: ForwardEntry,
 }
 
 /// A flow that needs a backend.
@@ -97,6 +99,20 @@ impl UnassignedFlow {
         let client = (&packet.source, packet.source_port);
         Self::new(client, (&packet.destination, packet.destination_port), packet.protocol)
     }
+}
+
+/// The search for a source port.
+#[repr(C)]
+pub(crate) struct PortSearch {
+    /// The reply entry that the new flow gets.
+    pub(crate) entry: ReplyEntry,
+    /// Its key. It has the port that is tried.
+    pub(crate) key: ReplyKey,
+    /// The flow that has this port.
+    pub(crate) holder: ForwardKey,
+    pub(crate) now: Tick,
+    /// 1: the port of a flow that gives way at last will do, too.
+    pub(crate) is_last_resort: u32,
 }
 
 /// Why a packet is not rewritten.

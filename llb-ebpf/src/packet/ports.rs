@@ -6,19 +6,14 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::{bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp};
-use bytemuck::Zeroable as _;
 use llb_common::address::{Address, WirePort};
-use llb_common::backend::BackendEntry;
-use llb_common::conntrack::{
-    CLOSED_SECS, ForwardKey, ReplyEntry, ReplyKey, candidate_port, forward_key, has_ended, is_abandoned,
-    is_expired, may_have_ended,
-};
+use llb_common::conntrack::{ForwardEntry, ForwardKey, ReplyKey, candidate_port, forward_key, has_ended};
 use llb_common::frontend::{FrontendKey, TCP};
 use llb_common::parse::Packet;
+use llb_common::port_holder::PortHolder;
 use llb_common::settings::LinkSettings;
-use llb_common::time::Tick;
 
-use crate::decision::Decision;
+use crate::decision::{Decision, PortSearch};
 use crate::flow::{find_reply, is_reply_of, reply_entry, reply_key};
 use crate::flow_table::{flows, remove_flow, remove_reply};
 use crate::maps::{FRONTENDS, PENDING_FLOWS, PENDING_REPLIES, SETTINGS, backend};
@@ -27,48 +22,76 @@ use crate::window::hide;
 
 /// Candidate ports of a flow. If half of a backend's ports are taken, one flow in 65,536 finds none.
 const CANDIDATES: u32 = 16;
-/// Candidates are tried in groups of this many: first for one that is free, then for one whose flow was
-/// abandoned. Looking for free ones among all candidates first would be too much work for each packet of a
+/// Candidates are tried in groups of this many: first for one that is free, then for one whose flow gives
+/// way. Looking for free ones among all candidates first would be too much work for each packet of a
 /// flood, which leaves none free.
 const GROUP: u32 = 4;
 
-/// Finds a source port for a new flow, and makes the flow's reply entry.
+/// Finds a source port for a new flow at the backend of `decision`, and makes the flow's reply entry. Leaves the
+/// port in `decision`.
 ///
-/// There are up to 48 attempts: each group for a free port, then for one whose flow was abandoned; as a last
-/// resort, all candidates for one whose flow has ended.
-#[inline(always)]
+/// There are up to 48 attempts: each group for a free port, then for one whose flow gives way; as a last
+/// resort, all candidates for one whose flow gives way at last (see `port_holder.rs` in `llb-common`).
+#[inline(never)]
 pub(crate) fn find(
     context: *mut c_void,
     packet: &Packet,
     decision: &mut Decision,
-    backend: &BackendEntry,
     link: &LinkSettings,
-) -> Option<WirePort> {
-    let settings = SETTINGS.get(0)?;
+) -> Done {
+    let (Some(settings), Some(backend)) = (SETTINGS.get(0), backend(decision.backend)) else {
+        return Done::No;
+    };
     let (first, last) = (settings.snat_first_port, settings.snat_last_port);
-    let mut key = reply_key(backend, WirePort::default());
-    decision.reply = reply_entry(packet, backend, link, decision.now);
+    let search = &mut decision.search;
+    search.key = reply_key(backend, WirePort::default());
+    search.entry = reply_entry(packet, backend, link, decision.now);
+    search.now = decision.now;
     for attempt in 0..3 * CANDIDATES {
         let (half_round, number) = (attempt / GROUP, attempt % GROUP);
         let is_last_resort = attempt >= 2 * CANDIDATES;
         let candidate =
             if is_last_resort { attempt - 2 * CANDIDATES } else { half_round / 2 * GROUP + number };
-        key.snat_port = candidate_port(packet.source, packet.source_port, candidate, first, last);
+        search.key.snat_port = candidate_port(packet.source, packet.source_port, candidate, first, last);
+        search.is_last_resort = u32::from(is_last_resort);
         let result = if !is_last_resort && half_round % 2 == 0 {
-            claim(context, &key, &decision.reply, &backend.snat)
+            claim(context, search, &backend.snat)
         } else {
-            take_port(&key, &decision.reply, decision.now, u32::from(is_last_resort))
+            take_port(search)
         };
         if result.is_yes() {
-            return Some(key.snat_port);
+            decision.source_port = search.key.snat_port;
+            return Done::Yes;
         }
     }
-    None
+    Done::No
 }
 
-/// Gets the port in `key` for the flow of `entry` if the port is free, or if this flow has it already.
+/// A flow leaves this backend or this source port: its reply entry goes. Otherwise the entry would hold the
+/// port, and the backend's packets would still reach the client.
 #[inline(never)]
-pub(crate) fn claim(context: *mut c_void, key: &ReplyKey, entry: &ReplyEntry, snat: &Address) -> Done {
+pub(crate) fn give_back(flow_key: &ForwardKey, left: &ForwardEntry) {
+    let Some(backend) = backend(left.backend).filter(|_| left.snat_port != WirePort::default()) else {
+        return;
+    };
+    let key = reply_key(backend, left.snat_port);
+    let Some((reply, is_pending)) = find_reply(&key) else { return };
+    // SAFETY: `reply` points to a value of a map, which is valid until the program returns, and is only read.
+    if is_reply_of(unsafe { &*reply }, &flow_key.client, flow_key.client_port, left.backend) {
+        let _ = remove(&key, is_pending);
+    }
+}
+
+/// Removes a reply entry.
+#[inline(always)]
+pub(crate) fn remove(key: &ReplyKey, is_pending: bool) -> Done {
+    if is_pending { PENDING_REPLIES.remove(key).is_ok().into() } else { remove_reply(key) }
+}
+
+/// Gets the port in `search.key` for the new flow if the port is free, or if this flow has it already.
+#[inline(never)]
+fn claim(context: *mut c_void, search: &PortSearch, snat: &Address) -> Done {
+    let (key, entry) = (&search.key, &search.entry);
     if let Some((holder, _)) = find_reply(key) {
         // SAFETY: `holder` points to a value of a map, which is valid until the program returns. Only single
         // fields are read and written; other CPUs change only whole fields, too.
@@ -91,74 +114,79 @@ pub(crate) fn claim(context: *mut c_void, key: &ReplyKey, entry: &ReplyEntry, sn
     PENDING_REPLIES.insert(key, entry, u64::from(BPF_NOEXIST)).is_ok().into()
 }
 
-/// Takes the port in `key` from a flow that was abandoned while it was pending or, if `ended_too` is not 0,
-/// from a flow that has ended. That flow's forward entry is removed first, so that it sends nothing from this
-/// port any more.
+/// Takes the port in `search.key` from a flow that gives way. That flow's forward entry is removed first, so
+/// that it sends nothing from this port any more.
 ///
 /// A global function, see `flow_table.rs`.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn take_port(key: *const ReplyKey, entry: *const ReplyEntry, now: Tick, ended_too: u32) -> Done {
-    // SAFETY: for each caller the verifier checks that each pointer is null or points to readable memory of
-    // the size of its type.
-    let (Some(key), Some(entry)) = (unsafe { (key.as_ref(), entry.as_ref()) }) else { return Done::No };
-    let mut holder_key = ForwardKey::zeroed();
-    let holder = judge_holder(key, now, ended_too, &mut holder_key);
+extern "C" fn take_port(search: *mut PortSearch) -> Done {
+    // SAFETY: for each caller the verifier checks that the pointer is null or points to memory of the size of
+    // its type. It is memory of this CPU, which nobody else uses until the program returns.
+    let Some(search) = (unsafe { search.as_mut() }) else { return Done::No };
+    let holder = judge_holder(search);
     if holder & MAY_BE_TAKEN == 0 {
         return Done::No;
     }
     if holder & HAS_FLOW != 0 {
-        if !remove_flow(&holder_key).is_yes() && flows().find_by_tag(&holder_key).is_some() {
+        if !remove_flow(&search.holder).is_yes() && flows().find_by_tag(&search.holder).is_some() {
             return Done::No;
         }
-        let _ = PENDING_FLOWS.remove(&holder_key);
+        let _ = PENDING_FLOWS.remove(&search.holder);
     }
-    let is_removed =
-        if holder & PENDING != 0 { PENDING_REPLIES.remove(key).is_ok() } else { remove_reply(key).is_yes() };
+    let is_removed = remove(&search.key, holder & PENDING != 0);
     // If it was not removed here, another CPU took the port.
-    Done::from(is_removed && PENDING_REPLIES.insert(key, entry, u64::from(BPF_NOEXIST)).is_ok())
+    let is_taken = is_removed.is_yes()
+        && PENDING_REPLIES.insert(&search.key, &search.entry, u64::from(BPF_NOEXIST)).is_ok();
+    Done::from(is_taken)
 }
 
 /// Bit of [`judge_holder`]: the port may be taken.
 const MAY_BE_TAKEN: u32 = 1;
-/// Bit of [`judge_holder`]: there is a forward entry. Its key is in `holder_key`.
+/// Bit of [`judge_holder`]: there is a forward entry. Its key is in `search.holder`.
 const HAS_FLOW: u32 = 1 << 1;
 /// Bit of [`judge_holder`]: the reply entry is a pending one.
 const PENDING: u32 = 1 << 2;
 
-/// Says, in bits, what flow has the port in `key`, and whether the port may be taken from it.
+/// Says, in bits, what flow has the port in `search.key`, and whether the port may be taken from it.
 #[inline(always)]
-fn judge_holder(key: &ReplyKey, now: Tick, ended_too: u32, holder_key: &mut ForwardKey) -> u32 {
-    let Some((holder, is_pending)) = find_reply(key) else { return 0 };
-    // SAFETY: `holder` points to a value of a map, which is valid until the program returns, and is only
+fn judge_holder(search: &mut PortSearch) -> u32 {
+    let (key, now, is_last_resort) = (&search.key, search.now, search.is_last_resort != 0);
+    let Some((reply, is_pending)) = find_reply(key) else { return 0 };
+    // SAFETY: `reply` points to a value of a map, which is valid until the program returns, and is only
     // read. If it becomes another flow's entry meanwhile, removing it fails, or that flow begins anew.
-    let holder = unsafe { &*holder };
+    let reply = unsafe { &*reply };
     let pending = if is_pending { PENDING } else { 0 };
-    let Some(backend) = backend(holder.backend) else { return MAY_BE_TAKEN | pending };
-    *holder_key = forward_key(holder.client, holder.client_port, backend.vip, backend.vip_port, key.protocol);
-    let placed = flows().find_by_tag(holder_key);
-    let found = placed.or_else(|| PENDING_FLOWS.get_ptr_mut(&*holder_key));
+    let Some(backend) = backend(reply.backend) else { return MAY_BE_TAKEN | pending };
+    search.holder = forward_key(reply.client, reply.client_port, backend.vip, backend.vip_port, key.protocol);
+    let placed = flows().find_by_tag(&search.holder);
+    let found = placed.or_else(|| PENDING_FLOWS.get_ptr_mut(&search.holder));
     // SAFETY: `flow` points to a value of a map, which is valid until the program returns, and is only read.
     // If it becomes another flow's entry meanwhile, the comparison below refuses it.
     let flow = found.map(|flow| unsafe { &*flow });
     // A later flow of the same client and ports has another source port.
-    let flow = flow.filter(|flow| flow.backend == holder.backend && flow.snat_port == key.snat_port);
+    let flow = flow.filter(|flow| flow.backend == reply.backend && flow.snat_port == key.snat_port);
     // Numbers from here on: the compiler would merge the two pointers in a way that the verifier refuses.
     let is_placed = hide(u32::from(placed.is_some())) != 0;
-    let (has_flow, seen, used) = flow.map_or((0, 0, 0), |flow| (HAS_FLOW, flow.seen, flow.used));
+    let (has_flow, forward, forward_used) = flow.map_or((0, 0, 0), |flow| (HAS_FLOW, flow.seen, flow.used));
     let has_flow = hide(has_flow);
-    let is_left = if has_flow != 0 {
-        is_abandoned(key.protocol, seen, used, now)
+    let holder = PortHolder {
+        protocol: key.protocol,
+        is_pending: is_pending && !is_placed,
+        forward,
+        reply: reply.seen,
+        forward_used,
+        reply_used: reply.used,
+    };
+    let gives_way = if has_flow != 0 {
+        holder.gives_way(now) || is_last_resort && holder.gives_way_at_last(now)
     } else {
         // Without a forward entry nothing can continue the flow. But a flow that begins at this moment has
-        // its reply entry first, so an entry of this tick stays.
-        holder.used < now
+        // its reply entry first, so an entry of this tick stays. One in `REPLIES` is left to the agent, which
+        // looks twice.
+        is_pending && reply.used < now || is_last_resort && key.protocol == TCP && has_ended(0, reply.seen)
     };
-    let last = if holder.used > used { holder.used } else { used };
-    let is_over = has_ended(seen, holder.seen)
-        || may_have_ended(seen, holder.seen) && is_expired(last, now, CLOSED_SECS);
-    let has_ended = ended_too != 0 && key.protocol == TCP && is_over;
-    if has_ended || is_pending && !is_placed && is_left { MAY_BE_TAKEN | pending | has_flow } else { 0 }
+    if gives_way { MAY_BE_TAKEN | pending | has_flow } else { 0 }
 }
 
 /// Whether the kernel would give a packet of the backend to this port to a socket of the host: one that

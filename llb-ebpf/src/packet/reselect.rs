@@ -16,7 +16,7 @@
 //! refusal at once. If all others are dead, a repeated SYN goes to A again, unless A is dead too.
 
 use llb_common::backend::{BackendEntry, BackendId, FailureKind};
-use llb_common::conntrack::{RST, ReplyEntry, SYN, forward_key};
+use llb_common::conntrack::{RST, ReplyEntry, SYN, forward_key, opens};
 use llb_common::frontend::{DSR, FrontendEntry, FrontendKey, KNOWN_FLOWS_ONLY, TCP};
 use llb_common::parse::Packet;
 use llb_common::time::Tick;
@@ -107,6 +107,17 @@ pub(crate) fn replace_backend(decision: &mut Decision, packet: &Packet, frontend
 #[inline(always)]
 fn is_worse(other: BackendId, old: BackendId, now: Tick) -> bool {
     failing::is_avoided(other, AVOIDS_FAILING, now) && !failing::is_avoided(old, AVOIDS_FAILING, now)
+}
+
+/// The backend in `decision` has no source port left for the flow of `packet`. Puts another one in its place, if
+/// there is one. A connection that began before this box saw it can't move: another backend would reset it.
+#[inline(never)]
+pub(crate) fn leave_full_backend(decision: &mut Decision, packet: &Packet, frontend: &FrontendEntry) -> Done {
+    if packet.protocol == TCP && !opens(packet.tcp_flags) {
+        return Done::No;
+    }
+    decision.flow = UnassignedFlow { excluded: decision.backend, ..UnassignedFlow::of(packet) };
+    Done::from(select::select(decision, frontend) != Selection::Nobody)
 }
 
 /// Whether new flows of this frontend begin in mode DSR. A flow in mode NAT that has no answer yet is there

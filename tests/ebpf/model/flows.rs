@@ -40,9 +40,12 @@ impl Flow {
     }
 }
 
-/// Seconds for which a client may delay the second packet of a flow without losing its source port to another
-/// flow.
+/// Seconds without a packet after which a flow may lose its source port to another one: a new connection that the
+/// backend has not answered, or whose client has not continued, or an answered UDP question; a UDP question
+/// without an answer; other UDP flows.
 pub(crate) const OPENING_SECS: u64 = 2;
+pub(crate) const QUESTION_SECS: u64 = 6;
+pub(crate) const CONVERSATION_SECS: u64 = 120;
 /// Seconds without a packet after which a connection that may have ended has ended.
 pub(crate) const CLOSED_SECS: u64 = 30;
 
@@ -117,27 +120,26 @@ impl Memory {
         (reply.client == (flow.0, flow.1) && reply.backend == backend.id).then_some(reply)
     }
 
-    /// Removes both entries of the flow that holds a source port, if nothing can come of the flow any more: its
-    /// backend is gone, or it is pending and too old. With `ended_too`, also if both ends have closed it, or
-    /// one has reset it; for a while after its last packet this must be sure.
-    pub(crate) fn end(&mut self, world: &World, name: &ReplyName, now: u64, ended_too: bool) -> bool {
+    /// Removes both entries of the flow that holds a source port, if the flow gives way to another one: nothing
+    /// can come of it any more, or it has waited for long enough. As the last resort, more flows give way.
+    pub(crate) fn end(&mut self, world: &World, name: &ReplyName, now: u64, is_last: bool) -> bool {
         let Some(reply) = self.reply(name).copied() else { return false };
         if let Some(backend) = world.backend(reply.backend) {
             let flow_name = (reply.client.0, reply.client.1, backend.frontend);
             let is_its = |flow: &Flow| flow.backend == reply.backend && flow.snat_port == name.2;
             let flow = self.flow(&flow_name).copied().filter(is_its);
-            let seen = flow.map_or(0, |flow| flow.seen);
-            let used = flow.map_or(0, |flow| flow.used).max(reply.used);
-            let has_ended =
-                has_ended(seen, reply.seen) || now - used > CLOSED_SECS && may_have_ended(seen, reply.seen);
-            let has_ended = ended_too && name.3 == TCP && has_ended;
-            let is_abandoned = self.pending_replies.contains_key(name)
-                && !self.flows.contains_key(&flow_name)
-                && match flow {
-                    Some(flow) => (name.3 != TCP || seen == SYN) && now - flow.used >= OPENING_SECS,
-                    None => reply.used < now,
-                };
-            if !has_ended && !is_abandoned {
+            let is_reply_pending = self.pending_replies.contains_key(name);
+            let gives_way = match flow {
+                Some(flow) => {
+                    let is_pending = is_reply_pending && !self.flows.contains_key(&flow_name);
+                    gives_way(name.3 == TCP, is_pending, &flow, &reply, now, is_last)
+                }
+                None => {
+                    let has_ended = name.3 == TCP && has_ended(0, reply.seen);
+                    is_reply_pending && reply.used < now || is_last && has_ended
+                }
+            };
+            if !gives_way {
                 return false;
             }
             if flow.is_some() {
@@ -150,11 +152,36 @@ impl Memory {
         true
     }
 
+    /// The flow `name` goes to another backend, or by another source port, than `old`, its entry until now.
+    pub(crate) fn leave(&mut self, world: &World, name: &FlowName, old: &Flow) {
+        let Some(backend) = world.backend(old.backend) else { return };
+        if self.reply_of(name, backend, old.snat_port).is_some() {
+            self.replies.remove(&reply_name(backend, old.snat_port));
+            self.pending_replies.remove(&reply_name(backend, old.snat_port));
+        }
+    }
+
     pub(crate) fn count(&mut self, backend: Id, is_reply: bool, bytes: usize) {
         let counts = self.traffic.entry(backend.0).or_default();
         let first = if is_reply { 2 } else { 0 };
         counts[first] += 1;
         counts[first + 1] += bytes as u64;
+    }
+}
+
+/// Whether a flow gives its source port to another one.
+fn gives_way(is_tcp: bool, is_pending: bool, flow: &Flow, reply: &Reply, now: u64, is_last: bool) -> bool {
+    let silent = now - flow.used.max(reply.used);
+    if is_tcp {
+        let is_open = reply.seen == 0 || flow.seen == SYN;
+        let has_ended =
+            has_ended(flow.seen, reply.seen) || silent > CLOSED_SECS && may_have_ended(flow.seen, reply.seen);
+        return is_pending && is_open && now - flow.used >= OPENING_SECS || is_last && has_ended;
+    }
+    match (is_pending, reply.seen) {
+        (true, 0) => is_last && silent >= QUESTION_SECS,
+        (true, _) => silent >= OPENING_SECS,
+        (false, _) => is_last && silent >= CONVERSATION_SECS,
     }
 }
 

@@ -217,7 +217,7 @@ impl Model {
             let chosen = select::backend(arrival.world, self, frontend, client, begins, Except::Nobody);
             chosen.map(|chosen| chosen.backend)
         };
-        let Some(backend) = moves_to.or_else(chosen) else { return because(Reason::NoLiveBackend) };
+        let Some(mut backend) = moves_to.or_else(chosen) else { return because(Reason::NoLiveBackend) };
         if arrival.is_error() || is_reset {
             // Nothing can follow on it, so it is not remembered.
             return Ok((backend, 0));
@@ -226,16 +226,20 @@ impl Model {
             notes.extend((!by_nat).then_some(Reason::NotRemembered));
             return if by_nat { because(Reason::OverBudget) } else { Ok((backend, 0)) };
         }
+        let old = self.memory.flow(name).copied();
         let mut snat_port = 0;
         if by_nat {
-            let port = select::snat_port(arrival.world, self, name, backend, arrival.way());
-            snat_port = port.ok_or(Stop::Because(Reason::PortsExhausted))?;
+            let found = self.find_port(arrival, frontend, name, backend, begins);
+            (backend, snat_port) = found.ok_or(Stop::Because(Reason::PortsExhausted))?;
         }
         notes.extend((is_dsr && by_nat).then_some(Reason::NatInstead));
         let seen = seen_after(0, arrival.tcp_flags, Some(0));
         let (seq, ack) = arrival.streams();
         let flow =
             Flow { backend: backend.id, snat_port, seen, way: arrival.way(), used: self.now, seq, ack };
+        if let Some(old) = old.filter(|old| (old.backend, old.snat_port) != (backend.id, snat_port)) {
+            self.memory.leave(arrival.world, name, &old);
+        }
         self.memory.flows.remove(name);
         self.memory.pending_flows.insert(*name, flow);
         self.memory.traffic.entry(backend.id.0).or_default()[4] += 1;
@@ -243,5 +247,24 @@ impl Model {
             self.memory.affinity.insert((client.0, service), (backend.host, self.now));
         }
         Ok((backend, snat_port))
+    }
+
+    /// A source port at this backend. If all are taken, and the flow begins, another backend will do, too.
+    fn find_port<'w>(
+        &mut self,
+        arrival: &Arrival<'w>,
+        frontend: (&FrontendName, &Frontend),
+        name: &FlowName,
+        backend: &'w Backend,
+        begins: bool,
+    ) -> Option<(&'w Backend, u16)> {
+        let (world, way) = (arrival.world, arrival.way());
+        if let Some(port) = select::snat_port(world, self, name, backend, way) {
+            return Some((backend, port));
+        }
+        let client = (name.0, name.1);
+        let other = select::backend(world, self, frontend, client, true, Except::This(backend.id));
+        let other = other.filter(|_| begins)?.backend;
+        select::snat_port(world, self, name, other, way).map(|port| (other, port))
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Chosen<'w> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Except {
     Nobody,
+    /// Never this one.
+    This(Id),
     /// Never this one, and none that refused the last connection if there is another.
     ThisAndRefusing(Id),
     /// Never this one, and no suspected one if there is another.
@@ -46,13 +48,13 @@ pub(super) fn backend<'w>(
     let now = model.now;
     let not = match except {
         Except::Nobody => None,
-        Except::ThisAndRefusing(id) | Except::ThisAndSuspected(id) => Some(id),
+        Except::This(id) | Except::ThisAndRefusing(id) | Except::ThisAndSuspected(id) => Some(id),
     };
     let takes = |backend: &&Backend| backend.takes(begins) && Some(backend.id) != not;
     // Marks matter only for packets that open connections, and only in mode NAT: a Node whose nodePort refuses
     // may still take packets in mode DSR.
     let is_bad = |backend: &Backend| match except {
-        Except::Nobody => model.is_failing(backend),
+        Except::Nobody | Except::This(_) => model.is_failing(backend),
         Except::ThisAndRefusing(_) => model.is_refusing(backend),
         Except::ThisAndSuspected(_) => model.is_suspected(backend),
     };
@@ -105,8 +107,8 @@ fn hash((vip, port, protocol): FrontendName, client: (IpAddr, u16), has_affinity
 }
 
 /// Takes a source port that no other flow of this backend has and that belongs to no frontend, and creates its
-/// reply entry. It looks at four candidates at a time: a free one is taken first, else one whose flow was
-/// opened and left alone. If no candidate will do, it takes one whose flow has ended.
+/// reply entry. It looks at four candidates at a time: a free one is taken first, else one whose flow gives way.
+/// If no candidate will do, it takes one whose flow gives way at last.
 pub(super) fn snat_port(
     world: &World,
     model: &mut Model,

@@ -19,7 +19,11 @@ use llb_common::time::{Tick, tick};
 use super::remembered::{
     affinity_key, failure, flow_entry, flow_key, fragment_key, id, reply_entry, reply_key,
 };
-use crate::model::flows::{CLOSED_SECS, FlowName, FragmentName, Memory, OPENING_SECS, ReplyName};
+use crate::model::flows::{
+    CLOSED_SECS, CONVERSATION_SECS, Flow, FlowName, FragmentName, Memory, OPENING_SECS, QUESTION_SECS, Reply,
+    ReplyName,
+};
+use crate::model::wire::UDP;
 use crate::model::world::{FrontendName, Gate, Id, State, World};
 use crate::programs::{Hook, Program, monotonic_nanoseconds, raw};
 
@@ -174,34 +178,37 @@ impl Kernel {
         }
     }
 
-    /// Makes pending entries either so old that it matters, or new, and marks of failing backends as old as the
-    /// model has them. With the kernel's own clock, which runs on, no test could know which.
+    /// Makes pending entries so old or so new that it is clear for each limit on which side of it they are, and
+    /// marks of failing backends as old as the model has them. With the kernel's own clock, which runs on, no test
+    /// could know.
     pub(super) fn ages(&mut self, memory: &Memory, now: u64) {
         self.failing(memory, now);
         for (name, flow) in &memory.pending_flows {
-            let mut entry: ForwardEntry = pod_read_unaligned(&flow_entry(flow));
-            entry.used = if now - flow.used >= OPENING_SECS { 0 } else { Tick::MAX };
             let key: [u8; 24] = raw(&flow_key(name));
-            self.each(|program| program.insert(maps::PENDING_FLOWS.name, key, raw::<24>(bytes_of(&entry))));
+            let entry = aged_flow(flow, now);
+            self.each(|program| program.insert(maps::PENDING_FLOWS.name, key, entry));
         }
         for (name, reply) in &memory.pending_replies {
-            let mut entry: ReplyEntry = pod_read_unaligned(&reply_entry(reply));
-            entry.used = if reply.used < now { 0 } else { Tick::MAX };
             let key: [u8; 24] = raw(&reply_key(name));
-            self.each(|program| {
-                program.insert(maps::PENDING_REPLIES.name, key, raw::<40>(bytes_of(&entry)));
-            });
+            let entry = aged_reply(reply, now);
+            self.each(|program| program.insert(maps::PENDING_REPLIES.name, key, entry));
         }
     }
 
     /// Does the same for the entries in the tables, but leaves none in the present tick: in that tick the programs
     /// do not note again where a stream is.
     pub(super) fn ages_of_placed(&mut self, memory: &Memory, now: u64) {
-        let used = |used: u64| if now - used > CLOSED_SECS { 0 } else { tick_of(0) - 2 };
+        let used = |protocol, used: u64| match now - used {
+            age if protocol == UDP => clear_tick(age),
+            0..=CLOSED_SECS => tick_of(0) - 2,
+            _ => 0,
+        };
+        let flows = memory.flows.iter();
         let flows: BTreeMap<_, _> =
-            memory.flows.iter().map(|(name, flow)| (flow_key(name), used(flow.used))).collect();
+            flows.map(|(name, flow)| (flow_key(name), used(name.2.2, flow.used))).collect();
+        let replies = memory.replies.iter();
         let replies: BTreeMap<_, _> =
-            memory.replies.iter().map(|(name, reply)| (reply_key(name), used(reply.used))).collect();
+            replies.map(|(name, reply)| (reply_key(name), used(name.3, reply.used))).collect();
         self.each(|program| {
             program.patch_placed(maps::FLOWS.name, offset_of!(ForwardEntry, used), &flows);
             program.patch_placed(maps::REPLIES.name, offset_of!(ReplyEntry, used), &replies);
@@ -250,6 +257,31 @@ fn forget(program: &mut Program) {
     }
     for (key, _) in program.entries::<24, 8>(maps::AFFINITY.name) {
         program.remove::<_, 8>(maps::AFFINITY.name, key);
+    }
+}
+
+fn aged_flow(flow: &Flow, now: u64) -> [u8; 24] {
+    let entry: ForwardEntry = pod_read_unaligned(&flow_entry(flow));
+    raw(bytes_of(&ForwardEntry { used: clear_tick(now - flow.used), ..entry }))
+}
+
+fn aged_reply(reply: &Reply, now: u64) -> [u8; 40] {
+    let entry: ReplyEntry = pod_read_unaligned(&reply_entry(reply));
+    raw(bytes_of(&ReplyEntry { used: clear_tick(now - reply.used), ..entry }))
+}
+
+/// A tick that is on the same side of all limits as this age, whenever in the next seconds it is looked at.
+fn clear_tick(age_secs: u64) -> Tick {
+    if age_secs < OPENING_SECS {
+        Tick::MAX
+    } else if age_secs < QUESTION_SECS {
+        tick_of(4)
+    } else if age_secs <= CLOSED_SECS {
+        tick_of(15)
+    } else if age_secs < CONVERSATION_SECS {
+        tick_of(60)
+    } else {
+        0
     }
 }
 

@@ -40,7 +40,7 @@ fn a_connection_waits_for_a_lost_backend() {
         plane.expect_reason("unknown", &of_another(plane, NAT_PORT, TCP, ACK), Reason::NoNeighbour);
         plane.backend(1, |_| ());
         plane.expect("back", &plane.to_vip(NAT_PORT, TCP, ACK).bytes(), &plane.to_backend(ACK).bytes());
-        assert_eq!(plane.entries::<24, 16>(maps::FLOWS.name).len(), 1);
+        assert_eq!(plane.entries::<24, 24>(maps::FLOWS.name).len(), 1);
         assert_eq!(plane.entries::<24, 40>(maps::REPLIES.name).len(), 1);
     });
 }

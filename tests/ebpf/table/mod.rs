@@ -9,6 +9,7 @@ mod failing;
 mod lost;
 mod martians;
 mod ports;
+mod questions;
 mod reasons;
 mod returned;
 mod selection;

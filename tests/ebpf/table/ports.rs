@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The source ports of flows that have ended are used again.
+//! Source ports are used again: those of connections that have ended or never began, and those of flows that
+//! went to another backend. UDP is in `questions.rs`.
 
-use bytemuck::{bytes_of, pod_read_unaligned};
-use llb_common::conntrack::{ACK, FIN, ForwardEntry, OPENING_TICKS, RST, SYN};
+use bytemuck::{Pod, bytes_of, pod_read_unaligned};
+use llb_common::backend::DEAD;
+use llb_common::conntrack::{ACK, FIN, ForwardEntry, RST, ReplyEntry, SYN};
 use llb_common::frontend::TCP;
 use llb_common::maps;
+use llb_common::port_holder::OPENING_TICKS;
 use llb_common::reason::Reason;
 
 use super::{CLIENT_PORT, everywhere};
@@ -122,6 +125,94 @@ fn many_short_connections_share_few_ports() {
     });
 }
 
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_stray_packet_holds_its_port_no_longer_than_an_opening() {
+    everywhere(|plane| {
+        plane.one_port();
+        for (client, flags) in (20..).zip([ACK, FIN | ACK, FIN]) {
+            let of = |last, flags, plane: &Plane| Frame {
+                from: (plane.address(last), CLIENT_PORT),
+                ..plane.to_vip(NAT_PORT, TCP, flags)
+            };
+            let (stray, sent) = (of(client, flags, plane).bytes(), plane.to_backend(flags).bytes());
+            plane.expect("stray", &stray, &sent);
+            plane.expect("repeated", &stray, &sent);
+            plane.began(0);
+            plane.expect_reason("too soon", &of(11, SYN, plane).bytes(), Reason::PortsExhausted);
+            plane.began(OPENING_TICKS);
+            plane.expect("taken", &of(11, SYN, plane).bytes(), &plane.to_backend(SYN).bytes());
+            plane.began(OPENING_TICKS);
+        }
+        // An old connection is answered at once, and keeps its port.
+        let old = plane.to_vip(NAT_PORT, TCP, ACK).bytes();
+        plane.expect("old", &old, &plane.to_backend(ACK).bytes());
+        plane.expect("answer", &plane.reply_sent(ACK).bytes(), &plane.reply_received(ACK).bytes());
+        plane.began(10 * OPENING_TICKS);
+        let other = Frame { from: (plane.address(11), CLIENT_PORT), ..plane.to_vip(NAT_PORT, TCP, SYN) };
+        plane.expect_reason("of a live flow", &other.bytes(), Reason::PortsExhausted);
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_flow_that_goes_to_another_backend_leaves_no_port_behind() {
+    everywhere(|plane| {
+        for (client_port, is_established) in [(2000, true), (3000, false)] {
+            plane.two_hosts(0);
+            let asked = plane.ask(client_port);
+            let ack = Frame { from: (plane.client(), client_port), ..plane.to_vip(NAT_PORT, TCP, ACK) };
+            if is_established {
+                let answer = plane.sent_by_host(asked, SYN | ACK).bytes();
+                assert!(matches!(plane.run(&answer), Outcome::Sent(_)));
+                assert_eq!(plane.host(&ack), asked.host);
+            }
+            let used = plane.ports_in_use();
+            let address = plane.address(21 + asked.host as u8);
+            plane.backend([1, 3][asked.host], |backend| {
+                (backend.address, backend.state) = (address, DEAD);
+            });
+            assert_eq!(plane.host(&ack), 1 - asked.host);
+            assert_eq!(plane.ports_in_use(), used, "established: {is_established}");
+            // What the old backend sends to the flow is for nobody.
+            let late = plane.sent_by_host(asked, ACK).bytes();
+            plane.two_hosts(0);
+            assert_eq!(plane.run(&late), Outcome::Pass);
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_new_flow_goes_to_another_backend_if_the_first_one_has_no_port_left() {
+    everywhere(|plane| {
+        for affinity_secs in [0, 100] {
+            plane.two_hosts(affinity_secs);
+            let of = |last, flags, plane: &Plane| Frame {
+                from: (plane.address(last), CLIENT_PORT),
+                ..plane.to_vip(NAT_PORT, TCP, flags)
+            };
+            // Clients that get the first host.
+            let gets_it = |last: &u8| plane.host(&of(*last, SYN, plane)) == 0;
+            let clients: Vec<u8> = (11..100).filter(gets_it).take(3).collect();
+            plane.forget_pending();
+            plane.one_port();
+            assert_eq!(plane.host(&of(clients[0], SYN, plane)), 0);
+            // Another backend would reset a connection that it does not know.
+            plane.expect_reason("old", &of(clients[1], ACK, plane).bytes(), Reason::PortsExhausted);
+            assert_eq!(plane.host(&of(clients[1], SYN, plane)), 1);
+            plane.expect_reason("all full", &of(clients[2], SYN, plane).bytes(), Reason::PortsExhausted);
+            // With affinity, the client's next flows go there, too.
+            plane.settings(|_| ());
+            let next = Frame { from: (plane.address(clients[1]), 2000), ..plane.to_vip(NAT_PORT, TCP, SYN) };
+            if affinity_secs > 0 {
+                assert_eq!(plane.host(&next), 1);
+            }
+            plane.forget_pending();
+        }
+    });
+}
+
 impl Plane {
     /// Limits everybody to one source port, the client's own.
     pub(super) fn one_port(&mut self) {
@@ -130,20 +221,47 @@ impl Plane {
         });
     }
 
-    /// Makes it look as if all flows had their last packet this many ticks ago, or one more, because the
-    /// programs' clock is behind. 0 means now.
-    fn began(&mut self, ticks: u32) {
-        for map in [maps::FLOWS.name, maps::PENDING_FLOWS.name] {
-            for (key, entry) in self.entries::<24, 24>(map) {
-                let used = if ticks == 0 { u32::MAX } else { now() - ticks - 1 };
-                let entry = ForwardEntry { used, ..pod_read_unaligned(&entry) };
-                let entry = raw::<24>(bytes_of(&entry));
-                if map == maps::FLOWS.name {
+    /// Makes it look as if all flows had their last packet, in each direction, this many ticks ago, or one
+    /// more, because the programs' clock is behind. 0 means now.
+    pub(super) fn began(&mut self, ticks: u32) {
+        let used = if ticks == 0 { u32::MAX } else { now() - ticks - 1 };
+        self.ages::<ForwardEntry, 24>([maps::FLOWS.name, maps::PENDING_FLOWS.name], |entry| {
+            entry.used = used
+        });
+        self.ages::<ReplyEntry, 40>([maps::REPLIES.name, maps::PENDING_REPLIES.name], |entry| {
+            entry.used = used;
+        });
+    }
+
+    fn ages<E: Pod, const V: usize>(&mut self, [placed, pending]: [&str; 2], change: impl Fn(&mut E)) {
+        for map in [placed, pending] {
+            for (key, entry) in self.entries::<24, V>(map) {
+                let mut entry: E = pod_read_unaligned(&entry);
+                change(&mut entry);
+                let entry = raw::<V>(bytes_of(&entry));
+                if map == placed {
                     self.program.replace_placed(map, key, entry);
                 } else {
                     self.program.insert(map, key, entry);
                 }
             }
         }
+    }
+
+    fn forget_pending(&mut self) {
+        for (key, _) in self.entries::<24, 24>(maps::PENDING_FLOWS.name) {
+            self.program.remove::<_, 24>(maps::PENDING_FLOWS.name, key);
+        }
+        for (key, _) in self.entries::<24, 40>(maps::PENDING_REPLIES.name) {
+            self.program.remove::<_, 40>(maps::PENDING_REPLIES.name, key);
+        }
+    }
+
+    /// How many source ports are taken.
+    pub(super) fn ports_in_use(&self) -> usize {
+        [maps::REPLIES.name, maps::PENDING_REPLIES.name]
+            .map(|map| self.entries::<24, 40>(map).len())
+            .iter()
+            .sum()
     }
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod answers;
 pub(crate) mod changes;
+pub(crate) mod chaos;
 pub(crate) mod crash;
 pub(crate) mod dead_backends;
 pub(crate) mod handover;

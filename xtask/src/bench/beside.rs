@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `bench relay`, `e2e` and `flood`: builds the optimized agent, installs the programs that llb is compared with, and
+//! `bench relay`, `e2e`, `flood` and `dns`: builds the optimized agent, installs the programs that llb is compared with, and
 //! starts llb-bench of package llb-tests. Measures nothing itself.
 
 use anyhow::{Result, bail};

@@ -26,6 +26,8 @@ enum What {
     E2e(beside::Arguments),
     /// What a flood of new connections costs the open ones; root; about 16 minutes, and the build
     Flood(beside::Arguments),
+    /// UDP of one question and one answer, beside nginx stream and nftables; root; about 6 minutes, and the build
+    Dns(beside::Arguments),
 }
 
 /// Builds the optimized agent, then measures.
@@ -39,5 +41,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         What::Relay(arguments) => beside::run("relay", arguments),
         What::E2e(arguments) => beside::run("e2e", arguments),
         What::Flood(arguments) => beside::run("flood", arguments),
+        What::Dns(arguments) => beside::run("dns", arguments),
     }
 }

@@ -52,10 +52,12 @@ impl<K: Pod, V: Pod> Entries<K, V> for FlowTable<K, V> {
         Ok(())
     }
 
-    fn remove_all(&self, keys: &[K]) -> io::Result<()> {
-        for key in keys {
-            self.words().remove(key);
-        }
+    fn value_of(&self, key: &K) -> io::Result<Option<V>> {
+        Ok(self.words().get(key))
+    }
+
+    fn remove_one(&self, key: &K) -> io::Result<()> {
+        self.words().remove(key);
         Ok(())
     }
 }

@@ -28,8 +28,10 @@ const MAX_FRONTENDS: u32 = 16_384;
 /// Chunks of selection tables: 48 MiB in parts of 4 KiB. A frontend with up to ten backends
 /// uses one chunk, and another one for a while after each change.
 const MAX_CHUNKS: u32 = 12_288;
-/// Flows that no backend has answered yet.
-const MAX_PENDING: u32 = 65_536;
+/// The fewest and the most pending flows. Between them, there are as many as flows. If the map is full, the kernel
+/// evicts what the programs have not looked at lately, and that may be a question that waits for its
+/// answer. Only with more places than source ports in use, ports go to other flows by the programs' rule alone.
+const PENDING: (u32, u32) = (65_536, 262_144);
 /// Clients whose host is remembered for affinity.
 const MAX_AFFINITY: u32 = 65_536;
 /// Packets that arrive in fragments at one time.
@@ -75,7 +77,7 @@ impl Capacities {
             maps::BACKENDS | maps::TRAFFIC => self.backends,
             maps::MEMBERS | maps::FAILING => self.backends,
             maps::FLOWS | maps::REPLIES => lines(self.flows),
-            maps::PENDING_FLOWS | maps::PENDING_REPLIES => MAX_PENDING,
+            maps::PENDING_FLOWS | maps::PENDING_REPLIES => self.flows.clamp(PENDING.0, PENDING.1),
             maps::AFFINITY => MAX_AFFINITY,
             maps::FRAGMENTS => MAX_FRAGMENTS,
             other => other.capacity as u32,
@@ -133,5 +135,14 @@ mod tests {
         assert!((100_000..500_000).contains(&flows(&config, 16)));
         let told = PacketConfig { max_flows: NonZeroU32::new(1000), ..config };
         assert_eq!(flows(&told, 16), 1000);
+    }
+
+    #[test]
+    fn there_is_room_for_as_many_pending_flows_as_flows_within_bounds() {
+        let pending = |flows| {
+            let config = PacketConfig { max_flows: NonZeroU32::new(flows), ..PacketConfig::default() };
+            Capacities::new(&config, 0).of(maps::PENDING_FLOWS)
+        };
+        assert_eq!([pending(1000), pending(100_000), pending(4_000_000)], [65_536, 100_000, 262_144]);
     }
 }

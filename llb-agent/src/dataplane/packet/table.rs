@@ -24,7 +24,6 @@ const UPDATE_ELEM: libc::c_int = 2;
 const DELETE_ELEM: libc::c_int = 3;
 const LOOKUP_BATCH: libc::c_int = 24;
 const UPDATE_BATCH: libc::c_int = 26;
-const DELETE_BATCH: libc::c_int = 27;
 
 /// `BPF_NOEXIST`: adds an entry only if its key is not there.
 const NOEXIST: u64 = 1;
@@ -67,8 +66,23 @@ pub(super) struct Table<K, V> {
 pub(super) trait Entries<K, V> {
     /// Calls `work` with each entry. Entries that come or go meanwhile may be left out.
     fn each(&self, work: &mut dyn FnMut(K, V)) -> io::Result<()>;
-    /// Removes those of `keys` that are there.
-    fn remove_all(&self, keys: &[K]) -> io::Result<()>;
+    /// The entry of a key as it is now.
+    fn value_of(&self, key: &K) -> io::Result<Option<V>>;
+    /// Removes an entry, if it is there.
+    fn remove_one(&self, key: &K) -> io::Result<()>;
+
+    /// Looks at the entry of each key once more, and removes it at once if `is_over` says so. A walk takes
+    /// milliseconds, in which what it found may begin anew.
+    fn remove_if(&self, keys: &[K], is_over: &mut dyn FnMut(&K, &V) -> io::Result<bool>) -> io::Result<()> {
+        for key in keys {
+            if let Some(value) = self.value_of(key)?
+                && is_over(key, &value)?
+            {
+                self.remove_one(key)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A map as bytes, whatever the types of its entries.
@@ -149,24 +163,12 @@ impl<K: Pod, V: Pod> Entries<K, V> for Table<K, V> {
         self.for_each(work)
     }
 
-    fn remove_all(&self, keys: &[K]) -> io::Result<()> {
-        let mut left = keys;
-        while !left.is_empty() {
-            let (now, _) = left.split_at(left.len().min(BATCH));
-            let mut attr = BatchAttr {
-                keys: address(bytemuck::cast_slice::<K, u8>(now)),
-                count: now.len() as u32,
-                map_fd: fd_number(&self.map),
-                ..BatchAttr::default()
-            };
-            // SAFETY: `now` holds `count` keys of the map's size, which `new` has checked, and lives
-            // until the call returns.
-            let result = unsafe { bpf_mut(DELETE_BATCH, &mut attr) };
-            // The kernel stops at a key that is not there, and tells how many came before it.
-            let done = if found(result)? { now.len() } else { attr.count as usize + 1 };
-            left = left.get(done..).unwrap_or_default();
-        }
-        Ok(())
+    fn value_of(&self, key: &K) -> io::Result<Option<V>> {
+        self.get(key)
+    }
+
+    fn remove_one(&self, key: &K) -> io::Result<()> {
+        self.remove(key).map(drop)
     }
 }
 

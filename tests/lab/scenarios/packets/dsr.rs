@@ -63,7 +63,7 @@ pub(in crate::scenarios) fn serve(setup: &Setup, name: &str, vips: &[IpAddr]) ->
 
 /// Puts the VIP on `lo` of a node, which nobody announces. A stand-in for kube-proxy: a green test with it does
 /// not prove that kube-proxy accepts the packets; tests/cluster does.
-pub(super) fn take(host: &Host, vip: IpAddr) {
+pub(crate) fn take(host: &Host, vip: IpAddr) {
     let silent = ["net.ipv4.conf.all.arp_ignore=1", "net.ipv4.conf.all.arp_announce=2"];
     host.output(&["sysctl", "-q", "-w", silent[0], silent[1]]).unwrap();
     let (bits, nodad) = if vip.is_ipv4() { (32, "") } else { (128, "nodad") };

@@ -11,7 +11,7 @@ use llb_tests::{Steady, wait_until};
 
 use super::{ECHO, HTTP, dsr};
 use crate::plane::Plane;
-use crate::setup::{LIMIT, Setup};
+use crate::setup::{LIMIT, NODES, Setup};
 
 /// Connections to each VIP.
 const CONNECTIONS: usize = 20;
@@ -74,7 +74,32 @@ pub(crate) fn a_flood_of_openings_leaves_ports_for_others(plane: Plane) {
     assert_eq!(exhausted, 0);
 }
 
-fn target(vip: IpAddr, port: u16) -> SocketAddrV4 {
+/// On every packet plane: nodes that drop what they do not know answer neither of these packets, as behind a
+/// firewall, or behind kube-proxy, which drops what connection tracking calls invalid.
+pub(crate) fn stray_packets_leave_ports_for_others(plane: Plane) {
+    let mut setup = Setup::with_arguments(plane, &["--snat-ports", FEW_PORTS]);
+    setup.serve_http(HTTP.node_port);
+    let rules = "add table inet silent; \
+        add chain inet silent output { type filter hook output priority 0; }; \
+        add rule inet silent output tcp flags & rst == rst drop";
+    for node in NODES {
+        setup.lab.host(node).output(&["nft", rules]).unwrap();
+    }
+    setup.serve("web", &[setup.vip()], &[HTTP]);
+    let attacker = setup.lab.add_host("attacker").unwrap();
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    let flood = Flood::of_stray_packets(&attacker, &[target(setup.vip(), HTTP.port)], seed, PACE);
+    flood.wait_for_more(OPENINGS, 2 * LIMIT).unwrap();
+    for _ in 0..REQUESTS {
+        http_get(setup.client(), SocketAddr::new(setup.vip(), HTTP.port)).unwrap();
+    }
+    println!("{} packets of the flood", flood.stop().unwrap());
+    let exhausted = setup.agent.metric("llb_packet_reasons_total{reason=\"ports_exhausted\"}").unwrap();
+    assert_eq!(exhausted, 0);
+}
+
+pub(super) fn target(vip: IpAddr, port: u16) -> SocketAddrV4 {
     match vip {
         IpAddr::V4(vip) => SocketAddrV4::new(vip, port),
         IpAddr::V6(vip) => unreachable!("{vip}"),

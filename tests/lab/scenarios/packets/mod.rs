@@ -10,6 +10,7 @@ pub(crate) mod moves;
 pub(crate) mod neighbours;
 pub(crate) mod outages;
 pub(crate) mod ports;
+pub(crate) mod questions;
 pub(crate) mod refusals;
 pub(crate) mod restarts;
 pub(crate) mod returned;
@@ -19,5 +20,9 @@ pub(crate) mod suspects;
 
 use llb_tests::manifests::PortSpec;
 
-const ECHO: PortSpec<'static> = PortSpec { name: "echo", port: 7, protocol: "TCP", node_port: 30007 };
-const HTTP: PortSpec<'static> = PortSpec { name: "http", port: 80, protocol: "TCP", node_port: 30080 };
+pub(crate) const DNS: PortSpec<'static> =
+    PortSpec { name: "dns", port: 53, protocol: "UDP", node_port: 30053 };
+pub(crate) const ECHO: PortSpec<'static> =
+    PortSpec { name: "echo", port: 7, protocol: "TCP", node_port: 30007 };
+pub(crate) const HTTP: PortSpec<'static> =
+    PortSpec { name: "http", port: 80, protocol: "TCP", node_port: 30080 };

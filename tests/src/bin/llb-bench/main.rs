@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `cargo xtask bench relay`, `e2e` and `flood`: llb beside other balancers in one lab and one run, with
+//! `cargo xtask bench relay`, `e2e`, `flood` and `dns`: llb beside other balancers in one lab and one run, with
 //! interleaved rounds. The folder of each benchmark says what is compared. They share what is measured and how:
 //! `probe.rs`, `echo.rs`, `programs.rs`, `figures.rs`, `span.rs`.
 
+mod dns;
 mod e2e;
 mod echo;
 mod figures;
@@ -37,6 +38,8 @@ enum Bench {
     E2e(e2e::Arguments),
     /// Connections that are open while a flood of openings goes to the same Service
     Flood(flood::Arguments),
+    /// Questions of one packet over UDP, whose answers are sometimes late
+    Dns(dns::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -60,6 +63,7 @@ fn run(arguments: Arguments) -> Result<()> {
             Bench::Relay(arguments) => relay::run(arguments),
             Bench::E2e(arguments) => e2e::run(arguments),
             Bench::Flood(arguments) => flood::run(arguments),
+            Bench::Dns(arguments) => dns::run(arguments),
         });
         tokio::select! {
             outcome = bench => outcome?,

@@ -3,7 +3,7 @@
 //! balancers. They get as many threads as llb takes: one for each core.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddrV4};
 
 use anyhow::Result;
 
@@ -67,6 +67,48 @@ pub(crate) fn start_haproxy(host: &Host, address: IpAddr, node: &Host) -> Result
 
 pub(crate) fn start_nginx_stream(host: &Host, address: IpAddr, node: &Host) -> Result<Process> {
     start(host, "nginx", "nginx", &nginx_stream(address, node))
+}
+
+/// For questions over UDP, each with one answer.
+pub(crate) fn start_nginx_questions(
+    host: &Host,
+    server: SocketAddrV4,
+    nodes: &[Host],
+    node_port: u16,
+) -> Result<Process> {
+    let share = 100 / nodes.len();
+    let nodes: String = nodes
+        .iter()
+        .enumerate()
+        .map(|(n, node)| {
+            let share = if n == 0 { "*".to_owned() } else { format!("{share}%") };
+            format!("{share} {}:{node_port}; ", node.ipv4())
+        })
+        .rev()
+        .collect();
+    let configuration = format!(
+        "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\n\
+         daemon off;\npid PIDFILE;\nuser root;\nworker_processes {};\nworker_rlimit_nofile 200000;\n\
+         error_log stderr crit;\nevents {{ worker_connections 65536; }}\n\
+         stream {{ split_clients $remote_addr$remote_port $node {{ {nodes}}}\n\
+         server {{ listen {server} udp reuseport; proxy_pass $node; proxy_responses 1; proxy_timeout 5s; }} }}\n",
+        threads()
+    );
+    start(host, "nginx", "nginx", &configuration)
+}
+
+/// Makes a host a router. `ip_forward` comes first, because it resets the others.
+pub(crate) fn forward(host: &Host) -> Result<()> {
+    for setting in [
+        "ip_forward=1",
+        "conf.all.send_redirects=0",
+        "conf.eth0.send_redirects=0",
+        "conf.all.rp_filter=0",
+        "conf.eth0.rp_filter=0",
+    ] {
+        host.output(&["sysctl", "-qw", &format!("net.ipv4.{setting}")])?;
+    }
+    Ok(())
 }
 
 fn start(host: &Host, name: &str, program: &str, configuration: &str) -> Result<Process> {

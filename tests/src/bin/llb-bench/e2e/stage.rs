@@ -19,7 +19,7 @@ use llb_tests::{Agent, Host, Lab, Manifests, Process, object, wait_until};
 use super::contender::Contender;
 use crate::echo::{self, Sink};
 use crate::probe::LIMIT;
-use crate::programs::{ECHO, HTTP, IPERF, SINK, Servers, start_haproxy, start_nginx_stream};
+use crate::programs::{ECHO, HTTP, IPERF, SINK, Servers, forward, start_haproxy, start_nginx_stream};
 use crate::snmp::counter;
 
 /// A router, and the two addresses of client and node that reach each other only by it, as numbers among the
@@ -328,20 +328,6 @@ fn translate(host: &Host, vip: IpAddr, node: &Host) -> Result<()> {
         ),
     )?;
     host.output(&["nft", "-f", &file.display().to_string()]).map(drop)
-}
-
-/// `ip_forward` comes first, because it resets the others.
-fn forward(host: &Host) -> Result<()> {
-    for setting in [
-        "ip_forward=1",
-        "conf.all.send_redirects=0",
-        "conf.eth0.send_redirects=0",
-        "conf.all.rp_filter=0",
-        "conf.eth0.rp_filter=0",
-    ] {
-        host.output(&["sysctl", "-qw", &format!("net.ipv4.{setting}")])?;
-    }
-    Ok(())
 }
 
 fn add_address(host: &Host, address: IpAddr, prefix: u8) -> Result<()> {

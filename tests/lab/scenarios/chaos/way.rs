@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is under test: a plane and a mode, and which events are fair for it.
+
+use std::net::IpAddr;
+
+use llb_tests::chaos::Event;
+use llb_tests::environment;
+
+use crate::plane::Plane;
+use crate::setup::Setup;
+
+/// Events under which llb still loses connections that plain routing keeps, with the reason. An entry goes as soon as
+/// that is mended.
+pub(super) const NOT_YET: &[(Event, &[Kind], &str)] =
+    &[(Event::LinkReplaced, PACKET, "the VIP is back on the link before its backends are known there")];
+const PACKET: &[Kind] = &[Kind::PacketNat, Kind::PacketDsr];
+
+/// The kind of a plane: what its connections depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    PacketNat,
+    PacketDsr,
+    Relay,
+}
+
+/// A plane and mode under test.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way {
+    pub(super) plane: Plane,
+    pub(super) is_dsr: bool,
+}
+
+impl Way {
+    fn kind(self) -> Kind {
+        match self.plane {
+            Plane::Userspace | Plane::Sockmap => Kind::Relay,
+            Plane::Tc | Plane::XdpNative | Plane::XdpGeneric if self.is_dsr => Kind::PacketDsr,
+            Plane::Tc | Plane::XdpNative | Plane::XdpGeneric => Kind::PacketNat,
+        }
+    }
+
+    /// Why an event can't happen to this way, or is no fair one; `None` if it is.
+    fn spared(self, event: Event) -> Option<&'static str> {
+        match (event, self.kind(), self.plane) {
+            (Event::AgentKilled, Kind::Relay, _) => Some("connections of the relay are the agent's own"),
+            (Event::LinkReplaced, _, Plane::XdpNative | Plane::XdpGeneric) => {
+                Some("a new veth pair lacks what the lab prepares for XDP")
+            }
+            _ => None,
+        }
+    }
+
+    /// Why an event is left out until llb is better; `None` if it is not.
+    fn not_yet(self, event: Event) -> Option<&'static str> {
+        let is_meant =
+            |(other, kinds, _): &&(Event, &[Kind], _)| *other == event && kinds.contains(&self.kind());
+        NOT_YET.iter().find(is_meant).map(|(_, _, reason)| *reason)
+    }
+
+    /// The events of a run. Says which ones are left out.
+    pub(super) fn events(self) -> Vec<Event> {
+        let named = environment::chaos_events().map(|names| {
+            let named = |name: &str| Event::named(name).unwrap_or_else(|| panic!("there is no event {name}"));
+            names.split(',').map(named).collect::<Vec<_>>()
+        });
+        let is_possible = |event: &Event| {
+            let not_yet = if named.is_none() { self.not_yet(*event) } else { None };
+            let reason = self.spared(*event).or(not_yet);
+            reason.inspect(|reason| println!("without {event:?}: {reason}")).is_none()
+        };
+        named.as_deref().unwrap_or(&Event::ALL).iter().copied().filter(is_possible).collect()
+    }
+}
+
+/// The VIPs, one of each family.
+pub(super) fn vips(setup: &Setup) -> [IpAddr; 2] {
+    [setup.vip(), setup.vip_v6()]
+}
