@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use aya::maps::{HashMap, Map, MapData};
 use llb_common::maps;
 use llb_tests::client::{count_by_name, http_get};
@@ -60,7 +60,8 @@ pub(crate) fn a_link_that_was_deleted_and_created_again_forwards_again(plane: Pl
 
 /// Fills the table of links with links that are gone.
 fn fill_links(bpf_dir: &Path) -> Result<()> {
-    let data = MapData::from_pin(bpf_dir.join("v3/shared_between_links").join(maps::LINKS.name))?;
+    let layout = std::fs::read_dir(bpf_dir)?.next().context("no folder of a layout")??.path();
+    let data = MapData::from_pin(layout.join("shared_between_links").join(maps::LINKS.name))?;
     let mut links = HashMap::<MapData, u32, [u8; 8]>::try_from(Map::HashMap(data))?;
     let gone = (1_000_000..).take_while(|ifindex| links.insert(ifindex, &[0; 8], 0).is_ok()).count();
     ensure!((1..maps::LINKS.capacity).contains(&gone), "{gone} links fitted");
