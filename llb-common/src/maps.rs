@@ -76,8 +76,8 @@ pub const MEMBERS: Map = map("MEMBERS", BACKENDS.capacity);
 pub const FLOWS: Map = map("FLOWS", lines(4096) as usize);
 /// As many as `FLOWS`.
 pub const REPLIES: Map = map("REPLIES", FLOWS.capacity);
-/// Flows that are not answered yet. With 50,000 new flows per second, a flow is evicted from 65,536 entries
-/// after 1.3 s, which is longer than a round trip around the world.
+/// Flows that are not answered yet. The agent gives them 65,536 entries or more. With 50,000 new flows per second, a flow
+/// is evicted after 1.3 s or more, which is longer than a round trip around the world.
 pub const PENDING_FLOWS: Map = map("PENDING_FLOWS", 4096);
 /// As many as `PENDING_FLOWS`.
 pub const PENDING_REPLIES: Map = map("PENDING_REPLIES", PENDING_FLOWS.capacity);

@@ -10,8 +10,8 @@
 pub enum Reason {
     /// Pass: a later fragment of a packet whose first fragment was not seen.
     UnknownFragment,
-    /// Pass: to a frontend without backends. The kernel answers with a TCP reset or port unreachable, since
-    /// no socket listens there.
+    /// Pass: to a frontend whose rule has no backends. The kernel answers with a TCP reset or port unreachable,
+    /// since no socket listens there.
     NoBackends,
     /// Pass: an ICMP error about an unknown flow.
     UnknownError,

@@ -146,7 +146,8 @@ impl Planes {
         let is_relayed = self.relay.has(&frontend);
         match &mut self.packet {
             Packet::On(plane) => {
-                if !is_relayed && !plane.has(&frontend) {
+                // An own listener is there if the predecessor did not serve this frontend after all.
+                if !is_relayed && !plane.has(&frontend) && !self.relay.listens(&frontend) {
                     self.relay.check_free(frontend).await.map_err(Refused::InUse)?;
                 }
                 if rule.backends.is_empty() && self.relay.listens(&frontend) {

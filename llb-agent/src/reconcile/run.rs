@@ -150,9 +150,8 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         }
     }
 
-    /// How long to wait until a retry is due, an address has rested, something is to be said about a
-    /// dead backend, the last round is to be finished,
-    /// or everything is to be read again.
+    /// How long to wait until a retry is due, an address has rested, something is to be said about a dead backend,
+    /// the last round is to be finished, or everything is to be read again.
     pub(super) fn time_until_due(&self, now: Instant) -> Duration {
         let due = [
             self.machine.next_retry(),

@@ -17,7 +17,7 @@ use super::{CLIENT_PORT, everywhere};
 use crate::frames::{Frame, ip, unreachable};
 use crate::plane::{BACKEND_MAC, DSR_PORT, LB_MAC, NAT_PORT, Outcome, Plane, now};
 
-/// Numbers that do not fit to the streams of `Plane::to_vip`, which are near 1 and 2.
+/// Numbers that do not fit the streams of `Plane::to_vip`, which are near 1 and 2.
 const WRONG: [u32; 3] = [NEAR_AHEAD + 100, 1 << 31, NEAR_BEHIND.wrapping_neg()];
 
 impl Plane {

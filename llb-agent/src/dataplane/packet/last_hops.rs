@@ -93,8 +93,8 @@ impl LastHops {
         } else {
             self.lost.remove(&address);
         }
-        // For how long a backend is reached matters to the flows of lost ones only. Without any, it is no news,
-        // or each new backend would cost a look at all frontends later.
+        // For how long a backend is reached matters to the flows of lost ones only. Without any, it is no news:
+        // else each new backend would cost a second look at all frontends.
         let is_lasting = if self.lost.is_empty() {
             new.shown.is_lasting
         } else {

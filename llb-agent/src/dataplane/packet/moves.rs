@@ -5,6 +5,7 @@
 //! ```text
 //!   served here, and the ways to the backends have an obstacle now:  at once, as the packets do not get there
 //!   served here, and a link has no link-local address any more:      after STEADY, as neighbours are known for a while
+//!   served here in mode nat, and dsr is possible by now:             after STEADY
 //!   refused because of an obstacle that is gone:                     after STEADY, so that nothing moves to and fro
 //!   refused because a limit was reached, and something is free now:  after PAUSE
 //!   refused because the kernel failed:                               after PAUSE

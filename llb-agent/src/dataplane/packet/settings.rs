@@ -35,7 +35,21 @@ impl State<Maps> {
     /// # Errors
     /// The map can't be read or written.
     pub(super) fn add_sources(&mut self, sources: &BTreeSet<IpAddr>) -> io::Result<()> {
-        let settings = Settings { snat: with_sources(self.settings.snat, sources), ..self.settings };
+        self.set_sources(with_sources(self.settings.snat, sources))
+    }
+
+    /// Forgets the addresses that no backend sees any more. Another host may have such an address by now, and no flow
+    /// may begin from an address in the settings.
+    ///
+    /// # Errors
+    /// The map can't be read or written.
+    pub(super) fn forget_idle_sources(&mut self, sources: &BTreeSet<IpAddr>) -> io::Result<()> {
+        let used = self.image.sources().chain(sources.iter().copied()).collect();
+        self.set_sources(without_idle(self.settings.snat, &used))
+    }
+
+    fn set_sources(&mut self, snat: [Address; SNAT_ADDRESSES]) -> io::Result<()> {
+        let settings = Settings { snat, ..self.settings };
         if settings != self.settings {
             // `llb-agent trace` may have set these two meanwhile.
             let current = self.maps.settings.get(&0)?.unwrap_or(settings);
@@ -69,6 +83,13 @@ fn with_sources(known: [Address; SNAT_ADDRESSES], used: &BTreeSet<IpAddr>) -> [A
         all.push(*source);
     }
     std::array::from_fn(|n| all.get(n).copied().unwrap_or_default())
+}
+
+/// Those of `known` that are in use.
+fn without_idle(known: [Address; SNAT_ADDRESSES], used: &BTreeSet<IpAddr>) -> [Address; SNAT_ADDRESSES] {
+    let used: Vec<Address> = used.iter().copied().map(Address::from).collect();
+    let kept: Vec<Address> = known.into_iter().filter(|address| used.contains(address)).collect();
+    std::array::from_fn(|n| kept.get(n).copied().unwrap_or_default())
 }
 
 /// The ports that the kernel does not give to sockets by itself: those below
@@ -123,5 +144,14 @@ mod tests {
         assert_eq!(with_sources(new, &BTreeSet::new()), new);
         let one_more = [0, 2, 3, 200, 201].map(address).into();
         assert_eq!(with_sources(new, &one_more), new, "all that are known are in use");
+    }
+
+    #[test]
+    fn source_addresses_that_no_backend_sees_any_more_are_forgotten() {
+        let [old, new] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(IpAddr::from);
+        let both = with_sources([Address::default(); SNAT_ADDRESSES], &[old, new].into());
+        let kept = without_idle(both, &[new].into());
+        assert!(kept.contains(&Address::from(new)) && !kept.contains(&Address::from(old)));
+        assert_eq!(without_idle(both, &[old, new].into()), both);
     }
 }

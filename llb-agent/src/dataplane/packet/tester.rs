@@ -75,16 +75,21 @@ fn look(
     marks.retain(|id, _| targets.contains_key(id));
     let orders = suspects.look(&marks, now(), clock::now());
     shared.state().dead = suspects.dead();
+    // A failed write must not stop the tests behind it.
+    let mut result = Ok(());
     for order in orders {
         match order {
-            Order::Renew(id) => maps.mark_as_failing(id, FailureMark::new(FailureKind::Dead, now()))?,
+            Order::Renew(id) => {
+                let renewed = maps.mark_as_failing(id, FailureMark::new(FailureKind::Dead, now()));
+                result = result.and(renewed);
+            }
             Order::Test(id, tries) => {
                 let Some(target) = targets.get(&id).copied() else { continue };
                 running.spawn(async move { (id, test(target, tries).await) });
             }
         }
     }
-    Ok(())
+    result
 }
 
 /// The marked backends of rules. In mode dsr the programs see no answers, so marks mean nothing there.
@@ -101,7 +106,11 @@ fn targets(shared: &Shared, marks: &HashMap<BackendId, FailureMark>) -> HashMap<
 /// Acts on the end of a test.
 fn conclude(shared: &Shared, suspects: &mut Suspects, id: BackendId, outcome: Outcome) -> io::Result<()> {
     let maps = Arc::clone(&shared.state().maps);
-    let sentence = suspects.tested(id, outcome, maps.mark_of(id)?, clock::now());
+    let mark = maps.mark_of(id).unwrap_or_else(|error| {
+        tracing::debug!(error = %ErrorChain(&error), "cannot read the mark of a backend that was tested");
+        None
+    });
+    let sentence = suspects.tested(id, outcome, mark, clock::now());
     let mut state = shared.state();
     state.tests.count(outcome);
     state.dead = suspects.dead();

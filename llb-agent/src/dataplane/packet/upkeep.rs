@@ -125,6 +125,8 @@ async fn look(
     let mut state = shared.state();
     if is_full || has_new_link {
         note_moves(shared, &mut state, &next_hops);
+        let sources = next_hops.sources(&state.image.addresses());
+        state.forget_idle_sources(&sources)?;
     }
     let warned = state.behind.clone();
     if is_changed || has_new_link {

@@ -2,8 +2,8 @@
 //! Random events of a network under open connections, requests and UDP, beside plain routing through the same events: no
 //! connection is lost that plain routing keeps.
 //!
-//! `LLB_CHAOS_SECS=1800 LLB_CHAOS_CONNECTIONS=1000 cargo xtask test --only lab chaos` makes the long run. `LLB_SEED`
-//! repeats a schedule; `LLB_CHAOS_EVENTS` chooses events by name, also those that are left out ([`way::NOT_YET`]).
+//! `LLB_CHAOS_SECS=1800 LLB_CHAOS_CONNECTIONS=1000 cargo xtask test --only lab plain_routing_keeps` makes the long run.
+//! `LLB_SEED` repeats a schedule; `LLB_CHAOS_EVENTS` chooses events by name, also those that are left out ([`way::NOT_YET`]).
 
 #![expect(clippy::disallowed_methods, reason = "the chaos measures by the real clock")]
 

@@ -133,6 +133,12 @@ impl MapImage {
         hops
     }
 
+    /// The address of this machine that each backend sees in mode NAT.
+    pub(in super::super) fn sources(&self) -> impl Iterator<Item = IpAddr> {
+        let entries = self.frontends.values().flat_map(|known| known.backends.values());
+        entries.filter(|entry| !entry.snat.is_unspecified()).map(|entry| entry.snat.into())
+    }
+
     /// Each backend's frontend and address, by the backend's id.
     pub(in super::super) fn owners(&self) -> BTreeMap<BackendId, (&Frontend, &Backend)> {
         let all = self.frontends.iter().flat_map(|(frontend, known)| {

@@ -21,7 +21,7 @@ pub(in super::super) struct NextHop {
     /// Size of the largest IP packet, in bytes.
     pub(in super::super) mtu: u16,
     /// It is reached, or lost, for so long that others may rely on that: flows of a lost backend
-    /// begin anew with others, and a frontend without any other backend refuses new flows.
+    /// begin anew with others.
     pub(in super::super) is_lasting: bool,
 }
 

@@ -34,9 +34,8 @@ type Backends = BTreeMap<Frontend, BTreeMap<Backend, BackendEntry>>;
 
 impl MapImage {
     /// The image of what the maps hold, and the writes that remove what is left over, and add the VIPs that an
-    /// agent without that map has not written. Rules
-    /// and the ids at rest are taken from this image, as the maps do not tell them. `slots`
-    /// reads a selection table.
+    /// agent without that map has not written. Rules and the ids at rest are taken from this image, as the maps do
+    /// not tell them. `slots` reads a selection table.
     ///
     /// # Errors
     /// A table can't be read.

@@ -63,7 +63,7 @@ impl MapImage {
     ) -> Result<Vec<Write>, PacketLimit> {
         let mut writes = Vec::new();
         let backends = self.backends_for(frontend, known, rule, &next_hop, &mut writes)?;
-        let shares = shares_of(rule, &backends, &next_hop);
+        let shares = shares_of(rule, &backends);
         let table = match self.table_for(known, &backends, &shares, now, &mut writes) {
             Ok(table) => table,
             Err(limit) => {
@@ -189,22 +189,12 @@ impl MapImage {
     }
 }
 
-/// The backends that the selection table has. If all are lost, but were reached a moment ago, they stay there:
-/// programs give them no new flows, and drop what comes. Without a table, the kernel would refuse it.
-fn shares_of(
-    rule: &Rule,
-    backends: &BTreeMap<Backend, BackendEntry>,
-    next_hop: &impl Fn(IpAddr) -> Option<NextHop>,
-) -> Vec<(BackendId, Weight)> {
-    let of_rule = || {
-        backends.iter().filter_map(|(backend, entry)| Some((backend, entry, *rule.backends.get(backend)?)))
-    };
-    let active = of_rule().filter(|(_, entry, _)| entry.state == ACTIVE);
-    let shares: Vec<_> = active.map(|(_, entry, weight)| (entry.id, weight)).collect();
-    if !shares.is_empty() {
-        return shares;
-    }
-    let comes_back = |backend: &Backend| next_hop(backend.address.ip()).is_some_and(|hop| !hop.is_lasting);
-    let waiting = of_rule().filter(|(backend, ..)| comes_back(backend));
-    waiting.map(|(_, entry, weight)| (entry.id, weight)).collect()
+/// The backends that the selection table has. If none is reached, all of them: programs give them no new flows, and drop
+/// what comes, so that clients try again. Without a table it would pass to the kernel.
+fn shares_of(rule: &Rule, backends: &BTreeMap<Backend, BackendEntry>) -> Vec<(BackendId, Weight)> {
+    let of_rule =
+        || backends.iter().filter_map(|(backend, entry)| Some((entry, *rule.backends.get(backend)?)));
+    let share = |(entry, weight): (&BackendEntry, Weight)| (entry.id, weight);
+    let active: Vec<_> = of_rule().filter(|(entry, _)| entry.state == ACTIVE).map(share).collect();
+    if active.is_empty() { of_rule().map(share).collect() } else { active }
 }
