@@ -238,7 +238,7 @@ pub(crate) fn an_etcd_restored_to_an_older_revision_is_noticed(case: &mut Case<'
     case.wait_for_link(gone, true)?;
     case.wait_for_link(new, false)?;
     wait_until_it_is_over(&agent)?;
-    assert!(agent.log().contains("went back from revision"), "{}", agent.log());
+    assert!(agent.log().contains("all objects are listed again"), "{}", agent.log());
     case.wait_for_status("gone", &[gone])?;
     none_failed(load)?;
     // The cases after this one need them.

@@ -56,8 +56,8 @@ impl Probe {
                     self.health.works(WHAT, now);
                     self.identify(answer.uid.as_ref()).or(history.answered(answer.revision))
                 }
-                Err(_) => {
-                    history.failed();
+                Err(error) => {
+                    history.failed(is_connection_lost(error));
                     None
                 }
             };
@@ -148,6 +148,18 @@ async fn in_time<T>(answer: impl Future<Output = Result<T, kube::Error>>) -> Res
     tokio::time::timeout(PROBE_TIMEOUT, answer).await.unwrap_or_else(|_| Err(late()))
 }
 
+/// Whether there is no connection, as while an API server starts again. A late answer says nothing of the kind.
+fn is_connection_lost(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Service(error) => {
+            let io = error.downcast_ref::<io::Error>();
+            io.is_none_or(|error| error.kind() != io::ErrorKind::TimedOut)
+        }
+        kube::Error::HyperError(_) => true,
+        _ => false,
+    }
+}
+
 /// Whether the API server answers, and does not know llb.
 fn is_refusal(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 401)
@@ -178,13 +190,17 @@ impl Relists {
 struct History {
     /// Questions in a row that were not answered.
     failures: u32,
+    /// One of them found no connection. An API server that starts again may have an older etcd behind it, whose revision
+    /// soon passes the last one that was seen.
+    has_lost_connection: bool,
     /// Of the last answer. It grows with every write to the cluster.
     revision: u64,
 }
 
 impl History {
-    fn failed(&mut self) {
+    fn failed(&mut self, is_connection_lost: bool) {
         self.failures += 1;
+        self.has_lost_connection |= is_connection_lost;
     }
 
     fn is_outage_or(&self, is_refusal: bool) -> bool {
@@ -193,7 +209,8 @@ impl History {
 
     /// Why all objects have to be listed again, if they have to.
     fn answered(&mut self, revision: Option<u64>) -> Option<String> {
-        let failures = std::mem::take(&mut self.failures);
+        let was_away = self.failures >= OUTAGE || self.has_lost_connection;
+        (self.failures, self.has_lost_connection) = (0, false);
         let revision = revision.unwrap_or(self.revision);
         let before = std::mem::replace(&mut self.revision, revision);
         if revision < before {
@@ -201,7 +218,7 @@ impl History {
                 "the cluster went back from revision {before} to {revision}, as after a restore of etcd"
             ));
         }
-        (failures >= OUTAGE).then(|| "the API server answers again".to_owned())
+        was_away.then(|| "the API server answers again".to_owned())
     }
 }
 
@@ -218,10 +235,13 @@ mod tests {
         let reason = history.answered(Some(60)).unwrap();
         assert!(reason.contains("from revision 100 to 60"), "{reason}");
         assert_eq!(history.answered(Some(61)), None, "said once");
-        history.failed();
+        history.failed(false);
         assert!(!history.is_outage_or(false));
         assert_eq!(history.answered(Some(62)), None, "it was late once");
-        (0..OUTAGE).for_each(|_| history.failed());
+        history.failed(true);
+        assert!(!history.is_outage_or(false));
+        assert!(history.answered(Some(62)).unwrap().contains("answers again"), "it has started again");
+        (0..OUTAGE).for_each(|_| history.failed(false));
         assert!(history.is_outage_or(false));
         assert!(history.answered(Some(63)).unwrap().contains("answers again"));
         assert_eq!(history.answered(Some(64)), None);
