@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::script::{Ending, Order, Pattern, Script};
 use super::seen::{Book, Seen, note};
-use super::transfer::{Transfer, read_some, receive, reset, send};
+use super::transfer::{Transfer, keep_alive, read_some, receive, reset, send};
 use crate::Host;
 
 /// Backends on some hosts. Dropping it ends them.
@@ -85,6 +85,7 @@ async fn accept(
                 Err(_) => continue,
             },
         };
+        keep_alive(&stream);
         open.fetch_add(1, Ordering::SeqCst);
         let (book, open, pattern) = (book.clone(), open.clone(), pattern.clone());
         tokio::spawn(async move {

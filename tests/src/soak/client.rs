@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::script::{Ending, Order, Pattern, Script};
 use super::seen::{Book, Seen, note};
-use super::transfer::{Transfer, receive, reset, send, write_all};
+use super::transfer::{Transfer, keep_alive, receive, reset, send, write_all};
 use crate::Host;
 
 /// Connections at the same time: enough to keep two CPUs busy.
@@ -57,6 +57,7 @@ pub(super) fn run(host: &Host, vips: &[SocketAddr], seed: u64, count: u64) -> Re
 
 async fn follow(vip: SocketAddr, number: u64, script: Script, pattern: &Pattern) -> Result<Seen> {
     let stream = TcpStream::connect(vip).await.context("connect")?;
+    keep_alive(&stream);
     let up = Transfer { number, length: script.up, stalls: script.stalls, slow: false };
     let down =
         Transfer { number: !number, length: script.down, stalls: false, slow: script.client_reads_slowly };

@@ -94,6 +94,16 @@ pub(super) async fn read_some(stream: &TcpStream, buffer: &mut [u8]) -> io::Resu
     }
 }
 
+/// Makes the kernel ask the other end each second whether it is still there. A reset that is lost is not repeated (RFC
+/// 9293, 3.10.7), and the rings of veth pairs with XDP lose packets under load: without this, the other end of such a
+/// connection would stay open.
+pub(super) fn keep_alive(stream: &TcpStream) {
+    let second = Duration::from_secs(1);
+    let pace = socket2::TcpKeepalive::new().with_time(second).with_interval(second);
+    // Fails only if the connection is gone already.
+    let _ = socket2::SockRef::from(stream).set_tcp_keepalive(&pace);
+}
+
 /// Closes the connection with a reset.
 pub(super) fn reset(stream: TcpStream) {
     // Fails only if the connection is gone already.
