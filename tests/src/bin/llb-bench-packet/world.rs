@@ -119,7 +119,7 @@ impl World {
                 return Ok(false);
             }
         }
-        let pending: HashMap<&MapData, [u8; 24], [u8; 16]> =
+        let pending: HashMap<&MapData, [u8; 24], [u8; size_of::<ForwardEntry>()]> =
             self.ebpf.map(maps::PENDING_FLOWS.name).context("no map")?.try_into()?;
         Ok(pending.keys().next().is_none())
     }
