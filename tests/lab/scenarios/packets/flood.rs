@@ -7,7 +7,7 @@ use std::time::Duration;
 use llb_tests::client::http_get;
 use llb_tests::flood::{Flood, Pace};
 use llb_tests::steady::connect_all;
-use llb_tests::{Steady, wait_until};
+use llb_tests::{Host, Steady, wait_until};
 
 use super::{ECHO, HTTP, dsr};
 use crate::plane::Plane;
@@ -61,17 +61,7 @@ pub(crate) fn a_flood_of_openings_leaves_ports_for_others(plane: Plane) {
     let mut setup = Setup::with_arguments(plane, &["--snat-ports", FEW_PORTS]);
     setup.serve_http(HTTP.node_port);
     setup.serve("web", &[setup.vip()], &[HTTP]);
-    let attacker = setup.lab.add_host("attacker").unwrap();
-    let seed = u64::from(std::process::id());
-    println!("seed {seed}");
-    let flood = Flood::start(&attacker, &[target(setup.vip(), HTTP.port)], seed, PACE);
-    flood.wait_for_more(OPENINGS, 2 * LIMIT).unwrap();
-    for _ in 0..REQUESTS {
-        http_get(setup.client(), SocketAddr::new(setup.vip(), HTTP.port)).unwrap();
-    }
-    println!("{} packets of the flood", flood.stop().unwrap());
-    let exhausted = setup.agent.metric("llb_packet_reasons_total{reason=\"ports_exhausted\"}").unwrap();
-    assert_eq!(exhausted, 0);
+    leaves_ports_for_others(&mut setup, Flood::start);
 }
 
 /// On every packet plane: nodes that drop what they do not know answer neither of these packets, as behind a
@@ -86,17 +76,7 @@ pub(crate) fn stray_packets_leave_ports_for_others(plane: Plane) {
         setup.lab.host(node).output(&["nft", rules]).unwrap();
     }
     setup.serve("web", &[setup.vip()], &[HTTP]);
-    let attacker = setup.lab.add_host("attacker").unwrap();
-    let seed = u64::from(std::process::id());
-    println!("seed {seed}");
-    let flood = Flood::of_stray_packets(&attacker, &[target(setup.vip(), HTTP.port)], seed, PACE);
-    flood.wait_for_more(OPENINGS, 2 * LIMIT).unwrap();
-    for _ in 0..REQUESTS {
-        http_get(setup.client(), SocketAddr::new(setup.vip(), HTTP.port)).unwrap();
-    }
-    println!("{} packets of the flood", flood.stop().unwrap());
-    let exhausted = setup.agent.metric("llb_packet_reasons_total{reason=\"ports_exhausted\"}").unwrap();
-    assert_eq!(exhausted, 0);
+    leaves_ports_for_others(&mut setup, Flood::of_stray_packets);
 }
 
 pub(super) fn target(vip: IpAddr, port: u16) -> SocketAddrV4 {
@@ -104,4 +84,19 @@ pub(super) fn target(vip: IpAddr, port: u16) -> SocketAddrV4 {
         IpAddr::V4(vip) => SocketAddrV4::new(vip, port),
         IpAddr::V6(vip) => unreachable!("{vip}"),
     }
+}
+
+/// Requests succeed under this flood, and no new flow lacks a source port.
+fn leaves_ports_for_others(setup: &mut Setup, start: fn(&Host, &[SocketAddrV4], u64, Pace) -> Flood) {
+    let attacker = setup.lab.add_host("attacker").unwrap();
+    let seed = u64::from(std::process::id());
+    println!("seed {seed}");
+    let flood = start(&attacker, &[target(setup.vip(), HTTP.port)], seed, PACE);
+    flood.wait_for_more(OPENINGS, 2 * LIMIT).unwrap();
+    for _ in 0..REQUESTS {
+        http_get(setup.client(), SocketAddr::new(setup.vip(), HTTP.port)).unwrap();
+    }
+    println!("{} packets of the flood", flood.stop().unwrap());
+    let exhausted = setup.agent.metric("llb_packet_reasons_total{reason=\"ports_exhausted\"}").unwrap();
+    assert_eq!(exhausted, 0);
 }

@@ -19,12 +19,7 @@ const ROUNDS: usize = 3;
 
 pub(crate) fn a_thousand_connections_outlive_every_kind_of_restart(plane: Plane) {
     let mut setup = Setup::with_arguments(plane, &["--at-stop", "keep", "--max-flows", "4096"]);
-    setup.serve_echo(ECHO.node_port);
-    let vips = [setup.vip(), setup.vip_v6()];
-    setup.serve("echo", &vips, &[ECHO]);
-    let addresses = vips.map(|vip| SocketAddr::new(vip, ECHO.port));
-    let streams = addresses.map(|vip| connect_all(setup.client(), vip, CONNECTIONS).unwrap());
-    let steady = Steady::start(streams.into_iter().flatten().collect());
+    let (addresses, steady) = serve_steadily(&mut setup, CONNECTIONS);
     let go_on = |steady: &Steady| steady.wait_for_rounds(ROUNDS, LIMIT).unwrap();
     let mut silent = connect(setup.client(), addresses[0]).unwrap();
     echo_on(&mut silent, b"and then nothing").unwrap();
@@ -118,4 +113,15 @@ pub(crate) fn a_second_agent_on_the_link_refuses_and_changes_nothing(plane: Plan
     setup.agent.terminate().unwrap();
     assert!(setup.agent.wait_exit().unwrap().success(), "{}", setup.agent.log());
     wait_until(LIMIT, "its pins to go", || Ok((!host.bpf_directory().exists()).then_some(()))).unwrap();
+}
+
+/// Serves an echo, and keeps so many connections of each family busy.
+pub(super) fn serve_steadily(setup: &mut Setup, connections: usize) -> ([SocketAddr; 2], Steady) {
+    setup.serve_echo(ECHO.node_port);
+    let vips = [setup.vip(), setup.vip_v6()];
+    setup.serve("echo", &vips, &[ECHO]);
+    let addresses = vips.map(|vip| SocketAddr::new(vip, ECHO.port));
+    let streams = addresses.map(|vip| connect_all(setup.client(), vip, connections).unwrap());
+    let steady = Steady::start(streams.into_iter().flatten().collect());
+    (addresses, steady)
 }

@@ -4,9 +4,9 @@
 use std::net::SocketAddr;
 
 use llb_tests::client::{connect, echo_on, http_get};
-use llb_tests::steady::connect_all;
-use llb_tests::{Server, Steady, wait_until};
+use llb_tests::{Server, wait_until};
 
+use super::restarts::serve_steadily;
 use super::routers::{add_far_host, serve_from_afar};
 use super::{ECHO, HTTP};
 use crate::plane::Plane;
@@ -67,12 +67,7 @@ pub(crate) fn a_route_that_moves_to_another_link_takes_the_service_with_it(plane
 /// open ones.
 pub(crate) fn a_new_preferred_source_breaks_no_connection(plane: Plane) {
     let mut setup = Setup::with_arguments(plane, &["--at-stop", "keep"]);
-    setup.serve_echo(ECHO.node_port);
-    let vips = [setup.vip(), setup.vip_v6()];
-    setup.serve("echo", &vips, &[ECHO]);
-    let addresses = vips.map(|vip| SocketAddr::new(vip, ECHO.port));
-    let streams = addresses.map(|vip| connect_all(setup.client(), vip, CONNECTIONS).unwrap());
-    let steady = Steady::start(streams.into_iter().flatten().collect());
+    let (addresses, steady) = serve_steadily(&mut setup, CONNECTIONS);
     steady.wait_for_rounds(ROUNDS, LIMIT).unwrap();
 
     let (old, new) = (setup.lab.balancer().ipv6(), [setup.lab.vip(99), setup.lab.vip_v6(99)]);
@@ -93,8 +88,8 @@ pub(crate) fn a_new_preferred_source_breaks_no_connection(plane: Plane) {
     // Another agent finds out the routes itself; only the maps tell it what backends see.
     setup.agent.process().kill9().unwrap();
     setup.restart_agent();
-    for vip in vips {
-        setup.wait_on_plane(vip, ECHO.port, ECHO.protocol, "packet");
+    for vip in addresses {
+        setup.wait_on_plane(vip.ip(), ECHO.port, ECHO.protocol, "packet");
     }
     steady.wait_for_rounds(ROUNDS, LIMIT).unwrap();
     assert_eq!(steady.stop().unwrap(), [""; 0]);
