@@ -2,11 +2,14 @@
 //! What the agent needs before it can start: capabilities, file descriptors, folders and
 //! the links of the command line.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::rights;
 use crate::addresses::{AddressTable, NetlinkAddresses, link_names};
+use crate::clock;
 use crate::config::Config;
 use crate::dataplane::packet;
 use crate::error_chain::ErrorChain;
@@ -60,20 +63,31 @@ fn missing_rights(missing: &[Cap]) -> String {
     )
 }
 
-/// A link that is missing at the start is probably a typing error. One that
-/// goes away later is a problem, and may come back.
+/// How long a link may be missing at the start.
+const LINK_LIMIT: Duration = Duration::from_secs(5);
+const LINK_PAUSE: Duration = Duration::from_millis(100);
+
+/// A link that is missing at the start, and stays missing, is probably a typing
+/// error. One that goes away later is a problem, and may come back.
 pub(super) async fn check_links(config: &Config, addresses: &mut NetlinkAddresses) -> anyhow::Result<()> {
-    let found = addresses.observe().await?;
-    for name in &config.links {
-        if !found.iter().any(|link| link.name == *name) {
-            let names = link_names();
-            anyhow::bail!(
-                "--linkdevice {name}: there is no such link; this machine has: {}",
-                names.join(", ")
-            );
+    let begun = clock::now();
+    let mut said = None;
+    loop {
+        let found = addresses.observe().await?;
+        let Some(missing) = config.links.iter().find(|name| !found.iter().any(|link| link.name == **name))
+        else {
+            return Ok(());
+        };
+        let names = link_names().join(", ");
+        if clock::now() - begun >= LINK_LIMIT {
+            anyhow::bail!("--linkdevice {missing}: there is no such link; this machine has: {names}");
         }
+        if said.as_ref() != Some(missing) {
+            tracing::warn!("--linkdevice {missing}: there is no such link yet; this machine has: {names}");
+            said = Some(missing.clone());
+        }
+        tokio::time::sleep(LINK_PAUSE).await;
     }
-    Ok(())
 }
 
 /// Every connection takes two descriptors and every UDP session one. The soft

@@ -18,10 +18,13 @@ use crate::clock;
 use crate::error_chain::ErrorChain;
 use crate::statefile;
 
-/// How long to try for the lock or the socket. An agent that ends closes its
-/// socket shortly before it releases its lock, and an agent that starts has its
-/// lock shortly before its socket.
+/// How long to try for the lock. An agent that ends closes its socket shortly
+/// before it releases its lock.
 const RETRY_LIMIT: Duration = Duration::from_secs(2);
+/// How long an agent that starts may have its lock before its socket. Between the
+/// two, the kernel verifies its programs, which takes half a minute on a busy or
+/// slow machine.
+const START_LIMIT: Duration = Duration::from_secs(60);
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// How an agent starts.
@@ -63,7 +66,8 @@ pub struct Inheritance {
 /// # Errors
 /// Neither is possible.
 pub async fn start(state_dir: &Path, setup: &Setup) -> Result<Start, HandoverError> {
-    let give_up = clock::now() + RETRY_LIMIT;
+    let begun = clock::now();
+    let mut is_said = false;
     loop {
         if let Some(lock) = try_lock(state_dir)? {
             return Ok(Start::Alone(lock));
@@ -76,8 +80,17 @@ pub async fn start(state_dir: &Path, setup: &Setup) -> Result<Start, HandoverErr
             },
             Err(source) => source,
         };
-        if clock::now() >= give_up {
+        let waited = clock::now() - begun;
+        if waited >= START_LIMIT {
             return Err(HandoverError::Occupied { folder: state_dir.to_owned(), source: error });
+        }
+        if waited >= RETRY_LIMIT && !is_said {
+            is_said = true;
+            tracing::warn!(
+                folder = %state_dir.display(),
+                limit_seconds = START_LIMIT.as_secs(),
+                "another llb-agent uses this --state-dir and does not answer; it may be starting, so this one waits for it"
+            );
         }
         tokio::time::sleep(RETRY_PAUSE).await;
     }
@@ -159,4 +172,30 @@ fn try_lock(state_dir: &Path) -> Result<Option<OwnedFd>, HandoverError> {
     let locked = statefile::try_lock(state_dir);
     let failed = |source: io::Error| HandoverError::Folder { folder: state_dir.to_owned(), source };
     Ok(locked.map_err(failed)?.map(|file: File| OwnedFd::from(file)))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// Answers one new agent, as an agent does whose programs took long to load.
+    async fn start_slowly(state_dir: PathBuf) {
+        tokio::time::sleep(RETRY_LIMIT + RETRY_PAUSE).await;
+        let listener = UnixListener::bind(socket_path(&state_dir)).unwrap();
+        let mut channel = Channel::new(listener.accept().await.unwrap().0);
+        channel.receive(ANSWER_LIMIT).await.unwrap();
+        channel.send(&Message::Welcome).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_still_starts_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let _lock = try_lock(folder.path()).unwrap();
+        let other = tokio::spawn(start_slowly(folder.path().to_owned()));
+        let setup = Setup { links: Vec::new(), bpf_dir: None, network_namespace: None };
+        assert!(matches!(start(folder.path(), &setup).await, Ok(Start::After(_))));
+        other.await.unwrap();
+    }
 }

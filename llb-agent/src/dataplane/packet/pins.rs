@@ -7,11 +7,13 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::mount::{MountFlags, mount};
 
 use super::error::PacketError;
+use crate::clock;
 use crate::kernel::{BPFFS, is_bpffs};
 
 /// The layout of the maps. An agent with another layout uses another folder; [`detach`]
@@ -21,6 +23,11 @@ pub(super) const LAYOUT: &str = "v4";
 /// The folder of the maps that all links share. No link can have this name: it is longer than
 /// 15 characters.
 pub(super) const SHARED: &str = "shared_between_links";
+
+/// How long to wait for a lock. A killed process releases its locks one by one, and later
+/// than the lock of its state folder, which this agent already has.
+const RETRY_LIMIT: Duration = Duration::from_secs(2);
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// The folder of one link. It is locked until this is dropped, or until the process ends in
 /// any way.
@@ -140,13 +147,22 @@ pub fn provide_bpffs(bpf_dir: &Path) -> Result<(), PacketError> {
 
 fn lock(folder: &Path, link: &str) -> Result<File, PacketError> {
     let file = File::open(folder).map_err(|error| PacketError::pin("open", folder, error))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            Err(PacketError::Busy { link: link.to_owned(), path: folder.to_owned() })
+    let give_up = clock::now_std() + RETRY_LIMIT;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if clock::now_std() < give_up => pause(),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(PacketError::Busy { link: link.to_owned(), path: folder.to_owned() });
+            }
+            Err(errno) => return Err(PacketError::pin("lock", folder, io::Error::from(errno))),
         }
-        Err(errno) => Err(PacketError::pin("lock", folder, io::Error::from(errno))),
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the wait for a condition with a limit")]
+fn pause() {
+    std::thread::sleep(RETRY_PAUSE);
 }
 
 fn is_of(file: &File, path: &Path) -> bool {
@@ -212,5 +228,17 @@ mod tests {
         assert!(matches!(lock(folder.path(), "eth0"), Err(PacketError::Busy { .. })));
         drop(first);
         lock(folder.path(), "eth0").unwrap();
+    }
+
+    #[test]
+    fn a_lock_is_waited_for_that_a_killed_agent_still_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = lock(folder.path(), "eth0").unwrap();
+        let other = std::thread::spawn(move || {
+            pause();
+            drop(first);
+        });
+        lock(folder.path(), "eth0").unwrap();
+        other.join().unwrap();
     }
 }
