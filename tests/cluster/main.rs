@@ -80,7 +80,12 @@ fn run(chosen: &[&Named]) -> Result<bool> {
         match result {
             Ok(()) => println!("test {} ... ok ({:.1?})", named.name, case_started.elapsed()),
             Err(error) => {
-                println!("test {} ... FAILED ({:.1?})\n{error:#}\n", named.name, case_started.elapsed());
+                // Before the line with the result: what is printed before it belongs to this test.
+                println!(
+                    "failed: {error:#}\ntest {} ... FAILED ({:.1?})\n",
+                    named.name,
+                    case_started.elapsed()
+                );
                 failures.push(named.name);
             }
         }
