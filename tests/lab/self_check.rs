@@ -12,7 +12,7 @@ use anyhow::Result;
 use llb_tests::environment::{VICTIM_REPORT, victim_report};
 use llb_tests::{Host, Lab, wait_until};
 
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(30);
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]

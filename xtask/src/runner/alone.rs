@@ -12,3 +12,18 @@ const ALONE: [(&str, &str); 1] = [(
 pub(super) fn reason(name: &str) -> Option<&'static str> {
     ALONE.into_iter().find(|(part, _)| name.contains(part)).map(|(_, reason)| reason)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{ALONE, reason};
+
+    #[test]
+    fn each_name_is_one_of_a_test() {
+        let scenarios = include_str!("../../../tests/lab/planes.rs");
+        for (name, _) in ALONE {
+            assert!(scenarios.contains(name), "no test is called {name}");
+        }
+        assert!(reason("planes::tc::a_soak_loses_no_byte_and_leaves_no_descriptor").is_some());
+        assert!(reason("planes::tc::a_flushed_vip_is_put_back").is_none());
+    }
+}

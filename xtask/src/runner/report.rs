@@ -9,8 +9,10 @@ use super::event::{Event, Outcome, Test};
 
 /// How many of the slowest tests are listed.
 const SLOWEST: usize = 20;
-/// How many lines of a reason are repeated at the end.
-const REASON_LINES: usize = 9;
+/// How many lines of a reason are repeated at the end, of the message and of its causes.
+const REASON_LINES: usize = 4;
+/// How much of a line is repeated. Messages may contain whole logs.
+const REASON_CHARS: usize = 400;
 /// The last part begins with it. `.ci/run` looks for this line.
 const WHY: &str = "--- why tests failed:";
 
@@ -93,15 +95,18 @@ fn seconds(took: Duration) -> String {
     format!("{:>6.1} s", took.as_secs_f64())
 }
 
-/// The lines that say why a test failed: what follows a panic or `failed: `, without back traces. If
-/// there are none, the last lines.
+/// The first lines that say why a test failed: what follows a panic or `failed: `, and the causes that anyhow lists
+/// after it. If there are none, the last lines.
 fn reason(output: &str) -> Vec<String> {
     let lines: Vec<&str> = output.lines().filter(|line| !line.is_empty()).collect();
     let starts = |line: &&str| line.contains("panicked at") || line.starts_with("failed: ");
     let from = lines.iter().position(starts).unwrap_or(lines.len().saturating_sub(REASON_LINES));
     let is_trace = |line: &&&str| line.eq_ignore_ascii_case("stack backtrace:");
-    let text = lines[from..].iter().take_while(|line| !is_trace(line));
-    text.take(REASON_LINES).map(|line| (*line).to_owned()).collect()
+    let whole: Vec<&str> = lines[from..].iter().take_while(|line| !is_trace(line)).copied().collect();
+    let causes = whole.iter().position(|line| *line == "Caused by:").unwrap_or(whole.len());
+    let (message, causes) = whole.split_at(causes);
+    let both = message.iter().take(REASON_LINES).chain(causes.iter().take(REASON_LINES));
+    both.map(|line| line.chars().take(REASON_CHARS).collect()).collect()
 }
 
 #[cfg(test)]
@@ -162,6 +167,11 @@ mod tests {
             "    1: refused",
         ];
         assert_eq!(reason(output), expected);
+        let long = format!(
+            "thread 'x' panicked at a.rs:1:2:\nits log:\n{}\nCaused by:\n    refused\n",
+            "log\n".repeat(50)
+        );
+        assert_eq!(reason(&long).last().unwrap(), "    refused");
         assert_eq!(reason("a\nfailed: no cluster\n"), ["failed: no cluster"]);
         assert_eq!(reason("only\nnoise\n"), ["only", "noise"]);
     }
