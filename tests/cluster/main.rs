@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("the cluster did not start: {error:#}");
+            eprintln!("failed: the cluster did not start: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -1,19 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One process that runs one test, or several one after the other. Its output is read as a whole, so the outputs of two
-//! tests are never mixed.
+//! One process that runs one test, or several one after the other. The output of each test is kept apart from those of
+//! others.
 
 #![expect(clippy::disallowed_methods, reason = "how long tests take is measured by the real clock")]
 
-use std::io::{self, BufRead, BufReader, PipeReader, Read as _};
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader, PipeReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use super::event::{Event, Outcome, Test};
 use super::programs::Program;
+use crate::shell;
 
 /// Its cases share a cluster, which takes ten seconds to start. So one process runs them all.
 const IN_ONE_PROCESS: &str = "cluster";
+
+/// Here is the output of each test of the last run, also of those that passed.
+const OUTPUTS: &str = "target/test-output";
+
+/// As if it were a test: the end of a program that fails although all its tests have passed.
+const THE_END: &str = "the_end_of_all";
 
 /// What a worker does next.
 pub(super) struct Job<'a> {
@@ -51,68 +59,91 @@ impl<'a> Job<'a> {
 
     /// Runs the process to its end. Each test ends with one outcome, whatever happens to the process.
     pub(super) fn run(self, mut tell: impl FnMut(Event)) {
-        let name = self.name();
+        let (name, started) = (self.name(), Instant::now());
         tell(Event::Started(name.clone()));
-        let started = Instant::now();
-        match self.start() {
-            Err(error) => {
-                self.end_all(&self.names, &format!("failed: cannot start: {error}"), started, &mut tell)
-            }
-            Ok((child, output)) if self.is_shared => self.follow(child, output, &mut tell),
-            Ok((mut child, output)) => {
-                let output = read_all(output);
-                let (has_passed, output) = match child.wait() {
-                    Ok(status) => (status.success(), with_status(output, status)),
-                    Err(error) => (false, format!("{output}failed: cannot wait for it: {error}\n")),
-                };
-                let test = self.test(&self.names[0]);
-                tell(Event::Ended(Outcome { test, has_passed, took: started.elapsed(), output }));
-            }
+        let result = if self.is_shared { self.run_several(&mut tell) } else { self.run_one(&mut tell) };
+        if let Err(error) = result {
+            self.end_all(&self.names, &format!("failed: cannot run it: {error}\n"), started, &mut tell);
         }
         tell(Event::Stopped(name));
     }
 
+    /// The output goes into a file, not into a pipe: a pipe would last as long as any process that the test has left behind.
+    fn run_one(&self, tell: &mut impl FnMut(Event)) -> io::Result<()> {
+        let (name, started) = (&self.names[0], Instant::now());
+        let path = self.log(name)?;
+        let log = File::create(&path)?;
+        let status = self.command().stdout(log.try_clone()?).stderr(log).status()?;
+        let mut output = String::from_utf8_lossy(&fs::read(&path)?).into_owned();
+        if status.code().is_none() {
+            // A test that a signal has ended could not say so.
+            output.push_str(&format!("failed: the program has ended: {status}\n"));
+        }
+        let (test, has_passed) = (self.test(name), status.success());
+        tell(Event::Ended(Outcome { test, has_passed, took: started.elapsed(), output }));
+        Ok(())
+    }
+
     /// Standard output and standard error go into one pipe, so that lines stay in their order.
-    fn start(&self) -> io::Result<(Child, PipeReader)> {
+    fn run_several(&self, tell: &mut impl FnMut(Event)) -> io::Result<()> {
         let (output, input) = io::pipe()?;
-        let mut command: Command = self.program.command();
+        // Our copies of the pipe's other end are closed with this command.
+        let child = self.command().stdout(input.try_clone()?).stderr(input).spawn()?;
+        self.follow(child, output, tell);
+        Ok(())
+    }
+
+    fn command(&self) -> Command {
+        let mut command = self.program.command();
         command.env("LLB_AGENT", &self.agent).args(["--ignored", "--exact"]).args(&self.names);
-        // Without it, libtest keeps the output to itself, and a test that aborts would take it away with it.
-        command.arg("--nocapture");
-        command.stdin(Stdio::null()).stdout(input.try_clone()?).stderr(input);
-        // The pipe ends when the last process does that has its other end. `command` is dropped here.
-        command.spawn().map(|child| (child, output))
+        // Otherwise libtest keeps the output to itself, and a test that aborts takes it away with it.
+        command.arg("--nocapture").stdin(Stdio::null());
+        command
+    }
+
+    /// The file for the output of a test. Its folder exists.
+    fn log(&self, name: &str) -> io::Result<PathBuf> {
+        let folder = shell::workspace().join(OUTPUTS).join(self.program.target.name);
+        fs::create_dir_all(&folder)?;
+        Ok(folder.join(format!("{name}.log")))
     }
 
     /// Reads how one test after the other ends, from lines like `test writers::one ... ok (3.1s)`. What was printed since
     /// the last one belongs to it.
     fn follow(&self, mut child: Child, output: PipeReader, tell: &mut impl FnMut(Event)) {
         let mut left = self.names.clone();
-        let (mut text, mut since) = (String::new(), Instant::now());
+        let (mut text, mut since, mut has_failed) = (String::new(), Instant::now(), false);
         for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line);
             text.push_str(&line);
             text.push('\n');
             let Some((name, has_passed)) = result(&line) else { continue };
             let Some(index) = left.iter().position(|test| test == name) else { continue };
+            has_failed |= !has_passed;
             let (test, output) = (self.test(&left.remove(index)), std::mem::take(&mut text));
+            // Only for later: the report has it too if the test failed.
+            let _ = self.log(&test.name).and_then(|log| fs::write(log, &output));
             tell(Event::Ended(Outcome { test, has_passed, took: since.elapsed(), output }));
             since = Instant::now();
         }
-        let text = match child.wait() {
+        let end = match child.wait() {
             Ok(status) => {
-                format!("{text}failed: the program ended without a result of this test: {status}\n")
+                if left.is_empty() && !has_failed && !status.success() {
+                    left.push(THE_END.to_owned());
+                }
+                format!("the program has ended: {status}")
             }
-            Err(error) => format!("{text}failed: cannot wait for it: {error}\n"),
+            Err(error) => format!("cannot wait for the program: {error}"),
         };
-        self.end_all(&left, &text, since, tell);
+        self.end_all(&left, &format!("{text}failed: {end}\n"), since, tell);
     }
 
-    /// These have failed, for the same reason.
+    /// These have failed, for the same reason. Only the first one shows it.
     fn end_all(&self, names: &[String], output: &str, since: Instant, tell: &mut impl FnMut(Event)) {
-        for name in names {
+        for (index, name) in names.iter().enumerate() {
             let (test, took) = (self.test(name), since.elapsed());
-            tell(Event::Ended(Outcome { test, has_passed: false, took, output: output.to_owned() }));
+            let output = if index == 0 { output.to_owned() } else { format!("failed: as {}\n", names[0]) };
+            tell(Event::Ended(Outcome { test, has_passed: false, took, output }));
         }
     }
 
@@ -129,22 +160,6 @@ fn result(line: &str) -> Option<(&str, bool)> {
         "FAILED" => Some((name, false)),
         _ => None,
     }
-}
-
-fn read_all(mut output: PipeReader) -> String {
-    let mut bytes = Vec::new();
-    match output.read_to_end(&mut bytes) {
-        Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(error) => format!("{}(no more: {error})\n", String::from_utf8_lossy(&bytes)),
-    }
-}
-
-/// A test that a signal has ended could not say so.
-fn with_status(mut output: String, status: ExitStatus) -> String {
-    if status.code().is_none() {
-        output.push_str(&format!("failed: the program has ended: {status}\n"));
-    }
-    output
 }
 
 #[cfg(test)]
