@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("the cluster did not start: {error:#}");
+            eprintln!("failed: the cluster did not start: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -80,7 +80,12 @@ fn run(chosen: &[&Named]) -> Result<bool> {
         match result {
             Ok(()) => println!("test {} ... ok ({:.1?})", named.name, case_started.elapsed()),
             Err(error) => {
-                println!("test {} ... FAILED ({:.1?})\n{error:#}\n", named.name, case_started.elapsed());
+                // Before the line with the result: what is printed before it belongs to this test.
+                println!(
+                    "failed: {error:#}\ntest {} ... FAILED ({:.1?})\n",
+                    named.name,
+                    case_started.elapsed()
+                );
                 failures.push(named.name);
             }
         }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use llb_tests::wait_until;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// The demo promises to take less than 60 s.
-const LIMIT: Duration = Duration::from_secs(60);
+/// The demo takes 15 s; a busy machine needs more.
+const LIMIT: Duration = Duration::from_secs(180);
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]

@@ -12,7 +12,7 @@ use anyhow::Result;
 use llb_tests::environment::{VICTIM_REPORT, victim_report};
 use llb_tests::{Host, Lab, wait_until};
 
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(30);
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
@@ -122,8 +122,12 @@ fn when_a_labs_owner_is_killed_its_processes_die_and_the_next_lab_cleans_up() {
     owner.wait().unwrap();
     wait_until(LIMIT, "the end of its child", || Ok((!process.exists()).then_some(()))).unwrap();
     next = Lab::empty().unwrap();
-    assert_eq!(namespaces_of(&name), Vec::<String>::new());
-    assert!(!next.directory().with_file_name(name).exists());
+    let directory = next.directory().with_file_name(&name);
+    // The lab of a test that runs beside this one may be cleaning up the same.
+    wait_until(LIMIT, "nothing to be left", || {
+        Ok((namespaces_of(&name).is_empty() && !directory.exists()).then_some(()))
+    })
+    .unwrap();
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use llb_tests::client::{Load, connect, echo_all, echo_on, http_get, udp_ask};
 use llb_tests::{Lab, Server, wait_until};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(30);
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]

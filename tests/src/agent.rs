@@ -21,7 +21,7 @@ const ADMIN: &str = "127.0.0.1:9660";
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
 /// Time to end for an agent that has nothing to drain.
-const EXIT_LIMIT: Duration = Duration::from_secs(15);
+const EXIT_LIMIT: Duration = Duration::from_secs(30);
 
 /// A running agent; killed when dropped.
 #[derive(Debug)]

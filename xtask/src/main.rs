@@ -9,6 +9,7 @@ mod cluster_binaries;
 mod demo;
 mod ebpf_budget;
 mod object_report;
+mod runner;
 mod setup;
 mod shell;
 mod test;

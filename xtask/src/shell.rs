@@ -80,6 +80,19 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// As [`run`], but returns its standard output. Its standard error goes to ours.
+///
+/// # Errors
+/// As [`run`], or it writes something else than text.
+pub(crate) fn run_for_output(command: &mut Command) -> Result<String> {
+    println!("$ {}", line(command));
+    let output = command.stderr(Stdio::inherit()).output().with_context(|| cannot_start(command))?;
+    if !output.status.success() {
+        bail!("`{}` failed: {}", line(command), output.status);
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
 /// Runs the command and returns its standard output. Prints nothing.
 ///
 /// # Errors

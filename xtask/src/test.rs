@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Builds what the tests need, then runs them with cargo. Contains no tests and judges nothing: cargo's last lines are
-//! the result.
+//! Builds what the tests need, then runs them: those that need no root with cargo, the others with `runner/`. Contains no
+//! tests.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
+use crate::runner::{self, Target};
 use crate::{build_ebpf, cluster_binaries, setup, shell};
 
 /// What to do with the tests that need root.
@@ -17,6 +19,9 @@ pub(crate) struct Arguments {
     /// Runs one tier only, and builds only what that tier needs
     #[arg(long, value_name = "TIER")]
     only: Option<Tier>,
+    /// How many tests that need root run at the same time; by default two for each CPU
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
     /// Only tests whose name contains this
     #[arg(value_name = "NAME")]
     filter: Option<String>,
@@ -42,15 +47,15 @@ enum Tier {
 const CONFORMANCE: &str = "the_tests_of_kubernetes_pass_on_every_plane";
 
 impl Tier {
-    /// Its test targets in llb-tests.
-    fn targets(self) -> &'static [&'static str] {
-        match self {
-            Self::Unit => &[],
-            Self::Ebpf => &["ebpf"],
-            Self::Lab => &["addresses", "lab"],
-            Self::Cluster => &["cluster"],
-            Self::Conformance => &["conformance"],
-        }
+    /// Its test targets with tests that need root.
+    fn targets(self) -> Vec<Target> {
+        let (tier, names): (_, &[_]) = match self {
+            Self::Ebpf => ("ebpf", &["llb_agent", "ebpf"]),
+            Self::Lab => ("lab", &["addresses", "lab"]),
+            Self::Cluster => ("cluster", &["cluster"]),
+            Self::Unit | Self::Conformance => return Vec::new(),
+        };
+        names.iter().map(|name| Target { name, tier }).collect()
     }
 }
 
@@ -113,25 +118,28 @@ fn run_unit(arguments: &Arguments) -> Result<()> {
 
 fn run_privileged(arguments: &Arguments) -> Result<()> {
     let tier = arguments.only;
-    let agent = build_agent("dev")?;
+    let agent = match shell::variable("LLB_AGENT") {
+        Some(given) => PathBuf::from(given),
+        None => build_agent("dev")?,
+    };
     if matches!(tier, None | Some(Tier::Cluster | Tier::Conformance)) {
         cluster_binaries::provide()?;
     }
     if tier == Some(Tier::Conformance) {
         return run_conformance(&agent, arguments);
     }
-    let mut cargo = shell::command("cargo");
-    cargo.env("LLB_AGENT", &agent);
-    cargo.args(["test", "--no-fail-fast", "--package", "llb-tests"]);
-    match tier {
-        Some(tier) => cargo.args(tier.targets().iter().flat_map(|target| ["--test", target])),
-        None => cargo.args(["--package", "llb-agent"]),
-    };
-    // One test at a time: they measure, and share the kernel's tables and the CPUs.
-    cargo.args(["--", "--test-threads=1"]);
-    cargo.arg(if tier.is_some() { "--include-ignored" } else { "--ignored" });
-    cargo.args(["--skip", CONFORMANCE]);
-    shell::run(cargo.args(&arguments.filter))
+    // The cluster's cases run one after the other, so they begin first: the others run beside them.
+    let all = [Tier::Cluster, Tier::Ebpf, Tier::Lab];
+    let targets = all.iter().filter(|one| tier.is_none_or(|tier| **one == tier));
+    let programs = runner::build(&targets.flat_map(|tier| tier.targets()).collect::<Vec<_>>())?;
+    runner::run(
+        &programs,
+        &runner::Order {
+            agent: &agent,
+            filter: arguments.filter.as_deref(),
+            jobs: arguments.jobs.map(NonZeroUsize::get),
+        },
+    )
 }
 
 /// Runs the tests of Kubernetes, with their output as it comes.
