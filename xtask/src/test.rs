@@ -2,12 +2,13 @@
 //! Builds what the tests need, then runs them with cargo. Contains no tests and judges nothing: cargo's last lines are
 //! the result.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
-use crate::{build_ebpf, cluster_binaries, setup, shell};
+use crate::{build_ebpf, cluster_binaries, kernels, setup, shell};
 
 /// What to do with the tests that need root.
 const AS_ROOT: &str = "`sudo --preserve-env=PATH,HOME cargo xtask test` runs all";
@@ -20,6 +21,9 @@ pub(crate) struct Arguments {
     /// Only tests whose name contains this
     #[arg(value_name = "NAME")]
     filter: Option<String>,
+    /// With `--only kernels`: every check with every card, most of an hour; writes docs/kernels.md
+    #[arg(long)]
+    whole: bool,
 }
 
 /// Tests by what they need, cheapest first.
@@ -33,10 +37,15 @@ enum Tier {
     Lab,
     /// A real Kubernetes control plane in namespaces; root
     Cluster,
+    /// Kernels of distributions in virtual machines, several checks in each; root. NAME is a part of a check's name
+    Kernels,
     /// The LoadBalancer tests of Kubernetes itself; root. Only on demand: a quarter of an hour, and another one the
     /// first time. NAME is a part of a plane's or a test's name
     Conformance,
 }
+
+/// The one test of the tier with virtual machines, which starts all of them side by side.
+const VIRTUAL_MACHINES: &str = "kernels_of_distributions_forward";
 
 /// The one test of the conformance tier.
 const CONFORMANCE: &str = "the_tests_of_kubernetes_pass_on_every_plane";
@@ -49,6 +58,7 @@ impl Tier {
             Self::Ebpf => &["ebpf"],
             Self::Lab => &["addresses", "lab"],
             Self::Cluster => &["cluster"],
+            Self::Kernels => &["kernels"],
             Self::Conformance => &["conformance"],
         }
     }
@@ -99,12 +109,17 @@ pub(crate) fn build_agent(profile: &str) -> Result<PathBuf> {
         "llb-agent",
         "--message-format=json",
     ]))?;
+    executable(&messages, "bin", "llb-agent")
+}
+
+/// The program of a target, from the messages of cargo.
+fn executable(messages: &str, kind: &str, name: &str) -> Result<PathBuf> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["kind"][0] == "bin" && message["target"]["name"] == "llb-agent")
+        .filter(|message| message["target"]["kind"][0] == kind && message["target"]["name"] == name)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .context("cargo names no executable of llb-agent")
+        .with_context(|| format!("cargo names no executable of {name}"))
 }
 
 fn run_unit(arguments: &Arguments) -> Result<()> {
@@ -120,6 +135,9 @@ fn run_privileged(arguments: &Arguments) -> Result<()> {
     if tier == Some(Tier::Conformance) {
         return run_conformance(&agent, arguments);
     }
+    if tier == Some(Tier::Kernels) {
+        return run_kernels(&agent, arguments, kernels::provide()?);
+    }
     let mut cargo = shell::command("cargo");
     cargo.env("LLB_AGENT", &agent);
     cargo.args(["test", "--no-fail-fast", "--package", "llb-tests"]);
@@ -128,10 +146,39 @@ fn run_privileged(arguments: &Arguments) -> Result<()> {
         None => cargo.args(["--package", "llb-agent"]),
     };
     // One test at a time: they measure, and share the kernel's tables and the CPUs.
-    cargo.args(["--", "--test-threads=1"]);
+    cargo.args(["--", "--test-threads=1", "--skip", VIRTUAL_MACHINES]);
     cargo.arg(if tier.is_some() { "--include-ignored" } else { "--ignored" });
     cargo.args(["--skip", CONFORMANCE]);
-    shell::run(cargo.args(&arguments.filter))
+    shell::run(cargo.args(&arguments.filter))?;
+    if tier.is_some() || arguments.filter.is_some() {
+        return Ok(());
+    }
+    match kernels::provide() {
+        Ok(kernels) => run_kernels(&agent, arguments, kernels),
+        Err(error) => {
+            println!("the kernels of distributions were not tried, because there are none here: {error:#}");
+            Ok(())
+        }
+    }
+}
+
+/// Starts the virtual machines, with the results as they come.
+fn run_kernels(agent: &Path, arguments: &Arguments, kernels: OsString) -> Result<()> {
+    // Machines run the lab's scenarios too.
+    let tests =
+        shell::output(shell::command("cargo").args(["test", "--quiet", "--package", "llb-tests"]).args([
+            "--test",
+            "lab",
+            "--no-run",
+            "--message-format=json",
+        ]))?;
+    let lab = executable(&tests, "test", "lab")?;
+    let mut cargo = shell::command("cargo");
+    cargo.env("LLB_AGENT", agent).env("LLB_KERNELS", kernels).env("LLB_LAB_TESTS", lab);
+    cargo.envs(arguments.filter.iter().map(|filter| ("LLB_KERNEL_CHECKS", filter)));
+    cargo.envs(arguments.whole.then_some(("LLB_KERNELS_WHOLE", "1")));
+    cargo.args(["test", "--package", "llb-tests", "--test", "kernels", VIRTUAL_MACHINES]);
+    shell::run(cargo.args(["--", "--ignored", "--nocapture"]))
 }
 
 /// Runs the tests of Kubernetes, with their output as it comes.
