@@ -17,8 +17,9 @@ use crate::{Host, Process, environment};
 /// The default value of `--admin`.
 const ADMIN: &str = "127.0.0.1:9660";
 
-/// From start to ready: the agent takes a second to load its programs, longer on a busy machine.
-const READY_LIMIT: Duration = Duration::from_secs(60);
+/// From start to ready: the agent takes a second to load its programs, longer on a busy machine, and half a minute in an
+/// emulated one.
+const READY_LIMIT: Duration = Duration::from_secs(150);
 
 /// Time to end for an agent that has nothing to drain.
 const EXIT_LIMIT: Duration = Duration::from_secs(30);

@@ -77,6 +77,26 @@ pub fn conformance_filter() -> Option<String> {
     var_os("LLB_CONFORMANCE").and_then(|text| text.into_string().ok())
 }
 
+/// `LLB_KERNELS`: the folders of kernels for virtual machines, with colons between them. `cargo xtask test` sets it.
+pub fn kernels() -> Vec<PathBuf> {
+    var_os("LLB_KERNELS").map(|folders| split_paths(&folders).collect()).unwrap_or_default()
+}
+
+/// `LLB_KERNEL_CHECKS`: make only the checks in virtual machines whose name contains this.
+pub fn kernel_checks() -> Option<String> {
+    var_os("LLB_KERNEL_CHECKS").and_then(|text| text.into_string().ok())
+}
+
+/// `LLB_KERNELS_WHOLE`: if set, every check is made in virtual machines, with every card.
+pub fn makes_every_kernel_check() -> bool {
+    var_os("LLB_KERNELS_WHOLE").is_some()
+}
+
+/// `LLB_LAB_TESTS`: the program with the lab's scenarios, which virtual machines run too.
+pub fn lab_tests() -> Option<PathBuf> {
+    var_os("LLB_LAB_TESTS").map(PathBuf::from)
+}
+
 /// `KUBEBUILDER_ASSETS`: a folder with the programs of a Kubernetes control plane, by the convention of envtest.
 pub fn kubebuilder_assets() -> Option<PathBuf> {
     var_os("KUBEBUILDER_ASSETS").map(PathBuf::from)

@@ -43,6 +43,13 @@ pub(crate) const CONFORMANCE_TOOLS: [Tool; 2] = [
     Tool { program: "wget", package: "wget", purpose: "a command of the conformance tests in Pods" },
 ];
 
+/// The programs that start virtual machines.
+pub(crate) const KERNEL_TOOLS: [Tool; 3] = [
+    Tool { program: "qemu-system-x86_64", package: "qemu-system-x86", purpose: "virtual machines" },
+    Tool { program: "busybox", package: "busybox-static", purpose: "their first steps" },
+    Tool { program: "depmod", package: "kmod", purpose: "modules of their kernels" },
+];
+
 /// The programs that only `cargo xtask bench` runs.
 pub(crate) const BENCH_TOOLS: [Tool; 4] = [
     Tool { program: "haproxy", package: "haproxy", purpose: "a balancer to compare with" },

@@ -2,6 +2,7 @@
 //! Builds what the tests need, then runs them: those that need no root with cargo, the others with `runner/`. Contains no
 //! tests.
 
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use crate::runner::{self, Target};
-use crate::{build_ebpf, cluster_binaries, setup, shell};
+use crate::{build_ebpf, cluster_binaries, kernels, setup, shell};
 
 /// What to do with the tests that need root.
 const AS_ROOT: &str = "`sudo --preserve-env=PATH,HOME cargo xtask test` runs all";
@@ -25,6 +26,9 @@ pub(crate) struct Arguments {
     /// Only tests whose name contains this
     #[arg(value_name = "NAME")]
     filter: Option<String>,
+    /// With `--only kernels`: every check with every card, most of an hour; writes docs/kernels.md
+    #[arg(long)]
+    whole: bool,
 }
 
 /// Tests by what they need, cheapest first.
@@ -38,10 +42,15 @@ enum Tier {
     Lab,
     /// A real Kubernetes control plane in namespaces; root
     Cluster,
+    /// Kernels of distributions in virtual machines, several checks in each; root. NAME is a part of a check's name
+    Kernels,
     /// The LoadBalancer tests of Kubernetes itself; root. Only on demand: a quarter of an hour, and another one the
     /// first time. NAME is a part of a plane's or a test's name
     Conformance,
 }
+
+/// The one test of the tier with virtual machines, which starts all of them side by side.
+const VIRTUAL_MACHINES: &str = "kernels_of_distributions_forward";
 
 /// The one test of the conformance tier.
 const CONFORMANCE: &str = "the_tests_of_kubernetes_pass_on_every_plane";
@@ -53,7 +62,7 @@ impl Tier {
             Self::Ebpf => ("ebpf", &["llb_agent", "ebpf"]),
             Self::Lab => ("lab", &["addresses", "lab"]),
             Self::Cluster => ("cluster", &["cluster"]),
-            Self::Unit | Self::Conformance => return Vec::new(),
+            Self::Unit | Self::Kernels | Self::Conformance => return Vec::new(),
         };
         names.iter().map(|name| Target { name, tier }).collect()
     }
@@ -104,12 +113,17 @@ pub(crate) fn build_agent(profile: &str) -> Result<PathBuf> {
         "llb-agent",
         "--message-format=json",
     ]))?;
+    executable(&messages, "bin", "llb-agent")
+}
+
+/// The program of a target, from the messages of cargo.
+fn executable(messages: &str, kind: &str, name: &str) -> Result<PathBuf> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["kind"][0] == "bin" && message["target"]["name"] == "llb-agent")
+        .filter(|message| message["target"]["kind"][0] == kind && message["target"]["name"] == name)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .context("cargo names no executable of llb-agent")
+        .with_context(|| format!("cargo names no executable of {name}"))
 }
 
 fn run_unit(arguments: &Arguments) -> Result<()> {
@@ -128,18 +142,44 @@ fn run_privileged(arguments: &Arguments) -> Result<()> {
     if tier == Some(Tier::Conformance) {
         return run_conformance(&agent, arguments);
     }
+    if tier == Some(Tier::Kernels) {
+        return run_kernels(&agent, arguments, kernels::provide()?);
+    }
     // The cluster's cases run one after the other, so they begin first: the others run beside them.
     let all = [Tier::Cluster, Tier::Ebpf, Tier::Lab];
     let targets = all.iter().filter(|one| tier.is_none_or(|tier| **one == tier));
     let programs = runner::build(&targets.flat_map(|tier| tier.targets()).collect::<Vec<_>>())?;
-    runner::run(
+    let tested = runner::run(
         &programs,
         &runner::Order {
             agent: &agent,
             filter: arguments.filter.as_deref(),
             jobs: arguments.jobs.map(NonZeroUsize::get),
         },
-    )
+    );
+    if tier.is_some() || arguments.filter.is_some() {
+        return tested;
+    }
+    let machines = match kernels::provide() {
+        Ok(kernels) => run_kernels(&agent, arguments, kernels),
+        Err(error) => {
+            println!("the kernels of distributions were not tried, because there are none here: {error:#}");
+            Ok(())
+        }
+    };
+    tested.and(machines)
+}
+
+/// Starts the virtual machines, with the results as they come.
+fn run_kernels(agent: &Path, arguments: &Arguments, kernels: OsString) -> Result<()> {
+    // Machines run the lab's scenarios too.
+    let targets = ["kernels", "lab"].map(|name| Target { name, tier: "kernels" });
+    let [machines, lab] = &runner::build(&targets)?[..] else { bail!("cargo built other programs") };
+    let mut test = machines.command();
+    test.env("LLB_AGENT", agent).env("LLB_KERNELS", kernels).env("LLB_LAB_TESTS", lab.path());
+    test.envs(arguments.filter.iter().map(|filter| ("LLB_KERNEL_CHECKS", filter)));
+    test.envs(arguments.whole.then_some(("LLB_KERNELS_WHOLE", "1")));
+    shell::run(test.args([VIRTUAL_MACHINES, "--ignored", "--nocapture"]))
 }
 
 /// Runs the tests of Kubernetes, with their output as it comes.

@@ -12,7 +12,7 @@ use super::namespace;
 use crate::process::Process;
 
 /// The bridge in the segment's namespace.
-pub(super) const BRIDGE: &str = "segment";
+pub const BRIDGE: &str = "segment";
 
 /// A host of a lab. A clone is the same host.
 #[derive(Clone, Debug)]
@@ -78,12 +78,7 @@ impl Host {
     /// It enters only the network namespace. `ip netns exec` would also mount a new /sys, which hides
     /// /sys/fs/bpf.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--net={}", self.namespace().display()))
-            .args(["--", "setpriv", "--pdeathsig", "KILL", "--"])
-            .arg(program);
-        command
+        namespace::command(&self.namespace(), program)
     }
 
     /// Runs a command to its end and returns its standard output.

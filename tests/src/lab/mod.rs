@@ -11,17 +11,18 @@ mod namespace;
 mod pod;
 mod tunnel;
 
-use host::BRIDGE;
-pub use host::Host;
+pub use host::{BRIDGE, Host};
 pub use namespace::{clean_up_on_signal, remove_all};
 pub use pod::PodNetwork;
 pub use tunnel::connect as connect_by_tunnel;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
@@ -118,6 +119,20 @@ impl Lab {
     /// The namespace can't be entered.
     pub fn inside_segment<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         namespace::run_inside(&namespace::path(&self.segment), work)
+    }
+
+    /// As [`Host::command`], in the namespace of the bridge.
+    pub fn segment_command(&self, program: impl AsRef<OsStr>) -> Command {
+        namespace::command(&namespace::path(&self.segment), program)
+    }
+
+    /// Runs lines of `ip` commands in the namespace of the bridge. Links that they add there and give the bridge as
+    /// master are ports of the segment.
+    ///
+    /// # Errors
+    /// `ip` refused one of the lines.
+    pub fn segment_ip(&self, commands: &str) -> Result<()> {
+        namespace::ip(Some(&self.segment), commands)
     }
 
     /// From now on each host computes its checksums itself, as without a network card that does it.

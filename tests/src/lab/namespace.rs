@@ -3,6 +3,7 @@
 //! whose owner is dead. The lab decides what is in them.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -149,6 +150,16 @@ pub(super) fn run_inside<T: Send>(namespace: &Path, work: impl FnOnce() -> T + S
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })
+}
+
+/// A command that runs `program` in the namespace, and dies with the thread that starts it.
+pub(super) fn command(namespace: &Path, program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("nsenter");
+    command
+        .arg(format!("--net={}", namespace.display()))
+        .args(["--", "setpriv", "--pdeathsig", "KILL", "--"])
+        .arg(program);
+    command
 }
 
 /// Runs the lines of `commands` by one `ip -batch`, in a namespace or in the root namespace.

@@ -75,8 +75,13 @@ impl Program {
         Ok(list.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
     }
 
+    /// The file that cargo has built.
+    pub(crate) fn path(&self) -> &Path {
+        &self.file
+    }
+
     /// A command that starts it as cargo would.
-    pub(super) fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = shell::command(&self.file);
         command.current_dir(&self.folder);
         command
