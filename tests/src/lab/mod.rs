@@ -15,13 +15,14 @@ use host::BRIDGE;
 pub use host::Host;
 pub use namespace::{clean_up_on_signal, remove_all};
 pub use pod::PodNetwork;
-pub use tunnel::connect as connect_by_tunnel;
+pub use tunnel::{connect as connect_by_tunnel, open_tap};
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
@@ -118,6 +119,22 @@ impl Lab {
     /// The namespace can't be entered.
     pub fn inside_segment<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         namespace::run_inside(&namespace::path(&self.segment), work)
+    }
+
+    /// A device on the segment. Each write to the file puts one Ethernet frame there. VLAN tags in it arrive at the
+    /// balancer in the frame, as from a card that leaves them there.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn open_segment(&self, name: &str) -> Result<fs::File> {
+        let tap = self.inside_segment(|| {
+            let keep_tags = ["-K", self.balancer().name(), "txvlan", "off"];
+            let status = Command::new("ethtool").args(keep_tags).status().context("cannot start ethtool")?;
+            ensure!(status.success(), "ethtool {}: {status}", keep_tags.join(" "));
+            open_tap(name).context("cannot open a tap device")
+        })??;
+        namespace::ip(Some(&self.segment), &format!("link set {name} master {BRIDGE} up\n"))?;
+        Ok(tap)
     }
 
     /// From now on each host computes its checksums itself, as without a network card that does it.
