@@ -96,7 +96,7 @@ pub struct HookReason {
 }
 
 /// What decides which hooks of a link are tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HookChoice {
     /// `--datapath` names the only hook.
     Flag(Hook),
@@ -104,6 +104,13 @@ pub enum HookChoice {
     Veth,
     /// TC only: the drivers of virtual links have no XDP.
     VirtualLink,
+    /// TC only: the card takes VLAN tags out of frames, so XDP can't tell those of the link's VLANs from its own.
+    HiddenVlanTags,
+    /// TC only: what XDP forwards to this other link would be lost.
+    NotTaken {
+        /// The link whose driver takes no frames from XDP.
+        by: String,
+    },
     /// The fastest hook that the kernel takes.
     Fastest,
 }
@@ -119,13 +126,21 @@ pub struct HookRefusal {
 
 impl fmt::Display for HookReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let choice = match self.choice {
+        let choice = match &self.choice {
             HookChoice::Flag(hook) => Some(format!("--datapath {hook}")),
             HookChoice::Veth => Some(
                 "no XDP: what it sends back arrives only if the other end of the veth pair has an XDP program too"
                     .to_owned(),
             ),
             HookChoice::VirtualLink => Some("no XDP: drivers of virtual links have none".to_owned()),
+            HookChoice::HiddenVlanTags => Some(
+                "no XDP: the card takes VLAN tags out of frames, so XDP can't tell frames of this link's VLANs from \
+                 its own; rxvlan off (ethtool -K) would change that"
+                    .to_owned(),
+            ),
+            HookChoice::NotTaken { by } => {
+                Some(format!("no XDP: the driver of {by} takes no frames from XDP, so they would be lost"))
+            }
             HookChoice::Fastest if self.refused.is_empty() => Some("it is the fastest".to_owned()),
             HookChoice::Fastest => None,
         };
@@ -151,5 +166,7 @@ mod tests {
         assert_eq!(why(HookChoice::Fastest, Vec::new()), "it is the fastest");
         assert_eq!(why(HookChoice::Fastest, refused), "no xdp: too large an MTU");
         assert_eq!(why(HookChoice::Flag(Hook::Tc), Vec::new()), "--datapath tc");
+        let not_taken = HookChoice::NotTaken { by: "eth1".to_owned() };
+        assert!(why(not_taken, Vec::new()).contains("the driver of eth1 takes no frames"));
     }
 }

@@ -119,6 +119,8 @@ pub enum ProblemReason {
     AddressGone,
     /// A link loses what XDP sends there.
     XdpLosesPackets,
+    /// XDP can't tell frames of a link's VLANs from the link's own.
+    XdpMixesVlans,
     /// No link device exists now.
     LinkMissing,
     /// Another agent has the link.

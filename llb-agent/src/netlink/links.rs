@@ -23,6 +23,8 @@ pub(crate) struct LinkDevice {
     pub(crate) mtu: u32,
     /// Set for a virtual link: `veth`, `vlan`, `bond` ...
     pub(crate) kind: Option<String>,
+    /// Interface index of the link on which this virtual one is built, as a VLAN.
+    pub(crate) below: Option<u32>,
     /// The id of its XDP program, and whether the driver runs it.
     pub(crate) xdp: Option<(u32, bool)>,
     /// It is up and has a carrier.
@@ -88,6 +90,7 @@ fn link_of(message: &LinkMessage) -> Option<LinkDevice> {
         mac: None,
         mtu: 0,
         kind: None,
+        below: None,
         xdp: None,
         is_running: flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
         is_ethernet,
@@ -96,6 +99,7 @@ fn link_of(message: &LinkMessage) -> Option<LinkDevice> {
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Link(below) => link.below = Some(*below),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok().map(Mac),
             LinkAttribute::LinkInfo(infos) => {

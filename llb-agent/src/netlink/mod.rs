@@ -10,19 +10,22 @@
 //!   links, addresses, routes, neighbours     one file per subject: methods of Connection
 //!      `--> Connection --> dump              reads a list again if it changed meanwhile
 //!                 `------> Socket --> Answer collects datagrams until the answer is complete
-//!   xdp_features                             the one question over generic netlink, with a socket of its own
+//!   driver --> xdp_features, offloads        over generic netlink, with sockets of their own: Family
 //! ```
 
 mod addresses;
 mod answer;
 mod connection;
+mod driver;
 mod dump;
 mod failure;
 mod gateways;
+mod generic;
 mod link_attributes;
 mod link_local;
 mod links;
 mod neighbours;
+mod offloads;
 mod routes;
 mod socket;
 #[cfg(test)]
@@ -31,7 +34,9 @@ mod xdp_features;
 
 pub(crate) use self::addresses::OwnAddress;
 pub(crate) use self::connection::Connection;
+pub(crate) use self::driver::{Driver, drivers};
 pub(crate) use self::links::LinkDevice;
 pub(crate) use self::neighbours::Neighbour;
+pub(crate) use self::offloads::Offloads;
 pub(crate) use self::routes::{Route, Way};
-pub(crate) use self::xdp_features::takes_frames_of_xdp;
+pub(crate) use self::xdp_features::XdpFeatures;

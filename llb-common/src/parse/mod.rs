@@ -8,7 +8,7 @@
 //!
 //! ```text
 //!   frame --Ethernet--> l3 --IP--> l4 --TCP, UDP--> Shape::Transport
-//!            0-2 VLAN tags         |---later part of a fragmented packet--> Shape::LaterFragment
+//!       0-2 VLAN tags without id   |---later part of a fragmented packet--> Shape::LaterFragment
 //!                                  `---ICMP error--> inner l3 --IP--> inner l4 --> Shape::Error
 //! ```
 

@@ -24,7 +24,8 @@ pub enum Shape {
 /// Why a frame gives no flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unparsed {
-    /// It is not IP, it is neither TCP, UDP nor an ICMP error about one of them, or it is malformed.
+    /// It is not IP, it is neither TCP, UDP nor an ICMP error about one of them, or it is malformed. Or it is in a
+    /// VLAN, which is a link of its own.
     Other,
     /// It ends before its headers do, or the rest can't be read yet.
     Truncated,

@@ -18,6 +18,8 @@ const ETHERTYPES_VLAN: [u16; 2] = [0x8100, 0x88a8];
 const ETHERNET_BYTES: usize = 14;
 const VLAN_TAG_BYTES: usize = 4;
 const MAX_VLAN_TAGS: usize = 2;
+/// The bits of a VLAN tag that say in which VLAN the frame is. Zeros: in none; the tag has only a priority.
+const VLAN_ID: u16 = 0xfff;
 
 /// Fills `packet`, if the frame belongs to a flow.
 ///
@@ -48,6 +50,9 @@ fn read<const PLAIN: bool>(frame: &(impl Frame + ?Sized), packet: &mut Packet) -
     let mut l3 = ETHERNET_BYTES;
     for _ in 0..if PLAIN { 0 } else { MAX_VLAN_TAGS } {
         if ETHERTYPES_VLAN.contains(&ethertype) {
+            if u16::from_be(frame.half(l3).ok_or(Unparsed::Truncated)?) & VLAN_ID != 0 {
+                return Err(Unparsed::Other);
+            }
             ethertype = u16::from_be(frame.half(l3 + 2).ok_or(Unparsed::Truncated)?);
             l3 += VLAN_TAG_BYTES;
         }

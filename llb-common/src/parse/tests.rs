@@ -71,9 +71,9 @@ fn both_families_give_the_same_fields() {
     let rows = [
         (frame(&[], ETHERTYPE_IPV4, &v4(TCP, 0, &[], &TCP_HEADER)), 14, 34, "192.0.2.2"),
         (frame(&[], ETHERTYPE_IPV4, &v4(TCP, 0, &[1; 8], &TCP_HEADER)), 14, 42, "192.0.2.2"),
-        (frame(&[0x81, 0, 0, 7], ETHERTYPE_IPV4, &v4(TCP, 0, &[], &TCP_HEADER)), 18, 38, "192.0.2.2"),
+        (frame(&[0x81, 0, 0xf0, 0], ETHERTYPE_IPV4, &v4(TCP, 0, &[], &TCP_HEADER)), 18, 38, "192.0.2.2"),
         (
-            frame(&[0x88, 0xa8, 0, 7, 0x81, 0, 0, 8], ETHERTYPE_IPV6, &v6(TCP, &TCP_HEADER)),
+            frame(&[0x88, 0xa8, 0x20, 0, 0x81, 0, 0, 0], ETHERTYPE_IPV6, &v6(TCP, &TCP_HEADER)),
             22,
             62,
             "2001:db8::2",
@@ -98,6 +98,14 @@ fn both_families_give_the_same_fields() {
         for length in 0..usize::from(l4) + TCP_HEADER.len() {
             assert_eq!(parsed(&frame[..length]), Err(Unparsed::Truncated), "row {number}, {length} bytes");
         }
+    }
+}
+
+#[test]
+fn a_frame_in_a_vlan_is_of_another_link() {
+    let packet = v4(TCP, 0, &[], &TCP_HEADER);
+    for tags in [&[0x81, 0, 0, 7][..], &[0x88, 0xa8, 0xef, 0xff], &[0x88, 0xa8, 0, 0, 0x81, 0, 1, 0]] {
+        assert_eq!(parsed(&frame(tags, ETHERTYPE_IPV4, &packet)), Err(Unparsed::Other), "{tags:02x?}");
     }
 }
 
@@ -191,7 +199,7 @@ fn kinds() -> Vec<Vec<u8>> {
     // Sent to the host that sent the packet inside.
     error.0[19] = 1;
     error.1[39] = 1;
-    let tags = [0x88, 0xa8, 0, 7, 0x81, 0, 0, 8];
+    let tags = [0x88, 0xa8, 0x20, 0, 0x81, 0, 0xe0, 0];
     [
         (&[][..], ETHERTYPE_IPV4, v4(UDP, 0, &[], &udp)),
         (&tags[4..], ETHERTYPE_IPV4, inside.0),

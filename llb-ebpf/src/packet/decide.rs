@@ -27,7 +27,8 @@ pub(crate) fn run<H: Hook>(context: *mut c_void) -> H::Action {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return H::PASS };
     // SAFETY: `SCRATCH` is a per-CPU map, so this value is of this CPU only, and no other run of the program
     // begins on this CPU before this one returns. No other reference to it exists here.
-    let is_plain = parse_plain(&H::open(context), unsafe { &mut (*scratch).packet }).is_ok();
+    let is_plain = !H::open(context).is_in_vlan()
+        && parse_plain(&H::open(context), unsafe { &mut (*scratch).packet }).is_ok();
     // SAFETY: the value is of this CPU and this run only (per-CPU map), and the reference above is no longer
     // used.
     if !is_plain && !read::<H>(context, unsafe { &mut (*scratch).packet }).is_yes() {
@@ -75,6 +76,9 @@ pub(crate) fn run<H: Hook>(context: *mut c_void) -> H::Action {
 #[inline(never)]
 fn read<H: Hook>(context: *mut c_void, packet: &mut Packet) -> Done {
     let mut hook = H::open(context);
+    if hook.is_in_vlan() {
+        return Done::No;
+    }
     for _ in 0..2 {
         match parse(&hook, packet) {
             Ok(_) => return Done::Yes,

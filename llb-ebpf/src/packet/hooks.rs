@@ -30,6 +30,8 @@ pub(crate) trait Hook: Frame {
     fn length(&self) -> u64;
     /// The program's context, which helpers take.
     fn context(&self) -> *mut c_void;
+    /// The frame is in a VLAN, and the kernel has taken the tag that says so out of its bytes.
+    fn is_in_vlan(&self) -> bool;
     /// Makes more of the packet readable. `false`: there is no more of it.
     #[must_use]
     fn pull(&mut self) -> bool;
@@ -79,6 +81,12 @@ impl Hook for XdpHook {
     #[inline(always)]
     fn context(&self) -> *mut c_void {
         self.context
+    }
+
+    /// What a card takes out of the frame is not told here, so the agent attaches no program where that matters.
+    #[inline(always)]
+    fn is_in_vlan(&self) -> bool {
+        false
     }
 
     #[inline(always)]
@@ -161,6 +169,15 @@ impl Hook for TcHook {
     #[inline(always)]
     fn context(&self) -> *mut c_void {
         self.context
+    }
+
+    #[inline(always)]
+    fn is_in_vlan(&self) -> bool {
+        const ID: u32 = 0xfff;
+        // SAFETY: `context` is the one that the kernel gave this program, a `__sk_buff`.
+        let skb = unsafe { &*self.context.cast::<__sk_buff>() };
+        // Before Linux 6.2, `vlan_tci` keeps the last tag when a frame has none any more.
+        skb.vlan_present != 0 && skb.vlan_tci & ID != 0
     }
 
     #[inline(always)]

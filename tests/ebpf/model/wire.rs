@@ -57,6 +57,10 @@ pub(crate) fn read(frame: &[u8]) -> Option<Wire> {
     let (to, from) = (frame.get(0..6)?.try_into().ok()?, frame.get(6..12)?.try_into().ok()?);
     let (mut at, mut tags) = (14, 0);
     while matches!(half(frame, at - 2)?, 0x8100 | 0x88a8) && tags < 2 {
+        // A VLAN is a link of its own. Number 0 is no VLAN: the tag only says how urgent the frame is.
+        if half(frame, at)? % 4096 != 0 {
+            return None;
+        }
         (at, tags) = (at + 4, tags + 1);
     }
     let ip = match half(frame, at - 2)? {

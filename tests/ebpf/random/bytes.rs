@@ -152,7 +152,9 @@ pub(super) fn ethernet(random: &mut StdRng, (to, from): ([u8; 6], [u8; 6]), pack
     let mut frame = [to, from].concat();
     let tags = if random.random_ratio(1, 8) { random.random_range(1..4) } else { 0 };
     for _ in 0..tags {
-        frame.extend(if random.random() { [0x81, 0, 0, 7] } else { [0x88, 0xa8, 0x20, 9] });
+        frame.extend(if random.random() { [0x81, 0] } else { [0x88, 0xa8] });
+        let vlan = if random.random_ratio(1, 8) { random.random_range(1..4096) } else { 0 };
+        frame.extend((random.random_range(0..16_u16) << 12 | vlan).to_be_bytes());
     }
     frame.extend(if packet[0] >> 4 == 4 { [8, 0] } else { [0x86, 0xdd] });
     frame.extend(packet);

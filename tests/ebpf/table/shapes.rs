@@ -68,19 +68,19 @@ pub(super) fn fragment(frame: &Frame, is_first: bool) -> Vec<u8> {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
-fn options_extension_headers_and_vlan_tags_are_looked_through() {
+fn options_extension_headers_and_priority_tags_are_looked_through() {
     everywhere(|plane| {
         let (sent, expected) = (plane.to_vip(NAT_PORT, TCP, SYN), plane.to_backend(SYN));
         let tagged = |frame: &Frame| {
             let mut bytes = frame.bytes();
-            bytes.splice(12..12, [0x81, 0, 0, 7]);
+            bytes.splice(12..12, [0x81, 0, 0xe0, 0]);
             bytes
         };
-        // TC gets the tag beside the packet, not in it, except with two tags.
-        plane.expect("VLAN", &tagged(&sent), &tagged(&expected));
+        // On a link, TC gets the tag beside the packet, not in it, except with two tags.
+        plane.expect("tag", &tagged(&sent), &tagged(&expected));
         let twice = |frame: &Frame| {
             let mut bytes = tagged(frame);
-            bytes.splice(12..12, [0x88, 0xa8, 0x60, 9]);
+            bytes.splice(12..12, [0x88, 0xa8, 0x60, 0]);
             bytes
         };
         plane.expect("two tags", &twice(&sent), &twice(&expected));
@@ -105,6 +105,25 @@ fn options_extension_headers_and_vlan_tags_are_looked_through() {
             };
             plane.expect("options", &with(&sent), &with(&expected));
         }
+    });
+}
+
+/// Whoever else knows the addresses: a VLAN is a link of its own, with its own program, or with none.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn frames_in_a_vlan_are_of_another_link() {
+    everywhere(|plane| {
+        plane.handshake();
+        let frames =
+            [plane.to_vip(NAT_PORT, TCP, SYN), plane.to_vip(NAT_PORT, TCP, ACK), plane.reply_sent(ACK)];
+        for frame in frames {
+            for tags in [&[0x81, 0, 0, 7][..], &[0x88, 0xa8, 0xe0, 9], &[0x81, 0, 0, 0, 0x81, 0, 0, 7]] {
+                let mut bytes = frame.bytes();
+                bytes.splice(12..12, tags.iter().copied());
+                assert_eq!(plane.run(&bytes), Outcome::Pass, "{tags:02x?}");
+            }
+        }
+        assert!(Reason::ALL.into_iter().all(|reason| plane.reason(reason) == 0));
     });
 }
 

@@ -14,7 +14,7 @@ mod tunnel;
 pub use host::{BRIDGE, Host};
 pub use namespace::{clean_up_on_signal, remove_all};
 pub use pod::PodNetwork;
-pub use tunnel::connect as connect_by_tunnel;
+pub use tunnel::{connect as connect_by_tunnel, open_tap};
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -133,6 +133,22 @@ impl Lab {
     /// `ip` refused one of the lines.
     pub fn segment_ip(&self, commands: &str) -> Result<()> {
         namespace::ip(Some(&self.segment), commands)
+    }
+
+    /// A device on the segment. Each write to the file puts one Ethernet frame there. VLAN tags in it arrive at the
+    /// balancer in the frame, as from a card that leaves them there.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn open_segment(&self, name: &str) -> Result<fs::File> {
+        let tap = self.inside_segment(|| {
+            let keep_tags = ["-K", self.balancer().name(), "txvlan", "off"];
+            let status = Command::new("ethtool").args(keep_tags).status().context("cannot start ethtool")?;
+            ensure!(status.success(), "ethtool {}: {status}", keep_tags.join(" "));
+            open_tap(name).context("cannot open a tap device")
+        })??;
+        namespace::ip(Some(&self.segment), &format!("link set {name} master {BRIDGE} up\n"))?;
+        Ok(tap)
     }
 
     /// From now on each host computes its checksums itself, as without a network card that does it.

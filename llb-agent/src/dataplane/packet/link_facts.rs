@@ -20,6 +20,8 @@ pub(super) struct LinkFacts {
     pub(super) is_ethernet: bool,
     /// The kind of a virtual link: `veth`, `vlan`, `bond` ... `None` for hardware.
     pub(super) kind: Option<String>,
+    /// There are VLAN links on it.
+    pub(super) has_vlans: bool,
     /// Id and mode of the XDP program that is attached now.
     pub(super) xdp: Option<(u32, XdpMode)>,
 }
@@ -30,7 +32,13 @@ impl LinkFacts {
     /// # Errors
     /// The kernel does not list its links.
     pub(super) async fn read(connection: &mut Connection) -> io::Result<Vec<Self>> {
-        Ok(connection.links().await?.into_iter().map(Self::from).collect())
+        let links = connection.links().await?;
+        let is_vlan = |link: &&LinkDevice| link.kind.as_deref() == Some("vlan");
+        let with_vlans: Vec<u32> = links.iter().filter(is_vlan).filter_map(|vlan| vlan.below).collect();
+        let facts = links
+            .into_iter()
+            .map(|link| Self { has_vlans: with_vlans.contains(&link.ifindex), ..Self::from(link) });
+        Ok(facts.collect())
     }
 }
 
@@ -44,6 +52,7 @@ impl From<LinkDevice> for LinkFacts {
             mtu: link.mtu,
             is_ethernet: link.is_ethernet,
             kind: link.kind,
+            has_vlans: false,
             xdp: link.xdp.map(|(program, is_in_driver)| (program, mode(is_in_driver))),
         }
     }

@@ -15,7 +15,7 @@ use llb_common::settings::LinkSettings;
 
 use super::attach::attach;
 use super::error::PacketError;
-use super::hooks::hooks;
+use super::hooks::Ladder;
 use super::link_facts::LinkFacts;
 use super::map_sizes::{Capacities, OF_A_LINK, shared_maps};
 use super::maps::Maps;
@@ -49,33 +49,33 @@ pub(super) struct Loaded {
     pub(super) shared: PinFolder,
 }
 
-/// Puts a program on each link of `facts`.
+/// Puts a program on each of these links.
 ///
 /// # Errors
 /// A link takes no program. What was pinned before goes on as it was.
 pub(super) fn load(
     setup: &PacketSetup,
-    facts: &[LinkFacts],
+    links: &[(LinkFacts, Ladder)],
     capacities: Capacities,
     locks: &mut LinkLocks,
 ) -> Result<Loaded, PacketError> {
     let object = OBJECT.ok_or(PacketError::NotBuilt)?;
-    let folders = facts.iter().map(|link| {
+    let folders = links.iter().map(|(link, ladder)| {
         let folder = PinFolder::open(&setup.bpf_dir, &link.name, locks.remove(&link.name))?;
-        Ok((link, folder))
+        Ok((link, ladder, folder))
     });
-    let folders: Vec<(&LinkFacts, PinFolder)> = folders.collect::<Result<_, PacketError>>()?;
+    let folders: Vec<(&LinkFacts, &Ladder, PinFolder)> = folders.collect::<Result<_, PacketError>>()?;
     let shared = PinFolder::open(&setup.bpf_dir, SHARED, locks.remove(SHARED))?;
     let old = Old::set_aside(&setup.bpf_dir, &shared, capacities)?;
     let mut links = Vec::new();
     let mut first: Option<Ebpf> = None;
-    for (link, folder) in folders {
+    for (link, ladder, folder) in folders {
         let mut ebpf = open(object, &link.name, capacities, &shared, &folder)?;
         if first.is_none() {
             old.copy(&ebpf)?;
         }
         let settings = settings_of(&mut ebpf, link, &folder)?;
-        let placed = attach_best(&mut ebpf, setup, link, &folder)?;
+        let placed = attach_best(&mut ebpf, setup, (link, ladder), &folder)?;
         #[cfg(feature = "ebpf-log")]
         super::log::follow(&mut ebpf, &link.name);
         links.push(packet_link(&mut ebpf, link, placed, settings, folder)?);
@@ -94,13 +94,14 @@ pub(super) fn load(
     Ok(Loaded { links, maps: typed, notices, shared })
 }
 
-/// Puts a program on a link that was made anew. It uses the shared maps that are in use.
+/// Puts a program on a link that was made anew, or another one on a link that has changed. It uses the shared maps
+/// that are in use.
 ///
 /// # Errors
 /// The link takes no program.
 pub(super) fn reload(
     setup: &PacketSetup,
-    facts: &LinkFacts,
+    (facts, ladder): (&LinkFacts, &Ladder),
     capacities: Capacities,
     shared: &PinFolder,
     lock: Option<File>,
@@ -109,7 +110,7 @@ pub(super) fn reload(
     let folder = PinFolder::open(&setup.bpf_dir, &facts.name, lock)?;
     let mut ebpf = open(object, &facts.name, capacities, shared, &folder)?;
     let settings = settings_of(&mut ebpf, facts, &folder)?;
-    let placed = attach_best(&mut ebpf, setup, facts, &folder)?;
+    let placed = attach_best(&mut ebpf, setup, (facts, ladder), &folder)?;
     packet_link(&mut ebpf, facts, placed, settings, folder)
 }
 
@@ -136,15 +137,14 @@ fn open(
 fn attach_best(
     ebpf: &mut Ebpf,
     setup: &PacketSetup,
-    link: &LinkFacts,
+    (link, ladder): (&LinkFacts, &Ladder),
     folder: &PinFolder,
 ) -> Result<(Hook, HookReason), PacketError> {
-    let (choice, hooks) = hooks(setup.datapath, setup.config.xdp_mode, link);
     let mut refused = Vec::new();
     let mut last = None;
-    for hook in hooks {
+    for hook in ladder.hooks {
         match attach(ebpf, *hook, link, setup.config.xdp_mode, folder) {
-            Ok(()) => return Ok((*hook, HookReason { choice, refused })),
+            Ok(()) => return Ok((*hook, HookReason { choice: ladder.choice.clone(), refused })),
             Err(error) => {
                 refused.push(HookRefusal { hook: *hook, error: ErrorChain(&error).to_string() });
                 last = Some(error);
@@ -177,5 +177,14 @@ fn packet_link(
     let map = ebpf.take_map(LINK_COUNTERS_MAP).ok_or(PacketError::NotInObject { name: LINK_COUNTERS_MAP })?;
     let counters = PerCpuArray::try_from(map)
         .map_err(|error| PacketError::load(&link.name, &folder.pin(LINK_COUNTERS_MAP), error.into()))?;
-    Ok(PacketLink { facts: link.clone(), hook, why, folder, settings, counters })
+    Ok(PacketLink {
+        facts: link.clone(),
+        hook,
+        why,
+        tried_with: None,
+        refusal: None,
+        folder,
+        settings,
+        counters,
+    })
 }

@@ -14,7 +14,8 @@
 //!            maps of another size or layout                   map_sizes.rs, migrate.rs
 //!   upkeep:  next hops followed, flows swept, drains ended    upkeep.rs, schedule.rs, sweep.rs
 //!            frontends that should be placed anew             placing.rs, moves.rs
-//!            dead backends; links that lose what XDP sends    failures.rs, xdp_loss.rs
+//!            dead backends                                    failures.rs
+//!            hooks tried again; losses of XDP                 ladder.rs, xdp_loss.rs, relink.rs
 //!   tester:  suspected backends tested, dead ones marked      tester.rs, suspects.rs
 //!   detach:  pins of any layout removed                       pins.rs; programs of other folders: leftover.rs
 //!   answers: ICMP errors about packets that were dropped      answers.rs
@@ -44,6 +45,7 @@ mod fake;
 mod flow_table;
 mod hooks;
 pub mod image;
+mod ladder;
 mod last_hops;
 mod leftover;
 mod link_facts;
@@ -63,6 +65,7 @@ mod pins;
 mod placing;
 mod plane;
 mod refusal;
+mod relink;
 mod ring;
 mod schedule;
 mod settings;

@@ -9,6 +9,7 @@ use aya::maps::{MapData, PerCpuArray};
 use llb_common::counters::LinkCounters;
 use llb_common::settings::LinkSettings;
 
+use super::ladder::Conditions;
 use super::link_facts::LinkFacts;
 use super::pins::PinFolder;
 use super::table::Table;
@@ -20,6 +21,10 @@ pub(super) struct PacketLink {
     pub(super) hook: Hook,
     /// Why it is at this hook.
     pub(super) why: HookReason,
+    /// What its hooks were tried with; `None` if they have just been tried.
+    pub(super) tried_with: Option<Conditions>,
+    /// Why the kernel did not take the program again when that had changed. The old one is still there.
+    pub(super) refusal: Option<String>,
     pub(super) folder: PinFolder,
     pub(super) settings: Table<u32, LinkSettings>,
     pub(super) counters: PerCpuArray<MapData, [u8; size_of::<LinkCounters>()]>,

@@ -24,6 +24,7 @@ use super::next_hops::{NextHops, own_links};
 use super::packet_link::{PacketLink, forget_others};
 use super::pins::{SHARED, forget_empty, provide_bpffs};
 use super::refusal::Refusal;
+use super::relink::{ladders, look_at_links};
 use super::settings::{first_settings, known_sources};
 use super::setup::PacketSetup;
 use super::shared::Shared;
@@ -75,7 +76,8 @@ impl PacketPlane {
             return Err(PacketError::NoEthernetHeader { links: links_without_header.join(", ") });
         }
         let capacities = Capacities::new(&setup.config, memory_bytes());
-        let Loaded { links, maps, notices, shared: folder } = load(&setup, &facts, capacities, &mut locks)?;
+        let ladders = ladders(&setup, facts.clone()).await;
+        let Loaded { links, maps, notices, shared: folder } = load(&setup, &ladders, capacities, &mut locks)?;
         let failed = |error| PacketError::pin("use the maps in", folder.path(), error);
         let settings = first_settings(&setup, &maps).map_err(failed)?;
         let mut state = State::read_back(Arc::new(maps), capacities.limits()).map_err(failed)?;
@@ -96,7 +98,7 @@ impl PacketPlane {
             changed,
             hurry: Notify::new(),
         });
-        upkeep::look_at_links(&shared).await;
+        look_at_links(&shared).await;
         let last_hops = shared.state().image.last_hops();
         let next_hops = NextHops::new(connection, own_links(&facts), last_hops);
         let next_hops = Arc::new(tokio::sync::Mutex::new(next_hops));

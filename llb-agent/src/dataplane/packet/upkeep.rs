@@ -14,22 +14,19 @@ use super::clock::now;
 use super::error::PacketError;
 use super::failures::Found;
 use super::link_facts::LinkFacts;
-use super::loader::reload;
 use super::maps::Maps;
 use super::next_hops::{NextHops, own_links};
 use super::packet_link::forget_others;
 use super::placing::note_moves;
 use super::refusal::Refusal;
+use super::relink::{ladders, look_at_links, replace};
 use super::schedule::{LOOK, Schedule};
 use super::shared::Shared;
 use super::state::State;
 use super::sweep::sweep;
-use super::xdp_loss::{Sender, losses};
 use crate::clock;
-use crate::config::XdpMode;
 use crate::error_chain::ErrorChain;
-use crate::model::{FailureReason, Frontend, Hook, Mode, Problem};
-use crate::netlink::takes_frames_of_xdp;
+use crate::model::{FailureReason, Frontend, Mode};
 use llb_common::backend::BackendId;
 
 /// How often a frontend that ends soon is looked at.
@@ -177,41 +174,6 @@ fn note_failures(shared: &Shared, next_hops: &NextHops) -> io::Result<()> {
     Ok(())
 }
 
-/// Notes which links lose what XDP sends, and wakes the loop up if that has changed.
-pub(super) async fn look_at_links(shared: &Shared) {
-    let is_native = shared.setup.config.xdp_mode == XdpMode::Native;
-    let links: Vec<(LinkFacts, Hook)> =
-        shared.links().iter().map(|link| (link.facts.clone(), link.hook)).collect();
-    if !is_native || links.iter().all(|(_, hook)| *hook != Hook::Xdp) {
-        note_losses(shared, Vec::new());
-        return;
-    }
-    let indexes: Vec<u32> = links.iter().map(|(facts, _)| facts.ifindex).collect();
-    let takes = match takes_frames_of_xdp(&indexes).await {
-        Ok(takes) => takes,
-        Err(error) => {
-            tracing::debug!(error = %ErrorChain(&error), "cannot ask which links take frames of XDP");
-            return;
-        }
-    };
-    let senders = links.iter().map(|(facts, hook)| Sender {
-        link: facts.name.clone(),
-        is_veth: facts.kind.as_deref() == Some("veth"),
-        hook: *hook,
-        // A link that is away is no news; a Problem of its own says so.
-        takes_frames: takes.get(&facts.ifindex).copied().unwrap_or(true),
-    });
-    note_losses(shared, losses(&senders.collect::<Vec<_>>()));
-}
-
-fn note_losses(shared: &Shared, found: Vec<Problem>) {
-    let is_news = *shared.problems() != found;
-    *shared.problems() = found;
-    if is_news {
-        shared.changed.notify_one();
-    }
-}
-
 /// Gives a link that was made anew its program again, and tells the program of a link that
 /// has another MAC address. `true` if there was such a link. A link that is away, or
 /// that another agent has, is waited for.
@@ -224,11 +186,12 @@ async fn follow_links(shared: &Arc<Shared>, next_hops: &mut NextHops) -> io::Res
         let same_name = |link: &&LinkFacts| link.name == old.name && link.is_ethernet;
         let Some(new) = found.iter().find(same_name).filter(is_own) else { continue };
         if (new.ifindex, new.mac, new.mtu) == (old.ifindex, old.mac, old.mtu) {
+            shared.links()[place].facts.has_vlans = new.has_vlans;
             continue;
         }
         if new.ifindex == old.ifindex {
             shared.links()[place].facts.clone_from(new);
-        } else if let Err(error) = replace(shared, place, new.clone()).await? {
+        } else if let Err(error) = make_anew(shared, place, new).await? {
             let error = ErrorChain(&error);
             tracing::warn!(link = new.name, %error, "cannot put a program on the link that was made anew");
             continue;
@@ -244,6 +207,7 @@ async fn follow_links(shared: &Arc<Shared>, next_hops: &mut NextHops) -> io::Res
         tracing::info!(
             link = new.name,
             ifindex = new.ifindex,
+            mtu = new.mtu,
             "the link has changed: its packets are forwarded again"
         );
         is_changed = true;
@@ -255,27 +219,23 @@ async fn follow_links(shared: &Arc<Shared>, next_hops: &mut NextHops) -> io::Res
     Ok(is_changed)
 }
 
+/// Puts a program on the link that took the place of the one at `place`.
+async fn make_anew(
+    shared: &Arc<Shared>,
+    place: usize,
+    link: &LinkFacts,
+) -> io::Result<Result<(), PacketError>> {
+    let mut links: Vec<LinkFacts> = shared.links().iter().map(|link| link.facts.clone()).collect();
+    links[place].clone_from(link);
+    let (facts, ladder) = ladders(&shared.setup, links).await.swap_remove(place);
+    replace(shared, place, facts, ladder).await
+}
+
 /// Tells the programs the link at `place`, and forgets the links that are gone.
 fn switch_on(shared: &Shared, place: usize, maps: &Maps) -> io::Result<()> {
     let links = shared.links();
     forget_others(&maps.links, &links.iter().map(|link| link.facts.ifindex).collect())?;
     links[place].switch_on(&maps.links)
-}
-
-/// Loads the program for the link that took the place of the one at `place`.
-async fn replace(
-    shared: &Arc<Shared>,
-    place: usize,
-    facts: LinkFacts,
-) -> io::Result<Result<(), PacketError>> {
-    let shared = Arc::clone(shared);
-    let load = move || {
-        let lock = shared.links()[place].folder.lock().ok();
-        let link = reload(&shared.setup, &facts, shared.capacities, &shared.folder, lock)?;
-        shared.links()[place] = link;
-        Ok(())
-    };
-    tokio::task::spawn_blocking(load).await.map_err(io::Error::other)
 }
 
 /// Removes flows that are over, then former backends without flows, then frontends whose

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which links lose what XDP sends. Pure. The drivers do not complain: the frames are gone without an error.
-//! `auto` avoids the most frequent case (`hooks.rs`); this finds the others.
+//! Which links lose or mix up what XDP sends. Pure. The drivers do not complain: the frames are gone without an error.
+//! `auto` avoids all of it (`hooks.rs`, `ladder.rs`); this tells what happens when XDP was forced.
 
 use crate::model::{Hook, Problem, ProblemReason, Subject};
+use crate::netlink::XdpFeatures;
+
+/// The largest MTU at which each frame is in one buffer with every driver.
+const ONE_BUFFER: u32 = 1500;
 
 /// A link with a program, and what its driver does with frames that XDP sends in the driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,56 +14,104 @@ pub(super) struct Sender {
     pub(super) link: String,
     pub(super) is_veth: bool,
     pub(super) hook: Hook,
-    /// The driver takes frames that XDP sends there: `NETDEV_XDP_ACT_NDO_XMIT`. A veth takes them only while
-    /// the other end of the pair has an XDP program or GRO.
-    pub(super) takes_frames: bool,
+    pub(super) mtu: u32,
+    /// What the driver takes. A veth takes frames only while the other end of the pair has an XDP program or GRO.
+    pub(super) takes: XdpFeatures,
+    /// XDP can't tell frames of the link's VLANs from the link's own.
+    pub(super) mixes_vlans: bool,
+    /// Why the kernel does not take the program any more that is there.
+    pub(super) refusal: Option<String>,
 }
 
-/// The problems of these links, which are all that have programs.
-pub(super) fn losses(links: &[Sender]) -> Vec<Problem> {
-    let is_xdp = |sender: &Sender| sender.hook == Hook::Xdp;
-    let message = |to: &Sender| {
-        let link = &to.link;
-        // Other drivers send back what came in there, whatever they say about frames from other links.
-        if is_xdp(to) && to.is_veth {
-            return Some(format!(
-                "what XDP sends back by {link} is lost, so Services there do not answer: the other end of this veth \
-                 pair has no XDP program; start llb with --datapath auto or tc"
-            ));
+/// A link that does not take what XDP forwards to it from another link.
+pub(super) fn not_taking(links: &[Sender]) -> Option<&str> {
+    links.iter().find(|to| source_of_loss(links, to).is_some()).map(|to| to.link.as_str())
+}
+
+/// Another link from which XDP forwards to `to`, and what it forwards is lost.
+fn source_of_loss<'a>(links: &'a [Sender], to: &Sender) -> Option<&'a Sender> {
+    let is_lost =
+        |from: &Sender| !to.takes.takes_frames || from.mtu > ONE_BUFFER && !to.takes.takes_large_frames;
+    links.iter().find(|from| from.hook == Hook::Xdp && from.link != to.link && is_lost(from))
+}
+
+/// The problems of these links, which are all that have programs. `is_native`: XDP is in the driver.
+pub(super) fn problems(links: &[Sender], is_native: bool) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for link in links {
+        let mut add = |reason, message| {
+            problems.push(Problem { subject: Subject::Link(link.link.clone()), reason, message });
+        };
+        let losses = if is_native { loss(links, link) } else { None };
+        if let Some(message) = losses.or_else(|| refused(link)) {
+            add(ProblemReason::XdpLosesPackets, message);
         }
-        let from = links.iter().find(|from| is_xdp(from) && from.link != *link)?;
-        Some(format!(
-            "what XDP forwards from {} to {link} is lost: the driver of {link} takes no frames from XDP; start llb \
-             with --datapath tc",
-            from.link
-        ))
-    };
-    let losing = links.iter().filter(|link| !link.takes_frames);
-    let problem = |link: &Sender| {
-        let (subject, reason) = (Subject::Link(link.link.clone()), ProblemReason::XdpLosesPackets);
-        Some(Problem { subject, reason, message: message(link)? })
-    };
-    losing.filter_map(problem).collect()
+        if link.hook == Hook::Xdp && link.mixes_vlans {
+            let link = &link.link;
+            let message = format!(
+                "the card takes VLAN tags out of frames, so XDP takes those of VLANs on {link} for its own: \
+                 `ethtool -K {link} rxvlan off`, or start llb with --datapath auto or tc"
+            );
+            add(ProblemReason::XdpMixesVlans, message);
+        }
+    }
+    problems
+}
+
+fn loss(links: &[Sender], to: &Sender) -> Option<String> {
+    let link = &to.link;
+    // Other drivers send back what came in there, whatever they say about frames from other links.
+    if to.hook == Hook::Xdp && to.is_veth && !to.takes.takes_frames {
+        return Some(format!(
+            "what XDP sends back by {link} is lost, so Services there do not answer: the other end of this veth \
+             pair has no XDP program; start llb with --datapath auto or tc"
+        ));
+    }
+    let Sender { link: from, mtu, .. } = source_of_loss(links, to)?;
+    Some(if to.takes.takes_frames {
+        format!(
+            "what XDP forwards from {from} (MTU {mtu}) to {link} is lost if it is in more than one buffer: the \
+             driver of {link} does not take such frames from XDP; start llb with --datapath auto or tc"
+        )
+    } else {
+        format!(
+            "what XDP forwards from {from} to {link} is lost: the driver of {link} takes no frames from XDP; start \
+             llb with --datapath auto or tc"
+        )
+    })
+}
+
+fn refused(link: &Sender) -> Option<String> {
+    let Sender { link, mtu, refusal, .. } = link;
+    let error = refusal.as_ref()?;
+    Some(format!(
+        "{link} has changed (its MTU is {mtu}), and would not take XDP any more, so packets may be lost; change it \
+         back, or start llb with --datapath auto or tc: {error}"
+    ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const ALL: XdpFeatures =
+        XdpFeatures { runs_programs: true, takes_frames: true, takes_large_frames: true };
+
+    fn sender(link: &str, is_veth: bool, hook: Hook, takes_frames: bool) -> Sender {
+        let takes = XdpFeatures { takes_frames, ..ALL };
+        let link = link.to_owned();
+        Sender { link, is_veth, hook, mtu: 1500, takes, mixes_vlans: false, refusal: None }
+    }
+
+    fn found(links: &[Sender]) -> Vec<String> {
+        let texts = problems(links, true).into_iter().map(|problem| problem.to_string());
+        texts
+            .map(|text| text.split(", so").next().unwrap().split(": the").next().unwrap().to_owned())
+            .collect()
+    }
+
     #[test]
     fn a_link_that_takes_no_frames_loses_what_xdp_sends_there() {
-        let sender = |link: &str, is_veth, hook, takes_frames| Sender {
-            link: link.to_owned(),
-            is_veth,
-            hook,
-            takes_frames,
-        };
-        let found = |links: &[Sender]| -> Vec<String> {
-            let texts = losses(links).into_iter().map(|problem| problem.to_string());
-            texts
-                .map(|text| text.split(", so").next().unwrap().split(": the").next().unwrap().to_owned())
-                .collect()
-        };
         let nothing: Vec<String> = Vec::new();
         let (xdp, tc) = (Hook::Xdp, Hook::Tc);
         assert_eq!(found(&[sender("eth0", true, xdp, true)]), nothing);
@@ -69,10 +121,41 @@ mod tests {
             found(&[sender("eth0", true, xdp, false)]),
             ["link eth0: XdpLosesPackets: what XDP sends back by eth0 is lost"]
         );
-        assert_eq!(
-            found(&[sender("eth0", false, xdp, true), sender("eth1", false, tc, false)]),
-            ["link eth1: XdpLosesPackets: what XDP forwards from eth0 to eth1 is lost"]
-        );
+        let both = [sender("eth0", false, xdp, true), sender("eth1", false, tc, false)];
+        assert_eq!(found(&both), ["link eth1: XdpLosesPackets: what XDP forwards from eth0 to eth1 is lost"]);
+        assert_eq!(problems(&both, false), [], "behind the driver, the kernel sends");
         assert_eq!(found(&[sender("eth0", false, tc, true), sender("eth1", false, tc, false)]), nothing);
+    }
+
+    #[test]
+    fn frames_of_several_buffers_need_a_driver_that_takes_those() {
+        let mut links = [sender("eth0", false, Hook::Xdp, true), sender("eth1", false, Hook::Xdp, true)];
+        links[1].takes.takes_large_frames = false;
+        assert_eq!(not_taking(&links), None);
+        links[0].mtu = 9000;
+        assert_eq!(not_taking(&links), Some("eth1"));
+        assert_eq!(
+            found(&links),
+            [
+                "link eth1: XdpLosesPackets: what XDP forwards from eth0 (MTU 9000) to eth1 is lost if it is in more \
+                 than one buffer"
+            ]
+        );
+    }
+
+    #[test]
+    fn xdp_that_mixes_vlans_up_or_is_refused_by_now_is_a_problem() {
+        let mut link = sender("eth0", false, Hook::Xdp, true);
+        (link.mixes_vlans, link.refusal, link.mtu) = (true, Some("too large".to_owned()), 9000);
+        assert_eq!(
+            found(&[link.clone()]),
+            [
+                "link eth0: XdpLosesPackets: eth0 has changed (its MTU is 9000), and would not take XDP any more",
+                "link eth0: XdpMixesVlans",
+            ]
+        );
+        assert_eq!(problems(&[link.clone()], false).len(), 2, "also behind the driver");
+        (link.hook, link.refusal) = (Hook::Tc, None);
+        assert_eq!(problems(&[link], true), []);
     }
 }

@@ -17,6 +17,7 @@ pub(crate) mod returned;
 pub(crate) mod routers;
 pub(crate) mod routes;
 pub(crate) mod suspects;
+pub(crate) mod vlans;
 
 use llb_tests::manifests::PortSpec;
 

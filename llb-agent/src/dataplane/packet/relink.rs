@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Asks the drivers of the links, and puts programs at other hooks where `ladder.rs` says so. Flows stay: all programs
+//! use the same maps.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use super::error::PacketError;
+use super::hooks::{Allowed, Ladder};
+use super::ladder::{Now, may_have_xdp, to_leave_xdp, to_try_again};
+use super::link_facts::LinkFacts;
+use super::loader::reload;
+use super::setup::PacketSetup;
+use super::shared::Shared;
+use super::xdp_loss::problems;
+use crate::config::XdpMode;
+use crate::error_chain::ErrorChain;
+use crate::model::Problem;
+use crate::netlink::{Driver, drivers};
+
+/// Which hooks the operator allows.
+fn allowed(setup: &PacketSetup) -> Allowed {
+    Allowed { datapath: setup.datapath, xdp_mode: setup.config.xdp_mode }
+}
+
+/// The ladder of each of these links, which are all.
+pub(super) async fn ladders(setup: &PacketSetup, links: Vec<LinkFacts>) -> Vec<(LinkFacts, Ladder)> {
+    let allowed = allowed(setup);
+    let drivers = ask(allowed, &links).await;
+    let driver = |link: &LinkFacts| drivers.get(&link.ifindex).cloned().unwrap_or(Driver::unknown());
+    let links: Vec<(LinkFacts, Driver)> =
+        links.into_iter().map(|link| (link.clone(), driver(&link))).collect();
+    let never = allowed.never_taking(links.iter().map(|(link, driver)| (link, driver)));
+    let ladder = |(link, driver): &(LinkFacts, Driver)| (link.clone(), allowed.ladder(link, driver, never));
+    links.iter().map(ladder).collect()
+}
+
+/// What the drivers say; nothing if it does not matter, or can't be found out.
+async fn ask(allowed: Allowed, links: &[LinkFacts]) -> BTreeMap<u32, Driver> {
+    if !may_have_xdp(allowed, links.iter()) {
+        return BTreeMap::new();
+    }
+    let indexes: Vec<u32> = links.iter().map(|link| link.ifindex).collect();
+    drivers(&indexes).await.unwrap_or_else(|error| {
+        tracing::debug!(error = %ErrorChain(&error), "cannot ask the drivers of links about XDP");
+        BTreeMap::new()
+    })
+}
+
+/// Tries the hooks of links again if something has changed, and notes which links lose what XDP sends.
+pub(super) async fn look_at_links(shared: &Arc<Shared>) {
+    let allowed = allowed(&shared.setup);
+    if !may_have_xdp(allowed, facts(shared).iter()) {
+        return;
+    }
+    let mut links = read(shared, allowed).await;
+    for decide in [to_try_again, to_leave_xdp] {
+        let due = decide(allowed, &links);
+        if !due.is_empty() {
+            for (place, ladder) in due {
+                try_again(shared, place, ladder).await;
+            }
+            links = read(shared, allowed).await;
+            shared.changed.notify_one();
+        }
+    }
+    for (link, now) in shared.links().iter_mut().zip(&links) {
+        if let Some(now) = now.as_ref().filter(|now| now.facts == link.facts) {
+            link.tried_with = Some(now.conditions());
+        }
+    }
+    let senders: Vec<_> = links.iter().flatten().map(Now::sender).collect();
+    note(shared, problems(&senders, allowed.xdp_mode == XdpMode::Native));
+}
+
+fn facts(shared: &Shared) -> Vec<LinkFacts> {
+    shared.links().iter().map(|link| link.facts.clone()).collect()
+}
+
+/// The links by their places. `None`: it is away, which is no news; a problem of its own says so.
+async fn read(shared: &Shared, allowed: Allowed) -> Vec<Option<Now>> {
+    let drivers = ask(allowed, &facts(shared)).await;
+    let links = shared.links();
+    let now = links.iter().map(|link| {
+        Some(Now {
+            facts: link.facts.clone(),
+            driver: drivers.get(&link.facts.ifindex)?.clone(),
+            hook: link.hook,
+            tried_with: link.tried_with.clone(),
+            refusal: link.refusal.clone(),
+        })
+    });
+    now.collect()
+}
+
+async fn try_again(shared: &Arc<Shared>, place: usize, ladder: Ladder) {
+    let facts = shared.links()[place].facts.clone();
+    let (link, mtu) = (facts.name.clone(), facts.mtu);
+    let done = match replace(shared, place, facts, ladder).await {
+        Ok(done) => done.map_err(|error| ErrorChain(&error).to_string()),
+        Err(error) => Err(ErrorChain(&error).to_string()),
+    };
+    let place = &mut shared.links()[place];
+    match done {
+        Ok(()) => {
+            let (hook, why) = (place.hook, &place.why);
+            tracing::info!(link, mtu, %hook, %why, "the link has changed: its hooks were tried again");
+        }
+        Err(error) => {
+            tracing::warn!(
+                link,
+                mtu,
+                error,
+                "the link has changed, and takes no program now; the old one stays"
+            );
+            place.refusal = Some(error);
+        }
+    }
+}
+
+/// Loads the program for the link at `place`.
+pub(super) async fn replace(
+    shared: &Arc<Shared>,
+    place: usize,
+    facts: LinkFacts,
+    ladder: Ladder,
+) -> io::Result<Result<(), PacketError>> {
+    let shared = Arc::clone(shared);
+    let load = move || {
+        let lock = shared.links()[place].folder.lock().ok();
+        let link = reload(&shared.setup, (&facts, &ladder), shared.capacities, &shared.folder, lock)?;
+        shared.links()[place] = link;
+        Ok(())
+    };
+    tokio::task::spawn_blocking(load).await.map_err(io::Error::other)
+}
+
+fn note(shared: &Shared, found: Vec<Problem>) {
+    let is_news = *shared.problems() != found;
+    *shared.problems() = found;
+    if is_news {
+        shared.changed.notify_one();
+    }
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Offloads and queues of links, as ethtool shows them. The kernel tells them over generic netlink.
+
+use std::io;
+
+use super::generic::{Family, attribute, values};
+
+// linux/ethtool_netlink.h
+const FEATURES_GET: u8 = 11;
+const CHANNELS_GET: u8 = 17;
+/// The header is the first attribute of each question and answer.
+const HEADER: u16 = 1;
+const HEADER_IFINDEX: u16 = 1;
+const FEATURES_ACTIVE: u16 = 4;
+const BITSET_BITS: u16 = 3;
+const BITS_BIT: u16 = 1;
+const BIT_NAME: u16 = 2;
+// linux/netlink.h
+const NESTED: u16 = 1 << 15;
+
+/// The offloads by which a card takes VLAN tags out of the frames that it receives.
+const TAKES_TAGS_OUT: [&[u8]; 2] = [b"rx-vlan-hw-parse\0", b"rx-vlan-stag-hw-parse\0"];
+
+/// What of a link's offloads and queues matters here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Offloads {
+    /// The card takes VLAN tags out of the frames that it receives, so XDP does not see them.
+    pub(crate) hides_vlan_tags: bool,
+    /// All that are on, and the number of queues, in the kernel's words. Only good to see whether something changed.
+    pub(crate) all: Vec<u8>,
+}
+
+/// The offloads of the link with this interface index.
+///
+/// # Errors
+/// There is no such link, or the kernel does not tell.
+pub(super) async fn ask(ethtool: &mut Family, ifindex: u32) -> io::Result<Offloads> {
+    let header = attribute(HEADER | NESTED, &attribute(HEADER_IFINDEX, &ifindex.to_ne_bytes()));
+    let answer = ethtool.ask(FEATURES_GET, &header).await?;
+    let active = values(&answer, FEATURES_ACTIVE)?.concat();
+    // Not all drivers have numbers of queues that can be changed.
+    let queues = ethtool.ask(CHANNELS_GET, &header).await.unwrap_or_default();
+    Ok(Offloads { hides_vlan_tags: hides_vlan_tags(&active)?, all: [active, queues].concat() })
+}
+
+/// Whether this set of names has an offload that takes tags out.
+fn hides_vlan_tags(active: &[u8]) -> io::Result<bool> {
+    for bits in values(active, BITSET_BITS)? {
+        for bit in values(&bits, BITS_BIT)? {
+            if values(&bit, BIT_NAME)?.iter().any(|name| TAKES_TAGS_OUT.contains(&&name[..])) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offload_that_takes_tags_out_is_found_by_its_name() {
+        let set = |names: &[&[u8]]| {
+            let bits = names.iter().map(|name| attribute(BITS_BIT, &attribute(BIT_NAME, name)));
+            attribute(BITSET_BITS | NESTED, &bits.collect::<Vec<_>>().concat())
+        };
+        assert!(!hides_vlan_tags(&set(&[b"tx-vlan-hw-insert\0", b"rx-gro\0"])).unwrap());
+        assert!(hides_vlan_tags(&set(&[b"rx-gro\0", b"rx-vlan-hw-parse\0"])).unwrap());
+        assert!(!hides_vlan_tags(&[]).unwrap());
+    }
+}
