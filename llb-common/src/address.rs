@@ -175,6 +175,12 @@ impl Mac {
         [a, b, c, d, e, f]
     }
 
+    /// The bytes of the address, as three words in the order of memory.
+    #[inline(always)]
+    pub const fn halves(self) -> [u16; 3] {
+        self.halves
+    }
+
     /// A copy, see [`Address::copied`].
     #[inline(always)]
     pub const fn copied(&self) -> Self {
@@ -186,6 +192,14 @@ impl Mac {
     pub const fn is_unknown(self) -> bool {
         self.halves[0] | self.halves[1] | self.halves[2] == 0
     }
+}
+
+/// Four bytes of which `first` and `second` have two each, as one word in the order of memory. It is put together
+/// from words, because in eBPF single bytes would take twice as many instructions.
+#[inline(always)]
+pub const fn joined(first: u16, second: u16) -> u32 {
+    let (first, second) = (first as u32, second as u32);
+    if cfg!(target_endian = "little") { first | second << 16 } else { first << 16 | second }
 }
 
 #[cfg(test)]
@@ -230,5 +244,8 @@ mod tests {
         assert_eq!(bytemuck::bytes_of(&mac), [2, 1, 2, 3, 4, 5]);
         assert_eq!(mac.bytes(), [2, 1, 2, 3, 4, 5]);
         assert!(Mac::default().is_unknown() && !mac.is_unknown());
+        let [a, b, c] = mac.halves();
+        assert_eq!(joined(a, b).to_ne_bytes(), [2, 1, 2, 3]);
+        assert_eq!(joined(b, c).to_ne_bytes(), [2, 3, 4, 5]);
     }
 }

@@ -17,7 +17,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::address::{Address, Mac, WirePort};
+use crate::address::{Address, Mac, WirePort, joined};
 use crate::backend::BackendId;
 use crate::frontend::TCP;
 use crate::time::{Tick, elapsed_secs};
@@ -246,8 +246,8 @@ pub const fn is_expired(used: Tick, now: Tick, lifetime_secs: u32) -> bool {
 /// noticed, and replies go to the old one until the flow ends.
 #[inline(always)]
 pub const fn next_hop(ifindex: u32, mac: Mac) -> u32 {
-    let [a, b, c, d, e, f] = mac.bytes();
-    u32::from_ne_bytes([c, d, e, f]) ^ u32::from_ne_bytes([0, 0, a, b]) ^ ifindex.wrapping_mul(0x9e37_79b9)
+    let [first, second, last] = mac.halves();
+    joined(second, last) ^ joined(0, first) ^ ifindex.wrapping_mul(0x9e37_79b9)
 }
 
 /// The source port to try at attempt number `attempt`, in `first..=last`. First it is the client's own port,

@@ -30,7 +30,8 @@ pub(super) fn read_error(
     if !is_error {
         return Err(Unparsed::Other);
     }
-    let inner = ip::read::<false>(frame, l4 + ICMP_BYTES, is_v6)?;
+    let mut inner = ip::Header::default();
+    ip::read::<false>(frame, l4 + ICMP_BYTES, is_v6, &mut inner)?;
     if !matches!(inner.protocol, TCP | UDP) || inner.fragment == Fragment::Later {
         return Err(Unparsed::Other);
     }

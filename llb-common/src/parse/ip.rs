@@ -22,15 +22,17 @@ pub(super) const AUTHENTICATION: u8 = 51;
 pub(super) const DESTINATION_OPTIONS: u8 = 60;
 
 /// Which part of a packet it is.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Fragment {
     /// The packet is not fragmented.
+    #[default]
     None,
     First,
     Later,
 }
 
 /// What an IP header says.
+#[derive(Default)]
 pub(super) struct Header {
     pub(super) source: Address,
     pub(super) destination: Address,
@@ -46,19 +48,27 @@ pub(super) struct Header {
     pub(super) l4: usize,
 }
 
-/// Reads the IP header at `l3`. `PLAIN`: gives up on options, extension headers and fragments.
+/// Reads the IP header at `l3` into `header`. `PLAIN`: gives up on options, extension headers and fragments.
+///
+/// The header is not returned: it would share its memory with an error, so in eBPF the compiler would store an
+/// address byte by byte, and whoever reads it as a word would wait until all bytes are written.
 #[inline(always)]
 pub(super) fn read<const PLAIN: bool>(
     frame: &(impl Frame + ?Sized),
     l3: usize,
     is_v6: bool,
-) -> Result<Header, Unparsed> {
-    if is_v6 { ipv6::<PLAIN>(frame, l3) } else { ipv4::<PLAIN>(frame, l3) }
+    header: &mut Header,
+) -> Result<(), Unparsed> {
+    if is_v6 { ipv6::<PLAIN>(frame, l3, header) } else { ipv4::<PLAIN>(frame, l3, header) }
 }
 
 /// Reads an IPv4 header (RFC 791, 3.1). Options are skipped.
 #[inline(always)]
-fn ipv4<const PLAIN: bool>(frame: &(impl Frame + ?Sized), l3: usize) -> Result<Header, Unparsed> {
+fn ipv4<const PLAIN: bool>(
+    frame: &(impl Frame + ?Sized),
+    l3: usize,
+    header: &mut Header,
+) -> Result<(), Unparsed> {
     const MORE_FRAGMENTS: u16 = 0x2000;
     const FRAGMENT_OFFSET: u16 = 0x1fff;
     let [first, second] = frame.words::<2>(l3).ok_or(Unparsed::Truncated)?;
@@ -78,7 +88,7 @@ fn ipv4<const PLAIN: bool>(frame: &(impl Frame + ?Sized), l3: usize) -> Result<H
         (0, _) => Fragment::First,
         _ => Fragment::Later,
     };
-    Ok(Header {
+    *header = Header {
         source: Address::from_v4_word(last_half(second)),
         destination: Address::from_v4_word(destination),
         protocol,
@@ -87,7 +97,8 @@ fn ipv4<const PLAIN: bool>(frame: &(impl Frame + ?Sized), l3: usize) -> Result<H
         fragment_id: u32::from(u16::from_ne_bytes([i0, i1])),
         length: u16::from_be_bytes([l0, l1]),
         l4: l3 + if PLAIN { IPV4_BYTES } else { header_bytes },
-    })
+    };
+    Ok(())
 }
 
 /// The last four of eight bytes, in the order of memory.
@@ -98,7 +109,11 @@ const fn last_half(word: u64) -> u32 {
 
 /// Reads an IPv6 header and its extension headers (RFC 8200, 3 and 4).
 #[inline(always)]
-fn ipv6<const PLAIN: bool>(frame: &(impl Frame + ?Sized), l3: usize) -> Result<Header, Unparsed> {
+fn ipv6<const PLAIN: bool>(
+    frame: &(impl Frame + ?Sized),
+    l3: usize,
+    header: &mut Header,
+) -> Result<(), Unparsed> {
     let [first, s0, s1, d0, d1] = frame.words::<5>(l3).ok_or(Unparsed::Truncated)?;
     let [version, _, _, _, l0, l1, mut next, time_to_live] = first.to_ne_bytes();
     if version >> 4 != 6 {
@@ -149,7 +164,7 @@ fn ipv6<const PLAIN: bool>(frame: &(impl Frame + ?Sized), l3: usize) -> Result<H
             break;
         }
     }
-    Ok(Header {
+    *header = Header {
         source,
         destination,
         protocol: next,
@@ -158,5 +173,6 @@ fn ipv6<const PLAIN: bool>(frame: &(impl Frame + ?Sized), l3: usize) -> Result<H
         fragment_id,
         length: u16::from_be_bytes([l0, l1]).saturating_add(IPV6_BYTES as u16),
         l4,
-    })
+    };
+    Ok(())
 }

@@ -62,7 +62,8 @@ fn read<const PLAIN: bool>(frame: &(impl Frame + ?Sized), packet: &mut Packet) -
         ETHERTYPE_IPV6 => true,
         _ => return Err(if PLAIN { Unparsed::NotPlain } else { Unparsed::Other }),
     };
-    let outer = ip::read::<PLAIN>(frame, l3, is_v6)?;
+    let mut outer = ip::Header::default();
+    ip::read::<PLAIN>(frame, l3, is_v6, &mut outer)?;
     packet.l3 = l3 as u16;
     packet.l4 = outer.l4 as u16;
     packet.inner_l3 = 0;

@@ -23,11 +23,11 @@ pub(crate) fn translate<H: Hook>(hook: &H, packet: &Packet, decision: &Decision)
     let icmp = hook.window::<4>(offset(packet.l4))?;
     let ports = hook.window::<8>(inner_l4)?;
     let outer = Change::NONE
-        .address(packet.outer_source, decision.source)
-        .address(packet.destination, decision.destination);
+        .address(&packet.outer_source, &decision.source)
+        .address(&packet.destination, &decision.destination);
     let addresses = Change::NONE
-        .address(packet.destination, decision.destination)
-        .address(packet.source, decision.source);
+        .address(&packet.destination, &decision.destination)
+        .address(&packet.source, &decision.source);
     let both_ports = Change::NONE
         .half(packet.source_port.wire(), decision.source_port.wire())
         .half(packet.destination_port.wire(), decision.destination_port.wire());

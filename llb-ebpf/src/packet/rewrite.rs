@@ -4,6 +4,7 @@
 
 use core::ffi::c_void;
 
+use llb_common::address::joined;
 use llb_common::checksum::Change;
 use llb_common::frontend::UDP;
 use llb_common::parse::{Packet, Shape};
@@ -48,11 +49,10 @@ fn write_dsr<H: Hook>(hook: &H, packet: &Packet, decision: &Decision) -> Option<
 #[inline(always)]
 fn write_ethernet<H: Hook>(hook: &H, decision: &Decision) -> Option<()> {
     let ethernet = hook.window::<14>(0)?;
-    let ([a, b, c, d, e, f], [g, h, i, j, k, l]) =
-        (decision.destination_mac.bytes(), decision.source_mac.bytes());
-    ethernet.store_32::<0>(u32::from_ne_bytes([a, b, c, d]));
-    ethernet.store_32::<4>(u32::from_ne_bytes([e, f, g, h]));
-    ethernet.store_32::<8>(u32::from_ne_bytes([i, j, k, l]));
+    let ([a, b, c], [d, e, f]) = (decision.destination_mac.halves(), decision.source_mac.halves());
+    ethernet.store_32::<0>(joined(a, b));
+    ethernet.store_32::<4>(joined(c, d));
+    ethernet.store_32::<8>(joined(e, f));
     Some(())
 }
 
@@ -62,16 +62,13 @@ fn translate<H: Hook>(hook: &mut H, packet: &Packet, decision: &Decision) -> Opt
     let (l3, l4) = (offset(packet.l3), offset(packet.l4));
     let is_udp = packet.protocol == UDP;
     let addresses = Change::NONE
-        .address(packet.source, decision.source)
-        .address(packet.destination, decision.destination);
+        .address(&packet.source, &decision.source)
+        .address(&packet.destination, &decision.destination);
     if packet.shape == Shape::Transport as u8 {
         let ports = Change::NONE
             .half(packet.source_port.wire(), decision.source_port.wire())
             .half(packet.destination_port.wire(), decision.destination_port.wire());
         let checksum = l4 + if is_udp { UDP_CHECKSUM } else { TCP_CHECKSUM };
-        // The parser has read this field, so it is inside the packet; the helper below then accepts the
-        // offset.
-        hook.window::<2>(checksum)?;
         if !hook.change_checksum(checksum, addresses, ports, is_udp) {
             return None;
         }
