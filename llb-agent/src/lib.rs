@@ -28,6 +28,7 @@ pub mod kernel;
 mod kube_error;
 pub mod model;
 mod netlink;
+mod packet_socket;
 pub mod plan;
 pub mod reconcile;
 pub mod source;

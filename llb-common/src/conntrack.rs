@@ -290,7 +290,7 @@ pub struct FragmentKey {
 
 const _: () = assert!(size_of::<FragmentKey>() == 40);
 
-/// The ports of a fragmented packet, which only its first fragment has: 4 bytes.
+/// The ports of a fragmented packet, which only its first fragment has, or one of two marks: 4 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct FragmentPorts {
@@ -298,6 +298,15 @@ pub struct FragmentPorts {
     pub source: WirePort,
     /// Destination port.
     pub destination: WirePort,
+}
+
+impl FragmentPorts {
+    /// A mark: later fragments have come before the first one. No packet to port 0 is forwarded.
+    pub const EARLY: Self = Self { source: WirePort::new(0), destination: WirePort::new(0) };
+    /// A mark: the first fragment was not forwarded, so the later ones are not either.
+    pub const NOT_FORWARDED: Self = Self { source: WirePort::new(1), destination: WirePort::new(0) };
+    /// Not in the map: nothing is known of the packet.
+    pub const ABSENT: Self = Self { source: WirePort::new(2), destination: WirePort::new(0) };
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod backend;
 pub mod checksum;
 pub mod conntrack;
 pub mod counters;
+pub mod early;
 pub mod flow_table;
 pub mod frontend;
 pub mod hash;

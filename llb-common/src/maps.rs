@@ -27,6 +27,7 @@
 //! | `SCRATCH` | per-CPU array | 0 | `parse::Packet` and working memory of the programs | programs |
 //! | `TRACE` | ring buffer | | `trace::TraceEvent` | programs |
 //! | `NOTICES` | ring buffer | | `notice::Notice` | programs |
+//! | `EARLY` | ring buffer | | a frame, or `early::Release` | programs |
 //!
 //! All links share these maps, except `LINK`, `LINK_COUNTERS`, `BUDGET` and `SCRATCH`, which each link has
 //! for itself. The default capacities are small, because the kernel allocates most maps as a whole. An agent
@@ -83,7 +84,7 @@ pub const PENDING_FLOWS: Map = map("PENDING_FLOWS", 4096);
 pub const PENDING_REPLIES: Map = map("PENDING_REPLIES", PENDING_FLOWS.capacity);
 /// As many as `BACKENDS`.
 pub const FAILING: Map = map("FAILING", BACKENDS.capacity);
-/// Fragmented packets of which fragments are still to come.
+/// Fragmented packets of which a fragment has come.
 pub const FRAGMENTS: Map = map("FRAGMENTS", 1024);
 /// See the table above.
 pub const BUDGET: Map = map("BUDGET", 1);
@@ -93,9 +94,11 @@ pub const SCRATCH: Map = map("SCRATCH", 1);
 pub const TRACE: Map = map("TRACE", 65_536);
 /// Bytes, as `TRACE`. The sender of a packet that finds no room is not told.
 pub const NOTICES: Map = map("NOTICES", 65_536);
+/// Bytes, as `TRACE`: some 600 fragments at an MTU of 1500 bytes. One that finds no room is not copied.
+pub const EARLY: Map = map("EARLY", 1 << 20);
 
 /// All maps, for the agent, which loads the object.
-pub const ALL: [Map; 22] = [
+pub const ALL: [Map; 23] = [
     LINK,
     SETTINGS,
     LINKS,
@@ -118,4 +121,5 @@ pub const ALL: [Map; 22] = [
     SCRATCH,
     TRACE,
     NOTICES,
+    EARLY,
 ];

@@ -8,8 +8,11 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Reason {
-    /// Pass: a later fragment of a packet whose first fragment was not seen.
+    /// Pass: a later fragment of a packet whose first fragment was not seen, or was not forwarded.
     UnknownFragment,
+    /// Pass: a later fragment that comes before the first one. The agent gets a copy, and sends it once the first one
+    /// was forwarded.
+    EarlyFragment,
     /// Pass: to a frontend whose rule has no backends. The kernel answers with a TCP reset or port unreachable,
     /// since no socket listens there.
     NoBackends,
@@ -63,8 +66,9 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::UnknownFragment,
+        Self::EarlyFragment,
         Self::NoBackends,
         Self::UnknownError,
         Self::StaleReply,
@@ -106,6 +110,7 @@ impl Reason {
     pub const fn name(self) -> &'static str {
         match self {
             Self::UnknownFragment => "unknown_fragment",
+            Self::EarlyFragment => "early_fragment",
             Self::NoBackends => "no_backends",
             Self::UnknownError => "unknown_error",
             Self::StaleReply => "stale_reply",

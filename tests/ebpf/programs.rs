@@ -177,6 +177,16 @@ impl Program {
         count
     }
 
+    /// What the programs have given the agent about early fragments, since the last call.
+    pub(crate) fn early(&mut self) -> Vec<Vec<u8>> {
+        let mut ring = RingBuf::try_from(self.ebpf.map_mut(maps::EARLY.name).unwrap()).unwrap();
+        let mut entries = vec![];
+        while let Some(entry) = ring.next() {
+            entries.push(entry.to_vec());
+        }
+        entries
+    }
+
     /// Memory of a flow table in bytes, as the kernel reports it.
     pub(crate) fn bytes_of_table(&self, map: &str) -> u64 {
         let Some(Map::Array(map)) = self.ebpf.map(map) else { panic!("{map} is no array") };

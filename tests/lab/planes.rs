@@ -4,8 +4,8 @@
 
 use crate::plane::Plane;
 use crate::scenarios::packets::{
-    dsr, flood, link_shapes, moves, neighbours, outages, ports, questions, refusals, restarts, returned,
-    routers, routes, suspects, vlans,
+    dsr, flood, fragments, link_shapes, moves, neighbours, outages, ports, questions, refusals, restarts,
+    returned, routers, routes, suspects, vlans,
 };
 use crate::scenarios::{
     answers, changes, chaos, crash, dead_backends, handover, health, life, memory, other_clients,
@@ -162,6 +162,8 @@ macro_rules! packet_scenarios {
             answers::the_client_learns_the_mtu_when_its_datagrams_are_too_large,
             answers::an_expired_hop_limit_is_reported_to_the_client,
             flood::stray_packets_leave_ports_for_others,
+            fragments::fragments_in_reverse_order_arrive,
+            fragments::in_mode_dsr_fragments_in_reverse_order_arrive,
             questions::a_late_answer_reaches_no_other_client,
         }
     };

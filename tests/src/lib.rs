@@ -24,6 +24,7 @@ pub mod environment;
 pub mod false_clock;
 pub mod flood;
 pub mod flow_lines;
+pub mod fragments;
 pub mod guest;
 pub mod lab;
 pub mod manifests;

@@ -10,6 +10,7 @@ use llb_common::settings::LinkSettings;
 use llb_common::trace::NO_REASON;
 
 use crate::decision::{Decision, Scratch, Stop};
+use crate::fragment::Ports;
 use crate::hooks::Hook;
 use crate::maps::{LINK, SCRATCH};
 use crate::outcome::Done;
@@ -43,14 +44,16 @@ pub(crate) fn run<H: Hook>(context: *mut c_void) -> H::Action {
         return H::PASS;
     }
     decision.now = clock.tick();
-    let (is_reply, result) = match decide(hook, packet, decision, link) {
-        (_, Err(Stop::NotOurs)) => return H::PASS,
-        (is_reply, Err(Stop::Because(reason))) => (is_reply, Err(reason)),
-        (is_reply, Ok(())) => (is_reply, admit(packet, decision)),
-    };
+    let (is_reply, decided) = decide(hook, packet, decision, link);
+    let result = decided.and_then(|()| admit(packet, decision));
+    if packet.is_first_fragment != 0 {
+        fragment::remember(packet, decision, result.is_ok().into());
+    }
     let result = match result {
+        Err(Stop::NotOurs) => return H::PASS,
+        Err(Stop::Because(reason)) => Err(reason),
         Ok(()) if rewrite::apply::<H>(context, packet, decision).is_none() => Err(Reason::Failed),
-        stopped => stopped,
+        Ok(()) => Ok(()),
     };
     if link.traces != 0 {
         let reason = result.map_or_else(|reason| reason as u32, |()| u32::from(NO_REASON));
@@ -97,8 +100,12 @@ fn decide<H: Hook>(
     decision: &mut Decision,
     link: &LinkSettings,
 ) -> (bool, Result<(), Stop>) {
-    if packet.shape == Shape::LaterFragment as u8 && !fragment::find_ports(packet).is_yes() {
-        return (false, Err(Reason::UnknownFragment.into()));
+    if packet.shape == Shape::LaterFragment as u8 {
+        match fragment::find_ports::<H>(hook.context(), packet) {
+            Ports::Known => {}
+            Ports::Unknown => return (false, Err(Reason::UnknownFragment.into())),
+            Ports::Early => return (false, Err(Reason::EarlyFragment.into())),
+        }
     }
     match reply::decide(packet, decision, link) {
         Err(Stop::NotOurs) => (false, forward::decide(hook, packet, decision, link)),
@@ -108,20 +115,17 @@ fn decide<H: Hook>(
 
 /// The checks that are the same in both directions, once it is known where the packet goes.
 #[inline(always)]
-fn admit(packet: &Packet, decision: &Decision) -> Result<(), Reason> {
+fn admit(packet: &Packet, decision: &Decision) -> Result<(), Stop> {
     if decision.is_nat != 0 {
         if packet.time_to_live <= 1 {
-            return Err(Reason::TimeToLive);
+            return Err(Reason::TimeToLive.into());
         }
         if packet.is_v6 != 0 && packet.has_checksum == 0 {
-            return Err(Reason::NoChecksum);
+            return Err(Reason::NoChecksum.into());
         }
     }
     if decision.destination_mac.is_unknown() || decision.ifindex == 0 {
-        return Err(Reason::NoNeighbour);
-    }
-    if packet.is_first_fragment != 0 {
-        fragment::remember_ports(packet);
+        return Err(Reason::NoNeighbour.into());
     }
     Ok(())
 }

@@ -25,6 +25,7 @@ mod confirm;
 mod counters;
 mod decide;
 mod decision;
+mod early;
 mod failing;
 mod flow;
 mod flow_table;

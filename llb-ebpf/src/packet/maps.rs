@@ -9,6 +9,7 @@ use llb_common::address::{Address, Mac};
 use llb_common::backend::{BackendEntry, BackendId, FailureMark};
 use llb_common::conntrack::{ForwardEntry, ForwardKey, FragmentKey, FragmentPorts, ReplyEntry, ReplyKey};
 use llb_common::counters::{LINK_COUNTERS_CAPACITY, LinkCounters, Traffic};
+use llb_common::early::Release;
 use llb_common::flow_table::Line;
 use llb_common::frontend::{AffinityEntry, AffinityKey, Chunk, FrontendEntry, FrontendKey, MemberKey};
 use llb_common::maps;
@@ -77,6 +78,8 @@ pub(crate) static SCRATCH: PerCpuArray<Scratch, { maps::SCRATCH.capacity }> = Pe
 pub(crate) static TRACE: RingBuf<TraceEvent, { maps::TRACE.capacity }> = RingBuf::new();
 #[btf_map]
 pub(crate) static NOTICES: RingBuf<Notice, { maps::NOTICES.capacity }> = RingBuf::new();
+#[btf_map]
+pub(crate) static EARLY: RingBuf<Release, { maps::EARLY.capacity }> = RingBuf::new();
 
 /// How many flows one CPU has begun in a tick.
 #[repr(C)]

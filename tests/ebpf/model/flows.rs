@@ -19,6 +19,17 @@ pub(crate) type FragmentName = (IpAddr, IpAddr, u32, u8);
 /// The link by which a client's packets arrive, and the MAC from which they come.
 pub(crate) type Way = (u32, MacBytes);
 
+/// What is known of a packet in fragments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Parts {
+    /// The first one was forwarded, with these ports.
+    Ports(u16, u16),
+    /// The first one was not forwarded.
+    NotForwarded,
+    /// Others came before the first one.
+    Early,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Flow {
     pub(crate) backend: Id,
@@ -83,7 +94,7 @@ pub(crate) struct Memory {
     pub(crate) pending_flows: BTreeMap<FlowName, Flow>,
     pub(crate) replies: Placed<ReplyName, Reply>,
     pub(crate) pending_replies: BTreeMap<ReplyName, Reply>,
-    pub(crate) fragments: BTreeMap<FragmentName, (u16, u16)>,
+    pub(crate) fragments: BTreeMap<FragmentName, Parts>,
     /// By client and Service: the host, and the time at which its last flow began.
     pub(crate) affinity: BTreeMap<(IpAddr, u32), (u32, u64)>,
     /// Backends that failed, with the time that counts.

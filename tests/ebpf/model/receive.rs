@@ -4,7 +4,7 @@
 use llb_common::reason::Reason;
 
 use super::arrival::Arrival;
-use super::flows::FragmentName;
+use super::flows::{FragmentName, Parts};
 use super::outcome::{Course, Outcome, Said, Stop};
 use super::rewrite::{Nat, Target, rewrite};
 use super::state::Model;
@@ -22,9 +22,9 @@ impl Model {
         let (ports, tcp_flags) = match &wire.carries {
             Carries::Transport { ports, tcp_flags, .. } => (*ports, *tcp_flags),
             Carries::Error { ports, .. } => (*ports, 0),
-            Carries::LaterPart => match self.memory.fragments.get(&fragment_name(&wire)) {
-                Some(ports) => (*ports, 0),
-                None => return said(Outcome::Pass, vec![Reason::UnknownFragment]),
+            Carries::LaterPart => match self.later_part(world, &wire, frame) {
+                Ok(ports) => (ports, 0),
+                Err(reason) => return said(Outcome::Pass, vec![reason]),
             },
         };
         let arrival = Arrival { world, wire: &wire, link, ports, tcp_flags };
@@ -36,24 +36,52 @@ impl Model {
             (Err(Stop::NotOurs), Some(frontend)) => self.forward(&arrival, frontend, &mut notes),
             (reply, _) => reply,
         };
+        let decided = decided.map(|mut way| {
+            judge(&wire, &mut way);
+            way
+        });
+        if wire.ip.fragment == Fragment::First {
+            let is_forwarded = decided.as_ref().is_ok_and(|way| way.against.is_empty());
+            self.first_part(world, &wire, is_forwarded.then_some(ports));
+        }
         match decided {
             Err(Stop::NotOurs) => said(Outcome::Pass, vec![]),
             Err(Stop::Because(reason)) => {
                 let is_drop = reason.verdict() == llb_common::reason::Verdict::Drop;
                 said(if is_drop { Outcome::Drop } else { Outcome::Pass }, vec![reason])
             }
-            Ok(mut way) => {
-                judge(&wire, &mut way);
+            Ok(way) => {
                 if !way.against.is_empty() {
                     return Said { verdict: Outcome::Drop, reasons: way.against, notes };
-                }
-                if wire.ip.fragment == Fragment::First {
-                    self.memory.fragments.insert(fragment_name(&wire), ports);
                 }
                 self.memory.count(way.backend, way.is_reply, wire.ip.length);
                 let verdict = Outcome::Sent(rewrite(frame, &wire, &way.target), way.link);
                 Said { verdict, reasons: vec![], notes }
             }
+        }
+    }
+
+    /// The ports of a later fragment.
+    fn later_part(&mut self, world: &World, wire: &Wire, frame: &[u8]) -> Result<(u16, u16), Reason> {
+        let name = fragment_name(wire);
+        match self.memory.fragments.get(&name) {
+            Some(Parts::Ports(from, to)) => Ok((*from, *to)),
+            Some(Parts::NotForwarded) => Err(Reason::UnknownFragment),
+            _ if !is_ours(world, wire) || wire.ip.at + wire.ip.length > frame.len() => {
+                Err(Reason::UnknownFragment)
+            }
+            None | Some(Parts::Early) => {
+                self.memory.fragments.insert(name, Parts::Early);
+                Err(Reason::EarlyFragment)
+            }
+        }
+    }
+
+    /// Notes the ports of a first fragment, if it is forwarded.
+    fn first_part(&mut self, world: &World, wire: &Wire, ports: Option<(u16, u16)>) {
+        let parts = ports.map_or(Parts::NotForwarded, |(from, to)| Parts::Ports(from, to));
+        if ports.is_some() || is_ours(world, wire) {
+            self.memory.fragments.insert(fragment_name(wire), parts);
         }
     }
 
@@ -104,6 +132,12 @@ fn judge(wire: &Wire, way: &mut Course) {
     if has_none && wire.ip.source.is_ipv6() {
         way.against.push(Reason::NoChecksum);
     }
+}
+
+/// Whether some packets to this address are forwarded.
+fn is_ours(world: &World, wire: &Wire) -> bool {
+    let to = wire.ip.destination;
+    world.snat.contains(&to) || world.frontends.keys().any(|(vip, ..)| *vip == to)
 }
 
 fn fragment_name(wire: &Wire) -> FragmentName {

@@ -5,15 +5,13 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bytemuck::{bytes_of, pod_read_unaligned};
-use llb_common::address::WirePort;
 use llb_common::backend::{BackendId, FailureMark};
-use llb_common::conntrack::FragmentPorts;
 use llb_common::frontend::AffinityEntry;
 use llb_common::maps;
 
 use super::fill::Kernel;
 use super::remembered::{
-    affinity_key, failure, flow_entry, flow_key, fragment_key, id, reply_entry, reply_key,
+    affinity_key, failure, flow_entry, flow_key, fragment_key, fragment_ports, id, reply_entry, reply_key,
 };
 use crate::model::flows::{Flow, FlowName, Memory, Reply, ReplyName};
 use crate::programs::Program;
@@ -35,12 +33,7 @@ impl Kernel {
                 replies(&memory.pending_replies),
                 "{name}: {hook:?}"
             );
-            let ports = |ports: &(u16, u16)| {
-                let ports =
-                    FragmentPorts { source: WirePort::new(ports.0), destination: WirePort::new(ports.1) };
-                bytes_of(&ports).to_vec()
-            };
-            let fragments = bytes(&memory.fragments, fragment_key, ports);
+            let fragments = bytes(&memory.fragments, fragment_key, fragment_ports);
             assert_eq!(timeless::<40, 4>(program, maps::FRAGMENTS.name, 0..0), fragments, "{name}: {hook:?}");
             let failing = memory.failing.iter();
             let failing = failing.map(|(backend, (finding, _))| (id(*backend), failure(*finding)));

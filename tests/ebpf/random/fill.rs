@@ -225,6 +225,11 @@ impl Kernel {
         self.each(|program| program.remove::<_, 40>(maps::PENDING_REPLIES.name, key));
     }
 
+    /// Does what the agent does: otherwise the ring of early fragments fills up.
+    pub(super) fn empty_rings(&mut self) {
+        self.each(|program| drop(program.early()));
+    }
+
     pub(super) fn evict_fragment(&mut self, name: &FragmentName) {
         let key: [u8; 40] = raw(&fragment_key(name));
         self.each(|program| program.remove::<_, 4>(maps::FRAGMENTS.name, key));

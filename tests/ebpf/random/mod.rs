@@ -103,6 +103,8 @@ impl Run {
                 || format!("LLB_EPISODE={seed} packet {n} by {:?}\n{:02x?}", arriving.link, arriving.bytes);
             self.packet(&arriving, &said, name);
         }
+        // They have room for what one episode leaves.
+        self.kernel.empty_rings();
         let name = format!("LLB_EPISODE={seed}");
         for reason in Reason::ALL {
             let expected = self.counted.get(reason.name()).copied().unwrap_or(0);

@@ -6,10 +6,12 @@ use std::net::IpAddr;
 use bytemuck::{Zeroable as _, bytes_of};
 use llb_common::address::{Address, Mac, WirePort};
 use llb_common::backend::{BackendId, FailureKind};
-use llb_common::conntrack::{ForwardEntry, FragmentKey, ReplyEntry, ReplyKey, forward_key, next_hop};
+use llb_common::conntrack::{
+    ForwardEntry, FragmentKey, FragmentPorts, ReplyEntry, ReplyKey, forward_key, next_hop,
+};
 use llb_common::frontend::AffinityKey;
 
-use crate::model::flows::{Finding, Flow, FlowName, FragmentName, Reply, ReplyName};
+use crate::model::flows::{Finding, Flow, FlowName, FragmentName, Parts, Reply, ReplyName};
 use crate::model::world::Id;
 
 pub(super) fn id((index, generation): Id) -> BackendId {
@@ -79,6 +81,17 @@ pub(super) fn fragment_key((source, destination, id, protocol): &FragmentName) -
         padding: [0; 3],
     };
     bytes_of(&key).to_vec()
+}
+
+pub(super) fn fragment_ports(parts: &Parts) -> Vec<u8> {
+    let ports = match *parts {
+        Parts::Ports(from, to) => {
+            FragmentPorts { source: WirePort::new(from), destination: WirePort::new(to) }
+        }
+        Parts::NotForwarded => FragmentPorts::NOT_FORWARDED,
+        Parts::Early => FragmentPorts::EARLY,
+    };
+    bytes_of(&ports).to_vec()
 }
 
 pub(super) fn affinity_key(client: IpAddr, service: u32) -> Vec<u8> {

@@ -5,8 +5,8 @@ use llb_common::conntrack::ACK;
 use llb_common::frontend::TCP;
 use llb_common::reason::Reason;
 
+use super::early::fragment;
 use super::everywhere;
-use super::shapes::fragment;
 use crate::frames::{Frame, checksum, ethernet, icmp_error, ip, l4_checksum, set_time_to_live};
 use crate::plane::{BACKEND_MAC, CLIENT_MAC, LB_MAC, NAT_PORT, Outcome};
 

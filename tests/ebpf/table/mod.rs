@@ -3,6 +3,7 @@
 //! rows share; each subject has a file of its own.
 
 mod connections;
+mod early;
 mod ends;
 mod errors;
 mod failing;

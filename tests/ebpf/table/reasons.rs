@@ -10,6 +10,7 @@ use llb_common::frontend::{
 use llb_common::maps;
 use llb_common::reason::Reason;
 
+use super::early::fragment;
 use super::everywhere;
 use crate::frames::{Frame, icmp_error, ip};
 use crate::plane::{CLIENT_MAC, DSR_PORT, EMPTY_PORT, Family, LB_MAC, NAT_PORT, Outcome, Plane};
@@ -88,7 +89,9 @@ fn every_reason_is_reached() {
                 later.splice(54..54, [TCP, 0, 0, 8, 1, 2, 3, 4]);
             }
         }
-        plane.expect_reason("later fragment", &later, Reason::UnknownFragment);
+        plane.expect_reason("early fragment", &later, Reason::EarlyFragment);
+        let to_host = Frame { to: (plane.address(77), NAT_PORT), ..syn(plane) };
+        plane.expect_reason("later fragment", &fragment(&to_host, false), Reason::UnknownFragment);
 
         // The reply entry of the flow is there, but its backend is not; then an index that was reused.
         plane.backend(1, |backend| backend.id = BackendId::new(1, 2));

@@ -7,6 +7,7 @@ use llb_common::conntrack::{ACK, SYN};
 use llb_common::frontend::TCP;
 use llb_common::reason::Reason;
 
+use super::early::fragment;
 use super::everywhere;
 use crate::frames::{Frame, checksum, ethernet, ip};
 use crate::plane::{CLIENT_MAC, Family, Hook, NAT_PORT, Outcome, Plane};
@@ -37,33 +38,12 @@ fn fragments_follow_the_first_one() {
         let whole = plane.to_vip(NAT_PORT, TCP, ACK);
         let expected = plane.to_backend(ACK);
         let cut = |frame: &Frame, first: bool| fragment(frame, first);
-        plane.expect_reason("overtaking", &cut(&whole, false), Reason::UnknownFragment);
         plane.expect("first", &cut(&whole, true), &cut(&expected, true));
         plane.expect("later", &cut(&whole, false), &cut(&expected, false));
         let (whole, expected) = (plane.reply_sent(ACK), plane.reply_received(ACK));
         plane.expect("first reply", &cut(&whole, true), &cut(&expected, true));
         plane.expect("later reply", &cut(&whole, false), &cut(&expected, false));
     });
-}
-
-/// A fragment with the first 24 bytes of the packet's TCP segment, or one with the rest.
-pub(super) fn fragment(frame: &Frame, is_first: bool) -> Vec<u8> {
-    const CUT: usize = 24;
-    let segment = frame.transport();
-    let part = if is_first { &segment[..CUT] } else { &segment[CUT..] };
-    let (from, to) = (frame.from.0, frame.to.0);
-    let more = u8::from(is_first);
-    let offset = if is_first { 0 } else { CUT as u8 };
-    if !from.is_v4() {
-        let part = [&[TCP, 0, 0, offset | more, 1, 2, 3, 4], part].concat();
-        return ethernet(frame.macs, &ip(from, to, 44, frame.time_to_live, &part));
-    }
-    let mut bytes = ethernet(frame.macs, &ip(from, to, TCP, frame.time_to_live, part));
-    bytes[20..22].copy_from_slice(&[more << 5, offset / 8]);
-    bytes[24..26].fill(0);
-    let sum = checksum(&bytes[14..34]);
-    bytes[24..26].copy_from_slice(&sum.to_be_bytes());
-    bytes
 }
 
 #[test]

@@ -9,8 +9,7 @@
 //!   cancel() ----+
 //! ```
 //!
-//! [`schedule`] has the times, [`packet`] the sockets (also those that listen),
-//! this file the task.
+//! [`schedule`] has the times, [`packet`] the sockets that listen, this file the task.
 
 pub(super) mod packet;
 mod schedule;
@@ -28,6 +27,7 @@ use self::schedule::{Announcement, Schedule};
 use crate::clock;
 use crate::error_chain::ErrorChain;
 use crate::model::AddressKey;
+use crate::packet_socket;
 
 /// The pause between two VIPs, so that many VIPs do not make a burst. Switches
 /// process broadcasts on their CPU, and drop those over a few hundred per second.
@@ -54,7 +54,7 @@ impl Announcer {
     /// # Errors
     /// The kernel does not provide a packet socket, mostly for lack of CAP_NET_RAW.
     pub(super) fn open() -> io::Result<Self> {
-        let socket = packet::sender()?;
+        let socket = packet_socket::sender()?;
         let queue = Arc::<Queue>::default();
         let mut task = JoinSet::new();
         task.spawn(run(Arc::clone(&queue), socket));
@@ -94,7 +94,7 @@ async fn run(queue: Arc<Queue>, socket: Socket) {
         }
         let due = queue.schedule().take_due(clock::now());
         if let Some(Announcement { key, index, frames }) = due {
-            match frames.iter().try_for_each(|frame| packet::send(&socket, index, frame)) {
+            match frames.iter().try_for_each(|frame| packet_socket::send(&socket, index, frame)) {
                 Ok(()) => tracing::debug!(address = %key, "the VIP was announced"),
                 Err(error) => {
                     tracing::warn!(address = %key, error = %ErrorChain(&error), "cannot announce the VIP")

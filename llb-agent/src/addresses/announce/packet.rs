@@ -1,32 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Packet sockets: one that sends frames on any link, and those that receive what
-//! the neighbours on one link say about addresses. They know frames, not VIPs.
+//! Packet sockets that receive what the neighbours on one link say about addresses. They know frames, not
+//! VIPs.
 
 use std::io;
 
-use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use tokio::net::UdpSocket;
 
 use super::super::frame::{
     ETHERTYPE_ARP, ETHERTYPE_IPV6, NEIGHBOR_ADVERTISEMENT, NEIGHBOR_SOLICITATION, NEXT_HEADER_ICMPV6,
 };
+use crate::packet_socket::link_address;
 
 /// How many bytes of a frame are read. The parser uses the first 86.
 pub(in crate::addresses) const HEARD_LENGTH: usize = 128;
-
-/// A socket that sends frames, and receives none.
-///
-/// # Errors
-/// The kernel does not provide one, mostly for lack of CAP_NET_RAW.
-pub(in crate::addresses) fn sender() -> io::Result<Socket> {
-    Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), None)
-}
-
-/// Sends a whole Ethernet frame on the link of number `index`.
-pub(in crate::addresses) fn send(socket: &Socket, index: u32, frame: &[u8]) -> io::Result<()> {
-    let ethertype = u16::from_be_bytes([frame[12], frame[13]]);
-    socket.send_to(frame, &link_address(index, ethertype)?).map(|_| ())
-}
 
 /// Receives ARP or neighbour discovery on one link. It does not see frames that
 /// this host sends.
@@ -89,34 +76,4 @@ impl Listener {
         let length = self.socket.recv(buffer).await?;
         Ok(&buffer[..length])
     }
-}
-
-/// The address of packet(7): a link, and the type of the frames.
-fn link_address(index: u32, ethertype: u16) -> io::Result<SockAddr> {
-    let address = libc::sockaddr_ll {
-        sll_family: libc::AF_PACKET as libc::sa_family_t,
-        sll_protocol: ethertype.to_be(),
-        sll_ifindex: i32::try_from(index).map_err(io::Error::other)?,
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 6,
-        sll_addr: [0; 8],
-    };
-    #[expect(
-        unsafe_code,
-        reason = "std, socket2 and rustix have no type for the addresses of packet sockets"
-    )]
-    // SAFETY: `try_init` passes a pointer to a `sockaddr_storage`, which is valid
-    // for writes, and large and aligned enough for every kind of socket address,
-    // so also for `sockaddr_ll`. The closure initialises a whole `sockaddr_ll` and
-    // sets the length to its size, so no uninitialised byte counts as part of the
-    // address.
-    let ((), address) = unsafe {
-        SockAddr::try_init(|storage, length| {
-            storage.cast::<libc::sockaddr_ll>().write(address);
-            length.write(size_of::<libc::sockaddr_ll>() as libc::socklen_t);
-            Ok(())
-        })
-    }?;
-    Ok(address)
 }

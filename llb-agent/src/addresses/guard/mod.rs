@@ -38,13 +38,14 @@ use self::gateways::{Gateway, Gateways};
 use self::probes::LiveLink;
 use self::tasks::Shared;
 pub(super) use self::wanted::ProbeResult;
-use super::announce::packet::{self, Listener};
+use super::announce::packet::Listener;
 use super::announce::{Announcer, Repeat};
 use super::frame;
 use crate::clock;
 use crate::error_chain::ErrorChain;
 use crate::model::{AddressKey, Family, Mac};
 use crate::netlink::{Connection, LinkDevice};
+use crate::packet_socket;
 
 /// Watches over VIPs until it is dropped.
 #[derive(Debug)]
@@ -66,7 +67,7 @@ impl Guard {
     /// # Errors
     /// The kernel does not provide a packet socket, mostly for lack of CAP_NET_RAW.
     pub(super) fn open(changed: Arc<Notify>) -> io::Result<Self> {
-        let socket = packet::sender()?;
+        let socket = packet_socket::sender()?;
         let shared = Arc::new(Shared::new(changed));
         let mut probe = JoinSet::new();
         probe.spawn(tasks::probe(Arc::clone(&shared), socket));

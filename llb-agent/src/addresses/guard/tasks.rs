@@ -8,12 +8,13 @@ use std::time::Duration;
 use socket2::Socket;
 use tokio::sync::Notify;
 
-use super::super::announce::packet::{self, HEARD_LENGTH, Listener};
+use super::super::announce::packet::{HEARD_LENGTH, Listener};
 use super::heard::Heard;
 use super::ownership::Ownership;
 use super::probes::Output;
 use crate::clock;
 use crate::error_chain::ErrorChain;
+use crate::packet_socket;
 
 /// Probes are sent in bursts of this many, with this pause between bursts. All
 /// new VIPs are probed for at the same time: a hundred in about 0.2 s, 2,000
@@ -79,7 +80,7 @@ pub(super) async fn probe(shared: Arc<Shared>, socket: Socket) {
         let output = shared.ownership().advance(clock::now());
         match output {
             Some(Output::Send { index, frame }) => {
-                if let Err(error) = packet::send(&socket, index, &frame) {
+                if let Err(error) = packet_socket::send(&socket, index, &frame) {
                     tracing::debug!(error = %ErrorChain(&error), index, "cannot send a probe");
                 }
                 sent += 1;

@@ -46,6 +46,7 @@ pub(super) struct Loaded {
     pub(super) links: Vec<PacketLink>,
     pub(super) maps: Maps,
     pub(super) notices: RingBuf<MapData>,
+    pub(super) early: RingBuf<MapData>,
     pub(super) shared: PinFolder,
 }
 
@@ -88,10 +89,13 @@ pub(super) fn load(
         map.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("the object has no map {name}")))
     });
     let typed = typed.map_err(|error| PacketError::pin("use the maps in", shared.path(), error))?;
-    let notices = first.take_map(maps::NOTICES.name).and_then(|map| RingBuf::try_from(map).ok());
-    let notices = notices.ok_or(PacketError::NotInObject { name: maps::NOTICES.name })?;
+    let mut ring = |name: &'static str| {
+        let ring = first.take_map(name).and_then(|map| RingBuf::try_from(map).ok());
+        ring.ok_or(PacketError::NotInObject { name })
+    };
+    let (notices, early) = (ring(maps::NOTICES.name)?, ring(maps::EARLY.name)?);
     old.forget()?;
-    Ok(Loaded { links, maps: typed, notices, shared })
+    Ok(Loaded { links, maps: typed, notices, early, shared })
 }
 
 /// Puts a program on a link that was made anew, or another one on a link that has changed. It uses the shared maps

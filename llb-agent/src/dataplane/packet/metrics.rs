@@ -88,6 +88,12 @@ impl Collector for PacketCollector {
         for (reason, count) in self.0.state().maps.reasons() {
             ConstCounter::new(count).encode(metric.encode_family(&[("reason", reason.name())])?)?;
         }
+        let help = "Copies of later fragments that came before the first one of their packet";
+        let mut metric =
+            encoder.encode_descriptor("llb_packet_early_fragments", help, None, MetricType::Counter)?;
+        for (result, count) in self.0.early().all() {
+            ConstCounter::new(count).encode(metric.encode_family(&[("result", result)])?)?;
+        }
         self.encode_fill(&mut encoder)
     }
 }

@@ -32,8 +32,8 @@ use super::table::RawMap;
 const ASIDE: &str = "old:";
 
 /// Counters and short-lived entries, which are not worth a copy.
-const NOT_COPIED: [Name; 5] =
-    [names::TRAFFIC, names::REASONS, names::FRAGMENTS, names::TRACE, names::NOTICES];
+const NOT_COPIED: [Name; 6] =
+    [names::TRAFFIC, names::REASONS, names::FRAGMENTS, names::TRACE, names::NOTICES, names::EARLY];
 
 /// A predecessor's maps that can't be used as they are.
 #[derive(Debug, Default)]

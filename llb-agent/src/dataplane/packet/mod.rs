@@ -19,6 +19,7 @@
 //!   tester:  suspected backends tested, dead ones marked      tester.rs, suspects.rs
 //!   detach:  pins of any layout removed                       pins.rs; programs of other folders: leftover.rs
 //!   answers: ICMP errors about packets that were dropped      answers.rs
+//!   early:   fragments that came before the first one          early.rs, early_frames.rs
 //!   shared by plane, upkeep and metrics                       shared.rs
 //!
 //!   <bpf_dir>/v4/<link>/{xdp,tc_ingress}        pinned: keeps the program at the link
@@ -38,6 +39,8 @@ mod answers;
 mod attach;
 mod clock;
 mod drain;
+mod early;
+mod early_frames;
 mod error;
 mod failures;
 #[cfg(test)]

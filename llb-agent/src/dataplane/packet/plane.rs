@@ -29,7 +29,7 @@ use super::settings::{first_settings, known_sources};
 use super::setup::PacketSetup;
 use super::shared::Shared;
 use super::state::State;
-use super::{answers, metrics, tester, upkeep};
+use super::{answers, early, metrics, tester, upkeep};
 use crate::clock;
 use crate::dataplane::BackendStates;
 use crate::dataplane::placement::packet_mode;
@@ -48,8 +48,8 @@ pub struct PacketPlane {
     next_hops: Arc<tokio::sync::Mutex<NextHops>>,
     /// Link devices that get no program.
     links_without_header: Vec<String>,
-    /// Upkeep, tester and answers.
-    tasks: [JoinHandle<()>; 3],
+    /// Upkeep, tester, answers, and what sends early fragments.
+    tasks: [JoinHandle<()>; 4],
 }
 
 impl PacketPlane {
@@ -77,7 +77,8 @@ impl PacketPlane {
         }
         let capacities = Capacities::new(&setup.config, memory_bytes());
         let ladders = ladders(&setup, facts.clone()).await;
-        let Loaded { links, maps, notices, shared: folder } = load(&setup, &ladders, capacities, &mut locks)?;
+        let loaded = load(&setup, &ladders, capacities, &mut locks)?;
+        let Loaded { links, maps, notices, early, shared: folder } = loaded;
         let failed = |error| PacketError::pin("use the maps in", folder.path(), error);
         let settings = first_settings(&setup, &maps).map_err(failed)?;
         let mut state = State::read_back(Arc::new(maps), capacities.limits()).map_err(failed)?;
@@ -93,6 +94,7 @@ impl PacketPlane {
             folder,
             state: Mutex::new(state),
             problems: Mutex::default(),
+            early: Mutex::default(),
             capacities,
             setup,
             changed,
@@ -105,7 +107,8 @@ impl PacketPlane {
         let upkeep = tokio::spawn(upkeep::run(Arc::clone(&shared), Arc::clone(&next_hops)));
         let tester = tokio::spawn(tester::run(Arc::clone(&shared)));
         let answers = tokio::spawn(answers::run(notices));
-        Ok(Self { shared, next_hops, links_without_header, tasks: [upkeep, tester, answers] })
+        let early = tokio::spawn(early::run(early, Arc::clone(&shared)));
+        Ok(Self { shared, next_hops, links_without_header, tasks: [upkeep, tester, answers, early] })
     }
 
     /// Serves `frontend` by `rule` from now on. `is_relayed`: the relay has connections of it

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use llb_common::counters::LinkCounters;
 use tokio::sync::Notify;
 
+use super::early_frames::EarlyCounts;
 use super::map_sizes::Capacities;
 use super::maps::Maps;
 use super::packet_link::PacketLink;
@@ -24,6 +25,8 @@ pub(super) struct Shared {
     pub(super) state: Mutex<State<Maps>>,
     /// What is wrong with the links.
     pub(super) problems: Mutex<Vec<Problem>>,
+    /// What became of fragments that came before the first one of their packet.
+    pub(super) early: Mutex<EarlyCounts>,
     pub(super) capacities: Capacities,
     pub(super) setup: PacketSetup,
     /// Notified when `observe` would return something new.
@@ -43,6 +46,10 @@ impl Shared {
 
     pub(super) fn problems(&self) -> MutexGuard<'_, Vec<Problem>> {
         self.problems.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn early(&self) -> MutexGuard<'_, EarlyCounts> {
+        self.early.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Frames that came in on each link. A link whose map can't be read is left out.
