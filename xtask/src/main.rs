@@ -11,6 +11,7 @@ mod ebpf_budget;
 mod object_report;
 mod setup;
 mod shell;
+mod stack_depth;
 mod test;
 mod tidy;
 mod verifier;
