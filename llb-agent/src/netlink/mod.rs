@@ -11,6 +11,7 @@
 //!      `--> Connection --> dump              reads a list again if it changed meanwhile
 //!                 `------> Socket --> Answer collects datagrams until the answer is complete
 //!   xdp_features                             the one question over generic netlink, with a socket of its own
+//!   filters                                  of clsact qdiscs; blocking
 //! ```
 
 mod addresses;
@@ -18,6 +19,7 @@ mod answer;
 mod connection;
 mod dump;
 mod failure;
+mod filters;
 mod gateways;
 mod link_attributes;
 mod link_local;
@@ -31,6 +33,7 @@ mod xdp_features;
 
 pub(crate) use self::addresses::OwnAddress;
 pub(crate) use self::connection::Connection;
+pub(crate) use self::filters::{Filter, FilterHook, filters, remove_clsact, remove_filter};
 pub(crate) use self::links::LinkDevice;
 pub(crate) use self::neighbours::Neighbour;
 pub(crate) use self::routes::{Route, Way};
