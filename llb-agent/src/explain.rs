@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use crate::dataplane::BackendStates;
 use crate::model::{
-    Backend, BackendStatus, Frontend, FrontendStatus, Mode, PlaneKind, Problem, PublishedStatus, ServiceName,
-    Subject, Terms,
+    Backend, BackendStatus, Frontend, FrontendStatus, Mode, PlacementReason, PlaneKind, Problem,
+    PublishedStatus, ServiceName, Subject, Terms,
 };
 use crate::reconcile::Report;
 
@@ -33,6 +33,9 @@ pub(crate) fn explain(
         return Explanation::Starting(starting(report, name));
     }
     let frontends = report.observed.frontends.iter().filter(|(_, status)| status.is_of(name));
+    let needs_packets =
+        |status: &FrontendStatus| matches!(status.placement.why, Some(PlacementReason::NoPacketPlane(_)));
+    let is_said = frontends.clone().any(|(_, status)| needs_packets(status));
     let subject = Subject::Service(name.clone());
     let problems: Vec<&Problem> =
         report.problems.iter().filter(|problem| problem.subject == subject).collect();
@@ -72,7 +75,8 @@ pub(crate) fn explain(
     for problem in report.problems.iter().filter(|problem| matches!(problem.subject, Subject::Link(_))) {
         let _ = writeln!(text, "{}: problem {:?}: {}", problem.subject, problem.reason, problem.message);
     }
-    if let Some(why) = &report.planes.no_packet_plane {
+    // A relayed frontend has said it already, and the reason may be long.
+    if let Some(why) = report.planes.no_packet_plane.as_ref().filter(|_| !is_said) {
         let _ = writeln!(text, "no packet plane: {why}");
     }
     Explanation::Known(text)
@@ -195,8 +199,8 @@ mod tests {
     use super::*;
     use crate::clock;
     use crate::model::{
-        BackendFailure, BackendState, FailureReason, Link, LinkAddress, OtherClients, Phase, Placement,
-        PlacementReason, Port, ProblemReason, Protocol, RelayFeature, Rule, Weight,
+        BackendFailure, BackendState, FailureReason, Link, LinkAddress, NoPacketPlane, OtherClients, Phase,
+        Placement, Port, ProblemReason, Protocol, RelayFeature, Rule, Weight,
     };
 
     fn web() -> ServiceName {
@@ -280,6 +284,21 @@ mod tests {
              192.0.2.31:30080  weight 1\n      \
              192.0.2.32:30080  dead for 12 s: it refused a connection, weight 1\n"
         );
+    }
+
+    #[test]
+    fn why_there_is_no_packet_plane_is_said_once() {
+        let off = NoPacketPlane::Failed { error: "the kernel rejected it".to_owned() };
+        let why = Some(PlacementReason::NoPacketPlane(off.clone()));
+        for (why, expected) in [
+            (why, "relay in user space (no packet plane: the kernel rejected it)"),
+            (None, "\nno packet plane: the kernel rejected it\n"),
+        ] {
+            let mut report = report(Placement { plane: PlaneKind::Userspace, mode: None, why });
+            report.planes.no_packet_plane = Some(off.clone());
+            let text = text(&report, &BackendStates::default(), &web(), clock::now_std());
+            assert!(text.contains(expected) && text.matches("rejected").count() == 1, "{text}");
+        }
     }
 
     #[test]

@@ -20,10 +20,6 @@ use crate::error_chain::ErrorChain;
 /// Where tools expect the file system of pinned eBPF objects.
 pub const BPFFS: &str = "/sys/fs/bpf";
 
-/// The first kernel with tcx links, which attach a program to a TC hook without
-/// a qdisc, and can be pinned and updated.
-pub const TCX_SINCE: Release = Release { major: 6, minor: 6 };
-
 /// The first kernel that stores with an address who added it (`IFA_PROTO`).
 pub const IFA_PROTO_SINCE: Release = Release { major: 5, minor: 18 };
 
@@ -44,7 +40,7 @@ pub struct KernelAbilities {
     pub btf: Ability,
     /// XDP programs, which run when a frame is received.
     pub xdp: Ability,
-    /// tcx links, which attach programs to the TC hooks.
+    /// tcx links, which attach programs to the TC hooks without a qdisc, and can be pinned and updated.
     pub tcx: Ability,
     /// Maps of sockets, and programs that redirect the data of their streams.
     pub sockmap: Ability,
@@ -116,7 +112,7 @@ impl KernelAbilities {
             bpf: answer(is_map_supported(MapType::Array)),
             btf: answer(is_btf_supported()),
             xdp: answer(is_program_supported(ProgramType::Xdp)),
-            tcx: tcx(number),
+            tcx: tcx(),
             sockmap: answer(is_map_supported(MapType::SockHash))
                 .and(|| answer(is_program_supported(ProgramType::SkSkb))),
             bpffs: if is_bpffs(Path::new(BPFFS)) { Ability::Yes } else { Ability::No(Reason::NotMounted) },
@@ -259,18 +255,16 @@ fn missing(wanted: &[Cap], effective: &HashSet<Capability>) -> Vec<Cap> {
 }
 
 /// The release of the running kernel, as `uname -r` prints it.
-pub fn release() -> String {
+fn release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }
 
 /// Asks for the programs at a tcx hook, which a kernel without tcx refuses.
-fn tcx(running: Option<Release>) -> Ability {
-    since(running, TCX_SINCE).and(|| {
-        match SchedClassifier::query_tcx(LOOPBACK_INDEX, TcAttachType::Ingress) {
-            Ok(_) => Ability::Yes,
-            Err(error) => refusal(&error),
-        }
-    })
+pub fn tcx() -> Ability {
+    match SchedClassifier::query_tcx(LOOPBACK_INDEX, TcAttachType::Ingress) {
+        Ok(_) => Ability::Yes,
+        Err(error) => refusal(&error),
+    }
 }
 
 /// Yes if the release of the running kernel is unknown.
@@ -305,10 +299,10 @@ mod tests {
     #[test]
     fn releases_are_ordered_by_number() {
         let parsed =
-            ["6.18.44", "6.6", "5.15.0-91-generic", "6.18-rc1"].map(|text| Release::parse(text).unwrap());
-        assert_eq!(parsed.map(|release| release >= TCX_SINCE), [true, true, false, true]);
+            ["6.18.44", "5.18", "5.15.0-91-generic", "6.1-rc1"].map(|text| Release::parse(text).unwrap());
+        assert_eq!(parsed.map(|release| release >= IFA_PROTO_SINCE), [true, true, false, true]);
         assert_eq!(Release::parse("strange"), None);
-        assert!(since(None, TCX_SINCE).is_yes());
+        assert!(since(None, IFA_PROTO_SINCE).is_yes());
     }
 
     #[test]

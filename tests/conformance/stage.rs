@@ -79,7 +79,7 @@ impl Stage {
         let is_right = match column.plane {
             Plane::Userspace => by_kernel == 0,
             Plane::Sockmap => by_kernel > 0 || relayed == 0,
-            Plane::Tc | Plane::XdpNative | Plane::XdpGeneric => relayed == 0,
+            Plane::Tc | Plane::TcClsact | Plane::XdpNative | Plane::XdpGeneric => relayed == 0,
         };
         ensure!(
             is_right,

@@ -24,10 +24,10 @@ use llb_tests::{Host, Lab};
 use crate::{PrivateBpffs, object};
 
 /// On a veth pair, a frame that takes longer will not come; the same holds for the kernel's clean-up.
-const LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const LIMIT: Duration = Duration::from_secs(5);
 
 /// UDP packets that one exchange sends. Each gets an answer.
-const PACKETS: u64 = 20;
+pub(crate) const PACKETS: u64 = 20;
 
 /// Ethernet, IPv4 and UDP headers, and four bytes of data.
 const FRAME_BYTES: u64 = 14 + 20 + 8 + 4;
@@ -185,7 +185,7 @@ fn xdp_counts_and_passes_frames_on_a_link() {
     assert!(packets >= PACKETS, "{packets}");
 }
 
-fn two_hosts() -> Result<Lab> {
+pub(crate) fn two_hosts() -> Result<Lab> {
     let mut lab = Lab::empty()?;
     lab.add_host("balancer")?;
     lab.add_host("client")?;
@@ -193,7 +193,7 @@ fn two_hosts() -> Result<Lab> {
 }
 
 /// A plane, and the runtime of its task.
-struct Open {
+pub(crate) struct Open {
     plane: Option<PacketPlane>,
     runtime: tokio::runtime::Runtime,
 }
@@ -214,11 +214,21 @@ impl Drop for Open {
 }
 
 fn open(host: &Host, links: &[&str], bpf_dir: &Path, locks: LinkLocks) -> Result<Open, PacketError> {
+    open_with(host, links, bpf_dir, locks, PacketConfig::default())
+}
+
+pub(crate) fn open_with(
+    host: &Host,
+    links: &[&str],
+    bpf_dir: &Path,
+    locks: LinkLocks,
+    config: PacketConfig,
+) -> Result<Open, PacketError> {
     let setup = PacketSetup {
         links: links.iter().map(|&link| link.to_owned()).collect(),
         bpf_dir: bpf_dir.to_owned(),
         datapath: Datapath::Tc,
-        config: PacketConfig::default(),
+        config,
         drain_timeout: LIMIT,
         permission: LinkPermission::new(|_| true),
     };
@@ -238,18 +248,18 @@ fn attach_with(host: &Host, bpf_dir: &Path, locks: LinkLocks) -> Result<Open, Pa
     open(host, &[Host::LINK], bpf_dir, locks)
 }
 
-fn inside<T: Send>(host: &Host, work: impl FnOnce() -> T + Send) -> T {
+pub(crate) fn inside<T: Send>(host: &Host, work: impl FnOnce() -> T + Send) -> T {
     host.run_inside(work).unwrap()
 }
 
-fn counters(observer: &PacketPlane) -> LinkCounters {
+pub(crate) fn counters(observer: &PacketPlane) -> LinkCounters {
     match observer.counters().as_slice() {
         [(link, counters)] if link == Host::LINK => *counters,
         other => panic!("one link is observed, not {other:?}"),
     }
 }
 
-fn assert_grown(before: LinkCounters, after: LinkCounters, packets: u64) {
+pub(crate) fn assert_grown(before: LinkCounters, after: LinkCounters, packets: u64) {
     let grown = after.packets - before.packets;
     assert!((packets..=packets + OTHER_FRAMES).contains(&grown), "{packets} packets sent, {grown} counted");
     let bytes = after.bytes - before.bytes;
@@ -257,7 +267,7 @@ fn assert_grown(before: LinkCounters, after: LinkCounters, packets: u64) {
 }
 
 /// Sends [`PACKETS`] packets from the client to the balancer. Each must arrive, and each answer too.
-fn exchange(lab: &Lab) -> Result<()> {
+pub(crate) fn exchange(lab: &Lab) -> Result<()> {
     let (balancer, client) = (lab.balancer(), lab.client());
     let server = balancer.run_inside(|| UdpSocket::bind(balancer.at(PORT)))??;
     let socket = client.run_inside(|| UdpSocket::bind(client.at(0)))??;
@@ -276,7 +286,7 @@ fn exchange(lab: &Lab) -> Result<()> {
 }
 
 /// Ids of llb's programs at the TC ingress hook of the host's link.
-fn programs_at(host: &Host) -> Vec<u32> {
+pub(crate) fn programs_at(host: &Host) -> Vec<u32> {
     programs_at_link(host, c"eth0")
 }
 

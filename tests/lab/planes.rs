@@ -205,6 +205,23 @@ mod tc {
     }
 }
 
+/// The programs are those of [`tc`]; only how they get to the link and stay there is different.
+mod tc_clsact {
+    use super::*;
+
+    scenarios! {
+        Plane::TcClsact,
+        traffic::http_reaches_both_nodes_over_ipv4_and_ipv6,
+        traffic::ten_mebibytes_are_echoed_after_a_half_close,
+        dsr::nodes_see_the_client_and_answer_it_directly,
+        restarts::a_thousand_connections_outlive_every_kind_of_restart,
+        handover::three_restarts_lose_no_request_and_the_vip_stays,
+        life::sigterm_drains_connections_and_removes_everything,
+        rights::what_an_agent_does_later_works_with_the_rights_that_it_keeps,
+        neighbours::a_link_that_was_deleted_and_created_again_forwards_again,
+    }
+}
+
 mod xdp_native {
     every_scenario!(Plane::XdpNative);
     packet_scenarios!(Plane::XdpNative);

@@ -14,6 +14,8 @@ pub enum Plane {
     Userspace,
     /// Packets are rewritten at TC.
     Tc,
+    /// The same as on kernels without tcx: the program is a filter of the clsact qdisc.
+    TcClsact,
     /// XDP in the driver of the veth pair.
     XdpNative,
     /// XDP behind the driver (generic mode).
@@ -34,6 +36,7 @@ impl Plane {
         match self {
             Self::Userspace => &["--userspace"],
             Self::Tc => &["--datapath", "tc"],
+            Self::TcClsact => &["--datapath", "tc", "--tc-attach", "clsact"],
             Self::XdpNative => &["--datapath", "xdp"],
             Self::XdpGeneric => &["--datapath", "xdp", "--xdp-mode", "generic"],
             Self::Sockmap => &["--datapath=sockmap", "--sockmap-after-reads=0"],
@@ -46,7 +49,7 @@ impl Plane {
             // Sockmap is for streams only; datagrams are relayed.
             Self::Sockmap if protocol == "TCP" => "sockmap",
             Self::Userspace | Self::Sockmap => "userspace",
-            Self::Tc | Self::XdpNative | Self::XdpGeneric => "packet",
+            Self::Tc | Self::TcClsact | Self::XdpNative | Self::XdpGeneric => "packet",
         }
     }
 

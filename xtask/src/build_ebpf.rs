@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 
 use crate::bpf_linker::{self, Compiler};
 use crate::ebpf_budget::Budget;
-use crate::{object_report, shell, verifier};
+use crate::{object_report, shell, stack_depth, verifier};
 
 /// Little-endian eBPF: llb runs on little-endian hosts only.
 const TARGET: &str = "bpfel-unknown-none";
@@ -80,6 +80,9 @@ fn check_budget(object: &Path, report: &object_report::Report) -> Result<()> {
     let budget = Budget::read()?;
     for (program, instructions) in report.programs() {
         budget.check_instructions(program, instructions)?;
+    }
+    for (program, bytes) in stack_depth::check(object)? {
+        println!("  {program:<16} {bytes:>3} bytes of stack");
     }
     if rustix::process::geteuid().is_root() {
         for program in verifier::verify(object)? {

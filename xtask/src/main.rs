@@ -13,6 +13,7 @@ mod object_report;
 mod runner;
 mod setup;
 mod shell;
+mod stack_depth;
 mod test;
 mod tidy;
 mod verifier;

@@ -46,6 +46,16 @@ pub enum XdpMode {
     Generic,
 }
 
+/// `--tc-attach`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum TcAttachment {
+    /// As a tcx link if the kernel has them, else as clsact
+    #[default]
+    Auto,
+    /// As a filter of the clsact qdisc
+    Clsact,
+}
+
 /// `--at-stop`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum AtStop {
@@ -117,6 +127,10 @@ pub(super) struct PacketArgs {
     #[arg(long, value_name = "MODE", value_enum, default_value_t)]
     xdp_mode: XdpMode,
 
+    /// How the program at TC is attached; for tests of what older kernels get
+    #[arg(long, value_name = "HOW", value_enum, default_value_t, hide = true)]
+    tc_attach: TcAttachment,
+
     /// What happens to the packet plane when the agent is stopped; relayed connections end in any case
     #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
     at_stop: AtStop,
@@ -152,6 +166,8 @@ pub struct PacketConfig {
     pub snat_ports: Option<PortRange>,
     /// Where XDP programs run.
     pub xdp_mode: XdpMode,
+    /// How the program at TC is attached.
+    pub tc_attach: TcAttachment,
     /// What happens to the packet plane when the agent is stopped.
     pub at_stop: AtStop,
 }
@@ -163,6 +179,7 @@ impl From<PacketArgs> for PacketConfig {
             max_backends: args.max_backends,
             snat_ports: args.snat_ports,
             xdp_mode: args.xdp_mode,
+            tc_attach: args.tc_attach,
             at_stop: args.at_stop,
         }
     }

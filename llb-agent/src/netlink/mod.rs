@@ -11,6 +11,7 @@
 //!      `--> Connection --> dump              reads a list again if it changed meanwhile
 //!                 `------> Socket --> Answer collects datagrams until the answer is complete
 //!   driver --> xdp_features, offloads        over generic netlink, with sockets of their own: Family
+//!   filters                                  of clsact qdiscs; blocking
 //! ```
 
 mod addresses;
@@ -19,6 +20,7 @@ mod connection;
 mod driver;
 mod dump;
 mod failure;
+mod filters;
 mod gateways;
 mod generic;
 mod link_attributes;
@@ -35,6 +37,7 @@ mod xdp_features;
 pub(crate) use self::addresses::OwnAddress;
 pub(crate) use self::connection::Connection;
 pub(crate) use self::driver::{Driver, drivers};
+pub(crate) use self::filters::{Filter, FilterHook, filters, remove_clsact, remove_filter};
 pub(crate) use self::links::LinkDevice;
 pub(crate) use self::neighbours::Neighbour;
 pub(crate) use self::offloads::Offloads;

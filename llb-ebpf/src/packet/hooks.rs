@@ -7,9 +7,8 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action,
 };
-use aya_ebpf::helpers::{
-    bpf_l4_csum_replace, bpf_redirect, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_xdp_load_bytes,
-};
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use aya_ebpf::helpers::{bpf_l4_csum_replace, bpf_redirect, bpf_skb_load_bytes, bpf_skb_pull_data};
 use llb_common::checksum::Change;
 use llb_common::parse::Frame;
 
@@ -43,9 +42,12 @@ pub(crate) trait Hook: Frame {
     fn segment_payload(&self) -> u32;
     /// Access to `BYTES` bytes from `offset` on. `None`: they are not all readable.
     fn window<const BYTES: usize>(&self, offset: usize) -> Option<Window>;
-    /// Copies `bytes` bytes from `offset` on. `false`: the packet has fewer.
+    /// Copies `BYTES` bytes, a multiple of four and at most 128, from `offset` on. `false`: the packet has fewer.
     #[must_use]
-    fn load(&self, offset: u32, to: *mut c_void, bytes: u32) -> bool;
+    fn load<const BYTES: usize>(&self, offset: usize, to: *mut u64) -> bool;
+    /// Copies the first `bytes` bytes of the frame. `false`: the frame has fewer.
+    #[must_use]
+    fn load_first(&self, to: *mut c_void, bytes: u32) -> bool;
     /// Updates the TCP or UDP checksum at `offset`. Earlier windows must not be used any more. `false`: the
     /// kernel refused.
     #[must_use]
@@ -110,10 +112,31 @@ impl Hook for XdpHook {
         window::<BYTES>(self.data, self.end, offset)
     }
 
+    /// Word by word, because the helper that copies bytes is only in Linux 5.18.
     #[inline(always)]
-    fn load(&self, offset: u32, to: *mut c_void, bytes: u32) -> bool {
-        // SAFETY: the caller gives memory of at least `bytes` bytes. The verifier checks that, too.
-        unsafe { bpf_xdp_load_bytes(self.context.cast(), offset, to, bytes) == 0 }
+    fn load<const BYTES: usize>(&self, offset: usize, to: *mut u64) -> bool {
+        let Some(window) = self.window::<BYTES>(offset) else { return false };
+        macro_rules! copy {
+            ($($at:literal)*) => {
+                $(if $at + 8 <= BYTES {
+                    // SAFETY: the caller gives memory of at least `BYTES` bytes.
+                    unsafe { to.add($at / 8).write_volatile(window.load_64::<$at>()) };
+                } else if $at + 4 <= BYTES {
+                    // SAFETY: as above.
+                    unsafe { to.add($at / 8).cast::<u32>().write_volatile(window.load_32::<$at>()) };
+                })*
+            };
+        }
+        copy!(0 8 16 24 32 40 48 56 64 72 80 88 96 104 112 120);
+        true
+    }
+
+    /// Reads it as kernel memory: the length is no constant, and the helper for packets is only in Linux 5.18.
+    #[inline(always)]
+    fn load_first(&self, to: *mut c_void, bytes: u32) -> bool {
+        let data = self.data as *const c_void;
+        // SAFETY: the frame has `bytes` bytes in one piece, and the caller gives as much memory, as the verifier checks.
+        u64::from(bytes) <= self.length() && unsafe { bpf_probe_read_kernel(to, bytes, data) == 0 }
     }
 
     #[inline(always)]
@@ -211,9 +234,15 @@ impl Hook for TcHook {
     }
 
     #[inline(always)]
-    fn load(&self, offset: u32, to: *mut c_void, bytes: u32) -> bool {
+    fn load<const BYTES: usize>(&self, offset: usize, to: *mut u64) -> bool {
+        // SAFETY: the caller gives memory of at least `BYTES` bytes. The verifier checks that, too.
+        unsafe { bpf_skb_load_bytes(self.context.cast(), offset as u32, to.cast(), BYTES as u32) == 0 }
+    }
+
+    #[inline(always)]
+    fn load_first(&self, to: *mut c_void, bytes: u32) -> bool {
         // SAFETY: the caller gives memory of at least `bytes` bytes. The verifier checks that, too.
-        unsafe { bpf_skb_load_bytes(self.context.cast(), offset, to, bytes) == 0 }
+        unsafe { bpf_skb_load_bytes(self.context.cast(), 0, to, bytes) == 0 }
     }
 
     /// Uses the kernel's helper, because only the kernel knows who computes the checksum. If the device does,

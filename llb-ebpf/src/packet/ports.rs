@@ -16,9 +16,9 @@ use llb_common::settings::LinkSettings;
 use crate::decision::{Decision, PortSearch};
 use crate::flow::{find_reply, is_reply_of, reply_entry, reply_key};
 use crate::flow_table::{flows, remove_flow, remove_reply};
-use crate::maps::{FRONTENDS, PENDING_FLOWS, PENDING_REPLIES, SETTINGS, backend};
+use crate::maps::{FRONTENDS, PENDING_FLOWS, PENDING_REPLIES, SCRATCH, SETTINGS, backend};
 use crate::outcome::Done;
-use crate::window::hide;
+use crate::window::{forget_contents, hide};
 
 /// Candidate ports of a flow. If half of a backend's ports are taken, one flow in 65,536 finds none.
 const CANDIDATES: u32 = 16;
@@ -57,7 +57,9 @@ pub(crate) fn find(
         let result = if !is_last_resort && half_round % 2 == 0 {
             claim(context, search, &backend.snat)
         } else {
-            take_port(search)
+            // `take_port` finds the same memory by itself, so the compiler must not keep any of it in registers.
+            forget_contents(search);
+            take_port()
         };
         if result.is_yes() {
             decision.source_port = search.key.snat_port;
@@ -117,13 +119,15 @@ fn claim(context: *mut c_void, search: &PortSearch, snat: &Address) -> Done {
 /// Takes the port in `search.key` from a flow that gives way. That flow's forward entry is removed first, so
 /// that it sends nothing from this port any more.
 ///
-/// A global function, see `flow_table.rs`.
+/// A global function, see `flow_table.rs`. It takes no pointer to the search, but looks for it: before Linux 6.2 the
+/// verifier does not take memory that is an argument as the key or the value of a map.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn take_port(search: *mut PortSearch) -> Done {
-    // SAFETY: for each caller the verifier checks that the pointer is null or points to memory of the size of
-    // its type. It is memory of this CPU, which nobody else uses until the program returns.
-    let Some(search) = (unsafe { search.as_mut() }) else { return Done::No };
+extern "C" fn take_port() -> Done {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return Done::No };
+    // SAFETY: `SCRATCH` is a per-CPU map, so this value is of this CPU and this run only. The caller does not use
+    // its reference to the search before this function returns.
+    let search = unsafe { &mut (*scratch).decision.search };
     let holder = judge_holder(search);
     if holder & MAY_BE_TAKEN == 0 {
         return Done::No;

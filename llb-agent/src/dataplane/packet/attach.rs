@@ -14,12 +14,13 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttach, TcAttach
 use llb_common::programs::{TC_INGRESS_PROGRAM, XDP_PROGRAM};
 use rustix::io::Errno;
 
+use super::clsact;
 use super::error::PacketError;
 use super::link_facts::LinkFacts;
 use super::pins::PinFolder;
 use super::tcx_link;
-use crate::config;
-use crate::kernel::system_error;
+use crate::config::{self, PacketConfig};
+use crate::kernel::{self, system_error};
 use crate::model::Hook;
 
 /// The name of a hook's program in the object.
@@ -46,9 +47,11 @@ pub(super) fn attach(
     ebpf: &mut Ebpf,
     hook: Hook,
     facts: &LinkFacts,
-    mode: config::XdpMode,
+    config: &PacketConfig,
     folder: &PinFolder,
 ) -> Result<(), PacketError> {
+    let mode = config.xdp_mode;
+    let is_clsact = hook == Hook::Tc && clsact::is_chosen(config.tc_attach, &kernel::tcx());
     let (name, link, index) = (program_of(hook), facts.name.as_str(), facts.ifindex);
     let pin = folder.pin(pin_of(hook));
     let failed = |error| PacketError::program(name, link, &pin, error);
@@ -71,6 +74,12 @@ pub(super) fn attach(
                 }
             }
         }
+        Hook::Tc if is_clsact => {
+            let program: &mut SchedClassifier = program.try_into().map_err(failed)?;
+            program.load().map_err(failed)?;
+            clsact::attach(program, index, folder.path()).map_err(failed)?;
+            None
+        }
         Hook::Tc => {
             let program: &mut SchedClassifier = program.try_into().map_err(failed)?;
             program.load().map_err(failed)?;
@@ -91,11 +100,11 @@ pub(super) fn attach(
     if let Some(attached) = attached {
         attached.pin(&pin).map_err(|error| PacketError::pin("pin", &pin, error))?;
     }
-    // A program at the other hook is a predecessor's. It ends now that this one has begun.
-    for other in Hook::ALL.into_iter().filter(|other| *other != hook) {
+    // A program at another place is a predecessor's. It ends now that this one has begun.
+    for other in Hook::ALL.into_iter().filter(|other| *other != hook || is_clsact) {
         remove_stale(&folder.pin(pin_of(other)))?;
     }
-    Ok(())
+    if is_clsact { Ok(()) } else { clsact::detach(Some(index), folder.path()) }
 }
 
 /// Puts `program` in the place of a predecessor's. `false` if this link has none: there is no

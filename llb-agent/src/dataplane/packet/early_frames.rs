@@ -163,8 +163,8 @@ fn rewrite(frame: &mut [u8], packet: &Packet, release: &Release) -> Option<()> {
     header[8] = time_to_live;
     let change = Change::NONE
         .half(before, half(header, 8))
-        .address(packet.source, source)
-        .address(packet.destination, destination);
+        .address(&packet.source, &source)
+        .address(&packet.destination, &destination);
     let checksum = change.apply(half(header, 10));
     header[10..12].copy_from_slice(&checksum.to_ne_bytes());
     header[12..16].copy_from_slice(&v4(source));

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use aya::programs::ProgramError;
 
-use crate::kernel::{Release, TCX_SINCE, system_error};
+use crate::kernel::system_error;
 
 /// How much of a verifier's log is shown: its end says what was refused, and the rest can be
 /// megabytes.
@@ -22,14 +22,6 @@ pub enum PacketError {
         "this llb-agent was built without eBPF programs: run `cargo xtask build-ebpf`, then build the agent again"
     )]
     NotBuilt,
-    /// The kernel has no tcx.
-    #[error(
-        "the packet plane needs kernel {TCX_SINCE} or newer, this is {running}; use --datapath userspace"
-    )]
-    KernelTooOld {
-        /// The running kernel.
-        running: Release,
-    },
     /// Rights are missing.
     #[error(
         "no permission to {verb} on link {link}: run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"

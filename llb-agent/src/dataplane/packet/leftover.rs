@@ -8,6 +8,7 @@ use std::time::Duration;
 use aya::programs::{SchedClassifier, TcAttachType, loaded_programs};
 use llb_common::programs::{TC_INGRESS_PROGRAM, XDP_PROGRAM};
 
+use super::clsact;
 use super::error::PacketError;
 use super::link_facts::LinkFacts;
 use crate::clock;
@@ -42,5 +43,9 @@ fn has_program(link: &LinkFacts) -> bool {
     let at_tc = at_tc.map(|(_, programs)| programs).unwrap_or_default();
     let at_xdp = link.xdp.and_then(|(id, _)| loaded_programs().flatten().find(|program| program.id() == id));
     let names = [XDP_PROGRAM, TC_INGRESS_PROGRAM];
-    at_tc.iter().chain(&at_xdp).any(|program| program.name_as_str().is_some_and(|name| names.contains(&name)))
+    clsact::has_filter(link.ifindex)
+        || at_tc
+            .iter()
+            .chain(&at_xdp)
+            .any(|program| program.name_as_str().is_some_and(|name| names.contains(&name)))
 }

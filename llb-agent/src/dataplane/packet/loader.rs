@@ -147,7 +147,7 @@ fn attach_best(
     let mut refused = Vec::new();
     let mut last = None;
     for hook in ladder.hooks {
-        match attach(ebpf, *hook, link, setup.config.xdp_mode, folder) {
+        match attach(ebpf, *hook, link, &setup.config, folder) {
             Ok(()) => return Ok((*hook, HookReason { choice: ladder.choice.clone(), refused })),
             Err(error) => {
                 refused.push(HookRefusal { hook: *hook, error: ErrorChain(&error).to_string() });

@@ -10,7 +10,7 @@
 //!                        `--> writes --> MapStore             map_store.rs: maps.rs in the kernel, fake.rs in tests
 //!                                                             raw maps: table.rs, flow_table.rs
 //!
-//!   start:   links -> hooks -> object, maps, program          hooks.rs, loader.rs, attach.rs, pins.rs
+//!   start:   links -> hooks -> object, maps, program          hooks.rs, loader.rs, attach.rs, pins.rs; without tcx: clsact.rs
 //!            maps of another size or layout                   map_sizes.rs, migrate.rs
 //!   upkeep:  next hops followed, flows swept, drains ended    upkeep.rs, schedule.rs, sweep.rs
 //!            frontends that should be placed anew             placing.rs, moves.rs
@@ -23,6 +23,7 @@
 //!   shared by plane, upkeep and metrics                       shared.rs
 //!
 //!   <bpf_dir>/v4/<link>/{xdp,tc_ingress}        pinned: keeps the program at the link
+//!   <bpf_dir>/v4/<link>/clsact_{filter,qdisc}   empty folders: what of the link's clsact qdisc is llb's
 //!   <bpf_dir>/v4/<link>/{LINK,LINK_COUNTERS}    pinned: the link's switch and its counters
 //!   <bpf_dir>/v4/shared_between_links/<MAP>     pinned: all other maps
 //! ```
@@ -38,6 +39,7 @@
 mod answers;
 mod attach;
 mod clock;
+mod clsact;
 mod drain;
 mod early;
 mod early_frames;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The folders in which programs and maps are pinned, the locks on these folders, and their
-//! removal. This file knows no eBPF, only files.
+//! removal. This file knows no eBPF, only files; what has no pin is in `clsact.rs`.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use rustix::mount::{MountFlags, mount};
 
+use super::clsact;
 use super::error::PacketError;
 use crate::clock;
 use crate::kernel::{BPFFS, is_bpffs};
@@ -104,6 +105,7 @@ pub fn detach(bpf_dir: &Path) -> Result<Vec<String>, PacketError> {
         for folder in folders(&layout)? {
             let link = link_name(folder.file_name().unwrap_or_default());
             let _lock = lock(&folder, &link)?;
+            clsact::detach(clsact::index_of(&link), &folder)?;
             remove(&folder)?;
             links.extend((link != SHARED).then_some(link));
         }
@@ -123,7 +125,8 @@ pub(super) fn forget_empty(bpf_dir: &Path) {
 
 pub(super) fn remove(folder: &Path) -> Result<(), PacketError> {
     for pin in entries(folder)? {
-        fs::remove_file(&pin).map_err(|error| PacketError::pin("remove", &pin, error))?;
+        let removed = if pin.is_dir() { fs::remove_dir(&pin) } else { fs::remove_file(&pin) };
+        removed.map_err(|error| PacketError::pin("remove", &pin, error))?;
     }
     fs::remove_dir(folder).map_err(|error| PacketError::pin("remove", folder, error))
 }

@@ -29,12 +29,11 @@ use super::settings::{first_settings, known_sources};
 use super::setup::PacketSetup;
 use super::shared::Shared;
 use super::state::State;
-use super::{answers, early, metrics, tester, upkeep};
+use super::{answers, clsact, early, metrics, tester, upkeep};
 use crate::clock;
 use crate::dataplane::BackendStates;
 use crate::dataplane::placement::packet_mode;
 use crate::error_chain::ErrorChain;
-use crate::kernel::{Release, TCX_SINCE};
 use crate::model::{
     Backend, BackendState, BackendStatus, FailedBackends, Frontend, FrontendStatus, LinkPlane, Phase,
     Placement, PlacementReason, PlaneKind, Problem, Protocol, Rule,
@@ -64,9 +63,6 @@ impl PacketPlane {
         mut locks: LinkLocks,
         changed: Arc<Notify>,
     ) -> Result<Self, PacketError> {
-        if let Some(running) = Release::running().filter(|running| *running < TCX_SINCE) {
-            return Err(PacketError::KernelTooOld { running });
-        }
         provide_bpffs(&setup.bpf_dir)?;
         let (connection, all) = links_of(&setup).await?;
         let (facts, without): (Vec<LinkFacts>, Vec<LinkFacts>) =
@@ -310,7 +306,10 @@ impl PacketPlane {
     /// A pin can't be removed.
     pub fn detach(&self) -> Result<(), PacketError> {
         self.tasks.iter().for_each(JoinHandle::abort);
-        self.shared.links().iter().try_for_each(|link| link.folder.remove())?;
+        self.shared.links().iter().try_for_each(|link| {
+            clsact::detach(Some(link.facts.ifindex), link.folder.path())?;
+            link.folder.remove()
+        })?;
         self.shared.folder.remove()?;
         forget_empty(&self.shared.setup.bpf_dir);
         Ok(())

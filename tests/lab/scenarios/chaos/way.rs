@@ -34,8 +34,10 @@ impl Way {
     fn kind(self) -> Kind {
         match self.plane {
             Plane::Userspace | Plane::Sockmap => Kind::Relay,
-            Plane::Tc | Plane::XdpNative | Plane::XdpGeneric if self.is_dsr => Kind::PacketDsr,
-            Plane::Tc | Plane::XdpNative | Plane::XdpGeneric => Kind::PacketNat,
+            Plane::Tc | Plane::TcClsact | Plane::XdpNative | Plane::XdpGeneric if self.is_dsr => {
+                Kind::PacketDsr
+            }
+            Plane::Tc | Plane::TcClsact | Plane::XdpNative | Plane::XdpGeneric => Kind::PacketNat,
         }
     }
 

@@ -3,11 +3,13 @@
 //! share then.
 
 use std::fmt;
+use std::fs;
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 
 use super::error::SockmapError;
+use super::kernels::Names;
 use super::maps::Maps;
 use super::metrics::Metrics;
 use super::watch::Watch;
@@ -46,7 +48,7 @@ impl Sockmap {
 
     /// Loads the programs and tries them on loopback.
     fn start(config: SockmapConfig, registry: &mut Registry) -> Result<Self, SockmapError> {
-        if let Some(trouble) = kernels::known_trouble(&kernel::release()) {
+        if let Some(trouble) = known_trouble() {
             return Err(SockmapError::KnownTrouble(trouble));
         }
         // Without this check the error would be the verifier's whole log.
@@ -62,6 +64,14 @@ impl Sockmap {
         let metrics = Metrics::register(registry, Arc::downgrade(&maps));
         Ok(Self { maps, watch, metrics, after_reads: config.after_reads })
     }
+}
+
+/// Why the running kernel must not be used.
+fn known_trouble() -> Option<String> {
+    let uname = rustix::system::uname();
+    let (release, version) = (uname.release().to_string_lossy(), uname.version().to_string_lossy());
+    let signature = fs::read_to_string("/proc/version_signature").unwrap_or_default();
+    kernels::known_trouble(Names { release: &release, version: &version, signature: &signature })
 }
 
 impl fmt::Debug for Sockmap {

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The program at TC ingress as a filter of the clsact qdisc, for kernels without tcx. As a pinned tcx link, the
+//! filter outlives the agent. Its priority and handle take the place of a pin: the next agent finds it by them,
+//! and replaces its program at once. Qdiscs and filters of others stay.
+//!
+//! Two empty folders beside the pins say what is llb's: the filter, and the qdisc if llb made it. A qdisc that llb
+//! made is removed with the filter if it has no other one.
+
+use std::fs;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcError, TcHandle};
+use aya::programs::{ProgramError, SchedClassifier, TcAttach, TcAttachType};
+use rustix::net::{AddressFamily, SocketType, netdevice, socket};
+
+use super::error::PacketError;
+use crate::config::TcAttachment;
+use crate::kernel::{Ability, Reason};
+use crate::netlink::{Filter, FilterHook, filters, remove_clsact, remove_filter};
+
+/// The first one, so that it also counts what other filters drop. Filters with the same priority run in the reverse
+/// order of their making.
+const PRIORITY: u16 = 1;
+
+/// The first half of the handles of all filters of llb. The second half belongs to the folder of all pins, so agents
+/// with different ones have filters of their own.
+const HANDLES: u32 = 0x6c6c_0000;
+
+/// Says that the link has llb's filter.
+const FILTER_MARK: &str = "clsact_filter";
+
+/// Says that llb made the link's qdisc.
+const QDISC_MARK: &str = "clsact_qdisc";
+
+/// Whether the program at TC becomes a filter of clsact. Otherwise it gets a tcx link.
+pub(super) fn is_chosen(wanted: TcAttachment, tcx: &Ability) -> bool {
+    match wanted {
+        TcAttachment::Clsact => true,
+        TcAttachment::Auto => *tcx == Ability::No(Reason::NotInKernel),
+    }
+}
+
+/// Puts `program` at the link's ingress hook, in the place of a predecessor's filter.
+///
+/// # Errors
+/// The kernel refuses. A filter that was there before still is.
+pub(super) fn attach(program: &mut SchedClassifier, ifindex: u32, folder: &Path) -> Result<(), ProgramError> {
+    let own = filter_of(folder)?;
+    let had_filter = filters(ifindex, FilterHook::Ingress)?.contains(&own);
+    make_mark(&folder.join(FILTER_MARK))?;
+    match tc::qdisc_add_clsact(ifindex) {
+        Ok(()) => make_mark(&folder.join(QDISC_MARK))?,
+        Err(error) if is_there_already(&error) => {
+            // A link that was made anew has lost llb's qdisc, and this one is of others.
+            if !had_filter {
+                remove_mark(&folder.join(QDISC_MARK))?;
+            }
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let (parent, handle) = (TcHandle::from(TcAttachType::Ingress), TcHandle::from(own.handle));
+    let id = if had_filter {
+        program.attach_to_link(SchedClassifierLink::attached(ifindex, parent, PRIORITY, handle, None)?)?
+    } else {
+        let options = NlOptions { priority: PRIORITY, handle, classid: None };
+        program.attach(ifindex, TcAttach::Netlink { parent, options })?
+    };
+    // Dropping it would remove the filter, which outlives the agent.
+    let _stays = ManuallyDrop::new(program.take_link(id)?);
+    Ok(())
+}
+
+/// Whether the link has a filter of llb, whichever folder it belongs to. What cannot be asked is not there.
+pub(super) fn has_filter(ifindex: u32) -> bool {
+    let found = filters(ifindex, FilterHook::Ingress).unwrap_or_default();
+    found.iter().any(|filter| filter.priority == PRIORITY && filter.handle & 0xffff_0000 == HANDLES)
+}
+
+/// The filter of the agents that have the folder of all pins in which `folder` is, two levels below. Its number stays
+/// the same wherever it is mounted.
+fn filter_of(folder: &Path) -> io::Result<Filter> {
+    let all = folder.ancestors().nth(2).unwrap_or(folder);
+    let metadata = fs::metadata(all)?;
+    let number = metadata.ino() ^ metadata.dev().rotate_left(8);
+    Ok(Filter { priority: PRIORITY, handle: HANDLES | (number as u32 & 0xffff) })
+}
+
+/// The number of a link; `None` if there is none of this name.
+pub(super) fn index_of(link: &str) -> Option<u32> {
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
+    netdevice::name_to_index(socket, link).ok()
+}
+
+/// Removes the filter that `folder` is marked with, and the qdisc if llb made it and it has no other filter.
+/// `ifindex`: `None` if the link is gone.
+///
+/// # Errors
+/// The kernel refuses.
+pub(super) fn detach(ifindex: Option<u32>, folder: &Path) -> Result<(), PacketError> {
+    let (filter, qdisc) = (folder.join(FILTER_MARK), folder.join(QDISC_MARK));
+    let failed = |error| PacketError::pin("remove the filter of", &filter, error);
+    if let Some(ifindex) = ifindex.filter(|_| filter.exists()) {
+        let own = filter_of(folder).map_err(failed)?;
+        remove_filter(ifindex, FilterHook::Ingress, own).map_err(failed)?;
+        if qdisc.exists() && is_unused(ifindex).map_err(failed)? {
+            remove_clsact(ifindex).map_err(failed)?;
+        }
+    }
+    [&filter, &qdisc].into_iter().try_for_each(|mark| remove_mark(mark)).map_err(failed)
+}
+
+fn is_unused(ifindex: u32) -> io::Result<bool> {
+    Ok(filters(ifindex, FilterHook::Ingress)?.is_empty() && filters(ifindex, FilterHook::Egress)?.is_empty())
+}
+
+fn make_mark(mark: &Path) -> io::Result<()> {
+    fs::create_dir(mark)
+        .or_else(|error| if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })
+}
+
+fn remove_mark(mark: &Path) -> io::Result<()> {
+    fs::remove_dir(mark)
+        .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+}
+
+fn is_there_already(error: &TcError) -> bool {
+    matches!(error, TcError::NetlinkError(error) if error.raw_os_error() == Some(libc::EEXIST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_kernel_without_tcx_gets_a_filter() {
+        let chosen = |tcx| is_chosen(TcAttachment::Auto, &tcx);
+        assert!(chosen(Ability::No(Reason::NotInKernel)));
+        // With tcx the kernel's own error then says what is wrong.
+        assert!(!chosen(Ability::Yes) && !chosen(Ability::No(Reason::NotPermitted)));
+        assert!(is_chosen(TcAttachment::Clsact, &Ability::Yes));
+    }
+
+    #[test]
+    fn each_folder_of_pins_has_a_filter_of_its_own_in_every_layout() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let of = |folder: &tempfile::TempDir, layout: &str| {
+            filter_of(&folder.path().join(layout).join("eth0")).unwrap()
+        };
+        assert_eq!(of(&folders[0], "v1"), of(&folders[0], "v2"));
+        assert_ne!(of(&folders[0], "v1"), of(&folders[1], "v1"));
+    }
+}
