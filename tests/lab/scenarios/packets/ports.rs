@@ -19,7 +19,7 @@ pub(crate) fn ports_of_closed_connections_are_used_again(plane: Plane) {
     setup.manifests.write("nodes.yaml", &manifests::nodes(&[setup.lab.host("node-1")])).unwrap();
     setup.serve("web", &[setup.vip()], &[HTTP]);
     let load = Wrk::start(setup.client(), SocketAddr::new(setup.vip(), HTTP.port)).unwrap();
-    wait_until(2 * LIMIT, &format!("{CONNECTIONS} connections"), || {
+    wait_until(4 * LIMIT, &format!("{CONNECTIONS} connections"), || {
         Ok((setup.agent.connections()? >= CONNECTIONS).then_some(()))
     })
     .unwrap();
