@@ -21,6 +21,9 @@ pub enum Reason {
     /// because it ends or moved to another plane; or it takes only packets that open a connection, because
     /// the relay still has connections there.
     NotTaken,
+    /// Pass: in mode DSR, a SYN from this machine itself that a Node without a rule for the VIP sent back. The agent
+    /// looks for it, and the kernel drops what claims to come from itself.
+    Canary,
     /// Drop: the client is not in the source ranges of the Service.
     SourceDenied,
     /// Drop: all backends that were tried are dead or can't be reached now, though still in the Maglev table.
@@ -63,12 +66,13 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::UnknownFragment,
         Self::NoBackends,
         Self::UnknownError,
         Self::StaleReply,
         Self::NotTaken,
+        Self::Canary,
         Self::SourceDenied,
         Self::NoLiveBackend,
         Self::UnknownReset,
@@ -110,6 +114,7 @@ impl Reason {
             Self::UnknownError => "unknown_error",
             Self::StaleReply => "stale_reply",
             Self::NotTaken => "not_taken",
+            Self::Canary => "canary",
             Self::SourceDenied => "source_denied",
             Self::NoLiveBackend => "no_live_backend",
             Self::UnknownReset => "unknown_reset",

@@ -15,6 +15,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("kernel", &[]),
     ("config", &["model"]),
     ("netlink", &["model"]),
+    ("packet_socket", &[]),
     ("statefile", &[]),
     ("kube_error", &[]),
     // Whoever may not read the clock gets the time as an argument.
@@ -24,8 +25,8 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("desired", &["model", "config"]),
     ("plan", &["model"]),
     ("source", &["model", "statefile", "kube_error", "clock"]),
-    ("dataplane", &["model", "config", "kernel", "netlink", "clock"]),
-    ("addresses", &["model", "config", "statefile", "netlink", "clock"]),
+    ("dataplane", &["model", "config", "kernel", "netlink", "packet_socket", "clock"]),
+    ("addresses", &["model", "config", "statefile", "netlink", "packet_socket", "clock"]),
     ("status", &["model", "statefile", "kube_error", "clock"]),
     ("handover", &["model", "statefile", "clock"]),
     ("health", &["model", "config", "clock"]),

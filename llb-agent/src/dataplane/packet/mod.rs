@@ -16,6 +16,7 @@
 //!            frontends that should be placed anew             placing.rs, moves.rs
 //!            dead backends; links that lose what XDP sends    failures.rs, xdp_loss.rs
 //!   tester:  suspected backends tested, dead ones marked      tester.rs, suspects.rs
+//!   canaries: Nodes asked before they get clients (dsr)      canary_sender.rs, canary.rs, readiness/
 //!   detach:  pins of any layout removed                       pins.rs; programs of other folders: leftover.rs
 //!   answers: ICMP errors about packets that were dropped      answers.rs
 //!   shared by plane, upkeep and metrics                       shared.rs
@@ -35,6 +36,9 @@
 
 mod answers;
 mod attach;
+mod canary;
+mod canary_filter;
+mod canary_sender;
 mod clock;
 mod drain;
 mod error;
@@ -62,6 +66,7 @@ mod packet_link;
 mod pins;
 mod placing;
 mod plane;
+mod readiness;
 mod refusal;
 mod ring;
 mod schedule;

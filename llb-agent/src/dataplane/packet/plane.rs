@@ -28,7 +28,7 @@ use super::settings::{first_settings, known_sources};
 use super::setup::PacketSetup;
 use super::shared::Shared;
 use super::state::State;
-use super::{answers, metrics, tester, upkeep};
+use super::{answers, canary_sender, metrics, tester, upkeep};
 use crate::clock;
 use crate::dataplane::BackendStates;
 use crate::dataplane::placement::packet_mode;
@@ -47,8 +47,8 @@ pub struct PacketPlane {
     next_hops: Arc<tokio::sync::Mutex<NextHops>>,
     /// Link devices that get no program.
     links_without_header: Vec<String>,
-    /// Upkeep, tester and answers.
-    tasks: [JoinHandle<()>; 3],
+    /// Upkeep, tester, canaries and answers.
+    tasks: [JoinHandle<()>; 4],
 }
 
 impl PacketPlane {
@@ -95,6 +95,7 @@ impl PacketPlane {
             setup,
             changed,
             hurry: Notify::new(),
+            nodes_wait: Notify::new(),
         });
         upkeep::look_at_links(&shared).await;
         let last_hops = shared.state().image.last_hops();
@@ -102,8 +103,9 @@ impl PacketPlane {
         let next_hops = Arc::new(tokio::sync::Mutex::new(next_hops));
         let upkeep = tokio::spawn(upkeep::run(Arc::clone(&shared), Arc::clone(&next_hops)));
         let tester = tokio::spawn(tester::run(Arc::clone(&shared)));
+        let canaries = tokio::spawn(canary_sender::run(Arc::clone(&shared), Arc::clone(&next_hops)));
         let answers = tokio::spawn(answers::run(notices));
-        Ok(Self { shared, next_hops, links_without_header, tasks: [upkeep, tester, answers] })
+        Ok(Self { shared, next_hops, links_without_header, tasks: [upkeep, tester, canaries, answers] })
     }
 
     /// Serves `frontend` by `rule` from now on. `is_relayed`: the relay has connections of it
@@ -134,6 +136,9 @@ impl PacketPlane {
         });
         let in_use = state.image.in_use();
         state.moves.placed(frontend, rule, served.as_ref().copied(), in_use, clock::now());
+        if !state.readiness.is_idle() {
+            self.shared.nodes_wait.notify_one();
+        }
         served
     }
 
@@ -233,6 +238,9 @@ impl PacketPlane {
                     ACTIVE => BackendState::Active,
                     _ if entry.mac.is_unknown() && state.image.is_in_rule(frontend, backend) => {
                         BackendState::Unreachable
+                    }
+                    DRAINING if state.readiness.waits(frontend, backend.address.ip()) => {
+                        BackendState::Waiting
                     }
                     DRAINING => BackendState::Draining,
                     _ => BackendState::Removed,
