@@ -55,6 +55,9 @@ struct Canary {
     sequence: u32,
 }
 
+/// The reset that ends what an answer has begun, and the link by which it leaves.
+pub(super) type Reset = (u32, Vec<u8>);
+
 /// The canaries that were sent last, by their ports.
 #[derive(Debug, Default)]
 pub(super) struct Canaries {
@@ -74,8 +77,8 @@ impl Canaries {
         canary.frame(SYN, canary.sequence)
     }
 
-    /// What a frame says about a canary. With an answer comes the frame to send next, and the link.
-    pub(super) fn hear(&self, frame: &[u8]) -> Option<(Pair, Heard, Option<(u32, Vec<u8>)>)> {
+    /// What a frame says about a canary. With an answer comes the reset to send next.
+    pub(super) fn hear(&self, frame: &[u8]) -> Option<(Pair, Heard, Option<Reset>)> {
         let mut packet = Packet::default();
         let shape = parse(frame, &mut packet).ok()?;
         if packet.protocol != TCP || shape == Shape::LaterFragment {
