@@ -10,8 +10,8 @@
 //!
 //! Floors, lowest first: `model`, `config` < `desired`, `plan` < `source`, `dataplane`,
 //! `addresses`, `status`, `handover`, `health` < `reconcile` < `agent`, `admin`, `explain`. A module
-//! imports only from lower floors. `netlink`, `kernel`, `statefile`, `kube_error`, `clock`,
-//! `error_chain` and `telemetry` are small services for several floors.
+//! imports only from lower floors. `netlink`, `packet_socket`, `kernel`, `statefile`, `kube_error`,
+//! `clock`, `error_chain` and `telemetry` are small services for several floors.
 
 pub mod addresses;
 pub mod admin;

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A packet socket that sends whole frames, and the addresses that packet sockets have.
+//! Packet sockets: one that sends frames on any link, and those that receive frames. They know links and bytes,
+//! not what the frames mean.
 
 use std::io;
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
+use tokio::net::UdpSocket;
+
+/// The number that stands for all links.
+pub(crate) const ALL_LINKS: u32 = 0;
 
 /// A socket that sends frames, and receives none.
 ///
@@ -19,8 +24,42 @@ pub(crate) fn send(socket: &Socket, index: u32, frame: &[u8]) -> io::Result<()> 
     socket.send_to(frame, &link_address(index, ethertype)?).map(|_| ())
 }
 
+/// Receives frames of one type. It does not see frames that this host sends, nor those that an XDP or TC program
+/// keeps from the kernel.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    // No UDP is involved: this is tokio's only socket type that accepts any
+    // descriptor and reads whole datagrams by recv(2).
+    socket: UdpSocket,
+}
+
+impl Listener {
+    /// Receives the frames of this type, on the link of number `index`, that pass the filter.
+    ///
+    /// # Errors
+    /// CAP_NET_RAW is missing, or the link is gone.
+    pub(crate) fn open(index: u32, ethertype: u16, filter: &[SockFilter]) -> io::Result<Self> {
+        // Protocol 0 receives nothing, so no frame arrives before the filter is attached.
+        let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), Some(Protocol::from(0)))?;
+        if !filter.is_empty() {
+            socket.attach_filter(filter)?;
+        }
+        socket.bind(&link_address(index, ethertype)?)?;
+        Ok(Self { socket: UdpSocket::from_std(socket.into())? })
+    }
+
+    /// The next frame, or as much of its start as has room. Cancel safe.
+    ///
+    /// # Errors
+    /// The link went down or away. If it comes up again, more frames arrive.
+    pub(crate) async fn next<'a>(&self, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+        let length = self.socket.recv(buffer).await?;
+        Ok(&buffer[..length])
+    }
+}
+
 /// The address of packet(7): a link, and the type of the frames.
-pub(crate) fn link_address(index: u32, ethertype: u16) -> io::Result<SockAddr> {
+fn link_address(index: u32, ethertype: u16) -> io::Result<SockAddr> {
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as libc::sa_family_t,
         sll_protocol: ethertype.to_be(),

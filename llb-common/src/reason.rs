@@ -24,6 +24,9 @@ pub enum Reason {
     /// because it ends or moved to another plane; or it takes only packets that open a connection, because
     /// the relay still has connections there.
     NotTaken,
+    /// Pass: in mode DSR, a SYN from this machine itself that a Node without a rule for the VIP sent back. The agent
+    /// looks for it, and the kernel drops what claims to come from itself.
+    Canary,
     /// Drop: the client is not in the source ranges of the Service.
     SourceDenied,
     /// Drop: all backends that were tried are dead or can't be reached now, though still in the Maglev table.
@@ -66,13 +69,14 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::UnknownFragment,
         Self::EarlyFragment,
         Self::NoBackends,
         Self::UnknownError,
         Self::StaleReply,
         Self::NotTaken,
+        Self::Canary,
         Self::SourceDenied,
         Self::NoLiveBackend,
         Self::UnknownReset,
@@ -115,6 +119,7 @@ impl Reason {
             Self::UnknownError => "unknown_error",
             Self::StaleReply => "stale_reply",
             Self::NotTaken => "not_taken",
+            Self::Canary => "canary",
             Self::SourceDenied => "source_denied",
             Self::NoLiveBackend => "no_live_backend",
             Self::UnknownReset => "unknown_reset",

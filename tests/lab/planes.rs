@@ -146,6 +146,7 @@ macro_rules! packet_scenarios {
             chaos::in_mode_dsr_no_connection_is_lost_that_plain_routing_keeps,
             returned::a_packet_that_a_node_sends_back_goes_round_no_more,
             returned::a_new_service_answers_before_nodes_have_rules_for_its_vip,
+            returned::clients_wait_until_a_node_has_a_rule_and_none_is_lost,
             refusals::pings_and_closed_ports_are_answered_at_once,
             routers::a_backend_can_be_a_client_of_its_own_service,
             routers::clients_and_backends_may_be_behind_a_router,

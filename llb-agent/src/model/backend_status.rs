@@ -26,6 +26,8 @@ pub enum BackendState {
     Active,
     /// Only packets of flows that it has already.
     Draining,
+    /// No new flows yet: a Node of which it is not known whether it takes packets to the VIP.
+    Waiting,
     /// None: there is no way to it now. Its connections wait for it.
     Unreachable,
     /// None: the rule has it no more.
@@ -37,6 +39,7 @@ impl fmt::Display for BackendState {
         f.write_str(match self {
             Self::Active => "active",
             Self::Draining => "draining",
+            Self::Waiting => "waiting",
             Self::Unreachable => "unreachable",
             Self::Removed => "removed",
         })

@@ -96,7 +96,8 @@ fn choose(packet: &Packet, decision: &mut Decision, frontend: &FrontendEntry) ->
         return Err(Reason::UnknownError);
     }
     if martian::is_martian(packet).is_yes() {
-        return Err(Reason::Martian);
+        let is_canary = is_dsr && packet.time_to_live < DSR_TIME_TO_LIVE && begins && packet.protocol == TCP;
+        return Err(if is_canary { Reason::Canary } else { Reason::Martian });
     }
     if frontend.flags & RESTRICTED != 0 && !is_admitted(packet, frontend).is_yes() {
         return Err(Reason::SourceDenied);

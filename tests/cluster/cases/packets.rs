@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{Result, anyhow, ensure};
 use llb_tests::client::http_get;
 use llb_tests::wait_until;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::case::{Case, ECHO_PORT, LIMIT};
 
@@ -50,23 +50,33 @@ pub(crate) fn a_new_dsr_service_loses_nothing_from_the_first_moment(case: &mut C
         case.lab.host(node).output(&["sysctl", "-q", "-w", forward[0], forward[1]])?;
     }
     let _agent = case.agent(&["--datapath", "tc", "--at-stop", "remove", "--mode", "dsr"])?;
-    let vips = [case.vip(0), case.vip_v6(0)];
-    case.apply_service("web", &json!({"ipFamilyPolicy": "RequireDualStack"}))?;
-    case.kubectl(&["annotate", "service", "web", &format!("llb.dev/vips={},{}", vips[0], vips[1])])?;
-    case.wait_for_status("web", &vips)?;
+    lose_nothing(case, ("web", 0), json!({}))?;
+    // There Pods see the client, or kube-proxy needs to: a packet that a Node sends back can't go on by mode nat.
+    lose_nothing(case, ("local", 1), json!({"externalTrafficPolicy": "Local"}))?;
+    lose_nothing(case, ("sticky", 2), json!({"sessionAffinity": "ClientIP"}))
+}
+
+/// Publishes a dual-stack Service on the two VIPs number `index`, and then another port of it. No request may fail
+/// from the moment at which the status shows them.
+fn lose_nothing(case: &Case<'_>, (name, index): (&str, u8), mut spec: Value) -> Result<()> {
+    let vips = [case.vip(index), case.vip_v6(index)];
+    spec["ipFamilyPolicy"] = "RequireDualStack".into();
+    case.apply_service(name, &spec)?;
+    case.kubectl(&["annotate", "service", name, &format!("llb.dev/vips={},{}", vips[0], vips[1])])?;
+    case.wait_for_status(name, &vips)?;
     let ask = |port: u16| {
         for (number, vip) in (0..REQUESTS).flat_map(|number| vips.map(|vip| (number, vip))) {
             let answer = http_get(case.lab.client(), SocketAddr::new(vip, port));
-            ensure!(answer.is_ok(), "request {number} to {vip}, port {port}: {answer:?}");
+            ensure!(answer.is_ok(), "{name}: request {number} to {vip}, port {port}: {answer:?}");
         }
         Ok(())
     };
     ask(ECHO_PORT)?;
     // Another port, with a nodePort that the nodes may not know yet, either.
     let port = ECHO_PORT + 1;
-    case.patch_service("web", &json!({"spec": {"ports": [{"port": port, "targetPort": ECHO_PORT}]}}))?;
+    case.patch_service(name, &json!({"spec": {"ports": [{"port": port, "targetPort": ECHO_PORT}]}}))?;
     wait_until(LIMIT, "the new port to be published", || {
-        let service = case.service("web")?;
+        let service = case.service(name)?;
         let ports = service["status"]["loadBalancer"]["ingress"][0]["ports"].to_string();
         if ports.contains(&port.to_string()) { Ok(Some(())) } else { Err(anyhow!("{ports}")) }
     })?;

@@ -205,7 +205,10 @@ impl Model {
             return because(Reason::UnknownError);
         }
         if !arrival.world.is_foreign(arrival.wire.ip.source) {
-            return because(Reason::Martian);
+            // The agent's own, which a Node sent back.
+            let is_back = arrival.wire.ip.time_to_live < DSR_TIME_TO_LIVE;
+            let is_canary = is_dsr && is_back && begins && protocol == TCP;
+            return because(if is_canary { Reason::Canary } else { Reason::Martian });
         }
         if frontend.1.is_restricted && !arrival.world.admits(service, client.0) {
             return because(Reason::SourceDenied);

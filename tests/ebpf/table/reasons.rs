@@ -119,7 +119,7 @@ fn every_reason_is_reached() {
         plane.expect("dsr", &dsr.bytes(), &plane.at_node(&dsr).bytes());
         assert_eq!(plane.reason(Reason::NotRemembered), 1);
         plane.settings(|_| ());
-        let back = Frame { time_to_live: DSR_TIME_TO_LIVE - 1, ..dsr };
+        let back = Frame { time_to_live: DSR_TIME_TO_LIVE - 1, ..dsr.clone() };
         plane.expect_reason("back", &back.bytes(), Reason::Returned);
         plane.frontend(DSR_PORT, |entry| entry.flags = DSR | NAT_INSTEAD);
         assert!(matches!(plane.run(&back.bytes()), Outcome::Sent(_)), "by nat");
@@ -131,6 +131,8 @@ fn every_reason_is_reached() {
         plane.expect_reason("forged", &forged.bytes(), Reason::FalseRefusal);
         let own = Frame { from: plane.to_vip(NAT_PORT, TCP, SYN).to, ..syn(plane) };
         plane.expect_reason("martian", &own.bytes(), Reason::Martian);
+        let canary = Frame { from: (plane.snat(), 61_000), time_to_live: DSR_TIME_TO_LIVE - 1, ..dsr };
+        plane.expect_reason("canary", &canary.bytes(), Reason::Canary);
         for reason in Reason::ALL.into_iter().filter(|reason| plane.can_be(*reason)) {
             assert!(plane.reason(reason) > 0, "{reason:?} was never reached");
         }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Rows about packets in mode DSR that a Node without a rule for the VIP sends back.
 
+use llb_common::backend::{ACTIVE, DRAINING};
 use llb_common::conntrack::{ACK, FIN, RST, SYN};
 use llb_common::frontend::{DSR, DSR_TIME_TO_LIVE, NAT_INSTEAD, TCP, UDP};
 use llb_common::maps;
@@ -8,10 +9,13 @@ use llb_common::reason::Reason;
 
 use super::{CLIENT_PORT, everywhere};
 use crate::frames::Frame;
-use crate::plane::{BACKEND_MAC, CLIENT_MAC, DSR_PORT, LB_MAC, Outcome, Plane};
+use crate::plane::{BACKEND_MAC, CLIENT_MAC, DSR_PORT, LB_MAC, NAT_PORT, Outcome, Plane};
 
 /// Of the Node's gateway, which may be the one that sends the packet back.
 const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+
+/// Index of the backend of [`DSR_PORT`].
+const DSR_BACKEND: u32 = 2;
 
 /// `sent` as it comes back: through so many routers, the Node being the first, the last with this MAC.
 fn back(sent: &Frame, routers: u8, mac: [u8; 6]) -> Frame {
@@ -61,6 +65,49 @@ fn a_packet_that_a_node_sends_back_goes_round_no_more() {
             // The client's next packet goes to the Node all the same: it may have a rule by now.
             plane.expect("next", &sent.bytes(), &plane.at_node(&sent).bytes());
         }
+    });
+}
+
+/// It passes to the kernel, where the agent sees it. Nothing else that claims to come from this machine passes.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_canary_that_comes_back_is_left_to_the_agent() {
+    everywhere(|plane| {
+        for state in [ACTIVE, DRAINING] {
+            plane.backend(DSR_BACKEND, |backend| backend.state = state);
+            let own = |protocol, flags| Frame {
+                from: (plane.snat(), 61_000),
+                time_to_live: DSR_TIME_TO_LIVE,
+                ..plane.to_vip(DSR_PORT, protocol, flags)
+            };
+            let canary = own(TCP, SYN);
+            plane.expect_reason("back", &back(&canary, 1, BACKEND_MAC).bytes(), Reason::Canary);
+            plane.expect_reason("was at no Node", &canary.bytes(), Reason::Martian);
+            for (protocol, flags) in [(TCP, ACK), (TCP, SYN | ACK), (TCP, RST), (UDP, 0)] {
+                let other = back(&own(protocol, flags), 1, BACKEND_MAC);
+                plane.expect_reason("no canary", &other.bytes(), Reason::Martian);
+            }
+            let to_nat = Frame { to: (plane.vip(), NAT_PORT), ..back(&canary, 1, BACKEND_MAC) };
+            plane.expect_reason("in mode nat", &to_nat.bytes(), Reason::Martian);
+        }
+        assert!(plane.entries::<24, 24>(maps::PENDING_FLOWS.name).is_empty());
+    });
+}
+
+/// As while its Node waits for clients.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn new_flows_wait_for_a_node_and_known_ones_go_on() {
+    everywhere(|plane| {
+        let known = plane.to_vip(DSR_PORT, TCP, SYN);
+        plane.expect("first", &known.bytes(), &plane.at_node(&known).bytes());
+        plane.backend(DSR_BACKEND, |backend| backend.state = DRAINING);
+        let new = Frame { from: (plane.client(), 4001), ..known.clone() };
+        plane.expect_reason("new", &new.bytes(), Reason::NoLiveBackend);
+        let next = plane.to_vip(DSR_PORT, TCP, ACK);
+        plane.expect("known", &next.bytes(), &plane.at_node(&next).bytes());
+        plane.backend(DSR_BACKEND, |_| ());
+        plane.expect("the repeated SYN", &new.bytes(), &plane.at_node(&new).bytes());
     });
 }
 

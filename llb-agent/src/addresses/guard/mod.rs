@@ -38,7 +38,7 @@ use self::gateways::{Gateway, Gateways};
 use self::probes::LiveLink;
 use self::tasks::Shared;
 pub(super) use self::wanted::ProbeResult;
-use super::announce::packet::Listener;
+use super::announce::packet;
 use super::announce::{Announcer, Repeat};
 use super::frame;
 use crate::clock;
@@ -193,7 +193,7 @@ impl Guard {
             if !listeners.is_empty() {
                 continue;
             }
-            for listener in [Listener::arp(index), Listener::neighbor_discovery(index)] {
+            for listener in [packet::arp(index), packet::neighbor_discovery(index)] {
                 match listener {
                     Ok(listener) => {
                         _ = listeners.spawn(tasks::listen(Arc::clone(&self.shared), listener, index))

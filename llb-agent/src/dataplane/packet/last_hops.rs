@@ -159,6 +159,7 @@ mod tests {
             source: "192.0.2.20".parse().unwrap(),
             mtu: 1500,
             is_lasting: false,
+            waits: false,
         }
     }
 

@@ -83,6 +83,7 @@ impl Collector for PacketCollector {
         for (result, count) in tests.all() {
             ConstCounter::new(count).encode(metric.encode_family(&[("result", result)])?)?;
         }
+        self.encode_canaries(&mut encoder)?;
         let help = "Packets passed, dropped or noted, by reason";
         let mut metric = encoder.encode_descriptor("llb_packet_reasons", help, None, MetricType::Counter)?;
         for (reason, count) in self.0.state().maps.reasons() {
@@ -112,6 +113,21 @@ impl PacketCollector {
             };
         encode("llb_link_packets", "Frames that came in on a link", None, |counted| counted.packets)?;
         encode("llb_link", "Bytes of those frames", Some(&Unit::Bytes), |counted| counted.bytes)
+    }
+
+    /// What Nodes answered before they got clients.
+    fn encode_canaries(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let state = self.0.state();
+        let (counts, waiting) = (state.readiness.counts(), state.readiness.waiting());
+        drop(state);
+        let help = "Canaries sent to Nodes in mode dsr, by what was heard of them";
+        let mut metric = encoder.encode_descriptor("llb_packet_canaries", help, None, MetricType::Counter)?;
+        for (result, count) in counts.all() {
+            ConstCounter::new(count).encode(metric.encode_family(&[("result", result)])?)?;
+        }
+        let help = "Nodes that get no clients of a frontend in mode dsr yet";
+        let metric = encoder.encode_descriptor("llb_packet_waiting_nodes", help, None, MetricType::Gauge)?;
+        ConstGauge::new(waiting as u64).encode(metric)
     }
 
     /// How full those maps are that have a limit.

@@ -17,6 +17,7 @@
 //!            dead backends                                    failures.rs
 //!            hooks tried again; losses of XDP                 ladder.rs, xdp_loss.rs, relink.rs
 //!   tester:  suspected backends tested, dead ones marked      tester.rs, suspects.rs
+//!   canaries: Nodes asked before they get clients (dsr)      canary_sender.rs, canary.rs, readiness/
 //!   detach:  pins of any layout removed                       pins.rs; programs of other folders: leftover.rs
 //!   answers: ICMP errors about packets that were dropped      answers.rs
 //!   early:   fragments that came before the first one          early.rs, early_frames.rs
@@ -38,6 +39,9 @@
 
 mod answers;
 mod attach;
+mod canary;
+mod canary_filter;
+mod canary_sender;
 mod clock;
 mod clsact;
 mod drain;
@@ -69,6 +73,7 @@ mod packet_link;
 mod pins;
 mod placing;
 mod plane;
+mod readiness;
 mod refusal;
 mod relink;
 mod ring;

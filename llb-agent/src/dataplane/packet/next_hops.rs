@@ -302,6 +302,7 @@ impl NextHops {
             source: self.sources.of(address).or(way.source)?,
             mtu: mtu.min(u32::from(u16::MAX)) as u16,
             is_lasting: false,
+            waits: false,
         })
     }
 

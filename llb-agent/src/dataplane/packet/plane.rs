@@ -29,7 +29,7 @@ use super::settings::{first_settings, known_sources};
 use super::setup::PacketSetup;
 use super::shared::Shared;
 use super::state::State;
-use super::{answers, clsact, early, metrics, tester, upkeep};
+use super::{answers, canary_sender, clsact, early, metrics, tester, upkeep};
 use crate::clock;
 use crate::dataplane::BackendStates;
 use crate::dataplane::placement::packet_mode;
@@ -47,8 +47,8 @@ pub struct PacketPlane {
     next_hops: Arc<tokio::sync::Mutex<NextHops>>,
     /// Link devices that get no program.
     links_without_header: Vec<String>,
-    /// Upkeep, tester, answers, and what sends early fragments.
-    tasks: [JoinHandle<()>; 4],
+    /// Upkeep, tester, canaries, answers, and what sends early fragments.
+    tasks: [JoinHandle<()>; 5],
 }
 
 impl PacketPlane {
@@ -95,6 +95,7 @@ impl PacketPlane {
             setup,
             changed,
             hurry: Notify::new(),
+            nodes_wait: Notify::new(),
         });
         look_at_links(&shared).await;
         let last_hops = shared.state().image.last_hops();
@@ -102,9 +103,11 @@ impl PacketPlane {
         let next_hops = Arc::new(tokio::sync::Mutex::new(next_hops));
         let upkeep = tokio::spawn(upkeep::run(Arc::clone(&shared), Arc::clone(&next_hops)));
         let tester = tokio::spawn(tester::run(Arc::clone(&shared)));
+        let canaries = tokio::spawn(canary_sender::run(Arc::clone(&shared), Arc::clone(&next_hops)));
         let answers = tokio::spawn(answers::run(notices));
         let early = tokio::spawn(early::run(early, Arc::clone(&shared)));
-        Ok(Self { shared, next_hops, links_without_header, tasks: [upkeep, tester, answers, early] })
+        let tasks = [upkeep, tester, canaries, answers, early];
+        Ok(Self { shared, next_hops, links_without_header, tasks })
     }
 
     /// Serves `frontend` by `rule` from now on. `is_relayed`: the relay has connections of it
@@ -135,6 +138,9 @@ impl PacketPlane {
         });
         let in_use = state.image.in_use();
         state.moves.placed(frontend, rule, served.as_ref().copied(), in_use, clock::now());
+        if !state.readiness.is_idle() {
+            self.shared.nodes_wait.notify_one();
+        }
         served
     }
 
@@ -234,6 +240,9 @@ impl PacketPlane {
                     ACTIVE => BackendState::Active,
                     _ if entry.mac.is_unknown() && state.image.is_in_rule(frontend, backend) => {
                         BackendState::Unreachable
+                    }
+                    DRAINING if state.readiness.waits(frontend, backend.address.ip()) => {
+                        BackendState::Waiting
                     }
                     DRAINING => BackendState::Draining,
                     _ => BackendState::Removed,

@@ -33,6 +33,8 @@ pub(super) struct Shared {
     pub(super) changed: Arc<Notify>,
     /// Wakes the upkeep.
     pub(super) hurry: Notify,
+    /// Wakes the sender of canaries: a Node waits for clients.
+    pub(super) nodes_wait: Notify,
 }
 
 impl Shared {

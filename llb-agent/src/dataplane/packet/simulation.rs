@@ -70,7 +70,7 @@ impl World {
     fn step(&mut self) {
         self.seconds += self.below(4) as u32;
         let frontend = frontend(self.below(6));
-        match self.below(12) {
+        match self.below(13) {
             0..=4 => {
                 let (rule, gate) = (self.rule(frontend), self.gate());
                 self.serve(frontend, rule, gate);
@@ -94,6 +94,7 @@ impl World {
                 self.look();
             }
             10 => drop(self.state.take_all(&frontend)),
+            11 => self.attend_to_nodes(Duration::ZERO),
             _ => self.crash(),
         }
     }
@@ -154,6 +155,20 @@ impl World {
         }
     }
 
+    /// As the sender of canaries does when none can be sent, after so much more time.
+    fn attend_to_nodes(&mut self, more: Duration) {
+        let (time, tick) = self.now();
+        for vip in self.state.readiness.absent_vips() {
+            self.state.readiness.vip_is_here(vip, time);
+        }
+        let ready = self.state.readiness.advance(time + more, false, 0, |_| true).ready;
+        self.state.behind.extend(ready.into_iter().map(|pair| pair.frontend));
+        for (frontend, rule, mode, gate) in self.state.known_behind() {
+            let next_hop = |address| next_hop(address, &self.silent, tick);
+            let _ = self.state.follow(frontend, &rule, (mode, gate), next_hop, tick);
+        }
+    }
+
     /// As the upkeep does after a walk over the flows.
     fn sweep(&mut self, has_flows: impl Fn(BackendId) -> bool) {
         let _ = self.state.close_draining();
@@ -190,7 +205,13 @@ impl World {
         for (frontend, rule) in self.desired.clone() {
             self.serve(frontend, rule, Gate::Open);
         }
-        self.sweep(|_| false);
+        self.attend_to_nodes(Duration::from_secs(10));
+        // Until the chunks of former tables have rested, there may be no room for all new ones.
+        for _ in 0..2 {
+            self.seconds += 3;
+            self.sweep(|_| false);
+            self.look();
+        }
     }
 
     /// As the upkeep and the loop do when a frontend that is relayed could be served by now.
@@ -222,6 +243,9 @@ impl World {
         for (frontend, rule) in &self.desired {
             fresh.serve(*frontend, Arc::clone(rule), Gate::Open);
         }
+        fresh.attend_to_nodes(Duration::from_secs(10));
+        fresh.look();
+        assert!(self.state.readiness.is_idle() && fresh.state.readiness.is_idle(), "seed {seed}");
         assert_eq!(fresh.desired, self.desired, "seed {seed}: a limit is reached too soon");
         for frontend in self.desired.keys() {
             assert_eq!(self.shown(frontend), fresh.shown(frontend), "seed {seed}: {frontend}");
@@ -283,6 +307,7 @@ fn next_hop(address: IpAddr, silent: &BTreeMap<IpAddr, u32>, now: Tick) -> Optio
         source: "10.0.0.254".parse().unwrap(),
         mtu: 1500,
         is_lasting: silent.is_none_or(|since| now - since >= 30),
+        waits: false,
     })
 }
 

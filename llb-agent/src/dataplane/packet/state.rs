@@ -28,6 +28,7 @@ use super::failures::Failures;
 use super::image::{Gate, Limits, MapImage, NextHop, Served, Write};
 use super::map_store::MapStore;
 use super::moves::{Moves, Placed};
+use super::readiness::Readiness;
 use super::refusal::Refusal;
 use super::suspects::TestCounts;
 use super::sweep::FlowCounts;
@@ -56,6 +57,8 @@ pub(super) struct State<M> {
     pub(super) failures: Failures,
     /// Flows as of the last sweep.
     pub(super) flows: FlowCounts,
+    /// Which Nodes get clients in mode DSR.
+    pub(super) readiness: Readiness,
     /// The programs' settings as they were written last.
     pub(super) settings: Settings,
     /// The image may differ from the maps, because it could not be read back.
@@ -79,6 +82,7 @@ impl<M: MapStore> State<M> {
             moves: Moves::default(),
             failures: Failures::default(),
             flows: FlowCounts::default(),
+            readiness: Readiness::default(),
             settings: Settings::default(),
             is_in_doubt: true,
         };
@@ -122,7 +126,14 @@ impl<M: MapStore> State<M> {
     ) -> Result<(), Refusal> {
         self.settle_doubt().map_err(Refusal::ReadMaps)?;
         let is_new = !self.image.has(&frontend);
-        let writes = self.image.upsert(frontend, rule, (mode, gate), next_hop, now)?;
+        self.follow_nodes(frontend, rule, (mode, gate));
+        let waits = |address| self.readiness.waits(&frontend, address);
+        let next_hop = |address| next_hop(address).map(|hop| NextHop { waits: waits(address), ..hop });
+        let writes = self.image.upsert(frontend, rule, (mode, gate), next_hop, now);
+        if is_new && writes.is_err() {
+            self.readiness.forget(&frontend);
+        }
+        let writes = writes?;
         if let Err(error) = self.commit(&writes) {
             self.image.forget_rule(&frontend);
             if is_new {
@@ -132,6 +143,16 @@ impl<M: MapStore> State<M> {
         }
         self.behind.remove(&frontend);
         Ok(())
+    }
+
+    /// Notes which Nodes `frontend` has. Where mode NAT takes over what a Node sends back, none has to wait.
+    fn follow_nodes(&mut self, frontend: Frontend, rule: &Rule, (mode, gate): (Mode, Gate)) {
+        if mode == Mode::Nat || rule.nat_instead {
+            self.readiness.forget(&frontend);
+        } else if gate != Gate::KnownFlowsOnly {
+            let has_clients = |node| self.image.has_clients(&frontend, node);
+            self.readiness.follow(frontend, &rule.addresses(), has_clients);
+        }
     }
 
     /// The addresses of all backends that are served or refused.
@@ -190,6 +211,8 @@ impl<M: MapStore> State<M> {
             return Ok(false);
         }
         self.drains.insert(*frontend, drain);
+        // When it is served again, Nodes may have removed its rule meanwhile.
+        self.readiness.forget(frontend);
         self.settle_doubt()?;
         let writes = self.image.set_gate(frontend, Gate::KnownFlowsOnly);
         self.commit(&writes).map(|()| true)
@@ -257,6 +280,7 @@ impl<M: MapStore> State<M> {
         self.drains.remove(frontend);
         self.not_dsr.remove(frontend);
         self.behind.remove(frontend);
+        self.readiness.forget(frontend);
         Ok(())
     }
 
@@ -275,6 +299,7 @@ impl<M: MapStore> State<M> {
     /// Removes what was written of a frontend that could not be served. What can't be removed
     /// now is closed, and removed with the drained ones.
     fn take_back(&mut self, frontend: &Frontend, now: Tick) {
+        self.readiness.forget(frontend);
         let writes = self.image.remove(frontend, now);
         if self.commit(&writes).is_err() && self.image.has(frontend) {
             self.image.forget_rule(frontend);

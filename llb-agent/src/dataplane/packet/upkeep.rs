@@ -5,6 +5,7 @@
 //! One task. Input: time, and a call to hurry. Output: maps, and a wake-up of the reconcile
 //! loop when frontends have changed.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -129,6 +130,17 @@ async fn look(
     if is_changed || has_new_link {
         state.all_behind();
     }
+    catch_up(shared, &mut state, &next_hops, &warned)
+}
+
+/// Brings the backends of those frontends that are behind to the next hops. `warned`: it was said before that these
+/// could not be.
+pub(super) fn catch_up(
+    shared: &Shared,
+    state: &mut State<Maps>,
+    next_hops: &NextHops,
+    warned: &BTreeSet<Frontend>,
+) -> io::Result<()> {
     let behind = state.known_behind();
     if behind.is_empty() {
         return Ok(());
@@ -147,6 +159,9 @@ async fn look(
             // The rule that the maps follow is unknown now, so the loop must write it again.
             shared.changed.notify_one();
         }
+    }
+    if !state.readiness.is_idle() {
+        shared.nodes_wait.notify_one();
     }
     Ok(())
 }

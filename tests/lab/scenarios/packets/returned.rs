@@ -20,11 +20,21 @@ const REQUESTS: usize = 20;
 /// Shorter than the second after which Linux repeats a SYN.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// With affinity, kube-proxy needs the client's address, so mode nat can't take over.
+const AFFINITY: &str = "  sessionAffinity: ClientIP\n";
+
 pub(crate) fn a_packet_that_a_node_sends_back_goes_round_no_more(plane: Plane) {
     let setup = Setup::new(plane);
     let vips = [setup.vip(), setup.vip_v6()];
-    // With affinity, kube-proxy needs the client's address, so mode nat can't take over.
-    publish(&setup, &vips, "  sessionAffinity: ClientIP\n");
+    publish(&setup, &vips, AFFINITY);
+    let servers = serve_on(&setup, &vips, &NODES);
+    wait_for_nodes(&setup, ["active", "active"]);
+    // The nodes' kube-proxies forget the Service.
+    servers.into_iter().for_each(Server::stop);
+    for (node, vip) in NODES.iter().flat_map(|node| vips.map(|vip| (*node, vip))) {
+        let bits = if vip.is_ipv4() { 32 } else { 128 };
+        setup.lab.host(node).ip(&format!("addr del {vip}/{bits} dev lo\n")).unwrap();
+    }
     for vip in vips {
         let address = SocketAddr::new(vip, HTTP.port);
         let before = counts(&setup, address).unwrap();
@@ -70,18 +80,84 @@ pub(crate) fn a_new_service_answers_before_nodes_have_rules_for_its_vip(plane: P
     expect_nat(first);
 
     // Now the nodes get their rules, and see the client itself.
-    let serve = |(node, vip): (&str, IpAddr)| {
-        let host = setup.lab.host(node);
-        take(host, vip);
-        Server::http(host, SocketAddr::new(vip, HTTP.port), node).unwrap()
-    };
-    let _servers: Vec<Server> =
-        NODES.iter().flat_map(|node| vips.map(|vip| (*node, vip))).map(serve).collect();
+    let _servers = serve_on(&setup, &vips, &NODES);
     let client: [IpAddr; 2] = [setup.client().ipv4().into(), setup.client().ipv6().into()];
     for (vip, client) in vips.into_iter().zip(client) {
         let seen = peers(setup.client(), SocketAddr::new(vip, HTTP.port)).unwrap();
         assert_eq!(seen, vec![client; REQUESTS], "{vip}");
     }
+}
+
+pub(crate) fn clients_wait_until_a_node_has_a_rule_and_none_is_lost(plane: Plane) {
+    let mut setup = Setup::with_arguments(plane, &["--at-stop", "keep"]);
+    let vips = [setup.vip(), setup.vip_v6()];
+    publish(&setup, &vips, AFFINITY);
+    wait_until(LIMIT, "both nodes to send canaries back", || {
+        let back = setup.agent.metric("llb_packet_canaries_total{result=\"sent_back\"}")?;
+        if back >= 8 { Ok(Some(())) } else { Err(anyhow!("{back} came back")) }
+    })
+    .unwrap();
+    wait_for_nodes(&setup, ["waiting", "waiting"]);
+    let ask = |vip| http_get(setup.client(), SocketAddr::new(vip, HTTP.port));
+    let servers = std::thread::scope(|scope| {
+        let early = vips.map(|vip| scope.spawn(move || ask(vip)));
+        let dropped = "llb_packet_reasons_total{reason=\"no_live_backend\"}";
+        wait_until(LIMIT, "the clients to knock", || Ok((setup.agent.metric(dropped)? >= 2).then_some(())))
+            .unwrap();
+        for vip in vips {
+            let [sent, returned] = counts(&setup, SocketAddr::new(vip, HTTP.port)).unwrap();
+            assert_eq!([sent, returned], [0, 0], "a client's packet went to a node without a rule");
+        }
+        let servers = serve_on(&setup, &vips, &NODES[..1]);
+        for early in early {
+            assert_eq!(early.join().unwrap().unwrap().name, NODES[0]);
+        }
+        servers
+    });
+    // Beside a node that has a rule, one without a rule gets no clients.
+    wait_for_nodes(&setup, ["active", "waiting"]);
+    for vip in vips.iter().cycle().take(REQUESTS) {
+        assert_eq!(ask(*vip).unwrap().name, NODES[0]);
+    }
+    let later = serve_on(&setup, &vips, &NODES[1..]);
+    wait_for_nodes(&setup, ["active", "active"]);
+
+    // A new agent asks no Node that has clients.
+    setup.agent.terminate().unwrap();
+    setup.restart_agent();
+    for vip in vips {
+        setup.wait_serving(vip, HTTP.port, HTTP.protocol);
+    }
+    wait_for_nodes(&setup, ["active", "active"]);
+    let metrics = setup.agent.get("/metrics").unwrap();
+    let asked = metrics.lines().filter(|line| line.starts_with("llb_packet_canaries_total{"));
+    let asked: Vec<&str> = asked.filter(|line| !line.ends_with(" 0")).collect();
+    assert_eq!(asked, [""; 0]);
+    drop((servers, later));
+}
+
+/// Waits until both families show the nodes in these states.
+fn wait_for_nodes(setup: &Setup, states: [&str; 2]) {
+    wait_until(LIMIT, &format!("nodes to be {states:?}"), || {
+        let explained = setup.agent.get("/explain/default/new")?;
+        let has = |(node, state): (&&str, &str)| {
+            let host = setup.lab.host(node);
+            let shows = |address: SocketAddr| explained.contains(&format!("{address}  {state}, "));
+            shows(host.at(HTTP.node_port)) && shows(host.at_v6(HTTP.node_port))
+        };
+        if NODES.iter().zip(states).all(has) { Ok(Some(())) } else { Err(anyhow!("{explained}")) }
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\nthe agent's log:\n{}", setup.agent.log()));
+}
+
+/// Gives these nodes their rules for the VIPs, and serves HTTP there.
+fn serve_on(setup: &Setup, vips: &[IpAddr], nodes: &[&str]) -> Vec<Server> {
+    let serve = |(node, vip): (&str, IpAddr)| {
+        let host = setup.lab.host(node);
+        take(host, vip);
+        Server::http(host, SocketAddr::new(vip, HTTP.port), node).unwrap()
+    };
+    nodes.iter().flat_map(|node| vips.iter().map(|vip| (*node, *vip))).map(serve).collect()
 }
 
 /// Publishes a Service in mode dsr, with more lines in its `spec`, before any node has a rule for its VIPs.

@@ -49,7 +49,7 @@ pub(super) fn lost_flows(
     next_hop: &impl Fn(IpAddr) -> Option<NextHop>,
 ) -> LostFlows {
     let hops = rule.backends.keys().filter_map(|backend| next_hop(backend.address.ip()));
-    let mut reached = hops.filter(|hop| hop.mac.is_some());
+    let mut reached = hops.filter(|hop| hop.mac.is_some() && !hop.waits);
     match frontend.protocol {
         Protocol::Udp if reached.next().is_some() => LostFlows::Move,
         Protocol::Tcp if reached.any(|hop| hop.is_lasting) => LostFlows::MoveWhenLasting,
@@ -72,8 +72,8 @@ pub(super) fn entry_of(
         _ if !keeps_flows => DEAD,
         // It was never reached, so no flow has it.
         (None, _) => DEAD,
-        (Some(NextHop { mac: Some(_), .. }), _) => {
-            if is_in_rule {
+        (Some(NextHop { mac: Some(_), waits, .. }), _) => {
+            if is_in_rule && !waits {
                 ACTIVE
             } else {
                 DRAINING

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use llb_common::backend::{BackendEntry, BackendId};
+use llb_common::backend::{ACTIVE, BackendEntry, BackendId, DRAINING};
 use llb_common::frontend::SourceRangeKey;
 use llb_common::time::Tick;
 
@@ -131,6 +131,19 @@ impl MapImage {
             }
         }
         hops
+    }
+
+    /// Whether clients of `frontend` are sent to this Node in mode DSR, or were until it was lost.
+    pub(in super::super) fn has_clients(&self, frontend: &Frontend, node: IpAddr) -> bool {
+        let known = self.frontends.get(frontend);
+        let Some(known) = known.filter(|known| known.mode == Mode::Dsr && known.gate != Gate::KnownFlowsOnly)
+        else {
+            return false;
+        };
+        known.backends.iter().any(|(backend, entry)| {
+            let is_lost = entry.state == DRAINING && entry.mac.is_unknown();
+            backend.address.ip() == node && (entry.state == ACTIVE || is_lost)
+        })
     }
 
     /// The address of this machine that each backend sees in mode NAT.

@@ -23,6 +23,9 @@ pub(in super::super) struct NextHop {
     /// It is reached, or lost, for so long that others may rely on that: flows of a lost backend
     /// begin anew with others.
     pub(in super::super) is_lasting: bool,
+    /// New flows wait: it is not known yet whether the backend, a Node, has a rule for VIP and port. Its other flows
+    /// go on.
+    pub(in super::super) waits: bool,
 }
 
 impl NextHop {
@@ -36,6 +39,7 @@ impl NextHop {
             source: entry.snat.into(),
             mtu: entry.mtu,
             is_lasting: false,
+            waits: false,
         })
     }
 }

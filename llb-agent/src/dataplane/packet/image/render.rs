@@ -44,7 +44,15 @@ fn next_hop(address: IpAddr) -> Option<NextHop> {
     };
     let mac = Mac::new([2, 0, end[0], end[1], end[2], end[3]]);
     let source_mac = Mac::new([2, 0, 0, 0, 0, 1]);
-    Some(NextHop { ifindex: 2, source_mac, mac: Some(mac), source, mtu: 1500, is_lasting: true })
+    Some(NextHop {
+        ifindex: 2,
+        source_mac,
+        mac: Some(mac),
+        source,
+        mtu: 1500,
+        is_lasting: true,
+        waits: false,
+    })
 }
 
 fn line(write: &Write) -> String {

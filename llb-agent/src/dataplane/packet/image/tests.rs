@@ -38,6 +38,7 @@ fn hop(address: IpAddr) -> Option<NextHop> {
         source: "192.0.2.20".parse().unwrap(),
         mtu: 1500,
         is_lasting: mac.is_some(),
+        waits: false,
     })
 }
 
