@@ -4,8 +4,8 @@
 
 use crate::plane::Plane;
 use crate::scenarios::packets::{
-    dsr, flood, fragments, link_shapes, moves, neighbours, outages, ports, questions, refusals, restarts,
-    returned, routers, routes, suspects, vlans,
+    dsr, flood, fragments, jumbo, link_shapes, moves, neighbours, outages, ports, questions, refusals,
+    restarts, returned, routers, routes, suspects, vlans,
 };
 use crate::scenarios::{
     answers, changes, chaos, crash, dead_backends, handover, health, life, memory, other_clients,
@@ -141,6 +141,7 @@ macro_rules! packet_scenarios {
             other_clients::their_downloads_finish_when_the_agent_ends,
             link_shapes::what_needs_a_link_without_ethernet_header_is_relayed,
             vlans::a_frame_in_a_vlan_begins_no_flow,
+            jumbo::jumbo_frames_are_forwarded_when_the_mtu_is_raised,
             link_shapes::ipv6_is_relayed_on_a_link_without_a_link_local_address,
             dsr::nodes_see_the_client_and_answer_it_directly,
             chaos::in_mode_dsr_no_connection_is_lost_that_plain_routing_keeps,

@@ -7,8 +7,10 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action,
 };
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-use aya_ebpf::helpers::{bpf_l4_csum_replace, bpf_redirect, bpf_skb_load_bytes, bpf_skb_pull_data};
+use aya_ebpf::helpers::{
+    bpf_l4_csum_replace, bpf_redirect, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_xdp_get_buff_len,
+    bpf_xdp_load_bytes,
+};
 use llb_common::checksum::Change;
 use llb_common::parse::Frame;
 
@@ -77,7 +79,12 @@ impl Hook for XdpHook {
 
     #[inline(always)]
     fn length(&self) -> u64 {
-        self.end.wrapping_sub(self.data) as u64
+        /// The largest frame at an MTU of 1,500. Up to this, the helper is not called: drivers put such a frame into one
+        /// buffer. A card that splits headers off does not; then only headers are counted.
+        const SMALL: u64 = 1522;
+        let first = self.end.wrapping_sub(self.data) as u64;
+        // SAFETY: `context` is the one that the kernel gave this program, a `xdp_md`.
+        if first <= SMALL { first } else { unsafe { bpf_xdp_get_buff_len(self.context.cast()) } }
     }
 
     #[inline(always)]
@@ -131,12 +138,11 @@ impl Hook for XdpHook {
         true
     }
 
-    /// Reads it as kernel memory: the length is no constant, and the helper for packets is only in Linux 5.18.
+    /// By the helper, which knows frames in several buffers.
     #[inline(always)]
     fn load_first(&self, to: *mut c_void, bytes: u32) -> bool {
-        let data = self.data as *const c_void;
-        // SAFETY: the frame has `bytes` bytes in one piece, and the caller gives as much memory, as the verifier checks.
-        u64::from(bytes) <= self.length() && unsafe { bpf_probe_read_kernel(to, bytes, data) == 0 }
+        // SAFETY: the caller gives memory of at least `bytes` bytes. The verifier checks that, too.
+        unsafe { bpf_xdp_load_bytes(self.context.cast(), 0, to, bytes) == 0 }
     }
 
     #[inline(always)]

@@ -54,8 +54,9 @@ use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use hooks::{TcHook, XdpHook};
 
-/// The entry point at the XDP hook.
-#[xdp]
+/// The entry point at the XDP hook. It also takes frames that are in several buffers. Their headers are in the first one,
+/// which is all that is read or written.
+#[xdp(frags)]
 fn llb_xdp(context: XdpContext) -> u32 {
     decide::run::<XdpHook>(context.as_ptr())
 }

@@ -17,7 +17,7 @@ use super::xdp_loss::problems;
 use crate::config::XdpMode;
 use crate::error_chain::ErrorChain;
 use crate::model::Problem;
-use crate::netlink::{Driver, drivers};
+use crate::netlink::{Connection, Driver, drivers};
 
 /// Which hooks the operator allows.
 fn allowed(setup: &PacketSetup) -> Allowed {
@@ -95,7 +95,19 @@ async fn read(shared: &Shared, allowed: Allowed) -> Vec<Option<Now>> {
 }
 
 async fn try_again(shared: &Arc<Shared>, place: usize, ladder: Ladder) {
-    let facts = shared.links()[place].facts.clone();
+    let known = shared.links()[place].facts.clone();
+    // The program that is there now is named by the kernel: only then it is replaced, and not removed first.
+    let facts = match fresh(&known).await {
+        // Other changes are for the next look, which tells them to everything else, too.
+        Ok(Some(fresh)) => LinkFacts { xdp: fresh.xdp, ..known },
+        // It is away; when it comes back, it gets a program.
+        Ok(None) => return,
+        Err(error) => {
+            let error = ErrorChain(&error);
+            tracing::warn!(link = known.name, %error, "cannot read the link that has changed; its program stays");
+            return;
+        }
+    };
     let (link, mtu) = (facts.name.clone(), facts.mtu);
     let done = match replace(shared, place, facts, ladder).await {
         Ok(done) => done.map_err(|error| ErrorChain(&error).to_string()),
@@ -117,6 +129,13 @@ async fn try_again(shared: &Arc<Shared>, place: usize, ladder: Ladder) {
             place.refusal = Some(error);
         }
     }
+}
+
+/// The same link as the kernel describes it now.
+async fn fresh(known: &LinkFacts) -> io::Result<Option<LinkFacts>> {
+    let all = LinkFacts::read(&mut Connection::open()?).await?;
+    let is_same = |link: &LinkFacts| (link.ifindex, &link.name) == (known.ifindex, &known.name);
+    Ok(all.into_iter().find(is_same))
 }
 
 /// Loads the program for the link at `place`.

@@ -5,6 +5,7 @@
 pub(crate) mod dsr;
 pub(crate) mod flood;
 pub(crate) mod fragments;
+pub(crate) mod jumbo;
 mod layouts;
 pub(crate) mod link_shapes;
 pub(crate) mod moves;
