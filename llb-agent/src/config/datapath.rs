@@ -56,6 +56,17 @@ pub enum AtStop {
     Remove,
 }
 
+/// `--return-path`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ReturnPath {
+    /// To the link and the MAC address from which the client's last packet came
+    #[default]
+    Mac,
+    /// By the routing table of this machine. Needs the sysctls net.ipv4.conf.lo.forwarding and
+    /// net.ipv6.conf.lo.forwarding
+    Routes,
+}
+
 /// A range of source ports, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortRange {
@@ -117,6 +128,10 @@ pub(super) struct PacketArgs {
     #[arg(long, value_name = "MODE", value_enum, default_value_t)]
     xdp_mode: XdpMode,
 
+    /// Which way replies to clients take in mode nat, in the packet plane
+    #[arg(long, value_name = "WAY", value_enum, default_value_t)]
+    return_path: ReturnPath,
+
     /// What happens to the packet plane when the agent is stopped; relayed connections end in any case
     #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
     at_stop: AtStop,
@@ -152,6 +167,8 @@ pub struct PacketConfig {
     pub snat_ports: Option<PortRange>,
     /// Where XDP programs run.
     pub xdp_mode: XdpMode,
+    /// Which way replies to clients take.
+    pub return_path: ReturnPath,
     /// What happens to the packet plane when the agent is stopped.
     pub at_stop: AtStop,
 }
@@ -163,6 +180,7 @@ impl From<PacketArgs> for PacketConfig {
             max_backends: args.max_backends,
             snat_ports: args.snat_ports,
             xdp_mode: args.xdp_mode,
+            return_path: args.return_path,
             at_stop: args.at_stop,
         }
     }

@@ -119,6 +119,8 @@ pub enum ProblemReason {
     AddressGone,
     /// A link loses what XDP sends there.
     XdpLosesPackets,
+    /// `--return-path routes`, and the kernel does not tell the packet programs its routes.
+    RoutesNotTold,
     /// No link device exists now.
     LinkMissing,
     /// Another agent has the link.

@@ -20,6 +20,7 @@ use super::next_hops::{NextHops, own_links};
 use super::packet_link::forget_others;
 use super::placing::note_moves;
 use super::refusal::Refusal;
+use super::return_path::problems;
 use super::schedule::{LOOK, Schedule};
 use super::shared::Shared;
 use super::state::State;
@@ -204,7 +205,9 @@ pub(super) async fn look_at_links(shared: &Shared) {
     note_losses(shared, losses(&senders.collect::<Vec<_>>()));
 }
 
-fn note_losses(shared: &Shared, found: Vec<Problem>) {
+fn note_losses(shared: &Shared, losses: Vec<Problem>) {
+    let are_v4 = shared.state().image.frontends().map(|served| served.frontend.vip.is_ipv4()).collect();
+    let found = [losses, problems(shared.setup.config.return_path, &are_v4)].concat();
     let is_news = *shared.problems() != found;
     *shared.problems() = found;
     if is_news {
