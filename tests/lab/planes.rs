@@ -199,6 +199,7 @@ mod tc {
     scenarios! {
         Plane::Tc,
         neighbours::a_link_that_was_deleted_and_created_again_forwards_again,
+        neighbours::more_nodes_on_the_segment_than_the_kernel_remembers_are_all_reached,
         tenant::a_hostile_tenant_without_a_pool_takes_nothing_from_others,
     }
 }
