@@ -73,10 +73,11 @@ pub struct ForwardEntry {
     pub snat_port: WirePort,
     /// What was seen in this direction, see `life_cycle.rs`.
     pub seen: u8,
-    /// Zero.
-    pub padding: u8,
-    /// The next hop towards the client, see [`next_hop`]. When it changes, the reply entry must be changed,
-    /// too.
+    /// 1: the reply entry's way was asked from the routes of this machine. 0: it is the way by which the client's
+    /// packets came.
+    pub is_routed: u8,
+    /// The next hop by which the client's packets came, see [`next_hop`]. When it changes, the reply entry must be
+    /// changed too, unless its way is that of the routes.
     pub next_hop: u32,
     /// Where the client's stream is: the sequence number of its first packet in the tick `used`, or later
     /// than that. After a FIN: a number that is not less than any that may follow on it. 0: not known.
@@ -127,9 +128,9 @@ pub struct ReplyEntry {
     pub backend: BackendId,
     /// When the last packet came, or when the entry was made.
     pub used: Tick,
-    /// Index of the link by which the client is reached: the one by which its packets came.
+    /// Index of the link by which the client is reached: the one by which its packets came, or that of the route.
     pub ifindex: u32,
-    /// MAC address of the client, or of the router that leads to it: the source of its frames.
+    /// MAC address of the client, or of the router that leads to it: the source of its frames, or that of the route.
     pub mac: Mac,
     /// Port of the client.
     pub client_port: WirePort,

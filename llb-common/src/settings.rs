@@ -51,7 +51,9 @@ pub struct LinkSettings {
     pub mac: Mac,
     /// 1: there is a [`Settings::trace_client`]. It is here because the programs read it for each packet, as
     /// they do the other fields of this type.
-    pub traces: u16,
+    pub traces: u8,
+    /// 1: clients are answered by the routes of this machine. 0: they are answered where their last packet came from.
+    pub returns_by_routes: u8,
 }
 
 const _: () = assert!(size_of::<LinkSettings>() == 12);

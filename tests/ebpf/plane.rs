@@ -46,6 +46,8 @@ pub(crate) struct Plane {
     pub(crate) program: Program,
     pub(crate) hook: Hook,
     pub(crate) family: Family,
+    /// See `LinkSettings`. It counts from the next [`Plane::arrive_by`] on.
+    pub(crate) returns_by_routes: bool,
 }
 
 impl Plane {
@@ -55,7 +57,7 @@ impl Plane {
 
     /// A plane in which some maps have other sizes.
     pub(crate) fn with_sizes(hook: Hook, family: Family, sizes: &[(&'static str, u32)]) -> Self {
-        let mut plane = Self { program: Program::load(hook, sizes), hook, family };
+        let mut plane = Self { program: Program::load(hook, sizes), hook, family, returns_by_routes: false };
         plane.fill();
         plane
     }
@@ -77,7 +79,8 @@ impl Plane {
 
     /// From now on frames arrive by this link.
     pub(crate) fn arrive_by(&mut self, ifindex: u32, mac: [u8; 6]) {
-        let link = LinkSettings { ifindex, mac: Mac::new(mac), traces: 0 };
+        let returns_by_routes = self.returns_by_routes.into();
+        let link = LinkSettings { ifindex, mac: Mac::new(mac), traces: 0, returns_by_routes };
         self.program.set(maps::LINK.name, 0, raw::<12>(bytes_of(&link)));
     }
 

@@ -5,7 +5,7 @@
 use crate::plane::Plane;
 use crate::scenarios::packets::{
     dsr, flood, fragments, jumbo, link_shapes, moves, neighbours, outages, ports, questions, refusals,
-    restarts, returned, routers, routes, suspects, vlans,
+    restarts, return_path, returned, routers, routes, suspects, vlans,
 };
 use crate::scenarios::{
     answers, changes, chaos, crash, dead_backends, handover, health, life, memory, other_clients,
@@ -154,6 +154,7 @@ macro_rules! packet_scenarios {
             routers::an_upload_finds_the_mtu_behind_a_router,
             routes::a_route_that_moves_to_another_link_takes_the_service_with_it,
             routes::a_new_preferred_source_breaks_no_connection,
+            return_path::replies_take_the_route_if_that_is_chosen,
             neighbours::a_node_whose_mac_changes_is_found_again,
             neighbours::a_silent_node_is_left_out_until_it_is_back,
             suspects::a_client_whose_syns_are_wrong_takes_no_node_from_others,
@@ -203,6 +204,7 @@ mod tc {
     scenarios! {
         Plane::Tc,
         neighbours::a_link_that_was_deleted_and_created_again_forwards_again,
+        neighbours::more_nodes_on_the_segment_than_the_kernel_remembers_are_all_reached,
         tenant::a_hostile_tenant_without_a_pool_takes_nothing_from_others,
     }
 }

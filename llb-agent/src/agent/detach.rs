@@ -38,7 +38,8 @@ pub(super) async fn detach(bpf_dir: &Path, state_dir: PathBuf) -> anyhow::Result
              run detach with that --bpf-dir, too"
         );
     }
-    let links = links.into_iter().filter(|link| !others.contains(link)).collect();
+    let links: Vec<String> = links.into_iter().filter(|link| !others.contains(link)).collect();
+    packet::release_neighbours(&links).await?;
     let mut addresses = NetlinkAddresses::new(links, AddressTag::Auto, state_dir, Arc::default())?;
     addresses.keep_others_off(locks);
     for link in addresses.observe().await? {

@@ -31,7 +31,7 @@ pub(super) async fn shut_down<A: AddressTable, S: StatusSink>(
         }
     }
     if !keep {
-        reconciler.rooms.plane.detach()?;
+        reconciler.rooms.plane.detach().await?;
     }
     tracing::info!("ended");
     Ok(())

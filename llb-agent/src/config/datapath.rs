@@ -66,6 +66,17 @@ pub enum AtStop {
     Remove,
 }
 
+/// `--return-path`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ReturnPath {
+    /// To the link and the MAC address from which the client's last packet came
+    #[default]
+    Mac,
+    /// By the routing table of this machine. Needs the sysctls net.ipv4.conf.lo.forwarding and
+    /// net.ipv6.conf.lo.forwarding
+    Routes,
+}
+
 /// A range of source ports, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortRange {
@@ -130,6 +141,9 @@ pub(super) struct PacketArgs {
     /// How the program at TC is attached; for tests of what older kernels get
     #[arg(long, value_name = "HOW", value_enum, default_value_t, hide = true)]
     tc_attach: TcAttachment,
+    /// Which way replies to clients take in mode nat, in the packet plane
+    #[arg(long, value_name = "WAY", value_enum, default_value_t)]
+    return_path: ReturnPath,
 
     /// What happens to the packet plane when the agent is stopped; relayed connections end in any case
     #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
@@ -168,6 +182,8 @@ pub struct PacketConfig {
     pub xdp_mode: XdpMode,
     /// How the program at TC is attached.
     pub tc_attach: TcAttachment,
+    /// Which way replies to clients take.
+    pub return_path: ReturnPath,
     /// What happens to the packet plane when the agent is stopped.
     pub at_stop: AtStop,
 }
@@ -180,6 +196,7 @@ impl From<PacketArgs> for PacketConfig {
             snat_ports: args.snat_ports,
             xdp_mode: args.xdp_mode,
             tc_attach: args.tc_attach,
+            return_path: args.return_path,
             at_stop: args.at_stop,
         }
     }

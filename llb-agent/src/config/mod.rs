@@ -27,7 +27,7 @@ mod tests;
 mod validate;
 
 pub use cli::{Cli, Invocation};
-pub use datapath::{AtStop, Datapath, PacketConfig, PortRange, TcAttachment, XdpMode};
+pub use datapath::{AtStop, Datapath, PacketConfig, PortRange, ReturnPath, TcAttachment, XdpMode};
 pub use environment::{kubeconfig_variable, log_filter, proxy_variables, search_path};
 pub use health::HealthConfig;
 pub use permission::OwnPorts;

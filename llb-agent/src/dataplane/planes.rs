@@ -126,9 +126,12 @@ impl Planes {
     /// Takes the packet plane off all links.
     ///
     /// # Errors
-    /// A pin can't be removed.
-    pub fn detach(&self) -> Result<(), PacketError> {
-        self.packet().map_or(Ok(()), PacketPlane::detach)
+    /// A pin can't be removed, or the kernel does not answer.
+    pub async fn detach(&self) -> Result<(), PacketError> {
+        match self.packet() {
+            Some(plane) => plane.detach().await,
+            None => Ok(()),
+        }
     }
 
     /// Serves `frontend` by the packet plane, if that can.

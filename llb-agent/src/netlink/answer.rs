@@ -25,7 +25,7 @@ pub(super) struct Answer {
     end: End,
     pub(super) messages: Vec<RouteNetlinkMessage>,
     /// Of the routes, if it is a list of them. The routes themselves are not kept.
-    pub(super) gateways: BTreeSet<IpAddr>,
+    pub(super) gateways: BTreeSet<(u32, IpAddr)>,
     /// The kernel has flagged that the list changed while it was read.
     pub(super) interrupted: bool,
 }

@@ -76,6 +76,11 @@ impl Connection {
 
     /// The gateways of all routes, in all tables.
     pub(crate) async fn gateways(&mut self) -> io::Result<BTreeSet<IpAddr>> {
+        Ok(self.gateways_by_link().await?.into_iter().map(|(_, gateway)| gateway).collect())
+    }
+
+    /// The same with the numbers of the links by which they are reached.
+    pub(crate) async fn gateways_by_link(&mut self) -> io::Result<BTreeSet<(u32, IpAddr)>> {
         let mut all = BTreeSet::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut question = RouteMessage::default();

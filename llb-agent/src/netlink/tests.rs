@@ -208,8 +208,8 @@ fn route(family: u8, flags: u16, attributes: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// One hop of a route that has several.
-fn hop(attributes: &[u8]) -> Vec<u8> {
-    [&(8 + attributes.len() as u16).to_ne_bytes()[..], &[0, 0, 2, 0, 0, 0], attributes].concat()
+fn hop(link: u8, attributes: &[u8]) -> Vec<u8> {
+    [&(8 + attributes.len() as u16).to_ne_bytes()[..], &[0, 0, link, 0, 0, 0], attributes].concat()
 }
 
 #[test]
@@ -219,19 +219,21 @@ fn a_list_of_routes_gives_the_gateways_of_all_their_hops() {
     let via = attribute(18, &[&10_u16.to_ne_bytes()[..], &v6].concat());
     // An attribute of a kind that no decoder knows.
     let unknown = attribute(200, &[1, 2, 3]);
-    let hops = attribute(9, &[hop(&gateway(3)), hop(&[unknown.clone(), gateway(4)].concat())].concat());
+    let hops = attribute(9, &[hop(7, &gateway(3)), hop(8, &[unknown.clone(), gateway(4)].concat())].concat());
     let routes = [
         route(2, 0, &[attribute(1, &[198, 51, 100, 0]), gateway(1), unknown]),
         route(2, 0, &[gateway(1)]),
         route(2, 0, &[hops]),
-        route(2, 0, &[via]),
+        route(2, 0, &[via, attribute(4, &[9, 0, 0, 0])]),
         route(10, 0, &[attribute(5, &v6)]),
         route(2, 0, &[attribute(4, &[2, 0, 0, 0])]),
         route(2, 0, &[attribute(5, &[1, 2]), attribute(9, &[3, 0])]),
     ];
     let answer = complete(&[routes.concat(), done(0)]);
-    let gateways: Vec<String> = answer.gateways.iter().map(ToString::to_string).collect();
-    assert_eq!(gateways, ["192.0.2.1", "192.0.2.3", "192.0.2.4", "2001:db8::9"]);
+    let gateways: Vec<String> = answer.gateways.iter().map(|(link, at)| format!("{at} by {link}")).collect();
+    let expected =
+        ["192.0.2.1 by 0", "2001:db8::9 by 0", "192.0.2.3 by 7", "192.0.2.4 by 8", "2001:db8::9 by 9"];
+    assert_eq!(gateways, expected);
     assert!(answer.messages.is_empty() && !answer.interrupted);
     assert!(complete(&[route(2, INTERRUPTED, &[]), done(0)]).interrupted);
 }

@@ -38,7 +38,7 @@ pub(crate) fn find_or_begin(
     // the program returns.
     let frontend = unsafe { FRONTENDS.get(&key) }.ok_or(Stop::NotOurs)?;
     decision.nat_instead = u32::from(goes_on_by_nat(packet, frontend));
-    match find_pending(packet, decision, link) {
+    match find_pending(context, packet, decision, link) {
         PendingFlow::Gone => {}
         PendingFlow::Unanswered if reselect::replace_backend(decision, packet, frontend).is_yes() => {}
         _ => return Ok(()),
@@ -50,7 +50,12 @@ pub(crate) fn find_or_begin(
 
 /// Looks for a pending flow. Leaves its backend and source port in `decision`; backend 0 if there is none.
 #[inline(never)]
-fn find_pending(packet: &Packet, decision: &mut Decision, link: &LinkSettings) -> PendingFlow {
+fn find_pending(
+    context: *mut c_void,
+    packet: &Packet,
+    decision: &mut Decision,
+    link: &LinkSettings,
+) -> PendingFlow {
     (decision.backend, decision.ifindex, decision.left.backend) = (BackendId(0), 0, BackendId(0));
     let key = key_of(packet);
     let Some(flow) = PENDING_FLOWS.get_ptr_mut(&key) else { return PendingFlow::Gone };
@@ -67,7 +72,7 @@ fn find_pending(packet: &Packet, decision: &mut Decision, link: &LinkSettings) -
     }
     let mut found = PendingFlow::GoesOn;
     if packet.shape != Shape::Error as u8 {
-        touch(flow, &entry, backend, packet, link, decision.now);
+        touch(context, flow, &entry, backend, packet, link, decision.now);
         life::follow(flow, &entry, backend, packet);
         found = confirm::confirm(&key, flow, backend, packet, decision.now);
         if found == PendingFlow::Gone {
@@ -200,7 +205,7 @@ fn remember(packet: &Packet, decision: &mut Decision, link: &LinkSettings, now: 
         used: now,
         snat_port: decision.source_port,
         seen: step(0, packet.tcp_flags, Place::Near),
-        padding: 0,
+        is_routed: link.returns_by_routes,
         next_hop: next_hop(link.ifindex, packet.source_mac),
         seq: life::next_of(packet),
         ack: packet.acknowledged(),

@@ -2,6 +2,8 @@
 //! What several steps do with the entries of a flow: make their keys, find them, compare them, and bring them
 //! up to date with one more packet. When an entry is made or removed is decided elsewhere.
 
+use core::ffi::c_void;
+
 use llb_common::address::{Address, WirePort};
 use llb_common::backend::{BackendEntry, BackendId};
 use llb_common::conntrack::{
@@ -14,6 +16,7 @@ use llb_common::time::Tick;
 
 use crate::flow_table::replies;
 use crate::maps::{PENDING_REPLIES, backend};
+use crate::return_path;
 
 /// The key of the forward entry of a client's packet.
 #[inline(always)]
@@ -88,6 +91,7 @@ pub(crate) fn is_reply_of(
 /// `*flow`.
 #[inline(always)]
 pub(crate) fn touch(
+    context: *mut c_void,
     flow: *mut ForwardEntry,
     entry: &ForwardEntry,
     backend: &BackendEntry,
@@ -108,6 +112,9 @@ pub(crate) fn touch(
                 (*flow).ack = packet.acknowledged();
             }
         }
+        if entry.snat_port != WirePort::default() && link.returns_by_routes | entry.is_routed != 0 {
+            refresh_return_path(context, flow, backend, packet, link);
+        }
     }
     if entry.snat_port != WirePort::default() && entry.next_hop != next_hop(link.ifindex, packet.source_mac) {
         update_next_hop(flow, backend, packet, link);
@@ -126,9 +133,13 @@ pub(crate) fn touch_reply(reply: *mut ReplyEntry, now: Tick) {
     }
 }
 
-/// The client's packets come by another link or router than before: sends the replies there, too.
+/// The client's packets come by another link or router than before: sends the replies there, too, unless they go
+/// by the routes of this machine.
 #[inline(never)]
 fn update_next_hop(flow: *mut ForwardEntry, backend: &BackendEntry, packet: &Packet, link: &LinkSettings) {
+    if link.returns_by_routes != 0 {
+        return;
+    }
     // SAFETY: `flow` and `reply` point to values of maps, which are valid until the program returns. Only
     // single fields are written; if another CPU writes them too, the next packet puts right what does not fit
     // together.
@@ -139,5 +150,35 @@ fn update_next_hop(flow: *mut ForwardEntry, backend: &BackendEntry, packet: &Pac
             (*reply).mac = packet.source_mac;
             (*reply).ifindex = link.ifindex;
         }
+    }
+}
+
+/// Brings the way of a known flow's replies up to date: to that of the routes, or, if the choice was taken back, to
+/// that of the client's packets.
+#[inline(never)]
+fn refresh_return_path(
+    context: *mut c_void,
+    flow: *mut ForwardEntry,
+    backend: &BackendEntry,
+    packet: &Packet,
+    link: &LinkSettings,
+) {
+    // SAFETY: `flow` and `reply` point to values of maps, which are valid until the program returns. Only single
+    // fields are written; if another CPU writes them too, the next tick puts right what does not fit together.
+    unsafe {
+        let came_by = next_hop(link.ifindex, packet.source_mac);
+        let stays = link.returns_by_routes != 0 && (*flow).next_hop == came_by;
+        ((*flow).next_hop, (*flow).is_routed) = (came_by, link.returns_by_routes);
+        let Some((reply, _)) = find_reply(&reply_key(backend, (*flow).snat_port)) else { return };
+        if !is_reply_of(&*reply, &packet.source, packet.source_port, backend.id) {
+            return;
+        }
+        if link.returns_by_routes != 0 && return_path::by_routes(context, packet, &mut *reply).is_yes()
+            || stays
+        {
+            return;
+        }
+        (*reply).mac = packet.source_mac;
+        (*reply).ifindex = link.ifindex;
     }
 }

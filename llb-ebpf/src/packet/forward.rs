@@ -7,6 +7,8 @@
 //!     `--miss--> begin: FRONTENDS, PENDING_FLOWS, ... ------------> backend, or a reason
 //! ```
 
+use core::ffi::c_void;
+
 use llb_common::address::WirePort;
 use llb_common::backend::BackendEntry;
 use llb_common::conntrack::{FIN, ForwardKey, RST, opens};
@@ -32,7 +34,7 @@ pub(crate) fn decide<H: Hook>(
     link: &LinkSettings,
 ) -> Result<(), Stop> {
     let key = key_of(packet);
-    let (backend, snat_port) = match find(&key, packet, decision.now, link) {
+    let (backend, snat_port) = match find(hook.context(), &key, packet, decision.now, link) {
         Some(known) => known,
         None => {
             begin::find_or_begin(hook.context(), packet, decision, link)?;
@@ -57,6 +59,7 @@ pub(crate) fn decide<H: Hook>(
 /// Backend and source port of a flow that is in `FLOWS`.
 #[inline(always)]
 fn find(
+    context: *mut c_void,
     key: &ForwardKey,
     packet: &Packet,
     now: Tick,
@@ -73,7 +76,7 @@ fn find(
         if opens_again && confirm::release_ended(key, flow).is_yes() {
             return None;
         }
-        touch(flow, &entry, backend, packet, link, now);
+        touch(context, flow, &entry, backend, packet, link, now);
         life::follow(flow, &entry, backend, packet);
     }
     Some((backend, entry.snat_port))

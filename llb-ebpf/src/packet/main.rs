@@ -43,6 +43,7 @@ mod ports;
 mod refusal;
 mod reply;
 mod reselect;
+mod return_path;
 mod rewrite;
 mod select;
 mod size;

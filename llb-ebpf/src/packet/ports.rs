@@ -18,6 +18,7 @@ use crate::flow::{find_reply, is_reply_of, reply_entry, reply_key};
 use crate::flow_table::{flows, remove_flow, remove_reply};
 use crate::maps::{FRONTENDS, PENDING_FLOWS, PENDING_REPLIES, SCRATCH, SETTINGS, backend};
 use crate::outcome::Done;
+use crate::return_path;
 use crate::window::{forget_contents, hide};
 
 /// Candidate ports of a flow. If half of a backend's ports are taken, one flow in 65,536 finds none.
@@ -46,6 +47,9 @@ pub(crate) fn find(
     let search = &mut decision.search;
     search.key = reply_key(backend, WirePort::default());
     search.entry = reply_entry(packet, backend, link, decision.now);
+    if link.returns_by_routes != 0 {
+        let _ = return_path::by_routes(context, packet, &mut search.entry);
+    }
     search.now = decision.now;
     for attempt in 0..3 * CANDIDATES {
         let (half_round, number) = (attempt / GROUP, attempt % GROUP);

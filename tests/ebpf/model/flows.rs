@@ -35,7 +35,10 @@ pub(crate) struct Flow {
     pub(crate) backend: Id,
     pub(crate) snat_port: u16,
     pub(crate) seen: u8,
+    /// The way by which the client's packets come.
     pub(crate) way: Way,
+    /// The way of the replies was asked from the routes.
+    pub(crate) is_routed: bool,
     /// Time of its last packet.
     pub(crate) used: u64,
     /// Where the client's stream is.

@@ -6,7 +6,7 @@ use llb_common::reason::Reason;
 use super::arrival::Arrival;
 use super::ends::{self, FIN, RST, opens, seen_after};
 use super::failing::Move;
-use super::flows::{Flow, FlowName, Reply, ReplyName, reply_name};
+use super::flows::{Flow, FlowName, Reply, ReplyName, Way, reply_name};
 use super::outcome::{Course, Stop};
 use super::rewrite::{DSR_TIME_TO_LIVE, Nat, Target};
 use super::select::{self, Except};
@@ -84,8 +84,8 @@ impl Model {
         }
         let nat = Nat { from: (backend.snat, snat_port), to: (backend.address, backend.port) };
         let nat = (!is_dsr).then_some(nat);
-        let from_mac = arrival.world.links.get(&backend.link).copied().unwrap_or_default();
-        let target = Target { to_mac: backend.mac.unwrap_or_default(), from_mac, nat };
+        let (to_mac, from_mac) = (backend.mac.unwrap_or_default(), backend.from_mac);
+        let target = Target { to_mac, from_mac, nat };
         Ok(Course { target, backend: backend.id, link: backend.link, is_reply: false, against })
     }
 
@@ -120,10 +120,13 @@ impl Model {
         flow.used = self.now;
         self.client_lives(arrival, name, &mut flow, backend);
         let memory = &mut self.memory;
-        if !flow.is_dsr() && flow.way != arrival.way() {
-            flow.way = arrival.way();
-            if let Some(reply) = memory.reply_of(name, backend, flow.snat_port) {
-                reply.way = flow.way;
+        if !flow.is_dsr() {
+            let way = way_back(arrival, name, &flow);
+            (flow.way, flow.is_routed) = (arrival.way(), arrival.world.returns_by_routes);
+            if let Some(way) = way
+                && let Some(reply) = memory.reply_of(name, backend, flow.snat_port)
+            {
+                reply.way = way;
             }
         }
         *memory.flow(name).unwrap() = flow;
@@ -236,10 +239,7 @@ impl Model {
             (backend, snat_port) = found.ok_or(Stop::Because(Reason::PortsExhausted))?;
         }
         notes.extend((is_dsr && by_nat).then_some(Reason::NatInstead));
-        let seen = seen_after(0, arrival.tcp_flags, Some(0));
-        let (seq, ack) = arrival.streams();
-        let flow =
-            Flow { backend: backend.id, snat_port, seen, way: arrival.way(), used: self.now, seq, ack };
+        let flow = self.new_flow(arrival, backend, snat_port);
         if let Some(old) = old.filter(|old| (old.backend, old.snat_port) != (backend.id, snat_port)) {
             self.memory.leave(arrival.world, name, &old);
         }
@@ -252,6 +252,13 @@ impl Model {
         Ok((backend, snat_port))
     }
 
+    fn new_flow(&self, arrival: &Arrival<'_>, backend: &Backend, snat_port: u16) -> Flow {
+        let seen = seen_after(0, arrival.tcp_flags, Some(0));
+        let (seq, ack) = arrival.streams();
+        let is_routed = arrival.world.returns_by_routes;
+        Flow { backend: backend.id, snat_port, seen, way: arrival.way(), is_routed, used: self.now, seq, ack }
+    }
+
     /// A source port at this backend. If all are taken, and the flow begins, another backend will do, too.
     fn find_port<'w>(
         &mut self,
@@ -261,7 +268,8 @@ impl Model {
         backend: &'w Backend,
         begins: bool,
     ) -> Option<(&'w Backend, u16)> {
-        let (world, way) = (arrival.world, arrival.way());
+        let world = arrival.world;
+        let way = world.route(name.0).unwrap_or_else(|| arrival.way());
         if let Some(port) = select::snat_port(world, self, name, backend, way) {
             return Some((backend, port));
         }
@@ -270,4 +278,11 @@ impl Model {
         let other = other.filter(|_| begins)?.backend;
         select::snat_port(world, self, name, other, way).map(|port| (other, port))
     }
+}
+
+/// Where the replies of a known flow go from now on; `None`: where they went before.
+fn way_back(arrival: &Arrival<'_>, name: &FlowName, flow: &Flow) -> Option<Way> {
+    let came_otherwise = flow.way != arrival.way();
+    let choice_is_gone = flow.is_routed && !arrival.world.returns_by_routes;
+    arrival.world.route(name.0).or_else(|| (came_otherwise || choice_is_gone).then(|| arrival.way()))
 }

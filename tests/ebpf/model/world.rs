@@ -36,6 +36,8 @@ pub(crate) struct Backend {
     pub(crate) mac: Option<MacBytes>,
     /// The link by which it is reached.
     pub(crate) link: u32,
+    /// MAC of that link, as the agent knows it.
+    pub(crate) from_mac: MacBytes,
     pub(crate) state: State,
 }
 
@@ -97,14 +99,27 @@ pub(crate) struct World {
     /// Whether new flows may be remembered. The budget is either unlimited or zero here, because nobody outside
     /// can see for which second it counts.
     pub(crate) has_budget: bool,
-    /// MACs of our own links.
+    /// MACs of our own links, as the programs know them.
     pub(crate) links: BTreeMap<u32, MacBytes>,
+    /// All links, of which the programs need not know all, and whether each is there: frames arrive by those.
+    pub(crate) places: [(u32, MacBytes); 3],
+    pub(crate) is_there: [bool; 3],
+    /// Clients are answered by the routes, where there is a whole way.
+    pub(crate) returns_by_routes: bool,
+    /// Link and MAC to which the routes lead, by client.
+    pub(crate) routes: BTreeMap<IpAddr, (u32, MacBytes)>,
 }
 
 impl World {
     /// The backend with this id, if the index has not been reused.
     pub(crate) fn backend(&self, id: Id) -> Option<&Backend> {
         self.backends.get(&id.0).filter(|backend| backend.id == id)
+    }
+
+    /// The way back to a client by the routes, if it is one of the ways that clients are answered by.
+    pub(crate) fn route(&self, client: IpAddr) -> Option<(u32, MacBytes)> {
+        let way = self.routes.get(&client).copied();
+        way.filter(|way| self.returns_by_routes && self.links.contains_key(&way.0))
     }
 
     /// Whether another host may have this address.

@@ -55,10 +55,7 @@ impl Kernel {
             self.frontend(world, now, name);
             self.each(|program| program.insert(maps::VIPS.name, Address::from(name.0).bytes(), 1_u32));
         }
-        for (ifindex, mac) in &world.links {
-            let value: [u8; 8] = raw(&[&mac[..], &[0, 0]].concat());
-            self.each(|program| program.insert(maps::LINKS.name, *ifindex, value));
-        }
+        self.links(world);
         for range in &world.ranges {
             let network = Address::from(range.network);
             let key = SourceRangeKey::range(range.service, network, range.prefix_length);
@@ -66,9 +63,22 @@ impl Kernel {
         }
     }
 
+    /// Replaces the links that the programs know.
+    pub(super) fn links(&mut self, world: &World) {
+        self.each(|program| {
+            for (ifindex, _) in program.entries::<4, 8>(maps::LINKS.name) {
+                program.remove::<_, 8>(maps::LINKS.name, ifindex);
+            }
+            for (ifindex, mac) in &world.links {
+                program.insert(maps::LINKS.name, *ifindex, raw::<8>(&[&mac[..], &[0, 0]].concat()));
+            }
+        });
+    }
+
     /// From now on packets arrive by this link.
-    pub(super) fn link(&mut self, (ifindex, mac): (u32, [u8; 6])) {
-        let link = LinkSettings { ifindex, mac: Mac::new(mac), traces: 0 };
+    pub(super) fn link(&mut self, world: &World, (ifindex, mac): (u32, [u8; 6])) {
+        let returns_by_routes = world.returns_by_routes.into();
+        let link = LinkSettings { ifindex, mac: Mac::new(mac), traces: 0, returns_by_routes };
         self.each(|program| program.set(maps::LINK.name, 0, raw::<12>(bytes_of(&link))));
     }
 
@@ -99,7 +109,7 @@ impl Kernel {
             port: WirePort::new(backend.port),
             vip_port: WirePort::new(port),
             mac: Mac::new(backend.mac.unwrap_or_default()),
-            source_mac: Mac::new(world.links[&backend.link]),
+            source_mac: Mac::new(backend.from_mac),
             state: match backend.state {
                 State::Active => ACTIVE,
                 State::Draining => DRAINING,

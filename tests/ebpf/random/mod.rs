@@ -5,9 +5,11 @@
 //! `LLB_PACKETS` sets the number of packets. The seed is printed, and `LLB_SEED` sets it. A failure names the
 //! seed of its episode; `LLB_EPISODE` runs only that episode.
 
+mod addresses;
 mod bytes;
 mod compare;
 mod fill;
+mod links;
 mod remembered;
 mod traffic;
 mod worlds;
@@ -43,6 +45,7 @@ fn both_hooks_do_what_the_model_says() {
     // In a namespace of its own, where no socket holds a port.
     let mut lab = Lab::empty().unwrap();
     let host = lab.add_host("balancer").unwrap();
+    links::lay_routes(&host).unwrap();
     host.run_inside(episodes).unwrap();
 }
 
@@ -101,7 +104,7 @@ impl Run {
             let said = model.receive(&world, arriving.link, &arriving.bytes);
             let name =
                 || format!("LLB_EPISODE={seed} packet {n} by {:?}\n{:02x?}", arriving.link, arriving.bytes);
-            self.packet(&arriving, &said, name);
+            self.packet(&world, &arriving, &said, name);
         }
         // They have room for what one episode leaves.
         self.kernel.empty_rings();
@@ -125,8 +128,8 @@ impl Run {
         [0, 1].map(|n| self.kernel.programs[n].traffic(index))
     }
 
-    fn packet(&mut self, arriving: &Arriving, said: &Said, name: impl Fn() -> String) {
-        self.kernel.link(arriving.link);
+    fn packet(&mut self, world: &World, arriving: &Arriving, said: &Said, name: impl Fn() -> String) {
+        self.kernel.link(world, arriving.link);
         let outcomes = [0, 1].map(|n| self.kernel.programs[n].run(&arriving.bytes, None));
         for (outcome, program) in outcomes.iter().zip(&self.kernel.programs) {
             let Some((returned, bytes)) = outcome else {
@@ -182,6 +185,10 @@ impl Run {
                 self.kernel.frontend(world, model.now, &name);
             }
             Change::Settings => self.kernel.settings(world),
+            Change::Links => {
+                self.kernel.links(world);
+                world.backends.keys().for_each(|index| self.kernel.backend(world, *index));
+            }
             // Nothing may be older than the machine's start.
             Change::Time(seconds) if model.now + seconds > START_SECS + fill::uptime_secs() => {}
             Change::Time(seconds) => {

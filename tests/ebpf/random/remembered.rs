@@ -37,6 +37,7 @@ pub(super) fn flow_entry(flow: &Flow) -> Vec<u8> {
         backend: id(flow.backend),
         snat_port: WirePort::new(flow.snat_port),
         seen: flow.seen,
+        is_routed: flow.is_routed.into(),
         next_hop: next_hop(flow.way.0, Mac::new(flow.way.1)),
         seq: flow.seq,
         ack: flow.ack,

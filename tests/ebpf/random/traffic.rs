@@ -8,8 +8,10 @@ use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom as _, IteratorRandom as _};
 use rand::{Rng as _, SeedableRng as _};
 
+use super::addresses::address;
 use super::bytes::{End, Part, ethernet, icmp, mutate, packet, transport};
-use super::worlds::{LINKS, TAKEN_PORT, address};
+use super::links;
+use super::worlds::TAKEN_PORT;
 use crate::model::ends::{ACK, FIN, RST, SYN};
 use crate::model::flows::Memory;
 use crate::model::wire::TCP;
@@ -34,9 +36,9 @@ pub(super) struct Arriving {
 struct Conversation {
     client: End,
     frontend: FrontendName,
-    /// MAC of the next hop from which the packets come, and their link.
+    /// MAC of the next hop from which the packets come, and the place of their link.
     mac: [u8; 6],
-    link: (u32, [u8; 6]),
+    place: usize,
 }
 
 pub(super) struct Traffic {
@@ -71,6 +73,7 @@ impl Traffic {
     }
 
     pub(super) fn next(&mut self, world: &World, memory: &Memory) -> Arriving {
+        self.parts.retain(|part| links::is_there(world, part.link));
         if !self.parts.is_empty() && self.one_in(2) {
             let n = self.random.random_range(0..self.parts.len());
             return self.parts.swap_remove(n);
@@ -123,28 +126,29 @@ impl Traffic {
             client: (address(frontend.0.is_ipv4(), last), port),
             frontend,
             mac: CLIENT_MACS[usize::from(self.one_in(4))],
-            link: self.link(),
+            place: self.place(),
         };
         self.known.push(conversation);
         conversation
     }
 
-    fn link(&mut self) -> (u32, [u8; 6]) {
+    fn place(&mut self) -> usize {
         match self.random.random_range(0..24) {
-            0 => LINKS[2],
-            1..5 => LINKS[1],
-            _ => LINKS[0],
+            0 => 2,
+            1..5 => 1,
+            _ => 0,
         }
     }
 
     /// From the client to the VIP.
     fn forward(&mut self, world: &World) -> Leg {
-        let Conversation { client, frontend: (vip, port, protocol), mac, mut link } =
+        let Conversation { client, frontend: (vip, port, protocol), mac, mut place } =
             self.conversation(world);
         // Now and then a packet comes by another way.
         if self.one_in(12) {
-            link = self.link();
+            place = self.place();
         }
+        let link = links::at(world, place);
         Leg { from: client, to: (vip, port), protocol, mac, link, streams: STREAMS }
     }
 
@@ -172,7 +176,7 @@ impl Traffic {
         if snat.is_ipv4() != backend.is_ipv4() {
             return self.forward(world);
         }
-        let link = self.link();
+        let link = links::at(world, self.place());
         let mac = [2, 0, 0, 0, 1, 0];
         let streams = (STREAMS.1, STREAMS.0 + 1);
         Leg { from: (backend, port), to: (snat, snat_port), protocol, mac, link, streams }

@@ -3,20 +3,17 @@
 //! that may happen to them.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use llb_common::maglev::{self, Contender};
 use rand::rngs::StdRng;
 use rand::{Rng as _, seq::IteratorRandom as _};
 
+use super::addresses::address;
+use super::links::{self, LINKS};
 use crate::model::wire::{TCP, UDP};
-use crate::model::world::{Backend, Frontend, FrontendName, Gate, Id, Range, State, World};
+use crate::model::world::{Backend, Frontend, FrontendName, Gate, Id, MacBytes, Range, State, World};
 
-/// Two links whose MACs are in the map of links, and one whose MAC is not: what comes by another link cannot leave
-/// by it.
-pub(super) const LINKS: [(u32, [u8; 6]); 3] =
-    [(7, [2, 0, 0, 0, 0, 7]), (8, [2, 0, 0, 0, 0, 8]), (9, [2, 0, 0, 0, 0, 9])];
 /// A port of one of our source addresses that belongs to a frontend.
 pub(super) const TAKEN_PORT: u16 = 40_003;
 /// Sometimes so few ports that flows compete for them, sometimes enough.
@@ -29,15 +26,6 @@ const STEPS_SECS: [u64; 2] = [35, 140];
 const VIP: u8 = 1;
 const SNAT: [u8; 2] = [2, 5];
 const HOSTS: [u8; 3] = [21, 22, 23];
-
-/// 192.0.2.`last` or 2001:db8::`last`.
-pub(super) fn address(is_v4: bool, last: u8) -> IpAddr {
-    if is_v4 {
-        IpAddr::from([192, 0, 2, last])
-    } else {
-        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(last)).into()
-    }
-}
 
 /// What kind of frontend a port of a VIP is.
 struct Kind {
@@ -104,6 +92,10 @@ pub(super) fn build(random: &mut StdRng) -> World {
         snat_ports: snat_ports(random),
         has_budget: true,
         links: LINKS[..2].iter().copied().collect(),
+        places: LINKS,
+        is_there: [true; 3],
+        returns_by_routes: random.random_ratio(1, 3),
+        routes: links::routes(),
     };
     let kinds = kinds().into_iter().choose_multiple(random, KINDS);
     for is_v4 in both {
@@ -139,6 +131,7 @@ fn add(world: &mut World, kind: &Kind, is_v4: bool, protocol: u8) {
                 // The third backend is behind a router, on another link.
                 mac: Some([2, 0, 0, 0, 1, host as u8]),
                 link: LINKS[host / 2].0,
+                from_mac: LINKS[host / 2].1,
                 state: State::Active,
             },
         );
@@ -182,6 +175,8 @@ pub(super) enum Change {
     /// The frontend and its backends.
     Frontend(FrontendName),
     Settings,
+    /// The links that the programs know, and all backends.
+    Links,
     /// This many seconds pass.
     Time(u64),
     /// The kernel evicts an entry that it may evict.
@@ -195,7 +190,7 @@ pub(super) fn change(world: &mut World, now: u64, random: &mut StdRng) -> Change
     match random.random_range(0..20) {
         0..5 if random.random_ratio(1, 8) => {
             let backend = world.backends.values_mut().choose(random).unwrap();
-            move_way(backend, random);
+            move_way(backend, &world.links, random);
             Change::Backend(backend.id.0)
         }
         0..5 => {
@@ -224,6 +219,10 @@ pub(super) fn change(world: &mut World, now: u64, random: &mut StdRng) -> Change
             }
             Change::Frontend(name)
         }
+        9 if random.random_ratio(3, 4) => {
+            links::change(world, random);
+            Change::Links
+        }
         9 => {
             world.snat_ports = snat_ports(random);
             Change::Settings
@@ -245,12 +244,12 @@ pub(super) fn change(world: &mut World, now: u64, random: &mut StdRng) -> Change
 }
 
 /// The route to a backend moves to another link, or the backend sees another address of the machine.
-fn move_way(backend: &mut Backend, random: &mut StdRng) {
-    let place = random.random_range(0..LINKS.len().min(SNAT.len()));
+fn move_way(backend: &mut Backend, links: &BTreeMap<u32, MacBytes>, random: &mut StdRng) {
     if random.random_bool(0.5) {
-        backend.link = LINKS[place].0;
+        (backend.link, backend.from_mac) =
+            links.iter().map(|(link, mac)| (*link, *mac)).choose(random).unwrap();
     } else {
-        backend.snat = address(backend.snat.is_ipv4(), SNAT[place]);
+        backend.snat = address(backend.snat.is_ipv4(), SNAT[random.random_range(0..SNAT.len())]);
     }
 }
 

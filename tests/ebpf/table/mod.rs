@@ -12,6 +12,7 @@ mod martians;
 mod ports;
 mod questions;
 mod reasons;
+mod return_path;
 mod returned;
 mod selection;
 mod shapes;

@@ -75,11 +75,11 @@ pub(super) fn load(
         if first.is_none() {
             old.copy(&ebpf)?;
         }
-        let settings = settings_of(&mut ebpf, link, &folder)?;
+        let settings = settings_of(&mut ebpf, setup, link, &folder)?;
         let placed = attach_best(&mut ebpf, setup, (link, ladder), &folder)?;
         #[cfg(feature = "ebpf-log")]
         super::log::follow(&mut ebpf, &link.name);
-        links.push(packet_link(&mut ebpf, link, placed, settings, folder)?);
+        links.push(packet_link(&mut ebpf, setup, link, placed, settings, folder)?);
         first.get_or_insert(ebpf);
     }
     let mut first = first.ok_or(PacketError::NotBuilt)?;
@@ -113,9 +113,9 @@ pub(super) fn reload(
     let object = OBJECT.ok_or(PacketError::NotBuilt)?;
     let folder = PinFolder::open(&setup.bpf_dir, &facts.name, lock)?;
     let mut ebpf = open(object, &facts.name, capacities, shared, &folder)?;
-    let settings = settings_of(&mut ebpf, facts, &folder)?;
+    let settings = settings_of(&mut ebpf, setup, facts, &folder)?;
     let placed = attach_best(&mut ebpf, setup, (facts, ladder), &folder)?;
-    packet_link(&mut ebpf, facts, placed, settings, folder)
+    packet_link(&mut ebpf, setup, facts, placed, settings, folder)
 }
 
 /// Loads the object. Maps that are pinned already are used again.
@@ -162,17 +162,20 @@ fn attach_best(
 /// taken over come at once, and the map may be a new one.
 fn settings_of(
     ebpf: &mut Ebpf,
+    setup: &PacketSetup,
     link: &LinkFacts,
     folder: &PinFolder,
 ) -> Result<Table<u32, LinkSettings>, PacketError> {
     let map = ebpf.take_map(maps::LINK.name).and_then(data);
     let map = map.ok_or(PacketError::NotInObject { name: maps::LINK.name })?;
-    let settings = Table::new(map).and_then(|settings| tell(&settings, link).map(|()| settings));
+    let settings = Table::new(map)
+        .and_then(|settings| tell(&settings, link, setup.config.return_path).map(|()| settings));
     settings.map_err(|error| PacketError::pin("use", folder.pin(maps::LINK.name), error))
 }
 
 fn packet_link(
     ebpf: &mut Ebpf,
+    setup: &PacketSetup,
     link: &LinkFacts,
     (hook, why): (Hook, HookReason),
     settings: Table<u32, LinkSettings>,
@@ -188,6 +191,7 @@ fn packet_link(
         tried_with: None,
         refusal: None,
         folder,
+        return_path: setup.config.return_path,
         settings,
         counters,
     })

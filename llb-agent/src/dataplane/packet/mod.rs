@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   rule --> PacketPlane                                      plane.rs
-//!                |--> next hops: routes, neighbours           next_hops.rs, last_hops.rs, link_facts.rs
+//!                |--> next hops: routes, neighbours           next_hops.rs, neighbours.rs, last_hops.rs, link_facts.rs
 //!                |--> the addresses that backends see         sources.rs, own_sources.rs
 //!                `--> State: serve, close, drain, remove      state.rs, drain.rs     takes time and maps as arguments
 //!                        |--> image of the maps: ids, tables  image/                 pure
@@ -14,6 +14,7 @@
 //!            maps of another size or layout                   map_sizes.rs, migrate.rs
 //!   upkeep:  next hops followed, flows swept, drains ended    upkeep.rs, schedule.rs, sweep.rs
 //!            frontends that should be placed anew             placing.rs, moves.rs
+//!            routers that lead to clients                     gateways.rs, return_path.rs
 //!            dead backends                                    failures.rs
 //!            hooks tried again; losses of XDP                 ladder.rs, xdp_loss.rs, relink.rs
 //!   tester:  suspected backends tested, dead ones marked      tester.rs, suspects.rs
@@ -52,6 +53,7 @@ mod failures;
 #[cfg(test)]
 mod fake;
 mod flow_table;
+mod gateways;
 mod hooks;
 pub mod image;
 mod ladder;
@@ -67,6 +69,7 @@ mod maps;
 mod metrics;
 mod migrate;
 mod moves;
+mod neighbours;
 mod next_hops;
 mod own_sources;
 mod packet_link;
@@ -76,6 +79,7 @@ mod plane;
 mod readiness;
 mod refusal;
 mod relink;
+mod return_path;
 mod ring;
 mod schedule;
 mod settings;
@@ -97,6 +101,7 @@ mod xdp_loss;
 pub use error::PacketError;
 pub use leftover::still_forwarding;
 pub use loader::{LinkLocks, has_object};
+pub use neighbours::release_neighbours;
 pub use pins::{detach, pinned_links, provide_bpffs};
 pub use plane::PacketPlane;
 pub use refusal::Refusal;

@@ -12,15 +12,16 @@ use llb_common::address::Mac;
 use llb_common::settings::SNAT_ADDRESSES;
 use tokio::time::Instant;
 
+use super::gateways::Gateways;
 use super::image::NextHop;
 use super::last_hops::{LastHops, Seen};
 use super::link_facts::LinkFacts;
+use super::neighbours::{Hop, Neighbours, in_turn};
 use super::own_sources::OwnSources;
 use super::sources::Asked;
 use crate::clock;
 use crate::dataplane::placement::{BackendWay, Ways};
-use crate::error_chain::ErrorChain;
-use crate::netlink::{Connection, Neighbour, Route, Way};
+use crate::netlink::{Connection, Route, Way};
 
 /// How long a new rule waits for its neighbours' first answer. A neighbour that is there
 /// answers within a millisecond. One that is not there delays the first rule that names it by
@@ -30,11 +31,6 @@ const FIRST_ANSWER: Duration = Duration::from_millis(200);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// See [`FIRST_ANSWER`].
 const ASKED_LATELY: Duration = Duration::from_secs(30);
-/// So many missing neighbours the kernel is made to look for in one look. For further ones it looks when they
-/// are probed.
-const ASKED_AT_ONCE: usize = 500;
-/// How often it is said that the kernel refuses to look for a neighbour.
-const REFUSAL_PAUSE: Duration = Duration::from_secs(60);
 
 /// A link with a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,9 +45,6 @@ pub(super) fn own_links(facts: &[LinkFacts]) -> BTreeMap<u32, OwnLink> {
     facts.iter().map(|link| (link.ifindex, OwnLink { mac: link.mac, mtu: link.mtu })).collect()
 }
 
-/// A neighbour: the interface index of its link, and its address.
-type Hop = (u32, IpAddr);
-
 /// Routes and neighbours as the kernel told them last.
 #[derive(Debug)]
 pub(super) struct NextHops {
@@ -60,23 +53,20 @@ pub(super) struct NextHops {
     links: BTreeMap<u32, OwnLink>,
     routes: BTreeMap<IpAddr, Route>,
     sources: OwnSources,
-    /// Neighbours on these links whose MAC address is known.
-    neighbours: BTreeMap<Hop, Mac>,
+    neighbours: Neighbours,
     /// When the kernel was last made to look for a neighbour that is not known.
     asked: BTreeMap<Hop, Instant>,
-    /// Neighbours that the kernel learned by itself. The others are configured, and need no probe.
-    learned: BTreeSet<Hop>,
     /// Links with an IPv6 link-local address, the only one from which the kernel looks for IPv6 neighbours
     /// without a packet for them.
     with_link_local: BTreeSet<u32>,
-    /// Neighbours that did not answer the kernel.
-    silent: BTreeSet<Hop>,
+    /// Routers that lead to clients.
+    gateways: Gateways,
     /// The way to each backend, now or before.
     last: LastHops,
     /// Whether a way has changed since [`NextHops::follow`].
     is_changed: bool,
-    /// When it was last said that the kernel refuses to look for a neighbour.
-    refused: Option<Instant>,
+    /// The last backend without a way whose route was asked for in turn.
+    last_asked: Option<IpAddr>,
 }
 
 impl NextHops {
@@ -85,6 +75,7 @@ impl NextHops {
         connection: Connection,
         links: BTreeMap<u32, OwnLink>,
         hops: BTreeMap<IpAddr, NextHop>,
+        gateways: Gateways,
     ) -> Self {
         let asked = |(backend, hop): (&IpAddr, &NextHop)| Asked {
             backend: *backend,
@@ -96,14 +87,13 @@ impl NextHops {
             links,
             routes: BTreeMap::new(),
             sources: OwnSources::restored(hops.iter().map(asked)),
-            neighbours: BTreeMap::new(),
+            neighbours: Neighbours::default(),
             asked: BTreeMap::new(),
-            learned: BTreeSet::new(),
             with_link_local: BTreeSet::new(),
-            silent: BTreeSet::new(),
+            gateways,
             last: LastHops::restored(hops, clock::now()),
             is_changed: false,
-            refused: None,
+            last_asked: None,
         }
     }
 
@@ -151,12 +141,12 @@ impl NextHops {
         unknown.retain(|hop| self.asked.get(hop).is_none_or(|asked| now - *asked > ASKED_LATELY));
         for hop in &unknown {
             self.asked.insert(*hop, now);
-            self.ask(*hop).await?;
+            self.neighbours.ask(&mut self.connection, *hop).await?;
         }
         while !unknown.is_empty() && now.elapsed() < FIRST_ANSWER {
             tokio::time::sleep(LOOK_AGAIN).await;
             self.read_neighbours().await?;
-            unknown.retain(|hop| !self.neighbours.contains_key(hop));
+            unknown = self.neighbours.missing(unknown);
         }
         Ok(())
     }
@@ -168,16 +158,21 @@ impl NextHops {
     pub(super) async fn refresh(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<()> {
         // Taken over only when all have been read: after an error, the next call still sees the change.
         let routes = self.read_routes(addresses).await?;
-        if addresses.iter().any(IpAddr::is_ipv6) {
+        let is_v6 = |(address, route): (&IpAddr, &Route)| match route {
+            Route::Via(way) => hop_of(*address, way).1.is_ipv6(),
+            Route::Here | Route::Nowhere => address.is_ipv6(),
+        };
+        if routes.iter().any(is_v6) {
             self.with_link_local = self.connection.links_with_link_local().await?;
         }
         self.read_neighbours().await?;
         self.routes.clear();
         self.take_over(routes);
         self.sources.keep(addresses);
-        let hops = self.hops(addresses);
-        self.asked.retain(|hop, _| hops.contains(hop));
-        Ok(())
+        self.gateways.refresh(&mut self.connection).await;
+        let needed = self.followed(addresses);
+        self.asked.retain(|hop, _| needed.contains(hop));
+        self.neighbours.release_all_but(&mut self.connection, &needed).await
     }
 
     /// Looks again for what is missing of the ways to `addresses`, which are all that are served, and makes the
@@ -191,34 +186,15 @@ impl NextHops {
         let is_away = |address: &&IpAddr| {
             self.last.was_away(**address) || !matches!(self.seen(**address), Seen::Reached(_))
         };
-        let away: Vec<&IpAddr> = addresses.iter().filter(is_away).collect();
-        let routes = self.read_routes(away).await?;
+        let away: BTreeSet<IpAddr> = addresses.iter().filter(is_away).copied().collect();
+        let asked = in_turn(&away, &mut self.last_asked);
+        let routes = self.read_routes(&asked).await?;
         self.take_over(routes);
         self.last.retain(addresses);
         self.note(addresses);
-        for hop in self.unknown(addresses).into_iter().take(ASKED_AT_ONCE) {
-            self.ask(hop).await?;
-        }
+        let followed = self.followed(addresses);
+        self.neighbours.ask_in_turn(&mut self.connection, followed).await?;
         Ok(std::mem::take(&mut self.is_changed))
-    }
-
-    /// Makes the kernel look for a neighbour. That it refuses this stops nothing else.
-    async fn ask(&mut self, hop: Hop) -> io::Result<()> {
-        let Err(error) = self.connection.use_neighbour(hop.0, hop.1).await else { return Ok(()) };
-        if error.raw_os_error().is_none() {
-            return Err(error);
-        }
-        let now = clock::now();
-        if self.refused.is_none_or(|said| now - said > REFUSAL_PAUSE) {
-            self.refused = Some(now);
-            let (error, neighbour) = (ErrorChain(&error), hop.1);
-            tracing::warn!(
-                %neighbour, %error,
-                "the kernel does not look for a neighbour; if its table is full, raise gc_thresh2 and gc_thresh3 \
-                 in net.ipv4.neigh.default and net.ipv6.neigh.default"
-            );
-        }
-        Ok(())
     }
 
     /// Notes how these backends are reached now.
@@ -236,18 +212,8 @@ impl NextHops {
     /// # Errors
     /// The kernel does not answer.
     pub(super) async fn probe(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<u32> {
-        let mut asked = 0;
-        for hop in self.hops(addresses) {
-            if self.learned.contains(&hop) {
-                self.connection.probe_neighbour(hop.0, hop.1).await?;
-            } else if !self.neighbours.contains_key(&hop) {
-                self.ask(hop).await?;
-            } else {
-                continue;
-            }
-            asked += 1;
-        }
-        Ok(asked)
+        let followed = self.followed(addresses);
+        self.neighbours.probe(&mut self.connection, followed).await
     }
 
     /// Asks for all neighbours again.
@@ -255,21 +221,7 @@ impl NextHops {
     /// # Errors
     /// The kernel does not answer.
     pub(super) async fn read_neighbours(&mut self) -> io::Result<()> {
-        let all = self.connection.neighbours().await?;
-        let is_ours = |ifindex: &u32| self.links.contains_key(ifindex);
-        let all = all.into_iter().filter(|neighbour| is_ours(&neighbour.ifindex));
-        let all: Vec<Neighbour> = all.collect();
-        let learned = all.iter().filter(|neighbour| neighbour.is_learned);
-        self.learned = learned.map(|neighbour| (neighbour.ifindex, neighbour.address)).collect();
-        let silent = all.iter().filter(|neighbour| neighbour.is_silent);
-        self.silent = silent.map(|neighbour| (neighbour.ifindex, neighbour.address)).collect();
-        self.neighbours = all
-            .into_iter()
-            .filter_map(|neighbour| {
-                Some(((neighbour.ifindex, neighbour.address), Mac::new(neighbour.mac?.0)))
-            })
-            .collect();
-        Ok(())
+        self.neighbours.read(&mut self.connection, |ifindex| self.links.contains_key(&ifindex)).await
     }
 
     /// How packets to `address` leave, or left until the way was lost; `None` if they never could.
@@ -285,7 +237,7 @@ impl NextHops {
     fn seen(&self, address: IpAddr) -> Seen {
         match (self.found(address), self.way(address)) {
             (Some(hop), _) if hop.mac.is_some() => Seen::Reached(hop),
-            (Some(_), Some(way)) if self.silent.contains(&hop_of(address, way)) => Seen::Silent,
+            (Some(_), Some(way)) if self.neighbours.is_silent(&hop_of(address, way)) => Seen::Silent,
             _ => Seen::Missing,
         }
     }
@@ -298,7 +250,7 @@ impl NextHops {
         Some(NextHop {
             ifindex: way.ifindex,
             source_mac: link.mac,
-            mac: self.neighbours.get(&hop_of(address, way)).copied(),
+            mac: self.neighbours.mac(&hop_of(address, way)),
             source: self.sources.of(address).or(way.source)?,
             mtu: mtu.min(u32::from(u16::MAX)) as u16,
             is_lasting: false,
@@ -373,8 +325,9 @@ impl NextHops {
 
     /// Whether the kernel can't look for the neighbour on the way to `address`, on a link with a program.
     fn lacks_link_local(&self, address: IpAddr, way: Option<&Way>) -> bool {
-        let ifindex = way.map(|way| way.ifindex).filter(|ifindex| self.links.contains_key(ifindex));
-        address.is_ipv6() && ifindex.is_some_and(|ifindex| !self.with_link_local.contains(&ifindex))
+        way.map(|way| hop_of(address, way)).is_some_and(|(ifindex, hop)| {
+            hop.is_ipv6() && self.links.contains_key(&ifindex) && !self.with_link_local.contains(&ifindex)
+        })
     }
 
     /// The neighbours that packets to `addresses` go to, on links with programs.
@@ -383,9 +336,15 @@ impl NextHops {
         hops.filter(|hop| self.links.contains_key(&hop.0)).collect()
     }
 
-    /// Those of them whose MAC address is not known.
-    fn unknown(&self, addresses: &BTreeSet<IpAddr>) -> Vec<Hop> {
-        self.hops(addresses).into_iter().filter(|hop| !self.neighbours.contains_key(hop)).collect()
+    /// These and the routers that lead to clients.
+    fn followed(&self, addresses: &BTreeSet<IpAddr>) -> BTreeSet<Hop> {
+        let gateways = self.gateways.all().iter().filter(|hop| self.links.contains_key(&hop.0));
+        gateways.copied().chain(self.hops(addresses)).collect()
+    }
+
+    /// The neighbours of backends whose MAC address is not known.
+    fn unknown(&self, addresses: &BTreeSet<IpAddr>) -> BTreeSet<Hop> {
+        self.neighbours.missing(self.hops(addresses))
     }
 }
 

@@ -13,6 +13,7 @@ use super::ladder::Conditions;
 use super::link_facts::LinkFacts;
 use super::pins::PinFolder;
 use super::table::Table;
+use crate::config::ReturnPath;
 use crate::model::{Hook, HookReason};
 
 /// A link with a program.
@@ -26,6 +27,7 @@ pub(super) struct PacketLink {
     /// Why the kernel did not take the program again when that had changed. The old one is still there.
     pub(super) refusal: Option<String>,
     pub(super) folder: PinFolder,
+    pub(super) return_path: ReturnPath,
     pub(super) settings: Table<u32, LinkSettings>,
     pub(super) counters: PerCpuArray<MapData, [u8; size_of::<LinkCounters>()]>,
 }
@@ -45,7 +47,7 @@ impl PacketLink {
         let mut mac = [0; 8];
         mac[..6].copy_from_slice(&self.facts.mac.bytes());
         links.insert(&self.facts.ifindex, &mac)?;
-        tell(&self.settings, &self.facts)
+        tell(&self.settings, &self.facts, self.return_path)
     }
 
     /// Frames that came in, summed over all CPUs; `None` if the map can't be read.
@@ -68,7 +70,13 @@ pub(super) fn forget_others(links: &Table<u32, [u8; 8]>, present: &BTreeSet<u32>
 }
 
 /// Tells a program on which link it is. Until then it passes all packets to the kernel.
-pub(super) fn tell(settings: &Table<u32, LinkSettings>, link: &LinkFacts) -> io::Result<()> {
+pub(super) fn tell(
+    settings: &Table<u32, LinkSettings>,
+    link: &LinkFacts,
+    return_path: ReturnPath,
+) -> io::Result<()> {
     let old = settings.get(&0)?.unwrap_or_default();
-    settings.insert(&0, &LinkSettings { ifindex: link.ifindex, mac: link.mac, traces: old.traces })
+    let returns_by_routes = u8::from(return_path == ReturnPath::Routes);
+    let new = LinkSettings { ifindex: link.ifindex, mac: link.mac, returns_by_routes, ..old };
+    settings.insert(&0, &new)
 }

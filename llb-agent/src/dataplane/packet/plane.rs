@@ -16,10 +16,12 @@ use tokio::task::JoinHandle;
 use super::clock::now;
 use super::drain::Drain;
 use super::error::PacketError;
+use super::gateways::Gateways;
 use super::image::{Gate, Served};
 use super::link_facts::LinkFacts;
 use super::loader::{LinkLocks, Loaded, load};
 use super::map_sizes::{Capacities, memory_bytes};
+use super::neighbours::release_neighbours;
 use super::next_hops::{NextHops, own_links};
 use super::packet_link::{PacketLink, forget_others};
 use super::pins::{SHARED, forget_empty, provide_bpffs};
@@ -31,6 +33,7 @@ use super::shared::Shared;
 use super::state::State;
 use super::{answers, canary_sender, clsact, early, metrics, tester, upkeep};
 use crate::clock;
+use crate::config::ReturnPath;
 use crate::dataplane::BackendStates;
 use crate::dataplane::placement::packet_mode;
 use crate::error_chain::ErrorChain;
@@ -99,7 +102,8 @@ impl PacketPlane {
         });
         look_at_links(&shared).await;
         let last_hops = shared.state().image.last_hops();
-        let next_hops = NextHops::new(connection, own_links(&facts), last_hops);
+        let gateways = Gateways::new(shared.setup.config.return_path == ReturnPath::Routes);
+        let next_hops = NextHops::new(connection, own_links(&facts), last_hops, gateways);
         let next_hops = Arc::new(tokio::sync::Mutex::new(next_hops));
         let upkeep = tokio::spawn(upkeep::run(Arc::clone(&shared), Arc::clone(&next_hops)));
         let tester = tokio::spawn(tester::run(Arc::clone(&shared)));
@@ -312,16 +316,17 @@ impl PacketPlane {
     /// Takes the programs off their links and forgets all flows.
     ///
     /// # Errors
-    /// A pin can't be removed.
-    pub fn detach(&self) -> Result<(), PacketError> {
+    /// A pin can't be removed, or the kernel does not answer.
+    pub async fn detach(&self) -> Result<(), PacketError> {
         self.tasks.iter().for_each(JoinHandle::abort);
+        let links: Vec<String> = self.shared.links().iter().map(|link| link.facts.name.clone()).collect();
         self.shared.links().iter().try_for_each(|link| {
             clsact::detach(Some(link.facts.ifindex), link.folder.path())?;
             link.folder.remove()
         })?;
         self.shared.folder.remove()?;
         forget_empty(&self.shared.setup.bpf_dir);
-        Ok(())
+        release_neighbours(&links).await
     }
 }
 

@@ -11,6 +11,7 @@ use super::hooks::{Allowed, Ladder};
 use super::ladder::{Now, may_have_xdp, to_leave_xdp, to_try_again};
 use super::link_facts::LinkFacts;
 use super::loader::reload;
+use super::return_path;
 use super::setup::PacketSetup;
 use super::shared::Shared;
 use super::xdp_loss::problems;
@@ -48,12 +49,20 @@ async fn ask(allowed: Allowed, links: &[LinkFacts]) -> BTreeMap<u32, Driver> {
     })
 }
 
-/// Tries the hooks of links again if something has changed, and notes which links lose what XDP sends.
+/// Tries the hooks of links again if something has changed, and notes problems: which links lose what XDP sends, and
+/// what keeps clients from being answered by the routes.
 pub(super) async fn look_at_links(shared: &Arc<Shared>) {
     let allowed = allowed(&shared.setup);
-    if !may_have_xdp(allowed, facts(shared).iter()) {
-        return;
-    }
+    let losses = match may_have_xdp(allowed, facts(shared).iter()) {
+        true => try_all_again(shared, allowed).await,
+        false => Vec::new(),
+    };
+    let are_v4 = shared.state().image.frontends().map(|served| served.frontend.vip.is_ipv4()).collect();
+    note(shared, [losses, return_path::problems(shared.setup.config.return_path, &are_v4)].concat());
+}
+
+/// Tries the hooks again where that is due. Returns which links lose what XDP sends.
+async fn try_all_again(shared: &Arc<Shared>, allowed: Allowed) -> Vec<Problem> {
     let mut links = read(shared, allowed).await;
     for decide in [to_try_again, to_leave_xdp] {
         let due = decide(allowed, &links);
@@ -71,7 +80,7 @@ pub(super) async fn look_at_links(shared: &Arc<Shared>) {
         }
     }
     let senders: Vec<_> = links.iter().flatten().map(Now::sender).collect();
-    note(shared, problems(&senders, allowed.xdp_mode == XdpMode::Native));
+    problems(&senders, allowed.xdp_mode == XdpMode::Native)
 }
 
 fn facts(shared: &Shared) -> Vec<LinkFacts> {

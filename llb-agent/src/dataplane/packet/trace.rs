@@ -92,7 +92,7 @@ impl Switch {
         self.settings.insert(&0, &settings)?;
         for link in &self.links {
             let mut settings = link.get(&0)?.context("the map of a link's settings is empty")?;
-            settings.traces = u16::from(is_on);
+            settings.traces = u8::from(is_on);
             link.insert(&0, &settings)?;
         }
         Ok(())

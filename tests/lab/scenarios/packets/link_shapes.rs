@@ -9,6 +9,7 @@ use llb_tests::lab::connect_by_tunnel;
 use llb_tests::{Host, Server, manifests, wait_until};
 
 use super::HTTP;
+use super::routers::{FAR as BEHIND_ROUTER, add_far_host};
 use crate::plane::Plane;
 use crate::setup::{LIMIT, Setup, frontend, is_free_of_problems};
 
@@ -77,6 +78,15 @@ pub(crate) fn ipv6_is_relayed_on_a_link_without_a_link_local_address(plane: Plan
             .unwrap();
         }
     }
+
+    // IPv4 by an IPv6 router needs the address, too: without it, not even the kernel finds that router.
+    add_far_host(&mut setup);
+    let router = setup.lab.host("router").ipv6();
+    setup.lab.balancer().ip(&format!("route replace 198.51.100.0/24 via inet6 {router}\n")).unwrap();
+    let address = BEHIND_ROUTER[0].parse::<IpAddr>().unwrap();
+    setup.write_service("web", &vips[..1], &[HTTP]);
+    setup.manifests.write("nodes.yaml", &manifests::node("far", &[address])).unwrap();
+    is_relayed(&setup, vips[0], "no IPv6 link-local address");
 }
 
 /// Waits until the frontend is relayed for a reason with this text.

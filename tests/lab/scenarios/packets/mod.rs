@@ -15,6 +15,7 @@ pub(crate) mod ports;
 pub(crate) mod questions;
 pub(crate) mod refusals;
 pub(crate) mod restarts;
+pub(crate) mod return_path;
 pub(crate) mod returned;
 pub(crate) mod routers;
 pub(crate) mod routes;

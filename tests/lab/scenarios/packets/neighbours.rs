@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Nodes that are replaced or go silent without telling anybody.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::{HashMap, Map, MapData};
 use llb_common::maps;
 use llb_tests::client::{count_by_name, http_get};
-use llb_tests::{manifests, wait_until};
+use llb_tests::{Server, manifests, wait_until};
 
 use super::HTTP;
 use crate::plane::Plane;
 use crate::setup::{LIMIT, Setup};
 
+/// More than `gc_thresh3`, by default.
+const NODES: usize = 1500;
+/// How often all of them are looked at, with requests in between.
+const ROUNDS: usize = 3;
 /// Requests in a row: enough that both nodes get one.
 const REQUESTS: usize = 20;
 
@@ -43,6 +47,46 @@ pub(crate) fn a_silent_node_is_left_out_until_it_is_back(plane: Plane) {
     assert!(!answered().unwrap().contains_key("node-1"));
     setup.lab.host("node-1").plug_in().unwrap();
     wait_until(LIMIT, "both nodes to answer", || Ok(Some(answered()?).filter(|all| all.len() == 2))).unwrap();
+}
+
+/// The kernel remembers 1,024 neighbours of each family on the whole machine, but for those that llb keeps.
+pub(crate) fn more_nodes_on_the_segment_than_the_kernel_remembers_are_all_reached(plane: Plane) {
+    let mut setup = Setup::with_arguments(plane, &["--at-stop", "remove"]);
+    let host = setup.lab.host("node-1");
+    let addresses: Vec<IpAddr> =
+        (0..NODES).map(|n| [198, 18, 1 + (n / 250) as u8, 1 + (n % 250) as u8].into()).collect();
+    let lines = addresses.iter().map(|address| format!("addr add {address}/15 dev eth0\n"));
+    host.ip(&lines.collect::<String>()).unwrap();
+    setup.lab.balancer().ip("addr add 198.18.0.1/15 dev eth0\n").unwrap();
+    let _server = Server::http(host, SocketAddr::from(([0, 0, 0, 0], HTTP.node_port)), "node").unwrap();
+    let nodes =
+        addresses.iter().enumerate().map(|(n, address)| manifests::node(&format!("n{n}"), &[*address]));
+    setup.manifests.write("nodes.yaml", &nodes.collect::<String>()).unwrap();
+    setup.serve("web", &[setup.vip()], &[HTTP]);
+    let vip = SocketAddr::new(setup.vip(), HTTP.port);
+    let kept = || {
+        let all = setup.lab.balancer().output(&["ip", "neigh", "show"])?;
+        anyhow::Ok(all.lines().filter(|line| line.contains("extern_learn")).count())
+    };
+    for _ in 0..ROUNDS {
+        wait_until(LIMIT, "all nodes to be reached", || {
+            let explained = setup.agent.get("/explain/default/web")?;
+            let active = explained.lines().filter(|line| line.contains("  active,")).count();
+            ensure!(active == NODES, "{active} nodes are active, {} are kept", kept()?);
+            Ok(Some(()))
+        })
+        .unwrap();
+        (0..REQUESTS).for_each(|_| drop(http_get(setup.client(), vip).unwrap()));
+    }
+    assert!(kept().unwrap() >= NODES, "{}", kept().unwrap());
+
+    // What is not needed any more is the kernel's again; those that have flows are still needed.
+    setup.manifests.write("nodes.yaml", &manifests::node("n0", &addresses[..1])).unwrap();
+    wait_until(4 * LIMIT, "the nodes to be released", || Ok((kept()? < NODES / 2).then_some(()))).unwrap();
+    setup.agent.terminate().unwrap();
+    assert!(setup.agent.wait_exit().unwrap().success(), "{}", setup.agent.log());
+    let left = setup.lab.balancer().output(&["ip", "neigh", "show"]).unwrap();
+    assert!(!left.contains("extern_learn"), "{left}");
 }
 
 pub(crate) fn a_link_that_was_deleted_and_created_again_forwards_again(plane: Plane) {

@@ -93,7 +93,7 @@ impl World {
             .load(&read("ebpf/packet.o")?)?;
         load(ebpf.program_mut(program_of(hook)).context("no such program")?)?;
         let mut world = Self { ebpf, hook, family };
-        let link = LinkSettings { ifindex: LINK, mac: Mac::new(LB_MAC), traces: 0 };
+        let link = LinkSettings { ifindex: LINK, mac: Mac::new(LB_MAC), ..LinkSettings::default() };
         world.set(maps::LINK.name, 0, raw::<12>(bytes_of(&link)))?;
         let mut settings =
             Settings { snat_first_port: 1024, snat_last_port: u16::MAX, ..Settings::default() };
