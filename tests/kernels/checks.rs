@@ -16,7 +16,7 @@ use crate::stage::{Mode, Stage};
 use crate::traffic;
 
 /// Time for the demo. It promises to take less than a minute, which is more in an emulated machine.
-const DEMO_LIMIT: Duration = Duration::from_secs(300);
+const DEMO_LIMIT: Duration = Duration::from_secs(480);
 
 /// Time for all scenarios of the lab.
 const SCENARIOS_LIMIT: Duration = Duration::from_secs(1200);
