@@ -78,7 +78,7 @@ pub(crate) fn run(kernel: &Kernel, extent: &Extent) -> Findings {
             let place = Place { card, hook: None };
             run.note(Some(&place), "agent", started, Err(error));
             // The next card must not get an agent that takes over from this one.
-            if let Err(error) = balancer::stop(&mut stage) {
+            if let Err(error) = balancer::kill9(&mut stage).and_then(|()| balancer::stop(&mut stage)) {
                 println!("the agent does not end: {error:#}");
             }
         }
