@@ -16,7 +16,7 @@ use crate::stage::{Mode, Stage};
 use crate::traffic;
 
 /// Time for the demo. It promises to take less than a minute, which is more in an emulated machine.
-const DEMO_LIMIT: Duration = Duration::from_secs(300);
+const DEMO_LIMIT: Duration = Duration::from_secs(480);
 
 /// Time for all scenarios of the lab.
 const SCENARIOS_LIMIT: Duration = Duration::from_secs(1200);
@@ -78,7 +78,7 @@ pub(crate) fn run(kernel: &Kernel, extent: &Extent) -> Findings {
             let place = Place { card, hook: None };
             run.note(Some(&place), "agent", started, Err(error));
             // The next card must not get an agent that takes over from this one.
-            if let Err(error) = balancer::stop(&mut stage) {
+            if let Err(error) = balancer::kill9(&mut stage).and_then(|()| balancer::stop(&mut stage)) {
                 println!("the agent does not end: {error:#}");
             }
         }
