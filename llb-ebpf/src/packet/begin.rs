@@ -144,6 +144,13 @@ fn begin(
         }
         return Err(Reason::OverBudget);
     }
+    // An entry of this key in `FLOWS` is of an older flow, which has ended or whose backend takes it no more.
+    let former = flows().find_by_tag(&key_of(packet));
+    decision.search.has_former = u32::from(former.is_some());
+    if let Some(former) = former {
+        // SAFETY: `former` points to a line of `FLOWS`, which is valid until the program returns; it is copied.
+        decision.left = unsafe { *former };
+    }
     if !is_dsr {
         let has_port = ports::find(context, packet, decision, link).is_yes()
             || reselect::leave_full_backend(decision, packet, frontend).is_yes()
@@ -210,10 +217,7 @@ fn remember(packet: &Packet, decision: &mut Decision, link: &LinkSettings, now: 
         seq: life::next_of(packet),
         ack: packet.acknowledged(),
     };
-    // An entry of this key in `FLOWS` is of an older flow, whose backend takes it no more.
-    if let Some(left) = flows().find_by_tag(&key) {
-        // SAFETY: `left` points to a line of `FLOWS`, which is valid until the program returns; it is copied.
-        decision.left = unsafe { *left };
+    if decision.search.has_former != 0 {
         let _ = remove_flow(&key);
     }
     let left = &decision.left;

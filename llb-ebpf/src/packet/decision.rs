@@ -47,7 +47,7 @@ pub(crate) struct Decision {
     pub(crate) flow: UnassignedFlow,
     /// Of `ports.rs`.
     pub(crate) search: PortSearch,
-    /// Input of `begin.rs`: the pending entry of a flow that must begin anew; without a backend if there is none.
+    /// Input of `begin.rs`: the entry of a flow that must begin anew; without a backend if there is none.
     pub(crate) left: ForwardEntry,
 }
 
@@ -113,6 +113,10 @@ pub(crate) struct PortSearch {
     pub(crate) now: Tick,
     /// 1: the port of a flow that gives way at last will do, too.
     pub(crate) is_last_resort: u32,
+    /// 1: [`Decision::left`] is from `FLOWS`, of the last flow of this client and port.
+    pub(crate) has_former: u32,
+    /// One bit for each port that was tried, the last one lowest: the flow that has the port may give way.
+    pub(crate) may_give_way: u32,
 }
 
 /// Why a packet is not rewritten.

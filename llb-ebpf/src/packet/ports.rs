@@ -31,7 +31,10 @@ const GROUP: u32 = 4;
 /// Finds a source port for a new flow at the backend of `decision`, and makes the flow's reply entry. Leaves the
 /// port in `decision`.
 ///
-/// There are up to 48 attempts: each group for a free port, then for one whose flow gives way; as a last
+/// First comes the port that the same client's last connection had, from the same port to the same backend: nearly
+/// always it is free, and a backend that still waits for late packets (TIME-WAIT) expects that client's numbers.
+///
+/// Then there are up to 48 attempts: each group for a free port, then for one whose flow gives way; as a last
 /// resort, all candidates for one whose flow gives way at last (see `port_holder.rs` in `llb-common`).
 #[inline(never)]
 pub(crate) fn find(
@@ -51,6 +54,17 @@ pub(crate) fn find(
         let _ = return_path::by_routes(context, packet, &mut search.entry);
     }
     search.now = decision.now;
+    let former = &decision.left;
+    if search.has_former != 0
+        && former.backend == decision.backend
+        && (first..=last).contains(&former.snat_port.number())
+    {
+        search.key.snat_port = former.snat_port;
+        if claim(context, search, &backend.snat).is_yes() {
+            decision.source_port = search.key.snat_port;
+            return Done::Yes;
+        }
+    }
     for attempt in 0..3 * CANDIDATES {
         let (half_round, number) = (attempt / GROUP, attempt % GROUP);
         let is_last_resort = attempt >= 2 * CANDIDATES;
@@ -60,10 +74,13 @@ pub(crate) fn find(
         search.is_last_resort = u32::from(is_last_resort);
         let result = if !is_last_resort && half_round % 2 == 0 {
             claim(context, search, &backend.snat)
-        } else {
+        } else if is_last_resort || search.may_give_way >> (GROUP - 1 - number) & 1 != 0 {
+            // Without last resort only pending flows give way, so most candidates need no second look.
             // `take_port` finds the same memory by itself, so the compiler must not keep any of it in registers.
             forget_contents(search);
             take_port()
+        } else {
+            Done::No
         };
         if result.is_yes() {
             decision.source_port = search.key.snat_port;
@@ -96,13 +113,16 @@ pub(crate) fn remove(key: &ReplyKey, is_pending: bool) -> Done {
 
 /// Gets the port in `search.key` for the new flow if the port is free, or if this flow has it already.
 #[inline(never)]
-fn claim(context: *mut c_void, search: &PortSearch, snat: &Address) -> Done {
+fn claim(context: *mut c_void, search: &mut PortSearch, snat: &Address) -> Done {
     let (key, entry) = (&search.key, &search.entry);
-    if let Some((holder, _)) = find_reply(key) {
+    search.may_give_way <<= 1;
+    if let Some((holder, is_pending)) = find_reply(key) {
         // SAFETY: `holder` points to a value of a map, which is valid until the program returns. Only single
         // fields are read and written; other CPUs change only whole fields, too.
         unsafe {
             if !is_reply_of(&*holder, &entry.client, entry.client_port, entry.backend) {
+                // An entry of another backend may be left from one that is gone.
+                search.may_give_way |= u32::from(is_pending || (*holder).backend != entry.backend);
                 return Done::No;
             }
             // The entry is left from an earlier flow, whose packets may have come from another next hop.

@@ -7,7 +7,7 @@ use llb_common::address::WirePort;
 use llb_common::conntrack::candidate_port;
 use llb_common::hash::FlowKey;
 
-use super::flows::{FlowName, Reply, Way, reply_name};
+use super::flows::{FlowName, Memory, Reply, Way, reply_name};
 use super::state::Model;
 use super::world::{Backend, Frontend, FrontendName, Id, World};
 
@@ -107,7 +107,8 @@ fn hash((vip, port, protocol): FrontendName, client: (IpAddr, u16), has_affinity
 }
 
 /// Takes a source port that no other flow of this backend has and that belongs to no frontend, and creates its
-/// reply entry. It looks at four candidates at a time: a free one is taken first, else one whose flow gives way.
+/// reply entry. First comes the port of the flow that had this name last, if it went to this backend. Then it looks at
+/// four candidates at a time: a free one is taken first, else one whose flow gives way.
 /// If no candidate will do, it takes one whose flow gives way at last.
 pub(super) fn snat_port(
     world: &World,
@@ -123,17 +124,30 @@ pub(super) fn snat_port(
         .collect();
     let new =
         Reply { client: (flow.0, flow.1), backend: backend.id, seen: 0, is_refused: false, way, used: now };
+    let claim = |memory: &mut Memory, port: u16| {
+        if let Some(reply) = memory.reply_of(flow, backend, port) {
+            // The entry is from before; the client may have moved since.
+            reply.way = way;
+            return true;
+        }
+        let name = reply_name(backend, port);
+        let is_taken = memory.reply(&name).is_some();
+        if is_taken || world.frontends.contains_key(&(backend.snat, port, name.3)) {
+            return false;
+        }
+        memory.pending_replies.insert(name, new);
+        true
+    };
+    let former = memory.flows.get(flow).filter(|former| former.backend == backend.id);
+    let former = former.map(|former| former.snat_port).filter(|port| world.snat_ports.contains(port));
+    if let Some(port) = former
+        && claim(memory, port)
+    {
+        return Some(port);
+    }
     for some in candidates.chunks(PORTS_AT_ONCE) {
         for &port in some {
-            if let Some(reply) = memory.reply_of(flow, backend, port) {
-                // The entry is from before; the client may have moved since.
-                reply.way = way;
-                return Some(port);
-            }
-            let name = reply_name(backend, port);
-            let is_free = memory.reply(&name).is_none();
-            if is_free && !world.frontends.contains_key(&(backend.snat, port, name.3)) {
-                memory.pending_replies.insert(name, new);
+            if claim(memory, port) {
                 return Some(port);
             }
         }

@@ -9,6 +9,7 @@ use llb_common::frontend::TCP;
 use llb_common::maps;
 use llb_common::port_holder::OPENING_TICKS;
 use llb_common::reason::Reason;
+use llb_common::settings::Settings;
 
 use super::{CLIENT_PORT, everywhere};
 use crate::frames::Frame;
@@ -94,6 +95,36 @@ fn a_free_port_is_preferred_to_one_of_a_flow_that_has_ended() {
         let at = if plane.family == Family::V4 { 34 } else { 54 };
         assert_ne!(bytes[at..at + 2], CLIENT_PORT.to_be_bytes());
         assert_eq!(plane.entries::<24, 24>(maps::FLOWS.name).len(), 1);
+    });
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_client_that_comes_again_from_a_port_gets_the_source_port_that_it_had() {
+    everywhere(|plane| {
+        let at = if plane.family == Family::V4 { 34 } else { 54 };
+        let lives = |plane: &Plane| {
+            let opening = plane.to_vip(NAT_PORT, TCP, SYN).bytes();
+            let Outcome::Sent(bytes) = plane.run(&opening) else { panic!("not sent") };
+            let port = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+            for flags in [SYN | ACK, FIN | ACK] {
+                let sent = Frame { to: (plane.snat(), port), ..plane.reply_sent(flags) };
+                plane.expect("reply", &sent.bytes(), &plane.reply_received(flags).bytes());
+                let flags = flags & !SYN;
+                let expected = Frame { from: (plane.snat(), port), ..plane.to_backend(flags) };
+                plane.expect("forward", &plane.to_vip(NAT_PORT, TCP, flags).bytes(), &expected.bytes());
+            }
+            port
+        };
+        let may_be =
+            |settings: &mut Settings, ports| (settings.snat_first_port, settings.snat_last_port) = ports;
+        plane.settings(|settings| may_be(settings, (1024, 2047)));
+        let port = lives(plane);
+        // The first candidate is the client's own port now.
+        plane.settings(|settings| may_be(settings, (1024, u16::MAX)));
+        assert_eq!(lives(plane), port);
+        plane.settings(|settings| may_be(settings, (2048, u16::MAX)));
+        assert_eq!(lives(plane), CLIENT_PORT);
     });
 }
 

@@ -22,7 +22,7 @@ enum What {
     Packet(packet::Arguments),
     /// The relay beside HAProxy and nginx stream; root; about 4 minutes, and the build
     Relay(beside::Arguments),
-    /// All ways of forwarding in one lab, llb's and others'; root; about 8 minutes, and the build
+    /// All ways of forwarding in one lab, llb's and others', rate and CPU time; root; about 11 minutes, and the build
     E2e(beside::Arguments),
     /// What a flood of new connections costs the open ones; root; about 16 minutes, and the build
     Flood(beside::Arguments),

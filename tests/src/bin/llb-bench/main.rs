@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `cargo xtask bench relay`, `e2e`, `flood` and `dns`: llb beside other balancers in one lab and one run, with
 //! interleaved rounds. The folder of each benchmark says what is compared. They share what is measured and how:
-//! `probe.rs`, `echo.rs`, `programs.rs`, `figures.rs`, `span.rs`.
+//! `probe.rs`, `echo.rs`, `cpu.rs`, `programs.rs`, `figures.rs`, `span.rs`.
 
+mod cpu;
 mod dns;
 mod e2e;
 mod echo;

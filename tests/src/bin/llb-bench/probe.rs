@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use llb_tests::{Host, wait_until};
 
+use crate::cpu::Watch;
 use crate::echo::{self, Sink};
 use crate::figures::Row;
 use crate::programs::{ECHO, HTTP, IPERF, SINK};
@@ -31,6 +32,21 @@ const UDP_ONE_WAY: Row = Row::more("UDP, 64 bytes, one way", "packets/s");
 
 /// Everything that can be measured, in the order of the tables.
 pub(crate) const ROWS: [Row; 8] = [KEEP_ALIVE, NEW, BULK_1, BULK_16, P50, P99, UDP, UDP_ONE_WAY];
+
+const KEEP_ALIVE_CPU: Row = Row::less("CPU, HTTP, kept alive", "us/request");
+const NEW_CPU: Row = Row::less("CPU, HTTP, a new connection each", "us/request");
+const BULK_1_CPU: Row = Row::less("CPU, bulk, 1 stream", "us/Mbit");
+const BULK_16_CPU: Row = Row::less("CPU, bulk, 16 streams", "us/Mbit");
+const UDP_CPU: Row = Row::less("CPU, UDP, there and back", "us/answer");
+const UDP_ONE_WAY_CPU: Row = Row::less("CPU, UDP, one way", "us/packet");
+
+/// What the whole machine's cores spend on each unit of what is measured.
+pub(crate) const CPU_ROWS: [Row; 6] =
+    [KEEP_ALIVE_CPU, NEW_CPU, BULK_1_CPU, BULK_16_CPU, UDP_CPU, UDP_ONE_WAY_CPU];
+
+/// The rows of HTTP, and the aims for what llb spends in relation to plain routing.
+pub(crate) const HTTP_ROWS: [Row; 4] = [KEEP_ALIVE, NEW, KEEP_ALIVE_CPU, NEW_CPU];
+pub(crate) const CPU_AIMS: [(Row, f64); 2] = [(KEEP_ALIVE_CPU, 1.05), (NEW_CPU, 1.08)];
 
 /// One measurement, which gives one or two rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,27 +92,78 @@ impl Probe {
         matches!(self, Self::Datagrams | Self::Flood)
     }
 
+    /// The row of CPU time.
+    fn cpu_row(self) -> Option<Row> {
+        Some(match self {
+            Self::KeepAlive => KEEP_ALIVE_CPU,
+            Self::NewConnections => NEW_CPU,
+            Self::Bulk1 => BULK_1_CPU,
+            Self::Bulk16 => BULK_16_CPU,
+            // The cores are idle half of the time, so most of the work is to sleep and to wake up.
+            Self::RoundTrip => return None,
+            Self::Datagrams => UDP_CPU,
+            Self::Flood => UDP_ONE_WAY_CPU,
+        })
+    }
+
+    /// Measures, also what all cores of the machine spend on each unit.
     pub(crate) fn run(self, client: &Host, to: IpAddr, seconds: u32, sink: &Sink) -> Result<Vec<(Row, f64)>> {
+        let watch = Watch::start()?;
+        let (mut values, units) = self.measure(client, to, seconds, sink)?;
+        let busy_us = watch.busy_us()?;
+        values.extend(self.cpu_row().map(|row| (row, busy_us / units)));
+        Ok(values)
+    }
+
+    /// The values, and how many units of [`Probe::cpu_row`] there were.
+    fn measure(self, client: &Host, to: IpAddr, seconds: u32, sink: &Sink) -> Result<(Vec<(Row, f64)>, f64)> {
+        let one = |row, rate: f64, units_per_second: f64| {
+            (vec![(row, rate)], units_per_second * f64::from(seconds))
+        };
         Ok(match self {
-            Self::KeepAlive => vec![(KEEP_ALIVE, wrk(client, to, seconds, "keep-alive")?)],
-            Self::NewConnections => vec![(NEW, wrk(client, to, seconds, "close")?)],
-            Self::Bulk1 => vec![(BULK_1, iperf(client, to, seconds, 1, UNLIMITED)?)],
-            Self::Bulk16 => vec![(BULK_16, iperf(client, to, seconds, 16, UNLIMITED)?)],
+            Self::KeepAlive => {
+                let Requests { rate, count } = wrk(client, to, seconds, "keep-alive")?;
+                (vec![(KEEP_ALIVE, rate)], count)
+            }
+            Self::NewConnections => {
+                let Requests { rate, count } = wrk(client, to, seconds, "close")?;
+                (vec![(NEW, rate)], count)
+            }
+            Self::Bulk1 => {
+                let rate = iperf(client, to, seconds, 1, UNLIMITED)?;
+                one(BULK_1, rate, rate * MBIT_PER_GBIT)
+            }
+            Self::Bulk16 => {
+                let rate = iperf(client, to, seconds, 16, UNLIMITED)?;
+                one(BULK_16, rate, rate * MBIT_PER_GBIT)
+            }
             Self::RoundTrip => {
                 let [p50, p99] = echo::round_trips(client, SocketAddr::new(to, ECHO.front), seconds)?;
-                vec![(P50, p50), (P99, p99)]
+                (vec![(P50, p50), (P99, p99)], 0.0)
             }
             Self::Datagrams => {
-                vec![(UDP, echo::datagrams(client, SocketAddr::new(to, ECHO.front), seconds)?)]
+                let rate = echo::datagrams(client, SocketAddr::new(to, ECHO.front), seconds)?;
+                one(UDP, rate, rate)
             }
             Self::Flood => {
-                vec![(UDP_ONE_WAY, echo::flood(client, SocketAddr::new(to, SINK.front), seconds, sink)?)]
+                let rate = echo::flood(client, SocketAddr::new(to, SINK.front), seconds, sink)?;
+                one(UDP_ONE_WAY, rate, rate)
             }
         })
     }
 }
 
-fn wrk(client: &Host, to: IpAddr, seconds: u32, connection: &str) -> Result<f64> {
+const MBIT_PER_GBIT: f64 = 1e3;
+
+/// What wrk has done.
+struct Requests {
+    /// For each second.
+    rate: f64,
+    /// All of them; wrk takes a little longer than it is told.
+    count: f64,
+}
+
+fn wrk(client: &Host, to: IpAddr, seconds: u32, connection: &str) -> Result<Requests> {
     let output = client.output(&[
         "wrk",
         "--threads=2",
@@ -109,10 +176,10 @@ fn wrk(client: &Host, to: IpAddr, seconds: u32, connection: &str) -> Result<f64>
         !output.contains("Non-2xx") && !output.contains("Socket errors"),
         "wrk had failures:\n{output}"
     );
-    output
-        .lines()
-        .find_map(|line| line.strip_prefix("Requests/sec:")?.trim().parse().ok())
-        .with_context(|| format!("wrk says no rate:\n{output}"))
+    let rate = output.lines().find_map(|line| line.strip_prefix("Requests/sec:")?.trim().parse().ok());
+    let count = output.lines().find_map(|line| line.split_once(" requests in ")?.0.trim().parse().ok());
+    let requests = rate.zip(count).map(|(rate, count)| Requests { rate, count });
+    requests.with_context(|| format!("wrk says no rate:\n{output}"))
 }
 
 /// No limit of the bit rate.

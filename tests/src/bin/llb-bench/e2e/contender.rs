@@ -48,6 +48,13 @@ impl Contender {
         Self::ALL.into_iter().filter(suits).collect()
     }
 
+    /// The contender with this name.
+    pub(crate) fn by_name(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|contender| contender.name() == name).ok_or_else(|| {
+            format!("there is no such contender; they are: {}", Self::ALL.map(Self::name).join(", "))
+        })
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",

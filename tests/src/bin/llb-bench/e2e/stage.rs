@@ -17,6 +17,7 @@ use llb_tests::manifests::{self, PortSpec};
 use llb_tests::{Agent, Host, Lab, Manifests, Process, object, wait_until};
 
 use super::contender::Contender;
+use super::stopped::Stopped;
 use crate::echo::{self, Sink};
 use crate::probe::LIMIT;
 use crate::programs::{ECHO, HTTP, IPERF, SINK, Servers, forward, start_haproxy, start_nginx_stream};
@@ -42,7 +43,7 @@ const NODE: &str = "node";
 /// Everything that runs. Fields are dropped in this order: the lab goes last.
 pub(crate) struct Stage {
     agents: Vec<Llb>,
-    balancers: Vec<Process>,
+    balancers: Vec<(Contender, Process)>,
     servers: Servers,
     _pass_programs: Vec<Ebpf>,
     lab: Lab,
@@ -79,8 +80,8 @@ impl Stage {
         add_address(&nginx, vip(Contender::Nginx), 24)?;
         let servers = Servers::start(&node, &own)?;
         let balancers = vec![
-            start_haproxy(&haproxy, vip(Contender::Haproxy), &node)?,
-            start_nginx_stream(&nginx, vip(Contender::Nginx), &node)?,
+            (Contender::Haproxy, start_haproxy(&haproxy, vip(Contender::Haproxy), &node)?),
+            (Contender::Nginx, start_nginx_stream(&nginx, vip(Contender::Nginx), &node)?),
         ];
         let mut stage = Self { agents: Vec::new(), balancers, servers, _pass_programs: Vec::new(), lab };
         if contenders.contains(&Contender::RoutingOnXdp) {
@@ -94,8 +95,10 @@ impl Stage {
             ("llb-tc", &["--datapath", "tc"], &[Contender::TcNat, Contender::TcDsr]),
             ("llb-userspace", &["--datapath", "userspace"], &[Contender::Userspace]),
         ] {
-            if served.iter().all(|contender| contenders.contains(contender)) {
-                stage.add_llb(name, flags, served)?;
+            let served: Vec<Contender> =
+                served.iter().copied().filter(|contender| contenders.contains(contender)).collect();
+            if !served.is_empty() {
+                stage.add_llb(name, flags, &served)?;
             }
         }
         if !has_offload {
@@ -154,13 +157,20 @@ impl Stage {
         &self.servers.sink
     }
 
+    /// Stops the programs of all other contenders until the result is dropped.
+    pub(crate) fn stop_others(&mut self, contender: Contender) -> Result<Stopped> {
+        let agents = self.agents.iter_mut().filter(|llb| !llb.contenders.contains(&contender));
+        let balancers = self.balancers.iter().filter(|(other, _)| *other != contender);
+        Stopped::stop(agents.map(|llb| llb.agent.process().pid()).chain(balancers.map(|(_, one)| one.pid())))
+    }
+
     /// All logs, for an error.
     pub(crate) fn logs(&self) -> String {
         let mut logs = String::new();
         for llb in &self.agents {
             logs.push_str(&llb.agent.log());
         }
-        for process in self.balancers.iter().chain(&self.servers.processes) {
+        for process in self.balancers.iter().map(|(_, process)| process).chain(&self.servers.processes) {
             logs.push_str(&process.log_tail());
         }
         logs
@@ -188,7 +198,7 @@ impl Stage {
                 }
             }
             let link = llb.host.output(&["ip", "link", "show", "dev", Host::LINK])?;
-            let is_xdp = llb.contenders.contains(&Contender::XdpNat);
+            let is_xdp = llb.contenders.iter().any(|contender| contender.is_on_xdp());
             ensure!(
                 link.contains(" xdp ") == is_xdp && !link.contains("xdpgeneric"),
                 "on {} XDP should {}be native: {link}",
@@ -207,7 +217,7 @@ impl Stage {
 
     fn add_llb(&mut self, name: &str, flags: &[&str], contenders: &[Contender]) -> Result<()> {
         let host = self.lab.add_host(name)?;
-        if contenders.contains(&Contender::XdpNat) {
+        if contenders.iter().any(|contender| contender.is_on_xdp()) {
             self.prepare_for_xdp(&host)?;
         }
         let manifests = Manifests::new(&host, &format!("manifests-{name}"))?;
@@ -224,7 +234,7 @@ impl Stage {
         }
         let folder = manifests.path().display().to_string();
         let agent = Agent::start(&host, &[flags, &["--manifests", &folder]].concat())?;
-        if contenders.contains(&Contender::XdpNat) {
+        if contenders.iter().any(|contender| contender.is_on_xdp()) {
             host.output(&["ethtool", "-K", Host::LINK, "gro", "off"])?;
         }
         self.agents.push(Llb { agent, host, contenders: contenders.to_vec(), _manifests: manifests });
