@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
     /// Runs one tier only, and builds only what that tier needs
     #[arg(long, value_name = "TIER")]
     only: Option<Tier>,
-    /// How many tests that need root run at the same time; by default two for each CPU
+    /// How many tests that need root run at the same time; by default two for each CPU, at most 8
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
     /// Only tests whose name contains this

@@ -19,7 +19,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 use event::Event;
 use job::Job;
@@ -54,6 +54,11 @@ pub(crate) fn run(programs: &[Program], order: &Order<'_>) -> Result<()> {
         names.retain(|name| order.filter.is_none_or(|filter| name.contains(filter)));
         jobs.extend(Job::of(program, names, order.agent));
     }
+    ensure!(
+        !jobs.is_empty(),
+        "no test that needs root has such a name: {}",
+        order.filter.unwrap_or_default()
+    );
     let (alone, beside): (Vec<Job<'_>>, Vec<Job<'_>>) =
         jobs.into_iter().partition(|job| alone::reason(&job.name()).is_some());
     let at_once = order.jobs.unwrap_or_else(jobs_of_this_machine);

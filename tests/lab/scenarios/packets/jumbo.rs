@@ -31,9 +31,10 @@ pub(crate) fn jumbo_frames_are_forwarded_when_the_mtu_is_raised(plane: Plane) {
         assert!(status.success(), "ip {}: {status}", port.join(" "));
         host.ip(&format!("link set {} mtu {MTU}\n", Host::LINK)).unwrap();
     }
+    let mtu = format!("\"mtu\":{MTU}");
     wait_until(LIMIT, "the agent to see the MTU", || {
         let log = setup.agent.log();
-        Ok(log.lines().any(|line| line.contains("the link has changed") && line.contains(MTU)).then_some(()))
+        Ok(log.lines().any(|line| line.contains("the link has changed") && line.contains(&mtu)).then_some(()))
     })
     .unwrap();
     let content: Vec<u8> = (0..BYTES).map(|index| (index % 251) as u8).collect();

@@ -89,7 +89,7 @@ pub(crate) fn a_new_preferred_source_breaks_no_connection(plane: Plane) {
             let log = setup.agent.log();
             Ok(log
                 .lines()
-                .any(|line| line.contains("were tried again") && line.contains("1492"))
+                .any(|line| line.contains("were tried again") && line.contains("\"mtu\":1492"))
                 .then_some(()))
         })
         .unwrap();

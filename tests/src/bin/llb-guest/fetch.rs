@@ -50,6 +50,6 @@ fn fetch(arguments: &[String]) -> Result<bool> {
     let Some((head, body)) = answer.split_once("\r\n\r\n") else { bail!("not HTTP: {answer:?}") };
     print!("{body}");
     let status = head.split(' ').nth(1).unwrap_or_default();
-    let must_be_good = arguments.iter().any(|argument| argument.contains("fail"));
+    let must_be_good = arguments.iter().any(|argument| argument.starts_with("--fail"));
     Ok(status.starts_with('2') || !must_be_good)
 }
