@@ -15,7 +15,7 @@ use crate::result::{Check, Choice, Findings, HOOK, MTU, Outcome, Place};
 use crate::stage::{Mode, Stage};
 use crate::traffic;
 
-/// Time for the demo. It promises to take less than a minute, which is more in an emulated machine.
+/// Time for the demo, which takes 15 s where nothing is emulated.
 const DEMO_LIMIT: Duration = Duration::from_secs(480);
 
 /// Time for all scenarios of the lab.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What came of the checks of one machine, and what is known not to work. Nothing is measured here.
+//! What came of the checks of one machine. Nothing is measured here.
 
 use std::fmt;
 
@@ -9,8 +9,6 @@ use crate::card::Card;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Right,
-    /// It does not work, and that is known: why.
-    Known(&'static str),
     /// The run fails; what happened.
     Wrong(String),
 }
@@ -58,50 +56,18 @@ pub(crate) struct Findings {
     pub(crate) checks: Vec<Check>,
 }
 
-/// Something that is known not to work. When it works, the run says that the entry can go; it does not fail then.
-struct Lack {
-    /// None: every kernel.
-    series: Option<&'static str>,
-    check: &'static str,
-    reason: &'static str,
-}
-
 /// The check that a card gets the hook that it can have.
 pub(crate) const HOOK: &str = "packet plane";
 
 /// The check that the MTU may be raised.
 pub(crate) const MTU: &str = "MTU raised under traffic";
 
-const LACKS: [Lack; 2] = [
-    Lack {
-        series: Some("6.1"),
-        check: HOOK,
-        reason: "The agent uses its packet programs from Linux 6.6 on. Everything is relayed.",
-    },
-    Lack {
-        series: None,
-        check: MTU,
-        reason: "Programs at XDP take frames of one page only, and stay when the MTU grows beyond it. A restart moves \
-            them to TC.",
-    },
-];
-
 impl Check {
     /// Judges what a check returned.
     pub(crate) fn judge(series: &str, place: Option<Place>, name: &str, outcome: anyhow::Result<()>) -> Self {
-        let lack =
-            LACKS.iter().find(|lack| lack.check == name && lack.series.is_none_or(|known| known == series));
-        let outcome = match (outcome, lack) {
-            (Ok(()), None) => Outcome::Right,
-            (Ok(()), Some(lack)) => {
-                println!(
-                    "note: {name} works with {series}: its entry in tests/kernels/result.rs can go ({})",
-                    lack.reason
-                );
-                Outcome::Right
-            }
-            (Err(_), Some(lack)) => Outcome::Known(lack.reason),
-            (Err(error), None) => Outcome::Wrong(format!("{error:#}")),
+        let outcome = match outcome {
+            Ok(()) => Outcome::Right,
+            Err(error) => Outcome::Wrong(format!("{error:#}")),
         };
         Self { series: series.to_owned(), place, name: name.to_owned(), outcome }
     }
@@ -118,7 +84,7 @@ impl Findings {
     pub(crate) fn wrong(&self) -> Vec<String> {
         let wrong = |check: &Check| match &check.outcome {
             Outcome::Wrong(what) => Some(format!("{check}: {what}")),
-            Outcome::Right | Outcome::Known(_) => None,
+            Outcome::Right => None,
         };
         self.checks.iter().filter_map(wrong).collect()
     }
@@ -141,11 +107,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_listed_may_not_work() {
-        let judge = |series, name, outcome| Check::judge(series, None, name, outcome).outcome;
-        assert!(matches!(judge("6.1", HOOK, Err(anyhow!("x"))), Outcome::Known(_)));
-        assert_eq!(judge("6.12", HOOK, Err(anyhow!("x"))), Outcome::Wrong("x".to_owned()));
-        assert_eq!(judge("6.1", HOOK, Ok(())), Outcome::Right);
-        assert_eq!(judge("6.12", "nat", Ok(())), Outcome::Right);
+    fn what_fails_is_named_with_its_cause() {
+        let judge = |name, outcome| Check::judge("6.1", None, name, outcome);
+        let checks = vec![judge("nat", Ok(())), judge("demo", Err(anyhow!("x").context("y")))];
+        let findings = Findings { checks, ..Findings::default() };
+        assert_eq!(findings.wrong(), ["Linux 6.1: demo: y: x"]);
     }
 }

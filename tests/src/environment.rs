@@ -92,6 +92,11 @@ pub fn makes_every_kernel_check() -> bool {
     var_os("LLB_KERNELS_WHOLE").is_some()
 }
 
+/// `LLB_KERNELS_PAGE`: if set, a run in which all checks are right writes docs/kernels.md.
+pub fn writes_kernels_page() -> bool {
+    var_os("LLB_KERNELS_PAGE").is_some()
+}
+
 /// `LLB_LAB_TESTS`: the program with the lab's scenarios, which virtual machines run too.
 pub fn lab_tests() -> Option<PathBuf> {
     var_os("LLB_LAB_TESTS").map(PathBuf::from)

@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     /// Only tests whose name contains this
     #[arg(value_name = "NAME")]
     filter: Option<String>,
-    /// With `--only kernels`: every check with every card, most of an hour; writes docs/kernels.md
+    /// With `--only kernels`: every check with every card, most of an hour
     #[arg(long)]
     whole: bool,
 }
@@ -42,7 +42,8 @@ enum Tier {
     Lab,
     /// A real Kubernetes control plane in namespaces; root
     Cluster,
-    /// Kernels of distributions in virtual machines, several checks in each; root. NAME is a part of a check's name
+    /// Kernels of distributions in virtual machines, several checks in each; root. NAME is a part of a check's name.
+    /// Without NAME, writes docs/kernels.md
     Kernels,
     /// The LoadBalancer tests of Kubernetes itself; root. Only on demand: a quarter of an hour, and another one the
     /// first time. NAME is a part of a plane's or a test's name
@@ -160,14 +161,15 @@ fn run_privileged(arguments: &Arguments) -> Result<()> {
     if tier.is_some() || arguments.filter.is_some() {
         return tested;
     }
-    let machines = match kernels::provide() {
+    // The last lines of a run are the reasons of its failures, so the machines are left out then.
+    tested.context("the kernels of distributions were not tried")?;
+    match kernels::provide() {
         Ok(kernels) => run_kernels(&agent, arguments, kernels),
         Err(error) => {
             println!("the kernels of distributions were not tried, because there are none here: {error:#}");
             Ok(())
         }
-    };
-    tested.and(machines)
+    }
 }
 
 /// Starts the virtual machines, with the results as they come.
@@ -178,6 +180,8 @@ fn run_kernels(agent: &Path, arguments: &Arguments, kernels: OsString) -> Result
     let mut test = machines.command();
     test.env("LLB_AGENT", agent).env("LLB_KERNELS", kernels).env("LLB_LAB_TESTS", lab.path());
     test.envs(arguments.filter.iter().map(|filter| ("LLB_KERNEL_CHECKS", filter)));
+    let writes_page = arguments.only == Some(Tier::Kernels) && arguments.filter.is_none();
+    test.envs(writes_page.then_some(("LLB_KERNELS_PAGE", "1")));
     test.envs(arguments.whole.then_some(("LLB_KERNELS_WHOLE", "1")));
     shell::run(test.args([VIRTUAL_MACHINES, "--ignored", "--nocapture"]))
 }
