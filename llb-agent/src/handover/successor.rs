@@ -22,9 +22,9 @@ use crate::statefile;
 /// before it releases its lock.
 const RETRY_LIMIT: Duration = Duration::from_secs(2);
 /// How long an agent that starts may have its lock before its socket. Between the
-/// two, the kernel verifies its programs, which takes half a minute on a busy or
+/// two, the kernel verifies its programs, which takes many seconds on a busy or
 /// slow machine.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_secs(20);
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// How an agent starts.
