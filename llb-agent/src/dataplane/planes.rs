@@ -127,10 +127,10 @@ impl Planes {
     ///
     /// # Errors
     /// A pin can't be removed, or the kernel does not answer.
-    pub async fn detach(&self) -> Result<(), PacketError> {
-        match self.packet() {
-            Some(plane) => plane.detach().await,
-            None => Ok(()),
+    pub async fn detach(&mut self) -> Result<(), PacketError> {
+        match &mut self.packet {
+            Packet::On(plane) => plane.detach().await,
+            _ => Ok(()),
         }
     }
 

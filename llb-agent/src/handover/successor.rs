@@ -18,8 +18,9 @@ use crate::clock;
 use crate::error_chain::ErrorChain;
 use crate::statefile;
 
-/// How long to try for the lock. An agent that ends closes its socket shortly
-/// before it releases its lock.
+/// How long to try for the lock of an agent that was connected: when it ends, it
+/// closes its socket shortly before it releases its lock. An agent that starts
+/// warns after this time that it waits for another one; it waits [`START_LIMIT`].
 const RETRY_LIMIT: Duration = Duration::from_secs(2);
 /// How long an agent that starts may have its lock before its socket. Between the
 /// two, the kernel verifies its programs, which takes many seconds on a busy or

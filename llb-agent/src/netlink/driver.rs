@@ -21,6 +21,12 @@ impl Driver {
         let offloads = Offloads { hides_vlan_tags: false, all: Vec::new() };
         Self { xdp: XdpFeatures::UNKNOWN, offloads }
     }
+
+    /// Of a driver that could not be asked: it may hide the tags of VLANs.
+    pub(crate) const fn not_asked() -> Self {
+        let offloads = Offloads { hides_vlan_tags: true, all: Vec::new() };
+        Self { xdp: XdpFeatures::UNKNOWN, offloads }
+    }
 }
 
 /// What the drivers of these links (interface indexes) say. Links that do not exist are left out.
@@ -29,24 +35,29 @@ impl Driver {
 /// The kernel does not answer.
 pub(crate) async fn drivers(links: &[u32]) -> io::Result<BTreeMap<u32, Driver>> {
     // An older kernel lacks a family.
-    let (mut netdev, mut ethtool) = (Family::open("netdev").await.ok(), Family::open("ethtool").await.ok());
+    let (mut netdev, mut ethtool) = (Family::open("netdev").await?, Family::open("ethtool").await?);
     let mut drivers = BTreeMap::new();
     for link in links {
-        let mut driver = Driver::unknown();
-        if let Some(netdev) = &mut netdev {
-            match xdp_features::ask(netdev, *link).await {
-                Ok(features) => driver.xdp = features,
-                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => continue,
-                Err(error) => return Err(error),
+        match ask(&mut netdev, &mut ethtool, *link).await {
+            Ok(driver) => {
+                drivers.insert(*link, driver);
             }
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+            Err(error) => return Err(error),
         }
-        if let Some(ethtool) = &mut ethtool {
-            // Not all drivers have offloads.
-            driver.offloads = offloads::ask(ethtool, *link).await.unwrap_or_default();
-        }
-        drivers.insert(*link, driver);
     }
     Ok(drivers)
+}
+
+async fn ask(netdev: &mut Option<Family>, ethtool: &mut Option<Family>, link: u32) -> io::Result<Driver> {
+    let mut driver = Driver::unknown();
+    if let Some(netdev) = netdev {
+        driver.xdp = xdp_features::ask(netdev, link).await?;
+    }
+    if let Some(ethtool) = ethtool {
+        driver.offloads = offloads::ask(ethtool, link).await?;
+    }
+    Ok(driver)
 }
 
 #[cfg(test)]

@@ -31,16 +31,19 @@ pub(super) struct Family {
 }
 
 impl Family {
-    /// Opens the socket in the caller's network namespace.
+    /// Opens the socket in the caller's network namespace. `None`: the kernel does not know the family.
     ///
     /// # Errors
-    /// The kernel does not know the family.
-    pub(super) async fn open(name: &str) -> io::Result<Self> {
+    /// The kernel does not answer.
+    pub(super) async fn open(name: &str) -> io::Result<Option<Self>> {
         let mut family = Self { socket: TokioSocket::new(NETLINK_GENERIC)?, sequence: 0, id: CONTROLLER };
         let name = [name.as_bytes(), &[0]].concat();
-        let about = family.ask(GET_FAMILY, &attribute(FAMILY_NAME, &name)).await?;
-        family.id = number(&about, FAMILY_ID)?.ok_or(io::ErrorKind::NotFound)? as u16;
-        Ok(family)
+        let about = match family.ask(GET_FAMILY, &attribute(FAMILY_NAME, &name)).await {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+            about => about?,
+        };
+        family.id = number(&about, FAMILY_ID)?.ok_or(io::ErrorKind::InvalidData)? as u16;
+        Ok(Some(family))
     }
 
     /// Sends a question with these attributes. Returns the attributes of the answer.
@@ -130,6 +133,11 @@ pub(super) fn number(attributes: &[u8], kind: u16) -> io::Result<Option<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_family_that_the_kernel_does_not_know_is_no_error() {
+        assert!(Family::open("llb_no_family").await.unwrap().is_none());
+    }
 
     #[test]
     fn an_answer_is_told_from_others_and_from_an_error() {

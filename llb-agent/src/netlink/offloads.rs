@@ -36,11 +36,18 @@ pub(crate) struct Offloads {
 /// There is no such link, or the kernel does not tell.
 pub(super) async fn ask(ethtool: &mut Family, ifindex: u32) -> io::Result<Offloads> {
     let header = attribute(HEADER | NESTED, &attribute(HEADER_IFINDEX, &ifindex.to_ne_bytes()));
-    let answer = ethtool.ask(FEATURES_GET, &header).await?;
+    let answer = or_nothing(ethtool.ask(FEATURES_GET, &header).await)?;
     let active = values(&answer, FEATURES_ACTIVE)?.concat();
-    // Not all drivers have numbers of queues that can be changed.
-    let queues = ethtool.ask(CHANNELS_GET, &header).await.unwrap_or_default();
+    let queues = or_nothing(ethtool.ask(CHANNELS_GET, &header).await)?;
     Ok(Offloads { hides_vlan_tags: hides_vlan_tags(&active)?, all: [active, queues].concat() })
+}
+
+/// Nothing if the driver or the kernel does not have what was asked for. Any other error says nothing about the link.
+fn or_nothing(answer: io::Result<Vec<u8>>) -> io::Result<Vec<u8>> {
+    match answer {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(Vec::new()),
+        answer => answer,
+    }
 }
 
 /// Whether this set of names has an offload that takes tags out.
@@ -58,6 +65,15 @@ fn hides_vlan_tags(active: &[u8]) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_is_not_supported_counts_as_nothing() {
+        let refused = |code| or_nothing(Err(io::Error::from_raw_os_error(code)));
+        assert_eq!(refused(libc::EOPNOTSUPP).unwrap(), [0; 0]);
+        assert_eq!(refused(libc::EBUSY).unwrap_err().raw_os_error(), Some(libc::EBUSY));
+        assert!(or_nothing(Err(io::ErrorKind::TimedOut.into())).is_err());
+        assert_eq!(or_nothing(Ok(vec![1])).unwrap(), [1]);
+    }
 
     #[test]
     fn an_offload_that_takes_tags_out_is_found_by_its_name() {

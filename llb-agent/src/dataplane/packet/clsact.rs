@@ -18,6 +18,7 @@ use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 
 use super::error::PacketError;
 use crate::config::TcAttachment;
+use crate::error_chain::ErrorChain;
 use crate::kernel::{Ability, Reason};
 use crate::netlink::{Filter, FilterHook, filters, remove_clsact, remove_filter};
 
@@ -35,6 +36,9 @@ const FILTER_MARK: &str = "clsact_filter";
 /// Says that llb made the link's qdisc.
 const QDISC_MARK: &str = "clsact_qdisc";
 
+/// All marks.
+pub(super) const MARKS: [&str; 2] = [FILTER_MARK, QDISC_MARK];
+
 /// Whether the program at TC becomes a filter of clsact. Otherwise it gets a tcx link.
 pub(super) fn is_chosen(wanted: TcAttachment, tcx: &Ability) -> bool {
     match wanted {
@@ -46,31 +50,40 @@ pub(super) fn is_chosen(wanted: TcAttachment, tcx: &Ability) -> bool {
 /// Puts `program` at the link's ingress hook, in the place of a predecessor's filter.
 ///
 /// # Errors
-/// The kernel refuses. A filter that was there before still is.
+/// The kernel refuses. A filter that was there before still is; if there was none, nothing is left of this.
 pub(super) fn attach(program: &mut SchedClassifier, ifindex: u32, folder: &Path) -> Result<(), ProgramError> {
     let own = filter_of(folder)?;
-    let had_filter = filters(ifindex, FilterHook::Ingress)?.contains(&own);
-    make_mark(&folder.join(FILTER_MARK))?;
-    match tc::qdisc_add_clsact(ifindex) {
-        Ok(()) => make_mark(&folder.join(QDISC_MARK))?,
-        Err(error) if is_there_already(&error) => {
-            // A link that was made anew has lost llb's qdisc, and this one is of others.
-            if !had_filter {
-                remove_mark(&folder.join(QDISC_MARK))?;
-            }
-        }
-        Err(error) => return Err(error.into()),
-    }
     let (parent, handle) = (TcHandle::from(TcAttachType::Ingress), TcHandle::from(own.handle));
-    let id = if had_filter {
+    let id = if filters(ifindex, FilterHook::Ingress)?.contains(&own) {
+        make_mark(&folder.join(FILTER_MARK))?;
         program.attach_to_link(SchedClassifierLink::attached(ifindex, parent, PRIORITY, handle, None)?)?
     } else {
         let options = NlOptions { priority: PRIORITY, handle, classid: None };
-        program.attach(ifindex, TcAttach::Netlink { parent, options })?
+        let made = make_qdisc(ifindex, folder)
+            .and_then(|()| program.attach(ifindex, TcAttach::Netlink { parent, options }));
+        made.inspect_err(|_| {
+            if let Err(error) = forget(ifindex, folder) {
+                let (link, error) = (folder.display(), ErrorChain(&error));
+                tracing::warn!(%link, %error, "the kernel refuses the filter; what was made for it stays");
+            }
+        })?
     };
     // Dropping it would remove the filter, which outlives the agent.
     let _stays = ManuallyDrop::new(program.take_link(id)?);
     Ok(())
+}
+
+/// Provides the qdisc for a filter that is not there yet, and makes the marks.
+fn make_qdisc(ifindex: u32, folder: &Path) -> Result<(), ProgramError> {
+    let qdisc = folder.join(QDISC_MARK);
+    // A link that was made anew has lost llb's qdisc. If there is one, it is of others.
+    remove_mark(&qdisc)?;
+    make_mark(&folder.join(FILTER_MARK))?;
+    match tc::qdisc_add_clsact(ifindex) {
+        Ok(()) => Ok(make_mark(&qdisc)?),
+        Err(error) if is_there_already(&error) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Whether the link has a filter of llb, whichever folder it belongs to. What cannot be asked is not there.
@@ -100,16 +113,29 @@ pub(super) fn index_of(link: &str) -> Option<u32> {
 /// # Errors
 /// The kernel refuses.
 pub(super) fn detach(ifindex: Option<u32>, folder: &Path) -> Result<(), PacketError> {
-    let (filter, qdisc) = (folder.join(FILTER_MARK), folder.join(QDISC_MARK));
+    let filter = folder.join(FILTER_MARK);
     let failed = |error| PacketError::pin("remove the filter of", &filter, error);
     if let Some(ifindex) = ifindex.filter(|_| filter.exists()) {
         let own = filter_of(folder).map_err(failed)?;
-        remove_filter(ifindex, FilterHook::Ingress, own).map_err(failed)?;
-        if qdisc.exists() && is_unused(ifindex).map_err(failed)? {
-            remove_clsact(ifindex).map_err(failed)?;
+        // A link that was made anew has lost llb's filter and qdisc. If it has a qdisc, that is of others.
+        if filters(ifindex, FilterHook::Ingress).map_err(failed)?.contains(&own) {
+            remove_filter(ifindex, FilterHook::Ingress, own).map_err(failed)?;
+            return forget(ifindex, folder).map_err(failed);
         }
     }
-    [&filter, &qdisc].into_iter().try_for_each(|mark| remove_mark(mark)).map_err(failed)
+    remove_marks(folder).map_err(failed)
+}
+
+/// Removes the qdisc if llb made it and it has no filter, and the marks.
+fn forget(ifindex: u32, folder: &Path) -> io::Result<()> {
+    if folder.join(QDISC_MARK).exists() && is_unused(ifindex)? {
+        remove_clsact(ifindex)?;
+    }
+    remove_marks(folder)
+}
+
+fn remove_marks(folder: &Path) -> io::Result<()> {
+    MARKS.iter().try_for_each(|mark| remove_mark(&folder.join(mark)))
 }
 
 fn is_unused(ifindex: u32) -> io::Result<bool> {
@@ -141,6 +167,19 @@ mod tests {
         // With tcx the kernel's own error then says what is wrong.
         assert!(!chosen(Ability::Yes) && !chosen(Ability::No(Reason::NotPermitted)));
         assert!(is_chosen(TcAttachment::Clsact, &Ability::Yes));
+    }
+
+    #[test]
+    fn the_marks_of_a_link_without_the_filter_are_removed() {
+        const LOOPBACK: u32 = 1;
+        for ifindex in [Some(LOOPBACK), None] {
+            let all = tempfile::tempdir().unwrap();
+            let folder = all.path().join("v1").join("lo");
+            fs::create_dir_all(&folder).unwrap();
+            MARKS.iter().for_each(|mark| make_mark(&folder.join(mark)).unwrap());
+            detach(ifindex, &folder).unwrap();
+            assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+        }
     }
 
     #[test]

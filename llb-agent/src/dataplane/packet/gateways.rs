@@ -20,6 +20,7 @@ pub(super) struct Gateways {
     /// Whether they are wanted at all.
     are_wanted: bool,
     all: BTreeSet<(u32, IpAddr)>,
+    is_read: bool,
     due: Option<Instant>,
 }
 
@@ -32,6 +33,11 @@ impl Gateways {
         &self.all
     }
 
+    /// Whether [`Gateways::all`] are all that are wanted. Until they have been read, any neighbour may be one of them.
+    pub(super) fn are_known(&self) -> bool {
+        self.is_read || !self.are_wanted
+    }
+
     /// Reads them again, if it is time. If they can't be read, those that are known count.
     pub(super) async fn refresh(&mut self, connection: &mut Connection) {
         let begin = clock::now();
@@ -39,7 +45,7 @@ impl Gateways {
             return;
         }
         match connection.gateways_by_link().await {
-            Ok(all) => self.all = all,
+            Ok(all) => (self.all, self.is_read) = (all, true),
             // Routes may change faster than they can be read.
             Err(error) => {
                 tracing::debug!(error = %ErrorChain(&error), "cannot read the routes; the known gateways count");
@@ -47,5 +53,19 @@ impl Gateways {
         }
         let end = clock::now();
         self.due = Some(end + (end - begin) * SHARE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn gateways_are_known_when_they_have_been_read_or_are_not_wanted() {
+        assert!(Gateways::new(false).are_known());
+        let mut wanted = Gateways::new(true);
+        assert!(!wanted.are_known());
+        wanted.refresh(&mut Connection::open().unwrap()).await;
+        assert!(wanted.are_known());
     }
 }

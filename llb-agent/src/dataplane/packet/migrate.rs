@@ -22,10 +22,11 @@ use aya::maps::{Map, MapData};
 use llb_common::flow_table::{self, VALUE_BYTES};
 use llb_common::maps::{self as names, Map as Name};
 
+use super::clsact;
 use super::error::PacketError;
 use super::flow_table::{FlowTable, is_flow_table};
 use super::map_sizes::{Capacities, shared_maps, sizes_of};
-use super::pins::{LAYOUT, PinFolder, SHARED, entries, folders, is_layout, remove};
+use super::pins::{LAYOUT, PinFolder, SHARED, entries, folders, is_layout, link_name, remove};
 use super::table::RawMap;
 
 /// Put before the name of a map that is set aside. No map has a colon in its name.
@@ -97,6 +98,11 @@ impl Old {
         }
         for layout in &self.layouts {
             for folder in folders(layout)? {
+                let name = folder.file_name().unwrap_or_default();
+                // Without its marks, nobody would find the filter of a link that llb has no more.
+                if !layout.with_file_name(LAYOUT).join(name).exists() {
+                    clsact::detach(clsact::index_of(&link_name(name)), &folder)?;
+                }
                 remove(&folder)?;
             }
             fs::remove_dir(layout).map_err(|error| PacketError::pin("remove", layout, error))?;
@@ -118,13 +124,15 @@ impl Old {
     }
 }
 
-/// Moves the pins of programs from other layouts here, so that they are replaced as any predecessor's.
+/// Moves the pins of programs and the marks of filters from other layouts here, so that they are replaced as any
+/// predecessor's.
 fn adopt_links(layouts: &[PathBuf], bpf_dir: &Path) -> Result<(), PacketError> {
     for folder in layouts.iter().map(|layout| folders(layout)).collect::<Result<Vec<_>, _>>()?.concat() {
         let Some(name) = folder.file_name().filter(|name| *name != SHARED) else { continue };
         let ours = bpf_dir.join(LAYOUT).join(name);
         for pin in entries(&folder)? {
-            let is_program = ["xdp", "tc_ingress"].iter().any(|name| pin.ends_with(name));
+            let is_program =
+                ["xdp", "tc_ingress"].iter().chain(&clsact::MARKS).any(|name| pin.ends_with(name));
             let to = ours.join(pin.file_name().unwrap_or_default());
             if is_program && ours.exists() && !to.exists() {
                 fs::rename(&pin, &to).map_err(|error| PacketError::pin("rename", &pin, error))?;
@@ -214,4 +222,37 @@ fn inner(map: &Map) -> Option<&MapData> {
 /// Whether maps of llb are pinned in `path`.
 fn has_maps(path: &Path) -> bool {
     path.join(names::FRONTENDS.name).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pins_of_programs_and_marks_of_filters_come_from_another_layout() {
+        let all = tempfile::tempdir().unwrap();
+        let (old, new) = (all.path().join("v1"), all.path().join(LAYOUT));
+        for folder in [old.join("eth0"), old.join("eth1"), old.join(SHARED), new.join("eth0")] {
+            fs::create_dir_all(folder).unwrap();
+        }
+        for link in ["eth0", "eth1"] {
+            ["xdp", "tc_ingress", "LINK"]
+                .iter()
+                .for_each(|pin| fs::write(old.join(link).join(pin), "").unwrap());
+            clsact::MARKS.iter().for_each(|mark| fs::create_dir(old.join(link).join(mark)).unwrap());
+        }
+        adopt_links(std::slice::from_ref(&old), all.path()).unwrap();
+        let names = |folder: &Path| {
+            let mut names: Vec<String> = entries(folder)
+                .unwrap()
+                .iter()
+                .map(|entry| entry.file_name().unwrap().to_string_lossy().into_owned())
+                .collect();
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(names(&new.join("eth0")), ["clsact_filter", "clsact_qdisc", "tc_ingress", "xdp"]);
+        assert_eq!(names(&old.join("eth0")), ["LINK"]);
+        assert_eq!(names(&old.join("eth1")).len(), 5, "llb has that link no more");
+    }
 }

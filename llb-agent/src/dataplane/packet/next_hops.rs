@@ -172,6 +172,10 @@ impl NextHops {
         self.gateways.refresh(&mut self.connection).await;
         let needed = self.followed(addresses);
         self.asked.retain(|hop, _| needed.contains(hop));
+        // A predecessor has kept gateways, too.
+        if !self.gateways.are_known() {
+            return Ok(());
+        }
         self.neighbours.release_all_but(&mut self.connection, &needed).await
     }
 

@@ -178,7 +178,7 @@ fn folder_name(link: &str) -> String {
     link.replace('.', ":")
 }
 
-fn link_name(folder: &OsStr) -> String {
+pub(super) fn link_name(folder: &OsStr) -> String {
     folder.to_string_lossy().replace(':', ".")
 }
 

@@ -51,7 +51,7 @@ pub struct PacketPlane {
     /// Link devices that get no program.
     links_without_header: Vec<String>,
     /// Upkeep, tester, canaries, answers, and what sends early fragments.
-    tasks: [JoinHandle<()>; 5],
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl PacketPlane {
@@ -110,7 +110,7 @@ impl PacketPlane {
         let canaries = tokio::spawn(canary_sender::run(Arc::clone(&shared), Arc::clone(&next_hops)));
         let answers = tokio::spawn(answers::run(notices));
         let early = tokio::spawn(early::run(early, Arc::clone(&shared)));
-        let tasks = [upkeep, tester, canaries, answers, early];
+        let tasks = vec![upkeep, tester, canaries, answers, early];
         Ok(Self { shared, next_hops, links_without_header, tasks })
     }
 
@@ -316,17 +316,23 @@ impl PacketPlane {
     /// Takes the programs off their links and forgets all flows.
     ///
     /// # Errors
-    /// A pin can't be removed, or the kernel does not answer.
-    pub async fn detach(&self) -> Result<(), PacketError> {
-        self.tasks.iter().for_each(JoinHandle::abort);
+    /// A pin can't be removed, or the kernel does not answer. All that can be removed is.
+    pub async fn detach(&mut self) -> Result<(), PacketError> {
+        // The upkeep must not make the kernel keep a neighbour after the release.
+        for task in self.tasks.drain(..) {
+            task.abort();
+            let _ = task.await;
+        }
         let links: Vec<String> = self.shared.links().iter().map(|link| link.facts.name.clone()).collect();
-        self.shared.links().iter().try_for_each(|link| {
+        let remove = |link: &PacketLink| {
             clsact::detach(Some(link.facts.ifindex), link.folder.path())?;
             link.folder.remove()
-        })?;
-        self.shared.folder.remove()?;
+        };
+        let mut results: Vec<Result<(), PacketError>> = self.shared.links().iter().map(remove).collect();
+        results.push(self.shared.folder.remove());
         forget_empty(&self.shared.setup.bpf_dir);
-        release_neighbours(&links).await
+        results.push(release_neighbours(&links).await);
+        results.into_iter().collect()
     }
 }
 

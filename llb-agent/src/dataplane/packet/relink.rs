@@ -14,7 +14,7 @@ use super::loader::reload;
 use super::return_path;
 use super::setup::PacketSetup;
 use super::shared::Shared;
-use super::xdp_loss::problems;
+use super::xdp_loss::{is_loss, problems};
 use crate::config::XdpMode;
 use crate::error_chain::ErrorChain;
 use crate::model::Problem;
@@ -28,8 +28,14 @@ fn allowed(setup: &PacketSetup) -> Allowed {
 /// The ladder of each of these links, which are all.
 pub(super) async fn ladders(setup: &PacketSetup, links: Vec<LinkFacts>) -> Vec<(LinkFacts, Ladder)> {
     let allowed = allowed(setup);
-    let drivers = ask(allowed, &links).await;
-    let driver = |link: &LinkFacts| drivers.get(&link.ifindex).cloned().unwrap_or(Driver::unknown());
+    let drivers = ask(allowed, &links).await.inspect_err(|error| {
+        let error = ErrorChain(error);
+        tracing::warn!(%error, "cannot ask the drivers of links; a link with VLANs gets no XDP under auto");
+    });
+    let driver = |link: &LinkFacts| match &drivers {
+        Ok(drivers) => drivers.get(&link.ifindex).cloned().unwrap_or(Driver::unknown()),
+        Err(_) => Driver::not_asked(),
+    };
     let links: Vec<(LinkFacts, Driver)> =
         links.into_iter().map(|link| (link.clone(), driver(&link))).collect();
     let never = allowed.never_taking(links.iter().map(|(link, driver)| (link, driver)));
@@ -37,16 +43,13 @@ pub(super) async fn ladders(setup: &PacketSetup, links: Vec<LinkFacts>) -> Vec<(
     links.iter().map(ladder).collect()
 }
 
-/// What the drivers say; nothing if it does not matter, or can't be found out.
-async fn ask(allowed: Allowed, links: &[LinkFacts]) -> BTreeMap<u32, Driver> {
+/// What the drivers say; nothing if it does not matter.
+async fn ask(allowed: Allowed, links: &[LinkFacts]) -> io::Result<BTreeMap<u32, Driver>> {
     if !may_have_xdp(allowed, links.iter()) {
-        return BTreeMap::new();
+        return Ok(BTreeMap::new());
     }
     let indexes: Vec<u32> = links.iter().map(|link| link.ifindex).collect();
-    drivers(&indexes).await.unwrap_or_else(|error| {
-        tracing::debug!(error = %ErrorChain(&error), "cannot ask the drivers of links about XDP");
-        BTreeMap::new()
-    })
+    drivers(&indexes).await
 }
 
 /// Tries the hooks of links again if something has changed, and notes problems: which links lose what XDP sends, and
@@ -54,7 +57,10 @@ async fn ask(allowed: Allowed, links: &[LinkFacts]) -> BTreeMap<u32, Driver> {
 pub(super) async fn look_at_links(shared: &Arc<Shared>) {
     let allowed = allowed(&shared.setup);
     let losses = match may_have_xdp(allowed, facts(shared).iter()) {
-        true => try_all_again(shared, allowed).await,
+        true => try_all_again(shared, allowed).await.unwrap_or_else(|error| {
+            tracing::debug!(error = %ErrorChain(&error), "cannot ask the drivers of links; they keep what they have");
+            shared.problems().iter().filter(|problem| is_loss(problem)).cloned().collect()
+        }),
         false => Vec::new(),
     };
     let are_v4 = shared.state().image.frontends().map(|served| served.frontend.vip.is_ipv4()).collect();
@@ -62,16 +68,19 @@ pub(super) async fn look_at_links(shared: &Arc<Shared>) {
 }
 
 /// Tries the hooks again where that is due. Returns which links lose what XDP sends.
-async fn try_all_again(shared: &Arc<Shared>, allowed: Allowed) -> Vec<Problem> {
-    let mut links = read(shared, allowed).await;
+///
+/// # Errors
+/// The drivers can't be asked.
+async fn try_all_again(shared: &Arc<Shared>, allowed: Allowed) -> io::Result<Vec<Problem>> {
+    let mut links = read(shared, allowed).await?;
     for decide in [to_try_again, to_leave_xdp] {
         let due = decide(allowed, &links);
         if !due.is_empty() {
             for (place, ladder) in due {
                 try_again(shared, place, ladder).await;
             }
-            links = read(shared, allowed).await;
             shared.changed.notify_one();
+            links = read(shared, allowed).await?;
         }
     }
     for (link, now) in shared.links().iter_mut().zip(&links) {
@@ -80,7 +89,7 @@ async fn try_all_again(shared: &Arc<Shared>, allowed: Allowed) -> Vec<Problem> {
         }
     }
     let senders: Vec<_> = links.iter().flatten().map(Now::sender).collect();
-    problems(&senders, allowed.xdp_mode == XdpMode::Native)
+    Ok(problems(&senders, allowed.xdp_mode == XdpMode::Native))
 }
 
 fn facts(shared: &Shared) -> Vec<LinkFacts> {
@@ -88,8 +97,11 @@ fn facts(shared: &Shared) -> Vec<LinkFacts> {
 }
 
 /// The links by their places. `None`: it is away, which is no news; a problem of its own says so.
-async fn read(shared: &Shared, allowed: Allowed) -> Vec<Option<Now>> {
-    let drivers = ask(allowed, &facts(shared)).await;
+///
+/// # Errors
+/// The drivers can't be asked.
+async fn read(shared: &Shared, allowed: Allowed) -> io::Result<Vec<Option<Now>>> {
+    let drivers = ask(allowed, &facts(shared)).await?;
     let links = shared.links();
     let now = links.iter().map(|link| {
         Some(Now {
@@ -100,7 +112,7 @@ async fn read(shared: &Shared, allowed: Allowed) -> Vec<Option<Now>> {
             refusal: link.refusal.clone(),
         })
     });
-    now.collect()
+    Ok(now.collect())
 }
 
 async fn try_again(shared: &Arc<Shared>, place: usize, ladder: Ladder) {

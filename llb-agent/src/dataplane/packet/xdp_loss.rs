@@ -58,6 +58,11 @@ pub(super) fn problems(links: &[Sender], is_native: bool) -> Vec<Problem> {
     problems
 }
 
+/// Whether this is one of [`problems`].
+pub(super) fn is_loss(problem: &Problem) -> bool {
+    matches!(problem.reason, ProblemReason::XdpLosesPackets | ProblemReason::XdpMixesVlans)
+}
+
 fn loss(links: &[Sender], to: &Sender) -> Option<String> {
     let link = &to.link;
     // Other drivers send back what came in there, whatever they say about frames from other links.
@@ -82,6 +87,9 @@ fn loss(links: &[Sender], to: &Sender) -> Option<String> {
 }
 
 fn refused(link: &Sender) -> Option<String> {
+    if link.hook != Hook::Xdp {
+        return None;
+    }
     let Sender { link, mtu, refusal, .. } = link;
     let error = refusal.as_ref()?;
     Some(format!(
@@ -154,8 +162,10 @@ mod tests {
                 "link eth0: XdpMixesVlans",
             ]
         );
-        assert_eq!(problems(&[link.clone()], false).len(), 2, "also behind the driver");
-        (link.hook, link.refusal) = (Hook::Tc, None);
-        assert_eq!(problems(&[link], true), []);
+        let both = problems(&[link.clone()], false);
+        assert_eq!(both.len(), 2, "also behind the driver");
+        assert!(both.iter().all(is_loss));
+        link.hook = Hook::Tc;
+        assert_eq!(problems(&[link], true), [], "the program at TC that is there loses nothing");
     }
 }
