@@ -4,7 +4,8 @@
 //!
 //! A canary comes from an address of this machine, so answers come here, and from a port of [`CANARY_PORTS`]. It
 //! goes to the Node with the time to live of mode dsr, so the programs know that it was at a Node when it comes
-//! back; they leave it to the kernel (`Reason::Canary`), which drops it, because its source is this machine.
+//! back; they leave it to the kernel (`Reason::Canary`). That drops it in IPv4, because its source is this machine. In
+//! IPv6 it answers with a reset over the loopback link, which nothing takes for the answer of a Node.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};

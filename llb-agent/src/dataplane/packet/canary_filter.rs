@@ -9,7 +9,7 @@ use llb_common::frontend::{DSR_TIME_TO_LIVE, TCP};
 
 /// Source ports of canaries: above those that Linux gives to sockets by itself, so few other packets have them.
 pub(super) const CANARY_PORTS: RangeInclusive<u16> = 61_000..=65_535;
-/// So many bytes of a frame are read: enough for an ICMPv6 error about a canary behind two VLAN tags.
+/// So many bytes of a frame are read: enough for an ICMPv6 error about a canary.
 pub(super) const HEARD_BYTES: usize = 256;
 
 /// An instruction of a socket filter: code, jump if true, jump if false, number.

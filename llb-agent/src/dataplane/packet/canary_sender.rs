@@ -20,10 +20,10 @@ use super::readiness::{Advance, Pair};
 use super::shared::Shared;
 use super::state::State;
 use super::upkeep::catch_up;
+use super::vip_look::VipLook;
 use crate::clock;
 use crate::error_chain::ErrorChain;
 use crate::model::Frontend;
-use crate::netlink::{Connection, Route};
 use crate::packet_socket::{self, ALL_LINKS, Listener};
 
 /// How often it is looked what is due.
@@ -55,9 +55,10 @@ async fn attend(
     canaries: &mut Canaries,
     sockets: Option<Sockets>,
 ) {
+    let mut vips = VipLook::default();
     while !shared.state().readiness.is_idle() {
         let next_look = clock::now() + LOOK;
-        if let Err(error) = look_for_vips(shared).await {
+        if let Err(error) = vips.look(shared).await {
             tracing::debug!(error = %ErrorChain(&error), "cannot ask whether a VIP is on this machine");
         }
         let mut ready = send(shared, canaries, sockets.as_ref());
@@ -78,29 +79,11 @@ async fn attend(
     }
 }
 
-/// Notes which VIPs are addresses of this machine by now.
-async fn look_for_vips(shared: &Shared) -> io::Result<()> {
-    let absent = shared.state().readiness.absent_vips();
-    if absent.is_empty() {
-        return Ok(());
-    }
-    let mut connection = Connection::open()?;
-    for vip in absent {
-        if connection.route(vip).await? == Route::Here {
-            shared.state().readiness.vip_is_here(vip, clock::now());
-        }
-    }
-    Ok(())
-}
-
 /// Sends the canaries that are due. Returns the frontends with Nodes that get clients from now on.
 fn send(shared: &Shared, canaries: &mut Canaries, sockets: Option<&Sockets>) -> BTreeSet<Frontend> {
     let mut state = shared.state();
     let State { image, readiness, .. } = &mut *state;
-    let way = |pair: &Pair| {
-        let mut backends = image.backends(&pair.frontend);
-        Way::of(backends.find(|(backend, _)| backend.address.ip() == pair.node)?.1)
-    };
+    let way = |pair: &Pair| Way::of(image.backend_at(&pair.frontend, pair.node)?);
     let Advance { canaries: due, ready, given_up } =
         readiness.advance(clock::now(), sockets.is_some(), MOST, |pair| way(pair).is_some());
     let frames = due.into_iter().filter_map(|pair| {

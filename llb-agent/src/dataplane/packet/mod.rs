@@ -96,6 +96,7 @@ mod tcx_link;
 mod tester;
 mod trace;
 mod upkeep;
+mod vip_look;
 mod xdp_loss;
 
 pub use error::PacketError;

@@ -2,7 +2,7 @@
 //! The image as a whole: what it holds, and how frontends are closed and removed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use llb_common::backend::{ACTIVE, BackendEntry, BackendId, DRAINING};
@@ -94,6 +94,13 @@ impl MapImage {
         frontend: &Frontend,
     ) -> impl Iterator<Item = (&Backend, &BackendEntry)> {
         self.frontends.get(frontend).into_iter().flat_map(|known| &known.backends)
+    }
+
+    /// The first backend of a frontend at this address, as it is in the map.
+    pub(in super::super) fn backend_at(&self, frontend: &Frontend, address: IpAddr) -> Option<&BackendEntry> {
+        let first = Backend { address: SocketAddr::new(address, 0) };
+        let (backend, entry) = self.frontends.get(frontend)?.backends.range(first..).next()?;
+        (backend.address.ip() == address).then_some(entry)
     }
 
     /// The backends that their frontend's rule has, as they are in the map, each with its frontend and that one's

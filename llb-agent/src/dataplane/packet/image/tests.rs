@@ -147,6 +147,11 @@ fn follow_two(protocol: Protocol, changes: &[Change]) {
         let of_two: BTreeSet<u32> = slots.iter().copied().filter(|id| *id != 0).collect();
         assert_eq!(((a.state, b.state), of_two.len()), *expected, "{protocol} at {now}");
         assert_eq!([a.mac.is_unknown(), b.mac.is_unknown()], [!first.0, !second.0], "{protocol} at {now}");
+        for (backend, entry) in image.backends(&frontend) {
+            let found = image.backend_at(&frontend, backend.address.ip()).unwrap();
+            assert_eq!(found.id, entry.id);
+        }
+        assert!(image.backend_at(&frontend, [192, 0, 2, 1].into()).is_none());
         // Replies of flows that wait must still be recognized.
         assert!([a, b].iter().all(|entry| IpAddr::from(entry.snat).to_string() == "192.0.2.20"));
         assert_eq!(*ids.get_or_insert((a.id, b.id)), (a.id, b.id), "{protocol} at {now}");

@@ -16,7 +16,8 @@
 //! - A SYN-ACK or a reset that comes from VIP and port: the Node has a rule. Whether a Pod listens is another matter.
 //! - No answer: the Node, a firewall or a network policy drops it. That harms no client's port, and the
 //!   Service may admit no packets of this machine, so it is not waited for long.
-//! - Time begins when the VIP is an address of this machine: before, nothing can come back.
+//! - Time begins when the VIP is an address of this machine: before, nothing can come back. MOST_WAIT runs from the
+//!   first look, also on a standby: if that takes over later, kube-proxy has long known the VIP, and no client waits.
 //! - A Node that got clients goes on getting them, whatever happens meanwhile, also after a restart of the agent.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -75,6 +76,7 @@ pub(super) struct Readiness {
 /// A Node that gets no clients yet.
 #[derive(Clone, Copy, Debug, Default)]
 struct Wait {
+    /// Since when it waits, whether or not the VIP is here.
     since: Option<Instant>,
     /// Since when the VIP is an address of this machine.
     is_here_since: Option<Instant>,
@@ -190,14 +192,14 @@ impl Readiness {
                     self.counts.0[2] += u64::from(wait.ends_unanswered());
                     if wait.unanswered >= UNANSWERED {
                         advance.ready.push(pair);
-                    } else if has_way(&pair) {
+                    } else {
                         due.push((wait.due, pair));
                     }
                 }
             }
         }
         due.sort();
-        advance.canaries = due.into_iter().take(most).map(|(_, pair)| pair).collect();
+        advance.canaries = due.into_iter().map(|(_, pair)| pair).filter(has_way).take(most).collect();
         for pair in &advance.canaries {
             if let Some(wait) = self.wait(pair) {
                 (wait.due, wait.is_open) = (Some(now + PAUSE), true);

@@ -151,6 +151,11 @@ fn many_nodes_are_asked_in_turn() {
         asked.extend(advance.canaries.iter().map(|pair| pair.node));
     }
     assert_eq!(asked, all.iter().map(|n| node(*n)).collect::<Vec<_>>(), "each once");
-    let again = readiness.advance(start + PAUSE, true, 3, |_| true);
-    assert_eq!(again.canaries, [web(1), web(2), web(3)]);
+    let looked_up = std::cell::Cell::new(0);
+    let again = readiness.advance(start + PAUSE, true, 3, |pair| {
+        looked_up.set(looked_up.get() + 1);
+        pair.node != node(2)
+    });
+    assert_eq!(again.canaries, [web(1), web(3), web(4)]);
+    assert_eq!(looked_up.get(), 4, "no more ways than are needed");
 }
