@@ -20,7 +20,7 @@ use crate::{counters, forward, fragment, notice, reply, rewrite, trace};
 /// Runs all steps for the packet of a program's context.
 #[inline(always)]
 pub(crate) fn run<H: Hook>(context: *mut c_void) -> H::Action {
-    counters::count_frame(H::open(context).length());
+    counters::count_frame(H::open(context).counted_length());
     let Some(link) = LINK.get(0) else { return H::PASS };
     if link.ifindex == 0 {
         return H::PASS;

@@ -49,7 +49,7 @@ fn copy<H: Hook, const BYTES: usize>(context: *mut c_void, packet: &Packet) -> D
     }
     let length = one_less + 1;
     let Some(mut entry) = EARLY.reserve_untyped::<[u8; BYTES]>(0) else { return Done::No };
-    if !H::open(context).load_first(entry.as_mut_ptr().cast(), length) {
+    if !H::open(context).load(0, entry.as_mut_ptr().cast(), length) {
         entry.discard(0);
         return Done::No;
     }

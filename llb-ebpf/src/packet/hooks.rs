@@ -29,6 +29,11 @@ pub(crate) trait Hook: Frame {
     fn open(context: *mut c_void) -> Self;
     /// Bytes of the whole frame.
     fn length(&self) -> u64;
+    /// The same, for counting only: it costs less, and may leave out what is not in the first buffer.
+    #[inline(always)]
+    fn counted_length(&self) -> u64 {
+        self.length()
+    }
     /// The program's context, which helpers take.
     fn context(&self) -> *mut c_void;
     /// The frame is in a VLAN, and the kernel has taken the tag that says so out of its bytes.
@@ -44,12 +49,9 @@ pub(crate) trait Hook: Frame {
     fn segment_payload(&self) -> u32;
     /// Access to `BYTES` bytes from `offset` on. `None`: they are not all readable.
     fn window<const BYTES: usize>(&self, offset: usize) -> Option<Window>;
-    /// Copies `BYTES` bytes, a multiple of four and at most 128, from `offset` on. `false`: the packet has fewer.
+    /// Copies `bytes` bytes from `offset` on, whatever buffers they are in. `false`: the frame has fewer.
     #[must_use]
-    fn load<const BYTES: usize>(&self, offset: usize, to: *mut u64) -> bool;
-    /// Copies the first `bytes` bytes of the frame. `false`: the frame has fewer.
-    #[must_use]
-    fn load_first(&self, to: *mut c_void, bytes: u32) -> bool;
+    fn load(&self, offset: u32, to: *mut c_void, bytes: u32) -> bool;
     /// Updates the TCP or UDP checksum at `offset`. Earlier windows must not be used any more. `false`: the
     /// kernel refused.
     #[must_use]
@@ -79,12 +81,17 @@ impl Hook for XdpHook {
 
     #[inline(always)]
     fn length(&self) -> u64 {
+        // SAFETY: `context` is the one that the kernel gave this program, a `xdp_md`.
+        unsafe { bpf_xdp_get_buff_len(self.context.cast()) }
+    }
+
+    #[inline(always)]
+    fn counted_length(&self) -> u64 {
         /// The largest frame at an MTU of 1,500. Up to this, the helper is not called: drivers put such a frame into one
         /// buffer. A card that splits headers off does not; then only headers are counted.
         const SMALL: u64 = 1522;
         let first = self.end.wrapping_sub(self.data) as u64;
-        // SAFETY: `context` is the one that the kernel gave this program, a `xdp_md`.
-        if first <= SMALL { first } else { unsafe { bpf_xdp_get_buff_len(self.context.cast()) } }
+        if first <= SMALL { first } else { self.length() }
     }
 
     #[inline(always)]
@@ -119,30 +126,10 @@ impl Hook for XdpHook {
         window::<BYTES>(self.data, self.end, offset)
     }
 
-    /// Word by word, because the helper that copies bytes is only in Linux 5.18.
     #[inline(always)]
-    fn load<const BYTES: usize>(&self, offset: usize, to: *mut u64) -> bool {
-        let Some(window) = self.window::<BYTES>(offset) else { return false };
-        macro_rules! copy {
-            ($($at:literal)*) => {
-                $(if $at + 8 <= BYTES {
-                    // SAFETY: the caller gives memory of at least `BYTES` bytes.
-                    unsafe { to.add($at / 8).write_volatile(window.load_64::<$at>()) };
-                } else if $at + 4 <= BYTES {
-                    // SAFETY: as above.
-                    unsafe { to.add($at / 8).cast::<u32>().write_volatile(window.load_32::<$at>()) };
-                })*
-            };
-        }
-        copy!(0 8 16 24 32 40 48 56 64 72 80 88 96 104 112 120);
-        true
-    }
-
-    /// By the helper, which knows frames in several buffers.
-    #[inline(always)]
-    fn load_first(&self, to: *mut c_void, bytes: u32) -> bool {
+    fn load(&self, offset: u32, to: *mut c_void, bytes: u32) -> bool {
         // SAFETY: the caller gives memory of at least `bytes` bytes. The verifier checks that, too.
-        unsafe { bpf_xdp_load_bytes(self.context.cast(), 0, to, bytes) == 0 }
+        unsafe { bpf_xdp_load_bytes(self.context.cast(), offset, to, bytes) == 0 }
     }
 
     #[inline(always)]
@@ -240,15 +227,9 @@ impl Hook for TcHook {
     }
 
     #[inline(always)]
-    fn load<const BYTES: usize>(&self, offset: usize, to: *mut u64) -> bool {
-        // SAFETY: the caller gives memory of at least `BYTES` bytes. The verifier checks that, too.
-        unsafe { bpf_skb_load_bytes(self.context.cast(), offset as u32, to.cast(), BYTES as u32) == 0 }
-    }
-
-    #[inline(always)]
-    fn load_first(&self, to: *mut c_void, bytes: u32) -> bool {
+    fn load(&self, offset: u32, to: *mut c_void, bytes: u32) -> bool {
         // SAFETY: the caller gives memory of at least `bytes` bytes. The verifier checks that, too.
-        unsafe { bpf_skb_load_bytes(self.context.cast(), 0, to, bytes) == 0 }
+        unsafe { bpf_skb_load_bytes(self.context.cast(), offset, to, bytes) == 0 }
     }
 
     /// Uses the kernel's helper, because only the kernel knows who computes the checksum. If the device does,

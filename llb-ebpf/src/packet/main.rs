@@ -56,7 +56,7 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 use hooks::{TcHook, XdpHook};
 
 /// The entry point at the XDP hook. It also takes frames that are in several buffers. Their headers are in the first one,
-/// which is all that is read or written.
+/// which is all that is read or written, except the copies for the agent (early fragments, notices).
 #[xdp(frags)]
 fn llb_xdp(context: XdpContext) -> u32 {
     decide::run::<XdpHook>(context.as_ptr())

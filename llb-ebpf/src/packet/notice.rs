@@ -14,9 +14,9 @@ use crate::headers;
 use crate::hooks::Hook;
 use crate::maps::{NOTICES, backend};
 
-/// How many bytes of the packet are given if it has fewer than [`NOTICE_BYTES`]: the header of IPv6 or of IPv4, and the
-/// eight bytes behind it, by which a sender recognizes its packet.
-const SHORT: [usize; 2] = [48, 28];
+/// How many bytes of the packet are given, in the order in which they are tried: as many as fit, else the header (of
+/// IPv6, of IPv4) and the eight bytes behind it, by which a sender recognizes its packet.
+const LENGTHS: [usize; 3] = [NOTICE_BYTES, 48, 28];
 
 /// Whether the sender of a packet that was dropped for this reason is told. Nobody is told about an ICMP error,
 /// or about a fragment but the first (RFC 1122, 3.2.2; RFC 4443, 2.4 (e)).
@@ -38,19 +38,17 @@ pub(crate) fn give<H: Hook>(
     let Some(mut entry) = NOTICES.reserve(0) else { return };
     let place = entry.as_mut_ptr();
     let mtu = backend(decision.backend).map_or(0, |backend| u32::from(backend.mtu));
-    let from = headers::offset(packet.l3);
+    let from = headers::offset(packet.l3) as u32;
     // SAFETY: `place` points to the reserved entry, which has the size of a notice and which nothing else
     // uses until it is submitted.
-    let bytes = unsafe { (&raw mut (*place).packet).cast::<u64>() };
-    let length = if hook.load::<NOTICE_BYTES>(from, bytes) {
-        NOTICE_BYTES
-    } else if hook.load::<{ SHORT[0] }>(from, bytes) {
-        SHORT[0]
-    } else if hook.load::<{ SHORT[1] }>(from, bytes) {
-        SHORT[1]
-    } else {
-        0
-    };
+    let bytes = unsafe { (&raw mut (*place).packet).cast::<c_void>() };
+    let mut length = 0;
+    for most in LENGTHS {
+        if hook.load(from, bytes, most as u32) {
+            length = most as u32;
+            break;
+        }
+    }
     if length == 0 {
         entry.discard(0);
         return;
@@ -60,7 +58,7 @@ pub(crate) fn give<H: Hook>(
     unsafe {
         (*place).reason = reason;
         (*place).mtu = mtu;
-        (*place).length = length as u32;
+        (*place).length = length;
         (*place).ifindex = ifindex;
     }
     entry.submit(0);

@@ -149,8 +149,9 @@ fn claim(context: *mut c_void, search: &mut PortSearch, snat: &Address) -> Done 
 #[inline(never)]
 extern "C" fn take_port() -> Done {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return Done::No };
-    // SAFETY: `SCRATCH` is a per-CPU map, so this value is of this CPU and this run only. The caller does not use
-    // its reference to the search before this function returns.
+    // SAFETY: `SCRATCH` is a per-CPU map, so this value is of this CPU and this run only. The caller's reference to
+    // it stays live, but is not used before this function returns. The caller gives it to an asm block just before
+    // (`forget_contents`), so the compiler must assume that this function reads and writes through it.
     let search = unsafe { &mut (*scratch).decision.search };
     let holder = judge_holder(search);
     if holder & MAY_BE_TAKEN == 0 {

@@ -2,8 +2,8 @@
 //! Sends later fragments that came before the first one of their packet. The programs can't hold packets back, so they
 //! give them to the agent, and tell it when the first one was forwarded. What waits is in `early_frames.rs`.
 //!
-//! One task. Input: the programs' ring of early fragments. Output: a packet socket. While no agent runs, the ring fills
-//! up, and nothing more is copied.
+//! One task. Input: the programs' ring of early fragments. Output: a packet socket. The programs stop
+//! copying when the ring is full, as it is after a while without an agent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,9 +17,9 @@ use super::shared::Shared;
 use crate::error_chain::ErrorChain;
 use crate::{clock, packet_socket};
 
-/// So many entries are read between two pauses: 20,000 a second. A flood of them then costs little of a CPU.
-const MOST_AT_ONCE: usize = 500;
-const PAUSE: Duration = Duration::from_millis(25);
+/// So many entries are read in each period: 20,000 a second. A flood of them then costs little of a CPU.
+const MOST_IN_PERIOD: usize = 500;
+const PERIOD: Duration = Duration::from_millis(25);
 /// The pause after a failure to wait.
 const LONG_PAUSE: Duration = Duration::from_secs(1);
 
@@ -35,6 +35,7 @@ pub(super) async fn run(mut ring: RingBuf<MapData>, shared: Arc<Shared>) {
     // They are of the time before this agent.
     while ring.next().is_some() {}
     let mut frames = EarlyFrames::default();
+    let (mut since, mut read) = (clock::now(), 0);
     loop {
         if let Err(error) = ring::wait(&ring).await {
             tracing::warn!(error = %ErrorChain(&error), "cannot wait for early fragments");
@@ -42,8 +43,10 @@ pub(super) async fn run(mut ring: RingBuf<MapData>, shared: Arc<Shared>) {
         }
         let now = clock::now();
         frames.expire(now);
-        let mut read = 0;
-        while read < MOST_AT_ONCE
+        if now.duration_since(since) >= PERIOD {
+            (since, read) = (now, 0);
+        }
+        while read < MOST_IN_PERIOD
             && let Some(entry) = ring.next()
         {
             read += 1;
@@ -62,8 +65,8 @@ pub(super) async fn run(mut ring: RingBuf<MapData>, shared: Arc<Shared>) {
             }
         }
         *shared.early() = frames.counts;
-        if read == MOST_AT_ONCE {
-            tokio::time::sleep(PAUSE).await;
+        if read == MOST_IN_PERIOD {
+            tokio::time::sleep_until(since + PERIOD).await;
         }
     }
 }

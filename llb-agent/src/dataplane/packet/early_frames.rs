@@ -17,6 +17,9 @@ use tokio::time::Instant;
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// The most bytes of waiting frames.
 const MOST_BYTES: usize = 4 << 20;
+/// The most bytes of waiting frames of one packet. It has at most 65,535 bytes itself; the rest is for the headers of its
+/// frames, even at IPv4's smallest MTU of 68.
+const MOST_BYTES_OF_PACKET: usize = 128 << 10;
 /// The most packets of which fragments wait, or have gone on lately.
 const MOST_PACKETS: usize = 8192;
 
@@ -34,7 +37,7 @@ pub(super) struct EarlyCounts {
     pub(super) sent: u64,
     /// The first one did not come in time, or was not forwarded.
     pub(super) expired: u64,
-    /// They made room for newer ones.
+    /// They made room for newer ones, or too much of their packet waited.
     pub(super) no_room: u64,
     /// They could not be sent.
     pub(super) failed: u64,
@@ -64,6 +67,8 @@ struct Parts {
     /// Where it goes, once its first fragment was forwarded. It is kept for fragments that another CPU still copies.
     release: Option<Release>,
     waiting: Vec<(Packet, Vec<u8>)>,
+    /// Of its waiting frames.
+    bytes: usize,
 }
 
 impl EarlyFrames {
@@ -79,9 +84,14 @@ impl EarlyFrames {
         if let Some(release) = parts.release {
             return self.ready(&release, &packet, frame.to_vec());
         }
+        if parts.bytes + frame.len() > MOST_BYTES_OF_PACKET {
+            self.counts.no_room += 1;
+            return None;
+        }
         parts.waiting.push((packet, frame.to_vec()));
+        parts.bytes += frame.len();
         self.bytes += frame.len();
-        while self.bytes > MOST_BYTES && self.packets.len() > 1 {
+        while self.bytes > MOST_BYTES {
             self.counts.no_room += self.forget_oldest();
         }
         None
@@ -91,8 +101,8 @@ impl EarlyFrames {
     pub(super) fn release(&mut self, release: Release, now: Instant) -> Vec<Ready> {
         let parts = self.parts(release.key, now);
         parts.release = Some(release);
-        let waiting = std::mem::take(&mut parts.waiting);
-        self.bytes -= waiting.iter().map(|(_, frame)| frame.len()).sum::<usize>();
+        let (waiting, bytes) = (std::mem::take(&mut parts.waiting), std::mem::take(&mut parts.bytes));
+        self.bytes -= bytes;
         waiting.into_iter().filter_map(|(packet, frame)| self.ready(&release, &packet, frame)).collect()
     }
 
@@ -116,9 +126,9 @@ impl EarlyFrames {
     /// Returns how many frames waited.
     fn forget_oldest(&mut self) -> u64 {
         let oldest = self.order.pop_front().and_then(|(_, key)| self.packets.remove(&key));
-        let waiting = oldest.map(|parts| parts.waiting).unwrap_or_default();
-        self.bytes -= waiting.iter().map(|(_, frame)| frame.len()).sum::<usize>();
-        waiting.len() as u64
+        let parts = oldest.unwrap_or_default();
+        self.bytes -= parts.bytes;
+        parts.waiting.len() as u64
     }
 
     fn ready(&mut self, release: &Release, packet: &Packet, mut frame: Vec<u8>) -> Option<Ready> {
@@ -295,6 +305,20 @@ mod tests {
         assert_eq!(frames.release(release(2999, true), now).len(), 1);
         frames.expire(now + 2 * LONGEST_WAIT);
         assert_eq!((frames.bytes, frames.packets.len(), frames.order.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_flood_with_one_key_takes_no_room_from_other_packets() {
+        let (mut frames, now) = (EarlyFrames::default(), clock_now());
+        frames.add(&fragment(1, 1480), now);
+        // 4,243 frames of 1,514 bytes are more than 4 MiB. 86 fit into the room of one packet.
+        for _ in 0..4243 {
+            frames.add(&fragment(2, 1480), now);
+        }
+        assert_eq!((frames.bytes, frames.counts.no_room), (87 * 1514, 4243 - 86));
+        assert_eq!(frames.release(release(1, true), now).len(), 1);
+        assert_eq!(frames.release(release(2, true), now).len(), 86);
+        assert_eq!(frames.bytes, 0);
     }
 
     fn clock_now() -> Instant {

@@ -340,7 +340,7 @@ impl NextHops {
         hops.filter(|hop| self.links.contains_key(&hop.0)).collect()
     }
 
-    /// These and the routers that lead to clients.
+    /// The neighbours of `addresses`, and the routers that lead to clients.
     fn followed(&self, addresses: &BTreeSet<IpAddr>) -> BTreeSet<Hop> {
         let gateways = self.gateways.all().iter().filter(|hop| self.links.contains_key(&hop.0));
         gateways.copied().chain(self.hops(addresses)).collect()
