@@ -104,7 +104,7 @@ impl Chaos {
         }
         Self {
             way,
-            events: way.events(),
+            events: way.events(seed),
             span: Duration::from_secs(environment::chaos_secs().unwrap_or(SECS)),
             connections: environment::chaos_connections().unwrap_or(CONNECTIONS) as usize,
             seed,
