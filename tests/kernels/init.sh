@@ -14,7 +14,6 @@ $b mount -t overlay -o lowerdir=/host,upperdir=/upper/files,workdir=/upper/work 
 cd /root || exit
 for folder in proc sys dev; do $b mount -o move /$folder /root/$folder; done
 $b mount -t tmpfs run run
-$b mount -t tmpfs -o size=50% tmp tmp
 $b mkdir -p dev/pts dev/shm run/lock run/share
 $b mount -t devpts pts dev/pts
 $b mount -t tmpfs shm dev/shm

@@ -48,7 +48,7 @@ fn run() -> Result<()> {
     ensure!(!folders.is_empty(), "no kernels are given: run `cargo xtask test --only kernels`");
     let agent = agent::binary()?;
     // Machines have the host's files, but these folders are their own.
-    let is_hidden = ["/tmp", "/run", "/dev"].iter().any(|folder| agent.starts_with(folder));
+    let is_hidden = ["/run", "/dev"].iter().any(|folder| agent.starts_with(folder));
     ensure!(!is_hidden, "no machine sees {}: put the agent into another folder", agent.display());
     let kernels: Vec<Kernel> = folders.into_iter().map(Kernel::in_folder).collect::<Result<_>>()?;
     let filter = environment::kernel_checks();
