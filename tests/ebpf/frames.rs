@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use llb_common::address::Address;
+pub(crate) use llb_tests::checksum::checksum;
 
 /// The fields of a packet.
 #[derive(Clone, Debug)]
@@ -94,17 +95,6 @@ pub(crate) fn l4_checksum(from: Address, to: Address, protocol: u8, bytes: &[u8]
         0 if protocol == 17 => 0xffff,
         sum => sum,
     }
-}
-
-/// The Internet checksum (RFC 1071).
-pub(crate) fn checksum(bytes: &[u8]) -> u16 {
-    let words =
-        bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low)));
-    let mut sum: u32 = words.sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
 }
 
 /// An ICMP error "packet too big" from `router` to `to` about the IP packet `inside`.

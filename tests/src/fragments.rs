@@ -12,6 +12,7 @@ use anyhow::Result;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::Host;
+use crate::checksum::checksum;
 
 /// With this protocol number a raw socket sends packets with the IP header that they come with (raw(7)).
 const IPPROTO_RAW: i32 = 255;
@@ -106,8 +107,9 @@ fn datagram(from: SocketAddr, to: SocketAddr, content: &[u8]) -> Vec<u8> {
     let length = ((8 + content.len()) as u16).to_be_bytes();
     let (source, destination) = (from.port().to_be_bytes(), to.port().to_be_bytes());
     let mut bytes = [&source[..], &destination, &length, &[0, 0], content].concat();
-    let sum =
-        sum(&[octets(from.ip()), octets(to.ip()), vec![0, UDP], length.to_vec(), bytes.clone()].concat());
+    let sum = checksum(
+        &[octets(from.ip()), octets(to.ip()), vec![0, UDP], length.to_vec(), bytes.clone()].concat(),
+    );
     // 0 would mean that there is no checksum.
     let sum = if sum == 0 { 0xffff } else { sum };
     bytes[6..8].copy_from_slice(&sum.to_be_bytes());
@@ -133,15 +135,4 @@ fn octets(address: IpAddr) -> Vec<u8> {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
     }
-}
-
-/// The Internet checksum (RFC 1071).
-fn sum(bytes: &[u8]) -> u16 {
-    let words =
-        bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low)));
-    let mut sum: u32 = words.sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
 }

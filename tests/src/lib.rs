@@ -17,6 +17,7 @@
 
 pub mod agent;
 pub mod chaos;
+pub mod checksum;
 pub mod client;
 pub mod cluster;
 pub mod connect_proxy;

@@ -4,7 +4,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::address::{Address, Mac, WirePort};
-use crate::conntrack::ACK;
+use crate::conntrack::{ACK, FragmentKey};
 
 /// Bytes of a packet's TCP or UDP header that an ICMP error about it quotes, at least (RFC 792).
 const QUOTED_BYTES: usize = 8;
@@ -92,6 +92,18 @@ pub struct Packet {
 const _: () = assert!(size_of::<Packet>() == 96);
 
 impl Packet {
+    /// What all fragments of this packet have in common.
+    #[inline(always)]
+    pub fn fragment_key(&self) -> FragmentKey {
+        FragmentKey {
+            source: self.source,
+            destination: self.destination,
+            id: self.fragment_id,
+            protocol: self.protocol,
+            padding: [0; 3],
+        }
+    }
+
     /// Sequence number of TCP.
     #[inline(always)]
     pub const fn sequence(&self) -> u32 {

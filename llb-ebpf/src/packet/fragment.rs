@@ -39,7 +39,7 @@ pub(crate) enum Ports {
 /// Gives a later fragment the ports of its packet, if they are known.
 #[inline(never)]
 pub(crate) fn find_ports<H: Hook>(context: *mut c_void, packet: &mut Packet) -> Ports {
-    let key = fragment_key(packet);
+    let key = packet.fragment_key();
     let mut found = remembered(&key);
     let is_early = matches!(found, FragmentPorts::ABSENT | FragmentPorts::EARLY);
     if is_early && !(is_ours(packet) && early::has_room::<H>(context, packet)) {
@@ -78,7 +78,7 @@ pub(crate) fn remember(packet: &Packet, decision: &Decision, is_forwarded: Done)
     } else {
         return;
     };
-    let key = fragment_key(packet);
+    let key = packet.fragment_key();
     // If there is no room, the later fragments pass to the kernel.
     if FRAGMENTS.insert(&key, &ports, BPF_NOEXIST.into()).is_ok() {
         return;
@@ -106,17 +106,5 @@ fn remembered(key: &FragmentKey) -> FragmentPorts {
     match unsafe { FRAGMENTS.get(key) } {
         Some(ports) => *ports,
         None => FragmentPorts::ABSENT,
-    }
-}
-
-/// The key that all fragments of a packet share.
-#[inline(always)]
-fn fragment_key(packet: &Packet) -> FragmentKey {
-    FragmentKey {
-        source: packet.source,
-        destination: packet.destination,
-        id: packet.fragment_id,
-        protocol: packet.protocol,
-        padding: [0; 3],
     }
 }

@@ -80,7 +80,7 @@ impl EarlyFrames {
         if shape != Shape::LaterFragment {
             return None;
         }
-        let parts = self.parts(key_of(&packet), now);
+        let parts = self.parts(packet.fragment_key(), now);
         if let Some(release) = parts.release {
             return self.ready(&release, &packet, frame.to_vec());
         }
@@ -137,16 +137,6 @@ impl EarlyFrames {
             return None;
         }
         Some(Ready { ifindex: release.ifindex, frame })
-    }
-}
-
-fn key_of(packet: &Packet) -> FragmentKey {
-    FragmentKey {
-        source: packet.source,
-        destination: packet.destination,
-        id: packet.fragment_id,
-        protocol: packet.protocol,
-        padding: [0; 3],
     }
 }
 
