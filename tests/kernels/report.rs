@@ -178,16 +178,17 @@ impl Page {
     }
 
     fn cell(&mut self, outcome: Option<Outcome>) -> String {
-        let reason = match outcome {
+        let (word, reason) = match outcome {
             None => return "-".to_owned(),
             Some(Outcome::Right) => return "right".to_owned(),
-            Some(Outcome::Wrong(what)) => one_line(&what),
+            Some(Outcome::Known(reason)) => ("no", one_line(reason)),
+            Some(Outcome::Wrong(what)) => ("FAILED", one_line(&what)),
         };
         let index = self.reasons.iter().position(|known| *known == reason).unwrap_or_else(|| {
             self.reasons.push(reason);
             self.reasons.len() - 1
         });
-        format!("FAILED ({})", index + 1)
+        format!("{word} ({})", index + 1)
     }
 
     fn end(mut self) -> String {
