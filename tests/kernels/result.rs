@@ -78,15 +78,15 @@ const LACKS: [Lack; 2] = [
         series: "6.1",
         card: Card::VirtioQueues,
         check: Some(MTU),
-        reason: "The driver of this kernel does not let an XDP program go while the MTU is large (the kernel warns), so frames \
-            are lost. Lower the MTU, restart llb-agent with --datapath tc, and raise the MTU again.",
+        reason: "This kernel's driver refuses to remove an XDP program while the MTU is large, so frames are lost. Lower the \
+            MTU, restart llb-agent with --datapath tc, and raise the MTU again.",
     },
     Lack {
         series: "6.1",
         card: Card::Vmxnet3,
         check: None,
         reason: "Uploads in bulk stop at TC. The cause is not known; the card's LRO is suspected. With XDP (Linux 6.6 and \
-            newer) they go on.",
+            newer) uploads work.",
     },
 ];
 
