@@ -71,6 +71,8 @@ pub(crate) fn replies_take_the_route_if_that_is_chosen(plane: Plane) {
     only_by_first();
     lead_by(&setup, &routers[0]);
     for stream in &mut open_ones {
+        // The backend repeats its answer later and later, until the agent and the program have followed the route.
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
         echo_on(stream, b"by the first router").unwrap();
     }
 }
