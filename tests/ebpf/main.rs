@@ -7,6 +7,7 @@
 //! no link and no other program takes part.
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test, also in functions that tests share")]
 
+mod bench;
 mod clsact;
 mod frames;
 mod link;

@@ -57,7 +57,7 @@ static FLOWS_IN_TURN: Array<Flow, 1_000_000> = Array::new();
 static MEASURED: ProgramArray<1> = ProgramArray::new();
 
 /// Feeds at the XDP hook.
-#[xdp]
+#[xdp(frags)]
 fn llb_feed_xdp(context: XdpContext) -> u32 {
     if feed(window::bounds::<0, 4>(context.as_ptr())).is_some() {
         jump(&context);
@@ -113,7 +113,7 @@ fn feed((data, end): (usize, usize)) -> Option<()> {
 }
 
 /// Sends a packet back at the XDP hook.
-#[xdp]
+#[xdp(frags)]
 fn llb_swap_xdp(context: XdpContext) -> u32 {
     match swap(window::bounds::<0, 4>(context.as_ptr())) {
         Some(()) => xdp_action::XDP_TX,

@@ -97,6 +97,15 @@ pub(crate) fn start_nginx_questions(
     start(host, "nginx", "nginx", &configuration)
 }
 
+/// Lets a host open as many connections as administrators of proxies let theirs: by all ports, and by those that wait for
+/// the end of an earlier connection.
+pub(crate) fn open_many_connections(host: &Host) -> Result<()> {
+    for setting in ["ip_local_port_range=1024 65535", "tcp_tw_reuse=1"] {
+        host.output(&["sysctl", "-qw", &format!("net.ipv4.{setting}")])?;
+    }
+    Ok(())
+}
+
 /// Makes a host a router. `ip_forward` comes first, because it resets the others.
 pub(crate) fn forward(host: &Host) -> Result<()> {
     for setting in [

@@ -20,7 +20,9 @@ use super::contender::Contender;
 use super::stopped::Stopped;
 use crate::echo::{self, Sink};
 use crate::probe::LIMIT;
-use crate::programs::{ECHO, HTTP, IPERF, SINK, Servers, forward, start_haproxy, start_nginx_stream};
+use crate::programs::{
+    ECHO, HTTP, IPERF, SINK, Servers, forward, open_many_connections, start_haproxy, start_nginx_stream,
+};
 use crate::snmp::counter;
 
 /// A router, and the two addresses of client and node that reach each other only by it, as numbers among the
@@ -78,6 +80,7 @@ impl Stage {
         translate(&nftables, vip(Contender::Nftables), &node)?;
         add_address(&haproxy, vip(Contender::Haproxy), 24)?;
         add_address(&nginx, vip(Contender::Nginx), 24)?;
+        [&haproxy, &nginx].into_iter().try_for_each(open_many_connections)?;
         let servers = Servers::start(&node, &own)?;
         let balancers = vec![
             (Contender::Haproxy, start_haproxy(&haproxy, vip(Contender::Haproxy), &node)?),
@@ -219,6 +222,9 @@ impl Stage {
         let host = self.lab.add_host(name)?;
         if contenders.iter().any(|contender| contender.is_on_xdp()) {
             self.prepare_for_xdp(&host)?;
+        }
+        if contenders == [Contender::Userspace] {
+            open_many_connections(&host)?;
         }
         let manifests = Manifests::new(&host, &format!("manifests-{name}"))?;
         manifests.write("nodes.yaml", &manifests::nodes(&[self.lab.host(NODE)]))?;

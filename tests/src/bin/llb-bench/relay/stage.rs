@@ -11,7 +11,7 @@ use llb_tests::{Agent, Host, Lab, Manifests, Process, wait_until};
 
 use crate::echo::Sink;
 use crate::probe::LIMIT;
-use crate::programs::{ECHO, HTTP, IPERF, Servers, start_haproxy, start_nginx_stream};
+use crate::programs::{ECHO, HTTP, IPERF, Servers, open_many_connections, start_haproxy, start_nginx_stream};
 
 /// A balancer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +57,7 @@ impl Stage {
             lab.vip(2),
             link = Host::LINK
         ))?;
+        open_many_connections(&host)?;
         let servers = Servers::start(&node, &[])?;
         let balancers =
             vec![start_haproxy(&host, lab.vip(1), &node)?, start_nginx_stream(&host, lab.vip(2), &node)?];
