@@ -48,6 +48,12 @@ pub trait DataPlane {
         FailedBackends::new()
     }
 
+    /// The link devices on which nothing is forwarded yet. On such a link the kernel itself would answer a packet to a VIP,
+    /// by a reset if the packet belongs to an open connection.
+    fn unready_links(&self) -> BTreeSet<String> {
+        BTreeSet::new()
+    }
+
     /// What is wrong now, besides what [`DataPlane::upsert`] has returned.
     fn problems(&self) -> Vec<Problem> {
         Vec::new()

@@ -287,6 +287,10 @@ impl DataPlane for Planes {
         all
     }
 
+    fn unready_links(&self) -> BTreeSet<String> {
+        self.packet().map(PacketPlane::unready_links).unwrap_or_default()
+    }
+
     fn problems(&self) -> Vec<Problem> {
         let mut all = self.relay.problems();
         all.extend(self.packet().map(PacketPlane::problems).unwrap_or_default());

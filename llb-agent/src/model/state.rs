@@ -89,4 +89,7 @@ pub struct Observed {
     /// The wanted VIPs that are not on their links because another host has them, and how many probes
     /// in a row have shown it.
     pub taken: BTreeMap<IpAddr, u32>,
+    /// The link devices that get no VIP yet: the data plane does not serve there.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub unready_links: BTreeSet<String>,
 }

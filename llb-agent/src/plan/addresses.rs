@@ -26,6 +26,7 @@ fn missing<'a>(
     observed: &'a Observed,
 ) -> impl Iterator<Item = (&'a AddressKey, u8, bool)> {
     let missing = desired.addresses.iter().filter(|(key, _)| !observed.addresses.contains_key(key));
+    let missing = missing.filter(|(key, _)| !observed.unready_links.contains(&key.link));
     // A VIP whose Service has no port that llb can serve is on its link without a frontend.
     let vips: BTreeSet<IpAddr> = desired.frontends.keys().map(|frontend| frontend.vip).collect();
     missing.map(move |(key, &prefix_length)| {

@@ -68,6 +68,16 @@ fn each_step_waits_for_the_one_before() {
 }
 
 #[test]
+fn a_link_gets_addresses_when_the_data_plane_serves_there() {
+    let (desired, mut observed) = (desired(), served());
+    observed.free.insert(VIP.parse().unwrap());
+    observed.unready_links.insert("eth0".to_owned());
+    assert_eq!(kinds(&desired, &observed), [""; 0]);
+    observed.unready_links.clear();
+    assert_eq!(kinds(&desired, &observed), ["add 192.0.2.50/24 to eth0"]);
+}
+
+#[test]
 fn an_address_stays_while_a_frontend_drains() {
     let mut observed = Observed::default();
     observed.addresses.insert(key("eth0"), 24);

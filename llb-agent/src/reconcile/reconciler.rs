@@ -127,6 +127,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             addresses: addresses.collect(),
             statuses: self.rooms.statuses.observe(snapshot),
             conditions: self.rooms.statuses.conditions(snapshot),
+            unready_links: self.rooms.plane.unready_links(),
             ..Observed::default()
         };
         Ok(observed)

@@ -14,7 +14,6 @@ use std::path::Path;
 
 use aya::programs::tc::{self, NlOptions, SchedClassifierLink, TcError, TcHandle};
 use aya::programs::{ProgramError, SchedClassifier, TcAttach, TcAttachType};
-use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 
 use super::error::PacketError;
 use crate::config::TcAttachment;
@@ -99,12 +98,6 @@ fn filter_of(folder: &Path) -> io::Result<Filter> {
     let metadata = fs::metadata(all)?;
     let number = metadata.ino() ^ metadata.dev().rotate_left(8);
     Ok(Filter { priority: PRIORITY, handle: HANDLES | (number as u32 & 0xffff) })
-}
-
-/// The number of a link; `None` if there is none of this name.
-pub(super) fn index_of(link: &str) -> Option<u32> {
-    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
-    netdevice::name_to_index(socket, link).ok()
 }
 
 /// Removes the filter that `folder` is marked with, and the qdisc if llb made it and it has no other filter.

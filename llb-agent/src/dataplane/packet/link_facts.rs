@@ -4,6 +4,7 @@
 use std::io;
 
 use llb_common::address::Mac;
+use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 
 use crate::config::XdpMode;
 use crate::netlink::{Connection, LinkDevice};
@@ -56,4 +57,10 @@ impl From<LinkDevice> for LinkFacts {
             xdp: link.xdp.map(|(program, is_in_driver)| (program, mode(is_in_driver))),
         }
     }
+}
+
+/// The number of a link; `None` if there is none of this name.
+pub(super) fn index_of(link: &str) -> Option<u32> {
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
+    netdevice::name_to_index(socket, link).ok()
 }

@@ -190,6 +190,7 @@ fn packet_link(
         why,
         tried_with: None,
         refusal: None,
+        is_followed: true,
         folder,
         return_path: setup.config.return_path,
         settings,

@@ -25,6 +25,7 @@ use llb_common::maps::{self as names, Map as Name};
 use super::clsact;
 use super::error::PacketError;
 use super::flow_table::{FlowTable, is_flow_table};
+use super::link_facts;
 use super::map_sizes::{Capacities, shared_maps, sizes_of};
 use super::pins::{LAYOUT, PinFolder, SHARED, entries, folders, is_layout, link_name, remove};
 use super::table::RawMap;
@@ -101,7 +102,7 @@ impl Old {
                 let name = folder.file_name().unwrap_or_default();
                 // Without its marks, nobody would find the filter of a link that llb has no more.
                 if !layout.with_file_name(LAYOUT).join(name).exists() {
-                    clsact::detach(clsact::index_of(&link_name(name)), &folder)?;
+                    clsact::detach(link_facts::index_of(&link_name(name)), &folder)?;
                 }
                 remove(&folder)?;
             }

@@ -26,6 +26,8 @@ pub(super) struct PacketLink {
     pub(super) tried_with: Option<Conditions>,
     /// Why the kernel did not take the program again when that had changed. The old one is still there.
     pub(super) refusal: Option<String>,
+    /// Backends are known on this link. It is false only for a moment, after the link was made anew.
+    pub(super) is_followed: bool,
     pub(super) folder: PinFolder,
     pub(super) return_path: ReturnPath,
     pub(super) settings: Table<u32, LinkSettings>,

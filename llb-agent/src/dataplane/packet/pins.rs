@@ -14,6 +14,7 @@ use rustix::mount::{MountFlags, mount};
 
 use super::clsact;
 use super::error::PacketError;
+use super::link_facts;
 use crate::clock;
 use crate::kernel::{BPFFS, is_bpffs};
 
@@ -105,7 +106,7 @@ pub fn detach(bpf_dir: &Path) -> Result<Vec<String>, PacketError> {
         for folder in folders(&layout)? {
             let link = link_name(folder.file_name().unwrap_or_default());
             let _lock = lock(&folder, &link)?;
-            clsact::detach(clsact::index_of(&link), &folder)?;
+            clsact::detach(link_facts::index_of(&link), &folder)?;
             remove(&folder)?;
             links.extend((link != SHARED).then_some(link));
         }

@@ -18,7 +18,7 @@ use super::drain::Drain;
 use super::error::PacketError;
 use super::gateways::Gateways;
 use super::image::{Gate, Served};
-use super::link_facts::LinkFacts;
+use super::link_facts::{LinkFacts, index_of};
 use super::loader::{LinkLocks, Loaded, load};
 use super::map_sizes::{Capacities, memory_bytes};
 use super::neighbours::release_neighbours;
@@ -268,6 +268,15 @@ impl PacketPlane {
             }
         }
         all
+    }
+
+    /// The links that were made anew and have no program yet, or whose backends are not known there yet.
+    pub fn unready_links(&self) -> BTreeSet<String> {
+        let is_another =
+            |facts: &LinkFacts| index_of(&facts.name).is_some_and(|index| index != facts.ifindex);
+        let links = self.shared.links();
+        let unready = links.iter().filter(|link| !link.is_followed || is_another(&link.facts));
+        unready.map(|link| link.facts.name.clone()).collect()
     }
 
     /// What is wrong with the links.

@@ -130,7 +130,20 @@ async fn look(
     if is_changed || has_new_link {
         state.all_behind();
     }
-    catch_up(shared, &mut state, &next_hops, &warned)
+    catch_up(shared, &mut state, &next_hops, &warned)?;
+    note_followed(shared);
+    Ok(())
+}
+
+/// The backends are known on all links now. The loop puts VIPs on those that waited for that.
+fn note_followed(shared: &Shared) {
+    let mut has_news = false;
+    for link in shared.links().iter_mut() {
+        has_news |= !std::mem::replace(&mut link.is_followed, true);
+    }
+    if has_news {
+        shared.changed.notify_one();
+    }
 }
 
 /// Brings the backends of those frontends that are behind to the next hops. `warned`: it was said before that these
@@ -210,6 +223,8 @@ async fn follow_links(shared: &Arc<Shared>, next_hops: &mut NextHops) -> io::Res
             let error = ErrorChain(&error);
             tracing::warn!(link = new.name, %error, "cannot put a program on the link that was made anew");
             continue;
+        } else {
+            shared.links()[place].is_followed = false;
         }
         let maps = Arc::clone(&shared.state().maps);
         let switched_on = switch_on(shared, place, &maps);

@@ -3,7 +3,7 @@
 //! connection is lost that plain routing keeps.
 //!
 //! `LLB_CHAOS_SECS=1800 LLB_CHAOS_CONNECTIONS=1000 cargo xtask test --only lab plain_routing_keeps` makes the long run.
-//! `LLB_SEED` repeats a schedule; `LLB_CHAOS_EVENTS` chooses events by name, also those that are left out ([`way::NOT_YET`]).
+//! `LLB_SEED` repeats a schedule; `LLB_CHAOS_EVENTS` chooses events by name.
 
 #![expect(clippy::disallowed_methods, reason = "the chaos measures by the real clock")]
 

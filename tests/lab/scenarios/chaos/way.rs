@@ -9,12 +9,6 @@ use llb_tests::environment;
 use crate::plane::Plane;
 use crate::setup::Setup;
 
-/// Events under which llb still loses connections that plain routing keeps, with the reason. An entry goes as soon as
-/// that is mended.
-pub(super) const NOT_YET: &[(Event, &[Kind], &str)] =
-    &[(Event::LinkReplaced, PACKET, "the VIP is back on the link before its backends are known there")];
-const PACKET: &[Kind] = &[Kind::PacketNat, Kind::PacketDsr];
-
 /// The kind of a plane: what its connections depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -48,15 +42,11 @@ impl Way {
             (Event::LinkReplaced, _, Plane::XdpNative | Plane::XdpGeneric) => {
                 Some("a new veth pair lacks what the lab prepares for XDP")
             }
+            (Event::LinkReplaced, Kind::PacketNat, _) => Some(
+                "until the new link has its program, the kernel resets what backends send to its address",
+            ),
             _ => None,
         }
-    }
-
-    /// Why an event is left out until llb is better; `None` if it is not.
-    fn not_yet(self, event: Event) -> Option<&'static str> {
-        let is_meant =
-            |(other, kinds, _): &&(Event, &[Kind], _)| *other == event && kinds.contains(&self.kind());
-        NOT_YET.iter().find(is_meant).map(|(_, _, reason)| *reason)
     }
 
     /// The events of a run. Says which ones are left out. While a route leads to another link, the Service is relayed, and
@@ -71,8 +61,7 @@ impl Way {
             names.split(',').map(named).collect::<Vec<_>>()
         });
         let is_possible = |event: &Event| {
-            let not_yet = if named.is_none() { self.not_yet(*event) } else { None };
-            let reason = self.spared(*event).or(not_yet);
+            let reason = self.spared(*event);
             reason.inspect(|reason| println!("without {event:?}: {reason}")).is_none()
         };
         let all = named.as_deref().unwrap_or(&Event::ALL).iter().copied();
