@@ -58,6 +58,9 @@ pub struct Group {
     pub targets: Vec<SocketAddr>,
     /// How many there are.
     pub count: usize,
+    /// A proxy accepts connections. It does so before it has reached the server, so a connection counts as open when the
+    /// first echo has come.
+    pub is_proxied: bool,
     /// For pauses and lengths.
     pub seed: u64,
     /// The beginning of the run; times in the tally are measured from here.
@@ -87,6 +90,8 @@ impl Conversations {
                         // Both kinds go to each target.
                         stays: (number / plan.targets.len()).is_multiple_of(2),
                         random: StdRng::seed_from_u64(plan.seed ^ (number as u64).wrapping_mul(0x9e37_79b9)),
+                        is_proxied: plan.is_proxied,
+                        carried: 0,
                         since: plan.since,
                         name: plan.name,
                         book: notes.clone(),
@@ -143,6 +148,9 @@ struct Client {
     /// Whether its first connection stays open to the end.
     stays: bool,
     random: StdRng,
+    is_proxied: bool,
+    /// Bytes that came back on the present connection.
+    carried: u64,
     since: Instant,
     name: &'static str,
     book: Arc<Mutex<Tally>>,
@@ -171,15 +179,15 @@ impl Client {
                 book.kept += 1;
                 continue;
             };
+            if self.is_proxied && self.carried == 0 && error.kind() != io::ErrorKind::InvalidData {
+                *book.not_opened.entry(format!("before the first echo: {}", error.kind())).or_default() += 1;
+                continue;
+            }
             let is_stuck = error.kind() == io::ErrorKind::WouldBlock;
             let loss = if is_stuck { Loss::Stuck } else { Loss::of(&error) };
-            let Self { name, target, .. } = self;
-            book.lose(
-                loss,
-                format!(
-                    "{name}: {local} to {target}, generation {generation}, {loss:?} at {ended:.1} s: {error}"
-                ),
-            );
+            let Self { name, target, carried, .. } = self;
+            let connection = format!("{name}: {local} to {target}, generation {generation}, {carried} bytes");
+            book.lose(loss, format!("{connection}, {loss:?} at {ended:.1} s: {error}"));
         }
     }
 
@@ -202,7 +210,7 @@ impl Client {
         let stream_number = self.number << 32 | generation;
         let life = Duration::from_millis(self.random.random_range(LIFE));
         let born = Instant::now();
-        let mut carried = 0;
+        self.carried = 0;
         loop {
             let pause = Duration::from_millis(self.random.random_range(PAUSE));
             let is_last = tokio::select! {
@@ -211,8 +219,8 @@ impl Client {
             };
             let is_long = self.random.random_ratio(1, RARE);
             let length = if is_long { self.random.random_range(SHORT..LONGEST) } else { SHORT };
-            exchange(stream, stream_number, carried, length).await?;
-            carried += length as u64;
+            exchange(stream, stream_number, self.carried, length).await?;
+            self.carried += length as u64;
             self.book().messages += 1;
             if is_last || (!self.stays && born.elapsed() >= life) {
                 break;

@@ -121,7 +121,9 @@ impl Chaos {
         let plain_to = |port| self.network.plain_targets(self.way, port);
         let llb_to = |port| vips.map(|vip| (vip, port).into()).to_vec();
         let open = |name, targets| {
-            let group = Group { name, targets, count: self.connections, seed: self.seed, since };
+            let is_proxied = name == "llb" && self.way.may_relay(&self.events);
+            let (count, seed) = (self.connections, self.seed);
+            let group = Group { name, targets, count, is_proxied, seed, since };
             Conversations::open(&client, &group, OPEN_LIMIT).unwrap_or_else(|error| panic!("{error:#}"))
         };
         let plain = open("plain", plain_to(ECHO.node_port));

@@ -49,6 +49,11 @@ impl Way {
         }
     }
 
+    /// Whether connections can be relayed in a run with these events.
+    pub(super) fn may_relay(self, events: &[Event]) -> bool {
+        self.kind() == Kind::Relay || events.contains(&Event::RouteChangesLink)
+    }
+
     /// The events of a run. Says which ones are left out. While a route leads to another link, the Service is relayed, and
     /// connections that begin then die with the agent. So a run has one of the two, by its seed.
     pub(super) fn events(self, seed: u64) -> Vec<Event> {
