@@ -58,7 +58,8 @@ pub fn services() -> Option<u64> {
     number("LLB_SERVICES")
 }
 
-/// `LLB_BLESS`: if set, the golden test writes its results into the cases instead of comparing them.
+/// `LLB_BLESS`: if set, the golden test writes its results into the cases instead of comparing them, and the test of the
+/// documents the pages of docs/reference/.
 pub fn blesses_golden_cases() -> bool {
     var_os("LLB_BLESS").is_some()
 }

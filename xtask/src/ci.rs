@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::{shell, test, tidy};
+use crate::{shell, site, test, tidy};
 
 /// Pinned, because a newer version may have new complaints.
 const CARGO_DENY_VERSION: &str = "0.20.2";
@@ -19,6 +19,7 @@ pub(crate) fn run() -> Result<()> {
     tidy::run()?;
     shell::run(shell::command("cargo").args(["clippy", "--all-targets", "--", "-D", "warnings"]))?;
     shell::run(shell::command("cargo").env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--no-deps"]))?;
+    site::run()?;
     deny()?;
     test::run(&test::Arguments::default())
 }

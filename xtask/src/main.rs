@@ -13,6 +13,7 @@ mod object_report;
 mod runner;
 mod setup;
 mod shell;
+mod site;
 mod stack_depth;
 mod test;
 mod tidy;
@@ -43,6 +44,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Checks the house rules: import circles, floors, crate homes, file lengths, vocabulary, links
     Tidy,
+    /// Builds the site of all documents into target/site/html, and checks its links
+    Site,
     /// Everything that must pass before a change is merged
     Ci,
 }
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Tidy => tidy::run(),
+        Command::Site => site::run(),
         Command::Ci => ci::run(),
     };
     match result {

@@ -3,6 +3,7 @@
 
 mod access;
 mod conditions;
+mod examples;
 mod families;
 mod foreign;
 mod kubernetes;
@@ -43,6 +44,7 @@ pub(crate) fn all() -> Vec<Named> {
         promise::a_changed_port_is_followed,
         promise::changing_the_type_back_removes_everything,
         promise::a_deleted_service_leaves_nothing,
+        examples::the_api_server_accepts_every_example,
         nodes::a_deleted_node_stops_getting_traffic_at_once,
         nodes::local_policy_uses_nodes_with_a_local_endpoint,
         nodes::a_service_without_node_ports_is_served_by_its_endpoints,

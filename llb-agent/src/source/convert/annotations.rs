@@ -8,21 +8,22 @@ use super::quote::quote;
 use crate::model::ProblemReason;
 use crate::source::suggestion::nearest;
 
-/// The VIPs that a Service asks for, of one or both families, separated by commas.
+/// The VIPs that a Service asks for, of one or both families, separated by commas: `198.51.100.7, 2001:db8::7`.
 pub(super) const VIPS: &str = "llb.dev/vips";
-/// The `--pool` that a Service wants its VIPs from.
+/// The name of the `--pool` that a Service wants its VIPs from.
 pub(super) const POOL: &str = "llb.dev/pool";
-/// Services of one namespace with the same value may share VIPs.
+/// Any text of up to 80 bytes. Services of one namespace with the same text may share VIPs, on different ports; those of
+/// several namespaces too, in a pool with `+shared=true`.
 pub(super) const SHARING_KEY: &str = "llb.dev/sharing-key";
-/// How a backend is chosen.
+/// How a backend is chosen: `least-connections`, which is relayed, or `maglev`.
 pub(super) const BALANCE: &str = "llb.dev/balance";
-/// How the packet plane forwards.
+/// How the packet plane forwards: `nat` or `dsr`.
 pub(super) const MODE: &str = "llb.dev/mode";
-/// The PROXY header that backends get.
+/// The PROXY header that tells backends the client's address: `v1` or `v2`. TCP only; it is relayed.
 pub(super) const PROXY_PROTOCOL: &str = "llb.dev/proxy-protocol";
-/// How backends are asked whether they work.
+/// How backends of TCP ports are asked whether they work: `tcp`, `http:/path`, `grpc` or `grpc:SERVICE`.
 pub(super) const HEALTH_CHECK: &str = "llb.dev/health-check";
-/// The most connections of a Service.
+/// The most open TCP connections of a Service, over all its ports; one more is reset. It is relayed.
 pub(super) const MAX_CONNECTIONS: &str = "llb.dev/max-connections";
 
 const OWN_PREFIX: &str = "llb.dev/";
