@@ -34,4 +34,5 @@ pub mod reconcile;
 pub mod source;
 pub mod statefile;
 pub mod status;
+mod suggestion;
 pub mod telemetry;

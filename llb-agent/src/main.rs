@@ -3,17 +3,20 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use llb_agent::config::{Cli, Invocation, log_filter};
 use llb_agent::error_chain::ErrorChain;
 use llb_agent::{agent, telemetry};
 
 fn main() -> ExitCode {
-    let invocation = match Cli::parse().invocation() {
+    let invocation = match Cli::read() {
         Ok(invocation) => invocation,
         Err(error) => Cli::refuse(&ErrorChain(&error)),
     };
-    telemetry::init_logs(log_filter().as_deref());
+    let filter = match &invocation {
+        Invocation::Serve(configured) => Some(configured.config.log.clone()),
+        _ => log_filter(),
+    };
+    telemetry::init_logs(filter.as_deref());
     let serves = matches!(invocation, Invocation::Serve(_));
     match agent::main(invocation) {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io::IsTerminal;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::callsite::Identifier;
@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload;
 
 use crate::clock;
 
@@ -21,26 +22,65 @@ use crate::clock;
 const LINES: u32 = 100;
 const WINDOW: Duration = Duration::from_secs(60);
 
+/// The filter if none is given. `source` itself logs failures of the Kubernetes API, once and with advice. The client's
+/// crates would add a line for each, and the whole body of a wrong answer.
+pub const DEFAULT_FILTER: &str = "info,kube_runtime=error,kube_client=off,rustls_platform_verifier=off";
+
+/// Checks a filter.
+///
+/// # Errors
+/// It has not the form of `RUST_LOG`.
+pub fn parse_filter(text: &str) -> Result<String, String> {
+    match EnvFilter::try_new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => {
+            Err(format!("{error}; use error, warn, info, debug or trace, or a filter as in RUST_LOG"))
+        }
+    }
+}
+
 /// Writes log lines to standard error: text on a terminal, JSON otherwise.
 /// `filter` has the form of `RUST_LOG`. One that can't be parsed is reported and ignored.
 pub fn init_logs(filter: Option<&str>) {
-    // `source` itself logs failures of the Kubernetes API, once and with advice. The client's
-    // crates would add a line for each, and the whole body of a wrong answer.
-    const DEFAULT: &str = "info,kube_runtime=error,kube_client=off,rustls_platform_verifier=off";
-    let parsed = EnvFilter::try_new(filter.unwrap_or(DEFAULT));
+    let parsed = EnvFilter::try_new(filter.unwrap_or(DEFAULT_FILTER));
     let invalid = parsed.as_ref().err().map(ToString::to_string);
-    let filter = parsed.unwrap_or_else(|_| EnvFilter::new(DEFAULT));
+    let filter = parsed.unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         const LAST: &str = "(no more lines like the one above within a minute)";
-        logs.with_target(false).map_event_format(|format| Limited::new(format, LAST)).init();
+        let logs = logs.with_target(false).map_event_format(|format| Limited::new(format, LAST));
+        let logs = logs.with_filter_reloading();
+        keep(logs.reload_handle());
+        logs.init();
     } else {
         const LAST: &str = r#"{"level":"INFO","message":"no more lines like the one above within a minute"}"#;
         let logs = logs.json().flatten_event(true).with_target(false);
-        logs.map_event_format(|format| Limited::new(format, LAST)).init();
+        let logs = logs.map_event_format(|format| Limited::new(format, LAST)).with_filter_reloading();
+        keep(logs.reload_handle());
+        logs.init();
     }
     if let Some(error) = invalid {
-        tracing::warn!(error, "RUST_LOG is not a valid filter; using {DEFAULT}");
+        tracing::warn!(error, "RUST_LOG is not a valid filter; using {DEFAULT_FILTER}");
+    }
+}
+
+/// Exchanges the filter of the running process.
+type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>;
+
+static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
+
+/// Logs are set up once in a process, so nothing is lost if there is a handle already.
+fn keep<S: 'static>(handle: reload::Handle<EnvFilter, S>) {
+    let _ = SET_FILTER.set(Box::new(move |filter| handle.reload(filter)));
+}
+
+/// From now on lines are filtered by `filter`. Without logs it does nothing.
+pub fn set_filter(filter: &str) {
+    let Some(set) = SET_FILTER.get() else { return };
+    let outcome = EnvFilter::try_new(filter).map_err(|error| error.to_string());
+    let outcome = outcome.and_then(|filter| set(filter).map_err(|error| error.to_string()));
+    if let Err(error) = outcome {
+        tracing::warn!(error, filter, "cannot use this filter of log lines; the old one stays");
     }
 }
 

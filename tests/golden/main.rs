@@ -23,6 +23,7 @@ use std::path::Path;
 
 use case::{Case, Snapshot};
 use ipnet::IpNet;
+use llb_agent::config::example;
 use llb_agent::dataplane::packet::image::render;
 use llb_agent::desired::{Held, Inputs, compile, pods_that_need_routes};
 use llb_agent::model::{
@@ -55,6 +56,18 @@ fn every_case_gives_its_expected_text() {
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert_eq!(missing(&reasons), BTreeSet::new(), "reasons of problems that no case reaches");
+}
+
+/// `deploy/llb.toml` has the texts and defaults of the flags as they are now.
+#[test]
+fn the_example_of_the_configuration_file_is_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/llb.toml");
+    let (text, told) = (std::fs::read_to_string(&path).unwrap_or_default(), example());
+    if blesses_golden_cases() {
+        std::fs::write(&path, &told).unwrap();
+    } else {
+        assert!(text == told, "{}:\n{}", path.display(), first_difference(&text, &told));
+    }
 }
 
 /// Whoever may create Services can fill their texts with anything.

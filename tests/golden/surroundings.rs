@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use clap::Parser;
 use ipnet::IpNet;
 use llb_agent::config::{Cli, Invocation, Policy};
 use llb_agent::model::{
@@ -12,13 +11,13 @@ use llb_agent::model::{
 };
 
 pub(crate) fn policy(flags: &str) -> Policy {
-    let args =
-        ["llb-agent", "--linkdevice", "eth0", "--manifests", "."].into_iter().chain(flags.split_whitespace());
-    match Cli::try_parse_from(args).unwrap().invocation().unwrap() {
-        Invocation::Serve(config) => config.policy,
-        Invocation::Detach { .. } | Invocation::Explain { .. } | Invocation::Trace { .. } => {
-            panic!("a case serves")
-        }
+    let args: Vec<&str> = ["llb-agent", "--linkdevice", "eth0", "--manifests", "."]
+        .into_iter()
+        .chain(flags.split_whitespace())
+        .collect();
+    match Cli::of(&args).unwrap() {
+        Invocation::Serve(configured) => configured.config.policy,
+        _ => panic!("a case serves"),
     }
 }
 

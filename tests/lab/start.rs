@@ -39,7 +39,7 @@ fn an_agent_that_cannot_start_names_what_is_missing() {
         ),
         (&[], ["--linkdevice", "eth0", "--manifests", &nowhere], "cannot read --manifests"),
         (&[], ["--linkdevice", "eth0", "--kubeconfig", &nowhere], "cannot read the kubeconfig"),
-        (&[], ["--linkdevice", "eth0", "--pool", "192.0.2.0/33"], "--pool 192.0.2.0/33: "),
+        (&[], ["--linkdevice", "eth0", "--pool", "192.0.2.0/33"], "'192.0.2.0/33' for '--pool <POOL>': "),
         (&[], ["--linkdevice", "eth0", "--pool", "127.0.0.0/8"], "a loopback address, which cannot be a VIP"),
     ] {
         let mut words = prefix.iter().copied().chain([program]);

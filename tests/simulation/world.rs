@@ -267,7 +267,11 @@ impl World {
     /// One round of the agent. Gives status writes the chance to end before the next one.
     pub(crate) async fn round(&mut self) {
         self.before = Before { serving: self.serving(), published: self.published() };
-        let source = SourceReport { snapshot: Some(Arc::new(self.snapshot.clone())), problems: Vec::new() };
+        let source = SourceReport {
+            snapshot: Some(Arc::new(self.snapshot.clone())),
+            problems: Vec::new(),
+            interest: 0,
+        };
         self.report = self.agent.round(&source, self.now).await;
         // A round that can't read the links decides nothing and has no facts.
         if !self.report.facts.links.is_empty() {

@@ -3,7 +3,7 @@
 //! serving. Chooses implementations and wires them; decides nothing else.
 //!
 //! ```text
-//!   detach.rs, explain.rs    subcommands (`trace` is dataplane/packet/trace.rs)
+//!   config.rs, detach.rs, explain.rs    subcommands (`trace` is dataplane/packet/trace.rs)
 //!   preconditions.rs         without a subcommand, first: capabilities, limits and folders that the agent needs
 //!     rights.rs              give up all other rights
 //!       syscall_filter.rs    the system calls that are refused
@@ -12,10 +12,13 @@
 //!       locks.rs             the locks; whether another agent serves
 //!       objects.rs           the source, and what the agent starts from
 //!     serve.rs               run the loop until a signal or a successor comes
+//!     reload.rs              read the configuration again: a changed file, SIGHUP
+//!     reconfigure.rs         what the new configuration changes
 //!     end.rs                 after a signal: shut down; after a hand-over: let connections end
 //!   signals.rs, handed_over.rs    SIGTERM and SIGINT; the descriptors that two agents pass on
 //! ```
 
+mod config;
 mod detach;
 mod end;
 mod explain;
@@ -23,6 +26,8 @@ mod handed_over;
 mod locks;
 mod objects;
 mod preconditions;
+mod reconfigure;
+mod reload;
 mod rights;
 mod serve;
 mod signals;
@@ -41,8 +46,11 @@ use crate::dataplane::packet;
 /// # Errors
 /// The command failed, or the agent could not start; the text says why and what to do.
 pub fn main(invocation: Invocation) -> anyhow::Result<()> {
-    if let Invocation::Serve(config) = &invocation {
-        preconditions::prepare(config)?;
+    match &invocation {
+        Invocation::CheckConfig { file } => return config::check(file),
+        Invocation::ShowConfig(configured) => return config::show(configured),
+        Invocation::Serve(configured) => preconditions::prepare(configured)?,
+        Invocation::Explain { .. } | Invocation::Trace { .. } | Invocation::Detach { .. } => {}
     }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(async {
@@ -54,7 +62,8 @@ pub fn main(invocation: Invocation) -> anyhow::Result<()> {
             Invocation::Trace { client, one_in, count, bpf_dir } => {
                 packet::trace(&bpf_dir, client, one_in, count).await.map_err(|error| as_root(error, "trace"))
             }
-            Invocation::Serve(config) => serve::serve(*config).await,
+            Invocation::Serve(configured) => serve::serve(*configured).await,
+            Invocation::CheckConfig { .. } | Invocation::ShowConfig(_) => Ok(()),
         }
     })
 }

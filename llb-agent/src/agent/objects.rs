@@ -9,7 +9,7 @@ use super::locks::{Locks, Others};
 use crate::config::Config;
 use crate::handover::{Inheritance, Taken};
 use crate::model::{Problem, ProblemReason, SourceReport, Subject};
-use crate::source::{ApiConnections, Reserved};
+use crate::source::{ApiConnections, Interest, Reserved};
 
 /// What an agent starts from.
 pub(super) enum StartingPoint {
@@ -22,6 +22,8 @@ pub(super) enum StartingPoint {
 /// The running source, and what it has delivered last.
 pub(super) struct Objects {
     pub(super) received: watch::Receiver<SourceReport>,
+    /// What the source looks at.
+    pub(super) interest: watch::Sender<Interest>,
     task: JoinHandle<()>,
     /// Set to true when the state folder belongs to this agent.
     pub(super) in_charge: Option<watch::Sender<bool>>,
@@ -32,14 +34,24 @@ pub(super) struct Objects {
 }
 
 impl Objects {
-    pub(super) fn follow<F>(source: impl FnOnce(watch::Sender<SourceReport>) -> F) -> Self
+    pub(super) fn follow<F>(
+        interest: watch::Sender<Interest>,
+        source: impl FnOnce(watch::Sender<SourceReport>) -> F,
+    ) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let (snapshots, received) = watch::channel(SourceReport::default());
         let task = tokio::spawn(report_end(tokio::spawn(source(snapshots.clone())), snapshots));
         let api_servers = watch::channel(Reserved::new()).1;
-        Self { received, task, in_charge: None, api_servers, connections: ApiConnections::default() }
+        Self {
+            received,
+            interest,
+            task,
+            in_charge: None,
+            api_servers,
+            connections: ApiConnections::default(),
+        }
     }
 
     /// Finds out what this agent starts from. If another agent serves, it waits

@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::rights;
 use crate::addresses::{AddressTable, NetlinkAddresses, link_names};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, Configured};
 use crate::dataplane::packet;
 use crate::error_chain::ErrorChain;
 use crate::kernel::{Cap, KernelAbilities, missing_capabilities};
@@ -21,8 +21,12 @@ use crate::statefile;
 ///
 /// # Errors
 /// Something that the agent can't do without is missing; the text says what.
-pub(super) fn prepare(config: &Config) -> anyhow::Result<()> {
+pub(super) fn prepare(configured: &Configured) -> anyhow::Result<()> {
+    let config = &configured.config;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), links = ?config.links, "llb-agent starts");
+    if configured.content.is_some() {
+        tracing::info!(file = %configured.command_line.file().display(), "configuration file read");
+    }
     tracing::info!("{}", KernelAbilities::probe());
     tracing::info!("{}", config.policy.what_is_open(&config.links));
     check_capabilities(config)?;

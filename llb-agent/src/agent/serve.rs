@@ -10,11 +10,12 @@ use super::end::{leave, shut_down};
 use super::handed_over::hand_over;
 use super::locks::look_for_others;
 use super::objects::{Objects, StartingPoint};
+use super::reload::{Outcome, Reloads};
 use super::signals::Signals;
 use super::start::{Serving, start};
 use crate::clock;
 use crate::config::{
-    BackendMode, Config, Policy, SourceConfig, kubeconfig_variable, proxy_variables, search_path,
+    BackendMode, Configured, Policy, SourceConfig, kubeconfig_variable, proxy_variables, search_path,
 };
 use crate::desired;
 use crate::handover::{Successors, Takeover};
@@ -30,16 +31,20 @@ use crate::status::kubernetes::KubernetesStatuses;
 ///
 /// # Errors
 /// Something that the agent can't do without is missing; the text says what.
-pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
+pub(super) async fn serve(configured: Configured) -> anyhow::Result<()> {
+    // Before anything else: from here on, SIGHUP does not end the process.
+    let reloads = Reloads::listen(&configured)?;
+    let config = configured.config.clone();
     let others = look_for_others(&config).await?;
 
     match config.source.clone() {
         SourceConfig::Manifests(path) => {
-            let source = ManifestSource::start(&path, config.policy.foreign_annotations)?;
-            let mut objects = Objects::follow(|out| source.run(out));
+            let (wanted, interest) = watch::channel(interest(&config.policy, 0));
+            let source = ManifestSource::start(&path, interest)?;
+            let mut objects = Objects::follow(wanted, |out| source.run(out));
             let starting_point = objects.starting_point(&config, others).await?;
             let statuses = FileStatuses::open(&config.state_dir);
-            live(config, starting_point, objects, statuses).await
+            live(configured, reloads, starting_point, objects, statuses).await
         }
         SourceConfig::Kubernetes { kubeconfig, context, lease } => {
             let (https, http, no) = proxy_variables();
@@ -49,9 +54,10 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
             tracing::info!(url = cluster.url(), "watching the cluster");
             let (in_charge, is_in_charge) = watch::channel(false);
             let saved = SavedSnapshots::new(&config.state_dir, cluster.identity(), is_in_charge);
-            let source = KubernetesSource::start(&cluster, interest(&config.policy), saved);
+            let (wanted, interest) = watch::channel(interest(&config.policy, 0));
+            let source = KubernetesSource::start(&cluster, interest, saved);
             let mut api_servers = source.api_servers();
-            let mut objects = Objects::follow(|out| source.run(out));
+            let mut objects = Objects::follow(wanted, |out| source.run(out));
             objects.in_charge = Some(in_charge);
             // It fails only if the source has ended, which the source reports.
             let _ = api_servers.changed().await;
@@ -59,15 +65,16 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
             objects.connections = cluster.connections;
             let starting_point = objects.starting_point(&config, others).await?;
             let statuses = KubernetesStatuses::start(cluster.client, lease, &config.state_dir);
-            live(config, starting_point, objects, statuses).await
+            live(configured, reloads, starting_point, objects, statuses).await
         }
     }
 }
 
-/// What of a cluster the source has to look at.
-fn interest(policy: &Policy) -> Interest {
+/// What of the objects the source has to look at.
+pub(super) fn interest(policy: &Policy, number: u64) -> Interest {
     let decides = policy.clone();
     Interest {
+        number,
         namespaces: policy.namespaces.clone(),
         foreign_annotations: policy.foreign_annotations,
         needs_nodes: policy.backends != BackendMode::Endpoints,
@@ -77,16 +84,18 @@ fn interest(policy: &Policy) -> Interest {
 
 /// Start, serve, end.
 async fn live<S: StatusSink>(
-    config: Config,
+    configured: Configured,
+    reloads: Reloads,
     starting_point: StartingPoint,
     objects: Objects,
     statuses: S,
 ) -> anyhow::Result<()> {
-    let Some(mut serving) = start(config, starting_point, objects, statuses).await? else {
+    let Some(mut serving) = start(configured, reloads, starting_point, objects, statuses).await? else {
         return Ok(());
     };
     let end = serving.until_the_end().await;
-    let Serving { config, objects, reconciler, wakeups, signals, successors, locks, admin, .. } = serving;
+    let Serving { configured, objects, reconciler, wakeups, signals, successors, locks, admin, .. } = serving;
+    let config = configured.config;
     match end {
         End::Stopped => {
             drop(successors);
@@ -114,6 +123,7 @@ enum End {
 enum Interruption {
     Stop,
     HandOver(Takeover),
+    Reload(Arc<Outcome>),
 }
 
 impl<S: StatusSink> Serving<S> {
@@ -124,14 +134,16 @@ impl<S: StatusSink> Serving<S> {
         // Set by the first signal.
         let mut deadline = None;
         loop {
-            let interruption = interruption(&mut self.successors, &mut self.signals, deadline);
+            let interruption =
+                interruption(&mut self.successors, &mut self.signals, &mut self.reloads, deadline);
             let received = &mut self.objects.received;
             match self.reconciler.run(received, &self.wakeups, &self.report, interruption).await {
                 Interruption::Stop if deadline.is_none() && self.successors.is_any_waiting() => {
                     tracing::info!("a new agent is waiting; ending when it has taken over");
-                    deadline = Some(clock::now() + self.config.relay.drain_timeout);
+                    deadline = Some(clock::now() + self.configured.config.relay.drain_timeout);
                 }
                 Interruption::Stop => return End::Stopped,
+                Interruption::Reload(outcome) => self.reconfigure(&outcome),
                 Interruption::HandOver(takeover) => {
                     self.reconciler.pause().await;
                     let admin = (self.admin.address, &self.admin.socket);
@@ -146,12 +158,13 @@ impl<S: StatusSink> Serving<S> {
     }
 }
 
-/// Waits until a signal comes or a new agent wants to take over. With a
+/// Waits until a signal comes, a new agent wants to take over, or the configuration was read again. With a
 /// `deadline`, a signal has come already: then this waits for the new agents
 /// that are there, but no longer than that.
 async fn interruption(
     successors: &mut Successors,
     signals: &mut Signals,
+    reloads: &mut Reloads,
     deadline: Option<Instant>,
 ) -> Interruption {
     let none_waiting = successors.none_waiting();
@@ -167,5 +180,6 @@ async fn interruption(
         takeover = successors.next() => Interruption::HandOver(takeover),
         () = signals.stop() => Interruption::Stop,
         () = over => Interruption::Stop,
+        outcome = reloads.next() => Interruption::Reload(outcome),
     }
 }

@@ -23,10 +23,11 @@ use super::handed_over::{InheritedSockets, inherited_locks, inherited_sockets};
 use super::locks::{Locks, setup_of};
 use super::objects::{Objects, StartingPoint};
 use super::preconditions::check_links;
+use super::reload::Reloads;
 use super::signals::Signals;
 use crate::addresses::{AgentLocks, NetlinkAddresses};
 use crate::admin;
-use crate::config::Config;
+use crate::config::Configured;
 use crate::dataplane::Planes;
 use crate::dataplane::packet::{LinkLocks, LinkPermission, PacketError, PacketPlane, PacketSetup};
 use crate::dataplane::proxy::ProxyPlane;
@@ -43,12 +44,13 @@ pub(super) type Loop<S> = Reconciler<Planes, NetlinkAddresses, S>;
 /// An agent that is in charge: everything that runs, and everything that it
 /// passes on when it hands over.
 pub(super) struct Serving<S> {
-    pub(super) config: Config,
+    pub(super) configured: Configured,
     pub(super) objects: Objects,
     pub(super) reconciler: Loop<S>,
     pub(super) wakeups: Wakeups,
     pub(super) report: watch::Sender<Arc<Report>>,
     pub(super) signals: Signals,
+    pub(super) reloads: Reloads,
     pub(super) successors: Successors,
     pub(super) locks: Locks,
     pub(super) admin: AdminEndpoint,
@@ -65,21 +67,26 @@ pub(super) struct AdminEndpoint {
 /// Starts to serve. `None` if a signal came before this agent was in charge:
 /// the running agent then continues, and nothing was changed.
 pub(super) async fn start<S: StatusSink>(
-    config: Config,
+    configured: Configured,
+    reloads: Reloads,
     starting_point: StartingPoint,
     objects: Objects,
     statuses: S,
 ) -> anyhow::Result<Option<Serving<S>>> {
     let takes_over = matches!(starting_point, StartingPoint::TakingOver(_));
-    let mut building = Building::new(config, objects, statuses, takes_over).await?;
+    let mut building = Building::new(configured, reloads, objects, statuses, takes_over).await?;
     match starting_point {
         StartingPoint::NobodyServes(locks) => {
             let listener =
-                admin::bind(building.config.admin, None).await.map_err(|error| {
-                    match building.config.admin.ip().is_loopback() {
-                        true => with_loopback_advice(error),
-                        false => error.into(),
-                    }
+                admin::bind(building.configured.config.admin, None).await.map_err(|error| match building
+                    .configured
+                    .config
+                    .admin
+                    .ip()
+                    .is_loopback()
+                {
+                    true => with_loopback_advice(error),
+                    false => error.into(),
                 })?;
             building.start_packet_plane(LinkLocks::new(), &locks.agent).await?;
             building.finish(locks, listener).map(Some)
@@ -88,7 +95,7 @@ pub(super) async fn start<S: StatusSink>(
             let sockets = inherited_sockets(std::mem::take(&mut inheritance.sockets));
             let InheritedSockets { frontends, admin } = sockets;
             building.reconciler.rooms.plane.relay().inherit(frontends);
-            let listener = admin::bind(building.config.admin, admin).await?;
+            let listener = admin::bind(building.configured.config.admin, admin).await?;
             let Some(locks) = building.take_over(inheritance).await? else { return Ok(None) };
             building.finish(locks, listener).map(Some)
         }
@@ -114,7 +121,8 @@ async fn wake(mut api_servers: watch::Receiver<Reserved>, links: Arc<Notify>) {
 
 /// An agent that is not in charge yet.
 struct Building<S> {
-    config: Config,
+    configured: Configured,
+    reloads: Reloads,
     objects: Objects,
     reconciler: Loop<S>,
     wakeups: Wakeups,
@@ -123,7 +131,14 @@ struct Building<S> {
 }
 
 impl<S: StatusSink> Building<S> {
-    async fn new(config: Config, objects: Objects, statuses: S, takes_over: bool) -> anyhow::Result<Self> {
+    async fn new(
+        configured: Configured,
+        reloads: Reloads,
+        objects: Objects,
+        statuses: S,
+        takes_over: bool,
+    ) -> anyhow::Result<Self> {
+        let config = &configured.config;
         let wakeups = Wakeups { plane: Arc::new(Notify::new()), links: Arc::new(Notify::new()) };
         let changed = Arc::new(Notify::new());
         let mut addresses = NetlinkAddresses::new(
@@ -135,7 +150,7 @@ impl<S: StatusSink> Building<S> {
         tokio::spawn(pass_on(changed, objects.connections.clone(), wakeups.links.clone()));
         addresses.set_api_servers(objects.api_servers.clone());
         tokio::spawn(wake(objects.api_servers.clone(), wakeups.links.clone()));
-        check_links(&config, &mut addresses).await?;
+        check_links(config, &mut addresses).await?;
         let mut registry = Registry::default();
         let relay = ProxyPlane::new(config.relay, &mut registry, wakeups.plane.clone())
             .context("cannot start the relay")
@@ -147,7 +162,7 @@ impl<S: StatusSink> Building<S> {
         let rooms = Rooms { plane, addresses, statuses };
         let mut reconciler = Reconciler::new(rooms, config.policy.clone(), metrics);
         reconciler.set_health(Health::start(config.health, &mut registry));
-        Ok(Self { config, objects, reconciler, wakeups, registry, signals })
+        Ok(Self { configured, reloads, objects, reconciler, wakeups, registry, signals })
     }
 
     /// Serves every frontend through the running agent's sockets, takes its locks, and starts the packet
@@ -159,7 +174,7 @@ impl<S: StatusSink> Building<S> {
             () = self.reconciler.serve_frontends(&objects) => {}
             () = self.signals.stop() => return Ok(None),
         }
-        let (links, state_dir) = (&self.config.links, &self.config.state_dir);
+        let (links, state_dir) = (&self.configured.config.links, &self.configured.config.state_dir);
         // Before the other agent gives up: a link that a third one has is an error.
         let agent = AgentLocks::take_beside_predecessor(links, state_dir).await?;
         let inherited = inherited_locks(inheritance.complete().await?)?;
@@ -174,7 +189,7 @@ impl<S: StatusSink> Building<S> {
     /// Without a packet plane the relay serves everything. Only a link that
     /// another agent holds is an error: no plane may serve there.
     async fn start_packet_plane(&mut self, locks: LinkLocks, agent: &AgentLocks) -> anyhow::Result<()> {
-        let config = &self.config;
+        let config = &self.configured.config;
         if !config.datapath.has_packet_plane() {
             return Ok(());
         }
@@ -205,7 +220,8 @@ impl<S: StatusSink> Building<S> {
 
     /// From here on this agent is in charge: opens the admin endpoint, and listens for successors.
     fn finish(self, locks: Locks, listener: TcpListener) -> anyhow::Result<Serving<S>> {
-        let Self { config, objects, mut reconciler, wakeups, registry, signals } = self;
+        let Self { configured, reloads, objects, mut reconciler, wakeups, registry, signals } = self;
+        let config = &configured.config;
         reconciler.rooms.addresses.keep_others_off(locks.agent.clone());
         if let Some(in_charge) = &objects.in_charge {
             in_charge.send_replace(true);
@@ -214,13 +230,24 @@ impl<S: StatusSink> Building<S> {
         let (address, socket) = (listener.local_addr()?, listener.as_fd().try_clone_to_owned()?);
         let task = admin::serve(listener, shown, registry, reconciler.rooms.plane.backend_states());
         tracing::info!(%address, "admin endpoint: /healthz /readyz /metrics /state");
-        let setup = setup_of(&config, reconciler.rooms.plane.packet().is_some());
+        let setup = setup_of(config, reconciler.rooms.plane.packet().is_some());
         let successors = Successors::listen(&config.state_dir, setup).unwrap_or_else(|error| {
             tracing::warn!(error = %ErrorChain(&error), "no new agent can take over without a gap");
             Successors::nobody()
         });
         let admin = AdminEndpoint { address, socket, task };
-        Ok(Serving { config, objects, reconciler, wakeups, report, signals, successors, locks, admin })
+        Ok(Serving {
+            configured,
+            objects,
+            reconciler,
+            wakeups,
+            report,
+            signals,
+            reloads,
+            successors,
+            locks,
+            admin,
+        })
     }
 }
 

@@ -20,7 +20,9 @@ use super::policy::{
 };
 use super::relay::RelayArgs;
 use super::settings::{AddressTag, AfterHandover};
-use crate::model::AddressRange;
+use super::values::{parse_link, parse_pool, parse_selector};
+use crate::model::{AddressRange, Pool, Selector};
+use crate::telemetry::{DEFAULT_FILTER, parse_filter};
 
 const SOURCE: &str = "Source of objects";
 const SERVICES: &str = "Services and their VIPs";
@@ -33,9 +35,16 @@ const PROCESS: &str = "Files, restart and observation";
 pub(super) struct ServeArgs {
     /// Link device that VIPs are added to; repeatable
     ///
-    /// A VIP is added to the link whose subnet contains it, or else to the first one.
-    #[arg(long = "linkdevice", value_name = "NAME", required = true)]
+    /// A VIP is added to the link whose subnet contains it, or else to the first one. At least one is needed, here or in
+    /// the configuration file.
+    #[arg(long = "linkdevice", value_name = "NAME", value_parser = parse_link)]
     pub(super) links: Vec<String>,
+
+    /// Configuration file [default: /etc/llb/llb.toml, if it is there]
+    ///
+    /// It is TOML, and has a key for each of these flags: its name without the dashes. A flag counts before the key.
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
 
     /// Kubeconfig file [default: $KUBECONFIG, then ~/.kube/config, then the Pod's ServiceAccount]
     #[arg(long, value_name = "FILE", conflicts_with = "manifests", help_heading = SOURCE)]
@@ -99,8 +108,8 @@ pub(super) struct ServeArgs {
     /// annotation llb.dev/pool: NAME. shared=true: Services of different namespaces may share its addresses, if they have the
     /// same annotation llb.dev/sharing-key. routed=true: routers lead clients to its addresses, so these need be in no subnet
     /// of a link device. avoid-buggy-ips=true: addresses that end with .0 or .255 are given only on request.
-    #[arg(long = "pool", value_name = "POOL", help_heading = SERVICES)]
-    pub(super) pools: Vec<String>,
+    #[arg(long = "pool", value_name = "POOL", value_parser = parse_pool, help_heading = SERVICES)]
+    pub(super) pools: Vec<Pool>,
 
     /// Addresses that Services may ask for besides those of the pools; repeatable [default: without a pool, the subnets of
     /// the link devices]
@@ -148,8 +157,8 @@ pub(super) struct ServeArgs {
     ///
     /// SELECTOR is a comma-separated list of KEY, KEY=VALUE, KEY!=VALUE and !KEY. The word `worker` stands for the label
     /// node-role.kubernetes.io/worker.
-    #[arg(long, value_name = "SELECTOR", help_heading = BACKENDS)]
-    pub(super) node_selector: Option<String>,
+    #[arg(long, value_name = "SELECTOR", value_parser = parse_selector, help_heading = BACKENDS)]
+    pub(super) node_selector: Option<Selector>,
 
     #[command(flatten, next_help_heading = "Health checks")]
     pub(super) health: HealthArgs,
@@ -190,4 +199,9 @@ pub(super) struct ServeArgs {
     /// What the agent does after a newer agent has taken over and the last old connection has ended
     #[arg(long, value_name = "WHAT", value_enum, default_value_t, help_heading = PROCESS)]
     pub(super) after_handover: AfterHandover,
+
+    /// Which log lines are written: error, warn, info, debug or trace, or a filter as in RUST_LOG, which counts before the
+    /// configuration file
+    #[arg(long, value_name = "FILTER", default_value = DEFAULT_FILTER, value_parser = parse_filter, help_heading = PROCESS)]
+    pub(super) log: String,
 }

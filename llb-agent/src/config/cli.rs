@@ -3,14 +3,15 @@
 
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches as _, Parser, Subcommand};
 
 use super::arguments::ServeArgs;
+use super::command_line::{CommandLine, Configured, DEFAULT_FILE};
 use super::defaults::{DEFAULT_ADMIN, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
-use super::settings::Config;
+use super::environment::Environment;
 use super::validate::ConfigError;
 
 /// The little load balancer: gives VIPs to Services of type LoadBalancer, adds them to a link device, and forwards their
@@ -20,10 +21,10 @@ use super::validate::ConfigError;
     name = "llb-agent",
     version,
     args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true,
     after_help = "TIME is a whole number with a unit: ms, s, m or h, as in 30s. A number without a unit is seconds. The \
                   longest time is 168h.\n\nEnvironment: KUBECONFIG names the kubeconfig; RUST_LOG filters log lines, as \
-                  in RUST_LOG=debug."
+                  in RUST_LOG=debug. What is given in several places counts in this order: flag, environment, \
+                  configuration file."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -33,14 +34,44 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// Checks what clap cannot check.
+    /// What the command line of this process says. For a wrong flag, --help and --version, clap ends the process.
     ///
     /// # Errors
-    /// A flag makes no sense; the error names it.
-    pub fn invocation(self) -> Result<Invocation, ConfigError> {
-        match self.command {
-            Some(command) => Ok(command.into()),
-            None => Ok(Invocation::Serve(Box::new(self.serve.try_into()?))),
+    /// The configuration makes no sense; the error names the flag, or the line of the file.
+    pub fn read() -> Result<Invocation, ConfigError> {
+        let matches = Self::command().get_matches();
+        Self::invocation(&matches, Path::new(DEFAULT_FILE), Environment::read())
+    }
+
+    /// What these arguments say, whatever the environment is. No configuration file is read unless they name it. For
+    /// tests.
+    ///
+    /// # Errors
+    /// As for [`Cli::read`], but wrong flags too.
+    pub fn of(arguments: &[&str]) -> Result<Invocation, ConfigError> {
+        let matches = Self::command().try_get_matches_from(arguments);
+        let matches = matches.map_err(|error| ConfigError::Flags { text: error.to_string() })?;
+        let no_file = Path::new("");
+        Self::invocation(&matches, no_file, Environment::default())
+    }
+
+    fn invocation(
+        matches: &ArgMatches,
+        default_file: &Path,
+        environment: Environment,
+    ) -> Result<Invocation, ConfigError> {
+        let cli = Self::from_arg_matches(matches).unwrap_or_else(|error| error.exit());
+        let given = matches.subcommand().map_or(matches, |(_, matches)| matches);
+        let configured = || CommandLine::of(given, default_file, environment).configure().map(Box::new);
+        match cli.command {
+            None => Ok(Invocation::Serve(configured()?)),
+            Some(Command::Config { .. }) => Ok(Invocation::ShowConfig(configured()?)),
+            Some(Command::CheckConfig { file }) => Ok(Invocation::CheckConfig { file }),
+            Some(Command::Detach { bpf_dir, state_dir }) => Ok(Invocation::Detach { bpf_dir, state_dir }),
+            Some(Command::Explain { service, admin }) => Ok(Invocation::Explain { admin, service }),
+            Some(Command::Trace { client, sample, count, bpf_dir }) => {
+                Ok(Invocation::Trace { client, one_in: sample.next_power_of_two(), count, bpf_dir })
+            }
         }
     }
 
@@ -54,7 +85,14 @@ impl Cli {
 #[derive(Debug)]
 pub enum Invocation {
     /// Serve.
-    Serve(Box<Config>),
+    Serve(Box<Configured>),
+    /// Show the configuration.
+    ShowConfig(Box<Configured>),
+    /// Check a configuration file.
+    CheckConfig {
+        /// The file.
+        file: PathBuf,
+    },
     /// Show what is served for a Service, and why.
     Explain {
         /// The agent's admin endpoint.
@@ -85,6 +123,19 @@ pub enum Invocation {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Check a configuration file; mistakes are told with their lines
+    CheckConfig {
+        /// The file
+        #[arg(value_name = "FILE", default_value = DEFAULT_FILE)]
+        file: PathBuf,
+    },
+    /// Show the configuration that counts, as TOML, and where each value comes from
+    ///
+    /// With the flags that llb-agent gets, it shows what llb-agent would use.
+    Config {
+        #[command(flatten)]
+        serve: Box<ServeArgs>,
+    },
     /// Show what is served for a Service, and why: VIPs, plane, mode, and backends with their state
     Explain {
         /// The Service
@@ -120,16 +171,4 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
         state_dir: PathBuf,
     },
-}
-
-impl From<Command> for Invocation {
-    fn from(command: Command) -> Self {
-        match command {
-            Command::Detach { bpf_dir, state_dir } => Invocation::Detach { bpf_dir, state_dir },
-            Command::Explain { service, admin } => Invocation::Explain { admin, service },
-            Command::Trace { client, sample, count, bpf_dir } => {
-                Invocation::Trace { client, one_in: sample.next_power_of_two(), count, bpf_dir }
-            }
-        }
-    }
 }

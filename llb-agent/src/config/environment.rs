@@ -8,6 +8,21 @@ pub fn kubeconfig_variable() -> Option<String> {
     std::env::var("KUBECONFIG").ok().filter(|path| !path.is_empty())
 }
 
+/// The variables that take the place of a flag.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Environment {
+    /// `$KUBECONFIG`
+    pub(super) kubeconfig: Option<String>,
+    /// `$RUST_LOG`
+    pub(super) log: Option<String>,
+}
+
+impl Environment {
+    pub(super) fn read() -> Self {
+        Self { kubeconfig: kubeconfig_variable(), log: log_filter() }
+    }
+}
+
 /// Whether `$KUBERNETES_SERVICE_HOST` is set, which a kubelet does for every container.
 pub(super) fn is_in_pod() -> bool {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]

@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-//! From the command line to a validated [`Config`]. No other code uses clap, reads the
+//! From flags, environment and configuration file to a validated [`Config`]. No other code uses clap, or reads the
 //! environment. All defaults are here, but for two that depend on the machine: `--max-flows`
 //! (`dataplane/packet/map_sizes.rs`) and `--snat-ports` (`dataplane/packet/settings.rs`).
 //!
 //! ```text
-//! cli.rs, arguments.rs,  --validate.rs--> settings.rs, policy.rs, datapath.rs, relay.rs
-//! datapath.rs, relay.rs                   Config,      Policy,    PacketConfig, RelayConfig
-//! raw flags
+//! cli.rs, arguments.rs,  --command_line.rs--> one command line --validate.rs--> settings.rs, policy.rs, ...
+//! datapath.rs, relay.rs          ^            (flags, and keys                  Config,      Policy, PacketConfig,
+//! raw flags                    file/           that no flag overrides)                       RelayConfig
 //! ```
 
 mod arguments;
 mod cli;
+mod command_line;
 mod count;
 mod datapath;
 mod defaults;
 mod duration;
 mod environment;
+mod file;
 mod health;
 mod lease;
 mod permission;
@@ -25,10 +27,13 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod validate;
+mod values;
 
 pub use cli::{Cli, Invocation};
+pub use command_line::{CommandLine, Configured, check_file};
 pub use datapath::{AtStop, Datapath, PacketConfig, PortRange, ReturnPath, TcAttachment, XdpMode};
 pub use environment::{kubeconfig_variable, log_filter, proxy_variables, search_path};
+pub use file::{Change, Effective, Mistake, Mistakes, example};
 pub use health::HealthConfig;
 pub use permission::OwnPorts;
 pub use policy::{BackendMode, DEFAULT_CLASS, Policy};

@@ -52,7 +52,7 @@ pub(super) enum FinalizerMode {
 }
 
 /// The part of the configuration that decisions look at.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Policy {
     /// Serve only these namespaces; empty: all.
     pub namespaces: Vec<String>,

@@ -39,6 +39,8 @@ pub struct Config {
     pub address_tag: AddressTag,
     /// What the agent does after a hand-over.
     pub after_handover: AfterHandover,
+    /// Which log lines are written, as `RUST_LOG` says it.
+    pub log: String,
 }
 
 /// Where objects come from.

@@ -1,18 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! From command lines to configurations, and to errors that name the flag.
 
-use clap::Parser;
-
 use super::{Cli, Config, Invocation, RelayConfig, SourceConfig};
 use crate::error_chain::ErrorChain;
 
 fn parse(args: &[&str]) -> Result<Config, String> {
-    let cli = Cli::try_parse_from([&["llb-agent"], args].concat()).map_err(|error| error.to_string())?;
-    match cli.invocation().map_err(|error| ErrorChain(&error).to_string())? {
-        Invocation::Serve(config) => Ok(*config),
-        Invocation::Detach { .. } | Invocation::Explain { .. } | Invocation::Trace { .. } => {
-            Err("detach".to_owned())
-        }
+    match Cli::of(&[&["llb-agent"], args].concat()).map_err(|error| ErrorChain(&error).to_string())? {
+        Invocation::Serve(configured) => Ok(configured.config),
+        _ => Err("a subcommand".to_owned()),
     }
 }
 
@@ -42,7 +37,7 @@ fn agents_of_one_class_and_one_list_of_namespaces_are_a_group() {
 
 #[test]
 fn detach_needs_no_link() {
-    assert_eq!(parse(&["detach"]).unwrap_err(), "detach");
+    assert_eq!(parse(&["detach"]).unwrap_err(), "a subcommand");
 }
 
 #[test]
@@ -57,9 +52,12 @@ fn wrong_flags_are_refused_by_name() {
         ),
         (&["--linkdevice", "eth0", "--pool", "192.0.2.0/28,192.0.2.3"], "overlap"),
         (&["--linkdevice", "eth0", "--pool", "a=192.0.2.1", "--pool", "a=192.0.2.2"], "given twice"),
-        (&["--linkdevice", "eth0", "--pool", "192.0.2.9-192.0.2.1"], "--pool 192.0.2.9-192.0.2.1"),
+        (
+            &["--linkdevice", "eth0", "--pool", "192.0.2.9-192.0.2.1"],
+            "'192.0.2.9-192.0.2.1' for '--pool <POOL>'",
+        ),
         (&["--linkdevice", "eth0", "--pool", "192.0.2.0/28", "--pool", "192.0.2.8"], "overlap"),
-        (&["--linkdevice", "eth0", "--node-selector", "a=b=c"], "--node-selector a=b=c"),
+        (&["--linkdevice", "eth0", "--node-selector", "a=b=c"], "'a=b=c' for '--node-selector <SELECTOR>'"),
         (&["--linkdevice", "eth0", "--drain-timeout", "1y"], "--drain-timeout"),
         (&["--linkdevice", "eth0", "--manifests", "x", "--kubeconfig", "y"], "cannot be used with"),
         (&["--linkdevice", "eth0", "--admin", "9660"], "--admin"),

@@ -1,36 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //! From raw flags to the validated [`Config`]: the checks that clap cannot make.
 
+use std::io;
+use std::path::PathBuf;
+
 use super::arguments::ServeArgs;
 use super::datapath::Datapath;
 use super::environment::{is_in_pod, kubeconfig_variable};
+use super::file::Mistakes;
 use super::lease::lease_of;
 use super::permission::OwnPorts;
 use super::policy::{FinalizerMode, Policy};
 use super::settings::{Config, SourceConfig};
-use crate::model::{Pool, PoolError, Selector, SelectorError};
+use crate::model::{Pool, PoolError};
 
-/// A flag makes no sense.
+/// The configuration makes no sense, or can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// `--pool`.
-    #[error("--pool {text}")]
-    Pool {
-        /// As given.
-        text: String,
-        /// What is wrong with it.
-        #[source]
-        source: PoolError,
-    },
-    /// `--node-selector`.
-    #[error("--node-selector {text}")]
-    NodeSelector {
-        /// As given.
-        text: String,
-        /// What is wrong with it.
-        #[source]
-        source: SelectorError,
-    },
     /// Two pools have one name or overlap.
     #[error("--pool")]
     Pools(#[source] PoolError),
@@ -40,12 +26,44 @@ pub enum ConfigError {
         /// The link.
         name: String,
     },
-    /// The kernel does not allow this name for a link.
-    #[error("--linkdevice {name:?}: the name of a link has 1 to 15 characters, without slash or space")]
-    LinkName {
-        /// As given.
-        name: String,
+    /// No link is named.
+    #[error(
+        "no link device is given; name one with --linkdevice NAME, or with linkdevice = \"NAME\" in {}",
+        file.display()
+    )]
+    NoLink {
+        /// The configuration file, whether it exists or not.
+        file: PathBuf,
     },
+    /// The configuration file can't be read.
+    #[error("cannot read the configuration file {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Something in the file is wrong.
+    #[error(transparent)]
+    File(#[from] Mistakes),
+    /// Flags do not go together.
+    #[error("{}", text.trim_start_matches("error: ").trim_end())]
+    Flags {
+        /// What clap says.
+        text: String,
+    },
+}
+
+impl ConfigError {
+    /// The key that does not go together with the others.
+    pub(super) fn key(&self) -> Option<&'static str> {
+        match self {
+            Self::Pools(_) => Some("pool"),
+            Self::LinkTwice { .. } => Some("linkdevice"),
+            Self::NoLink { .. } | Self::Unreadable { .. } | Self::File(_) | Self::Flags { .. } => None,
+        }
+    }
 }
 
 impl TryFrom<ServeArgs> for Config {
@@ -63,20 +81,21 @@ impl TryFrom<ServeArgs> for Config {
         let policy = Policy {
             finalizers,
             namespaces: args.namespaces,
-            pools: parse_pools(args.pools)?,
+            pools: args.pools,
             allow_vips: args.allow_vips,
             vip_rest: args.vip_rest,
             namespace_vips: args.namespace_vips,
             namespace_frontends: args.namespace_frontends,
             own_ports: OwnPorts { allowed: args.allow_ports, admin: Some(args.admin.port()) },
             backends: args.backends,
-            node_selector: args.node_selector.map(parse_selector).transpose()?,
+            node_selector: args.node_selector,
             node_health: args.health.node_health(),
             class: args.class,
             default_class: args.default_class,
             foreign_annotations: args.foreign_annotations,
             mode: args.packet.mode(),
         };
+        Pool::check_together(&policy.pools).map_err(ConfigError::Pools)?;
         check_links(&args.links)?;
         let lease = lease_of(args.lease, &policy.class, &policy.namespaces);
         let datapath = if args.userspace { Datapath::Userspace } else { args.datapath };
@@ -98,32 +117,15 @@ impl TryFrom<ServeArgs> for Config {
             bpf_dir: args.bpf_dir,
             address_tag: args.address_tag,
             after_handover: args.after_handover,
+            log: args.log,
         })
     }
 }
 
 fn check_links(links: &[String]) -> Result<(), ConfigError> {
-    /// `IFNAMSIZ` less the closing zero byte.
-    const LINK_NAME_MAX: usize = 15;
-    for (position, name) in links.iter().enumerate() {
-        let bad = |c: char| c == '/' || c.is_whitespace();
-        if name.is_empty() || name.len() > LINK_NAME_MAX || name.contains(bad) {
-            return Err(ConfigError::LinkName { name: name.clone() });
-        }
-        if links[..position].contains(name) {
-            return Err(ConfigError::LinkTwice { name: name.clone() });
-        }
+    let mut twice = links.iter().enumerate().filter(|(position, name)| links[..*position].contains(name));
+    match twice.next() {
+        Some((_, name)) => Err(ConfigError::LinkTwice { name: name.clone() }),
+        None => Ok(()),
     }
-    Ok(())
-}
-
-fn parse_pools(texts: Vec<String>) -> Result<Vec<Pool>, ConfigError> {
-    let parse = |text: String| text.parse().map_err(|source| ConfigError::Pool { text, source });
-    let pools: Vec<Pool> = texts.into_iter().map(parse).collect::<Result<_, _>>()?;
-    Pool::check_together(&pools).map_err(ConfigError::Pools)?;
-    Ok(pools)
-}
-
-fn parse_selector(text: String) -> Result<Selector, ConfigError> {
-    Selector::of_nodes(&text).map_err(|source| ConfigError::NodeSelector { text, source })
 }

@@ -26,7 +26,7 @@ use super::held_ports::HeldPorts;
 use super::packet::{LinkLocks, PacketError, PacketPlane};
 use super::placement::{packet_plane_off, relay_feature};
 use super::proxy::{ProxyPlane, RelaySocket};
-use crate::config::Datapath;
+use crate::config::{Datapath, RelayConfig};
 use crate::error_chain::ErrorChain;
 use crate::model::{
     FailedBackends, Frontend, FrontendStatus, Mode, NoPacketPlane, Phase, Placement, PlacementReason,
@@ -71,6 +71,14 @@ impl Planes {
             Ok(plane) => Packet::On(plane),
             Err(error) => Packet::Off(NoPacketPlane::Failed { error: ErrorChain(&error).to_string() }),
         };
+    }
+
+    /// Changes limits and time-outs.
+    pub fn set_config(&mut self, config: RelayConfig) {
+        self.relay.set_config(config);
+        if let Packet::On(plane) = &mut self.packet {
+            plane.set_drain_timeout(config.drain_timeout);
+        }
     }
 
     /// The relay.

@@ -36,12 +36,18 @@ use task::Checker;
 pub struct Health {
     wanted: watch::Sender<Arc<BTreeSet<Check>>>,
     verdicts: watch::Receiver<Arc<Verdicts>>,
+    /// `None`: nothing is ever checked.
+    config: Option<watch::Sender<HealthConfig>>,
 }
 
 impl Default for Health {
     /// Nothing is ever checked.
     fn default() -> Self {
-        Self { wanted: watch::Sender::default(), verdicts: watch::Sender::default().subscribe() }
+        Self {
+            wanted: watch::Sender::default(),
+            verdicts: watch::Sender::default().subscribe(),
+            config: None,
+        }
     }
 }
 
@@ -50,9 +56,17 @@ impl Health {
     pub fn start(config: HealthConfig, registry: &mut Registry) -> Self {
         let (wanted, is_wanted) = watch::channel(Arc::default());
         let (out, verdicts) = watch::channel(Arc::default());
-        let checker = Checker::new(config, is_wanted, out, HealthMetrics::register(registry));
+        let (config, current) = watch::channel(config);
+        let checker = Checker::new(current, is_wanted, out, HealthMetrics::register(registry));
         tokio::spawn(checker.run());
-        Self { wanted, verdicts }
+        Self { wanted, verdicts, config: Some(config) }
+    }
+
+    /// Changes how checks are made: each one from its next time on.
+    pub fn set_config(&self, config: HealthConfig) {
+        if let Some(current) = &self.config {
+            current.send_replace(config);
+        }
     }
 
     /// The present verdicts.

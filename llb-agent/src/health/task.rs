@@ -28,7 +28,7 @@ const WHILE_FAILING: Duration = Duration::from_secs(1);
 
 /// The task.
 pub(super) struct Checker {
-    config: HealthConfig,
+    config: watch::Receiver<HealthConfig>,
     wanted: watch::Receiver<Arc<BTreeSet<Check>>>,
     verdicts: watch::Sender<Arc<Verdicts>>,
     metrics: HealthMetrics,
@@ -41,7 +41,7 @@ pub(super) struct Checker {
 
 impl Checker {
     pub(super) fn new(
-        config: HealthConfig,
+        config: watch::Receiver<HealthConfig>,
         wanted: watch::Receiver<Arc<BTreeSet<Check>>>,
         verdicts: watch::Sender<Arc<Verdicts>>,
         metrics: HealthMetrics,
@@ -80,7 +80,7 @@ impl Checker {
                 self.due.insert((at, check));
                 return;
             }
-            let (timeout, asked) = (self.config.timeout, check.clone());
+            let (timeout, asked) = (self.config.borrow().timeout, check.clone());
             self.tasks.spawn(async move {
                 let result = probe(&asked, timeout).await;
                 (asked, result)
@@ -123,9 +123,10 @@ impl Checker {
         self.metrics.result(result);
         let Some(history) = self.known.get_mut(&check) else { return };
         let has_changed = history.note(result);
+        let interval = self.config.borrow().interval;
         let pause = match history.verdict() {
-            Some(Verdict::Unhealthy(_)) => WHILE_FAILING.min(self.config.interval),
-            Some(Verdict::Healthy) | None => self.config.interval,
+            Some(Verdict::Unhealthy(_)) => WHILE_FAILING.min(interval),
+            Some(Verdict::Healthy) | None => interval,
         };
         self.due.insert((clock::now() + pause, check.clone()));
         if !has_changed {

@@ -38,6 +38,8 @@ pub struct SourceReport {
     pub snapshot: Option<Arc<Snapshot>>,
     /// Why the source cannot read its objects now.
     pub problems: Vec<Problem>,
+    /// The number of the interest by which the snapshot was made (`source::Interest`).
+    pub interest: u64,
 }
 
 /// One address of one entry of an EndpointSlice, for one port.

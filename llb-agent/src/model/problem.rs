@@ -135,6 +135,10 @@ pub enum ProblemReason {
     LeaseUnavailable,
     /// A manifest could not be read or parsed.
     InvalidManifest,
+    /// The configuration has mistakes. The one that was read before stays.
+    InvalidConfiguration,
+    /// A part of the configuration has changed that only counts when the agent starts again.
+    RestartNeeded,
     /// The Kubernetes API does not answer or refuses access.
     SourceUnavailable,
     /// The Kubernetes API does not answer, and the saved snapshot cannot be used.

@@ -22,13 +22,14 @@ use super::resting::Resting;
 use super::standby;
 use super::writes::Writes;
 use crate::addresses::{AddressError, AddressTable};
-use crate::config::Policy;
+use crate::config::{HealthConfig, Policy};
 use crate::dataplane::DataPlane;
 use crate::desired::pods_that_need_routes;
 use crate::error_chain::ErrorChain;
 use crate::health::Health;
 use crate::model::{
-    AddressKey, Facts, Observed, Problem, ProblemReason, Role, Snapshot, State, StatusWriter, Subject,
+    AddressKey, Facts, Observed, Problem, ProblemReason, Role, Snapshot, SourceReport, State, StatusWriter,
+    Subject,
 };
 use crate::status::{Event, StatusSink};
 
@@ -38,6 +39,10 @@ pub struct Reconciler<P, A, S> {
     /// What is changed.
     pub rooms: Rooms<P, A, S>,
     pub(super) policy: Policy,
+    /// The policy that takes its place when the source reports by the interest with this number.
+    pub(super) coming: Option<(Policy, u64)>,
+    /// What the agent says about its configuration.
+    pub(super) configuration_problems: Vec<Problem>,
     pub(super) metrics: ReconcileMetrics,
     pub(super) machine: Machine,
     pub(super) overwrites: Overwrites,
@@ -73,6 +78,8 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         Self {
             rooms,
             policy,
+            coming: None,
+            configuration_problems: Vec::new(),
             metrics,
             machine: Machine::default(),
             overwrites: Overwrites::default(),
@@ -99,6 +106,29 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     /// From now on, backends are asked whether they work.
     pub fn set_health(&mut self, health: Health) {
         self.health = health;
+    }
+
+    /// From the next report on that is made by the interest with this number, `policy` counts: until then, what llb
+    /// is to serve may not be known as a whole.
+    pub fn set_policy(&mut self, policy: Policy, interest: u64) {
+        self.coming = Some((policy, interest));
+    }
+
+    /// Takes the coming policy if its time is there.
+    pub(super) fn adopt_policy(&mut self, source: &SourceReport) {
+        if let Some((policy, _)) = self.coming.take_if(|(_, interest)| *interest <= source.interest) {
+            self.policy = policy;
+        }
+    }
+
+    /// From now on reports have these problems, too.
+    pub fn set_configuration_problems(&mut self, problems: Vec<Problem>) {
+        self.configuration_problems = problems;
+    }
+
+    /// Changes how health checks are made.
+    pub fn configure_health(&self, config: HealthConfig) {
+        self.health.set_config(config);
     }
 
     /// Reads back what is. If the links can't be read, the round is [`Progress::Unreadable`].

@@ -96,7 +96,7 @@ pub(super) fn services(count: usize) -> SourceReport {
         snapshot.services.insert(name.clone(), service.into());
         snapshot.endpoints.insert(name, [endpoint].into());
     }
-    SourceReport { snapshot: Some(Arc::new(snapshot)), problems: Vec::new() }
+    SourceReport { snapshot: Some(Arc::new(snapshot)), problems: Vec::new(), interest: 0 }
 }
 
 /// A number of Services that takes three rounds.

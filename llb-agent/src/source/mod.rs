@@ -7,17 +7,17 @@
 
 pub mod convert;
 mod identity;
+mod interest;
 mod kept;
 mod kubernetes;
 mod manifests;
 mod retries;
 mod saved;
-mod suggestion;
 
 pub use identity::Identity;
+pub use interest::{Interest, IsOurs};
 pub use kubernetes::{
-    ApiConnections, Cluster, ConnectError, Interest, IsOurs, KubernetesSource, ProxyVariables, Reserved,
-    Variables, connect,
+    ApiConnections, Cluster, ConnectError, KubernetesSource, ProxyVariables, Reserved, Variables, connect,
 };
 pub use manifests::{ManifestError, ManifestSource, ParseError, snapshot_of};
 pub use saved::{SavedError, SavedSnapshots};

@@ -13,7 +13,8 @@ const AGENT: &str = "llb-agent/src/";
 const FLOORS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("kernel", &[]),
-    ("config", &["model"]),
+    ("suggestion", &[]),
+    ("config", &["model", "suggestion"]),
     ("netlink", &["model"]),
     ("packet_socket", &[]),
     ("statefile", &[]),
@@ -24,7 +25,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("telemetry", &["clock"]),
     ("desired", &["model", "config"]),
     ("plan", &["model"]),
-    ("source", &["model", "statefile", "kube_error", "clock"]),
+    ("source", &["model", "statefile", "kube_error", "clock", "suggestion"]),
     ("dataplane", &["model", "config", "kernel", "netlink", "packet_socket", "clock"]),
     ("addresses", &["model", "config", "statefile", "netlink", "packet_socket", "clock"]),
     ("status", &["model", "statefile", "kube_error", "clock"]),

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use llb_common::backend::{ACTIVE, BackendEntry, DRAINING};
 use llb_common::counters::LinkCounters;
@@ -50,6 +51,8 @@ pub struct PacketPlane {
     next_hops: Arc<tokio::sync::Mutex<NextHops>>,
     /// Link devices that get no program.
     links_without_header: Vec<String>,
+    /// How long the flows of a removed frontend may go on.
+    drain_timeout: Duration,
     /// Upkeep, tester, canaries, answers, and what sends early fragments.
     tasks: Vec<JoinHandle<()>>,
 }
@@ -67,6 +70,7 @@ impl PacketPlane {
         changed: Arc<Notify>,
     ) -> Result<Self, PacketError> {
         provide_bpffs(&setup.bpf_dir)?;
+        let drain_timeout = setup.drain_timeout;
         let (connection, all) = links_of(&setup).await?;
         let (facts, without): (Vec<LinkFacts>, Vec<LinkFacts>) =
             all.into_iter().partition(|link| link.is_ethernet);
@@ -111,7 +115,7 @@ impl PacketPlane {
         let answers = tokio::spawn(answers::run(notices));
         let early = tokio::spawn(early::run(early, Arc::clone(&shared)));
         let tasks = vec![upkeep, tester, canaries, answers, early];
-        Ok(Self { shared, next_hops, links_without_header, tasks })
+        Ok(Self { shared, next_hops, links_without_header, drain_timeout, tasks })
     }
 
     /// Serves `frontend` by `rule` from now on. `is_relayed`: the relay has connections of it
@@ -179,7 +183,12 @@ impl PacketPlane {
     /// the last one has ended, the frontend is gone.
     pub fn remove(&self, frontend: &Frontend) {
         self.forget(frontend);
-        self.close(frontend, Drain::Until(clock::now() + self.shared.setup.drain_timeout));
+        self.close(frontend, Drain::Until(clock::now() + self.drain_timeout));
+    }
+
+    /// How long the flows of frontends may go on that are removed from now on.
+    pub fn set_drain_timeout(&mut self, drain_timeout: Duration) {
+        self.drain_timeout = drain_timeout;
     }
 
     /// As [`PacketPlane::remove`], because another plane takes new flows from now on: open TCP

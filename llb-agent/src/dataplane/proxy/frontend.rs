@@ -297,7 +297,7 @@ impl RunningFrontend {
     }
 
     fn drain(&mut self, close: impl FnOnce(&Listener)) {
-        let until = clock::now() + self.context.plane.config.drain_timeout;
+        let until = clock::now() + self.context.plane.config.load().drain_timeout;
         let Some(drain) = self.context.lifecycle.start_draining(until) else { return };
         if let Some(listener) = &self.listener {
             close(listener);

@@ -23,10 +23,13 @@ const CONNECTION: Amounts = [2, 1, 0];
 /// The side of the backend; all clients share the frontend's sockets.
 const UDP_SESSION: Amounts = [1, 0, 1];
 
+/// How much of each one namespace can have.
+type Most = [AtomicUsize; 3];
+
 /// What all namespaces have open.
 #[derive(Debug)]
 pub(super) struct NamespaceShares {
-    most: Amounts,
+    most: Arc<Most>,
     known: Mutex<BTreeMap<String, Weak<NamespaceUse>>>,
     changed: Arc<Notify>,
 }
@@ -34,7 +37,7 @@ pub(super) struct NamespaceShares {
 /// What one namespace has open, and how much of each it can have.
 #[derive(Debug)]
 pub(super) struct NamespaceUse {
-    most: Amounts,
+    most: Arc<Most>,
     used: [AtomicUsize; 3],
     /// Something was refused, and the namespace has been near its share since.
     is_full: [AtomicBool; 3],
@@ -53,14 +56,19 @@ impl NamespaceShares {
     /// The shares of what this process may open now and of what `config` allows. `changed` is
     /// notified when a namespace becomes full.
     pub(super) fn new(config: &RelayConfig, changed: Arc<Notify>) -> Self {
-        let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
-        let all = [descriptors, config.max_connections.get(), config.max_udp_sessions.get()];
-        Self::of_amounts(all, config.namespace_share, changed)
+        Self::of_amounts(amounts(config), config.namespace_share, changed)
+    }
+
+    /// From now on namespaces can have the shares of what `config` allows. What is open beyond them stays.
+    pub(super) fn set_most(&self, config: &RelayConfig) {
+        for (most, amount) in self.most.iter().zip(amounts(config)) {
+            most.store(config.namespace_share.of(amount), Ordering::Relaxed);
+        }
     }
 
     pub(super) fn of_amounts(all: Amounts, share: NamespaceShare, changed: Arc<Notify>) -> Self {
-        Self { most: all.map(|amount| share.of(amount)), known: Mutex::default(), changed }
+        let most = Arc::new(all.map(|amount| AtomicUsize::new(share.of(amount))));
+        Self { most, known: Mutex::default(), changed }
     }
 
     /// What `namespace` has open. All callers share one.
@@ -71,7 +79,7 @@ impl NamespaceShares {
         }
         known.retain(|_, used| used.strong_count() > 0);
         let used = Arc::new(NamespaceUse {
-            most: self.most,
+            most: Arc::clone(&self.most),
             used: Default::default(),
             is_full: Default::default(),
             changed: Arc::clone(&self.changed),
@@ -86,6 +94,13 @@ impl NamespaceShares {
         let used = known.iter().filter_map(|(name, used)| Some((name, used.upgrade()?)));
         used.flat_map(|(name, used)| used.problems(name)).collect()
     }
+}
+
+/// What this process may open now, and what `config` allows.
+fn amounts(config: &RelayConfig) -> Amounts {
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    [descriptors, config.max_connections.get(), config.max_udp_sessions.get()]
 }
 
 impl NamespaceUse {
@@ -111,12 +126,16 @@ impl NamespaceUse {
 
     /// How many file descriptors the namespace can have.
     pub(super) fn most_descriptors(&self) -> usize {
-        self.most[0]
+        self.most(0)
+    }
+
+    fn most(&self, index: usize) -> usize {
+        self.most[index].load(Ordering::Relaxed)
     }
 
     fn take(self: &Arc<Self>, amounts: Amounts) -> Option<NamespacePermit> {
         let permit = self.count(amounts);
-        let is_over = |&index: &usize| amounts[index] > 0 && self.used(index) > self.most[index];
+        let is_over = |&index: &usize| amounts[index] > 0 && self.used(index) > self.most(index);
         let Some(index) = (0..amounts.len()).find(is_over) else { return Some(permit) };
         if !self.is_full[index].swap(true, Ordering::Relaxed) {
             self.changed.notify_one();
@@ -139,7 +158,7 @@ impl NamespaceUse {
     /// and go with each connection.
     fn problems(&self, name: &str) -> Vec<Problem> {
         let is_full = |&index: &usize| {
-            let most = self.most[index];
+            let most = self.most(index);
             if self.used(index) < most - most / 10 {
                 self.is_full[index].store(false, Ordering::Relaxed);
             }
@@ -151,7 +170,8 @@ impl NamespaceUse {
             message: format!(
                 "the relay has {} {} open for its Services, and can have no more (--namespace-share); further ones are \
                  refused, and other namespaces are served as before; end some, or let the operator raise the share",
-                self.most[index], NAMES[index]
+                self.most(index),
+                NAMES[index]
             ),
         };
         (0..self.most.len()).filter(is_full).map(problem).collect()

@@ -46,6 +46,12 @@ impl ProxyPlane {
         Ok(Self { context: Arc::new(context), frontends: BTreeMap::new(), news })
     }
 
+    /// Changes limits and time-outs, but for the number of threads and what is about sockmap. Open connections keep
+    /// the time-outs with which they began.
+    pub fn set_config(&self, config: RelayConfig) {
+        self.context.set_config(config);
+    }
+
     /// Takes the sockets of the previous agent. A frontend that is served later
     /// uses its inherited sockets instead of binding new ones.
     pub fn inherit(&mut self, sockets: Vec<RelaySocket>) {

@@ -5,6 +5,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use prometheus_client::registry::Registry;
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::{Notify, Semaphore};
@@ -29,7 +30,8 @@ const DESCRIPTORS_FOR_ONE_BESIDE: u64 = 4;
 /// Shared by all tasks of the plane.
 #[derive(Debug)]
 pub(super) struct PlaneContext {
-    pub(super) config: RelayConfig,
+    /// Connections keep the one with which they began.
+    pub(super) config: ArcSwap<RelayConfig>,
     pub(super) workers: Workers,
     pub(super) limits: Limits,
     pub(super) counters: Counters,
@@ -104,8 +106,37 @@ impl PlaneContext {
             health_changed: Arc::default(),
             inherited: InheritedSockets::default(),
             handed_over: CancellationToken::new(),
-            config,
+            config: ArcSwap::from_pointee(config),
         })
+    }
+}
+
+impl PlaneContext {
+    /// From now on new connections and sessions have these limits. What is open beyond them stays.
+    pub(super) fn set_config(&self, config: RelayConfig) {
+        let before = self.config.swap(Arc::new(config));
+        resize(&self.limits.connections, before.max_connections, config.max_connections);
+        resize(&self.limits.udp_sessions, before.max_udp_sessions, config.max_udp_sessions);
+        self.limits.namespaces.set_most(&config);
+    }
+}
+
+/// Gives the semaphore more permits, or takes some away: those that are in use when they are given back.
+fn resize(permits: &Arc<Semaphore>, before: NonZeroUsize, after: NonZeroUsize) {
+    let count = |limit: NonZeroUsize| limit.get().min(Semaphore::MAX_PERMITS);
+    let (before, after) = (count(before), count(after));
+    permits.add_permits(after.saturating_sub(before));
+    let mut surplus = before.saturating_sub(after);
+    while surplus > 0 {
+        let part = u32::try_from(surplus).unwrap_or(u32::MAX);
+        surplus -= part as usize;
+        let permits = Arc::clone(permits);
+        // It waits in the semaphore's own queue, so nobody gets a permit before it.
+        tokio::spawn(async move {
+            if let Ok(surplus) = permits.acquire_many_owned(part).await {
+                surplus.forget();
+            }
+        });
     }
 }
 
@@ -114,4 +145,29 @@ pub(super) fn most_beside_packets() -> usize {
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let most = usize::try_from(descriptors / DESCRIPTORS_FOR_ONE_BESIDE).unwrap_or(usize::MAX);
     most.min(Semaphore::MAX_PERMITS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(permits: usize) -> NonZeroUsize {
+        NonZeroUsize::new(permits).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_lower_limit_takes_what_is_in_use_when_it_is_given_back() {
+        let permits = Arc::new(Semaphore::new(4));
+        let mut open: Vec<_> = (0..4).map(|_| Arc::clone(&permits).try_acquire_owned().unwrap()).collect();
+        resize(&permits, limit(4), limit(2));
+        tokio::task::yield_now().await;
+        open.truncate(2);
+        tokio::task::yield_now().await;
+        assert!(permits.try_acquire().is_err(), "two are open, and there are two");
+        open.truncate(1);
+        assert!(permits.try_acquire().is_ok());
+        resize(&permits, limit(2), limit(3));
+        drop(open);
+        assert_eq!(permits.available_permits(), 3);
+    }
 }

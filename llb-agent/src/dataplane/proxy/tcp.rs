@@ -109,8 +109,9 @@ pub(super) async fn serve(open: OpenConnection, client: TcpStream) {
 async fn connect_and_relay(open: &OpenConnection, client: TcpStream) {
     let PlaneContext { counters, config, sockmap, .. } = &*open.context.plane;
     let totals = &counters.totals;
+    let config = config.load_full();
     // What the client sent with its handshake can go out with ours to the backend.
-    let mut relay = Relay::new(config);
+    let mut relay = Relay::new(&config);
     if let Err(error) = relay.read_ahead(&client) {
         tracing::debug!(%error, "the client left before its backend was connected");
         return;
@@ -125,7 +126,7 @@ async fn connect_and_relay(open: &OpenConnection, client: TcpStream) {
     chosen.traffic().connections.inc();
     let bytes = [&totals.bytes, &open.traffic.bytes, &chosen.traffic().bytes];
     let sides = Sides { client, backend };
-    if let Some(complete) = relay.run(sides, config, sockmap.as_ref().ok(), bytes).await {
+    if let Some(complete) = relay.run(sides, &config, sockmap.as_ref().ok(), bytes).await {
         if let Ok(time) = round_trip(&complete.backend) {
             chosen.traffic().round_trip.observe(time);
         }
@@ -141,7 +142,7 @@ async fn connect(
     client: SocketAddr,
     has_data: bool,
 ) -> Result<(TcpStream, Chosen), Refusal> {
-    let timeout = context.plane.config.connect_timeout;
+    let timeout = context.plane.config.load().connect_timeout;
     let give_up = clock::now() + timeout * CONNECT_BUDGET_TIMEOUTS;
     let mut tried: Vec<Backend> = Vec::new();
     let mut refusal = Refusal::NoBackend;

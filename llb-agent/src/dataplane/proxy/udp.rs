@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use tokio::net::UdpSocket;
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::exhaustion::EXHAUSTED_PAUSE;
@@ -67,15 +67,13 @@ struct Sessions {
 
 impl Sessions {
     async fn run(&mut self) {
-        let idle_timeout = self.context.plane.config.udp_idle_timeout;
-        let mut sweep = tokio::time::interval((idle_timeout / SWEEPS_PER_TIMEOUT).max(MIN_SWEEP_INTERVAL));
-        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next_sweep = clock::now();
         let socket = Arc::clone(&self.socket);
         loop {
             tokio::select! {
                 biased;
                 Some(failed) = self.tasks.join_next_with_id() => self.forget(failed),
-                now = sweep.tick() => self.expire(now),
+                () = tokio::time::sleep_until(next_sweep) => next_sweep = self.expire(clock::now()),
                 ready = socket.readable() => {
                     if let Err(error) = ready.and_then(|()| self.forward_batch(&socket)) {
                         tracing::debug!(frontend = %self.context.frontend, %error, "cannot receive; trying again");
@@ -158,8 +156,10 @@ impl Sessions {
         }
     }
 
-    fn expire(&mut self, now: Instant) {
-        let idle_timeout = self.context.plane.config.udp_idle_timeout;
+    /// Ends idle sessions. Returns when to do that again.
+    fn expire(&mut self, now: Instant) -> Instant {
+        let idle_timeout = self.context.plane.config.load().udp_idle_timeout;
         self.table.retain(|_, session| session.last_activity() + idle_timeout > now);
+        now + (idle_timeout / SWEEPS_PER_TIMEOUT).max(MIN_SWEEP_INTERVAL)
     }
 }

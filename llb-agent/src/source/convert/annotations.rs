@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::quote::quote;
 use crate::model::ProblemReason;
-use crate::source::suggestion::nearest;
+use crate::suggestion::nearest;
 
 /// The VIPs that a Service asks for, of one or both families, separated by commas: `198.51.100.7, 2001:db8::7`.
 pub(super) const VIPS: &str = "llb.dev/vips";

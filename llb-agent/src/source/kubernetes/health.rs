@@ -133,6 +133,12 @@ impl Health {
         }
     }
 
+    /// All watches have ended, and others begin: what failed of the old ones does not matter any more.
+    pub(super) fn forget_watches(&self) {
+        self.lock().failing.clear();
+        self.changed.notify_one();
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -5,6 +5,7 @@
 //! ```text
 //! one watch task per kind (and namespace) --> converts --> its Store                   watches.rs, store.rs
 //!    only what llb serves notifies the publisher                                       objects.rs
+//!    all of them are made anew when the interest changes                               watching.rs
 //! publisher: waits SETTLE for more changes --> whole snapshot --> watch channel        publish.rs
 //! ranges of ClusterIPs, read again and again --> a part of the snapshot                ranges.rs
 //! probe: does the API answer, which cluster is it --> all watches list again           probe.rs
@@ -38,12 +39,12 @@ mod tests;
 mod timeouts;
 mod transport;
 mod watches;
+mod watching;
 
 pub use configuration::Variables;
 pub use connect::{Cluster, connect};
 pub use connect_error::ConnectError;
 pub use connections::ApiConnections;
-pub use objects::{Interest, IsOurs};
 pub use proxy::ProxyVariables;
 pub use publish::KubernetesSource;
 pub use resolve::Reserved;

@@ -2,7 +2,6 @@
 //! All objects of a cluster that llb looks at, and which of their changes matter. Pure but for
 //! the locks of the Stores, which the watches fill.
 
-use std::fmt;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Service};
@@ -10,30 +9,9 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::ranges::Ranges;
 use super::store::{Change, Store};
-use crate::model::{self, ServiceName, Snapshot};
+use crate::model::{ServiceName, Snapshot};
 use crate::source::convert::{self, ConvertedNode, ConvertedService, ConvertedSlice};
-
-/// What of the cluster is followed, and what of it llb serves.
-#[derive(Clone)]
-pub struct Interest {
-    /// Services and EndpointSlices of these namespaces only; empty: of all.
-    pub namespaces: Vec<String>,
-    /// Whether annotations of MetalLB and kube-vip are honoured.
-    pub foreign_annotations: bool,
-    /// Whether nothing can be served without the list of Nodes.
-    pub needs_nodes: bool,
-    /// Whether llb serves a Service.
-    pub is_ours: IsOurs,
-}
-
-/// Whether llb serves a Service.
-pub type IsOurs = Arc<dyn Fn(&ServiceName, &model::Service) -> bool + Send + Sync>;
-
-impl fmt::Debug for Interest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Interest").field("namespaces", &self.namespaces).finish_non_exhaustive()
-    }
-}
+use crate::source::interest::Interest;
 
 /// A Service: whole if it is ours, else [`convert::reduced`].
 #[derive(Clone, PartialEq)]
@@ -144,6 +122,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::source::interest::IsOurs;
 
     struct Fixture {
         objects: Objects,
@@ -155,7 +134,8 @@ mod tests {
         fn new() -> Self {
             let is_ours: IsOurs = Arc::new(|_, service| service.wants_load_balancer);
             let namespaces = Vec::new();
-            let interest = Interest { namespaces, foreign_annotations: true, needs_nodes: true, is_ours };
+            let interest =
+                Interest { number: 0, namespaces, foreign_annotations: true, needs_nodes: true, is_ours };
             let fixture = Self { objects: Objects::new(1, true), interest };
             fixture.service(&service("web", "LoadBalancer", 1));
             fixture.service(&service("db", "ClusterIP", 1));

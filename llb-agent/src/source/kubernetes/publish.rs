@@ -4,32 +4,29 @@
 use std::mem;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Node;
-use kube::Api;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
 use super::connect::Cluster;
 use super::fallback::Fallback;
 use super::health::{self, Health};
-use super::objects::{Interest, Objects, known_node, known_service, known_slice};
-use super::probe::Probe;
-use super::ranges;
 use super::reload::Reloader;
 use super::resolve::{self, Reserved};
 use super::store::Change;
 use super::timeouts::{PATIENCE, RECOVERED_AFTER, SETTLE};
-use super::watches::{Watches, apis};
+use super::watching::Watching;
 use crate::clock;
 use crate::model::{Problem, ProblemReason, Snapshot, SourceReport};
+use crate::source::interest::Interest;
 use crate::source::kept::serves_the_same;
 use crate::source::saved::SavedSnapshots;
 
 /// Follows the objects of a cluster.
 pub struct KubernetesSource {
+    cluster: Cluster,
     health: Arc<Health>,
-    objects: Objects,
-    interest: Interest,
+    interest: watch::Receiver<Interest>,
+    watching: Watching,
     saved: SavedSnapshots,
     api_servers: watch::Receiver<Reserved>,
     tasks: JoinSet<()>,
@@ -37,29 +34,15 @@ pub struct KubernetesSource {
 
 impl KubernetesSource {
     /// Starts the watches.
-    pub fn start(cluster: &Cluster, interest: Interest, saved: SavedSnapshots) -> Self {
-        let client = &cluster.client;
+    pub fn start(cluster: &Cluster, mut interest: watch::Receiver<Interest>, saved: SavedSnapshots) -> Self {
         let health = Arc::new(Health::new(cluster.server()));
-        let (relist, listen) = watch::channel(0);
-        let mut watches = Watches { health: health.clone(), relist: listen, tasks: JoinSet::new() };
-        let services = apis(client, &interest.namespaces);
-        let objects = Objects::new(services.len(), interest.needs_nodes);
-        watches.follow(Api::<Node>::all(client.clone()), "nodes", objects.nodes.clone(), known_node);
-        for (api, store) in services.into_iter().zip(&objects.services) {
-            let interest = interest.clone();
-            watches.follow(api, "services", store.clone(), move |object| known_service(object, &interest));
-        }
-        for (api, store) in apis(client, &interest.namespaces).into_iter().zip(&objects.slices) {
-            watches.follow(api, "endpointslices.discovery.k8s.io", store.clone(), known_slice);
-        }
+        let first = interest.borrow_and_update().clone();
+        let watching = Watching::start(cluster, first, &health);
         let (resolved, api_servers) = watch::channel(Reserved::new());
-        let mut tasks = watches.tasks;
-        tasks.spawn(ranges::follow(client.clone(), objects.ranges.clone(), health.clone()));
+        let mut tasks = JoinSet::new();
         tasks.spawn(resolve::follow(cluster.clone(), resolved));
         tasks.spawn(Reloader::new(cluster.clone(), health.clone()).run());
-        let namespaces = interest.namespaces.clone();
-        tasks.spawn(Probe { cluster: cluster.clone(), namespaces, health: health.clone(), relist }.run());
-        Self { health, objects, interest, saved, api_servers, tasks }
+        Self { cluster: cluster.clone(), health, interest, watching, saved, api_servers, tasks }
     }
 
     /// The addresses of the API server, which no Service may have. A first result, maybe empty, is a change.
@@ -78,7 +61,7 @@ impl KubernetesSource {
         // Time has passed in which only others changed something.
         let mut late = false;
         loop {
-            let news = live.update(&self.objects, late);
+            let news = live.update(&self.watching, late);
             if let Some(snapshot) = live.snapshot.as_ref().filter(|_| news) {
                 self.save(snapshot, &latest);
             }
@@ -86,7 +69,8 @@ impl KubernetesSource {
             report.problems.extend_from_slice(&defects);
             out.send_if_modified(|current| {
                 let is_new = current.snapshot.is_none() != report.snapshot.is_none()
-                    || current.problems != report.problems;
+                    || current.problems != report.problems
+                    || current.interest != report.interest;
                 // What only others changed is there when the next round looks, and wakes nobody.
                 *current = report;
                 news || is_new
@@ -97,18 +81,29 @@ impl KubernetesSource {
                 () = tokio::time::sleep(RECOVERED_AFTER) => late = true,
                 () = &mut patience, if live.snapshot.is_none() && fallback.is_none() => fallback = Some(Fallback::load(self.saved.clone()).await),
                 Some(ended) = self.tasks.join_next() => defects.push(defect(ended)),
+                Some(ended) = self.watching.tasks.join_next() => defects.push(defect(ended)),
+                Ok(()) = self.interest.changed() => self.watch_anew(),
                 () = out.closed() => return,
             }
         }
     }
 
+    /// The interest has changed. Until all lists have arrived again, the last snapshot stays published.
+    fn watch_anew(&mut self) {
+        let interest = self.interest.borrow_and_update().clone();
+        self.health.forget_watches();
+        self.watching = Watching::start(&self.cluster, interest, &self.health);
+    }
+
     fn report(&self, live: &Live, fallback: Option<&Fallback>) -> SourceReport {
         let mut problems = self.health.problems(clock::now_std());
         if live.snapshot.is_some() {
-            return SourceReport { snapshot: live.snapshot.clone(), problems };
+            return SourceReport { snapshot: live.snapshot.clone(), problems, interest: live.interest };
         }
         problems.extend(fallback.and_then(|fallback| fallback.problem.clone()));
-        SourceReport { snapshot: fallback.and_then(|fallback| fallback.snapshot.clone()), problems }
+        let snapshot = fallback.and_then(|fallback| fallback.snapshot.clone());
+        // A saved snapshot may be of any interest.
+        SourceReport { snapshot, problems, interest: self.watching.interest.number }
     }
 
     /// Saves the snapshot if an agent that started from the saved one would serve something else.
@@ -116,7 +111,7 @@ impl KubernetesSource {
         latest.send_if_modified(|saved| {
             let is_same = saved
                 .as_deref()
-                .is_some_and(|saved| serves_the_same(saved, snapshot, &*self.interest.is_ours));
+                .is_some_and(|saved| serves_the_same(saved, snapshot, &*self.watching.interest.is_ours));
             if !is_same {
                 *saved = Some(snapshot.clone());
             }
@@ -132,25 +127,28 @@ struct Live {
     snapshot: Option<Arc<Snapshot>>,
     /// What has changed since then.
     pending: Change,
+    /// The interest by which it was made.
+    interest: u64,
 }
 
 impl Live {
     /// Makes a new snapshot if something of ours changed; if only others changed something, only when it is
     /// `late`. True if a round has to see it.
-    fn update(&mut self, objects: &Objects, late: bool) -> bool {
+    fn update(&mut self, Watching { objects, interest, .. }: &Watching, late: bool) -> bool {
         self.pending = self.pending.max(objects.take_change());
         let is_due = match self.pending {
             Change::Ours => true,
             Change::Others => late,
             Change::Nothing => false,
         };
-        if !is_due || (self.snapshot.is_none() && !objects.is_complete()) {
+        if !is_due || !objects.is_complete() {
             return false;
         }
         let is_ours = mem::take(&mut self.pending) == Change::Ours;
         let snapshot = Arc::new(objects.snapshot());
         let differs = self.snapshot.as_ref() != Some(&snapshot);
         self.snapshot = Some(snapshot);
+        self.interest = interest.number;
         is_ours && differs
     }
 }

@@ -23,6 +23,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 
 use super::convert::Converter;
+use super::interest::Interest;
 use crate::error_chain::ErrorChain;
 use crate::model::{Snapshot, SourceReport};
 
@@ -81,6 +82,9 @@ pub struct ManifestSource {
     watched: Vec<PathBuf>,
     /// The last good content of each file.
     files: BTreeMap<PathBuf, Content>,
+    interest: watch::Receiver<Interest>,
+    /// The number of the interest that `converter` has.
+    number: u64,
     converter: Converter,
 }
 
@@ -112,7 +116,7 @@ impl ManifestSource {
     ///
     /// # Errors
     /// The path does not exist or cannot be watched.
-    pub fn start(path: &Path, foreign_annotations: bool) -> Result<Self, ManifestError> {
+    pub fn start(path: &Path, mut interest: watch::Receiver<Interest>) -> Result<Self, ManifestError> {
         let shown = path.display().to_string();
         let unreadable = |source| ManifestError::Unreadable { path: shown.clone(), source };
         let path = std::path::absolute(path).map_err(unreadable)?;
@@ -135,8 +139,10 @@ impl ManifestSource {
         let failed = |source| ManifestError::Watch { path: shown.clone(), source };
         let watcher = notify::recommended_watcher(on_event).map_err(failed)?;
         let (watched, files) = (Vec::new(), BTreeMap::new());
+        let Interest { number, foreign_annotations, .. } = *interest.borrow_and_update();
         let converter = Converter::new(foreign_annotations);
-        let mut source = Self { path, is_folder, changed, watcher, watched, files, converter };
+        let mut source =
+            Self { path, is_folder, changed, watcher, watched, files, interest, number, converter };
         source.renew_watches().map_err(failed)?;
         Ok(source)
     }
@@ -160,15 +166,20 @@ impl ManifestSource {
                     Err(_) => return,
                 },
             };
-            let report = SourceReport { snapshot: Some(Arc::new(snapshot)), problems: Vec::new() };
+            let snapshot = Some(Arc::new(snapshot));
+            let report = SourceReport { snapshot, problems: Vec::new(), interest: self.number };
             out.send_if_modified(|current| {
-                let news = current.snapshot != report.snapshot;
+                let news = current.snapshot != report.snapshot || current.interest != report.interest;
                 *current = report;
                 news
             });
             tokio::select! {
                 () = self.changed.notified() => self.settle().await,
                 () = tokio::time::sleep(RESCAN) => {}
+                Ok(()) = self.interest.changed() => {
+                    let Interest { number, foreign_annotations, .. } = *self.interest.borrow_and_update();
+                    (self.number, self.converter) = (number, Converter::new(foreign_annotations));
+                }
                 () = out.closed() => return,
             }
         }

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::{ManifestSource, RESCAN};
 use crate::model::{ProblemReason, ServiceName, Snapshot, SourceReport};
+use crate::source::{Interest, IsOurs};
 
 /// Shorter than [`RESCAN`], so that only inotify can have noticed the change.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -25,7 +26,12 @@ impl Followed {
     fn start(path: &Path) -> Self {
         assert!(LIMIT < RESCAN);
         let (out, reports) = watch::channel(SourceReport::default());
-        let task = tokio::spawn(ManifestSource::start(path, true).unwrap().run(out));
+        let (number, namespaces) = (0, Vec::new());
+        let is_ours: IsOurs = Arc::new(|_, _| true);
+        let interest =
+            Interest { number, namespaces, foreign_annotations: true, needs_nodes: false, is_ours };
+        let interest = watch::channel(interest).1;
+        let task = tokio::spawn(ManifestSource::start(path, interest).unwrap().run(out));
         Self { reports, task }
     }
 

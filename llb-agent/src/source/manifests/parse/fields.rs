@@ -14,7 +14,7 @@ use serde_ignored::Path;
 use serde_path_to_error::Track;
 
 use crate::source::convert::quote;
-use crate::source::suggestion::did_you_mean;
+use crate::suggestion::did_you_mean;
 
 /// More unknown fields of one object are not worth naming.
 const MOST: usize = 20;

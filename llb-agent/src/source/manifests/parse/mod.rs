@@ -18,7 +18,7 @@ use serde_json::Value;
 use serde_saphyr::options::DuplicateKeyPolicy;
 
 use crate::source::convert::quote;
-use crate::source::suggestion::{did_you_mean, nearest};
+use crate::suggestion::{did_you_mean, nearest};
 use fields::Noticed;
 
 /// The kinds that llb reads.

@@ -8,7 +8,7 @@ const LONGEST: usize = 80;
 
 /// The known name that is nearest to `given`, if it is near enough for a typing error:
 /// one slip in a short name, one in four letters of a longer one. Case does not count.
-pub(super) fn nearest<'k>(given: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+pub(crate) fn nearest<'k>(given: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let length = given.chars().count();
     if length > LONGEST {
         return None;
@@ -20,7 +20,7 @@ pub(super) fn nearest<'k>(given: &str, known: impl IntoIterator<Item = &'k str>)
 }
 
 /// The end of a message about an unknown name; empty if no known name is near.
-pub(super) fn did_you_mean<'k>(given: &str, known: impl IntoIterator<Item = &'k str>) -> String {
+pub(crate) fn did_you_mean<'k>(given: &str, known: impl IntoIterator<Item = &'k str>) -> String {
     nearest(given, known).map(|name| format!("; did you mean {name}?")).unwrap_or_default()
 }
 
