@@ -73,6 +73,7 @@ pub(super) mod tests {
             mtu: 1500,
             is_ethernet: true,
             kind: kind.map(str::to_owned),
+            below: None,
             has_vlans: false,
             xdp: None,
         }

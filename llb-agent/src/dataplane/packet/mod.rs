@@ -63,6 +63,7 @@ mod link_facts;
 mod loader;
 #[cfg(feature = "ebpf-log")]
 mod log;
+mod lro;
 mod map_sizes;
 mod map_store;
 mod maps;

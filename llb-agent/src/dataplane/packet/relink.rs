@@ -11,10 +11,10 @@ use super::hooks::{Allowed, Ladder};
 use super::ladder::{Now, may_have_xdp, to_leave_xdp, to_try_again};
 use super::link_facts::LinkFacts;
 use super::loader::reload;
-use super::return_path;
 use super::setup::PacketSetup;
 use super::shared::Shared;
 use super::xdp_loss::{is_loss, problems};
+use super::{lro, return_path};
 use crate::config::XdpMode;
 use crate::error_chain::ErrorChain;
 use crate::model::Problem;
@@ -52,10 +52,12 @@ async fn ask(allowed: Allowed, links: &[LinkFacts]) -> io::Result<BTreeMap<u32, 
     drivers(&indexes).await
 }
 
-/// Tries the hooks of links again if something has changed, and notes problems: which links lose what XDP sends, and
-/// what keeps clients from being answered by the routes.
+/// Tries the hooks of links again if something has changed, keeps LRO off, and notes problems: which links lose what XDP
+/// sends, and what keeps clients from being answered by the routes.
 pub(super) async fn look_at_links(shared: &Arc<Shared>) {
     let allowed = allowed(&shared.setup);
+    // First, because it changes what the hooks are tried with.
+    let lro = lro::keep_off(&facts(shared)).await;
     let losses = match may_have_xdp(allowed, facts(shared).iter()) {
         true => try_all_again(shared, allowed).await.unwrap_or_else(|error| {
             tracing::debug!(error = %ErrorChain(&error), "cannot ask the drivers of links; they keep what they have");
@@ -64,7 +66,8 @@ pub(super) async fn look_at_links(shared: &Arc<Shared>) {
         false => Vec::new(),
     };
     let are_v4 = shared.state().image.frontends().map(|served| served.frontend.vip.is_ipv4()).collect();
-    note(shared, [losses, return_path::problems(shared.setup.config.return_path, &are_v4)].concat());
+    let routes = return_path::problems(shared.setup.config.return_path, &are_v4);
+    note(shared, [losses, routes, lro].concat());
 }
 
 /// Tries the hooks again where that is due. Returns which links lose what XDP sends.
