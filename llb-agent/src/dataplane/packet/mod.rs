@@ -99,6 +99,7 @@ mod trace;
 mod upkeep;
 mod vip_look;
 mod xdp_loss;
+mod xdp_removal;
 
 pub use error::PacketError;
 pub use leftover::still_forwarding;

@@ -26,6 +26,10 @@ pub(super) struct PacketLink {
     pub(super) tried_with: Option<Conditions>,
     /// Why the kernel did not take the program again when that had changed. The old one is still there.
     pub(super) refusal: Option<String>,
+    /// Why the driver keeps an XDP program of llb beside the one at [`Hook::Tc`].
+    pub(super) kept_xdp: Option<String>,
+    /// The driver has kept one since this link was made or the agent was started, and may do so again.
+    pub(super) has_kept_xdp: bool,
     pub(super) folder: PinFolder,
     pub(super) return_path: ReturnPath,
     pub(super) settings: Table<u32, LinkSettings>,
