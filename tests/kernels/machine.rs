@@ -57,7 +57,7 @@ impl Machine {
             .arg(initramfs);
         command.args([
             "-append",
-            "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable clocksource=tsc nowatchdog",
+            "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable clocksource=tsc no_timer_check nowatchdog",
         ]);
         command.args(files("host", Path::new("/"), ",readonly=on,multidevs=remap"));
         command.args(files("share", folder, ",multidevs=remap"));

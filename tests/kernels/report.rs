@@ -181,6 +181,7 @@ impl Page {
         let (word, reason) = match outcome {
             None => return "-".to_owned(),
             Some(Outcome::Right) => return "right".to_owned(),
+            Some(Outcome::ByHand(reason)) => ("by hand", one_line(reason)),
             Some(Outcome::Known(reason)) => ("no", one_line(reason)),
             Some(Outcome::Wrong(what)) => ("FAILED", one_line(&what)),
         };
@@ -208,7 +209,8 @@ impl Page {
 const TRAFFIC: &str = "
 `nat` and `dsr`: requests reach both nodes; 8 MiB up and 8 MiB down, alone and four streams together, with equal hashes at both ends;
 datagrams of 1 to 9000 bytes come back unchanged; all over IPv4 and IPv6. Restart: downloads and requests go on while the agent is killed,
-started again, and replaced by a handover; none is lost. `-`: not run, or not possible on that plane.
+started again, and replaced by a handover; none is lost. MTU: it is raised to 9000 while streams run; they go on, and new ones use such
+frames. `-`: not run, or not possible on that plane.
 ";
 
 const PROGRAMS: &str = "

@@ -9,6 +9,8 @@ use crate::card::Card;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Right,
+    /// It works once somebody has done what the agent says: why.
+    ByHand(&'static str),
     /// It does not work, and that is known: why.
     Known(&'static str),
     /// The run fails; what happened.
@@ -61,9 +63,10 @@ pub(crate) struct Findings {
 /// Something that is known not to work. When it works, the run says that the entry can go; it does not fail then.
 struct Lack {
     series: &'static str,
-    card: Card,
-    /// None: all checks but that of the hook.
-    check: Option<&'static str>,
+    cards: &'static [Card],
+    check: &'static str,
+    /// It works once somebody has done what the agent says. The check does that, and fails if it does not help.
+    is_mended_by_hand: bool,
     reason: &'static str,
 }
 
@@ -73,31 +76,28 @@ pub(crate) const HOOK: &str = "packet plane";
 /// The check that the MTU may be raised.
 pub(crate) const MTU: &str = "MTU raised under traffic";
 
-const LACKS: [Lack; 2] = [
-    Lack {
-        series: "6.1",
-        card: Card::VirtioQueues,
-        check: Some(MTU),
-        reason: "This kernel's driver refuses to remove an XDP program while the MTU is large, so frames are lost. Lower the \
-            MTU, restart llb-agent with --datapath tc, and raise the MTU again.",
-    },
-    Lack {
-        series: "6.1",
-        card: Card::Vmxnet3,
-        check: None,
-        reason: "Uploads in bulk stop at TC. The cause is not known; the card's LRO is suspected. With XDP (Linux 6.6 and \
-            newer) uploads work.",
-    },
-];
+const LACKS: [Lack; 1] = [Lack {
+    series: "6.1",
+    cards: &[Card::VirtioQueues, Card::Virtio],
+    check: MTU,
+    is_mended_by_hand: true,
+    reason: "The driver does not let an XDP program go while the MTU is large, and loses larger frames. The agent says so, and what \
+        to do (problem XdpLosesPackets): lower the MTU, and raise it again when the agent forwards at TC.",
+}];
 
-/// Why this check is known to fail.
-pub(crate) fn lack(series: &str, place: Option<&Place>, name: &str) -> Option<&'static str> {
-    let place = place?;
-    let is_meant = |lack: &&Lack| {
-        (lack.series, lack.card) == (series, place.card)
-            && lack.check.map_or(name != HOOK, |check| check == name)
-    };
-    LACKS.iter().find(is_meant).map(|lack| lack.reason)
+fn lack(series: &str, place: Option<&Place>, name: &str) -> Option<&'static Lack> {
+    let card = place?.card;
+    LACKS.iter().find(|lack| (lack.series, lack.check) == (series, name) && lack.cards.contains(&card))
+}
+
+/// Whether this check is known to fail.
+pub(crate) fn is_known_to_fail(series: &str, place: Option<&Place>, name: &str) -> bool {
+    lack(series, place, name).is_some_and(|lack| !lack.is_mended_by_hand)
+}
+
+/// Whether this check must do what the agent says.
+pub(crate) fn needs_a_hand(series: &str, place: &Place, name: &str) -> bool {
+    lack(series, Some(place), name).is_some_and(|lack| lack.is_mended_by_hand)
 }
 
 impl Check {
@@ -105,14 +105,16 @@ impl Check {
     pub(crate) fn judge(series: &str, place: Option<Place>, name: &str, outcome: anyhow::Result<()>) -> Self {
         let outcome = match (outcome, lack(series, place.as_ref(), name)) {
             (Ok(()), None) => Outcome::Right,
-            (Ok(()), Some(reason)) => {
+            (Ok(()), Some(lack)) if lack.is_mended_by_hand => Outcome::ByHand(lack.reason),
+            (Ok(()), Some(lack)) => {
+                let reason = lack.reason;
                 println!(
                     "note: {name} works with {series}: its entry in tests/kernels/result.rs can go ({reason})"
                 );
                 Outcome::Right
             }
-            (Err(_), Some(reason)) => Outcome::Known(reason),
-            (Err(error), None) => Outcome::Wrong(format!("{error:#}")),
+            (Err(_), Some(lack)) if !lack.is_mended_by_hand => Outcome::Known(lack.reason),
+            (Err(error), _) => Outcome::Wrong(format!("{error:#}")),
         };
         Self { series: series.to_owned(), place, name: name.to_owned(), outcome }
     }
@@ -129,7 +131,7 @@ impl Findings {
     pub(crate) fn wrong(&self) -> Vec<String> {
         let wrong = |check: &Check| match &check.outcome {
             Outcome::Wrong(what) => Some(format!("{check}: {what}")),
-            Outcome::Right | Outcome::Known(_) => None,
+            Outcome::Right | Outcome::ByHand(_) | Outcome::Known(_) => None,
         };
         self.checks.iter().filter_map(wrong).collect()
     }
@@ -160,16 +162,16 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_listed_may_not_work() {
-        let outcome = |series, card, name| {
-            let place = Place { card, hook: None };
-            Check::judge(series, Some(place), name, Err(anyhow!("x"))).outcome
-        };
-        let is_known = |outcome| matches!(outcome, Outcome::Known(_));
-        assert!(is_known(outcome("6.1", Card::VirtioQueues, MTU)));
-        assert!(is_known(outcome("6.1", Card::Vmxnet3, "nat")));
-        assert!(!is_known(outcome("6.1", Card::Vmxnet3, HOOK)));
-        assert!(!is_known(outcome("6.1", Card::VirtioQueues, "nat")));
-        assert!(!is_known(outcome("6.12", Card::VirtioQueues, MTU)));
+    fn what_needs_a_hand_is_named_and_must_work() {
+        let place = |card| Place { card, hook: None };
+        let judge = |series, card, outcome| Check::judge(series, Some(place(card)), MTU, outcome).outcome;
+        for card in [Card::VirtioQueues, Card::Virtio] {
+            assert!(needs_a_hand("6.1", &place(card), MTU));
+            assert!(matches!(judge("6.1", card, Ok(())), Outcome::ByHand(_)));
+            assert!(matches!(judge("6.1", card, Err(anyhow!("x"))), Outcome::Wrong(_)));
+            assert_eq!(judge("6.12", card, Ok(())), Outcome::Right);
+        }
+        assert!(!needs_a_hand("6.1", &place(Card::VirtioQueues), "nat"));
+        assert!(!is_known_to_fail("6.1", Some(&place(Card::VirtioQueues)), MTU));
     }
 }

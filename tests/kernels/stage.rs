@@ -124,6 +124,12 @@ impl Stage {
         self.link.as_ref().map_or("", |(_, link)| link)
     }
 
+    /// Sets the MTU of the link in use.
+    pub(crate) fn machine_mtu(&mut self, mtu: u32) -> Result<()> {
+        let link = self.link().to_owned();
+        self.machine.run(&format!("ip link set {link} mtu {mtu}")).map(drop)
+    }
+
     /// Sets the MTU of the segment and of all hosts but the machine.
     pub(crate) fn set_mtu(&self, mtu: u32) -> Result<()> {
         let taps = self.link.iter().map(|(card, _)| card.tap());

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use llb_tests::client::{Download, Load, count_by_name, http_get, udp_ask};
+use llb_tests::wait_until;
 
 use crate::balancer;
 use crate::bulk;
@@ -35,6 +36,13 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Bytes of a download between two steps of a restart.
 const PART: u64 = 4 << 20;
+
+/// For the agent to see that a link has changed, and to try its hooks again: most of it is the kernel's look at the
+/// programs, which takes half a minute for each in an emulated machine.
+const HOOKS_LIMIT: Duration = Duration::from_secs(300);
+
+const JUMBO: u32 = 9000;
+const USUAL: u32 = 1500;
 
 /// Requests, streams in both directions and datagrams of every size, over both families.
 pub(crate) fn everything(stage: &Stage, mode: Mode) -> Result<()> {
@@ -106,28 +114,51 @@ pub(crate) fn restarts(stage: &mut Stage, datapath: &str, modes: &[Mode]) -> Res
     Ok(())
 }
 
-/// The MTU is raised to jumbo frames while streams run: they go on, and new ones use such frames.
-pub(crate) fn jumbo_frames(stage: &mut Stage, modes: &[Mode]) -> Result<()> {
-    const JUMBO: u32 = 9000;
-    const USUAL: u32 = 1500;
-    let link = stage.link().to_owned();
+/// The MTU is raised to jumbo frames while streams run: they go on, and new ones use such frames. `by_hand`: only after
+/// what the agent says was done.
+pub(crate) fn jumbo_frames(stage: &mut Stage, modes: &[Mode], by_hand: bool) -> Result<()> {
     stage.set_mtu(JUMBO)?;
     let vips: Vec<SocketAddr> =
         modes.iter().flat_map(|&mode| stage.vips(mode)).map(|vip| SocketAddr::new(vip, BULK.port)).collect();
     let client = stage.client().clone();
     let outcome = std::thread::scope(|scope| {
         let old = scope.spawn(|| bulk::transfer(&client, vips[0], 2 * LONG, 2 * LONG));
-        stage.machine.run(&format!("ip link set {link} mtu {JUMBO}"))?;
+        stage.machine_mtu(JUMBO)?;
+        if by_hand {
+            follow_advice(stage)?;
+        }
         // The agent sees the change in its next round. What stalls until then is sent again.
         let transfer = |&vip: &SocketAddr| bulk::transfer(&client, vip, LONG, LONG);
         let transfer_all = || vips.iter().try_for_each(transfer).map(Some);
-        llb_tests::wait_until(LIMIT, "streams in jumbo frames", transfer_all)?;
+        wait_until(HOOKS_LIMIT, "streams in jumbo frames", transfer_all)?;
         match old.join() {
             Ok(outcome) => outcome.context("a stream that was there before"),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     });
     stage.set_mtu(USUAL)?;
-    stage.machine.run(&format!("ip link set {link} mtu {USUAL}"))?;
-    outcome
+    stage.machine_mtu(USUAL)?;
+    outcome?;
+    // The kernel warns if a driver refuses what it must not refuse.
+    stage.machine.run("! dmesg | grep 'WARNING:.*xdp'").context("the kernel has warned").map(drop)
+}
+
+/// The driver does not let XDP go at the large MTU. The agent says what to do, and that is done.
+fn follow_advice(stage: &mut Stage) -> Result<()> {
+    let (link, reason) = (stage.link().to_owned(), "XdpLosesPackets");
+    let advice = format!("`ip link set {link} mtu {USUAL}`");
+    let problems = |stage: &Stage| Ok::<_, anyhow::Error>(balancer::state(stage)?["problems"].to_string());
+    wait_until(HOOKS_LIMIT, "a problem that says what to do", || {
+        let problems = problems(stage)?;
+        ensure!(problems.contains(reason) && problems.contains(&advice), "{problems}");
+        Ok(Some(()))
+    })?;
+    stage.machine_mtu(USUAL)?;
+    wait_until(HOOKS_LIMIT, "an agent that has left XDP", || {
+        let (problems, placed) = (problems(stage)?, balancer::placed(stage)?);
+        ensure!(!problems.contains(reason), "{problems}");
+        ensure!(placed.hook.as_deref() == Some("tc"), "{placed:?}");
+        Ok(Some(()))
+    })?;
+    stage.machine_mtu(JUMBO)
 }

@@ -111,6 +111,8 @@ pub enum HookChoice {
         /// The link whose driver takes no frames from XDP.
         by: String,
     },
+    /// TC only: the driver has kept XDP when it should have ended.
+    XdpKept,
     /// The fastest hook that the kernel takes.
     Fastest,
 }
@@ -141,6 +143,11 @@ impl fmt::Display for HookReason {
             HookChoice::NotTaken { by } => {
                 Some(format!("no XDP: the driver of {by} takes no frames from XDP, so they would be lost"))
             }
+            HookChoice::XdpKept => Some(
+                "no XDP: the driver has kept it when it should have ended, so it is not tried again before the agent is \
+                 started anew"
+                    .to_owned(),
+            ),
             HookChoice::Fastest if self.refused.is_empty() => Some("it is the fastest".to_owned()),
             HookChoice::Fastest => None,
         };

@@ -121,6 +121,8 @@ pub enum ProblemReason {
     XdpLosesPackets,
     /// XDP can't tell frames of a link's VLANs from the link's own.
     XdpMixesVlans,
+    /// A card puts packets together that it receives, and can't be told not to.
+    LroStaysOn,
     /// `--return-path routes`, and the kernel does not tell the packet programs its routes.
     RoutesNotTold,
     /// No link device exists now.

@@ -23,7 +23,8 @@ pub(crate) struct LinkDevice {
     pub(crate) mtu: u32,
     /// Set for a virtual link: `veth`, `vlan`, `bond` ...
     pub(crate) kind: Option<String>,
-    /// Interface index of the link on which this virtual one is built, as a VLAN.
+    /// Interface index of the link on which this virtual one is built, as a VLAN; none if that is in another network
+    /// namespace.
     pub(crate) below: Option<u32>,
     /// The id of its XDP program, and whether the driver runs it.
     pub(crate) xdp: Option<(u32, bool)>,
@@ -111,6 +112,9 @@ fn link_of(message: &LinkMessage) -> Option<LinkDevice> {
             LinkAttribute::Xdp(xdp) => link.xdp = xdp_of(xdp),
             _ => {}
         }
+    }
+    if message.attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::LinkNetNsId(_))) {
+        link.below = None;
     }
     (!link.name.is_empty()).then_some(link)
 }

@@ -6,11 +6,12 @@
 use super::source::{Complaint, Source, unused};
 
 /// The files that may contain `unsafe`, each with what no safe crate offers.
-const HOMES: [(&str, &str); 9] = [
+const HOMES: [(&str, &str); 10] = [
     ("llb-ebpf/", "eBPF programs read raw memory"),
     ("llb-agent/src/packet_socket.rs", "the address of a packet socket"),
     ("llb-agent/src/dataplane/packet/flow_table.rs", "a mapped table of flows"),
     ("llb-agent/src/dataplane/packet/table.rs", "a batch of entries for bpf(2)"),
+    ("llb-agent/src/dataplane/packet/xdp_removal.rs", "a program without an object for bpf(2)"),
     ("llb-agent/src/dataplane/proxy/latency.rs", "TCP_INFO"),
     ("llb-agent/src/dataplane/proxy/udp_offload.rs", "UDP_GRO"),
     ("llb-agent/src/dataplane/proxy/sockmap/quiesce.rs", "SO_RCVLOWAT"),

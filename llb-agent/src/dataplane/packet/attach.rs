@@ -18,7 +18,7 @@ use super::clsact;
 use super::error::PacketError;
 use super::link_facts::LinkFacts;
 use super::pins::PinFolder;
-use super::tcx_link;
+use super::{tcx_link, xdp_removal};
 use crate::config::{self, PacketConfig};
 use crate::kernel::{self, system_error};
 use crate::model::Hook;
@@ -34,7 +34,7 @@ pub(super) const fn program_of(hook: Hook) -> &'static str {
 /// The name of the pin that keeps the program at the link.
 const fn pin_of(hook: Hook) -> &'static str {
     match hook {
-        Hook::Xdp => "xdp",
+        Hook::Xdp => xdp_removal::PIN,
         Hook::Tc => "tc_ingress",
     }
 }
@@ -51,7 +51,6 @@ pub(super) fn attach(
     folder: &PinFolder,
 ) -> Result<(), PacketError> {
     let mode = config.xdp_mode;
-    let is_clsact = hook == Hook::Tc && clsact::is_chosen(config.tc_attach, &kernel::tcx());
     let (name, link, index) = (program_of(hook), facts.name.as_str(), facts.ifindex);
     let pin = folder.pin(pin_of(hook));
     let failed = |error| PacketError::program(name, link, &pin, error);
@@ -63,7 +62,7 @@ pub(super) fn attach(
             match take_over_xdp(program, facts, mode, &pin).map_err(failed)? {
                 true => None,
                 false => {
-                    remove_stale(&pin)?;
+                    xdp_removal::take_off(link, folder.path())?;
                     let mode = match mode {
                         config::XdpMode::Native => XdpMode::Driver,
                         config::XdpMode::Generic => XdpMode::Skb,
@@ -74,7 +73,7 @@ pub(super) fn attach(
                 }
             }
         }
-        Hook::Tc if is_clsact => {
+        Hook::Tc if is_clsact(hook, config) => {
             let program: &mut SchedClassifier = program.try_into().map_err(failed)?;
             program.load().map_err(failed)?;
             clsact::attach(program, index, folder.path()).map_err(failed)?;
@@ -100,11 +99,32 @@ pub(super) fn attach(
     if let Some(attached) = attached {
         attached.pin(&pin).map_err(|error| PacketError::pin("pin", &pin, error))?;
     }
-    // A program at another place is a predecessor's. It ends now that this one has begun.
-    for other in Hook::ALL.into_iter().filter(|other| *other != hook || is_clsact) {
-        remove_stale(&folder.pin(pin_of(other)))?;
+    Ok(())
+}
+
+/// Ends the programs at other places than `hook`. They are a predecessor's, whose work the one at `hook` does now.
+///
+/// # Errors
+/// One can't be removed. Both work then, by the same maps.
+pub(super) fn end_others(
+    hook: Hook,
+    facts: &LinkFacts,
+    config: &PacketConfig,
+    folder: &PinFolder,
+) -> Result<(), PacketError> {
+    let is_clsact = is_clsact(hook, config);
+    if hook == Hook::Xdp || is_clsact {
+        remove_stale(&folder.pin(pin_of(Hook::Tc)))?;
     }
-    if is_clsact { Ok(()) } else { clsact::detach(Some(index), folder.path()) }
+    if !is_clsact {
+        clsact::detach(Some(facts.ifindex), folder.path())?;
+    }
+    if hook == Hook::Xdp { Ok(()) } else { xdp_removal::take_off(&facts.name, folder.path()) }
+}
+
+/// Whether the program is a filter of clsact.
+fn is_clsact(hook: Hook, config: &PacketConfig) -> bool {
+    hook == Hook::Tc && clsact::is_chosen(config.tc_attach, &kernel::tcx())
 }
 
 /// Puts `program` in the place of a predecessor's. `false` if this link has none: there is no

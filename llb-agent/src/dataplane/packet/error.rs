@@ -137,6 +137,20 @@ pub enum PacketError {
         #[source]
         source: Box<ProgramError>,
     },
+    /// The driver does not let the XDP program go.
+    #[error(
+        "the driver of {link} keeps llb's XDP program (pin {path}); lower the link's MTU, then try again: `ip link set \
+         {link} mtu 1500`"
+    )]
+    XdpKept {
+        /// The link.
+        link: String,
+        /// Its pin.
+        path: PathBuf,
+        /// The kernel's error.
+        #[source]
+        source: io::Error,
+    },
     /// A file or folder on the bpffs can't be used.
     #[error("cannot {verb} {path}; `llb-agent detach` removes all pins of llb")]
     Pin {

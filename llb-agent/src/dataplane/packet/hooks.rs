@@ -7,6 +7,8 @@ use crate::config::{Datapath, XdpMode};
 use crate::model::{Hook, HookChoice};
 use crate::netlink::Driver;
 
+const TC: &[Hook] = &[Hook::Tc];
+
 /// The hooks to try on one link, in this order, and what decided that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Ladder {
@@ -21,10 +23,20 @@ pub(super) struct Allowed {
     pub(super) xdp_mode: XdpMode,
 }
 
+impl Ladder {
+    /// The ladder of a link whose driver has kept XDP when it should have ended. When the MTU was lowered for that, it can be
+    /// raised again.
+    pub(super) fn without_xdp(self) -> Self {
+        match self.choice {
+            HookChoice::Fastest => Self { choice: HookChoice::XdpKept, hooks: TC },
+            _ => self,
+        }
+    }
+}
+
 impl Allowed {
     /// The ladder of a link. `not_taking`: a link whose driver takes no frames from XDP.
     pub(super) fn ladder(self, link: &LinkFacts, driver: &Driver, not_taking: Option<&str>) -> Ladder {
-        const TC: &[Hook] = &[Hook::Tc];
         let is_native = self.xdp_mode == XdpMode::Native;
         let (choice, hooks) = match (self.datapath, link.kind.as_deref(), not_taking) {
             (Datapath::Tc, ..) => (HookChoice::Flag(Hook::Tc), TC),
@@ -73,6 +85,7 @@ pub(super) mod tests {
             mtu: 1500,
             is_ethernet: true,
             kind: kind.map(str::to_owned),
+            below: None,
             has_vlans: false,
             xdp: None,
         }

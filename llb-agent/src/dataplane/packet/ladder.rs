@@ -30,6 +30,8 @@ pub(super) struct Now {
     pub(super) hook: Hook,
     pub(super) tried_with: Option<Conditions>,
     pub(super) refusal: Option<String>,
+    pub(super) kept_xdp: Option<String>,
+    pub(super) has_kept_xdp: bool,
 }
 
 impl Now {
@@ -57,6 +59,7 @@ impl Now {
             takes: self.driver.xdp,
             mixes_vlans: hides_vlans(&self.facts, &self.driver),
             refusal: self.refusal.clone(),
+            kept: self.kept_xdp.clone(),
         }
     }
 }
@@ -74,7 +77,7 @@ pub(super) fn to_try_again(allowed: Allowed, links: &[Option<Now>]) -> Vec<(usiz
     }
     let never = allowed.never_taking(links.iter().flatten().map(|now| (&now.facts, &now.driver)));
     ladders(allowed, links, never, |now, ladder| {
-        ladder.hooks.contains(&Hook::Xdp) || !ladder.hooks.contains(&now.hook)
+        ladder.hooks.contains(&Hook::Xdp) || !ladder.hooks.contains(&now.hook) || now.kept_xdp.is_some()
     })
 }
 
@@ -99,6 +102,7 @@ fn ladders(
     let all = links.iter().enumerate().filter_map(|(place, now)| {
         let now = now.as_ref()?;
         let ladder = allowed.ladder(&now.facts, &now.driver, not_taking);
+        let ladder = if now.has_kept_xdp { ladder.without_xdp() } else { ladder };
         is_due(now, &ladder).then_some((place, ladder))
     });
     all.collect()
@@ -114,7 +118,8 @@ mod tests {
     /// A link that was tried with what it has now.
     fn now(name: &str, kind: Option<&str>, hook: Hook) -> Now {
         let (facts, driver) = (link(name, kind), Driver::unknown());
-        let mut now = Now { facts, driver, hook, tried_with: None, refusal: None };
+        let mut now =
+            Now { facts, driver, hook, tried_with: None, refusal: None, kept_xdp: None, has_kept_xdp: false };
         now.tried_with = Some(now.conditions());
         now
     }
@@ -154,6 +159,21 @@ mod tests {
         let mut veth = now("veth0", Some("veth"), Hook::Tc);
         veth.facts.mtu = 9000;
         assert_eq!(again(Datapath::Auto, &[veth]), []);
+    }
+
+    #[test]
+    fn a_link_whose_driver_has_kept_xdp_stays_at_tc() {
+        let mut link = now("eth0", None, Hook::Tc);
+        (link.kept_xdp, link.has_kept_xdp) = (Some("busy".to_owned()), true);
+        assert_eq!(again(Datapath::Auto, &[link.clone()]), [], "nothing has changed");
+        // The MTU is lowered, and XDP goes.
+        link.facts.mtu = 1400;
+        assert_eq!(again(Datapath::Auto, &[link.clone()]), [(0, HookChoice::XdpKept)]);
+        assert_eq!(again(Datapath::Tc, &[link.clone()]), [(0, HookChoice::Flag(Hook::Tc))]);
+        // It is raised again.
+        (link.kept_xdp, link.tried_with) = (None, Some(link.conditions()));
+        link.facts.mtu = 9000;
+        assert_eq!(again(Datapath::Auto, &[link]), []);
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub(super) struct LinkFacts {
     pub(super) is_ethernet: bool,
     /// The kind of a virtual link: `veth`, `vlan`, `bond` ... `None` for hardware.
     pub(super) kind: Option<String>,
+    /// Interface index of the link on which this virtual one is built.
+    pub(super) below: Option<u32>,
     /// There are VLAN links on it.
     pub(super) has_vlans: bool,
     /// Id and mode of the XDP program that is attached now.
@@ -52,6 +54,8 @@ impl From<LinkDevice> for LinkFacts {
             ifindex: link.ifindex,
             mtu: link.mtu,
             is_ethernet: link.is_ethernet,
+            // The other end of a veth is named there, too.
+            below: link.below.filter(|_| link.kind.as_deref() != Some("veth")),
             kind: link.kind,
             has_vlans: false,
             xdp: link.xdp.map(|(program, is_in_driver)| (program, mode(is_in_driver))),

@@ -13,7 +13,7 @@ use llb_common::counters::LINK_COUNTERS_MAP;
 use llb_common::maps;
 use llb_common::settings::LinkSettings;
 
-use super::attach::attach;
+use super::attach::{attach, end_others};
 use super::error::PacketError;
 use super::hooks::Ladder;
 use super::link_facts::LinkFacts;
@@ -137,23 +137,36 @@ fn open(
     loader.load(object).map_err(|error| PacketError::load(link, shared.path(), error))
 }
 
+/// Where a link's program is.
+struct Placed {
+    hook: Hook,
+    why: HookReason,
+    /// Why the driver keeps an XDP program of llb beside it.
+    kept_xdp: Option<String>,
+}
+
 /// Puts a program at the best hook that takes it.
 fn attach_best(
     ebpf: &mut Ebpf,
     setup: &PacketSetup,
     (link, ladder): (&LinkFacts, &Ladder),
     folder: &PinFolder,
-) -> Result<(Hook, HookReason), PacketError> {
+) -> Result<Placed, PacketError> {
     let mut refused = Vec::new();
     let mut last = None;
-    for hook in ladder.hooks {
-        match attach(ebpf, *hook, link, &setup.config, folder) {
-            Ok(()) => return Ok((*hook, HookReason { choice: ladder.choice.clone(), refused })),
-            Err(error) => {
-                refused.push(HookRefusal { hook: *hook, error: ErrorChain(&error).to_string() });
-                last = Some(error);
-            }
+    for &hook in ladder.hooks {
+        if let Err(error) = attach(ebpf, hook, link, &setup.config, folder) {
+            refused.push(HookRefusal { hook, error: ErrorChain(&error).to_string() });
+            last = Some(error);
+            continue;
         }
+        let kept_xdp = match end_others(hook, link, &setup.config, folder) {
+            Ok(()) => None,
+            Err(PacketError::XdpKept { source, .. }) => Some(ErrorChain(&source).to_string()),
+            Err(error) => return Err(error),
+        };
+        let why = HookReason { choice: ladder.choice.clone(), refused };
+        return Ok(Placed { hook, why, kept_xdp });
     }
     Err(last.unwrap_or(PacketError::NotBuilt))
 }
@@ -177,7 +190,7 @@ fn packet_link(
     ebpf: &mut Ebpf,
     setup: &PacketSetup,
     link: &LinkFacts,
-    (hook, why): (Hook, HookReason),
+    Placed { hook, why, kept_xdp }: Placed,
     settings: Table<u32, LinkSettings>,
     folder: PinFolder,
 ) -> Result<PacketLink, PacketError> {
@@ -191,6 +204,8 @@ fn packet_link(
         tried_with: None,
         refusal: None,
         is_followed: true,
+        has_kept_xdp: kept_xdp.is_some(),
+        kept_xdp,
         folder,
         return_path: setup.config.return_path,
         settings,

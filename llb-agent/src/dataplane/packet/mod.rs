@@ -63,6 +63,7 @@ mod link_facts;
 mod loader;
 #[cfg(feature = "ebpf-log")]
 mod log;
+mod lro;
 mod map_sizes;
 mod map_store;
 mod maps;
@@ -98,6 +99,7 @@ mod trace;
 mod upkeep;
 mod vip_look;
 mod xdp_loss;
+mod xdp_removal;
 
 pub use error::PacketError;
 pub use leftover::still_forwarding;

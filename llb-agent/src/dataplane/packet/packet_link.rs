@@ -28,6 +28,10 @@ pub(super) struct PacketLink {
     pub(super) refusal: Option<String>,
     /// Backends are known on this link. It is false only for a moment, after the link was made anew.
     pub(super) is_followed: bool,
+    /// Why the driver keeps an XDP program of llb beside the one at [`Hook::Tc`].
+    pub(super) kept_xdp: Option<String>,
+    /// The driver has kept one since this link was made or the agent was started, and may do so again.
+    pub(super) has_kept_xdp: bool,
     pub(super) folder: PinFolder,
     pub(super) return_path: ReturnPath,
     pub(super) settings: Table<u32, LinkSettings>,

@@ -12,9 +12,8 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use rustix::mount::{MountFlags, mount};
 
-use super::clsact;
 use super::error::PacketError;
-use super::link_facts;
+use super::{clsact, link_facts, xdp_removal};
 use crate::clock;
 use crate::kernel::{BPFFS, is_bpffs};
 
@@ -94,8 +93,8 @@ pub fn pinned_links(bpf_dir: &Path) -> Result<Vec<String>, PacketError> {
 /// pinned in `bpf_dir`. Idempotent. Returns the links that had a program.
 ///
 /// # Errors
-/// A running agent holds one of the links ([`PacketError::Busy`]; that link is not changed), or
-/// a pin can't be removed.
+/// A running agent holds one of the links ([`PacketError::Busy`]; that link is not changed), a driver keeps its
+/// program ([`PacketError::XdpKept`]), or a pin can't be removed.
 pub fn detach(bpf_dir: &Path) -> Result<Vec<String>, PacketError> {
     let mut links = Vec::new();
     // On any other file system nothing can be pinned, so nothing there belongs to llb.
@@ -107,6 +106,7 @@ pub fn detach(bpf_dir: &Path) -> Result<Vec<String>, PacketError> {
             let link = link_name(folder.file_name().unwrap_or_default());
             let _lock = lock(&folder, &link)?;
             clsact::detach(link_facts::index_of(&link), &folder)?;
+            xdp_removal::take_off(&link, &folder)?;
             remove(&folder)?;
             links.extend((link != SHARED).then_some(link));
         }

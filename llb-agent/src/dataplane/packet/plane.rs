@@ -32,7 +32,7 @@ use super::settings::{first_settings, known_sources};
 use super::setup::PacketSetup;
 use super::shared::Shared;
 use super::state::State;
-use super::{answers, canary_sender, clsact, early, metrics, tester, upkeep};
+use super::{answers, canary_sender, clsact, early, metrics, tester, upkeep, xdp_removal};
 use crate::clock;
 use crate::config::ReturnPath;
 use crate::dataplane::BackendStates;
@@ -344,6 +344,7 @@ impl PacketPlane {
         let links: Vec<String> = self.shared.links().iter().map(|link| link.facts.name.clone()).collect();
         let remove = |link: &PacketLink| {
             clsact::detach(Some(link.facts.ifindex), link.folder.path())?;
+            xdp_removal::take_off(&link.facts.name, link.folder.path())?;
             link.folder.remove()
         };
         let mut results: Vec<Result<(), PacketError>> = self.shared.links().iter().map(remove).collect();

@@ -11,10 +11,10 @@ use super::hooks::{Allowed, Ladder};
 use super::ladder::{Now, may_have_xdp, to_leave_xdp, to_try_again};
 use super::link_facts::LinkFacts;
 use super::loader::reload;
-use super::return_path;
 use super::setup::PacketSetup;
 use super::shared::Shared;
 use super::xdp_loss::{is_loss, problems};
+use super::{lro, return_path};
 use crate::config::XdpMode;
 use crate::error_chain::ErrorChain;
 use crate::model::Problem;
@@ -52,11 +52,14 @@ async fn ask(allowed: Allowed, links: &[LinkFacts]) -> io::Result<BTreeMap<u32, 
     drivers(&indexes).await
 }
 
-/// Tries the hooks of links again if something has changed, and notes problems: which links lose what XDP sends, and
-/// what keeps clients from being answered by the routes.
+/// Tries the hooks of links again if something has changed, keeps LRO off, and notes problems: which links lose what XDP
+/// sends, and what keeps clients from being answered by the routes.
 pub(super) async fn look_at_links(shared: &Arc<Shared>) {
     let allowed = allowed(&shared.setup);
-    let losses = match may_have_xdp(allowed, facts(shared).iter()) {
+    // First, because it changes what the hooks are tried with.
+    let lro = lro::keep_off(&facts(shared)).await;
+    let is_kept = shared.links().iter().any(|link| link.kept_xdp.is_some());
+    let losses = match is_kept || may_have_xdp(allowed, facts(shared).iter()) {
         true => try_all_again(shared, allowed).await.unwrap_or_else(|error| {
             tracing::debug!(error = %ErrorChain(&error), "cannot ask the drivers of links; they keep what they have");
             shared.problems().iter().filter(|problem| is_loss(problem)).cloned().collect()
@@ -64,7 +67,8 @@ pub(super) async fn look_at_links(shared: &Arc<Shared>) {
         false => Vec::new(),
     };
     let are_v4 = shared.state().image.frontends().map(|served| served.frontend.vip.is_ipv4()).collect();
-    note(shared, [losses, return_path::problems(shared.setup.config.return_path, &are_v4)].concat());
+    let routes = return_path::problems(shared.setup.config.return_path, &are_v4);
+    note(shared, [losses, routes, lro].concat());
 }
 
 /// Tries the hooks again where that is due. Returns which links lose what XDP sends.
@@ -101,15 +105,19 @@ fn facts(shared: &Shared) -> Vec<LinkFacts> {
 /// # Errors
 /// The drivers can't be asked.
 async fn read(shared: &Shared, allowed: Allowed) -> io::Result<Vec<Option<Now>>> {
-    let drivers = ask(allowed, &facts(shared)).await?;
+    let facts = facts(shared);
+    let drivers = ask(allowed, &facts).await?;
+    let is_asked = may_have_xdp(allowed, facts.iter());
     let links = shared.links();
     let now = links.iter().map(|link| {
         Some(Now {
             facts: link.facts.clone(),
-            driver: drivers.get(&link.facts.ifindex)?.clone(),
+            driver: if is_asked { drivers.get(&link.facts.ifindex)?.clone() } else { Driver::unknown() },
             hook: link.hook,
             tried_with: link.tried_with.clone(),
             refusal: link.refusal.clone(),
+            kept_xdp: link.kept_xdp.clone(),
+            has_kept_xdp: link.has_kept_xdp,
         })
     });
     Ok(now.collect())
@@ -130,6 +138,7 @@ async fn try_again(shared: &Arc<Shared>, place: usize, ladder: Ladder) {
         }
     };
     let (link, mtu) = (facts.name.clone(), facts.mtu);
+    let has_kept_xdp = shared.links()[place].has_kept_xdp;
     let done = match replace(shared, place, facts, ladder).await {
         Ok(done) => done.map_err(|error| ErrorChain(&error).to_string()),
         Err(error) => Err(ErrorChain(&error).to_string()),
@@ -137,6 +146,7 @@ async fn try_again(shared: &Arc<Shared>, place: usize, ladder: Ladder) {
     let place = &mut shared.links()[place];
     match done {
         Ok(()) => {
+            place.has_kept_xdp |= has_kept_xdp;
             let (hook, why) = (place.hook, &place.why);
             tracing::info!(link, mtu, %hook, %why, "the link has changed: its hooks were tried again");
         }

@@ -21,6 +21,8 @@ pub(super) struct Sender {
     pub(super) mixes_vlans: bool,
     /// Why the kernel does not take the program any more that is there.
     pub(super) refusal: Option<String>,
+    /// Why the driver keeps an XDP program of llb, though the link's program is at TC.
+    pub(super) kept: Option<String>,
 }
 
 /// A link that does not take what XDP forwards to it from another link.
@@ -43,7 +45,7 @@ pub(super) fn problems(links: &[Sender], is_native: bool) -> Vec<Problem> {
             problems.push(Problem { subject: Subject::Link(link.link.clone()), reason, message });
         };
         let losses = if is_native { loss(links, link) } else { None };
-        if let Some(message) = losses.or_else(|| refused(link)) {
+        if let Some(message) = losses.or_else(|| refused(link)).or_else(|| kept(link)) {
             add(ProblemReason::XdpLosesPackets, message);
         }
         if link.hook == Hook::Xdp && link.mixes_vlans {
@@ -98,6 +100,16 @@ fn refused(link: &Sender) -> Option<String> {
     ))
 }
 
+fn kept(link: &Sender) -> Option<String> {
+    let Sender { link, mtu, kept, .. } = link;
+    let error = kept.as_ref()?;
+    Some(format!(
+        "the driver of {link} does not let XDP go while the MTU is {mtu}, and loses frames that are larger than XDP can \
+         take: set the MTU to 1500 until this problem is gone (`ip link set {link} mtu 1500`), then to {mtu} again; llb \
+         forwards at TC from then on: {error}"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,7 +120,7 @@ mod tests {
     fn sender(link: &str, is_veth: bool, hook: Hook, takes_frames: bool) -> Sender {
         let takes = XdpFeatures { takes_frames, ..ALL };
         let link = link.to_owned();
-        Sender { link, is_veth, hook, mtu: 1500, takes, mixes_vlans: false, refusal: None }
+        Sender { link, is_veth, hook, mtu: 1500, takes, mixes_vlans: false, refusal: None, kept: None }
     }
 
     fn found(links: &[Sender]) -> Vec<String> {
@@ -166,6 +178,13 @@ mod tests {
         assert_eq!(both.len(), 2, "also behind the driver");
         assert!(both.iter().all(is_loss));
         link.hook = Hook::Tc;
-        assert_eq!(problems(&[link], true), [], "the program at TC that is there loses nothing");
+        assert_eq!(problems(&[link.clone()], true), [], "the program at TC that is there loses nothing");
+        link.kept = Some("it is busy".to_owned());
+        let kept = problems(&[link], true).pop().unwrap().to_string();
+        assert!(
+            kept.starts_with("link eth0: XdpLosesPackets: the driver of eth0 does not let XDP go"),
+            "{kept}"
+        );
+        assert!(kept.contains("`ip link set eth0 mtu 1500`") && kept.ends_with(": it is busy"), "{kept}");
     }
 }
