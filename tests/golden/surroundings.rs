@@ -16,9 +16,7 @@ pub(crate) fn policy(flags: &str) -> Policy {
         ["llb-agent", "--linkdevice", "eth0", "--manifests", "."].into_iter().chain(flags.split_whitespace());
     match Cli::try_parse_from(args).unwrap().invocation().unwrap() {
         Invocation::Serve(config) => config.policy,
-        Invocation::Detach { .. } | Invocation::Explain { .. } | Invocation::Trace { .. } => {
-            panic!("a case serves")
-        }
+        _ => panic!("a case serves"),
     }
 }
 

@@ -35,6 +35,7 @@ use anyhow::Context;
 
 use crate::config::Invocation;
 use crate::dataplane::packet;
+use crate::rbac;
 
 /// Does what the command line says.
 ///
@@ -53,6 +54,10 @@ pub fn main(invocation: Invocation) -> anyhow::Result<()> {
             Invocation::Explain { admin, service } => explain::ask(admin, &service).await,
             Invocation::Trace { client, one_in, count, bpf_dir } => {
                 packet::trace(&bpf_dir, client, one_in, count).await.map_err(|error| as_root(error, "trace"))
+            }
+            Invocation::Rbac(grant) => {
+                print!("{}", rbac::manifest(&grant));
+                Ok(())
             }
             Invocation::Serve(config) => serve::serve(*config).await,
         }

@@ -10,6 +10,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use super::arguments::ServeArgs;
 use super::defaults::{DEFAULT_ADMIN, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
+use super::rbac::{Grant, RbacArgs};
 use super::settings::Config;
 use super::validate::ConfigError;
 
@@ -73,6 +74,8 @@ pub enum Invocation {
         /// Where the maps are pinned.
         bpf_dir: PathBuf,
     },
+    /// Print the objects that grant llb its rights in a cluster.
+    Rbac(Grant),
     /// Remove everything that llb left in the kernel.
     Detach {
         /// Where programs and maps are pinned.
@@ -111,6 +114,8 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = DEFAULT_BPF_DIR)]
         bpf_dir: PathBuf,
     },
+    /// Print all rights that llb needs in a cluster, for `kubectl apply -f -`
+    Rbac(RbacArgs),
     /// Remove all programs and maps that llb left in the kernel, and its VIPs from the links that had programs
     Detach {
         /// Folder where programs and maps are pinned
@@ -126,6 +131,7 @@ impl From<Command> for Invocation {
     fn from(command: Command) -> Self {
         match command {
             Command::Detach { bpf_dir, state_dir } => Invocation::Detach { bpf_dir, state_dir },
+            Command::Rbac(args) => Invocation::Rbac(args.into()),
             Command::Explain { service, admin } => Invocation::Explain { admin, service },
             Command::Trace { client, sample, count, bpf_dir } => {
                 Invocation::Trace { client, one_in: sample.next_power_of_two(), count, bpf_dir }

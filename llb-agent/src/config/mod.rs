@@ -20,6 +20,7 @@ mod health;
 mod lease;
 mod permission;
 mod policy;
+mod rbac;
 mod relay;
 mod settings;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub use environment::{kubeconfig_variable, log_filter, proxy_variables, search_p
 pub use health::HealthConfig;
 pub use permission::OwnPorts;
 pub use policy::{BackendMode, DEFAULT_CLASS, Policy};
+pub use rbac::{Account, Grant};
 pub use relay::{NamespaceShare, RelayConfig, SockmapConfig};
 pub use settings::{AddressTag, AfterHandover, Config, SourceConfig};
 pub use validate::ConfigError;
