@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Floors, lowest first: `model`, `config` < `desired`, `plan` < `source`, `dataplane`,
-//! `addresses`, `status`, `handover`, `health` < `reconcile` < `agent`, `admin`, `explain`. A module
+//! `addresses`, `status`, `handover`, `health` < `reconcile` < `agent`, `admin`, `explain`,
+//! `rbac`. A module
 //! imports only from lower floors. `netlink`, `packet_socket`, `kernel`, `statefile`, `kube_error`,
 //! `clock`, `error_chain` and `telemetry` are small services for several floors.
 
@@ -30,6 +31,7 @@ pub mod model;
 mod netlink;
 mod packet_socket;
 pub mod plan;
+pub mod rbac;
 pub mod reconcile;
 pub mod source;
 pub mod statefile;

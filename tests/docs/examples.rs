@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use clap::Parser;
 use llb_agent::config::{Cli, Invocation, Policy};
 use llb_agent::desired::{Held, Inputs, compile};
 use llb_agent::model::{Facts, Host, Link, LinkAddress, ProblemReason, Verdicts};
@@ -54,9 +53,10 @@ fn every_example_is_served_without_a_problem() {
 }
 
 fn policy(flags: &str) -> Policy {
-    let args = ["llb-agent", "--linkdevice", "eth0"].into_iter().chain(flags.split_whitespace());
-    match Cli::try_parse_from(args).unwrap().invocation().unwrap() {
-        Invocation::Serve(config) => config.policy,
+    let args: Vec<&str> =
+        ["llb-agent", "--linkdevice", "eth0"].into_iter().chain(flags.split_whitespace()).collect();
+    match Cli::of(&args).unwrap() {
+        Invocation::Serve(configured) => configured.config.policy,
         other => panic!("an example serves: {other:?}"),
     }
 }

@@ -15,6 +15,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 mod case;
+mod deploy;
 mod surroundings;
 
 use std::collections::{BTreeMap, BTreeSet};

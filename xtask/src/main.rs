@@ -8,6 +8,7 @@ mod ci;
 mod cluster_binaries;
 mod demo;
 mod ebpf_budget;
+mod helm;
 mod kernels;
 mod object_report;
 mod runner;

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use crate::runner::{self, Target};
-use crate::{build_ebpf, cluster_binaries, kernels, setup, shell};
+use crate::{build_ebpf, cluster_binaries, helm, kernels, setup, shell};
 
 /// What to do with the tests that need root.
 const AS_ROOT: &str = "`sudo --preserve-env=PATH,HOME cargo xtask test` runs all";
@@ -139,6 +139,9 @@ fn run_privileged(arguments: &Arguments) -> Result<()> {
     };
     if matches!(tier, None | Some(Tier::Cluster | Tier::Conformance)) {
         cluster_binaries::provide()?;
+    }
+    if matches!(tier, None | Some(Tier::Cluster)) {
+        helm::provide()?;
     }
     if tier == Some(Tier::Conformance) {
         return run_conformance(&agent, arguments);

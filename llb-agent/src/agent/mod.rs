@@ -40,6 +40,7 @@ use anyhow::Context;
 
 use crate::config::Invocation;
 use crate::dataplane::packet;
+use crate::rbac;
 
 /// Does what the command line says.
 ///
@@ -49,6 +50,10 @@ pub fn main(invocation: Invocation) -> anyhow::Result<()> {
     match &invocation {
         Invocation::CheckConfig { file } => return config::check(file),
         Invocation::ShowConfig(configured) => return config::show(configured),
+        Invocation::Rbac(grant) => {
+            print!("{}", rbac::manifest(grant));
+            return Ok(());
+        }
         Invocation::Serve(configured) => preconditions::prepare(configured)?,
         Invocation::Explain { .. } | Invocation::Trace { .. } | Invocation::Detach { .. } => {}
     }
@@ -63,7 +68,7 @@ pub fn main(invocation: Invocation) -> anyhow::Result<()> {
                 packet::trace(&bpf_dir, client, one_in, count).await.map_err(|error| as_root(error, "trace"))
             }
             Invocation::Serve(configured) => serve::serve(*configured).await,
-            Invocation::CheckConfig { .. } | Invocation::ShowConfig(_) => Ok(()),
+            Invocation::CheckConfig { .. } | Invocation::ShowConfig(_) | Invocation::Rbac(_) => Ok(()),
         }
     })
 }

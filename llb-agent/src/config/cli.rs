@@ -12,6 +12,7 @@ use super::arguments::ServeArgs;
 use super::command_line::{CommandLine, Configured, DEFAULT_FILE};
 use super::defaults::{DEFAULT_ADMIN, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
 use super::environment::Environment;
+use super::rbac::{Grant, RbacArgs};
 use super::validate::ConfigError;
 
 /// The little load balancer: gives VIPs to Services of type LoadBalancer, adds them to a link device, and forwards their
@@ -68,6 +69,7 @@ impl Cli {
             Some(Command::Config { .. }) => Ok(Invocation::ShowConfig(configured()?)),
             Some(Command::CheckConfig { file }) => Ok(Invocation::CheckConfig { file }),
             Some(Command::Detach { bpf_dir, state_dir }) => Ok(Invocation::Detach { bpf_dir, state_dir }),
+            Some(Command::Rbac(args)) => Ok(Invocation::Rbac(args.into())),
             Some(Command::Explain { service, admin }) => Ok(Invocation::Explain { admin, service }),
             Some(Command::Trace { client, sample, count, bpf_dir }) => {
                 Ok(Invocation::Trace { client, one_in: sample.next_power_of_two(), count, bpf_dir })
@@ -111,6 +113,8 @@ pub enum Invocation {
         /// Where the maps are pinned.
         bpf_dir: PathBuf,
     },
+    /// Print the objects that grant llb its rights in a cluster.
+    Rbac(Grant),
     /// Remove everything that llb left in the kernel.
     Detach {
         /// Where programs and maps are pinned.
@@ -162,6 +166,8 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = DEFAULT_BPF_DIR)]
         bpf_dir: PathBuf,
     },
+    /// Print all rights that llb needs in a cluster, for `kubectl apply -f -`
+    Rbac(RbacArgs),
     /// Remove all programs and maps that llb left in the kernel, and its VIPs from the links that had programs
     Detach {
         /// Folder where programs and maps are pinned

@@ -22,6 +22,7 @@ mod health;
 mod lease;
 mod permission;
 mod policy;
+mod rbac;
 mod relay;
 mod settings;
 #[cfg(test)]
@@ -37,6 +38,7 @@ pub use file::{Change, Effective, Mistake, Mistakes, example};
 pub use health::HealthConfig;
 pub use permission::OwnPorts;
 pub use policy::{BackendMode, DEFAULT_CLASS, Policy};
+pub use rbac::{Account, Grant};
 pub use relay::{NamespaceShare, RelayConfig, SockmapConfig};
 pub use settings::{AddressTag, AfterHandover, Config, SourceConfig};
 pub use validate::ConfigError;

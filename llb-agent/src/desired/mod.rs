@@ -42,7 +42,7 @@ use backends::ServiceBackends;
 pub use inputs::{Held, Inputs};
 pub use ours::is_ours;
 use permission::Permissions;
-pub use pod_routes::pods_that_need_routes;
+pub use pod_routes::{own_node, pods_that_need_routes};
 use rules::Rules;
 
 /// The whole pipeline.
@@ -52,7 +52,7 @@ pub fn compile(inputs: Inputs<'_>) -> (State, Vec<Problem>) {
     let known = inputs.facts.links.iter().flat_map(|link| &link.addresses);
     let on_links: HashSet<IpAddr> = known.map(|known| known.net.addr()).collect();
     let mut machine = inputs.facts.without_ours();
-    if pod_routes::is_node(inputs.snapshot, &machine) {
+    if own_node(inputs.snapshot, &machine).is_some() {
         machine.host.unrouted_pods.clear();
     }
     let inputs = Inputs { facts: &machine, ..inputs };

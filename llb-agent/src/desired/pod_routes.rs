@@ -13,7 +13,7 @@ use std::net::IpAddr;
 
 use super::ours::is_ours;
 use crate::config::{BackendMode, Policy};
-use crate::model::{Endpoint, Facts, ReservedFor, Snapshot};
+use crate::model::{Endpoint, Facts, Node, ReservedFor, Snapshot};
 
 /// The most Pods whose routes are looked at in one round; each costs a question to the kernel.
 /// Those beyond count as reachable.
@@ -34,13 +34,14 @@ pub fn pods_that_need_routes(snapshot: &Snapshot, policy: &Policy) -> BTreeSet<I
     pods.filter(|endpoint| is_pod(snapshot, endpoint)).map(|pod| pod.address).take(MOST).collect()
 }
 
-/// Whether this machine is a Node of the cluster.
-pub(super) fn is_node(snapshot: &Snapshot, machine: &Facts) -> bool {
+/// The Node of the cluster that this machine is, if it is one.
+pub fn own_node<'a>(snapshot: &'a Snapshot, machine: &Facts) -> Option<&'a str> {
     let is_own = |address: &IpAddr| {
         machine.links.iter().any(|link| link.has_foreign(*address))
             || matches!(machine.host.reserved.get(address), Some(ReservedFor::Link(_)))
     };
-    snapshot.nodes.values().flat_map(|node| node.internal.iter().chain(&node.external)).any(is_own)
+    let is_this = |node: &Node| node.internal.iter().chain(&node.external).any(is_own);
+    snapshot.nodes.iter().find(|(_, node)| is_this(node)).map(|(name, _)| name.as_str())
 }
 
 /// Whether the endpoint runs on a Node and has an address of its own.

@@ -28,5 +28,5 @@ pub(super) fn status_of(
         ports.sort();
         PublishedVip { ip, proxy: !is_dsr, ports }
     };
-    PublishedStatus { vips: vips.iter().map(published).collect(), finalizer }
+    PublishedStatus { vips: vips.iter().map(published).collect(), finalizer, ..PublishedStatus::default() }
 }

@@ -101,6 +101,9 @@ pub struct PublishedPort {
 pub struct PublishedStatus {
     /// One entry per VIP.
     pub vips: Arc<[PublishedVip]>,
+    /// The API does not tell `ipMode`: Kubernetes before 1.30 does not know it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub modes_untold: bool,
     /// Whether the Service is kept until its VIPs are gone.
     #[serde(default, skip_serializing_if = "Finalizer::is_absent")]
     pub finalizer: Finalizer,

@@ -39,7 +39,7 @@ pub(super) fn status_writes<'a>(
             Finalizer::Absent if vips.is_empty() => Finalizer::Absent,
             _ => wanted.finalizer,
         };
-        let status = PublishedStatus { vips, finalizer };
+        let status = PublishedStatus { vips, finalizer, modes_untold: current.modes_untold };
         (status != *current).then(|| Action::WriteStatus { service: service.clone(), status })
     })
 }
@@ -80,7 +80,11 @@ fn achieved(
         }
         let ports: Vec<PublishedPort> =
             vip.ports.iter().map(|port| achieved_port(vip.ip, port, observed)).collect();
-        let proxy = vip.proxy || !is_dsr(vip, observed);
+        let proxy = match published {
+            // What the API does not keep would be written again and again.
+            Some(known) if current.modes_untold => known.proxy,
+            _ => vip.proxy || !is_dsr(vip, observed),
+        };
         Some(PublishedVip { ip: vip.ip, proxy, ports })
     });
     vips.collect()

@@ -292,3 +292,20 @@ fn a_frontend_that_another_plane_could_serve_is_placed_anew() {
     observed.frontends.get_mut(&frontend(80)).unwrap().is_misplaced = true;
     assert_eq!(kinds(&desired, &observed), ["serve 192.0.2.50:80/TCP for default/web by 1 backends"]);
 }
+
+#[test]
+fn a_mode_that_the_api_does_not_keep_is_not_written_again() {
+    let (desired, mut observed) = (desired(), served());
+    observed.addresses.insert(key("eth0"), 24);
+    observed.statuses = desired.statuses.clone();
+    let status = observed.statuses.values_mut().next().unwrap();
+    let vips = status.vips.iter().map(|vip| PublishedVip { proxy: false, ..vip.clone() });
+    status.vips = vips.collect();
+    assert_eq!(
+        kinds(&desired, &observed),
+        ["publish for default/web: 192.0.2.50"],
+        "somebody wrote ipMode VIP"
+    );
+    observed.statuses.values_mut().next().unwrap().modes_untold = true;
+    assert_eq!(kinds(&desired, &observed), [""; 0]);
+}

@@ -18,6 +18,7 @@
 //!       reporter.rs, placements.rs   which Events            owners.rs     the Services that an object is for
 //!       conditions.rs    which conditions Services have, and when they are written
 //!       lasting.rs       what is told, and what is over too soon
+//!       kube_proxy.rs    VIPs that kube-proxy on this machine takes from the relay
 //!   reconciler.rs   the state of the loop                    progress.rs   how far it is
 //! ```
 //!
@@ -30,6 +31,7 @@ mod condition_tests;
 mod conditions;
 mod dead_backends;
 mod executor;
+mod kube_proxy;
 mod lasting;
 mod line_limit;
 mod machine;

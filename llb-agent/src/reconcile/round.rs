@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::conditions::by_service;
 use super::dead_backends::{self, retain_used};
 use super::executor::RoundInput;
+use super::kube_proxy;
 use super::machine::Failing;
 use super::owners::{conflicts, owners};
 use super::problem_log::Line;
@@ -114,6 +115,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         now: Instant,
     ) {
         self.report_dead_backends(report, now);
+        report.problems.extend(kube_proxy::problems(snapshot, &self.facts, &report.observed));
         self.report_problems(report, known, snapshot, now);
         if self.writer.is_known() {
             let events = self.placements.changed(&report.observed, published, snapshot, now);

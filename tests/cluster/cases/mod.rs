@@ -2,6 +2,8 @@
 //! The list of all cases. A case that is not in this list does not run.
 
 mod access;
+mod beside_proxy;
+mod chart;
 mod conditions;
 mod examples;
 mod families;
@@ -79,6 +81,12 @@ pub(crate) fn all() -> Vec<Named> {
         writers::two_agents_without_pools_do_not_fight,
         writers::llb_gives_way_to_another_load_balancer_and_says_so_once,
         conditions::kubectl_says_why_a_service_is_served_degraded_or_refused,
+        beside_proxy::every_plane_serves_beside_kube_proxy,
+        beside_proxy::a_relayed_vip_that_kube_proxy_takes_is_named,
+        chart::the_api_server_takes_what_the_chart_renders,
+        chart::the_chart_grants_the_rights_of_the_list,
+        chart::kustomize_has_the_daemon_set_of_the_chart,
+        chart::wrong_values_are_named,
         access::a_missing_verb_is_named,
         access::endpoints_are_served_without_the_right_to_read_nodes,
         access::a_wrong_token_is_named,

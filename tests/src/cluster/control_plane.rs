@@ -160,6 +160,10 @@ impl ControlPlane {
         self.start_apiserver()
     }
 
+    pub(super) fn authority(&self) -> &Path {
+        &self.certificates.authority
+    }
+
     pub(super) fn host(&self) -> &Host {
         &self.host
     }

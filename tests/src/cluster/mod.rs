@@ -21,6 +21,7 @@ mod audit;
 mod binaries;
 mod certificates;
 mod control_plane;
+mod helm;
 mod kubeconfig;
 mod kubectl;
 mod nodes;
@@ -28,6 +29,7 @@ mod objects;
 
 pub use audit::Write;
 pub use binaries::{Binaries, KUBERNETES_VERSION, program};
+pub use helm::{HELM_VERSION, deploy_folder};
 pub use kubeconfig::CONTEXT;
 
 use std::path::{Path, PathBuf};
@@ -144,6 +146,27 @@ impl Cluster {
     /// As [`Cluster::kubectl`].
     pub fn apply(&self, namespace: &str, objects: &str) -> Result<()> {
         self.control_plane.kubectl.apply(namespace, objects)
+    }
+
+    /// Runs kubectl as administrator with `input` as its standard input, and returns its standard output.
+    ///
+    /// # Errors
+    /// As [`Cluster::kubectl`].
+    pub fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> Result<String> {
+        self.control_plane.kubectl.run_with_input(arguments, input)
+    }
+
+    /// Runs helm as administrator and returns its standard output.
+    ///
+    /// # Errors
+    /// There is no helm, or it failed; the error holds its standard error.
+    pub fn helm(&self, arguments: &[&str]) -> Result<String> {
+        helm::run(self.control_plane.host(), self.admin_kubeconfig(), arguments)
+    }
+
+    /// The PEM file with the cluster's authority.
+    pub fn authority(&self) -> &Path {
+        self.control_plane.authority()
     }
 
     /// `kubectl get` of one object or of a list, as JSON.

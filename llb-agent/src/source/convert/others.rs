@@ -14,6 +14,7 @@ pub(in crate::source) fn reduced(converted: &ConvertedService) -> ConvertedServi
     let status = PublishedStatus {
         vips: service.status.vips.iter().map(address).collect(),
         finalizer: service.status.finalizer,
+        modes_untold: false,
     };
     // llb may have to clear the status of a Service that it served before, or to remove its finalizer.
     let revision = match service.wants_load_balancer || status.is_empty() {

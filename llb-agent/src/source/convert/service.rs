@@ -265,6 +265,11 @@ fn status_of(object: &Object) -> PublishedStatus {
     let ingress = object.status.as_ref().and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
     PublishedStatus {
         vips: ingress.into_iter().flatten().filter_map(published_vip).collect(),
+        // An API server that knows it has a default for it.
+        modes_untold: ingress
+            .into_iter()
+            .flatten()
+            .any(|entry| entry.ip.is_some() && entry.ip_mode.is_none()),
         finalizer: finalizer_of(&object.metadata),
     }
 }

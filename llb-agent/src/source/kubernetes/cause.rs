@@ -51,11 +51,11 @@ pub(super) fn cause_of(what: &str, error: watcher::Error, server: &Server, worke
         )),
         Some(403) if worked => Cause::Refusal(format!(
             "cannot {verb} {what}: {text}; it was allowed before: an API server that has just started refuses it until it has read \
-             its roles; if this lasts longer than a minute, somebody took the verbs get, list and watch from llb's user \
-             (llb-agent/deploy/rbac.yaml)"
+             its roles; if this lasts longer than a minute, somebody took the verbs list and watch from llb's user \
+             (`llb-agent rbac` prints all rights)"
         )),
         Some(403) => Cause::Refusal(format!(
-            "cannot {verb} {what}: {text}; grant llb's user the verbs get, list and watch on them (llb-agent/deploy/rbac.yaml), \
+            "cannot {verb} {what}: {text}; grant llb's user the verbs list and watch on them (`llb-agent rbac` prints all rights), \
              unless the API server has just started: until it has read its roles, it refuses everybody"
         )),
         Some(_) => Cause::Refusal(format!("cannot {verb} {what}: {text}")),
@@ -171,11 +171,7 @@ mod tests {
     fn a_refusal_says_what_to_do() {
         for (error, worked, said) in [
             (api(401, "Unauthorized", "Unauthorized"), true, "renew the token or certificate"),
-            (
-                api(403, "nodes is forbidden", "Forbidden"),
-                false,
-                "grant llb's user the verbs get, list and watch",
-            ),
+            (api(403, "nodes is forbidden", "Forbidden"), false, "grant llb's user the verbs list and watch"),
             (
                 api(403, "nodes is forbidden", "Forbidden"),
                 true,

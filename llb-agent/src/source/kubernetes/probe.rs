@@ -87,7 +87,7 @@ impl Probe {
                 tracing::info!(
                     answer = status.message,
                     "llb may not read namespace kube-system, so only the URL tells this cluster from others; \
-                     llb-agent/deploy/rbac.yaml grants it"
+                     `llb-agent rbac` prints the right for it"
                 );
                 in_time(ask_for_revision(&self.cluster.client, &self.namespaces)).await
             }

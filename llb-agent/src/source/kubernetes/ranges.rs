@@ -62,7 +62,16 @@ pub(super) async fn follow(client: Client, ranges: Arc<Ranges>, health: Arc<Heal
         let change = match list {
             Ok(Ok(list)) => ranges.set(ranges_of(&list.items)),
             // It has none, or does not show them. An API server that starts refuses for a while what it granted before.
-            Ok(Err(kube::Error::Api(_))) if !ranges.is_complete() => ranges.set(Vec::new()),
+            Ok(Err(kube::Error::Api(status))) if !ranges.is_complete() => {
+                if status.code == 403 {
+                    tracing::info!(
+                        answer = status.message,
+                        "llb may not read ServiceCIDRs, so of ClusterIPs it knows only those of Services; `llb-agent rbac` \
+                         prints the right for it"
+                    );
+                }
+                ranges.set(Vec::new())
+            }
             Ok(Err(_)) | Err(_) => Change::Nothing,
         };
         if change == Change::Ours {

@@ -108,7 +108,7 @@ impl Reloader {
             )),
             (_, Ok(_)) => Err(format!(
                 "the kubeconfig now names {url}, and llb may not find out whether that is the same cluster; the old URL stays in use: \
-                 grant llb's user the verbs get and list on namespace kube-system (llb-agent/deploy/rbac.yaml), or restart llb-agent"
+                 grant llb's user the verb list on namespace kube-system (`llb-agent rbac` prints all rights), or restart llb-agent"
             )),
         }
     }

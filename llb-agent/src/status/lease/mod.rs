@@ -207,7 +207,7 @@ impl Candidate {
         };
         let message = format!(
             "{what}: {why}; grant llb's user the verbs get, create and update on leases of coordination.k8s.io in namespace {} \
-             (llb-agent/deploy/rbac.yaml), name another Lease with --lease, or give --lease off if this is the only agent",
+             (`llb-agent rbac` prints all rights), name another Lease with --lease, or give --lease off if this is the only agent",
             self.lease.namespace
         );
         let subject = Subject::Object(format!("Lease {}", self.lease));
