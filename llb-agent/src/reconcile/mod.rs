@@ -18,6 +18,7 @@
 //!       reporter.rs, placements.rs   which Events            owners.rs     the Services that an object is for
 //!       conditions.rs    which conditions Services have, and when they are written
 //!       lasting.rs       what is told, and what is over too soon
+//!       cluster_pools.rs  pools of the configuration and of the cluster together
 //!   reconciler.rs   the state of the loop                    progress.rs   how far it is
 //! ```
 //!
@@ -25,6 +26,7 @@
 //! that cannot be reached changes nothing; every round starts from what was
 //! read back.
 
+mod cluster_pools;
 #[cfg(test)]
 mod condition_tests;
 mod conditions;
