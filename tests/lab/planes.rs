@@ -8,7 +8,7 @@ use crate::scenarios::packets::{
     restarts, return_path, returned, routers, routes, suspects, vlans,
 };
 use crate::scenarios::{
-    answers, changes, chaos, crash, dead_backends, handover, health, life, memory, other_clients,
+    answers, changes, chaos, crash, dead_backends, handover, health, life, memory, other_clients, reload,
     replacement, rights, soak, tenant, terms, traffic, trouble, vips,
 };
 
@@ -39,6 +39,7 @@ macro_rules! every_scenario {
             changes::a_changed_port_leaves_connections_of_other_ports_alone,
             changes::a_foreign_address_is_served_and_never_touched,
             changes::a_vip_moves_to_another_address,
+            reload::a_changed_file_counts_at_once_and_a_wrong_one_changes_nothing,
             terms::source_ranges_change_while_traffic_flows,
             terms::affinity_covers_all_ports_and_ends_when_it_is_removed,
             terms::the_proxy_protocol_tells_a_backend_the_client,

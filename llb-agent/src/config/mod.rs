@@ -12,6 +12,7 @@
 mod arguments;
 mod cli;
 mod command_line;
+mod config_map;
 mod count;
 mod datapath;
 mod defaults;
@@ -32,6 +33,7 @@ mod values;
 
 pub use cli::{Cli, Invocation};
 pub use command_line::{CommandLine, Configured, check_file};
+pub use config_map::{ConfigMapName, pools_of};
 pub use datapath::{AtStop, Datapath, PacketConfig, PortRange, ReturnPath, TcAttachment, XdpMode};
 pub use environment::{kubeconfig_variable, log_filter, proxy_variables, search_path};
 pub use file::{Change, Effective, Mistake, Mistakes, example};

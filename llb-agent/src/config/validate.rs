@@ -103,9 +103,12 @@ impl TryFrom<ServeArgs> for Config {
             links: args.links,
             source: match args.manifests {
                 Some(path) => SourceConfig::Manifests(path),
-                None => {
-                    SourceConfig::Kubernetes { kubeconfig: args.kubeconfig, context: args.context, lease }
-                }
+                None => SourceConfig::Kubernetes {
+                    kubeconfig: args.kubeconfig,
+                    context: args.context,
+                    lease,
+                    config_map: args.config_map,
+                },
             },
             policy,
             health: args.health.config(),

@@ -12,6 +12,7 @@ pub(crate) mod life;
 pub(crate) mod memory;
 pub(crate) mod other_clients;
 pub(crate) mod packets;
+pub(crate) mod reload;
 pub(crate) mod replacement;
 pub(crate) mod rights;
 pub(crate) mod soak;
