@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::rights;
 use crate::addresses::{AddressTable, NetlinkAddresses, link_names};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, REVISION};
 use crate::dataplane::packet;
 use crate::error_chain::ErrorChain;
 use crate::kernel::{Cap, KernelAbilities, missing_capabilities};
@@ -22,7 +22,8 @@ use crate::statefile;
 /// # Errors
 /// Something that the agent can't do without is missing; the text says what.
 pub(super) fn prepare(config: &Config) -> anyhow::Result<()> {
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), links = ?config.links, "llb-agent starts");
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(version, revision = REVISION, links = ?config.links, "llb-agent starts");
     tracing::info!("{}", KernelAbilities::probe());
     tracing::info!("{}", config.policy.what_is_open(&config.links));
     check_capabilities(config)?;

@@ -25,6 +25,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod validate;
+mod version;
 
 pub use cli::{Cli, Invocation};
 pub use datapath::{AtStop, Datapath, PacketConfig, PortRange, ReturnPath, TcAttachment, XdpMode};
@@ -35,3 +36,4 @@ pub use policy::{BackendMode, DEFAULT_CLASS, Policy};
 pub use relay::{NamespaceShare, RelayConfig, SockmapConfig};
 pub use settings::{AddressTag, AfterHandover, Config, SourceConfig};
 pub use validate::ConfigError;
+pub use version::REVISION;
