@@ -114,7 +114,7 @@ fn run_one(column: &Column, suite: &Suite, number: usize, row: &Row) -> Verdict 
 
 /// Writes the page after a whole run. Fails if a verdict was wrong.
 fn finish(filter: &str, columns: &[Column], rows: &[Row]) -> Result<()> {
-    let version = output(&agent::binary()?, &["--version"])?;
+    let version = output(&agent::binary()?, &["-V"])?;
     let date = output(Path::new("date"), &["--utc", "+%Y-%m-%d"])?;
     let page = report::page(&version, &date, columns, rows);
     println!("\n{page}");

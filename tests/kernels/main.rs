@@ -66,7 +66,7 @@ fn run() -> Result<()> {
             }
         }
     });
-    let version = output(&agent, &["--version"])?;
+    let version = output(&agent, &["-V"])?;
     let date = output(Path::new("date"), &["--utc", "+%Y-%m-%d"])?;
     let page = report::page(&version, &date, extent.is_whole, &findings);
     println!("\n{page}");

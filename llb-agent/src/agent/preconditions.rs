@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::rights;
 use crate::addresses::{AddressTable, NetlinkAddresses, link_names};
 use crate::clock;
-use crate::config::{Config, Configured};
+use crate::config::{Config, Configured, REVISION};
 use crate::dataplane::packet;
 use crate::error_chain::ErrorChain;
 use crate::kernel::{Cap, KernelAbilities, missing_capabilities};
@@ -23,7 +23,8 @@ use crate::statefile;
 /// Something that the agent can't do without is missing; the text says what.
 pub(super) fn prepare(configured: &Configured) -> anyhow::Result<()> {
     let config = &configured.config;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), links = ?config.links, "llb-agent starts");
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(version, revision = REVISION, links = ?config.links, "llb-agent starts");
     if configured.content.is_some() {
         tracing::info!(file = %configured.command_line.file().display(), "configuration file read");
     }

@@ -14,6 +14,7 @@ use super::defaults::{DEFAULT_ADMIN, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
 use super::environment::Environment;
 use super::rbac::{Grant, RbacArgs};
 use super::validate::ConfigError;
+use super::version::LONG_VERSION;
 
 /// The little load balancer: gives VIPs to Services of type LoadBalancer, adds them to a link device, and forwards their
 /// traffic.
@@ -21,6 +22,7 @@ use super::validate::ConfigError;
 #[command(
     name = "llb-agent",
     version,
+    long_version = LONG_VERSION,
     args_conflicts_with_subcommands = true,
     after_help = "TIME is a whole number with a unit: ms, s, m or h, as in 30s. A number without a unit is seconds. The \
                   longest time is 168h.\n\nEnvironment: KUBECONFIG names the kubeconfig; RUST_LOG filters log lines, as \

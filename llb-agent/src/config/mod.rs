@@ -30,6 +30,7 @@ mod settings;
 mod tests;
 mod validate;
 mod values;
+mod version;
 
 pub use cli::{Cli, Invocation};
 pub use command_line::{CommandLine, Configured, check_file};
@@ -44,3 +45,4 @@ pub use rbac::{Account, Grant};
 pub use relay::{NamespaceShare, RelayConfig, SockmapConfig};
 pub use settings::{AddressTag, AfterHandover, Config, SourceConfig};
 pub use validate::ConfigError;
+pub use version::REVISION;
