@@ -30,7 +30,11 @@ fn commands_of_the_agent_are_accepted() {
         tried += 1;
         // These end with a text, which clap treats like an error.
         let shows = words.iter().any(|word| ["--help", "--version"].contains(&word.as_str()));
-        let arguments: Vec<&str> = words.iter().map(String::as_str).collect();
+        let mut arguments: Vec<&str> = words.iter().map(String::as_str).collect();
+        if arguments[1..] == ["config"] {
+            // The reader's configuration file names the link device.
+            arguments.extend(["--linkdevice", "eth0"]);
+        }
         let error = Cli::of(&arguments).err().filter(|_| !shows);
         refused.extend(error.map(|error| format!("{place}: {}: {error}", words.join(" "))));
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::config_map::ConfigMapName;
+use super::config_map_name::ConfigMapName;
 use super::datapath::{Datapath, PacketConfig};
 use super::health::HealthConfig;
 use super::policy::Policy;
