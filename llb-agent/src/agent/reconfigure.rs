@@ -89,11 +89,11 @@ impl<S: StatusSink> Serving<S> {
 
 /// Tells the source what it has to look at now, if that has changed. Returns the number of the interest.
 fn follow(current: &watch::Sender<Interest>, before: &Policy, after: &Policy) -> u64 {
-    let Interest { number, pools, .. } = current.borrow().clone();
+    let number = current.borrow().number;
     if looks_at(before) == looks_at(after) {
         return number;
     }
-    current.send_replace(interest(after, number + 1, pools));
+    current.send_replace(interest(after, number + 1));
     number + 1
 }
 

@@ -15,13 +15,12 @@ use super::signals::Signals;
 use super::start::{Serving, start};
 use crate::clock;
 use crate::config::{
-    BackendMode, ConfigMapName, Configured, Policy, SourceConfig, kubeconfig_variable, pools_of,
-    proxy_variables, search_path,
+    BackendMode, Configured, Policy, SourceConfig, kubeconfig_variable, proxy_variables, search_path,
 };
 use crate::desired;
 use crate::handover::{Successors, Takeover};
 use crate::source::{
-    Interest, KubernetesSource, ManifestSource, PoolMap, ProxyVariables, SavedSnapshots, Variables, connect,
+    Interest, KubernetesSource, ManifestSource, ProxyVariables, SavedSnapshots, Variables, connect,
 };
 use crate::status::StatusSink;
 use crate::status::file::FileStatuses;
@@ -40,14 +39,14 @@ pub(super) async fn serve(configured: Configured) -> anyhow::Result<()> {
 
     match config.source.clone() {
         SourceConfig::Manifests(path) => {
-            let (wanted, interest) = watch::channel(interest(&config.policy, 0, None));
+            let (wanted, interest) = watch::channel(interest(&config.policy, 0));
             let source = ManifestSource::start(&path, interest)?;
             let mut objects = Objects::follow(wanted, |out| source.run(out));
             let starting_point = objects.starting_point(&config, others).await?;
             let statuses = FileStatuses::open(&config.state_dir);
             live(configured, reloads, starting_point, objects, statuses).await
         }
-        SourceConfig::Kubernetes { kubeconfig, context, lease, config_map } => {
+        SourceConfig::Kubernetes { kubeconfig, context, lease } => {
             let (https, http, no) = proxy_variables();
             let proxies = ProxyVariables { https, http, no };
             let variables = Variables { kubeconfig: kubeconfig_variable(), path: search_path(), proxies };
@@ -55,8 +54,7 @@ pub(super) async fn serve(configured: Configured) -> anyhow::Result<()> {
             tracing::info!(url = cluster.url(), "watching the cluster");
             let (in_charge, is_in_charge) = watch::channel(false);
             let saved = SavedSnapshots::new(&config.state_dir, cluster.identity(), is_in_charge);
-            let pools = config_map.map(pool_map);
-            let (wanted, interest) = watch::channel(interest(&config.policy, 0, pools));
+            let (wanted, interest) = watch::channel(interest(&config.policy, 0));
             let source = KubernetesSource::start(&cluster, interest, saved);
             let mut api_servers = source.api_servers();
             let mut objects = Objects::follow(wanted, |out| source.run(out));
@@ -73,7 +71,7 @@ pub(super) async fn serve(configured: Configured) -> anyhow::Result<()> {
 }
 
 /// What of the objects the source has to look at.
-pub(super) fn interest(policy: &Policy, number: u64, pools: Option<PoolMap>) -> Interest {
+pub(super) fn interest(policy: &Policy, number: u64) -> Interest {
     let decides = policy.clone();
     Interest {
         number,
@@ -81,18 +79,7 @@ pub(super) fn interest(policy: &Policy, number: u64, pools: Option<PoolMap>) -> 
         foreign_annotations: policy.foreign_annotations,
         needs_nodes: policy.backends != BackendMode::Endpoints,
         is_ours: Arc::new(move |name, service| desired::is_ours(&decides, name, service)),
-        pools,
     }
-}
-
-/// Where further pools are, and how they are read.
-fn pool_map(ConfigMapName { namespace, name }: ConfigMapName) -> PoolMap {
-    let shown = format!("ConfigMap {namespace}/{name}");
-    let parse = move |text: &str| {
-        // One line: it becomes a part of a problem.
-        pools_of(text, &shown).map_err(|error| error.to_string().replace('\n', "; "))
-    };
-    PoolMap { namespace, name, parse: Arc::new(parse) }
 }
 
 /// Start, serve, end.

@@ -103,12 +103,9 @@ impl TryFrom<ServeArgs> for Config {
             links: args.links,
             source: match args.manifests {
                 Some(path) => SourceConfig::Manifests(path),
-                None => SourceConfig::Kubernetes {
-                    kubeconfig: args.kubeconfig,
-                    context: args.context,
-                    lease,
-                    config_map: args.config_map,
-                },
+                None => {
+                    SourceConfig::Kubernetes { kubeconfig: args.kubeconfig, context: args.context, lease }
+                }
             },
             policy,
             health: args.health.config(),

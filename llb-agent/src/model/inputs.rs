@@ -26,9 +26,6 @@ pub struct Snapshot {
     /// The ranges that ClusterIPs are taken from, as far as the API shows them.
     #[serde(default)]
     pub service_ranges: Vec<IpNet>,
-    /// Further pools, as texts of `--pool`.
-    #[serde(default)]
-    pub pools: Vec<String>,
     /// Objects or fields that could not be understood. Not saved with the snapshot.
     #[serde(skip)]
     pub problems: Vec<Problem>,

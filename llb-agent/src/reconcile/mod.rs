@@ -19,7 +19,6 @@
 //!       conditions.rs    which conditions Services have, and when they are written
 //!       lasting.rs       what is told, and what is over too soon
 //!       kube_proxy.rs    VIPs that kube-proxy on this machine takes from the relay
-//!       cluster_pools.rs  pools of the configuration and of the cluster together
 //!   reconciler.rs   the state of the loop                    progress.rs   how far it is
 //! ```
 //!
@@ -27,7 +26,6 @@
 //! that cannot be reached changes nothing; every round starts from what was
 //! read back.
 
-mod cluster_pools;
 #[cfg(test)]
 mod condition_tests;
 mod conditions;

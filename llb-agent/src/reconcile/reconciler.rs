@@ -7,7 +7,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::cluster_pools::together;
 use super::conditions::Pace;
 use super::dead_backends::DeadBackends;
 use super::executor::Rooms;
@@ -29,8 +28,8 @@ use crate::desired::pods_that_need_routes;
 use crate::error_chain::ErrorChain;
 use crate::health::Health;
 use crate::model::{
-    AddressKey, Facts, Observed, Pool, Problem, ProblemReason, Role, Snapshot, SourceReport, State,
-    StatusWriter, Subject,
+    AddressKey, Facts, Observed, Problem, ProblemReason, Role, Snapshot, SourceReport, State, StatusWriter,
+    Subject,
 };
 use crate::status::{Event, StatusSink};
 
@@ -40,11 +39,6 @@ pub struct Reconciler<P, A, S> {
     /// What is changed.
     pub rooms: Rooms<P, A, S>,
     pub(super) policy: Policy,
-    /// The pools of the configuration, and those of the cluster: `policy` has them together.
-    pub(super) own_pools: Vec<Pool>,
-    pub(super) cluster_pools: Vec<String>,
-    /// What is wrong with the pools of the cluster.
-    pub(super) pool_problems: Vec<Problem>,
     /// The policy that takes its place when the source reports by the interest with this number.
     pub(super) coming: Option<(Policy, u64)>,
     /// What the agent says about its configuration.
@@ -83,9 +77,6 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     pub fn new(rooms: Rooms<P, A, S>, policy: Policy, metrics: ReconcileMetrics) -> Self {
         Self {
             rooms,
-            own_pools: policy.pools.clone(),
-            cluster_pools: Vec::new(),
-            pool_problems: Vec::new(),
             policy,
             coming: None,
             configuration_problems: Vec::new(),
@@ -125,20 +116,9 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
 
     /// Takes the coming policy if its time is there.
     pub(super) fn adopt_policy(&mut self, source: &SourceReport) {
-        let of_cluster = source.snapshot.as_ref().map_or(&[][..], |snapshot| &snapshot.pools);
-        let is_same = *of_cluster == *self.cluster_pools;
-        if !is_same {
-            let list = |pools: &[String]| pools.join(" ");
-            tracing::info!("pools of the cluster: {:?} -> {:?}", list(&self.cluster_pools), list(of_cluster));
-            self.cluster_pools = of_cluster.to_vec();
-        }
         if let Some((policy, _)) = self.coming.take_if(|(_, interest)| *interest <= source.interest) {
-            self.own_pools.clone_from(&policy.pools);
             self.policy = policy;
-        } else if is_same {
-            return;
         }
-        (self.policy.pools, self.pool_problems) = together(&self.own_pools, &self.cluster_pools);
     }
 
     /// From now on reports have these problems, too.

@@ -35,7 +35,6 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         let mut report = Report { problems: source.problems.clone(), ..Report::default() };
         report.problems.extend_from_slice(&self.configuration_problems);
         self.adopt_policy(source);
-        report.problems.extend_from_slice(&self.pool_problems);
         self.look_for_the_writer(now);
         report.writer = self.writer.clone();
         let Some(snapshot) = source.snapshot.clone() else { return report };

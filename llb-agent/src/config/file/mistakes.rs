@@ -21,7 +21,7 @@ pub struct Mistake {
 /// All mistakes of one file, in the order of their lines. At least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistakes {
-    /// The path of the file, or the name of a ConfigMap.
+    /// The path of the file.
     pub name: Arc<str>,
     /// In the order of the lines.
     pub all: Vec<Mistake>,

@@ -28,5 +28,4 @@ pub use example::example;
 pub(super) use keys::{Keys, argument, name};
 pub use mistakes::{Mistake, Mistakes};
 pub(super) use parse::parse;
-pub(super) use pool_table::POOL;
 pub(super) use value::{Layer, Origin, Value};

@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use crate::suggestion::did_you_mean;
 
 /// The key whose values may be tables.
-pub(in crate::config) const POOL: &str = "pool";
+pub(super) const POOL: &str = "pool";
 
 /// What a key of the table has for a value.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub(in crate::config) enum Origin {
     /// Nobody gave it.
     Default,
-    /// A configuration file, or a ConfigMap.
+    /// A configuration file.
     File {
         /// Its path or name.
         name: Arc<str>,

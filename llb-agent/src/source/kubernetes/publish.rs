@@ -10,7 +10,6 @@ use tokio::task::{JoinError, JoinSet};
 use super::connect::Cluster;
 use super::fallback::Fallback;
 use super::health::{self, Health};
-use super::pools::ClusterPools;
 use super::reload::Reloader;
 use super::resolve::{self, Reserved};
 use super::store::Change;
@@ -38,8 +37,7 @@ impl KubernetesSource {
     pub fn start(cluster: &Cluster, mut interest: watch::Receiver<Interest>, saved: SavedSnapshots) -> Self {
         let health = Arc::new(Health::new(cluster.server()));
         let first = interest.borrow_and_update().clone();
-        let pools = first.pools.clone().map(|map| Arc::new(ClusterPools::new(map)));
-        let watching = Watching::start(cluster, first, pools, &health);
+        let watching = Watching::start(cluster, first, &health);
         let (resolved, api_servers) = watch::channel(Reserved::new());
         let mut tasks = JoinSet::new();
         tasks.spawn(resolve::follow(cluster.clone(), resolved));
@@ -81,9 +79,7 @@ impl KubernetesSource {
             tokio::select! {
                 () = self.health.changed.notified() => tokio::time::sleep(SETTLE).await,
                 () = tokio::time::sleep(RECOVERED_AFTER) => late = true,
-                () = &mut patience, if live.snapshot.is_none() && fallback.is_none() => {
-                    fallback = Some(self.fall_back().await);
-                }
+                () = &mut patience, if live.snapshot.is_none() && fallback.is_none() => fallback = Some(Fallback::load(self.saved.clone()).await),
                 Some(ended) = self.tasks.join_next() => defects.push(defect(ended)),
                 Some(ended) = self.watching.tasks.join_next() => defects.push(defect(ended)),
                 Ok(()) = self.interest.changed() => self.watch_anew(),
@@ -92,26 +88,15 @@ impl KubernetesSource {
         }
     }
 
-    /// The saved snapshot. Its pools count while there are none without mistakes in the ConfigMap.
-    async fn fall_back(&self) -> Fallback {
-        let fallback = Fallback::load(self.saved.clone()).await;
-        if let (Some(snapshot), Some(pools)) = (&fallback.snapshot, &self.watching.objects.pools) {
-            pools.seed(&snapshot.pools);
-        }
-        fallback
-    }
-
     /// The interest has changed. Until all lists have arrived again, the last snapshot stays published.
     fn watch_anew(&mut self) {
         let interest = self.interest.borrow_and_update().clone();
         self.health.forget_watches();
-        let pools = self.watching.objects.pools.clone();
-        self.watching = Watching::start(&self.cluster, interest, pools, &self.health);
+        self.watching = Watching::start(&self.cluster, interest, &self.health);
     }
 
     fn report(&self, live: &Live, fallback: Option<&Fallback>) -> SourceReport {
         let mut problems = self.health.problems(clock::now_std());
-        problems.extend(self.watching.objects.pools.as_ref().and_then(|pools| pools.problem()));
         if live.snapshot.is_some() {
             return SourceReport { snapshot: live.snapshot.clone(), problems, interest: live.interest };
         }
