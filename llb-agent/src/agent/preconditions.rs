@@ -69,8 +69,8 @@ fn missing_rights(missing: &[Cap]) -> String {
 }
 
 /// How long a link may be missing at the start.
-const LINK_LIMIT: Duration = Duration::from_secs(5);
-const LINK_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const LINK_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const LINK_PAUSE: Duration = Duration::from_millis(100);
 
 /// A link that is missing at the start, and stays missing, is probably a typing
 /// error. One that goes away later is a problem, and may come back.

@@ -22,11 +22,12 @@ use tokio::task::JoinHandle;
 use super::handed_over::{InheritedSockets, inherited_locks, inherited_sockets};
 use super::locks::{Locks, setup_of};
 use super::objects::{Objects, StartingPoint};
-use super::preconditions::check_links;
+use super::preconditions::{LINK_LIMIT, LINK_PAUSE, check_links};
 use super::reload::Reloads;
 use super::signals::Signals;
 use crate::addresses::{AgentLocks, NetlinkAddresses};
 use crate::admin;
+use crate::clock;
 use crate::config::Configured;
 use crate::dataplane::Planes;
 use crate::dataplane::packet::{LinkLocks, LinkPermission, PacketError, PacketPlane, PacketSetup};
@@ -119,6 +120,29 @@ async fn wake(mut api_servers: watch::Receiver<Reserved>, links: Arc<Notify>) {
     }
 }
 
+/// Opens the packet plane. A link that goes away while it is given its program is waited for: without a packet plane, all
+/// connections of the agent before would end.
+async fn open_packet_plane(
+    setup: &PacketSetup,
+    mut locks: LinkLocks,
+    changed: &Arc<Notify>,
+) -> Result<PacketPlane, PacketError> {
+    let begun = clock::now();
+    let mut is_said = false;
+    loop {
+        let opened = PacketPlane::open(setup.clone(), std::mem::take(&mut locks), changed.clone()).await;
+        match &opened {
+            Err(error) if error.is_link_away() && clock::now() - begun < LINK_LIMIT => {
+                if !std::mem::replace(&mut is_said, true) {
+                    tracing::warn!(error = %ErrorChain(error), "a link has gone away; its program is tried again");
+                }
+                tokio::time::sleep(LINK_PAUSE).await;
+            }
+            _ => return opened,
+        }
+    }
+}
+
 /// An agent that is not in charge yet.
 struct Building<S> {
     configured: Configured,
@@ -202,8 +226,9 @@ impl<S: StatusSink> Building<S> {
             drain_timeout: config.relay.drain_timeout,
             permission: LinkPermission::new(move |ifindex| agent.has(ifindex)),
         };
+        let opened = open_packet_plane(&setup, locks, &self.wakeups.plane).await;
         let planes = &mut self.reconciler.rooms.plane;
-        match PacketPlane::open(setup, locks, self.wakeups.plane.clone()).await {
+        match opened {
             Ok(plane) => {
                 plane.register(&mut self.registry);
                 planes.start(Ok(plane));

@@ -37,8 +37,8 @@ const LIFE: std::ops::Range<u64> = 4000..20_000;
 /// An attempt to open a connection, and the pause before the next one.
 const OPEN_LIMIT: Duration = Duration::from_secs(5);
 const OPEN_PAUSE: Duration = Duration::from_millis(300);
-/// After the last event: TCP repeats what was lost after at most twice the time that the network was away.
-const RECOVERY: Duration = Duration::from_secs(40);
+/// After the last event: TCP repeats what was lost after at most 120 s (Linux: TCP_RTO_MAX), however long the network was away.
+const RECOVERY: Duration = Duration::from_secs(130);
 
 /// Connections of one group. Dropping it ends them.
 #[derive(Debug)]

@@ -188,6 +188,17 @@ impl PacketError {
         Self::Load { link, path: path.to_owned(), source: source.into() }
     }
 
+    /// The link is not there, or went away while it was given its program. It may come back.
+    pub fn is_link_away(&self) -> bool {
+        let is_gone = |error: &io::Error| error.raw_os_error() == Some(libc::ENODEV);
+        match self {
+            Self::NoSuchLink { .. } => true,
+            // This variant is transparent, so its chain does not have the kernel's error.
+            Self::Attach { source, .. } if let ProgramError::IOError(error) = &**source => is_gone(error),
+            _ => system_error(self).is_some_and(is_gone),
+        }
+    }
+
     /// A program could not be loaded or attached.
     pub(super) fn program(program: &'static str, link: &str, pin: &Path, source: ProgramError) -> Self {
         let link = link.to_owned();
@@ -216,7 +227,18 @@ fn last_lines(text: &str, count: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::last_lines;
+    use super::*;
+
+    #[test]
+    fn a_link_that_went_away_is_told_from_other_failures() {
+        let attach = |number| {
+            let source = ProgramError::IOError(io::Error::from_raw_os_error(number));
+            PacketError::program("llb_tc_ingress", "eth0", Path::new("pin"), source)
+        };
+        assert!(attach(libc::ENODEV).is_link_away());
+        assert!(!attach(libc::EBUSY).is_link_away());
+        assert!(PacketError::NoSuchLink { link: "eth0".to_owned() }.is_link_away());
+    }
 
     #[test]
     fn the_last_lines_of_a_log_are_kept() {
