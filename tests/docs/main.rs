@@ -18,6 +18,7 @@ mod manifests;
 mod metrics;
 mod problems;
 mod requirements;
+mod restarts;
 
 use documents::workspace;
 use llb_tests::environment::blesses_golden_cases;

@@ -35,8 +35,8 @@ const PROCESS: &str = "Files, restart and observation";
 pub(super) struct ServeArgs {
     /// Link device that VIPs are added to; repeatable
     ///
-    /// A VIP is added to the link whose subnet contains it, or else to the first one. At least one is needed, here or in
-    /// the configuration file.
+    /// A VIP is added to the link whose subnet contains it, or else to the first one. At least one is needed, as a flag
+    /// or in the configuration file.
     #[arg(long = "linkdevice", value_name = "NAME", value_parser = parse_link)]
     pub(super) links: Vec<String>,
 

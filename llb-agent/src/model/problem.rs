@@ -113,7 +113,7 @@ pub enum ProblemReason {
     NoSubnet,
     /// The Service keeps a VIP that no pool gives to it any more.
     OutsidePools,
-    /// kube-proxy on this machine takes packets to the VIP before the relay sees them.
+    /// A kube-proxy on this machine, if there is one, takes packets to the VIP before the relay sees them.
     TakenByKubeProxy,
     /// Another host on the segment has the VIP or claims it.
     VipConflict,

@@ -47,10 +47,11 @@ fn problem(name: &ServiceName, vip: IpAddr, untold: bool, node: &str) -> Problem
     let published =
         if untold { "without ipMode, which Kubernetes before 1.30 does not know" } else { "with ipMode VIP" };
     let message = format!(
-        "{vip} is published {published}, and this machine is the Node {node}: kube-proxy there takes packets to the VIP \
-         before the relay sees them. Clients reach Pods by kube-proxy's rules (with externalTrafficPolicy Local only Pods \
-         of this Node), without llb's limits, PROXY protocol and metrics. Let the packet plane serve it (`llb-agent \
-         explain {name}` says why it does not), or run llb on a machine that is no Node"
+        "{vip} is published {published}, and this machine is the Node {node}: a kube-proxy on this Node takes packets to \
+         the VIP before the relay sees them. If none runs here, nothing is wrong. Otherwise clients reach Pods by \
+         kube-proxy's rules (with externalTrafficPolicy Local only Pods of this Node), without llb's limits, PROXY \
+         protocol and metrics. Let the packet plane serve it (`llb-agent explain {name}` says why it does not), or run \
+         llb on a machine that is no Node"
     );
     Problem::of_service(name, ProblemReason::TakenByKubeProxy, message)
 }
@@ -95,7 +96,7 @@ mod tests {
         let (node, other) = ("192.0.2.31/24", "192.0.2.20/24");
         for (proxy, untold, plane, own, expected) in [
             (false, false, Userspace, node, Some("with ipMode VIP, and this machine is the Node node-1")),
-            (false, false, Sockmap, node, Some("with ipMode VIP")),
+            (false, false, Sockmap, node, Some("If none runs here, nothing is wrong")),
             (false, true, Userspace, node, Some("without ipMode, which Kubernetes before 1.30")),
             (true, false, Userspace, node, None),
             (false, false, Packet, node, None),

@@ -98,6 +98,7 @@ pub(crate) fn wrong_values_are_named(case: &mut Case<'_>) -> Result<()> {
         (["--set", "image.repository="], ["image.repository is required", "no registry has"]),
         (["--set-json", "linkDevices=[]"], ["linkDevices is required", "[eth0]"]),
         (["--set", "serviceMonitor.enabled=true"], ["admin.address", "$(HOST_IP)"]),
+        (["--set", "serviceMonitor.enabled=true,admin.address=[::1]"], ["admin.address", "$(HOST_IP)"]),
     ] {
         let error = render(case.cluster, "least", &values).err().context("rendered all the same")?;
         let error = format!("{error:#}");

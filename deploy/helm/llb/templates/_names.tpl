@@ -22,13 +22,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
 {{- define "llb.image" -}}
-{{- $why := "image.repository is required: no registry has an image of llb. Push it to a registry of yours, or load it on the nodes, and name it here" -}}
+{{- $why := "image.repository is required: no registry has an image of llb. Build it, push it to a registry of yours or load it on the nodes, and name it here" -}}
 {{- $repository := required $why .Values.image.repository -}}
 {{- if .Values.image.digest -}}
 {{ $repository }}@{{ .Values.image.digest }}
 {{- else -}}
 {{ $repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end -}}
+{{- end }}
+
+{{/* Not empty if only the node itself reaches the admin endpoint. */}}
+{{- define "llb.adminIsLocal" -}}
+{{- $address := .Values.admin.address -}}
+{{- if or (hasPrefix "127." $address) (has $address (list "localhost" "[::1]")) }}true{{ end -}}
 {{- end }}
 
 {{/* NAMESPACE/NAME of the Lease of the agents' group, as the agent chooses it; empty: there is none. */}}
