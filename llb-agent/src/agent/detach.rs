@@ -28,7 +28,10 @@ pub(super) async fn detach(bpf_dir: &Path, state_dir: PathBuf) -> anyhow::Result
         }
         Err(error) => return Err(error.into()),
     };
-    let links = packet::detach(bpf_dir)?;
+    let detached = packet::detach(bpf_dir);
+    // A link that keeps its program keeps its VIPs, too. The others lose both.
+    let left = packet::pinned_links(bpf_dir)?;
+    let links: Vec<String> = links.into_iter().filter(|link| !left.contains(link)).collect();
     tracing::info!(?links, "detached");
     let others = packet::still_forwarding(&links).await?;
     for link in &others {
@@ -49,7 +52,7 @@ pub(super) async fn detach(bpf_dir: &Path, state_dir: PathBuf) -> anyhow::Result
             tracing::info!(address = %key, "removed");
         }
     }
-    Ok(())
+    detached.map(drop).map_err(Into::into)
 }
 
 /// The lock of the state folder; `None` if there is no such folder.

@@ -45,16 +45,24 @@ pub(super) async fn ask(ethtool: &mut Family, ifindex: u32) -> io::Result<Offloa
     Ok(Offloads { hides_vlan_tags: has_any(&active, &TAKES_TAGS_OUT)?, all: [active, queues].concat() })
 }
 
-/// Turns LRO of the link with this interface index off. Returns whether it was on.
+/// Whether LRO of the link with this interface index is on.
+///
+/// # Errors
+/// There is no such link, or the kernel does not tell.
+pub(crate) async fn has_lro(ifindex: u32) -> io::Result<bool> {
+    // Without ethtool's family nobody can tell.
+    let Some(mut ethtool) = Family::open("ethtool").await? else { return Ok(false) };
+    has_any(&active(&mut ethtool, ifindex).await?, &[LRO])
+}
+
+/// Turns LRO of the link with this interface index off.
 ///
 /// # Errors
 /// It stays on, or there is no such link.
-pub(crate) async fn turn_lro_off(ifindex: u32) -> io::Result<bool> {
-    // Without ethtool's family nobody can tell.
-    let Some(mut ethtool) = Family::open("ethtool").await? else { return Ok(false) };
-    if !has_any(&active(&mut ethtool, ifindex).await?, &[LRO])? {
-        return Ok(false);
-    }
+pub(crate) async fn turn_lro_off(ifindex: u32) -> io::Result<()> {
+    let Some(mut ethtool) = Family::open("ethtool").await? else {
+        return Err(io::ErrorKind::Unsupported.into());
+    };
     let bit = attribute(BITS_BIT | NESTED, &attribute(BIT_NAME, LRO));
     let off = attribute(FEATURES_WANTED | NESTED, &attribute(BITSET_BITS | NESTED, &bit));
     ethtool.ask(FEATURES_SET, &[header(ifindex), off].concat()).await?;
@@ -62,7 +70,7 @@ pub(crate) async fn turn_lro_off(ifindex: u32) -> io::Result<bool> {
     if has_any(&active(&mut ethtool, ifindex).await?, &[LRO])? {
         return Err(io::Error::other("the driver keeps it on"));
     }
-    Ok(true)
+    Ok(())
 }
 
 fn header(ifindex: u32) -> Vec<u8> {
@@ -111,8 +119,8 @@ mod tests {
     #[tokio::test]
     async fn loopback_has_no_lro_that_could_be_turned_off() {
         const LOOPBACK: u32 = 1;
-        assert!(!turn_lro_off(LOOPBACK).await.unwrap());
-        let error = turn_lro_off(u32::MAX >> 1).await.unwrap_err();
+        assert!(!has_lro(LOOPBACK).await.unwrap());
+        let error = has_lro(u32::MAX >> 1).await.unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
     }
 

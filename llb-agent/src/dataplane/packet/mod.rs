@@ -80,6 +80,7 @@ mod plane;
 mod readiness;
 mod refusal;
 mod relink;
+mod retry;
 mod return_path;
 mod ring;
 mod schedule;

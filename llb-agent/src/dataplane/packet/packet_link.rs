@@ -26,7 +26,7 @@ pub(super) struct PacketLink {
     pub(super) tried_with: Option<Conditions>,
     /// Why the kernel did not take the program again when that had changed. The old one is still there.
     pub(super) refusal: Option<String>,
-    /// Backends are known on this link. It is false only for a moment, after the link was made anew.
+    /// False after the link was made anew, until a look has brought the backends there.
     pub(super) is_followed: bool,
     /// Why the driver keeps an XDP program of llb beside the one at [`Hook::Tc`].
     pub(super) kept_xdp: Option<String>,

@@ -90,32 +90,58 @@ pub fn pinned_links(bpf_dir: &Path) -> Result<Vec<String>, PacketError> {
 }
 
 /// Takes llb's programs off all links and forgets their counters: removes all that llb has
-/// pinned in `bpf_dir`. Idempotent. Returns the links that had a program.
+/// pinned in `bpf_dir`. Idempotent. Returns the links that had a program and have none now.
 ///
 /// # Errors
-/// A running agent holds one of the links ([`PacketError::Busy`]; that link is not changed), a driver keeps its
-/// program ([`PacketError::XdpKept`]), or a pin can't be removed.
+/// The first one. A running agent holds one of the links ([`PacketError::Busy`]), a driver keeps its program
+/// ([`PacketError::XdpKept`]), or a pin can't be removed. That link and the maps stay as they are; the other links
+/// have no program any more.
 pub fn detach(bpf_dir: &Path) -> Result<Vec<String>, PacketError> {
     let mut links = Vec::new();
     // On any other file system nothing can be pinned, so nothing there belongs to llb.
     if !is_bpffs(bpf_dir) {
         return Ok(links);
     }
-    for layout in folders(bpf_dir)?.into_iter().filter(|folder| is_layout(folder)) {
-        for folder in folders(&layout)? {
-            let link = link_name(folder.file_name().unwrap_or_default());
-            let _lock = lock(&folder, &link)?;
-            clsact::detach(link_facts::index_of(&link), &folder)?;
-            xdp_removal::take_off(&link, &folder)?;
-            remove(&folder)?;
-            links.extend((link != SHARED).then_some(link));
-        }
-        fs::remove_dir(&layout).map_err(|error| PacketError::pin("remove", &layout, error))?;
-    }
+    let layouts = folders(bpf_dir)?.into_iter().filter(|folder| is_layout(folder));
+    first_error(layouts.map(|layout| detach_layout(&layout, &mut links)))?;
     // A mount point, or a folder with files of others, stays.
     let _ = fs::remove_dir(bpf_dir);
     links.sort_unstable();
     Ok(links)
+}
+
+/// Adds to `links` those that have no program of this layout any more.
+fn detach_layout(layout: &Path, links: &mut Vec<String>) -> Result<(), PacketError> {
+    let name = |folder: &Path| link_name(folder.file_name().unwrap_or_default());
+    let (shared, of_links): (Vec<_>, Vec<_>) =
+        folders(layout)?.into_iter().partition(|folder| name(folder) == SHARED);
+    first_error(of_links.iter().map(|folder| {
+        let link = name(folder);
+        let _lock = lock(folder, &link)?;
+        remove_program(&link, link_facts::index_of(&link), folder)?;
+        links.push(link);
+        Ok(())
+    }))?;
+    for folder in shared {
+        let _lock = lock(&folder, SHARED)?;
+        remove(&folder)?;
+    }
+    fs::remove_dir(layout).map_err(|error| PacketError::pin("remove", layout, error))
+}
+
+/// The first error of `results`. All of them are made.
+fn first_error(results: impl Iterator<Item = Result<(), PacketError>>) -> Result<(), PacketError> {
+    results.fold(Ok(()), Result::and)
+}
+
+/// Takes the programs off `link`, and removes its folder with all that is pinned there.
+///
+/// # Errors
+/// The driver keeps the program at XDP ([`PacketError::XdpKept`]): then nothing is changed. Or a pin can't be removed.
+pub(super) fn remove_program(link: &str, ifindex: Option<u32>, folder: &Path) -> Result<(), PacketError> {
+    xdp_removal::take_off(link, folder)?;
+    clsact::detach(ifindex, folder)?;
+    remove(folder)
 }
 
 /// Removes the folders of this layout if they are empty. A mount point, or a folder with files
@@ -216,6 +242,32 @@ mod tests {
         assert_eq!(detach(folder.path()).unwrap(), [""; 0]);
         assert!(file.exists());
         assert_eq!(detach(&folder.path().join("gone")).unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn a_link_that_keeps_its_pins_keeps_the_maps_but_no_other_link() {
+        let layout = tempfile::tempdir().unwrap();
+        let names = ["first", "kept", "other", SHARED];
+        let [first, kept, other, shared] = names.map(|name| layout.path().join(name));
+        for folder in [&first, &other, &shared] {
+            fs::create_dir(folder).unwrap();
+            fs::write(folder.join("pin"), "").unwrap();
+        }
+        // Such a thing can't be removed.
+        fs::create_dir_all(kept.join("pin/inside")).unwrap();
+        let mut links = Vec::new();
+        let error = detach_layout(layout.path(), &mut links).unwrap_err();
+        assert!(matches!(error, PacketError::Pin { .. }), "{error}");
+        links.sort_unstable();
+        assert_eq!(links, ["first", "other"]);
+        assert_eq!(
+            [first, kept.clone(), other, shared].map(|folder| folder.exists()),
+            [false, true, false, true]
+        );
+        fs::remove_dir_all(kept).unwrap();
+        detach_layout(layout.path(), &mut links).unwrap();
+        assert!(!layout.path().exists());
+        fs::create_dir(layout.path()).unwrap();
     }
 
     #[test]

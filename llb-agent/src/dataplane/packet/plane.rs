@@ -21,18 +21,19 @@ use super::gateways::Gateways;
 use super::image::{Gate, Served};
 use super::link_facts::{LinkFacts, index_of};
 use super::loader::{LinkLocks, Loaded, load};
+use super::lro::Lro;
 use super::map_sizes::{Capacities, memory_bytes};
 use super::neighbours::release_neighbours;
 use super::next_hops::{NextHops, own_links};
 use super::packet_link::{PacketLink, forget_others};
-use super::pins::{SHARED, forget_empty, provide_bpffs};
+use super::pins::{SHARED, forget_empty, provide_bpffs, remove_program};
 use super::refusal::Refusal;
 use super::relink::{ladders, look_at_links};
 use super::settings::{first_settings, known_sources};
 use super::setup::PacketSetup;
 use super::shared::Shared;
 use super::state::State;
-use super::{answers, canary_sender, clsact, early, metrics, tester, upkeep, xdp_removal};
+use super::{answers, canary_sender, early, metrics, tester, upkeep};
 use crate::clock;
 use crate::config::ReturnPath;
 use crate::dataplane::BackendStates;
@@ -79,6 +80,9 @@ impl PacketPlane {
             return Err(PacketError::NoEthernetHeader { links: links_without_header.join(", ") });
         }
         let capacities = Capacities::new(&setup.config, memory_bytes());
+        // First: some drivers refuse XDP while LRO is on.
+        let mut lro = Lro::default();
+        lro.keep_off(&facts).await;
         let ladders = ladders(&setup, facts.clone()).await;
         let loaded = load(&setup, &ladders, capacities, &mut locks)?;
         let Loaded { links, maps, notices, early, shared: folder } = loaded;
@@ -97,6 +101,7 @@ impl PacketPlane {
             folder,
             state: Mutex::new(state),
             problems: Mutex::default(),
+            lro: lro.into(),
             early: Mutex::default(),
             capacities,
             setup,
@@ -334,7 +339,8 @@ impl PacketPlane {
     /// Takes the programs off their links and forgets all flows.
     ///
     /// # Errors
-    /// A pin can't be removed, or the kernel does not answer. All that can be removed is.
+    /// A pin can't be removed, a driver keeps its program, or the kernel does not answer. All other programs are removed,
+    /// but the maps stay for the one that stays.
     pub async fn detach(&mut self) -> Result<(), PacketError> {
         // The upkeep must not make the kernel keep a neighbour after the release.
         for task in self.tasks.drain(..) {
@@ -343,12 +349,14 @@ impl PacketPlane {
         }
         let links: Vec<String> = self.shared.links().iter().map(|link| link.facts.name.clone()).collect();
         let remove = |link: &PacketLink| {
-            clsact::detach(Some(link.facts.ifindex), link.folder.path())?;
-            xdp_removal::take_off(&link.facts.name, link.folder.path())?;
-            link.folder.remove()
+            let facts = &link.facts;
+            remove_program(&facts.name, Some(facts.ifindex), link.folder.path())
         };
         let mut results: Vec<Result<(), PacketError>> = self.shared.links().iter().map(remove).collect();
-        results.push(self.shared.folder.remove());
+        // A program that stays goes on with the flows, and the next agent needs the same maps.
+        if results.iter().all(Result::is_ok) {
+            results.push(self.shared.folder.remove());
+        }
         forget_empty(&self.shared.setup.bpf_dir);
         results.push(release_neighbours(&links).await);
         results.into_iter().collect()

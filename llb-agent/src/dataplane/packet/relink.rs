@@ -11,10 +11,10 @@ use super::hooks::{Allowed, Ladder};
 use super::ladder::{Now, may_have_xdp, to_leave_xdp, to_try_again};
 use super::link_facts::LinkFacts;
 use super::loader::reload;
+use super::return_path;
 use super::setup::PacketSetup;
 use super::shared::Shared;
 use super::xdp_loss::{is_loss, problems};
-use super::{lro, return_path};
 use crate::config::XdpMode;
 use crate::error_chain::ErrorChain;
 use crate::model::Problem;
@@ -57,7 +57,7 @@ async fn ask(allowed: Allowed, links: &[LinkFacts]) -> io::Result<BTreeMap<u32, 
 pub(super) async fn look_at_links(shared: &Arc<Shared>) {
     let allowed = allowed(&shared.setup);
     // First, because it changes what the hooks are tried with.
-    let lro = lro::keep_off(&facts(shared)).await;
+    let lro = shared.lro.lock().await.keep_off(&facts(shared)).await;
     let is_kept = shared.links().iter().any(|link| link.kept_xdp.is_some());
     let losses = match is_kept || may_have_xdp(allowed, facts(shared).iter()) {
         true => try_all_again(shared, allowed).await.unwrap_or_else(|error| {
@@ -77,18 +77,20 @@ pub(super) async fn look_at_links(shared: &Arc<Shared>) {
 /// The drivers can't be asked.
 async fn try_all_again(shared: &Arc<Shared>, allowed: Allowed) -> io::Result<Vec<Problem>> {
     let mut links = read(shared, allowed).await?;
+    let mut are_tried = true;
     for decide in [to_try_again, to_leave_xdp] {
         let due = decide(allowed, &links);
         if !due.is_empty() {
             for (place, ladder) in due {
-                try_again(shared, place, ladder).await;
+                are_tried &= try_again(shared, place, ladder).await;
             }
             shared.changed.notify_one();
             links = read(shared, allowed).await?;
         }
     }
     for (link, now) in shared.links().iter_mut().zip(&links) {
-        if let Some(now) = now.as_ref().filter(|now| now.facts == link.facts) {
+        // Else the next look would not see the change any more.
+        if let Some(now) = now.as_ref().filter(|now| are_tried && now.facts == link.facts) {
             link.tried_with = Some(now.conditions());
         }
     }
@@ -123,18 +125,19 @@ async fn read(shared: &Shared, allowed: Allowed) -> io::Result<Vec<Option<Now>>>
     Ok(now.collect())
 }
 
-async fn try_again(shared: &Arc<Shared>, place: usize, ladder: Ladder) {
+/// Tries the hooks of the link at `place`. `false` if that was not possible now.
+async fn try_again(shared: &Arc<Shared>, place: usize, ladder: Ladder) -> bool {
     let known = shared.links()[place].facts.clone();
     // The program that is there now is named by the kernel: only then it is replaced, and not removed first.
     let facts = match fresh(&known).await {
         // Other changes are for the next look, which tells them to everything else, too.
         Ok(Some(fresh)) => LinkFacts { xdp: fresh.xdp, ..known },
         // It is away; when it comes back, it gets a program.
-        Ok(None) => return,
+        Ok(None) => return true,
         Err(error) => {
             let error = ErrorChain(&error);
             tracing::warn!(link = known.name, %error, "cannot read the link that has changed; its program stays");
-            return;
+            return false;
         }
     };
     let (link, mtu) = (facts.name.clone(), facts.mtu);
@@ -160,6 +163,7 @@ async fn try_again(shared: &Arc<Shared>, place: usize, ladder: Ladder) {
             place.refusal = Some(error);
         }
     }
+    true
 }
 
 /// The same link as the kernel describes it now.

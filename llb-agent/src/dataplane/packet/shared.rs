@@ -8,6 +8,7 @@ use llb_common::counters::LinkCounters;
 use tokio::sync::Notify;
 
 use super::early_frames::EarlyCounts;
+use super::lro::Lro;
 use super::map_sizes::Capacities;
 use super::maps::Maps;
 use super::packet_link::PacketLink;
@@ -25,6 +26,8 @@ pub(super) struct Shared {
     pub(super) state: Mutex<State<Maps>>,
     /// What is wrong with the links.
     pub(super) problems: Mutex<Vec<Problem>>,
+    /// Where LRO stays on. Unlike the other locks, this one is held while the kernel answers.
+    pub(super) lro: tokio::sync::Mutex<Lro>,
     /// What became of fragments that came before the first one of their packet.
     pub(super) early: Mutex<EarlyCounts>,
     pub(super) capacities: Capacities,

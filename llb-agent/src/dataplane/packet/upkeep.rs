@@ -5,7 +5,7 @@
 //! One task. Input: time, and a call to hurry. Output: maps, and a wake-up of the reconcile
 //! loop when frontends have changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use super::packet_link::forget_others;
 use super::placing::note_moves;
 use super::refusal::Refusal;
 use super::relink::{ladders, look_at_links, replace};
+use super::retry::Retry;
 use super::schedule::{LOOK, Schedule};
 use super::shared::Shared;
 use super::state::State;
@@ -28,14 +29,33 @@ use super::sweep::sweep;
 use crate::clock;
 use crate::error_chain::ErrorChain;
 use crate::model::{FailureReason, Frontend, Mode};
+use llb_common::address::Mac;
 use llb_common::backend::BackendId;
 
 /// How often a frontend that ends soon is looked at.
 const DRAIN_LOOK: Duration = Duration::from_millis(200);
 
+/// What the looks know about links from one to the next.
+#[derive(Default)]
+struct Links {
+    /// A link has changed, and the backends are not brought there yet.
+    have_changed: bool,
+    /// Links that were made anew and took no program, by their places.
+    refusals: BTreeMap<usize, Refused>,
+}
+
+/// A link that was made anew took no program.
+struct Refused {
+    /// The number, the MAC address and the MTU that it had. It is tried at once when they change.
+    facts: (u32, Mac, u32),
+    error: String,
+    retry: Retry,
+}
+
 /// Runs until it is aborted.
 pub(super) async fn run(shared: Arc<Shared>, next_hops: Arc<tokio::sync::Mutex<NextHops>>) {
     let mut due = Schedule::start(clock::now());
+    let mut links = Links::default();
     // A drain that ends with its last flow waits for a sweep.
     let mut is_awaited = false;
     loop {
@@ -49,7 +69,7 @@ pub(super) async fn run(shared: Arc<Shared>, next_hops: Arc<tokio::sync::Mutex<N
         if time >= due.look {
             let is_full = time >= due.refresh;
             let begun = clock::now();
-            if let Err(error) = look(&shared, &next_hops, is_full).await {
+            if let Err(error) = look(&shared, &next_hops, &mut links, is_full).await {
                 let error = ErrorChain(&error);
                 tracing::warn!(%error, "cannot follow routes, neighbours and links");
             }
@@ -105,6 +125,7 @@ fn repair(shared: &Shared) {
 async fn look(
     shared: &Arc<Shared>,
     next_hops: &tokio::sync::Mutex<NextHops>,
+    links: &mut Links,
     is_full: bool,
 ) -> io::Result<()> {
     let mut next_hops = next_hops.lock().await;
@@ -113,29 +134,34 @@ async fn look(
         let state = shared.state();
         (state.addresses(), state.image.addresses())
     };
-    let has_new_link = follow_links(shared, &mut next_hops).await?;
-    if is_full || has_new_link {
+    follow_links(shared, &mut next_hops, links).await?;
+    let is_full = is_full || links.have_changed;
+    if is_full {
         next_hops.refresh(&all).await?;
     } else {
         next_hops.read_neighbours().await?;
     }
     let is_changed = next_hops.follow(&served).await?;
     let mut state = shared.state();
-    if is_full || has_new_link {
+    let warned = state.behind.clone();
+    if is_changed || links.have_changed {
+        state.all_behind();
+        links.have_changed = false;
+    }
+    let forgotten = if is_full {
         note_moves(shared, &mut state, &next_hops);
         let sources = next_hops.sources(&state.image.addresses());
-        state.forget_idle_sources(&sources)?;
-    }
-    let warned = state.behind.clone();
-    if is_changed || has_new_link {
-        state.all_behind();
-    }
-    catch_up(shared, &mut state, &next_hops, &warned)?;
+        state.forget_idle_sources(&sources)
+    } else {
+        Ok(())
+    };
+    let caught_up = catch_up(shared, &mut state, &next_hops, &warned);
+    // Also after an error, which may last: a VIP with some of its backends is better than none.
     note_followed(shared);
-    Ok(())
+    caught_up.and(forgotten)
 }
 
-/// The backends are known on all links now. The loop puts VIPs on those that waited for that.
+/// The backends are brought to all links, as far as that is possible now. The loop puts VIPs on those that waited.
 fn note_followed(shared: &Shared) {
     let mut has_news = false;
     for link in shared.links().iter_mut() {
@@ -203,9 +229,8 @@ fn note_failures(shared: &Shared, next_hops: &NextHops) -> io::Result<()> {
 }
 
 /// Gives a link that was made anew its program again, and tells the program of a link that
-/// has another MAC address. `true` if there was such a link. A link that is away, or
-/// that another agent has, is waited for.
-async fn follow_links(shared: &Arc<Shared>, next_hops: &mut NextHops) -> io::Result<bool> {
+/// has another MAC address. A link that is away, or that another agent has, is waited for.
+async fn follow_links(shared: &Arc<Shared>, next_hops: &mut NextHops, links: &mut Links) -> io::Result<()> {
     let found = next_hops.link_facts().await?;
     let known: Vec<LinkFacts> = shared.links().iter().map(|link| link.facts.clone()).collect();
     let mut is_changed = false;
@@ -219,12 +244,8 @@ async fn follow_links(shared: &Arc<Shared>, next_hops: &mut NextHops) -> io::Res
         }
         if new.ifindex == old.ifindex {
             shared.links()[place].facts.clone_from(new);
-        } else if let Err(error) = make_anew(shared, place, new).await? {
-            let error = ErrorChain(&error);
-            tracing::warn!(link = new.name, %error, "cannot put a program on the link that was made anew");
+        } else if !make_anew_if_due(shared, place, new, &mut links.refusals).await {
             continue;
-        } else {
-            shared.links()[place].is_followed = false;
         }
         let maps = Arc::clone(&shared.state().maps);
         let switched_on = switch_on(shared, place, &maps);
@@ -245,8 +266,42 @@ async fn follow_links(shared: &Arc<Shared>, next_hops: &mut NextHops) -> io::Res
     if is_changed {
         let facts: Vec<LinkFacts> = shared.links().iter().map(|link| link.facts.clone()).collect();
         next_hops.set_links(own_links(&facts));
+        links.have_changed = true;
     }
-    Ok(is_changed)
+    Ok(())
+}
+
+/// Puts a program on the link that took the place of the one at `place`. If that fails, it is tried again after a pause
+/// that grows, because loading costs time. Returns whether it was done now.
+async fn make_anew_if_due(
+    shared: &Arc<Shared>,
+    place: usize,
+    new: &LinkFacts,
+    refusals: &mut BTreeMap<usize, Refused>,
+) -> bool {
+    let facts = (new.ifindex, new.mac, new.mtu);
+    if refusals.get(&place).is_some_and(|known| known.facts == facts && !known.retry.is_due(clock::now())) {
+        return false;
+    }
+    let before = refusals.remove(&place).filter(|before| before.facts == facts);
+    let error = match make_anew(shared, place, new).await {
+        Ok(Ok(())) => {
+            shared.links()[place].is_followed = false;
+            return true;
+        }
+        Ok(Err(error)) => ErrorChain(&error).to_string(),
+        Err(error) => ErrorChain(&error).to_string(),
+    };
+    if before.as_ref().is_none_or(|before| before.error != error) {
+        tracing::warn!(
+            link = new.name,
+            error,
+            "cannot put a program on the link that was made anew; it is tried again"
+        );
+    }
+    let retry = Retry::after(before.map(|before| before.retry), clock::now());
+    refusals.insert(place, Refused { facts, error, retry });
+    false
 }
 
 /// Puts a program on the link that took the place of the one at `place`.
@@ -257,6 +312,8 @@ async fn make_anew(
 ) -> io::Result<Result<(), PacketError>> {
     let mut links: Vec<LinkFacts> = shared.links().iter().map(|link| link.facts.clone()).collect();
     links[place].clone_from(link);
+    // First: some drivers refuse XDP while LRO is on.
+    shared.lro.lock().await.keep_off(&links).await;
     let (facts, ladder) = ladders(&shared.setup, links).await.swap_remove(place);
     replace(shared, place, facts, ladder).await
 }

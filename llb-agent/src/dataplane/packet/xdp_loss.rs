@@ -104,9 +104,9 @@ fn kept(link: &Sender) -> Option<String> {
     let Sender { link, mtu, kept, .. } = link;
     let error = kept.as_ref()?;
     Some(format!(
-        "the driver of {link} does not let XDP go while the MTU is {mtu}, and loses frames that are larger than XDP can \
-         take: set the MTU to 1500 until this problem is gone (`ip link set {link} mtu 1500`), then to {mtu} again; llb \
-         forwards at TC from then on: {error}"
+        "the MTU of {link} ({mtu}) is too large for XDP, and its driver does not let llb remove XDP, so large frames are \
+         lost: set the MTU to 1500 (`ip link set {link} mtu 1500`), wait until this problem is gone, then set it to {mtu} \
+         again; llb forwards at TC from then on: {error}"
     ))
 }
 
@@ -181,10 +181,7 @@ mod tests {
         assert_eq!(problems(&[link.clone()], true), [], "the program at TC that is there loses nothing");
         link.kept = Some("it is busy".to_owned());
         let kept = problems(&[link], true).pop().unwrap().to_string();
-        assert!(
-            kept.starts_with("link eth0: XdpLosesPackets: the driver of eth0 does not let XDP go"),
-            "{kept}"
-        );
+        assert!(kept.starts_with("link eth0: XdpLosesPackets: the MTU of eth0 ("), "{kept}");
         assert!(kept.contains("`ip link set eth0 mtu 1500`") && kept.ends_with(": it is busy"), "{kept}");
     }
 }

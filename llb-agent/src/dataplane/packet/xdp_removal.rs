@@ -74,12 +74,15 @@ struct UpdateAttr {
 /// Takes the program off `link` that is pinned in the link's `folder`, if there is one.
 ///
 /// # Errors
-/// The driver keeps it ([`PacketError::XdpKept`]), or its pin can't be removed. It goes on as before.
+/// The driver keeps it ([`PacketError::XdpKept`]), it can't be asked, or the pin can't be removed. It goes on as before.
 pub(super) fn take_off(link: &str, folder: &Path) -> Result<(), PacketError> {
     let pin = folder.join(PIN);
     let opened = open(&pin).map_err(|error| PacketError::pin("open", &pin, error))?;
     let Some(pinned) = opened else { return Ok(()) };
-    match silence(&pinned) {
+    let passing =
+        passing_program().map_err(|error| PacketError::pin("load what takes the place of", &pin, error))?;
+    let silenced = passing.map_or(Ok(()), |program| silence(&pinned, &program));
+    match silenced {
         // The link device is gone, and with it the program.
         Err(error) if error.raw_os_error() != Some(libc::ENOLINK) => {
             return Err(PacketError::XdpKept { link: link.to_owned(), path: pin, source: error });
@@ -103,10 +106,8 @@ fn open(pin: &Path) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Puts a program that passes every frame in the place of the one at this link.
-fn silence(pinned: &OwnedFd) -> io::Result<()> {
-    // A kernel without multi-buffer XDP (before 5.18) does not take such a program, so its driver can't be asked.
-    let Ok(program) = passing_program() else { return Ok(()) };
+/// Puts `program` in the place of the one at this link.
+fn silence(pinned: &OwnedFd, program: &OwnedFd) -> io::Result<()> {
     let mut attr = UpdateAttr {
         link_fd: pinned.as_raw_fd() as u32,
         new_prog_fd: program.as_raw_fd() as u32,
@@ -117,7 +118,9 @@ fn silence(pinned: &OwnedFd) -> io::Result<()> {
     unsafe { bpf(LINK_UPDATE, &mut attr) }.map(drop)
 }
 
-fn passing_program() -> io::Result<OwnedFd> {
+/// A program that passes every frame. `None`: the kernel has no multi-buffer XDP (before 5.18) and takes no such program,
+/// so its driver can't be asked.
+fn passing_program() -> io::Result<Option<OwnedFd>> {
     let mut attr = LoadAttr {
         prog_type: XDP,
         insn_cnt: PASS.len() as u32,
@@ -130,9 +133,12 @@ fn passing_program() -> io::Result<OwnedFd> {
     };
     // SAFETY: `insns` and `license` are the addresses of constants: as many instructions as `insn_cnt` says, and a
     // string that ends with a zero.
-    let number = unsafe { bpf(PROG_LOAD, &mut attr) }?;
-    // SAFETY: the kernel has just made this descriptor, and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+    match unsafe { bpf(PROG_LOAD, &mut attr) } {
+        // SAFETY: the kernel has just made this descriptor, and nobody else has it.
+        Ok(number) => Ok(Some(unsafe { OwnedFd::from_raw_fd(number) })),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// What the kernel returns: a descriptor, or 0.
