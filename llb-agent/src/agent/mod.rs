@@ -35,12 +35,16 @@ mod start;
 mod syscall_filter;
 
 use std::io;
+use std::time::Duration;
 
 use anyhow::Context;
 
 use crate::config::Invocation;
 use crate::dataplane::packet;
 use crate::rbac;
+
+/// How long the end of the process waits for reads and writes of files. A file system may never answer.
+const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// Does what the command line says.
 ///
@@ -54,11 +58,14 @@ pub fn main(invocation: Invocation) -> anyhow::Result<()> {
             print!("{}", rbac::manifest(grant));
             return Ok(());
         }
-        Invocation::Serve(configured) => preconditions::prepare(configured)?,
+        Invocation::Serve(configured) => {
+            signals::survive_hangups()?;
+            preconditions::prepare(configured)?;
+        }
         Invocation::Explain { .. } | Invocation::Trace { .. } | Invocation::Detach { .. } => {}
     }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         match invocation {
             Invocation::Detach { bpf_dir, state_dir } => {
                 detach::detach(&bpf_dir, state_dir).await.map_err(|error| as_root(error, "detach"))
@@ -70,7 +77,9 @@ pub fn main(invocation: Invocation) -> anyhow::Result<()> {
             Invocation::Serve(configured) => serve::serve(*configured).await,
             Invocation::CheckConfig { .. } | Invocation::ShowConfig(_) | Invocation::Rbac(_) => Ok(()),
         }
-    })
+    });
+    runtime.shutdown_timeout(END_LIMIT);
+    result
 }
 
 /// Says what helps, if the kernel did not permit something.

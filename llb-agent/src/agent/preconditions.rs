@@ -97,7 +97,7 @@ pub(super) async fn check_links(config: &Config, addresses: &mut NetlinkAddresse
 
 /// Every connection takes two descriptors and every UDP session one. The soft
 /// limit is often 1,024, and the hard one far higher.
-fn raise_descriptor_limit(config: &Config) {
+pub(super) fn raise_descriptor_limit(config: &Config) {
     /// Listeners, netlink, the admin endpoint, the API server.
     const OTHERS: u64 = 4096;
     /// Listeners beside the packet plane, one for each of its frontends.

@@ -4,6 +4,7 @@
 
 use tokio::sync::watch;
 
+use super::preconditions::raise_descriptor_limit;
 use super::reload::Outcome;
 use super::serve::interest;
 use super::start::Serving;
@@ -70,20 +71,32 @@ impl<S: StatusSink> Serving<S> {
     fn apply(&mut self, config: &Config) {
         telemetry::set_filter(&config.log);
         self.reconciler.configure_health(config.health);
+        // The shares of namespaces are parts of it.
+        raise_descriptor_limit(config);
         self.reconciler.rooms.plane.set_config(config.relay);
         let before = &self.configured.config.policy;
         if *before != config.policy {
             tracing::info!("{}", config.policy.what_is_open(&config.links));
         }
         let number = follow(&self.objects.interest, before, &config.policy);
-        self.reconciler.set_policy(config.policy.clone(), number);
+        let waits = self.problem(
+            ProblemReason::ConfigurationPending,
+            "it has changed; llb-agent lists the objects of the cluster anew, and serves Services by the configuration \
+             before until all lists are there"
+                .to_owned(),
+        );
+        self.reconciler.set_policy(config.policy.clone(), number, waits);
     }
 
     /// A mistake hides what waits for a restart: the file is read as a whole, or not at all.
     fn set_problem(&mut self, reason: ProblemReason, message: Option<String>) {
-        let file = self.configured.command_line.file().display().to_string();
-        let problem = message.map(|message| Problem { subject: Subject::File(file), reason, message });
+        let problem = message.map(|message| self.problem(reason, message));
         self.reconciler.set_configuration_problems(problem.into_iter().collect());
+    }
+
+    fn problem(&self, reason: ProblemReason, message: String) -> Problem {
+        let file = self.configured.command_line.file().display().to_string();
+        Problem { subject: Subject::File(file), reason, message }
     }
 }
 
@@ -94,6 +107,9 @@ fn follow(current: &watch::Sender<Interest>, before: &Policy, after: &Policy) ->
         return number;
     }
     current.send_replace(interest(after, number + 1));
+    tracing::info!(
+        "the objects of the cluster are listed anew; Services are served by the configuration before until all lists are there"
+    );
     number + 1
 }
 

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +17,6 @@ use super::file::{
 };
 use super::settings::Config;
 use super::validate::ConfigError;
-use crate::error_chain::ErrorChain;
 
 /// The file that is read if none is named.
 pub(super) const DEFAULT_FILE: &str = "/etc/llb/llb.toml";
@@ -54,8 +54,12 @@ impl Configured {
     /// runs stays.
     ///
     /// # Errors
-    /// What stays does not go together with what is new.
+    /// What stays does not go together with what is new. Or the file has gone: nobody wants to give up all pools
+    /// and limits in this way.
     pub fn reloaded(&self, new: &Self) -> Result<Self, ConfigError> {
+        if self.content.is_some() && new.content.is_none() {
+            return Err(ConfigError::Gone { file: self.command_line.file.clone() });
+        }
         let mut given = new.given.clone();
         for key in AT_START {
             match self.given.get(key) {
@@ -146,10 +150,15 @@ impl CommandLine {
     /// The content of the file.
     ///
     /// # Errors
-    /// It is not there, too large, or can't be read.
+    /// It is not there, no regular file, too large, or can't be read.
     pub fn content(&self) -> io::Result<Vec<u8>> {
         let mut content = Vec::new();
-        fs::File::open(&self.file)?.take(LARGEST + 1).read_to_end(&mut content)?;
+        // Otherwise the opening of a named pipe waits for a writer.
+        let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&self.file)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is no regular file; a running agent could not read it again"));
+        }
+        file.take(LARGEST + 1).read_to_end(&mut content)?;
         if content.len() as u64 > LARGEST {
             let text = format!("it has more than {LARGEST} bytes; that is no configuration file");
             return Err(io::Error::other(text));
@@ -219,10 +228,13 @@ const LOG: &str = "log";
 
 /// Says in which line of the file the key is that does not fit to the others, if it is in a file.
 fn at_its_line(error: ConfigError, given: &Layer) -> ConfigError {
-    let place = error.key().and_then(|key| Some((key, &given.get(key)?.first()?.origin)));
+    let place = error.key().and_then(|(key, text)| {
+        let values = given.get(key)?;
+        let value = values.iter().rfind(|value| error.is_about(&value.text)).or(values.first())?;
+        Some((key, text, &value.origin))
+    });
     match place {
-        Some((key, Origin::File { name, line })) => {
-            let text = ErrorChain(&error).to_string();
+        Some((key, text, Origin::File { name, line })) => {
             let mistake = Mistake { line: *line, key: Some(key.to_owned()), text };
             ConfigError::File(Mistakes { name: Arc::clone(name), all: vec![mistake] })
         }

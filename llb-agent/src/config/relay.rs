@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 
-use super::count::parse_count;
+use super::count::{parse_count, parse_most_open};
 use super::datapath::Datapath;
 use super::duration::{parse_duration, parse_limit};
 
@@ -15,11 +15,11 @@ use super::duration::{parse_duration, parse_limit};
 #[derive(Debug, Args)]
 pub(super) struct RelayArgs {
     /// Most TCP connections at one time, over all Services; further ones are reset
-    #[arg(long, value_name = "N", default_value = "16384", value_parser = parse_count::<NonZeroUsize>)]
+    #[arg(long, value_name = "N", default_value = "16384", value_parser = parse_most_open)]
     max_connections: NonZeroUsize,
 
     /// Most UDP sessions at one time, over all Services; datagrams of further ones are dropped
-    #[arg(long, value_name = "N", default_value = "16384", value_parser = parse_count::<NonZeroUsize>)]
+    #[arg(long, value_name = "N", default_value = "16384", value_parser = parse_most_open)]
     max_udp_sessions: NonZeroUsize,
 
     /// Most that the Services of one namespace can have of the open files, of --max-connections and of

@@ -12,6 +12,7 @@ use super::lease::lease_of;
 use super::permission::OwnPorts;
 use super::policy::{FinalizerMode, Policy};
 use super::settings::{Config, SourceConfig};
+use crate::error_chain::ErrorChain;
 use crate::model::{Pool, PoolError};
 
 /// The configuration makes no sense, or can't be read.
@@ -44,6 +45,15 @@ pub enum ConfigError {
         #[source]
         source: io::Error,
     },
+    /// The configuration file was there, and is gone.
+    #[error(
+        "the configuration file {} is gone; put it back, or restart llb-agent if it is to run without it",
+        file.display()
+    )]
+    Gone {
+        /// The file.
+        file: PathBuf,
+    },
     /// Something in the file is wrong.
     #[error(transparent)]
     File(#[from] Mistakes),
@@ -56,12 +66,21 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// The key that does not go together with the others.
-    pub(super) fn key(&self) -> Option<&'static str> {
+    /// The key whose values do not go together, and why, without the name of the flag.
+    pub(super) fn key(&self) -> Option<(&'static str, String)> {
         match self {
-            Self::Pools(_) => Some("pool"),
-            Self::LinkTwice { .. } => Some("linkdevice"),
-            Self::NoLink { .. } | Self::Unreadable { .. } | Self::File(_) | Self::Flags { .. } => None,
+            Self::Pools(error) => Some(("pool", ErrorChain(error).to_string())),
+            Self::LinkTwice { name } => Some(("linkdevice", format!("{name} is given twice"))),
+            _ => None,
+        }
+    }
+
+    /// Whether this value of the key is one of those that do not go together.
+    pub(super) fn is_about(&self, value: &str) -> bool {
+        match self {
+            Self::Pools(error) => value.parse().is_ok_and(|pool| error.is_about(&pool)),
+            Self::LinkTwice { name } => value == name,
+            _ => false,
         }
     }
 }

@@ -209,6 +209,17 @@ pub enum PoolError {
     },
 }
 
+impl PoolError {
+    /// Whether `pool` is the later one of two that can't be used together. The earlier one may be like it.
+    pub fn is_about(&self, pool: &Pool) -> bool {
+        match self {
+            Self::NameTwice { name } => pool.name.as_ref() == Some(name),
+            Self::Overlap { second, .. } => pool.ranges.contains(second),
+            _ => false,
+        }
+    }
+}
+
 impl FromStr for Pool {
     type Err = PoolError;
 

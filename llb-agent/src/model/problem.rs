@@ -141,6 +141,8 @@ pub enum ProblemReason {
     InvalidManifest,
     /// The configuration has mistakes. The one that was read before stays.
     InvalidConfiguration,
+    /// A new configuration waits until all objects are known that it concerns. The one before stays until then.
+    ConfigurationPending,
     /// A part of the configuration has changed that only counts when the agent starts again.
     RestartNeeded,
     /// The Kubernetes API does not answer or refuses access.

@@ -33,6 +33,14 @@ use crate::model::{
 };
 use crate::status::{Event, StatusSink};
 
+/// A policy that does not count yet.
+#[derive(Debug)]
+pub(super) struct Coming {
+    policy: Policy,
+    interest: u64,
+    waits: Problem,
+}
+
 /// The loop.
 #[derive(Debug)]
 pub struct Reconciler<P, A, S> {
@@ -40,7 +48,7 @@ pub struct Reconciler<P, A, S> {
     pub rooms: Rooms<P, A, S>,
     pub(super) policy: Policy,
     /// The policy that takes its place when the source reports by the interest with this number.
-    pub(super) coming: Option<(Policy, u64)>,
+    pub(super) coming: Option<Coming>,
     /// What the agent says about its configuration.
     pub(super) configuration_problems: Vec<Problem>,
     pub(super) metrics: ReconcileMetrics,
@@ -109,16 +117,20 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     }
 
     /// From the next report on that is made by the interest with this number, `policy` counts: until then, what llb
-    /// is to serve may not be known as a whole.
-    pub fn set_policy(&mut self, policy: Policy, interest: u64) {
-        self.coming = Some((policy, interest));
+    /// is to serve may not be known as a whole. `waits` is told until then.
+    pub fn set_policy(&mut self, policy: Policy, interest: u64, waits: Problem) {
+        self.coming = Some(Coming { policy, interest, waits });
     }
 
-    /// Takes the coming policy if its time is there.
-    pub(super) fn adopt_policy(&mut self, source: &SourceReport) {
-        if let Some((policy, _)) = self.coming.take_if(|(_, interest)| *interest <= source.interest) {
+    /// Takes the coming policy if its time is there. Returns what is to be told if it still waits.
+    pub(super) fn adopt_policy(&mut self, source: &SourceReport) -> Option<Problem> {
+        if let Some(Coming { policy, .. }) = self.coming.take_if(|coming| coming.interest <= source.interest)
+            && self.policy != policy
+        {
+            tracing::info!("Services are served by the new configuration from now on");
             self.policy = policy;
         }
+        self.coming.as_ref().map(|coming| coming.waits.clone())
     }
 
     /// From now on reports have these problems, too.

@@ -34,7 +34,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     pub async fn round(&mut self, source: &SourceReport, now: Instant) -> Report {
         let mut report = Report { problems: source.problems.clone(), ..Report::default() };
         report.problems.extend_from_slice(&self.configuration_problems);
-        self.adopt_policy(source);
+        report.problems.extend(self.adopt_policy(source));
         self.look_for_the_writer(now);
         report.writer = self.writer.clone();
         let Some(snapshot) = source.snapshot.clone() else { return report };

@@ -71,9 +71,12 @@ pub(crate) fn a_changed_file_counts_at_once_and_a_wrong_one_changes_nothing(plan
     wait_until_over(&setup.agent, "InvalidConfiguration");
     setup.serve("third", &[third], &http);
 
+    // Nothing but the signal makes the agent read a file that has not changed.
     setup.agent.process().signal(Signal::HUP).unwrap();
     wait_for_log(&setup.agent, "SIGHUP: reading the configuration again");
+    wait_for_log(&setup.agent, "configuration: nothing has changed that counts now");
     write(&setup.lab, "", &[first, second, third]);
+    setup.agent.process().signal(Signal::HUP).unwrap();
     wait_until_over(&setup.agent, "RestartNeeded");
     load.wait_for_more(100, LIMIT).unwrap();
     let tally = load.stop().unwrap();

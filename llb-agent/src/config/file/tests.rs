@@ -187,7 +187,7 @@ fn mistakes_name_line_key_and_way_out() {
             "manifests = \"m\"\nkubeconfig = \"k\"",
             "FILE:1: manifests: it can't be given together with kubeconfig (FILE:2); remove one",
         ),
-        ("linkdevice = [\"eth0\", \"eth0\"]", "FILE:1: linkdevice: --linkdevice eth0 is given twice"),
+        ("linkdevice = [\"eth0\", \"eth0\"]", "FILE:1: linkdevice: eth0 is given twice"),
         (
             "pool = \"192.0.2.0/33\"",
             "FILE:1: pool: \"192.0.2.0/33\": \"192.0.2.0/33\" is not a range of addresses: \"33\" is not a prefix",
@@ -212,7 +212,7 @@ fn mistakes_name_line_key_and_way_out() {
         ),
         (
             "[[pool]]\nranges = \"192.0.2.0/28\"\n[[pool]]\nranges = \"192.0.2.8\"",
-            "FILE:1: pool: --pool: 192.0.2.1-192.0.2.14 and 192.0.2.8 overlap",
+            "FILE:3: pool: 192.0.2.1-192.0.2.14 and 192.0.2.8 overlap",
         ),
         (
             "class = \"a\"",
@@ -309,4 +309,43 @@ fn the_example_has_each_key_and_each_line_of_it_is_right() {
     let pool = format!("[[pool]]\n{}\n", pools.join("\n"));
     assert_eq!(parse(&pool, &file, &keys).unwrap()["pool"].len(), 1, "{pool}");
     assert!(parse(&text, &file, &keys).unwrap().is_empty(), "all of it is commented out");
+}
+
+#[test]
+fn a_running_agent_does_not_go_on_without_its_file() {
+    let with = Folder::with(WHOLE).configured(&[]).unwrap();
+    let Ok(Invocation::Serve(without)) = Cli::of(&["llb-agent", "--linkdevice", "eth0"]) else {
+        panic!("a default file may be missing at the start")
+    };
+    let error = with.reloaded(&without).unwrap_err().to_string();
+    assert!(
+        error.ends_with("is gone; put it back, or restart llb-agent if it is to run without it"),
+        "{error}"
+    );
+    assert!(without.reloaded(&with).is_ok(), "it may come");
+}
+
+#[test]
+fn a_named_pipe_is_refused_and_not_waited_for() {
+    let folder = Folder(tempfile::tempdir().unwrap());
+    rustix::fs::mkfifoat(rustix::fs::CWD, folder.path(), rustix::fs::Mode::RUSR).unwrap();
+    let error = folder.configured(&[]).unwrap_err();
+    assert!(error.contains("FILE: it is no regular file"), "{error}");
+}
+
+#[test]
+fn the_later_pool_and_the_largest_limit_are_told() {
+    for (text, expected) in [
+        (
+            "[[pool]]\nname = \"a\"\nranges = \"192.0.2.1\"\n[[pool]]\nname = \"a\"\nranges = \"192.0.2.2\"",
+            "FILE:4: pool: the name a is given twice",
+        ),
+        (
+            "max-connections = 16777217",
+            "max-connections: \"16777217\": the number is too large; the largest is 16777216",
+        ),
+    ] {
+        let error = Folder::with(text).configured(&[]).unwrap_err();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
 }

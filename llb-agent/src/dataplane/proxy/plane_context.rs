@@ -126,14 +126,14 @@ fn resize(permits: &Arc<Semaphore>, before: NonZeroUsize, after: NonZeroUsize) {
     let count = |limit: NonZeroUsize| limit.get().min(Semaphore::MAX_PERMITS);
     let (before, after) = (count(before), count(after));
     permits.add_permits(after.saturating_sub(before));
-    let mut surplus = before.saturating_sub(after);
-    while surplus > 0 {
-        let part = u32::try_from(surplus).unwrap_or(u32::MAX);
-        surplus -= part as usize;
+    let surplus = before.saturating_sub(after);
+    let in_use = surplus - permits.forget_permits(surplus);
+    // The command line allows no number that is too large for this.
+    if let Some(in_use) = u32::try_from(in_use).ok().filter(|in_use| *in_use > 0) {
         let permits = Arc::clone(permits);
         // It waits in the semaphore's own queue, so nobody gets a permit before it.
         tokio::spawn(async move {
-            if let Ok(surplus) = permits.acquire_many_owned(part).await {
+            if let Ok(surplus) = permits.acquire_many_owned(in_use).await {
                 surplus.forget();
             }
         });
@@ -153,6 +153,16 @@ mod tests {
 
     fn limit(permits: usize) -> NonZeroUsize {
         NonZeroUsize::new(permits).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_free_is_taken_at_once() {
+        let permits = Arc::new(Semaphore::new(4));
+        let open = Arc::clone(&permits).try_acquire_owned().unwrap();
+        resize(&permits, limit(4), limit(2));
+        assert_eq!(permits.available_permits(), 1);
+        drop(open);
+        assert_eq!(permits.available_permits(), 2);
     }
 
     #[tokio::test]

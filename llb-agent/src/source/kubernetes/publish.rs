@@ -27,6 +27,8 @@ pub struct KubernetesSource {
     health: Arc<Health>,
     interest: watch::Receiver<Interest>,
     watching: Watching,
+    /// By a new interest. It takes the place of `watching` when all its lists have arrived.
+    next: Option<Watching>,
     saved: SavedSnapshots,
     api_servers: watch::Receiver<Reserved>,
     tasks: JoinSet<()>,
@@ -42,7 +44,8 @@ impl KubernetesSource {
         let mut tasks = JoinSet::new();
         tasks.spawn(resolve::follow(cluster.clone(), resolved));
         tasks.spawn(Reloader::new(cluster.clone(), health.clone()).run());
-        Self { cluster: cluster.clone(), health, interest, watching, saved, api_servers, tasks }
+        let (cluster, next) = (cluster.clone(), None);
+        Self { cluster, health, interest, watching, next, saved, api_servers, tasks }
     }
 
     /// The addresses of the API server, which no Service may have. A first result, maybe empty, is a change.
@@ -61,6 +64,7 @@ impl KubernetesSource {
         // Time has passed in which only others changed something.
         let mut late = false;
         loop {
+            self.change_over(&mut live);
             let news = live.update(&self.watching, late);
             if let Some(snapshot) = live.snapshot.as_ref().filter(|_| news) {
                 self.save(snapshot, &latest);
@@ -82,17 +86,29 @@ impl KubernetesSource {
                 () = &mut patience, if live.snapshot.is_none() && fallback.is_none() => fallback = Some(Fallback::load(self.saved.clone()).await),
                 Some(ended) = self.tasks.join_next() => defects.push(defect(ended)),
                 Some(ended) = self.watching.tasks.join_next() => defects.push(defect(ended)),
+                Some(ended) = ended(self.next.as_mut()) => defects.push(defect(ended)),
                 Ok(()) = self.interest.changed() => self.watch_anew(),
                 () = out.closed() => return,
             }
         }
     }
 
-    /// The interest has changed. Until all lists have arrived again, the last snapshot stays published.
+    /// The interest has changed. The old watches go on until the new ones have all lists: that may last, if the
+    /// API is away or a right is missing.
     fn watch_anew(&mut self) {
         let interest = self.interest.borrow_and_update().clone();
-        self.health.forget_watches();
-        self.watching = Watching::start(&self.cluster, interest, &self.health);
+        self.next = Some(Watching::start(&self.cluster, interest, &self.health));
+    }
+
+    /// Goes over to the new watches if they have all lists, or if the old ones never had.
+    fn change_over(&mut self, live: &mut Live) {
+        let is_due = |next: &mut Watching| live.snapshot.is_none() || next.objects.is_complete();
+        if let Some(next) = self.next.take_if(is_due) {
+            self.watching = next;
+            self.health.forget_watches();
+            // The same objects make another snapshot.
+            live.pending = Change::Ours;
+        }
     }
 
     fn report(&self, live: &Live, fallback: Option<&Fallback>) -> SourceReport {
@@ -151,6 +167,11 @@ impl Live {
         self.interest = interest.number;
         is_ours && differs
     }
+}
+
+/// Waits until a task of the new watches has ended; `None` if there is none.
+async fn ended(next: Option<&mut Watching>) -> Option<Result<(), JoinError>> {
+    next?.tasks.join_next().await
 }
 
 /// A task of the source has ended, which is a defect. The other tasks continue: endpoints
