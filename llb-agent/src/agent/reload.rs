@@ -119,10 +119,13 @@ impl Looks {
     }
 }
 
+/// A file that is being written all the time is used as it is after this many looks.
+const LOOKS: u32 = 20;
+
 /// Waits until two looks in a row see the same.
 async fn settled(command_line: &CommandLine) -> Look {
     let mut before = look(command_line).await;
-    loop {
+    for _ in 0..LOOKS {
         tokio::time::sleep(PAUSE).await;
         let now = look(command_line).await;
         if now == before {
@@ -130,6 +133,7 @@ async fn settled(command_line: &CommandLine) -> Look {
         }
         before = now;
     }
+    before
 }
 
 async fn look(command_line: &CommandLine) -> Look {

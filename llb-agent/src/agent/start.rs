@@ -124,13 +124,15 @@ async fn wake(mut api_servers: watch::Receiver<Reserved>, links: Arc<Notify>) {
 /// connections of the agent before would end.
 async fn open_packet_plane(
     setup: &PacketSetup,
-    mut locks: LinkLocks,
+    locks: LinkLocks,
     changed: &Arc<Notify>,
 ) -> Result<PacketPlane, PacketError> {
     let begun = clock::now();
     let mut is_said = false;
     loop {
-        let opened = PacketPlane::open(setup.clone(), std::mem::take(&mut locks), changed.clone()).await;
+        // Copies, so that the next try has the locks, too: the agent before may hold its own for seconds.
+        let copies = locks.iter().filter_map(|(name, lock)| Some((name.clone(), lock.try_clone().ok()?)));
+        let opened = PacketPlane::open(setup.clone(), copies.collect(), changed.clone()).await;
         match &opened {
             Err(error) if error.is_link_away() && clock::now() - begun < LINK_LIMIT => {
                 if !std::mem::replace(&mut is_said, true) {

@@ -141,7 +141,10 @@ async fn try_again(shared: &Arc<Shared>, place: usize, ladder: Ladder) -> bool {
         }
     };
     let (link, mtu) = (facts.name.clone(), facts.mtu);
-    let has_kept_xdp = shared.links()[place].has_kept_xdp;
+    let (has_kept_xdp, is_followed) = {
+        let links = shared.links();
+        (links[place].has_kept_xdp, links[place].is_followed)
+    };
     let done = match replace(shared, place, facts, ladder).await {
         Ok(done) => done.map_err(|error| ErrorChain(&error).to_string()),
         Err(error) => Err(ErrorChain(&error).to_string()),
@@ -150,6 +153,7 @@ async fn try_again(shared: &Arc<Shared>, place: usize, ladder: Ladder) -> bool {
     match done {
         Ok(()) => {
             place.has_kept_xdp |= has_kept_xdp;
+            place.is_followed &= is_followed;
             let (hook, why) = (place.hook, &place.why);
             tracing::info!(link, mtu, %hook, %why, "the link has changed: its hooks were tried again");
         }
