@@ -17,7 +17,7 @@ pub(crate) fn the_api_server_accepts_every_example(case: &mut Case<'_>) -> Resul
         }
         let file = path.to_str().context("not a text")?;
         // The server checks and fills in everything, and unknown fields are errors; nothing is stored.
-        case.kubectl(&["apply", "--dry-run=server", "--validate=strict", "-f", file])?;
+        case.cluster.kubectl(&["apply", "--dry-run=server", "--validate=strict", "-f", file])?;
         applied += 1;
     }
     anyhow::ensure!(applied > 5, "{} has only {applied} examples", folder.display());

@@ -91,6 +91,7 @@ pub(crate) fn a_killed_agent_finds_its_vips_again(case: &mut Case<'_>) -> Result
     let mut vips = Vec::new();
     for name in ["first", "second", "third"] {
         vips.push(wait_until(LIMIT, &format!("a VIP of {name}"), || Ok(case.published(name)?.pop_first()))?);
+        case.wait_for_every_node(name)?;
     }
     agent.kill9()?;
     // The other Services must not move into the place of the first one.

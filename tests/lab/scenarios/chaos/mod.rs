@@ -51,6 +51,7 @@ pub(crate) fn connections_that_llb_loses_are_seen(plane: Plane) {
     let mut chaos = Chaos::new(Way { plane, is_dsr: false });
     chaos.events = vec![Event::AgentKilled];
     chaos.span = Duration::from_secs(1);
+    chaos.is_proxied = false;
     let outcome = chaos.run();
     assert_eq!(outcome.plain.lost, BTreeMap::new(), "{:?}", outcome.plain.lines);
     let complaints = outcome.llb.worse_than(&outcome.plain);
@@ -66,6 +67,8 @@ struct Chaos {
     events: Vec<Event>,
     span: Duration,
     connections: usize,
+    /// Whether a connection of llb counts only from its first echo on.
+    is_proxied: bool,
     seed: u64,
     network: Network,
     /// Agents that others have taken over from. They end before their lab.
@@ -102,9 +105,11 @@ impl Chaos {
         } else {
             setup.serve("chaos", &vips, &ports);
         }
+        let events = way.events(seed);
         Self {
             way,
-            events: way.events(seed),
+            is_proxied: way.may_relay(&events),
+            events,
             span: Duration::from_secs(environment::chaos_secs().unwrap_or(SECS)),
             connections: environment::chaos_connections().unwrap_or(CONNECTIONS) as usize,
             seed,
@@ -121,7 +126,7 @@ impl Chaos {
         let plain_to = |port| self.network.plain_targets(self.way, port);
         let llb_to = |port| vips.map(|vip| (vip, port).into()).to_vec();
         let open = |name, targets| {
-            let is_proxied = name == "llb" && self.way.may_relay(&self.events);
+            let is_proxied = name == "llb" && self.is_proxied;
             let (count, seed) = (self.connections, self.seed);
             let group = Group { name, targets, count, is_proxied, seed, since };
             Conversations::open(&client, &group, OPEN_LIMIT).unwrap_or_else(|error| panic!("{error:#}"))
