@@ -38,13 +38,24 @@ pub(crate) fn serve(host: &Host, address: SocketAddr) -> Result<()> {
 
 /// One stream through `address`.
 pub(crate) fn transfer(host: &Host, address: SocketAddr, up: u64, down: u64) -> Result<()> {
+    transfer_within(STALL_LIMIT, host, address, up, down)
+}
+
+/// As [`transfer`], for a stream that may make no progress for `stall`.
+pub(crate) fn transfer_within(
+    stall: Duration,
+    host: &Host,
+    address: SocketAddr,
+    up: u64,
+    down: u64,
+) -> Result<()> {
     let stream = llb_tests::client::connect(host, address)?;
+    stream.set_read_timeout(Some(stall))?;
+    stream.set_write_timeout(Some(stall))?;
     follow(stream, up, down).with_context(|| format!("{up} bytes up, {down} down through {address}"))
 }
 
 fn follow(mut stream: TcpStream, up: u64, down: u64) -> Result<()> {
-    stream.set_read_timeout(Some(STALL_LIMIT))?;
-    stream.set_write_timeout(Some(STALL_LIMIT))?;
     stream.write_all(&up.to_be_bytes())?;
     stream.write_all(&down.to_be_bytes())?;
     let sent = send(&mut stream, up, up).context("on the way up")?;

@@ -122,7 +122,9 @@ pub(crate) fn jumbo_frames(stage: &mut Stage, modes: &[Mode], by_hand: bool) -> 
         modes.iter().flat_map(|&mode| stage.vips(mode)).map(|vip| SocketAddr::new(vip, BULK.port)).collect();
     let client = stage.client().clone();
     let outcome = std::thread::scope(|scope| {
-        let old = scope.spawn(|| bulk::transfer(&client, vips[0], 2 * LONG, 2 * LONG));
+        // It stalls for as long as large frames are lost, and TCP then repeats after at most twice that time.
+        let old =
+            scope.spawn(|| bulk::transfer_within(2 * HOOKS_LIMIT, &client, vips[0], 2 * LONG, 2 * LONG));
         stage.machine_mtu(JUMBO)?;
         if by_hand {
             follow_advice(stage)?;
