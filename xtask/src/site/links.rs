@@ -95,7 +95,8 @@ fn attributes<'a>(text: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     starts.into_iter().filter_map(|start| text[start..].split('"').next())
 }
 
-fn resolve(page: &Path, target: &str) -> Option<PathBuf> {
+/// Where a relative link in `page` leads; `None` if it leads out.
+pub(super) fn resolve(page: &Path, target: &str) -> Option<PathBuf> {
     let mut path = page.parent()?.to_owned();
     for part in Path::new(target).components() {
         match part {

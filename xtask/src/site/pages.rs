@@ -5,9 +5,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
+
+use super::links;
 
 const SUMMARY: &str = "docs/SUMMARY.md";
 
@@ -74,16 +76,7 @@ fn targets(text: &str) -> impl Iterator<Item = &str> {
 
 /// The path from the workspace of a link in `page`; `None` if it leads out.
 fn resolve(page: &str, target: &str) -> Option<String> {
-    let mut path: PathBuf = Path::new(page).parent()?.to_owned();
-    for part in Path::new(target).components() {
-        match part {
-            Component::ParentDir if !path.pop() => return None,
-            Component::ParentDir | Component::CurDir => {}
-            Component::Normal(name) => path.push(name),
-            Component::RootDir | Component::Prefix(_) => return None,
-        }
-    }
-    path.to_str().map(str::to_owned)
+    links::resolve(Path::new(page), target)?.to_str().map(str::to_owned)
 }
 
 /// The list with paths from the workspace: it lies in docs/, but mdBook wants it at the top.
