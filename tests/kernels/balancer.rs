@@ -17,8 +17,8 @@ use crate::stage::{BULK, DNS, HTTP, IPV4, Mode, Stage};
 /// times as long on a busy one.
 const READY_LIMIT: Duration = Duration::from_secs(300);
 
-/// Time for an agent to end.
-const EXIT_LIMIT: Duration = Duration::from_secs(60);
+/// Time for an agent to end. The other one takes over in this time if there is one: see [`READY_LIMIT`].
+const EXIT_LIMIT: Duration = READY_LIMIT;
 
 const ADMIN_PORT: u16 = 9660;
 
@@ -118,7 +118,12 @@ pub(crate) fn log_tail(stage: &Stage) -> String {
 
 fn wait_for_end(stage: &mut Stage, pid_file: &str) -> Result<()> {
     let ended = format!("! kill -0 $(cat {pid_file})");
-    wait_until(EXIT_LIMIT, "the end of the agent", || stage.machine.run(&ended).map(Some)).map(drop)
+    wait_until(EXIT_LIMIT, "the end of the agent", || match stage.machine.run(&ended) {
+        // Nothing that could end any more.
+        Err(error) if stage.machine.ended().is_some() => Ok(Some(Err(error))),
+        outcome => outcome.map(|_| Some(Ok(()))),
+    })
+    .and_then(|outcome| outcome)
 }
 
 /// All frontends, as `/state` names them. Mode dsr is for a packet plane; without one the relay serves it.

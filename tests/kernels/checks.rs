@@ -2,7 +2,9 @@
 //! The checks of one machine, one after the other. A check that fails does not stop the others.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -60,8 +62,17 @@ impl Extent {
     }
 }
 
-/// Boots one machine and makes all checks in it.
+/// Boots one machine and makes all checks in it. If the emulator itself crashes, that says nothing about llb: then
+/// everything is tried once more. A kernel that panics ends the emulator without a signal.
 pub(crate) fn run(kernel: &Kernel, extent: &Extent) -> Findings {
+    let (findings, end) = run_once(kernel, extent);
+    let Some(signal) = end.and_then(|status| status.signal()) else { return findings };
+    println!("({}: signal {signal} has ended QEMU; everything is tried once more)", kernel.series());
+    run_once(kernel, extent).0
+}
+
+/// The findings, and how the machine has ended before it should.
+fn run_once(kernel: &Kernel, extent: &Extent) -> (Findings, Option<ExitStatus>) {
     let mut run =
         Run { series: kernel.series().to_owned(), extent: extent.clone(), findings: Findings::default() };
     let started = Instant::now();
@@ -70,7 +81,7 @@ pub(crate) fn run(kernel: &Kernel, extent: &Extent) -> Findings {
         Ok(stage) => stage,
         Err(error) => {
             run.note(None, "boot", started, Err(error));
-            return run.findings;
+            return (run.findings, None);
         }
     };
     run.note(None, "boot", started, Ok(()));
@@ -80,15 +91,20 @@ pub(crate) fn run(kernel: &Kernel, extent: &Extent) -> Findings {
         if let Err(error) = run.card(&mut stage, card, &mut has_packet_plane) {
             let place = Place { card, hook: None };
             run.note(Some(&place), "agent", started, Err(error));
+            if stage.machine.ended().is_some() {
+                break;
+            }
             // The next card must not get an agent that takes over from this one.
             if let Err(error) = balancer::kill9(&mut stage).and_then(|()| balancer::stop(&mut stage)) {
                 println!("the agent does not end: {error:#}");
             }
         }
     }
-    run.programs(&mut stage, has_packet_plane);
+    if stage.machine.ended().is_none() {
+        run.programs(&mut stage, has_packet_plane);
+    }
     keep_logs(&stage, &run.series);
-    run.findings
+    (run.findings, stage.machine.ended())
 }
 
 /// Copies the machine's logs to target/tmp, because the lab's folder goes with the lab.

@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -30,6 +30,9 @@ const SOCKET_LIMIT: Duration = Duration::from_secs(20);
 /// A kernel that runs on the CPU itself says so within a second.
 const KVM_LIMIT: Duration = Duration::from_secs(10);
 
+/// MiB: for two agents at once, the host's programs in the page cache, and a kernel that looks at large programs.
+const MEMORY: &str = "3072";
+
 const QEMU: &str = "qemu-system-x86_64";
 
 /// A running machine; killed when dropped.
@@ -49,7 +52,7 @@ impl Machine {
             (folder.join("initramfs"), folder.join("port"), folder.join("console.log"));
         kernel.write_initramfs(&initramfs, Path::new(env!("CARGO_BIN_EXE_llb-guest")))?;
         let mut command = lab.segment_command(find(QEMU)?);
-        command.args(accelerator(kernel, folder)?).args(["-smp", "2", "-m", "2048", "-nic", "none"]);
+        command.args(accelerator(kernel, folder)?).args(["-smp", "2", "-m", MEMORY, "-nic", "none"]);
         command
             .args(["-nographic", "-no-reboot", "-kernel"])
             .arg(kernel.image())
@@ -91,10 +94,17 @@ impl Machine {
     pub(crate) fn run_for(&mut self, limit: Duration, command: &str) -> Result<String> {
         let mut line = serde_json::to_vec(&Order { command: command.to_owned() })?;
         line.push(b'\n');
-        self.port.get_mut().write_all(&line).context("the machine takes no command")?;
+        if let Err(error) = self.port.get_mut().write_all(&line) {
+            bail!("the machine takes no command: {error}; {}", self.end());
+        }
         let Answer { status, output } = self.answer(limit).with_context(|| command.to_owned())?;
         ensure!(status == 0, "in the machine: `{command}`: status {status}: {}", output.trim());
         Ok(output)
+    }
+
+    /// How QEMU has ended; `None` while it runs.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.exit_status().ok().flatten()
     }
 
     /// What the kernel and the first process have printed.
@@ -108,8 +118,20 @@ impl Machine {
         let read = self.port.read_line(&mut line);
         let read =
             read.with_context(|| format!("no answer within {limit:?}; the console:\n{}", self.console()))?;
-        ensure!(read > 0, "the machine has ended; the console:\n{}", self.console());
+        if read == 0 {
+            bail!("the machine has ended; {}", self.end());
+        }
         Ok(serde_json::from_str(&line)?)
+    }
+
+    /// How QEMU has ended, and why the kernel in it may have ended it.
+    fn end(&mut self) -> String {
+        // The socket closes a moment before the process is gone.
+        let status = match self.process.wait_exit(SOCKET_LIMIT) {
+            Ok(status) => format!("QEMU has ended: {status}"),
+            Err(_) => "QEMU runs".to_owned(),
+        };
+        format!("{status}; its console ends with:\n{}", self.process.log_tail())
     }
 }
 
