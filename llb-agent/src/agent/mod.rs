@@ -10,6 +10,7 @@
 //!   serve.rs                 then the three parts of an agent's life
 //!     start.rs               build everything; take over from a running agent if there is one
 //!       locks.rs             the locks; whether another agent serves
+//!       link_patience.rs     how long a link that goes away is waited for
 //!       objects.rs           the source, and what the agent starts from
 //!     serve.rs               run the loop until a signal or a successor comes
 //!     reload.rs              read the configuration again: a changed file, SIGHUP
@@ -23,6 +24,7 @@ mod detach;
 mod end;
 mod explain;
 mod handed_over;
+mod link_patience;
 mod locks;
 mod objects;
 mod preconditions;

@@ -20,9 +20,10 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::handed_over::{InheritedSockets, inherited_locks, inherited_sockets};
+use super::link_patience::LinkPatience;
 use super::locks::{Locks, setup_of};
 use super::objects::{Objects, StartingPoint};
-use super::preconditions::{LINK_LIMIT, LINK_PAUSE, check_links};
+use super::preconditions::{LINK_PAUSE, check_links};
 use super::reload::Reloads;
 use super::signals::Signals;
 use crate::addresses::{AgentLocks, NetlinkAddresses};
@@ -127,14 +128,16 @@ async fn open_packet_plane(
     locks: LinkLocks,
     changed: &Arc<Notify>,
 ) -> Result<PacketPlane, PacketError> {
-    let begun = clock::now();
-    let mut is_said = false;
+    let (mut patience, mut is_said) = (LinkPatience::default(), false);
     loop {
         // Copies, so that the next try has the locks, too: the agent before may hold its own for seconds.
         let copies = locks.iter().filter_map(|(name, lock)| Some((name.clone(), lock.try_clone().ok()?)));
         let opened = PacketPlane::open(setup.clone(), copies.collect(), changed.clone()).await;
         match &opened {
-            Err(error) if error.is_link_away() && clock::now() - begun < LINK_LIMIT => {
+            Err(error)
+                if error.is_link_away()
+                    && patience.goes_on(matches!(error, PacketError::NoSuchLink { .. }), clock::now()) =>
+            {
                 if !std::mem::replace(&mut is_said, true) {
                     tracing::warn!(error = %ErrorChain(error), "a link has gone away; its program is tried again");
                 }
