@@ -14,7 +14,7 @@ use aya::programs::tc::TcAttachType;
 use aya::programs::{SchedClassifier, Xdp, XdpMode};
 use llb_agent::config::{Datapath, PacketConfig};
 use llb_agent::dataplane::packet::{
-    LinkLocks, LinkPermission, PacketError, PacketPlane, PacketSetup, detach,
+    LinkLocks, LinkPermission, PacketError, PacketPlane, PacketSetup, Turn, detach,
 };
 use llb_common::counters::{LINK_COUNTERS_MAP, LinkCounters};
 use llb_common::programs::{TC_INGRESS_PROGRAM, XDP_PROGRAM};
@@ -231,6 +231,7 @@ pub(crate) fn open_with(
         config,
         drain_timeout: LIMIT,
         permission: LinkPermission::new(|_| true),
+        turn: Turn::default(),
     };
     inside(host, || {
         let runtime =

@@ -231,12 +231,17 @@ mod xdp_native {
     every_scenario!(Plane::XdpNative);
     packet_scenarios!(Plane::XdpNative);
     heavy_packet_scenarios!(Plane::XdpNative);
-    scenarios!(Plane::XdpNative, dead_backends::xdp_on_a_veth_that_loses_its_packets_is_a_problem,);
+    scenarios!(
+        Plane::XdpNative,
+        dead_backends::xdp_on_a_veth_that_loses_its_packets_is_a_problem,
+        handover::a_link_that_changes_during_a_handover_loses_nothing,
+    );
 }
 
 mod xdp_generic {
     every_scenario!(Plane::XdpGeneric);
     packet_scenarios!(Plane::XdpGeneric);
+    scenarios!(Plane::XdpGeneric, handover::a_link_that_changes_during_a_handover_loses_nothing,);
 }
 
 mod sockmap {

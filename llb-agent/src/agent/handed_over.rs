@@ -67,6 +67,20 @@ pub(super) fn inherited_locks(goods: Descriptors) -> anyhow::Result<InheritedLoc
 /// Passes everything to a new agent. After an error this agent is still in
 /// charge, and continues.
 pub(super) async fn hand_over(
+    takeover: Takeover,
+    planes: &Planes,
+    admin: (SocketAddr, &OwnedFd),
+    own: &Locks,
+) -> anyhow::Result<()> {
+    planes.stop_attaching();
+    let outcome = pass_on(takeover, planes, admin, own).await;
+    if outcome.is_err() {
+        planes.resume_attaching();
+    }
+    outcome
+}
+
+async fn pass_on(
     mut takeover: Takeover,
     planes: &Planes,
     (admin, admin_socket): (SocketAddr, &OwnedFd),

@@ -31,7 +31,7 @@ use crate::admin;
 use crate::clock;
 use crate::config::Configured;
 use crate::dataplane::Planes;
-use crate::dataplane::packet::{LinkLocks, LinkPermission, PacketError, PacketPlane, PacketSetup};
+use crate::dataplane::packet::{LinkLocks, LinkPermission, PacketError, PacketPlane, PacketSetup, Turn};
 use crate::dataplane::proxy::ProxyPlane;
 use crate::error_chain::ErrorChain;
 use crate::handover::{Inheritance, Successors};
@@ -230,6 +230,7 @@ impl<S: StatusSink> Building<S> {
             config: config.packet,
             drain_timeout: config.relay.drain_timeout,
             permission: LinkPermission::new(move |ifindex| agent.has(ifindex)),
+            turn: Turn::default(),
         };
         let opened = open_packet_plane(&setup, locks, &self.wakeups.plane).await;
         let planes = &mut self.reconciler.rooms.plane;

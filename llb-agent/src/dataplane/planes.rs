@@ -99,6 +99,16 @@ impl Planes {
         self.packet().map(PacketPlane::backend_states).unwrap_or_default()
     }
 
+    /// Changes no programs at links any more, as a successor takes over.
+    pub fn stop_attaching(&self) {
+        self.packet().inspect(|plane| plane.stop_attaching());
+    }
+
+    /// The successor has not taken over.
+    pub fn resume_attaching(&self) {
+        self.packet().inspect(|plane| plane.resume_attaching());
+    }
+
     /// The locks of the packet plane, for a successor.
     ///
     /// # Errors

@@ -23,6 +23,9 @@ const DNS: PortSpec<'static> = PortSpec { name: "dns", port: 53, protocol: "UDP"
 const LONGEST_START: Duration = Duration::from_millis(80);
 const KILLS: u32 = 60;
 
+/// Of a link's MTU, each with a hand-over.
+const CHANGES: usize = 10;
+
 pub(crate) fn three_restarts_lose_no_request_and_the_vip_stays(plane: Plane) {
     let mut setup = Setup::new(plane);
     setup.serve_http(30080);
@@ -123,6 +126,32 @@ pub(crate) fn sigterm_waits_for_a_new_agent_that_is_about_to_take_over(plane: Pl
     new.process().kill9().unwrap();
     assert_eq!(setup.agent.wait_exit().unwrap().code(), Some(0), "{}", setup.agent.log());
     setup.wait_address(setup.vip(), false);
+}
+
+/// When the MTU changes, the running agent tries the hooks again: it has its new program ready when the new agent has looked
+/// at the links and has not attached its own yet.
+pub(crate) fn a_link_that_changes_during_a_handover_loses_nothing(plane: Plane) {
+    let mut setup = Setup::new(plane);
+    setup.serve_http(30080);
+    setup.serve("web", &[setup.vip()], &[WEB]);
+    let vip = SocketAddr::new(setup.vip(), 80);
+    let mut download = Download::start(setup.client(), vip).unwrap();
+    let load = Load::start(setup.client(), vip);
+    for round in 0..CHANGES {
+        let mtu = [1600, 1500][round % 2];
+        setup.lab.balancer().ip(&format!("link set eth0 mtu {mtu}\n")).unwrap();
+        let is_seen =
+            format!("its packets are forwarded again\",\"link\":\"eth0\",\"ifindex\":2,\"mtu\":{mtu}");
+        let count = |setup: &Setup| setup.agent.log().matches(&is_seen).count();
+        wait_until(LIMIT, "the agent to see the MTU", || Ok((count(&setup) > round / 2).then_some(())))
+            .unwrap();
+        let mut old = setup.succeed_agent();
+        assert_eq!(old.wait_exit().unwrap().code(), Some(0), "{}", old.log());
+        download.read(Download::LENGTH / 100).unwrap();
+    }
+    let tally = load.stop().unwrap();
+    assert_eq!(tally.failures, Vec::<String>::new(), "of {}", tally.total());
+    download.finish().unwrap();
 }
 
 fn wait_for_line(setup: &Setup, text: &str) {

@@ -18,7 +18,7 @@ use super::clsact;
 use super::error::PacketError;
 use super::link_facts::LinkFacts;
 use super::pins::PinFolder;
-use super::{tcx_link, xdp_removal};
+use super::{link_device, xdp_removal};
 use crate::config::{self, PacketConfig};
 use crate::kernel::{self, system_error};
 use crate::model::Hook;
@@ -39,7 +39,27 @@ const fn pin_of(hook: Hook) -> &'static str {
     }
 }
 
-/// Loads the program of `hook` and attaches it to the link.
+/// Loads the program of `hook`. Most of the time of a start goes here.
+///
+/// # Errors
+/// The kernel refuses.
+pub(super) fn load(
+    ebpf: &mut Ebpf,
+    hook: Hook,
+    facts: &LinkFacts,
+    folder: &PinFolder,
+) -> Result<(), PacketError> {
+    let (name, pin) = (program_of(hook), folder.pin(pin_of(hook)));
+    let failed = |error| PacketError::program(name, &facts.name, &pin, error);
+    let program = ebpf.program_mut(name).ok_or(PacketError::NotInObject { name })?;
+    match hook {
+        Hook::Xdp => <&mut Xdp>::try_from(program).and_then(Xdp::load),
+        Hook::Tc => <&mut SchedClassifier>::try_from(program).and_then(SchedClassifier::load),
+    }
+    .map_err(failed)
+}
+
+/// Attaches the loaded program of `hook` to the link.
 ///
 /// # Errors
 /// The kernel refuses. What was attached before still is.
@@ -58,7 +78,6 @@ pub(super) fn attach(
     let attached = match hook {
         Hook::Xdp => {
             let program: &mut Xdp = program.try_into().map_err(failed)?;
-            program.load().map_err(failed)?;
             match take_over_xdp(program, facts, mode, &pin).map_err(failed)? {
                 true => None,
                 false => {
@@ -75,13 +94,11 @@ pub(super) fn attach(
         }
         Hook::Tc if is_clsact(hook, config) => {
             let program: &mut SchedClassifier = program.try_into().map_err(failed)?;
-            program.load().map_err(failed)?;
             clsact::attach(program, index, folder.path()).map_err(failed)?;
             None
         }
         Hook::Tc => {
             let program: &mut SchedClassifier = program.try_into().map_err(failed)?;
-            program.load().map_err(failed)?;
             match take_over_tc(program, index, &pin).map_err(failed)? {
                 true => None,
                 false => {
@@ -138,7 +155,8 @@ fn take_over_tc(program: &mut SchedClassifier, index: u32, pin: &Path) -> Result
         Err(error) if has_errno(&error, Errno::NOLINK) => return Ok(false),
         Err(error) => return Err(error),
     };
-    let is_here = tcx_link::device_of(program.info()?.id()).map_err(ProgramError::IOError)? == Some(index);
+    let is_here =
+        link_device::device_of("tcx", program.info()?.id()).map_err(ProgramError::IOError)? == Some(index);
     // This handle is dropped. The pin keeps the program attached.
     program.take_link(new)?;
     Ok(is_here)
@@ -154,7 +172,9 @@ fn take_over_xdp(
 ) -> Result<bool, ProgramError> {
     let Some(pinned) = pinned(pin)? else { return Ok(false) };
     let link = FdLink::from(pinned);
-    if facts.xdp != Some((link.info()?.program_id(), mode)) {
+    // The kernel is asked now: a running agent may have put another program there since the facts were read.
+    let device = link_device::device_of("xdp", link.info()?.program_id()).map_err(ProgramError::IOError)?;
+    if device != Some(facts.ifindex) || facts.xdp.is_none_or(|(_, in_mode)| in_mode != mode) {
         return Ok(false);
     }
     match program.attach_to_link(XdpLink::try_from(link)?) {

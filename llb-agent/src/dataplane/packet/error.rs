@@ -22,6 +22,9 @@ pub enum PacketError {
         "this llb-agent was built without eBPF programs: run `cargo xtask build-ebpf`, then build the agent again"
     )]
     NotBuilt,
+    /// Another agent takes the links over.
+    #[error("another llb-agent takes over")]
+    HandedOver,
     /// Rights are missing.
     #[error(
         "no permission to {verb} on link {link}: run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"

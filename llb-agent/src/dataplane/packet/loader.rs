@@ -13,7 +13,7 @@ use llb_common::counters::LINK_COUNTERS_MAP;
 use llb_common::maps;
 use llb_common::settings::LinkSettings;
 
-use super::attach::{attach, end_others};
+use super::attach::{self, attach, end_others};
 use super::error::PacketError;
 use super::hooks::Ladder;
 use super::link_facts::LinkFacts;
@@ -155,7 +155,9 @@ fn attach_best(
     let mut refused = Vec::new();
     let mut last = None;
     for &hook in ladder.hooks {
-        if let Err(error) = attach(ebpf, hook, link, &setup.config, folder) {
+        let loaded = attach::load(ebpf, hook, link, folder);
+        let Some(_turn) = setup.turn.take() else { return Err(PacketError::HandedOver) };
+        if let Err(error) = loaded.and_then(|()| attach(ebpf, hook, link, &setup.config, folder)) {
             refused.push(HookRefusal { hook, error: ErrorChain(&error).to_string() });
             last = Some(error);
             continue;

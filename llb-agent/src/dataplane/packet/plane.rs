@@ -324,6 +324,16 @@ impl PacketPlane {
         metrics::register(&self.shared, registry);
     }
 
+    /// Attaches no program any more, as another agent takes over. What is being attached is waited for.
+    pub fn stop_attaching(&self) {
+        self.shared.setup.turn.end();
+    }
+
+    /// Attaches programs again: the other agent has not taken over.
+    pub fn resume_attaching(&self) {
+        self.shared.setup.turn.resume();
+    }
+
     /// The locks, for the agent that takes over. When this plane is dropped afterwards,
     /// programs, maps and locks stay.
     ///

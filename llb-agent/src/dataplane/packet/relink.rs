@@ -157,6 +157,7 @@ async fn try_again(shared: &Arc<Shared>, place: usize, ladder: Ladder) -> bool {
             let (hook, why) = (place.hook, &place.why);
             tracing::info!(link, mtu, %hook, %why, "the link has changed: its hooks were tried again");
         }
+        Err(_) if shared.setup.turn.take().is_none() => return false,
         Err(error) => {
             tracing::warn!(
                 link,

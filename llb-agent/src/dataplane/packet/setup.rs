@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::turn::Turn;
 use crate::config::{Datapath, PacketConfig};
 
 /// Links, folder and limits of the packet plane.
@@ -23,6 +24,8 @@ pub struct PacketSetup {
     pub drain_timeout: Duration,
     /// Which links may get a program when they are made again.
     pub permission: LinkPermission,
+    /// Whether programs may be attached.
+    pub turn: Turn,
 }
 
 /// Says whether the link with a number is this agent's.
