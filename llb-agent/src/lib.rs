@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Floors, lowest first: `model`, `config` < `desired`, `plan` < `source`, `dataplane`,
-//! `addresses`, `status`, `handover`, `health` < `reconcile` < `agent`, `admin`, `explain`,
+//! `addresses`, `status`, `handover`, `health` < `reconcile` < `agent`, `admin`, `explain`, `observe`,
 //! `rbac`. A module
 //! imports only from lower floors. `netlink`, `packet_socket`, `kernel`, `statefile`, `kube_error`,
 //! `clock`, `error_chain` and `telemetry` are small services for several floors.
@@ -29,6 +29,7 @@ pub mod kernel;
 mod kube_error;
 pub mod model;
 mod netlink;
+pub mod observe;
 mod packet_socket;
 pub mod plan;
 pub mod rbac;

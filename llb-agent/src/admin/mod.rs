@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The admin endpoint: /healthz, /readyz, /metrics, /state, /explain. It only reads.
+//! The admin endpoint: /healthz, /readyz, /metrics, /state, /explain, /api/v1. It only reads.
 //!
 //! ```text
 //!   server.rs    accepts connections; bounds their number, and the time of a request and its answer
 //!     host.rs    refuses requests that came by a foreign name
 //!   mod.rs       the pages
+//!     v1.rs      the API that commands read
+//!     shown.rs   what they are made of
 //!     body.rs    answers that are sent piece by piece
 //! ```
 
 mod body;
 mod host;
 mod server;
+mod shown;
+mod v1;
 
 use std::io;
 use std::net::SocketAddr;
@@ -26,9 +30,10 @@ use axum::routing::get;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use self::shown::Admin;
 use crate::clock;
 use crate::dataplane::BackendStates;
 use crate::error_chain::ErrorChain;
@@ -41,18 +46,6 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 
 /// The most problems that /readyz lists; /state has them all.
 const LISTED_PROBLEMS: usize = 100;
-
-/// The most answers of unbounded size that are in memory as a whole; further requests wait.
-/// /metrics and /explain are written under locks, so they cannot wait for the client while they are.
-const WHOLE_ANSWERS: usize = 8;
-
-#[derive(Clone)]
-struct Admin {
-    report: watch::Receiver<Arc<Report>>,
-    registry: Arc<Registry>,
-    backends: BackendStates,
-    whole_answers: Arc<Semaphore>,
-}
 
 /// The admin endpoint can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -113,29 +106,16 @@ fn serve_within(
     backends: BackendStates,
 ) -> JoinHandle<()> {
     let refused = server::Refused::register(&mut registry);
-    let whole_answers = Arc::new(Semaphore::new(WHOLE_ANSWERS));
-    let admin = Admin { report, registry: Arc::new(registry), backends, whole_answers };
+    let admin = Admin::new(report, registry, backends);
     let routes = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/state", get(state))
         .route("/explain/{namespace}/{name}", get(explain_service))
+        .merge(v1::routes())
         .with_state(admin);
     tokio::spawn(server::run(listener, routes, limits, refused))
-}
-
-impl Admin {
-    /// The last report. The channel's lock is free again at once, so the loop never waits for a client.
-    fn report(&self) -> Arc<Report> {
-        Arc::clone(&self.report.borrow())
-    }
-
-    /// An answer that is in memory as a whole until the client has it.
-    async fn whole(&self, write: impl FnOnce() -> String) -> axum::body::Body {
-        let place = Arc::clone(&self.whole_answers).acquire_owned().await;
-        body::held(write(), place.ok())
-    }
 }
 
 /// 200 from the first complete round on, even if the source fails later, since

@@ -70,7 +70,15 @@ async fn an_address_that_becomes_free_is_bound() {
 #[tokio::test]
 async fn nothing_can_be_changed() {
     let (address, _reports) = endpoint(Report::default()).await;
-    for path in ["/healthz", "/readyz", "/metrics", "/state", "/explain/default/web"] {
+    for path in [
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/state",
+        "/explain/default/web",
+        "/api/v1/services",
+        "/api/v1/changes",
+    ] {
         for method in ["POST", "PUT", "PATCH", "DELETE"] {
             let request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n");
             let answer = rest(connected(address, &request).await).await;
@@ -213,4 +221,32 @@ fn dechunked(mut body: &str) -> String {
         content.push_str(&rest[..length]);
         body = &rest[length + 2..];
     }
+}
+
+#[tokio::test]
+async fn the_api_lists_services_and_changes() {
+    let (address, reports) = endpoint(Report::default()).await;
+    let unknown = get(address, "/api/v1/services/default/web").await;
+    assert!(unknown.starts_with("HTTP/1.1 503 ") && unknown.contains("it has no complete list"), "{unknown}");
+    reports.send_replace(Arc::new(Report { ready: true, has_snapshot: true, ..Report::default() }));
+    let unknown = get(address, "/api/v1/services/default/web").await;
+    assert!(
+        unknown.starts_with("HTTP/1.1 404 ") && unknown.ends_with(r#"not serve Service default/web"}"#),
+        "{unknown}"
+    );
+    let all = get(address, "/api/v1/services").await;
+    assert!(all.starts_with("HTTP/1.1 200 ") && all.contains(r#""stale":false,"services":[]}"#), "{all}");
+    let told = async {
+        loop {
+            let changes = get(address, "/api/v1/changes?after=0").await;
+            if changes.contains("first snapshot") {
+                return changes;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let changes = tokio::time::timeout(LIMIT, told).await.unwrap();
+    assert!(changes.contains(r#"{"sequence":1,"lost":false,"changes":[{"sequence":1,"#), "{changes}");
+    let wrong = get(address, "/api/v1/changes?after=x").await;
+    assert!(wrong.starts_with("HTTP/1.1 400 "), "{wrong}");
 }

@@ -3,7 +3,8 @@
 //! serving. Chooses implementations and wires them; decides nothing else.
 //!
 //! ```text
-//!   config.rs, detach.rs, explain.rs    subcommands (`trace` is dataplane/packet/trace.rs)
+//!   config.rs, detach.rs, explain.rs, list.rs    subcommands (`trace` is dataplane/packet/trace.rs)
+//!     admin_client.rs        asks a running agent
 //!   preconditions.rs         without a subcommand, first: capabilities, limits and folders that the agent needs
 //!     rights.rs              give up all other rights
 //!       syscall_filter.rs    the system calls that are refused
@@ -19,12 +20,14 @@
 //!   signals.rs, handed_over.rs    SIGTERM and SIGINT; the descriptors that two agents pass on
 //! ```
 
+mod admin_client;
 mod config;
 mod detach;
 mod end;
 mod explain;
 mod handed_over;
 mod link_patience;
+mod list;
 mod locks;
 mod objects;
 mod preconditions;
@@ -64,7 +67,11 @@ pub fn main(invocation: Invocation) -> anyhow::Result<()> {
             signals::survive_hangups()?;
             preconditions::prepare(configured)?;
         }
-        Invocation::Explain { .. } | Invocation::Trace { .. } | Invocation::Detach { .. } => {}
+        Invocation::Explain { .. }
+        | Invocation::List(_)
+        | Invocation::Changes(_)
+        | Invocation::Trace { .. }
+        | Invocation::Detach { .. } => {}
     }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let result = runtime.block_on(async {
@@ -73,6 +80,8 @@ pub fn main(invocation: Invocation) -> anyhow::Result<()> {
                 detach::detach(&bpf_dir, state_dir).await.map_err(|error| as_root(error, "detach"))
             }
             Invocation::Explain { admin, service } => explain::ask(admin, &service).await,
+            Invocation::List(args) => list::list(&args).await,
+            Invocation::Changes(args) => list::changes(&args).await,
             Invocation::Trace { client, one_in, count, bpf_dir } => {
                 packet::trace(&bpf_dir, client, one_in, count).await.map_err(|error| as_root(error, "trace"))
             }

@@ -12,6 +12,7 @@ use super::arguments::ServeArgs;
 use super::command_line::{CommandLine, Configured, DEFAULT_FILE};
 use super::defaults::{DEFAULT_ADMIN, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
 use super::environment::Environment;
+use super::list::{ChangesArgs, ListArgs};
 use super::rbac::{Grant, RbacArgs};
 use super::validate::ConfigError;
 use super::version::LONG_VERSION;
@@ -73,6 +74,8 @@ impl Cli {
             Some(Command::Detach { bpf_dir, state_dir }) => Ok(Invocation::Detach { bpf_dir, state_dir }),
             Some(Command::Rbac(args)) => Ok(Invocation::Rbac(args.into())),
             Some(Command::Explain { service, admin }) => Ok(Invocation::Explain { admin, service }),
+            Some(Command::List(args)) => Ok(Invocation::List(args)),
+            Some(Command::Changes(args)) => Ok(Invocation::Changes(args)),
             Some(Command::Trace { client, sample, count, bpf_dir }) => {
                 Ok(Invocation::Trace { client, one_in: sample.next_power_of_two(), count, bpf_dir })
             }
@@ -104,6 +107,10 @@ pub enum Invocation {
         /// NAMESPACE/NAME.
         service: String,
     },
+    /// List Services, or the backends of one.
+    List(ListArgs),
+    /// Show what has changed lately.
+    Changes(ChangesArgs),
     /// Show what the packet programs do with packets of one client.
     Trace {
         /// The client's address.
@@ -151,6 +158,10 @@ enum Command {
         #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_ADMIN)]
         admin: SocketAddr,
     },
+    /// List all Services with their VIPs, planes, and backends that are up; or the backends of one Service
+    List(ListArgs),
+    /// Show what has changed lately: VIPs, planes, backends, problems
+    Changes(ChangesArgs),
     /// Show what the packet programs decide about packets of one client
     ///
     /// tcpdump does not see packets that XDP programs handle. Only one trace can run at a time.

@@ -20,6 +20,7 @@ mod environment;
 mod file;
 mod health;
 mod lease;
+mod list;
 mod permission;
 mod policy;
 mod rbac;
@@ -37,6 +38,7 @@ pub use datapath::{AtStop, Datapath, PacketConfig, PortRange, ReturnPath, TcAtta
 pub use environment::{kubeconfig_variable, log_filter, proxy_variables, search_path};
 pub use file::{Change, Effective, Mistake, Mistakes, example};
 pub use health::HealthConfig;
+pub use list::{ChangesArgs, ListArgs, ListOutput};
 pub use permission::OwnPorts;
 pub use policy::{BackendMode, DEFAULT_CLASS, Policy};
 pub use rbac::{Account, Grant};

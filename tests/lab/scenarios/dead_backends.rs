@@ -61,6 +61,7 @@ pub(crate) fn a_dead_backend_is_said_until_it_answers_again(plane: Plane) {
     let dead = text.lines().find(|line| line.contains(&backend.to_string())).unwrap();
     assert!(dead.contains(" dead for ") && dead.contains(" s: it refused a connection"), "{text}");
     wait_log(&setup, LIMIT, "backend is dead: it refused a connection");
+    wait_listed(&setup, backend, "dead");
     assert!(setup.agent.log().contains(&backend.to_string()), "{}", setup.agent.log());
     assert_eq!(setup.agent.metric("llb_failed_backends").unwrap(), 1);
     let labels = format!(
@@ -76,6 +77,38 @@ pub(crate) fn a_dead_backend_is_said_until_it_answers_again(plane: Plane) {
     ask_until(&setup, "the backend to live", |state| failure(state, vip, backend).is_null());
     wait_log(&setup, LIMIT, "backend answers again");
     assert!(!explained(&setup).contains("dead for"), "{}", explained(&setup));
+    wait_listed(&setup, backend, "up");
+    let changes = command(&setup, &["changes"]);
+    let told = |what: &str| {
+        let text = format!("Service default/web  192.0.2.100:80/TCP: backend {backend} {what}");
+        changes.find(&text).unwrap_or_else(|| panic!("no line has {text:?}:\n{changes}"))
+    };
+    assert!(told("is dead: it refused a connection") < told("answers again"), "{changes}");
+}
+
+/// The output of a subcommand that asks this agent.
+fn command(setup: &Setup, arguments: &[&str]) -> String {
+    let program = agent::binary().unwrap().display().to_string();
+    let line: Vec<&str> = std::iter::once(program.as_str()).chain(arguments.iter().copied()).collect();
+    setup.lab.balancer().output(&line).unwrap()
+}
+
+/// Waits until `list` has this backend of the Service `web` in a state, with the time since when.
+fn wait_listed(setup: &Setup, backend: SocketAddr, state: &str) {
+    wait_until(LIMIT, &format!("{backend} {state} in the list"), || {
+        let list = command(setup, &["list", "default/web"]);
+        let backend = backend.to_string();
+        let line: Vec<&str> = list
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .find(|words| words.get(1) == Some(&backend.as_str()))
+            .unwrap_or_default();
+        anyhow::ensure!(line.get(2) == Some(&state) && line.get(3) != Some(&"-"), "{list}");
+        Ok(Some(()))
+    })
+    .unwrap();
+    let all = command(setup, &["list", "--problems", "-o", "name"]);
+    assert_eq!(all, if state == "up" { "" } else { "default/web\n" });
 }
 
 pub(crate) fn a_frontend_without_a_living_backend_is_a_problem_until_one_answers(plane: Plane) {

@@ -27,6 +27,7 @@ const HOMES: &[(&str, Home)] = &[
     ("seccompiler", Home::Only(&["agent/syscall_filter.rs"])),
     ("rtnetlink", Home::Only(&["addresses/", "netlink/"])),
     ("clap", Home::Only(&["config/"])),
+    ("jiff", Home::Only(&["observe/", "agent/list.rs"])),
     ("toml", Home::Only(&["config/"])),
     ("notify", Home::Only(&["source/"])),
     ("socket2", PURE),

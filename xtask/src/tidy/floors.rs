@@ -41,7 +41,7 @@ const FLOORS: &[(&str, &[&str])] = &[
 const EVERYWHERE: [&str; 2] = ["error_chain", "telemetry"];
 
 /// The top floor puts the rooms together, so it may use all of them.
-const TOP: [&str; 6] = ["main", "lib", "agent", "admin", "explain", "rbac"];
+const TOP: [&str; 7] = ["main", "lib", "agent", "admin", "explain", "observe", "rbac"];
 
 /// Folders inside of rooms that do not know each other.
 const STRANGERS: [(&str, &str); 1] = [("dataplane/packet/", "dataplane/proxy/")];

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What all pages are made of.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use prometheus_client::registry::Registry;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::body;
+use crate::dataplane::BackendStates;
+use crate::observe::{self, Look, SharedHistory};
+use crate::reconcile::Report;
+
+/// The most answers of unbounded size that are in memory as a whole; further requests wait.
+/// /metrics and /explain are written under locks, so they cannot wait for the client while they are.
+const WHOLE_ANSWERS: usize = 8;
+
+#[derive(Clone)]
+pub(super) struct Admin {
+    report: watch::Receiver<Arc<Report>>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) backends: BackendStates,
+    pub(super) history: SharedHistory,
+    whole_answers: Arc<Semaphore>,
+}
+
+impl Admin {
+    pub(super) fn new(
+        report: watch::Receiver<Arc<Report>>,
+        registry: Registry,
+        backends: BackendStates,
+    ) -> Self {
+        let history = observe::follow(report.clone());
+        let whole_answers = Arc::new(Semaphore::new(WHOLE_ANSWERS));
+        Self { report, registry: Arc::new(registry), backends, history, whole_answers }
+    }
+
+    /// The last report. The channel's lock is free again at once, so the loop never waits for a client.
+    pub(super) fn report(&self) -> Arc<Report> {
+        Arc::clone(&self.report.borrow())
+    }
+
+    /// An answer that is in memory as a whole until the client has it.
+    pub(super) async fn whole(&self, write: impl FnOnce() -> String) -> Body {
+        let place = self.place().await;
+        body::held(write(), place)
+    }
+
+    /// A place for such an answer.
+    pub(super) async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        // It fails only if the semaphore is closed, and nobody closes it.
+        Arc::clone(&self.whole_answers).acquire_owned().await.ok()
+    }
+
+    /// Rows are made while the history does not change.
+    pub(super) fn look<T>(&self, work: impl FnOnce(Look<'_>) -> T) -> T {
+        let report = self.report();
+        self.history.with(|history| work(Look { report: &report, states: &self.backends, history }))
+    }
+}

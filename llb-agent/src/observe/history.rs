@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The last changes, and since when each backend is as it is. Pure; the time is an argument.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::differences::{Difference, Health, backends, differences, health};
+use super::rows::{Change, Changes};
+use crate::model::{Backend, Frontend};
+use crate::reconcile::Report;
+
+/// The most changes that are kept. An older one goes when a new one comes.
+pub const CHANGES: usize = 4_096;
+
+/// The most of them that are about one namespace, so that its Services can't push out those of all others.
+const OF_NAMESPACE: usize = CHANGES / 4;
+
+/// The most backends of frontends whose state has a time. Each takes about 150 bytes. Further ones have none.
+const TIMED: usize = 100_000;
+
+/// The same change within this time is counted, not kept again.
+const AGAIN: SignedDuration = SignedDuration::from_secs(60);
+
+/// Among so many of the last changes the same one is looked for.
+const LOOKED_THROUGH: usize = 256;
+
+/// The history that the task writes and the admin endpoint reads.
+#[derive(Clone, Debug, Default)]
+pub struct SharedHistory(Arc<Mutex<History>>);
+
+impl SharedHistory {
+    /// Works on it. Nothing slow may be done meanwhile.
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut History) -> T) -> T {
+        // A panic leaves a history that is whole: each change is one push.
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What has changed.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    changes: VecDeque<Change>,
+    of_namespaces: BTreeMap<String, usize>,
+    sequence: u64,
+    /// The highest number that is no longer kept.
+    dropped: u64,
+    since: BTreeMap<(Frontend, Backend), (&'static str, Timestamp)>,
+}
+
+impl History {
+    /// The number of the last change.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The changes after number `after`.
+    pub(crate) fn after(&self, after: u64) -> Changes {
+        let first = self.changes.partition_point(|change| change.sequence <= after);
+        let changes = self.changes.range(first..).cloned().collect();
+        Changes { sequence: self.sequence, lost: after < self.dropped, changes }
+    }
+
+    /// Since when a backend is in this state.
+    pub(crate) fn since(&self, frontend: Frontend, backend: Backend, state: &str) -> Option<Timestamp> {
+        let (known, since) = self.since.get(&(frontend, backend))?;
+        (*known == state).then_some(*since)
+    }
+
+    /// Takes in a new report. `ages` is the age of an instant.
+    pub(super) fn follow(
+        &mut self,
+        before: &Report,
+        after: &Report,
+        now: Timestamp,
+        age: impl Fn(std::time::Instant) -> SignedDuration,
+    ) {
+        if before.has_snapshot {
+            for difference in differences(before, after) {
+                self.push(difference, now);
+            }
+        } else if after.has_snapshot {
+            let count = after.observed.frontends.len();
+            let what = format!("has its first snapshot; it has {count} frontends");
+            self.push(("this agent".to_owned(), what), now);
+        }
+        self.time_backends(after, now, age);
+    }
+
+    fn time_backends(
+        &mut self,
+        report: &Report,
+        now: Timestamp,
+        age: impl Fn(std::time::Instant) -> SignedDuration,
+    ) {
+        let mut before = std::mem::take(&mut self.since);
+        for frontend in report.observed.frontends.keys() {
+            for backend in backends(report, frontend) {
+                if self.since.len() == TIMED {
+                    return;
+                }
+                let (state, key) = (health(report, frontend, &backend), (*frontend, backend));
+                let since = match (before.remove(&key), state) {
+                    (Some((known, since)), state) if known == state.name() => since,
+                    (_, Health::Dead(failure)) => now.checked_sub(age(failure.since)).unwrap_or(now),
+                    _ => now,
+                };
+                self.since.insert(key, (state.name(), since));
+            }
+        }
+    }
+
+    fn push(&mut self, (object, what): Difference, now: Timestamp) {
+        let same = |change: &Change| change.object == object && change.what == what;
+        let is_recent = |change: &Change| now.duration_since(change.time) < AGAIN;
+        let looked_through = self.changes.len().saturating_sub(LOOKED_THROUGH)..self.changes.len();
+        let again = looked_through
+            .rev()
+            .find(|&index| self.changes.get(index).is_some_and(|change| same(change) && is_recent(change)));
+        let times = again.and_then(|index| self.remove(index)).map_or(0, |change| change.times);
+        if again.is_none() {
+            self.make_room(&object);
+        }
+        self.sequence += 1;
+        if let Some(namespace) = namespace(&object) {
+            *self.of_namespaces.entry(namespace.to_owned()).or_default() += 1;
+        }
+        let times = times.saturating_add(1);
+        self.changes.push_back(Change { sequence: self.sequence, time: now, object, what, times });
+    }
+
+    /// Drops the oldest change: of the namespace, if it has its share, else of all.
+    fn make_room(&mut self, object: &str) {
+        let of_namespace = namespace(object).and_then(|namespace| self.of_namespaces.get(namespace));
+        let index = if of_namespace.is_some_and(|count| *count >= OF_NAMESPACE) {
+            self.changes.iter().position(|change| namespace(&change.object) == namespace(object))
+        } else {
+            (self.changes.len() >= CHANGES).then_some(0)
+        };
+        if let Some(dropped) = index.and_then(|index| self.remove(index)) {
+            self.dropped = self.dropped.max(dropped.sequence);
+        }
+    }
+
+    fn remove(&mut self, index: usize) -> Option<Change> {
+        let change = self.changes.remove(index)?;
+        if let Some(name) = namespace(&change.object)
+            && let Some(count) = self.of_namespaces.get_mut(name)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.of_namespaces.remove(name);
+            }
+        }
+        Some(change)
+    }
+}
+
+/// The namespace of the object, if it has one.
+fn namespace(object: &str) -> Option<&str> {
+    Some(object.split_once(' ')?.1.split_once('/')?.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn push(history: &mut History, object: &str, what: &str, second: i64) {
+        history.push((object.to_owned(), what.to_owned()), at(second));
+    }
+
+    #[test]
+    fn changes_after_a_number_are_told_and_lost_ones_are_said() {
+        let mut history = History::default();
+        for number in 0..CHANGES + 2 {
+            push(&mut history, "link eth0", &number.to_string(), 0);
+        }
+        assert_eq!(history.sequence(), CHANGES as u64 + 2);
+        let all = history.after(0);
+        assert_eq!((all.lost, all.changes.len(), all.changes[0].sequence), (true, CHANGES, 3));
+        let last = history.after(CHANGES as u64 + 1);
+        assert_eq!((last.lost, last.changes.len()), (false, 1));
+        assert!(history.after(u64::MAX).changes.is_empty());
+    }
+
+    #[test]
+    fn what_repeats_within_a_minute_is_counted() {
+        let mut history = History::default();
+        for second in [0, 30, 59] {
+            push(&mut history, "Service a/b", "is dead", second);
+            push(&mut history, "Service a/b", "answers again", second);
+        }
+        let told: Vec<(u64, u32)> =
+            history.after(0).changes.iter().map(|change| (change.sequence, change.times)).collect();
+        assert_eq!(told, [(5, 3), (6, 3)]);
+        push(&mut history, "Service a/b", "is dead", 200);
+        assert_eq!(history.after(6).changes[0].times, 1);
+    }
+
+    #[test]
+    fn one_namespace_does_not_push_out_the_changes_of_others() {
+        let mut history = History::default();
+        push(&mut history, "Service quiet/web", "published", 0);
+        for number in 0..2 * CHANGES {
+            push(&mut history, "Service loud/web", &number.to_string(), 0);
+        }
+        let changes = history.after(0).changes;
+        assert_eq!((changes.len(), changes[0].object.as_str()), (OF_NAMESPACE + 1, "Service quiet/web"));
+    }
+}
