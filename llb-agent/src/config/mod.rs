@@ -40,7 +40,7 @@ pub use health::HealthConfig;
 pub use permission::OwnPorts;
 pub use policy::{BackendMode, DEFAULT_CLASS, Policy};
 pub use rbac::{Account, Grant};
-pub use relay::{NamespaceShare, RelayConfig, SockmapConfig};
+pub use relay::{NamespaceShare, RelayConfig, SockmapConfig, SockmapJoin};
 pub use settings::{AddressTag, AfterHandover, Config, SourceConfig};
 pub use validate::ConfigError;
 pub use version::REVISION;
