@@ -22,6 +22,8 @@ pub enum Plane {
     XdpGeneric,
     /// The kernel moves the bytes from socket to socket, from the first byte on.
     Sockmap,
+    /// The same, with sockets that a program registers when they are established.
+    SockOps,
 }
 
 /// Keeps alive what a plane needs in a lab.
@@ -39,7 +41,8 @@ impl Plane {
             Self::TcClsact => &["--datapath", "tc", "--tc-attach", "clsact"],
             Self::XdpNative => &["--datapath", "xdp"],
             Self::XdpGeneric => &["--datapath", "xdp", "--xdp-mode", "generic"],
-            Self::Sockmap => &["--datapath=sockmap", "--sockmap-after-reads=0"],
+            Self::Sockmap => &["--datapath=sockmap", "--sockmap-after-reads=0", "--sockmap-join=calls"],
+            Self::SockOps => &["--datapath=sockmap", "--sockmap-after-reads=0", "--sockmap-join=sock-ops"],
         }
     }
 
@@ -47,8 +50,8 @@ impl Plane {
     pub fn name(self, protocol: &str) -> &'static str {
         match self {
             // Sockmap is for streams only; datagrams are relayed.
-            Self::Sockmap if protocol == "TCP" => "sockmap",
-            Self::Userspace | Self::Sockmap => "userspace",
+            Self::Sockmap | Self::SockOps if protocol == "TCP" => "sockmap",
+            Self::Userspace | Self::Sockmap | Self::SockOps => "userspace",
             Self::Tc | Self::TcClsact | Self::XdpNative | Self::XdpGeneric => "packet",
         }
     }

@@ -7,7 +7,7 @@ use super::effective::Effective;
 
 /// The keys that a running agent can't change: connections to the cluster, locks, sockets, threads, programs and
 /// maps depend on them.
-pub(in crate::config) const AT_START: [&str; 20] = [
+pub(in crate::config) const AT_START: [&str; 21] = [
     "linkdevice",
     "kubeconfig",
     "context",
@@ -24,6 +24,7 @@ pub(in crate::config) const AT_START: [&str; 20] = [
     "return-path",
     "workers",
     "sockmap-after-reads",
+    "sockmap-join",
     "sockmap-max-pairs",
     "state-dir",
     "bpf-dir",

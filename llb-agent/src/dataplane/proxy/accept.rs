@@ -6,9 +6,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rustix::net::SocketFlags;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+use super::bind::LISTEN_BACKLOG;
 use super::exhaustion::EXHAUSTED_PAUSE;
 use super::frontend_context::FrontendContext;
 use super::metrics::AcceptErrorKind;
@@ -54,11 +56,26 @@ pub(super) async fn accept(
     }
 }
 
+/// Accepts what waits in `listener` now. [`accept`] may run at the same time. To be called inside a worker's runtime.
+pub(super) fn accept_waiting(listener: &TcpListener, context: &Arc<FrontendContext>) {
+    // No more can wait.
+    for _ in 0..=LISTEN_BACKLOG {
+        // Not through tokio, which may not know yet that a connection waits.
+        let accepted = rustix::net::accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC);
+        let Ok(client) = accepted else { return };
+        match TcpStream::from_std(client.into()).and_then(|client| Ok((client.peer_addr()?, client))) {
+            Ok((peer, client)) => admit(client, peer, context),
+            Err(error) => tracing::debug!(%error, "a connection was lost before it was accepted"),
+        }
+    }
+}
+
 fn admit(client: TcpStream, peer: SocketAddr, context: &Arc<FrontendContext>) {
+    let mapped = context.plane.sockmap.as_ref().ok().and_then(|sockmap| sockmap.adopt(&client));
     match OpenConnection::admit(context, peer) {
         Ok(open) => {
             let number = open.number();
-            let task = tokio::spawn(tcp::serve(open, client));
+            let task = tokio::spawn(tcp::serve(open, client, mapped));
             context.connections.started(number, task.abort_handle());
         }
         // Dropping `client` resets it (`sides::prepare`).

@@ -22,12 +22,14 @@ const IDLE: u64 = 10_000;
 const OTHER_DESCRIPTORS: u64 = 1_500;
 
 /// A name, and the agent's flags.
-const WAYS: [(&str, &[&str]); 5] = [
+const WAYS: [(&str, &[&str]); 7] = [
     ("copy", &["--userspace", "--splice=false"]),
     ("splice", &["--userspace"]),
-    ("sockmap", &["--datapath=sockmap"]),
-    ("sockmap after 0 reads", &["--datapath=sockmap", "--sockmap-after-reads=0"]),
-    ("sockmap after 8 reads", &["--datapath=sockmap", "--sockmap-after-reads=8"]),
+    ("sockmap", &["--datapath=sockmap", "--sockmap-join=calls"]),
+    ("sockmap after 0 reads", &["--datapath=sockmap", "--sockmap-join=calls", "--sockmap-after-reads=0"]),
+    ("sockmap after 8 reads", &["--datapath=sockmap", "--sockmap-join=calls", "--sockmap-after-reads=8"]),
+    ("sock_ops", &["--datapath=sockmap", "--sockmap-join=sock-ops"]),
+    ("sock_ops after 0 reads", &["--datapath=sockmap", "--sockmap-join=sock-ops", "--sockmap-after-reads=0"]),
 ];
 
 /// What is measured.
@@ -155,13 +157,22 @@ impl Stage<'_> {
             Probe::Questions { size, connections } => {
                 let load = Questions { size, connections, rate: None };
                 let asked = load::ask(lab.client(), echo, load, span)?;
-                let mut rows = vec![(format!("{name}, 1/s"), asked.rate)];
+                let cpu = asked.cores * 1e6 / asked.rate;
+                let mut rows = vec![
+                    (format!("{name}, 1/s"), asked.rate),
+                    (format!("{name}, CPU us of the machine for each"), cpu),
+                ];
                 if connections == 1 {
                     rows.push((format!("{name}, p50 us"), asked.median));
                 }
                 rows
             }
-            Probe::New => vec![(format!("{name}, 1/s"), load::connect_often(lab.client(), echo, 64, span)?)],
+            Probe::New => {
+                let before = load::busy_seconds()?;
+                let rate = load::connect_often(lab.client(), echo, 64, span)?;
+                let cpu = (load::busy_seconds()? - before) * 1e6 / (rate * span.as_secs_f64());
+                vec![(format!("{name}, 1/s"), rate), (format!("{name}, CPU us of the machine for each"), cpu)]
+            }
             Probe::Idle => {
                 let load = Questions { size: 64, connections: idle, rate: Some(2_000.0) };
                 let asked = load::ask(lab.client(), echo, load, span * 2)?;
