@@ -8,6 +8,7 @@ mod conditions;
 mod examples;
 mod families;
 mod foreign;
+mod install;
 mod kubernetes;
 mod nodes;
 mod outage;
@@ -15,6 +16,7 @@ mod own_address;
 mod packets;
 mod promise;
 mod refusals;
+mod rights;
 mod setup;
 mod terms;
 mod writers;
@@ -83,10 +85,12 @@ pub(crate) fn all() -> Vec<Named> {
         conditions::kubectl_says_why_a_service_is_served_degraded_or_refused,
         beside_proxy::every_plane_serves_beside_kube_proxy,
         beside_proxy::a_relayed_vip_that_kube_proxy_takes_is_named,
+        rights::each_missing_verb_is_named,
         chart::the_api_server_takes_what_the_chart_renders,
         chart::the_chart_grants_the_rights_of_the_list,
         chart::kustomize_has_the_daemon_set_of_the_chart,
         chart::wrong_values_are_named,
+        install::a_release_serves_is_upgraded_without_loss_and_leaves_nothing,
         access::a_missing_verb_is_named,
         access::endpoints_are_served_without_the_right_to_read_nodes,
         access::a_wrong_token_is_named,
