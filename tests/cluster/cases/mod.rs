@@ -5,6 +5,7 @@ mod access;
 mod beside_proxy;
 mod chart;
 mod conditions;
+mod config_map;
 mod examples;
 mod families;
 mod foreign;
@@ -57,6 +58,7 @@ pub(crate) fn all() -> Vec<Named> {
         refusals::an_exhausted_pool_is_reported,
         refusals::the_class_decides_which_services_are_served,
         refusals::only_services_of_chosen_namespaces_are_served,
+        config_map::pools_of_a_config_map_are_followed_and_a_wrong_one_changes_nothing,
         terms::source_ranges_and_affinity_are_applied,
         kubernetes::a_service_has_its_finalizer_until_it_is_not_served,
         kubernetes::a_finalizer_goes_when_it_is_switched_off,

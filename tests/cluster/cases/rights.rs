@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use llb_tests::{Agent, wait_until};
 use serde_json::{Value, json};
 
+use super::config_map;
 use crate::case::{Case, LIMIT};
 
 /// What is made here has this label.
@@ -25,7 +26,10 @@ pub(crate) fn each_missing_verb_is_named(case: &mut Case<'_>) -> Result<()> {
     case.apply_service("echo", &json!({"loadBalancerIP": vip}))?;
     // Each agent has an Event about it.
     case.apply_service("refused", &json!({"loadBalancerIP": "198.51.100.9"}))?;
-    let agent = case.agent(&["--userspace"])?;
+    config_map::grant(case)?;
+    config_map::write(case, &config_map::pool(&[vip]))?;
+    let pools = format!("--config-map={}/pools", case.namespace);
+    let agent = case.agent(&["--userspace", &pools])?;
     case.wait_for_status("echo", &[vip])?;
     case.wait_for_event("refused", "SyncLoadBalancerFailed")?;
     ensure!(!agent.log().contains("is forbidden"), "with all rights something is refused:\n{}", agent.log());
@@ -33,7 +37,7 @@ pub(crate) fn each_missing_verb_is_named(case: &mut Case<'_>) -> Result<()> {
 
     let roles = shipped_roles(case)?;
     let verbs = verbs_of(&roles);
-    ensure!(verbs.len() >= 12, "only {} verbs are granted", verbs.len());
+    ensure!(verbs.len() >= 14, "only {} verbs are granted", verbs.len());
     let objects: Vec<Value> = verbs
         .iter()
         .enumerate()
@@ -60,7 +64,8 @@ fn without(case: &Case<'_>, account: &str, missing: &Verb) -> Result<()> {
     case.kubectl(&["patch", "service", "echo", "--subresource=status", "--type=merge", "-p", clear])?;
     let Verb { verb, resource, .. } = missing;
     let text = format!("cannot {verb} resource \"{resource}\"");
-    let agent = Agent::spawn(&case.balancer, &["--kubeconfig", &kubeconfig, "--userspace"])?;
+    let pools = format!("--config-map={}/pools", case.namespace);
+    let agent = Agent::spawn(&case.balancer, &["--kubeconfig", &kubeconfig, "--userspace", &pools])?;
     wait_until(LIMIT, &format!("a line of the log with: {text}, and llb-agent rbac"), || {
         let log = agent.log();
         if refuses(&log, &text) { Ok(Some(())) } else { Err(anyhow!("{log}")) }
@@ -76,10 +81,11 @@ fn refuses(log: &str, text: &str) -> bool {
 }
 
 /// The roles of `llb-agent rbac` as the cluster has them.
-fn shipped_roles(case: &Case<'_>) -> Result<[Value; 2]> {
+fn shipped_roles(case: &Case<'_>) -> Result<[Value; 3]> {
     Ok([
         case.cluster.get("default", &["clusterrole", "llb-agent"])?,
         case.cluster.get("kube-system", &["role", "llb-agent-lease"])?,
+        case.cluster.get(&case.namespace, &["role", "llb-agent-pools"])?,
     ])
 }
 

@@ -7,12 +7,13 @@ use super::effective::Effective;
 
 /// The keys that a running agent can't change: connections to the cluster, locks, sockets, threads, programs and
 /// maps depend on them.
-pub(in crate::config) const AT_START: [&str; 20] = [
+pub(in crate::config) const AT_START: [&str; 21] = [
     "linkdevice",
     "kubeconfig",
     "context",
     "manifests",
     "lease",
+    "config-map",
     "address-tag",
     "datapath",
     "userspace",
