@@ -4,7 +4,7 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::config::Grant;
+use crate::config::{ConfigMapName, Grant};
 use crate::model::LeaseName;
 
 /// Where a right has to hold.
@@ -16,6 +16,8 @@ enum Scope {
     Cluster,
     /// For the Lease of the group.
     Lease,
+    /// For the ConfigMap with pools, if there is one.
+    Pools,
 }
 
 /// Verbs on one resource.
@@ -31,7 +33,7 @@ struct Rule {
 }
 
 /// The list. `tests/cluster/` takes each verb away in turn, and llb has to name it.
-const RULES: [Rule; 8] = [
+const RULES: [Rule; 9] = [
     Rule {
         scope: Scope::Served,
         group: "",
@@ -96,6 +98,14 @@ const RULES: [Rule; 8] = [
         verbs: &["get", "update"],
         purpose: "By it, several agents agree on the one that writes statuses and Events.",
     },
+    Rule {
+        scope: Scope::Pools,
+        group: "",
+        resource: "configmaps",
+        name: None,
+        verbs: &["list", "watch"],
+        purpose: "The pools. Whoever may write this ConfigMap decides which addresses Services may have.",
+    },
 ];
 
 const RBAC: &str = "rbac.authorization.k8s.io";
@@ -109,8 +119,9 @@ pub fn manifest(grant: &Grant) -> String {
 }
 
 const INTRODUCTION: &str = "\
-# All rights of llb-agent in a cluster, as `llb-agent rbac` prints them. It cannot read Secrets, ConfigMaps or Pods.
-# With another --namespace, --class or --lease of the agent, print them with the same flags:
+# All rights of llb-agent in a cluster, as `llb-agent rbac` prints them. It cannot read Secrets or Pods, and no
+# ConfigMap but that of --config-map. With --namespace, --class, --lease or --config-map of the agent, print them with the
+# same flags:
 #
 #   llb-agent rbac --namespace shop | kubectl apply -f -
 #
@@ -120,7 +131,7 @@ const INTRODUCTION: &str = "\
 ";
 
 fn write_objects(text: &mut String, grant: &Grant) -> fmt::Result {
-    let Grant { account, namespaces, lease } = grant;
+    let Grant { account, namespaces, lease, config_map } = grant;
     let name = &account.name;
     write!(text, "---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: {}\n", account.namespace)?;
     write!(text, "---\napiVersion: v1\nkind: ServiceAccount\n{}", metadata(name, Some(&account.namespace)))?;
@@ -133,12 +144,16 @@ fn write_objects(text: &mut String, grant: &Grant) -> fmt::Result {
             write_role(text, grant, name, Some(namespace), served)?;
         }
     }
-    let Some(lease) = lease else { return Ok(()) };
-    let LeaseName { namespace, name: lease_name } = lease;
-    text.push_str("---\n# It is here, and empty, so that llb needs no right to create Leases.\n");
-    let metadata = metadata(lease_name, Some(namespace));
-    write!(text, "apiVersion: coordination.k8s.io/v1\nkind: Lease\n{metadata}")?;
-    write_role(text, grant, &format!("{name}-lease"), Some(namespace), &[Scope::Lease])
+    if let Some(LeaseName { namespace, name: lease_name }) = lease {
+        text.push_str("---\n# It is here, and empty, so that llb needs no right to create Leases.\n");
+        let metadata = metadata(lease_name, Some(namespace));
+        write!(text, "apiVersion: coordination.k8s.io/v1\nkind: Lease\n{metadata}")?;
+        write_role(text, grant, &format!("{name}-lease"), Some(namespace), &[Scope::Lease])?;
+    }
+    if let Some(ConfigMapName { namespace, .. }) = config_map {
+        write_role(text, grant, &format!("{name}-pools"), Some(namespace), &[Scope::Pools])?;
+    }
+    Ok(())
 }
 
 /// A role with the rules of these scopes, and its binding. Without a namespace it holds for the whole cluster.
@@ -167,8 +182,11 @@ fn write_rule(text: &mut String, rule: &Rule, grant: &Grant) -> fmt::Result {
     let group = if group.is_empty() { "\"\"" } else { group };
     writeln!(text, "  # {purpose}")?;
     writeln!(text, "  - apiGroups: [{group}]\n    resources: [{resource}]")?;
-    let lease = grant.lease.as_ref().filter(|_| rule.scope == Scope::Lease);
-    let name = rule.name.or(lease.map(|lease| lease.name.as_str()));
+    let name = match rule.scope {
+        Scope::Lease => grant.lease.as_ref().map(|lease| lease.name.as_str()),
+        Scope::Pools => grant.config_map.as_ref().map(|map| map.name.as_str()),
+        Scope::Served | Scope::Cluster => rule.name,
+    };
     name.iter().try_for_each(|name| writeln!(text, "    resourceNames: [{name}]"))?;
     writeln!(text, "    verbs: [{}]", verbs.join(", "))
 }
@@ -186,7 +204,7 @@ mod tests {
     fn kinds(namespaces: &[&str], lease: Option<LeaseName>) -> Vec<String> {
         let account = Account { namespace: "llb".to_owned(), name: "llb-agent".to_owned() };
         let namespaces = namespaces.iter().map(|&name| name.to_owned()).collect();
-        let text = manifest(&Grant { account, namespaces, lease });
+        let text = manifest(&Grant { account, namespaces, lease, config_map: None });
         let values = |key: &str| -> Vec<String> {
             let lines = text.split("---\n").skip(1).map(|object| {
                 let line = object.lines().find_map(|line| line.strip_prefix(key));
@@ -230,6 +248,25 @@ mod tests {
                 "RoleBinding shop/llb-agent",
             ]
         );
+    }
+
+    #[test]
+    fn of_config_maps_only_the_one_with_pools_can_be_read() {
+        let account = Account { namespace: "llb".to_owned(), name: "llb-agent".to_owned() };
+        let config_map = ConfigMapName { namespace: "edge".to_owned(), name: "pools".to_owned() };
+        let grant =
+            |config_map| Grant { account: account.clone(), namespaces: Vec::new(), lease: None, config_map };
+        let without = manifest(&grant(None));
+        assert!(!without.contains("configmaps"));
+        let with = manifest(&grant(Some(config_map)));
+        let added = with.strip_prefix(&without).unwrap();
+        for line in [
+            "kind: Role\n",
+            "  name: llb-agent-pools\n  namespace: edge\n",
+            "    resourceNames: [pools]\n    verbs: [list, watch]\n",
+        ] {
+            assert!(added.contains(line), "{line}: {added}");
+        }
     }
 
     #[test]

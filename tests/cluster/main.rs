@@ -11,6 +11,7 @@
 mod arguments;
 mod case;
 mod cases;
+mod kubelet;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;

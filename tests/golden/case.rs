@@ -14,6 +14,8 @@ pub(crate) struct Case {
 
 /// One `manifests` and what is expected after it.
 pub(crate) struct Snapshot {
+    /// The text of the ConfigMap with pools, if it has changed.
+    pub(crate) config_map: Option<String>,
     pub(crate) manifests: String,
     /// Whether a section `maps` follows.
     pub(crate) shows_maps: bool,
@@ -31,24 +33,30 @@ impl Case {
             health: String::new(),
             snapshots: Vec::new(),
         };
-        let mut name = "";
+        let (mut name, mut config_map) = ("", None);
         for line in text.split_inclusive('\n') {
             if let Some(next) = line.strip_prefix("=== ") {
                 name = next.trim();
                 match (name, case.snapshots.last_mut()) {
                     ("manifests", _) => {
                         case.snapshots.push(Snapshot {
+                            config_map: config_map.take(),
                             manifests: String::new(),
                             shows_maps: false,
                             shows_pools: false,
                         });
                     }
+                    ("config-map", _) => config_map = Some(String::new()),
                     ("expected", Some(_)) => {}
                     ("maps", Some(snapshot)) => snapshot.shows_maps = true,
                     ("pools", Some(snapshot)) => snapshot.shows_pools = true,
                     ("flags" | "link" | "host" | "health", None) => case.head.push_str(line),
                     (other, _) => panic!("a section {other} here"),
                 }
+                continue;
+            }
+            if let ("config-map", Some(text)) = (name, &mut config_map) {
+                text.push_str(line);
                 continue;
             }
             match (name, case.snapshots.last_mut()) {

@@ -12,8 +12,13 @@ use llb_agent::rbac;
 use llb_tests::environment::blesses_golden_cases;
 use serde_json::Value;
 
+const LICENSE: &str = "# SPDX-License-Identifier: Apache-2.0\n";
+
 /// The same text, for two kinds of users.
 const RIGHTS: [&str; 2] = ["llb-agent/deploy/rbac.yaml", "deploy/kustomize/rbac/rbac.yaml"];
+
+/// The right to read the ConfigMap with pools.
+const POOL_RIGHTS: &str = "deploy/kustomize/config-map/rbac.yaml";
 
 const CHART: &str = "deploy/helm/llb";
 
@@ -22,13 +27,17 @@ const TABLE: [&str; 2] = ["<!-- values -->\n", "<!-- end of values -->\n"];
 
 #[test]
 fn the_rights_are_those_of_the_list() {
-    let Invocation::Rbac(grant) = Cli::of(&["llb-agent", "rbac"]).unwrap() else {
-        panic!("another invocation")
+    let manifest = |flags: &[&str]| {
+        let words = [&["llb-agent", "rbac"], flags].concat();
+        let Invocation::Rbac(grant) = Cli::of(&words).unwrap() else { panic!("another invocation") };
+        rbac::manifest(&grant)
     };
-    let text = format!("# SPDX-License-Identifier: Apache-2.0\n{}", rbac::manifest(&grant));
+    let all = manifest(&[]);
     for path in RIGHTS {
-        compare(&file(path), &text);
+        compare(&file(path), &format!("{LICENSE}{all}"));
     }
+    let with_pools = manifest(&["--config-map", "llb/pools"]);
+    compare(&file(POOL_RIGHTS), &format!("{LICENSE}{}", with_pools.strip_prefix(&all).unwrap()));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //!
 //! A case is a file in `cases/`, with sections that begin with `=== name`. `flags` has the agent's flags, `link` the
 //! machine's addresses, one a line, `host` what the machine itself needs, and `health` what came of health checks.
-//! Each `manifests` is one snapshot. The `expected` behind it has what follows from that snapshot, after all actions
+//! Each `manifests` is one snapshot; a `config-map` before it has pools from then on. The `expected` behind it has what follows from that snapshot, after all actions
 //! of the snapshots before it were done. If a section `maps` follows, it has
 //! the writes with which the packet plane would fill empty maps for this snapshot; a section `pools` has their usage.
 //! `LLB_BLESS=1 cargo test -p llb-tests --test golden` writes the present results into the files; read the diff.
@@ -26,7 +26,7 @@ use case::{Case, Snapshot};
 use ipnet::IpNet;
 use llb_agent::config::example;
 use llb_agent::dataplane::packet::image::render;
-use llb_agent::desired::{Held, Inputs, compile, pods_that_need_routes};
+use llb_agent::desired::{Held, Inputs, compile, pods_that_need_routes, with_cluster_pools};
 use llb_agent::model::{
     Facts, FrontendStatus, Link, LinkAddress, Observed, Phase, PoolUsage, Problem, ProblemReason,
     ServiceName, State,
@@ -34,7 +34,7 @@ use llb_agent::model::{
 use llb_agent::plan::{Action, hold_back, plan};
 use llb_agent::source::snapshot_of;
 use llb_tests::environment::blesses_golden_cases;
-use surroundings::{host, links, policy, service_ranges, verdicts};
+use surroundings::{CONFIG_MAP, follow_pools, host, links, policy, service_ranges, verdicts};
 
 #[test]
 fn every_case_gives_its_expected_text() {
@@ -191,13 +191,28 @@ fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
 
 /// The text of the case, with the present results in its sections `expected` and `maps`.
 fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
-    let policy = policy(&case.flags);
+    let mut configured = policy(&case.flags);
+    if case.snapshots.iter().any(|snapshot| snapshot.config_map.is_some()) {
+        configured.config_map = Some(CONFIG_MAP.to_owned());
+    }
+    let mut pools = None;
     let mut links = links(&case.links);
     let (mut host, unrouted) = host(&case.host);
     let verdicts = verdicts(&case.health);
     let mut observed = Observed::default();
     let mut told = case.head.clone();
-    for Snapshot { manifests, shows_maps, shows_pools } in &case.snapshots {
+    for Snapshot { config_map, manifests, shows_maps, shows_pools } in &case.snapshots {
+        let mistakes = config_map.as_ref().and_then(|text| follow_pools(text, &mut pools));
+        if let Some(text) = config_map {
+            write!(told, "=== config-map\n{text}").unwrap();
+        }
+        write!(told, "=== manifests\n{manifests}=== expected\n").unwrap();
+        mistakes.iter().for_each(|mistakes| writeln!(told, "mistake {mistakes}").unwrap());
+        if configured.config_map.is_some() && pools.is_none() {
+            told.push_str("no snapshot\n");
+            continue;
+        }
+        let (policy, pool_problem) = with_cluster_pools(&configured, pools.as_ref());
         let mut snapshot = snapshot_of(manifests.as_bytes(), policy.foreign_annotations).unwrap();
         snapshot.service_ranges = service_ranges(&case.host);
         for (name, service) in &snapshot.services {
@@ -219,11 +234,11 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
             resting: &resting,
             verdicts: &verdicts,
         };
-        let (desired, problems) = compile(inputs);
+        let (desired, mut problems) = compile(inputs);
+        problems.extend(pool_problem);
         reasons.extend(problems.iter().map(|problem| problem.reason));
         let rounds = settle(&desired, &mut observed, &mut links);
-        let expected = shown(&desired, &rounds, &problems);
-        write!(told, "=== manifests\n{manifests}=== expected\n{expected}").unwrap();
+        told.push_str(&shown(&desired, &rounds, &problems));
         if *shows_maps {
             write!(told, "=== maps\n{}", render(&desired.frontends)).unwrap();
         }

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use llb_agent::config::{Cli, Invocation, Policy};
+use llb_agent::config::{Cli, Invocation, Policy, pools_of};
 use llb_agent::model::{
-    Check, Failure, HealthCheck, Host, Link, LinkAddress, ReservedFor, Verdict, Verdicts,
+    Check, ClusterPools, Failure, HealthCheck, Host, Link, LinkAddress, ReservedFor, Verdict, Verdicts,
 };
 
 pub(crate) fn policy(flags: &str) -> Policy {
@@ -18,6 +18,20 @@ pub(crate) fn policy(flags: &str) -> Policy {
     match Cli::of(&args).unwrap() {
         Invocation::Serve(configured) => configured.config.policy,
         _ => panic!("a case serves"),
+    }
+}
+
+/// The ConfigMap that has the pools of a section `config-map`.
+pub(crate) const CONFIG_MAP: &str = "llb/pools";
+
+/// Follows a section `config-map` as the source follows a ConfigMap: pools without mistakes stay. Returns the mistakes.
+pub(crate) fn follow_pools(text: &str, known: &mut Option<ClusterPools>) -> Option<String> {
+    match pools_of(text, "llb.toml") {
+        Ok(pools) => {
+            *known = Some(ClusterPools { config_map: CONFIG_MAP.to_owned(), pools });
+            None
+        }
+        Err(error) => Some(error.to_string()),
     }
 }
 

@@ -102,11 +102,11 @@ impl<S: StatusSink> Serving<S> {
 
 /// Tells the source what it has to look at now, if that has changed. Returns the number of the interest.
 fn follow(current: &watch::Sender<Interest>, before: &Policy, after: &Policy) -> u64 {
-    let number = current.borrow().number;
+    let Interest { number, pools, .. } = current.borrow().clone();
     if looks_at(before) == looks_at(after) {
         return number;
     }
-    current.send_replace(interest(after, number + 1));
+    current.send_replace(interest(after, number + 1, pools));
     tracing::info!(
         "the objects of the cluster are listed anew; Services are served by the configuration before until all lists are there"
     );

@@ -15,12 +15,13 @@ use super::signals::Signals;
 use super::start::{Serving, start};
 use crate::clock;
 use crate::config::{
-    BackendMode, Configured, Policy, SourceConfig, kubeconfig_variable, proxy_variables, search_path,
+    BackendMode, ConfigMapName, Configured, Policy, SourceConfig, kubeconfig_variable, pools_of,
+    proxy_variables, search_path,
 };
 use crate::desired;
 use crate::handover::{Successors, Takeover};
 use crate::source::{
-    Interest, KubernetesSource, ManifestSource, ProxyVariables, SavedSnapshots, Variables, connect,
+    Interest, KubernetesSource, ManifestSource, PoolMap, ProxyVariables, SavedSnapshots, Variables, connect,
 };
 use crate::status::StatusSink;
 use crate::status::file::FileStatuses;
@@ -39,14 +40,14 @@ pub(super) async fn serve(configured: Configured) -> anyhow::Result<()> {
 
     match config.source.clone() {
         SourceConfig::Manifests(path) => {
-            let (wanted, interest) = watch::channel(interest(&config.policy, 0));
+            let (wanted, interest) = watch::channel(interest(&config.policy, 0, None));
             let source = ManifestSource::start(&path, interest)?;
             let mut objects = Objects::follow(wanted, |out| source.run(out));
             let starting_point = objects.starting_point(&config, others).await?;
             let statuses = FileStatuses::open(&config.state_dir);
             live(configured, reloads, starting_point, objects, statuses).await
         }
-        SourceConfig::Kubernetes { kubeconfig, context, lease } => {
+        SourceConfig::Kubernetes { kubeconfig, context, lease, config_map } => {
             let (https, http, no) = proxy_variables();
             let proxies = ProxyVariables { https, http, no };
             let variables = Variables { kubeconfig: kubeconfig_variable(), path: search_path(), proxies };
@@ -54,7 +55,8 @@ pub(super) async fn serve(configured: Configured) -> anyhow::Result<()> {
             tracing::info!(url = cluster.url(), "watching the cluster");
             let (in_charge, is_in_charge) = watch::channel(false);
             let saved = SavedSnapshots::new(&config.state_dir, cluster.identity(), is_in_charge);
-            let (wanted, interest) = watch::channel(interest(&config.policy, 0));
+            let pools = config_map.map(pool_map);
+            let (wanted, interest) = watch::channel(interest(&config.policy, 0, pools));
             let source = KubernetesSource::start(&cluster, interest, saved);
             let mut api_servers = source.api_servers();
             let mut objects = Objects::follow(wanted, |out| source.run(out));
@@ -71,7 +73,7 @@ pub(super) async fn serve(configured: Configured) -> anyhow::Result<()> {
 }
 
 /// What of the objects the source has to look at.
-pub(super) fn interest(policy: &Policy, number: u64) -> Interest {
+pub(super) fn interest(policy: &Policy, number: u64, pools: Option<PoolMap>) -> Interest {
     let decides = policy.clone();
     Interest {
         number,
@@ -79,7 +81,14 @@ pub(super) fn interest(policy: &Policy, number: u64) -> Interest {
         foreign_annotations: policy.foreign_annotations,
         needs_nodes: policy.backends != BackendMode::Endpoints,
         is_ours: Arc::new(move |name, service| desired::is_ours(&decides, name, service)),
+        pools,
     }
+}
+
+/// Where further pools are, and how they are read.
+fn pool_map(ConfigMapName { namespace, name }: ConfigMapName) -> PoolMap {
+    let parse = |text: &str, key: &str| pools_of(text, key).map_err(|error| error.to_string());
+    PoolMap { namespace, name, parse: Arc::new(parse) }
 }
 
 /// Start, serve, end.

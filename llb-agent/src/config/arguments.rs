@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 
+use super::config_map_name::{ConfigMapName, parse_config_map};
 use super::datapath::{Datapath, PacketArgs, PortRange};
 use super::defaults::{DEFAULT_ADMIN, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
 use super::duration::parse_duration;
@@ -110,6 +111,14 @@ pub(super) struct ServeArgs {
     /// of a link device. avoid-buggy-ips=true: addresses that end with .0 or .255 are given only on request.
     #[arg(long = "pool", value_name = "POOL", value_parser = parse_pool, help_heading = SERVICES)]
     pub(super) pools: Vec<Pool>,
+
+    /// ConfigMap with further pools, in its key llb.toml, as [[pool]] tables of the configuration file
+    ///
+    /// Changes are followed. Its pools come after those of --pool. With mistakes in it, or without it, its last pools without
+    /// mistakes stay. Until they are known for the first time, nothing is served. At most 256 pools and 64 KiB. `llb-agent
+    /// rbac --config-map` prints the right for it.
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = parse_config_map, conflicts_with = "manifests", help_heading = SERVICES)]
+    pub(super) config_map: Option<ConfigMapName>,
 
     /// Addresses that Services may ask for besides those of the pools; repeatable [default: without a pool, the subnets of
     /// the link devices]

@@ -12,6 +12,8 @@
 mod arguments;
 mod cli;
 mod command_line;
+mod config_map;
+mod config_map_name;
 mod count;
 mod datapath;
 mod defaults;
@@ -34,6 +36,8 @@ mod version;
 
 pub use cli::{Cli, Invocation};
 pub use command_line::{CommandLine, Configured, check_file};
+pub use config_map::{ConfigMapError, pools_of};
+pub use config_map_name::ConfigMapName;
 pub use datapath::{AtStop, Datapath, PacketConfig, PortRange, ReturnPath, TcAttachment, XdpMode};
 pub use environment::{kubeconfig_variable, log_filter, proxy_variables, search_path};
 pub use file::{Change, Effective, Mistake, Mistakes, example};

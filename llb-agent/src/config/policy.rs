@@ -56,8 +56,10 @@ pub(super) enum FinalizerMode {
 pub struct Policy {
     /// Serve only these namespaces; empty: all.
     pub namespaces: Vec<String>,
-    /// The pools that VIPs are given from; empty: the link's own address is used.
+    /// The pools that VIPs are given from.
     pub pools: Vec<Pool>,
+    /// The ConfigMap that has further pools, as `namespace/name`.
+    pub config_map: Option<String>,
     /// Addresses that Services may ask for besides those of the pools.
     pub allow_vips: Vec<AddressRange>,
     /// Which ports of the machine's own address they may have.
@@ -91,6 +93,7 @@ impl Default for Policy {
         Self {
             namespaces: Vec::new(),
             pools: Vec::new(),
+            config_map: None,
             allow_vips: Vec::new(),
             own_ports: OwnPorts::default(),
             namespace_vips: DEFAULT_NAMESPACE_VIPS,
@@ -109,6 +112,12 @@ impl Default for Policy {
 }
 
 impl Policy {
+    /// Whether there are no pools at all: then the links' own addresses are used, and their subnets are open. Pools of a
+    /// ConfigMap that has none that can be used are not that: nothing may be opened because somebody empties it.
+    pub fn has_no_pools(&self) -> bool {
+        self.pools.is_empty() && self.config_map.is_none()
+    }
+
     /// What Services may ask for, and which flag narrows it: one line for the log.
     pub fn what_is_open(&self, links: &[String]) -> String {
         let whose = match &*self.namespaces {
@@ -122,17 +131,19 @@ impl Policy {
         } else {
             format!(", or of --allow-vips {}", list(&self.allow_vips))
         };
-        if self.pools.is_empty() {
+        if self.has_no_pools() {
             return format!(
                 "Services of {whose} are served on the address of {links}, and may ask for any free address in its subnets{beside}; \
                  --pool narrows this to the addresses of the pool, --namespace to some Services",
                 links = links.join(", ")
             );
         }
-        let pools: Vec<String> = self.pools.iter().map(ToString::to_string).collect();
+        let own = self.pools.iter().map(|pool| format!("--pool {pool}"));
+        let of_map = self.config_map.iter().map(|name| format!("the pools of ConfigMap {name}"));
+        let pools: Vec<String> = own.chain(of_map).collect();
         format!(
-            "Services of {whose} may have addresses of --pool {}{beside}; --namespace narrows this",
-            pools.join(", --pool ")
+            "Services of {whose} may have addresses of {}{beside}; --namespace narrows this",
+            pools.join(", ")
         )
     }
 }
@@ -156,6 +167,13 @@ mod tests {
         assert_eq!(
             policy.what_is_open(&links),
             "Services of namespace shop may have addresses of --pool a=192.0.2.7, or of --allow-vips 198.51.100.7; --namespace narrows this"
+        );
+        policy.config_map = Some("llb/pools".to_owned());
+        policy.pools.clear();
+        policy.allow_vips.clear();
+        assert_eq!(
+            policy.what_is_open(&links),
+            "Services of namespace shop may have addresses of the pools of ConfigMap llb/pools; --namespace narrows this"
         );
     }
 }

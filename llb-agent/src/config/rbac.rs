@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use clap::Args;
 
+use super::config_map_name::{ConfigMapName, parse_config_map};
 use super::lease::{LeaseChoice, lease_of, parse_lease};
 use super::policy::DEFAULT_CLASS;
 use crate::model::LeaseName;
@@ -24,6 +25,9 @@ pub(super) struct RbacArgs {
     /// The agent's --lease
     #[arg(long, value_name = "NAMESPACE/NAME|off", value_parser = parse_lease)]
     lease: Option<LeaseChoice>,
+    /// The agent's --config-map; the right to read it is in a Role of its own
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = parse_config_map)]
+    config_map: Option<ConfigMapName>,
 }
 
 /// Who gets rights, and for what.
@@ -35,6 +39,8 @@ pub struct Grant {
     pub namespaces: Vec<String>,
     /// The Lease of the agent's group.
     pub lease: Option<LeaseName>,
+    /// The ConfigMap with pools.
+    pub config_map: Option<ConfigMapName>,
 }
 
 /// The name of a ServiceAccount.
@@ -48,11 +54,11 @@ pub struct Account {
 
 impl From<RbacArgs> for Grant {
     fn from(args: RbacArgs) -> Self {
-        let RbacArgs { account, mut namespaces, class, lease } = args;
+        let RbacArgs { account, mut namespaces, class, lease, config_map } = args;
         namespaces.sort();
         namespaces.dedup();
         let lease = lease_of(lease, &class, &namespaces);
-        Self { account, namespaces, lease }
+        Self { account, namespaces, lease, config_map }
     }
 }
 

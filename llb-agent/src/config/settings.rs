@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
+use super::config_map_name::ConfigMapName;
 use super::datapath::{Datapath, PacketConfig};
 use super::health::HealthConfig;
 use super::policy::Policy;
@@ -54,6 +55,8 @@ pub enum SourceConfig {
         context: Option<String>,
         /// The Lease by which the agents of the group agree on a writer; `None`: this agent writes.
         lease: Option<LeaseName>,
+        /// The ConfigMap with further pools.
+        config_map: Option<ConfigMapName>,
     },
     /// A folder or file.
     Manifests(PathBuf),

@@ -17,7 +17,10 @@ fn the_first_command_of_the_readme_works() {
     assert_eq!(config.links, ["eth0"]);
     assert!(config.policy.default_class);
     assert_eq!(config.relay, RelayConfig::default());
-    let SourceConfig::Kubernetes { kubeconfig: None, context: None, lease } = config.source else { panic!() };
+    let SourceConfig::Kubernetes { kubeconfig: None, context: None, lease, config_map: None } = config.source
+    else {
+        panic!()
+    };
     assert_eq!(lease.unwrap().to_string(), "kube-system/llb.dev-llb");
 }
 
@@ -69,6 +72,7 @@ fn wrong_flags_are_refused_by_name() {
         (&["--linkdevice", "eth0", "--max-flows", "9999999999"], "the number is too large"),
         (&["--linkdevice", "eth0", "--foreign-annotations", "yes"], "--foreign-annotations"),
         (&["--linkdevice", "eth0", "--lease", "llb"], "give NAMESPACE/NAME"),
+        (&["--linkdevice", "eth0", "--config-map", "pools"], "give NAMESPACE/NAME"),
         (&["--linkdevice", "eth0", "--connect-timeout", "0"], "more than 0"),
         (&["--linkdevice", "eth0", "--health-interval", "500ms"], "1s to 5m"),
         (&["--linkdevice", "eth0", "--health-timeout", "2m"], "100ms to 1m"),

@@ -13,7 +13,7 @@ use super::permission::OwnPorts;
 use super::policy::{FinalizerMode, Policy};
 use super::settings::{Config, SourceConfig};
 use crate::error_chain::ErrorChain;
-use crate::model::{Pool, PoolError};
+use crate::model::{DisjointPools, PoolError};
 
 /// The configuration makes no sense, or can't be read.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +101,7 @@ impl TryFrom<ServeArgs> for Config {
             finalizers,
             namespaces: args.namespaces,
             pools: args.pools,
+            config_map: args.config_map.as_ref().map(ToString::to_string),
             allow_vips: args.allow_vips,
             vip_rest: args.vip_rest,
             namespace_vips: args.namespace_vips,
@@ -114,7 +115,7 @@ impl TryFrom<ServeArgs> for Config {
             foreign_annotations: args.foreign_annotations,
             mode: args.packet.mode(),
         };
-        Pool::check_together(&policy.pools).map_err(ConfigError::Pools)?;
+        DisjointPools::check(&policy.pools).map_err(ConfigError::Pools)?;
         check_links(&args.links)?;
         let lease = lease_of(args.lease, &policy.class, &policy.namespaces);
         let datapath = if args.userspace { Datapath::Userspace } else { args.datapath };
@@ -122,9 +123,12 @@ impl TryFrom<ServeArgs> for Config {
             links: args.links,
             source: match args.manifests {
                 Some(path) => SourceConfig::Manifests(path),
-                None => {
-                    SourceConfig::Kubernetes { kubeconfig: args.kubeconfig, context: args.context, lease }
-                }
+                None => SourceConfig::Kubernetes {
+                    kubeconfig: args.kubeconfig,
+                    context: args.context,
+                    lease,
+                    config_map: args.config_map,
+                },
             },
             policy,
             health: args.health.config(),

@@ -68,6 +68,8 @@ pub(super) fn allocate<'a>(
 struct Free<'a, 'p> {
     permissions: &'p Permissions<'a>,
     pools: Vec<FreeOfPool<'a>>,
+    /// The links' own addresses are given.
+    has_no_pools: bool,
     /// Addresses that were taken from a pool for a Service that was refused then.
     given_back: BTreeSet<IpAddr>,
     /// Addresses that must not be given: somebody asks for them, holds or uses them.
@@ -92,6 +94,7 @@ impl<'a, 'p> Free<'a, 'p> {
             permissions,
             given_back: BTreeSet::new(),
             pools: inputs.policy.pools.iter().map(FreeOfPool::new).collect(),
+            has_no_pools: inputs.policy.has_no_pools(),
             used,
         }
     }
@@ -106,7 +109,7 @@ impl<'a, 'p> Free<'a, 'p> {
     ) -> Result<Vec<IpAddr>, Problem> {
         let mut vips = claim.vips.clone();
         for want in &claim.open {
-            let given = if self.pools.is_empty() && claim.service.pool.is_none() {
+            let given = if self.has_no_pools && claim.service.pool.is_none() {
                 link_address(inputs, want.family)
             } else {
                 self.take_from_pool(claim, want.family)
@@ -163,7 +166,7 @@ impl<'a, 'p> Free<'a, 'p> {
         let for_it = || self.pools.iter().filter(|free| free.is_for(claim)).map(|free| free.pool);
         let (reason, message) = if let Some(message) = wanted_pool.and_then(|pool| self.unknown(pool)) {
             (ProblemReason::InvalidValue, message)
-        } else if self.pools.is_empty() {
+        } else if self.has_no_pools {
             let message = format!(
                 "no link device has its own {family}address to serve it on; give the link one, or start llb with --pool"
             );

@@ -178,5 +178,5 @@ fn wants(service: &Service) -> Vec<Want> {
 fn may_keep(inputs: Inputs<'_>, on_links: &HashSet<IpAddr>, vip: IpAddr) -> bool {
     let links = &inputs.facts.links;
     let has_other = |link: &Link| link.primary_address(Family::of(vip)).is_some();
-    !inputs.policy.pools.is_empty() || on_links.contains(&vip) || !links.iter().any(has_other)
+    !inputs.policy.has_no_pools() || on_links.contains(&vip) || !links.iter().any(has_other)
 }

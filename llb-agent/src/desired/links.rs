@@ -79,7 +79,7 @@ fn was_the_links_own(inputs: Inputs<'_>, vip: IpAddr, services: &BTreeSet<&Servi
         inputs.snapshot.services.get(*name).is_some_and(|service| service.requested_vips.contains(&vip))
     };
     let has_family = |link: &Link| link.primary_address(Family::of(vip)).is_some();
-    inputs.policy.pools.is_empty() && !inputs.facts.links.iter().any(has_family) && !services.iter().any(asks)
+    inputs.policy.has_no_pools() && !inputs.facts.links.iter().any(has_family) && !services.iter().any(asks)
 }
 
 /// Without a link no new VIP is published, and published ones stay published.

@@ -18,6 +18,7 @@
 mod allocate;
 mod backends;
 mod claims;
+mod cluster_pools;
 mod frontends;
 mod health;
 mod inputs;
@@ -39,6 +40,7 @@ use std::sync::Arc;
 use crate::model::{Family, Finalizer, Problem, PublishedStatus, State};
 use allocate::Grant;
 use backends::ServiceBackends;
+pub use cluster_pools::with_cluster_pools;
 pub use inputs::{Held, Inputs};
 pub use ours::is_ours;
 use permission::Permissions;

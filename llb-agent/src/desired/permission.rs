@@ -84,7 +84,7 @@ impl<'a> Permissions<'a> {
             return Ok(());
         }
         let links = &self.inputs.facts.links;
-        let what = if !policy.pools.is_empty() {
+        let what = if !policy.has_no_pools() {
             "in no --pool of this llb".to_owned()
         } else if !links.iter().any(|link| link.prefix_length_for(vip).is_some()) {
             "in no subnet of a --linkdevice".to_owned()
@@ -109,7 +109,7 @@ impl<'a> Permissions<'a> {
         service: &Service,
         kept: &[IpAddr],
     ) -> Option<Problem> {
-        if self.inputs.policy.pools.is_empty() {
+        if self.inputs.policy.has_no_pools() {
             return None;
         }
         let whys: Vec<String> =

@@ -218,7 +218,7 @@ impl<'a> Reservations<'a> {
 
     /// The machine's own address, where no pool gives VIPs: all Services share it.
     fn is_the_machines(&self, vip: IpAddr) -> bool {
-        self.inputs.policy.pools.is_empty() && self.is_own(vip)
+        self.inputs.policy.has_no_pools() && self.is_own(vip)
     }
 
     fn is_own(&self, vip: IpAddr) -> bool {

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::address::{Family, Port, Protocol};
+use super::cluster_pools::ClusterPools;
 use super::host::Host;
 use super::problem::Problem;
 use super::service::{Service, ServiceName};
@@ -26,6 +27,9 @@ pub struct Snapshot {
     /// The ranges that ClusterIPs are taken from, as far as the API shows them.
     #[serde(default)]
     pub service_ranges: Vec<IpNet>,
+    /// The pools of a ConfigMap, if there is one for them.
+    #[serde(default)]
+    pub pools: Option<ClusterPools>,
     /// Objects or fields that could not be understood. Not saved with the snapshot.
     #[serde(skip)]
     pub problems: Vec<Problem>,

@@ -120,27 +120,6 @@ impl Pool {
         })
     }
 
-    /// Checks that no two pools have the same name, and no address is in two ranges.
-    ///
-    /// # Errors
-    /// Names the two pools or ranges.
-    pub fn check_together(pools: &[Self]) -> Result<(), PoolError> {
-        for (position, pool) in pools.iter().enumerate() {
-            if let Some(name) = &pool.name
-                && pools[..position].iter().any(|other| other.name == pool.name)
-            {
-                return Err(PoolError::NameTwice { name: name.clone() });
-            }
-        }
-        let ranges: Vec<&AddressRange> = pools.iter().flat_map(|pool| &pool.ranges).collect();
-        for (position, &second) in ranges.iter().enumerate() {
-            if let Some(&first) = ranges[..position].iter().find(|first| first.overlaps(second)) {
-                return Err(PoolError::Overlap { first: first.clone(), second: second.clone() });
-            }
-        }
-        Ok(())
-    }
-
     /// Whether `address` is in it.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.ranges.iter().any(|range| range.contains(address))

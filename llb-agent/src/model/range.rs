@@ -38,6 +38,16 @@ impl AddressRange {
         self.family
     }
 
+    /// By it, ranges are in the order of their first addresses.
+    pub(super) fn start(&self) -> (Family, u128) {
+        (self.family, self.first)
+    }
+
+    /// As [`start`](Self::start), for its last address.
+    pub(super) fn end(&self) -> (Family, u128) {
+        (self.family, self.last)
+    }
+
     /// How many addresses it has. All IPv6 addresses are one more than the number can say.
     pub fn size(&self) -> u128 {
         (self.last - self.first).saturating_add(1)

@@ -25,6 +25,7 @@ pub struct ReconcileMetrics {
     pub(super) writer: Gauge,
     pool_addresses: Family<PoolLabels, Gauge>,
     pool_addresses_used: Family<PoolLabels, Gauge>,
+    cluster_pools: Gauge,
     failed_backends: Gauge,
 }
 
@@ -64,7 +65,7 @@ struct PlacementLabels {
     reason: &'static str,
 }
 
-/// `pool` is a name or ranges of the command line.
+/// `pool` is a name, or the ranges of a pool without one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 struct PoolLabels {
     pool: String,
@@ -85,6 +86,8 @@ impl ReconcileMetrics {
         let help =
             "1 if this agent writes statuses and Events, 0 if another one of its group does or nobody knows";
         registry.register("llb_status_writer", help, metrics.writer.clone());
+        let help = "Pools of the ConfigMap of --config-map that are in use; it can have at most 256";
+        registry.register("llb_cluster_pools", help, metrics.cluster_pools.clone());
         let help = "Addresses that a pool can give, by family";
         registry.register("llb_pool_addresses", help, metrics.pool_addresses.clone());
         let help = "Addresses of a pool that Services have, by family";
@@ -108,6 +111,10 @@ impl ReconcileMetrics {
         self.actions.get_or_create(&ActionLabels { action, result }).inc();
     }
 
+    pub(super) fn show_cluster_pools(&self, count: usize) {
+        self.cluster_pools.set(gauge(count));
+    }
+
     pub(super) fn show_failed(&self, failed: &FailedBackends) {
         self.failed_backends.set(gauge(failed.values().map(BTreeMap::len).sum::<usize>()));
     }
@@ -125,6 +132,9 @@ impl ReconcileMetrics {
         for (labels, count) in served {
             self.served.get_or_create(&labels).set(gauge(count));
         }
+        // Pools come and go.
+        self.pool_addresses.clear();
+        self.pool_addresses_used.clear();
         for usage in &desired.pools {
             let labels = PoolLabels { pool: usage.pool.clone(), family: usage.family.to_string() };
             self.pool_addresses.get_or_create(&labels).set(gauge(usage.total));

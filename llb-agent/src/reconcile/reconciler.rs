@@ -24,12 +24,12 @@ use super::writes::Writes;
 use crate::addresses::{AddressError, AddressTable};
 use crate::config::{HealthConfig, Policy};
 use crate::dataplane::DataPlane;
-use crate::desired::pods_that_need_routes;
+use crate::desired::{pods_that_need_routes, with_cluster_pools};
 use crate::error_chain::ErrorChain;
 use crate::health::Health;
 use crate::model::{
-    AddressKey, Facts, Observed, Problem, ProblemReason, Role, Snapshot, SourceReport, State, StatusWriter,
-    Subject,
+    AddressKey, ClusterPools, Facts, MESSAGE_BYTES, Observed, Problem, ProblemReason, Role, Snapshot,
+    SourceReport, State, StatusWriter, Subject, cut,
 };
 use crate::status::{Event, StatusSink};
 
@@ -47,6 +47,11 @@ pub struct Reconciler<P, A, S> {
     /// What is changed.
     pub rooms: Rooms<P, A, S>,
     pub(super) policy: Policy,
+    /// The policy as it was configured; `policy` also has the pools of the cluster.
+    configured: Policy,
+    cluster_pools: Option<ClusterPools>,
+    /// What is wrong with the pools of the cluster.
+    pub(super) pool_problem: Option<Problem>,
     /// The policy that takes its place when the source reports by the interest with this number.
     pub(super) coming: Option<Coming>,
     /// What the agent says about its configuration.
@@ -85,6 +90,9 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     pub fn new(rooms: Rooms<P, A, S>, policy: Policy, metrics: ReconcileMetrics) -> Self {
         Self {
             rooms,
+            configured: policy.clone(),
+            cluster_pools: None,
+            pool_problem: None,
             policy,
             coming: None,
             configuration_problems: Vec::new(),
@@ -124,13 +132,33 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
 
     /// Takes the coming policy if its time is there. Returns what is to be told if it still waits.
     pub(super) fn adopt_policy(&mut self, source: &SourceReport) -> Option<Problem> {
-        if let Some(Coming { policy, .. }) = self.coming.take_if(|coming| coming.interest <= source.interest)
-            && self.policy != policy
-        {
+        let coming = self.coming.take_if(|coming| coming.interest <= source.interest);
+        let configured = coming.map(|coming| coming.policy).filter(|policy| self.configured != *policy);
+        if configured.is_some() {
             tracing::info!("Services are served by the new configuration from now on");
-            self.policy = policy;
         }
+        self.follow_pools(configured, source);
         self.coming.as_ref().map(|coming| coming.waits.clone())
+    }
+
+    /// Puts the pools of the configuration and of the cluster together if one of them has changed.
+    fn follow_pools(&mut self, configured: Option<Policy>, source: &SourceReport) {
+        let snapshot = source.snapshot.as_ref();
+        let of_cluster = snapshot.map_or(&self.cluster_pools, |snapshot| &snapshot.pools);
+        let others = (*of_cluster != self.cluster_pools).then(|| of_cluster.clone());
+        if configured.is_none() && others.is_none() {
+            return;
+        }
+        if let Some(pools) = others {
+            if let Some(ClusterPools { config_map, pools }) = &pools {
+                let list = cut(pools.join(" "), MESSAGE_BYTES);
+                tracing::info!(count = pools.len(), "the pools of ConfigMap {config_map} are now {list}");
+            }
+            self.cluster_pools = pools;
+        }
+        self.configured = configured.unwrap_or_else(|| self.configured.clone());
+        (self.policy, self.pool_problem) = with_cluster_pools(&self.configured, self.cluster_pools.as_ref());
+        self.metrics.show_cluster_pools(self.policy.pools.len() - self.configured.pools.len());
     }
 
     /// From now on reports have these problems, too.

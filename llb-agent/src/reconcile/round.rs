@@ -35,6 +35,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         let mut report = Report { problems: source.problems.clone(), ..Report::default() };
         report.problems.extend_from_slice(&self.configuration_problems);
         report.problems.extend(self.adopt_policy(source));
+        report.problems.extend(self.pool_problem.clone());
         self.look_for_the_writer(now);
         report.writer = self.writer.clone();
         let Some(snapshot) = source.snapshot.clone() else { return report };
@@ -191,7 +192,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
 /// follow: what is published is the other machine's own address.
 fn held(decided: &State, published: &Statuses, writes: bool, policy: &Policy) -> Held {
     let nothing = Statuses::new();
-    let (first, last) = match (writes, policy.pools.is_empty()) {
+    let (first, last) = match (writes, policy.has_no_pools()) {
         (true, _) => (published, &decided.statuses),
         (false, true) => (&nothing, &decided.statuses),
         (false, false) => (&decided.statuses, published),
@@ -202,7 +203,7 @@ fn held(decided: &State, published: &Statuses, writes: bool, policy: &Policy) ->
             || policy.allow_vips.iter().any(|range| range.contains(vip))
     };
     let follows = |status: &PublishedStatus| {
-        writes || policy.pools.is_empty() || status.vips.iter().all(|vip| is_open(vip.ip))
+        writes || policy.has_no_pools() || status.vips.iter().all(|vip| is_open(vip.ip))
     };
     let known = first.iter().chain(last.iter().filter(|(_, status)| follows(status)));
     known

@@ -19,6 +19,28 @@ pub struct Interest {
     pub needs_nodes: bool,
     /// Whether llb serves a Service.
     pub is_ours: IsOurs,
+    /// Where further pools are. It does not change.
+    pub pools: Option<PoolMap>,
+}
+
+/// A ConfigMap with pools.
+#[derive(Clone)]
+pub struct PoolMap {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// What its text says.
+    pub parse: ParsePools,
+}
+
+/// From the text of a key to pools, as texts of `--pool`; or what is wrong with it, on one line.
+pub type ParsePools = Arc<dyn Fn(&str, &str) -> Result<Vec<String>, String> + Send + Sync>;
+
+impl fmt::Display for PoolMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
 }
 
 /// Whether llb serves a Service.

@@ -33,6 +33,7 @@ pub(super) fn serves_the_same(
     ours_of_one.len() == ours_of_other.len()
         && one.nodes == other.nodes
         && one.service_ranges == other.service_ranges
+        && one.pools == other.pools
         && ours_of_one.iter().zip(&ours_of_other).all(|((name, service), (other_name, other_service))| {
             name == other_name
                 && is_the_same(service, other_service)

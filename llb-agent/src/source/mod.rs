@@ -15,7 +15,7 @@ mod retries;
 mod saved;
 
 pub use identity::Identity;
-pub use interest::{Interest, IsOurs};
+pub use interest::{Interest, IsOurs, ParsePools, PoolMap};
 pub use kubernetes::{
     ApiConnections, Cluster, ConnectError, KubernetesSource, ProxyVariables, Reserved, Variables, connect,
 };

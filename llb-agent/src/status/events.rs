@@ -62,7 +62,7 @@ async fn send(queue: Arc<EventQueue>, client: Client, reporting: Reporting) {
                 let now = clock::now_std();
                 if logged.is_none_or(|last| now.saturating_duration_since(last) >= LOG_EVERY) {
                     logged = Some(now);
-                    tracing::warn!(service = %next.event.service, answer = cut(answer.message, MESSAGE_BYTES), "the API server refused an Event; if RBAC forbids it, grant llb's user the verb create on events of events.k8s.io");
+                    tracing::warn!(service = %next.event.service, answer = cut(answer.message, MESSAGE_BYTES), "the API server refused an Event; if RBAC forbids it, grant llb's user the verb create on events of events.k8s.io (`llb-agent rbac` prints all rights)");
                 }
             }
             // The source already reports that the API does not answer.

@@ -114,7 +114,7 @@ pub struct Event {
 pub enum StatusError {
     /// RBAC or an admission controller forbids it.
     #[error(
-        "not allowed to patch the status of Service {service}: {answer}; if RBAC forbids it, grant llb's user the verb patch on services/status"
+        "not allowed to patch the status of Service {service}: {answer}; if RBAC forbids it, grant llb's user the verb patch on services/status (`llb-agent rbac` prints all rights)"
     )]
     Forbidden {
         /// The Service.

@@ -46,7 +46,7 @@ pub(crate) fn the_api_server_takes_what_the_chart_renders(case: &mut Case<'_>) -
         ensure!(kinds >= 7, "{kinds} objects");
         dry_run(case, &rendered)?;
     }
-    for folder in ["base", "overlays/nodes", "overlays/outside"] {
+    for folder in ["base", "overlays/nodes", "overlays/outside", "overlays/config-map"] {
         dry_run(case, &kustomize(case, folder)?)?;
     }
     let nodes = kustomize(case, "overlays/nodes")?;
@@ -54,6 +54,8 @@ pub(crate) fn the_api_server_takes_what_the_chart_renders(case: &mut Case<'_>) -
     for text in expected {
         ensure!(nodes.contains(text), "{text} is not in:\n{nodes}");
     }
+    let pools = kustomize(case, "overlays/config-map")?;
+    ensure!(pools.contains("--config-map=llb/pools") && pools.contains("- configmaps"), "{pools}");
     let outside = objects(&kustomize(case, "overlays/outside")?)?;
     ensure!(!outside.keys().any(|name| name.starts_with("DaemonSet")), "{:?}", outside.keys());
     case.cluster.kubectl(&["delete", "namespace", "crm", "shop", "--wait=false"])?;
@@ -66,6 +68,7 @@ pub(crate) fn the_chart_grants_the_rights_of_the_list(case: &mut Case<'_>) -> Re
         (vec![], vec![]),
         (vec!["class=Example.com/Edge_1"], vec!["--class=Example.com/Edge_1"]),
         (vec!["lease=off"], vec!["--lease=off"]),
+        (vec!["configMap=edge/pools.web"], vec!["--config-map=edge/pools.web"]),
         (vec!["namespaces={shop,crm}"], vec!["--namespace=shop", "--namespace=crm"]),
         (
             vec!["namespaces={shop}", "lease=kube-system/edge"],
@@ -96,6 +99,7 @@ pub(crate) fn wrong_values_are_named(case: &mut Case<'_>) -> Result<()> {
         (["--set", "pool=198.51.100.0/24"], ["pool", "not allowed"]),
         (["--set", "datapath=ebpf"], ["/datapath", "'auto'"]),
         (["--set", "image.repository="], ["image.repository is required", "no registry has"]),
+        (["--set", "configMap=pools"], ["/configMap", "pattern"]),
         (["--set-json", "linkDevices=[]"], ["linkDevices is required", "[eth0]"]),
         (["--set", "serviceMonitor.enabled=true"], ["admin.address", "$(HOST_IP)"]),
         (["--set", "serviceMonitor.enabled=true,admin.address=[::1]"], ["admin.address", "$(HOST_IP)"]),

@@ -5,9 +5,11 @@ mod access;
 mod beside_proxy;
 mod chart;
 mod conditions;
+mod config_map;
 mod examples;
 mod families;
 mod foreign;
+mod install;
 mod kubernetes;
 mod nodes;
 mod outage;
@@ -15,6 +17,7 @@ mod own_address;
 mod packets;
 mod promise;
 mod refusals;
+mod rights;
 mod setup;
 mod terms;
 mod writers;
@@ -55,6 +58,7 @@ pub(crate) fn all() -> Vec<Named> {
         refusals::an_exhausted_pool_is_reported,
         refusals::the_class_decides_which_services_are_served,
         refusals::only_services_of_chosen_namespaces_are_served,
+        config_map::pools_of_a_config_map_are_followed_and_a_wrong_one_changes_nothing,
         terms::source_ranges_and_affinity_are_applied,
         kubernetes::a_service_has_its_finalizer_until_it_is_not_served,
         kubernetes::a_finalizer_goes_when_it_is_switched_off,
@@ -83,10 +87,12 @@ pub(crate) fn all() -> Vec<Named> {
         conditions::kubectl_says_why_a_service_is_served_degraded_or_refused,
         beside_proxy::every_plane_serves_beside_kube_proxy,
         beside_proxy::a_relayed_vip_that_kube_proxy_takes_is_named,
+        rights::each_missing_verb_is_named,
         chart::the_api_server_takes_what_the_chart_renders,
         chart::the_chart_grants_the_rights_of_the_list,
         chart::kustomize_has_the_daemon_set_of_the_chart,
         chart::wrong_values_are_named,
+        install::a_release_serves_is_upgraded_without_loss_and_leaves_nothing,
         access::a_missing_verb_is_named,
         access::endpoints_are_served_without_the_right_to_read_nodes,
         access::a_wrong_token_is_named,

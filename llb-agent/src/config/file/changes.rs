@@ -13,6 +13,7 @@ pub(in crate::config) const AT_START: [&str; 21] = [
     "context",
     "manifests",
     "lease",
+    "config-map",
     "address-tag",
     "datapath",
     "userspace",

@@ -24,13 +24,14 @@ const TOP: &str = "\
 ";
 
 /// For keys that have no default value: what a value looks like.
-const EXAMPLES: [(&str, &str); 14] = [
+const EXAMPLES: [(&str, &str); 15] = [
     ("linkdevice", "eth0"),
     ("kubeconfig", "/etc/llb/kubeconfig"),
     ("context", "admin@cluster"),
     ("manifests", "/etc/llb/manifests"),
     ("namespace", "shop"),
     ("lease", "kube-system/llb.dev-llb"),
+    ("config-map", "llb/pools"),
     ("allow-vips", "192.0.2.16/28"),
     ("allow-ports", "6443"),
     ("node-selector", "worker"),

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// The most mistakes that are told at once.
-const MOST: usize = 20;
+pub(super) const MOST: usize = 20;
 
 /// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Mistake {
 /// All mistakes of one file, in the order of their lines. At least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistakes {
-    /// The path of the file.
+    /// The path of the file, or the name of a ConfigMap.
     pub name: Arc<str>,
     /// In the order of the lines.
     pub all: Vec<Mistake>,

@@ -7,7 +7,7 @@
 //! parse.rs        TOML --> Layer, or mistakes with their lines       pool_table.rs   [[pool]] <--> the text of --pool
 //! value.rs        Layer: values with their origins                   mistakes.rs     what is wrong, one line each
 //! effective.rs    the values that count, as TOML                     changes.rs      what differs between two of them
-//! example.rs      deploy/llb.toml: all keys, commented out
+//! example.rs      deploy/llb.toml: all keys, commented out               pools_only.rs   the text of a ConfigMap
 //! ```
 
 mod changes;
@@ -17,6 +17,7 @@ mod keys;
 mod mistakes;
 mod parse;
 mod pool_table;
+mod pools_only;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -28,4 +29,5 @@ pub use example::example;
 pub(super) use keys::{Keys, argument, name};
 pub use mistakes::{Mistake, Mistakes};
 pub(super) use parse::parse;
+pub(super) use pools_only::pools_in;
 pub(super) use value::{Layer, Origin, Value};

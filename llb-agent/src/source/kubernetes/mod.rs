@@ -7,6 +7,7 @@
 //!    only what llb serves notifies the publisher                                       objects.rs
 //!    all of them are made anew when the interest changes                               watching.rs
 //! publisher: waits SETTLE for more changes --> whole snapshot --> watch channel        publish.rs
+//! pools in a ConfigMap --> a part of the snapshot                                      pools.rs
 //! ranges of ClusterIPs, read again and again --> a part of the snapshot                ranges.rs
 //! probe: does the API answer, which cluster is it --> all watches list again           probe.rs
 //! reload: kubeconfig and credentials --> the connection that all requests use          reload.rs, connect.rs
@@ -27,6 +28,7 @@ mod connections;
 mod fallback;
 mod health;
 mod objects;
+mod pools;
 mod probe;
 mod proxy;
 mod publish;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
+use super::pools::KnownPools;
 use super::ranges::Ranges;
 use super::store::{Change, Store};
 use crate::model::{ServiceName, Snapshot};
@@ -30,12 +31,14 @@ pub(super) struct Objects {
     pub(super) slices: Vec<Slices>,
     pub(super) nodes: Nodes,
     pub(super) ranges: Arc<Ranges>,
+    /// If the pools are in a ConfigMap, too.
+    pub(super) pools: Option<Arc<KnownPools>>,
     needs_nodes: bool,
 }
 
 impl Objects {
     /// `watches`: how many watches Services have, and EndpointSlices.
-    pub(super) fn new(watches: usize, needs_nodes: bool) -> Self {
+    pub(super) fn new(watches: usize, needs_nodes: bool, pools: Option<Arc<KnownPools>>) -> Self {
         let services: Vec<Services> = (0..watches).map(|_| Arc::new(Store::new(weigh_services))).collect();
         let slices = (0..watches).map(|_| {
             let services = services.clone();
@@ -43,7 +46,7 @@ impl Objects {
         });
         let slices = slices.collect();
         let nodes = Arc::new(Store::new(|_, _| Change::Ours));
-        Self { services, slices, nodes, ranges: Arc::default(), needs_nodes }
+        Self { services, slices, nodes, ranges: Arc::default(), pools, needs_nodes }
     }
 
     /// Whether all first lists that are needed have arrived. Does not wait.
@@ -52,13 +55,15 @@ impl Objects {
             && self.slices.iter().all(|store| store.is_complete())
             && (!self.needs_nodes || self.nodes.is_complete())
             && self.ranges.is_complete()
+            && self.pools.as_ref().is_none_or(|pools| pools.is_complete())
     }
 
     /// The greatest change since this was called last.
     pub(super) fn take_change(&self) -> Change {
         let services = self.services.iter().map(|store| store.take_change());
         let slices = self.slices.iter().map(|store| store.take_change());
-        let others = [self.nodes.take_change(), self.ranges.take_change()];
+        let pools = self.pools.as_ref().map(|pools| pools.store.take_change()).unwrap_or_default();
+        let others = [self.nodes.take_change(), self.ranges.take_change(), pools];
         services.chain(slices).chain(others).max().unwrap_or_default()
     }
 
@@ -73,7 +78,8 @@ impl Objects {
         }
         let converted = services.iter().map(|known| &known.converted);
         let snapshot = convert::assemble(converted, slices.iter(), self.nodes.all().into_iter());
-        Snapshot { service_ranges: self.ranges.all(), ..snapshot }
+        let pools = self.pools.as_ref().and_then(|pools| pools.pools());
+        Snapshot { service_ranges: self.ranges.all(), pools, ..snapshot }
     }
 }
 
@@ -134,9 +140,15 @@ mod tests {
         fn new() -> Self {
             let is_ours: IsOurs = Arc::new(|_, service| service.wants_load_balancer);
             let namespaces = Vec::new();
-            let interest =
-                Interest { number: 0, namespaces, foreign_annotations: true, needs_nodes: true, is_ours };
-            let fixture = Self { objects: Objects::new(1, true), interest };
+            let interest = Interest {
+                number: 0,
+                namespaces,
+                foreign_annotations: true,
+                needs_nodes: true,
+                is_ours,
+                pools: None,
+            };
+            let fixture = Self { objects: Objects::new(1, true, None), interest };
             fixture.service(&service("web", "LoadBalancer", 1));
             fixture.service(&service("db", "ClusterIP", 1));
             fixture.slice(&slice("web", "192.0.2.31"));
@@ -214,7 +226,7 @@ mod tests {
 
     /// Whether the objects are complete after each list: ranges, Services, EndpointSlices, Nodes.
     fn complete_after(needs_nodes: bool) -> [bool; 4] {
-        let objects = Objects::new(1, needs_nodes);
+        let objects = Objects::new(1, needs_nodes, None);
         objects.ranges.set(Vec::new());
         let ranges = objects.is_complete();
         objects.services[0].apply(&Event::Init, |_: &Service| unreachable!("the list is empty"));

@@ -10,6 +10,7 @@ use tokio::task::{JoinError, JoinSet};
 use super::connect::Cluster;
 use super::fallback::Fallback;
 use super::health::{self, Health};
+use super::pools::KnownPools;
 use super::reload::Reloader;
 use super::resolve::{self, Reserved};
 use super::store::Change;
@@ -39,7 +40,8 @@ impl KubernetesSource {
     pub fn start(cluster: &Cluster, mut interest: watch::Receiver<Interest>, saved: SavedSnapshots) -> Self {
         let health = Arc::new(Health::new(cluster.server()));
         let first = interest.borrow_and_update().clone();
-        let watching = Watching::start(cluster, first, &health);
+        let pools = first.pools.clone().map(KnownPools::new);
+        let watching = Watching::start(cluster, first, pools, &health);
         let (resolved, api_servers) = watch::channel(Reserved::new());
         let mut tasks = JoinSet::new();
         tasks.spawn(resolve::follow(cluster.clone(), resolved));
@@ -83,7 +85,9 @@ impl KubernetesSource {
             tokio::select! {
                 () = self.health.changed.notified() => tokio::time::sleep(SETTLE).await,
                 () = tokio::time::sleep(RECOVERED_AFTER) => late = true,
-                () = &mut patience, if live.snapshot.is_none() && fallback.is_none() => fallback = Some(Fallback::load(self.saved.clone()).await),
+                () = &mut patience, if live.snapshot.is_none() && fallback.is_none() => {
+                    fallback = Some(self.fall_back().await);
+                }
                 Some(ended) = self.tasks.join_next() => defects.push(defect(ended)),
                 Some(ended) = self.watching.tasks.join_next() => defects.push(defect(ended)),
                 Some(ended) = ended(self.next.as_mut()) => defects.push(defect(ended)),
@@ -93,11 +97,23 @@ impl KubernetesSource {
         }
     }
 
+    /// The saved snapshot. Its pools count while the ConfigMap has none without mistakes.
+    async fn fall_back(&self) -> Fallback {
+        let pools = self.watching.objects.pools.as_deref();
+        let fallback = Fallback::load(self.saved.clone()).await.for_pools(pools);
+        let saved = fallback.snapshot.as_ref().and_then(|snapshot| snapshot.pools.as_ref());
+        if let Some((pools, saved)) = pools.zip(saved) {
+            pools.seed(saved);
+        }
+        fallback
+    }
+
     /// The interest has changed. The old watches go on until the new ones have all lists: that may last, if the
     /// API is away or a right is missing.
     fn watch_anew(&mut self) {
         let interest = self.interest.borrow_and_update().clone();
-        self.next = Some(Watching::start(&self.cluster, interest, &self.health));
+        let pools = self.watching.objects.pools.as_ref().map(|pools| pools.again());
+        self.next = Some(Watching::start(&self.cluster, interest, pools, &self.health));
     }
 
     /// Goes over to the new watches if they have all lists, or if the old ones never had.
@@ -113,6 +129,7 @@ impl KubernetesSource {
 
     fn report(&self, live: &Live, fallback: Option<&Fallback>) -> SourceReport {
         let mut problems = self.health.problems(clock::now_std());
+        problems.extend(self.watching.objects.pools.as_ref().and_then(|pools| pools.problem()));
         if live.snapshot.is_some() {
             return SourceReport { snapshot: live.snapshot.clone(), problems, interest: live.interest };
         }

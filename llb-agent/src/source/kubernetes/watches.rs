@@ -50,6 +50,20 @@ impl Watches {
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
         V: Clone + PartialEq + Send + 'static,
     {
+        let apply = move |event: &watcher::Event<K>| store.apply(event, &convert);
+        self.follow_some(api, resource, watcher::Config::default(), apply);
+    }
+
+    /// Starts to follow some objects of one API; `apply` keeps them.
+    pub(super) fn follow_some<K>(
+        &mut self,
+        api: Api<K>,
+        resource: &str,
+        config: watcher::Config,
+        apply: impl Fn(&watcher::Event<K>) -> Change + Send + Sync + 'static,
+    ) where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
         let what = match api.namespace() {
             Some(namespace) => format!("{resource} in namespace {namespace}"),
             None => resource.to_owned(),
@@ -58,7 +72,7 @@ impl Watches {
         let mut relist = self.relist.clone();
         let one = move |event| match event {
             Ok(event) => {
-                let change = store.apply(&event, &convert);
+                let change = apply(&event);
                 // An incomplete list does not show that all is well.
                 let works = !matches!(event, watcher::Event::Init | watcher::Event::InitApply(_));
                 if works {
@@ -75,7 +89,7 @@ impl Watches {
         };
         self.tasks.spawn(async move {
             loop {
-                let config = watcher::Config::default().timeout(WATCH_SECS);
+                let config = config.clone().timeout(WATCH_SECS);
                 let mut events = std::pin::pin!(watcher(api.clone(), config).backoff(Retries::new()));
                 loop {
                     tokio::select! {

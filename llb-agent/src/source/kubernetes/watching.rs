@@ -3,14 +3,16 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::Api;
+use kube::runtime::watcher;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::connect::Cluster;
 use super::health::Health;
 use super::objects::{Objects, known_node, known_service, known_slice};
+use super::pools::KnownPools;
 use super::probe::Probe;
 use super::ranges;
 use super::watches::{Watches, apis};
@@ -25,12 +27,17 @@ pub(super) struct Watching {
 
 impl Watching {
     /// Starts the watches.
-    pub(super) fn start(cluster: &Cluster, interest: Interest, health: &Arc<Health>) -> Self {
+    pub(super) fn start(
+        cluster: &Cluster,
+        interest: Interest,
+        pools: Option<KnownPools>,
+        health: &Arc<Health>,
+    ) -> Self {
         let client = &cluster.client;
         let (relist, listen) = watch::channel(0);
         let mut watches = Watches { health: Arc::clone(health), relist: listen, tasks: JoinSet::new() };
         let services = apis(client, &interest.namespaces);
-        let objects = Objects::new(services.len(), interest.needs_nodes);
+        let objects = Objects::new(services.len(), interest.needs_nodes, pools.map(Arc::new));
         watches.follow(Api::<Node>::all(client.clone()), "nodes", objects.nodes.clone(), known_node);
         for (api, store) in services.into_iter().zip(&objects.services) {
             let interest = interest.clone();
@@ -38,6 +45,15 @@ impl Watching {
         }
         for (api, store) in apis(client, &interest.namespaces).into_iter().zip(&objects.slices) {
             watches.follow(api, "endpointslices.discovery.k8s.io", store.clone(), known_slice);
+        }
+        if let Some(pools) = &objects.pools {
+            let (kept, map) = (Arc::clone(pools), pools.map());
+            let api: Api<ConfigMap> = Api::namespaced(client.clone(), &map.namespace);
+            let only = format!("metadata.name={}", map.name);
+            let config = watcher::Config::default().fields(&only);
+            watches.follow_some(api, &format!("configmaps ({})", map.name), config, move |event| {
+                kept.store.apply(event, |object| kept.content(object))
+            });
         }
         let mut tasks = watches.tasks;
         tasks.spawn(ranges::follow(client.clone(), objects.ranges.clone(), Arc::clone(health)));

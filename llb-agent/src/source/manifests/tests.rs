@@ -28,8 +28,14 @@ impl Followed {
         let (out, reports) = watch::channel(SourceReport::default());
         let (number, namespaces) = (0, Vec::new());
         let is_ours: IsOurs = Arc::new(|_, _| true);
-        let interest =
-            Interest { number, namespaces, foreign_annotations: true, needs_nodes: false, is_ours };
+        let interest = Interest {
+            number,
+            namespaces,
+            foreign_annotations: true,
+            needs_nodes: false,
+            is_ours,
+            pools: None,
+        };
         let interest = watch::channel(interest).1;
         let task = tokio::spawn(ManifestSource::start(path, interest).unwrap().run(out));
         Self { reports, task }
