@@ -7,7 +7,7 @@ use super::effective::Effective;
 
 /// The keys that a running agent can't change: connections to the cluster, locks, sockets, threads, programs and
 /// maps depend on them.
-pub(in crate::config) const AT_START: [&str; 21] = [
+pub(in crate::config) const AT_START: [&str; 22] = [
     "linkdevice",
     "kubeconfig",
     "context",
