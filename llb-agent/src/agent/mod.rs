@@ -4,6 +4,9 @@
 //!
 //! ```text
 //!   detach.rs, explain.rs    subcommands (`trace` is dataplane/packet/trace.rs)
+//!   supervise.rs, end_agents.rs    subcommands that llb.service runs
+//!     cgroup.rs              the processes of that service
+//!     relayed_messages.rs    what the agent tells systemd through the supervisor
 //!   preconditions.rs         without a subcommand, first: capabilities, limits and folders that the agent needs
 //!     rights.rs              give up all other rights
 //!       syscall_filter.rs    the system calls that are refused
@@ -13,20 +16,26 @@
 //!       objects.rs           the source, and what the agent starts from
 //!     serve.rs               run the loop until a signal or a successor comes
 //!     end.rs                 after a signal: shut down; after a hand-over: let connections end
+//!   service_manager.rs       what systemd is told
 //!   signals.rs, handed_over.rs    SIGTERM and SIGINT; the descriptors that two agents pass on
 //! ```
 
+mod cgroup;
 mod detach;
 mod end;
+mod end_agents;
 mod explain;
 mod handed_over;
 mod locks;
 mod objects;
 mod preconditions;
+mod relayed_messages;
 mod rights;
 mod serve;
+mod service_manager;
 mod signals;
 mod start;
+mod supervise;
 mod syscall_filter;
 
 use std::io;
@@ -41,9 +50,10 @@ use crate::dataplane::packet;
 /// # Errors
 /// The command failed, or the agent could not start; the text says why and what to do.
 pub fn main(invocation: Invocation) -> anyhow::Result<()> {
-    if let Invocation::Serve(config) = &invocation {
-        preconditions::prepare(config)?;
-    }
+    let admin_socket = match &invocation {
+        Invocation::Serve(config) => preconditions::prepare(config)?,
+        _ => None,
+    };
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(async {
         match invocation {
@@ -54,7 +64,9 @@ pub fn main(invocation: Invocation) -> anyhow::Result<()> {
             Invocation::Trace { client, one_in, count, bpf_dir } => {
                 packet::trace(&bpf_dir, client, one_in, count).await.map_err(|error| as_root(error, "trace"))
             }
-            Invocation::Serve(config) => serve::serve(*config).await,
+            Invocation::Serve(config) => serve::serve(*config, admin_socket).await,
+            Invocation::Supervise { arguments } => supervise::run(arguments).await,
+            Invocation::EndAgents { limit } => end_agents::end_agents(limit).await,
         }
     })
 }

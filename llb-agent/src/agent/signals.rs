@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! SIGTERM and SIGINT.
+//! SIGTERM and SIGINT. SIGHUP ends no agent.
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -8,6 +8,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Without somebody who waits for it, it would end the process.
+    _hangup: Signal,
 }
 
 impl Signals {
@@ -15,6 +17,7 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?,
             interrupt: signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?,
+            _hangup: signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?,
         })
     }
 

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line: serve, or a subcommand.
 
+use std::ffi::OsString;
 use std::fmt::Display;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
+use super::admin::{AdminTarget, parse_target};
 use super::arguments::ServeArgs;
-use super::defaults::{DEFAULT_ADMIN, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
+use super::defaults::{DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
+use super::duration::parse_duration;
 use super::settings::Config;
 use super::validate::ConfigError;
 
@@ -58,7 +62,7 @@ pub enum Invocation {
     /// Show what is served for a Service, and why.
     Explain {
         /// The agent's admin endpoint.
-        admin: SocketAddr,
+        admin: AdminTarget,
         /// NAMESPACE/NAME.
         service: String,
     },
@@ -72,6 +76,16 @@ pub enum Invocation {
         count: Option<u64>,
         /// Where the maps are pinned.
         bpf_dir: PathBuf,
+    },
+    /// Run an agent for a service manager.
+    Supervise {
+        /// The agent's command line.
+        arguments: Vec<OsString>,
+    },
+    /// End the agents of a service that is stopped.
+    EndAgents {
+        /// Those that have not ended by then are killed.
+        limit: Duration,
     },
     /// Remove everything that llb left in the kernel.
     Detach {
@@ -90,9 +104,9 @@ enum Command {
         /// The Service
         #[arg(value_name = "NAMESPACE/NAME")]
         service: String,
-        /// The agent's admin endpoint
-        #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_ADMIN)]
-        admin: SocketAddr,
+        /// The agent's admin endpoint [default: /run/llb/admin.sock; if no agent answers there, 127.0.0.1:9660]
+        #[arg(long, value_name = "ADDRESS:PORT|PATH", value_parser = parse_target)]
+        admin: Option<AdminTarget>,
     },
     /// Show what the packet programs decide about packets of one client
     ///
@@ -111,6 +125,21 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = DEFAULT_BPF_DIR)]
         bpf_dir: PathBuf,
     },
+    /// Run the agent as systemd's main process, so that a restart of the service loses no connection
+    ///
+    /// The agent gets all arguments that follow. SIGTERM ends only this process; the agent that is started next takes over
+    /// from the one that is left.
+    Supervise {
+        /// The agent's flags
+        #[arg(value_name = "FLAGS", trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// End all agents of the systemd service that this process belongs to, if it is being stopped and not restarted
+    EndAgents {
+        /// Agents that have not ended by then are killed; must be longer than --drain-timeout
+        #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_duration)]
+        limit: Duration,
+    },
     /// Remove all programs and maps that llb left in the kernel, and its VIPs from the links that had programs
     Detach {
         /// Folder where programs and maps are pinned
@@ -126,7 +155,11 @@ impl From<Command> for Invocation {
     fn from(command: Command) -> Self {
         match command {
             Command::Detach { bpf_dir, state_dir } => Invocation::Detach { bpf_dir, state_dir },
-            Command::Explain { service, admin } => Invocation::Explain { admin, service },
+            Command::Supervise { arguments } => Invocation::Supervise { arguments },
+            Command::EndAgents { limit } => Invocation::EndAgents { limit },
+            Command::Explain { service, admin } => {
+                Invocation::Explain { admin: admin.unwrap_or_else(AdminTarget::usual), service }
+            }
             Command::Trace { client, sample, count, bpf_dir } => {
                 Invocation::Trace { client, one_in: sample.next_power_of_two(), count, bpf_dir }
             }

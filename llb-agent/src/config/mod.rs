@@ -9,6 +9,7 @@
 //! raw flags
 //! ```
 
+mod admin;
 mod arguments;
 mod cli;
 mod count;
@@ -26,9 +27,12 @@ mod settings;
 mod tests;
 mod validate;
 
+pub use admin::{AdminConfig, AdminSocketConfig, AdminTarget};
 pub use cli::{Cli, Invocation};
 pub use datapath::{AtStop, Datapath, PacketConfig, PortRange, ReturnPath, TcAttachment, XdpMode};
-pub use environment::{kubeconfig_variable, log_filter, proxy_variables, search_path};
+pub use environment::{
+    has_service_manager, kubeconfig_variable, log_filter, proxy_variables, runtime_directory, search_path,
+};
 pub use health::HealthConfig;
 pub use permission::OwnPorts;
 pub use policy::{BackendMode, DEFAULT_CLASS, Policy};
