@@ -3,14 +3,18 @@
 //!
 //! ```text
 //!   server.rs    accepts connections; bounds their number, and the time of a request and its answer
+//!     listener.rs  TCP and Unix sockets
 //!     host.rs    refuses requests that came by a foreign name
 //!   mod.rs       the pages
 //!     body.rs    answers that are sent piece by piece
+//!   socket.rs    makes the Unix socket
 //! ```
 
 mod body;
 mod host;
+mod listener;
 mod server;
+mod socket;
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,10 +29,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
+pub use self::socket::{AdminSocket, AdminSocketError};
 use crate::clock;
 use crate::dataplane::BackendStates;
 use crate::error_chain::ErrorChain;
@@ -54,7 +59,7 @@ struct Admin {
     whole_answers: Arc<Semaphore>,
 }
 
-/// The admin endpoint can't be opened.
+/// The TCP side of the admin endpoint can't be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on --admin {address}; choose another one")]
 pub struct AdminError {
@@ -95,23 +100,26 @@ async fn bind_patiently(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Serves until the task is aborted. Open connections continue after that.
+/// Serves until the tasks are aborted: one for each of the two, with limits of its own. Open
+/// connections continue after that.
 pub fn serve(
-    listener: TcpListener,
+    listener: Option<TcpListener>,
+    socket: Option<AdminSocket>,
     report: watch::Receiver<Arc<Report>>,
     registry: Registry,
     backends: BackendStates,
-) -> JoinHandle<()> {
-    serve_within(server::LIMITS, listener, report, registry, backends)
+) -> JoinSet<()> {
+    let socket = socket.and_then(AdminSocket::publish);
+    serve_within(server::LIMITS, (listener, socket), report, registry, backends)
 }
 
 fn serve_within(
     limits: server::Limits,
-    listener: TcpListener,
+    (listener, socket): (Option<TcpListener>, Option<UnixListener>),
     report: watch::Receiver<Arc<Report>>,
     mut registry: Registry,
     backends: BackendStates,
-) -> JoinHandle<()> {
+) -> JoinSet<()> {
     let refused = server::Refused::register(&mut registry);
     let whole_answers = Arc::new(Semaphore::new(WHOLE_ANSWERS));
     let admin = Admin { report, registry: Arc::new(registry), backends, whole_answers };
@@ -122,7 +130,14 @@ fn serve_within(
         .route("/state", get(state))
         .route("/explain/{namespace}/{name}", get(explain_service))
         .with_state(admin);
-    tokio::spawn(server::run(listener, routes, limits, refused))
+    let mut tasks = JoinSet::new();
+    if let Some(socket) = socket {
+        tasks.spawn(server::run(socket, routes.clone(), limits, refused.clone()));
+    }
+    if let Some(listener) = listener {
+        tasks.spawn(server::run(listener, routes, limits, refused));
+    }
+    tasks
 }
 
 impl Admin {

@@ -4,6 +4,9 @@
 //!
 //! ```text
 //!   config.rs, detach.rs, explain.rs    subcommands (`trace` is dataplane/packet/trace.rs)
+//!   supervise.rs, end_agents.rs    subcommands that llb.service runs
+//!     cgroup.rs              the processes of that service
+//!     relayed_messages.rs    what the agent tells systemd through the supervisor
 //!   preconditions.rs         without a subcommand, first: capabilities, limits and folders that the agent needs
 //!     rights.rs              give up all other rights
 //!       syscall_filter.rs    the system calls that are refused
@@ -15,23 +18,29 @@
 //!     reload.rs              read the configuration again: a changed file, SIGHUP
 //!     reconfigure.rs         what the new configuration changes
 //!     end.rs                 after a signal: shut down; after a hand-over: let connections end
+//!   service_manager.rs       what systemd is told
 //!   signals.rs, handed_over.rs    SIGTERM and SIGINT; the descriptors that two agents pass on
 //! ```
 
+mod cgroup;
 mod config;
 mod detach;
 mod end;
+mod end_agents;
 mod explain;
 mod handed_over;
 mod locks;
 mod objects;
 mod preconditions;
 mod reconfigure;
+mod relayed_messages;
 mod reload;
 mod rights;
 mod serve;
+mod service_manager;
 mod signals;
 mod start;
+mod supervise;
 mod syscall_filter;
 
 use std::io;
@@ -51,7 +60,7 @@ const END_LIMIT: Duration = Duration::from_secs(5);
 /// # Errors
 /// The command failed, or the agent could not start; the text says why and what to do.
 pub fn main(invocation: Invocation) -> anyhow::Result<()> {
-    match &invocation {
+    let admin_socket = match &invocation {
         Invocation::CheckConfig { file } => return config::check(file),
         Invocation::ShowConfig(configured) => return config::show(configured),
         Invocation::Rbac(grant) => {
@@ -60,10 +69,10 @@ pub fn main(invocation: Invocation) -> anyhow::Result<()> {
         }
         Invocation::Serve(configured) => {
             signals::survive_hangups()?;
-            preconditions::prepare(configured)?;
+            preconditions::prepare(configured)?
         }
-        Invocation::Explain { .. } | Invocation::Trace { .. } | Invocation::Detach { .. } => {}
-    }
+        _ => None,
+    };
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let result = runtime.block_on(async {
         match invocation {
@@ -74,7 +83,9 @@ pub fn main(invocation: Invocation) -> anyhow::Result<()> {
             Invocation::Trace { client, one_in, count, bpf_dir } => {
                 packet::trace(&bpf_dir, client, one_in, count).await.map_err(|error| as_root(error, "trace"))
             }
-            Invocation::Serve(configured) => serve::serve(*configured).await,
+            Invocation::Serve(configured) => serve::serve(*configured, admin_socket).await,
+            Invocation::Supervise { arguments } => supervise::run(arguments).await,
+            Invocation::EndAgents { limit } => end_agents::end_agents(limit).await,
             Invocation::CheckConfig { .. } | Invocation::ShowConfig(_) | Invocation::Rbac(_) => Ok(()),
         }
     });

@@ -24,7 +24,7 @@ const TOP: &str = "\
 ";
 
 /// For keys that have no default value: what a value looks like.
-const EXAMPLES: [(&str, &str); 14] = [
+const EXAMPLES: [(&str, &str); 16] = [
     ("linkdevice", "eth0"),
     ("kubeconfig", "/etc/llb/kubeconfig"),
     ("context", "admin@cluster"),
@@ -39,6 +39,8 @@ const EXAMPLES: [(&str, &str); 14] = [
     ("tcp-user-timeout", "1m"),
     ("workers", "4"),
     ("sockmap-max-pairs", "8192"),
+    ("admin-socket", "/run/llb/admin.sock"),
+    ("admin-group", "adm"),
 ];
 
 const POOLS: &str = "\
