@@ -23,7 +23,12 @@ pub(crate) struct Compiler {
     release: String,
     /// Like `22`.
     llvm_major: String,
-    sysroot: PathBuf,
+    /// The commit of its sources, by which it names its own files.
+    pub(crate) commit: String,
+    /// Like `x86_64-unknown-linux-gnu`.
+    pub(crate) host: String,
+    /// Where it is installed.
+    pub(crate) sysroot: PathBuf,
 }
 
 impl Compiler {
@@ -38,10 +43,12 @@ impl Compiler {
         let release = field("release: ").context("`rustc -vV` names no release")?.to_owned();
         let llvm =
             field("LLVM version: ").context("`rustc -vV` names no LLVM: this rustc can't build eBPF")?;
+        let commit = field("commit-hash: ").unwrap_or("unknown").to_owned();
+        let host = field("host: ").context("`rustc -vV` names no host")?.to_owned();
         let llvm_major = llvm.split('.').next().unwrap_or(llvm).to_owned();
         let sysroot =
             shell::output(shell::foreign_build("rustc").args(["--print", "sysroot"]))?.trim().into();
-        Ok(Self { description, release, llvm_major, sysroot })
+        Ok(Self { description, release, llvm_major, commit, host, sysroot })
     }
 
     /// The target has no ready-made `core`, so the sources of `core` must be installed.

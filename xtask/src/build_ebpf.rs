@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 
 use crate::bpf_linker::{self, Compiler};
 use crate::ebpf_budget::Budget;
-use crate::{object_report, shell, stack_depth, verifier};
+use crate::{object_report, remap, shell, stack_depth, verifier};
 
 /// Little-endian eBPF: llb runs on little-endian hosts only.
 const TARGET: &str = "bpfel-unknown-none";
@@ -20,13 +20,14 @@ const TARGET: &str = "bpfel-unknown-none";
 const OBJECTS: [&str; 2] = ["packet", "sockmap"];
 
 /// Everything besides the compiler that decides what the objects contain.
-const INPUTS: [&str; 6] = [
+const INPUTS: [&str; 7] = [
     "llb-ebpf",
     "llb-common",
     "Cargo.toml",
     "Cargo.lock",
     "xtask/src/build_ebpf.rs",
     "xtask/src/bpf_linker.rs",
+    "xtask/src/remap.rs",
 ];
 
 #[derive(clap::Args, Default)]
@@ -55,7 +56,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if !is_fresh {
         compiler.require_sources()?;
         let linker = bpf_linker::provide(&compiler)?;
-        let linked = build(&linker, &build_folder, arguments)?;
+        let flags = flags(&compiler, &linker, &remap::cargo_home()?);
+        let linked = build(shell::workspace(), &flags, &build_folder, arguments)?;
         for (name, object) in OBJECTS.iter().zip(&objects) {
             let linked = linked.join(name);
             // Reading checks the object, so a bad one never gets its final name.
@@ -93,17 +95,38 @@ fn check_budget(object: &Path, report: &object_report::Report) -> Result<()> {
     Ok(())
 }
 
-/// Returns the folder of the linked objects.
-fn build(linker: &Path, folder: &Path, arguments: &Arguments) -> Result<PathBuf> {
+/// Builds the objects of another copy of the workspace into that copy's `target/ebpf/`, and checks nothing.
+///
+/// # Errors
+/// They can't be built.
+pub(crate) fn build_copy(workspace: &Path, cargo_home: &Path, build_folder: &Path) -> Result<()> {
+    let compiler = Compiler::ask()?;
+    let flags = flags(&compiler, &bpf_linker::provide(&compiler)?, cargo_home);
+    let linked = build(workspace, &flags, build_folder, &Arguments::default())?;
+    for name in OBJECTS {
+        let object = workspace.join("target/ebpf").join(name).with_extension("o");
+        replace(&linked.join(name), &build_folder.join(name).with_extension("part"), &object)?;
+    }
+    Ok(())
+}
+
+fn flags(compiler: &Compiler, linker: &Path, cargo_home: &Path) -> Vec<String> {
     // BTF is made from the debug information. CPU v3 has atomics and 32-bit jumps; every kernel since 5.12 knows it.
-    let flags = [
+    let mut flags = vec![
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
         format!("-Clinker={}", linker.display()),
         "-Ctarget-cpu=v3".to_owned(),
     ];
+    flags.extend(remap::flags(compiler, cargo_home));
+    flags
+}
+
+/// Returns the folder of the linked objects.
+fn build(workspace: &Path, flags: &[String], folder: &Path, arguments: &Arguments) -> Result<PathBuf> {
     let mut cargo = shell::foreign_build("cargo");
     cargo
+        .current_dir(workspace)
         // build-std is unstable. This allows it on the pinned stable compiler, so `core` and compiler have one version.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))

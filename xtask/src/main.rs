@@ -7,10 +7,12 @@ mod build_ebpf;
 mod ci;
 mod cluster_binaries;
 mod demo;
+mod dist;
 mod ebpf_budget;
 mod helm;
 mod kernels;
 mod object_report;
+mod remap;
 mod runner;
 mod setup;
 mod shell;
@@ -43,6 +45,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Measures the optimized agent; writes the results to target/bench
     Bench(bench::Arguments),
+    /// Builds what is shipped into target/dist: static binary, packages, image
+    Dist(dist::Arguments),
     /// Checks the house rules: import circles, floors, crate homes, file lengths, vocabulary, links
     Tidy,
     /// Builds the site of all documents into target/site/html, and checks its links
@@ -58,6 +62,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Dist(arguments) => dist::run(&arguments),
         Command::Tidy => tidy::run(),
         Command::Site => site::run(),
         Command::Ci => ci::run(),

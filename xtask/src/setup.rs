@@ -62,6 +62,36 @@ pub(crate) const BENCH_TOOLS: [Tool; 4] = [
     Tool { program: "iperf3", package: "iperf3", purpose: "bulk load" },
 ];
 
+/// The programs that only `cargo xtask dist` runs.
+pub(crate) const DIST_TOOLS: [Tool; 5] = [
+    Tool { program: "musl-gcc", package: "musl-tools", purpose: "C files in a static binary" },
+    Tool { program: "dpkg-deb", package: "dpkg", purpose: "packages of Debian" },
+    Tool { program: "xz", package: "xz-utils", purpose: "compressed packages" },
+    Tool { program: "rpmbuild", package: "rpm", purpose: "packages of Red Hat" },
+    Tool { program: "buildah", package: "buildah", purpose: "the image" },
+];
+
+/// The programs with which `cargo xtask test --only dist` reads what is shipped.
+pub(crate) const DIST_TEST_TOOLS: [Tool; 7] = [
+    Tool { program: "cpio", package: "cpio", purpose: "unpacks packages of Red Hat" },
+    Tool { program: "man", package: "man-db", purpose: "reads man pages" },
+    Tool { program: "mandoc", package: "mandoc", purpose: "checks man pages" },
+    Tool { program: "zsh", package: "zsh", purpose: "completions" },
+    Tool { program: "fish", package: "fish", purpose: "completions" },
+    Tool { program: "skopeo", package: "skopeo", purpose: "chooses the image of an architecture" },
+    Tool { program: "umoci", package: "umoci", purpose: "unpacks the image" },
+];
+
+/// The programs that it also runs for aarch64.
+pub(crate) const AARCH64_TOOLS: [Tool; 2] = [
+    Tool {
+        program: "aarch64-linux-gnu-gcc",
+        package: "gcc-aarch64-linux-gnu",
+        purpose: "C files for aarch64",
+    },
+    Tool { program: "aarch64-linux-gnu-gcc", package: "libc6-dev-arm64-cross", purpose: "their headers" },
+];
+
 /// Installs the programs of tests and demo that are missing; see [`install`].
 ///
 /// # Errors

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use crate::runner::{self, Target};
-use crate::{build_ebpf, cluster_binaries, helm, kernels, setup, shell};
+use crate::{build_ebpf, cluster_binaries, dist, helm, kernels, setup, shell};
 
 /// What to do with the tests that need root.
 const AS_ROOT: &str = "`sudo --preserve-env=PATH,HOME cargo xtask test` runs all";
@@ -26,7 +26,8 @@ pub(crate) struct Arguments {
     /// Only tests whose name contains this
     #[arg(value_name = "NAME")]
     filter: Option<String>,
-    /// With `--only kernels`: every check with every card, most of an hour
+    /// With `--only kernels`: every check with every card, most of an hour. With `--only dist`: the optimized binary, and a
+    /// second build that shares nothing with the first
     #[arg(long)]
     whole: bool,
 }
@@ -42,6 +43,8 @@ enum Tier {
     Lab,
     /// A real Kubernetes control plane in namespaces; root
     Cluster,
+    /// What `cargo xtask dist` ships, for this machine: packages, image, man pages, equal bytes of two builds; root
+    Dist,
     /// Kernels of distributions in virtual machines, several checks in each; root. NAME is a part of a check's name.
     /// Without NAME, writes docs/kernels.md
     Kernels,
@@ -63,6 +66,7 @@ impl Tier {
             Self::Ebpf => ("ebpf", &["llb_agent", "ebpf"]),
             Self::Lab => ("lab", &["addresses", "lab"]),
             Self::Cluster => ("cluster", &["cluster"]),
+            Self::Dist => ("dist", &["dist"]),
             Self::Unit | Self::Kernels | Self::Conformance => return Vec::new(),
         };
         names.iter().map(|name| Target { name, tier }).collect()
@@ -133,6 +137,9 @@ fn run_unit(arguments: &Arguments) -> Result<()> {
 
 fn run_privileged(arguments: &Arguments) -> Result<()> {
     let tier = arguments.only;
+    if tier == Some(Tier::Dist) {
+        return run_dist(arguments);
+    }
     let agent = match shell::variable("LLB_AGENT") {
         Some(given) => PathBuf::from(given),
         None => build_agent("dev")?,
@@ -153,19 +160,13 @@ fn run_privileged(arguments: &Arguments) -> Result<()> {
     let all = [Tier::Cluster, Tier::Ebpf, Tier::Lab];
     let targets = all.iter().filter(|one| tier.is_none_or(|tier| **one == tier));
     let programs = runner::build(&targets.flat_map(|tier| tier.targets()).collect::<Vec<_>>())?;
-    let tested = runner::run(
-        &programs,
-        &runner::Order {
-            agent: &agent,
-            filter: arguments.filter.as_deref(),
-            jobs: arguments.jobs.map(NonZeroUsize::get),
-        },
-    );
+    let tested = runner::run(&programs, &order(&agent, arguments));
     if tier.is_some() || arguments.filter.is_some() {
         return tested;
     }
     // The last lines of a run are the reasons of its failures, so the machines are left out then.
-    tested.context("the kernels of distributions were not tried")?;
+    tested.context("what is shipped and the kernels of distributions were not tried")?;
+    run_dist(arguments).context("the kernels of distributions were not tried")?;
     match kernels::provide() {
         Ok(kernels) => run_kernels(&agent, arguments, kernels),
         Err(error) => {
@@ -173,6 +174,26 @@ fn run_privileged(arguments: &Arguments) -> Result<()> {
             Ok(())
         }
     }
+}
+
+fn order<'a>(agent: &'a Path, arguments: &'a Arguments) -> runner::Order<'a> {
+    let jobs = arguments.jobs.map(NonZeroUsize::get);
+    runner::Order { agent, filter: arguments.filter.as_deref(), jobs }
+}
+
+/// Builds what is shipped, and looks at it.
+fn run_dist(arguments: &Arguments) -> Result<()> {
+    setup::install(&setup::DIST_TEST_TOOLS)?;
+    let Some(architecture) = dist::Architecture::of_this_machine() else {
+        println!("nothing is shipped for this machine's architecture, so that was not tested");
+        return Ok(());
+    };
+    let profile = if arguments.whole { dist::Profile::Dist } else { dist::Profile::DistQuick };
+    let programs = runner::build(&Tier::Dist.targets())?;
+    for agent in dist::build(&[architecture], profile)? {
+        runner::run(&programs, &order(&agent, arguments))?;
+    }
+    dist::check_reproducible(&[architecture], profile, arguments.whole)
 }
 
 /// Starts the virtual machines, with the results as they come.
