@@ -28,7 +28,7 @@ fn dpkg_reads_the_fields() {
     assert_eq!(field("Version"), format!("{VERSION}-1"));
     assert_eq!(field("Architecture"), architecture());
     assert_eq!(field("Section"), "net");
-    assert_eq!(field("Depends"), "", "a static binary needs nothing");
+    assert_eq!(field("Depends"), "passwd", "a static binary needs nothing, its user does");
     assert!(field("Installed-Size").parse::<u64>().unwrap() > 1000);
     let description = field("Description");
     assert!(description.contains("load balancer") && description.lines().count() > 1, "{description}");
@@ -43,6 +43,7 @@ fn the_package_has_what_an_administrator_looks_for() {
     for wanted in [
         "etc/llb/llb.toml",
         "usr/bin/llb-agent",
+        "usr/lib/systemd/system/llb.service",
         "usr/share/bash-completion/completions/llb-agent",
         "usr/share/doc/llb/CHANGELOG.md",
         "usr/share/doc/llb/copyright",
@@ -78,4 +79,13 @@ fn an_edited_configuration_survives_an_upgrade() {
     // dpkg keeps the file if it is in this list, and an administrator has changed it.
     let files = said(tool("dpkg-deb", &["--info"]).arg(package()).arg("conffiles"));
     assert_eq!(files.lines().collect::<Vec<_>>(), ["/etc/llb/llb.toml"]);
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn dpkg_runs_the_scripts() {
+    for script in ["postinst", "prerm", "postrm"] {
+        let text = said(tool("dpkg-deb", &["--info"]).arg(package()).arg(script));
+        assert!(text.starts_with("#!/bin/sh\n") && text.contains("systemd"), "{script}: {text}");
+    }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What `cargo xtask dist` ships, looked at with the tools of those who install it. All of it needs root and the shipped
 //! files: run it with `cargo xtask test --only dist`. How a package is installed, upgraded and removed on a machine with
-//! systemd is not here.
+//! systemd is in tests/kernels/package/.
 
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test, also in functions that tests share")]
 

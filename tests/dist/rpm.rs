@@ -30,6 +30,7 @@ fn the_package_has_the_same_files() {
     for wanted in [
         "/etc/llb/llb.toml",
         "/usr/bin/llb-agent",
+        "/usr/lib/systemd/system/llb.service",
         "/usr/share/bash-completion/completions/llb-agent",
         "/usr/share/doc/llb/operations.md",
         "/usr/share/doc/llb/third-party-licenses.txt",
@@ -45,6 +46,15 @@ fn the_package_has_the_same_files() {
     let flags = ask(&["--queryformat", "[%{FILENAMES} %{FILEFLAGS}\n]"]);
     let flags = flags.lines().find_map(|line| line.strip_prefix("/etc/llb/llb.toml ")).unwrap();
     assert_eq!(flags.parse::<u32>().unwrap() & 16, 16, "{flags}");
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn rpm_runs_the_scripts() {
+    let scripts = ask(&["--scripts"]);
+    for wanted in ["useradd --system", "systemctl try-restart llb.service", "llb-agent detach"] {
+        assert!(scripts.contains(wanted), "no {wanted} in {scripts}");
+    }
 }
 
 #[test]

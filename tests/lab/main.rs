@@ -14,6 +14,7 @@ mod planes;
 mod scenarios;
 mod self_check;
 mod servers;
+mod service_manager;
 mod setup;
 mod stage;
 mod start;

@@ -3,17 +3,21 @@
 //!
 //! ```text
 //!   server.rs    accepts connections; bounds their number, and the time of a request and its answer
+//!     listener.rs  TCP and Unix sockets
 //!     host.rs    refuses requests that came by a foreign name
 //!   mod.rs       the pages
 //!     v1.rs      the API that commands read
 //!     shown.rs   what they are made of
 //!     body.rs    answers that are sent piece by piece
+//!   socket.rs    makes the Unix socket
 //! ```
 
 mod body;
 mod host;
+mod listener;
 mod server;
 mod shown;
+mod socket;
 mod v1;
 
 use std::io;
@@ -29,11 +33,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use self::shown::Admin;
+pub use self::socket::{AdminSocket, AdminSocketError};
 use crate::clock;
 use crate::dataplane::BackendStates;
 use crate::error_chain::ErrorChain;
@@ -47,7 +52,7 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 /// The most problems that /readyz lists; /state has them all.
 const LISTED_PROBLEMS: usize = 100;
 
-/// The admin endpoint can't be opened.
+/// The TCP side of the admin endpoint can't be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on --admin {address}; choose another one")]
 pub struct AdminError {
@@ -88,23 +93,26 @@ async fn bind_patiently(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Serves until the task is aborted. Open connections continue after that.
+/// Serves until the tasks are aborted: one for each of the two, with limits of its own. Open
+/// connections continue after that.
 pub fn serve(
-    listener: TcpListener,
+    listener: Option<TcpListener>,
+    socket: Option<AdminSocket>,
     report: watch::Receiver<Arc<Report>>,
     registry: Registry,
     backends: BackendStates,
-) -> JoinHandle<()> {
-    serve_within(server::LIMITS, listener, report, registry, backends)
+) -> JoinSet<()> {
+    let socket = socket.and_then(AdminSocket::publish);
+    serve_within(server::LIMITS, (listener, socket), report, registry, backends)
 }
 
 fn serve_within(
     limits: server::Limits,
-    listener: TcpListener,
+    (listener, socket): (Option<TcpListener>, Option<UnixListener>),
     report: watch::Receiver<Arc<Report>>,
     mut registry: Registry,
     backends: BackendStates,
-) -> JoinHandle<()> {
+) -> JoinSet<()> {
     let refused = server::Refused::register(&mut registry);
     let admin = Admin::new(report, registry, backends);
     let routes = Router::new()
@@ -115,7 +123,14 @@ fn serve_within(
         .route("/explain/{namespace}/{name}", get(explain_service))
         .merge(v1::routes())
         .with_state(admin);
-    tokio::spawn(server::run(listener, routes, limits, refused))
+    let mut tasks = JoinSet::new();
+    if let Some(socket) = socket {
+        tasks.spawn(server::run(socket, routes.clone(), limits, refused.clone()));
+    }
+    if let Some(listener) = listener {
+        tasks.spawn(server::run(listener, routes, limits, refused));
+    }
+    tasks
 }
 
 /// 200 from the first complete round on, even if the source fails later, since

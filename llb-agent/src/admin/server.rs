@@ -22,11 +22,11 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::host;
+use super::listener::{Listener, Stream};
 use crate::error_chain::ErrorChain;
 
 /// What bounds the connections.
@@ -87,12 +87,12 @@ impl Refused {
 }
 
 /// Accepts connections until the task is aborted.
-pub(super) async fn run(listener: TcpListener, routes: Router, limits: Limits, refused: Refused) {
+pub(super) async fn run<L: Listener>(listener: L, routes: Router, limits: Limits, refused: Refused) {
     let places = Arc::new(Semaphore::new(limits.connections));
     let refusals = Arc::new(Semaphore::new(REFUSALS));
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let stream = match listener.next().await {
+            Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(error = %ErrorChain(&error), "the admin endpoint cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -119,12 +119,12 @@ pub(super) async fn run(listener: TcpListener, routes: Router, limits: Limits, r
 }
 
 /// Answers one request.
-async fn answer(stream: TcpStream, routes: Router, limits: Limits, refused: Refused) {
+async fn answer(stream: impl Stream, routes: Router, limits: Limits, refused: Refused) {
     // It fails only if the client is gone.
-    let Ok(local) = stream.local_addr() else { return };
+    let Ok(called) = stream.called() else { return };
     let routes = TowerToHyperService::new(routes);
     let service = service_fn(|request: Request<Incoming>| {
-        Box::pin(respond(request, local.ip(), routes.clone(), refused.clone()))
+        Box::pin(respond(request, called, routes.clone(), refused.clone()))
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -151,10 +151,12 @@ async fn answer(stream: TcpStream, routes: Router, limits: Limits, refused: Refu
 
 async fn respond(
     request: Request<Incoming>,
-    local: IpAddr,
+    called: Option<IpAddr>,
     routes: TowerToHyperService<Router>,
     refused: Refused,
 ) -> Result<Response<Body>, Infallible> {
+    // No browser calls a path.
+    let Some(local) = called else { return routes.call(request).await };
     match host::check(request.version(), request.uri(), request.headers(), local) {
         Ok(()) => routes.call(request).await,
         Err(status) => {
@@ -167,7 +169,7 @@ async fn respond(
 
 /// Answers without looking at the request. Reads on for a moment: closing with unread bytes would
 /// reset the connection, and the client might never see the answer.
-async fn refuse(mut stream: TcpStream, status: StatusCode, text: &str) {
+async fn refuse(mut stream: impl Stream, status: StatusCode, text: &str) {
     let answer = format!(
         "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\n\r\n{text}\n",
         text.len() + 1

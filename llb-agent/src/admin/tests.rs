@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
+use crate::config::AdminSocketConfig;
 use crate::model::{Problem, ProblemReason, Subject};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -25,7 +26,8 @@ async fn endpoint_within(limits: server::Limits, report: Report) -> (SocketAddr,
     let listener = bind("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (reports, shown) = watch::channel(Arc::new(report));
-    serve_within(limits, listener, shown, Registry::default(), BackendStates::default());
+    serve_within(limits, (Some(listener), None), shown, Registry::default(), BackendStates::default())
+        .detach_all();
     (address, reports)
 }
 
@@ -45,7 +47,7 @@ async fn connected(address: SocketAddr, bytes: &str) -> TcpStream {
 }
 
 /// All that the other side sends until it closes.
-async fn rest(mut stream: TcpStream) -> String {
+async fn rest(mut stream: impl tokio::io::AsyncRead + Unpin) -> String {
     let mut text = Vec::new();
     tokio::time::timeout(LIMIT, stream.read_to_end(&mut text)).await.unwrap().unwrap();
     String::from_utf8(text).unwrap()
@@ -65,6 +67,22 @@ async fn an_address_that_becomes_free_is_bound() {
         drop(dying);
     });
     assert_eq!(bound.unwrap().local_addr().unwrap(), address);
+}
+
+#[tokio::test]
+async fn the_unix_socket_shows_the_same_whatever_the_host_is_called() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = AdminSocketConfig { path: folder.path().join("admin.sock"), group: None };
+    let socket = AdminSocket::open(&config).unwrap();
+    let (_reports, shown) = watch::channel(Arc::new(with_problems(1)));
+    let _tasks = serve(None, Some(socket), shown, Registry::default(), BackendStates::default());
+    for host in ["llb", "evil.example"] {
+        let mut stream = tokio::net::UnixStream::connect(&config.path).await.unwrap();
+        let request = format!("GET /readyz HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let answer = rest(stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("ready\n"), "{answer}");
+    }
 }
 
 #[tokio::test]

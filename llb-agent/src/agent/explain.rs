@@ -2,17 +2,16 @@
 //! `llb-agent explain`: asks the running agent about a Service and prints the
 //! answer, which `crate::explain` writes.
 
-use std::net::SocketAddr;
-
 use anyhow::bail;
 
 use super::admin_client;
+use crate::config::AdminTarget;
 
 /// Asks the agent behind `admin` and prints its answer.
 ///
 /// # Errors
 /// Nobody answers, or the agent does not serve that Service.
-pub(super) async fn ask(admin: SocketAddr, service: &str) -> anyhow::Result<()> {
+pub(super) async fn ask(admin: &AdminTarget, service: &str) -> anyhow::Result<()> {
     admin_client::check_name(service)?;
     let (status, text) = admin_client::get(admin, &format!("/explain/{service}")).await?;
     if !status.is_success() {

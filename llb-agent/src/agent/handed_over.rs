@@ -69,7 +69,7 @@ pub(super) fn inherited_locks(goods: Descriptors) -> anyhow::Result<InheritedLoc
 pub(super) async fn hand_over(
     takeover: Takeover,
     planes: &Planes,
-    admin: (SocketAddr, &OwnedFd),
+    admin: Option<&(SocketAddr, OwnedFd)>,
     own: &Locks,
 ) -> anyhow::Result<()> {
     planes.stop_attaching();
@@ -83,14 +83,16 @@ pub(super) async fn hand_over(
 async fn pass_on(
     mut takeover: Takeover,
     planes: &Planes,
-    (admin, admin_socket): (SocketAddr, &OwnedFd),
+    admin: Option<&(SocketAddr, OwnedFd)>,
     own: &Locks,
 ) -> anyhow::Result<()> {
     let item = |RelaySocket { frontend: Frontend { vip, port, protocol }, is_beside_packets, socket }| {
         (Item::Frontend { vip, port, protocol, is_beside_packets }, socket)
     };
     let mut sockets: Descriptors = planes.sockets()?.into_iter().map(item).collect();
-    sockets.push((Item::Admin { address: admin }, admin_socket.try_clone()?));
+    if let Some((address, socket)) = admin {
+        sockets.push((Item::Admin { address: *address }, socket.try_clone()?));
+    }
     takeover.offer(&sockets).await?;
     let mut locks = vec![(Item::StateLock, own.state.try_clone()?)];
     for (ifindex, lock) in own.agent.descriptors()? {

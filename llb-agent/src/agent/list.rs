@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `llb-agent list` and `llb-agent changes`: ask the running agent, and print what it answers.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -10,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::admin_client;
 use crate::clock;
-use crate::config::{ChangesArgs, ListArgs, ListOutput};
+use crate::config::{AdminTarget, ChangesArgs, ListArgs, ListOutput};
 use crate::observe::{Changes, ServiceRow, Services, changes_table, details_table, services_table};
 
 /// Between two looks of `--watch`.
@@ -28,9 +27,10 @@ pub(super) async fn list(args: &ListArgs) -> anyhow::Result<()> {
         }
         None => "/api/v1/services".to_owned(),
     };
+    let admin = args.admin.clone().unwrap_or_else(AdminTarget::usual);
     let mut shown = String::new();
     loop {
-        let (text, found): (String, Services) = ask(args.admin, &path).await?;
+        let (text, found): (String, Services) = ask(&admin, &path).await?;
         let text =
             if args.output == ListOutput::Json && !args.problems { text } else { listed(args, found)? };
         if text != shown {
@@ -84,10 +84,10 @@ fn has_problem(service: &ServiceRow) -> bool {
 /// # Errors
 /// Nobody answers.
 pub(super) async fn changes(args: &ChangesArgs) -> anyhow::Result<()> {
+    let admin = args.admin.clone().unwrap_or_else(AdminTarget::usual);
     let (mut after, mut is_first) = (args.after, true);
     loop {
-        let (text, found): (String, Changes) =
-            ask(args.admin, &format!("/api/v1/changes?after={after}")).await?;
+        let (text, found): (String, Changes) = ask(&admin, &format!("/api/v1/changes?after={after}")).await?;
         if found.lost && !is_first {
             eprintln!("some changes are missing: the agent keeps a limited number");
         }
@@ -107,18 +107,14 @@ pub(super) async fn changes(args: &ChangesArgs) -> anyhow::Result<()> {
 }
 
 /// The answer as it came, and as rows.
-async fn ask<T: DeserializeOwned>(admin: SocketAddr, path: &str) -> anyhow::Result<(String, T)> {
+async fn ask<T: DeserializeOwned>(admin: &AdminTarget, path: &str) -> anyhow::Result<(String, T)> {
     let (status, text) = admin_client::get(admin, path).await?;
     if !status.is_success() {
         let error = serde_json::from_str::<serde_json::Value>(&text).ok();
         let error = error.as_ref().and_then(|error| error["error"].as_str());
         // An older agent has no such page.
-        bail!(
-            "{}",
-            error.map_or_else(|| format!("the agent at {admin} answers with status {status}"), str::to_owned)
-        );
+        bail!("{}", error.map_or_else(|| format!("the agent answers with status {status}"), str::to_owned));
     }
-    let rows = serde_json::from_str(&text)
-        .with_context(|| format!("the agent at {admin} does not answer as this version expects"))?;
+    let rows = serde_json::from_str(&text).context("the agent does not answer as this version expects")?;
     Ok((text, rows))
 }

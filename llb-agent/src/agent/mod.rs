@@ -5,6 +5,9 @@
 //! ```text
 //!   config.rs, detach.rs, explain.rs, list.rs    subcommands (`trace` is dataplane/packet/trace.rs)
 //!     admin_client.rs        asks a running agent
+//!   supervise.rs, end_agents.rs    subcommands that llb.service runs
+//!     cgroup.rs              the processes of that service
+//!     relayed_messages.rs    what the agent tells systemd through the supervisor
 //!   preconditions.rs         without a subcommand, first: capabilities, limits and folders that the agent needs
 //!     rights.rs              give up all other rights
 //!       syscall_filter.rs    the system calls that are refused
@@ -17,13 +20,16 @@
 //!     reload.rs              read the configuration again: a changed file, SIGHUP
 //!     reconfigure.rs         what the new configuration changes
 //!     end.rs                 after a signal: shut down; after a hand-over: let connections end
+//!   service_manager.rs       what systemd is told
 //!   signals.rs, handed_over.rs    SIGTERM and SIGINT; the descriptors that two agents pass on
 //! ```
 
 mod admin_client;
+mod cgroup;
 mod config;
 mod detach;
 mod end;
+mod end_agents;
 mod explain;
 mod handed_over;
 mod link_patience;
@@ -32,11 +38,14 @@ mod locks;
 mod objects;
 mod preconditions;
 mod reconfigure;
+mod relayed_messages;
 mod reload;
 mod rights;
 mod serve;
+mod service_manager;
 mod signals;
 mod start;
+mod supervise;
 mod syscall_filter;
 
 use std::io;
@@ -56,7 +65,7 @@ const END_LIMIT: Duration = Duration::from_secs(5);
 /// # Errors
 /// The command failed, or the agent could not start; the text says why and what to do.
 pub fn main(invocation: Invocation) -> anyhow::Result<()> {
-    match &invocation {
+    let admin_socket = match &invocation {
         Invocation::CheckConfig { file } => return config::check(file),
         Invocation::ShowConfig(configured) => return config::show(configured),
         Invocation::Rbac(grant) => {
@@ -65,27 +74,25 @@ pub fn main(invocation: Invocation) -> anyhow::Result<()> {
         }
         Invocation::Serve(configured) => {
             signals::survive_hangups()?;
-            preconditions::prepare(configured)?;
+            preconditions::prepare(configured)?
         }
-        Invocation::Explain { .. }
-        | Invocation::List(_)
-        | Invocation::Changes(_)
-        | Invocation::Trace { .. }
-        | Invocation::Detach { .. } => {}
-    }
+        _ => None,
+    };
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let result = runtime.block_on(async {
         match invocation {
             Invocation::Detach { bpf_dir, state_dir } => {
                 detach::detach(&bpf_dir, state_dir).await.map_err(|error| as_root(error, "detach"))
             }
-            Invocation::Explain { admin, service } => explain::ask(admin, &service).await,
+            Invocation::Explain { admin, service } => explain::ask(&admin, &service).await,
             Invocation::List(args) => list::list(&args).await,
             Invocation::Changes(args) => list::changes(&args).await,
             Invocation::Trace { client, one_in, count, bpf_dir } => {
                 packet::trace(&bpf_dir, client, one_in, count).await.map_err(|error| as_root(error, "trace"))
             }
-            Invocation::Serve(configured) => serve::serve(*configured).await,
+            Invocation::Serve(configured) => serve::serve(*configured, admin_socket).await,
+            Invocation::Supervise { arguments } => supervise::run(arguments).await,
+            Invocation::EndAgents { limit } => end_agents::end_agents(limit).await,
             Invocation::CheckConfig { .. } | Invocation::ShowConfig(_) | Invocation::Rbac(_) => Ok(()),
         }
     });

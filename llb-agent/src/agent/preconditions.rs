@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::rights;
+use super::{rights, service_manager};
 use crate::addresses::{AddressTable, NetlinkAddresses, link_names};
+use crate::admin::AdminSocket;
 use crate::clock;
 use crate::config::{Config, Configured, REVISION};
 use crate::dataplane::packet;
@@ -17,11 +18,11 @@ use crate::kernel::{Cap, KernelAbilities, missing_capabilities};
 use crate::statefile;
 
 /// Does what needs more rights than serving does, and then gives up those rights. The process must
-/// have only one thread.
+/// have only one thread. Returns the admin endpoint's Unix socket, if there is to be one.
 ///
 /// # Errors
 /// Something that the agent can't do without is missing; the text says what.
-pub(super) fn prepare(configured: &Configured) -> anyhow::Result<()> {
+pub(super) fn prepare(configured: &Configured) -> anyhow::Result<Option<AdminSocket>> {
     let config = &configured.config;
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(version, revision = REVISION, links = ?config.links, "llb-agent starts");
@@ -40,8 +41,9 @@ pub(super) fn prepare(configured: &Configured) -> anyhow::Result<()> {
         // The packet plane looks again, and says then that it cannot start.
         tracing::warn!(error = %ErrorChain(&error), "there is no place for pinned eBPF objects");
     }
+    let admin_socket = config.admin.socket.as_ref().map(AdminSocket::open).transpose()?;
     rights::give_up(config);
-    Ok(())
+    Ok(admin_socket)
 }
 
 /// Names all missing capabilities at once, so that nobody has to find them one by one.
@@ -68,12 +70,13 @@ fn missing_rights(missing: &[Cap]) -> String {
     )
 }
 
-/// How long a link may be missing at the start.
+/// How long a link may be missing at the start, without a service manager.
 pub(super) const LINK_LIMIT: Duration = Duration::from_secs(5);
 pub(super) const LINK_PAUSE: Duration = Duration::from_millis(100);
 
 /// A link that is missing at the start, and stays missing, is probably a typing
-/// error. One that goes away later is a problem, and may come back.
+/// error. One that goes away later is a problem, and may come back. A service manager starts the
+/// agent while the machine boots, when links may still be made: then it waits as long as needed.
 pub(super) async fn check_links(config: &Config, addresses: &mut NetlinkAddresses) -> anyhow::Result<()> {
     let begun = clock::now();
     let mut said = None;
@@ -84,12 +87,17 @@ pub(super) async fn check_links(config: &Config, addresses: &mut NetlinkAddresse
             return Ok(());
         };
         let names = link_names().join(", ");
-        if clock::now() - begun >= LINK_LIMIT {
+        let is_late = clock::now() - begun >= LINK_LIMIT;
+        if is_late && !service_manager::is_there() {
             anyhow::bail!("--linkdevice {missing}: there is no such link; this machine has: {names}");
         }
-        if said.as_ref() != Some(missing) {
-            tracing::warn!("--linkdevice {missing}: there is no such link yet; this machine has: {names}");
-            said = Some(missing.clone());
+        if said.as_ref() != Some(&(missing.clone(), is_late)) {
+            let going_on = if is_late { "; llb waits for it" } else { "" };
+            tracing::warn!(
+                "--linkdevice {missing}: there is no such link yet; this machine has: {names}{going_on}"
+            );
+            service_manager::say(&format!("waiting for link {missing}; this machine has: {names}"));
+            said = Some((missing.clone(), is_late));
         }
         tokio::time::sleep(LINK_PAUSE).await;
     }

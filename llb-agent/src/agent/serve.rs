@@ -11,8 +11,10 @@ use super::handed_over::hand_over;
 use super::locks::look_for_others;
 use super::objects::{Objects, StartingPoint};
 use super::reload::{Outcome, Reloads};
+use super::service_manager;
 use super::signals::Signals;
 use super::start::{Serving, start};
+use crate::admin::AdminSocket;
 use crate::clock;
 use crate::config::{
     BackendMode, ConfigMapName, Configured, Policy, SourceConfig, kubeconfig_variable, pools_of,
@@ -32,7 +34,7 @@ use crate::status::kubernetes::KubernetesStatuses;
 ///
 /// # Errors
 /// Something that the agent can't do without is missing; the text says what.
-pub(super) async fn serve(configured: Configured) -> anyhow::Result<()> {
+pub(super) async fn serve(configured: Configured, admin_socket: Option<AdminSocket>) -> anyhow::Result<()> {
     // Before anything else: from here on, SIGHUP does not end the process.
     let reloads = Reloads::listen(&configured)?;
     let config = configured.config.clone();
@@ -45,7 +47,7 @@ pub(super) async fn serve(configured: Configured) -> anyhow::Result<()> {
             let mut objects = Objects::follow(wanted, |out| source.run(out));
             let starting_point = objects.starting_point(&config, others).await?;
             let statuses = FileStatuses::open(&config.state_dir);
-            live(configured, reloads, starting_point, objects, statuses).await
+            live(configured, reloads, starting_point, objects, statuses, admin_socket).await
         }
         SourceConfig::Kubernetes { kubeconfig, context, lease, config_map } => {
             let (https, http, no) = proxy_variables();
@@ -67,7 +69,7 @@ pub(super) async fn serve(configured: Configured) -> anyhow::Result<()> {
             objects.connections = cluster.connections;
             let starting_point = objects.starting_point(&config, others).await?;
             let statuses = KubernetesStatuses::start(cluster.client, lease, &config.state_dir);
-            live(configured, reloads, starting_point, objects, statuses).await
+            live(configured, reloads, starting_point, objects, statuses, admin_socket).await
         }
     }
 }
@@ -98,22 +100,24 @@ async fn live<S: StatusSink>(
     starting_point: StartingPoint,
     objects: Objects,
     statuses: S,
+    admin_socket: Option<AdminSocket>,
 ) -> anyhow::Result<()> {
-    let Some(mut serving) = start(configured, reloads, starting_point, objects, statuses).await? else {
-        return Ok(());
-    };
+    let started = start(configured, reloads, starting_point, objects, statuses, admin_socket).await?;
+    let Some(mut serving) = started else { return Ok(()) };
     let end = serving.until_the_end().await;
-    let Serving { configured, objects, reconciler, wakeups, signals, successors, locks, admin, .. } = serving;
+    let Serving { configured, objects, reconciler, wakeups, signals, successors, locks, admin, told, .. } =
+        serving;
+    drop(told);
     let config = configured.config;
     match end {
         End::Stopped => {
+            service_manager::say("ending: open connections may end until the drain time-out");
             drop(successors);
             shut_down(reconciler, &wakeups, signals, &config).await
         }
         End::HandedOver => {
-            admin.task.abort();
             locks.agent.release();
-            drop((objects, successors, locks, admin.socket));
+            drop((objects, successors, locks, admin));
             leave(reconciler, &wakeups, signals, config.after_handover).await;
             Ok(())
         }
@@ -155,9 +159,8 @@ impl<S: StatusSink> Serving<S> {
                 Interruption::Reload(outcome) => self.reconfigure(&outcome),
                 Interruption::HandOver(takeover) => {
                     self.reconciler.pause().await;
-                    let admin = (self.admin.address, &self.admin.socket);
                     let planes = &self.reconciler.rooms.plane;
-                    match hand_over(takeover, planes, admin, &self.locks).await {
+                    match hand_over(takeover, planes, self.admin.tcp.as_ref(), &self.locks).await {
                         Ok(()) => return End::HandedOver,
                         Err(error) => tracing::warn!("not handed over; this agent continues: {error:#}"),
                     }

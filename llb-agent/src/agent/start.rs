@@ -17,7 +17,7 @@ use anyhow::Context;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use super::handed_over::{InheritedSockets, inherited_locks, inherited_sockets};
 use super::link_patience::LinkPatience;
@@ -25,9 +25,10 @@ use super::locks::{Locks, setup_of};
 use super::objects::{Objects, StartingPoint};
 use super::preconditions::{LINK_PAUSE, check_links};
 use super::reload::Reloads;
+use super::service_manager;
 use super::signals::Signals;
 use crate::addresses::{AgentLocks, NetlinkAddresses};
-use crate::admin;
+use crate::admin::{self, AdminSocket};
 use crate::clock;
 use crate::config::Configured;
 use crate::dataplane::Planes;
@@ -56,14 +57,15 @@ pub(super) struct Serving<S> {
     pub(super) successors: Successors,
     pub(super) locks: Locks,
     pub(super) admin: AdminEndpoint,
+    /// Tells the service manager. Dropped when this agent is not in charge any more.
+    pub(super) told: JoinSet<()>,
 }
 
 /// The admin endpoint, running.
 pub(super) struct AdminEndpoint {
-    pub(super) address: SocketAddr,
-    /// A second descriptor of its listener, for a successor.
-    pub(super) socket: OwnedFd,
-    pub(super) task: JoinHandle<()>,
+    /// Its address, and a second descriptor of its listener, for a successor.
+    pub(super) tcp: Option<(SocketAddr, OwnedFd)>,
+    _tasks: JoinSet<()>,
 }
 
 /// Starts to serve. `None` if a signal came before this agent was in charge:
@@ -74,32 +76,23 @@ pub(super) async fn start<S: StatusSink>(
     starting_point: StartingPoint,
     objects: Objects,
     statuses: S,
+    admin_socket: Option<AdminSocket>,
 ) -> anyhow::Result<Option<Serving<S>>> {
     let takes_over = matches!(starting_point, StartingPoint::TakingOver(_));
     let mut building = Building::new(configured, reloads, objects, statuses, takes_over).await?;
     match starting_point {
         StartingPoint::NobodyServes(locks) => {
-            let listener =
-                admin::bind(building.configured.config.admin, None).await.map_err(|error| match building
-                    .configured
-                    .config
-                    .admin
-                    .ip()
-                    .is_loopback()
-                {
-                    true => with_loopback_advice(error),
-                    false => error.into(),
-                })?;
+            let listener = building.bind_admin(None).await?;
             building.start_packet_plane(LinkLocks::new(), &locks.agent).await?;
-            building.finish(locks, listener).map(Some)
+            building.finish(locks, listener, admin_socket).map(Some)
         }
         StartingPoint::TakingOver(mut inheritance) => {
             let sockets = inherited_sockets(std::mem::take(&mut inheritance.sockets));
             let InheritedSockets { frontends, admin } = sockets;
             building.reconciler.rooms.plane.relay().inherit(frontends);
-            let listener = admin::bind(building.configured.config.admin, admin).await?;
+            let listener = building.bind_admin(admin).await?;
             let Some(locks) = building.take_over(inheritance).await? else { return Ok(None) };
-            building.finish(locks, listener).map(Some)
+            building.finish(locks, listener, admin_socket).map(Some)
         }
     }
 }
@@ -194,6 +187,19 @@ impl<S: StatusSink> Building<S> {
         Ok(Self { configured, reloads, objects, reconciler, wakeups, registry, signals })
     }
 
+    /// The TCP side of the admin endpoint, if there is to be one.
+    async fn bind_admin(
+        &self,
+        inherited: Option<(SocketAddr, OwnedFd)>,
+    ) -> anyhow::Result<Option<TcpListener>> {
+        let Some(address) = self.configured.config.admin.address else { return Ok(None) };
+        let bound = admin::bind(address, inherited).await;
+        Ok(Some(bound.map_err(|error| match address.ip().is_loopback() {
+            true => with_loopback_advice(error),
+            false => error.into(),
+        })?))
+    }
+
     /// Serves every frontend through the running agent's sockets, takes its locks, and starts the packet
     /// plane with those of the links. Returns the locks of the state folder and of the links; `None` if a signal
     /// came before all frontends were served.
@@ -250,7 +256,12 @@ impl<S: StatusSink> Building<S> {
     }
 
     /// From here on this agent is in charge: opens the admin endpoint, and listens for successors.
-    fn finish(self, locks: Locks, listener: TcpListener) -> anyhow::Result<Serving<S>> {
+    fn finish(
+        self,
+        locks: Locks,
+        listener: Option<TcpListener>,
+        socket: Option<AdminSocket>,
+    ) -> anyhow::Result<Serving<S>> {
         let Self { configured, reloads, objects, mut reconciler, wakeups, registry, signals } = self;
         let config = &configured.config;
         reconciler.rooms.addresses.keep_others_off(locks.agent.clone());
@@ -258,15 +269,18 @@ impl<S: StatusSink> Building<S> {
             in_charge.send_replace(true);
         }
         let (report, shown) = watch::channel(Arc::new(Report::default()));
-        let (address, socket) = (listener.local_addr()?, listener.as_fd().try_clone_to_owned()?);
-        let task = admin::serve(listener, shown, registry, reconciler.rooms.plane.backend_states());
-        tracing::info!(%address, "admin endpoint: /healthz /readyz /metrics /state");
+        let told = service_manager::follow(shown.clone());
+        let tcp = listener.as_ref().map(descriptor).transpose()?;
+        if let Some((address, _)) = &tcp {
+            tracing::info!(%address, "admin endpoint: /healthz /readyz /metrics /state");
+        }
+        let tasks = admin::serve(listener, socket, shown, registry, reconciler.rooms.plane.backend_states());
         let setup = setup_of(config, reconciler.rooms.plane.packet().is_some());
         let successors = Successors::listen(&config.state_dir, setup).unwrap_or_else(|error| {
             tracing::warn!(error = %ErrorChain(&error), "no new agent can take over without a gap");
             Successors::nobody()
         });
-        let admin = AdminEndpoint { address, socket, task };
+        let admin = AdminEndpoint { tcp, _tasks: tasks };
         Ok(Serving {
             configured,
             objects,
@@ -278,8 +292,14 @@ impl<S: StatusSink> Building<S> {
             successors,
             locks,
             admin,
+            told,
         })
     }
+}
+
+/// The listener's address, and a second descriptor of it.
+fn descriptor(listener: &TcpListener) -> io::Result<(SocketAddr, OwnedFd)> {
+    Ok((listener.local_addr()?, listener.as_fd().try_clone_to_owned()?))
 }
 
 /// Says what helps if 127.0.0.1 cannot be bound, which the relay and by default the admin endpoint do.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 
+use super::admin::{Choice, parse_address, parse_socket};
 use super::config_map_name::{ConfigMapName, parse_config_map};
 use super::datapath::{Datapath, PacketArgs, PortRange};
 use super::defaults::{DEFAULT_ADMIN, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
@@ -201,9 +202,19 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "DIR", default_value = DEFAULT_BPF_DIR, help_heading = PROCESS)]
     pub(super) bpf_dir: PathBuf,
 
-    /// Where /healthz, /readyz, /metrics and /state are served
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_ADMIN, help_heading = PROCESS)]
-    pub(super) admin: SocketAddr,
+    /// Where /healthz, /readyz, /metrics and /state are served over TCP; off: only at --admin-socket
+    #[arg(long, value_name = "ADDRESS:PORT|off", default_value = DEFAULT_ADMIN, value_parser = parse_address, help_heading = PROCESS)]
+    pub(super) admin: Choice<SocketAddr>,
+
+    /// Unix socket where the same is served [default: admin.sock in $RUNTIME_DIRECTORY, which systemd sets; else off]
+    ///
+    /// Only its owner and its group may use it (mode 0660). Subcommands ask at /run/llb/admin.sock first.
+    #[arg(long, value_name = "PATH|off", value_parser = parse_socket, help_heading = PROCESS)]
+    pub(super) admin_socket: Option<Choice<PathBuf>>,
+
+    /// Group that may use the Unix socket, by name or number [default: the agent's own group]
+    #[arg(long, value_name = "GROUP", help_heading = PROCESS)]
+    pub(super) admin_group: Option<String>,
 
     /// What the agent does after a newer agent has taken over and the last old connection has ended
     #[arg(long, value_name = "WHAT", value_enum, default_value_t, help_heading = PROCESS)]

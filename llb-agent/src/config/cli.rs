@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line: serve, or a subcommand.
 
+use std::ffi::OsString;
 use std::fmt::Display;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{ArgMatches, CommandFactory, FromArgMatches as _, Parser, Subcommand};
 
+use super::admin::{AdminTarget, parse_target};
 use super::arguments::ServeArgs;
 use super::command_line::{CommandLine, Configured, DEFAULT_FILE};
-use super::defaults::{DEFAULT_ADMIN, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
+use super::defaults::{DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
+use super::duration::parse_duration;
 use super::environment::Environment;
 use super::list::{ChangesArgs, ListArgs};
 use super::rbac::{Grant, RbacArgs};
@@ -73,7 +77,11 @@ impl Cli {
             Some(Command::CheckConfig { file }) => Ok(Invocation::CheckConfig { file }),
             Some(Command::Detach { bpf_dir, state_dir }) => Ok(Invocation::Detach { bpf_dir, state_dir }),
             Some(Command::Rbac(args)) => Ok(Invocation::Rbac(args.into())),
-            Some(Command::Explain { service, admin }) => Ok(Invocation::Explain { admin, service }),
+            Some(Command::Supervise { arguments }) => Ok(Invocation::Supervise { arguments }),
+            Some(Command::EndAgents { limit }) => Ok(Invocation::EndAgents { limit }),
+            Some(Command::Explain { service, admin }) => {
+                Ok(Invocation::Explain { admin: admin.unwrap_or_else(AdminTarget::usual), service })
+            }
             Some(Command::List(args)) => Ok(Invocation::List(args)),
             Some(Command::Changes(args)) => Ok(Invocation::Changes(args)),
             Some(Command::Trace { client, sample, count, bpf_dir }) => {
@@ -103,7 +111,7 @@ pub enum Invocation {
     /// Show what is served for a Service, and why.
     Explain {
         /// The agent's admin endpoint.
-        admin: SocketAddr,
+        admin: AdminTarget,
         /// NAMESPACE/NAME.
         service: String,
     },
@@ -124,6 +132,16 @@ pub enum Invocation {
     },
     /// Print the objects that grant llb its rights in a cluster.
     Rbac(Grant),
+    /// Run an agent for a service manager.
+    Supervise {
+        /// The agent's command line.
+        arguments: Vec<OsString>,
+    },
+    /// End the agents of a service that is stopped.
+    EndAgents {
+        /// Those that have not ended by then are killed.
+        limit: Duration,
+    },
     /// Remove everything that llb left in the kernel.
     Detach {
         /// Where programs and maps are pinned.
@@ -154,9 +172,9 @@ enum Command {
         /// The Service
         #[arg(value_name = "NAMESPACE/NAME")]
         service: String,
-        /// The agent's admin endpoint
-        #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_ADMIN)]
-        admin: SocketAddr,
+        /// The agent's admin endpoint [default: /run/llb/admin.sock; if no agent answers there, 127.0.0.1:9660]
+        #[arg(long, value_name = "ADDRESS:PORT|PATH", value_parser = parse_target)]
+        admin: Option<AdminTarget>,
     },
     /// List all Services with their VIPs, planes, and backends that are up; or the backends of one Service
     List(ListArgs),
@@ -181,6 +199,21 @@ enum Command {
     },
     /// Print all rights that llb needs in a cluster, for `kubectl apply -f -`
     Rbac(RbacArgs),
+    /// Run the agent as systemd's main process, so that a restart of the service loses no connection
+    ///
+    /// The agent gets all arguments that follow. SIGTERM ends only this process; the agent that is started next takes over
+    /// from the one that is left.
+    Supervise {
+        /// The agent's flags
+        #[arg(value_name = "FLAGS", trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// End all agents of the systemd service that this process belongs to, if it is being stopped and not restarted
+    EndAgents {
+        /// Agents that have not ended by then are killed; must be longer than --drain-timeout
+        #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_duration)]
+        limit: Duration,
+    },
     /// Remove all programs and maps that llb left in the kernel, and its VIPs from the links that had programs
     Detach {
         /// Folder where programs and maps are pinned

@@ -29,6 +29,18 @@ pub(super) fn is_in_pod() -> bool {
     std::env::var_os("KUBERNETES_SERVICE_HOST").is_some_and(|host| !host.is_empty())
 }
 
+/// The folder that systemd made for the runtime files of this service (`RuntimeDirectory=`).
+pub fn runtime_directory() -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    std::env::var("RUNTIME_DIRECTORY").ok()
+}
+
+/// Whether a service manager waits for messages (`$NOTIFY_SOCKET`, sd_notify(3)).
+pub fn has_service_manager() -> bool {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    std::env::var_os("NOTIFY_SOCKET").is_some_and(|socket| !socket.is_empty())
+}
+
 /// `RUST_LOG`, the filter of log lines.
 pub fn log_filter() -> Option<String> {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]

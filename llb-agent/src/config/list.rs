@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The flags of `llb-agent list` and `llb-agent changes`.
 
-use std::net::SocketAddr;
-
 use clap::{Args, ValueEnum};
 
-use super::defaults::DEFAULT_ADMIN;
+use super::admin::{AdminTarget, parse_target};
 
 /// What to list, and how.
 #[derive(Clone, Debug, Args)]
@@ -22,9 +20,9 @@ pub struct ListArgs {
     /// Go on, and print the list again each time that it has changed
     #[arg(short, long)]
     pub watch: bool,
-    /// The agent's admin endpoint
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_ADMIN)]
-    pub admin: SocketAddr,
+    /// The agent's admin endpoint [default: /run/llb/admin.sock; if no agent answers there, 127.0.0.1:9660]
+    #[arg(long, value_name = "ADDRESS:PORT|PATH", value_parser = parse_target)]
+    pub admin: Option<AdminTarget>,
 }
 
 /// The form of a list.
@@ -53,7 +51,7 @@ pub struct ChangesArgs {
     /// Go on, and print each change when it comes
     #[arg(short, long)]
     pub watch: bool,
-    /// The agent's admin endpoint
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = DEFAULT_ADMIN)]
-    pub admin: SocketAddr,
+    /// The agent's admin endpoint [default: /run/llb/admin.sock; if no agent answers there, 127.0.0.1:9660]
+    #[arg(long, value_name = "ADDRESS:PORT|PATH", value_parser = parse_target)]
+    pub admin: Option<AdminTarget>,
 }

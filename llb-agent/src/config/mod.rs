@@ -9,6 +9,7 @@
 //! raw flags                    file/           that no flag overrides)                       RelayConfig
 //! ```
 
+mod admin;
 mod arguments;
 mod cli;
 mod command_line;
@@ -34,12 +35,15 @@ mod validate;
 mod values;
 mod version;
 
+pub use admin::{AdminConfig, AdminSocketConfig, AdminTarget};
 pub use cli::{Cli, Invocation};
 pub use command_line::{CommandLine, Configured, check_file};
 pub use config_map::{ConfigMapError, pools_of};
 pub use config_map_name::ConfigMapName;
 pub use datapath::{AtStop, Datapath, PacketConfig, PortRange, ReturnPath, TcAttachment, XdpMode};
-pub use environment::{kubeconfig_variable, log_filter, proxy_variables, search_path};
+pub use environment::{
+    has_service_manager, kubeconfig_variable, log_filter, proxy_variables, runtime_directory, search_path,
+};
 pub use file::{Change, Effective, Mistake, Mistakes, example};
 pub use health::HealthConfig;
 pub use list::{ChangesArgs, ListArgs, ListOutput};

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The validated configuration, as the agent uses it.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
 
+use super::admin::AdminConfig;
 use super::config_map_name::ConfigMapName;
 use super::datapath::{Datapath, PacketConfig};
 use super::health::HealthConfig;
@@ -31,7 +31,7 @@ pub struct Config {
     /// The packet plane.
     pub packet: PacketConfig,
     /// The admin endpoint.
-    pub admin: SocketAddr,
+    pub admin: AdminConfig,
     /// The folder for files that must survive a restart.
     pub state_dir: PathBuf,
     /// Where programs and maps are pinned.

@@ -7,6 +7,7 @@ use crate::error_chain::ErrorChain;
 fn parse(args: &[&str]) -> Result<Config, String> {
     match Cli::of(&[&["llb-agent"], args].concat()).map_err(|error| ErrorChain(&error).to_string())? {
         Invocation::Serve(configured) => Ok(configured.config),
+        Invocation::Supervise { arguments } => Err(format!("supervise {arguments:?}")),
         _ => Err("a subcommand".to_owned()),
     }
 }
@@ -44,6 +45,25 @@ fn detach_needs_no_link() {
 }
 
 #[test]
+fn a_supervised_agent_gets_all_flags() {
+    let shown = parse(&["supervise", "--linkdevice", "eth0", "--userspace"]).unwrap_err();
+    assert_eq!(shown, r#"supervise ["--linkdevice", "eth0", "--userspace"]"#);
+    assert_eq!(parse(&["supervise"]).unwrap_err(), "supervise []");
+}
+
+#[test]
+fn the_admin_endpoint_can_be_off_over_tcp_and_on_at_a_path() {
+    let admin = |flags: &[&str]| parse(&[&["--linkdevice", "eth0"], flags].concat()).unwrap();
+    let config = admin(&["--admin", "off", "--admin-socket", "/run/x.sock", "--admin-group", "adm"]);
+    let socket = config.admin.socket.unwrap();
+    assert_eq!((config.admin.address, config.policy.own_ports.admin), (None, None));
+    assert_eq!((socket.path.to_str(), socket.group.as_deref()), (Some("/run/x.sock"), Some("adm")));
+    let config = admin(&[]);
+    assert_eq!(config.admin.address.map(|address| address.to_string()).as_deref(), Some("127.0.0.1:9660"));
+    assert_eq!(admin(&["--admin-socket", "off"]).admin.socket, None);
+}
+
+#[test]
 fn wrong_flags_are_refused_by_name() {
     for (args, expected) in [
         (&[][..], "--linkdevice"),
@@ -63,7 +83,8 @@ fn wrong_flags_are_refused_by_name() {
         (&["--linkdevice", "eth0", "--node-selector", "a=b=c"], "'a=b=c' for '--node-selector <SELECTOR>'"),
         (&["--linkdevice", "eth0", "--drain-timeout", "1y"], "--drain-timeout"),
         (&["--linkdevice", "eth0", "--manifests", "x", "--kubeconfig", "y"], "cannot be used with"),
-        (&["--linkdevice", "eth0", "--admin", "9660"], "--admin"),
+        (&["--linkdevice", "eth0", "--admin", "9660"], "give ADDRESS:PORT, or off"),
+        (&["--linkdevice", "eth0", "--admin-socket", "x.sock"], "begins with /"),
         (&["--linkdevice", "eth0", "--max-connections", "0"], "--max-connections"),
         (&["--linkdevice", "eth0", "--workers", "0"], "give a whole number, 1 or more"),
         (&["--linkdevice", "eth0", "--namespace-share", "0"], "from 1 to 100"),

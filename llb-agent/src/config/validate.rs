@@ -4,9 +4,10 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::admin::{AdminConfig, AdminSocketConfig, Choice, socket_in};
 use super::arguments::ServeArgs;
 use super::datapath::Datapath;
-use super::environment::{is_in_pod, kubeconfig_variable};
+use super::environment::{is_in_pod, kubeconfig_variable, runtime_directory};
 use super::file::Mistakes;
 use super::lease::lease_of;
 use super::permission::OwnPorts;
@@ -97,6 +98,13 @@ impl TryFrom<ServeArgs> for Config {
                 own_cluster && kubeconfig_variable().is_none() && is_in_pod()
             }
         };
+        let admin = AdminConfig {
+            address: args.admin.on(),
+            socket: args
+                .admin_socket
+                .map_or_else(|| socket_in(runtime_directory().as_deref()), Choice::on)
+                .map(|path| AdminSocketConfig { path, group: args.admin_group }),
+        };
         let policy = Policy {
             finalizers,
             namespaces: args.namespaces,
@@ -106,7 +114,10 @@ impl TryFrom<ServeArgs> for Config {
             vip_rest: args.vip_rest,
             namespace_vips: args.namespace_vips,
             namespace_frontends: args.namespace_frontends,
-            own_ports: OwnPorts { allowed: args.allow_ports, admin: Some(args.admin.port()) },
+            own_ports: OwnPorts {
+                allowed: args.allow_ports,
+                admin: admin.address.map(|address| address.port()),
+            },
             backends: args.backends,
             node_selector: args.node_selector,
             node_health: args.health.node_health(),
@@ -135,7 +146,7 @@ impl TryFrom<ServeArgs> for Config {
             relay: args.relay.into_config(datapath),
             datapath,
             packet: args.packet.into(),
-            admin: args.admin,
+            admin,
             state_dir: args.state_dir,
             bpf_dir: args.bpf_dir,
             address_tag: args.address_tag,

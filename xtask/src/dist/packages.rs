@@ -18,8 +18,9 @@ use crate::shell;
 const REVISION: &str = "1";
 
 /// What is installed as it is in the sources.
-const SOURCES: [(&str, &str); 7] = [
+const SOURCES: [(&str, &str); 8] = [
     ("deploy/llb.toml", "etc/llb/llb.toml"),
+    ("deploy/systemd/llb.service", "usr/lib/systemd/system/llb.service"),
     ("llb-agent/deploy/rbac.yaml", "usr/share/doc/llb/rbac.yaml"),
     ("CHANGELOG.md", "usr/share/doc/llb/CHANGELOG.md"),
     ("README.md", "usr/share/doc/llb/README.md"),
@@ -27,6 +28,9 @@ const SOURCES: [(&str, &str); 7] = [
     ("docs/datapath.md", "usr/share/doc/llb/datapath.md"),
     ("docs/security.md", "usr/share/doc/llb/security.md"),
 ];
+
+/// What dpkg runs. rpmbuild puts those of `deploy/rpm/` into its package itself.
+const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 
 /// Writes both packages of an architecture.
 ///
@@ -78,6 +82,9 @@ fn debian(files: &Files<'_>, revision: &Revision) -> Result<()> {
         [("control", fields), ("md5sums", sums), ("conffiles", "/etc/llb/llb.toml\n".to_owned())]
     {
         fs::write(control.join(name), text).with_context(|| format!("cannot write {name}"))?;
+    }
+    for script in SCRIPTS {
+        folders::copy(&deploy.join(script), &control.join(script), 0o755)?;
     }
     // Whatever this machine's umask is.
     shell::run(shell::command("chmod").args(["--recursive", "u=rwX,go=rX"]).arg(&root))?;

@@ -25,6 +25,8 @@ const HOMES: &[(&str, Home)] = &[
     ("aya_log", Home::Only(&["dataplane/packet/"])),
     ("caps", Home::Only(&["agent/rights.rs", "kernel.rs"])),
     ("seccompiler", Home::Only(&["agent/syscall_filter.rs"])),
+    ("nix", Home::Only(&["admin/socket.rs"])),
+    ("sd_notify", Home::Only(&["agent/service_manager.rs"])),
     ("rtnetlink", Home::Only(&["addresses/", "netlink/"])),
     ("clap", Home::Only(&["config/"])),
     ("jiff", Home::Only(&["observe/", "agent/list.rs"])),

@@ -7,7 +7,7 @@ use super::effective::Effective;
 
 /// The keys that a running agent can't change: connections to the cluster, locks, sockets, threads, programs and
 /// maps depend on them.
-pub(in crate::config) const AT_START: [&str; 22] = [
+pub(in crate::config) const AT_START: [&str; 24] = [
     "linkdevice",
     "kubeconfig",
     "context",
@@ -30,6 +30,8 @@ pub(in crate::config) const AT_START: [&str; 22] = [
     "state-dir",
     "bpf-dir",
     "admin",
+    "admin-socket",
+    "admin-group",
 ];
 
 /// A key whose value has changed.

@@ -24,7 +24,7 @@ const TOP: &str = "\
 ";
 
 /// For keys that have no default value: what a value looks like.
-const EXAMPLES: [(&str, &str); 15] = [
+const EXAMPLES: [(&str, &str); 17] = [
     ("linkdevice", "eth0"),
     ("kubeconfig", "/etc/llb/kubeconfig"),
     ("context", "admin@cluster"),
@@ -40,6 +40,8 @@ const EXAMPLES: [(&str, &str); 15] = [
     ("tcp-user-timeout", "1m"),
     ("workers", "4"),
     ("sockmap-max-pairs", "8192"),
+    ("admin-socket", "/run/llb/admin.sock"),
+    ("admin-group", "adm"),
 ];
 
 const POOLS: &str = "\

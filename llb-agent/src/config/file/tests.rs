@@ -180,7 +180,7 @@ fn mistakes_name_line_key_and_way_out() {
         ("default-class = \"yes\"", "FILE:1: default-class: give true or false, without quotes"),
         ("mode = \"natt\"", "FILE:1: mode: \"natt\" is not one of nat, dsr; did you mean nat?"),
         ("drain-timeout = \"1y\"", "FILE:1: drain-timeout: \"1y\": unknown unit \"y\": use ms, s, m or h"),
-        ("admin = \"9660\"", "FILE:1: admin: \"9660\": invalid socket address syntax"),
+        ("admin = \"9660\"", "FILE:1: admin: \"9660\": give ADDRESS:PORT, or off"),
         ("linkdevice = \"a/b\"", "FILE:1: linkdevice: \"a/b\": the name of a link has 1 to 15 characters"),
         ("log = \"a=b=c\"", "FILE:1: log: \"a=b=c\": "),
         (
