@@ -8,8 +8,8 @@
 //!   config -> Policy -----'      (pure)    (pure)    '--> status      Service.status, Events
 //! ```
 //!
-//! Floors, lowest first: `model`, `config` < `desired`, `plan` < `source`, `dataplane`,
-//! `addresses`, `status`, `handover`, `health` < `reconcile` < `agent`, `admin`, `explain`,
+//! Floors, lowest first: `model`, `config` < `desired`, `plan`, `ownership` < `source`, `dataplane`,
+//! `addresses`, `status`, `handover`, `health`, `peers` < `reconcile` < `agent`, `admin`, `explain`,
 //! `rbac`. A module
 //! imports only from lower floors. `netlink`, `packet_socket`, `kernel`, `statefile`, `kube_error`,
 //! `clock`, `error_chain` and `telemetry` are small services for several floors.
@@ -29,7 +29,9 @@ pub mod kernel;
 mod kube_error;
 pub mod model;
 mod netlink;
+pub mod ownership;
 mod packet_socket;
+pub mod peers;
 pub mod plan;
 pub mod rbac;
 pub mod reconcile;

@@ -34,7 +34,7 @@ use llb_agent::model::{
 use llb_agent::plan::{Action, hold_back, plan};
 use llb_agent::source::snapshot_of;
 use llb_tests::environment::blesses_golden_cases;
-use surroundings::{host, links, policy, service_ranges, verdicts};
+use surroundings::{holding, host, links, policy, service_ranges, verdicts};
 
 #[test]
 fn every_case_gives_its_expected_text() {
@@ -194,7 +194,7 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
     let policy = policy(&case.flags);
     let mut links = links(&case.links);
     let (mut host, unrouted) = host(&case.host);
-    let verdicts = verdicts(&case.health);
+    let (verdicts, holding) = (verdicts(&case.health), holding(&case.host));
     let mut observed = Observed::default();
     let mut told = case.head.clone();
     for Snapshot { manifests, shows_maps, shows_pools } in &case.snapshots {
@@ -218,6 +218,7 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
             held: &held,
             resting: &resting,
             verdicts: &verdicts,
+            holding: &holding,
         };
         let (desired, problems) = compile(inputs);
         reasons.extend(problems.iter().map(|problem| problem.reason));
@@ -306,6 +307,9 @@ fn shown(desired: &State, rounds: &[Vec<Action>], problems: &[Problem]) -> Strin
     }
     for (key, prefix_length) in &desired.addresses {
         writeln!(text, "address {}/{prefix_length} on {}", key.address, key.link).unwrap();
+    }
+    for (key, prefix_length) in &desired.elsewhere {
+        writeln!(text, "elsewhere {}/{prefix_length} on {}", key.address, key.link).unwrap();
     }
     for (service, status) in &desired.statuses {
         let vips = status.vips.iter().map(|vip| {

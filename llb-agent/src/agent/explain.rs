@@ -19,6 +19,15 @@ pub(super) async fn ask(admin: SocketAddr, service: &str) -> anyhow::Result<()> 
         service.split_once('/').is_some_and(|(namespace, name)| !namespace.is_empty() && !name.is_empty()),
         "{service:?}: name the Service as NAMESPACE/NAME"
     );
+    print!("{}", page(admin, &format!("/explain/{service}")).await?);
+    Ok(())
+}
+
+/// A page of the agent behind `admin`, as text.
+///
+/// # Errors
+/// Nobody answers, or the status is not 2xx; the error then has the text of the answer.
+pub(super) async fn page(admin: SocketAddr, path: &str) -> anyhow::Result<String> {
     let stream = TcpStream::connect(admin).await.with_context(|| {
         format!("no agent answers at {admin}; is it running, and is that its --admin address?")
     })?;
@@ -28,18 +37,17 @@ pub(super) async fn ask(admin: SocketAddr, service: &str) -> anyhow::Result<()> 
             .await
             .with_context(no_answer)?;
     let connection = tokio::spawn(connection);
-    let request = hyper::Request::get(format!("/explain/{service}"))
+    let request = hyper::Request::get(path)
         .header("host", admin.to_string())
         .body(Empty::new())
-        .with_context(|| format!("{service:?} is not a valid name of a Service"))?;
+        .with_context(|| format!("{path:?} is no page of an agent"))?;
     let response = sender.send_request(request).await.with_context(no_answer)?;
     let status = response.status();
     let body = response.into_body().collect().await.with_context(no_answer)?.to_bytes();
     connection.abort();
-    let text = String::from_utf8_lossy(&body);
+    let text = String::from_utf8_lossy(&body).into_owned();
     if !status.is_success() {
         bail!("{}", text.trim_end());
     }
-    print!("{text}");
-    Ok(())
+    Ok(text)
 }

@@ -3,7 +3,7 @@
 //! serving. Chooses implementations and wires them; decides nothing else.
 //!
 //! ```text
-//!   config.rs, detach.rs, explain.rs    subcommands (`trace` is dataplane/packet/trace.rs)
+//!   config.rs, detach.rs, explain.rs, share.rs    subcommands (`trace` is dataplane/packet/trace.rs)
 //!   preconditions.rs         without a subcommand, first: capabilities, limits and folders that the agent needs
 //!     rights.rs              give up all other rights
 //!       syscall_filter.rs    the system calls that are refused
@@ -12,6 +12,7 @@
 //!       locks.rs             the locks; whether another agent serves
 //!       objects.rs           the source, and what the agent starts from
 //!     serve.rs               run the loop until a signal or a successor comes
+//!     group.rs               tell keepalived what is served here
 //!     reload.rs              read the configuration again: a changed file, SIGHUP
 //!     reconfigure.rs         what the new configuration changes
 //!     end.rs                 after a signal: shut down; after a hand-over: let connections end
@@ -22,6 +23,7 @@ mod config;
 mod detach;
 mod end;
 mod explain;
+mod group;
 mod handed_over;
 mod locks;
 mod objects;
@@ -30,6 +32,7 @@ mod reconfigure;
 mod reload;
 mod rights;
 mod serve;
+mod share;
 mod signals;
 mod start;
 mod syscall_filter;
@@ -62,7 +65,12 @@ pub fn main(invocation: Invocation) -> anyhow::Result<()> {
             signals::survive_hangups()?;
             preconditions::prepare(configured)?;
         }
-        Invocation::Explain { .. } | Invocation::Trace { .. } | Invocation::Detach { .. } => {}
+        Invocation::Explain { .. }
+        | Invocation::Trace { .. }
+        | Invocation::Detach { .. }
+        | Invocation::Share { .. }
+        | Invocation::Alive { .. }
+        | Invocation::Members { .. } => {}
     }
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let result = runtime.block_on(async {
@@ -71,6 +79,11 @@ pub fn main(invocation: Invocation) -> anyhow::Result<()> {
                 detach::detach(&bpf_dir, state_dir).await.map_err(|error| as_root(error, "detach"))
             }
             Invocation::Explain { admin, service } => explain::ask(admin, &service).await,
+            Invocation::Share { state_dir, announce } => {
+                share::correct(state_dir, announce).await.map_err(|error| as_root(error, "share"))
+            }
+            Invocation::Alive { admin } => share::alive(admin).await,
+            Invocation::Members { admin } => share::members(admin).await,
             Invocation::Trace { client, one_in, count, bpf_dir } => {
                 packet::trace(&bpf_dir, client, one_in, count).await.map_err(|error| as_root(error, "trace"))
             }

@@ -15,7 +15,7 @@ use super::signals::Signals;
 use super::start::{Serving, start};
 use crate::clock;
 use crate::config::{
-    BackendMode, Configured, Policy, SourceConfig, kubeconfig_variable, proxy_variables, search_path,
+    AtStop, BackendMode, Configured, Policy, SourceConfig, kubeconfig_variable, proxy_variables, search_path,
 };
 use crate::desired;
 use crate::handover::{Successors, Takeover};
@@ -94,17 +94,37 @@ async fn live<S: StatusSink>(
         return Ok(());
     };
     let end = serving.until_the_end().await;
-    let Serving { configured, objects, reconciler, wakeups, signals, successors, locks, admin, .. } = serving;
+    let Serving {
+        configured,
+        objects,
+        reconciler,
+        wakeups,
+        signals,
+        successors,
+        locks,
+        admin,
+        peers,
+        report,
+        ..
+    } = serving;
     let config = configured.config;
     match end {
         End::Stopped => {
             drop(successors);
-            shut_down(reconciler, &wakeups, signals, &config).await
+            let keep = config.packet.at_stop == AtStop::Keep;
+            if let Some(peers) = &peers {
+                peers.leave(&report.borrow().clone(), keep);
+            }
+            shut_down(reconciler, &wakeups, signals, &config).await?;
+            if let Some(peers) = peers.filter(|_| !keep) {
+                peers.left();
+            }
+            Ok(())
         }
         End::HandedOver => {
             admin.task.abort();
             locks.agent.release();
-            drop((objects, successors, locks, admin.socket));
+            drop((objects, successors, locks, admin.socket, peers));
             leave(reconciler, &wakeups, signals, config.after_handover).await;
             Ok(())
         }

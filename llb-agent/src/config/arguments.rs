@@ -11,6 +11,7 @@ use clap::{ArgAction, Args};
 use super::datapath::{Datapath, PacketArgs, PortRange};
 use super::defaults::{DEFAULT_ADMIN, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
 use super::duration::parse_duration;
+use super::group::GroupArgs;
 use super::health::HealthArgs;
 use super::lease::{LeaseChoice, parse_lease};
 use super::permission::parse_ports;
@@ -159,6 +160,9 @@ pub(super) struct ServeArgs {
     /// node-role.kubernetes.io/worker.
     #[arg(long, value_name = "SELECTOR", value_parser = parse_selector, help_heading = BACKENDS)]
     pub(super) node_selector: Option<Selector>,
+
+    #[command(flatten, next_help_heading = "Several boxes")]
+    pub(super) group: GroupArgs,
 
     #[command(flatten, next_help_heading = "Health checks")]
     pub(super) health: HealthArgs,

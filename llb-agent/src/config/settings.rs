@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::datapath::{Datapath, PacketConfig};
+use super::group::GroupConfig;
 use super::health::HealthConfig;
 use super::policy::Policy;
 use super::relay::RelayConfig;
@@ -21,6 +22,8 @@ pub struct Config {
     pub source: SourceConfig,
     /// What decisions look at.
     pub policy: Policy,
+    /// The group of this box; `None`: it is alone.
+    pub group: Option<GroupConfig>,
     /// How backends are asked whether they work.
     pub health: HealthConfig,
     /// The limits of the relay.

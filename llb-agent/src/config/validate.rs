@@ -8,10 +8,11 @@ use super::arguments::ServeArgs;
 use super::datapath::Datapath;
 use super::environment::{is_in_pod, kubeconfig_variable};
 use super::file::Mistakes;
+use super::group::GroupError;
 use super::lease::lease_of;
 use super::permission::OwnPorts;
 use super::policy::{FinalizerMode, Policy};
-use super::settings::{Config, SourceConfig};
+use super::settings::{AddressTag, Config, SourceConfig};
 use crate::error_chain::ErrorChain;
 use crate::model::{Pool, PoolError};
 
@@ -27,6 +28,9 @@ pub enum ConfigError {
         /// The link.
         name: String,
     },
+    /// The flags of a group do not go together.
+    #[error(transparent)]
+    Group(#[from] GroupError),
     /// No link is named.
     #[error(
         "no link device is given; name one with --linkdevice NAME, or with linkdevice = \"NAME\" in {}",
@@ -71,6 +75,7 @@ impl ConfigError {
         match self {
             Self::Pools(error) => Some(("pool", ErrorChain(error).to_string())),
             Self::LinkTwice { name } => Some(("linkdevice", format!("{name} is given twice"))),
+            Self::Group(GroupError { key, text }) => Some((key, text.clone())),
             _ => None,
         }
     }
@@ -116,6 +121,7 @@ impl TryFrom<ServeArgs> for Config {
         };
         Pool::check_together(&policy.pools).map_err(ConfigError::Pools)?;
         check_links(&args.links)?;
+        let group = args.group.config(&policy.pools, args.address_tag == AddressTag::File)?;
         let lease = lease_of(args.lease, &policy.class, &policy.namespaces);
         let datapath = if args.userspace { Datapath::Userspace } else { args.datapath };
         Ok(Self {
@@ -127,6 +133,7 @@ impl TryFrom<ServeArgs> for Config {
                 }
             },
             policy,
+            group,
             health: args.health.config(),
             relay: args.relay.into_config(datapath),
             datapath,

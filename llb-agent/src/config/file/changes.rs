@@ -7,13 +7,18 @@ use super::effective::Effective;
 
 /// The keys that a running agent can't change: connections to the cluster, locks, sockets, threads, programs and
 /// maps depend on them.
-pub(in crate::config) const AT_START: [&str; 20] = [
+pub(in crate::config) const AT_START: [&str; 25] = [
     "linkdevice",
     "kubeconfig",
     "context",
     "manifests",
     "lease",
     "address-tag",
+    "group",
+    "member",
+    "peer",
+    "vrrp-advert",
+    "vrrp-id",
     "datapath",
     "userspace",
     "max-flows",
