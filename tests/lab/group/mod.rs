@@ -21,8 +21,7 @@ use self::gap::Probe;
 use crate::plane::Plane;
 use crate::setup::{LIMIT, NODES, is_free_of_problems};
 
-/// The bars of a run that measures.
-const MEDIAN: Duration = Duration::from_millis(300);
+/// The bar of a run that measures.
 const LONGEST: Duration = Duration::from_millis(500);
 
 /// How long nothing may happen.
@@ -69,7 +68,7 @@ fn vips_move_and_come_back(plane: Plane) {
     let (median, longest) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
     println!("{plane:?}: {} gaps; median {median:?}, longest {longest:?}", gaps.len());
     if failovers().is_some() {
-        assert!(median < MEDIAN && longest < LONGEST, "{gaps:?}");
+        assert!(longest < LONGEST, "{gaps:?}");
     }
     for member in &group.members {
         let agent = member.agent.as_ref().unwrap();
