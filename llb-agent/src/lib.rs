@@ -8,8 +8,8 @@
 //!   config -> Policy -----'      (pure)    (pure)    '--> status      Service.status, Events
 //! ```
 //!
-//! Floors, lowest first: `model`, `config` < `desired`, `plan` < `source`, `dataplane`,
-//! `addresses`, `status`, `handover`, `health` < `reconcile` < `agent`, `admin`, `explain`, `observe`,
+//! Floors, lowest first: `model`, `config` < `desired`, `plan`, `ownership` < `source`, `dataplane`,
+//! `addresses`, `status`, `handover`, `health`, `peers` < `reconcile` < `agent`, `admin`, `explain`, `observe`,
 //! `rbac`. A module
 //! imports only from lower floors. `netlink`, `packet_socket`, `kernel`, `statefile`, `kube_error`,
 //! `clock`, `error_chain` and `telemetry` are small services for several floors.
@@ -30,7 +30,9 @@ mod kube_error;
 pub mod model;
 mod netlink;
 pub mod observe;
+pub mod ownership;
 mod packet_socket;
+pub mod peers;
 pub mod plan;
 pub mod rbac;
 pub mod reconcile;

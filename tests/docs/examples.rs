@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use llb_agent::config::{Cli, Invocation, Policy};
 use llb_agent::desired::{Held, Inputs, compile};
-use llb_agent::model::{Facts, Host, Link, LinkAddress, ProblemReason, Verdicts};
+use llb_agent::model::{Facts, Holding, Host, Link, LinkAddress, ProblemReason, Verdicts};
 use llb_agent::source::snapshot_of;
 
 use crate::documents::{files, read};
@@ -38,6 +38,7 @@ fn every_example_is_served_without_a_problem() {
             held: &held,
             resting: &resting,
             verdicts: &verdicts,
+            holding: &Holding::All,
         });
         // There are no Nodes and no Pods here.
         problems.retain(|problem| problem.reason != ProblemReason::NoBackends);

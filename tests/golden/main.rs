@@ -34,7 +34,7 @@ use llb_agent::model::{
 use llb_agent::plan::{Action, hold_back, plan};
 use llb_agent::source::snapshot_of;
 use llb_tests::environment::blesses_golden_cases;
-use surroundings::{CONFIG_MAP, follow_pools, host, links, policy, service_ranges, verdicts};
+use surroundings::{CONFIG_MAP, follow_pools, holding, host, links, policy, service_ranges, verdicts};
 
 #[test]
 fn every_case_gives_its_expected_text() {
@@ -198,7 +198,7 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
     let mut pools = None;
     let mut links = links(&case.links);
     let (mut host, unrouted) = host(&case.host);
-    let verdicts = verdicts(&case.health);
+    let (verdicts, holding) = (verdicts(&case.health), holding(&case.host));
     let mut observed = Observed::default();
     let mut told = case.head.clone();
     for Snapshot { config_map, manifests, shows_maps, shows_pools } in &case.snapshots {
@@ -233,6 +233,7 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
             held: &held,
             resting: &resting,
             verdicts: &verdicts,
+            holding: &holding,
         };
         let (desired, mut problems) = compile(inputs);
         problems.extend(pool_problem);
@@ -244,13 +245,15 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
         }
         if *shows_pools {
             told.push_str("=== pools\n");
-            for PoolUsage { pool, family, total, used, routed } in &desired.pools {
-                let routed = if *routed { ", routed" } else { "" };
-                writeln!(told, "{pool} {family}: {used} of {total}{routed}").unwrap();
-            }
+            desired.pools.iter().for_each(|usage| told.push_str(&usage_of(usage)));
         }
     }
     told
+}
+
+fn usage_of(PoolUsage { pool, family, total, used, routed }: &PoolUsage) -> String {
+    let routed = if *routed { ", routed" } else { "" };
+    format!("{pool} {family}: {used} of {total}{routed}\n")
 }
 
 /// Plans and acts, as if every action succeeded, until nothing is left to do. Returns the actions of each round.
@@ -321,6 +324,9 @@ fn shown(desired: &State, rounds: &[Vec<Action>], problems: &[Problem]) -> Strin
     }
     for (key, prefix_length) in &desired.addresses {
         writeln!(text, "address {}/{prefix_length} on {}", key.address, key.link).unwrap();
+    }
+    for (key, prefix_length) in &desired.elsewhere {
+        writeln!(text, "elsewhere {}/{prefix_length} on {}", key.address, key.link).unwrap();
     }
     for (service, status) in &desired.statuses {
         let vips = status.vips.iter().map(|vip| {

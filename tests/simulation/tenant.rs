@@ -9,8 +9,8 @@ use std::sync::Arc;
 use llb_agent::config::Policy;
 use llb_agent::desired::{Held, Inputs, compile};
 use llb_agent::model::{
-    Facts, Frontend, Host, Link, LinkAddress, MESSAGE_BYTES, Problem, PublishedStatus, ReservedFor, Rule,
-    ServiceName, Snapshot, State, Verdicts, bound,
+    Facts, Frontend, Holding, Host, Link, LinkAddress, MESSAGE_BYTES, Problem, PublishedStatus, ReservedFor,
+    Rule, ServiceName, Snapshot, State, Verdicts, bound,
 };
 use llb_agent::source::snapshot_of;
 use llb_tests::Tenant;
@@ -225,7 +225,15 @@ impl Run<'_> {
     ) -> (State, Vec<Problem>) {
         let policy = &self.world.policy;
         let verdicts = Verdicts::new();
-        compile(Inputs { snapshot, facts: &facts(), policy, held, resting, verdicts: &verdicts })
+        compile(Inputs {
+            snapshot,
+            facts: &facts(),
+            policy,
+            held,
+            resting,
+            verdicts: &verdicts,
+            holding: &Holding::All,
+        })
     }
 }
 

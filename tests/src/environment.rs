@@ -48,6 +48,12 @@ pub fn chaos_events() -> Option<String> {
     var_os("LLB_CHAOS_EVENTS").and_then(|text| text.into_string().ok())
 }
 
+/// `LLB_FAILOVERS`: how often a box of a group is cut off and heals, with the adverts that users have, in real time, and with
+/// bars for the gaps.
+pub fn failovers() -> Option<u64> {
+    number("LLB_FAILOVERS")
+}
+
 /// `LLB_OUTAGE_SECS`: how long the API server is away in the test of a long outage.
 pub fn outage_secs() -> Option<u64> {
     number("LLB_OUTAGE_SECS")

@@ -20,7 +20,7 @@ pub(crate) struct Tool {
 const WRK: Tool = Tool { program: "wrk", package: "wrk", purpose: "HTTP load" };
 
 /// The programs that tests and demo run.
-const TOOLS: [Tool; 10] = [
+const TOOLS: [Tool; 11] = [
     Tool { program: "ip", package: "iproute2", purpose: "namespaces, links and addresses of the lab" },
     Tool { program: "nsenter", package: "util-linux", purpose: "programs inside of a namespace" },
     Tool { program: "setpriv", package: "util-linux", purpose: "programs that end with the test" },
@@ -34,6 +34,7 @@ const TOOLS: [Tool; 10] = [
         purpose: "kube-proxy of the test cluster, Nodes that reject",
     },
     WRK,
+    Tool { program: "keepalived", package: "keepalived", purpose: "which box of a group has which VIP" },
     Tool { program: "etcd", package: "etcd-server", purpose: "the store of the test cluster" },
 ];
 

@@ -64,8 +64,14 @@ impl SeenLink {
     }
 }
 
-/// Replaces what was `seen` last, and logs what others changed since then.
-pub(super) fn follow(seen: &mut Option<Seen>, present: &[LinkDevice], links: &[Link]) -> Vec<Change> {
+/// Replaces what was `seen` last, and logs what others changed since then. In a group, `llb-agent share` may have
+/// taken VIPs off their links.
+pub(super) fn follow(
+    seen: &mut Option<Seen>,
+    present: &[LinkDevice],
+    links: &[Link],
+    in_group: bool,
+) -> Vec<Change> {
     let now = present.iter().zip(links).map(|(device, link)| {
         let (mac, running) = (device.neighbour_mac(), device.is_running);
         (link.name.clone(), SeenLink::new(link, device.ifindex, mac, running))
@@ -73,7 +79,10 @@ pub(super) fn follow(seen: &mut Option<Seen>, present: &[LinkDevice], links: &[L
     let now: Seen = now.collect();
     let changes = seen.as_ref().map(|before| between(before, &now)).unwrap_or_default();
     for change in &changes {
-        tracing::warn!("{change}");
+        match change {
+            Change::Lost { key } if in_group => tracing::debug!(address = %key, "not on its link any more"),
+            _ => tracing::warn!("{change}"),
+        }
     }
     *seen = Some(now);
     changes

@@ -55,6 +55,15 @@ pub enum AddressError {
         /// The running kernel.
         release: String,
     },
+    /// The boxes of a group tell each other's addresses from llb's by the kernel's tag.
+    #[error(
+        "a group needs addresses that the kernel tags, which {release} does not do: use kernel 5.18 or newer, and \
+         --address-tag auto or kernel"
+    )]
+    GroupNeedsTag {
+        /// The running kernel.
+        release: String,
+    },
     /// The kernel refused for another reason, or did not answer.
     #[error("cannot {verb} {key}")]
     Refused {

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use crate::clock;
 use crate::error_chain::ErrorChain;
 use crate::model::{Host, ReservedFor};
 use crate::netlink::{Connection, LinkDevice};
+use crate::ownership::{LOOPBACK, is_marker};
 
 /// Where name servers are listed. The second file has the servers behind the local
 /// stub of systemd-resolved, which is all that the first one names then.
@@ -46,6 +47,7 @@ pub(super) struct HostReader {
     other_links: Vec<(String, IpAddr)>,
     /// The addresses at the other ends of links, by the name of the link.
     peers: Vec<(String, IpAddr)>,
+    markers: BTreeSet<Ipv4Addr>,
     gateways: Option<Gateways>,
 }
 
@@ -59,13 +61,20 @@ struct Gateways {
 impl HostReader {
     pub(super) fn new() -> Self {
         let (_, api_servers) = watch::channel(BTreeMap::new());
-        Self { api_servers, other_links: Vec::new(), peers: Vec::new(), gateways: None }
+        Self {
+            api_servers,
+            other_links: Vec::new(),
+            peers: Vec::new(),
+            markers: BTreeSet::new(),
+            gateways: None,
+        }
     }
 
     /// Takes in the addresses of all links, by the number of the link. A link that is gone by now is left out.
     pub(super) fn see(&mut self, links: &BTreeMap<u32, Vec<AddressMessage>>, link_devices: &[LinkDevice]) {
         self.other_links.clear();
         self.peers.clear();
+        self.markers.clear();
         let Ok(any_socket) = socket(AddressFamily::INET, SocketType::DGRAM, None) else { return };
         let is_link_device = |index| link_devices.iter().any(|link| link.ifindex == index);
         for (&index, here) in links {
@@ -76,10 +85,21 @@ impl HostReader {
             let Ok(name) = index_to_name(&any_socket, index) else { continue };
             self.peers.extend(peers.into_iter().map(|peer| (name.clone(), peer)));
             if !is_link_device(index) && name != KUBE_IPVS {
-                let nets = here.iter().filter_map(message::net);
-                self.other_links.extend(nets.map(|net| (name.clone(), net.addr())));
+                for address in here.iter().filter_map(message::net).map(|net| net.addr()) {
+                    match address {
+                        IpAddr::V4(marker) if name == LOOPBACK && is_marker(marker) => {
+                            self.markers.insert(marker);
+                        }
+                        _ => self.other_links.push((name.clone(), address)),
+                    }
+                }
             }
         }
+    }
+
+    /// The markers that were there when the links were read last.
+    pub(super) fn markers(&self) -> &BTreeSet<Ipv4Addr> {
+        &self.markers
     }
 
     /// # Errors
@@ -107,7 +127,12 @@ impl HostReader {
                 unrouted_pods.insert(pod);
             }
         }
-        Ok(Host { reserved, ephemeral_ports: ephemeral_ports(Path::new(EPHEMERAL_PORTS)), unrouted_pods })
+        Ok(Host {
+            reserved,
+            ephemeral_ports: ephemeral_ports(Path::new(EPHEMERAL_PORTS)),
+            unrouted_pods,
+            markers: self.markers.clone(),
+        })
     }
 
     async fn gateways(&mut self, connection: &mut Connection) -> io::Result<&BTreeSet<IpAddr>> {

@@ -54,6 +54,10 @@ pub trait AddressTable {
     /// The VIP may still be on the link.
     async fn remove(&mut self, key: &AddressKey, prefix_length: u8) -> Result<(), AddressError>;
 
+    /// VIPs that this machine's group has published. Another box of the group may have one for a moment longer, so
+    /// they are added without asking whether another host has them.
+    fn trust(&mut self, _vips: BTreeSet<IpAddr>) {}
+
     /// The VIPs on links that another host claims too, with the MAC of that host.
     fn conflicts(&self) -> BTreeMap<AddressKey, Mac>;
 

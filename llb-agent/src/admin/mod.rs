@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The admin endpoint: /healthz, /readyz, /metrics, /state, /explain, /api/v1. It only reads.
+//! The admin endpoint: /healthz, /readyz, /metrics, /state, /explain, /members, /api/v1. It only reads.
 //!
 //! ```text
 //!   server.rs    accepts connections; bounds their number, and the time of a request and its answer
@@ -120,6 +120,7 @@ fn serve_within(
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/state", get(state))
+        .route("/members", get(members))
         .route("/explain/{namespace}/{name}", get(explain_service))
         .merge(v1::routes())
         .with_state(admin);
@@ -174,6 +175,19 @@ async fn metrics(State(admin): State<Admin>) -> Response {
 async fn state(State(admin): State<Admin>) -> Response {
     let body = body::json(admin.report());
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// The shares of the group as text.
+async fn members(State(admin): State<Admin>) -> Response {
+    let report = admin.report();
+    match &report.group {
+        Some(group) => group.to_string().into_response(),
+        None if report.has_snapshot => {
+            (StatusCode::NOT_FOUND, "this agent is in no group; --group makes it a member of one\n")
+                .into_response()
+        }
+        None => (StatusCode::SERVICE_UNAVAILABLE, "this agent is starting\n").into_response(),
+    }
 }
 
 async fn explain_service(

@@ -84,6 +84,16 @@ async fn question(
     Ok((status, String::from_utf8_lossy(&body).into_owned()))
 }
 
+/// A page as text.
+///
+/// # Errors
+/// Nobody answers, or the status is not 2xx; the error then has the text of the answer.
+pub(super) async fn page(admin: &AdminTarget, path: &str) -> anyhow::Result<String> {
+    let (status, text) = get(admin, path).await?;
+    anyhow::ensure!(status.is_success(), "{}", text.trim_end());
+    Ok(text)
+}
+
 /// The Service's name, if it is one.
 ///
 /// # Errors

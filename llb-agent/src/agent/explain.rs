@@ -2,8 +2,6 @@
 //! `llb-agent explain`: asks the running agent about a Service and prints the
 //! answer, which `crate::explain` writes.
 
-use anyhow::bail;
-
 use super::admin_client;
 use crate::config::AdminTarget;
 
@@ -13,10 +11,6 @@ use crate::config::AdminTarget;
 /// Nobody answers, or the agent does not serve that Service.
 pub(super) async fn ask(admin: &AdminTarget, service: &str) -> anyhow::Result<()> {
     admin_client::check_name(service)?;
-    let (status, text) = admin_client::get(admin, &format!("/explain/{service}")).await?;
-    if !status.is_success() {
-        bail!("{}", text.trim_end());
-    }
-    print!("{text}");
+    print!("{}", admin_client::page(admin, &format!("/explain/{service}")).await?);
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! serving. Chooses implementations and wires them; decides nothing else.
 //!
 //! ```text
-//!   config.rs, detach.rs, explain.rs, list.rs    subcommands (`trace` is dataplane/packet/trace.rs)
+//!   config.rs, detach.rs, explain.rs, list.rs, share.rs    subcommands (`trace` is dataplane/packet/trace.rs)
 //!     admin_client.rs        asks a running agent
 //!   supervise.rs, end_agents.rs    subcommands that llb.service runs
 //!     cgroup.rs              the processes of that service
@@ -17,6 +17,7 @@
 //!       link_patience.rs     how long a link that goes away is waited for
 //!       objects.rs           the source, and what the agent starts from
 //!     serve.rs               run the loop until a signal or a successor comes
+//!     group.rs               tell keepalived what is served here
 //!     reload.rs              read the configuration again: a changed file, SIGHUP
 //!     reconfigure.rs         what the new configuration changes
 //!     end.rs                 after a signal: shut down; after a hand-over: let connections end
@@ -31,6 +32,7 @@ mod detach;
 mod end;
 mod end_agents;
 mod explain;
+mod group;
 mod handed_over;
 mod link_patience;
 mod list;
@@ -43,6 +45,7 @@ mod reload;
 mod rights;
 mod serve;
 mod service_manager;
+mod share;
 mod signals;
 mod start;
 mod supervise;
@@ -87,6 +90,11 @@ pub fn main(invocation: Invocation) -> anyhow::Result<()> {
             Invocation::Explain { admin, service } => explain::ask(&admin, &service).await,
             Invocation::List(args) => list::list(&args).await,
             Invocation::Changes(args) => list::changes(&args).await,
+            Invocation::Share { state_dir, announce } => {
+                share::correct(state_dir, announce).await.map_err(|error| as_root(error, "share"))
+            }
+            Invocation::Alive { admin } => share::alive(&admin).await,
+            Invocation::Members { admin } => share::members(&admin).await,
             Invocation::Trace { client, one_in, count, bpf_dir } => {
                 packet::trace(&bpf_dir, client, one_in, count).await.map_err(|error| as_root(error, "trace"))
             }

@@ -17,7 +17,7 @@ use super::start::{Serving, start};
 use crate::admin::AdminSocket;
 use crate::clock;
 use crate::config::{
-    BackendMode, ConfigMapName, Configured, Policy, SourceConfig, kubeconfig_variable, pools_of,
+    AtStop, BackendMode, ConfigMapName, Configured, Policy, SourceConfig, kubeconfig_variable, pools_of,
     proxy_variables, search_path,
 };
 use crate::desired;
@@ -105,19 +105,39 @@ async fn live<S: StatusSink>(
     let started = start(configured, reloads, starting_point, objects, statuses, admin_socket).await?;
     let Some(mut serving) = started else { return Ok(()) };
     let end = serving.until_the_end().await;
-    let Serving { configured, objects, reconciler, wakeups, signals, successors, locks, admin, told, .. } =
-        serving;
+    let Serving {
+        configured,
+        objects,
+        reconciler,
+        wakeups,
+        signals,
+        successors,
+        locks,
+        admin,
+        peers,
+        report,
+        told,
+        ..
+    } = serving;
     drop(told);
     let config = configured.config;
     match end {
         End::Stopped => {
             service_manager::say("ending: open connections may end until the drain time-out");
             drop(successors);
-            shut_down(reconciler, &wakeups, signals, &config).await
+            let keep = config.packet.at_stop == AtStop::Keep;
+            if let Some(peers) = &peers {
+                peers.leave(&report.borrow().clone(), keep);
+            }
+            shut_down(reconciler, &wakeups, signals, &config).await?;
+            if let Some(peers) = peers.filter(|_| !keep) {
+                peers.left();
+            }
+            Ok(())
         }
         End::HandedOver => {
             locks.agent.release();
-            drop((objects, successors, locks, admin));
+            drop((objects, successors, locks, admin, peers));
             leave(reconciler, &wakeups, signals, config.after_handover).await;
             Ok(())
         }

@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use super::group::{Peers, PeersTask, group_of};
 use super::handed_over::{InheritedSockets, inherited_locks, inherited_sockets};
 use super::link_patience::LinkPatience;
 use super::locks::{Locks, setup_of};
@@ -37,6 +38,7 @@ use crate::dataplane::proxy::ProxyPlane;
 use crate::error_chain::ErrorChain;
 use crate::handover::{Inheritance, Successors};
 use crate::health::Health;
+use crate::model::Problem;
 use crate::reconcile::{ReconcileMetrics, Reconciler, Report, Rooms, Wakeups};
 use crate::source::{ApiConnections, Reserved};
 use crate::status::StatusSink;
@@ -59,6 +61,8 @@ pub(super) struct Serving<S> {
     pub(super) admin: AdminEndpoint,
     /// Tells the service manager. Dropped when this agent is not in charge any more.
     pub(super) told: JoinSet<()>,
+    /// `None`: the box is in no group.
+    pub(super) peers: Option<PeersTask>,
 }
 
 /// The admin endpoint, running.
@@ -150,6 +154,8 @@ struct Building<S> {
     wakeups: Wakeups,
     registry: Registry,
     signals: Signals,
+    /// Gets the problems with the keepalived of the group.
+    group_problems: watch::Sender<Vec<Problem>>,
 }
 
 impl<S: StatusSink> Building<S> {
@@ -172,6 +178,9 @@ impl<S: StatusSink> Building<S> {
         tokio::spawn(pass_on(changed, objects.connections.clone(), wakeups.links.clone()));
         addresses.set_api_servers(objects.api_servers.clone());
         tokio::spawn(wake(objects.api_servers.clone(), wakeups.links.clone()));
+        if config.group.is_some() {
+            addresses.join_group(wakeups.links.clone())?;
+        }
         check_links(config, &mut addresses).await?;
         let mut registry = Registry::default();
         let relay = ProxyPlane::new(config.relay, &mut registry, wakeups.plane.clone())
@@ -182,9 +191,14 @@ impl<S: StatusSink> Building<S> {
         statuses.register(&mut registry);
         let signals = Signals::listen()?;
         let rooms = Rooms { plane, addresses, statuses };
-        let mut reconciler = Reconciler::new(rooms, config.policy.clone(), metrics);
+        let mut reconciler = Reconciler::new(rooms, config.policy.clone(), metrics.clone());
+        let (group_problems, shown) = watch::channel(Vec::new());
+        if let Some(group) = &config.group {
+            metrics.register_group(&mut registry);
+            reconciler.join(group_of(group, &config.links), shown);
+        }
         reconciler.set_health(Health::start(config.health, &mut registry));
-        Ok(Self { configured, reloads, objects, reconciler, wakeups, registry, signals })
+        Ok(Self { configured, reloads, objects, reconciler, wakeups, registry, signals, group_problems })
     }
 
     /// The TCP side of the admin endpoint, if there is to be one.
@@ -262,7 +276,8 @@ impl<S: StatusSink> Building<S> {
         listener: Option<TcpListener>,
         socket: Option<AdminSocket>,
     ) -> anyhow::Result<Serving<S>> {
-        let Self { configured, reloads, objects, mut reconciler, wakeups, registry, signals } = self;
+        let Self { configured, reloads, objects, mut reconciler, wakeups, registry, signals, group_problems } =
+            self;
         let config = &configured.config;
         reconciler.rooms.addresses.keep_others_off(locks.agent.clone());
         if let Some(in_charge) = &objects.in_charge {
@@ -280,6 +295,14 @@ impl<S: StatusSink> Building<S> {
             tracing::warn!(error = %ErrorChain(&error), "no new agent can take over without a gap");
             Successors::nobody()
         });
+        let peers = match &config.group {
+            None => None,
+            Some(group) => {
+                let (folder, reports) = (config.state_dir.clone(), report.subscribe());
+                let peers = Peers::start(config, group)?;
+                Some(peers.follow(folder, reports, group_problems, wakeups.links.clone()))
+            }
+        };
         let admin = AdminEndpoint { tcp, _tasks: tasks };
         Ok(Serving {
             configured,
@@ -293,6 +316,7 @@ impl<S: StatusSink> Building<S> {
             locks,
             admin,
             told,
+            peers,
         })
     }
 }

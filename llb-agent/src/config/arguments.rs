@@ -13,6 +13,7 @@ use super::config_map_name::{ConfigMapName, parse_config_map};
 use super::datapath::{Datapath, PacketArgs, PortRange};
 use super::defaults::{DEFAULT_ADMIN, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
 use super::duration::parse_duration;
+use super::group::GroupArgs;
 use super::health::HealthArgs;
 use super::lease::{LeaseChoice, parse_lease};
 use super::permission::parse_ports;
@@ -169,6 +170,9 @@ pub(super) struct ServeArgs {
     /// node-role.kubernetes.io/worker.
     #[arg(long, value_name = "SELECTOR", value_parser = parse_selector, help_heading = BACKENDS)]
     pub(super) node_selector: Option<Selector>,
+
+    #[command(flatten, next_help_heading = "Several boxes")]
+    pub(super) group: GroupArgs,
 
     #[command(flatten, next_help_heading = "Health checks")]
     pub(super) health: HealthArgs,

@@ -76,6 +76,15 @@ impl Cli {
             Some(Command::Config { .. }) => Ok(Invocation::ShowConfig(configured()?)),
             Some(Command::CheckConfig { file }) => Ok(Invocation::CheckConfig { file }),
             Some(Command::Detach { bpf_dir, state_dir }) => Ok(Invocation::Detach { bpf_dir, state_dir }),
+            Some(Command::Share { state_dir, announce, told: _ }) => {
+                Ok(Invocation::Share { state_dir, announce })
+            }
+            Some(Command::Alive { admin }) => {
+                Ok(Invocation::Alive { admin: admin.unwrap_or_else(AdminTarget::usual) })
+            }
+            Some(Command::Members { admin }) => {
+                Ok(Invocation::Members { admin: admin.unwrap_or_else(AdminTarget::usual) })
+            }
             Some(Command::Rbac(args)) => Ok(Invocation::Rbac(args.into())),
             Some(Command::Supervise { arguments }) => Ok(Invocation::Supervise { arguments }),
             Some(Command::EndAgents { limit }) => Ok(Invocation::EndAgents { limit }),
@@ -129,6 +138,23 @@ pub enum Invocation {
         count: Option<u64>,
         /// Where the maps are pinned.
         bpf_dir: PathBuf,
+    },
+    /// Put the VIPs of the shares that keepalived has given to this box on their links, and take the others off.
+    Share {
+        /// The agent's state folder.
+        state_dir: PathBuf,
+        /// Announce the VIPs of this share again.
+        announce: Option<u8>,
+    },
+    /// Find out whether the agent is alive.
+    Alive {
+        /// Its admin endpoint.
+        admin: AdminTarget,
+    },
+    /// Show the shares of the group.
+    Members {
+        /// The agent's admin endpoint.
+        admin: AdminTarget,
     },
     /// Print the objects that grant llb its rights in a cluster.
     Rbac(Grant),
@@ -196,6 +222,32 @@ enum Command {
         /// Folder where the maps are pinned
         #[arg(long, value_name = "DIR", default_value = DEFAULT_BPF_DIR)]
         bpf_dir: PathBuf,
+    },
+    /// Show which VIPs of its group this box has, and which boxes are to have them
+    Members {
+        /// The agent's admin endpoint [default: /run/llb/admin.sock; if no agent answers there, 127.0.0.1:9660]
+        #[arg(long, value_name = "ADDRESS:PORT|PATH", value_parser = parse_target)]
+        admin: Option<AdminTarget>,
+    },
+    /// For keepalived: put the VIPs that it has given to this box on their links, and take the others off
+    ///
+    /// It needs no running agent.
+    Share {
+        /// The agent's --state-dir
+        #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
+        state_dir: PathBuf,
+        /// Announce the VIPs of this share again: another box has had it at the same time
+        #[arg(long, value_name = "N")]
+        announce: Option<u8>,
+        /// What keepalived tells about the change; llb looks for itself
+        #[arg(hide = true)]
+        told: Vec<String>,
+    },
+    /// For keepalived: whether the agent is alive, by the exit status
+    Alive {
+        /// The agent's admin endpoint [default: /run/llb/admin.sock; if no agent answers there, 127.0.0.1:9660]
+        #[arg(long, value_name = "ADDRESS:PORT|PATH", value_parser = parse_target)]
+        admin: Option<AdminTarget>,
     },
     /// Print all rights that llb needs in a cluster, for `kubectl apply -f -`
     Rbac(RbacArgs),

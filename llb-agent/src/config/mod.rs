@@ -21,6 +21,7 @@ mod defaults;
 mod duration;
 mod environment;
 mod file;
+mod group;
 mod health;
 mod lease;
 mod list;
@@ -45,6 +46,7 @@ pub use environment::{
     has_service_manager, kubeconfig_variable, log_filter, proxy_variables, runtime_directory, search_path,
 };
 pub use file::{Change, Effective, Mistake, Mistakes, example};
+pub use group::{GroupConfig, GroupError};
 pub use health::HealthConfig;
 pub use list::{ChangesArgs, ListArgs, ListOutput};
 pub use permission::OwnPorts;

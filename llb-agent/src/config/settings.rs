@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use super::admin::AdminConfig;
 use super::config_map_name::ConfigMapName;
 use super::datapath::{Datapath, PacketConfig};
+use super::group::GroupConfig;
 use super::health::HealthConfig;
 use super::policy::Policy;
 use super::relay::RelayConfig;
@@ -22,6 +23,8 @@ pub struct Config {
     pub source: SourceConfig,
     /// What decisions look at.
     pub policy: Policy,
+    /// The group of this box; `None`: it is alone.
+    pub group: Option<GroupConfig>,
     /// How backends are asked whether they work.
     pub health: HealthConfig,
     /// The limits of the relay.

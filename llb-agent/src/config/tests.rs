@@ -44,6 +44,20 @@ fn detach_needs_no_link() {
     assert_eq!(parse(&["detach"]).unwrap_err(), "a subcommand");
 }
 
+const POOL: [&str; 4] = ["--linkdevice", "eth0", "--pool", "192.0.2.0/28"];
+const EIGHT: [&str; 8] =
+    ["--peer=1", "--peer=2", "--peer=3", "--peer=4", "--peer=5", "--peer=6", "--peer=7", "--peer=8"];
+
+#[test]
+fn a_box_of_a_group_knows_all_members() {
+    let flags = ["--group", "edge", "--member", "box-a", "--peer", "box-c", "--peer", "box-b"];
+    let group = parse(&[&POOL[..], &flags].concat()).unwrap().group.unwrap();
+    assert_eq!(group.members, ["box-a", "box-b", "box-c"].map(str::to_owned).into());
+    assert_eq!((group.member.as_str(), group.group.as_str(), group.first_router_id), ("box-a", "edge", 100));
+    assert_eq!(group.advert.as_millis(), 50);
+    assert_eq!(parse(&POOL).unwrap().group, None, "alone without --group");
+}
+
 #[test]
 fn a_supervised_agent_gets_all_flags() {
     let shown = parse(&["supervise", "--linkdevice", "eth0", "--userspace"]).unwrap_err();
@@ -98,6 +112,16 @@ fn wrong_flags_are_refused_by_name() {
         (&["--linkdevice", "eth0", "--health-interval", "500ms"], "1s to 5m"),
         (&["--linkdevice", "eth0", "--health-timeout", "2m"], "100ms to 1m"),
         (&["--linkdevice", "eth0", "--udp-idle-timeout", "0ms"], "more than 0"),
+        (&["--linkdevice", "eth0", "--group", "a_b"], "letters, digits, dots and dashes"),
+        (&["--linkdevice", "eth0", "--vrrp-advert", "5ms"], "give 10ms to 1s"),
+        (&["--linkdevice", "eth0", "--vrrp-id", "241"], "--vrrp-id"),
+        (&["--linkdevice", "eth0", "--peer", "b"], "name that with --group"),
+        (&["--linkdevice", "eth0", "--member", "b"], "name that with --group"),
+        (&["--linkdevice", "eth0", "--group", "g"], "a group needs a --pool"),
+        (&[&POOL[..], &["--group", "g", "--address-tag", "file"]].concat(), "--address-tag auto or kernel"),
+        (&[&POOL[..], &["--group", "g", "--member", "a", "--peer", "a"]].concat(), "the name of this box"),
+        (&[&POOL[..], &["--group", "g", "--member", "a", "--peer", "b", "--peer", "b"]].concat(), "twice"),
+        (&[&POOL[..], &["--group", "g"], &EIGHT].concat(), "at most 8 boxes"),
     ] {
         let error = parse(args).unwrap_err();
         assert!(error.contains(expected), "{args:?}: {error}");

@@ -9,10 +9,11 @@ use super::arguments::ServeArgs;
 use super::datapath::Datapath;
 use super::environment::{is_in_pod, kubeconfig_variable, runtime_directory};
 use super::file::Mistakes;
+use super::group::GroupError;
 use super::lease::lease_of;
 use super::permission::OwnPorts;
 use super::policy::{FinalizerMode, Policy};
-use super::settings::{Config, SourceConfig};
+use super::settings::{AddressTag, Config, SourceConfig};
 use crate::error_chain::ErrorChain;
 use crate::model::{DisjointPools, PoolError};
 
@@ -28,6 +29,9 @@ pub enum ConfigError {
         /// The link.
         name: String,
     },
+    /// The flags of a group do not go together.
+    #[error(transparent)]
+    Group(#[from] GroupError),
     /// No link is named.
     #[error(
         "no link device is given; name one with --linkdevice NAME, or with linkdevice = \"NAME\" in {}",
@@ -72,6 +76,7 @@ impl ConfigError {
         match self {
             Self::Pools(error) => Some(("pool", ErrorChain(error).to_string())),
             Self::LinkTwice { name } => Some(("linkdevice", format!("{name} is given twice"))),
+            Self::Group(GroupError { key, text }) => Some((key, text.clone())),
             _ => None,
         }
     }
@@ -90,14 +95,7 @@ impl TryFrom<ServeArgs> for Config {
     type Error = ConfigError;
 
     fn try_from(args: ServeArgs) -> Result<Self, ConfigError> {
-        let finalizers = match args.finalizer {
-            FinalizerMode::On => true,
-            FinalizerMode::Off => false,
-            FinalizerMode::Auto => {
-                let own_cluster = args.manifests.is_none() && args.kubeconfig.is_none();
-                own_cluster && kubeconfig_variable().is_none() && is_in_pod()
-            }
-        };
+        let finalizers = writes_finalizers(&args);
         let admin = AdminConfig {
             address: args.admin.on(),
             socket: args
@@ -128,6 +126,7 @@ impl TryFrom<ServeArgs> for Config {
         };
         DisjointPools::check(&policy.pools).map_err(ConfigError::Pools)?;
         check_links(&args.links)?;
+        let group = args.group.config(&policy.pools, args.address_tag == AddressTag::File)?;
         let lease = lease_of(args.lease, &policy.class, &policy.namespaces);
         let datapath = if args.userspace { Datapath::Userspace } else { args.datapath };
         Ok(Self {
@@ -142,6 +141,7 @@ impl TryFrom<ServeArgs> for Config {
                 },
             },
             policy,
+            group,
             health: args.health.config(),
             relay: args.relay.into_config(datapath),
             datapath,
@@ -153,6 +153,18 @@ impl TryFrom<ServeArgs> for Config {
             after_handover: args.after_handover,
             log: args.log,
         })
+    }
+}
+
+/// Whether a deleted Service is kept until its VIP is gone.
+fn writes_finalizers(args: &ServeArgs) -> bool {
+    match args.finalizer {
+        FinalizerMode::On => true,
+        FinalizerMode::Off => false,
+        FinalizerMode::Auto => {
+            let own_cluster = args.manifests.is_none() && args.kubeconfig.is_none();
+            own_cluster && kubeconfig_variable().is_none() && is_in_pod()
+        }
     }
 }
 

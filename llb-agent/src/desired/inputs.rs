@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::config::Policy;
-use crate::model::{Facts, PublishedStatus, ServiceName, Snapshot, Verdicts};
+use crate::model::{Facts, Holding, PublishedStatus, ServiceName, Snapshot, Verdicts};
 
 /// What Services have now: the published status, or the one that an earlier round
 /// decided and that is not published yet. Services keep what they have.
@@ -26,4 +26,6 @@ pub struct Inputs<'a> {
     pub resting: &'a BTreeMap<IpAddr, ServiceName>,
     /// What came of the health checks.
     pub verdicts: &'a Verdicts,
+    /// Which VIPs may be on the links of this machine; other boxes of its group have the others.
+    pub holding: &'a Holding,
 }

@@ -9,7 +9,7 @@ use crate::model::{
     AddressKey, Family, Link, Problem, ProblemReason, PublishedStatus, ServiceName, State, Subject,
 };
 
-/// Fills `state.addresses` with the VIPs of all Services.
+/// Fills `state.addresses` and `state.elsewhere` with the VIPs of all Services.
 pub(super) fn assign(inputs: Inputs<'_>, state: &mut State, problems: &mut Vec<Problem>) {
     if inputs.facts.links.is_empty() {
         let message = "no link device exists (any more), so no VIP can be added; the VIPs are added again when a link device is back";
@@ -49,7 +49,9 @@ pub(super) fn assign(inputs: Inputs<'_>, state: &mut State, problems: &mut Vec<P
         let holding = inputs.facts.links.iter().find_map(|link| Some((link, link.prefix_length_for(vip)?)));
         let (link, prefix_length) =
             holding.unwrap_or((&inputs.facts.links[0], Family::of(vip).host_prefix()));
-        state.addresses.insert(AddressKey { link: link.name.clone(), address: vip }, prefix_length);
+        let key = AddressKey { link: link.name.clone(), address: vip };
+        let is_here = inputs.holding.has(&link.name, vip);
+        if is_here { &mut state.addresses } else { &mut state.elsewhere }.insert(key, prefix_length);
         let is_routed = || inputs.policy.pools.iter().any(|pool| pool.is_routed() && pool.contains(vip));
         if holding.is_none() && !is_routed() {
             for name in services {

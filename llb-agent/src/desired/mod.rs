@@ -12,7 +12,7 @@
 //!          --status---> what its status should say       status.rs
 //!          --links----> which link each VIP is added to  links.rs
 //!          --usage----> how much of each pool is used    pools.rs
-//!          => State { frontends, addresses, statuses, pools }
+//!          => State { frontends, addresses, elsewhere, statuses, pools }
 //! ```
 
 mod allocate;

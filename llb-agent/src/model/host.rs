@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 
 use serde::{Serialize, Serializer};
@@ -19,6 +19,9 @@ pub struct Host {
     /// nodePort leads to.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub unrouted_pods: BTreeSet<IpAddr>,
+    /// The markers that keepalived has put on `lo`: the shares of a group that are this box's.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub markers: BTreeSet<Ipv4Addr>,
 }
 
 /// Why the machine needs an address.

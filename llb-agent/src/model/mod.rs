@@ -25,6 +25,7 @@ mod problem;
 mod range;
 mod selector;
 mod service;
+mod share;
 mod state;
 mod terms;
 mod writer;
@@ -53,6 +54,7 @@ pub use selector::{Selector, SelectorError};
 pub use service::{
     PublishedPort, PublishedStatus, PublishedVip, Service, ServiceName, ServicePort, TrafficPolicy,
 };
+pub use share::{Holding, SHARES, Share, share_of};
 pub use state::{AddressKey, Observed, State};
 pub use terms::{Balance, ProxyProtocol, SourceRanges, Terms};
 pub use writer::{LeaseName, LeaseNameError, Role, StatusWriter};

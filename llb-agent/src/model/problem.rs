@@ -117,6 +117,8 @@ pub enum ProblemReason {
     TakenByKubeProxy,
     /// Another host on the segment has the VIP or claims it.
     VipConflict,
+    /// keepalived does not run, so this box of a group gets no VIP.
+    VrrpDown,
     /// The VIP was an own address of a link device, and is gone.
     AddressGone,
     /// A link loses what XDP sends there.

@@ -49,6 +49,10 @@ pub struct State {
     pub on_own_addresses: BTreeSet<Frontend>,
     /// The addresses that llb should add, with their prefix length.
     pub addresses: BTreeMap<AddressKey, u8>,
+    /// The addresses that other boxes of the group have. They are served here as well, so that they only have to be
+    /// added when this box gets their share.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub elsewhere: BTreeMap<AddressKey, u8>,
     /// What the status of each of our Services should say when its frontends are served.
     /// An empty status is to be cleared.
     pub statuses: BTreeMap<ServiceName, PublishedStatus>,

@@ -44,8 +44,10 @@ pub(super) fn removals(desired: &State, observed: &Observed) -> impl Iterator<It
     // A VIP that moves to another link, or gets another prefix length, leaves
     // its old link although it is still served.
     let moves = |vip: IpAddr| desired.addresses.keys().any(|key| key.address == vip);
-    let idle = unwanted
-        .filter(move |(key, _)| moves(key.address) || frontends_on(observed, key.address).next().is_none());
+    // ... and one that another box has now must not answer here.
+    let leaves = move |key: &AddressKey| moves(key.address) || desired.elsewhere.contains_key(key);
+    let idle =
+        unwanted.filter(move |(key, _)| leaves(key) || frontends_on(observed, key.address).next().is_none());
     idle.map(|(key, &prefix_length)| Action::RemoveAddress { key: key.clone(), prefix_length })
 }
 

@@ -30,10 +30,13 @@ pub fn hold_back(
     observed: &Observed,
 ) -> Held {
     let on_links: BTreeSet<IpAddr> = observed.addresses.keys().map(|key| key.address).collect();
+    // No packets come for it: only its address is missing when this box gets it.
+    let elsewhere: BTreeSet<IpAddr> = desired.elsewhere.keys().map(|key| key.address).collect();
     let is_ours = |frontend: &Frontend| {
         on_links.contains(&frontend.vip)
             || observed.free.contains(&frontend.vip)
             || desired.on_own_addresses.contains(frontend)
+            || elsewhere.contains(&frontend.vip)
             || observed.frontends.get(frontend).is_some_and(|status| status.phase == Phase::Serving)
     };
     let waits_for_vip = |action: &Action| match action {

@@ -14,7 +14,7 @@
 //! | 4 | write statuses | a frontend on the VIP serves, with or without backends; the address is on its link |
 //! |   | ... without the finalizer | no frontend of the Service serves or drains; no address waits to be removed |
 //! | 5 | remove frontends | none (their statuses were written or cleared before) |
-//! | 6 | remove addresses | no frontend on the VIP serves or drains |
+//! | 6 | remove addresses | no frontend on the VIP serves or drains, or another box of the group has it |
 //!
 //! The order of 2 and 3: an address that answers before its frontend is there refuses its clients.
 

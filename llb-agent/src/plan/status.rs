@@ -51,11 +51,13 @@ fn is_still_served(service: &ServiceName, desired: &State, observed: &Observed) 
     rules.any(|rule| rule.service == *service) || addresses::removals(desired, observed).next().is_some()
 }
 
-/// The VIPs that are where they should be: on the link that they are wanted on, or the machine's own addresses.
+/// The VIPs that are where they should be: on the link that they are wanted on, or the machine's own addresses, or at
+/// another box of the group.
 pub fn there(desired: &State, observed: &Observed) -> BTreeSet<IpAddr> {
     let added = desired.addresses.keys().filter(|key| observed.addresses.contains_key(key));
     let own = desired.on_own_addresses.iter().map(|frontend| frontend.vip);
-    added.map(|key| key.address).chain(own).collect()
+    let elsewhere = desired.elsewhere.keys();
+    added.chain(elsewhere).map(|key| key.address).chain(own).collect()
 }
 
 /// The part of `wanted` that is true by now. A VIP is published once it is placed, with or without

@@ -78,6 +78,27 @@ fn a_link_gets_addresses_when_the_data_plane_serves_there() {
 }
 
 #[test]
+fn a_vip_of_another_box_is_served_and_published_without_its_address() {
+    let (mut desired, mut observed) = (desired(), Observed::default());
+    desired.elsewhere = std::mem::take(&mut desired.addresses);
+    assert_eq!(
+        kinds(&desired, &observed),
+        ["serve 192.0.2.50:80/TCP for default/web by 1 backends"],
+        "no probe"
+    );
+    observed.frontends = served().frontends;
+    assert_eq!(kinds(&desired, &observed), ["publish for default/web: 192.0.2.50"]);
+    observed.statuses = desired.statuses.clone();
+    assert_eq!(kinds(&desired, &observed), [""; 0]);
+
+    observed.addresses.insert(key("eth0"), 24);
+    assert_eq!(kinds(&desired, &observed), ["remove 192.0.2.50/24 from eth0"], "although it is served");
+    observed.addresses.clear();
+    desired.addresses = std::mem::take(&mut desired.elsewhere);
+    assert_eq!(kinds(&desired, &observed), ["add 192.0.2.50/24 to eth0"], "a takeover takes one step");
+}
+
+#[test]
 fn an_address_stays_while_a_frontend_drains() {
     let mut observed = Observed::default();
     observed.addresses.insert(key("eth0"), 24);

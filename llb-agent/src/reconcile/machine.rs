@@ -109,6 +109,11 @@ impl Machine {
         self.repetitions.carried_out(action, now)
     }
 
+    /// What was undone until now had a reason: addresses have moved between the boxes of the group.
+    pub(super) fn forget_repetitions(&mut self) {
+        self.repetitions = Repetitions::default();
+    }
+
     /// An action was not needed any more.
     pub(super) fn ended(&mut self, key: &ActionKey) {
         self.in_flight.remove(key);

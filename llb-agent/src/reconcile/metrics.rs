@@ -27,6 +27,32 @@ pub struct ReconcileMetrics {
     pool_addresses_used: Family<PoolLabels, Gauge>,
     cluster_pools: Gauge,
     failed_backends: Gauge,
+    shares: Family<ShareLabels, Gauge>,
+    share_moves: Family<MoveLabels, Counter>,
+}
+
+/// Where shares of the group are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ShareLabels {
+    state: ShareState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum ShareState {
+    Here,
+    Elsewhere,
+}
+
+/// In which direction a share has moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MoveLabels {
+    direction: Direction,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum Direction {
+    Here,
+    Away,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -113,6 +139,25 @@ impl ReconcileMetrics {
 
     pub(super) fn show_cluster_pools(&self, count: usize) {
         self.cluster_pools.set(gauge(count));
+    }
+
+    /// Adds the metrics of a group.
+    pub fn register_group(&self, registry: &mut Registry) {
+        let help = "Shares of the group that this box has, and that it has not";
+        registry.register("llb_shares", help, self.shares.clone());
+        let help = "Shares that this box has got or lost, also at the start";
+        registry.register("llb_share_moves", help, self.share_moves.clone());
+    }
+
+    pub(super) fn count_moves(&self, here: usize, away: usize) {
+        for (direction, count) in [(Direction::Here, here), (Direction::Away, away)] {
+            self.share_moves.get_or_create(&MoveLabels { direction }).inc_by(count as u64);
+        }
+    }
+
+    pub(super) fn show_shares(&self, (here, elsewhere): (usize, usize)) {
+        self.shares.get_or_create(&ShareLabels { state: ShareState::Here }).set(gauge(here));
+        self.shares.get_or_create(&ShareLabels { state: ShareState::Elsewhere }).set(gauge(elsewhere));
     }
 
     pub(super) fn show_failed(&self, failed: &FailedBackends) {

@@ -14,6 +14,7 @@
 //!       machine.rs  retries and back-off                     writes.rs     status writes that run beside the loop
 //!       repetitions.rs, overwrites.rs   back-off for addresses that others remove, for statuses that others write
 //!       standby.rs       what an agent leaves to the writer of its group
+//!       membership.rs    the shares of a group that this box has    shares.rs   the look at them
 //!       dead_backends.rs  what is said about them            line_limit.rs  how many lines the log gets
 //!       reporter.rs, placements.rs   which Events            owners.rs     the Services that an object is for
 //!       conditions.rs    which conditions Services have, and when they are written
@@ -35,6 +36,7 @@ mod kube_proxy;
 mod lasting;
 mod line_limit;
 mod machine;
+mod membership;
 mod metrics;
 mod outcome;
 mod overwrites;
@@ -50,6 +52,7 @@ mod resting;
 mod round;
 mod run;
 mod settle;
+mod shares;
 mod standby;
 #[cfg(test)]
 mod tests;

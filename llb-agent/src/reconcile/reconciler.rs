@@ -7,11 +7,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::watch;
+
 use super::conditions::Pace;
 use super::dead_backends::DeadBackends;
 use super::executor::Rooms;
 use super::lasting::Lasting;
 use super::machine::Machine;
+use super::membership::Membership;
 use super::metrics::ReconcileMetrics;
 use super::overwrites::Overwrites;
 use super::placements::Placements;
@@ -31,6 +34,7 @@ use crate::model::{
     AddressKey, ClusterPools, Facts, MESSAGE_BYTES, Observed, Problem, ProblemReason, Role, Snapshot,
     SourceReport, State, StatusWriter, Subject, cut,
 };
+use crate::ownership::Group;
 use crate::status::{Event, StatusSink};
 
 /// A policy that does not count yet.
@@ -83,6 +87,8 @@ pub struct Reconciler<P, A, S> {
     pub(super) inherits: bool,
     /// Which agent of the group wrote statuses in the last round.
     pub(super) writer: StatusWriter,
+    /// The group of this box.
+    pub(super) membership: Membership,
 }
 
 impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
@@ -116,12 +122,18 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             inherited: BTreeSet::new(),
             inherits: false,
             writer: StatusWriter { role: Role::Pending, ..StatusWriter::default() },
+            membership: Membership::default(),
         }
     }
 
     /// From now on, backends are asked whether they work.
     pub fn set_health(&mut self, health: Health) {
         self.health = health;
+    }
+
+    /// From now on keepalived decides which VIPs are on the links. `problems` are those with it.
+    pub fn join(&mut self, group: Group, problems: watch::Receiver<Vec<Problem>>) {
+        self.membership = Membership::new(group, problems);
     }
 
     /// From the next report on that is made by the interest with this number, `policy` counts: until then, what llb

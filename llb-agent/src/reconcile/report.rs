@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 
 use crate::clock;
 use crate::model::{Facts, FailedBackends, Observed, PlanesState, Problem, State, StatusWriter};
+use crate::ownership::Overview;
 
 /// What the admin endpoint shows.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -33,6 +34,9 @@ pub struct Report {
     pub planes: PlanesState,
     /// Which agent of the group writes statuses and Events.
     pub writer: StatusWriter,
+    /// The shares of the group; `None`: this box is in none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<Overview>,
 }
 
 impl Report {
@@ -42,8 +46,8 @@ impl Report {
         if !self.is_blind {
             return self;
         }
-        let Self { observed, failed_backends, facts, planes, .. } = before.clone();
-        Self { observed, failed_backends, facts, planes, ..self }
+        let Self { observed, failed_backends, facts, planes, group, .. } = before.clone();
+        Self { observed, failed_backends, facts, planes, group, ..self }
     }
 }
 

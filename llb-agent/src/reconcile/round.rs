@@ -58,6 +58,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         let held = held(&self.desired, &published, self.writer.writes(), &self.policy);
         let resting = self.resting.at(now);
         let verdicts = self.health.verdicts();
+        let holding = self.look_at_shares(&observed);
         let inputs = Inputs {
             snapshot: &snapshot,
             facts: &self.facts,
@@ -65,6 +66,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             held: &held,
             resting: &resting,
             verdicts: &verdicts,
+            holding: &holding,
         };
         let (desired, found) = desired::compile(inputs);
         self.health.ask(&desired.checks);
@@ -72,8 +74,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         self.resting.released(&before, &self.desired, now, self.policy.vip_rest);
         self.report_cleared(&before, &published, &snapshot);
         report.problems.extend(found);
-        report.problems.extend(self.rooms.addresses.problems());
-        report.problems.extend(self.rooms.statuses.problem());
+        self.ask_rooms(&mut report);
 
         let known = report.problems.len();
         let problems: Vec<Problem> = report.problems.iter().chain(&self.found_late).cloned().collect();
@@ -90,6 +91,17 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         self.tell(&mut report, known, &published, &snapshot, now);
         report.planes = self.rooms.plane.describe();
         Report { ready: self.is_ready(), desired: self.desired.clone(), facts: self.facts.clone(), ..report }
+    }
+
+    /// Adds what is wrong with the links, the Lease and keepalived, and where the shares of the group are.
+    fn ask_rooms(&self, report: &mut Report) {
+        report.problems.extend(self.rooms.addresses.problems());
+        report.problems.extend(self.rooms.statuses.problem());
+        report.problems.extend(self.membership.problems());
+        report.group = self.membership.overview(&self.facts, &self.desired);
+        if let Some(group) = &report.group {
+            self.metrics.show_shares(group.counts());
+        }
     }
 
     /// Logs what others have undone again and again, and do not any more.
@@ -143,7 +155,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         report.problems.extend_from_slice(&self.found_late);
         bound(&mut report.problems);
         let mut failing = self.machine.failing(|key| owners(&self.desired, key));
-        if !self.writer.writes() {
+        if !self.writer.writes() && !self.membership.is_in_group() {
             // Usually the writer of the group has the VIP. If another host has it, the writer says so.
             failing.retain(|failing| failing.problem.reason != ProblemReason::VipConflict);
         }

@@ -8,12 +8,12 @@ use std::net::IpAddr;
 
 use crate::model::{Observed, State};
 
-/// The VIPs that this agent would put on a link, and that no status has. One that is on a link
-/// already stays.
+/// The VIPs that this agent, or another one of its group, would put on a link, and that no status has. One that is on a
+/// link already stays.
 pub(super) fn unpublished(desired: &State, observed: &Observed) -> BTreeSet<IpAddr> {
     let published = published(observed);
     let on_links: BTreeSet<IpAddr> = observed.addresses.keys().map(|key| key.address).collect();
-    let wanted = desired.addresses.keys().map(|key| key.address);
+    let wanted = desired.addresses.keys().chain(desired.elsewhere.keys()).map(|key| key.address);
     wanted.filter(|vip| !published.contains(vip) && !on_links.contains(vip)).collect()
 }
 
@@ -27,6 +27,7 @@ pub(super) fn without(desired: &State, vips: &BTreeSet<IpAddr>) -> State {
     let mut state = desired.clone();
     state.frontends.retain(|frontend, _| !vips.contains(&frontend.vip));
     state.addresses.retain(|key, _| !vips.contains(&key.address));
+    state.elsewhere.retain(|key, _| !vips.contains(&key.address));
     state
 }
 

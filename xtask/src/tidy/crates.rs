@@ -16,7 +16,7 @@ enum Home {
 
 const AGENT: &str = "llb-agent/src/";
 
-const PURE: Home = Home::NotIn(&["model/", "desired/", "plan/", "dataplane/packet/image/"]);
+const PURE: Home = Home::NotIn(&["model/", "desired/", "plan/", "ownership/", "dataplane/packet/image/"]);
 
 const HOMES: &[(&str, Home)] = &[
     ("kube", Home::Only(&["source/", "status/", "kube_error.rs"])),

@@ -53,6 +53,8 @@ pub(super) struct Guard {
     shared: Arc<Shared>,
     announcer: Announcer,
     gateways: Gateways,
+    /// keepalived decides which box of the group has a VIP, so this one defends none.
+    in_group: bool,
     /// By the number of the link; aborted when the link goes away.
     listeners: BTreeMap<u32, JoinSet<()>>,
     /// Aborted with the guard.
@@ -75,9 +77,17 @@ impl Guard {
             shared,
             announcer: Announcer::open()?,
             gateways: Gateways::default(),
+            in_group: false,
             listeners: BTreeMap::new(),
             _probe: probe,
         })
+    }
+
+    /// From now on this machine is one of a group. When a share moves, two boxes may have a VIP for a moment: an
+    /// announcement of the one that loses it would lead clients to the wrong box.
+    pub(super) fn join_group(&mut self) {
+        self.in_group = true;
+        self.shared.ownership().join_group();
     }
 
     /// Takes in the links and llb's addresses as they are now, then announces
@@ -103,7 +113,9 @@ impl Guard {
             match connection.macs().await {
                 Ok(macs) => {
                     for (key, mac) in self.shared.ownership().judge(macs) {
-                        tracing::warn!(address = %key, %mac, "another host claims this VIP; it is defended");
+                        let and =
+                            if self.in_group { "keepalived decides who has it" } else { "it is defended" };
+                        tracing::warn!(address = %key, %mac, "another host claims this VIP; {and}");
                     }
                 }
                 Err(error) => tracing::warn!(
@@ -113,7 +125,7 @@ impl Guard {
             }
         }
         let defences = self.shared.ownership().take_defences(now);
-        for key in defences {
+        for key in defences.into_iter().filter(|_| !self.in_group) {
             self.announce(connection, &key, Repeat::Once).await;
         }
         let announcements = self.shared.ownership().take_announcements();

@@ -29,6 +29,8 @@ const REFUSAL_LIFETIME: Duration = Duration::from_secs(120);
 pub(super) struct Ownership {
     /// By name.
     links: BTreeMap<String, LiveLink>,
+    /// See [`Ownership::join_group`].
+    in_group: bool,
     /// The MACs of this host. What they claim is no conflict.
     own_macs: BTreeSet<Mac>,
     wanted: BTreeMap<AddressKey, Wanted>,
@@ -39,13 +41,20 @@ pub(super) struct Ownership {
 }
 
 impl Ownership {
+    /// From now on this machine is one of a group. On a link that has come up again, keepalived gives the shares anew,
+    /// so the addresses there are neither probed for nor announced.
+    pub(super) fn join_group(&mut self) {
+        self.in_group = true;
+    }
+
     /// Sets the links that are alive now. The addresses on a link that is new,
     /// or alive again, are probed for and then announced.
     pub(super) fn set_links(&mut self, links: BTreeMap<String, LiveLink>, now: Instant) {
         let before = std::mem::replace(&mut self.links, links.clone());
         self.own_macs.extend(links.values().map(|link| link.mac));
         for (name, link) in &links {
-            if before.get(name) != Some(link) {
+            let is_known = before.contains_key(name);
+            if before.get(name) != Some(link) && (is_known || !self.in_group) {
                 self.recheck(name, now);
             }
         }

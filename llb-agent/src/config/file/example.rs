@@ -24,7 +24,7 @@ const TOP: &str = "\
 ";
 
 /// For keys that have no default value: what a value looks like.
-const EXAMPLES: [(&str, &str); 17] = [
+const EXAMPLES: [(&str, &str); 20] = [
     ("linkdevice", "eth0"),
     ("kubeconfig", "/etc/llb/kubeconfig"),
     ("context", "admin@cluster"),
@@ -35,6 +35,9 @@ const EXAMPLES: [(&str, &str); 17] = [
     ("allow-vips", "192.0.2.16/28"),
     ("allow-ports", "6443"),
     ("node-selector", "worker"),
+    ("group", "edge"),
+    ("member", "box-a"),
+    ("peer", "box-b"),
     ("max-flows", "1048576"),
     ("snat-ports", "1024-32767"),
     ("tcp-user-timeout", "1m"),

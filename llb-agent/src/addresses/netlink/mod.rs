@@ -14,6 +14,8 @@
 //! of a link may be that old, too: the kernel refuses to add an address on a link
 //! that went away.
 
+mod group;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
@@ -30,7 +32,7 @@ use tokio::task::JoinSet;
 use super::agent_lock::AgentLocks;
 use super::changes::{self, Change, Seen};
 use super::error::AddressError;
-use super::guard::{Guard, ProbeResult};
+use super::guard::Guard;
 use super::host::HostReader;
 use super::link_devices::LinkDevices;
 use super::reading::{KernelAddress, Reading};
@@ -59,8 +61,10 @@ pub struct NetlinkAddresses {
     /// By link name.
     readings: BTreeMap<String, Reading>,
     host: HostReader,
+    /// The VIPs that the group has published; `None`: this machine is in no group.
+    trusted: Option<BTreeSet<IpAddr>>,
     /// Aborted with the table.
-    _watch: JoinSet<()>,
+    watch: JoinSet<()>,
 }
 
 impl NetlinkAddresses {
@@ -106,7 +110,8 @@ impl NetlinkAddresses {
             seen: None,
             readings: BTreeMap::new(),
             host: HostReader::new(),
-            _watch: watch,
+            trusted: None,
+            watch,
         })
     }
 
@@ -154,15 +159,6 @@ impl NetlinkAddresses {
         let at = clock::now_std();
         let messages = self.read().await?.remove(&index).unwrap_or_default();
         Ok(Reading::new(index, at, self.describe(name, index, messages)))
-    }
-
-    /// Whether another host has the address. Without a guard nobody can be asked.
-    fn ask(&self, key: &AddressKey) -> Result<Addition, AddressError> {
-        match self.guard.as_ref().map_or(ProbeResult::Free, |guard| guard.ask(key)) {
-            ProbeResult::Free => Ok(Addition::Done),
-            ProbeResult::Pending => Ok(Addition::Pending),
-            ProbeResult::Taken(mac) => Err(AddressError::Taken { key: key.clone(), mac }),
-        }
     }
 
     async fn add_on(
@@ -222,7 +218,7 @@ impl NetlinkAddresses {
 
     /// Logs what others changed since the last observation, and tells the guard.
     async fn follow(&mut self, present: &[LinkDevice], links: &[Link]) {
-        let changes = changes::follow(&mut self.seen, present, links);
+        let changes = changes::follow(&mut self.seen, present, links, self.trusted.is_some());
         let Some(guard) = &mut self.guard else { return };
         for change in changes {
             match change {
@@ -347,7 +343,7 @@ impl AddressTable for NetlinkAddresses {
     }
 
     fn is_free(&self, key: &AddressKey) -> bool {
-        self.guard.as_ref().is_none_or(|guard| guard.is_free(key))
+        self.is_trusted(key) || self.guard.as_ref().is_none_or(|guard| guard.is_free(key))
     }
 
     async fn add(&mut self, key: &AddressKey, prefix_length: u8) -> Result<Addition, AddressError> {
@@ -380,6 +376,12 @@ impl AddressTable for NetlinkAddresses {
             removed?;
         }
         self.state_file.retain(|own| own.link != key.link || own.net.addr() != key.address).await
+    }
+
+    fn trust(&mut self, vips: BTreeSet<IpAddr>) {
+        if let Some(trusted) = &mut self.trusted {
+            *trusted = vips;
+        }
     }
 
     fn conflicts(&self) -> BTreeMap<AddressKey, Mac> {
