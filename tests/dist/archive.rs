@@ -18,6 +18,7 @@ fn an_unpacked_archive_runs() {
         "README.md",
         "CHANGELOG.md",
         "third-party-licenses.txt",
+        "llb.service",
         "llb.toml",
         "man/llb-agent.8.gz",
         "completions/llb-agent.bash",

@@ -14,8 +14,14 @@ use super::revision::{Revision, VERSION};
 use crate::shell;
 
 /// What is in the archive beside the program, its man pages and its completions.
-const MORE: [&str; 5] =
-    ["CHANGELOG.md", "LICENSE", "README.md", "deploy/llb.toml", "llb-agent/deploy/rbac.yaml"];
+const MORE: [&str; 6] = [
+    "CHANGELOG.md",
+    "LICENSE",
+    "README.md",
+    "deploy/llb.toml",
+    "deploy/systemd/llb.service",
+    "llb-agent/deploy/rbac.yaml",
+];
 
 /// Writes the archive with the program, and the one with its debug information.
 ///
