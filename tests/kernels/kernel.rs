@@ -8,9 +8,20 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 /// What the guest needs before it has its root file system. What is built into the kernel is in no list of modules.
-const MODULES: [&str; 5] = ["virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay"];
+const MODULES: [&str; 8] = [
+    "virtio_pci",
+    "virtio_console",
+    "9pnet_virtio",
+    "9p",
+    "overlay",
+    "virtio_blk",
+    // ext4 loads it itself, with a program that is not there.
+    "crc32c_generic",
+    "ext4",
+];
 
-/// The guest's first process. Its root is the host's, below a layer of its own that keeps what it writes.
+/// The guest's first process. Its root is the disk, if it has one. Else it is the host's, below a layer of its own that
+/// keeps what it writes.
 const INIT: &str = include_str!("init.sh");
 
 /// A kernel that a machine can run.

@@ -45,8 +45,9 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Starts the kernel with all cards on the lab's segment, and waits until it takes commands.
-    pub(crate) fn start(kernel: &Kernel, lab: &Lab, cards: &[Card]) -> Result<Self> {
+    /// Starts the kernel with all cards on the lab's segment, and waits until it takes commands. With a disk, that has
+    /// the machine's system; without, it has the host's files.
+    pub(crate) fn start(kernel: &Kernel, lab: &Lab, cards: &[Card], disk: Option<&Path>) -> Result<Self> {
         let folder = lab.directory();
         let (initramfs, socket, console) =
             (folder.join("initramfs"), folder.join("port"), folder.join("console.log"));
@@ -60,7 +61,7 @@ impl Machine {
             .arg(initramfs);
         command.args([
             "-append",
-            "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable clocksource=tsc no_timer_check nowatchdog",
+            "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable clocksource=tsc no_timer_check nowatchdog net.ifnames=0",
         ]);
         command.args(files("host", Path::new("/"), ",readonly=on,multidevs=remap"));
         command.args(files("share", folder, ",multidevs=remap"));
@@ -68,6 +69,7 @@ impl Machine {
         command.arg(format!("socket,id=port,path={},server=on,wait=off", socket.display()));
         command.args(["-device", &format!("virtserialport,chardev=port,name={PORT}")]);
         command.args(cards.iter().flat_map(|card| card.arguments()));
+        command.args(disk.into_iter().flat_map(drive));
         let mut process = Process::spawn(command, &format!("the machine with {}", kernel.release), &console)?;
         let stream = wait_until(SOCKET_LIMIT, "the machine's port", || {
             if let Some(status) = process.exit_status()? {
@@ -107,6 +109,13 @@ impl Machine {
         self.process.exit_status().ok().flatten()
     }
 
+    /// Shuts the machine's system down, and waits until the machine is off.
+    pub(crate) fn power_off(mut self) -> Result<()> {
+        // What answers may be ended before it has answered.
+        let _ = self.run("systemctl poweroff");
+        self.process.wait_exit(BOOT_LIMIT).map(drop)
+    }
+
     /// What the kernel and the first process have printed.
     pub(crate) fn console(&self) -> String {
         self.process.log()
@@ -133,6 +142,11 @@ impl Machine {
         };
         format!("{status}; its console ends with:\n{}", self.process.log_tail())
     }
+}
+
+/// Arguments that give the machine a disk. What is not written yet when QEMU is killed is lost, as the disk is.
+fn drive(image: &Path) -> [String; 2] {
+    ["-drive".to_owned(), format!("file={},format=raw,if=virtio,cache=unsafe", image.display())]
 }
 
 /// Arguments that give the machine a folder of the host.

@@ -8,6 +8,8 @@
 //!   --+----------+----------+-----------+------+-----       the lab's segment
 //! ```
 //!
+//! [`package`] has a machine with plain Debian and systemd.
+//!
 //! A green run does not prove that real cards work: these are QEMU's, which lose nothing.
 
 #![expect(clippy::disallowed_methods, reason = "the run says how long each check took")]
@@ -18,6 +20,7 @@ mod card;
 mod checks;
 mod kernel;
 mod machine;
+mod package;
 mod report;
 mod result;
 mod stage;

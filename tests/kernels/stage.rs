@@ -85,7 +85,7 @@ impl Stage {
                 }
             }
         }
-        let mut machine = Machine::start(kernel, &lab, cards)?;
+        let mut machine = Machine::start(kernel, &lab, cards, None)?;
         let modules: Vec<&str> = cards.iter().map(|card| card.module()).collect();
         machine.run(&format!("modprobe -a veth {} && ip link set lo up", modules.join(" ")))?;
         Ok(Self { machine, _servers: servers, lab, link: None })

@@ -7,6 +7,8 @@ use std::env::{split_paths, var_os};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context as _, Result};
+
 /// `LLB_AGENT`: the `llb-agent` binary to test, instead of the one beside the tests. `cargo xtask test` sets it.
 pub fn agent() -> Option<PathBuf> {
     var_os("LLB_AGENT").map(PathBuf::from)
@@ -107,6 +109,24 @@ pub fn writes_kernels_page() -> bool {
 /// `LLB_LAB_TESTS`: the program with the lab's scenarios, which virtual machines run too.
 pub fn lab_tests() -> Option<PathBuf> {
     var_os("LLB_LAB_TESTS").map(PathBuf::from)
+}
+
+/// `LLB_PACKAGE`: the package of llb to test. `cargo xtask test` sets it.
+///
+/// # Errors
+/// It is not set.
+pub fn package() -> Result<PathBuf> {
+    let package = var_os("LLB_PACKAGE").context("there is no package: cargo xtask test --only packages")?;
+    Ok(package.into())
+}
+
+/// `LLB_DEBIAN`: the image of a disk with a plain Debian. `cargo xtask test` sets it.
+///
+/// # Errors
+/// It is not set.
+pub fn debian() -> Result<PathBuf> {
+    let image = var_os("LLB_DEBIAN").context("there is no Debian: cargo xtask test --only packages")?;
+    Ok(image.into())
 }
 
 /// `KUBEBUILDER_ASSETS`: a folder with the programs of a Kubernetes control plane, by the convention of envtest.

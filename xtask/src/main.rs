@@ -6,6 +6,7 @@ mod bpf_linker;
 mod build_ebpf;
 mod ci;
 mod cluster_binaries;
+mod debian;
 mod demo;
 mod dist;
 mod ebpf_budget;

@@ -51,6 +51,13 @@ pub(crate) const KERNEL_TOOLS: [Tool; 3] = [
     Tool { program: "depmod", package: "kmod", purpose: "modules of their kernels" },
 ];
 
+/// The programs that make the Debian for the tests of packages, and packages with another version.
+pub(crate) const DEBIAN_TOOLS: [Tool; 3] = [
+    Tool { program: "mmdebstrap", package: "mmdebstrap", purpose: "a plain Debian" },
+    Tool { program: "mke2fs", package: "e2fsprogs", purpose: "its disk" },
+    Tool { program: "dpkg-deb", package: "dpkg", purpose: "packages" },
+];
+
 /// The programs that only `cargo xtask bench` runs.
 pub(crate) const BENCH_TOOLS: [Tool; 4] = [
     Tool { program: "haproxy", package: "haproxy", purpose: "a balancer to compare with" },

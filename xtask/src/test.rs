@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use crate::runner::{self, Target};
-use crate::{build_ebpf, cluster_binaries, dist, helm, kernels, setup, shell};
+use crate::{build_ebpf, cluster_binaries, debian, dist, helm, kernels, setup, shell};
 
 /// What to do with the tests that need root.
 const AS_ROOT: &str = "`sudo --preserve-env=PATH,HOME cargo xtask test` runs all";
@@ -48,6 +48,9 @@ enum Tier {
     /// Kernels of distributions in virtual machines, several checks in each; root. NAME is a part of a check's name.
     /// Without NAME, writes docs/kernels.md
     Kernels,
+    /// llb's package on a plain Debian with systemd, in a virtual machine; root. Only on demand: several minutes.
+    /// `LLB_PACKAGE` may name a .deb; else it is built first
+    Packages,
     /// The LoadBalancer tests of Kubernetes itself; root. Only on demand: a quarter of an hour, and another one the
     /// first time. NAME is a part of a plane's or a test's name
     Conformance,
@@ -55,6 +58,9 @@ enum Tier {
 
 /// The one test of the tier with virtual machines, which starts all of them side by side.
 const VIRTUAL_MACHINES: &str = "kernels_of_distributions_forward";
+
+/// The one test of the tier with the package.
+const PACKAGE: &str = "a_package_serves_from_installation_to_removal";
 
 /// The one test of the conformance tier.
 const CONFORMANCE: &str = "the_tests_of_kubernetes_pass_on_every_plane";
@@ -67,7 +73,7 @@ impl Tier {
             Self::Lab => ("lab", &["addresses", "lab"]),
             Self::Cluster => ("cluster", &["cluster"]),
             Self::Dist => ("dist", &["dist"]),
-            Self::Unit | Self::Kernels | Self::Conformance => return Vec::new(),
+            Self::Unit | Self::Kernels | Self::Packages | Self::Conformance => return Vec::new(),
         };
         names.iter().map(|name| Target { name, tier }).collect()
     }
@@ -140,6 +146,9 @@ fn run_privileged(arguments: &Arguments) -> Result<()> {
     if tier == Some(Tier::Dist) {
         return run_dist(arguments);
     }
+    if tier == Some(Tier::Packages) {
+        return run_packages(arguments);
+    }
     let agent = match shell::variable("LLB_AGENT") {
         Some(given) => PathBuf::from(given),
         None => build_agent("dev")?,
@@ -181,6 +190,11 @@ fn order<'a>(agent: &'a Path, arguments: &'a Arguments) -> runner::Order<'a> {
     runner::Order { agent, filter: arguments.filter.as_deref(), jobs }
 }
 
+/// How what is shipped is built for a test.
+fn profile(arguments: &Arguments) -> dist::Profile {
+    if arguments.whole { dist::Profile::Dist } else { dist::Profile::DistQuick }
+}
+
 /// Builds what is shipped, and looks at it.
 fn run_dist(arguments: &Arguments) -> Result<()> {
     setup::install(&setup::DIST_TEST_TOOLS)?;
@@ -188,7 +202,7 @@ fn run_dist(arguments: &Arguments) -> Result<()> {
         println!("nothing is shipped for this machine's architecture, so that was not tested");
         return Ok(());
     };
-    let profile = if arguments.whole { dist::Profile::Dist } else { dist::Profile::DistQuick };
+    let profile = profile(arguments);
     let programs = runner::build(&Tier::Dist.targets())?;
     for agent in dist::build(&[architecture], profile)? {
         runner::run(&programs, &order(&agent, arguments))?;
@@ -208,6 +222,25 @@ fn run_kernels(agent: &Path, arguments: &Arguments, kernels: OsString) -> Result
     test.envs(writes_page.then_some(("LLB_KERNELS_PAGE", "1")));
     test.envs(arguments.whole.then_some(("LLB_KERNELS_WHOLE", "1")));
     shell::run(test.args([VIRTUAL_MACHINES, "--ignored", "--nocapture"]))
+}
+
+/// Installs the package in a virtual machine, with what is measured as it comes.
+fn run_packages(arguments: &Arguments) -> Result<()> {
+    let package = match shell::variable("LLB_PACKAGE") {
+        Some(given) => PathBuf::from(given),
+        None => {
+            let architecture = dist::Architecture::of_this_machine();
+            let architecture = architecture.context("nothing is shipped for this machine's architecture")?;
+            dist::build(&[architecture], profile(arguments))?;
+            dist::debian_package(architecture)
+        }
+    };
+    let [machines] = &runner::build(&[Target { name: "kernels", tier: "packages" }])?[..] else {
+        bail!("cargo built other programs")
+    };
+    let mut test = machines.command();
+    test.env("LLB_PACKAGE", package).env("LLB_KERNELS", kernels::provide()?);
+    shell::run(test.env("LLB_DEBIAN", debian::provide()?).args([PACKAGE, "--ignored", "--nocapture"]))
 }
 
 /// Runs the tests of Kubernetes, with their output as it comes.

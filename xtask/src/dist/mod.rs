@@ -32,6 +32,7 @@ use crate::build_ebpf;
 pub(crate) use architecture::Architecture;
 pub(crate) use binary::Profile;
 use files::Files;
+pub(crate) use packages::debian_package;
 pub(crate) use reproducible::check as check_reproducible;
 use revision::Revision;
 

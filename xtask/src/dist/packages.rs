@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use super::architecture::Architecture;
 use super::binary::{PROGRAM, Profile};
 use super::files::{Files, copy_folder};
 use super::folders;
@@ -94,8 +95,12 @@ fn debian(files: &Files<'_>, revision: &Revision) -> Result<()> {
         Profile::Dist => ["-Zxz", "-z9"],
         Profile::DistQuick => ["-Zgzip", "-z1"],
     });
-    let package = format!("llb_{VERSION}-{REVISION}_{architecture}.deb");
-    shell::run(build.arg("--build").arg(&root).arg(folders::shipped().join(package)))
+    shell::run(build.arg("--build").arg(&root).arg(debian_package(files.architecture)))
+}
+
+/// The package for Debian and its relatives.
+pub(crate) fn debian_package(architecture: Architecture) -> PathBuf {
+    folders::shipped().join(format!("llb_{VERSION}-{REVISION}_{}.deb", architecture.oci()))
 }
 
 fn red_hat(files: &Files<'_>, revision: &Revision) -> Result<()> {
