@@ -35,7 +35,7 @@ impl NetlinkAddresses {
         Ok(())
     }
 
-    /// The markers that were there at the last [`AddressTable::observe`].
+    /// The markers that were there at the last `observe`.
     pub fn markers(&self) -> &BTreeSet<Ipv4Addr> {
         self.host.markers()
     }
