@@ -53,9 +53,8 @@ impl Admin {
         Arc::clone(&self.whole_answers).acquire_owned().await.ok()
     }
 
-    /// Rows are made while the history does not change.
     pub(super) fn look<T>(&self, work: impl FnOnce(Look<'_>) -> T) -> T {
         let report = self.report();
-        self.history.with(|history| work(Look { report: &report, states: &self.backends, history }))
+        work(Look { report: &report, states: &self.backends, history: &self.history })
     }
 }

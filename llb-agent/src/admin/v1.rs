@@ -55,7 +55,7 @@ struct After {
 }
 
 async fn changes(State(admin): State<Admin>, Query(After { after }): Query<After>) -> Response {
-    answer(admin, move |admin| Ok(admin.history.with(|history| history.after(after)))).await
+    answer(admin, move |admin| Ok(admin.history.after(after))).await
 }
 
 /// Makes the answer on a thread of its own: thousands of frontends take a while.

@@ -86,9 +86,24 @@ fn has_problem(service: &ServiceRow) -> bool {
 pub(super) async fn changes(args: &ChangesArgs) -> anyhow::Result<()> {
     let admin = args.admin.clone().unwrap_or_else(AdminTarget::usual);
     let (mut after, mut is_first) = (args.after, true);
+    let mut started = None;
     loop {
-        let (text, found): (String, Changes) = ask(&admin, &format!("/api/v1/changes?after={after}")).await?;
-        if found.lost && !is_first {
+        let (text, found): (String, Changes) =
+            match ask(&admin, &format!("/api/v1/changes?after={after}")).await {
+                Ok(answer) => answer,
+                // While an agent starts again, nobody answers.
+                Err(_) if args.watch && !is_first => {
+                    tokio::time::sleep(PACE).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+        if started.replace(found.started).is_some_and(|before| before != found.started) && after > 0 {
+            eprintln!("another agent answers now, whose changes begin at 1");
+            after = 0;
+            continue;
+        }
+        if found.lost && (args.after > 0 || !is_first) {
             eprintln!("some changes are missing: the agent keeps a limited number");
         }
         match args.json {
@@ -96,9 +111,7 @@ pub(super) async fn changes(args: &ChangesArgs) -> anyhow::Result<()> {
             true => {}
             false => print!("{}", changes_table(&found.changes, is_first)),
         }
-        // A new agent counts from 1 again.
-        after = if found.sequence < after { 0 } else { found.sequence };
-        is_first = false;
+        (after, is_first) = (found.sequence, false);
         if !args.watch {
             return Ok(());
         }

@@ -176,11 +176,11 @@ fn backends_changed(
     let mut tell = |backend: &Backend, what: String| {
         found.push((object(&rule.service), format!("{frontend}: backend {backend} {what}")));
     };
-    for backend in old.iter().filter(|backend| !new.contains(backend)) {
+    for backend in old.iter().filter(|backend| new.binary_search(backend).is_err()) {
         tell(backend, "is removed".to_owned());
     }
     for backend in &new {
-        let is_new = !old.contains(backend);
+        let is_new = old.binary_search(backend).is_err();
         match (health(before, frontend, backend), health(after, frontend, backend)) {
             (Health::Up, Health::Up) if is_new => tell(backend, "is added".to_owned()),
             (Health::Up, Health::Up) => {}

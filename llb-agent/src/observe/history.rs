@@ -2,8 +2,9 @@
 //! The last changes, and since when each backend is as it is. Pure; the time is an argument.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
 use jiff::{SignedDuration, Timestamp};
 
 use super::differences::{Difference, Health, backends, differences, health};
@@ -26,89 +27,122 @@ const AGAIN: SignedDuration = SignedDuration::from_secs(60);
 /// Among so many of the last changes the same one is looked for.
 const LOOKED_THROUGH: usize = 256;
 
-/// The history that the task writes and the admin endpoint reads.
+/// The history that the task writes and the admin endpoint reads. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct SharedHistory(Arc<Mutex<History>>);
+pub struct SharedHistory {
+    history: Arc<Mutex<History>>,
+    since: Arc<ArcSwap<Since>>,
+}
 
 impl SharedHistory {
-    /// Works on it. Nothing slow may be done meanwhile.
-    pub(crate) fn with<T>(&self, work: impl FnOnce(&mut History) -> T) -> T {
-        // A panic leaves a history that is whole: each change is one push.
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// What has changed.
-#[derive(Debug, Default)]
-pub(crate) struct History {
-    changes: VecDeque<Change>,
-    of_namespaces: BTreeMap<String, usize>,
-    sequence: u64,
-    /// The highest number that is no longer kept.
-    dropped: u64,
-    since: BTreeMap<(Frontend, Backend), (&'static str, Timestamp)>,
-}
-
-impl History {
-    /// The number of the last change.
-    pub(crate) fn sequence(&self) -> u64 {
-        self.sequence
+    /// An empty one, which begins now.
+    pub(super) fn starting(now: Timestamp) -> Self {
+        let history = History { started: now, ..History::default() };
+        Self { history: Arc::new(Mutex::new(history)), since: Arc::default() }
     }
 
     /// The changes after number `after`.
     pub(crate) fn after(&self, after: u64) -> Changes {
-        let first = self.changes.partition_point(|change| change.sequence <= after);
-        let changes = self.changes.range(first..).cloned().collect();
-        Changes { sequence: self.sequence, lost: after < self.dropped, changes }
+        self.history().after(after)
     }
 
-    /// Since when a backend is in this state.
-    pub(crate) fn since(&self, frontend: Frontend, backend: Backend, state: &str) -> Option<Timestamp> {
-        let (known, since) = self.since.get(&(frontend, backend))?;
-        (*known == state).then_some(*since)
+    /// The number of the last change.
+    pub(super) fn sequence(&self) -> u64 {
+        self.history().sequence
     }
 
-    /// Takes in a new report. `ages` is the age of an instant.
+    /// Since when backends are as they are.
+    pub(super) fn since(&self) -> Arc<Since> {
+        self.since.load_full()
+    }
+
+    /// Takes in a new report. `age` is the age of an instant.
     pub(super) fn follow(
-        &mut self,
+        &self,
         before: &Report,
         after: &Report,
         now: Timestamp,
         age: impl Fn(std::time::Instant) -> SignedDuration,
     ) {
-        if before.has_snapshot {
-            for difference in differences(before, after) {
-                self.push(difference, now);
+        let found = match (before.has_snapshot, after.has_snapshot) {
+            (true, _) => differences(before, after),
+            (false, true) => {
+                let count = after.observed.frontends.len();
+                let what = format!("has its first snapshot; it has {count} frontends");
+                vec![("this agent".to_owned(), what)]
             }
-        } else if after.has_snapshot {
-            let count = after.observed.frontends.len();
-            let what = format!("has its first snapshot; it has {count} frontends");
-            self.push(("this agent".to_owned(), what), now);
+            (false, false) => Vec::new(),
+        };
+        if shows_other_backends(before, after) {
+            let since = self.since.load().after(after, now, age);
+            self.since.store(Arc::new(since));
         }
-        self.time_backends(after, now, age);
+        let mut history = self.history();
+        found.into_iter().for_each(|difference| history.push(difference, now));
     }
 
-    fn time_backends(
-        &mut self,
+    fn history(&self) -> MutexGuard<'_, History> {
+        // A panic leaves a history that is whole: each change is one push.
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn shows_other_backends(before: &Report, after: &Report) -> bool {
+    before.observed.frontends != after.observed.frontends
+        || before.failed_backends != after.failed_backends
+        || (!Arc::ptr_eq(&before.desired, &after.desired)
+            && before.desired.unhealthy != after.desired.unhealthy)
+}
+
+/// Since when each backend of a frontend is as it is.
+#[derive(Debug, Default)]
+pub(crate) struct Since(BTreeMap<(Frontend, Backend), (&'static str, Timestamp)>);
+
+impl Since {
+    /// Since when a backend is in this state.
+    pub(super) fn of(&self, frontend: Frontend, backend: Backend, state: &str) -> Option<Timestamp> {
+        let (known, since) = self.0.get(&(frontend, backend))?;
+        (*known == state).then_some(*since)
+    }
+
+    fn after(
+        &self,
         report: &Report,
         now: Timestamp,
         age: impl Fn(std::time::Instant) -> SignedDuration,
-    ) {
-        let mut before = std::mem::take(&mut self.since);
-        for frontend in report.observed.frontends.keys() {
-            for backend in backends(report, frontend) {
-                if self.since.len() == TIMED {
-                    return;
-                }
+    ) -> Self {
+        let since = report.observed.frontends.keys().flat_map(|frontend| {
+            let age = &age;
+            backends(report, frontend).into_iter().map(move |backend| {
                 let (state, key) = (health(report, frontend, &backend), (*frontend, backend));
-                let since = match (before.remove(&key), state) {
-                    (Some((known, since)), state) if known == state.name() => since,
+                let since = match (self.0.get(&key), state) {
+                    (Some((known, since)), state) if *known == state.name() => *since,
                     (_, Health::Dead(failure)) => now.checked_sub(age(failure.since)).unwrap_or(now),
                     _ => now,
                 };
-                self.since.insert(key, (state.name(), since));
-            }
-        }
+                (key, (state.name(), since))
+            })
+        });
+        Self(since.take(TIMED).collect())
+    }
+}
+
+/// What has changed.
+#[derive(Debug, Default)]
+struct History {
+    started: Timestamp,
+    changes: VecDeque<Change>,
+    of_namespaces: BTreeMap<String, usize>,
+    sequence: u64,
+    /// The highest number that is no longer kept.
+    dropped: u64,
+}
+
+impl History {
+    fn after(&self, after: u64) -> Changes {
+        let first = self.changes.partition_point(|change| change.sequence <= after);
+        let changes = self.changes.range(first..).cloned().collect();
+        Changes { sequence: self.sequence, started: self.started, lost: after < self.dropped, changes }
     }
 
     fn push(&mut self, (object, what): Difference, now: Timestamp) {
@@ -180,7 +214,7 @@ mod tests {
         for number in 0..CHANGES + 2 {
             push(&mut history, "link eth0", &number.to_string(), 0);
         }
-        assert_eq!(history.sequence(), CHANGES as u64 + 2);
+        assert_eq!(history.sequence, CHANGES as u64 + 2);
         let all = history.after(0);
         assert_eq!((all.lost, all.changes.len(), all.changes[0].sequence), (true, CHANGES, 3));
         let last = history.after(CHANGES as u64 + 1);

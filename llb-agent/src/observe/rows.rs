@@ -102,6 +102,8 @@ pub struct ProblemRow {
 pub struct Changes {
     /// The number of the last change; 0: there is none.
     pub sequence: u64,
+    /// When the agent began to keep changes. Another time: another agent answers, which has begun at 1 again.
+    pub started: Timestamp,
     /// Changes between those that were asked for and the first one here are no longer kept.
     pub lost: bool,
     /// The oldest first.

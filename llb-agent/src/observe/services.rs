@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::differences::{Health, backends, health};
-use super::history::History;
+use super::history::{SharedHistory, Since};
 use super::rows::{BackendRow, FrontendRow, ProblemRow, ServiceRow, Services, Standing};
 use crate::dataplane::BackendStates;
 use crate::model::{
@@ -20,12 +20,12 @@ pub(crate) struct Look<'a> {
     /// What the planes know about backends.
     pub(crate) states: &'a BackendStates,
     /// What was.
-    pub(crate) history: &'a History,
+    pub(crate) history: &'a SharedHistory,
 }
 
 /// The rows of all Services, or only of one.
 pub(crate) fn services(look: Look<'_>, only: Option<&ServiceName>) -> Services {
-    let report = look.report;
+    let (report, since) = (look.report, look.history.since());
     let is_wanted = |name: &ServiceName| only.is_none_or(|only| only == name);
     let mut rows: BTreeMap<&ServiceName, ServiceRow> = BTreeMap::new();
     let observed = &report.observed.frontends;
@@ -35,7 +35,7 @@ pub(crate) fn services(look: Look<'_>, only: Option<&ServiceName>) -> Services {
         let rule = status.and_then(|status| status.rule.as_ref());
         let Some(rule) = rule.or_else(|| report.desired.frontends.get(frontend)) else { continue };
         if is_wanted(&rule.service) {
-            let row = look.frontend(*frontend, status, rule);
+            let row = look.frontend(*frontend, status, rule, &since);
             rows.entry(&rule.service).or_insert_with(|| empty(&rule.service)).frontends.push(row);
         }
     }
@@ -69,7 +69,13 @@ fn empty(name: &ServiceName) -> ServiceRow {
 }
 
 impl Look<'_> {
-    fn frontend(self, frontend: Frontend, status: Option<&FrontendStatus>, rule: &Rule) -> FrontendRow {
+    fn frontend(
+        self,
+        frontend: Frontend,
+        status: Option<&FrontendStatus>,
+        rule: &Rule,
+        since: &Since,
+    ) -> FrontendRow {
         let published = self.report.observed.statuses.get(&rule.service);
         let addresses = &self.report.observed.addresses;
         let own = self.report.facts.links.iter().find(|link| link.has_foreign(frontend.vip));
@@ -87,25 +93,27 @@ impl Look<'_> {
             plane: placement.map(|placement| placement.plane.to_string()),
             mode: placement.and_then(|placement| placement.mode).map(|mode| mode.to_string()),
             why: placement.and_then(|of_it| of_it.why.as_ref()).map(ToString::to_string).unwrap_or_default(),
-            backends: self.backends(frontend, rule),
+            backends: self.backends(frontend, rule, since),
         }
     }
 
     /// Those of the rule, those that fail a check, and those that the plane still has flows to.
-    fn backends(self, frontend: Frontend, rule: &Rule) -> Vec<BackendRow> {
+    fn backends(self, frontend: Frontend, rule: &Rule, since: &Since) -> Vec<BackendRow> {
         let known: BTreeMap<Backend, BackendStatus> =
             self.states.of(&frontend).into_iter().map(|status| (status.backend, status)).collect();
         let all: BTreeSet<Backend> =
             backends(self.report, &frontend).into_iter().chain(known.keys().copied()).collect();
-        all.into_iter().map(|backend| self.backend(frontend, backend, rule, known.get(&backend))).collect()
+        all.into_iter()
+            .map(|backend| self.backend((frontend, backend), rule, known.get(&backend), since))
+            .collect()
     }
 
     fn backend(
         self,
-        frontend: Frontend,
-        backend: Backend,
+        (frontend, backend): (Frontend, Backend),
         rule: &Rule,
         known: Option<&BackendStatus>,
+        since: &Since,
     ) -> BackendRow {
         let health = health(self.report, &frontend, &backend);
         let (state, why) = match (health, known.map(|known| known.state)) {
@@ -120,7 +128,7 @@ impl Look<'_> {
         BackendRow {
             backend: backend.to_string(),
             state: state.to_owned(),
-            since: self.history.since(frontend, backend, state),
+            since: since.of(frontend, backend, state),
             why,
             weight: rule.backends.get(&backend).map_or(0, |weight| weight.get()),
             flows: known.and_then(|known| known.flows),
@@ -171,13 +179,13 @@ mod tests {
         Report { failed_backends: [(frontend(), [(backend(32), failure)].into())].into(), ..before.clone() }
     }
 
-    fn rows(report: &Report, history: &History, only: Option<&ServiceName>) -> Services {
+    fn rows(report: &Report, history: &SharedHistory, only: Option<&ServiceName>) -> Services {
         services(Look { report, states: &BackendStates::default(), history }, only)
     }
 
     #[test]
     fn a_backend_has_its_state_and_since_when() {
-        let mut history = History::default();
+        let history = SharedHistory::default();
         let (alive, seven) = (report(), SignedDuration::from_secs(7));
         history.follow(&Report::default(), &alive, at(1_000), |_| seven);
         let dead = with_dead(&alive);
@@ -206,7 +214,7 @@ mod tests {
         let mut report = report();
         let other = ServiceName::new("default", "other");
         report.problems = vec![Problem::of_service(&other, ProblemReason::NoSubnet, "it is in no subnet")];
-        let history = History::default();
+        let history = SharedHistory::default();
         let names: Vec<String> =
             rows(&report, &history, None).services.into_iter().map(|row| row.name).collect();
         assert_eq!(names, ["other", "web"]);
@@ -223,7 +231,7 @@ mod tests {
             frontends: [(frontend, status.rule.unwrap())].into(),
             ..Default::default()
         });
-        let row = &rows(&report, &History::default(), None).services[0].frontends[0];
+        let row = &rows(&report, &SharedHistory::default(), None).services[0].frontends[0];
         assert_eq!((row.standing, row.plane.as_deref(), row.published), (Standing::Pending, None, false));
     }
 }

@@ -75,8 +75,8 @@ pub(super) fn load(
         if first.is_none() {
             old.copy(&ebpf)?;
         }
-        let settings = settings_of(&mut ebpf, setup, link, &folder)?;
-        let placed = attach_best(&mut ebpf, setup, (link, ladder), &folder)?;
+        let settings = settings_of(&mut ebpf, &folder)?;
+        let placed = attach_best(&mut ebpf, setup, (link, ladder), &settings, &folder)?;
         #[cfg(feature = "ebpf-log")]
         super::log::follow(&mut ebpf, &link.name);
         links.push(packet_link(&mut ebpf, setup, link, placed, settings, folder)?);
@@ -113,8 +113,8 @@ pub(super) fn reload(
     let object = OBJECT.ok_or(PacketError::NotBuilt)?;
     let folder = PinFolder::open(&setup.bpf_dir, &facts.name, lock)?;
     let mut ebpf = open(object, &facts.name, capacities, shared, &folder)?;
-    let settings = settings_of(&mut ebpf, setup, facts, &folder)?;
-    let placed = attach_best(&mut ebpf, setup, (facts, ladder), &folder)?;
+    let settings = settings_of(&mut ebpf, &folder)?;
+    let placed = attach_best(&mut ebpf, setup, (facts, ladder), &settings, &folder)?;
     packet_link(&mut ebpf, setup, facts, placed, settings, folder)
 }
 
@@ -145,11 +145,13 @@ struct Placed {
     kept_xdp: Option<String>,
 }
 
-/// Puts a program at the best hook that takes it.
+/// Puts a program at the best hook that takes it. The link's settings are filled before: packets of flows that were
+/// taken over come at once, and the map may be a new one.
 fn attach_best(
     ebpf: &mut Ebpf,
     setup: &PacketSetup,
     (link, ladder): (&LinkFacts, &Ladder),
+    settings: &Table<u32, LinkSettings>,
     folder: &PinFolder,
 ) -> Result<Placed, PacketError> {
     let mut refused = Vec::new();
@@ -157,6 +159,8 @@ fn attach_best(
     for &hook in ladder.hooks {
         let loaded = attach::load(ebpf, hook, link, folder);
         let Some(_turn) = setup.turn.take() else { return Err(PacketError::HandedOver) };
+        tell(settings, link, setup.config.return_path)
+            .map_err(|error| PacketError::pin("use", folder.pin(maps::LINK.name), error))?;
         if let Err(error) = loaded.and_then(|()| attach(ebpf, hook, link, &setup.config, folder)) {
             refused.push(HookRefusal { hook, error: ErrorChain(&error).to_string() });
             last = Some(error);
@@ -173,19 +177,11 @@ fn attach_best(
     Err(last.unwrap_or(PacketError::NotBuilt))
 }
 
-/// The link's settings, filled before its program is attached: packets of flows that were
-/// taken over come at once, and the map may be a new one.
-fn settings_of(
-    ebpf: &mut Ebpf,
-    setup: &PacketSetup,
-    link: &LinkFacts,
-    folder: &PinFolder,
-) -> Result<Table<u32, LinkSettings>, PacketError> {
+/// The map with the link's settings.
+fn settings_of(ebpf: &mut Ebpf, folder: &PinFolder) -> Result<Table<u32, LinkSettings>, PacketError> {
     let map = ebpf.take_map(maps::LINK.name).and_then(data);
     let map = map.ok_or(PacketError::NotInObject { name: maps::LINK.name })?;
-    let settings = Table::new(map)
-        .and_then(|settings| tell(&settings, link, setup.config.return_path).map(|()| settings));
-    settings.map_err(|error| PacketError::pin("use", folder.pin(maps::LINK.name), error))
+    Table::new(map).map_err(|error| PacketError::pin("use", folder.pin(maps::LINK.name), error))
 }
 
 fn packet_link(

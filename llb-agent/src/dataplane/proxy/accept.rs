@@ -61,10 +61,12 @@ pub(super) fn accept_waiting(listener: &TcpListener, context: &Arc<FrontendConte
     // No more can wait.
     for _ in 0..=LISTEN_BACKLOG {
         // Not through tokio, which may not know yet that a connection waits.
-        let accepted = rustix::net::accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC);
-        let Ok(client) = accepted else { return };
-        match TcpStream::from_std(client.into()).and_then(|client| Ok((client.peer_addr()?, client))) {
-            Ok((peer, client)) => admit(client, peer, context),
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let Ok((client, peer)) = rustix::net::acceptfrom_with(listener, flags) else { return };
+        // The address that came with the connection: a client that has reset it by now has no other.
+        let Some(peer) = peer.and_then(|peer| SocketAddr::try_from(peer).ok()) else { continue };
+        match TcpStream::from_std(client.into()) {
+            Ok(client) => admit(client, peer, context),
             Err(error) => tracing::debug!(%error, "a connection was lost before it was accepted"),
         }
     }
