@@ -86,8 +86,19 @@ fn is_ours(folder: &Path, found: &Metadata) -> io::Result<bool> {
     if found.mode() & STICKY != 0 {
         return Ok(false);
     }
-    let has_lock = folder.join(LOCK).symlink_metadata().is_ok_and(|lock| lock.is_file());
-    Ok(has_lock || fs::read_dir(folder)?.next().is_none())
+    Ok(has_lock(folder)? || fs::read_dir(folder)?.next().is_none())
+}
+
+/// Whether an agent has ever locked this folder.
+///
+/// # Errors
+/// The folder can't be looked into.
+pub fn has_lock(folder: &Path) -> io::Result<bool> {
+    match folder.join(LOCK).symlink_metadata() {
+        Ok(lock) => Ok(lock.is_file()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Locks the folder for this process, because two agents with the same folder

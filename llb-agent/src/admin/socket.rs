@@ -7,7 +7,7 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, lchown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -72,7 +72,7 @@ impl AdminSocket {
         let listener = listen(&draft.0).map_err(failed)?;
         if let Some(name) = &config.group {
             let group = number_of(name).ok_or_else(|| AdminSocketError::NoGroup { name: name.clone() })?;
-            chown(&draft.0, None, Some(group))
+            lchown(&draft.0, None, Some(group))
                 .map_err(|source| AdminSocketError::Group { name: name.clone(), source })?;
         }
         fs::set_permissions(&draft.0, Permissions::from_mode(MODE)).map_err(failed)?;

@@ -55,13 +55,14 @@ pub(super) async fn detach(bpf_dir: &Path, state_dir: PathBuf) -> anyhow::Result
     detached.map(drop).map_err(Into::into)
 }
 
-/// The lock of the state folder; `None` if there is no such folder.
+/// The lock of the state folder; `None` if no agent has ever used it. Then none is made: it would
+/// belong to root, and keep out a service that runs as another user.
 fn lock_state_folder(state_dir: &Path) -> anyhow::Result<Option<File>> {
-    if !state_dir.exists() {
+    let failed = || format!("cannot lock --state-dir {}", state_dir.display());
+    if !statefile::has_lock(state_dir).with_context(failed)? {
         return Ok(None);
     }
-    let lock = statefile::try_lock(state_dir)
-        .with_context(|| format!("cannot lock --state-dir {}", state_dir.display()))?;
+    let lock = statefile::try_lock(state_dir).with_context(failed)?;
     if lock.is_none() {
         bail!(
             "an llb-agent runs with --state-dir {}; stop it first. Nothing was changed",
@@ -69,4 +70,23 @@ fn lock_state_folder(state_dir: &Path) -> anyhow::Result<Option<File>> {
         );
     }
     Ok(lock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_no_agent_has_used_gets_no_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        for state_dir in [folder.path().to_owned(), folder.path().join("absent")] {
+            assert!(lock_state_folder(&state_dir).unwrap().is_none());
+        }
+        assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+        let held = statefile::try_lock(folder.path()).unwrap().unwrap();
+        let refused = lock_state_folder(folder.path()).unwrap_err().to_string();
+        assert!(refused.ends_with("stop it first. Nothing was changed"), "{refused}");
+        drop(held);
+        assert!(lock_state_folder(folder.path()).unwrap().is_some());
+    }
 }

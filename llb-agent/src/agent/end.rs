@@ -9,6 +9,7 @@ use crate::health::Health;
 use crate::reconcile::{Reconciler, Rooms, Wakeups};
 use crate::status::StatusSink;
 
+use super::service_manager;
 use super::signals::Signals;
 
 /// After a signal: takes no new connections, lets the old ones end until the
@@ -64,7 +65,12 @@ pub(super) async fn leave<A: AddressTable, S: StatusSink>(
             }
         }
     }
-    if after == AfterHandover::Wait && received == 0 {
+    if after == AfterHandover::Wait && received == 0 && service_manager::is_there() {
+        tracing::info!(
+            "all connections have ended; this agent ends in spite of --after-handover=wait, since a service manager \
+             does not start it again, and one agent more would stay after each restart"
+        );
+    } else if after == AfterHandover::Wait && received == 0 {
         tracing::info!("all connections have ended; waiting for SIGTERM");
         signals.stop().await;
     }

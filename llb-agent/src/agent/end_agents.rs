@@ -3,6 +3,7 @@
 //! is being stopped, it ends all agents. If the service is being restarted, or its main process has
 //! failed, agents that are left go on, and the next one takes over from them.
 
+use std::io;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -17,8 +18,11 @@ use crate::error_chain::ErrorChain;
 /// How often to look whether all have ended.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// How long killed processes may take to be gone. The kernel takes away what they had open first.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
+
 /// Ends the agents of this service if it is being stopped. Those that have not ended after `limit`
-/// are killed.
+/// are killed. Returns when they are gone: removal of the package goes on with `detach` at once.
 ///
 /// # Errors
 /// The processes of the service cannot be found.
@@ -28,19 +32,28 @@ pub(super) async fn end_agents(limit: Duration) -> anyhow::Result<()> {
     if !is_stopped(&unit).await {
         return Ok(());
     }
-    let agents = cgroup::other_processes()?;
-    signal(&agents, Signal::TERM);
+    signal(&cgroup::other_processes()?, Signal::TERM);
+    let left = left_after(limit).await?;
+    if left.is_empty() {
+        return Ok(());
+    }
+    tracing::warn!(?left, ?limit, "these have not ended in time and are killed");
+    signal(&left, Signal::KILL);
+    let left = left_after(KILL_LIMIT).await?;
+    ensure!(left.is_empty(), "these processes were killed, and are still there: {left:?}");
+    Ok(())
+}
+
+/// Waits until no other process of this service is left. Returns those that are, after `limit`.
+async fn left_after(limit: Duration) -> io::Result<Vec<u32>> {
     let give_up = clock::now() + limit;
-    while !cgroup::other_processes()?.is_empty() {
-        if clock::now() >= give_up {
-            let left = cgroup::other_processes()?;
-            tracing::warn!(?left, ?limit, "these have not ended in time and are killed");
-            signal(&left, Signal::KILL);
-            break;
+    loop {
+        let left = cgroup::other_processes()?;
+        if left.is_empty() || clock::now() >= give_up {
+            return Ok(left);
         }
         tokio::time::sleep(LOOK).await;
     }
-    Ok(())
 }
 
 /// Whether systemd has a job to stop the unit. When systemd does not answer, it is: an agent that

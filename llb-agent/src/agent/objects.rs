@@ -6,6 +6,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::locks::{Locks, Others};
+use super::preconditions::check_links;
 use crate::config::Config;
 use crate::handover::{Inheritance, Taken};
 use crate::model::{Problem, ProblemReason, SourceReport, Subject};
@@ -54,13 +55,15 @@ impl Objects {
         }
     }
 
-    /// Finds out what this agent starts from. If another agent serves, it waits
-    /// for the first whole snapshot before it asks that agent for its sockets.
+    /// Finds out what this agent starts from. If another agent serves, it waits for its links and
+    /// for the first whole snapshot before it asks that agent for its sockets: from then on, that
+    /// agent changes nothing.
     pub(super) async fn starting_point(
         &mut self,
         config: &Config,
         others: Others,
     ) -> anyhow::Result<StartingPoint> {
+        check_links(config).await?;
         let predecessor = match others {
             Others::Nobody(locks) => return Ok(StartingPoint::NobodyServes(locks)),
             Others::Agent(predecessor) => predecessor,

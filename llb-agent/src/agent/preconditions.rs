@@ -2,19 +2,21 @@
 //! What the agent needs before it can start: capabilities, file descriptors, folders and
 //! the links of the command line.
 
+use std::io;
 use std::time::Duration;
 
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{rights, service_manager};
-use crate::addresses::{AddressTable, NetlinkAddresses, link_names};
+use crate::addresses::link_names;
 use crate::admin::AdminSocket;
 use crate::clock;
 use crate::config::{Config, Configured, REVISION};
 use crate::dataplane::packet;
 use crate::error_chain::ErrorChain;
 use crate::kernel::{Cap, KernelAbilities, missing_capabilities};
+use crate::netlink::Connection;
 use crate::statefile;
 
 /// Does what needs more rights than serving does, and then gives up those rights. The process must
@@ -77,30 +79,38 @@ pub(super) const LINK_PAUSE: Duration = Duration::from_millis(100);
 /// A link that is missing at the start, and stays missing, is probably a typing
 /// error. One that goes away later is a problem, and may come back. A service manager starts the
 /// agent while the machine boots, when links may still be made: then it waits as long as needed.
-pub(super) async fn check_links(config: &Config, addresses: &mut NetlinkAddresses) -> anyhow::Result<()> {
+pub(super) async fn check_links(config: &Config) -> anyhow::Result<()> {
+    let mut connection = Connection::open().context("cannot ask the kernel for links")?;
     let begun = clock::now();
     let mut said = None;
     loop {
-        let found = addresses.observe().await?;
-        let Some(missing) = config.links.iter().find(|name| !found.iter().any(|link| link.name == **name))
-        else {
-            return Ok(());
-        };
+        let missing = missing_link(&config.links, &mut connection).await;
+        let Some(missing) = missing.context("cannot read the links")? else { return Ok(()) };
         let names = link_names().join(", ");
         let is_late = clock::now() - begun >= LINK_LIMIT;
         if is_late && !service_manager::is_there() {
             anyhow::bail!("--linkdevice {missing}: there is no such link; this machine has: {names}");
         }
-        if said.as_ref() != Some(&(missing.clone(), is_late)) {
+        if said != Some((missing, is_late)) {
             let going_on = if is_late { "; llb waits for it" } else { "" };
             tracing::warn!(
                 "--linkdevice {missing}: there is no such link yet; this machine has: {names}{going_on}"
             );
             service_manager::say(&format!("waiting for link {missing}; this machine has: {names}"));
-            said = Some((missing.clone(), is_late));
+            said = Some((missing, is_late));
         }
         tokio::time::sleep(LINK_PAUSE).await;
     }
+}
+
+/// The first of these links that is not there.
+async fn missing_link<'a>(links: &'a [String], connection: &mut Connection) -> io::Result<Option<&'a str>> {
+    for name in links {
+        if connection.link(name).await?.is_none() {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 /// Every connection takes two descriptors and every UDP session one. The soft

@@ -31,7 +31,7 @@ impl Messages {
     /// It can't be made.
     pub(super) fn listen() -> io::Result<Option<Self>> {
         match runtime_directory() {
-            Some(folder) if has_service_manager() => Self::listen_in(Path::new(&folder)).map(Some),
+            Some(folder) if has_service_manager() => Self::listen_in(&folder).map(Some),
             _ => Ok(None),
         }
     }

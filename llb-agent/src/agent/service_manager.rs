@@ -27,9 +27,12 @@ pub(super) fn is_there() -> bool {
     has_service_manager()
 }
 
+/// The longest status. It may have names of all links, and the supervisor passes on only short messages.
+const LONGEST_STATUS: usize = 1024;
+
 /// One line for `systemctl status`.
 pub(super) fn say(status: &str) {
-    tell(&[NotifyState::Status(status)]);
+    tell(&[NotifyState::Status(&status[..status.floor_char_boundary(LONGEST_STATUS)])]);
 }
 
 /// A message of another process, as it is.

@@ -24,7 +24,7 @@ use super::handed_over::{InheritedSockets, inherited_locks, inherited_sockets};
 use super::link_patience::LinkPatience;
 use super::locks::{Locks, setup_of};
 use super::objects::{Objects, StartingPoint};
-use super::preconditions::{LINK_PAUSE, check_links};
+use super::preconditions::LINK_PAUSE;
 use super::reload::Reloads;
 use super::service_manager;
 use super::signals::Signals;
@@ -181,7 +181,6 @@ impl<S: StatusSink> Building<S> {
         if config.group.is_some() {
             addresses.join_group(wakeups.links.clone())?;
         }
-        check_links(config, &mut addresses).await?;
         let mut registry = Registry::default();
         let relay = ProxyPlane::new(config.relay, &mut registry, wakeups.plane.clone())
             .context("cannot start the relay")

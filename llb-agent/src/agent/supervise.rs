@@ -11,7 +11,7 @@
 //!   SIGABRT   systemd's watchdog: the agent hangs. It gets SIGABRT too, then SIGKILL
 //!   the agent ends    the supervisor ends with the same status, and systemd decides. But if an older
 //!                     agent still serves, that one would then have no supervisor that can be
-//!                     stopped: so the supervisor stays, and tries again
+//!                     stopped: so the supervisor stays, and tries again. The same if no agent can be started
 //! ```
 
 use std::ffi::OsString;
@@ -33,6 +33,10 @@ use crate::error_chain::ErrorChain;
 
 /// The pause before an agent is started again beside an older one.
 const PAUSE: Duration = Duration::from_secs(5);
+
+/// What the user reads after a failure. A hung agent neither hands over nor ends.
+const WAY_OUT: &str = "the one before goes on serving (if it hangs: \
+    systemctl kill --signal=KILL llb; systemd then starts llb again)";
 
 /// How long an agent may take to write its core dump.
 const ABORT_LIMIT: Duration = Duration::from_secs(10);
@@ -62,29 +66,35 @@ pub(super) async fn run(arguments: Vec<OsString>) -> anyhow::Result<()> {
 /// The agent can't be started, or it hung.
 async fn supervise(arguments: Vec<OsString>) -> anyhow::Result<Option<ExitStatus>> {
     let mut signals = Signals::listen().context("cannot wait for signals")?;
-    let messages = Messages::listen().context("cannot make a socket in the runtime folder of the service")?;
-    let program = program()?;
     loop {
-        let mut command = Command::new(&program);
-        // The agent has another number than the process that systemd started.
-        command.args(&arguments).env_remove("WATCHDOG_PID");
-        command.envs(messages.iter().map(|messages| ("NOTIFY_SOCKET", messages.path())));
-        let mut agent = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
-        let status = match signals.until_the_end(&mut agent, messages.as_ref()).await? {
-            Outcome::Left => return Ok(None),
-            Outcome::Ended(status) => status,
+        let failure = match start(&arguments) {
+            Ok((mut agent, messages)) => match signals.until_the_end(&mut agent, messages.as_ref()).await? {
+                Outcome::Left => return Ok(None),
+                Outcome::Ended(status) if status.success() || !is_another_left() => return Ok(Some(status)),
+                Outcome::Ended(status) => format!("the new agent ended ({status})"),
+            },
+            Err(error) if is_another_left() => ErrorChain(error.as_ref()).to_string(),
+            Err(error) => return Err(error),
         };
-        if status.success() || !is_another_left() {
-            return Ok(Some(status));
-        }
-        let text = format!("the new agent ended ({status}); the one before goes on serving");
-        tracing::error!("{text}; trying again in {} seconds", PAUSE.as_secs());
-        say(&text);
+        tracing::error!("{failure}; {WAY_OUT}; trying again in {} seconds", PAUSE.as_secs());
+        say(&format!("{failure}; {WAY_OUT}"));
         tokio::select! {
             _ = signals.terminate.recv() => return Ok(None),
             () = tokio::time::sleep(PAUSE) => {}
         }
     }
+}
+
+/// Starts an agent. What it tells systemd comes by the socket, if there is one.
+fn start(arguments: &[OsString]) -> anyhow::Result<(Child, Option<Messages>)> {
+    let messages = Messages::listen().context("cannot make a socket in the runtime folder of the service")?;
+    let program = program()?;
+    let mut command = Command::new(&program);
+    // The agent has another number than the process that systemd started.
+    command.args(arguments).env_remove("WATCHDOG_PID");
+    command.envs(messages.iter().map(|messages| ("NOTIFY_SOCKET", messages.path())));
+    let agent = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
+    Ok((agent, messages))
 }
 
 struct Signals {

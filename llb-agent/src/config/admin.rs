@@ -93,11 +93,8 @@ impl AdminTarget {
 }
 
 /// The socket's path without `--admin-socket`: in the folder that systemd made for this service.
-pub(super) fn socket_in(runtime_directory: Option<&str>) -> Option<PathBuf> {
-    // There can be several, separated by colons.
-    let folder = runtime_directory?.split(':').next().filter(|folder| folder.starts_with('/'))?;
-    let name = Path::new(DEFAULT_ADMIN_SOCKET).file_name()?;
-    Some(Path::new(folder).join(name))
+pub(super) fn socket_in(runtime_directory: &Path) -> Option<PathBuf> {
+    Some(runtime_directory.join(Path::new(DEFAULT_ADMIN_SOCKET).file_name()?))
 }
 
 #[cfg(test)]
@@ -107,9 +104,7 @@ mod tests {
 
     #[test]
     fn the_socket_is_in_the_folder_of_the_service() {
-        assert_eq!(socket_in(Some("/run/llb")), Some(DEFAULT_ADMIN_SOCKET.into()));
-        assert_eq!(socket_in(Some("/run/a:/run/b")), Some("/run/a/admin.sock".into()));
-        assert_eq!((socket_in(None), socket_in(Some(""))), (None, None));
+        assert_eq!(socket_in(Path::new("/run/llb")), Some(DEFAULT_ADMIN_SOCKET.into()));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Environment variables: the one place that reads them.
 
+use std::path::PathBuf;
+
 /// `$KUBECONFIG`, if it is set and not empty. The kube crate reads it itself; this is
 /// for error messages only.
 pub fn kubeconfig_variable() -> Option<String> {
@@ -30,9 +32,14 @@ pub(super) fn is_in_pod() -> bool {
 }
 
 /// The folder that systemd made for the runtime files of this service (`RuntimeDirectory=`).
-pub fn runtime_directory() -> Option<String> {
+pub fn runtime_directory() -> Option<PathBuf> {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-    std::env::var("RUNTIME_DIRECTORY").ok()
+    first_folder(&std::env::var("RUNTIME_DIRECTORY").ok()?)
+}
+
+/// There can be several, separated by colons.
+fn first_folder(folders: &str) -> Option<PathBuf> {
+    folders.split(':').next().filter(|folder| folder.starts_with('/')).map(PathBuf::from)
 }
 
 /// Whether a service manager waits for messages (`$NOTIFY_SOCKET`, sd_notify(3)).
@@ -66,4 +73,16 @@ fn first_of(names: [&str; 2]) -> String {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     let mut values = names.into_iter().filter_map(|name| std::env::var(name).ok());
     values.find(|value| !value.is_empty()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_several_folders_counts() {
+        assert_eq!(first_folder("/run/llb"), Some("/run/llb".into()));
+        assert_eq!(first_folder("/run/a:/run/b"), Some("/run/a".into()));
+        assert_eq!((first_folder(""), first_folder("llb")), (None, None));
+    }
 }

@@ -83,6 +83,7 @@ pub enum AfterHandover {
     /// End with status 0
     #[default]
     Exit,
-    /// Do nothing until SIGTERM. For Pods: a Pod that ends is started again, and would take over in turn
+    /// Do nothing until SIGTERM. For Pods: a Pod that ends is started again, and would take over in turn. Under systemd, this
+    /// is as exit
     Wait,
 }

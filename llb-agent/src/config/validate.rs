@@ -100,7 +100,7 @@ impl TryFrom<ServeArgs> for Config {
             address: args.admin.on(),
             socket: args
                 .admin_socket
-                .map_or_else(|| socket_in(runtime_directory().as_deref()), Choice::on)
+                .map_or_else(|| runtime_directory().and_then(|folder| socket_in(&folder)), Choice::on)
                 .map(|path| AdminSocketConfig { path, group: args.admin_group }),
         };
         let policy = Policy {
