@@ -19,7 +19,7 @@ use crate::clock;
 use crate::error_chain::ErrorChain;
 use crate::model::{Host, ReservedFor};
 use crate::netlink::{Connection, LinkDevice};
-use crate::ownership::{LOOPBACK, is_marker};
+use crate::ownership::is_marker;
 
 /// Where name servers are listed. The second file has the servers behind the local
 /// stub of systemd-resolved, which is all that the first one names then.
@@ -30,6 +30,9 @@ const EPHEMERAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 /// kube-proxy in mode ipvs puts every published VIP on this link. These are not
 /// addresses of the machine, although it is a Node.
 const KUBE_IPVS: &str = "kube-ipvs0";
+
+/// `lo` has this number in every network namespace.
+const LOOPBACK: u32 = 1;
 
 /// Gateways that were read within this time count as those of now.
 const ROUTES_LIFETIME: Duration = Duration::from_secs(1);
@@ -70,12 +73,15 @@ impl HostReader {
         }
     }
 
-    /// Takes in the addresses of all links, by the number of the link. A link that is gone by now is left out.
+    /// Takes in the addresses of all links, by the number of the link. A link that is gone by now is left out. If no
+    /// names can be read, because the process has too many files open, what was reserved before counts.
     pub(super) fn see(&mut self, links: &BTreeMap<u32, Vec<AddressMessage>>, link_devices: &[LinkDevice]) {
+        // Without any name: markers that can't be told would be shares that are lost.
+        let on_loopback = links.get(&LOOPBACK).into_iter().flatten().filter_map(message::net);
+        self.markers = on_loopback.filter_map(|net| marker_of(net.addr())).collect();
+        let Ok(any_socket) = socket(AddressFamily::INET, SocketType::DGRAM, None) else { return };
         self.other_links.clear();
         self.peers.clear();
-        self.markers.clear();
-        let Ok(any_socket) = socket(AddressFamily::INET, SocketType::DGRAM, None) else { return };
         let is_link_device = |index| link_devices.iter().any(|link| link.ifindex == index);
         for (&index, here) in links {
             let peers: Vec<IpAddr> = here.iter().filter_map(message::peer).collect();
@@ -85,14 +91,9 @@ impl HostReader {
             let Ok(name) = index_to_name(&any_socket, index) else { continue };
             self.peers.extend(peers.into_iter().map(|peer| (name.clone(), peer)));
             if !is_link_device(index) && name != KUBE_IPVS {
-                for address in here.iter().filter_map(message::net).map(|net| net.addr()) {
-                    match address {
-                        IpAddr::V4(marker) if name == LOOPBACK && is_marker(marker) => {
-                            self.markers.insert(marker);
-                        }
-                        _ => self.other_links.push((name.clone(), address)),
-                    }
-                }
+                let addresses = here.iter().filter_map(message::net).map(|net| net.addr());
+                let others = addresses.filter(|address| index != LOOPBACK || marker_of(*address).is_none());
+                self.other_links.extend(others.map(|address| (name.clone(), address)));
             }
         }
     }
@@ -158,6 +159,13 @@ impl HostReader {
     }
 }
 
+fn marker_of(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) if is_marker(address) => Some(address),
+        _ => None,
+    }
+}
+
 /// A file that is not there names no server.
 fn resolvers(file: &Path) -> Vec<IpAddr> {
     let text = std::fs::read_to_string(file).unwrap_or_default();
@@ -179,6 +187,19 @@ fn ephemeral_ports(file: &Path) -> Option<RangeInclusive<u16>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn markers_are_those_of_lo_and_nothing_else_of_it() {
+        let of = |index, net: &str| (index, vec![message::vip(index, net.parse().unwrap(), false)]);
+        let mut reader = HostReader::new();
+        let (marker, no_link) = ("127.86.0.4/32", u32::MAX >> 1);
+        reader.see(&[of(LOOPBACK, marker), of(no_link, "127.86.0.5/32")].into(), &[]);
+        assert_eq!(reader.markers(), &["127.86.0.4".parse().unwrap()].into());
+        assert_eq!(reader.other_links, [], "a marker is no address that anything needs");
+        reader.see(&[of(LOOPBACK, "127.0.0.1/8")].into(), &[]);
+        assert_eq!(reader.markers(), &BTreeSet::new());
+        assert_eq!(reader.other_links, [("lo".to_owned(), "127.0.0.1".parse().unwrap())]);
+    }
 
     #[test]
     fn name_servers_are_read_from_their_lines_only() {

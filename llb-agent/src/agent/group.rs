@@ -36,6 +36,9 @@ pub(super) fn group_of(config: &GroupConfig, links: &[String]) -> Group {
 /// The files of a group, and its keepalived.
 #[derive(Debug)]
 pub(super) struct Peers {
+    setup: GroupSetup,
+    /// keepalived has a file with this setup.
+    is_configured: bool,
     files: GroupFiles,
     keepalived: Keepalived,
     links: Vec<String>,
@@ -44,6 +47,7 @@ pub(super) struct Peers {
 /// The running task. It ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct PeersTask {
+    stop: Arc<Notify>,
     task: JoinHandle<()>,
     links: Vec<String>,
     state_dir: PathBuf,
@@ -56,26 +60,54 @@ impl Drop for PeersTask {
 }
 
 impl Peers {
-    /// Writes the configuration of keepalived.
-    pub(super) fn start(config: &Config, group: &GroupConfig) -> anyhow::Result<Self> {
-        let files = GroupFiles::open(&config.state_dir)?;
-        let mut keepalived = Keepalived::new(&group.group, &config.state_dir);
-        if files.configure(&setup(config, group)?)? {
-            keepalived.changed();
-        }
-        Ok(Self { files, keepalived, links: config.links.clone() })
+    /// Changes nothing that keepalived reads while an agent serves: this one is not in charge yet.
+    pub(super) fn open(config: &Config, group: &GroupConfig) -> anyhow::Result<Self> {
+        Ok(Self {
+            setup: setup(config, group)?,
+            is_configured: false,
+            files: GroupFiles::open(&config.state_dir)?,
+            keepalived: Keepalived::new(&group.group, &config.state_dir),
+            links: config.links.clone(),
+        })
     }
 
     /// Follows the reports until the task is dropped. `problems` gets those with keepalived, and `wake` wakes the loop then.
     pub(super) fn follow(
-        self,
+        mut self,
         state_dir: PathBuf,
         reports: watch::Receiver<Arc<Report>>,
         problems: watch::Sender<Vec<Problem>>,
         wake: Arc<Notify>,
     ) -> PeersTask {
         let links = self.links.clone();
-        PeersTask { task: tokio::spawn(run(self, reports, problems, wake)), links, state_dir }
+        // Whoever waits for an agent that is ready may start keepalived then.
+        problems.send_replace(self.configure());
+        let stop = Arc::<Notify>::default();
+        let task = tokio::spawn(run(self, reports, problems, wake, Arc::clone(&stop)));
+        PeersTask { stop, task, links, state_dir }
+    }
+
+    /// Writes the configuration of keepalived, if that is still to be done, and returns what is wrong.
+    fn configure(&mut self) -> Vec<Problem> {
+        if self.is_configured {
+            return Vec::new();
+        }
+        match self.files.configure(&self.setup) {
+            Ok(is_new) => {
+                self.is_configured = true;
+                if is_new {
+                    self.keepalived.changed();
+                }
+                Vec::new()
+            }
+            Err(error) => vec![self.keepalived.problem(format!("{}; it is tried again", ErrorChain(&error)))],
+        }
+    }
+
+    /// Looks at keepalived, and returns what is wrong.
+    fn look(&mut self) -> Vec<Problem> {
+        let problems = self.configure();
+        if problems.is_empty() { self.keepalived.look() } else { problems }
     }
 
     fn write(&mut self, report: &Report) {
@@ -93,8 +125,10 @@ impl Peers {
 impl PeersTask {
     /// This agent is about to end. With `keep`, the packet plane goes on, and so do its VIPs; what was relayed ends.
     /// Without, nothing will be served here any more, so the other boxes get the shares now.
-    pub(super) fn leave(&self, report: &Report, keep: bool) {
-        self.task.abort();
+    pub(super) async fn leave(&mut self, report: &Report, keep: bool) {
+        // What the task writes now must not come after what is written here. It fails only if the task has panicked.
+        self.stop.notify_one();
+        let _ = (&mut self.task).await;
         self.write(|files| match keep {
             true => files.place(placement_of(report, &self.links, |plane| plane == PlaneKind::Packet)),
             false => files.set_ready(false),
@@ -114,7 +148,7 @@ impl PeersTask {
 }
 
 /// Where keepalived asks whether the agent is alive.
-fn admin(config: &AdminConfig) -> anyhow::Result<String> {
+fn admin(config: &AdminConfig) -> String {
     match (config.address, &config.socket) {
         (Some(address), _) => {
             let ip = match address.ip() {
@@ -122,13 +156,11 @@ fn admin(config: &AdminConfig) -> anyhow::Result<String> {
                 IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
                 ip => ip,
             };
-            Ok(SocketAddr::new(ip, address.port()).to_string())
+            SocketAddr::new(ip, address.port()).to_string()
         }
-        (None, Some(socket)) => Ok(socket.path.display().to_string()),
-        (None, None) => anyhow::bail!(
-            "--group needs an admin endpoint, by which keepalived finds out whether the agent is alive: give --admin or \
-             --admin-socket"
-        ),
+        (None, Some(socket)) => socket.path.display().to_string(),
+        // The flags of a group are refused without one.
+        (None, None) => String::new(),
     }
 }
 
@@ -144,7 +176,7 @@ fn setup(config: &Config, group: &GroupConfig) -> anyhow::Result<GroupSetup> {
         first_router_id: group.first_router_id,
         program: PathBuf::from(program.trim_end_matches(REPLACED)),
         state_dir: std::path::absolute(&config.state_dir)?,
-        admin: admin(&config.admin)?,
+        admin: admin(&config.admin),
     })
 }
 
@@ -153,21 +185,24 @@ async fn run(
     mut reports: watch::Receiver<Arc<Report>>,
     problems: watch::Sender<Vec<Problem>>,
     wake: Arc<Notify>,
+    stop: Arc<Notify>,
 ) {
     let mut look = tokio::time::interval(LOOK_EVERY);
     loop {
         let is_look = tokio::select! {
+            biased;
+            () = stop.notified() => return,
+            _ = look.tick() => true,
             changed = reports.changed() => match changed {
                 Ok(()) => false,
                 Err(_) => return,
             },
-            _ = look.tick() => true,
         };
         let report = Arc::clone(&reports.borrow_and_update());
         // Files may block.
         let done = tokio::task::spawn_blocking(move || {
             peers.write(&report);
-            let found = is_look.then(|| peers.keepalived.look());
+            let found = is_look.then(|| peers.look());
             (peers, found)
         });
         let Ok((back, found)) = done.await else { return };

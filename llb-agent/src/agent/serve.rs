@@ -114,7 +114,7 @@ async fn live<S: StatusSink>(
         successors,
         locks,
         admin,
-        peers,
+        mut peers,
         report,
         told,
         ..
@@ -126,8 +126,9 @@ async fn live<S: StatusSink>(
             service_manager::say("ending: open connections may end until the drain time-out");
             drop(successors);
             let keep = config.packet.at_stop == AtStop::Keep;
-            if let Some(peers) = &peers {
-                peers.leave(&report.borrow().clone(), keep);
+            if let Some(peers) = &mut peers {
+                let report = report.borrow().clone();
+                peers.leave(&report, keep).await;
             }
             shut_down(reconciler, &wakeups, signals, &config).await?;
             if let Some(peers) = peers.filter(|_| !keep) {

@@ -5,8 +5,6 @@
 //! the agent nor the API, so shares move without them. The agent does the same when it runs; both look at the markers, so
 //! it does not matter which one is first.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,9 +59,8 @@ async fn pass(
 ) -> anyhow::Result<bool> {
     let links = addresses.observe().await?;
     let holding = ownership::holding(&placement.links, addresses.markers());
-    let there = there(&links);
     let (mut is_announcing, mut failed) = (false, Ok(()));
-    for correction in ownership::corrections(placement, &holding, &there) {
+    for correction in ownership::corrections(placement, &holding, &links) {
         let is_addition = matches!(correction, Correction::Add { .. });
         let (Correction::Remove { link, net } | Correction::Add { link, net }) = correction;
         let key = AddressKey { link, address: net.addr() };
@@ -77,22 +74,16 @@ async fn pass(
             failed = Err(error);
         }
     }
-    for ((link, address), is_ours) in there {
-        if is_ours && announce == Some(share_of(address)) && holding.has(&link, address) {
-            addresses.announce(&AddressKey { link, address }).await;
-            is_announcing = true;
+    for Link { name, addresses: known } in links {
+        for address in known.iter().filter(|known| known.ours).map(|known| known.net.addr()) {
+            if announce == Some(share_of(address)) && holding.has(&name, address) {
+                addresses.announce(&AddressKey { link: name.clone(), address }).await;
+                is_announcing = true;
+            }
         }
     }
     failed.context("not all VIPs are where they should be; the agent tries again, if it runs")?;
     Ok(is_announcing)
-}
-
-/// All addresses on the links, and whether llb added them.
-fn there(links: &[Link]) -> BTreeMap<(String, IpAddr), bool> {
-    let all = links.iter().flat_map(|link| {
-        link.addresses.iter().map(|known| ((link.name.clone(), known.net.addr()), known.ours))
-    });
-    all.collect()
 }
 
 /// Fails if the agent does not answer in time.

@@ -154,6 +154,8 @@ struct Building<S> {
     wakeups: Wakeups,
     registry: Registry,
     signals: Signals,
+    /// `None`: the box is in no group.
+    peers: Option<Peers>,
     /// Gets the problems with the keepalived of the group.
     group_problems: watch::Sender<Vec<Problem>>,
 }
@@ -192,12 +194,23 @@ impl<S: StatusSink> Building<S> {
         let rooms = Rooms { plane, addresses, statuses };
         let mut reconciler = Reconciler::new(rooms, config.policy.clone(), metrics.clone());
         let (group_problems, shown) = watch::channel(Vec::new());
+        let peers = config.group.as_ref().map(|group| Peers::open(config, group)).transpose()?;
         if let Some(group) = &config.group {
             metrics.register_group(&mut registry);
             reconciler.join(group_of(group, &config.links), shown);
         }
         reconciler.set_health(Health::start(config.health, &mut registry));
-        Ok(Self { configured, reloads, objects, reconciler, wakeups, registry, signals, group_problems })
+        Ok(Self {
+            configured,
+            reloads,
+            objects,
+            reconciler,
+            wakeups,
+            registry,
+            signals,
+            peers,
+            group_problems,
+        })
     }
 
     /// The TCP side of the admin endpoint, if there is to be one.
@@ -275,8 +288,8 @@ impl<S: StatusSink> Building<S> {
         listener: Option<TcpListener>,
         socket: Option<AdminSocket>,
     ) -> anyhow::Result<Serving<S>> {
-        let Self { configured, reloads, objects, mut reconciler, wakeups, registry, signals, group_problems } =
-            self;
+        let Self { configured, reloads, objects, mut reconciler, wakeups, registry, signals, .. } = self;
+        let (peers, group_problems) = (self.peers, self.group_problems);
         let config = &configured.config;
         reconciler.rooms.addresses.keep_others_off(locks.agent.clone());
         if let Some(in_charge) = &objects.in_charge {
@@ -294,14 +307,9 @@ impl<S: StatusSink> Building<S> {
             tracing::warn!(error = %ErrorChain(&error), "no new agent can take over without a gap");
             Successors::nobody()
         });
-        let peers = match &config.group {
-            None => None,
-            Some(group) => {
-                let (folder, reports) = (config.state_dir.clone(), report.subscribe());
-                let peers = Peers::start(config, group)?;
-                Some(peers.follow(folder, reports, group_problems, wakeups.links.clone()))
-            }
-        };
+        let folder = config.state_dir.clone();
+        let peers = peers
+            .map(|peers| peers.follow(folder, report.subscribe(), group_problems, wakeups.links.clone()));
         let admin = AdminEndpoint { tcp, _tasks: tasks };
         Ok(Serving {
             configured,

@@ -2,12 +2,14 @@
 //! The flags of a box that is one of a group, and what must go together with them.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
 
+use super::admin::AdminConfig;
 use super::duration::parse_duration;
-use crate::model::Pool;
+use super::policy::Policy;
 
 /// keepalived sends no faster; more would make a takeover slower than clients wait.
 const ADVERTS: [Duration; 2] = [Duration::from_millis(10), Duration::from_secs(1)];
@@ -35,7 +37,7 @@ pub(super) struct GroupArgs {
     #[arg(long = "peer", value_name = "NAME", value_parser = parse_name)]
     peers: Vec<String>,
 
-    /// Time between two signs of life of a box (VRRP adverts); 10ms to 1s
+    /// Time between two signs of life of a box (VRRP adverts); 10ms to 1s, in steps of 10ms
     ///
     /// A box is dead when five are missing. All boxes of a group have the same.
     #[arg(long, value_name = "TIME", default_value = "50ms", value_parser = parse_advert)]
@@ -77,7 +79,7 @@ impl GroupArgs {
     /// `None`: the machine is in no group.
     pub(super) fn config(
         self,
-        pools: &[Pool],
+        policy: &Policy,
         tags_in_file: bool,
     ) -> Result<Option<GroupConfig>, GroupError> {
         let wrong = |key: &'static str, text: String| Err(GroupError { key, text });
@@ -92,10 +94,11 @@ impl GroupArgs {
                 (None, true) => Ok(None),
             };
         };
-        if pools.is_empty() {
+        if policy.has_no_pools() {
             return wrong(
                 "group",
-                "a group needs a --pool: the own address of a box can't move to another one".to_owned(),
+                "a group needs a --pool or a --config-map with pools: the own address of a box can't move to another one"
+                    .to_owned(),
             );
         }
         if tags_in_file {
@@ -125,6 +128,34 @@ impl GroupArgs {
     }
 }
 
+/// What a box of a group needs besides its own flags: an admin endpoint, and names that keepalived's configuration can have.
+pub(super) fn check_around(
+    group: Option<&GroupConfig>,
+    links: &[String],
+    state_dir: &Path,
+    admin: &AdminConfig,
+) -> Result<(), GroupError> {
+    if group.is_none() {
+        return Ok(());
+    }
+    if admin.address.is_none() && admin.socket.is_none() {
+        let text = "a group needs an admin endpoint, by which keepalived finds out whether the agent is alive: give --admin or \
+                    --admin-socket";
+        return Err(GroupError { key: "group", text: text.to_owned() });
+    }
+    let state_dir = std::path::absolute(state_dir).unwrap_or_else(|_| state_dir.to_owned());
+    let socket = admin.socket.iter().map(|socket| ("admin-socket", socket.path.to_string_lossy()));
+    let names = links.iter().map(|link| ("linkdevice", link.into()));
+    for (key, name) in names.chain([("state-dir", state_dir.to_string_lossy())]).chain(socket) {
+        if let Some(odd) = name.chars().find(|&c| !(c.is_alphanumeric() || "/._-:@+=,%".contains(c))) {
+            let text =
+                format!("{name:?} has {odd:?}, which the configuration of keepalived can't have (--group)");
+            return Err(GroupError { key, text });
+        }
+    }
+    Ok(())
+}
+
 fn own_name() -> Result<String, GroupError> {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     parse_name(&name).map_err(|why| {
@@ -146,5 +177,11 @@ fn parse_name(text: &str) -> Result<String, String> {
 fn parse_advert(text: &str) -> Result<Duration, String> {
     let [least, most] = ADVERTS;
     let advert = parse_duration(text)?;
-    if (least..=most).contains(&advert) { Ok(advert) } else { Err("give 10ms to 1s".to_owned()) }
+    // VRRP counts in hundredths of a second.
+    let is_whole = advert.as_nanos().is_multiple_of(least.as_nanos());
+    if is_whole && (least..=most).contains(&advert) {
+        Ok(advert)
+    } else {
+        Err("give 10ms to 1s, in steps of 10ms".to_owned())
+    }
 }

@@ -56,6 +56,8 @@ fn a_box_of_a_group_knows_all_members() {
     assert_eq!((group.member.as_str(), group.group.as_str(), group.first_router_id), ("box-a", "edge", 100));
     assert_eq!(group.advert.as_millis(), 50);
     assert_eq!(parse(&POOL).unwrap().group, None, "alone without --group");
+    let pools_of_the_cluster = ["--linkdevice", "eth0", "--config-map", "llb/pools", "--group", "edge"];
+    assert!(parse(&pools_of_the_cluster).unwrap().group.is_some());
 }
 
 #[test]
@@ -112,12 +114,35 @@ fn wrong_flags_are_refused_by_name() {
         (&["--linkdevice", "eth0", "--health-interval", "500ms"], "1s to 5m"),
         (&["--linkdevice", "eth0", "--health-timeout", "2m"], "100ms to 1m"),
         (&["--linkdevice", "eth0", "--udp-idle-timeout", "0ms"], "more than 0"),
-        (&["--linkdevice", "eth0", "--group", "a_b"], "letters, digits, dots and dashes"),
+    ] {
+        let error = parse(args).unwrap_err();
+        assert!(error.contains(expected), "{args:?}: {error}");
+    }
+}
+
+#[test]
+fn wrong_flags_of_a_group_are_refused_by_name() {
+    for (args, expected) in [
+        (&["--linkdevice", "eth0", "--group", "a_b"][..], "letters, digits, dots and dashes"),
         (&["--linkdevice", "eth0", "--vrrp-advert", "5ms"], "give 10ms to 1s"),
+        (&["--linkdevice", "eth0", "--vrrp-advert", "25ms"], "in steps of 10ms"),
         (&["--linkdevice", "eth0", "--vrrp-id", "241"], "--vrrp-id"),
         (&["--linkdevice", "eth0", "--peer", "b"], "name that with --group"),
         (&["--linkdevice", "eth0", "--member", "b"], "name that with --group"),
-        (&["--linkdevice", "eth0", "--group", "g"], "a group needs a --pool"),
+        (&["--linkdevice", "eth0", "--group", "g"], "a group needs a --pool or a --config-map"),
+        (
+            &[&POOL[..], &["--group", "g", "--admin", "off", "--admin-socket", "off"]].concat(),
+            "--group: a group needs an admin",
+        ),
+        (
+            &[&POOL[..], &["--group", "g", "--state-dir", "/var/lib/my llb"]].concat(),
+            "--state-dir: \"/var/lib/my llb\" has ' '",
+        ),
+        (
+            &[&POOL[..], &["--group", "g", "--admin-socket", "/run/a!.sock"]].concat(),
+            "has '!', which the configuration",
+        ),
+        (&[&POOL[..], &["--group", "g", "--linkdevice", "a#1"]].concat(), "--linkdevice: \"a#1\" has '#'"),
         (&[&POOL[..], &["--group", "g", "--address-tag", "file"]].concat(), "--address-tag auto or kernel"),
         (&[&POOL[..], &["--group", "g", "--member", "a", "--peer", "a"]].concat(), "the name of this box"),
         (&[&POOL[..], &["--group", "g", "--member", "a", "--peer", "b", "--peer", "b"]].concat(), "twice"),

@@ -9,7 +9,7 @@ use super::arguments::ServeArgs;
 use super::datapath::Datapath;
 use super::environment::{is_in_pod, kubeconfig_variable, runtime_directory};
 use super::file::Mistakes;
-use super::group::GroupError;
+use super::group::{self, GroupError};
 use super::lease::lease_of;
 use super::permission::OwnPorts;
 use super::policy::{FinalizerMode, Policy};
@@ -126,7 +126,8 @@ impl TryFrom<ServeArgs> for Config {
         };
         DisjointPools::check(&policy.pools).map_err(ConfigError::Pools)?;
         check_links(&args.links)?;
-        let group = args.group.config(&policy.pools, args.address_tag == AddressTag::File)?;
+        let group = args.group.config(&policy, args.address_tag == AddressTag::File)?;
+        group::check_around(group.as_ref(), &args.links, &args.state_dir, &admin)?;
         let lease = lease_of(args.lease, &policy.class, &policy.namespaces);
         let datapath = if args.userspace { Datapath::Userspace } else { args.datapath };
         Ok(Self {

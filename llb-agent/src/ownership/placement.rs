@@ -3,12 +3,11 @@
 //! `llb-agent share` does when keepalived has moved a share, with or without a running agent.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{AddressKey, Holding};
+use crate::model::{AddressKey, Holding, Link};
 
 /// The content of the file `shares`: the links, and the VIPs that this box serves if it owns their shares.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,33 +51,28 @@ pub enum Correction {
     },
 }
 
-/// What to change, removals first. `on_links` are the addresses there, with whether llb added them. An
-/// address of somebody else is never touched.
-pub fn corrections(
-    placement: &Placement,
-    holding: &Holding,
-    on_links: &BTreeMap<(String, IpAddr), bool>,
-) -> Vec<Correction> {
-    let mut all = Vec::new();
-    for (link, vips) in &placement.vips {
-        for net in vips {
-            let there = on_links.get(&(link.clone(), net.addr())).copied();
-            let (link, net) = (link.clone(), *net);
-            match (holding.has(&link, net.addr()), there) {
-                (true, None) => all.push(Correction::Add { link, net }),
-                (false, Some(true)) => all.push(Correction::Remove { link, net }),
-                _ => {}
-            }
-        }
+/// What to change, removals first. Every VIP that llb has added goes if its share is not here, also one that the placement
+/// does not have: the file may be older than the VIP. An address of somebody else is never touched.
+pub fn corrections(placement: &Placement, holding: &Holding, links: &[Link]) -> Vec<Correction> {
+    let mut all = BTreeSet::new();
+    for Link { name, addresses } in links {
+        let moved = addresses.iter().filter(|known| known.ours && !holding.has(name, known.net.addr()));
+        all.extend(moved.map(|known| Correction::Remove { link: name.clone(), net: known.net }));
     }
-    all.sort();
-    all
+    for (name, vips) in &placement.vips {
+        let there = links.iter().filter(|link| link.name == *name).flat_map(|link| &link.addresses);
+        let there: BTreeSet<_> = there.map(|known| known.net.addr()).collect();
+        let missing = vips.iter().filter(|net| holding.has(name, net.addr()) && !there.contains(&net.addr()));
+        all.extend(missing.map(|&net| Correction::Add { link: name.clone(), net }));
+    }
+    all.into_iter().collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::marker::{holding, marker};
     use super::*;
+    use crate::model::LinkAddress;
 
     const VIPS: [&str; 3] = ["192.0.2.20", "2001:db8::14", "192.0.2.21"];
 
@@ -94,23 +88,31 @@ mod tests {
     }
 
     /// The step that markers, the agent or `notify` take, in any order.
-    fn step(on_links: &mut BTreeMap<(String, IpAddr), bool>, shares: &[u8]) {
+    fn step(on_links: &mut [Link], shares: &[u8]) {
         let markers = shares.iter().map(|share| marker(0, *share)).collect();
-        for correction in corrections(&placed(), &holding(&links(), &markers), on_links) {
+        let all = corrections(&placed(), &holding(&links(), &markers), on_links);
+        let there = &mut on_links[0].addresses;
+        for correction in all {
             match correction {
-                Correction::Add { link, net } => drop(on_links.insert((link, net.addr()), true)),
-                Correction::Remove { link, net } => drop(on_links.remove(&(link, net.addr()))),
+                Correction::Add { net, .. } => there.push(LinkAddress { net, ours: true, primary: false }),
+                Correction::Remove { net, .. } => there.retain(|known| known.net != net),
             }
         }
     }
 
-    fn there(on_links: &BTreeMap<(String, IpAddr), bool>) -> Vec<String> {
-        on_links.keys().map(|(_, vip)| vip.to_string()).collect()
+    /// The link with these addresses, of llb or of others.
+    fn with(nets: &[&str], ours: bool) -> Vec<Link> {
+        let known = |net: &&str| LinkAddress { net: net.parse().unwrap(), ours, primary: false };
+        vec![Link { name: "eth0".to_owned(), addresses: nets.iter().map(known).collect() }]
+    }
+
+    fn there(on_links: &[Link]) -> Vec<String> {
+        on_links[0].addresses.iter().map(|known| known.net.addr().to_string()).collect()
     }
 
     #[test]
     fn addresses_follow_the_markers_whoever_looks_and_how_often() {
-        let mut on_links = BTreeMap::new();
+        let mut on_links = with(&[], true);
         step(&mut on_links, &[4]);
         assert_eq!(there(&on_links), ["192.0.2.20", "2001:db8::14"], "both families move together");
         let before = on_links.clone();
@@ -124,13 +126,20 @@ mod tests {
 
     #[test]
     fn a_foreign_address_is_neither_removed_nor_added() {
-        let foreign: BTreeMap<_, _> = [(("eth0".to_owned(), "192.0.2.20".parse().unwrap()), false)].into();
+        let foreign = with(&["192.0.2.20/24"], false);
         let mut on_links = foreign.clone();
         step(&mut on_links, &[]);
         assert_eq!(on_links, foreign);
         let has_four = holding(&links(), &[marker(0, 4)].into());
         let added = corrections(&placed(), &has_four, &on_links);
         assert_eq!(added.len(), 1, "only the IPv6 one: {added:?}");
+    }
+
+    #[test]
+    fn a_vip_that_the_file_does_not_have_goes_with_its_share_and_is_not_added() {
+        let mut on_links = with(&["192.0.2.36/24", "192.0.2.37/24"], true);
+        step(&mut on_links, &[5]);
+        assert_eq!(there(&on_links), ["192.0.2.37", "192.0.2.21"]);
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct Keepalived {
     folder: PathBuf,
     /// The configuration has changed since it was told.
     is_to_be_told: bool,
+    /// The one that could not be told.
+    untold: Option<Pid>,
     /// How many looks in a row have not found it.
     missing: u32,
 }
@@ -33,7 +35,13 @@ pub struct Keepalived {
 impl Keepalived {
     /// The one that `llb-vrrp.service` starts for this state folder.
     pub fn new(group: &str, folder: &Path) -> Self {
-        Self { group: group.to_owned(), folder: folder.to_owned(), is_to_be_told: false, missing: 0 }
+        Self {
+            group: group.to_owned(),
+            folder: folder.to_owned(),
+            is_to_be_told: false,
+            untold: None,
+            missing: 0,
+        }
     }
 
     /// Its configuration is another one now.
@@ -48,20 +56,27 @@ impl Keepalived {
             self.is_to_be_told = false;
             self.missing = self.missing.saturating_add(1);
             // The first look may be before it was started.
-            return if self.missing > 1 { vec![self.problem()] } else { Vec::new() };
+            return if self.missing > 1 { vec![self.not_seen()] } else { Vec::new() };
         };
         self.missing = 0;
+        if self.untold.is_some_and(|before| before != pid) {
+            // It has been restarted, and has read everything.
+            (self.is_to_be_told, self.untold) = (false, None);
+        }
         if self.is_to_be_told && age(pid).is_none_or(|age| age >= YOUNG) {
             match kill_process(pid, Signal::HUP) {
-                Ok(()) => tracing::info!(
-                    pid = pid.as_raw_nonzero().get(),
-                    "keepalived reads its configuration again"
-                ),
+                Ok(()) => {
+                    let pid = pid.as_raw_nonzero().get();
+                    tracing::info!(pid, "keepalived reads its configuration again");
+                    (self.is_to_be_told, self.untold) = (false, None);
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot send SIGHUP to keepalived; restart it, since its configuration has changed")
+                    self.untold = Some(pid);
+                    return vec![self.problem(format!(
+                        "the configuration of keepalived has changed, and it can't be told by SIGHUP ({error}): restart it"
+                    ))];
                 }
             }
-            self.is_to_be_told = false;
         }
         Vec::new()
     }
@@ -74,16 +89,19 @@ impl Keepalived {
         if name.trim_end() == NAME { Pid::from_raw(pid) } else { None }
     }
 
-    fn problem(&self) -> Problem {
+    fn not_seen(&self) -> Problem {
         let folder = self.folder.display();
-        Problem {
-            subject: Subject::Object(format!("group {}", self.group)),
-            reason: ProblemReason::VrrpDown,
-            message: format!(
-                "keepalived does not run for this group, so this box gets no VIP: start llb-vrrp.service, or keepalived with \
-                 --use-file={folder}/vrrp.conf and --pid={folder}/vrrp.pid; if it ends by itself, its log says why"
-            ),
-        }
+        self.problem(format!(
+            "no keepalived is seen for this group, and without one this box gets no VIP: start llb-vrrp.service, or keepalived \
+             with --use-file={folder}/vrrp.conf and --pid={folder}/vrrp.pid; if it ends by itself, its log says why. If it runs, \
+             the agent is not allowed to see it: the agent of a group runs as root, and not with ProtectProc=invisible"
+        ))
+    }
+
+    /// A problem with this keepalived.
+    pub fn problem(&self, message: String) -> Problem {
+        let subject = Subject::Object(format!("group {}", self.group));
+        Problem { subject, reason: ProblemReason::VrrpDown, message }
     }
 }
 

@@ -71,15 +71,22 @@ pub(super) fn served_by_packets(observed: BTreeMap<Frontend, FrontendStatus>, fa
     };
     let kept = observed.into_iter().filter(|(_, status)| serves(status));
     let kept: BTreeSet<Frontend> = kept.map(|(frontend, _)| frontend).collect();
-    let is_used = |vip| kept.iter().any(|frontend| frontend.vip == vip);
-    let addresses = facts.links.iter().flat_map(|link| {
-        let ours = link.addresses.iter().filter(|known| known.ours && is_used(known.net.addr()));
+    State { addresses: addresses_of(&kept, facts).collect(), kept, ..State::default() }
+}
+
+/// llb's addresses that these frontends use and that are on links now.
+pub(super) fn addresses_of(
+    kept: &BTreeSet<Frontend>,
+    facts: &Facts,
+) -> impl Iterator<Item = (AddressKey, u8)> {
+    let is_used = move |vip| kept.iter().any(|frontend| frontend.vip == vip);
+    facts.links.iter().flat_map(move |link| {
+        let ours = link.addresses.iter().filter(move |known| known.ours && is_used(known.net.addr()));
         ours.map(|known| {
             let key = AddressKey { link: link.name.clone(), address: known.net.addr() };
             (key, known.net.prefix_len())
         })
-    });
-    State { addresses: addresses.collect(), kept, ..State::default() }
+    })
 }
 
 /// The planes of each Service with their reasons, each once.

@@ -136,6 +136,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         let is_alone = self.rooms.plane.leave_packets_alone();
         match self.observe(&nothing).await {
             Ok(observed) => {
+                self.follow_shares_to_the_end();
                 let (published, problems) = (observed.statuses.clone(), ProblemsOf::new());
                 let input =
                     RoundInput { snapshot: &nothing, published: &published, problems: &problems, now };
