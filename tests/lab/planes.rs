@@ -137,6 +137,7 @@ macro_rules! packet_scenarios {
             restarts::a_thousand_connections_outlive_every_kind_of_restart,
             restarts::a_second_agent_on_the_link_refuses_and_changes_nothing,
             moves::a_move_to_the_relay_and_back_breaks_no_connection,
+            moves::a_move_from_the_relay_of_the_agent_before_breaks_no_connection,
             other_clients::they_are_told_apart_and_their_connections_stay_when_the_service_moves,
             other_clients::they_are_relayed_beside_mode_dsr,
             other_clients::their_downloads_finish_when_the_agent_ends,

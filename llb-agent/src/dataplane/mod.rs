@@ -14,6 +14,7 @@ mod backend_states;
 mod data_plane;
 pub mod fake;
 mod held_ports;
+mod kernel_connections;
 pub mod packet;
 mod placement;
 mod planes;

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   relay to packet:  packets that open a connection first; those of old connections stay with the
-//!                     relay until they have ended (`advance`)
+//!                     relay until they have ended (`advance`), with the relay of an agent before this one, too
 //!   packet to relay:  the relay listens first; then the packet plane takes known flows only, until they end
 //! ```
 //!
@@ -18,20 +18,29 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::backend_states::BackendStates;
 use super::data_plane::{DataPlane, DataPlaneError};
 use super::held_ports::HeldPorts;
+use super::kernel_connections;
 use super::packet::{LinkLocks, PacketError, PacketPlane};
 use super::placement::{packet_plane_off, relay_feature};
 use super::proxy::{ProxyPlane, RelaySocket};
+use crate::clock;
 use crate::config::{Datapath, RelayConfig};
 use crate::error_chain::ErrorChain;
 use crate::model::{
     FailedBackends, Frontend, FrontendStatus, Mode, NoPacketPlane, Phase, Placement, PlacementReason,
     PlaneKind, PlanesState, Problem, Rule,
 };
+
+/// Between two looks at the kernel's list of connections, which may be long.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// The packet plane, as far as there is one.
 #[derive(Debug)]
@@ -52,6 +61,8 @@ pub struct Planes {
     /// Why a frontend is relayed.
     reasons: BTreeMap<Frontend, PlacementReason>,
     held_ports: HeldPorts,
+    /// When connections of an agent before this one were seen last.
+    looked: Option<Instant>,
 }
 
 impl Planes {
@@ -62,7 +73,7 @@ impl Planes {
             None if is_successor => Packet::Predecessors(BTreeMap::new()),
             None => Packet::Off(NoPacketPlane::NotStarted),
         };
-        Self { packet, relay, reasons: BTreeMap::new(), held_ports: HeldPorts::default() }
+        Self { packet, relay, reasons: BTreeMap::new(), held_ports: HeldPorts::default(), looked: None }
     }
 
     /// Adds the packet plane, or remembers why there is none.
@@ -207,8 +218,26 @@ impl DataPlane for Planes {
             return;
         }
         let relayed = self.relay.observe();
-        for frontend in shared.iter().filter(|frontend| !relayed.contains_key(frontend)) {
-            plane.take_all(frontend);
+        let ended: Vec<&Frontend> =
+            shared.iter().filter(|frontend| !relayed.contains_key(frontend)).collect();
+        if ended.is_empty() || self.looked.is_some_and(|looked| looked.elapsed() < LOOK_AGAIN) {
+            return;
+        }
+        // An agent that has handed over may still relay some.
+        match kernel_connections::local_addresses() {
+            Ok(open) => {
+                let is_open =
+                    |frontend: &Frontend| open.contains(&SocketAddr::new(frontend.vip, frontend.port.get()));
+                let (left, ended): (Vec<&Frontend>, Vec<&Frontend>) =
+                    ended.into_iter().partition(|frontend| is_open(frontend));
+                ended.into_iter().for_each(|frontend| plane.take_all(frontend));
+                self.looked = (!left.is_empty()).then(clock::now);
+            }
+            Err(error) => {
+                let error = ErrorChain(&error);
+                tracing::warn!(%error, "cannot read which connections are open; packets of old ones go to the kernel");
+                self.looked = Some(clock::now());
+            }
         }
     }
 

@@ -134,12 +134,16 @@ impl PacketPlane {
         rule: &Arc<Rule>,
         is_relayed: bool,
     ) -> Result<(), Refusal> {
-        let leaves_connections = is_relayed && frontend.protocol == Protocol::Tcp;
-        let gate = if leaves_connections { Gate::OpeningsOnly } else { Gate::Open };
         // Held until the maps are written: the upkeep forgets routes that no backend in the maps needs.
         let mut next_hops = self.next_hops.lock().await;
         let found = next_hops.look_up(&rule.addresses()).await;
         let mut state = self.shared.state();
+        // An agent before this one may still relay some.
+        let leaves_connections = is_relayed || state.image.gate_of(&frontend) == Some(Gate::OpeningsOnly);
+        let gate = match leaves_connections && frontend.protocol == Protocol::Tcp {
+            true => Gate::OpeningsOnly,
+            false => Gate::Open,
+        };
         let served = found.map_err(Refusal::LookUp).and_then(|()| {
             let used = next_hops.sources(&state.image.addresses());
             let in_use = known_sources(&state.settings, used.clone());

@@ -68,6 +68,35 @@ pub(crate) fn a_move_to_the_relay_and_back_breaks_no_connection(plane: Plane) {
     }
 }
 
+/// The connections that an agent relays end with it. So their packets are not for the programs, even if the agent that
+/// is in charge by now has no relayed connections itself.
+pub(crate) fn a_move_from_the_relay_of_the_agent_before_breaks_no_connection(plane: Plane) {
+    let mut setup = Setup::new(plane);
+    setup.serve_echo(ECHO.node_port);
+    let vips = [setup.vip(), setup.vip_v6()];
+    let relayed = manifests::annotated_service("echo", &vips, &[ECHO], "llb.dev/proxy-protocol: v1");
+    let plain = manifests::service("echo", &vips, &[ECHO]);
+    let move_to = |setup: &Setup, yaml: &str, name: &str| {
+        setup.manifests.write("echo.yaml", yaml).unwrap();
+        vips.iter().for_each(|vip| setup.wait_on_plane(*vip, ECHO.port, ECHO.protocol, name));
+    };
+    setup.serve("echo", &vips, &[ECHO]);
+    move_to(&setup, &relayed, "userspace");
+    let addresses = vips.map(|vip| SocketAddr::new(vip, ECHO.port));
+    let streams = addresses.map(|vip| connect_all(setup.client(), vip, CONNECTIONS).unwrap());
+    let by_relay = Steady::start(streams.into_iter().flatten().map(past_the_header).collect());
+    by_relay.wait_for_rounds(ROUNDS, LIMIT).unwrap();
+    let _first = setup.succeed_agent();
+    move_to(&setup, &plain, "packet");
+    by_relay.wait_for_rounds(ROUNDS, LIMIT).unwrap();
+    let _second = setup.succeed_agent();
+    vips.iter().for_each(|vip| setup.wait_on_plane(*vip, ECHO.port, ECHO.protocol, "packet"));
+    by_relay.wait_for_rounds(ROUNDS, LIMIT).unwrap();
+    let mut new = connect(setup.client(), addresses[0]).unwrap();
+    llb_tests::client::echo_on(&mut new, b"new").unwrap();
+    assert_eq!(by_relay.stop().unwrap(), [""; 0]);
+}
+
 /// Reads the header that the server has echoed; what follows it is the echo of our own bytes.
 fn past_the_header(mut stream: TcpStream) -> TcpStream {
     let mut last = [0];

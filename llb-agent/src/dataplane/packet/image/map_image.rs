@@ -183,6 +183,11 @@ impl MapImage {
         (self.places.used(), self.chunks.used())
     }
 
+    /// Which packets of `frontend` are taken.
+    pub(in super::super) fn gate_of(&self, frontend: &Frontend) -> Option<Gate> {
+        self.frontends.get(frontend).map(|known| known.gate)
+    }
+
     /// What to write so that `frontend` takes the packets that `gate` lets through.
     pub(in super::super) fn set_gate(&mut self, frontend: &Frontend, gate: Gate) -> Vec<Write> {
         let Some(known) = self.frontends.get_mut(frontend) else { return Vec::new() };
