@@ -38,9 +38,9 @@ pub(super) async fn get(admin: &AdminTarget, path: &str) -> anyhow::Result<(Stat
 }
 
 async fn ask_address(address: SocketAddr, path: &str) -> anyhow::Result<(StatusCode, String)> {
-    let stream = TcpStream::connect(address).await.with_context(|| {
-        format!("no agent answers at {address}; is it running, and is that its --admin address?")
-    })?;
+    let stream = TcpStream::connect(address)
+        .await
+        .with_context(|| format!("no agent answers at {address}; start it, or name its --admin address"))?;
     question(stream, &address.to_string(), &address.to_string(), path).await
 }
 
@@ -55,7 +55,7 @@ fn not_reached(error: io::Error, path: &Path) -> anyhow::Error {
         io::ErrorKind::PermissionDenied => {
             format!("{path} is for the agent's user and group; become a member of the group, or use sudo")
         }
-        _ => format!("no agent answers at {path}; is it running, and is that its --admin-socket?"),
+        _ => format!("no agent answers at {path}; start it, or name its --admin-socket"),
     };
     anyhow::Error::from(error).context(advice)
 }

@@ -36,6 +36,8 @@ mod loopback;
 mod mapped;
 mod maps;
 mod metrics;
+#[cfg(test)]
+mod numbered_bytes;
 mod pair;
 mod quiesce;
 mod redirect;

@@ -13,6 +13,7 @@ use socket2::SockRef;
 use super::loopback::{LIMIT, Line, expect, take, within};
 use super::mapped::Mapped;
 use super::maps::Maps;
+use super::numbered_bytes::{receive_all, send_until};
 use super::pair::Pair;
 use super::self_test;
 use crate::config::SockmapJoin;
@@ -115,31 +116,11 @@ fn joining_loses_nothing_and_nothing_overtakes() {
     let maps = registering();
     let mut line = Line::registered(&maps, b"").unwrap();
     let mut mapped = adopt(&maps, &line);
-    let (stop, mut client, mut server) =
+    let (stop, client, server) =
         (AtomicBool::new(false), line.client.try_clone().unwrap(), line.server.try_clone().unwrap());
     let (moved, sent) = std::thread::scope(|scope| {
-        let sender = scope.spawn(|| {
-            let mut sent = 0;
-            while !stop.load(Ordering::Relaxed) {
-                let piece: [u8; PIECE] = std::array::from_fn(|index| ((sent + index) % 251) as u8);
-                client.write_all(&piece).unwrap();
-                sent += PIECE;
-            }
-            client.shutdown(Shutdown::Write).unwrap();
-            sent
-        });
-        let receiver = scope.spawn(|| {
-            let (mut received, mut buffer) = (0, vec![0; 64 << 10]);
-            loop {
-                let read = server.read(&mut buffer).unwrap();
-                if read == 0 {
-                    return received;
-                }
-                let is_right = |(index, &byte): (usize, &u8)| byte == ((received + index) % 251) as u8;
-                assert!(buffer[..read].iter().enumerate().all(is_right), "at {received} or after");
-                received += read;
-            }
-        });
+        let sender = scope.spawn(|| send_until(&stop, client));
+        let receiver = scope.spawn(|| receive_all(server));
         let mut moved = 0;
         for _ in 0..TIMES {
             if !mapped.iter().all(Mapped::is_joinable) {

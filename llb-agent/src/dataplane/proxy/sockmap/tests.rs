@@ -15,6 +15,7 @@ use super::error::SockmapError;
 use super::loopback::{LIMIT, Line, expect, take, within};
 use super::mapped::Mapped;
 use super::maps::Maps;
+use super::numbered_bytes::{receive_all, send_until};
 use super::pair::Pair;
 use super::quiesce::Quiesced;
 use super::self_test;
@@ -122,34 +123,13 @@ fn bytes_that_wait_for_a_socket_are_written_after_its_fin() {
 fn taking_the_program_off_loses_nothing() {
     /// Without `Quiesced` bytes were lost after 200 to 800 times.
     const TIMES: usize = 5_000;
-    const PIECE: usize = 100;
     let maps = maps(4);
     let mut line = Line::new().unwrap();
-    let (stop, mut client, mut server) =
+    let (stop, client, server) =
         (AtomicBool::new(false), line.client.try_clone().unwrap(), line.server.try_clone().unwrap());
     std::thread::scope(|scope| {
-        let sender = scope.spawn(|| {
-            let mut sent = 0;
-            while !stop.load(Ordering::Relaxed) {
-                let piece: [u8; PIECE] = std::array::from_fn(|index| ((sent + index) % 251) as u8);
-                client.write_all(&piece).unwrap();
-                sent += PIECE;
-            }
-            client.shutdown(Shutdown::Write).unwrap();
-            sent
-        });
-        let receiver = scope.spawn(|| {
-            let (mut received, mut buffer) = (0, vec![0; 64 << 10]);
-            loop {
-                let read = server.read(&mut buffer).unwrap();
-                if read == 0 {
-                    return received;
-                }
-                let is_right = |(index, &byte): (usize, &u8)| byte == ((received + index) % 251) as u8;
-                assert!(buffer[..read].iter().enumerate().all(is_right), "at {received} or after");
-                received += read;
-            }
-        });
+        let sender = scope.spawn(|| send_until(&stop, client));
+        let receiver = scope.spawn(|| receive_all(server));
         for time in 0..TIMES {
             let pair = Pair::form(&maps, line.both()).unwrap();
             pair.begin(line.both()).unwrap();
