@@ -78,7 +78,7 @@ impl Stage {
         let by_kernel = self.agent.metric("llb_sockmap_handovers_total")?;
         let is_right = match column.plane {
             Plane::Userspace => by_kernel == 0,
-            Plane::Sockmap | Plane::SockOps => by_kernel > 0 || relayed == 0,
+            Plane::Sockmap => by_kernel > 0 || relayed == 0,
             Plane::Tc | Plane::TcClsact | Plane::XdpNative | Plane::XdpGeneric => relayed == 0,
         };
         ensure!(

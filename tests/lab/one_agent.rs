@@ -50,8 +50,7 @@ fn second_agent(first: Flags, second: Flags) {
     let stage = Stage::for_planes(&[first.plane, second.plane]);
     let mut running = stage.serve("first", first);
     let mut new = stage.start("second", second);
-    let is_packets =
-        |flags: Flags| !matches!(flags.plane, Plane::Userspace | Plane::Sockmap | Plane::SockOps);
+    let is_packets = |flags: Flags| !matches!(flags.plane, Plane::Userspace | Plane::Sockmap);
     if first.state_dir != second.state_dir {
         let holder = format!("another llb-agent (pid {}, --state-dir", running.pid());
         stage.assert_refused(

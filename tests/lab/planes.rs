@@ -260,28 +260,3 @@ mod sockmap {
         traffic::an_urgent_byte_arrives_in_order,
     }
 }
-
-/// What differs from [`sockmap`]: how sockets get into the maps, and how they leave them.
-mod sock_ops {
-    use super::*;
-    use crate::scenarios::sockmap;
-
-    scenarios! {
-        Plane::SockOps,
-        traffic::http_reaches_both_nodes_over_ipv4_and_ipv6,
-        traffic::ten_mebibytes_are_echoed_after_a_half_close,
-        traffic::an_urgent_byte_arrives_in_order,
-        terms::the_proxy_protocol_tells_a_backend_the_client,
-        trouble::no_request_fails_when_a_node_rejects_connections,
-        trouble::without_any_node_connections_fail_at_once_until_one_returns,
-        life::the_drain_after_sigterm_has_a_time_limit,
-        handover::three_restarts_lose_no_request_and_the_vip_stays,
-        handover::a_download_goes_on_in_the_old_agent,
-        memory::a_backend_that_never_reads_costs_little_memory,
-        soak::a_soak_loses_no_byte_and_leaves_no_descriptor,
-        sockmap::the_kernel_moves_bytes_and_they_are_counted,
-        sockmap::bulk_connections_return_to_the_relay_and_are_spliced,
-        sockmap::connections_beyond_the_largest_number_of_pairs_are_relayed,
-        sockmap::a_killed_agent_resets_both_sides,
-    }
-}

@@ -22,8 +22,6 @@ pub enum Plane {
     XdpGeneric,
     /// The kernel moves the bytes from socket to socket, from the first byte on.
     Sockmap,
-    /// The same, with sockets that a program registers when they are established.
-    SockOps,
 }
 
 /// Keeps alive what a plane needs in a lab.
@@ -41,8 +39,7 @@ impl Plane {
             Self::TcClsact => &["--datapath", "tc", "--tc-attach", "clsact"],
             Self::XdpNative => &["--datapath", "xdp"],
             Self::XdpGeneric => &["--datapath", "xdp", "--xdp-mode", "generic"],
-            Self::Sockmap => &["--datapath=sockmap", "--sockmap-after-reads=0", "--sockmap-join=calls"],
-            Self::SockOps => &["--datapath=sockmap", "--sockmap-after-reads=0", "--sockmap-join=sock-ops"],
+            Self::Sockmap => &["--datapath=sockmap", "--sockmap-after-reads=0"],
         }
     }
 
@@ -50,8 +47,8 @@ impl Plane {
     pub fn name(self, protocol: &str) -> &'static str {
         match self {
             // Sockmap is for streams only; datagrams are relayed.
-            Self::Sockmap | Self::SockOps if protocol == "TCP" => "sockmap",
-            Self::Userspace | Self::Sockmap | Self::SockOps => "userspace",
+            Self::Sockmap if protocol == "TCP" => "sockmap",
+            Self::Userspace | Self::Sockmap => "userspace",
             Self::Tc | Self::TcClsact | Self::XdpNative | Self::XdpGeneric => "packet",
         }
     }

@@ -29,7 +29,6 @@ pub(crate) fn verify(object: &Path) -> Result<Vec<Verified>> {
             Program::Xdp(program) => program.load(),
             Program::SchedClassifier(program) => program.load(),
             Program::SkSkb(program) => program.load(),
-            Program::SockOps(program) => program.load(),
             _ => continue,
         };
         loaded.with_context(|| format!("the kernel refused program {name}"))?;

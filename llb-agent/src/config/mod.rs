@@ -52,7 +52,7 @@ pub use list::{ChangesArgs, ListArgs, ListOutput};
 pub use permission::OwnPorts;
 pub use policy::{BackendMode, DEFAULT_CLASS, Policy};
 pub use rbac::{Account, Grant};
-pub use relay::{NamespaceShare, RelayConfig, SockmapConfig, SockmapJoin};
+pub use relay::{NamespaceShare, RelayConfig, SockmapConfig};
 pub use settings::{AddressTag, AfterHandover, Config, SourceConfig};
 pub use validate::ConfigError;
 pub use version::REVISION;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{ArgAction, Args};
 
 use super::count::{parse_count, parse_most_open};
 use super::datapath::Datapath;
@@ -65,10 +65,6 @@ pub(super) struct RelayArgs {
     #[arg(long, value_name = "N", default_value = "32")]
     sockmap_after_reads: u32,
 
-    /// With --datapath sockmap: how connections get to the kernel
-    #[arg(long, value_name = "WAY", value_enum, default_value = "calls")]
-    sockmap_join: SockmapJoin,
-
     /// With --datapath sockmap: most connections at one time whose data the kernel moves [default: --max-connections]
     ///
     /// Further connections are relayed in user space.
@@ -91,7 +87,6 @@ impl RelayArgs {
             splice: self.splice,
             sockmap: (datapath == Datapath::Sockmap).then_some(SockmapConfig {
                 after_reads: self.sockmap_after_reads,
-                join: self.sockmap_join,
                 max_pairs: self.sockmap_max_pairs.unwrap_or(self.max_connections),
             }),
         }
@@ -163,19 +158,8 @@ fn parse_share(text: &str) -> Result<NamespaceShare, String> {
 pub struct SockmapConfig {
     /// After this many small reads of the relay in a row.
     pub after_reads: u32,
-    /// How its sockets get into the kernel's maps.
-    pub join: SockmapJoin,
     /// Connections at one time; further ones are relayed in user space.
     pub max_pairs: NonZeroUsize,
-}
-
-/// `--sockmap-join`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum SockmapJoin {
-    /// The agent gives each connection to the kernel by system calls, when it should move the data
-    Calls,
-    /// A program on the agent's cgroup registers each connection when it is established
-    SockOps,
 }
 
 impl Default for RelayConfig {

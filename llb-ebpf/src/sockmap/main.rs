@@ -11,31 +11,52 @@
 //!                       pass: the agent reads it; EVENTS tells it to
 //! ```
 //!
-//! With `--sockmap-join sock-ops`, `register.rs` puts the sockets into the maps.
-//!
 //! On the host this is an empty program, so that `--workspace` commands work.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
-
-mod maps;
-mod register;
 
 use core::ffi::c_void;
 use core::ptr::{NonNull, read_volatile};
 
 use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::btf_maps::{HashMap, RingBuf, SockHash};
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::helpers::generated::{
     bpf_get_socket_cookie, bpf_map_lookup_elem, bpf_sk_release, bpf_skb_adjust_room, bpf_skc_to_tcp_sock,
 };
-use aya_ebpf::macros::{classifier, stream_verdict};
+use aya_ebpf::macros::{btf_map, classifier, stream_verdict};
 use aya_ebpf::programs::{SkBuffContext, TcContext};
-use llb_common::sockmap::{Decision, Event, Question, Stream, Switch, Target};
-
-use crate::maps::{COPIED_SEQ, EVENTS, JOINS, SEGMENT_SEQ, SNDBUF, STREAMS, TARGETS, WMEM_QUEUED, WRITE_SEQ};
+use llb_common::sockmap::{self, Decision, Event, Question, Stream, Switch, Target};
 
 /// What a verdict program returns (`enum sk_action`).
 const SK_DROP: u32 = 0;
 const SK_PASS: u32 = 1;
+
+/// The kernel allocates entries one by one: only the agent adds and removes them.
+const SPARSE: usize = BPF_F_NO_PREALLOC as usize;
+
+type Sockets = SockHash<u64, { sockmap::TARGETS.capacity }>;
+
+#[btf_map]
+static ACTIVE: Sockets = SockHash::new();
+#[btf_map]
+static TARGETS: Sockets = SockHash::new();
+#[btf_map]
+static STREAMS: HashMap<u64, Stream, { sockmap::STREAMS.capacity }, SPARSE> = HashMap::new();
+#[btf_map]
+static EVENTS: RingBuf<Event, { sockmap::EVENTS.capacity }> = RingBuf::new();
+
+// Offsets that the agent sets before it loads the object, see `llb_common::sockmap::offsets`.
+#[unsafe(no_mangle)]
+static WRITE_SEQ: u32 = 0;
+#[unsafe(no_mangle)]
+static COPIED_SEQ: u32 = 0;
+#[unsafe(no_mangle)]
+static WMEM_QUEUED: u32 = 0;
+#[unsafe(no_mangle)]
+static SNDBUF: u32 = 0;
+#[unsafe(no_mangle)]
+static SEGMENT_SEQ: u32 = 0;
 
 /// Decides what becomes of a segment.
 #[stream_verdict]
@@ -48,18 +69,18 @@ fn llb_verdict(context: SkBuffContext) -> u32 {
         return SK_DROP;
     }
     // SAFETY: `context` is the one that the kernel gave this program.
-    let cookie = unsafe { bpf_get_socket_cookie(context.as_ptr()) };
+    let mut cookie = unsafe { bpf_get_socket_cookie(context.as_ptr()) };
     let Some(stream) = STREAMS.get_ptr_mut(&cookie) else { return SK_PASS };
     // SAFETY: the value of a map is valid until the program returns. The kernel runs the program for one
     // segment of a socket at a time, so there is no other reference to the socket's stream.
     let stream = unsafe { &mut *stream };
-    let mut peer = stream.peer;
     let decision = if trim_repeated(&context, stream) {
         let length = context.len();
-        if length == 0 {
-            return SK_DROP;
+        match target(&cookie) {
+            _ if length == 0 => return SK_DROP,
+            Some(target) => stream.decide(length, target),
+            None => stream.leave(length, Switch::NoTarget),
         }
-        decide(stream, length, &cookie, &mut peer)
     } else {
         stream.tear()
     };
@@ -68,27 +89,9 @@ fn llb_verdict(context: SkBuffContext) -> u32 {
         let _ = EVENTS.output(&Event { cookie }, 0);
     }
     match decision {
-        Decision::Redirect | Decision::RedirectBulk => TARGETS.redirect_skb(&context, &mut peer, 0) as u32,
+        Decision::Redirect | Decision::RedirectBulk => TARGETS.redirect_skb(&context, &mut cookie, 0) as u32,
         Decision::Pass | Decision::Switched => SK_PASS,
         Decision::Torn | Decision::Drop => SK_DROP,
-    }
-}
-
-/// Decides about `length` bytes, and sets the `peer` that gets them.
-#[inline(always)]
-fn decide(stream: &mut Stream, length: u32, cookie: &u64, peer: &mut u64) -> Decision {
-    let mut join = None;
-    if stream.registered == 1 {
-        let Some(found) = JOINS.get_ptr_mut(cookie) else { return stream.pass(length) };
-        // SAFETY: the value of a map is valid until the program returns. Only this program writes to it, for
-        // one segment of a socket at a time; the agent replaces it as a whole.
-        let found = unsafe { &mut *found };
-        *peer = found.peer;
-        join = Some(found);
-    }
-    match target(peer) {
-        Some(target) => stream.decide_joined(length, join, target),
-        None => stream.leave(length, Switch::NoTarget),
     }
 }
 
@@ -121,7 +124,7 @@ fn trim_repeated(context: &SkBuffContext, stream: &Stream) -> bool {
     false
 }
 
-/// What the decision needs to know of the socket `cookie`, which gets the bytes.
+/// What the decision needs to know of the socket that gets the bytes of socket `cookie`.
 #[inline(always)]
 fn target(cookie: &u64) -> Option<Target> {
     with_socket(cookie, |socket| Target {
@@ -144,7 +147,7 @@ fn llb_ask(context: TcContext) -> i32 {
     0
 }
 
-/// Calls `look` with the TCP socket `cookie` of `TARGETS`. `None`: there is none.
+/// Calls `look` with the TCP socket that gets the bytes of socket `cookie`. `None`: there is none.
 #[inline(always)]
 fn with_socket<T>(cookie: &u64, look: impl FnOnce(NonNull<u8>) -> T) -> Option<T> {
     // SAFETY: the first argument is a map, the second a key of its key's size. The socket that is found is

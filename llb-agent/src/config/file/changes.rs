@@ -7,7 +7,7 @@ use super::effective::Effective;
 
 /// The keys that a running agent can't change: connections to the cluster, locks, sockets, threads, programs and
 /// maps depend on them.
-pub(in crate::config) const AT_START: [&str; 29] = [
+pub(in crate::config) const AT_START: [&str; 28] = [
     "linkdevice",
     "kubeconfig",
     "context",
@@ -30,7 +30,6 @@ pub(in crate::config) const AT_START: [&str; 29] = [
     "return-path",
     "workers",
     "sockmap-after-reads",
-    "sockmap-join",
     "sockmap-max-pairs",
     "state-dir",
     "bpf-dir",

@@ -6,11 +6,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rustix::net::SocketFlags;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use super::bind::LISTEN_BACKLOG;
 use super::exhaustion::EXHAUSTED_PAUSE;
 use super::frontend_context::FrontendContext;
 use super::metrics::AcceptErrorKind;
@@ -56,28 +54,11 @@ pub(super) async fn accept(
     }
 }
 
-/// Accepts what waits in `listener` now. [`accept`] may run at the same time. To be called inside a worker's runtime.
-pub(super) fn accept_waiting(listener: &TcpListener, context: &Arc<FrontendContext>) {
-    // No more can wait.
-    for _ in 0..=LISTEN_BACKLOG {
-        // Not through tokio, which may not know yet that a connection waits.
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let Ok((client, peer)) = rustix::net::acceptfrom_with(listener, flags) else { return };
-        // The address that came with the connection: a client that has reset it by now has no other.
-        let Some(peer) = peer.and_then(|peer| SocketAddr::try_from(peer).ok()) else { continue };
-        match TcpStream::from_std(client.into()) {
-            Ok(client) => admit(client, peer, context),
-            Err(error) => tracing::debug!(%error, "a connection was lost before it was accepted"),
-        }
-    }
-}
-
 fn admit(client: TcpStream, peer: SocketAddr, context: &Arc<FrontendContext>) {
-    let mapped = context.plane.sockmap.as_ref().ok().and_then(|sockmap| sockmap.adopt(&client));
     match OpenConnection::admit(context, peer) {
         Ok(open) => {
             let number = open.number();
-            let task = tokio::spawn(tcp::serve(open, client, mapped));
+            let task = tokio::spawn(tcp::serve(open, client));
             context.connections.started(number, task.abort_handle());
         }
         // Dropping `client` resets it (`sides::prepare`).

@@ -14,7 +14,7 @@ use crate::model::{Family, Frontend, Protocol};
 /// Connections that the kernel completes before llb accepts them. This is what
 /// Linux allows by default (`net.core.somaxconn`), so a burst during a short
 /// pause of the accept loop is not refused.
-pub(super) const LISTEN_BACKLOG: i32 = 4096;
+const LISTEN_BACKLOG: i32 = 4096;
 
 /// Binds `frontend` by `count` sockets (TCP: listening). The kernel spreads
 /// clients over them by a hash of their addresses (SO_REUSEPORT, socket(7)).

@@ -75,31 +75,9 @@ pub(super) struct Direction {
 }
 
 impl Direction {
-    /// Nothing has moved yet. `mapped` is as for [`Direction::set_mapped`].
-    pub(super) fn new(splice: bool, mapped: Option<Mapped>) -> Self {
-        Self { only_copies: !splice, mapped, ..Self::default() }
-    }
-
-    /// `from` is in the kernel's socket maps already. To be called before anything is read.
-    pub(super) fn set_mapped(&mut self, mapped: Option<Mapped>) {
-        self.mapped = mapped;
-    }
-
-    /// For the kernel, which goes on with this direction.
-    pub(super) fn take_mapped(&mut self) -> Option<Mapped> {
-        self.mapped.take()
-    }
-
-    /// Whether `from` is in the socket maps, and stays there.
-    pub(super) fn is_joinable(&self) -> bool {
-        self.mapped.as_ref().is_some_and(Mapped::is_joinable)
-    }
-
-    /// `from` leaves the socket maps as soon as everything is read.
-    pub(super) fn leave_maps(&mut self) {
-        if let Some(mapped) = &mut self.mapped {
-            mapped.leave();
-        }
+    /// Nothing has moved yet.
+    pub(super) fn new(splice: bool) -> Self {
+        Self { only_copies: !splice, ..Self::default() }
     }
 
     /// How it ended, if it has ended.
@@ -116,12 +94,7 @@ impl Direction {
             // Not through tokio, which does not know yet that a new socket is readable.
             match rustix::net::recv(from, &mut buffer[..], RecvFlags::empty()) {
                 Ok((0, _)) => self.has_eof = true,
-                Ok((read, _)) => {
-                    self.unwritten = Unwritten::copy_of(&buffer[..read]);
-                    if let Some(mapped) = &mut self.mapped {
-                        mapped.count(read);
-                    }
-                }
+                Ok((read, _)) => self.unwritten = Unwritten::copy_of(&buffer[..read]),
                 Err(rustix::io::Errno::AGAIN) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -141,10 +114,9 @@ impl Direction {
 
     /// Reads since the last bulk read. `None`: the kernel can't move the bytes
     /// of this direction now, because something is unwritten, FIN was read, or
-    /// `from` is about to leave the socket maps.
+    /// `from` is still in the socket maps.
     pub(super) fn small_reads(&self) -> Option<u32> {
-        let is_ready = self.mapped.is_none() || self.is_joinable();
-        (self.is_reading() && !self.has_eof && is_ready).then_some(self.small_reads)
+        (self.is_reading() && !self.has_eof && self.mapped.is_none()).then_some(self.small_reads)
     }
 
     /// Goes on in user space after the kernel has moved bytes.
@@ -199,8 +171,7 @@ impl Direction {
                     self.count(written, count);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    if let Some(mapped) = &mut self.mapped
-                        && !mapped.is_joinable()
+                    if let Some(mapped) = &self.mapped
                         && mapped.release(from.stream)?
                     {
                         self.mapped = None;
@@ -256,10 +227,6 @@ impl Direction {
             let read = receive(from, buffer, self.mapped.as_mut())?;
             self.is_bulk = read == buffer.len();
             self.small_reads = if self.is_bulk { 0 } else { self.small_reads.saturating_add(1) };
-            if self.is_bulk {
-                // splice(2) does not find the bytes of a socket that is in the maps.
-                self.leave_maps();
-            }
             let written = if read == 0 { Ok(0) } else { send(to, &buffer[..read]) };
             // The next write meets any other error again and handles it.
             self.is_blocked = matches!(&written, Err(error) if error.kind() == ErrorKind::WouldBlock);
@@ -333,8 +300,7 @@ fn receive(from: &TcpStream, buffer: &mut [u8], mapped: Option<&mut Mapped>) -> 
     let outcome = from.try_io(Interest::READABLE, || {
         (read, _) = rustix::net::recv(from, &mut *buffer, RecvFlags::empty())?;
         // `mapped` can be released only after the kernel itself has said `WouldBlock`.
-        let may_stay = mapped.as_ref().is_none_or(|mapped| mapped.is_joinable());
-        let is_empty = 0 < read && read < buffer.len() && may_stay;
+        let is_empty = 0 < read && read < buffer.len() && mapped.is_none();
         if is_empty { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
     });
     if let Some(mapped) = mapped {

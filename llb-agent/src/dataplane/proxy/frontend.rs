@@ -253,14 +253,7 @@ impl RunningFrontend {
             is_beside_packets: self.role == Role::Beside,
             socket,
         };
-        let sockets = listener.sockets()?;
-        if let Ok(sockmap) = &self.context.plane.sockmap
-            && sockmap.unmark(&sockets)
-        {
-            // The maps are gone when this agent ends, so the next one must not accept what is in them.
-            listener.accept_waiting(&self.context);
-        }
-        Ok(sockets.into_iter().map(socket).collect())
+        Ok(listener.sockets()?.into_iter().map(socket).collect())
     }
 
     /// Whether it was removed and its last connection has ended.

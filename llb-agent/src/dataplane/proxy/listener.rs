@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::accept::{accept, accept_waiting};
+use super::accept::accept;
 use super::frontend_context::FrontendContext;
 use super::udp;
 use crate::model::Protocol;
@@ -73,9 +73,6 @@ impl Listener {
         match context.frontend.protocol {
             Protocol::Tcp => {
                 let socket = Arc::new(TcpListener::from_std(socket.into())?);
-                if let Ok(sockmap) = &context.plane.sockmap {
-                    sockmap.mark_listener(&*socket);
-                }
                 self.tcp.push(Arc::downgrade(&socket));
                 worker.spawn(async move {
                     let stop = &task.0.stop;
@@ -116,15 +113,6 @@ impl Listener {
         let tcp = self.tcp.iter().filter_map(Weak::upgrade).map(|socket| socket.as_fd().try_clone_to_owned());
         let udp = self.udp.iter().filter_map(Weak::upgrade).map(|socket| socket.as_fd().try_clone_to_owned());
         tcp.chain(udp).collect()
-    }
-
-    /// Accepts all connections that wait in the sockets now.
-    pub(super) fn accept_waiting(&self, context: &Arc<FrontendContext>) {
-        for socket in self.tcp.iter().filter_map(Weak::upgrade) {
-            // The connections must be watched by a worker's runtime.
-            let _inside = context.plane.workers.next().enter();
-            accept_waiting(&socket, context);
-        }
     }
 
     /// Whether it takes traffic.

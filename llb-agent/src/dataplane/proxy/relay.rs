@@ -23,7 +23,7 @@ use super::direction::{Direction, Ending, Side};
 use super::liveness::Liveness;
 use super::metrics::PerDirection;
 use super::sides::Sides;
-use super::sockmap::{Mapped, Redirection, Sockmap};
+use super::sockmap::{Redirection, Sockmap};
 use crate::clock;
 use crate::config::RelayConfig;
 
@@ -48,14 +48,8 @@ enum Step {
 
 impl Relay {
     /// Nothing has moved yet.
-    /// `client` is set if the client's socket is in the kernel's socket maps already.
-    pub(super) fn new(config: &RelayConfig, client: Option<Mapped>) -> Self {
-        Self { forward: Direction::new(config.splice, client), reply: Direction::new(config.splice, None) }
-    }
-
-    /// `backend` is set if the backend's socket is in the kernel's socket maps already.
-    pub(super) fn set_backend(&mut self, backend: Option<Mapped>) {
-        self.reply.set_mapped(backend);
+    pub(super) fn new(config: &RelayConfig) -> Self {
+        Self { forward: Direction::new(config.splice), reply: Direction::new(config.splice) }
     }
 
     /// Reads what `client` has sent already, before there is a backend.
@@ -110,8 +104,7 @@ impl Relay {
         liveness: &mut Liveness<'_>,
         bytes: [&PerDirection; 3],
     ) -> io::Result<Sides> {
-        let (moved, mapped) = (self.moved(), [self.forward.take_mapped(), self.reply.take_mapped()]);
-        let returned = redirection.run([client, backend], mapped, moved, liveness, bytes).await?;
+        let returned = redirection.run([client, backend], self.moved(), liveness, bytes).await?;
         let [client, backend] = returned.sockets;
         let [forward, reply] = returned.streams;
         self.forward.resume(forward);
@@ -143,11 +136,6 @@ impl Relay {
                 }
                 (Some(_), Some(_)) => return Poll::Ready(Ok(Step::Ended(Ending::Broken))),
                 _ => {}
-            }
-            if forward.is_joinable() != reply.is_joinable() {
-                // The kernel can take them only together, so both begin anew as ordinary sockets.
-                forward.leave_maps();
-                reply.leave_maps();
             }
             if let Some(redirection) = redirection
                 && redirection.is_due([forward.small_reads(), reply.small_reads()])

@@ -23,7 +23,6 @@ use super::relay::Relay;
 use super::selection::Chosen;
 use super::service_limit::ServicePermit;
 use super::sides::{Sides, close_cleanly, prepare};
-use super::sockmap::{Mapped, Marked};
 use super::traffic::FrontendTraffic;
 use crate::clock;
 use crate::model::{Backend, Protocol, Rule};
@@ -102,23 +101,22 @@ impl Drop for OpenConnection {
 }
 
 /// Serves one accepted connection to its end, or until the task is aborted.
-/// `mapped` is set if its socket is in the kernel's socket maps.
-pub(super) async fn serve(open: OpenConnection, client: TcpStream, mapped: Option<Mapped>) {
+pub(super) async fn serve(open: OpenConnection, client: TcpStream) {
     // `open` is dropped last, so a connection counts as open until both sides are closed.
-    connect_and_relay(&open, client, mapped).await;
+    connect_and_relay(&open, client).await;
 }
 
-async fn connect_and_relay(open: &OpenConnection, client: TcpStream, mapped: Option<Mapped>) {
+async fn connect_and_relay(open: &OpenConnection, client: TcpStream) {
     let PlaneContext { counters, config, sockmap, .. } = &*open.context.plane;
     let totals = &counters.totals;
     let config = config.load_full();
     // What the client sent with its handshake can go out with ours to the backend.
-    let mut relay = Relay::new(&config, mapped);
+    let mut relay = Relay::new(&config);
     if let Err(error) = relay.read_ahead(&client) {
         tracing::debug!(%error, "the client left before its backend was connected");
         return;
     }
-    let (backend, mapped, chosen) = match connect(&open.context, open.peer, relay.has_read()).await {
+    let (backend, chosen) = match connect(&open.context, open.peer, relay.has_read()).await {
         Ok(connected) => connected,
         Err(refusal) => return open.context.refused(refusal, 1),
     };
@@ -127,7 +125,6 @@ async fn connect_and_relay(open: &OpenConnection, client: TcpStream, mapped: Opt
     open.traffic.connect_time.observe(elapsed);
     chosen.traffic().connections.inc();
     let bytes = [&totals.bytes, &open.traffic.bytes, &chosen.traffic().bytes];
-    relay.set_backend(mapped);
     let sides = Sides { client, backend };
     if let Some(complete) = relay.run(sides, &config, sockmap.as_ref().ok(), bytes).await {
         if let Ok(time) = round_trip(&complete.backend) {
@@ -140,12 +137,11 @@ async fn connect_and_relay(open: &OpenConnection, client: TcpStream, mapped: Opt
 
 /// Tries the rule's backends until one accepts. No backend has received a byte
 /// of the client before that, so the client does not notice failed attempts.
-/// Also returns whether the socket is in the kernel's socket maps.
 async fn connect(
     context: &FrontendContext,
     client: SocketAddr,
     has_data: bool,
-) -> Result<(TcpStream, Option<Mapped>, Chosen), Refusal> {
+) -> Result<(TcpStream, Chosen), Refusal> {
     let timeout = context.plane.config.load().connect_timeout;
     let give_up = clock::now() + timeout * CONNECT_BUDGET_TIMEOUTS;
     let mut tried: Vec<Backend> = Vec::new();
@@ -157,12 +153,12 @@ async fn connect(
         tried.push(backend);
         let started = clock::now();
         let deadline = give_up.min(started + timeout);
-        let attempt = attempt(context, backend, &rule, client, has_data);
+        let attempt = attempt(backend, &rule, client, context.frontend.socket_address(), has_data);
         match tokio::time::timeout_at(deadline, attempt).await.unwrap_or_else(|late| Err(late.into())) {
-            Ok((stream, mapped)) => {
+            Ok(stream) => {
                 context.answered(&chosen);
                 chosen.traffic().connect_time.observe(started.elapsed());
-                return Ok((stream, mapped, chosen));
+                return Ok((stream, chosen));
             }
             Err(error) => {
                 tracing::debug!(frontend = %context.frontend, %backend, %error, "cannot connect");
@@ -180,12 +176,12 @@ async fn connect(
 }
 
 async fn attempt(
-    context: &FrontendContext,
     backend: Backend,
     rule: &Rule,
     client: SocketAddr,
+    vip: SocketAddr,
     has_data: bool,
-) -> io::Result<(TcpStream, Option<Mapped>)> {
+) -> io::Result<TcpStream> {
     let socket = match backend.address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
@@ -195,10 +191,9 @@ async fn attempt(
         // The last ACK of the handshake goes out with the data that follows at once.
         rustix::net::sockopt::set_tcp_quickack(&socket, false)?;
     }
-    let marked = context.plane.sockmap.as_ref().ok().and_then(|sockmap| sockmap.mark(&socket));
     let mut stream = socket.connect(backend.address).await?;
     if let Some(version) = rule.terms.proxy_protocol {
-        stream.write_all(&header(version, client, context.frontend.socket_address())).await?;
+        stream.write_all(&header(version, client, vip)).await?;
     }
-    Ok((stream, marked.and_then(Marked::adopt)))
+    Ok(stream)
 }

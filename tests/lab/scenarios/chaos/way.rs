@@ -27,7 +27,7 @@ pub(super) struct Way {
 impl Way {
     fn kind(self) -> Kind {
         match self.plane {
-            Plane::Userspace | Plane::Sockmap | Plane::SockOps => Kind::Relay,
+            Plane::Userspace | Plane::Sockmap => Kind::Relay,
             Plane::Tc | Plane::TcClsact | Plane::XdpNative | Plane::XdpGeneric if self.is_dsr => {
                 Kind::PacketDsr
             }

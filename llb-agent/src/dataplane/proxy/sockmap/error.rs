@@ -37,13 +37,6 @@ pub(in super::super) enum SockmapError {
     SocketLost(#[from] io::Error),
     #[error("bytes were lost between the two sockets")]
     BytesLost,
-    #[error("bytes arrived that are not read yet")]
-    Unread,
-    #[error("cannot open this process's cgroup (version 2), which --sockmap-join sock-ops needs")]
-    NoCgroup {
-        #[source]
-        source: io::Error,
-    },
     #[error("a socket was not found in its map")]
     NotInMap,
     #[error("the self-test failed: {step}")]

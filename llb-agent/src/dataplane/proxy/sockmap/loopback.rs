@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
-use super::maps::Maps;
-
 /// For each step; a kernel that works needs a thousandth of it.
 pub(super) const LIMIT: Duration = Duration::from_secs(2);
 /// Between two attempts of [`within`].
@@ -29,19 +27,8 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) fn new() -> io::Result<Self> {
-        Self::with(None, b"")
-    }
-
-    /// The two sockets are put into the maps when they are established. The client sends `early` before its
-    /// connection is accepted.
-    pub(super) fn registered(maps: &Maps, early: &[u8]) -> io::Result<Self> {
-        Self::with(Some(maps), early)
-    }
-
-    fn with(maps: Option<&Maps>, early: &[u8]) -> io::Result<Self> {
-        let mark = |socket: &Socket| maps.map_or(Ok(()), |maps| maps.mark(socket).map_err(io::Error::other));
-        let (client, near) = connect(mark, |_| Ok(()), early)?;
-        let (far, server) = connect(|_| Ok(()), mark, b"")?;
+        let (client, near) = connect()?;
+        let (far, server) = connect()?;
         for socket in [&near, &far] {
             socket.set_nonblocking(true)?;
             socket.set_nodelay(true)?;
@@ -74,27 +61,19 @@ impl Line {
     }
 }
 
-/// A connection to a listener of this machine. The client sends `early` before it is accepted.
-fn connect(
-    mark_listener: impl Fn(&Socket) -> io::Result<()>,
-    mark_client: impl Fn(&Socket) -> io::Result<()>,
-    early: &[u8],
-) -> io::Result<(TcpStream, TcpStream)> {
+fn connect() -> io::Result<(TcpStream, TcpStream)> {
     let listener = Socket::new(Domain::IPV4, Type::STREAM.cloexec(), None)?;
     listener.set_recv_buffer_size(BUFFER)?;
     listener.set_send_buffer_size(BUFFER)?;
     listener.bind(&std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
     listener.listen(1)?;
-    mark_listener(&listener)?;
     let listener = TcpListener::from(listener);
     let client = Socket::new(Domain::IPV4, Type::STREAM.cloexec(), None)?;
     client.set_recv_buffer_size(BUFFER)?;
     client.set_send_buffer_size(BUFFER)?;
     client.set_tcp_mss(SEGMENT)?;
-    mark_client(&client)?;
     client.connect_timeout(&listener.local_addr()?.into(), LIMIT)?;
-    let mut client = TcpStream::from(client);
-    client.write_all(early)?;
+    let client = TcpStream::from(client);
     let (accepted, peer) = listener.accept()?;
     if peer != client.local_addr()? {
         return Err(io::Error::other("another program has connected"));

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use llb_common::sockmap::Switch;
-use rustix::net::sockopt::socket_cookie;
 use tokio::time::Instant;
 
 use super::error::SockmapError;
@@ -41,56 +40,11 @@ pub(in super::super) struct Mapped {
     read: u64,
     /// When FIN was first read before bytes that belong in front of it.
     early_fin_since: Option<Instant>,
-    /// The socket leaves the maps when all its bytes are read.
-    is_leaving: bool,
-    /// It has left.
-    has_left: bool,
-    /// Bytes that the kernel has moved, as far as they are counted.
-    pub(super) redirected: u64,
 }
 
 impl Mapped {
     pub(super) fn new(maps: Arc<Maps>, source: Source) -> Self {
-        Self {
-            maps,
-            source,
-            read: 0,
-            early_fin_since: None,
-            is_leaving: true,
-            has_left: false,
-            redirected: 0,
-        }
-    }
-
-    /// A socket that the register program has added; `None`: it has not.
-    pub(super) fn adopt(maps: &Arc<Maps>, socket: impl AsFd) -> Option<Self> {
-        Self::registered(maps, socket_cookie(socket).ok()?)
-    }
-
-    fn registered(maps: &Arc<Maps>, cookie: u64) -> Option<Self> {
-        maps.stream(cookie)?;
-        let mut mapped = Self::new(Arc::clone(maps), Source { cookie });
-        mapped.is_leaving = false;
-        Some(mapped)
-    }
-
-    /// Whether the kernel may move its bytes while it stays in the maps.
-    pub(in super::super) fn is_joinable(&self) -> bool {
-        !self.is_leaving
-    }
-
-    /// From now on the socket should leave the maps: see [`Mapped::release`].
-    pub(in super::super) fn leave(&mut self) {
-        self.is_leaving = true;
-    }
-
-    pub(super) fn source(&self) -> Source {
-        self.source
-    }
-
-    /// Bytes read by the agent.
-    pub(super) fn read(&self) -> u64 {
-        self.read
+        Self { maps, source, read: 0, early_fin_since: None }
     }
 
     /// Counts bytes that the agent has read.
@@ -103,10 +57,8 @@ impl Mapped {
     ///
     /// # Errors
     /// It can't leave and can't stay either; bytes may be lost.
-    pub(in super::super) fn release(&mut self, socket: &(impl AsFd + AsRawFd)) -> io::Result<bool> {
-        self.has_left =
-            self.source.try_deactivate(&self.maps, socket, self.read).map_err(io::Error::other)?;
-        Ok(self.has_left)
+    pub(in super::super) fn release(&self, socket: &(impl AsFd + AsRawFd)) -> io::Result<bool> {
+        self.source.try_deactivate(&self.maps, socket, self.read).map_err(io::Error::other)
     }
 
     /// Call this when FIN was read. Returns whether bytes are still to come before
@@ -134,42 +86,7 @@ impl Mapped {
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        if self.has_left {
-            self.maps.forget(self.source.cookie);
-        } else {
-            // The socket leaves the other maps when it is closed.
-            self.maps.forget_stream(self.source.cookie);
-        }
-    }
-}
-
-/// A socket that is about to connect, and is put into the maps when it is established. Must outlive the attempt
-/// to connect: dropping this removes what the register program has left.
-pub(in super::super) struct Marked {
-    maps: Arc<Maps>,
-    cookie: u64,
-    is_adopted: bool,
-}
-
-impl Marked {
-    pub(super) fn new(maps: &Arc<Maps>, socket: &(impl AsFd + AsRawFd)) -> Result<Self, SockmapError> {
-        let cookie = socket_cookie(socket)?;
-        maps.mark(socket)?;
-        Ok(Self { maps: Arc::clone(maps), cookie, is_adopted: false })
-    }
-
-    /// Call this when the socket is connected. `None`: the program has not put it into the maps.
-    pub(in super::super) fn adopt(mut self) -> Option<Mapped> {
-        self.is_adopted = true;
-        Mapped::registered(&self.maps, self.cookie)
-    }
-}
-
-impl Drop for Marked {
-    fn drop(&mut self) {
-        if !self.is_adopted {
-            self.maps.forget_stream(self.cookie);
-        }
+        self.maps.forget(self.source.cookie);
     }
 }
 

@@ -9,16 +9,15 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use aya::maps::{HashMap, Map, MapData, SkStorage, SockHash};
-use aya::programs::{CgroupAttachMode, SchedClassifier, SkSkb, SockOps, TestRun as _, TestRunOptions};
+use aya::maps::{HashMap, Map, MapData, SockHash};
+use aya::programs::{SchedClassifier, SkSkb, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader};
 use llb_common::sockmap::{
-    ACTIVE, ASK_PROGRAM, EVENT_BYTES, EVENTS, EVENTS_PER_STREAM, JOINS, Join, MARKS, Question,
-    REGISTER_PROGRAM, STREAMS, Stream, TARGETS, VERDICT_PROGRAM, offsets,
+    ACTIVE, ASK_PROGRAM, EVENT_BYTES, EVENTS, EVENTS_PER_STREAM, Question, STREAMS, Stream, TARGETS,
+    VERDICT_PROGRAM, offsets,
 };
 
 use super::btf::{Btf, KERNEL_BTF};
-use super::cgroup;
 use super::error::SockmapError;
 
 /// The object that `cargo xtask build-ebpf` built, if it ran before the agent was built.
@@ -29,11 +28,6 @@ const OBJECT: Option<&[u8]> = None;
 
 /// A [`Stream`] as bytes. aya takes byte arrays without an unsafe trait of its own.
 type StreamBytes = [u8; size_of::<Stream>()];
-/// Likewise a [`Join`].
-type JoinBytes = [u8; size_of::<Join>()];
-
-/// The value of a mark.
-const MARKED: u32 = 1;
 
 /// The maps, shared by all threads. The lock is for aya, whose handles can't be
 /// shared. The kernel needs none, and no call under the lock waits.
@@ -43,13 +37,11 @@ struct Handles {
     active: SockHash<MapData, u64>,
     targets: SockHash<MapData, u64>,
     streams: HashMap<MapData, u64, StreamBytes>,
-    joins: HashMap<MapData, u64, JoinBytes>,
-    marks: SkStorage<MapData, u32>,
     /// Keeps the programs loaded, and the verdict program attached to `active`.
     ebpf: Ebpf,
 }
 
-/// The state of a socket.
+/// The state of a socket that gets bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Answer {
     pub(super) write_seq: u32,
@@ -72,7 +64,7 @@ impl Maps {
         for (name, offset) in &offsets {
             loader.override_global(name, offset, true);
         }
-        for map in [ACTIVE, STREAMS, JOINS] {
+        for map in [ACTIVE, STREAMS] {
             loader.map_max_entries(map.name, sockets);
         }
         // Twice as many, for the entries of `source::Hold`.
@@ -85,8 +77,6 @@ impl Maps {
         let active = SockHash::try_from(map(ACTIVE.name)?)?;
         let targets = SockHash::try_from(map(TARGETS.name)?)?;
         let streams = HashMap::try_from(map(STREAMS.name)?)?;
-        let joins = HashMap::try_from(map(JOINS.name)?)?;
-        let marks = SkStorage::try_from(map(MARKS.name)?)?;
         let events = map(EVENTS.name)?;
 
         let ask: &mut SchedClassifier = ebpf
@@ -100,57 +90,12 @@ impl Maps {
             .ok_or_else(missing(VERDICT_PROGRAM))?;
         verdict.load()?;
         verdict.attach(active.fd())?;
-        Ok((Self(Mutex::new(Handles { active, targets, streams, joins, marks, ebpf })), events))
+        Ok((Self(Mutex::new(Handles { active, targets, streams, ebpf })), events))
     }
 
-    /// From now on each marked socket of this process is put into the maps when it is established.
-    ///
-    /// # Errors
-    /// The cgroup can't be found, or the kernel refuses the program there.
-    pub(super) fn register_marked(&self) -> Result<(), SockmapError> {
-        let cgroup = cgroup::open_own().map_err(|source| SockmapError::NoCgroup { source })?;
-        let mut handles = self.lock();
-        let register: &mut SockOps = handles
-            .ebpf
-            .program_mut(REGISTER_PROGRAM)
-            .and_then(|program| program.try_into().ok())
-            .ok_or(SockmapError::NotInObject { name: REGISTER_PROGRAM })?;
-        register.load()?;
-        // The mode is for kernels without links. Beside a link, other programs on the cgroup stay, and run too.
-        register.attach(cgroup, CgroupAttachMode::Single)?;
-        Ok(())
-    }
-
-    /// Marks a socket, and all connections to it that are established from now on.
-    pub(super) fn mark(&self, socket: &impl AsRawFd) -> Result<(), SockmapError> {
-        Ok(self.lock().marks.insert(socket, &MARKED, 0)?)
-    }
-
-    /// Connections to `listener` that are established from now on have no mark.
-    pub(super) fn unmark(&self, listener: &impl AsRawFd) {
-        let _ = self.lock().marks.remove(listener);
-    }
-
-    /// `socket` may get what other sockets receive.
-    pub(super) fn set_target(&self, cookie: u64, socket: &impl AsRawFd) -> Result<(), SockmapError> {
-        Ok(self.lock().targets.insert(&cookie, socket.as_raw_fd(), 0)?)
-    }
-
-    /// Joins a registered socket to another one.
-    pub(super) fn join(&self, cookie: u64, join: Join) -> Result<(), SockmapError> {
-        let mut bytes: JoinBytes = [0; size_of::<Join>()];
-        bytes.copy_from_slice(bytemuck::bytes_of(&join));
-        Ok(self.lock().joins.insert(&cookie, &bytes, 0)?)
-    }
-
-    /// From now on what a registered socket receives is left to the agent.
-    pub(super) fn unjoin(&self, cookie: u64) {
-        let _ = self.lock().joins.remove(&cookie);
-    }
-
-    /// Removes the state of a stream whose socket is about to be closed.
-    pub(super) fn forget_stream(&self, cookie: u64) {
-        let _ = self.lock().streams.remove(&cookie);
+    /// `to` gets what the socket of `cookie` receives, once that socket is active.
+    pub(super) fn set_target(&self, cookie: u64, to: &impl AsRawFd) -> Result<(), SockmapError> {
+        Ok(self.lock().targets.insert(&cookie, to.as_raw_fd(), 0)?)
     }
 
     /// From now on the program decides on what `socket` receives. The kernel
@@ -185,7 +130,7 @@ impl Maps {
         let _ = handles.streams.remove(&cookie);
     }
 
-    /// Asks about the socket of `cookie`. `None`: it is gone.
+    /// Asks about the socket that gets the bytes of the socket of `cookie`. `None`: it is gone.
     pub(super) fn ask(&self, cookie: u64) -> Option<Answer> {
         let question = Question { cookie, ..Question::default() };
         let mut answer = [0; size_of::<Question>()];
@@ -210,7 +155,6 @@ impl Maps {
         handles.streams.keys().flatten().count()
             + handles.targets.keys().flatten().count()
             + handles.active.keys().flatten().count()
-            + handles.joins.keys().flatten().count()
     }
 
     /// Detaches the program, as another program with enough rights could.
@@ -241,7 +185,6 @@ fn kernel_offsets() -> Result<BTreeMap<&'static str, u32>, SockmapError> {
         (offsets::COPIED_SEQ, tcp.get("copied_seq"), "tcp_sock.copied_seq"),
         (offsets::WMEM_QUEUED, sock.get("sk_wmem_queued"), "sock.sk_wmem_queued"),
         (offsets::SNDBUF, sock.get("sk_sndbuf"), "sock.sk_sndbuf"),
-        (offsets::SOCKET, sock.get("sk_socket"), "sock.sk_socket"),
         (offsets::SEGMENT_SEQ, segment.as_ref(), "tcp_skb_cb.seq"),
     ];
     wanted

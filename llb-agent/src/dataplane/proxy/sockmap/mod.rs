@@ -16,7 +16,6 @@
 //! | `pair.rs`, `source.rs`, `quiesce.rs`, `mapped.rs` | puts sockets into the maps and takes them out, without losing a byte |
 //! | `watch.rs` | wakes the task of a pair |
 //! | `maps.rs`, `btf.rs` | the loaded object, and the offsets of the kernel's fields that it reads |
-//! | `cgroup.rs` | where the program is attached that registers sockets when they are established |
 //! | `setup.rs`, `kernels.rs`, `self_test.rs`, `loopback.rs` | whether this kernel can be trusted |
 //! | `error.rs`, `metrics.rs` | what can fail, what is counted |
 //!
@@ -29,7 +28,6 @@
 //!   the connection is reset.
 
 mod btf;
-mod cgroup;
 mod error;
 mod kernels;
 mod loopback;
@@ -41,8 +39,6 @@ mod numbered_bytes;
 mod pair;
 mod quiesce;
 mod redirect;
-#[cfg(test)]
-mod register_tests;
 mod self_test;
 mod setup;
 mod source;
@@ -51,6 +47,6 @@ mod tests;
 mod watch;
 
 pub(super) use self::error::SockmapError;
-pub(super) use self::mapped::{Mapped, Marked, ReturnedStream};
+pub(super) use self::mapped::{Mapped, ReturnedStream};
 pub(super) use self::redirect::Redirection;
 pub(super) use self::setup::Sockmap;

@@ -22,7 +22,7 @@ use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use llb_common::sockmap::{Join, Stream, Switch};
+use llb_common::sockmap::Stream;
 use rustix::net::sockopt::socket_cookie;
 
 use super::error::SockmapError;
@@ -39,10 +39,6 @@ pub(super) struct Pair {
     are_mapped: [bool; 2],
     /// Redirected bytes that `moved` has returned already.
     counted: [u64; 2],
-    /// Redirected bytes before this pair was joined.
-    before: [u64; 2],
-    /// Of sockets that the register program has added, while they may be joined.
-    registered: Option<[Mapped; 2]>,
 }
 
 impl Pair {
@@ -53,36 +49,17 @@ impl Pair {
     pub(super) fn form(maps: &Arc<Maps>, sockets: [&TcpStream; 2]) -> Result<Self, SockmapError> {
         let cookies = [socket_cookie(sockets[0])?, socket_cookie(sockets[1])?];
         let sources = cookies.map(|cookie| Source { cookie });
-        let pair = Self {
-            maps: Arc::clone(maps),
-            sources,
-            are_mapped: [false; 2],
-            counted: [0; 2],
-            before: [0; 2],
-            registered: None,
-        };
-        maps.set_target(cookies[0], sockets[0])?;
-        maps.set_target(cookies[1], sockets[1])?;
+        let pair = Self { maps: Arc::clone(maps), sources, are_mapped: [false; 2], counted: [0; 2] };
+        maps.set_target(cookies[0], sockets[1])?;
+        maps.set_target(cookies[1], sockets[0])?;
         let ask = |cookie| maps.ask(cookie).ok_or(SockmapError::NotInMap);
-        let states = [ask(cookies[0])?, ask(cookies[1])?];
+        // `ask` answers for the socket that gets the bytes of the given one.
+        let targets = [ask(cookies[0])?, ask(cookies[1])?];
         for (number, cookie) in cookies.into_iter().enumerate() {
-            let (from, to) = (states[number], states[1 - number]);
-            maps.set_stream(cookie, Stream::new(cookies[1 - number], to.write_seq, from.copied_seq))?;
+            let stream = Stream::new(targets[number].write_seq, targets[1 - number].copied_seq);
+            maps.set_stream(cookie, stream)?;
         }
         Ok(pair)
-    }
-
-    /// A pair of sockets that the register program has added. Nothing moves yet.
-    pub(super) fn of_registered(maps: &Arc<Maps>, registered: [Mapped; 2]) -> Self {
-        let before = [registered[0].redirected, registered[1].redirected];
-        Self {
-            maps: Arc::clone(maps),
-            sources: [registered[0].source(), registered[1].source()],
-            are_mapped: [true; 2],
-            counted: before,
-            before,
-            registered: Some(registered),
-        }
     }
 
     /// The kernel moves bytes from here on.
@@ -91,24 +68,11 @@ impl Pair {
     /// A socket is no longer established. The other may be active, so the pair
     /// must be stopped like any other.
     pub(super) fn begin(&self, sockets: [&TcpStream; 2]) -> Result<(), SockmapError> {
-        if let Some(registered) = &self.registered {
-            return self.join(registered);
-        }
         for (source, socket) in self.sources.iter().zip(sockets) {
             self.maps.activate(source.cookie, socket)?;
         }
         sockets.into_iter().try_for_each(|socket| peek(socket).map(|_| ()))?;
         Ok(())
-    }
-
-    fn join(&self, registered: &[Mapped; 2]) -> Result<(), SockmapError> {
-        let cookies = self.cookies();
-        for (number, cookie) in cookies.into_iter().enumerate() {
-            self.maps.join(cookie, Join::new(cookies[1 - number], registered[number].read()))?;
-        }
-        // What came before is for the relay. What comes from here on, the program knows.
-        let is_read = |number: usize| self.stream(cookies[number]).passed == registered[number].read();
-        if is_read(0) && is_read(1) { Ok(()) } else { Err(SockmapError::Unread) }
     }
 
     /// The keys of the two streams.
@@ -135,9 +99,6 @@ impl Pair {
     /// # Errors
     /// Bytes were lost, or a stream can neither be stopped nor go on.
     pub(super) fn stop(&mut self, sockets: [&TcpStream; 2]) -> Result<[Option<Mapped>; 2], SockmapError> {
-        if let Some(registered) = self.registered.take() {
-            return self.unjoin(registered, sockets);
-        }
         let mut mapped = [None, None];
         for (number, socket) in sockets.into_iter().enumerate() {
             let source = self.sources[number];
@@ -149,26 +110,6 @@ impl Pair {
             }
         }
         Ok(mapped)
-    }
-
-    fn unjoin(
-        &self,
-        mut registered: [Mapped; 2],
-        sockets: [&TcpStream; 2],
-    ) -> Result<[Option<Mapped>; 2], SockmapError> {
-        self.cookies().into_iter().for_each(|cookie| self.maps.unjoin(cookie));
-        for (mapped, socket) in registered.iter_mut().zip(sockets) {
-            // Any call that locks the socket waits for a segment that the program is looking at.
-            rustix::io::ioctl_fionread(socket)?;
-            let stream = self.stream(mapped.source().cookie);
-            match stream.switch {
-                0 => {}
-                switch if switch == Switch::Torn as u32 => return Err(SockmapError::BytesLost),
-                _ => mapped.leave(),
-            }
-            mapped.redirected = stream.redirected;
-        }
-        Ok(registered.map(Some))
     }
 
     /// Whether bytes wait that the program should have taken.
@@ -191,20 +132,16 @@ impl Pair {
     /// Redirected bytes of a stream that the kernel's worker has not written yet.
     /// `None`: the socket that should get them is gone.
     pub(super) fn queued(&self, number: usize) -> Option<u32> {
-        let stream = self.stream(self.sources[number].cookie);
-        if stream.registered == 1 && stream.redirected == self.before[number] {
-            // The program has not noted yet where the join begins.
-            return Some(0);
-        }
-        let answer = self.maps.ask(self.sources[1 - number].cookie)?;
-        Some(stream.queued(answer.write_seq))
+        let cookie = self.sources[number].cookie;
+        let answer = self.maps.ask(cookie)?;
+        Some(self.stream(cookie).queued(answer.write_seq))
     }
 
     /// Whether everything that was taken from the sockets of stopped streams was
     /// redirected. Otherwise the kernel has dropped a segment.
     pub(super) fn is_complete(&self) -> bool {
         (0..2).filter(|&number| !self.are_mapped[number]).all(|number| {
-            let taken = self.maps.ask(self.sources[number].cookie).map(|answer| answer.copied_seq);
+            let taken = self.maps.ask(self.sources[1 - number].cookie).map(|answer| answer.copied_seq);
             let given = self.sources[number].stream(&self.maps).given(0);
             taken.is_none_or(|taken| taken == given)
         })
@@ -217,9 +154,6 @@ impl Pair {
 
 impl Drop for Pair {
     fn drop(&mut self) {
-        if self.registered.is_some() {
-            self.cookies().into_iter().for_each(|cookie| self.maps.unjoin(cookie));
-        }
         for (source, _) in self.sources.iter().zip(self.are_mapped).filter(|(_, is_mapped)| !is_mapped) {
             self.maps.forget(source.cookie);
         }

@@ -14,7 +14,7 @@ use tokio::time::{sleep, sleep_until};
 use super::super::liveness::Liveness;
 use super::super::metrics::PerDirection;
 use super::error::SockmapError;
-use super::mapped::{Mapped, ReturnedStream};
+use super::mapped::ReturnedStream;
 use super::metrics::ReturnReason;
 use super::pair::Pair;
 use super::setup::Sockmap;
@@ -66,15 +66,13 @@ impl<'a> Redirection<'a> {
     }
 
     /// Lets the kernel move bytes between `sockets`, and returns them when the
-    /// relay must go on. `moved_before` is what the relay has moved so far. `mapped` has the sockets that are in the
-    /// maps already: both or none.
+    /// relay must go on. `moved_before` is what the relay has moved so far.
     ///
     /// # Errors
     /// The connection must be reset: it was idle for too long, or bytes were lost.
     pub(in super::super) async fn run(
         &mut self,
         [client, backend]: [tokio::net::TcpStream; 2],
-        mapped: [Option<Mapped>; 2],
         moved_before: u64,
         liveness: &mut Liveness<'_>,
         bytes: [&PerDirection; 3],
@@ -82,11 +80,7 @@ impl<'a> Redirection<'a> {
         let sockmap = self.sockmap;
         let (client, backend) = (client.into_std()?, backend.into_std()?);
         let sockets = [&client, &backend];
-        let pair = match mapped {
-            [Some(client), Some(backend)] => Ok(Pair::of_registered(&sockmap.maps, [client, backend])),
-            _ => Pair::form(&sockmap.maps, sockets),
-        };
-        let streams = match pair {
+        let streams = match Pair::form(&sockmap.maps, sockets) {
             Ok(pair) => {
                 sockmap.metrics.handovers.inc();
                 let _counted = CountedPair::new(sockmap);

@@ -12,11 +12,7 @@ use super::loopback::{LIMIT, Line, expect, take, wait_readable, within};
 use super::mapped::Mapped;
 use super::maps::Maps;
 use super::pair::Pair;
-use crate::config::SockmapJoin;
 
-/// What the client and the server send before the kernel moves bytes.
-const EARLY: &[u8] = b"early";
-const FIRST: &[u8] = b"first";
 /// Bytes that are offered while the reader does not read.
 const PUSH: usize = 8 << 20;
 /// The most of them that may be taken: four buffers of the connection, and what
@@ -25,76 +21,35 @@ const MOST_UNDER_WAY: usize = 2 << 20;
 
 /// # Errors
 /// The step that failed and why, or why it could not be tried.
-pub(super) fn run(maps: &Arc<Maps>, join: SockmapJoin) -> Result<(), SockmapError> {
+pub(super) fn run(maps: &Arc<Maps>) -> Result<(), SockmapError> {
     let failed = |step: &'static str| move |source: io::Error| SockmapError::SelfTest { step, source };
-    let new_line = |early: &[u8]| {
-        let line = match join {
-            SockmapJoin::Calls => {
-                Line::new().and_then(|mut line| line.client.write_all(early).map(|()| line))
-            }
-            SockmapJoin::SockOps => Line::registered(maps, early),
-        };
-        line.map_err(failed("loopback can't be used"))
-    };
-    let mut line = new_line(EARLY)?;
+    let mut line = Line::new().map_err(failed("loopback can't be used"))?;
     let pair =
-        early_data(maps, &mut line, join)?.map_err(failed("data from before the kernel moves bytes"))?;
+        early_data(maps, &mut line)?.map_err(failed("data from before the sockets were in the maps"))?;
     stuck_reader(pair, &mut line)?.map_err(failed("a reader that does not read"))?;
-    let mut line = new_line(b"")?;
-    end(maps, &mut line, join)?.map_err(failed("the end of a stream"))
+    let mut line = Line::new().map_err(failed("loopback can't be used"))?;
+    end(maps, &mut line)?.map_err(failed("the end of a stream"))
 }
 
-/// Each peer has sent before the kernel moves bytes, and the client sends once more after.
-fn early_data(
-    maps: &Arc<Maps>,
-    line: &mut Line,
-    join: SockmapJoin,
-) -> Result<io::Result<Pair>, SockmapError> {
-    let pair = match join {
-        SockmapJoin::Calls => {
-            let early = line.server.write_all(FIRST).and_then(|()| wait_readable(&line.inner));
-            if let Err(error) = early {
-                return Ok(Err(error));
-            }
-            Pair::form(maps, line.both())?
-        }
-        SockmapJoin::SockOps => {
-            let mut mapped = adopt(maps, line)?;
-            if let Err(error) = relay_early(line, &mut mapped) {
-                return Ok(Err(error));
-            }
-            Pair::of_registered(maps, mapped)
-        }
-    };
+/// Each peer sends before the sockets are in the maps, and the client once more after.
+fn early_data(maps: &Arc<Maps>, line: &mut Line) -> Result<io::Result<Pair>, SockmapError> {
+    let early = (|| {
+        line.client.write_all(b"early")?;
+        line.server.write_all(b"first")?;
+        wait_readable(&line.inner)
+    })();
+    if let Err(error) = early {
+        return Ok(Err(error));
+    }
+    let pair = Pair::form(maps, line.both())?;
     pair.begin(line.both())?;
     Ok((|| {
-        expect(&mut line.server, EARLY)?;
-        expect(&mut line.client, FIRST)?;
+        expect(&mut line.server, b"early")?;
+        expect(&mut line.client, b"first")?;
         line.client.write_all(b"later")?;
         expect(&mut line.server, b"later")?;
         Ok(pair)
     })())
-}
-
-/// The sockets that were put into the maps when they were established.
-fn adopt(maps: &Arc<Maps>, line: &Line) -> Result<[Mapped; 2], SockmapError> {
-    let [near, far] = line.both().map(|socket| Mapped::adopt(maps, socket));
-    near.zip(far).map(<[Mapped; 2]>::from).ok_or(SockmapError::NotInMap)
-}
-
-/// Relays what has come before the kernel moves bytes, as the agent does.
-fn relay_early(line: &mut Line, mapped: &mut [Mapped; 2]) -> io::Result<()> {
-    line.server.write_all(FIRST)?;
-    for (from, early) in [EARLY, FIRST].into_iter().enumerate() {
-        let (mut buffer, mut received) = (vec![0; early.len()], Vec::new());
-        within(LIMIT, || {
-            let read = take(&mut line.inner[from], &mut buffer, &mut received)?;
-            mapped[from].count(read);
-            Ok((received.len() >= early.len()).then_some(()))
-        })?;
-        line.inner[1 - from].write_all(&received)?;
-    }
-    Ok(())
 }
 
 /// The client must be stopped, and nothing may be lost when the reader goes on.
@@ -108,12 +63,9 @@ fn stuck_reader(mut pair: Pair, line: &mut Line) -> Result<io::Result<()>, Sockm
         return Ok(Err(io::Error::other(format!("{pushed} bytes were taken from a client that must wait"))));
     }
     let [forward, reply] = pair.stop(line.both())?;
-    let Some(forward) = forward.filter(|forward| !forward.is_joinable()) else {
+    let (Some(forward), None) = (forward, reply) else {
         return Ok(Err(io::Error::other("the program did not stop although there was no room")));
     };
-    if reply.is_some_and(|reply| !reply.is_joinable()) {
-        return Ok(Err(io::Error::other("the program stopped the wrong direction")));
-    }
     Ok(relay_the_rest(&pair, forward, line, &pattern[..pushed]))
 }
 
@@ -152,11 +104,8 @@ fn describe(error: &io::Error, detail: String) -> io::Error {
 }
 
 /// All that was sent before FIN must arrive before it.
-fn end(maps: &Arc<Maps>, line: &mut Line, join: SockmapJoin) -> Result<io::Result<()>, SockmapError> {
-    let mut pair = match join {
-        SockmapJoin::Calls => Pair::form(maps, line.both())?,
-        SockmapJoin::SockOps => Pair::of_registered(maps, adopt(maps, line)?),
-    };
+fn end(maps: &Arc<Maps>, line: &mut Line) -> Result<io::Result<()>, SockmapError> {
+    let mut pair = Pair::form(maps, line.both())?;
     pair.begin(line.both())?;
     let pattern = [7; 10_000];
     if let Err(error) = line.client.write_all(&pattern).and_then(|()| line.client.shutdown(Shutdown::Write)) {

@@ -4,19 +4,17 @@
 
 use std::fmt;
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 
 use super::error::SockmapError;
 use super::kernels::Names;
-use super::mapped::{Mapped, Marked};
 use super::maps::Maps;
 use super::metrics::Metrics;
 use super::watch::Watch;
 use super::{kernels, self_test};
-use crate::config::{SockmapConfig, SockmapJoin};
+use crate::config::SockmapConfig;
 use crate::error_chain::ErrorChain;
 use crate::kernel::{self, Cap};
 
@@ -27,7 +25,6 @@ pub(in super::super) struct Sockmap {
     pub(super) metrics: Metrics,
     /// Small reads after which the kernel takes a connection.
     pub(super) after_reads: u32,
-    join: SockmapJoin,
 }
 
 impl Sockmap {
@@ -62,48 +59,10 @@ impl Sockmap {
         }
         let (maps, events) = Maps::load(config.max_pairs.get())?;
         let maps = Arc::new(maps);
-        if config.join == SockmapJoin::SockOps {
-            maps.register_marked()?;
-        }
-        self_test::run(&maps, config.join)?;
+        self_test::run(&maps)?;
         let watch = Watch::start(events).map_err(SockmapError::Watch)?;
         let metrics = Metrics::register(registry, Arc::downgrade(&maps));
-        Ok(Self { maps, watch, metrics, after_reads: config.after_reads, join: config.join })
-    }
-
-    /// The connections of this listener are put into the maps when they are established, if the configuration
-    /// says so.
-    pub(in super::super) fn mark_listener(&self, listener: &impl AsRawFd) {
-        if self.join == SockmapJoin::SockOps
-            && let Err(error) = self.maps.mark(listener)
-        {
-            let error = ErrorChain(&error);
-            tracing::warn!(%error, "cannot mark a listener; the kernel gets its connections by calls");
-        }
-    }
-
-    /// Likewise for a socket that is about to connect.
-    pub(in super::super) fn mark(&self, socket: &(impl AsFd + AsRawFd)) -> Option<Marked> {
-        if self.join == SockmapJoin::Calls {
-            return None;
-        }
-        Marked::new(&self.maps, socket)
-            .inspect_err(|error| tracing::debug!(error = %ErrorChain(error), "cannot mark a socket"))
-            .ok()
-    }
-
-    /// The opposite of [`Sockmap::mark_listener`]. Returns whether connections that nobody has accepted yet may be
-    /// in the maps.
-    pub(in super::super) fn unmark(&self, listeners: &[impl AsRawFd]) -> bool {
-        if self.join == SockmapJoin::SockOps {
-            listeners.iter().for_each(|listener| self.maps.unmark(listener));
-        }
-        self.join == SockmapJoin::SockOps
-    }
-
-    /// An accepted connection that is in the maps already. To be called for each one before anything else.
-    pub(in super::super) fn adopt(&self, socket: impl AsFd) -> Option<Mapped> {
-        (self.join == SockmapJoin::SockOps).then(|| Mapped::adopt(&self.maps, socket))?
+        Ok(Self { maps, watch, metrics, after_reads: config.after_reads })
     }
 }
 

@@ -19,7 +19,6 @@ use super::numbered_bytes::{receive_all, send_until};
 use super::pair::Pair;
 use super::quiesce::Quiesced;
 use super::self_test;
-use crate::config::SockmapJoin;
 
 /// With this many lines, FIN sometimes comes before the kernel's worker has begun.
 const LINES: usize = 300;
@@ -40,7 +39,7 @@ fn begun(maps: &Arc<Maps>) -> (Line, Pair) {
 #[ignore = "needs root: cargo xtask test"]
 fn the_self_test_passes_and_leaves_nothing() {
     let maps = maps(4);
-    self_test::run(&maps, SockmapJoin::Calls).unwrap();
+    self_test::run(&maps).unwrap();
     assert_eq!(maps.entries(), 0);
 }
 
@@ -151,7 +150,7 @@ fn the_program_of_a_quiesced_socket_sees_nothing() {
         line.client.write_all(b"before").unwrap();
         expect(&mut line.server, b"before").unwrap();
         assert_eq!(pair.moved(), [6, 0]);
-        let taken = maps.ask(pair.cookies()[0]).unwrap().copied_seq;
+        let taken = maps.ask(pair.cookies()[1]).unwrap().copied_seq;
         let quiesced = Quiesced::new(&line.inner[0], taken);
         line.client.set_write_timeout(Some(Duration::from_millis(20))).unwrap();
         let sent = vec![7; 8 << 20];

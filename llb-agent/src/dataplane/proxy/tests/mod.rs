@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The proxy plane over real sockets on loopback; only `sock_ops.rs` needs root. Each scenario
+//! The proxy plane over real sockets on loopback, without root. Each scenario
 //! is one function that runs for IPv4 and for IPv6. This file has what they share.
 
 mod beside;
 mod frontends;
 mod shares;
-mod sock_ops;
 mod tcp;
 mod terms;
 mod udp;

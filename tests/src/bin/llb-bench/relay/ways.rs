@@ -22,14 +22,12 @@ const IDLE: u64 = 10_000;
 const OTHER_DESCRIPTORS: u64 = 1_500;
 
 /// A name, and the agent's flags.
-const WAYS: [(&str, &[&str]); 7] = [
+const WAYS: [(&str, &[&str]); 5] = [
     ("copy", &["--userspace", "--splice=false"]),
     ("splice", &["--userspace"]),
-    ("sockmap", &["--datapath=sockmap", "--sockmap-join=calls"]),
-    ("sockmap after 0 reads", &["--datapath=sockmap", "--sockmap-join=calls", "--sockmap-after-reads=0"]),
-    ("sockmap after 8 reads", &["--datapath=sockmap", "--sockmap-join=calls", "--sockmap-after-reads=8"]),
-    ("sock_ops", &["--datapath=sockmap", "--sockmap-join=sock-ops"]),
-    ("sock_ops after 0 reads", &["--datapath=sockmap", "--sockmap-join=sock-ops", "--sockmap-after-reads=0"]),
+    ("sockmap", &["--datapath=sockmap"]),
+    ("sockmap after 0 reads", &["--datapath=sockmap", "--sockmap-after-reads=0"]),
+    ("sockmap after 8 reads", &["--datapath=sockmap", "--sockmap-after-reads=8"]),
 ];
 
 /// What is measured.

@@ -4,22 +4,13 @@
 //!
 //! | map | kind | key | value | written by |
 //! |---|---|---|---|---|
-//! | `ACTIVE` | SOCKHASH, with the verdict program | cookie of a socket | that socket | agent, register program |
-//! | `TARGETS` | SOCKHASH | cookie of a socket | that socket | agent, register program |
-//! | `STREAMS` | hash | cookie of a socket | [`Stream`] | agent and register program add and remove, verdict program counts |
-//! | `JOINS` | hash | cookie of a socket | [`Join`] | agent |
-//! | `MARKS` | socket storage | socket | 1: a listener or socket of the relay | agent |
-//! | `EVENTS` | ring buffer | | [`Event`] | verdict program |
+//! | `ACTIVE` | SOCKHASH, with the verdict program | cookie of a socket | that socket | agent |
+//! | `TARGETS` | SOCKHASH | cookie of a socket | the socket that gets its bytes | agent |
+//! | `STREAMS` | hash | cookie of a socket | [`Stream`] | agent adds and removes, program counts |
+//! | `EVENTS` | ring buffer | | [`Event`] | program |
 //!
 //! There are two SOCKHASH maps, because both sockets of a pair must be targets before either may be a source.
 //! Otherwise bytes that the other socket has received already would be lost.
-//!
-//! A socket comes into the maps in one of two ways. Either the agent adds it when the kernel should move its
-//! bytes, or the register program adds it when it is established ([`Stream::registered`]). Then its bytes are
-//! left to the agent until there is a [`Join`] for it.
-
-#[cfg(test)]
-mod tests;
 
 use bytemuck::{Pod, Zeroable};
 
@@ -29,8 +20,6 @@ use crate::maps::Map;
 pub const VERDICT_PROGRAM: &str = "llb_verdict";
 /// The program that answers a [`Question`]. It is never attached: the agent runs it by a test run.
 pub const ASK_PROGRAM: &str = "llb_ask";
-/// The program that puts marked sockets into the maps as soon as they are established.
-pub const REGISTER_PROGRAM: &str = "llb_register";
 
 /// Default capacity: sockets of all connections, two each. The agent loads the object with the capacity that
 /// it needs.
@@ -42,10 +31,6 @@ pub const ACTIVE: Map = Map { name: "ACTIVE", capacity: SOCKETS };
 pub const TARGETS: Map = Map { name: "TARGETS", capacity: SOCKETS };
 /// See the table above.
 pub const STREAMS: Map = Map { name: "STREAMS", capacity: SOCKETS };
-/// See the table above.
-pub const JOINS: Map = Map { name: "JOINS", capacity: SOCKETS };
-/// See the table above. The kernel stores a mark in its socket, so there is no limit.
-pub const MARKS: Map = Map { name: "MARKS", capacity: 0 };
 /// Bytes of the ring buffer. The agent makes it large enough for [`EVENTS_PER_STREAM`] events of each stream.
 pub const EVENTS: Map = Map { name: "EVENTS", capacity: 65_536 };
 
@@ -66,8 +51,6 @@ pub mod offsets {
     pub const WMEM_QUEUED: &str = "WMEM_QUEUED";
     /// `sk_sndbuf`: the limit of that memory.
     pub const SNDBUF: &str = "SNDBUF";
-    /// `sk_socket` of `struct sock`: null while no program has accepted the socket, and after it was closed.
-    pub const SOCKET: &str = "SOCKET";
     /// `cb` of `struct sk_buff`, and in it `seq` of `struct tcp_skb_cb`: the sequence number of a segment's
     /// first byte.
     pub const SEGMENT_SEQ: &str = "SEGMENT_SEQ";
@@ -85,7 +68,7 @@ pub const BULK_BYTES: u32 = 16 * 1024;
 /// ... if this many of them come one after the other.
 pub const BULK_RUN: u32 = 4;
 
-/// One direction of a pair of sockets: 56 bytes, native byte order. Its key is the cookie of the socket that
+/// One direction of a pair of sockets: 48 bytes, native byte order. Its key is the cookie of the socket that
 /// the bytes come from.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -94,8 +77,6 @@ pub struct Stream {
     pub redirected: u64,
     /// Bytes left to the agent to read.
     pub passed: u64,
-    /// The cookie of the other socket. Not used by a registered stream, whose [`Join`] has it.
-    pub peer: u64,
     /// `write_seq` of the other socket when `redirected` was 0.
     pub base: u32,
     /// `copied_seq` of the socket that the bytes come from, before the first of them.
@@ -110,44 +91,11 @@ pub struct Stream {
     mark: u32,
     before: u32,
     after: u32,
-    /// 1: the register program added the socket. Its bytes are left to the agent while there is no [`Join`].
-    pub registered: u32,
+    /// Zero.
+    padding: u32,
 }
 
-const _: () = assert!(size_of::<Stream>() == 56);
-
-/// Joins a registered socket to another one: 24 bytes, native byte order. Its key is the cookie of the socket
-/// that the bytes come from. It takes effect only if the agent has read everything that was left to it, so
-/// that no byte overtakes another.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-pub struct Join {
-    /// The cookie of the socket that gets the bytes.
-    pub peer: u64,
-    /// Bytes that the agent has read, and written to the other socket.
-    pub read: u64,
-    /// 0, or a [`Phase`] as a number.
-    phase: u64,
-}
-
-const _: () = assert!(size_of::<Join>() == 24);
-
-/// What has become of a [`Join`].
-#[repr(u64)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// The program redirects bytes.
-    Begun = 1,
-    /// Bytes had come before that the agent had not read yet, so all are left to it.
-    Late = 2,
-}
-
-impl Join {
-    /// Gives the bytes to the socket `peer`, if the agent has read `read` bytes and no more have come.
-    pub fn new(peer: u64, read: u64) -> Self {
-        Self { peer, read, phase: 0 }
-    }
-}
+const _: () = assert!(size_of::<Stream>() == 48);
 
 /// Why a stream was left to the agent.
 #[repr(u32)]
@@ -193,44 +141,10 @@ pub enum Decision {
 }
 
 impl Stream {
-    /// A stream to the socket with the cookie `peer`. Its first byte has the sequence number `first`, while
-    /// the other socket's `write_seq` is `base`.
-    pub fn new(peer: u64, base: u32, first: u32) -> Self {
-        Self { peer, base, first, ..Self::default() }
-    }
-
-    /// A stream whose bytes are left to the agent until it is joined. `first` is as for [`Stream::new`].
-    #[inline(always)]
-    pub fn registered(first: u32) -> Self {
-        Self { first, registered: 1, ..Self::default() }
-    }
-
-    /// Decides about `length` more bytes, of a registered stream by its `join`.
-    #[inline(always)]
-    pub fn decide_joined(&mut self, length: u32, join: Option<&mut Join>, target: Target) -> Decision {
-        if let Some(join) = join {
-            if join.read != self.passed {
-                let is_known = join.phase == Phase::Late as u64;
-                join.phase = Phase::Late as u64;
-                self.pass(length);
-                return if is_known { Decision::Pass } else { Decision::Switched };
-            }
-            if join.phase == 0 {
-                join.phase = Phase::Begun as u64;
-                // All bytes before this segment are in the other socket.
-                self.base = target.write_seq.wrapping_sub(self.redirected as u32);
-                self.mark = self.redirected as u32;
-                (self.before, self.after, self.bulk_run) = (0, 0, 0);
-            }
-        }
-        self.decide(length, target)
-    }
-
-    /// Leaves these bytes to the agent, which knows.
-    #[inline(always)]
-    pub fn pass(&mut self, length: u32) -> Decision {
-        self.passed = self.passed.wrapping_add(length as u64);
-        Decision::Pass
+    /// A stream whose first byte has the sequence number `first`, while the other socket's `write_seq` is
+    /// `base`.
+    pub fn new(base: u32, first: u32) -> Self {
+        Self { base, first, ..Self::default() }
     }
 
     /// The sequence number behind all redirected bytes and `read` bytes that the agent read: what
@@ -335,3 +249,89 @@ pub struct Question {
 }
 
 const _: () = assert!(size_of::<Question>() == 40);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOMY: u32 = 4 << 20;
+
+    fn target(write_seq: u32, wmem_queued: u32) -> Target {
+        Target { write_seq, wmem_queued, sndbuf: ROOMY }
+    }
+
+    #[test]
+    fn bytes_that_have_room_are_redirected_at_any_sequence_number() {
+        for base in [0, 1, u32::MAX - 10] {
+            let mut stream = Stream::new(base, 0);
+            for number in 0..1000u32 {
+                let at = target(base.wrapping_add(number * 100), 0);
+                assert_eq!(stream.decide(100, at), Decision::Redirect);
+            }
+            assert_eq!((stream.redirected, stream.passed), (100_000, 0));
+            assert_eq!(stream.queued(base.wrapping_add(100_000)), 0);
+        }
+    }
+
+    #[test]
+    fn without_room_all_further_bytes_are_left_to_the_agent() {
+        let mut stream = Stream::new(7, 0);
+        assert_eq!(stream.decide(100, target(7, 0)), Decision::Redirect);
+        assert_eq!(stream.decide(100, target(107, ROOMY - 1000)), Decision::Switched);
+        assert_eq!(stream.decide(100, target(107, 0)), Decision::Pass);
+        assert_eq!(stream.switch, Switch::NoRoom as u32);
+        assert_eq!((stream.redirected, stream.passed), (100, 200));
+    }
+
+    #[test]
+    fn repeated_and_missing_bytes_are_recognized() {
+        let mut stream = Stream::new(0, u32::MAX - 10);
+        assert_eq!(stream.repeated(u32::MAX - 10), Some(0));
+        stream.decide(100, target(0, 0));
+        let next = 89;
+        assert_eq!(stream.repeated(next), Some(0));
+        assert_eq!(stream.repeated(next - 30), Some(30));
+        assert_eq!(stream.repeated(next + 1), None);
+        stream.leave(50, Switch::NoRoom);
+        assert_eq!(stream.repeated(next + 20), Some(30));
+    }
+
+    #[test]
+    fn waiting_bytes_and_segments_are_limited() {
+        let mut stream = Stream::new(0, 0);
+        let mut decided =
+            |length| (0..1000).find(|_| stream.decide(length, target(0, 0)) == Decision::Switched);
+        assert_eq!(decided(64 * 1024), Some(4));
+        assert_eq!(stream.switch, Switch::Queue as u32);
+        let mut stream = Stream::new(0, 0);
+        let mut decided =
+            |length| (0..1000).find(|_| stream.decide(length, target(0, 0)) == Decision::Switched);
+        assert_eq!(decided(1), Some(QUEUE_SEGMENTS as usize));
+        assert_eq!(stream.switch, Switch::Queue as u32);
+    }
+
+    #[test]
+    fn a_queue_that_lags_but_moves_is_kept() {
+        let mut stream = Stream::new(0, 0);
+        for number in 0..10_000u32 {
+            let written = number.saturating_sub(50);
+            assert_eq!(stream.decide(1, target(written, 0)), Decision::Redirect, "{number}");
+        }
+    }
+
+    #[test]
+    fn a_bulk_transfer_is_reported_once() {
+        let mut stream = Stream::new(0, 0);
+        let mut written = 0;
+        let mut decide = |length: u32| {
+            let decision = stream.decide(length, target(written, 0));
+            written += length;
+            decision
+        };
+        let decisions: [_; 9] = core::array::from_fn(|_| decide(BULK_BYTES));
+        assert_eq!(
+            decisions.map(|decision| decision == Decision::RedirectBulk),
+            [false, false, false, true, false, false, false, false, false]
+        );
+    }
+}
