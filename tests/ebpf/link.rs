@@ -16,6 +16,7 @@ use llb_agent::config::{Datapath, PacketConfig};
 use llb_agent::dataplane::packet::{
     LinkLocks, LinkPermission, PacketError, PacketPlane, PacketSetup, Turn, detach,
 };
+use llb_agent::model::LinkCount;
 use llb_common::counters::{LINK_COUNTERS_MAP, LinkCounters};
 use llb_common::programs::{TC_INGRESS_PROGRAM, XDP_PROGRAM};
 use llb_tests::wait::wait_for;
@@ -254,8 +255,10 @@ pub(crate) fn inside<T: Send>(host: &Host, work: impl FnOnce() -> T + Send) -> T
 }
 
 pub(crate) fn counters(observer: &PacketPlane) -> LinkCounters {
-    match observer.counters().as_slice() {
-        [(link, counters)] if link == Host::LINK => *counters,
+    match observer.counting()().links.as_slice() {
+        [LinkCount { link, packets, bytes }] if link == Host::LINK => {
+            LinkCounters { packets: *packets, bytes: *bytes }
+        }
         other => panic!("one link is observed, not {other:?}"),
     }
 }

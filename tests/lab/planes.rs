@@ -8,8 +8,8 @@ use crate::scenarios::packets::{
     restarts, return_path, returned, routers, routes, suspects, vlans,
 };
 use crate::scenarios::{
-    answers, changes, chaos, crash, dead_backends, handover, health, life, memory, other_clients, reload,
-    replacement, rights, soak, tenant, terms, traffic, trouble, vips,
+    answers, changes, chaos, crash, dead_backends, handover, health, life, memory, observed, other_clients,
+    reload, replacement, rights, soak, tenant, terms, traffic, trouble, vips,
 };
 
 macro_rules! scenarios {
@@ -54,6 +54,7 @@ macro_rules! every_scenario {
             dead_backends::a_dead_backend_is_said_until_it_answers_again,
             dead_backends::a_frontend_without_a_living_backend_is_a_problem_until_one_answers,
             dead_backends::an_own_address_that_is_gone_is_a_problem_until_it_is_back,
+            observed::traffic_its_balance_and_failures_are_seen,
             vips::a_vip_of_another_host_is_refused_until_it_is_free,
             vips::a_refused_vip_is_not_published_when_its_link_is_gone,
             vips::a_published_vip_that_another_host_has_now_is_withdrawn,

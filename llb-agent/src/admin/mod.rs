@@ -40,7 +40,7 @@ use tokio::task::JoinSet;
 use self::shown::Admin;
 pub use self::socket::{AdminSocket, AdminSocketError};
 use crate::clock;
-use crate::dataplane::BackendStates;
+use crate::dataplane::{BackendStates, Counting};
 use crate::error_chain::ErrorChain;
 use crate::explain::{Explanation, explain};
 use crate::model::ServiceName;
@@ -101,9 +101,10 @@ pub fn serve(
     report: watch::Receiver<Arc<Report>>,
     registry: Registry,
     backends: BackendStates,
+    counting: Counting,
 ) -> JoinSet<()> {
     let socket = socket.and_then(AdminSocket::publish);
-    serve_within(server::LIMITS, (listener, socket), report, registry, backends)
+    serve_within(server::LIMITS, (listener, socket), report, registry, backends, counting)
 }
 
 fn serve_within(
@@ -112,9 +113,10 @@ fn serve_within(
     report: watch::Receiver<Arc<Report>>,
     mut registry: Registry,
     backends: BackendStates,
+    counting: Counting,
 ) -> JoinSet<()> {
     let refused = server::Refused::register(&mut registry);
-    let admin = Admin::new(report, registry, backends);
+    let admin = Admin::new(report, registry, backends, counting);
     let routes = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))

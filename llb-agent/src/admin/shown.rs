@@ -8,8 +8,8 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::body;
-use crate::dataplane::BackendStates;
-use crate::observe::{self, Look, SharedHistory};
+use crate::dataplane::{BackendStates, Counting};
+use crate::observe::{self, Look, SharedHistory, SharedMeter};
 use crate::reconcile::Report;
 
 /// The most answers of unbounded size that are in memory as a whole; further requests wait.
@@ -22,6 +22,7 @@ pub(super) struct Admin {
     pub(super) registry: Arc<Registry>,
     pub(super) backends: BackendStates,
     pub(super) history: SharedHistory,
+    pub(super) meter: SharedMeter,
     whole_answers: Arc<Semaphore>,
 }
 
@@ -30,10 +31,11 @@ impl Admin {
         report: watch::Receiver<Arc<Report>>,
         registry: Registry,
         backends: BackendStates,
+        counting: Counting,
     ) -> Self {
-        let history = observe::follow(report.clone());
+        let (history, meter) = (observe::follow(report.clone()), observe::sample(counting));
         let whole_answers = Arc::new(Semaphore::new(WHOLE_ANSWERS));
-        Self { report, registry: Arc::new(registry), backends, history, whole_answers }
+        Self { report, registry: Arc::new(registry), backends, history, meter, whole_answers }
     }
 
     /// The last report. The channel's lock is free again at once, so the loop never waits for a client.
@@ -53,8 +55,10 @@ impl Admin {
         Arc::clone(&self.whole_answers).acquire_owned().await.ok()
     }
 
-    pub(super) fn look<T>(&self, work: impl FnOnce(Look<'_>) -> T) -> T {
-        let report = self.report();
-        work(Look { report: &report, states: &self.backends, history: &self.history })
+    /// Rates are averages over `over` samples.
+    pub(super) fn look<T>(&self, over: usize, work: impl FnOnce(Look<'_>) -> T) -> T {
+        let (report, meter) = (self.report(), self.meter.read());
+        let (states, history, meter) = (&self.backends, &self.history, &*meter);
+        work(Look { report: &report, states, history, meter, over })
     }
 }

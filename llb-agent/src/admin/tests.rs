@@ -26,8 +26,15 @@ async fn endpoint_within(limits: server::Limits, report: Report) -> (SocketAddr,
     let listener = bind("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (reports, shown) = watch::channel(Arc::new(report));
-    serve_within(limits, (Some(listener), None), shown, Registry::default(), BackendStates::default())
-        .detach_all();
+    serve_within(
+        limits,
+        (Some(listener), None),
+        shown,
+        Registry::default(),
+        BackendStates::default(),
+        Counting::default(),
+    )
+    .detach_all();
     (address, reports)
 }
 
@@ -75,7 +82,8 @@ async fn the_unix_socket_shows_the_same_whatever_the_host_is_called() {
     let config = AdminSocketConfig { path: folder.path().join("admin.sock"), group: None };
     let socket = AdminSocket::open(&config).unwrap();
     let (_reports, shown) = watch::channel(Arc::new(with_problems(1)));
-    let _tasks = serve(None, Some(socket), shown, Registry::default(), BackendStates::default());
+    let _tasks =
+        serve(None, Some(socket), shown, Registry::default(), BackendStates::default(), Counting::default());
     for host in ["llb", "evil.example"] {
         let mut stream = tokio::net::UnixStream::connect(&config.path).await.unwrap();
         let request = format!("GET /readyz HTTP/1.1\r\nHost: {host}\r\n\r\n");
@@ -96,6 +104,8 @@ async fn nothing_can_be_changed() {
         "/explain/default/web",
         "/api/v1/services",
         "/api/v1/changes",
+        "/api/v1/links",
+        "/api/v1/history",
     ] {
         for method in ["POST", "PUT", "PATCH", "DELETE"] {
             let request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n");
@@ -103,6 +113,23 @@ async fn nothing_can_be_changed() {
             assert!(answer.starts_with("HTTP/1.1 405 "), "{method} {path}: {answer}");
         }
     }
+}
+
+#[tokio::test]
+async fn rates_are_over_one_to_ten_seconds_and_an_unknown_frontend_has_no_past() {
+    let (address, _reports) = endpoint(Report::default()).await;
+    for (path, status) in [
+        ("/api/v1/services?over=10", "200 "),
+        ("/api/v1/services?over=0", "400 "),
+        ("/api/v1/links?over=11", "400 "),
+        ("/api/v1/history", "200 "),
+        ("/api/v1/history?frontend=[2001:db8::1]:80/TCP", "404 "),
+    ] {
+        let answer = get(address, path).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
+    }
+    let answer = get(address, "/api/v1/history?frontend=192.0.2.1:80/TCP").await;
+    assert!(answer.ends_with("for frontend 192.0.2.1:80/TCP; /api/v1/services lists them\"}"), "{answer}");
 }
 
 #[tokio::test]

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::body;
 use super::shown::Admin;
+use crate::clock;
 use crate::model::ServiceName;
-use crate::observe::services;
+use crate::observe::{WINDOW, links, past, services};
 
 const JSON: &str = "application/json";
 
@@ -21,16 +22,38 @@ pub(super) fn routes() -> Router<Admin> {
         .route("/api/v1/services", get(all))
         .route("/api/v1/services/{namespace}/{name}", get(one))
         .route("/api/v1/changes", get(changes))
+        .route("/api/v1/links", get(link_rows))
+        .route("/api/v1/history", get(history))
 }
 
-async fn all(State(admin): State<Admin>) -> Response {
-    answer(admin, |admin| Ok(admin.look(|look| services(look, None)))).await
+/// Over how many seconds rates are averages.
+#[derive(Deserialize)]
+struct Over {
+    #[serde(default)]
+    over: Option<usize>,
 }
 
-async fn one(State(admin): State<Admin>, Path((namespace, name)): Path<(String, String)>) -> Response {
+impl Over {
+    fn samples(self) -> Result<usize, (StatusCode, String)> {
+        match self.over.unwrap_or(WINDOW) {
+            over @ 1..=WINDOW => Ok(over),
+            _ => Err((StatusCode::BAD_REQUEST, format!("over= takes 1 to {WINDOW} seconds"))),
+        }
+    }
+}
+
+async fn all(State(admin): State<Admin>, Query(over): Query<Over>) -> Response {
+    answer(admin, |admin| Ok(admin.look(over.samples()?, |look| services(look, None)))).await
+}
+
+async fn one(
+    State(admin): State<Admin>,
+    Query(over): Query<Over>,
+    Path((namespace, name)): Path<(String, String)>,
+) -> Response {
     answer(admin, |admin| {
         let name = ServiceName::new(namespace, name);
-        let found = admin.look(|look| services(look, Some(&name)));
+        let found = admin.look(over.samples()?, |look| services(look, Some(&name)));
         match (found.services.is_empty(), found.stale) {
             (false, _) => Ok(found),
             (true, false) => {
@@ -56,6 +79,29 @@ struct After {
 
 async fn changes(State(admin): State<Admin>, Query(After { after }): Query<After>) -> Response {
     answer(admin, move |admin| Ok(admin.history.after(after))).await
+}
+
+async fn link_rows(State(admin): State<Admin>, Query(over): Query<Over>) -> Response {
+    answer(admin, |admin| Ok(links(&admin.report(), &admin.meter.read(), over.samples()?))).await
+}
+
+#[derive(Deserialize)]
+struct Which {
+    /// `192.0.2.100:80/TCP`; none: all together.
+    frontend: Option<String>,
+}
+
+async fn history(State(admin): State<Admin>, Query(Which { frontend }): Query<Which>) -> Response {
+    answer(admin, |admin| {
+        past(&admin.meter.read(), frontend.as_deref(), clock::time_of_day()).ok_or_else(|| {
+            let frontend = frontend.unwrap_or_default();
+            let error = format!(
+                "this agent has counted nothing for frontend {frontend}; /api/v1/services lists them"
+            );
+            (StatusCode::NOT_FOUND, error)
+        })
+    })
+    .await
 }
 
 /// Makes the answer on a thread of its own: thousands of frontends take a while.

@@ -301,7 +301,9 @@ impl<S: StatusSink> Building<S> {
         if let Some((address, _)) = &tcp {
             tracing::info!(%address, "admin endpoint: /healthz /readyz /metrics /state");
         }
-        let tasks = admin::serve(listener, socket, shown, registry, reconciler.rooms.plane.backend_states());
+        let plane = &reconciler.rooms.plane;
+        let (states, counting) = (plane.backend_states(), plane.counting());
+        let tasks = admin::serve(listener, socket, shown, registry, states, counting);
         let setup = setup_of(config, reconciler.rooms.plane.packet().is_some());
         let successors = Successors::listen(&config.state_dir, setup).unwrap_or_else(|error| {
             tracing::warn!(error = %ErrorChain(&error), "no new agent can take over without a gap");

@@ -11,6 +11,7 @@
 //! Invariant: a plane knows neither Kubernetes nor addresses on links.
 
 mod backend_states;
+mod counting;
 mod data_plane;
 pub mod fake;
 mod held_ports;
@@ -21,5 +22,6 @@ mod planes;
 pub mod proxy;
 
 pub use backend_states::BackendStates;
+pub use counting::Counting;
 pub use data_plane::{DataPlane, DataPlaneError};
 pub use planes::Planes;

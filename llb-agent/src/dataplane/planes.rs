@@ -25,6 +25,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::backend_states::BackendStates;
+use super::counting::Counting;
 use super::data_plane::{DataPlane, DataPlaneError};
 use super::held_ports::HeldPorts;
 use super::kernel_connections;
@@ -35,7 +36,7 @@ use crate::clock;
 use crate::config::{Datapath, RelayConfig};
 use crate::error_chain::ErrorChain;
 use crate::model::{
-    FailedBackends, Frontend, FrontendStatus, Mode, NoPacketPlane, Phase, Placement, PlacementReason,
+    Counts, FailedBackends, Frontend, FrontendStatus, Mode, NoPacketPlane, Phase, Placement, PlacementReason,
     PlaneKind, PlanesState, Problem, Rule,
 };
 
@@ -108,6 +109,16 @@ impl Planes {
     /// The states of backends, as far as the packet plane knows them.
     pub fn backend_states(&self) -> BackendStates {
         self.packet().map(PacketPlane::backend_states).unwrap_or_default()
+    }
+
+    /// What both planes have counted.
+    pub fn counting(&self) -> Counting {
+        let (packet, relay) = (self.packet().map(PacketPlane::counting), self.relay.counting());
+        Counting::new(move || Counts {
+            relay: relay.counters(),
+            limits: relay.limits(),
+            ..packet.as_ref().map(|packet| packet()).unwrap_or_default()
+        })
     }
 
     /// Changes no programs at links any more, as a successor takes over.

@@ -6,20 +6,31 @@
 //!   reports of the loop --> follow.rs    a task: keeps what has changed from one report to the next
 //!                             differences.rs   two reports -> changes               pure
 //!                             history.rs       the last changes; since when a backend is as it is
+//!   counters of planes ---> sample.rs    a task: asks for them each second
+//!                             meter/         samples -> totals, rates, and the last ten minutes   pure
 //!   admin/v1.rs ---------> services.rs   a report -> rows                           pure
 //!                            rows.rs     the rows, as the API has them
-//!   llb-agent list ------> table.rs      rows -> aligned text                       pure
+//!                            traffic.rs  totals and rates in them; links, maps, pools; the last ten minutes
+//!   llb-agent list ------> table.rs, quantity.rs   rows -> aligned text             pure
 //! ```
 
 mod differences;
 mod follow;
 mod history;
+mod meter;
+mod quantity;
 mod rows;
+mod sample;
 mod services;
 mod table;
+mod traffic;
 
 pub use follow::follow;
 pub use history::{CHANGES, SharedHistory};
+pub(crate) use meter::WINDOW;
 pub use rows::{BackendRow, Change, Changes, FrontendRow, ProblemRow, ServiceRow, Services, Standing};
+pub use sample::{SharedMeter, sample};
 pub(crate) use services::{Look, services};
 pub use table::{changes_table, details_table, services_table};
+pub use traffic::{FillRow, LinkRow, Links, Past, PerSecond, PoolRow, ReasonRow, Traffic};
+pub(crate) use traffic::{links, past};

@@ -7,8 +7,10 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::traffic::Traffic;
+
 /// `GET /api/v1/services`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Services {
     /// The number of the last change: `GET /api/v1/changes?after=` this number has what follows.
     pub sequence: u64,
@@ -19,7 +21,7 @@ pub struct Services {
 }
 
 /// A Service that llb serves, is to serve, or has a problem with.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ServiceRow {
     /// `metadata.namespace`.
     pub namespace: String,
@@ -32,7 +34,7 @@ pub struct ServiceRow {
 }
 
 /// A VIP with a port and a protocol.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FrontendRow {
     /// `192.0.2.100:80/TCP`, `[2001:db8::1]:53/UDP`.
     pub frontend: String,
@@ -48,6 +50,9 @@ pub struct FrontendRow {
     pub mode: Option<String>,
     /// Why this plane and mode.
     pub why: String,
+    /// What goes through; none if nothing is counted for it yet.
+    #[serde(default)]
+    pub traffic: Option<Traffic>,
     /// By address.
     pub backends: Vec<BackendRow>,
 }
@@ -65,7 +70,7 @@ pub enum Standing {
 }
 
 /// A backend of a frontend.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BackendRow {
     /// Address and port.
     pub backend: String,
@@ -79,6 +84,9 @@ pub struct BackendRow {
     pub weight: u16,
     /// Flows of the packet plane that it has, those that are closed and not yet swept among them.
     pub flows: Option<u64>,
+    /// What goes to it from this frontend; none if nothing is counted for it yet.
+    #[serde(default)]
+    pub traffic: Option<Traffic>,
 }
 
 impl BackendRow {

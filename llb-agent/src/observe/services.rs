@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::differences::{Health, backends, health};
 use super::history::{SharedHistory, Since};
+use super::meter::Meter;
 use super::rows::{BackendRow, FrontendRow, ProblemRow, ServiceRow, Services, Standing};
+use super::traffic::Traffic;
 use crate::dataplane::BackendStates;
 use crate::model::{
     Backend, BackendState, BackendStatus, Frontend, FrontendStatus, Phase, Rule, ServiceName, Subject,
@@ -21,6 +23,10 @@ pub(crate) struct Look<'a> {
     pub(crate) states: &'a BackendStates,
     /// What was.
     pub(crate) history: &'a SharedHistory,
+    /// What goes through.
+    pub(crate) meter: &'a Meter,
+    /// Over how many samples rates are averages.
+    pub(crate) over: usize,
 }
 
 /// The rows of all Services, or only of one.
@@ -93,6 +99,7 @@ impl Look<'_> {
             plane: placement.map(|placement| placement.plane.to_string()),
             mode: placement.and_then(|placement| placement.mode).map(|mode| mode.to_string()),
             why: placement.and_then(|of_it| of_it.why.as_ref()).map(ToString::to_string).unwrap_or_default(),
+            traffic: self.meter.frontend(&frontend).map(|flow| Traffic::of(self.meter, flow, self.over)),
             backends: self.backends(frontend, rule, since),
         }
     }
@@ -125,6 +132,7 @@ impl Look<'_> {
             (Health::Up, Some(BackendState::Unreachable)) => ("unreachable", None),
             (Health::Up, Some(BackendState::Removed)) => ("removed", None),
         };
+        let traffic = self.meter.backend(frontend, backend);
         BackendRow {
             backend: backend.to_string(),
             state: state.to_owned(),
@@ -132,6 +140,7 @@ impl Look<'_> {
             why,
             weight: rule.backends.get(&backend).map_or(0, |weight| weight.get()),
             flows: known.and_then(|known| known.flows),
+            traffic: traffic.map(|flow| Traffic::of(self.meter, flow, self.over)),
         }
     }
 }
@@ -180,7 +189,8 @@ mod tests {
     }
 
     fn rows(report: &Report, history: &SharedHistory, only: Option<&ServiceName>) -> Services {
-        services(Look { report, states: &BackendStates::default(), history }, only)
+        let (states, meter) = (BackendStates::default(), Meter::default());
+        services(Look { report, states: &states, history, meter: &meter, over: 10 }, only)
     }
 
     #[test]

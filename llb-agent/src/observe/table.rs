@@ -5,13 +5,16 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
+use super::quantity;
 use super::rows::{BackendRow, Change, FrontendRow, ServiceRow, Standing};
+use super::traffic::{PerSecond, Traffic};
 
-/// One line for each frontend. `wide` adds the link, whether the VIP is published, and why this plane serves.
+/// One line for each frontend. `wide` adds what goes through, the link, whether the VIP is published, and why this plane
+/// serves.
 pub fn services_table(services: &[ServiceRow], wide: bool) -> String {
     let mut head = vec!["NAMESPACE/NAME", "VIP:PORT", "PLANE", "STATE", "UP", "FLOWS", "PROBLEM"];
     if wide {
-        head.extend(["LINK", "PUBLISHED", "WHY"]);
+        head.extend(["ACTIVE", "NEW/s", "IN/s", "OUT/s", "FAIL/s", "LINK", "PUBLISHED", "WHY"]);
     }
     let mut lines = vec![head.into_iter().map(str::to_owned).collect::<Vec<_>>()];
     for service in services {
@@ -30,7 +33,9 @@ fn service_line(service: &ServiceRow, frontend: Option<&FrontendRow>, wide: bool
     let Some(frontend) = frontend else {
         let mut line: Vec<String> = [name.as_str(), "-", "-", "-", "-", "-"].map(str::to_owned).into();
         line.push(problem);
-        line.extend(wide.then(|| ["-", "no", "-"].map(str::to_owned)).into_iter().flatten());
+        line.extend(
+            wide.then(|| ["-", "-", "-", "-", "-", "-", "no", "-"].map(str::to_owned)).into_iter().flatten(),
+        );
         return line;
     };
     let up = frontend.backends.iter().filter(|backend| backend.is_up()).count();
@@ -45,6 +50,7 @@ fn service_line(service: &ServiceRow, frontend: Option<&FrontendRow>, wide: bool
         problem,
     ];
     if wide {
+        line.extend(traffic_cells(frontend.traffic.as_ref()));
         line.push(frontend.link.clone().unwrap_or_else(|| "-".to_owned()));
         line.push(if frontend.published { "yes" } else { "no" }.to_owned());
         line.push(or_dash(frontend.why.clone()));
@@ -52,25 +58,57 @@ fn service_line(service: &ServiceRow, frontend: Option<&FrontendRow>, wide: bool
     line
 }
 
+/// What is open, and by the second: what begins, bytes from and to clients, failures.
+fn traffic_cells(traffic: Option<&Traffic>) -> [String; 5] {
+    let rate = |of: fn(&PerSecond) -> f64, text: fn(f64) -> String| {
+        let rates = traffic.and_then(|traffic| traffic.per_second.as_ref());
+        rates.map_or_else(|| "-".to_owned(), |rates| text(of(rates)))
+    };
+    [
+        traffic.map_or_else(|| "-".to_owned(), |traffic| traffic.active.to_string()),
+        rate(|rates| rates.new, quantity::count),
+        rate(|rates| rates.bytes_in, quantity::bytes),
+        rate(|rates| rates.bytes_out, quantity::bytes),
+        rate(|rates| rates.failures, quantity::count),
+    ]
+}
+
+/// What begins at a backend by the second, its share of that, its failures, and how long it takes to accept.
+fn load_cells(frontend: &FrontendRow, backend: &BackendRow) -> [String; 4] {
+    let new = |row: &BackendRow| row.traffic.as_ref()?.per_second.as_ref().map(|rates| rates.new);
+    let all: f64 = frontend.backends.iter().filter_map(new).sum();
+    let [_, begun, _, _, failures] = traffic_cells(backend.traffic.as_ref());
+    let share = new(backend).and_then(|new| quantity::share(new, all));
+    let connect = backend.traffic.as_ref().and_then(|traffic| traffic.connect_micros).map(quantity::micros);
+    [begun, or_dash(share.unwrap_or_default()), failures, or_dash(connect.unwrap_or_default())]
+}
+
 /// One line for each backend, then the problems in full.
 pub fn details_table(service: &ServiceRow, now: Timestamp) -> String {
-    let head = ["VIP:PORT", "BACKEND", "STATE", "SINCE", "WEIGHT", "FLOWS", "WHY"];
+    let head = [
+        "VIP:PORT", "BACKEND", "STATE", "SINCE", "WEIGHT", "FLOWS", "NEW/s", "SHARE", "FAIL/s", "CONNECT",
+        "WHY",
+    ];
     let mut lines = vec![head.map(str::to_owned).to_vec()];
     for frontend in &service.frontends {
         for backend in &frontend.backends {
-            lines.push(vec![
+            let mut line = vec![
                 frontend.frontend.clone(),
                 backend.backend.clone(),
                 backend.state.clone(),
                 backend.since.map_or_else(|| "-".to_owned(), |since| age(since, now)),
                 backend.weight.to_string(),
                 backend.flows.map_or_else(|| "-".to_owned(), |flows| flows.to_string()),
-                or_dash(backend.why.clone().unwrap_or_default()),
-            ]);
+            ];
+            line.extend(load_cells(frontend, backend));
+            line.push(or_dash(backend.why.clone().unwrap_or_default()));
+            lines.push(line);
         }
         if frontend.backends.is_empty() {
             let mut line: Vec<String> =
-                [frontend.frontend.as_str(), "none", "-", "-", "-", "-"].map(str::to_owned).into();
+                [frontend.frontend.as_str(), "none", "-", "-", "-", "-", "-", "-", "-", "-"]
+                    .map(str::to_owned)
+                    .into();
             line.push("new connections are refused".to_owned());
             lines.push(line);
         }
@@ -169,6 +207,29 @@ mod tests {
             why: why.map(str::to_owned),
             weight: 1,
             flows: None,
+            traffic: None,
+        }
+    }
+
+    fn traffic(new: f64) -> Traffic {
+        let rates = PerSecond {
+            over_seconds: 10.0,
+            new,
+            bytes_in: 1_234.0,
+            bytes_out: 340e6,
+            refused: None,
+            failures: 0.1,
+        };
+        Traffic {
+            active: 7,
+            new: 100,
+            bytes_in: 0,
+            bytes_out: 0,
+            refused: None,
+            failures: 1,
+            per_second: Some(rates),
+            connect_micros: Some(300),
+            round_trip_micros: None,
         }
     }
 
@@ -184,6 +245,7 @@ mod tests {
                 plane: Some("packet".to_owned()),
                 mode: Some("nat".to_owned()),
                 why: "at tc".to_owned(),
+                traffic: Some(traffic(12.0)),
                 backends: vec![backend(31, "up", None), backend(32, "dead", Some("it refused a connection"))],
             }],
             problems: Vec::new(),
@@ -201,21 +263,25 @@ mod tests {
         assert_eq!(
             services_table(&[pending(), web()], true),
             "\
-NAMESPACE/NAME  VIP:PORT            PLANE       STATE    UP   FLOWS  PROBLEM   LINK  PUBLISHED  WHY
-default/a       -                   -           -        -    -      NoSubnet  -     no         -
-default/web     192.0.2.100:80/TCP  packet/nat  serving  1/2  -      -         eth0  yes        at tc
+NAMESPACE/NAME  VIP:PORT            PLANE       STATE    UP   FLOWS  PROBLEM   ACTIVE  NEW/s  IN/s   OUT/s  FAIL/s  LINK  PUBLISHED  WHY
+default/a       -                   -           -        -    -      NoSubnet  -       -      -      -      -       -     no         -
+default/web     192.0.2.100:80/TCP  packet/nat  serving  1/2  -      -         7       12     1.2kB  340MB  0.1     eth0  yes        at tc
 "
         );
     }
 
     #[test]
     fn a_dead_backend_says_since_when_and_why() {
+        let mut web = web();
+        for (backend, new) in web.frontends[0].backends.iter_mut().zip([9.0, 3.0]) {
+            backend.traffic = Some(traffic(new));
+        }
         assert_eq!(
-            details_table(&web(), at(1_185)),
+            details_table(&web, at(1_185)),
             "\
-VIP:PORT            BACKEND           STATE  SINCE  WEIGHT  FLOWS  WHY
-192.0.2.100:80/TCP  192.0.2.31:30080  up     3m5s   1       -      -
-192.0.2.100:80/TCP  192.0.2.32:30080  dead   3m5s   1       -      it refused a connection
+VIP:PORT            BACKEND           STATE  SINCE  WEIGHT  FLOWS  NEW/s  SHARE  FAIL/s  CONNECT  WHY
+192.0.2.100:80/TCP  192.0.2.31:30080  up     3m5s   1       -      9      75%    0.1     0.3ms    -
+192.0.2.100:80/TCP  192.0.2.32:30080  dead   3m5s   1       -      3      25%    0.1     0.3ms    it refused a connection
 "
         );
     }

@@ -10,6 +10,7 @@ pub(crate) mod handover;
 pub(crate) mod health;
 pub(crate) mod life;
 pub(crate) mod memory;
+pub(crate) mod observed;
 pub(crate) mod other_clients;
 pub(crate) mod packets;
 pub(crate) mod reload;

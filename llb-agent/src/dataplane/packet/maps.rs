@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::sync::{Mutex, PoisonError};
 
 use aya::maps::{MapData, PerCpuArray};
 use llb_common::address::Address;
@@ -22,6 +21,7 @@ use llb_common::settings::Settings;
 use super::flow_table::FlowTable;
 use super::image::{Restored, Write};
 use super::map_store::MapStore;
+use super::per_cpu::PerCpu;
 use super::table::Table;
 
 /// The shared maps that the agent reads and writes.
@@ -39,7 +39,7 @@ pub(super) struct Maps {
     pub(super) pending_flows: Table<ForwardKey, ForwardEntry>,
     pub(super) pending_replies: Table<ReplyKey, ReplyEntry>,
     failing: Table<BackendId, FailureMark>,
-    traffic: Mutex<PerCpuArray<MapData, [u8; size_of::<Traffic>()]>>,
+    traffic: PerCpu<Traffic>,
     reasons: PerCpuArray<MapData, [u8; 8]>,
 }
 
@@ -55,9 +55,6 @@ impl Maps {
     /// # Errors
     /// A map is missing, or its keys or values have other sizes.
     pub(super) fn new(mut take: impl FnMut(&'static str) -> io::Result<MapData>) -> io::Result<Self> {
-        fn per_cpu<const N: usize>(map: MapData) -> io::Result<PerCpuArray<MapData, [u8; N]>> {
-            PerCpuArray::try_from(aya::maps::Map::PerCpuArray(map)).map_err(io::Error::other)
-        }
         Ok(Self {
             settings: Table::new(take(maps::SETTINGS.name)?)?,
             links: Table::new(take(maps::LINKS.name)?)?,
@@ -72,16 +69,15 @@ impl Maps {
             pending_flows: Table::new(take(maps::PENDING_FLOWS.name)?)?,
             pending_replies: Table::new(take(maps::PENDING_REPLIES.name)?)?,
             failing: Table::new(take(maps::FAILING.name)?)?,
-            traffic: Mutex::new(per_cpu(take(maps::TRAFFIC.name)?)?),
-            reasons: per_cpu(take(maps::REASONS.name)?)?,
+            traffic: PerCpu::new(take(maps::TRAFFIC.name)?)?,
+            reasons: PerCpuArray::try_from(aya::maps::Map::PerCpuArray(take(maps::REASONS.name)?))
+                .map_err(io::Error::other)?,
         })
     }
 
-    /// What was counted at a place of the backends' array, over all CPUs.
-    pub(super) fn traffic(&self, index: u32) -> Traffic {
-        let values = self.traffic.lock().unwrap_or_else(PoisonError::into_inner).get(&index, 0);
-        let values = values.iter().flat_map(|values| values.iter());
-        values.map(|bytes| bytemuck::pod_read_unaligned(bytes)).fold(Traffic::default(), Traffic::plus)
+    /// What was counted at the first places of the backends' array, over all CPUs.
+    pub(super) fn traffic(&self, places: usize) -> io::Result<Vec<Traffic>> {
+        self.traffic.first(places, Traffic::plus)
     }
 
     /// The mark of a backend that failed and has not answered since.
@@ -116,20 +112,12 @@ impl Maps {
             (reason, values.map(|bytes| u64::from_ne_bytes(*bytes)).sum())
         })
     }
-
-    fn reset_traffic(&self, index: u32) -> io::Result<()> {
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
-        let values = vec![[0; size_of::<Traffic>()]; cpus.get() as usize];
-        let values = aya::maps::PerCpuValues::try_from(values)?;
-        let mut traffic = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
-        traffic.set(index, values, 0).map_err(io::Error::other)
-    }
 }
 
 impl MapStore for Maps {
     fn write(&self, write: &Write) -> io::Result<()> {
         match write {
-            Write::ResetTraffic(id) => self.reset_traffic(id.index()),
+            Write::ResetTraffic(id) => self.traffic.reset(id.index()),
             Write::Backend(entry) => self.backends.insert(&entry.id.index(), entry),
             Write::Chunk(number, chunk) => self.maglev.insert(number, chunk),
             Write::Member(key, id) => self.members.insert(key, &id.0),

@@ -2,13 +2,11 @@
 //! The programs' counters as metrics, read at each scrape. The relay's metrics have other names,
 //! because they count other units: the relay sees payload, the packet plane IP packets.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use llb_common::backend::BackendId;
 use llb_common::counters::Traffic;
-use llb_common::maps;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -16,6 +14,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::counting;
 use super::shared::Shared;
 
 /// How many backends have series of their own, so that a scrape stays readable. All others
@@ -132,42 +131,33 @@ impl PacketCollector {
 
     /// How full those maps are that have a limit.
     fn encode_fill(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let state = self.0.state();
-        let (backends, chunks) = state.image.fill();
-        let limit = |map| self.0.capacities.of(map);
-        let used = [
-            (maps::FLOWS, state.flows.fill.0, state.maps.flows.words().places()),
-            (maps::PENDING_FLOWS, state.flows.fill.1, limit(maps::PENDING_FLOWS)),
-            (maps::BACKENDS, backends, limit(maps::BACKENDS)),
-            (maps::MAGLEV, chunks, limit(maps::MAGLEV)),
-            (maps::FRONTENDS, state.image.frontends().count() as u32, limit(maps::FRONTENDS)),
-        ];
-        drop(state);
+        let maps = counting::fill(&self.0);
         let help = "Entries of the packet plane's maps in use";
         let mut metric =
             encoder.encode_descriptor("llb_packet_map_entries", help, None, MetricType::Gauge)?;
-        for (map, used, _) in used {
+        for map in &maps {
             let labels = [("map", map.name.to_lowercase())];
-            ConstGauge::new(u64::from(used)).encode(metric.encode_family(&labels)?)?;
+            ConstGauge::new(map.used).encode(metric.encode_family(&labels)?)?;
         }
         let help = "Entries that they have room for";
         let mut metric =
             encoder.encode_descriptor("llb_packet_map_capacity", help, None, MetricType::Gauge)?;
-        for (map, _, capacity) in used {
+        for map in &maps {
             let labels = [("map", map.name.to_lowercase())];
-            ConstGauge::new(u64::from(capacity)).encode(metric.encode_family(&labels)?)?;
+            ConstGauge::new(map.most).encode(metric.encode_family(&labels)?)?;
         }
         Ok(())
     }
 
     fn rows(&self) -> Vec<Row> {
-        let state = self.0.state();
-        let ids: BTreeSet<BackendId> = state.image.owners().into_keys().collect();
+        let counters = counting::backends(&self.0);
         let mut rows: BTreeMap<[String; 3], Row> = BTreeMap::new();
-        for (n, (id, (frontend, backend))) in state.image.owners().into_iter().enumerate() {
-            let service = state.image.service(frontend).map(ToString::to_string).unwrap_or_default();
-            let names = if n < MOST_BACKENDS || ids.len() <= MOST_BACKENDS {
-                [service, frontend.to_string(), backend.to_string()]
+        let state = self.0.state();
+        for (n, (traffic, counter)) in counters.into_iter().enumerate() {
+            let service = state.image.service(&counter.frontend).map(ToString::to_string).unwrap_or_default();
+            let backend = counter.backend.map(|backend| backend.to_string()).unwrap_or_default();
+            let names = if n < MOST_BACKENDS {
+                [service, counter.frontend.to_string(), backend]
             } else {
                 [OTHERS; 3].map(str::to_owned)
             };
@@ -178,9 +168,9 @@ impl PacketCollector {
                 active: 0,
                 failures: 0,
             });
-            row.traffic = row.traffic.plus(state.maps.traffic(id.index()));
-            row.failures += state.failures.count(id);
-            row.active += u64::from(state.flows.all.get(&id).copied().unwrap_or(0));
+            row.traffic = row.traffic.plus(traffic);
+            row.failures += counter.counted.failures;
+            row.active += counter.active;
         }
         rows.into_values().collect()
     }

@@ -8,7 +8,7 @@
 //!                `--> State: serve, close, drain, remove      state.rs, drain.rs     takes time and maps as arguments
 //!                        |--> image of the maps: ids, tables  image/                 pure
 //!                        `--> writes --> MapStore             map_store.rs: maps.rs in the kernel, fake.rs in tests
-//!                                                             raw maps: table.rs, flow_table.rs
+//!                                                             raw maps: table.rs, per_cpu.rs, flow_table.rs
 //!
 //!   start:   links -> hooks -> object, maps, program          hooks.rs, loader.rs, attach.rs, pins.rs; without tcx: clsact.rs
 //!            maps of another size or layout                   map_sizes.rs, migrate.rs
@@ -22,6 +22,7 @@
 //!   detach:  pins of any layout removed                       pins.rs; programs of other folders: leftover.rs
 //!   answers: ICMP errors about packets that were dropped      answers.rs
 //!   early:   fragments that came before the first one          early.rs, early_frames.rs
+//!   counters, asked each second and at each scrape            counting.rs, metrics.rs
 //!   shared by plane, upkeep and metrics                       shared.rs
 //!
 //!   <bpf_dir>/v4/<link>/{xdp,tc_ingress}        pinned: keeps the program at the link
@@ -45,6 +46,7 @@ mod canary_filter;
 mod canary_sender;
 mod clock;
 mod clsact;
+mod counting;
 mod drain;
 mod early;
 mod early_frames;
@@ -75,6 +77,7 @@ mod neighbours;
 mod next_hops;
 mod own_sources;
 mod packet_link;
+mod per_cpu;
 mod pins;
 mod placing;
 mod plane;

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use llb_common::backend::{ACTIVE, BackendEntry, DRAINING};
-use llb_common::counters::LinkCounters;
 use prometheus_client::registry::Registry;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -33,14 +32,14 @@ use super::settings::{first_settings, known_sources};
 use super::setup::PacketSetup;
 use super::shared::Shared;
 use super::state::State;
-use super::{answers, canary_sender, early, metrics, tester, upkeep};
+use super::{answers, canary_sender, counting, early, metrics, tester, upkeep};
 use crate::clock;
 use crate::config::ReturnPath;
 use crate::dataplane::BackendStates;
 use crate::dataplane::placement::packet_mode;
 use crate::error_chain::ErrorChain;
 use crate::model::{
-    Backend, BackendState, BackendStatus, FailedBackends, Frontend, FrontendStatus, LinkPlane, Phase,
+    Backend, BackendState, BackendStatus, Counts, FailedBackends, Frontend, FrontendStatus, LinkPlane, Phase,
     Placement, PlacementReason, PlaneKind, Problem, Protocol, Rule,
 };
 use crate::netlink::Connection;
@@ -275,6 +274,12 @@ impl PacketPlane {
         })
     }
 
+    /// A question about what the programs have counted. It can be asked from any task.
+    pub fn counting(&self) -> impl Fn() -> Counts + Send + Sync + 'static {
+        let shared = Arc::clone(&self.shared);
+        move || counting::counts(&shared)
+    }
+
     /// The backends that are dead as of the last look, of frontends that serve.
     pub fn failed_backends(&self) -> FailedBackends {
         let state = self.shared.state();
@@ -315,12 +320,6 @@ impl PacketPlane {
     /// Link devices without an Ethernet header. The relay serves what needs them.
     pub fn links_without_header(&self) -> Vec<String> {
         self.links_without_header.clone()
-    }
-
-    /// Frames that came in on each link since its program was first there. A link whose map
-    /// can't be read is left out.
-    pub fn counters(&self) -> Vec<(String, LinkCounters)> {
-        self.shared.counters()
     }
 
     /// Shows the counts as metrics of `registry`.

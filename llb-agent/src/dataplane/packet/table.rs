@@ -12,11 +12,14 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use aya::maps::{Map, MapData};
+use aya::maps::{Map, MapData, MapType};
 use bytemuck::{AnyBitPattern, NoUninit, Pod, bytes_of, bytes_of_mut};
 
 /// How many entries one system call handles; each has at most 128 bytes.
 const BATCH: usize = 4096;
+
+/// The kernel copies each CPU's value in whole words.
+pub(super) const WORD_BYTES: usize = 8;
 
 // enum bpf_cmd of linux/bpf.h.
 const LOOKUP_ELEM: libc::c_int = 1;
@@ -173,14 +176,16 @@ impl<K: Pod, V: Pod> Entries<K, V> for Table<K, V> {
 }
 
 impl<'a> RawMap<'a> {
-    /// The map with the sizes that the kernel tells.
+    /// The map with the sizes that the kernel tells. An entry of a per-CPU map has a value for each CPU, each of them in
+    /// whole words.
     pub(super) fn of(map: &'a MapData) -> io::Result<Self> {
         let info = map.info().map_err(io::Error::other)?;
-        Ok(Self {
-            fd: map.fd().as_fd(),
-            key_bytes: info.key_size() as usize,
-            value_bytes: info.value_size() as usize,
-        })
+        let value_bytes = info.value_size() as usize;
+        let value_bytes = match info.map_type().map_err(io::Error::other)? {
+            MapType::PerCpuArray => value_bytes.next_multiple_of(WORD_BYTES) * possible_cpus()?,
+            _ => value_bytes,
+        };
+        Ok(Self { fd: map.fd().as_fd(), key_bytes: info.key_size() as usize, value_bytes })
     }
 
     /// Calls `work` with the keys and the values of all entries, [`BATCH`] at a time.
@@ -188,9 +193,19 @@ impl<'a> RawMap<'a> {
         &self,
         mut work: impl FnMut(&[u8], &[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
+        self.batches(BATCH, |keys, values| work(keys, values).map(|()| true))
+    }
+
+    /// Calls `work` with the keys and the values of entries, so many at a time, until there are no more or `work` has
+    /// enough.
+    pub(super) fn batches(
+        &self,
+        mut most: usize,
+        mut work: impl FnMut(&[u8], &[u8]) -> io::Result<bool>,
+    ) -> io::Result<()> {
         // Where the kernel goes on: a key, or the number of a bucket.
         let mut mark = vec![0; self.key_bytes.max(4)];
-        let (mut is_first, mut most) = (true, BATCH);
+        let mut is_first = true;
         loop {
             let (mut keys, mut values) = (vec![0; most * self.key_bytes], vec![0; most * self.value_bytes]);
             let mut next = mark.clone();
@@ -217,8 +232,8 @@ impl<'a> RawMap<'a> {
                 Err(error) => return Err(error),
             };
             let count = attr.count as usize;
-            work(&keys[..count * self.key_bytes], &values[..count * self.value_bytes])?;
-            if is_last {
+            let goes_on = work(&keys[..count * self.key_bytes], &values[..count * self.value_bytes])?;
+            if is_last || !goes_on {
                 return Ok(());
             }
             (mark, is_first) = (next, false);
@@ -277,6 +292,11 @@ pub(super) fn data(map: Map) -> Option<MapData> {
         | Map::PerCpuArray(data) => Some(data),
         _ => None,
     }
+}
+
+/// How many CPUs a per-CPU map has values for.
+pub(super) fn possible_cpus() -> io::Result<usize> {
+    aya::util::nr_cpus().map(|cpus| cpus.get() as usize).map_err(|(_, error)| error)
 }
 
 fn fd_number(map: &MapData) -> u32 {

@@ -16,7 +16,7 @@
 //!         |    `-- UDP: a loop that owns its sessions               udp.rs, udp_session.rs, udp_offload.rs
 //!         |          `-- one task for each session's replies
 //!         |-- open connections: to count them and to cut them       connections.rs
-//!         `-- metrics: totals; by frontend and backend              metrics.rs, traffic.rs, traffic_collector.rs
+//!         `-- metrics: totals; by frontend and backend              metrics.rs, traffic.rs, traffic_collector.rs, counting.rs
 //! ```
 //!
 //! | task | one for each | input | ends |
@@ -46,6 +46,7 @@ mod accept;
 mod affinity;
 mod bind;
 mod connections;
+mod counting;
 mod direction;
 mod exhaustion;
 mod frontend;
@@ -80,5 +81,6 @@ mod udp_session;
 mod unwritten;
 mod worker;
 
+pub use self::counting::RelayCounting;
 pub use self::inherited::RelaySocket;
 pub use self::plane::ProxyPlane;

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::bind;
+use super::counting::RelayCounting;
 use super::frontend::RunningFrontend;
 use super::inherited::RelaySocket;
 use super::plane_context::PlaneContext;
@@ -50,6 +51,11 @@ impl ProxyPlane {
     /// the time-outs with which they began.
     pub fn set_config(&self, config: RelayConfig) {
         self.context.set_config(config);
+    }
+
+    /// A question about what was counted. It can be asked from any task.
+    pub fn counting(&self) -> RelayCounting {
+        RelayCounting::new(&self.context)
     }
 
     /// Takes the sockets of the previous agent. A frontend that is served later

@@ -4,6 +4,7 @@
 //! become metrics is in `traffic_collector.rs`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -19,10 +20,22 @@ use crate::model::{Backend, Frontend, ServiceName};
 const MOST_FRONTENDS: usize = 1_000;
 const MOST_BACKENDS: usize = 5_000;
 
+/// The number of a counter: each one gets another.
+#[derive(Debug)]
+pub(super) struct Number(pub(super) u64);
+
+impl Default for Number {
+    fn default() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// The counters of one frontend. UDP sessions count as connections; the bytes of
 /// datagrams are those of their payload.
 #[derive(Debug)]
 pub(super) struct FrontendTraffic {
+    pub(super) number: Number,
     pub(super) connections: Counter,
     pub(super) active: Gauge,
     pub(super) bytes: PerDirection,
@@ -36,6 +49,7 @@ pub(super) struct FrontendTraffic {
 /// The counters of one backend of one frontend.
 #[derive(Debug, Default)]
 pub(super) struct BackendTraffic {
+    pub(super) number: Number,
     pub(super) connections: Counter,
     pub(super) active: Gauge,
     /// Failed attempts to reach it.
@@ -96,6 +110,7 @@ impl Default for Entries {
 impl Default for FrontendTraffic {
     fn default() -> Self {
         Self {
+            number: Number::default(),
             connections: Counter::default(),
             active: Gauge::default(),
             bytes: PerDirection::default(),

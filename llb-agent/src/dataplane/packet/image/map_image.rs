@@ -159,12 +159,11 @@ impl MapImage {
         entries.filter(|entry| !entry.snat.is_unspecified()).map(|entry| entry.snat.into())
     }
 
-    /// Each backend's frontend and address, by the backend's id.
-    pub(in super::super) fn owners(&self) -> BTreeMap<BackendId, (&Frontend, &Backend)> {
-        let all = self.frontends.iter().flat_map(|(frontend, known)| {
-            known.backends.iter().map(move |(backend, entry)| (entry.id, (frontend, backend)))
-        });
-        all.collect()
+    /// All backends of all frontends, those among them that only have flows left.
+    pub(in super::super) fn all_backends(&self) -> impl Iterator<Item = (&Frontend, &Backend, BackendId)> {
+        self.frontends.iter().flat_map(|(frontend, known)| {
+            known.backends.iter().map(move |(backend, entry)| (frontend, backend, entry.id))
+        })
     }
 
     /// The Service of a frontend; `None` while its rule is not known.

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A question about what the planes have counted.
+
+use std::sync::Arc;
+
+use crate::model::Counts;
+
+/// Answers what the planes have counted. It can be asked at any time, but on a thread that may wait: maps are read.
+#[derive(Clone, Default)]
+pub struct Counting(Option<Arc<AskCounts>>);
+
+type AskCounts = dyn Fn() -> Counts + Send + Sync;
+
+impl Counting {
+    /// The answers come from `ask`.
+    pub fn new(ask: impl Fn() -> Counts + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(ask)))
+    }
+
+    /// What was counted until now.
+    pub fn now(&self) -> Counts {
+        self.0.as_ref().map(|ask| ask()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the programs have counted, for whoever asks: each second, and at each scrape. The lock of the plane's state is held
+//! only while the backends are listed; the maps are read after that, many entries with each system call.
+
+use std::sync::Arc;
+
+use llb_common::backend::BackendId;
+use llb_common::counters::Traffic;
+use llb_common::maps;
+
+use super::maps::Maps;
+use super::shared::Shared;
+use crate::error_chain::ErrorChain;
+use crate::model::{Backend, Counted, Counter, Counts, Fill, Frontend, LinkCount};
+
+/// Everything that was counted.
+pub(super) fn counts(shared: &Shared) -> Counts {
+    let link = |(link, counted): (String, llb_common::counters::LinkCounters)| LinkCount {
+        link,
+        packets: counted.packets,
+        bytes: counted.bytes,
+    };
+    let packet = backends(shared).into_iter().map(|(_, counter)| counter).collect();
+    let maps = Arc::clone(&shared.state().maps);
+    Counts {
+        packet,
+        links: shared.counters().into_iter().map(link).collect(),
+        reasons: maps.reasons().collect(),
+        maps: fill(shared),
+        ..Counts::default()
+    }
+}
+
+/// The counters of all backends. None, if the map can't be read.
+pub(super) fn backends(shared: &Shared) -> Vec<(Traffic, Counter)> {
+    let (listed, maps) = listed(shared);
+    let places = listed.iter().map(|(id, _)| id.index() as usize + 1).max().unwrap_or(0);
+    let traffic = match maps.traffic(places) {
+        Ok(traffic) => traffic,
+        Err(error) => {
+            tracing::debug!(error = %ErrorChain(&error), "cannot read the traffic of backends");
+            return Vec::new();
+        }
+    };
+    let counted = listed.into_iter().filter_map(|(id, counter)| {
+        let traffic = *traffic.get(id.index() as usize)?;
+        let Traffic { flows: new, bytes: bytes_in, reply_bytes: bytes_out, .. } = traffic;
+        let counted = Counted { new, bytes_in, bytes_out, ..counter.counted };
+        Some((traffic, Counter { counted, ..counter }))
+    });
+    counted.collect()
+}
+
+/// The backends with what the agent itself knows of them.
+fn listed(shared: &Shared) -> (Vec<(BackendId, Counter)>, Arc<Maps>) {
+    let state = shared.state();
+    let counter = |(frontend, backend, id): (&Frontend, &Backend, BackendId)| {
+        let counter = Counter {
+            number: u64::from(id.0),
+            frontend: *frontend,
+            backend: Some(*backend),
+            counted: Counted { failures: state.failures.count(id), ..Counted::default() },
+            active: state.flows.open.get(&id).copied().unwrap_or(0).into(),
+            connect_time: None,
+            round_trip: None,
+        };
+        (id, counter)
+    };
+    (state.image.all_backends().map(counter).collect(), Arc::clone(&state.maps))
+}
+
+/// How full those maps are that have a limit.
+pub(super) fn fill(shared: &Shared) -> Vec<Fill> {
+    let state = shared.state();
+    let (backends, chunks) = state.image.fill();
+    let limit = |map| shared.capacities.of(map);
+    let used = [
+        (maps::FLOWS, state.flows.fill.0, state.maps.flows.words().places()),
+        (maps::PENDING_FLOWS, state.flows.fill.1, limit(maps::PENDING_FLOWS)),
+        (maps::BACKENDS, backends, limit(maps::BACKENDS)),
+        (maps::MAGLEV, chunks, limit(maps::MAGLEV)),
+        (maps::FRONTENDS, state.image.frontends().count() as u32, limit(maps::FRONTENDS)),
+    ];
+    let fill = |(map, used, most): (maps::Map, u32, u32)| Fill {
+        name: map.name,
+        used: used.into(),
+        most: most.into(),
+    };
+    used.into_iter().map(fill).collect()
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the relay has counted, for whoever asks, from any task.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::Semaphore;
+
+use super::latency::Smoothed;
+use super::metrics::Refusal;
+use super::plane_context::PlaneContext;
+use super::traffic::{BackendKey, BackendTraffic, FrontendKey, FrontendTraffic, Traffic};
+use crate::model::{Counted, Counter, Fill};
+
+/// The number of a counter of the packet plane has 32 bits.
+const FIRST_NUMBER: u64 = 1 << 32;
+
+/// A question about what the relay has counted.
+#[derive(Debug)]
+pub struct RelayCounting {
+    traffic: Traffic,
+    /// What has a limit: how many are open, and the permits for more.
+    limits: [(&'static str, Gauge, Arc<Semaphore>); 2],
+}
+
+impl RelayCounting {
+    pub(super) fn new(context: &PlaneContext) -> Self {
+        let (totals, limits) = (&context.counters.totals, &context.limits);
+        Self {
+            traffic: context.counters.traffic.clone(),
+            limits: [
+                ("tcp_connections", totals.connections_active.clone(), Arc::clone(&limits.connections)),
+                ("udp_sessions", totals.udp_sessions_active.clone(), Arc::clone(&limits.udp_sessions)),
+            ],
+        }
+    }
+
+    /// The counters of the frontends and of their backends, as far as they have some of their own.
+    pub fn counters(&self) -> Vec<Counter> {
+        let frontends = self.traffic.frontends().into_iter();
+        let frontends = frontends.filter_map(|(key, traffic)| Some(of_frontend(key?, &traffic)));
+        let backends = self.traffic.backends().into_iter();
+        frontends.chain(backends.filter_map(|(key, traffic)| Some(of_backend(key?, &traffic)))).collect()
+    }
+
+    /// How much can be open at one time, and is.
+    pub fn limits(&self) -> Vec<Fill> {
+        let fill = |(name, open, free): &(&'static str, Gauge, Arc<Semaphore>)| {
+            let used = open.get().try_into().unwrap_or(0);
+            Fill { name, used, most: used + free.available_permits() as u64 }
+        };
+        self.limits.iter().map(fill).collect()
+    }
+}
+
+fn of_frontend((_, frontend): FrontendKey, traffic: &FrontendTraffic) -> Counter {
+    let counted = Counted {
+        new: traffic.connections.get(),
+        bytes_in: traffic.bytes.forward.get(),
+        bytes_out: traffic.bytes.reply.get(),
+        refused: Refusal::ALL.map(|reason| traffic.refusals(reason).get()).iter().sum(),
+        failures: 0,
+    };
+    Counter {
+        number: FIRST_NUMBER + traffic.number.0,
+        frontend,
+        backend: None,
+        counted,
+        active: traffic.active.get().try_into().unwrap_or(0),
+        connect_time: None,
+        round_trip: None,
+    }
+}
+
+fn of_backend((_, frontend, backend): BackendKey, traffic: &BackendTraffic) -> Counter {
+    let counted = Counted {
+        new: traffic.connections.get(),
+        bytes_in: traffic.bytes.forward.get(),
+        bytes_out: traffic.bytes.reply.get(),
+        refused: 0,
+        failures: traffic.failures.get(),
+    };
+    Counter {
+        number: FIRST_NUMBER + traffic.number.0,
+        frontend,
+        backend: Some(backend),
+        counted,
+        active: traffic.active.get().try_into().unwrap_or(0),
+        connect_time: known(&traffic.connect_time),
+        round_trip: known(&traffic.round_trip),
+    }
+}
+
+/// `None` until there is a value.
+fn known(time: &Smoothed) -> Option<Duration> {
+    let seconds = time.gauge().get();
+    if seconds > 0.0 { Duration::try_from_secs_f64(seconds).ok() } else { None }
+}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How much counters have grown within the last seconds. Pure: whoever samples says how long each step was.
+//!
+//! ```text
+//!   Counter of a plane -- grown(before, now) --> Window: growth in each of the last ten steps
+//!                                                Steps: how long each of them was, the same for all windows
+//! ```
+
+/// How many steps a window has.
+pub(crate) const WINDOW: usize = 10;
+
+/// By how much a counter has grown. One that is smaller than before has begun anew.
+pub(super) fn grown(before: u64, now: u64) -> u64 {
+    now.checked_sub(before).unwrap_or(now)
+}
+
+/// The steps so far. A step is the time from one sample to the next.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Steps {
+    /// How many there were.
+    count: u64,
+    /// How many seconds each of the last ones took, in the place of its number.
+    secs: [f32; WINDOW],
+}
+
+impl Steps {
+    /// One more step has passed.
+    pub(super) fn pass(&mut self, secs: f32) {
+        self.secs[place(self.count)] = secs;
+        self.count += 1;
+    }
+
+    /// The number of the last step; 0 before the first one.
+    pub(super) fn last(&self) -> u64 {
+        self.count
+    }
+}
+
+/// The growth of `N` counters in each of the last steps. 4 bytes each.
+#[derive(Clone, Debug)]
+pub(super) struct Window<const N: usize> {
+    /// The step before its first one.
+    began: u64,
+    /// The last step in which it was touched.
+    touched: u64,
+    growth: [[f32; N]; WINDOW],
+}
+
+/// Growth by the second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in super::super) struct Rates<const N: usize> {
+    pub(in super::super) per_second: [f64; N],
+    /// The time that they are an average of.
+    pub(in super::super) secs: f64,
+}
+
+impl<const N: usize> Window<N> {
+    /// A window whose counters began in the last step, or were there before all steps.
+    pub(super) fn new(steps: &Steps) -> Self {
+        Self { began: steps.last().saturating_sub(1), ..Self::from_now(steps) }
+    }
+
+    /// A window whose counters have no growth yet that is known.
+    pub(super) fn from_now(steps: &Steps) -> Self {
+        Self { began: steps.last(), touched: 0, growth: [[0.0; N]; WINDOW] }
+    }
+
+    /// Nothing has grown yet in the last step. True for the first call in this step.
+    pub(super) fn touch(&mut self, steps: &Steps) -> bool {
+        // Before the first step nothing was touched either.
+        let is_first = self.touched != steps.last() + 1;
+        if is_first {
+            self.touched = steps.last() + 1;
+            if let Some(step) = steps.last().checked_sub(1) {
+                self.growth[place(step)] = [0.0; N];
+            }
+        }
+        is_first
+    }
+
+    /// The counters have grown in the last step.
+    pub(super) fn grow(&mut self, steps: &Steps, by: [u64; N]) {
+        let Some(step) = steps.last().checked_sub(1) else { return };
+        for (growth, by) in self.growth[place(step)].iter_mut().zip(by) {
+            *growth += by as f32;
+        }
+    }
+
+    /// Whether it was touched in the last step.
+    pub(super) fn is_current(&self, steps: &Steps) -> bool {
+        self.touched == steps.last() + 1
+    }
+
+    /// The rates over the last `over` steps, or as many as there were; `None` before the first one.
+    pub(super) fn rates(&self, steps: &Steps, over: usize) -> Option<Rates<N>> {
+        let age = usize::try_from(steps.last() - self.began).unwrap_or(WINDOW);
+        let places = || (0..over.min(WINDOW).min(age)).map(|back| place(steps.last() - 1 - back as u64));
+        let secs: f64 = places().map(|place| f64::from(steps.secs[place])).sum();
+        let sum = |n: usize| places().map(|place| f64::from(self.growth[place][n])).sum::<f64>();
+        (secs > 0.0).then(|| Rates { per_second: std::array::from_fn(|n| sum(n) / secs), secs })
+    }
+}
+
+fn place(step: u64) -> usize {
+    (step % WINDOW as u64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_that_began_anew_has_grown_by_what_it_has() {
+        assert_eq!([grown(7, 10), grown(10, 10), grown(10, 3)], [3, 0, 3]);
+    }
+
+    /// Rates after steps of these lengths, each with its growth.
+    fn after(steps: &mut Steps, window: &mut Window<1>, taken: &[(f32, u64)]) {
+        for (secs, by) in taken {
+            steps.pass(*secs);
+            window.touch(steps);
+            window.grow(steps, [*by]);
+        }
+    }
+
+    fn per_second(window: &Window<1>, steps: &Steps, over: usize) -> Option<(f64, f64)> {
+        window.rates(steps, over).map(|rates| (rates.per_second[0], rates.secs))
+    }
+
+    #[test]
+    fn a_rate_is_over_the_last_steps_and_over_no_more_than_there_were() {
+        let mut steps = Steps::default();
+        let mut window = Window::new(&steps);
+        window.touch(&steps);
+        assert_eq!(per_second(&window, &steps, 10), None, "one sample makes no rate");
+        after(&mut steps, &mut window, &[(1.0, 10), (1.0, 20)]);
+        assert_eq!(per_second(&window, &steps, 10), Some((15.0, 2.0)));
+        assert_eq!(per_second(&window, &steps, 1), Some((20.0, 1.0)));
+        after(&mut steps, &mut window, &[(1.0, 0); WINDOW]);
+        assert_eq!(per_second(&window, &steps, 100), Some((0.0, 10.0)), "what is older is forgotten");
+    }
+
+    #[test]
+    fn a_sample_that_was_missed_makes_a_longer_step_not_a_higher_rate() {
+        let mut steps = Steps::default();
+        let mut window = Window::new(&steps);
+        after(&mut steps, &mut window, &[(1.0, 100), (5.0, 500)]);
+        assert_eq!(per_second(&window, &steps, 1), Some((100.0, 5.0)));
+        assert_eq!(per_second(&window, &steps, 2), Some((100.0, 6.0)));
+    }
+
+    #[test]
+    fn a_later_window_has_only_its_own_steps() {
+        let mut steps = Steps::default();
+        [1.0; 25].into_iter().for_each(|secs| steps.pass(secs));
+        let mut window = Window::new(&steps);
+        window.touch(&steps);
+        window.grow(&steps, [8]);
+        assert_eq!(per_second(&window, &steps, 10), Some((8.0, 1.0)));
+        after(&mut steps, &mut window, &[(1.0, 2)]);
+        assert_eq!(per_second(&window, &steps, 10), Some((5.0, 2.0)));
+    }
+
+    #[test]
+    fn several_counters_add_up_in_one_step() {
+        let mut steps = Steps::default();
+        let mut window = Window::<2>::new(&steps);
+        steps.pass(2.0);
+        assert!(!window.is_current(&steps));
+        assert_eq!([window.touch(&steps), window.touch(&steps)], [true, false]);
+        window.grow(&steps, [2, 4]);
+        window.grow(&steps, [2, 0]);
+        assert!(window.is_current(&steps));
+        assert_eq!(window.rates(&steps, 10).unwrap().per_second, [2.0, 2.0]);
+    }
+}
