@@ -110,7 +110,7 @@ impl Machine {
     }
 
     /// Shuts the machine's system down, and waits until the machine is off.
-    pub(crate) fn power_off(mut self) -> Result<()> {
+    pub(crate) fn power_off(&mut self) -> Result<()> {
         // What answers may be ended before it has answered.
         let _ = self.run("systemctl poweroff");
         self.process.wait_exit(BOOT_LIMIT).map(drop)

@@ -120,6 +120,11 @@ pub fn package() -> Result<PathBuf> {
     Ok(package.into())
 }
 
+/// `LLB_PACKAGE_STEPS`: take the package only through the steps whose name contains this, after the first VIP.
+pub fn package_steps() -> Option<String> {
+    var_os("LLB_PACKAGE_STEPS").and_then(|text| text.into_string().ok())
+}
+
 /// `LLB_DEBIAN`: the image of a disk with a plain Debian. `cargo xtask test` sets it.
 ///
 /// # Errors

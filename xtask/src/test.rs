@@ -48,8 +48,8 @@ enum Tier {
     /// Kernels of distributions in virtual machines, several checks in each; root. NAME is a part of a check's name.
     /// Without NAME, writes docs/kernels.md
     Kernels,
-    /// llb's package on a plain Debian with systemd, in a virtual machine; root. Only on demand: several minutes.
-    /// `LLB_PACKAGE` may name a .deb; else it is built first
+    /// llb's package on a plain Debian with systemd, in a virtual machine; root. Only on demand: a quarter of an hour.
+    /// `LLB_PACKAGE` may name a .deb; else it is built first. NAME is a part of a step's name
     Packages,
     /// The LoadBalancer tests of Kubernetes itself; root. Only on demand: a quarter of an hour, and another one the
     /// first time. NAME is a part of a plane's or a test's name
@@ -238,8 +238,10 @@ fn run_packages(arguments: &Arguments) -> Result<()> {
     let [machines] = &runner::build(&[Target { name: "kernels", tier: "packages" }])?[..] else {
         bail!("cargo built other programs")
     };
+    cluster_binaries::provide()?;
     let mut test = machines.command();
     test.env("LLB_PACKAGE", package).env("LLB_KERNELS", kernels::provide()?);
+    test.envs(arguments.filter.iter().map(|filter| ("LLB_PACKAGE_STEPS", filter)));
     shell::run(test.env("LLB_DEBIAN", debian::provide()?).args([PACKAGE, "--ignored", "--nocapture"]))
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A lab whose balancer is a virtual machine with plain Debian and systemd. Client and nodes are namespaces, as in every
-//! lab. It knows where llb's package keeps its files, nothing of what a test wants.
+//! A cluster's lab whose balancer is a virtual machine with plain Debian and systemd. Client, nodes and control plane are
+//! namespaces, as in every lab. It knows where llb's package keeps its files, nothing of what a test wants.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use llb_tests::client::http_get;
+use llb_tests::cluster::Cluster;
 use llb_tests::lab::BRIDGE;
-use llb_tests::manifests::{self, PortSpec};
-use llb_tests::{Host, Lab, Manifests, Server, environment, wait_until};
+use llb_tests::{Host, Lab, Server, environment, wait_until};
+use serde_json::json;
 
 use super::version::with_version;
 use crate::card::Card;
@@ -19,8 +20,13 @@ use crate::kernel::Kernel;
 use crate::machine::{Machine, SHARE};
 use crate::stage::{IPV4, IPV6, NODES};
 
-const WEB: PortSpec<'static> = PortSpec { name: "http", port: 80, protocol: "TCP", node_port: 30080 };
-const ECHO: PortSpec<'static> = PortSpec { name: "echo", port: 7, protocol: "TCP", node_port: 30007 };
+/// The ports of every Service, and those of the servers behind it.
+const WEB: [u16; 2] = [80, 8080];
+const ECHO: [u16; 2] = [7, 8007];
+
+/// The namespace of all Services, and the label of the Pods behind them.
+const NAMESPACE: &str = "default";
+const APP: &str = "web";
 
 const CARD: Card = Card::VirtioQueues;
 
@@ -28,13 +34,13 @@ const CARD: Card = Card::VirtioQueues;
 pub(super) const LIMIT: Duration = Duration::from_secs(600);
 
 /// In the machine.
-const MANIFESTS: &str = "/etc/llb/manifests";
+const KUBECONFIG: &str = "/etc/llb/kubeconfig";
 
 /// Fields are dropped in this order: the lab goes last.
 pub(super) struct Debian {
     machine: Machine,
     _servers: Vec<Server>,
-    manifests: Manifests,
+    cluster: Cluster,
     kernel: Kernel,
     disk: PathBuf,
     lab: Lab,
@@ -48,20 +54,20 @@ impl Debian {
             lab.add_host(name)?;
         }
         lab.segment_ip(&format!("{}link set {} master {BRIDGE} up\n", CARD.add_tap(), CARD.tap()))?;
-        let nodes = NODES.map(|name| lab.host(name));
+        let cluster = Cluster::start(&mut lab)?;
         let mut servers = Vec::new();
-        for node in nodes {
-            servers.push(Server::http(node, node.at(WEB.node_port), node.name())?);
-            servers.push(Server::echo(node, node.at(ECHO.node_port))?);
+        for node in NODES {
+            let host = lab.host(node);
+            servers.push(Server::http(host, host.at(WEB[1]), node)?);
+            servers.push(Server::echo(host, host.at(ECHO[1]))?);
+            cluster.add_pod(NAMESPACE, APP, node)?;
         }
-        let manifests = Manifests::new(nodes[0], "manifests")?;
-        manifests.write("nodes.yaml", &manifests::nodes(&nodes))?;
         let disk = lab.directory().join("disk");
         let status =
             Command::new("cp").arg("--sparse=always").arg(environment::debian()?).arg(&disk).status()?;
         ensure!(status.success(), "cannot copy the disk");
         let machine = Machine::start(&kernel, &lab, &[CARD], Some(&disk))?;
-        let mut debian = Self { machine, _servers: servers, manifests, kernel, disk, lab };
+        let mut debian = Self { machine, _servers: servers, cluster, kernel, disk, lab };
         debian.wait_for_boot()?;
         let network = format!(
             "[Match]\\nName={}\\n[Network]\\nAddress={IPV4}/24\\nAddress={IPV6}/64\\nIPv6AcceptRA=no\\n",
@@ -69,19 +75,20 @@ impl Debian {
         );
         debian.run(&format!("printf '{network}' > /etc/systemd/network/lab.network"))?;
         debian.run("systemctl restart systemd-networkd && /lib/systemd/systemd-networkd-wait-online")?;
+        // As in a container. After a reboot, systemd has mounted it.
+        debian.run("umount /sys/fs/bpf")?;
         Ok(debian)
     }
 
-    /// Shuts the machine down and starts it again.
-    pub(super) fn reboot(self) -> Result<Self> {
+    /// Shuts the machine down and starts it again. Nobody gives it a command until it has booted.
+    pub(super) fn reboot(&mut self) -> Result<()> {
         self.machine.power_off()?;
-        let machine = Machine::start(&self.kernel, &self.lab, &[CARD], Some(&self.disk))?;
-        let mut debian = Self { machine, ..self };
-        debian.wait_for_boot()?;
-        Ok(debian)
+        self.machine = Machine::start(&self.kernel, &self.lab, &[CARD], Some(&self.disk))?;
+        Ok(())
     }
 
-    fn wait_for_boot(&mut self) -> Result<()> {
+    /// Waits until every unit of the machine has started.
+    pub(super) fn wait_for_boot(&mut self) -> Result<()> {
         let state =
             self.run("systemctl is-system-running --wait || systemctl --failed --no-legend --plain")?;
         ensure!(state.trim() == "running", "Debian does not run as it should: {state}");
@@ -103,19 +110,19 @@ impl Debian {
 
     /// Where the web server of this VIP is reached.
     pub(super) fn web(&self, number: u8) -> SocketAddr {
-        SocketAddr::new(self.vip(number), WEB.port)
+        SocketAddr::new(self.vip(number), WEB[0])
     }
 
     pub(super) fn echo(&self) -> SocketAddr {
-        SocketAddr::new(self.vip(0), ECHO.port)
+        SocketAddr::new(self.vip(0), ECHO[0])
     }
 
-    /// Installs the package with this version, or upgrades to it.
-    pub(super) fn install(&mut self, version: &str) -> Result<String> {
+    /// Makes the package with this version. Returns where the machine finds it.
+    pub(super) fn package(&self, version: &str) -> Result<String> {
         let name = format!("llb_{version}_amd64.deb");
         let folder = self.lab.directory();
         with_version(&environment::package()?, version, &folder.join(&name), folder)?;
-        self.apt(&format!("install {SHARE}/{name}"))
+        Ok(format!("{SHARE}/{name}"))
     }
 
     /// There is no way to an archive from here, and none is needed. (`--no-download` fails with a file.)
@@ -123,19 +130,42 @@ impl Debian {
         self.run(&format!("DEBIAN_FRONTEND=noninteractive apt-get --yes --quiet {what}"))
     }
 
+    /// Brings the kubeconfig of llb's ServiceAccount, which only root and llb may read.
+    pub(super) fn bring_kubeconfig(&mut self) -> Result<()> {
+        let file = self.cluster.agent_kubeconfig().strip_prefix(self.lab.directory())?;
+        let file = format!("{SHARE}/{}", file.display());
+        self.run(&format!("install -m 640 -g llb {file} {KUBECONFIG}")).map(drop)
+    }
+
     /// Replaces the configuration by the usual one and these lines.
     pub(super) fn configure(&mut self, lines: &str) -> Result<()> {
-        let usual = format!("linkdevice = \"{}\"\nmanifests = \"{MANIFESTS}\"\n", Host::LINK);
+        let usual = format!("linkdevice = \"{}\"\nkubeconfig = \"{KUBECONFIG}\"\n", Host::LINK);
         std::fs::write(self.lab.directory().join("llb.toml"), usual + lines)?;
         self.run(&format!("cat {SHARE}/llb.toml > /etc/llb/llb.toml")).map(drop)
     }
 
-    /// Gives llb a Service with both ports for the VIP of this number.
-    pub(super) fn add_service(&mut self, number: u8) -> Result<()> {
-        let name = format!("web-{number}");
-        let yaml = manifests::service(&name, &[self.vip(number)], &[WEB, ECHO]);
-        self.manifests.write(&format!("{name}.yaml"), &yaml)?;
-        self.run(&format!("mkdir -p {MANIFESTS} && cp {SHARE}/manifests/* {MANIFESTS}")).map(drop)
+    /// Adds the Service `web-NUMBER` with both ports, which asks for the VIP of this number.
+    pub(super) fn add_service(&self, number: u8) -> Result<()> {
+        let port =
+            |name: &str, [port, target]: [u16; 2]| json!({"name": name, "port": port, "targetPort": target});
+        let service = json!({
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": format!("web-{number}")},
+            "spec": {
+                "type": "LoadBalancer",
+                "loadBalancerIP": self.vip(number),
+                "selector": {"app": APP},
+                "ports": [port("http", WEB), port("echo", ECHO)],
+            },
+        });
+        self.cluster.apply(NAMESPACE, &service.to_string())
+    }
+
+    /// The addresses that users of the cluster see at the Service of this number.
+    pub(super) fn published(&self, number: u8) -> Result<String> {
+        let service = self.cluster.get(NAMESPACE, &["service", &format!("web-{number}")])?;
+        Ok(service["status"]["loadBalancer"]["ingress"].to_string())
     }
 
     /// Waits until the web server of this VIP answers.
