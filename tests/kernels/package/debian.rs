@@ -2,6 +2,7 @@
 //! A cluster's lab whose balancer is a virtual machine with plain Debian and systemd. Client, nodes and control plane are
 //! namespaces, as in every lab. It knows where llb's package keeps its files, nothing of what a test wants.
 
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
@@ -14,7 +15,7 @@ use llb_tests::lab::BRIDGE;
 use llb_tests::{Host, Lab, Server, environment, wait_until};
 use serde_json::json;
 
-use super::version::with_version;
+use super::version::newer;
 use crate::card::Card;
 use crate::kernel::Kernel;
 use crate::machine::{Machine, SHARE};
@@ -117,12 +118,17 @@ impl Debian {
         SocketAddr::new(self.vip(0), ECHO[0])
     }
 
-    /// Makes the package with this version. Returns where the machine finds it.
-    pub(super) fn package(&self, version: &str) -> Result<String> {
-        let name = format!("llb_{version}_amd64.deb");
+    /// Brings the package. Returns where the machine finds it.
+    pub(super) fn package(&self) -> Result<String> {
+        fs::copy(environment::package()?, self.lab.directory().join("llb.deb"))?;
+        Ok(format!("{SHARE}/llb.deb"))
+    }
+
+    /// Brings the package with a higher version. Returns where the machine finds it, and the version.
+    pub(super) fn newer_package(&self) -> Result<(String, String)> {
         let folder = self.lab.directory();
-        with_version(&environment::package()?, version, &folder.join(&name), folder)?;
-        Ok(format!("{SHARE}/{name}"))
+        let version = newer(&environment::package()?, &folder.join("newer.deb"), folder)?;
+        Ok((format!("{SHARE}/newer.deb"), version))
     }
 
     /// There is no way to an archive from here, and none is needed. (`--no-download` fails with a file.)
@@ -140,7 +146,7 @@ impl Debian {
     /// Replaces the configuration by the usual one and these lines.
     pub(super) fn configure(&mut self, lines: &str) -> Result<()> {
         let usual = format!("linkdevice = \"{}\"\nkubeconfig = \"{KUBECONFIG}\"\n", Host::LINK);
-        std::fs::write(self.lab.directory().join("llb.toml"), usual + lines)?;
+        fs::write(self.lab.directory().join("llb.toml"), usual + lines)?;
         self.run(&format!("cat {SHARE}/llb.toml > /etc/llb/llb.toml")).map(drop)
     }
 
@@ -162,10 +168,14 @@ impl Debian {
         self.cluster.apply(NAMESPACE, &service.to_string())
     }
 
-    /// The addresses that users of the cluster see at the Service of this number.
-    pub(super) fn published(&self, number: u8) -> Result<String> {
-        let service = self.cluster.get(NAMESPACE, &["service", &format!("web-{number}")])?;
-        Ok(service["status"]["loadBalancer"]["ingress"].to_string())
+    /// Waits until users of the cluster see the VIP of this number at its Service.
+    pub(super) fn wait_for_publication(&self, number: u8) -> Result<()> {
+        let (service, vip) = (format!("web-{number}"), self.vip(number).to_string());
+        wait_until(LIMIT, &format!("Service {service} to have {vip}"), || {
+            let ingress = &self.cluster.get(NAMESPACE, &["service", &service])?["status"]["loadBalancer"];
+            ensure!(ingress["ingress"][0]["ip"] == vip.as_str(), "{ingress}");
+            Ok(Some(()))
+        })
     }
 
     /// Waits until the web server of this VIP answers.
@@ -184,6 +194,19 @@ impl Debian {
     pub(super) fn journal(&mut self) -> String {
         let journal = self.run("journalctl --unit llb --no-pager --output short-monotonic --lines 60");
         journal.unwrap_or_else(|error| format!("{error:#}"))
+    }
+
+    /// How long the machine has been up, in seconds.
+    pub(super) fn uptime(&mut self) -> Result<f64> {
+        let text = self.run("cut -d' ' -f1 /proc/uptime")?;
+        text.trim().parse().with_context(|| format!("/proc/uptime: {text}"))
+    }
+
+    /// A number that systemd knows of the service, in seconds. `unit` is its unit.
+    pub(super) fn seconds(&mut self, property: &str, unit: f64) -> Result<f64> {
+        let text = self.run(&format!("systemctl show --property={property} --value llb"))?;
+        let number: f64 = text.trim().parse().with_context(|| format!("{property}: {text}"))?;
+        Ok(number * unit)
     }
 
     /// The processes of the service.

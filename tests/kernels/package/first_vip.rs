@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use super::debian::Debian;
 
@@ -42,38 +42,23 @@ impl fmt::Display for Times {
 /// Installs the package, configures it and starts it.
 pub(super) fn first_vip(debian: &mut Debian) -> Result<()> {
     debian.add_service(0)?;
-    let package = debian.package("0.1.0~test1")?;
-    let call = uptime(debian)?;
+    let package = debian.package()?;
+    let call = debian.uptime()?;
     let said = debian.apt(&format!("install {package}"))?;
-    let installed = uptime(debian)?;
+    let installed = debian.uptime()?;
     ensure!(said.contains("/etc/llb/llb.toml"), "nobody says what is to be done next: {said}");
     debian.bring_kubeconfig()?;
     debian.configure("")?;
     debian.run("systemctl start --no-block llb")?;
     debian.wait_for_answer(0)?;
     let answered = Instant::now();
-    let uptime = uptime(debian)?;
+    let uptime = debian.uptime()?;
     // The question itself takes a while.
     let answer = uptime - answered.elapsed().as_secs_f64();
-    let processor = seconds(debian, "CPUUsageNSec", 1e-9)?;
+    let processor = debian.seconds("CPUUsageNSec", 1e-9)?;
     debian.wait_for("systemctl is-active llb")?;
-    let mut at = |property: &str| seconds(debian, &format!("{property}TimestampMonotonic"), 1e-6);
+    let mut at = |property: &str| debian.seconds(&format!("{property}TimestampMonotonic"), 1e-6);
     let (unit, program, ready) = (at("InactiveExit")?, at("ExecMainStart")?, at("ActiveEnter")?);
     println!("{}", Times { call, installed, unit, program, ready, answer, processor });
-    let published = debian.published(0)?;
-    ensure!(published.contains(&format!("\"{}\"", debian.vip(0))), "the Service says {published}");
-    Ok(())
-}
-
-/// How long the machine has been up.
-fn uptime(debian: &mut Debian) -> Result<f64> {
-    let text = debian.run("cut -d' ' -f1 /proc/uptime")?;
-    text.trim().parse().with_context(|| format!("/proc/uptime: {text}"))
-}
-
-/// A number that systemd knows of the unit, in seconds.
-fn seconds(debian: &mut Debian, property: &str, unit: f64) -> Result<f64> {
-    let text = debian.run(&format!("systemctl show --property={property} --value llb"))?;
-    let number: f64 = text.trim().parse().with_context(|| format!("{property}: {text}"))?;
-    Ok(number * unit)
+    debian.wait_for_publication(0)
 }

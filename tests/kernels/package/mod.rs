@@ -8,7 +8,7 @@
 //!   life.rs        all others
 //!   load.rs        requests and connections during a step
 //!   debian.rs      the machine
-//!   version.rs     the package with another version
+//!   version.rs     the package with a higher version
 //! ```
 
 mod debian;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The package with another version: for an upgrade there must be two.
+//! The package with a higher version: for an upgrade there must be two.
 
 use std::fs;
 use std::path::Path;
@@ -7,21 +7,21 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// Writes `package` to `target`, with `version` in place of its own. What is in between is in `folder`.
-pub(super) fn with_version(package: &Path, version: &str, target: &Path, folder: &Path) -> Result<()> {
-    let unpacked = folder.join(format!("package-{version}"));
+/// Writes `package` to `target` with a higher version, and returns that. What is in between is in `folder`.
+pub(super) fn newer(package: &Path, target: &Path, folder: &Path) -> Result<String> {
+    let unpacked = folder.join("newer-package");
     dpkg_deb(Command::new("dpkg-deb").arg("--raw-extract").arg(package).arg(&unpacked))?;
     let control = unpacked.join("DEBIAN/control");
     let text = fs::read_to_string(&control).with_context(|| format!("no {}", control.display()))?;
-    let lines = text.lines().map(|line| match line.starts_with("Version: ") {
-        true => format!("Version: {version}\n"),
-        false => format!("{line}\n"),
-    });
-    fs::write(&control, lines.collect::<String>())?;
+    let version = text.lines().find_map(|line| line.strip_prefix("Version: "));
+    let version = version.context("the package has no version")?;
+    let newer = format!("{version}+newer");
+    fs::write(&control, text.replace(&format!("Version: {version}\n"), &format!("Version: {newer}\n")))?;
     let mut build = Command::new("dpkg-deb");
     build.args(["--root-owner-group", "-Zgzip", "-z1", "--build"]).arg(&unpacked).arg(target);
     dpkg_deb(&mut build)?;
-    Ok(fs::remove_dir_all(unpacked)?)
+    fs::remove_dir_all(unpacked)?;
+    Ok(newer)
 }
 
 fn dpkg_deb(command: &mut Command) -> Result<()> {
