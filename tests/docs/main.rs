@@ -11,6 +11,7 @@ mod annotations;
 mod blocks;
 mod commands;
 mod comments;
+mod dashboards;
 mod documents;
 mod examples;
 mod flags;

@@ -31,6 +31,11 @@ pub(crate) fn page() -> String {
     page
 }
 
+/// All names, as they are in `/metrics`.
+pub(crate) fn names() -> Vec<String> {
+    metrics().into_keys().collect()
+}
+
 fn metrics() -> BTreeMap<String, Metric> {
     let mut found = BTreeMap::new();
     for path in files("llb-agent/src", "rs") {

@@ -7,6 +7,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -49,6 +50,15 @@ impl Compiler {
         let sysroot =
             shell::output(shell::foreign_build("rustc").args(["--print", "sysroot"]))?.trim().into();
         Ok(Self { description, release, llvm_major, commit, host, sysroot })
+    }
+
+    /// The tool that copies ELF files and leaves sections out. It comes with the compiler, knows all architectures, and
+    /// needs the compiler's LLVM.
+    pub(crate) fn objcopy(&self) -> Command {
+        let program = self.sysroot.join("lib/rustlib").join(&self.host).join("bin/rust-objcopy");
+        let mut command = shell::command(&program);
+        command.env("LD_LIBRARY_PATH", self.sysroot.join("lib"));
+        command
     }
 
     /// The target has no ready-made `core`, so the sources of `core` must be installed.

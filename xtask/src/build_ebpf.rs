@@ -62,9 +62,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             let linked = linked.join(name);
             // Reading checks the object, so a bad one never gets its final name.
             object_report::read(&linked)?;
-            replace(&linked, &build_folder.join(name).with_extension("part"), object)?;
+            publish(&compiler, &linked, &build_folder.join(name).with_extension("part"), object)?;
         }
-        replace(&linked.join("bench"), &build_folder.join("bench.part"), &bench)?;
+        publish(&compiler, &linked.join("bench"), &build_folder.join("bench.part"), &bench)?;
         fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
     }
     for object in &objects {
@@ -105,7 +105,7 @@ pub(crate) fn build_copy(workspace: &Path, cargo_home: &Path, build_folder: &Pat
     let linked = build(workspace, &flags, build_folder, &Arguments::default())?;
     for name in OBJECTS {
         let object = workspace.join("target/ebpf").join(name).with_extension("o");
-        replace(&linked.join(name), &build_folder.join(name).with_extension("part"), &object)?;
+        publish(&compiler, &linked.join(name), &build_folder.join(name).with_extension("part"), &object)?;
     }
     Ok(())
 }
@@ -162,11 +162,12 @@ fn hash_tree(path: &Path, hasher: &mut DefaultHasher) -> Result<()> {
     Ok(())
 }
 
-/// Renames into place, so that a build of the agent that runs meanwhile sees either the old file or the new one.
-fn replace(from: &Path, part: &Path, to: &Path) -> Result<()> {
+/// Puts an object in its place, without the debug information: BTF, which the kernel reads, is made already. It is renamed,
+/// so that a build of the agent that runs meanwhile sees either the old file or the new one.
+fn publish(compiler: &Compiler, from: &Path, part: &Path, to: &Path) -> Result<()> {
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
-    fs::copy(from, part).with_context(|| format!("cannot write {}", part.display()))?;
+    shell::run(compiler.objcopy().arg("--strip-debug").arg(from).arg(part))?;
     fs::rename(part, to).with_context(|| format!("cannot write {}", to.display()))
 }

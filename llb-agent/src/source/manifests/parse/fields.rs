@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserializer;
 use serde::de::value::Error as Unused;
 use serde::de::{DeserializeOwned, Error as _, Visitor};
-use serde_ignored::Path;
+use serde_json::Value;
 use serde_path_to_error::Track;
 
 use crate::source::convert::quote;
@@ -18,15 +18,6 @@ use crate::suggestion::did_you_mean;
 
 /// More unknown fields of one object are not worth naming.
 const MOST: usize = 20;
-
-/// What was noticed while an object was read.
-#[derive(Debug, Default)]
-pub(super) struct Noticed {
-    /// The path of the field that could not be read, as `spec.ports[0].port`.
-    pub(super) failed_at: String,
-    /// The fields that the kind does not have.
-    pub(super) unknown: Vec<UnknownField>,
-}
 
 /// A field that the kind does not have.
 #[derive(Debug)]
@@ -38,41 +29,57 @@ pub(super) struct UnknownField {
     name: String,
 }
 
-/// Reads an object, and notes what is to be said about it.
-pub(super) fn read<'de, T, D>(deserializer: D, noticed: &mut Noticed) -> Result<T, D::Error>
+/// Reads an object. If that fails, `failed_at` is the path of the field, as `spec.ports[0].port`.
+pub(super) fn read<'de, T, D>(deserializer: D, failed_at: &mut String) -> Result<T, D::Error>
 where
     T: DeserializeOwned,
     D: Deserializer<'de>,
 {
     let mut track = Track::new();
-    let tracked = serde_path_to_error::Deserializer::new(deserializer, &mut track);
-    let result = serde_ignored::deserialize(tracked, |path| {
-        if noticed.unknown.len() < MOST {
-            noticed.unknown.extend(UnknownField::at(&path));
-        }
-    });
+    let result = T::deserialize(serde_path_to_error::Deserializer::new(deserializer, &mut track));
     if result.is_err() {
         // A key that could not be read is shown as `?`.
-        noticed.failed_at = track.path().to_string().trim_end_matches(['.', '?']).to_owned();
+        *failed_at = track.path().to_string().trim_end_matches(['.', '?']).to_owned();
     }
     result
 }
 
-impl UnknownField {
-    fn at(path: &Path<'_>) -> Option<Self> {
-        match path {
-            Path::Map { parent, key } => {
-                let (mut place, mut pattern) = (String::new(), String::new());
-                write(parent, &mut place, &mut pattern);
-                Some(Self { place, pattern, name: key.clone() })
-            }
-            Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => {
-                Self::at(parent)
-            }
-            Path::Root | Path::Seq { .. } => None,
-        }
-    }
+/// The fields that the kind does not have, at the places that llb looks at.
+pub(super) fn unknown(kind: &str, object: &Value) -> Vec<UnknownField> {
+    let mut found = Vec::new();
+    look(kind, object, "", "", &mut found);
+    found
+}
 
+/// Looks at one place and those inside of it.
+fn look(kind: &str, value: &Value, place: &str, pattern: &str, found: &mut Vec<UnknownField>) {
+    match value {
+        Value::Object(fields) => {
+            let known = known_fields(kind, pattern);
+            for (name, value) in fields.iter().filter(|_| !known.is_empty()) {
+                if known.contains(&name.as_str()) {
+                    look(kind, value, &inside(place, name), &inside(pattern, name), found);
+                } else if found.len() < MOST {
+                    let (place, pattern) = (place.to_owned(), pattern.to_owned());
+                    found.push(UnknownField { place, pattern, name: name.clone() });
+                }
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                look(kind, item, &format!("{place}[{index}]"), &format!("{pattern}[]"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The path of a field.
+fn inside(place: &str, name: &str) -> String {
+    if place.is_empty() { name.to_owned() } else { format!("{place}.{name}") }
+}
+
+impl UnknownField {
     /// The message for a field of an object of this kind. `None` for a status without a
     /// likely misspelling: the cluster writes it, and a newer cluster knows more fields.
     pub(super) fn message(&self, kind: &str) -> Option<String> {
@@ -83,30 +90,6 @@ impl UnknownField {
         }
         let place = if self.place.is_empty() { "it" } else { &self.place };
         Some(format!("{place} has the field {}, which is unknown and is ignored{hint}", quote(&self.name)))
-    }
-}
-
-/// Writes a path with and without its indices.
-fn write(path: &Path<'_>, place: &mut String, pattern: &mut String) {
-    match path {
-        Path::Root => {}
-        Path::Seq { parent, index } => {
-            write(parent, place, pattern);
-            place.push_str(&format!("[{index}]"));
-            pattern.push_str("[]");
-        }
-        Path::Map { parent, key } => {
-            write(parent, place, pattern);
-            for text in [place, pattern] {
-                if !text.is_empty() {
-                    text.push('.');
-                }
-                text.push_str(key);
-            }
-        }
-        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => {
-            write(parent, place, pattern);
-        }
     }
 }
 

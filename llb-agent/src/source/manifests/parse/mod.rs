@@ -12,14 +12,12 @@ use k8s_openapi::Resource as _;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Resource;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_saphyr::options::DuplicateKeyPolicy;
 
 use crate::source::convert::quote;
 use crate::suggestion::{did_you_mean, nearest};
-use fields::Noticed;
 
 /// The kinds that llb reads.
 #[derive(Clone, Debug, Default)]
@@ -79,17 +77,6 @@ pub enum ParseError {
     },
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Head {
-    api_version: Option<String>,
-    kind: Option<String>,
-    #[serde(default)]
-    metadata: Value,
-    #[serde(default)]
-    items: Vec<Value>,
-}
-
 /// The kinds that are read, with their apiVersion.
 const KINDS: [(&str, &str); 3] = [
     (Service::KIND, Service::API_VERSION),
@@ -110,25 +97,23 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Objects, ParseError> {
     })?;
     let mut objects = Objects::default();
     for (line, document) in documents(text) {
-        let Some(head): Option<Head> = from_yaml(document, line, None, &mut Noticed::default())? else {
+        let Some(content): Option<Value> = from_yaml(document, line, None)? else { continue };
+        let text = |object: &Value, field: &str| object[field].as_str().map(str::to_owned);
+        let kind = text(&content, "kind").ok_or(ParseError::NoKind { line })?;
+        let version = text(&content, "apiVersion");
+        let Some(of_items) = kind.strip_suffix("List") else {
+            let found = Found { line, name: name_of(&content["metadata"]), kind, version };
+            objects.add(&found, &content, document)?;
             continue;
         };
-        let kind = head.kind.ok_or(ParseError::NoKind { line })?;
-        let version = head.api_version.as_deref();
-        if let Some(of_items) = kind.strip_suffix("List") {
-            for item in head.items {
-                // `kubectl get services -o yaml` writes kind and version in each item; a typed list
-                // may leave them out.
-                let kind = item.get("kind").and_then(Value::as_str).unwrap_or(of_items).to_owned();
-                let of_list = version.filter(|_| !of_items.is_empty());
-                let version = item.get("apiVersion").and_then(Value::as_str).or(of_list).map(str::to_owned);
-                let found = Found { line, name: name_of(&item["metadata"]), kind, version };
-                objects.add(&found, Form::Item(item))?;
-            }
-        } else {
-            let version = version.map(str::to_owned);
-            let found = Found { line, name: name_of(&head.metadata), kind, version };
-            objects.add(&found, Form::Document(document))?;
+        for item in content["items"].as_array().into_iter().flatten() {
+            // `kubectl get services -o yaml` writes kind and version in each item; a typed list may leave them out.
+            let kind = text(item, "kind").unwrap_or_else(|| of_items.to_owned());
+            let of_list = version.clone().filter(|_| !of_items.is_empty());
+            let version = text(item, "apiVersion").or(of_list);
+            let found = Found { line, name: name_of(&item["metadata"]), kind, version };
+            // An item is read as a document of its own: JSON is YAML, too.
+            objects.add(&found, item, &item.to_string())?;
         }
     }
     Ok(objects)
@@ -144,28 +129,22 @@ struct Found {
     name: String,
 }
 
-/// The text of an object.
-enum Form<'d> {
-    Document(&'d str),
-    Item(Value),
-}
-
 impl Objects {
     /// Reads the object if its kind is one of ours.
-    fn add(&mut self, found: &Found, form: Form<'_>) -> Result<(), ParseError> {
+    fn add(&mut self, found: &Found, content: &Value, text: &str) -> Result<(), ParseError> {
         let version = |expected| found.version.as_deref().is_none_or(|given| given == expected);
         match found.kind.as_str() {
             Service::KIND if version(Service::API_VERSION) => {
-                let service = self.read::<Service>(found, form)?;
+                let service = self.read::<Service>(found, content, text)?;
                 self.check_type(found, service.iter());
                 self.services.extend(service);
             }
             EndpointSlice::KIND if version(EndpointSlice::API_VERSION) => {
-                let slice = self.read(found, form)?;
+                let slice = self.read(found, content, text)?;
                 self.slices.extend(slice);
             }
             Node::KIND if version(Node::API_VERSION) => {
-                let node = self.read(found, form)?;
+                let node = self.read(found, content, text)?;
                 self.nodes.extend(node);
             }
             _ => self.warnings.extend(found.misspelled()),
@@ -174,29 +153,24 @@ impl Objects {
     }
 
     /// Reads all fields, and warns of those that nobody knows. `None` if the document is `null`.
-    fn read<K>(&mut self, found: &Found, form: Form<'_>) -> Result<Option<Located<K>>, ParseError>
+    fn read<K>(
+        &mut self,
+        found: &Found,
+        content: &Value,
+        text: &str,
+    ) -> Result<Option<Located<K>>, ParseError>
     where
         K: DeserializeOwned + Resource<DynamicType = ()> + k8s_openapi::Resource,
     {
         let line = found.line;
-        let mut noticed = Noticed::default();
-        let object: Option<K> = match form {
-            Form::Document(text) => from_yaml(text, line, Some(found), &mut noticed)?,
-            Form::Item(item) => Some(fields::read(item, &mut noticed).map_err(|error| {
-                let message = yaml_error::located(
-                    &found.to_string(),
-                    &noticed.failed_at,
-                    &yaml_error::item_text(&error),
-                );
-                ParseError::Yaml { line, message }
-            })?),
-        };
+        let object: Option<K> = from_yaml(text, line, Some(found))?;
         let Some(object) = object else { return Ok(None) };
         if object.meta().name.as_ref().is_none_or(String::is_empty) {
             return Err(ParseError::NoName { line, kind: K::KIND });
         }
-        let unknown = noticed.unknown.iter().filter_map(|field| field.message(K::KIND));
-        self.warnings.extend(unknown.map(|message| found.warning(&message)));
+        let unknown = fields::unknown(K::KIND, content);
+        let messages = unknown.iter().filter_map(|field| field.message(K::KIND));
+        self.warnings.extend(messages.map(|message| found.warning(&message)));
         Ok(Some(Located { line, object: Arc::new(object) }))
     }
 
@@ -290,20 +264,20 @@ fn from_yaml<T: DeserializeOwned>(
     document: &str,
     first_line: usize,
     found: Option<&Found>,
-    noticed: &mut Noticed,
 ) -> Result<Option<T>, ParseError> {
     let duplicate_keys =
         if found.is_some() { DuplicateKeyPolicy::Error } else { DuplicateKeyPolicy::LastWins };
     let options = serde_saphyr::options! { duplicate_keys: duplicate_keys };
+    let mut failed_at = String::new();
     let read = serde_saphyr::with_deserializer_from_str_with_options(document, options, |yaml| {
-        fields::read(yaml, noticed)
+        fields::read(yaml, &mut failed_at)
     });
     read.map_err(|error| {
         // The parser counts lines from the start of the document, users from the start of the file.
         let offset = error.location().map_or(1, |at| usize::try_from(at.line()).unwrap_or(1));
         let line = first_line + offset.saturating_sub(1);
         let object = found.map(ToString::to_string).unwrap_or_default();
-        let message = yaml_error::located(&object, &noticed.failed_at, &yaml_error::text(&error, document));
+        let message = yaml_error::located(&object, &failed_at, &yaml_error::text(&error, document));
         ParseError::Yaml { line, message }
     })
 }

@@ -27,15 +27,6 @@ pub(super) fn text(error: &Error, document: &str) -> String {
     }
 }
 
-/// The error of an object that is an item of a list, which serde_json reads.
-pub(super) fn item_text(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    match text.strip_prefix("invalid type: ").and_then(|rest| rest.rsplit_once(", expected ")) {
-        Some((given, expected)) => not_a(given.strip_prefix("string ").unwrap_or(given), expected),
-        None => text,
-    }
-}
-
 /// Says that a value is not what serde expects there.
 fn not_a(given: &str, expected: &str) -> String {
     match expected {
