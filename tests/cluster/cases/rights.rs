@@ -3,7 +3,7 @@
 //! which one it misses and where it is printed.
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use llb_tests::{Agent, wait_until};
+use llb_tests::{Agent, Host, wait_until};
 use serde_json::{Value, json};
 
 use super::config_map;
@@ -29,6 +29,10 @@ pub(crate) fn each_missing_verb_is_named(case: &mut Case<'_>) -> Result<()> {
     config_map::grant(case)?;
     config_map::write(case, &config_map::pool(&[vip]))?;
     let pools = format!("--config-map={}/pools", case.namespace);
+    let kubeconfig = case.cluster.agent_kubeconfig().display().to_string();
+    for check in ["source", "api-rights", "clock", "nodes"] {
+        ensure!(doctor(case, &kubeconfig, check, "ok")?.is_some(), "doctor does not say that {check} is ok");
+    }
     let agent = case.agent(&["--userspace", &pools])?;
     case.wait_for_status("echo", &[vip])?;
     case.wait_for_event("refused", "SyncLoadBalancerFailed")?;
@@ -63,6 +67,10 @@ fn without(case: &Case<'_>, account: &str, missing: &Verb) -> Result<()> {
     let clear = r#"{"status":{"loadBalancer":{"ingress":null}}}"#;
     case.kubectl(&["patch", "service", "echo", "--subresource=status", "--type=merge", "-p", clear])?;
     let Verb { verb, resource, .. } = missing;
+    let is_optional = ["namespaces", "servicecidrs"].contains(&resource.as_str());
+    let level = if is_optional { "warning" } else { "error" };
+    let said = doctor(case, &kubeconfig, "api-rights", level)?.unwrap_or_default();
+    ensure!(said.contains(&format!("may not {verb} {resource}")), "doctor says: {said}");
     let text = format!("cannot {verb} resource \"{resource}\"");
     let pools = format!("--config-map={}/pools", case.namespace);
     let agent = Agent::spawn(&case.balancer, &["--kubeconfig", &kubeconfig, "--userspace", &pools])?;
@@ -71,6 +79,25 @@ fn without(case: &Case<'_>, account: &str, missing: &Verb) -> Result<()> {
         if refuses(&log, &text) { Ok(Some(())) } else { Err(anyhow!("{log}")) }
     })?;
     agent.kill9()
+}
+
+/// What `llb-agent doctor` says about a check, if it has this level.
+fn doctor(case: &Case<'_>, kubeconfig: &str, check: &str, level: &str) -> Result<Option<String>> {
+    let state_dir = case.balancer.directory().join("doctor.state");
+    let pools = format!("--config-map={}/pools", case.namespace);
+    let output = case
+        .balancer
+        .command(llb_tests::agent::binary()?)
+        .args(["doctor", "-o", "json", "--linkdevice", Host::LINK, "--userspace", &pools])
+        .args(["--kubeconfig", kubeconfig])
+        .arg("--state-dir")
+        .arg(state_dir)
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let found: Value = serde_json::from_slice(&output.stdout).with_context(|| said.into_owned())?;
+    let mut findings = found["findings"].as_array().into_iter().flatten();
+    let finding = findings.find(|finding| finding["check"] == check && finding["level"] == level);
+    Ok(finding.map(|finding| finding["what"].as_str().unwrap_or_default().to_owned()))
 }
 
 /// Whether a line has this text of the API server, and says how to get the right.
