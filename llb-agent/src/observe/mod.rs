@@ -9,15 +9,19 @@
 //!   admin/v1.rs ---------> services.rs   a report -> rows                           pure
 //!                            rows.rs     the rows, as the API has them
 //!   llb-agent list ------> table.rs      rows -> aligned text                       pure
+//!   llb-agent flows -----> flows/        flows -> rows, counts, aligned text        pure
 //! ```
 
 mod differences;
+mod flows;
 mod follow;
 mod history;
 mod rows;
 mod services;
 mod table;
 
+pub use flows::{CLIENTS_COUNTED, CountRow, FlowRow, FlowSummary, Flows, flows_table, summary_table};
+pub(crate) use flows::{Counts, FlowFilter, Listing, Names};
 pub use follow::follow;
 pub use history::{CHANGES, SharedHistory};
 pub use rows::{BackendRow, Change, Changes, FrontendRow, ProblemRow, ServiceRow, Services, Standing};

@@ -22,6 +22,7 @@
 //!   detach:  pins of any layout removed                       pins.rs; programs of other folders: leftover.rs
 //!   answers: ICMP errors about packets that were dropped      answers.rs
 //!   early:   fragments that came before the first one          early.rs, early_frames.rs
+//!   subcommands: flows, trace                                 flow_reader.rs, trace.rs, pinned.rs
 //!   shared by plane, upkeep and metrics                       shared.rs
 //!
 //!   <bpf_dir>/v4/<link>/{xdp,tc_ingress}        pinned: keeps the program at the link
@@ -52,6 +53,7 @@ mod error;
 mod failures;
 #[cfg(test)]
 mod fake;
+mod flow_reader;
 mod flow_table;
 mod gateways;
 mod hooks;
@@ -75,6 +77,7 @@ mod neighbours;
 mod next_hops;
 mod own_sources;
 mod packet_link;
+mod pinned;
 mod pins;
 mod placing;
 mod plane;
@@ -104,9 +107,11 @@ mod xdp_loss;
 mod xdp_removal;
 
 pub use error::PacketError;
+pub use flow_reader::{FlowMark, FlowReader};
 pub use leftover::still_forwarding;
 pub use loader::{LinkLocks, has_object};
 pub use neighbours::release_neighbours;
+pub use pinned::nothing_pinned;
 pub use pins::{detach, pinned_links, provide_bpffs};
 pub use plane::PacketPlane;
 pub use refusal::Refusal;
