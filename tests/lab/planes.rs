@@ -8,8 +8,8 @@ use crate::scenarios::packets::{
     restarts, return_path, returned, routers, routes, suspects, vlans,
 };
 use crate::scenarios::{
-    answers, changes, chaos, crash, dead_backends, handover, health, life, memory, observed, other_clients,
-    reload, replacement, rights, soak, tenant, terms, traffic, trouble, vips,
+    answers, changes, chaos, crash, dead_backends, flows, handover, health, life, memory, observed,
+    other_clients, reload, replacement, rights, soak, tenant, terms, traffic, trouble, vips,
 };
 
 macro_rules! scenarios {
@@ -135,6 +135,7 @@ macro_rules! packet_scenarios {
     ($plane:expr) => {
         scenarios! {
             $plane,
+            flows::flows_are_shown_with_client_vip_and_backend_also_after_the_agent_has_died,
             restarts::a_thousand_connections_outlive_every_kind_of_restart,
             restarts::a_second_agent_on_the_link_refuses_and_changes_nothing,
             moves::a_move_to_the_relay_and_back_breaks_no_connection,

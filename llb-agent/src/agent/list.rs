@@ -120,7 +120,10 @@ pub(super) async fn changes(args: &ChangesArgs) -> anyhow::Result<()> {
 }
 
 /// The answer as it came, and as rows.
-async fn ask<T: DeserializeOwned>(admin: &AdminTarget, path: &str) -> anyhow::Result<(String, T)> {
+///
+/// # Errors
+/// Nobody answers, or the agent refuses.
+pub(super) async fn ask<T: DeserializeOwned>(admin: &AdminTarget, path: &str) -> anyhow::Result<(String, T)> {
     let (status, text) = admin_client::get(admin, path).await?;
     if !status.is_success() {
         let error = serde_json::from_str::<serde_json::Value>(&text).ok();

@@ -3,7 +3,7 @@
 //! serving. Chooses implementations and wires them; decides nothing else.
 //!
 //! ```text
-//!   config.rs, detach.rs, explain.rs, list.rs, share.rs    subcommands (`trace` is dataplane/packet/trace.rs)
+//!   config.rs, detach.rs, explain.rs, flows.rs, list.rs, share.rs    subcommands (`trace` is dataplane/packet/trace.rs)
 //!     admin_client.rs        asks a running agent
 //!     doctor/                looks for what keeps an agent from serving
 //!   supervise.rs, end_agents.rs    subcommands that llb.service runs
@@ -34,6 +34,7 @@ pub mod doctor;
 mod end;
 mod end_agents;
 mod explain;
+mod flows;
 mod group;
 mod handed_over;
 mod link_patience;
@@ -93,6 +94,7 @@ pub fn main(invocation: Invocation) -> anyhow::Result<()> {
             Invocation::Explain { admin, service } => explain::ask(&admin, &service).await,
             Invocation::List(args) => list::list(&args).await,
             Invocation::Changes(args) => list::changes(&args).await,
+            Invocation::Flows(args) => flows::flows(*args).await.map_err(|error| as_root(error, "flows")),
             Invocation::Share { state_dir, announce } => {
                 share::correct(state_dir, announce).await.map_err(|error| as_root(error, "share"))
             }

@@ -17,6 +17,7 @@ use super::defaults::{DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
 use super::doctor::DoctorArgs;
 use super::duration::parse_duration;
 use super::environment::Environment;
+use super::flows::FlowsArgs;
 use super::list::{ChangesArgs, ListArgs};
 use super::rbac::{Grant, RbacArgs};
 use super::validate::ConfigError;
@@ -95,6 +96,7 @@ impl Cli {
             }
             Some(Command::List(args)) => Ok(Invocation::List(args)),
             Some(Command::Changes(args)) => Ok(Invocation::Changes(args)),
+            Some(Command::Flows(args)) => Ok(Invocation::Flows(args)),
             Some(Command::Trace { client, sample, count, bpf_dir }) => {
                 Ok(Invocation::Trace { client, one_in: sample.next_power_of_two(), count, bpf_dir })
             }
@@ -132,6 +134,8 @@ pub enum Invocation {
     List(ListArgs),
     /// Show what has changed lately.
     Changes(ChangesArgs),
+    /// List flows, or count them.
+    Flows(Box<FlowsArgs>),
     /// Show what the packet programs do with packets of one client.
     Trace {
         /// The client's address.
@@ -220,6 +224,14 @@ enum Command {
     List(ListArgs),
     /// Show what has changed lately: VIPs, planes, backends, problems
     Changes(ChangesArgs),
+    /// List the flows of the packet plane: who talks to which VIP, and which backend answers
+    ///
+    /// It reads the pinned maps, so it works also after the agent has ended. Names of Services come from the running
+    /// agent. How old a flow is, and its packets and bytes, are not known: the maps do not keep them. In mode dsr the
+    /// packets of backends are not seen, so idle time and state are those of the client's side. Flows that are closed are
+    /// listed until they are removed. Reading is slow on purpose, at most a million flows in a second, so that forwarding
+    /// does not notice it.
+    Flows(Box<FlowsArgs>),
     /// Show what the packet programs decide about packets of one client
     ///
     /// tcpdump does not see packets that XDP programs handle. Only one trace can run at a time.

@@ -22,6 +22,7 @@ mod doctor;
 mod duration;
 mod environment;
 mod file;
+mod flows;
 mod group;
 mod health;
 mod lease;
@@ -48,6 +49,7 @@ pub use environment::{
     has_service_manager, kubeconfig_variable, log_filter, proxy_variables, runtime_directory, search_path,
 };
 pub use file::{Change, Effective, Mistake, Mistakes, example};
+pub use flows::{FlowsArgs, FlowsOutput};
 pub use group::{GroupConfig, GroupError};
 pub use health::HealthConfig;
 pub use list::{ChangesArgs, ListArgs, ListOutput};

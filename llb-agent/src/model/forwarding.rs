@@ -33,6 +33,15 @@ impl Frontend {
         SocketAddr::new(self.vip, self.port.get())
     }
 
+    /// The frontend with this name, as [`Frontend`] is displayed.
+    pub fn named(text: &str) -> Option<Self> {
+        let (address, protocol) = text.rsplit_once('/')?;
+        let address: SocketAddr = address.parse().ok()?;
+        let protocols = [Protocol::Tcp, Protocol::Udp];
+        let protocol = protocols.into_iter().find(|known| known.name() == protocol)?;
+        Some(Self { vip: address.ip(), port: Port::new(address.port().into())?, protocol })
+    }
+
     /// The family of the VIP.
     pub fn family(&self) -> Family {
         Family::of(self.vip)

@@ -12,9 +12,11 @@
 //!                            rows.rs     the rows, as the API has them
 //!                            traffic.rs  totals and rates in them; links, maps, pools; the last ten minutes
 //!   llb-agent list ------> table.rs, quantity.rs   rows -> aligned text             pure
+//!   llb-agent flows -----> flows/        flows -> rows, counts, aligned text        pure
 //! ```
 
 mod differences;
+mod flows;
 mod follow;
 mod history;
 mod meter;
@@ -25,6 +27,8 @@ mod services;
 mod table;
 mod traffic;
 
+pub use flows::{CLIENTS_COUNTED, CountRow, FlowRow, FlowSummary, Flows, flows_table, summary_table};
+pub(crate) use flows::{Counts, FlowFilter, Listing, Names};
 pub use follow::follow;
 pub use history::{CHANGES, SharedHistory};
 pub(crate) use meter::WINDOW;

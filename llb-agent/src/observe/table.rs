@@ -153,12 +153,17 @@ fn or_dash(text: String) -> String {
     if text.is_empty() { "-".to_owned() } else { text }
 }
 
-/// How long ago, in the two largest units at most: `12s`, `3m5s`, `4h10m`, `9d`.
+/// How long ago.
 fn age(since: Timestamp, now: Timestamp) -> String {
+    span(now.duration_since(since).as_secs())
+}
+
+/// A time in the two largest units at most: `12s`, `3m5s`, `4h10m`, `9d`.
+pub(super) fn span(secs: i64) -> String {
     const MINUTE: i64 = 60;
     const HOUR: i64 = 60 * MINUTE;
     const DAY: i64 = 24 * HOUR;
-    match now.duration_since(since).as_secs().max(0) {
+    match secs.max(0) {
         secs if secs < MINUTE => format!("{secs}s"),
         secs if secs < HOUR => format!("{}m{}s", secs / MINUTE, secs % MINUTE),
         secs if secs < DAY => format!("{}h{}m", secs / HOUR, secs % HOUR / MINUTE),
@@ -167,7 +172,7 @@ fn age(since: Timestamp, now: Timestamp) -> String {
 }
 
 /// Columns as wide as their widest cell, two spaces apart. The last one is not filled up.
-fn aligned(lines: &[Vec<String>]) -> String {
+pub(super) fn aligned(lines: &[Vec<String>]) -> String {
     let lines: Vec<Vec<String>> =
         lines.iter().map(|line| line.iter().map(|cell| printable(cell)).collect()).collect();
     let mut widths: Vec<usize> = Vec::new();

@@ -6,6 +6,7 @@ pub(crate) mod changes;
 pub(crate) mod chaos;
 pub(crate) mod crash;
 pub(crate) mod dead_backends;
+pub(crate) mod flows;
 pub(crate) mod handover;
 pub(crate) mod health;
 pub(crate) mod life;

@@ -40,6 +40,14 @@ impl<K: Pod, V: Pod> FlowTable<K, V> {
         Ok(table)
     }
 
+    /// Maps a table that somebody else uses, for reading. A map that holds only zeros is empty.
+    ///
+    /// # Errors
+    /// The map is no flow table, or can't be mapped.
+    pub(super) fn existing(map: &MapData) -> io::Result<Self> {
+        Ok(Self { memory: Memory::of(map)?, types: PhantomData })
+    }
+
     /// The table's operations.
     pub(super) fn words(&self) -> Words<'_, K, V> {
         Words::new(self.memory.words())

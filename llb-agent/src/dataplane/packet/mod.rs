@@ -24,6 +24,7 @@
 //!   answers: ICMP errors about packets that were dropped      answers.rs
 //!   early:   fragments that came before the first one          early.rs, early_frames.rs
 //!   counters, asked each second and at each scrape            counting.rs, metrics.rs
+//!   subcommands: flows, trace                                 flow_reader.rs, trace.rs, pinned.rs
 //!   shared by plane, upkeep and metrics                       shared.rs
 //!
 //!   <bpf_dir>/v4/<link>/{xdp,tc_ingress}        pinned: keeps the program at the link
@@ -55,6 +56,7 @@ mod error;
 mod failures;
 #[cfg(test)]
 mod fake;
+mod flow_reader;
 mod flow_table;
 mod forecast;
 mod gateways;
@@ -80,6 +82,7 @@ mod next_hops;
 mod own_sources;
 mod packet_link;
 mod per_cpu;
+mod pinned;
 mod pins;
 mod placing;
 mod plane;
@@ -109,10 +112,12 @@ mod xdp_loss;
 mod xdp_removal;
 
 pub use error::PacketError;
+pub use flow_reader::{FlowMark, FlowReader};
 pub use forecast::{HookForecast, forecast};
 pub use leftover::still_forwarding;
 pub use loader::{LinkLocks, has_object};
 pub use neighbours::release_neighbours;
+pub use pinned::nothing_pinned;
 pub use pins::{detach, pinned_links, provide_bpffs};
 pub use plane::PacketPlane;
 pub use refusal::Refusal;
