@@ -92,6 +92,7 @@ mod tests {
             plane: None,
             mode: None,
             why: String::new(),
+            traffic: None,
             backends: Vec::new(),
         };
         let web = ServiceRow {
