@@ -11,13 +11,16 @@
 //!   admin/v1.rs ---------> services.rs   a report -> rows                           pure
 //!                            rows.rs     the rows, as the API has them
 //!                            traffic.rs  totals and rates in them; links, maps, pools; the last ten minutes
+//!   /metrics ------------> exposition.rs   the meter and the report as metrics; process.rs: those of every program
 //!   llb-agent list ------> table.rs, quantity.rs   rows -> aligned text             pure
 //! ```
 
 mod differences;
+mod exposition;
 mod follow;
 mod history;
 mod meter;
+mod process;
 mod quantity;
 mod rows;
 mod sample;
@@ -25,6 +28,7 @@ mod services;
 mod table;
 mod traffic;
 
+pub(crate) use exposition::register;
 pub use follow::follow;
 pub use history::{CHANGES, SharedHistory};
 pub(crate) use meter::WINDOW;
