@@ -11,7 +11,6 @@ mod annotations;
 mod blocks;
 mod commands;
 mod comments;
-mod dashboards;
 mod doctor;
 mod documents;
 mod examples;

@@ -21,20 +21,32 @@ struct Metric {
 pub(crate) fn page() -> String {
     let mut page = head(
         "Metrics",
-        "`/metrics` of the [admin endpoint](../operations.md#admin-endpoint) shows them in the format of OpenMetrics. Labels, and more \
+        "`/metrics` of the [admin endpoint](../operations.md#admin-endpoint) shows them in the format of OpenMetrics or in that of Prometheus, as `Accept` asks. Labels, and more \
          about many of them, are [there](../operations.md#admin-endpoint) and in [What forwards](../datapath.md#seeing-packets).",
     );
     page.push_str("\n| metric | type | |\n|---|---|---|\n");
     for (name, Metric { kind, help }) in metrics() {
         writeln!(page, "| `{name}` | {kind} | {} |", cell(&help)).unwrap();
     }
+    page.push_str(EARLIER);
     page
 }
 
-/// All names, as they are in `/metrics`.
-pub(crate) fn names() -> Vec<String> {
-    metrics().into_keys().collect()
-}
+/// What those need who have queries for a build before 0.1.0.
+const EARLIER: &str = "
+## Names of earlier builds
+
+The label `service` was `NAMESPACE/NAME`; it is `namespace` and `service` now.
+
+| before | now |
+|---|---|
+| `llb_packet_flows_total` | `llb_backend_connections_total{plane=\"packet\"}` |
+| `llb_packet_active_flows` | `llb_backend_connections_active{plane=\"packet\"}`: those that are open. How many are remembered: `llb_packet_map_entries{map=\"flows\"}` |
+| `llb_packet_packets_total` | `llb_backend_packets_total` |
+| `llb_packet_bytes_total` | `llb_backend_bytes_total{plane=\"packet\"}` |
+| `llb_packet_failures_total` | `llb_backend_failures_total{plane=\"packet\"}` |
+| `llb_frontend_...` and `llb_backend_...` of the relay | the same, with `plane=\"relay\"` |
+";
 
 fn metrics() -> BTreeMap<String, Metric> {
     let mut found = BTreeMap::new();
@@ -52,7 +64,8 @@ fn metrics() -> BTreeMap<String, Metric> {
 
 fn metrics_of(path: &str, text: &str) -> Vec<(String, Metric)> {
     let mut found = Vec::new();
-    for (place, _) in text.match_indices("\"llb_") {
+    let places = ["\"llb_", "\"process_"].iter().flat_map(|begin| text.match_indices(begin));
+    for (place, _) in places {
         let name = text[place + 1..].split('"').next().unwrap();
         let is_name = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
         if !is_name || OTHERS.iter().any(|other| name.starts_with(other)) {

@@ -118,7 +118,8 @@ impl Agent {
     pub fn connections(&self) -> Result<u64> {
         let metrics = self.get("/metrics")?;
         let is_count = |line: &&str| {
-            line.starts_with("llb_relay_connections_total ") || line.starts_with("llb_packet_flows_total{")
+            line.starts_with("llb_relay_connections_total ")
+                || line.starts_with("llb_backend_connections_total{") && line.contains("plane=\"packet\"")
         };
         let counts = metrics.lines().filter(is_count).filter_map(|line| line.rsplit_once(' '));
         counts.map(|(_, count)| count.parse::<u64>().with_context(|| format!("a count is {count}"))).sum()

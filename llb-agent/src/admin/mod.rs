@@ -8,11 +8,13 @@
 //!   mod.rs       the pages
 //!     v1.rs      the API that commands read
 //!     shown.rs   what they are made of
+//!     formats.rs the text formats of metrics
 //!     body.rs    answers that are sent piece by piece
 //!   socket.rs    makes the Unix socket
 //! ```
 
 mod body;
+mod formats;
 mod host;
 mod listener;
 mod server;
@@ -28,7 +30,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::encoding::text::encode;
@@ -37,6 +39,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use self::formats::Format;
 use self::shown::Admin;
 pub use self::socket::{AdminSocket, AdminSocketError};
 use crate::clock;
@@ -45,9 +48,6 @@ use crate::error_chain::ErrorChain;
 use crate::explain::{Explanation, explain};
 use crate::model::ServiceName;
 use crate::reconcile::Report;
-
-/// The content type of the OpenMetrics text format 1.0.
-const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The most problems that /readyz lists; /state has them all.
 const LISTED_PROBLEMS: usize = 100;
@@ -159,17 +159,21 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     (status, text).into_response()
 }
 
-async fn metrics(State(admin): State<Admin>) -> Response {
+async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let format = Format::accepted(accept);
     let mut failed = None;
     let body = admin
         .whole(|| {
             let mut text = String::new();
             failed = encode(&mut text, &admin.registry).err();
-            text
+            format.of(text)
         })
         .await;
     match failed {
-        None => ([(header::CONTENT_TYPE, OPENMETRICS)], body).into_response(),
+        None => {
+            ([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")], body).into_response()
+        }
         Some(error) => (StatusCode::INTERNAL_SERVER_ERROR, ErrorChain(&error).to_string()).into_response(),
     }
 }

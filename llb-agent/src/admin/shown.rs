@@ -29,11 +29,12 @@ pub(super) struct Admin {
 impl Admin {
     pub(super) fn new(
         report: watch::Receiver<Arc<Report>>,
-        registry: Registry,
+        mut registry: Registry,
         backends: BackendStates,
         counting: Counting,
     ) -> Self {
-        let (history, meter) = (observe::follow(report.clone()), observe::sample(counting));
+        let (history, meter) = (observe::follow(report.clone()), observe::sample(counting.clone()));
+        observe::register(&mut registry, meter.clone(), counting, report.clone());
         let whole_answers = Arc::new(Semaphore::new(WHOLE_ANSWERS));
         Self { report, registry: Arc::new(registry), backends, history, meter, whole_answers }
     }

@@ -133,6 +133,28 @@ async fn rates_are_over_one_to_ten_seconds_and_an_unknown_frontend_has_no_past()
 }
 
 #[tokio::test]
+async fn metrics_come_in_the_format_that_is_asked_for() {
+    let (address, _reports) = endpoint(Report::default()).await;
+    let asked = async |accept: &str| {
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n{accept}\r\n");
+        rest(connected(address, &request).await).await
+    };
+    let plain = asked("").await;
+    assert!(plain.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{plain}");
+    assert!(plain.contains("\r\nvary: accept\r\n"), "{plain}");
+    assert!(
+        plain.contains("\n# TYPE process_cpu_seconds_total counter\n") && !plain.contains("# EOF"),
+        "{plain}"
+    );
+    let open = asked("Accept: application/openmetrics-text;version=1.0.0\r\n").await;
+    assert!(
+        open.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"),
+        "{open}"
+    );
+    assert!(open.contains("\n# TYPE process_cpu_seconds counter\n") && open.contains("\n# EOF\n"), "{open}");
+}
+
+#[tokio::test]
 async fn a_foreign_host_is_refused_and_counted() {
     let (address, _reports) = endpoint(Report::default()).await;
     for path in ["/healthz", "/readyz", "/metrics", "/state", "/explain/default/web", "/nowhere"] {

@@ -11,15 +11,18 @@
 //!   admin/v1.rs ---------> services.rs   a report -> rows                           pure
 //!                            rows.rs     the rows, as the API has them
 //!                            traffic.rs  totals and rates in them; links, maps, pools; the last ten minutes
+//!   /metrics ------------> exposition.rs   the meter and the report as metrics; process.rs: those of every program
 //!   llb-agent list ------> table.rs, quantity.rs   rows -> aligned text             pure
 //!   llb-agent flows -----> flows/        flows -> rows, counts, aligned text        pure
 //! ```
 
 mod differences;
+mod exposition;
 mod flows;
 mod follow;
 mod history;
 mod meter;
+mod process;
 mod quantity;
 mod rows;
 mod sample;
@@ -27,6 +30,7 @@ mod services;
 mod table;
 mod traffic;
 
+pub(crate) use exposition::register;
 pub use flows::{CLIENTS_COUNTED, CountRow, FlowRow, FlowSummary, Flows, flows_table, summary_table};
 pub(crate) use flows::{Counts, FlowFilter, Listing, Names};
 pub use follow::follow;

@@ -24,6 +24,13 @@ impl SharedMeter {
         // A panic may leave a sample out of some rows; the next one goes on from there.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Brings the totals up to now, between two samples.
+    pub(super) fn catch_up(&self, counting: &Counting) {
+        // Under the lock: of two samples, the older one must not come last.
+        let mut meter = self.read();
+        meter.catch_up(&counting.now());
+    }
 }
 
 /// Samples until the process ends.
@@ -38,8 +45,8 @@ pub fn sample(counting: Counting) -> SharedMeter {
             let (counting, written) = (counting.clone(), written.clone());
             // It reads maps, and with thousands of frontends it takes some milliseconds.
             let sampled = tokio::task::spawn_blocking(move || {
-                let counts = counting.now();
-                written.read().take(counts, clock::now_std());
+                let mut meter = written.read();
+                meter.step(counting.now(), clock::now_std());
             });
             if let Err(error) = sampled.await {
                 tracing::error!(error = %ErrorChain(&error), "cannot tell what goes through");

@@ -4,7 +4,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::meter::{Flow, Meter, NUMBERS, Rates, Tally};
+use super::meter::{CountedBy, Flow, Meter, NUMBERS, Rates, Tally};
 use crate::model::{COUNTED, Fill};
 use crate::reconcile::Report;
 
@@ -51,20 +51,21 @@ pub struct PerSecond {
 
 impl Traffic {
     pub(super) fn of(meter: &Meter, flow: &Flow, over: usize) -> Self {
-        let known = |count| flow.counts_refusals.then_some(count);
+        let (totals, sample) = (flow.totals(), meter.sample());
+        let counts_refusals = flow.of(CountedBy::Relay, sample).is_some();
         let per_second = meter.rates(flow, over).map(|Rates::<COUNTED> { per_second, secs }| {
             let [new, bytes_in, bytes_out, refused, failures] = per_second.map(short);
-            let refused = flow.counts_refusals.then_some(refused);
+            let refused = counts_refusals.then_some(refused);
             PerSecond { over_seconds: short(secs), new, bytes_in, bytes_out, refused, failures }
         });
         let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         Self {
-            active: flow.active,
-            new: flow.totals.new,
-            bytes_in: flow.totals.bytes_in,
-            bytes_out: flow.totals.bytes_out,
-            refused: known(flow.totals.refused),
-            failures: flow.totals.failures,
+            active: flow.active(sample),
+            new: totals.new,
+            bytes_in: totals.bytes_in,
+            bytes_out: totals.bytes_out,
+            refused: counts_refusals.then_some(totals.refused),
+            failures: totals.failures,
             per_second,
             connect_micros: flow.connect_time.map(micros),
             round_trip_micros: flow.round_trip.map(micros),

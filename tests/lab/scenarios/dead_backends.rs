@@ -65,13 +65,15 @@ pub(crate) fn a_dead_backend_is_said_until_it_answers_again(plane: Plane) {
     assert!(setup.agent.log().contains(&backend.to_string()), "{}", setup.agent.log());
     assert_eq!(setup.agent.metric("llb_failed_backends").unwrap(), 1);
     let labels = format!(
-        "{{service=\"default/web\",frontend=\"{}\",backend=\"{backend}\"}}",
-        frontend(vip, HTTP.port, HTTP.protocol)
+        "namespace=\"default\",service=\"web\",frontend=\"{}\",backend=\"{backend}\",plane=\"{}\"",
+        frontend(vip, HTTP.port, HTTP.protocol),
+        if plane.name(HTTP.protocol) == "packet" { "packet" } else { "relay" }
     );
-    let counters = ["llb_backend_failures_total", "llb_packet_failures_total"];
-    let failures: u64 =
-        counters.iter().map(|name| setup.agent.metric(&format!("{name}{labels}")).unwrap()).sum();
-    assert!(failures > 0, "{}", setup.agent.get("/metrics").unwrap());
+    let metrics = setup.agent.get("/metrics").unwrap();
+    let value =
+        |name: &str| metrics.lines().find_map(|line| line.strip_prefix(&format!("{name}{{{labels}}} ")));
+    assert!(value("llb_backend_failures_total").is_some_and(|failures| failures != "0"), "{metrics}");
+    assert_eq!(value("llb_backend_up"), Some("0"), "{metrics}");
 
     let _back = Server::http(&node, backend, "node-1").unwrap();
     ask_until(&setup, "the backend to live", |state| failure(state, vip, backend).is_null());

@@ -29,7 +29,7 @@ fn rate(row: &Value, what: &str) -> f64 {
     row["traffic"]["per_second"][what].as_f64().unwrap_or(0.0)
 }
 
-fn backend<'a>(row: &'a Value, address: SocketAddr) -> &'a Value {
+fn backend(row: &Value, address: SocketAddr) -> &Value {
     let mut rows = row["backends"].as_array().unwrap().iter();
     rows.find(|row| row["backend"] == address.to_string())
         .unwrap_or_else(|| panic!("no {address} in {row:#}"))

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The programs' counters as metrics, read at each scrape. The relay's metrics have other names,
-//! because they count other units: the relay sees payload, the packet plane IP packets.
+//! The programs' counters as metrics that only the packet plane has, read at each scrape. What all planes count has the same
+//! names for all of them: `observe/exposition.rs`.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use llb_common::counters::Traffic;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -16,6 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::counting;
 use super::shared::Shared;
+use crate::model::ServiceName;
 
 /// How many backends have series of their own, so that a scrape stays readable. All others
 /// share one series, named [`OTHERS`].
@@ -31,49 +31,22 @@ pub(super) fn register(shared: &Arc<Shared>, registry: &mut Registry) {
     registry.register_collector(Box::new(PacketCollector(Arc::clone(shared))));
 }
 
-/// A metric: its name, help, unit, and its values for forward and reply.
-type Counted = (&'static str, &'static str, Option<&'static Unit>, fn(&Traffic) -> [u64; 2]);
-
-/// The traffic of one backend of one frontend.
+/// The packets of one backend of one frontend.
 struct Row {
-    labels: [(&'static str, String); 3],
-    traffic: Traffic,
-    active: u64,
-    failures: u64,
+    labels: Vec<(&'static str, String)>,
+    packets: [u64; 2],
 }
 
 impl Collector for PacketCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         self.encode_links(&mut encoder)?;
-        let rows = self.rows();
-        let counted: [Counted; 2] = [
-            ("llb_packet_packets", "Packets forwarded", None, |t| [t.packets, t.reply_packets]),
-            ("llb_packet", "Bytes of those IP packets", Some(&Unit::Bytes), |t| [t.bytes, t.reply_bytes]),
-        ];
-        for (name, help, unit, of) in counted {
-            let mut metric = encoder.encode_descriptor(name, help, unit, MetricType::Counter)?;
-            for row in &rows {
-                for (direction, value) in ["forward", "reply"].into_iter().zip(of(&row.traffic)) {
-                    let labels = [&row.labels[..], &[("direction", direction.to_owned())]].concat();
-                    ConstCounter::new(value).encode(metric.encode_family(&labels)?)?;
-                }
+        let help = "Packets forwarded to and from a backend";
+        let mut metric = encoder.encode_descriptor("llb_backend_packets", help, None, MetricType::Counter)?;
+        for row in self.rows() {
+            for (direction, packets) in ["forward", "reply"].into_iter().zip(row.packets) {
+                let labels = [&row.labels[..], &[("direction", direction.to_owned())]].concat();
+                ConstCounter::new(packets).encode(metric.encode_family(&labels)?)?;
             }
-        }
-        let help = "Flows that began";
-        let mut metric = encoder.encode_descriptor("llb_packet_flows", help, None, MetricType::Counter)?;
-        for row in &rows {
-            ConstCounter::new(row.traffic.flows).encode(metric.encode_family(&row.labels.to_vec())?)?;
-        }
-        let help = "Flows that are remembered, as of the last sweep";
-        let mut metric =
-            encoder.encode_descriptor("llb_packet_active_flows", help, None, MetricType::Gauge)?;
-        for row in &rows {
-            ConstGauge::new(row.active).encode(metric.encode_family(&row.labels.to_vec())?)?;
-        }
-        let help = "Failures of a backend that were seen, at most one a second";
-        let mut metric = encoder.encode_descriptor("llb_packet_failures", help, None, MetricType::Counter)?;
-        for row in &rows {
-            ConstCounter::new(row.failures).encode(metric.encode_family(&row.labels.to_vec())?)?;
         }
         let help = "Tests of backends to which a connection failed";
         let mut metric =
@@ -151,27 +124,26 @@ impl PacketCollector {
 
     fn rows(&self) -> Vec<Row> {
         let counters = counting::backends(&self.0);
-        let mut rows: BTreeMap<[String; 3], Row> = BTreeMap::new();
+        let mut rows: BTreeMap<[String; 4], [u64; 2]> = BTreeMap::new();
         let state = self.0.state();
         for (n, (traffic, counter)) in counters.into_iter().enumerate() {
-            let service = state.image.service(&counter.frontend).map(ToString::to_string).unwrap_or_default();
-            let backend = counter.backend.map(|backend| backend.to_string()).unwrap_or_default();
+            let service = state.image.service(&counter.frontend);
+            let name = |of: fn(&ServiceName) -> &str| service.map(of).unwrap_or_default().to_owned();
             let names = if n < MOST_BACKENDS {
-                [service, counter.frontend.to_string(), backend]
+                let backend = counter.backend.map(|backend| backend.to_string()).unwrap_or_default();
+                let [namespace, service] = [name(|name| &name.namespace), name(|name| &name.name)];
+                [namespace, service, counter.frontend.to_string(), backend]
             } else {
-                [OTHERS; 3].map(str::to_owned)
+                [OTHERS; 4].map(str::to_owned)
             };
-            let [service, frontend, backend] = names.clone();
-            let row = rows.entry(names).or_insert_with(|| Row {
-                labels: [("service", service), ("frontend", frontend), ("backend", backend)],
-                traffic: Traffic::default(),
-                active: 0,
-                failures: 0,
-            });
-            row.traffic = row.traffic.plus(traffic);
-            row.failures += counter.counted.failures;
-            row.active += counter.active;
+            let row = rows.entry(names).or_default();
+            *row = [row[0] + traffic.packets, row[1] + traffic.reply_packets];
         }
-        rows.into_values().collect()
+        let names = ["namespace", "service", "frontend", "backend"];
+        let row = |(values, packets): ([String; 4], [u64; 2])| {
+            let labels = names.into_iter().zip(values).chain([("plane", "packet".to_owned())]).collect();
+            Row { labels, packets }
+        };
+        rows.into_iter().map(row).collect()
     }
 }

@@ -11,14 +11,14 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::latency::Smoothed;
-use super::live_entries::LiveEntries;
+use super::live_entries::{Entry, LiveEntries};
 use super::metrics::{PerDirection, Refusal, connect_times, durations};
 use crate::model::{Backend, Frontend, ServiceName};
 
 /// Frontends and backends with series of their own at one time, so that a scrape
-/// stays readable. All others share one series.
-const MOST_FRONTENDS: usize = 1_000;
-const MOST_BACKENDS: usize = 5_000;
+/// stays readable, and those with counters of their own. All others share one series and one counter.
+const FRONTENDS: (usize, usize) = (1_000, 12_288);
+const BACKENDS: (usize, usize) = (5_000, 32_768);
 
 /// The number of a counter: each one gets another.
 #[derive(Debug)]
@@ -42,14 +42,31 @@ pub(super) struct FrontendTraffic {
     /// With the buckets of the plane's histogram of this name, as for `duration`.
     pub(super) connect_time: Histogram,
     pub(super) duration: Histogram,
-    /// In the order of [`Refusal::ALL`].
-    refusals: [Counter; Refusal::ALL.len()],
+    refusals: Refusals,
+}
+
+/// Refusals of a frontend, in the order of [`Refusal::ALL`].
+#[derive(Debug, Default)]
+struct Refusals {
+    own: [Counter; Refusal::ALL.len()],
+    /// Where they go in the end, if the frontend has no series of its own.
+    others: Option<[Counter; Refusal::ALL.len()]>,
+}
+
+impl Drop for Refusals {
+    fn drop(&mut self) {
+        for (others, own) in self.others.iter().flatten().zip(&self.own) {
+            others.inc_by(own.get());
+        }
+    }
 }
 
 /// The counters of one backend of one frontend.
 #[derive(Debug, Default)]
 pub(super) struct BackendTraffic {
     pub(super) number: Number,
+    /// It has no series of its own.
+    pub(super) is_hidden: bool,
     pub(super) connections: Counter,
     pub(super) active: Gauge,
     /// Failed attempts to reach it.
@@ -103,7 +120,7 @@ impl Traffic {
 
 impl Default for Entries {
     fn default() -> Self {
-        Self { frontends: LiveEntries::new(MOST_FRONTENDS), backends: LiveEntries::new(MOST_BACKENDS) }
+        Self { frontends: LiveEntries::new(FRONTENDS), backends: LiveEntries::new(BACKENDS) }
     }
 }
 
@@ -116,14 +133,34 @@ impl Default for FrontendTraffic {
             bytes: PerDirection::default(),
             connect_time: connect_times(),
             duration: durations(),
-            refusals: Default::default(),
+            refusals: Refusals::default(),
         }
     }
 }
 
+impl Entry for FrontendTraffic {
+    /// Its times are among those of all others.
+    fn beside(others: &Arc<Self>) -> Self {
+        let (connect_time, duration) = (others.connect_time.clone(), others.duration.clone());
+        let refusals = Refusals { own: Default::default(), others: Some(others.refusals.own.clone()) };
+        Self { connect_time, duration, refusals, ..Self::default() }
+    }
+}
+
+impl Entry for BackendTraffic {
+    fn beside(_: &Arc<Self>) -> Self {
+        Self { is_hidden: true, ..Self::default() }
+    }
+}
+
 impl FrontendTraffic {
+    /// Whether it has no series of its own.
+    pub(super) fn is_hidden(&self) -> bool {
+        self.refusals.others.is_some()
+    }
+
     /// The counter of `reason`.
     pub(super) fn refusals(&self, reason: Refusal) -> &Counter {
-        &self.refusals[reason as usize]
+        &self.refusals.own[reason as usize]
     }
 }

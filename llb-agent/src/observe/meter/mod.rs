@@ -1,23 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What goes through each frontend, backend and link: totals, and rates from one sample to the next. Pure; the samples and
-//! their times are arguments. Growth in the last steps: window.rs; ten minutes of a frontend: trail.rs.
+//! their times are arguments.
+//!
+//! ```text
+//!   sample of the planes --> Meter
+//!                              |-- Flow for each frontend and each backend        flow.rs
+//!                              |     |-- totals by plane
+//!                              |     `-- growth in each of the last ten steps     window.rs
+//!                              `-- Trail for each frontend: ten minutes           trail.rs
+//! ```
 //!
 //! | kept for | bytes | at most |
 //! |---|---|---|
-//! | a frontend | about 400, and its trail: 14,400 or 1,440 | [`FINE`] and [`COARSE`] frontends |
-//! | a backend of a frontend | about 400 | [`BACKENDS`] |
+//! | a frontend | about 500, and its trail: 14,400 or 1,440 | [`FINE`] and [`COARSE`] frontends |
+//! | a backend of a frontend | about 500 | [`BACKENDS`] |
 //! | a counter of a plane | about 80 | [`COUNTERS`] |
 //!
 //! With 10,000 frontends of two backends each that is less than 60 MiB.
 
+mod flow;
+mod tally;
 mod trail;
 mod window;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use llb_common::reason::Reason;
 
+pub(super) use self::flow::{CountedBy, Flow, Part};
+pub(super) use self::tally::Tally;
+use self::tally::tally;
 use self::trail::{COARSE_SECS, Point};
 pub(super) use self::trail::{NUMBERS, Trail};
 pub(super) use self::window::Rates;
@@ -26,43 +40,28 @@ use self::window::{Steps, Window, grown};
 use crate::model::{Backend, COUNTED, Counted, Counter, Counts, Fill, Frontend};
 
 /// The most frontends whose trail has a point for each second.
-pub(super) const FINE: usize = 1_024;
+const FINE: usize = 1_024;
 /// The most frontends beyond them, whose trails have a point for ten seconds. Further ones have neither rates nor a trail.
-pub(super) const COARSE: usize = 10_240;
+const COARSE: usize = 10_240;
 /// The most backends of frontends with rates of their own.
-pub(super) const BACKENDS: usize = 32_768;
+const BACKENDS: usize = 32_768;
 /// The most counters of planes that are compared with the sample before.
-pub(super) const COUNTERS: usize = 65_536;
+const COUNTERS: usize = 65_536;
 
-/// What goes through a frontend, or to one of its backends.
-#[derive(Clone, Debug)]
-pub(super) struct Flow {
-    /// Since the agent has counted it.
-    pub(super) totals: Counted,
-    /// Open now.
-    pub(super) active: u64,
-    pub(super) connect_time: Option<Duration>,
-    pub(super) round_trip: Option<Duration>,
-    /// Refusals are counted for it: the relay does that, the packet plane does not.
-    pub(super) counts_refusals: bool,
-    window: Window<COUNTED>,
-}
-
-/// What came in on a link, in frames and bytes, or how often a reason was counted.
-#[derive(Clone, Debug)]
-pub(super) struct Tally<const N: usize> {
-    pub(super) totals: [u64; N],
-    window: Window<N>,
-}
+/// The most frontends and backends with series of their own, so that a scrape stays readable.
+const SHOWN: [usize; 2] = [1_000, 5_000];
 
 /// Everything that goes through.
 #[derive(Debug)]
 pub(crate) struct Meter {
     steps: Steps,
-    sampled: Option<Instant>,
+    /// The number of the last sample; the first one is 1.
+    sample: u64,
+    /// When the last step ended.
+    stepped: Option<Instant>,
     /// Seconds that no trail has yet; negative: that they have too many.
     owed: f64,
-    before: HashMap<u64, Counted>,
+    before: HashMap<u64, Seen>,
     /// The sample before had more counters than are compared.
     was_cut: bool,
     frontends: BTreeMap<Frontend, Flow>,
@@ -70,17 +69,36 @@ pub(crate) struct Meter {
     trails: BTreeMap<Frontend, Trail>,
     /// Of all frontends together.
     sum: Trail,
+    /// What frontends and backends without series of their own have together, by plane.
+    others: [[Part; 2]; 2],
+    /// Counters of the last sample that have no row.
+    left_out: usize,
     pub(super) links: BTreeMap<String, Tally<2>>,
     pub(super) reasons: BTreeMap<Reason, Tally<1>>,
     pub(super) maps: Vec<Fill>,
     pub(super) limits: Vec<Fill>,
 }
 
+/// What a counter had in a sample.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    counted: Counted,
+    sample: u64,
+}
+
+/// Frontends or backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Of {
+    Frontends,
+    Backends,
+}
+
 impl Default for Meter {
     fn default() -> Self {
         Self {
             steps: Steps::default(),
-            sampled: None,
+            sample: 0,
+            stepped: None,
             owed: 0.0,
             before: HashMap::new(),
             was_cut: false,
@@ -88,6 +106,8 @@ impl Default for Meter {
             backends: BTreeMap::new(),
             trails: BTreeMap::new(),
             sum: Trail::new(1),
+            others: Default::default(),
+            left_out: 0,
             links: BTreeMap::new(),
             reasons: BTreeMap::new(),
             maps: Vec::new(),
@@ -97,10 +117,9 @@ impl Default for Meter {
 }
 
 impl Meter {
-    /// Takes in a sample. What the planes do not count any more is forgotten.
-    pub(super) fn take(&mut self, sample: Counts, now: Instant) {
-        let is_first = self.sampled.is_none();
-        if let Some(before) = self.sampled {
+    /// Takes in a sample, with which a step ends. What the planes do not count any more is forgotten.
+    pub(super) fn step(&mut self, sample: Counts, now: Instant) {
+        if let Some(before) = self.stepped {
             let secs = now.saturating_duration_since(before).as_secs_f32();
             if secs <= 0.0 {
                 return;
@@ -108,64 +127,78 @@ impl Meter {
             self.steps.pass(secs);
             self.owed += f64::from(secs);
         }
-        self.sampled = Some(now);
-        self.follow_flows(&sample, is_first);
-        self.follow_trails();
+        self.stepped = Some(now);
+        self.follow(&sample, true);
         for link in sample.links {
-            let totals = [link.packets, link.bytes];
-            tally(&mut self.links, link.link, totals, &self.steps);
+            tally(&mut self.links, link.link, [link.packets, link.bytes], (&self.steps, self.sample));
         }
         for (reason, count) in sample.reasons {
-            tally(&mut self.reasons, reason, [count], &self.steps);
+            tally(&mut self.reasons, reason, [count], (&self.steps, self.sample));
         }
-        self.links.retain(|_, link| link.window.is_current(&self.steps));
-        self.reasons.retain(|_, reason| reason.window.is_current(&self.steps));
+        self.links.retain(|_, link| link.is_of(self.sample));
+        self.reasons.retain(|_, reason| reason.is_of(self.sample));
         (self.maps, self.limits) = (sample.maps, sample.limits);
+        self.follow_trails();
     }
 
-    fn follow_flows(&mut self, sample: &Counts, is_first: bool) {
-        let before = std::mem::take(&mut self.before);
-        let is_cut = sample.packet.len() + sample.relay.len() > COUNTERS;
-        let packet = sample.packet.iter().map(|counter| (counter, true));
-        let all = packet.chain(sample.relay.iter().map(|counter| (counter, false)));
-        for (counter, is_packet) in all.take(COUNTERS) {
-            let grown = match before.get(&counter.number) {
+    /// Brings the totals up to a sample between two steps. What has grown belongs to the step that has begun.
+    pub(super) fn catch_up(&mut self, sample: &Counts) {
+        self.follow(sample, false);
+    }
+
+    fn follow(&mut self, sample: &Counts, ends_step: bool) {
+        self.sample += 1;
+        self.left_out = 0;
+        let packet = sample.packet.iter().map(|counter| (counter, CountedBy::Packet));
+        let all = packet.chain(sample.relay.iter().map(|counter| (counter, CountedBy::Relay)));
+        for (counter, plane) in all.take(COUNTERS) {
+            let seen = Seen { counted: counter.counted, sample: self.sample };
+            let grown = match self.before.insert(counter.number, seen) {
                 Some(before) => {
-                    let (before, now) = (before.numbers(), counter.counted.numbers());
+                    let (before, now) = (before.counted.numbers(), counter.counted.numbers());
                     std::array::from_fn(|n| grown(before[n], now[n]))
                 }
                 // It was there before this agent counted, or before there was room for it.
-                None if is_first || self.was_cut => [0; COUNTED],
+                None if self.sample == 1 || self.was_cut => [0; COUNTED],
                 None => counter.counted.numbers(),
             };
-            self.before.insert(counter.number, counter.counted);
-            self.add(counter, grown, is_packet);
+            self.add(counter, grown, plane, ends_step);
         }
-        self.was_cut = is_cut;
-        self.frontends.retain(|_, flow| flow.window.is_current(&self.steps));
-        self.backends.retain(|_, flow| flow.window.is_current(&self.steps));
+        self.before.retain(|_, seen| seen.sample == self.sample);
+        let beyond = (sample.packet.len() + sample.relay.len()).saturating_sub(COUNTERS);
+        self.was_cut = beyond > 0;
+        self.left_out += beyond;
+        if ends_step {
+            end_step(&mut self.frontends, &self.steps, self.sample);
+            end_step(&mut self.backends, &self.steps, self.sample);
+        }
     }
 
     /// A counter has grown.
-    fn add(&mut self, counter: &Counter, grown: [u64; COUNTED], is_packet: bool) {
-        let steps = &self.steps;
-        let Counter { frontend, backend, active, .. } = *counter;
-        if let Some(backend) = backend
-            && let Some(flow) = entry(&mut self.backends, (frontend, backend), BACKENDS, steps)
-        {
-            flow.grow(steps, grown, active);
-            flow.connect_time = counter.connect_time.or(flow.connect_time);
-            flow.round_trip = counter.round_trip.or(flow.round_trip);
+    fn add(&mut self, counter: &Counter, grown: [u64; COUNTED], plane: CountedBy, ends_step: bool) {
+        let Counter { frontend, backend, .. } = *counter;
+        let window = || if ends_step { Window::new(&self.steps) } else { Window::from_now(&self.steps) };
+        let at = (plane, self.sample);
+        let [others_frontends, others_backends] = &mut self.others;
+        let mut is_left_out = false;
+        if let Some(backend) = backend {
+            let limits = (SHOWN[1], BACKENDS);
+            let flow = entry(&mut self.backends, (frontend, backend), limits, window);
+            is_left_out |= flow.is_none();
+            grow(flow, &mut others_backends[plane as usize], at, grown, Some(counter));
         }
-        let Some(flow) = entry(&mut self.frontends, frontend, FINE + COARSE, steps) else { return };
-        if is_packet || backend.is_none() {
-            flow.grow(steps, grown, active);
+        let flow = entry(&mut self.frontends, frontend, (SHOWN[0], FINE + COARSE), window);
+        is_left_out |= flow.is_none();
+        let others = &mut others_frontends[plane as usize];
+        if plane == CountedBy::Packet || backend.is_none() {
+            let counter = Counter { connect_time: None, round_trip: None, ..*counter };
+            grow(flow, others, at, grown, Some(&counter));
         } else {
             // The frontend's own counter has the rest.
             let failures = Counted { failures: Counted::of(grown).failures, ..Counted::default() };
-            flow.grow(steps, failures.numbers(), 0);
+            grow(flow, others, at, failures.numbers(), None);
         }
-        flow.counts_refusals |= !is_packet;
+        self.left_out += usize::from(is_left_out);
     }
 
     fn follow_trails(&mut self) {
@@ -182,11 +215,16 @@ impl Meter {
             });
             let Some(rates) = flow.window.rates(&self.steps, 1) else { continue };
             let [new, bytes_in, bytes_out, refused, failures] = rates.per_second.map(|rate| rate as f32);
-            let point = [flow.active as f32, new, bytes_in, bytes_out, refused, failures];
+            let point = [flow.active(self.sample) as f32, new, bytes_in, bytes_out, refused, failures];
             trail.pass(secs as u32, point);
             sum.iter_mut().zip(point).for_each(|(sum, number)| *sum += number);
         }
         self.sum.pass(secs as u32, sum);
+    }
+
+    /// The number of the last sample.
+    pub(super) fn sample(&self) -> u64 {
+        self.sample
     }
 
     /// What goes through a frontend.
@@ -199,14 +237,35 @@ impl Meter {
         self.backends.get(&(frontend, backend))
     }
 
-    /// The rates of such a flow over so many steps.
+    /// The frontends that have series of their own.
+    pub(super) fn shown_frontends(&self) -> impl Iterator<Item = (&Frontend, &Flow)> {
+        self.frontends.iter().filter(|(_, flow)| flow.is_shown)
+    }
+
+    /// The backends that have series of their own.
+    pub(super) fn shown_backends(&self) -> impl Iterator<Item = (&(Frontend, Backend), &Flow)> {
+        self.backends.iter().filter(|(_, flow)| flow.is_shown)
+    }
+
+    /// What the other ones have together; `None`: there were never any.
+    pub(super) fn others(&self, of: Of, plane: CountedBy) -> Option<Part> {
+        let part = self.others[of as usize][plane as usize];
+        part.has_counted().then(|| part.at(self.sample))
+    }
+
+    /// How many counters have no row, because there are too many.
+    pub(super) fn left_out(&self) -> usize {
+        self.left_out
+    }
+
+    /// The rates of a flow over so many steps.
     pub(super) fn rates(&self, flow: &Flow, over: usize) -> Option<Rates<COUNTED>> {
         flow.window.rates(&self.steps, over)
     }
 
     /// The rates of a link or a reason over so many steps.
     pub(super) fn tally_rates<const N: usize>(&self, tally: &Tally<N>, over: usize) -> Option<Rates<N>> {
-        tally.window.rates(&self.steps, over)
+        tally.rates(&self.steps, over)
     }
 
     /// The trail of the frontend with this name; without one, that of all together.
@@ -216,52 +275,40 @@ impl Meter {
     }
 }
 
-impl Flow {
-    fn grow(&mut self, steps: &Steps, by: [u64; COUNTED], active: u64) {
-        if self.window.touch(steps) {
-            (self.active, self.counts_refusals) = (0, false);
-            (self.connect_time, self.round_trip) = (None, None);
-        }
-        self.window.grow(steps, by);
-        self.active += active;
-        let totals = self.totals.numbers();
-        self.totals = Counted::of(std::array::from_fn(|n| totals[n].saturating_add(by[n])));
-    }
-}
-
 /// The flow with this key, a new one if there is room.
-fn entry<'a, K: Ord>(
-    flows: &'a mut BTreeMap<K, Flow>,
+fn entry<K: Ord>(
+    flows: &mut BTreeMap<K, Flow>,
     key: K,
-    most: usize,
-    steps: &Steps,
-) -> Option<&'a mut Flow> {
-    if flows.len() >= most && !flows.contains_key(&key) {
-        return None;
+    (shown, most): (usize, usize),
+    window: impl Fn() -> Window<COUNTED>,
+) -> Option<&mut Flow> {
+    let count = flows.len();
+    match flows.entry(key) {
+        Entry::Occupied(known) => Some(known.into_mut()),
+        Entry::Vacant(_) if count >= most => None,
+        Entry::Vacant(place) => Some(place.insert(Flow::new(window(), count < shown))),
     }
-    let new = || Flow {
-        totals: Counted::default(),
-        active: 0,
-        connect_time: None,
-        round_trip: None,
-        counts_refusals: false,
-        window: Window::new(steps),
-    };
-    Some(flows.entry(key).or_insert_with(new))
 }
 
-/// Takes in the totals of one key. How much a new one has grown before is not known.
-fn tally<K: Ord, const N: usize>(
-    tallies: &mut BTreeMap<K, Tally<N>>,
-    key: K,
-    totals: [u64; N],
-    steps: &Steps,
+/// Takes in growth. What has no series of its own has a part in those of all others.
+fn grow(
+    flow: Option<&mut Flow>,
+    others: &mut Part,
+    at: (CountedBy, u64),
+    by: [u64; COUNTED],
+    counter: Option<&Counter>,
 ) {
-    let new = || Tally { totals, window: Window::from_now(steps) };
-    let tally = tallies.entry(key).or_insert_with(new);
-    tally.window.touch(steps);
-    tally.window.grow(steps, std::array::from_fn(|n| grown(tally.totals[n], totals[n])));
-    tally.totals = totals;
+    if flow.as_ref().is_none_or(|flow| !flow.is_shown) {
+        others.grow(at.1, by, counter.map_or(0, |counter| counter.active));
+    }
+    if let Some(flow) = flow {
+        flow.grow(at, by, counter);
+    }
+}
+
+fn end_step<K: Ord>(flows: &mut BTreeMap<K, Flow>, steps: &Steps, sample: u64) {
+    flows.retain(|_, flow| flow.is_of(sample));
+    flows.values_mut().for_each(|flow| flow.end_step(steps));
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Rates from samples: counters that begin, begin anew, move and vanish.
 
+use std::time::Duration;
+
 use super::*;
 use crate::clock;
 use crate::model::{LinkCount, Port, Protocol};
@@ -34,7 +36,7 @@ fn packet(counters: Vec<Counter>) -> Counts {
 fn metered(samples: impl IntoIterator<Item = Counts>) -> Meter {
     let (mut meter, start) = (Meter::default(), clock::now_std());
     for (secs, sample) in (0..).zip(samples) {
-        meter.take(sample, start + Duration::from_secs(secs));
+        meter.step(sample, start + Duration::from_secs(secs));
     }
     meter
 }
@@ -42,7 +44,7 @@ fn metered(samples: impl IntoIterator<Item = Counts>) -> Meter {
 /// New connections by the second over ten seconds, and in all.
 fn new(meter: &Meter, flow: Option<&Flow>) -> Option<(f64, u64)> {
     let flow = flow?;
-    Some((meter.rates(flow, 10)?.per_second[0], flow.totals.new))
+    Some((meter.rates(flow, 10)?.per_second[0], flow.totals().new))
 }
 
 #[test]
@@ -51,10 +53,10 @@ fn a_frontend_of_the_packet_plane_has_what_its_backends_have_together() {
         |one, other| packet(vec![counter(1, Some(backend(31)), one), counter(2, Some(backend(32)), other)]);
     let meter = metered([of(1_000, 500), of(1_004, 500), of(1_008, 502)]);
     let flow = meter.frontend(&frontend(80)).unwrap();
-    assert_eq!((new(&meter, Some(flow)), flow.active), (Some((5.0, 10)), 4));
+    assert_eq!((new(&meter, Some(flow)), flow.active(meter.sample())), (Some((5.0, 10)), 4));
     assert_eq!(new(&meter, meter.backend(frontend(80), backend(31))), Some((4.0, 8)));
     assert_eq!(meter.rates(flow, 1).unwrap().per_second, [6.0, 600.0, 0.0, 0.0, 1.0]);
-    assert!(!flow.counts_refusals);
+    assert!(flow.of(CountedBy::Relay, meter.sample()).is_none());
 }
 
 #[test]
@@ -66,7 +68,8 @@ fn a_relayed_frontend_has_its_own_counter_and_the_failures_of_its_backends() {
     let meter = metered([of(0), of(8)]);
     let flow = meter.frontend(&frontend(80)).unwrap();
     let expected = Counted { new: 8, bytes_in: 800, failures: 4, ..Counted::default() };
-    assert_eq!((flow.totals, flow.active, flow.counts_refusals), (expected, 2, true));
+    assert_eq!((flow.totals(), flow.active(meter.sample())), (expected, 2));
+    assert!(flow.of(CountedBy::Relay, meter.sample()).is_some());
 }
 
 #[test]
@@ -141,6 +144,7 @@ fn many_frontends_have_longer_steps_and_too_many_have_none() {
     let meter = metered([of(most + 1), of(most + 1)]);
     let fine = meter.trails.values().filter(|trail| trail.is_fine()).count();
     assert_eq!((meter.frontends.len(), meter.trails.len(), fine), (most, most, FINE));
+    assert_eq!(meter.left_out(), 1);
 }
 
 #[test]
@@ -152,5 +156,44 @@ fn counters_beyond_the_limit_make_no_rate_when_there_is_room_for_them() {
     };
     let alone = Counts { packet: Vec::new(), ..relayed(7_000) };
     let meter = metered([relayed(6_000), relayed(7_000), alone]);
-    assert_eq!(meter.frontend(&frontend(80)).unwrap().totals.new, 0);
+    assert_eq!(meter.frontend(&frontend(80)).unwrap().totals().new, 0);
+}
+
+#[test]
+fn what_is_asked_for_between_two_samples_is_in_the_totals_at_once_and_in_the_next_step() {
+    let of = |new| packet(vec![counter(1, Some(backend(31)), new)]);
+    let mut meter = metered([of(0), of(2)]);
+    meter.catch_up(&of(7));
+    let flow = meter.frontend(&frontend(80)).unwrap();
+    assert_eq!((new(&meter, Some(flow)), flow.active(meter.sample())), (Some((2.0, 7)), 2));
+    let mut later = counter(2, Some(backend(32)), 4);
+    later.active = 0;
+    meter.catch_up(&packet(vec![counter(1, Some(backend(31)), 7), later]));
+    let third = clock::now_std() + Duration::from_secs(100);
+    meter.stepped = Some(third);
+    meter.step(packet(vec![counter(1, Some(backend(31)), 8), later]), third + Duration::from_secs(1));
+    let rates = |flow| meter.rates(flow, 1).unwrap().per_second[0];
+    assert_eq!(meter.frontend(&frontend(80)).map(rates), Some(10.0));
+    assert_eq!(meter.backend(frontend(80), backend(32)).map(rates), Some(4.0));
+}
+
+#[test]
+fn series_beyond_the_limit_are_one_that_never_goes_down() {
+    let counter = |n: usize| Counter {
+        backend: Some(Backend { address: (std::net::Ipv4Addr::from(n as u32), 80).into() }),
+        ..counter(n as u64, None, 3)
+    };
+    let of = |count: usize| packet((0..count).map(counter).collect());
+    let [_, most] = SHOWN;
+    let mut meter = metered([packet(Vec::new()), of(most + 2)]);
+    assert_eq!(meter.shown_backends().count(), most);
+    let others = |meter: &Meter| {
+        let part = meter.others(Of::Backends, CountedBy::Packet).unwrap();
+        (part.totals.new, part.active)
+    };
+    assert_eq!(others(&meter), (6, 4));
+    meter.catch_up(&of(most));
+    assert_eq!(others(&meter), (6, 0));
+    assert!(meter.others(Of::Backends, CountedBy::Relay).is_none());
+    assert_eq!(meter.left_out(), 0);
 }

@@ -41,8 +41,6 @@ impl Steps {
 pub(super) struct Window<const N: usize> {
     /// The step before its first one.
     began: u64,
-    /// The last step in which it was touched.
-    touched: u64,
     growth: [[f32; N]; WINDOW],
 }
 
@@ -62,33 +60,14 @@ impl<const N: usize> Window<N> {
 
     /// A window whose counters have no growth yet that is known.
     pub(super) fn from_now(steps: &Steps) -> Self {
-        Self { began: steps.last(), touched: 0, growth: [[0.0; N]; WINDOW] }
+        Self { began: steps.last(), growth: [[0.0; N]; WINDOW] }
     }
 
-    /// Nothing has grown yet in the last step. True for the first call in this step.
-    pub(super) fn touch(&mut self, steps: &Steps) -> bool {
-        // Before the first step nothing was touched either.
-        let is_first = self.touched != steps.last() + 1;
-        if is_first {
-            self.touched = steps.last() + 1;
-            if let Some(step) = steps.last().checked_sub(1) {
-                self.growth[place(step)] = [0.0; N];
-            }
+    /// How much the counters have grown in the last step.
+    pub(super) fn set(&mut self, steps: &Steps, growth: [f32; N]) {
+        if let Some(step) = steps.last().checked_sub(1) {
+            self.growth[place(step)] = growth;
         }
-        is_first
-    }
-
-    /// The counters have grown in the last step.
-    pub(super) fn grow(&mut self, steps: &Steps, by: [u64; N]) {
-        let Some(step) = steps.last().checked_sub(1) else { return };
-        for (growth, by) in self.growth[place(step)].iter_mut().zip(by) {
-            *growth += by as f32;
-        }
-    }
-
-    /// Whether it was touched in the last step.
-    pub(super) fn is_current(&self, steps: &Steps) -> bool {
-        self.touched == steps.last() + 1
     }
 
     /// The rates over the last `over` steps, or as many as there were; `None` before the first one.
@@ -115,11 +94,10 @@ mod tests {
     }
 
     /// Rates after steps of these lengths, each with its growth.
-    fn after(steps: &mut Steps, window: &mut Window<1>, taken: &[(f32, u64)]) {
+    fn after(steps: &mut Steps, window: &mut Window<1>, taken: &[(f32, f32)]) {
         for (secs, by) in taken {
             steps.pass(*secs);
-            window.touch(steps);
-            window.grow(steps, [*by]);
+            window.set(steps, [*by]);
         }
     }
 
@@ -131,12 +109,11 @@ mod tests {
     fn a_rate_is_over_the_last_steps_and_over_no_more_than_there_were() {
         let mut steps = Steps::default();
         let mut window = Window::new(&steps);
-        window.touch(&steps);
         assert_eq!(per_second(&window, &steps, 10), None, "one sample makes no rate");
-        after(&mut steps, &mut window, &[(1.0, 10), (1.0, 20)]);
+        after(&mut steps, &mut window, &[(1.0, 10.0), (1.0, 20.0)]);
         assert_eq!(per_second(&window, &steps, 10), Some((15.0, 2.0)));
         assert_eq!(per_second(&window, &steps, 1), Some((20.0, 1.0)));
-        after(&mut steps, &mut window, &[(1.0, 0); WINDOW]);
+        after(&mut steps, &mut window, &[(1.0, 0.0); WINDOW]);
         assert_eq!(per_second(&window, &steps, 100), Some((0.0, 10.0)), "what is older is forgotten");
     }
 
@@ -144,7 +121,7 @@ mod tests {
     fn a_sample_that_was_missed_makes_a_longer_step_not_a_higher_rate() {
         let mut steps = Steps::default();
         let mut window = Window::new(&steps);
-        after(&mut steps, &mut window, &[(1.0, 100), (5.0, 500)]);
+        after(&mut steps, &mut window, &[(1.0, 100.0), (5.0, 500.0)]);
         assert_eq!(per_second(&window, &steps, 1), Some((100.0, 5.0)));
         assert_eq!(per_second(&window, &steps, 2), Some((100.0, 6.0)));
     }
@@ -154,23 +131,9 @@ mod tests {
         let mut steps = Steps::default();
         [1.0; 25].into_iter().for_each(|secs| steps.pass(secs));
         let mut window = Window::new(&steps);
-        window.touch(&steps);
-        window.grow(&steps, [8]);
+        window.set(&steps, [8.0]);
         assert_eq!(per_second(&window, &steps, 10), Some((8.0, 1.0)));
-        after(&mut steps, &mut window, &[(1.0, 2)]);
+        after(&mut steps, &mut window, &[(1.0, 2.0)]);
         assert_eq!(per_second(&window, &steps, 10), Some((5.0, 2.0)));
-    }
-
-    #[test]
-    fn several_counters_add_up_in_one_step() {
-        let mut steps = Steps::default();
-        let mut window = Window::<2>::new(&steps);
-        steps.pass(2.0);
-        assert!(!window.is_current(&steps));
-        assert_eq!([window.touch(&steps), window.touch(&steps)], [true, false]);
-        window.grow(&steps, [2, 4]);
-        window.grow(&steps, [2, 0]);
-        assert!(window.is_current(&steps));
-        assert_eq!(window.rates(&steps, 10).unwrap().per_second, [2.0, 2.0]);
     }
 }

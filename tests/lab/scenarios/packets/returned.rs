@@ -187,7 +187,7 @@ fn counts(setup: &Setup, frontend: SocketAddr) -> Result<[u64; 2]> {
     };
     let (name, direction) = (format!("frontend=\"{frontend}/TCP\""), "direction=\"forward\"");
     let is_sent = |line: &str| {
-        line.starts_with("llb_packet_packets_total{") && line.contains(&name) && line.contains(direction)
+        line.starts_with("llb_backend_packets_total{") && line.contains(&name) && line.contains(direction)
     };
     let is_returned = |line: &str| line.starts_with("llb_packet_reasons_total{reason=\"returned\"}");
     Ok([sum(&is_sent), sum(&is_returned)])

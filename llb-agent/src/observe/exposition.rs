@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What goes through, and what serves, as metrics: the same names for all planes. What only one plane counts is registered
+//! there.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+
+use super::differences::{Health, backends, health};
+use super::meter::{CountedBy, Meter, Of, Part};
+use super::process::ProcessCollector;
+use super::sample::SharedMeter;
+use crate::config::REVISION;
+use crate::dataplane::Counting;
+use crate::model::{Frontend, PlaneKind, ServiceName};
+use crate::reconcile::Report;
+
+/// Beyond so many backends of frontends, only those have a series in `llb_backend_up` that are not up.
+const UP_SHOWN: usize = 5_000;
+
+/// The label value of the shared series.
+const OTHERS: &str = "others";
+
+/// Reads the meter and the last report at each scrape.
+struct TrafficCollector {
+    meter: SharedMeter,
+    counting: Counting,
+    report: watch::Receiver<Arc<Report>>,
+}
+
+/// Adds the metrics to `registry`.
+pub(crate) fn register(
+    registry: &mut Registry,
+    meter: SharedMeter,
+    counting: Counting,
+    report: watch::Receiver<Arc<Report>>,
+) {
+    registry.register_collector(Box::new(TrafficCollector { meter, counting, report }));
+    registry.register_collector(Box::new(ProcessCollector));
+}
+
+impl fmt::Debug for TrafficCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TrafficCollector")
+    }
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+impl Collector for TrafficCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        // A scrape tells what was counted until now, not until the last sample.
+        self.meter.catch_up(&self.counting);
+        let report = Arc::clone(&self.report.borrow());
+        let (frontends, backends, left_out) = {
+            let meter = self.meter.read();
+            (frontend_rows(&meter, &report), backend_rows(&meter, &report), meter.left_out())
+        };
+        encode_frontends(&mut encoder, &frontends)?;
+        encode_backends(&mut encoder, &backends)?;
+        let help = "Counters without rates and series of their own, because there are too many";
+        let metric = encoder.encode_descriptor("llb_counters_left_out", help, None, MetricType::Gauge)?;
+        ConstGauge::new(left_out as u64).encode(metric)?;
+        encode_report(&mut encoder, &report)
+    }
+}
+
+fn service_of<'a>(report: &'a Report, frontend: &Frontend) -> Option<&'a ServiceName> {
+    let observed = report.observed.frontends.get(frontend).and_then(|status| status.rule.as_ref());
+    observed.or_else(|| report.desired.frontends.get(frontend)).map(|rule| &rule.service)
+}
+
+/// Empty names, while the Service is not known.
+fn labels_of(report: &Report, frontend: &Frontend) -> Labels {
+    let service = service_of(report, frontend);
+    let name = |of: fn(&ServiceName) -> &str| service.map(of).unwrap_or_default().to_owned();
+    vec![
+        ("namespace", name(|service| &service.namespace)),
+        ("service", name(|service| &service.name)),
+        ("frontend", frontend.to_string()),
+    ]
+}
+
+fn frontend_rows(meter: &Meter, report: &Report) -> Vec<(Labels, Part)> {
+    let shown = meter.shown_frontends().flat_map(|(frontend, flow)| {
+        let part = move |plane: CountedBy| {
+            let mut labels = labels_of(report, frontend);
+            labels.push(("plane", plane.name().to_owned()));
+            Some((labels, *flow.of(plane, meter.sample())?))
+        };
+        CountedBy::ALL.into_iter().filter_map(part)
+    });
+    shown.chain(others(meter, Of::Frontends, &["namespace", "service", "frontend"])).collect()
+}
+
+fn backend_rows(meter: &Meter, report: &Report) -> Vec<(Labels, Part)> {
+    let shown = meter.shown_backends().flat_map(|((frontend, backend), flow)| {
+        let part = move |plane: CountedBy| {
+            let mut labels = labels_of(report, frontend);
+            labels.extend([("backend", backend.to_string()), ("plane", plane.name().to_owned())]);
+            Some((labels, *flow.of(plane, meter.sample())?))
+        };
+        CountedBy::ALL.into_iter().filter_map(part)
+    });
+    shown.chain(others(meter, Of::Backends, &["namespace", "service", "frontend", "backend"])).collect()
+}
+
+fn others(meter: &Meter, of: Of, names: &[&'static str]) -> Vec<(Labels, Part)> {
+    let row = |plane: CountedBy| {
+        let mut labels: Labels = names.iter().map(|name| (*name, OTHERS.to_owned())).collect();
+        labels.push(("plane", plane.name().to_owned()));
+        Some((labels, meter.others(of, plane)?))
+    };
+    CountedBy::ALL.into_iter().filter_map(row).collect()
+}
+
+fn encode_frontends(encoder: &mut DescriptorEncoder<'_>, rows: &[(Labels, Part)]) -> fmt::Result {
+    let help = "TCP connections, UDP sessions and flows that began, by frontend";
+    let mut metric =
+        encoder.encode_descriptor("llb_frontend_connections", help, None, MetricType::Counter)?;
+    for (labels, part) in rows {
+        ConstCounter::new(part.totals.new).encode(metric.encode_family(labels)?)?;
+    }
+    let help = "TCP connections, UDP sessions and flows that are open, by frontend";
+    let mut metric =
+        encoder.encode_descriptor("llb_frontend_connections_active", help, None, MetricType::Gauge)?;
+    for (labels, part) in rows {
+        ConstGauge::new(part.active).encode(metric.encode_family(labels)?)?;
+    }
+    let help =
+        "Bytes from and to clients, by frontend: payload if plane is relay, whole IP packets if it is packet";
+    let mut metric = encoder.encode_descriptor("llb_frontend_bytes", help, None, MetricType::Counter)?;
+    for (labels, part) in directions(rows) {
+        ConstCounter::new(part).encode(metric.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn encode_backends(encoder: &mut DescriptorEncoder<'_>, rows: &[(Labels, Part)]) -> fmt::Result {
+    let help = "TCP connections, UDP sessions and flows that began, by backend";
+    let mut metric = encoder.encode_descriptor("llb_backend_connections", help, None, MetricType::Counter)?;
+    for (labels, part) in rows {
+        ConstCounter::new(part.totals.new).encode(metric.encode_family(labels)?)?;
+    }
+    let help = "TCP connections, UDP sessions and flows that are open, by backend";
+    let mut metric =
+        encoder.encode_descriptor("llb_backend_connections_active", help, None, MetricType::Gauge)?;
+    for (labels, part) in rows {
+        ConstGauge::new(part.active).encode(metric.encode_family(labels)?)?;
+    }
+    let help =
+        "Bytes from and to clients, by backend: payload if plane is relay, whole IP packets if it is packet";
+    let mut metric = encoder.encode_descriptor("llb_backend_bytes", help, None, MetricType::Counter)?;
+    for (labels, part) in directions(rows) {
+        ConstCounter::new(part).encode(metric.encode_family(&labels)?)?;
+    }
+    let help = "Failed attempts to reach a backend; the packet plane counts at most one a second";
+    let mut metric = encoder.encode_descriptor("llb_backend_failures", help, None, MetricType::Counter)?;
+    for (labels, part) in rows {
+        ConstCounter::new(part.totals.failures).encode(metric.encode_family(labels)?)?;
+    }
+    Ok(())
+}
+
+/// Each row twice: from clients and to them.
+fn directions(rows: &[(Labels, Part)]) -> impl Iterator<Item = (Labels, u64)> {
+    rows.iter().flat_map(|(labels, part)| {
+        let both = [("forward", part.totals.bytes_in), ("reply", part.totals.bytes_out)];
+        both.map(|(direction, bytes)| ([&labels[..], &[("direction", direction.to_owned())]].concat(), bytes))
+    })
+}
+
+fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::Result {
+    let help = "0 if a backend is dead or fails its health check, else 1";
+    let mut metric = encoder.encode_descriptor("llb_backend_up", help, None, MetricType::Gauge)?;
+    for (labels, is_up) in up_rows(report) {
+        ConstGauge::new(u64::from(is_up)).encode(metric.encode_family(&labels)?)?;
+    }
+    let help = "The VIPs that Services have or are to get; always 1";
+    let mut metric = encoder.encode_descriptor("llb_vip_info", help, None, MetricType::Gauge)?;
+    for labels in vip_rows(report) {
+        ConstGauge::new(1_u64).encode(metric.encode_family(&labels)?)?;
+    }
+    let help = "What runs; always 1";
+    let mut metric = encoder.encode_descriptor("llb_build_info", help, None, MetricType::Gauge)?;
+    let labels = [("version", env!("CARGO_PKG_VERSION")), ("revision", REVISION)];
+    ConstGauge::new(1_u64).encode(metric.encode_family(&labels)?)
+}
+
+fn up_rows(report: &Report) -> Vec<(Labels, bool)> {
+    let mut rows = Vec::new();
+    for (frontend, status) in &report.observed.frontends {
+        let plane = match status.placement.plane {
+            PlaneKind::Packet => CountedBy::Packet,
+            PlaneKind::Sockmap | PlaneKind::Userspace => CountedBy::Relay,
+        };
+        for backend in backends(report, frontend) {
+            let is_up = matches!(health(report, frontend, &backend), Health::Up);
+            if !is_up || rows.len() < UP_SHOWN {
+                let mut labels = labels_of(report, frontend);
+                labels.extend([("backend", backend.to_string()), ("plane", plane.name().to_owned())]);
+                rows.push((labels, is_up));
+            }
+        }
+    }
+    rows
+}
+
+fn vip_rows(report: &Report) -> Vec<Labels> {
+    let addresses = report.observed.addresses.keys();
+    let links: BTreeMap<IpAddr, &str> = addresses.map(|key| (key.address, key.link.as_str())).collect();
+    let mut rows = Vec::new();
+    for (service, status) in &report.desired.statuses {
+        let published = report.observed.statuses.get(service);
+        for vip in status.addresses() {
+            let is_published =
+                published.is_some_and(|status| status.vips.iter().any(|other| other.ip == vip));
+            rows.push(vec![
+                ("namespace", service.namespace.to_string()),
+                ("service", service.name.to_string()),
+                ("vip", vip.to_string()),
+                ("link", links.get(&vip).copied().unwrap_or_default().to_owned()),
+                ("published", is_published.to_string()),
+            ]);
+        }
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock;
+    use crate::model::{
+        AddressKey, Backend, BackendFailure, Counted, Counter, Counts, FailureReason, FrontendStatus, Phase,
+        Port, Protocol, PublishedStatus, PublishedVip, Rule, State, Terms, Weight,
+    };
+
+    fn frontend() -> Frontend {
+        Frontend { vip: [192, 0, 2, 100].into(), port: Port::new(80).unwrap(), protocol: Protocol::Tcp }
+    }
+
+    fn backend(octet: u8) -> Backend {
+        Backend { address: ([192, 0, 2, octet], 30080).into() }
+    }
+
+    fn report() -> Report {
+        let backends = [31, 32].map(|octet| (backend(octet), Weight::MIN)).into();
+        let rule = Arc::new(Rule::new(ServiceName::new("default", "web"), backends, Terms::default()));
+        let mut report = Report::default();
+        report.observed.frontends = [(frontend(), FrontendStatus::relayed(rule, Phase::Serving))].into();
+        let failure = BackendFailure { why: FailureReason::Refused, since: clock::now_std() };
+        report.failed_backends = [(frontend(), [(backend(32), failure)].into())].into();
+        report
+    }
+
+    fn counts(new: u64) -> Counts {
+        let counter = |number, backend| Counter {
+            number,
+            frontend: frontend(),
+            backend,
+            counted: Counted { new, bytes_in: 10 * new, bytes_out: 0, refused: 0, failures: 1 },
+            active: 3,
+            connect_time: None,
+            round_trip: None,
+        };
+        let relay = vec![counter(8, None), counter(9, Some(backend(31)))];
+        Counts { packet: vec![counter(1, Some(backend(32)))], relay, ..Counts::default() }
+    }
+
+    fn scraped(counting: Counting, meter: SharedMeter, report: Report) -> String {
+        let mut registry = Registry::default();
+        let (_sender, receiver) = watch::channel(Arc::new(report));
+        registry.register_collector(Box::new(TrafficCollector { meter, counting, report: receiver }));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text
+    }
+
+    #[test]
+    fn all_planes_have_the_same_names_and_a_scrape_is_up_to_date() {
+        let meter = SharedMeter::default();
+        meter.read().step(Counts::default(), clock::now_std());
+        let text = scraped(Counting::new(|| counts(7)), meter.clone(), report());
+        let names = "namespace=\"default\",service=\"web\",frontend=\"192.0.2.100:80/TCP\"";
+        let [one, other] = [31, 32].map(|octet| format!("{names},backend=\"192.0.2.{octet}:30080\""));
+        for line in [
+            format!("llb_frontend_connections_total{{{names},plane=\"packet\"}} 7"),
+            format!("llb_frontend_connections_total{{{names},plane=\"relay\"}} 7"),
+            format!("llb_frontend_bytes_total{{{names},plane=\"packet\",direction=\"forward\"}} 70"),
+            format!("llb_backend_connections_total{{{other},plane=\"packet\"}} 7"),
+            format!("llb_backend_connections_active{{{one},plane=\"relay\"}} 3"),
+            format!("llb_backend_failures_total{{{one},plane=\"relay\"}} 1"),
+            format!("llb_backend_up{{{one},plane=\"relay\"}} 1"),
+            format!("llb_backend_up{{{other},plane=\"relay\"}} 0"),
+            "llb_counters_left_out 0".to_owned(),
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+        // What was counted between two samples belongs to the next one.
+        meter.read().step(counts(9), clock::now_std() + Duration::from_secs(1));
+        let text = scraped(Counting::new(|| counts(9)), meter, Report::default());
+        assert!(text.contains("plane=\"relay\"} 9\n") && !text.contains("default"), "{text}");
+    }
+
+    #[test]
+    fn a_vip_says_whose_it_is_and_where() {
+        let mut report = report();
+        let vip: IpAddr = [192, 0, 2, 100].into();
+        report.observed.addresses = [(AddressKey { link: "eth0".to_owned(), address: vip }, 32)].into();
+        let published = PublishedVip { ip: vip, proxy: false, ports: Vec::new() };
+        let status = PublishedStatus { vips: [published].into(), ..Default::default() };
+        let state =
+            State { statuses: [(ServiceName::new("default", "web"), status)].into(), ..Default::default() };
+        report.desired = Arc::new(state);
+        let text = scraped(Counting::default(), SharedMeter::default(), report);
+        let expected = "llb_vip_info{namespace=\"default\",service=\"web\",vip=\"192.0.2.100\",link=\"eth0\",published=\"false\"} 1";
+        assert!(text.contains(expected), "{text}");
+        assert!(text.contains("llb_build_info{version=\"") && text.contains("\",revision=\""), "{text}");
+    }
+}
