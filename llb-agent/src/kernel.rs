@@ -175,7 +175,8 @@ impl Release {
         Self::parse(&release())
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// From the name of a kernel, as in `6.12.1-amd64`.
+    pub fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
         let (major, minor) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
         Some(Self { major, minor })
@@ -191,6 +192,10 @@ impl fmt::Display for Release {
 // === impl Cap ===
 
 impl Cap {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::NetAdmin, Self::NetBindService, Self::Bpf, Self::Perfmon, Self::NetRaw, Self::SysAdmin];
+
     /// Each of these is enough. The first one is the capability's own name.
     fn granted_by(self) -> &'static [Capability] {
         match self {

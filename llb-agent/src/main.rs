@@ -14,6 +14,8 @@ fn main() -> ExitCode {
     };
     let filter = match &invocation {
         Invocation::Serve(configured) => Some(configured.config.log.clone()),
+        // Its findings say the same, and better.
+        Invocation::Doctor(..) => Some(log_filter().unwrap_or_else(|| "off".to_owned())),
         _ => log_filter(),
     };
     telemetry::init_logs(filter.as_deref());

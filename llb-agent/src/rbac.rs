@@ -6,6 +6,7 @@ use std::fmt::{self, Write as _};
 
 use crate::config::{ConfigMapName, Grant};
 use crate::model::LeaseName;
+use crate::source::Right;
 
 /// Where a right has to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +110,44 @@ const RULES: [Rule; 9] = [
 ];
 
 const RBAC: &str = "rbac.authorization.k8s.io";
+
+/// The rights of an agent, one for each verb and namespace.
+pub fn rights(
+    namespaces: &[String],
+    lease: Option<&LeaseName>,
+    config_map: Option<&ConfigMapName>,
+) -> Vec<Right> {
+    let served: Vec<Option<String>> = match namespaces {
+        [] => vec![None],
+        some => some.iter().cloned().map(Some).collect(),
+    };
+    let rights = RULES.iter().flat_map(|rule| {
+        let places: Vec<(Option<String>, Option<String>)> = match rule.scope {
+            Scope::Served => served.iter().map(|namespace| (namespace.clone(), None)).collect(),
+            Scope::Cluster => vec![(None, rule.name.map(str::to_owned))],
+            Scope::Lease => {
+                lease.iter().map(|one| (Some(one.namespace.clone()), Some(one.name.clone()))).collect()
+            }
+            Scope::Pools => {
+                config_map.iter().map(|one| (Some(one.namespace.clone()), Some(one.name.clone()))).collect()
+            }
+        };
+        places.into_iter().flat_map(move |(namespace, name)| {
+            rule.verbs.iter().map(move |verb| Right {
+                verb,
+                group: rule.group,
+                resource: rule.resource,
+                namespace: namespace.clone(),
+                name: name.clone(),
+                is_optional: rule.purpose.starts_with(OPTIONAL),
+            })
+        })
+    });
+    rights.collect()
+}
+
+/// How the purpose of a right begins without which llb works, too.
+const OPTIONAL: &str = "Optional: ";
 
 /// The text of `llb-agent rbac`.
 pub fn manifest(grant: &Grant) -> String {
@@ -267,6 +306,32 @@ mod tests {
         ] {
             assert!(added.contains(line), "{line}: {added}");
         }
+    }
+
+    #[test]
+    fn each_verb_is_a_right_in_its_place() {
+        let shown = |right: &Right| {
+            let namespace = right.namespace.as_deref().unwrap_or("-");
+            format!("{} {} {namespace}/{}", right.verb, right.resource, right.name.as_deref().unwrap_or("-"))
+        };
+        let all = rights(&[], None, None);
+        let verbs: usize = RULES
+            .iter()
+            .filter(|rule| matches!(rule.scope, Scope::Served | Scope::Cluster))
+            .map(|rule| rule.verbs.len())
+            .sum();
+        assert_eq!(all.len(), verbs);
+        assert_eq!(shown(&all[0]), "list services -/-");
+        let optional: Vec<&str> =
+            all.iter().filter(|right| right.is_optional).map(|right| right.resource).collect();
+        assert_eq!(optional, ["namespaces", "servicecidrs"]);
+        let lease = LeaseName::of_group("llb.dev/llb", &[]);
+        let some = rights(&["crm".to_owned(), "shop".to_owned()], Some(&lease), None);
+        let texts: Vec<String> = some.iter().map(shown).collect();
+        for text in ["list services crm/-", "patch services/status shop/-", "list nodes -/-"] {
+            assert!(texts.iter().any(|one| one == text), "{text}: {texts:?}");
+        }
+        assert!(texts.iter().any(|one| one == "update leases kube-system/llb.dev-llb"), "{texts:?}");
     }
 
     #[test]

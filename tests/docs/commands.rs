@@ -31,7 +31,8 @@ fn commands_of_the_agent_are_accepted() {
         // These end with a text, which clap treats like an error.
         let shows = words.iter().any(|word| ["--help", "--version"].contains(&word.as_str()));
         let mut arguments: Vec<&str> = words.iter().map(String::as_str).collect();
-        if matches!(arguments[1..], [] | ["config"]) {
+        let is_of_file = matches!(arguments[1..], [] | ["config"] | ["doctor"] | ["doctor", "-o", "json"]);
+        if is_of_file {
             // The reader's configuration file names the link device.
             arguments.extend(["--linkdevice", "eth0"]);
         }

@@ -11,6 +11,7 @@ mod annotations;
 mod blocks;
 mod commands;
 mod comments;
+mod doctor;
 mod documents;
 mod examples;
 mod flags;
@@ -30,6 +31,7 @@ fn reference_pages_are_those_of_the_code() {
         ("docs/reference/annotations.md", annotations::page()),
         ("docs/reference/metrics.md", metrics::page()),
         ("docs/reference/problems.md", problems::page()),
+        ("docs/reference/doctor.md", doctor::page()),
     ];
     let mut stale = Vec::new();
     for (path, page) in pages {

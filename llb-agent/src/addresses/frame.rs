@@ -78,6 +78,24 @@ pub(super) fn request(mac: Mac, vip: IpAddr, router: IpAddr, router_mac: Option<
     }
 }
 
+/// Whether a frame is the answer of `router` to a [`request`] with `vip` as the sender.
+pub(super) fn is_answer(frame: &[u8], router: IpAddr, vip: IpAddr) -> bool {
+    const ARP_REPLY: [u8; 2] = [0x00, 0x02];
+    let has = |at: usize, bytes: &[u8]| frame.get(at..at + bytes.len()) == Some(bytes);
+    match (router, vip) {
+        (IpAddr::V4(router), IpAddr::V4(vip)) => {
+            let kind = has(12, &ETHERTYPE_ARP.to_be_bytes()) && has(20, &ARP_REPLY);
+            kind && has(28, &router.octets()) && has(38, &vip.octets())
+        }
+        (IpAddr::V6(router), IpAddr::V6(vip)) => {
+            let kind = has(12, &ETHERTYPE_IPV6.to_be_bytes()) && has(20, &[NEXT_HEADER_ICMPV6, HOP_LIMIT]);
+            // To whom, which kind, and whose address.
+            kind && has(38, &vip.octets()) && has(54, &[NEIGHBOR_ADVERTISEMENT]) && has(62, &router.octets())
+        }
+        _ => false,
+    }
+}
+
 /// An ARP request in an Ethernet frame. Layout: RFC 826.
 fn arp_request(to: Mac, mac: Mac, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     [
@@ -201,6 +219,27 @@ mod tests {
         let multicast = ask("2001:db8::5", "fe80::1", None).unwrap();
         assert_eq!(multicast[..6], [0x33, 0x33, 0xff, 0, 0, 1]);
         assert_eq!(ask("192.0.2.5", "fe80::1", None), None);
+    }
+
+    #[test]
+    fn only_the_answer_to_this_question_counts() {
+        let (router, vip, other) = ("192.0.2.1", "192.0.2.5", "192.0.2.6");
+        let is_answer = |frame: &[u8], router: &str, vip: &str| {
+            is_answer(frame, router.parse().unwrap(), vip.parse().unwrap())
+        };
+        // The router asks for the VIP; as a reply, the frame says who has the router's address.
+        let mut frame = request(MAC, router.parse().unwrap(), vip.parse().unwrap(), None).unwrap();
+        assert!(!is_answer(&frame, router, vip), "a question");
+        frame[21] = 2;
+        assert!(is_answer(&frame, router, vip));
+        assert!(!is_answer(&frame, router, other) && !is_answer(&frame, other, vip));
+        assert!(!is_answer(&frame[..40], router, vip), "truncated");
+
+        let mut frame = announcement(MAC, "2001:db8::1".parse().unwrap());
+        assert!(!is_answer(&frame, "2001:db8::1", "2001:db8::5"), "to all nodes");
+        frame[38..54].copy_from_slice(&"2001:db8::5".parse::<Ipv6Addr>().unwrap().octets());
+        assert!(is_answer(&frame, "2001:db8::1", "2001:db8::5"));
+        assert!(!is_answer(&frame, "2001:db8::2", "2001:db8::5"));
     }
 
     #[test]

@@ -77,6 +77,13 @@ pub(super) async fn ask(index: u32) -> Holder {
     holder
 }
 
+/// The process that has the lock of the link; `None` if nobody has it. Takes no lock.
+pub(crate) async fn holder(index: u32) -> Option<Holder> {
+    let holder = ask(index).await;
+    // The kernel names the user of whoever listens.
+    holder.user.is_some().then_some(holder)
+}
+
 /// What this process answers: its state folder.
 pub(super) fn answer_of(state_dir: &Path) -> Arc<[u8]> {
     state_dir.to_string_lossy().as_bytes().into()

@@ -12,6 +12,7 @@
 //!                                 |     +- watch           wakes the reconciler when links or addresses change
 //!                                 |     `- AgentLocks      keeps other agents off the links
 //!                                 `-- FakeAddresses        links in memory
+//!   doctor     --> survey                                  the same questions, for somebody who serves nothing
 //! ```
 
 mod agent_lock;
@@ -30,6 +31,7 @@ mod message;
 mod netlink;
 mod reading;
 mod state_file;
+mod survey;
 mod sysctl;
 mod table;
 mod tag;
@@ -40,5 +42,7 @@ pub use self::error::AddressError;
 pub use self::link_names::link_names;
 pub use self::lock_error::AgentLockError;
 pub use self::lock_holder::Holder;
+pub(crate) use self::lock_holder::holder;
 pub use self::netlink::NetlinkAddresses;
+pub(crate) use self::survey::{Belief, is_believed, owners, survey};
 pub use self::table::{Addition, AddressTable};

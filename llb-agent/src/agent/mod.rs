@@ -5,6 +5,7 @@
 //! ```text
 //!   config.rs, detach.rs, explain.rs, list.rs, share.rs    subcommands (`trace` is dataplane/packet/trace.rs)
 //!     admin_client.rs        asks a running agent
+//!     doctor/                looks for what keeps an agent from serving
 //!   supervise.rs, end_agents.rs    subcommands that llb.service runs
 //!     cgroup.rs              the processes of that service
 //!     relayed_messages.rs    what the agent tells systemd through the supervisor
@@ -29,6 +30,7 @@ mod admin_client;
 mod cgroup;
 mod config;
 mod detach;
+pub mod doctor;
 mod end;
 mod end_agents;
 mod explain;
@@ -87,6 +89,7 @@ pub fn main(invocation: Invocation) -> anyhow::Result<()> {
             Invocation::Detach { bpf_dir, state_dir } => {
                 detach::detach(&bpf_dir, state_dir).await.map_err(|error| as_root(error, "detach"))
             }
+            Invocation::Doctor(configured, args) => doctor::run(&configured.config, &args).await,
             Invocation::Explain { admin, service } => explain::ask(&admin, &service).await,
             Invocation::List(args) => list::list(&args).await,
             Invocation::Changes(args) => list::changes(&args).await,

@@ -12,7 +12,7 @@ use super::{rights, service_manager};
 use crate::addresses::link_names;
 use crate::admin::AdminSocket;
 use crate::clock;
-use crate::config::{Config, Configured, REVISION};
+use crate::config::{Config, Configured, Datapath, REVISION, RelayConfig};
 use crate::dataplane::packet;
 use crate::error_chain::ErrorChain;
 use crate::kernel::{Cap, KernelAbilities, missing_capabilities};
@@ -50,15 +50,20 @@ pub(super) fn prepare(configured: &Configured) -> anyhow::Result<Option<AdminSoc
 
 /// Names all missing capabilities at once, so that nobody has to find them one by one.
 fn check_capabilities(config: &Config) -> anyhow::Result<()> {
-    let mut wanted = vec![Cap::NetAdmin, Cap::NetBindService];
-    if config.datapath.has_packet_plane() {
-        wanted.push(Cap::Bpf);
-    }
-    let missing = missing_capabilities(&wanted);
+    let missing = missing_capabilities(&needed_capabilities(config.datapath));
     if missing.is_empty() {
         return Ok(());
     }
     anyhow::bail!(missing_rights(&missing))
+}
+
+/// Those without which no agent starts.
+pub(super) fn needed_capabilities(datapath: Datapath) -> Vec<Cap> {
+    let mut needed = vec![Cap::NetAdmin, Cap::NetBindService];
+    if datapath.has_packet_plane() {
+        needed.push(Cap::Bpf);
+    }
+    needed
 }
 
 fn missing_rights(missing: &[Cap]) -> String {
@@ -116,12 +121,9 @@ async fn missing_link<'a>(links: &'a [String], connection: &mut Connection) -> i
 /// Every connection takes two descriptors and every UDP session one. The soft
 /// limit is often 1,024, and the hard one far higher.
 pub(super) fn raise_descriptor_limit(config: &Config) {
-    /// Listeners, netlink, the admin endpoint, the API server.
-    const OTHERS: u64 = 4096;
     /// Listeners beside the packet plane, one for each of its frontends.
     const BESIDE_PACKETS: u64 = 16_384;
-    let relay = &config.relay;
-    let wanted = 2 * relay.max_connections.get() as u64 + relay.max_udp_sessions.get() as u64 + OTHERS;
+    let wanted = needed_descriptors(&config.relay);
     let limit = getrlimit(Resource::Nofile);
     let all = wanted + BESIDE_PACKETS;
     let raised = Rlimit { current: Some(limit.maximum.map_or(all, |most| most.min(all))), ..limit };
@@ -137,6 +139,13 @@ pub(super) fn raise_descriptor_limit(config: &Config) {
             "the hard limit of open files is lower than --max-connections and --max-udp-sessions need; connections beyond it are refused (see ulimit -Hn, LimitNOFILE=)"
         );
     }
+}
+
+/// How many descriptors the relay's limits need.
+pub(super) fn needed_descriptors(relay: &RelayConfig) -> u64 {
+    /// Listeners, netlink, the admin endpoint, the API server.
+    const OTHERS: u64 = 4096;
+    2 * relay.max_connections.get() as u64 + relay.max_udp_sessions.get() as u64 + OTHERS
 }
 
 #[cfg(test)]

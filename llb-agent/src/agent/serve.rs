@@ -88,7 +88,7 @@ pub(super) fn interest(policy: &Policy, number: u64, pools: Option<PoolMap>) -> 
 }
 
 /// Where further pools are, and how they are read.
-fn pool_map(ConfigMapName { namespace, name }: ConfigMapName) -> PoolMap {
+pub(super) fn pool_map(ConfigMapName { namespace, name }: ConfigMapName) -> PoolMap {
     let parse = |text: &str, key: &str| pools_of(text, key).map_err(|error| error.to_string());
     PoolMap { namespace, name, parse: Arc::new(parse) }
 }

@@ -14,6 +14,7 @@ use super::admin::{AdminTarget, parse_target};
 use super::arguments::ServeArgs;
 use super::command_line::{CommandLine, Configured, DEFAULT_FILE};
 use super::defaults::{DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
+use super::doctor::DoctorArgs;
 use super::duration::parse_duration;
 use super::environment::Environment;
 use super::list::{ChangesArgs, ListArgs};
@@ -74,6 +75,7 @@ impl Cli {
         match cli.command {
             None => Ok(Invocation::Serve(configured()?)),
             Some(Command::Config { .. }) => Ok(Invocation::ShowConfig(configured()?)),
+            Some(Command::Doctor { args, .. }) => Ok(Invocation::Doctor(configured()?, args)),
             Some(Command::CheckConfig { file }) => Ok(Invocation::CheckConfig { file }),
             Some(Command::Detach { bpf_dir, state_dir }) => Ok(Invocation::Detach { bpf_dir, state_dir }),
             Some(Command::Share { state_dir, announce, told: _ }) => {
@@ -112,6 +114,8 @@ pub enum Invocation {
     Serve(Box<Configured>),
     /// Show the configuration.
     ShowConfig(Box<Configured>),
+    /// Look for what keeps llb from serving with this configuration.
+    Doctor(Box<Configured>, DoctorArgs),
     /// Check a configuration file.
     CheckConfig {
         /// The file.
@@ -190,6 +194,16 @@ enum Command {
     ///
     /// With the flags that llb-agent gets, it shows what llb-agent would use.
     Config {
+        #[command(flatten)]
+        serve: Box<ServeArgs>,
+    },
+    /// Before you start: look for what keeps llb from serving here, or makes it slower
+    ///
+    /// It looks at rights, kernel, links, addresses, cluster and Nodes, for the configuration that llb-agent would use with
+    /// these flags. It needs no running agent and changes nothing. The exit status is 1 if something is an error.
+    Doctor {
+        #[command(flatten)]
+        args: DoctorArgs,
         #[command(flatten)]
         serve: Box<ServeArgs>,
     },

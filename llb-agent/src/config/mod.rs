@@ -18,6 +18,7 @@ mod config_map_name;
 mod count;
 mod datapath;
 mod defaults;
+mod doctor;
 mod duration;
 mod environment;
 mod file;
@@ -42,6 +43,7 @@ pub use command_line::{CommandLine, Configured, check_file};
 pub use config_map::{ConfigMapError, pools_of};
 pub use config_map_name::ConfigMapName;
 pub use datapath::{AtStop, Datapath, PacketConfig, PortRange, ReturnPath, TcAttachment, XdpMode};
+pub use doctor::{DoctorArgs, DoctorOutput};
 pub use environment::{
     has_service_manager, kubeconfig_variable, log_filter, proxy_variables, runtime_directory, search_path,
 };

@@ -42,6 +42,7 @@ use allocate::Grant;
 use backends::ServiceBackends;
 pub use cluster_pools::with_cluster_pools;
 pub use inputs::{Held, Inputs};
+pub use nodes::usable_nodes;
 pub use ours::is_ours;
 use permission::Permissions;
 pub use pod_routes::{own_node, pods_that_need_routes};

@@ -5,9 +5,9 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::inputs::Inputs;
-use crate::config::BackendMode;
-use crate::model::{Family, Node, ServicePort, TrafficPolicy};
+use super::inputs::{Held, Inputs};
+use crate::config::{BackendMode, Policy};
+use crate::model::{Facts, Family, Holding, Node, ServicePort, Snapshot, TrafficPolicy, Verdicts};
 
 /// Set by kubeadm and most installers on Nodes that should run no workload.
 const CONTROL_PLANE_LABEL: &str = "node-role.kubernetes.io/control-plane";
@@ -26,6 +26,25 @@ type NodesByFamily<'a> = BTreeMap<Family, Vec<(&'a str, IpAddr)>>;
 struct NodeSets<'a> {
     cluster: NodesByFamily<'a>,
     local: NodesByFamily<'a>,
+}
+
+/// The Nodes that traffic may go to, each with its address, of both families.
+pub fn usable_nodes(snapshot: &Snapshot, policy: &Policy) -> Vec<(String, IpAddr)> {
+    let (facts, held, resting) = (Facts::default(), Held::new(), BTreeMap::new());
+    let (verdicts, holding) = (Verdicts::new(), Holding::All);
+    let inputs = Inputs {
+        snapshot,
+        facts: &facts,
+        policy,
+        held: &held,
+        resting: &resting,
+        verdicts: &verdicts,
+        holding: &holding,
+    };
+    let nodes = EligibleNodes::new(inputs);
+    let families = [Family::V4, Family::V6].into_iter();
+    let all = families.flat_map(|family| nodes.of(TrafficPolicy::Cluster, family));
+    all.map(|(name, address)| ((*name).to_owned(), *address)).collect()
 }
 
 impl<'a> EligibleNodes<'a> {

@@ -18,6 +18,7 @@ pub(super) fn only_used(message: &[u8]) -> Cow<'_, [u8]> {
     const IFLA_IFNAME: u16 = 3;
     const IFLA_MTU: u16 = 4;
     const IFLA_LINK: u16 = 5;
+    const IFLA_MASTER: u16 = 10;
     const IFLA_LINKINFO: u16 = 18;
     const IFLA_XDP: u16 = 43;
     const IFLA_INFO_KIND: u16 = 1;
@@ -30,7 +31,7 @@ pub(super) fn only_used(message: &[u8]) -> Cow<'_, [u8]> {
         // A malformed attribute: the decoder says what is wrong.
         let Ok(attribute) = attribute else { return Cow::Borrowed(message) };
         match attribute.kind() {
-            IFLA_ADDRESS | IFLA_IFNAME | IFLA_MTU | IFLA_LINK | IFLA_XDP => {
+            IFLA_ADDRESS | IFLA_IFNAME | IFLA_MTU | IFLA_LINK | IFLA_MASTER | IFLA_XDP => {
                 push_attribute(&mut reduced, attribute.kind(), attribute.value());
             }
             IFLA_LINKINFO => {

@@ -26,8 +26,12 @@ pub(crate) struct LinkDevice {
     /// Interface index of the link on which this virtual one is built, as a VLAN; none if that is in another network
     /// namespace.
     pub(crate) below: Option<u32>,
+    /// Interface index of the link whose port it is: a bridge, a bond.
+    pub(crate) master: Option<u32>,
     /// The id of its XDP program, and whether the driver runs it.
     pub(crate) xdp: Option<(u32, bool)>,
+    /// It is up; it may have no carrier.
+    pub(crate) is_up: bool,
     /// It is up and has a carrier.
     pub(crate) is_running: bool,
     /// Its frames begin with an Ethernet header; not so on tun, WireGuard, PPP and IP tunnels.
@@ -92,7 +96,9 @@ fn link_of(message: &LinkMessage) -> Option<LinkDevice> {
         mtu: 0,
         kind: None,
         below: None,
+        master: None,
         xdp: None,
+        is_up: flags.contains(LinkFlags::Up),
         is_running: flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
         is_ethernet,
         has_neighbours: is_ethernet && !flags.contains(LinkFlags::Noarp),
@@ -101,6 +107,7 @@ fn link_of(message: &LinkMessage) -> Option<LinkDevice> {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Link(below) => link.below = Some(*below),
+            LinkAttribute::Controller(master) => link.master = Some(*master),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok().map(Mac),
             LinkAttribute::LinkInfo(infos) => {

@@ -40,6 +40,6 @@ pub(crate) use self::driver::{Driver, drivers};
 pub(crate) use self::filters::{Filter, FilterHook, filters, remove_clsact, remove_filter};
 pub(crate) use self::links::LinkDevice;
 pub(crate) use self::neighbours::Neighbour;
-pub(crate) use self::offloads::{Offloads, has_lro, turn_lro_off};
+pub(crate) use self::offloads::{Offloads, has_hardware_gro, has_lro, turn_lro_off};
 pub(crate) use self::routes::{Route, Way};
 pub(crate) use self::xdp_features::XdpFeatures;

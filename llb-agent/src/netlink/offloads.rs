@@ -26,6 +26,9 @@ const TAKES_TAGS_OUT: [&[u8]; 2] = [b"rx-vlan-hw-parse\0", b"rx-vlan-stag-hw-par
 /// The offload by which a card puts packets of a TCP stream together before it hands them over (LRO).
 const LRO: &[u8] = b"rx-lro\0";
 
+/// The same, done by a card that keeps what is needed to send the packets on (hardware GRO).
+const GRO_HW: &[u8] = b"rx-gro-hw\0";
+
 /// What of a link's offloads and queues matters here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Offloads {
@@ -53,6 +56,15 @@ pub(crate) async fn has_lro(ifindex: u32) -> io::Result<bool> {
     // Without ethtool's family nobody can tell.
     let Some(mut ethtool) = Family::open("ethtool").await? else { return Ok(false) };
     has_any(&active(&mut ethtool, ifindex).await?, &[LRO])
+}
+
+/// Whether hardware GRO of the link with this interface index is on.
+///
+/// # Errors
+/// There is no such link, or the kernel does not tell.
+pub(crate) async fn has_hardware_gro(ifindex: u32) -> io::Result<bool> {
+    let Some(mut ethtool) = Family::open("ethtool").await? else { return Ok(false) };
+    has_any(&active(&mut ethtool, ifindex).await?, &[GRO_HW])
 }
 
 /// Turns LRO of the link with this interface index off.

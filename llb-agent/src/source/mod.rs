@@ -17,7 +17,8 @@ mod saved;
 pub use identity::Identity;
 pub use interest::{Interest, IsOurs, ParsePools, PoolMap};
 pub use kubernetes::{
-    ApiConnections, Cluster, ConnectError, KubernetesSource, ProxyVariables, Reserved, Variables, connect,
+    ApiConnections, Cluster, ConnectError, Inspection, KubeProxy, KubernetesSource, ProxyVariables, Reserved,
+    Right, Variables, connect, inspect,
 };
 pub use manifests::{ManifestError, ManifestSource, ParseError, snapshot_of};
 pub use saved::{SavedError, SavedSnapshots};

@@ -12,18 +12,18 @@ use crate::model::Mac;
 
 /// Another host claims an address, or probes for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Heard {
+pub(in super::super) struct Heard {
     /// The address.
-    pub(super) address: IpAddr,
+    pub(in super::super) address: IpAddr,
     /// The MAC of that host.
-    pub(super) mac: Mac,
+    pub(in super::super) mac: Mac,
     /// True for a claim ("I have it"), false for a probe ("does a host have it?").
-    pub(super) claims: bool,
+    pub(in super::super) claims: bool,
 }
 
 impl Heard {
     /// `None` for a frame that is neither, and for a malformed one.
-    pub(super) fn parse(frame: &[u8]) -> Option<Self> {
+    pub(in super::super) fn parse(frame: &[u8]) -> Option<Self> {
         match u16::from_be_bytes(part(frame, 12)?) {
             ETHERTYPE_ARP => arp(frame),
             ETHERTYPE_IPV6 => neighbor_discovery(frame),

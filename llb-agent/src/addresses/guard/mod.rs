@@ -35,7 +35,9 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use self::gateways::{Gateway, Gateways};
+pub(super) use self::heard::Heard;
 use self::probes::LiveLink;
+pub(super) use self::probes::{PROBE_INTERVAL, PROBES};
 use self::tasks::Shared;
 pub(super) use self::wanted::ProbeResult;
 use super::announce::packet;

@@ -14,8 +14,8 @@ use crate::model::{AddressKey, Mac};
 /// wireless bridges in mind; RFC 4862 asks for one and 1 s. A new Service must
 /// not wait that long, and on a wired segment an answer takes less than a
 /// millisecond. An answer that comes later is noticed as a foreign claim.
-const PROBES: usize = 3;
-const PROBE_INTERVAL: Duration = Duration::from_millis(70);
+pub(in super::super) const PROBES: usize = 3;
+pub(in super::super) const PROBE_INTERVAL: Duration = Duration::from_millis(70);
 
 /// What the caller does now.
 #[derive(Debug, PartialEq, Eq)]

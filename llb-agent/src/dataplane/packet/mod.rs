@@ -11,6 +11,7 @@
 //!                                                             raw maps: table.rs, flow_table.rs
 //!
 //!   start:   links -> hooks -> object, maps, program          hooks.rs, loader.rs, attach.rs, pins.rs; without tcx: clsact.rs
+//!            before it, without a change: which hooks     forecast.rs
 //!            maps of another size or layout                   map_sizes.rs, migrate.rs
 //!   upkeep:  next hops followed, flows swept, drains ended    upkeep.rs, schedule.rs, sweep.rs
 //!            frontends that should be placed anew             placing.rs, moves.rs
@@ -53,6 +54,7 @@ mod failures;
 #[cfg(test)]
 mod fake;
 mod flow_table;
+mod forecast;
 mod gateways;
 mod hooks;
 pub mod image;
@@ -104,12 +106,14 @@ mod xdp_loss;
 mod xdp_removal;
 
 pub use error::PacketError;
+pub use forecast::{HookForecast, forecast};
 pub use leftover::still_forwarding;
 pub use loader::{LinkLocks, has_object};
 pub use neighbours::release_neighbours;
 pub use pins::{detach, pinned_links, provide_bpffs};
 pub use plane::PacketPlane;
 pub use refusal::Refusal;
+pub use return_path::problems as return_path_problems;
 pub use setup::{LinkPermission, PacketSetup};
 pub use trace::trace;
 pub use turn::Turn;

@@ -15,7 +15,7 @@ const SYSCTLS: &str = "/proc/sys/net";
 const LOOPBACK: &str = "lo";
 
 /// What keeps clients of these families from being answered by the routes. `are_v4` says of each whether it is IPv4.
-pub(super) fn problems(return_path: ReturnPath, are_v4: &BTreeSet<bool>) -> Vec<Problem> {
+pub fn problems(return_path: ReturnPath, are_v4: &BTreeSet<bool>) -> Vec<Problem> {
     problems_of(return_path, are_v4, |path| std::fs::read_to_string(Path::new(SYSCTLS).join(path)))
 }
 

@@ -13,6 +13,8 @@
 //! reload: kubeconfig and credentials --> the connection that all requests use          reload.rs, connect.rs
 //! addresses of the API server --> no Service may have them                             resolve.rs
 //! connections whose own address is gone --> end                                       connections.rs
+//!
+//! one look, without a source: API, clock, rights, kube-proxy                           inspect.rs, kube_proxy.rs
 //! ```
 //!
 //! After a lost connection, an expired resource version or a restart of the API server
@@ -27,6 +29,8 @@ mod connect_error;
 mod connections;
 mod fallback;
 mod health;
+mod inspect;
+mod kube_proxy;
 mod objects;
 mod pools;
 mod probe;
@@ -47,6 +51,8 @@ pub use configuration::Variables;
 pub use connect::{Cluster, connect};
 pub use connect_error::ConnectError;
 pub use connections::ApiConnections;
+pub use inspect::{Inspection, Right, inspect};
+pub use kube_proxy::KubeProxy;
 pub use proxy::ProxyVariables;
 pub use publish::KubernetesSource;
 pub use resolve::Reserved;

@@ -140,7 +140,9 @@ where
     list.metadata.resource_version.as_ref()?.parse().ok()
 }
 
-async fn in_time<T>(answer: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+pub(super) async fn in_time<T>(
+    answer: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, kube::Error> {
     let late = || {
         let text = format!("no answer within {} s", PROBE_TIMEOUT.as_secs());
         kube::Error::Service(io::Error::new(io::ErrorKind::TimedOut, text).into())
