@@ -10,11 +10,17 @@
 //! ```
 //!
 //! [`schedule`] has the times, [`packet`] the sockets that listen, this file the task.
+//!
+//! In a group a whole share moves at once, and an announcement that comes too late would lead clients to the box that has just
+//! lost the VIP. So there VIPs are announced in bursts ([`BURST`]), and each burst begins with a look ([`here`]) at what is here
+//! now.
 
+mod here;
 pub(super) mod packet;
 mod schedule;
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +28,7 @@ use socket2::Socket;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use self::here::Here;
 pub(super) use self::schedule::Repeat;
 use self::schedule::{Announcement, Schedule};
 use crate::clock;
@@ -32,6 +39,10 @@ use crate::packet_socket;
 /// The pause between two VIPs, so that many VIPs do not make a burst. Switches
 /// process broadcasts on their CPU, and drop those over a few hundred per second.
 const PAUSE: Duration = Duration::from_millis(5);
+
+/// How many VIPs are announced between two pauses in a group. Clients wait for the last one: a thousand take 0.3 s. What a
+/// switch drops is repeated, and a gateway is told by a frame of its own.
+const BURST: usize = 16;
 
 /// Announces VIPs until it is dropped.
 #[derive(Debug)]
@@ -46,6 +57,8 @@ struct Queue {
     schedule: Mutex<Schedule>,
     /// Notified when something may be due earlier than before.
     due_changed: Notify,
+    /// keepalived decides which box of a group has a VIP.
+    in_group: AtomicBool,
 }
 
 impl Announcer {
@@ -59,6 +72,11 @@ impl Announcer {
         let mut task = JoinSet::new();
         task.spawn(run(Arc::clone(&queue), socket));
         Ok(Self { queue, _task: task })
+    }
+
+    /// From now on this machine is one of a group.
+    pub(super) fn join_group(&self) {
+        self.queue.in_group.store(true, Ordering::Relaxed);
     }
 
     /// Announces a VIP by sending `frames` on the link of number `index`.
@@ -92,15 +110,35 @@ async fn run(queue: Arc<Queue>, socket: Socket) {
             // Ends early when something was added that may be due earlier.
             Some(due) => _ = tokio::time::timeout_at(due, queue.due_changed.notified()).await,
         }
-        let due = queue.schedule().take_due(clock::now());
-        if let Some(Announcement { key, index, frames }) = due {
-            match frames.iter().try_for_each(|frame| packet_socket::send(&socket, index, frame)) {
-                Ok(()) => tracing::debug!(address = %key, "the VIP was announced"),
-                Err(error) => {
-                    tracing::warn!(address = %key, error = %ErrorChain(&error), "cannot announce the VIP")
-                }
-            }
+        if send_due(&queue, &socket).await {
             tokio::time::sleep(PAUSE).await;
         }
     }
+}
+
+/// Sends what is due, at most a burst. True if there was something.
+async fn send_due(queue: &Queue, socket: &Socket) -> bool {
+    let in_group = queue.in_group.load(Ordering::Relaxed);
+    let due: Vec<Announcement> = {
+        let mut schedule = queue.schedule();
+        let most = if in_group { BURST } else { 1 };
+        std::iter::from_fn(|| schedule.take_due(clock::now())).take(most).collect()
+    };
+    if due.is_empty() {
+        return false;
+    }
+    let here = if in_group { Here::look().await } else { Here::default() };
+    for Announcement { key, index, frames } in due {
+        if !here.may_have(index, key.address) {
+            queue.schedule().cancel(&key);
+            continue;
+        }
+        match frames.iter().try_for_each(|frame| packet_socket::send(socket, index, frame)) {
+            Ok(()) => tracing::debug!(address = %key, "the VIP was announced"),
+            Err(error) => {
+                tracing::warn!(address = %key, error = %ErrorChain(&error), "cannot announce the VIP")
+            }
+        }
+    }
+    true
 }

@@ -89,6 +89,7 @@ impl Guard {
     /// announcement of the one that loses it would lead clients to the wrong box.
     pub(super) fn join_group(&mut self) {
         self.in_group = true;
+        self.announcer.join_group();
         self.shared.ownership().join_group();
     }
 
