@@ -76,14 +76,25 @@ pub(crate) const HOOK: &str = "packet plane";
 /// The check that the MTU may be raised.
 pub(crate) const MTU: &str = "MTU raised under traffic";
 
-const LACKS: [Lack; 1] = [Lack {
+const LACKS: [Lack; 2] = [VIRTIO_KEEPS_XDP, VMXNET3_LOSES_LARGE_FRAMES];
+
+const VIRTIO_KEEPS_XDP: Lack = Lack {
     series: "6.1",
     cards: &[Card::VirtioQueues, Card::Virtio],
     check: MTU,
     is_mended_by_hand: true,
     reason: "The driver does not let an XDP program go while the MTU is large, and loses larger frames. The agent says so, and what \
         to do (problem XdpLosesPackets): lower the MTU, and raise it again when the agent forwards at TC.",
-}];
+};
+
+const VMXNET3_LOSES_LARGE_FRAMES: Lack = Lack {
+    series: "6.12",
+    cards: &[Card::Vmxnet3],
+    check: MTU,
+    is_mended_by_hand: false,
+    reason: "The driver does not let the agent replace its XDP program while the MTU is large. Frames that are larger than before do not \
+        arrive on QEMU's card, even if the program is gone; the cause is not known.",
+};
 
 fn lack(series: &str, place: Option<&Place>, name: &str) -> Option<&'static Lack> {
     let card = place?.card;
