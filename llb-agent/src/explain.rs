@@ -128,9 +128,14 @@ fn location(report: &Report, published: Option<&PublishedStatus>, frontend: &Fro
     let elsewhere = report.desired.elsewhere.keys().find(|key| key.address == frontend.vip);
     let link = match (on_link, own) {
         (None, _) if elsewhere.is_some() => format!(
-            " (another box of the group has share {} of {})",
+            " (another box of the group has share {} of {}{})",
             share_of(frontend.vip),
-            elsewhere.map(|key| key.link.as_str()).unwrap_or_default()
+            elsewhere.map(|key| key.link.as_str()).unwrap_or_default(),
+            if report.group.as_ref().is_some_and(|group| group.drained) {
+                "; this box is drained"
+            } else {
+                ""
+            }
         ),
         (Some(key), _) => format!(" on {}", key.link),
         (None, Some(link)) => format!(" (the machine's own address on {})", link.name),

@@ -64,12 +64,22 @@ impl Plane {
     /// # Errors
     /// The lab's links refused.
     pub fn prepare(self, lab: &mut Lab) -> Result<Prepared> {
+        self.prepare_for(lab, &["balancer"])
+    }
+
+    /// The same, with agents on these hosts.
+    ///
+    /// # Errors
+    /// The lab's links refused.
+    pub fn prepare_for(self, lab: &mut Lab, agents: &[&str]) -> Result<Prepared> {
         let mut programs = Vec::new();
         if matches!(self, Self::XdpNative | Self::XdpGeneric) {
             lab.without_offload()?;
         }
         if matches!(self, Self::XdpNative) {
-            programs.push(lab.inside_segment(|| object::pass_at(lab.balancer().name()))??);
+            for name in agents {
+                programs.push(lab.inside_segment(|| object::pass_at(name))??);
+            }
         }
         Ok(Prepared { _programs: programs })
     }

@@ -148,6 +148,9 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     if report.writer.lease.is_some() {
         text.push_str(&format!("statuses and Events are written by {}\n", report.writer));
     }
+    if report.group.as_ref().is_some_and(|group| group.drained) {
+        text.push_str("drained: the other boxes of the group get the VIPs; `llb-agent undrain` ends it\n");
+    }
     for problem in report.problems.iter().take(LISTED_PROBLEMS) {
         text.push_str(&format!("{problem}\n"));
     }

@@ -5,20 +5,30 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
+use crate::clock;
 use crate::config::{AdminConfig, Config, GroupConfig};
 use crate::error_chain::ErrorChain;
-use crate::model::{AddressKey, Phase, PlaneKind, Problem};
-use crate::ownership::{self, Group, GroupSetup, Placement, Ranks};
-use crate::peers::{GroupFiles, Keepalived, PeersError};
+use crate::model::{AddressKey, NoPacketPlane, Phase, PlaneKind, Problem, SHARES};
+use crate::ownership::{
+    self, Condition, Fitness, Group, GroupSetup, News, Orders, PACE, Placement, Ranks, Standing,
+};
+use crate::peers::{GroupFiles, Identity, Keepalived, PeersError, read_orders};
 use crate::reconcile::Report;
 
-/// How often to look whether keepalived runs.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How often to look at the orders of people.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Every so many looks: whether keepalived runs.
+const KEEPALIVED_EVERY: u32 = 5;
+
+/// At the end, the other boxes get this time to take the shares, besides that for the steps and for the adverts.
+const TAKE_LIMIT: Duration = Duration::from_secs(1);
+/// So many adverts may pass until another box has a share that this one is not ready for any more.
+const TAKE_ADVERTS: u32 = 10;
 
 /// What the kernel shows if the program was replaced while it ran.
 const REPLACED: &str = " (deleted)";
@@ -42,15 +52,26 @@ pub(super) struct Peers {
     files: GroupFiles,
     keepalived: Keepalived,
     links: Vec<String>,
+    orders: Orders,
+    fitness: Fitness,
+    /// When a share was last made to move.
+    moved: Option<Instant>,
+    /// This agent is about to end, and serves nothing then.
+    is_ending: bool,
+    problems: Vec<Problem>,
+    /// How often it has looked at the orders.
+    looks: u32,
 }
 
 /// The running task. It ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct PeersTask {
     stop: Arc<Notify>,
+    ends: Arc<Notify>,
     task: JoinHandle<()>,
     links: Vec<String>,
     state_dir: PathBuf,
+    advert: Duration,
 }
 
 impl Drop for PeersTask {
@@ -68,23 +89,40 @@ impl Peers {
             files: GroupFiles::open(&config.state_dir)?,
             keepalived: Keepalived::new(&group.group, &config.state_dir),
             links: config.links.clone(),
+            orders: read_orders(&config.state_dir)?,
+            fitness: Fitness::new(clock::now_std()),
+            moved: None,
+            is_ending: false,
+            problems: Vec::new(),
+            looks: 0,
         })
     }
 
-    /// Follows the reports until the task is dropped. `problems` gets those with keepalived, and `wake` wakes the loop then.
+    /// Follows the reports until the task is dropped. `news` gets what is wrong and what keepalived has been told, and `wake`
+    /// wakes the loop then.
     pub(super) fn follow(
         mut self,
-        state_dir: PathBuf,
         reports: watch::Receiver<Arc<Report>>,
-        problems: watch::Sender<Vec<Problem>>,
+        news: watch::Sender<News>,
         wake: Arc<Notify>,
     ) -> PeersTask {
-        let links = self.links.clone();
+        let (links, advert, state_dir) =
+            (self.links.clone(), self.setup.advert, self.setup.state_dir.clone());
+        // The agent before may have written more since this one was started.
+        match GroupFiles::open(&self.setup.state_dir) {
+            Ok(files) => self.files = files,
+            Err(error) => {
+                tracing::warn!(error = %ErrorChain(&error), "the files of the group are not read again")
+            }
+        }
+        self.fitness = Fitness::new(clock::now_std());
         // Whoever waits for an agent that is ready may start keepalived then.
-        problems.send_replace(self.configure());
-        let stop = Arc::<Notify>::default();
-        let task = tokio::spawn(run(self, reports, problems, wake, Arc::clone(&stop)));
-        PeersTask { stop, task, links, state_dir }
+        self.problems = self.configure();
+        news.send_replace(self.news());
+        let (stop, ends) = (Arc::<Notify>::default(), Arc::<Notify>::default());
+        let signals = [Arc::clone(&stop), Arc::clone(&ends)];
+        let task = tokio::spawn(run(self, reports, news, wake, signals));
+        PeersTask { stop, ends, task, links, state_dir, advert }
     }
 
     /// Writes the configuration of keepalived, if that is still to be done, and returns what is wrong.
@@ -92,7 +130,10 @@ impl Peers {
         if self.is_configured {
             return Vec::new();
         }
-        match self.files.configure(&self.setup) {
+        let GroupSetup { group, member, ranks, state_dir, .. } = &self.setup;
+        let members = ranks.order(0).iter().cloned().collect();
+        let identity = Identity { group: group.clone(), member: member.clone(), members };
+        match identity.write(state_dir).and_then(|()| self.files.configure(&self.setup)) {
             Ok(is_new) => {
                 self.is_configured = true;
                 if is_new {
@@ -104,34 +145,84 @@ impl Peers {
         }
     }
 
-    /// Looks at keepalived, and returns what is wrong.
-    fn look(&mut self) -> Vec<Problem> {
-        let problems = self.configure();
-        if problems.is_empty() { self.keepalived.look() } else { problems }
+    /// Looks at the orders, and now and then at keepalived.
+    fn look(&mut self) {
+        match read_orders(&self.setup.state_dir) {
+            Ok(orders) if orders != self.orders => {
+                tracing::info!(drained = orders.drained, moved = ?orders.moved, "new orders for this box of the group");
+                self.orders = orders;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(error = %ErrorChain(&error), "the orders before stay"),
+        }
+        if self.looks.is_multiple_of(KEEPALIVED_EVERY) {
+            let problems = self.configure();
+            self.problems = if problems.is_empty() { self.keepalived.look() } else { problems };
+        }
+        self.looks = self.looks.wrapping_add(1);
     }
 
-    fn write(&mut self, report: &Report) {
-        // What is not known yet changes nothing: an agent before this one may have written the files.
-        if !report.ready || report.is_blind {
+    fn follow_report(&mut self, report: &Report) {
+        let condition = condition(report);
+        self.fitness.is_now(condition, clock::now_std());
+        // What is not known yet changes nothing: an agent before this one may have written the file.
+        if condition == Condition::Unknown {
             return;
         }
-        let written = self.files.place(placement_of(report, &self.links, |_| true));
-        if let Err(error) = written.and_then(|()| self.files.set_ready(true)) {
+        if let Err(error) = self.files.place(placement_of(report, &self.links, |_| true)) {
             tracing::warn!(error = %ErrorChain(&error), "it is tried again with the next change");
         }
+    }
+
+    /// Tells keepalived what is due now. Returns how long to wait for the rest.
+    fn step(&mut self) -> Option<Duration> {
+        let now = clock::now_std();
+        let drained = self.orders.drained || self.is_ending;
+        let orders = Orders { drained, moved: self.orders.moved.clone() };
+        let box_of = (&self.setup.ranks, self.setup.member.as_str());
+        let wanted = ownership::wanted(&orders, &self.fitness, box_of, self.files.said(), now);
+        let step = ownership::next_step(self.files.said(), &wanted)?;
+        if let Some(rest) = self.moved.and_then(|moved| PACE.checked_sub(now.duration_since(moved)))
+            && step.moves
+            && !rest.is_zero()
+        {
+            return Some(rest);
+        }
+        for (share, number) in &step.write {
+            if let Err(error) = self.files.say(*share, *number) {
+                tracing::warn!(error = %ErrorChain(&error), "it is tried again");
+                return Some(LOOK_EVERY);
+            }
+        }
+        if step.moves {
+            self.moved = Some(clock::now_std());
+        }
+        Some(PACE)
+    }
+
+    fn news(&self) -> News {
+        let standing = Standing { orders: self.orders.clone(), said: *self.files.said() };
+        News { problems: self.problems.clone(), standing }
     }
 }
 
 impl PeersTask {
+    /// This agent is about to end, and nothing will be served here: the other boxes get the shares, one after the other.
+    /// Returns how long that may take.
+    pub(super) fn give_away(&self) -> Duration {
+        self.ends.notify_one();
+        PACE * u32::from(SHARES) + self.advert * TAKE_ADVERTS + TAKE_LIMIT
+    }
+
     /// This agent is about to end. With `keep`, the packet plane goes on, and so do its VIPs; what was relayed ends.
-    /// Without, nothing will be served here any more, so the other boxes get the shares now.
+    /// Without, the other boxes get what they have not taken yet.
     pub(super) async fn leave(&mut self, report: &Report, keep: bool) {
         // What the task writes now must not come after what is written here. It fails only if the task has panicked.
         self.stop.notify_one();
         let _ = (&mut self.task).await;
         self.write(|files| match keep {
             true => files.place(placement_of(report, &self.links, |plane| plane == PlaneKind::Packet)),
-            false => files.set_ready(false),
+            false => files.give_up_all(),
         });
     }
 
@@ -144,6 +235,23 @@ impl PeersTask {
         if let Err(error) = GroupFiles::open(&self.state_dir).and_then(|mut files| work(&mut files)) {
             tracing::warn!(error = %ErrorChain(&error), "the other boxes of the group are not told that this agent ends");
         }
+    }
+}
+
+/// Returns when the loop has reported that this box has no share.
+pub(super) async fn until_no_share_is_here(mut reports: watch::Receiver<Arc<Report>>) {
+    let is_without = |report: &Arc<Report>| report.group.as_ref().is_none_or(|group| group.counts().0 == 0);
+    // It fails only if the loop has ended.
+    let _ = reports.wait_for(is_without).await;
+}
+
+/// What this agent serves.
+fn condition(report: &Report) -> Condition {
+    let has_failed = matches!(report.planes.no_packet_plane, Some(NoPacketPlane::Failed { .. }));
+    match report.ready && !report.is_blind {
+        false => Condition::Unknown,
+        true if has_failed || !report.observed.unready_links.is_empty() => Condition::InPart,
+        true => Condition::InFull,
     }
 }
 
@@ -183,33 +291,38 @@ fn setup(config: &Config, group: &GroupConfig) -> anyhow::Result<GroupSetup> {
 async fn run(
     mut peers: Peers,
     mut reports: watch::Receiver<Arc<Report>>,
-    problems: watch::Sender<Vec<Problem>>,
+    news: watch::Sender<News>,
     wake: Arc<Notify>,
-    stop: Arc<Notify>,
+    [stop, ends]: [Arc<Notify>; 2],
 ) {
     let mut look = tokio::time::interval(LOOK_EVERY);
+    let mut rest = None;
     loop {
-        let is_look = tokio::select! {
+        let mut is_look = false;
+        tokio::select! {
             biased;
             () = stop.notified() => return,
-            _ = look.tick() => true,
-            changed = reports.changed() => match changed {
-                Ok(()) => false,
-                Err(_) => return,
+            () = ends.notified() => peers.is_ending = true,
+            _ = look.tick() => is_look = true,
+            () = tokio::time::sleep(rest.unwrap_or_default()), if rest.is_some() => {}
+            changed = reports.changed() => if changed.is_err() {
+                return;
             },
-        };
+        }
         let report = Arc::clone(&reports.borrow_and_update());
         // Files may block.
         let done = tokio::task::spawn_blocking(move || {
-            peers.write(&report);
-            let found = is_look.then(|| peers.look());
-            (peers, found)
+            if is_look {
+                peers.look();
+            }
+            peers.follow_report(&report);
+            let rest = peers.step();
+            (peers, rest)
         });
-        let Ok((back, found)) = done.await else { return };
-        peers = back;
-        if let Some(found) = found
-            && problems.send_if_modified(|known| std::mem::replace(known, found.clone()) != found)
-        {
+        let Ok(done) = done.await else { return };
+        (peers, rest) = done;
+        let now = peers.news();
+        if news.send_if_modified(|known| std::mem::replace(known, now.clone()) != now) {
             wake.notify_one();
         }
     }

@@ -3,7 +3,7 @@
 //! serving. Chooses implementations and wires them; decides nothing else.
 //!
 //! ```text
-//!   config.rs, detach.rs, explain.rs, list.rs, share.rs    subcommands (`trace` is dataplane/packet/trace.rs)
+//!   config.rs, detach.rs, explain.rs, list.rs, orders.rs, share.rs    subcommands (`trace` is dataplane/packet/trace.rs)
 //!     admin_client.rs        asks a running agent
 //!   supervise.rs, end_agents.rs    subcommands that llb.service runs
 //!     cgroup.rs              the processes of that service
@@ -38,6 +38,7 @@ mod link_patience;
 mod list;
 mod locks;
 mod objects;
+mod orders;
 mod preconditions;
 mod reconfigure;
 mod relayed_messages;
@@ -95,6 +96,10 @@ pub fn main(invocation: Invocation) -> anyhow::Result<()> {
             }
             Invocation::Alive { admin } => share::alive(&admin).await,
             Invocation::Members { admin } => share::members(&admin).await,
+            Invocation::Order { state_dir, order } => {
+                let name = order.name();
+                orders::give(state_dir, order).await.map_err(|error| as_root(error, name))
+            }
             Invocation::Trace { client, one_in, count, bpf_dir } => {
                 packet::trace(&bpf_dir, client, one_in, count).await.map_err(|error| as_root(error, "trace"))
             }

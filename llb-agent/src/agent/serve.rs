@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::end::{leave, shut_down};
+use super::group::until_no_share_is_here;
 use super::handed_over::hand_over;
 use super::locks::look_for_others;
 use super::objects::{Objects, StartingPoint};
@@ -105,6 +106,9 @@ async fn live<S: StatusSink>(
     let started = start(configured, reloads, starting_point, objects, statuses, admin_socket).await?;
     let Some(mut serving) = started else { return Ok(()) };
     let end = serving.until_the_end().await;
+    if matches!(end, End::Stopped) {
+        serving.give_shares_away().await;
+    }
     let Serving {
         configured,
         objects,
@@ -188,6 +192,27 @@ impl<S: StatusSink> Serving<S> {
                 }
             }
         }
+    }
+}
+
+impl<S: StatusSink> Serving<S> {
+    /// An agent of a group that leaves nothing behind when it ends: the other boxes get its shares first, while it still
+    /// serves. A second signal ends the wait.
+    async fn give_shares_away(&mut self) {
+        let leaves = self.configured.config.packet.at_stop == AtStop::Remove;
+        let Some(peers) = self.peers.as_ref().filter(|_| leaves) else { return };
+        tracing::info!("ending: the other boxes of the group get the shares of this one");
+        let limit = peers.give_away();
+        let over = async {
+            tokio::select! {
+                () = until_no_share_is_here(self.report.subscribe()) => {}
+                () = self.signals.stop() => {}
+                () = tokio::time::sleep(limit) => {
+                    tracing::warn!(?limit, "no other box has taken the shares that are still here");
+                }
+            }
+        };
+        self.reconciler.run(&mut self.objects.received, &self.wakeups, &self.report, over).await;
     }
 }
 

@@ -38,7 +38,7 @@ use crate::dataplane::proxy::ProxyPlane;
 use crate::error_chain::ErrorChain;
 use crate::handover::{Inheritance, Successors};
 use crate::health::Health;
-use crate::model::Problem;
+use crate::ownership::News;
 use crate::reconcile::{ReconcileMetrics, Reconciler, Report, Rooms, Wakeups};
 use crate::source::{ApiConnections, Reserved};
 use crate::status::StatusSink;
@@ -156,8 +156,8 @@ struct Building<S> {
     signals: Signals,
     /// `None`: the box is in no group.
     peers: Option<Peers>,
-    /// Gets the problems with the keepalived of the group.
-    group_problems: watch::Sender<Vec<Problem>>,
+    /// Gets what the task of the group has to say.
+    group_news: watch::Sender<News>,
 }
 
 impl<S: StatusSink> Building<S> {
@@ -193,24 +193,14 @@ impl<S: StatusSink> Building<S> {
         let signals = Signals::listen()?;
         let rooms = Rooms { plane, addresses, statuses };
         let mut reconciler = Reconciler::new(rooms, config.policy.clone(), metrics.clone());
-        let (group_problems, shown) = watch::channel(Vec::new());
+        let (group_news, shown) = watch::channel(News::default());
         let peers = config.group.as_ref().map(|group| Peers::open(config, group)).transpose()?;
         if let Some(group) = &config.group {
             metrics.register_group(&mut registry);
             reconciler.join(group_of(group, &config.links), shown);
         }
         reconciler.set_health(Health::start(config.health, &mut registry));
-        Ok(Self {
-            configured,
-            reloads,
-            objects,
-            reconciler,
-            wakeups,
-            registry,
-            signals,
-            peers,
-            group_problems,
-        })
+        Ok(Self { configured, reloads, objects, reconciler, wakeups, registry, signals, peers, group_news })
     }
 
     /// The TCP side of the admin endpoint, if there is to be one.
@@ -289,7 +279,7 @@ impl<S: StatusSink> Building<S> {
         socket: Option<AdminSocket>,
     ) -> anyhow::Result<Serving<S>> {
         let Self { configured, reloads, objects, mut reconciler, wakeups, registry, signals, .. } = self;
-        let (peers, group_problems) = (self.peers, self.group_problems);
+        let (peers, group_news) = (self.peers, self.group_news);
         let config = &configured.config;
         reconciler.rooms.addresses.keep_others_off(locks.agent.clone());
         if let Some(in_charge) = &objects.in_charge {
@@ -307,9 +297,7 @@ impl<S: StatusSink> Building<S> {
             tracing::warn!(error = %ErrorChain(&error), "no new agent can take over without a gap");
             Successors::nobody()
         });
-        let folder = config.state_dir.clone();
-        let peers = peers
-            .map(|peers| peers.follow(folder, report.subscribe(), group_problems, wakeups.links.clone()));
+        let peers = peers.map(|peers| peers.follow(report.subscribe(), group_news, wakeups.links.clone()));
         let admin = AdminEndpoint { tcp, _tasks: tasks };
         Ok(Serving {
             configured,

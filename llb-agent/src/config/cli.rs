@@ -17,6 +17,7 @@ use super::defaults::{DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
 use super::duration::parse_duration;
 use super::environment::Environment;
 use super::list::{ChangesArgs, ListArgs};
+use super::order::{Addressee, DrainArgs, MoveArgs, Order};
 use super::rbac::{Grant, RbacArgs};
 use super::validate::ConfigError;
 use super::version::LONG_VERSION;
@@ -84,6 +85,15 @@ impl Cli {
             }
             Some(Command::Members { admin }) => {
                 Ok(Invocation::Members { admin: admin.unwrap_or_else(AdminTarget::usual) })
+            }
+            Some(Command::Drain(args)) => {
+                Ok(Invocation::Order { order: (&args).into(), state_dir: args.to.state_dir })
+            }
+            Some(Command::Undrain(to)) => {
+                Ok(Invocation::Order { order: Order::Undrain, state_dir: to.state_dir })
+            }
+            Some(Command::Move(args)) => {
+                Ok(Invocation::Order { state_dir: args.to.state_dir.clone(), order: args.into() })
             }
             Some(Command::Rbac(args)) => Ok(Invocation::Rbac(args.into())),
             Some(Command::Supervise { arguments }) => Ok(Invocation::Supervise { arguments }),
@@ -155,6 +165,13 @@ pub enum Invocation {
     Members {
         /// The agent's admin endpoint.
         admin: AdminTarget,
+    },
+    /// Tell a box of a group which shares it is to have.
+    Order {
+        /// The agent's state folder.
+        state_dir: PathBuf,
+        /// What it is told.
+        order: Order,
     },
     /// Print the objects that grant llb its rights in a cluster.
     Rbac(Grant),
@@ -229,6 +246,17 @@ enum Command {
         #[arg(long, value_name = "ADDRESS:PORT|PATH", value_parser = parse_target)]
         admin: Option<AdminTarget>,
     },
+    /// Give the shares of this box to the other boxes of its group, before it is serviced or restarted
+    ///
+    /// It stays so, also if the agent or the machine is started again, until `llb-agent undrain`. It can be given while no
+    /// agent runs.
+    Drain(DrainArgs),
+    /// End what `llb-agent drain` has begun: this box gets its shares again, one after the other
+    Undrain(Addressee),
+    /// Let another box than the first in line have a share; run it on all boxes of the group
+    ///
+    /// It stays so until the share is moved again. If that box dies, the next one in line has the share, as always.
+    Move(MoveArgs),
     /// For keepalived: put the VIPs that it has given to this box on their links, and take the others off
     ///
     /// It needs no running agent.

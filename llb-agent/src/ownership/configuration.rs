@@ -13,18 +13,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::marker::{LOOPBACK, marker};
+use super::priority::{HIGHEST_PRIORITY, READY_NOT, STEP};
 use super::ranks::Ranks;
 use crate::model::SHARES;
-
-/// The priority of rank 0. 255 is the owner of an address in VRRP, which nobody is here.
-const HIGHEST_PRIORITY: usize = 240;
-/// Between two ranks.
-const STEP: usize = 10;
-
-/// The content of `ready/S` of an agent that serves what it should.
-pub const READY_IN_FULL: i32 = 0;
-/// ... and of one that does not: any other box that serves is before it.
-pub const READY_NOT: i32 = -160;
 
 /// How many adverts are missing when a box counts as dead.
 const MISSING_ADVERTS: u8 = 5;
@@ -141,7 +132,6 @@ fn instance(setup: &GroupSetup, (link, name): (u8, &str), share: u8) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ranks::MAX_MEMBERS;
     use super::*;
 
     fn setup() -> GroupSetup {
@@ -217,12 +207,5 @@ mod tests {
         let both: Vec<(u32, u32)> = of("box-a").into_iter().zip(of("box-b")).collect();
         assert!(both.iter().all(|pair| matches!(pair, (240, 230) | (230, 240))), "{both:?}");
         assert_eq!(both.iter().filter(|(a, _)| *a == 240).count(), 8);
-    }
-
-    #[test]
-    fn the_lowest_rank_that_is_ready_is_before_the_highest_that_is_not() {
-        let lowest = (HIGHEST_PRIORITY - STEP * (MAX_MEMBERS - 1)) as i32;
-        assert!(lowest > HIGHEST_PRIORITY as i32 + READY_NOT);
-        assert!(lowest + READY_NOT > 0, "priority 0 means that a box gives up");
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::model::SHARES;
-use crate::ownership::{GroupSetup, Placement, READY_IN_FULL, READY_NOT, configuration};
+use crate::ownership::{GroupSetup, Numbers, Placement, READY_NOT, configuration};
 use crate::statefile;
 
 const CONFIGURATION: &str = "vrrp.conf";
@@ -21,18 +21,19 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {verb} {}, which keepalived or `llb-agent share` needs", path.display())]
 pub struct PeersError {
-    verb: &'static str,
-    path: PathBuf,
+    pub(super) verb: &'static str,
+    pub(super) path: PathBuf,
     #[source]
-    source: io::Error,
+    pub(super) source: io::Error,
 }
 
 /// The files of one box.
 #[derive(Debug)]
 pub struct GroupFiles {
     folder: PathBuf,
+    /// What keepalived has been told.
+    said: Numbers,
     /// What was written last.
-    ready: Option<i32>,
     placement: Option<Placement>,
 }
 
@@ -42,12 +43,15 @@ impl GroupFiles {
     /// # Errors
     /// A file can't be written.
     pub fn open(folder: &Path) -> Result<Self, PeersError> {
-        let mut files = Self { folder: folder.to_owned(), ready: None, placement: None };
+        let mut files = Self { folder: folder.to_owned(), said: Numbers::default(), placement: None };
         let boot = fs::read_to_string(BOOT_ID).unwrap_or_default();
         let known = fs::read_to_string(files.path(READY).join(BOOT)).unwrap_or_default();
-        let last = files.path(READY).join((SHARES - 1).to_string());
-        if boot != known || !last.exists() {
-            files.set_ready(false)?;
+        if boot == known {
+            files.said = std::array::from_fn(|share| read_number(&files.ready(share as u8)));
+        }
+        if files.said.contains(&None) {
+            let unknown = (0..SHARES).filter(|share| files.said[usize::from(*share)].is_none());
+            unknown.collect::<Vec<_>>().into_iter().try_for_each(|share| files.say(share, READY_NOT))?;
             files.write(&files.path(READY).join(BOOT), boot.as_bytes())?;
         }
         Ok(files)
@@ -66,21 +70,35 @@ impl GroupFiles {
         Ok(true)
     }
 
-    /// Says whether this box serves what it should.
+    /// What keepalived has been told about each share.
+    pub fn said(&self) -> &Numbers {
+        &self.said
+    }
+
+    /// Tells keepalived how ready this box is for a share.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn say(&mut self, share: u8, number: i32) -> Result<(), PeersError> {
+        let known = self.said.get_mut(usize::from(share)).map(|known| known.replace(number));
+        if known == Some(Some(number)) {
+            return Ok(());
+        }
+        let written = self.write(&self.ready(share), format!("{number}\n").as_bytes());
+        if written.is_err()
+            && let Some(known) = self.said.get_mut(usize::from(share))
+        {
+            *known = None;
+        }
+        written
+    }
+
+    /// Nothing is served here: any other box is better.
     ///
     /// # Errors
     /// A file can't be written.
-    pub fn set_ready(&mut self, is_ready: bool) -> Result<(), PeersError> {
-        let ready = if is_ready { READY_IN_FULL } else { READY_NOT };
-        if self.ready == Some(ready) {
-            return Ok(());
-        }
-        for share in 0..SHARES {
-            let path = self.path(READY).join(share.to_string());
-            self.write(&path, format!("{ready}\n").as_bytes())?;
-        }
-        self.ready = Some(ready);
-        Ok(())
+    pub fn give_up_all(&mut self) -> Result<(), PeersError> {
+        (0..SHARES).try_for_each(|share| self.say(share, READY_NOT))
     }
 
     /// Says which VIPs this box serves if it has their shares.
@@ -97,6 +115,10 @@ impl GroupFiles {
         Ok(())
     }
 
+    fn ready(&self, share: u8) -> PathBuf {
+        self.path(READY).join(share.to_string())
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
@@ -108,6 +130,10 @@ impl GroupFiles {
             source,
         })
     }
+}
+
+fn read_number(path: &Path) -> Option<i32> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// What the agent with this state folder has written last. Nothing if it has never been in a group.
@@ -138,9 +164,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut files = GroupFiles::open(folder.path()).unwrap();
         assert_eq!(ready(folder.path()), ["-160\n"; 16]);
-        files.set_ready(true).unwrap();
+        (0..SHARES).for_each(|share| files.say(share, 0).unwrap());
         assert_eq!(ready(folder.path()), ["0\n"; 16]);
-        GroupFiles::open(folder.path()).unwrap();
+        assert_eq!(GroupFiles::open(folder.path()).unwrap().said(), &[Some(0); 16]);
         assert_eq!(ready(folder.path()), ["0\n"; 16], "the agent was started again");
         fs::write(folder.path().join(READY).join(BOOT), "of an earlier start\n").unwrap();
         GroupFiles::open(folder.path()).unwrap();

@@ -5,8 +5,10 @@
 //! ```text
 //!   agent --> vrrp.conf   who is there, and in which order    SIGHUP after a change
 //!         --> ready/S     a number that is added to the priority for share S
+//!         --> group       who this box is, for commands
 //!         --> shares      which VIPs `llb-agent share` may put on which links
 //!   keepalived --> vrrp.pid
+//!   people (`llb-agent drain`, `undrain`, `move`) --> orders
 //! ```
 //!
 //! An agent that restarts finds the files as they were, and leaves them until it serves: its restart moves
@@ -14,6 +16,8 @@
 
 mod files;
 mod keepalived;
+mod orders;
 
 pub use files::{GroupFiles, PeersError, read_placement};
 pub use keepalived::Keepalived;
+pub use orders::{Identity, read_orders, write_orders};

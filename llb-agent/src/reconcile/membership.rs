@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use tokio::sync::watch;
 
 use crate::model::{Facts, Holding, Problem, Share, State};
-use crate::ownership::{Group, Overview};
+use crate::ownership::{Group, News, Overview};
 
 /// What is known about the group; nothing if the box is in none.
 #[derive(Debug, Default)]
@@ -18,8 +18,8 @@ pub(super) struct Membership {
 #[derive(Debug)]
 struct Joined {
     group: Group,
-    /// Those with keepalived.
-    problems: watch::Receiver<Vec<Problem>>,
+    /// What is wrong with keepalived, and what it has been told.
+    news: watch::Receiver<News>,
     /// The shares of the last look.
     here: BTreeSet<Share>,
 }
@@ -32,8 +32,8 @@ pub(super) struct Moved {
 }
 
 impl Membership {
-    pub(super) fn new(group: Group, problems: watch::Receiver<Vec<Problem>>) -> Self {
-        Self { joined: Some(Joined { group, problems, here: BTreeSet::new() }) }
+    pub(super) fn new(group: Group, news: watch::Receiver<News>) -> Self {
+        Self { joined: Some(Joined { group, news, here: BTreeSet::new() }) }
     }
 
     pub(super) fn is_in_group(&self) -> bool {
@@ -41,11 +41,12 @@ impl Membership {
     }
 
     pub(super) fn problems(&self) -> Vec<Problem> {
-        self.joined.as_ref().map(|joined| joined.problems.borrow().clone()).unwrap_or_default()
+        self.joined.as_ref().map(|joined| joined.news.borrow().problems.clone()).unwrap_or_default()
     }
 
     pub(super) fn overview(&self, facts: &Facts, desired: &State) -> Option<Overview> {
-        Some(self.joined.as_ref()?.group.overview(&facts.host.markers, desired))
+        let Joined { group, news, .. } = self.joined.as_ref()?;
+        Some(group.overview(&facts.host.markers, &news.borrow().standing, desired))
     }
 
     /// The VIPs that may be on the links, and what has moved.

@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::model::{FailedBackends, Observed, Phase, PlacementReason, Problem, State};
+use crate::ownership::Overview;
 use crate::plan::Action;
 
 /// Counts rounds and actions, and shows problems and the size of the desired state.
@@ -29,6 +30,7 @@ pub struct ReconcileMetrics {
     failed_backends: Gauge,
     shares: Family<ShareLabels, Gauge>,
     share_moves: Family<MoveLabels, Counter>,
+    drained: Gauge,
 }
 
 /// Where shares of the group are.
@@ -147,6 +149,8 @@ impl ReconcileMetrics {
         registry.register("llb_shares", help, self.shares.clone());
         let help = "Shares that this box has got or lost, also at the start";
         registry.register("llb_share_moves", help, self.share_moves.clone());
+        let help = "1 if this box of a group is drained (`llb-agent drain`), 0 if not";
+        registry.register("llb_drained", help, self.drained.clone());
     }
 
     pub(super) fn count_moves(&self, here: usize, away: usize) {
@@ -155,7 +159,9 @@ impl ReconcileMetrics {
         }
     }
 
-    pub(super) fn show_shares(&self, (here, elsewhere): (usize, usize)) {
+    pub(super) fn show_group(&self, group: &Overview) {
+        let (here, elsewhere) = group.counts();
+        self.drained.set(i64::from(group.drained));
         self.shares.get_or_create(&ShareLabels { state: ShareState::Here }).set(gauge(here));
         self.shares.get_or_create(&ShareLabels { state: ShareState::Elsewhere }).set(gauge(elsewhere));
     }

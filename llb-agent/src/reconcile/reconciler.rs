@@ -34,7 +34,7 @@ use crate::model::{
     AddressKey, ClusterPools, Facts, MESSAGE_BYTES, Observed, Problem, ProblemReason, Role, Snapshot,
     SourceReport, State, StatusWriter, Subject, cut,
 };
-use crate::ownership::Group;
+use crate::ownership::{Group, News};
 use crate::status::{Event, StatusSink};
 
 /// A policy that does not count yet.
@@ -131,9 +131,9 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         self.health = health;
     }
 
-    /// From now on keepalived decides which VIPs are on the links. `problems` are those with it.
-    pub fn join(&mut self, group: Group, problems: watch::Receiver<Vec<Problem>>) {
-        self.membership = Membership::new(group, problems);
+    /// From now on keepalived decides which VIPs are on the links. `news` are of the task that tells it what is served.
+    pub fn join(&mut self, group: Group, news: watch::Receiver<News>) {
+        self.membership = Membership::new(group, news);
     }
 
     /// From the next report on that is made by the interest with this number, `policy` counts: until then, what llb

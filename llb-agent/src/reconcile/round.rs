@@ -100,7 +100,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         report.problems.extend(self.membership.problems());
         report.group = self.membership.overview(&self.facts, &self.desired);
         if let Some(group) = &report.group {
-            self.metrics.show_shares(group.counts());
+            self.metrics.show_group(group);
         }
     }
 

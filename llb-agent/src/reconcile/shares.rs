@@ -51,7 +51,7 @@ mod tests {
     use super::super::tests::agent;
     use super::*;
     use crate::model::{AddressKey, Frontend, Link, LinkAddress, Port, Protocol, State};
-    use crate::ownership::{Group, Ranks, marker};
+    use crate::ownership::{Group, News, Ranks, marker};
 
     #[tokio::test]
     async fn an_ending_agent_lets_shares_go_and_come() {
@@ -62,7 +62,7 @@ mod tests {
             ranks: Ranks::new("edge", &["box-a".to_owned()].into()),
             links: vec!["eth0".to_owned()],
         };
-        agent.join(group, watch::channel(Vec::new()).1);
+        agent.join(group, watch::channel(News::default()).1);
         let key = |vip: &str| AddressKey { link: "eth0".to_owned(), address: vip.parse().unwrap() };
         let [stays, moved, comes] = ["192.0.2.20", "192.0.2.21", "192.0.2.36"].map(key);
         let port = Port::new(80).unwrap();

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A lab with two boxes of a group: real agents and real keepalived processes. A client is behind a router, and two
+//! A lab with two or three boxes of a group: real agents and real keepalived processes. A client is behind a router, and two
 //! nodes answer. It contains no tests.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use llb_agent::model::SHARES;
+use llb_agent::ownership::Ranks;
 use llb_tests::client::http_get;
 use llb_tests::environment::failovers;
 use llb_tests::manifests::{self, PortSpec};
@@ -14,7 +17,7 @@ use rustix::process::Signal;
 use crate::plane::{Plane, Prepared};
 use crate::setup::{LIMIT, NODES};
 
-pub(crate) const BOXES: [&str; 2] = ["box-a", "box-b"];
+pub(crate) const BOXES: [&str; 3] = ["box-a", "box-b", "box-c"];
 pub(crate) const HTTP: PortSpec<'static> =
     PortSpec { name: "http", port: 80, protocol: "TCP", node_port: 30080 };
 pub(crate) const ECHO: PortSpec<'static> =
@@ -52,22 +55,29 @@ pub(crate) struct Group {
 impl Group {
     /// Two boxes that serve [`VIPS`] VIPs of each family, and the client.
     pub(crate) fn new(plane: Plane, more: &[&str]) -> Self {
+        Self::of(2, plane, more)
+    }
+
+    /// As [`Group::new`], with so many boxes.
+    pub(crate) fn of(count: usize, plane: Plane, more: &[&str]) -> Self {
         let mut lab = Lab::empty().unwrap();
-        let hosts: Vec<Host> = BOXES.iter().map(|name| lab.add_host(name).unwrap()).collect();
+        let names = &BOXES[..count];
+        let hosts: Vec<Host> = names.iter().map(|name| lab.add_host(name).unwrap()).collect();
         let nodes: Vec<Host> = NODES.iter().map(|name| lab.add_host(name).unwrap()).collect();
-        let prepared = plane.prepare(&mut lab).unwrap();
+        let prepared = plane.prepare_for(&mut lab, names).unwrap();
         let client = add_client(&mut lab, [&hosts[..], &nodes[..]].concat());
         let manifests = Manifests::new(&hosts[0], "manifests").unwrap();
         manifests.write("nodes.yaml", &manifests::nodes(&nodes.iter().collect::<Vec<_>>())).unwrap();
         let folder = manifests.path().to_str().unwrap().to_owned();
         let member = |host: Host| {
-            let peer = BOXES.into_iter().find(|name| *name != host.name()).unwrap();
+            let peers = names.iter().filter(|name| **name != host.name()).flat_map(|name| ["--peer", name]);
             let flags =
                 ["--manifests", &folder, "--pool", "192.0.2.96-192.0.2.159,2001:db8::100-2001:db8::19f"];
             let advert = if failovers().is_some() { DEFAULT_ADVERT } else { ADVERT };
-            let group = ["--group", "edge", "--member", host.name(), "--peer", peer, "--vrrp-advert", advert];
-            let arguments = flags.iter().chain(&group).chain(plane.arguments()).chain(more);
-            let arguments = arguments.map(|argument| (*argument).to_owned()).collect();
+            let group = ["--group", "edge", "--member", host.name(), "--vrrp-advert", advert];
+            let arguments = flags.into_iter().chain(group).chain(peers);
+            let arguments = arguments.chain(plane.arguments().iter().copied()).chain(more.iter().copied());
+            let arguments = arguments.map(str::to_owned).collect();
             Member { host, agent: None, keepalived: None, arguments }
         };
         let members = hosts.into_iter().map(member).collect();
@@ -86,6 +96,18 @@ impl Group {
         self.manifests.write("web.yaml", &yaml).unwrap();
         self.members.iter_mut().for_each(Member::start_agent);
         self.members.iter_mut().for_each(Member::start_keepalived);
+        // Boxes that start get their shares one after the other.
+        let names = self.members.iter().map(|member| member.host.name().to_owned()).collect();
+        let ranks = Ranks::new("edge", &names);
+        wait_until(LIMIT, "each share to be at the first box in line", || {
+            let is_due = |member: &Member, share| ranks.rank(member.host.name(), share) == Some(0);
+            let has_due = |member: &Member| {
+                let shares = member.shares();
+                (0..SHARES).all(|share| shares.contains(&share) == is_due(member, share))
+            };
+            Ok(self.members.iter().all(has_due).then_some(()))
+        })
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", self.logs()));
         self.wait_until_each_vip_is_at_one_box();
     }
 
@@ -162,7 +184,50 @@ impl Member {
         self.keepalived = Some(self.host.spawn(command, &name).unwrap());
     }
 
-    /// As the power goes: agent and keepalived end without a word. The kernel is still there, so cut the box off first.
+    /// The power goes: nobody hears the box from now on, and everything that runs on it ends without a word.
+    pub(crate) fn power_off(&mut self) {
+        self.host.unplug().unwrap();
+        self.kill_agent();
+        self.keepalived.take().unwrap().kill9().unwrap();
+    }
+
+    /// The box starts again. A machine that starts has neither markers nor VIPs; this one still has them, so it is plugged in
+    /// after its agent has removed the VIPs.
+    pub(crate) fn power_on(&mut self, vips: &[IpAddr]) {
+        self.host.output(&["ip", "address", "flush", "dev", "lo", "to", "127.86.0.0/16"]).unwrap();
+        self.start_agent();
+        wait_until(LIMIT, "no VIP on a box that starts", || {
+            Ok(vips.iter().all(|vip| !self.has(*vip)).then_some(()))
+        })
+        .unwrap();
+        self.host.plug_in().unwrap();
+        self.start_keepalived();
+    }
+
+    /// The shares that keepalived has given to this box.
+    pub(crate) fn shares(&self) -> BTreeSet<u8> {
+        let text = self.host.output(&["ip", "-4", "-o", "address", "show", "dev", "lo"]).unwrap();
+        // "1: lo    inet 127.86.0.4/32 scope host lo ..."
+        let addresses = text.lines().filter_map(|line| line.split_whitespace().nth(3));
+        let numbers = addresses.filter_map(|address| address.strip_prefix("127.86.0.")?.strip_suffix("/32"));
+        numbers.map(|number| number.parse().unwrap()).collect()
+    }
+
+    /// Runs a subcommand that gets the state folder.
+    pub(crate) fn order(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let (binary, folder) = (llb_tests::agent::binary()?, self.state_dir());
+        let mut command = vec![binary.to_str().unwrap()];
+        command.extend(arguments);
+        command.extend(["--state-dir", folder.to_str().unwrap()]);
+        self.host.output(&command)
+    }
+
+    /// A page of the agent's admin endpoint.
+    pub(crate) fn page(&self, path: &str) -> String {
+        self.agent.as_ref().unwrap().get(path).unwrap()
+    }
+
+    /// Agent and keepalived end without a word. The kernel is still there, so cut the box off first.
     pub(crate) fn kill_agent(&mut self) {
         self.agent.take().unwrap().kill9().unwrap();
     }

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A group of two boxes with keepalived, and clients behind a router. A box is cut off, comes back, or loses its agent.
+//! A group of two or three boxes with keepalived, and clients behind a router. A box is cut off, comes back, or loses its
+//! agent; what people order is in `planned`.
 //! No times are asserted, only printed: the tests share their processors with others.
 
 mod boxes;
+mod figures;
 mod gap;
+mod macs;
+mod planned;
+mod timeline;
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -11,18 +16,24 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
+use llb_agent::model::share_of;
 use llb_tests::client::{connect, echo_on};
 use llb_tests::environment::failovers;
 use llb_tests::wait::holds_throughout;
 use llb_tests::{Host, Server, wait_until};
 
 use self::boxes::{ECHO, Group, HTTP, UDP};
+use self::figures::Figures;
 use self::gap::Probe;
+use self::macs::MacWatch;
+use self::timeline::Timeline;
 use crate::plane::Plane;
 use crate::setup::{LIMIT, NODES, is_free_of_problems};
 
 /// The bar of a run that measures.
 const LONGEST: Duration = Duration::from_millis(500);
+/// The row with it.
+const GAP: &str = "cut off: gap";
 
 /// How long nothing may happen.
 const A_WHILE: Duration = Duration::from_secs(3);
@@ -48,6 +59,7 @@ on_each_plane! {
     sockmap: Plane::Sockmap,
     tc: Plane::Tc,
     xdp_generic: Plane::XdpGeneric,
+    xdp_native: Plane::XdpNative,
 }
 
 /// Both families. Connections of the box that is cut off are reset by the other one, so that clients connect again.
@@ -62,13 +74,16 @@ fn vips_move_and_come_back(plane: Plane) {
         "{text}"
     );
 
-    let mut gaps: Vec<Duration> =
-        (0..failovers().unwrap_or(1)).flat_map(|_| cut_off_and_heal(&group)).collect();
-    gaps.sort();
-    let (median, longest) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
-    println!("{plane:?}: {} gaps; median {median:?}, longest {longest:?}", gaps.len());
+    let mut figures = Figures::default();
+    for _ in 0..failovers().unwrap_or(1) {
+        cut_off_and_heal(&group, &mut figures);
+    }
+    assert_nothing_moves(&group);
+    println!("{plane:?}:");
+    figures.print();
     if failovers().is_some() {
-        assert!(longest < LONGEST, "{gaps:?}");
+        let longest = figures.of(GAP).iter().max();
+        assert!(longest.is_some_and(|longest| *longest < LONGEST), "{longest:?}");
     }
     for member in &group.members {
         let agent = member.agent.as_ref().unwrap();
@@ -76,29 +91,38 @@ fn vips_move_and_come_back(plane: Plane) {
     }
 }
 
-/// Returns for how long each VIP that moved did not answer.
-fn cut_off_and_heal(group: &Group) -> Vec<Duration> {
+/// Notes for how long each VIP that moved did not answer, and what that time was spent for.
+fn cut_off_and_heal(group: &Group, figures: &mut Figures) {
     let moving = group.vips_at(1);
     assert!(moving.iter().any(IpAddr::is_ipv4) && moving.iter().any(IpAddr::is_ipv6), "{moving:?}");
     let probes: Vec<Probe> = moving.iter().map(|vip| Probe::start(&group.client, *vip)).collect();
     let mut open: Vec<TcpStream> = moving.iter().map(|vip| connect_echo(&group.client, *vip)).collect();
+    let mut timeline = Timeline::start(&group.members[0].host);
+    timeline.begin();
     group.cut_off(1);
     wait_until(LIMIT, "all VIPs to be at box-a", || Ok((group.vips_at(0) == group.vips()).then_some(())))
         .unwrap_or_else(|error| panic!("{error:#}\n{}", group.logs()));
     probes.iter().for_each(|probe| probe.wait_for_more(20));
-    let gaps: Vec<Duration> = probes.into_iter().map(Probe::stop).collect();
-    println!("cut off: {gaps:?}");
+    figures.note(GAP, probes.into_iter().map(Probe::stop));
+    let marker_of = |vip: &IpAddr| IpAddr::from([127, 86, 0, share_of(*vip)]);
+    figures.note("cut off: until the marker", moving.iter().filter_map(|vip| timeline.added(marker_of(vip))));
+    figures.note("cut off: until the address", moving.iter().filter_map(|vip| timeline.added(*vip)));
+    drop(timeline);
     open.iter_mut().for_each(assert_is_reset);
     group.assert_all_answer();
 
     // Nobody hears box-b, so it has kept its VIPs. When it is heard again, each VIP is at one box, and stays there.
+    let probes: Vec<Probe> = moving.iter().map(|vip| Probe::start(&group.client, *vip)).collect();
+    let macs = MacWatch::start(&group.lab, &moving);
     group.heal(1);
     group.wait_until_each_vip_is_at_one_box();
     wait_until(LIMIT, "box-b to have its VIPs again", || Ok((group.vips_at(1) == moving).then_some(())))
         .unwrap_or_else(|error| panic!("{error:#}\n{}", group.logs()));
-    assert_nothing_moves(group);
+    probes.iter().for_each(|probe| probe.wait_for_more(20));
+    figures.note("split and healed: gap", probes.into_iter().map(Probe::stop));
+    figures.note("split and healed: two MACs", [macs.stop()]);
+    group.wait_until_each_vip_is_at_one_box();
     group.assert_all_answer();
-    gaps
 }
 
 #[test]
@@ -138,11 +162,7 @@ fn in_mode_dsr_connections_live_on_when_their_box_is_cut_off() {
     let moving = group.vips_at(0);
     let open = moving.iter().flat_map(|vip| std::iter::repeat_n(*vip, 10));
     let mut open: Vec<TcpStream> = open.map(|vip| connect_echo(&group.client, vip)).collect();
-    wait_until(LIMIT, "the nodes to get clients at box-b", || {
-        let text = group.members[1].agent.as_ref().unwrap().get("/explain/default/web")?;
-        Ok((!text.contains("waits")).then_some(()))
-    })
-    .unwrap();
+    wait_for_clients_at(&group, 1);
     group.cut_off(0);
     for stream in &mut open {
         wait_until(LIMIT, "an echo of an old connection", || echo_on(stream, b"still there").map(Some))
@@ -251,6 +271,15 @@ fn members(group: &Group, number: usize) -> String {
     host.output(&[binary.to_str().unwrap(), "members"]).unwrap()
 }
 
+/// In mode `dsr`, waits until a box gives clients to the nodes.
+fn wait_for_clients_at(group: &Group, number: usize) {
+    wait_until(LIMIT, "the nodes to get clients", || {
+        let text = group.members[number].agent.as_ref().unwrap().get("/explain/default/web")?;
+        Ok((!text.contains("waits")).then_some(()))
+    })
+    .unwrap();
+}
+
 /// Each node has the VIPs on `lo`, which nobody announces, as kube-proxy makes it.
 fn serve_dsr(group: &Group, vips: &[IpAddr]) -> Vec<Server> {
     let all = NODES.iter().flat_map(|node| vips.iter().map(move |vip| (*node, *vip)));
@@ -260,6 +289,7 @@ fn serve_dsr(group: &Group, vips: &[IpAddr]) -> Vec<Server> {
         [
             Server::echo(host, SocketAddr::new(vip, ECHO.port)).unwrap(),
             Server::http(host, SocketAddr::new(vip, HTTP.port), node).unwrap(),
+            Server::udp(host, SocketAddr::new(vip, UDP.port), node).unwrap(),
         ]
     });
     servers.collect()

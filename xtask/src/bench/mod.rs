@@ -3,6 +3,7 @@
 
 mod beside;
 mod control;
+mod failover;
 mod packet;
 
 use anyhow::Result;
@@ -18,6 +19,8 @@ pub(crate) struct Arguments {
 enum What {
     /// Idle connections, start with many frontends, time until an added Service forwards; root; about 3 minutes, and the builds
     Control(control::Arguments),
+    /// How long VIPs of a group do not answer when a box is cut off, drained and comes back; root; about 15 minutes, and the builds
+    Failover(failover::Arguments),
     /// Nanoseconds that the eBPF programs take for a packet; root; about 12 minutes, and the builds
     Packet(packet::Arguments),
     /// The relay beside HAProxy and nginx stream; root; about 4 minutes, and the build
@@ -37,6 +40,7 @@ enum What {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         What::Control(arguments) => control::run(arguments),
+        What::Failover(arguments) => failover::run(arguments),
         What::Packet(arguments) => packet::run(arguments),
         What::Relay(arguments) => beside::run("relay", arguments),
         What::E2e(arguments) => beside::run("e2e", arguments),

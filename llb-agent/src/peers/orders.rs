@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What people order for this box (`llb-agent drain`, `undrain`, `move`): a file that the commands write and the agent
+//! reads, so an order outlives the agent, and can be given while none runs. And a file by which the commands know the group.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::files::PeersError;
+use crate::ownership::Orders;
+use crate::statefile;
+
+const ORDERS: &str = "orders";
+const IDENTITY: &str = "group";
+
+/// The group of a box, as its agent knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The name of the group.
+    pub group: String,
+    /// The name of this box.
+    pub member: String,
+    /// The names of all boxes, this one too.
+    pub members: BTreeSet<String>,
+}
+
+impl Identity {
+    /// Tells the commands.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn write(&self, folder: &Path) -> Result<(), PeersError> {
+        write(folder, IDENTITY, self)
+    }
+
+    /// What the agent with this state folder has told. `None`: it has never been in a group.
+    ///
+    /// # Errors
+    /// The file can't be read or understood.
+    pub fn read(folder: &Path) -> Result<Option<Self>, PeersError> {
+        read(folder, IDENTITY)
+    }
+}
+
+/// Gives the orders to the agent with this state folder, whether it runs or not.
+///
+/// # Errors
+/// The file can't be written.
+pub fn write_orders(folder: &Path, orders: &Orders) -> Result<(), PeersError> {
+    write(folder, ORDERS, orders)
+}
+
+/// The orders of today.
+///
+/// # Errors
+/// The file can't be read or understood.
+pub fn read_orders(folder: &Path) -> Result<Orders, PeersError> {
+    Ok(read(folder, ORDERS)?.unwrap_or_default())
+}
+
+fn write(folder: &Path, name: &str, content: &impl Serialize) -> Result<(), PeersError> {
+    let path = folder.join(name);
+    statefile::write(&path, content).map_err(|source| PeersError { verb: "write", path, source })
+}
+
+/// `None`: there is no file.
+fn read<T: DeserializeOwned>(folder: &Path, name: &str) -> Result<Option<T>, PeersError> {
+    let path = folder.join(name);
+    let read = match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => Err(error),
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::from),
+    };
+    read.map(Some).map_err(|source| PeersError { verb: "read", path, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_and_the_group_are_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        assert_eq!(read_orders(path).unwrap(), Orders::default());
+        assert_eq!(Identity::read(path).unwrap(), None);
+        let orders = Orders { drained: true, moved: [(3, "box-b".to_owned())].into() };
+        write_orders(path, &orders).unwrap();
+        assert_eq!(read_orders(path).unwrap(), orders);
+        let members = ["box-a", "box-b"].map(str::to_owned).into();
+        let identity = Identity { group: "edge".to_owned(), member: "box-a".to_owned(), members };
+        identity.write(path).unwrap();
+        assert_eq!(Identity::read(path).unwrap(), Some(identity));
+        fs::write(path.join(ORDERS), "{").unwrap();
+        assert!(read_orders(path).is_err());
+    }
+}
