@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A group of two or three boxes with keepalived, and clients behind a router. A box is cut off, comes back, or loses its
-//! agent; what people order is in `planned`, and many VIPs are in `many`.
+//! agent; what people order is in `planned`.
 //! No times are asserted, only printed: the tests share their processors with others.
 
 mod boxes;
 mod figures;
 mod gap;
 mod macs;
-mod many;
 mod planned;
 mod timeline;
 

@@ -9,10 +9,9 @@ use crate::{build_ebpf, setup, test};
 
 /// They print rows of the table. With `LLB_FAILOVERS` they repeat what they do, with the adverts that users have, in real time,
 /// and fail if a bar is missed.
-const TESTS: [&str; 3] = [
+const TESTS: [&str; 2] = [
     "group::tc::the_vips_of_a_box_that_is_cut_off_answer_at_the_other_one",
     "group::planned::a_box_that_drains_and_comes_back_loses_no_dsr_connection",
-    "group::many::many_vips_move_with_their_box",
 ];
 
 /// Above the rows; the columns are those of tests/lab/group/figures.rs.
