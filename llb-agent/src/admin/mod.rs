@@ -43,7 +43,7 @@ use crate::clock;
 use crate::dataplane::BackendStates;
 use crate::error_chain::ErrorChain;
 use crate::explain::{Explanation, explain};
-use crate::model::ServiceName;
+use crate::model::{Announce, ServiceName, VIP_LINK};
 use crate::reconcile::Report;
 
 /// The content type of the OpenMetrics text format 1.0.
@@ -147,6 +147,11 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     .to_owned();
     if report.writer.lease.is_some() {
         text.push_str(&format!("statuses and Events are written by {}\n", report.writer));
+    }
+    if report.announce == Announce::Routed {
+        text.push_str(&format!(
+            "VIPs are routed: a routing daemon is to tell routers of those on {VIP_LINK}\n"
+        ));
     }
     for problem in report.problems.iter().take(LISTED_PROBLEMS) {
         text.push_str(&format!("{problem}\n"));
