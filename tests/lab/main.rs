@@ -3,7 +3,7 @@
 //!
 //! Each scenario is a function of a [`plane::Plane`]; [`planes`] runs the whole list for each plane.
 //! `self_check` tests the lab itself, `servers` its servers and clients, `start` an agent that cannot start,
-//! `one_agent` two agents on one link (in a lab of `stage`), `group` several boxes, `detach` what ended agents leave, and `demo` the demo.
+//! `one_agent` two agents on one link (in a lab of `stage`), `group` and `routed` several boxes, `detach` what ended agents leave, and `demo` the demo.
 
 #![expect(clippy::unwrap_used, reason = "a failed step fails the test, also in functions that tests share")]
 
@@ -12,6 +12,7 @@ mod detach;
 mod group;
 mod one_agent;
 mod planes;
+mod routed;
 mod scenarios;
 mod self_check;
 mod servers;

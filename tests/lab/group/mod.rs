@@ -2,8 +2,8 @@
 //! A group of two boxes with keepalived, and clients behind a router. A box is cut off, comes back, or loses its agent.
 //! No times are asserted, only printed: the tests share their processors with others.
 
-mod boxes;
-mod gap;
+pub(crate) mod boxes;
+pub(crate) mod gap;
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
