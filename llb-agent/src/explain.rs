@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::dataplane::BackendStates;
 use crate::model::{
     Backend, BackendStatus, Frontend, FrontendStatus, Mode, PlacementReason, PlaneKind, Problem,
-    PublishedStatus, ServiceName, Subject, Terms, share_of,
+    PublishedStatus, ServiceName, Subject, Terms, VIP_LINK, share_of,
 };
 use crate::reconcile::Report;
 
@@ -124,9 +124,12 @@ fn health_text(text: &mut String, report: &Report, frontend: &Frontend) {
 /// Where the VIP of a frontend is, and how it is published.
 fn location(report: &Report, published: Option<&PublishedStatus>, frontend: &Frontend) -> String {
     let on_link = report.observed.addresses.keys().find(|key| key.address == frontend.vip);
-    let own = report.facts.links.iter().find(|link| link.has_foreign(frontend.vip));
+    let own = report.facts.all_links().find(|link| link.has_foreign(frontend.vip));
     let elsewhere = report.desired.elsewhere.keys().find(|key| key.address == frontend.vip);
     let link = match (on_link, own) {
+        (None, _) if elsewhere.is_some_and(|key| key.link == VIP_LINK) => {
+            format!(" (not on {VIP_LINK} now, so that routers lead no clients here)")
+        }
         (None, _) if elsewhere.is_some() => format!(
             " (another box of the group has share {} of {}{})",
             share_of(frontend.vip),
@@ -137,6 +140,9 @@ fn location(report: &Report, published: Option<&PublishedStatus>, frontend: &Fro
                 ""
             }
         ),
+        (Some(key), _) if key.link == VIP_LINK => {
+            format!(" on {VIP_LINK}, where a routing daemon sees it")
+        }
         (Some(key), _) => format!(" on {}", key.link),
         (None, Some(link)) => format!(" (the machine's own address on {})", link.name),
         (None, None) => " (not on a link now)".to_owned(),

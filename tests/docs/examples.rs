@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use llb_agent::config::{Cli, Invocation, Policy};
 use llb_agent::desired::{Held, Inputs, compile};
-use llb_agent::model::{Facts, Holding, Host, Link, LinkAddress, ProblemReason, Verdicts};
+use llb_agent::model::{Facts, Holding, Link, LinkAddress, ProblemReason, Verdicts};
 use llb_agent::source::snapshot_of;
 
 use crate::documents::{files, read};
@@ -29,7 +29,7 @@ fn every_example_is_served_without_a_problem() {
         let policy = policy(flags);
         let snapshot = snapshot_of(text.as_bytes(), policy.foreign_annotations).unwrap();
         assert!(!snapshot.services.is_empty(), "{place}");
-        let facts = Facts { links: vec![link()], host: Host::default() };
+        let facts = Facts { links: vec![link()], ..Facts::default() };
         let (held, resting, verdicts) = (Held::default(), BTreeMap::new(), Verdicts::default());
         let (desired, mut problems) = compile(Inputs {
             snapshot: &snapshot,

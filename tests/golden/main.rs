@@ -28,8 +28,8 @@ use llb_agent::config::example;
 use llb_agent::dataplane::packet::image::render;
 use llb_agent::desired::{Held, Inputs, compile, pods_that_need_routes, with_cluster_pools};
 use llb_agent::model::{
-    Facts, FrontendStatus, Link, LinkAddress, Observed, Phase, PoolUsage, Problem, ProblemReason,
-    ServiceName, State,
+    AddressKey, Facts, FrontendStatus, Link, LinkAddress, Observed, Phase, PoolUsage, Problem, ProblemReason,
+    ServiceName, State, VIP_LINK,
 };
 use llb_agent::plan::{Action, hold_back, plan};
 use llb_agent::source::snapshot_of;
@@ -159,7 +159,7 @@ fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
     use ProblemReason::{
         AddressGone, AddressNotAllowed, AffinityAtNodes, ForeignAnnotation, FrontendCollision, InvalidValue,
         LinkMissing, NamespaceLimit, NoAddressOfFamily, NoBackends, NoEligibleNodes, NoNodePort,
-        NoRouteToPods, NoSubnet, OutsidePools, PoolExhausted, PoolNotAllowed, PortNotAllowed,
+        NoRouteToPods, NoSubnet, NotRoutable, OutsidePools, PoolExhausted, PoolNotAllowed, PortNotAllowed,
         UnhealthyBackends, UnknownName, UnsupportedProtocol, VipNotShared,
     };
     let all = BTreeSet::from([
@@ -180,6 +180,7 @@ fn missing(reached: &BTreeSet<ProblemReason>) -> BTreeSet<ProblemReason> {
         NoNodePort,
         NoRouteToPods,
         NoSubnet,
+        NotRoutable,
         OutsidePools,
         PoolExhausted,
         PoolNotAllowed,
@@ -225,7 +226,7 @@ fn run(case: &Case, reasons: &mut BTreeSet<ProblemReason>) -> String {
         let resting = BTreeMap::new();
         host.unrouted_pods = pods_that_need_routes(&snapshot, &policy);
         host.unrouted_pods.retain(|pod| unrouted.contains(pod));
-        let facts = Facts { links: links.clone(), host: host.clone() };
+        let facts = Facts { links: links.clone(), host: host.clone(), ..Facts::default() };
         let inputs = Inputs {
             snapshot: &snapshot,
             facts: &facts,
@@ -283,14 +284,14 @@ fn apply(action: Action, observed: &mut Observed, links: &mut [Link]) {
             observed.frontends.remove(&frontend);
         }
         Action::AddAddress { key, prefix_length } => {
-            let link = links.iter_mut().find(|link| link.name == key.link).unwrap();
             let net = IpNet::new(key.address, prefix_length).unwrap();
-            link.addresses.push(LinkAddress { net, ours: true, primary: false });
+            let address = LinkAddress { net, ours: true, primary: false };
+            link_of(&key, links).into_iter().for_each(|link| link.addresses.push(address.clone()));
             observed.addresses.insert(key, prefix_length);
         }
         Action::RemoveAddress { key, .. } => {
-            let link = links.iter_mut().find(|link| link.name == key.link).unwrap();
-            link.addresses.retain(|known| known.net.addr() != key.address);
+            let is_other = |known: &LinkAddress| known.net.addr() != key.address;
+            link_of(&key, links).into_iter().for_each(|link| link.addresses.retain(is_other));
             observed.addresses.remove(&key);
         }
         Action::WriteStatus { service, status } if status.is_empty() => {
@@ -302,6 +303,13 @@ fn apply(action: Action, observed: &mut Observed, links: &mut [Link]) {
         // A plan has none: the loop adds them when they are due.
         Action::WriteConditions { .. } => {}
     }
+}
+
+/// The link of an address; `None` for the link of routed VIPs, which is made when it is needed.
+fn link_of<'a>(key: &AddressKey, links: &'a mut [Link]) -> Option<&'a mut Link> {
+    let link = links.iter_mut().find(|link| link.name == key.link);
+    assert!(link.is_some() || key.link == VIP_LINK, "{key}");
+    link
 }
 
 fn shown(desired: &State, rounds: &[Vec<Action>], problems: &[Problem]) -> String {

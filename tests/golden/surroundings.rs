@@ -37,8 +37,8 @@ pub(crate) fn follow_pools(text: &str, known: &mut Option<ClusterPools>) -> Opti
 }
 
 /// Lines of `api|proxy|gateway|resolver ADDRESS`, `other-link|peer NAME ADDRESS`, `ephemeral-ports FIRST-LAST`, and
-/// `unrouted ADDRESS` for an address to which there is no route. `cluster-ips RANGE` is for [`service_ranges`], `share` for
-/// [`holding`].
+/// `unrouted ADDRESS` for an address to which there is no route. `cluster-ips RANGE` is for [`service_ranges`], `share` and
+/// `withdrawn` for [`holding`].
 pub(crate) fn host(text: &str) -> (Host, BTreeSet<IpAddr>) {
     let (mut host, mut unrouted) = (Host::default(), BTreeSet::new());
     for line in text.lines() {
@@ -46,7 +46,7 @@ pub(crate) fn host(text: &str) -> (Host, BTreeSet<IpAddr>) {
         let (address, what) = match words[..] {
             ["api", address] => (address, ReservedFor::ApiServer),
             ["proxy", address] => (address, ReservedFor::ApiProxy),
-            ["cluster-ips", _] | ["share", ..] => continue,
+            ["cluster-ips", _] | ["share", ..] | ["withdrawn"] => continue,
             ["gateway", address] => (address, ReservedFor::Gateway),
             ["resolver", address] => (address, ReservedFor::Resolver),
             ["peer", name, address] => (address, ReservedFor::Peer(name.to_owned())),
@@ -68,14 +68,18 @@ pub(crate) fn host(text: &str) -> (Host, BTreeSet<IpAddr>) {
 }
 
 /// The VIPs that may be on the links, from the lines `share LINK NUMBER` of a host: the box of a group. Without such
-/// lines all may be.
+/// lines all may be, and none with a line `withdrawn`.
 pub(crate) fn holding(text: &str) -> Holding {
     let share = |line: &str| {
         let (link, number) = line.strip_prefix("share ")?.split_once(' ')?;
         Some(Share { link: link.to_owned(), number: number.parse().unwrap() })
     };
     let shares: BTreeSet<Share> = text.lines().filter_map(share).collect();
-    if shares.is_empty() { Holding::All } else { Holding::Shares(shares) }
+    match shares.is_empty() {
+        _ if text.lines().any(|line| line == "withdrawn") => Holding::Nothing,
+        true => Holding::All,
+        false => Holding::Shares(shares),
+    }
 }
 
 /// The ranges of ClusterIPs, which an API server would tell, from the lines `cluster-ips RANGE` of a host.

@@ -274,6 +274,7 @@ fn facts() -> Facts {
     Facts {
         links: vec![Link { name: "eth0".to_owned(), addresses: own.map(on_link).to_vec() }],
         host: Host { reserved, ephemeral_ports: Some(32_768..=60_999), ..Host::default() },
+        ..Facts::default()
     }
 }
 

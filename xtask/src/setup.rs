@@ -20,7 +20,7 @@ pub(crate) struct Tool {
 const WRK: Tool = Tool { program: "wrk", package: "wrk", purpose: "HTTP load" };
 
 /// The programs that tests and demo run.
-const TOOLS: [Tool; 12] = [
+const TOOLS: [Tool; 14] = [
     Tool { program: "ip", package: "iproute2", purpose: "namespaces, links and addresses of the lab" },
     Tool { program: "nsenter", package: "util-linux", purpose: "programs inside of a namespace" },
     Tool { program: "setpriv", package: "util-linux", purpose: "programs that end with the test" },
@@ -36,6 +36,8 @@ const TOOLS: [Tool; 12] = [
     WRK,
     Tool { program: "keepalived", package: "keepalived", purpose: "which box of a group has which VIP" },
     Tool { program: "promtool", package: "prometheus", purpose: "what is wrong with metrics and alerts" },
+    Tool { program: "bird", package: "bird2", purpose: "routed VIPs" },
+    Tool { program: "vtysh", package: "frr", purpose: "routed VIPs" },
     Tool { program: "etcd", package: "etcd-server", purpose: "the store of the test cluster" },
 ];
 

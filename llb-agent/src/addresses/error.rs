@@ -64,6 +64,26 @@ pub enum AddressError {
         /// The running kernel.
         release: String,
     },
+    /// The link of routed VIPs could not be made.
+    #[error(
+        "cannot make link {link}, which is to have the VIPs; make it yourself: `ip link add {link} up type dummy`"
+    )]
+    LinkNotMade {
+        /// Its name.
+        link: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The link of routed VIPs could not be removed.
+    #[error("cannot remove link {link}; `ip link delete {link}` does it")]
+    LinkNotRemoved {
+        /// Its name.
+        link: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The kernel refused for another reason, or did not answer.
     #[error("cannot {verb} {key}")]
     Refused {

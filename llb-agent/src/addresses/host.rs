@@ -51,6 +51,8 @@ pub(super) struct HostReader {
     /// The addresses at the other ends of links, by the name of the link.
     peers: Vec<(String, IpAddr)>,
     markers: BTreeSet<Ipv4Addr>,
+    /// See [`Host::silent_links`].
+    pub(super) silent_links: BTreeSet<String>,
     gateways: Option<Gateways>,
 }
 
@@ -69,6 +71,7 @@ impl HostReader {
             other_links: Vec::new(),
             peers: Vec::new(),
             markers: BTreeSet::new(),
+            silent_links: BTreeSet::new(),
             gateways: None,
         }
     }
@@ -133,6 +136,7 @@ impl HostReader {
             ephemeral_ports: ephemeral_ports(Path::new(EPHEMERAL_PORTS)),
             unrouted_pods,
             markers: self.markers.clone(),
+            silent_links: self.silent_links.clone(),
         })
     }
 

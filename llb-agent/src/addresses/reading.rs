@@ -81,6 +81,11 @@ impl Reading {
         own
     }
 
+    /// Whether llb added one of the addresses.
+    pub(super) fn has_any_of_ours(&self) -> bool {
+        self.addresses.values().flatten().any(|known| known.ours)
+    }
+
     /// Whether the kernel would remove foreign addresses together with `own`.
     pub(super) fn has_foreign_dependents(&self, own: &KernelAddress) -> bool {
         let depends = |other: &KernelAddress| {

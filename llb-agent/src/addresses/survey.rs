@@ -61,7 +61,7 @@ pub(crate) async fn survey(names: &[String]) -> io::Result<(Vec<LinkDevice>, Fac
         name: link.name.clone(),
         addresses: all.get(&link.ifindex).into_iter().flatten().filter_map(described).collect(),
     });
-    let facts = Facts { links: described.collect(), host };
+    let facts = Facts { links: described.collect(), host, vip_link: None };
     Ok((links, facts))
 }
 

@@ -10,7 +10,7 @@ use crate::model::{AddressKey, Host, Link, Mac, Problem};
 /// The link devices and their addresses.
 #[expect(async_fn_in_trait, reason = "called from one task of this crate, never spawned")]
 pub trait AddressTable {
-    /// The link devices in the order of the command line, with all their
+    /// The link devices in the order of the command line, then the link of routed VIPs, with all their
     /// addresses, and which of these llb added. A link that does not exist is left
     /// out.
     ///
@@ -60,6 +60,14 @@ pub trait AddressTable {
 
     /// The VIPs on links that another host claims too, with the MAC of that host.
     fn conflicts(&self) -> BTreeMap<AddressKey, Mac>;
+
+    /// This agent ends, and its VIPs are gone: removes what it made for them besides. Idempotent.
+    ///
+    /// # Errors
+    /// Something is still there.
+    async fn leave(&mut self) -> Result<(), AddressError> {
+        Ok(())
+    }
 
     /// What is wrong with links.
     fn problems(&self) -> Vec<Problem> {

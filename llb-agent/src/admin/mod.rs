@@ -46,7 +46,7 @@ use crate::clock;
 use crate::dataplane::{BackendStates, Counting};
 use crate::error_chain::ErrorChain;
 use crate::explain::{Explanation, explain};
-use crate::model::ServiceName;
+use crate::model::{Announce, ServiceName, VIP_LINK};
 use crate::reconcile::Report;
 
 /// The most problems that /readyz lists; /state has them all.
@@ -152,6 +152,11 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     }
     if report.group.as_ref().is_some_and(|group| group.drained) {
         text.push_str("drained: the other boxes of the group get the VIPs; `llb-agent undrain` ends it\n");
+    }
+    if report.announce == Announce::Routed {
+        text.push_str(&format!(
+            "VIPs are routed: a routing daemon is to tell routers of those on {VIP_LINK}\n"
+        ));
     }
     for problem in report.problems.iter().take(LISTED_PROBLEMS) {
         text.push_str(&format!("{problem}\n"));

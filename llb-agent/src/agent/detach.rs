@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use crate::addresses::{AddressTable, AgentLockError, AgentLocks, NetlinkAddresses};
 use crate::config::AddressTag;
 use crate::dataplane::packet;
-use crate::model::AddressKey;
+use crate::model::{AddressKey, VIP_LINK};
 use crate::statefile;
 
 /// Removes the packet plane from the links that have programs in `bpf_dir`, and
@@ -21,7 +21,8 @@ pub(super) async fn detach(bpf_dir: &Path, state_dir: PathBuf) -> anyhow::Result
     // Both are held until the end, so that no agent starts meanwhile.
     let _state_lock = lock_state_folder(&state_dir)?;
     let links = packet::pinned_links(bpf_dir)?;
-    let locks = match AgentLocks::take(&links, &state_dir).await {
+    let with_vips: Vec<String> = links.iter().cloned().chain([VIP_LINK.to_owned()]).collect();
+    let locks = match AgentLocks::take(&with_vips, &state_dir).await {
         Ok(locks) => locks,
         Err(AgentLockError::Taken { link, holder, .. }) => {
             bail!("{holder} has link {link}; stop it first. Nothing was changed")
@@ -43,6 +44,10 @@ pub(super) async fn detach(bpf_dir: &Path, state_dir: PathBuf) -> anyhow::Result
     }
     let links: Vec<String> = links.into_iter().filter(|link| !others.contains(link)).collect();
     packet::release_neighbours(&links).await?;
+    let links = match links.is_empty() {
+        true => links,
+        false => links.into_iter().chain([VIP_LINK.to_owned()]).collect(),
+    };
     let mut addresses = NetlinkAddresses::new(links, AddressTag::Auto, state_dir, Arc::default())?;
     addresses.keep_others_off(locks);
     for link in addresses.observe().await? {
@@ -52,6 +57,7 @@ pub(super) async fn detach(bpf_dir: &Path, state_dir: PathBuf) -> anyhow::Result
             tracing::info!(address = %key, "removed");
         }
     }
+    addresses.leave().await?;
     detached.map(drop).map_err(Into::into)
 }
 

@@ -5,6 +5,7 @@
 use crate::addresses::AddressTable;
 use crate::config::{AfterHandover, AtStop, Config};
 use crate::dataplane::{DataPlane, Planes};
+use crate::error_chain::ErrorChain;
 use crate::health::Health;
 use crate::reconcile::{Reconciler, Rooms, Wakeups};
 use crate::status::StatusSink;
@@ -32,6 +33,9 @@ pub(super) async fn shut_down<A: AddressTable, S: StatusSink>(
         }
     }
     if !keep {
+        if let Err(error) = reconciler.rooms.addresses.leave().await {
+            tracing::warn!("{}", ErrorChain(&error));
+        }
         reconciler.rooms.plane.detach().await?;
     }
     tracing::info!("ended");

@@ -32,7 +32,7 @@ impl Locks {
     /// # Errors
     /// An agent with another state folder has a link.
     pub(super) async fn take(config: &Config, state: OwnedFd) -> anyhow::Result<Self> {
-        let agent = AgentLocks::take(&config.links, &config.state_dir).await?;
+        let agent = AgentLocks::take(&config.address_links(), &config.state_dir).await?;
         Ok(Self { state, agent })
     }
 }

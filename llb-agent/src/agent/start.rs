@@ -172,7 +172,7 @@ impl<S: StatusSink> Building<S> {
         let wakeups = Wakeups { plane: Arc::new(Notify::new()), links: Arc::new(Notify::new()) };
         let changed = Arc::new(Notify::new());
         let mut addresses = NetlinkAddresses::new(
-            config.links.clone(),
+            config.address_links(),
             config.address_tag,
             config.state_dir.clone(),
             changed.clone(),
@@ -225,11 +225,11 @@ impl<S: StatusSink> Building<S> {
             () = self.reconciler.serve_frontends(&objects) => {}
             () = self.signals.stop() => return Ok(None),
         }
-        let (links, state_dir) = (&self.configured.config.links, &self.configured.config.state_dir);
+        let (links, state_dir) = (self.configured.config.address_links(), &self.configured.config.state_dir);
         // Before the other agent gives up: a link that a third one has is an error.
-        let agent = AgentLocks::take_beside_predecessor(links, state_dir).await?;
+        let agent = AgentLocks::take_beside_predecessor(&links, state_dir).await?;
         let inherited = inherited_locks(inheritance.complete().await?)?;
-        agent.complete(links, inherited.agent).await?;
+        agent.complete(&links, inherited.agent).await?;
         let locks = Locks { state: inherited.state, agent };
         self.reconciler.rooms.plane.relay().forget_inherited();
         self.start_packet_plane(inherited.links, &locks.agent).await?;

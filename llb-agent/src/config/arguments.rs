@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args};
 
 use super::admin::{Choice, parse_address, parse_socket};
+use super::announce::AnnounceArg;
 use super::config_map_name::{ConfigMapName, parse_config_map};
 use super::datapath::{Datapath, PacketArgs, PortRange};
 use super::defaults::{DEFAULT_ADMIN, DEFAULT_BPF_DIR, DEFAULT_STATE_DIR};
@@ -159,6 +160,13 @@ pub(super) struct ServeArgs {
     /// How llb recognizes the addresses that it added
     #[arg(long, value_name = "HOW", value_enum, default_value_t, help_heading = SERVICES)]
     pub(super) address_tag: AddressTag,
+
+    /// How clients find the way to VIPs
+    ///
+    /// With routed, each machine whose link devices have a carrier has all VIPs, and routers spread clients over the machines.
+    /// Services must be in mode dsr, or be relayed.
+    #[arg(long, value_name = "HOW", value_enum, default_value_t, help_heading = SERVICES)]
+    pub(super) announce: AnnounceArg,
 
     /// Where traffic goes
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = BackendMode::Auto, help_heading = BACKENDS)]

@@ -10,6 +10,7 @@
 //! ```
 
 mod admin;
+mod announce;
 mod arguments;
 mod cli;
 mod command_line;
@@ -40,6 +41,7 @@ mod values;
 mod version;
 
 pub use admin::{AdminConfig, AdminSocketConfig, AdminTarget};
+pub use announce::AnnounceError;
 pub use cli::{Cli, Invocation};
 pub use command_line::{CommandLine, Configured, check_file};
 pub use config_map::{ConfigMapError, pools_of};

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::permission::OwnPorts;
-use crate::model::{AddressRange, Mode, Pool, Selector};
+use crate::model::{AddressRange, Announce, Mode, Pool, Selector};
 
 /// The `spec.loadBalancerClass` that is ours without `--class`.
 pub const DEFAULT_CLASS: &str = "llb.dev/llb";
@@ -86,6 +86,10 @@ pub struct Policy {
     pub mode: Mode,
     /// Whether Services get a finalizer, so that they stay until their VIPs are gone.
     pub finalizers: bool,
+    /// How clients find the way to VIPs.
+    pub announce: Announce,
+    /// Whether there is to be a packet plane.
+    pub has_packet_plane: bool,
 }
 
 impl Default for Policy {
@@ -107,6 +111,8 @@ impl Default for Policy {
             foreign_annotations: true,
             mode: Mode::Nat,
             finalizers: false,
+            announce: Announce::L2,
+            has_packet_plane: true,
         }
     }
 }

@@ -12,7 +12,7 @@ use super::group::GroupConfig;
 use super::health::HealthConfig;
 use super::policy::Policy;
 use super::relay::RelayConfig;
-use crate::model::LeaseName;
+use crate::model::{Announce, LeaseName, VIP_LINK};
 
 /// Everything that was configured, validated.
 #[derive(Clone, Debug)]
@@ -45,6 +45,14 @@ pub struct Config {
     pub after_handover: AfterHandover,
     /// Which log lines are written, as `RUST_LOG` says it.
     pub log: String,
+}
+
+impl Config {
+    /// The links that VIPs are put on, or taken off: the link devices, and the link of routed VIPs.
+    pub fn address_links(&self) -> Vec<String> {
+        let routed = (self.policy.announce == Announce::Routed).then(|| VIP_LINK.to_owned());
+        self.links.iter().cloned().chain(routed).collect()
+    }
 }
 
 /// Where objects come from.

@@ -3,6 +3,7 @@
 
 use super::{Cli, Config, Invocation, RelayConfig, SourceConfig};
 use crate::error_chain::ErrorChain;
+use crate::model::{Announce, VIP_LINK};
 
 fn parse(args: &[&str]) -> Result<Config, String> {
     match Cli::of(&[&["llb-agent"], args].concat()).map_err(|error| ErrorChain(&error).to_string())? {
@@ -58,6 +59,20 @@ fn a_box_of_a_group_knows_all_members() {
     assert_eq!(parse(&POOL).unwrap().group, None, "alone without --group");
     let pools_of_the_cluster = ["--linkdevice", "eth0", "--config-map", "llb/pools", "--group", "edge"];
     assert!(parse(&pools_of_the_cluster).unwrap().group.is_some());
+}
+
+#[test]
+fn routed_vips_need_pools_and_no_keepalived() {
+    let config = parse(&[&POOL[..], &["--announce", "routed", "--group", "edge", "--member", "a"]].concat());
+    let config = config.unwrap();
+    assert_eq!((config.policy.announce, config.group), (Announce::Routed, None));
+    assert_eq!(config.links, ["eth0"]);
+    let relayed = parse(&[&POOL[..], &["--userspace"]].concat()).unwrap();
+    assert!(!relayed.policy.has_packet_plane && parse(&POOL).unwrap().policy.has_packet_plane);
+    let alone = parse(&["--linkdevice", "eth0", "--announce", "routed"]).unwrap_err();
+    assert!(alone.starts_with("--announce: routed needs a --pool or a --config-map"), "{alone}");
+    let name = parse(&["--linkdevice", VIP_LINK]).unwrap_err();
+    assert!(name.starts_with("--linkdevice: llb0 is the link of routed VIPs; name the link"), "{name}");
 }
 
 #[test]

@@ -5,17 +5,18 @@ use std::io;
 use std::path::PathBuf;
 
 use super::admin::{AdminConfig, AdminSocketConfig, Choice, socket_in};
+use super::announce::{self, AnnounceError};
 use super::arguments::ServeArgs;
 use super::datapath::Datapath;
 use super::environment::{is_in_pod, kubeconfig_variable, runtime_directory};
 use super::file::Mistakes;
-use super::group::{self, GroupError};
+use super::group::{self, GroupArgs, GroupConfig, GroupError};
 use super::lease::lease_of;
 use super::permission::OwnPorts;
 use super::policy::{FinalizerMode, Policy};
 use super::settings::{AddressTag, Config, SourceConfig};
 use crate::error_chain::ErrorChain;
-use crate::model::{DisjointPools, PoolError};
+use crate::model::{Announce, DisjointPools, PoolError};
 
 /// The configuration makes no sense, or can't be read.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,9 @@ pub enum ConfigError {
     /// The flags of a group do not go together.
     #[error(transparent)]
     Group(#[from] GroupError),
+    /// The flags of routed VIPs do not go together.
+    #[error(transparent)]
+    Announce(#[from] AnnounceError),
     /// No link is named.
     #[error(
         "no link device is given; name one with --linkdevice NAME, or with linkdevice = \"NAME\" in {}",
@@ -76,7 +80,9 @@ impl ConfigError {
         match self {
             Self::Pools(error) => Some(("pool", ErrorChain(error).to_string())),
             Self::LinkTwice { name } => Some(("linkdevice", format!("{name} is given twice"))),
-            Self::Group(GroupError { key, text }) => Some((key, text.clone())),
+            Self::Group(GroupError { key, text }) | Self::Announce(AnnounceError { key, text }) => {
+                Some((key, text.clone()))
+            }
             _ => None,
         }
     }
@@ -103,8 +109,11 @@ impl TryFrom<ServeArgs> for Config {
                 .map_or_else(|| runtime_directory().and_then(|folder| socket_in(&folder)), Choice::on)
                 .map(|path| AdminSocketConfig { path, group: args.admin_group }),
         };
+        let datapath = if args.userspace { Datapath::Userspace } else { args.datapath };
         let policy = Policy {
             finalizers,
+            announce: args.announce.into(),
+            has_packet_plane: datapath.has_packet_plane(),
             namespaces: args.namespaces,
             pools: args.pools,
             config_map: args.config_map.as_ref().map(ToString::to_string),
@@ -124,12 +133,10 @@ impl TryFrom<ServeArgs> for Config {
             foreign_annotations: args.foreign_annotations,
             mode: args.packet.mode(),
         };
-        DisjointPools::check(&policy.pools).map_err(ConfigError::Pools)?;
-        check_links(&args.links)?;
-        let group = args.group.config(&policy, args.address_tag == AddressTag::File)?;
+        check_lists(&policy, &args.links)?;
+        let group = group_of(args.group, &policy, args.address_tag)?;
         group::check_around(group.as_ref(), &args.links, &args.state_dir, &admin)?;
         let lease = lease_of(args.lease, &policy.class, &policy.namespaces);
-        let datapath = if args.userspace { Datapath::Userspace } else { args.datapath };
         Ok(Self {
             links: args.links,
             source: match args.manifests {
@@ -169,10 +176,17 @@ fn writes_finalizers(args: &ServeArgs) -> bool {
     }
 }
 
-fn check_links(links: &[String]) -> Result<(), ConfigError> {
+/// The group of this box. With routed VIPs every box has all of them, so keepalived has nothing to decide.
+fn group_of(group: GroupArgs, policy: &Policy, tag: AddressTag) -> Result<Option<GroupConfig>, GroupError> {
+    let group = group.config(policy, tag == AddressTag::File)?;
+    Ok(group.filter(|_| policy.announce == Announce::L2))
+}
+
+fn check_lists(policy: &Policy, links: &[String]) -> Result<(), ConfigError> {
+    DisjointPools::check(&policy.pools).map_err(ConfigError::Pools)?;
     let mut twice = links.iter().enumerate().filter(|(position, name)| links[..*position].contains(name));
     match twice.next() {
         Some((_, name)) => Err(ConfigError::LinkTwice { name: name.clone() }),
-        None => Ok(()),
+        None => Ok(announce::check_around(policy, links)?),
     }
 }

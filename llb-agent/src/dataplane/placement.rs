@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::config::Datapath;
-use crate::model::{Balance, Mode, NoPacketPlane, PacketObstacle, RelayFeature, Rule};
+use crate::model::{Mode, NoPacketPlane, PacketObstacle, RelayFeature, Rule};
 
 /// How packets get to the backends of a rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,16 +65,7 @@ pub(super) fn packet_plane_off(datapath: Datapath) -> Option<NoPacketPlane> {
 
 /// What `rule` asks for that only the relay can do; `None` if the packet plane can do all of it.
 pub(super) fn relay_feature(rule: &Rule) -> Option<RelayFeature> {
-    let terms = &rule.terms;
-    if terms.proxy_protocol.is_some() {
-        Some(RelayFeature::ProxyProtocol)
-    } else if terms.max_connections.is_some() {
-        Some(RelayFeature::MaxConnections)
-    } else if terms.balance == Some(Balance::LeastConnections) {
-        Some(RelayFeature::LeastConnections)
-    } else {
-        None
-    }
+    rule.terms.relay_feature()
 }
 
 /// The mode in which the packet plane serves `rule`: NAT where DSR is wanted but not possible.
@@ -86,6 +77,7 @@ pub(super) fn packet_mode(rule: &Rule, ways: &Ways) -> Result<PacketMode, Packet
         Mode::Nat => None,
         Mode::Dsr => match obstacle(rule, ways, Mode::Dsr) {
             None => return Ok(PacketMode { mode: Mode::Dsr, not_dsr: None }),
+            Some(obstacle) if rule.only_dsr => return Err(obstacle),
             obstacle => obstacle,
         },
     };
@@ -119,7 +111,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
-    use crate::model::{Backend, ProxyProtocol, ServiceName, Terms, Weight};
+    use crate::model::{Backend, Balance, ProxyProtocol, ServiceName, Terms, Weight};
 
     fn rule(terms: Terms) -> Rule {
         let backends = [("192.0.2.31:80", 1), ("192.0.2.32:80", 1)]
@@ -180,5 +172,19 @@ mod tests {
         ] {
             assert_eq!(placed(mode, to_nodes, way, sources), expected, "{mode} {to_nodes} {way:?} {sources}");
         }
+    }
+
+    #[test]
+    fn a_rule_for_dsr_alone_is_relayed_where_dsr_is_not_possible() {
+        let [first, second, router] =
+            ["192.0.2.31", "192.0.2.32", "192.0.2.1"].map(|text| text.parse::<IpAddr>().unwrap());
+        let rule = Rule { mode: Mode::Dsr, to_nodes: true, only_dsr: true, ..rule(Terms::default()) };
+        let placed = |way| {
+            let backends = [(first, BackendWay::Direct), (second, way)].into();
+            packet_mode(&rule, &Ways { backends, sources: 1, most_sources: 2 })
+        };
+        assert_eq!(placed(BackendWay::Direct), Ok(PacketMode { mode: Mode::Dsr, not_dsr: None }));
+        let behind = PacketObstacle::BehindRouter { backend: second, router };
+        assert_eq!(placed(BackendWay::Router(router)), Err(behind));
     }
 }

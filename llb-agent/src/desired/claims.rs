@@ -10,6 +10,7 @@ use super::inputs::Inputs;
 use super::ours::ours;
 use super::permission::Permissions;
 use super::refused::is_refused;
+use super::routed;
 use crate::model::{Family, Frontend, Link, Problem, ProblemReason, PublishedStatus, Service, ServiceName};
 
 /// What one Service wants.
@@ -82,6 +83,9 @@ fn claim<'a>(
     service: &'a Service,
     problems: &mut Vec<Problem>,
 ) -> Result<Claim<'a>, Option<Problem>> {
+    if let Some(problem) = routed::refused(inputs, name, service) {
+        return Err(Some(problem));
+    }
     let mut held = inputs.held.get(name).map(PublishedStatus::addresses).unwrap_or_default();
     // Somebody may use the address by now, or another load balancer may have left it in the status.
     held.retain(|&vip| {

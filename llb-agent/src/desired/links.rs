@@ -6,7 +6,8 @@ use std::net::IpAddr;
 
 use super::inputs::Inputs;
 use crate::model::{
-    AddressKey, Family, Link, Problem, ProblemReason, PublishedStatus, ServiceName, State, Subject,
+    AddressKey, Announce, Family, Link, Problem, ProblemReason, PublishedStatus, ServiceName, State, Subject,
+    VIP_LINK,
 };
 
 /// Fills `state.addresses` and `state.elsewhere` with the VIPs of all Services.
@@ -19,7 +20,9 @@ pub(super) fn assign(inputs: Inputs<'_>, state: &mut State, problems: &mut Vec<P
             message: message.to_owned(),
         });
         keep_only_held(inputs, state);
-        return;
+        if inputs.policy.announce == Announce::L2 {
+            return;
+        }
     }
     let mut vips: BTreeMap<IpAddr, BTreeSet<&ServiceName>> = BTreeMap::new();
     for (name, status) in &state.statuses {
@@ -27,7 +30,7 @@ pub(super) fn assign(inputs: Inputs<'_>, state: &mut State, problems: &mut Vec<P
             vips.entry(vip).or_default().insert(name);
         }
     }
-    let is_own = |vip| inputs.facts.links.iter().any(|link| link.has_foreign(vip));
+    let is_own = |vip| inputs.facts.all_links().any(|link| link.has_foreign(vip));
     state.on_own_addresses =
         state.frontends.keys().filter(|frontend| is_own(frontend.vip)).copied().collect();
     let mut outside: BTreeMap<&ServiceName, Vec<String>> = BTreeMap::new();
@@ -46,32 +49,46 @@ pub(super) fn assign(inputs: Inputs<'_>, state: &mut State, problems: &mut Vec<P
             problems.extend(services.iter().map(gone));
             continue;
         }
-        let holding = inputs.facts.links.iter().find_map(|link| Some((link, link.prefix_length_for(vip)?)));
-        let (link, prefix_length) =
-            holding.unwrap_or((&inputs.facts.links[0], Family::of(vip).host_prefix()));
-        let key = AddressKey { link: link.name.clone(), address: vip };
-        let is_here = inputs.holding.has(&link.name, vip);
+        let (link, prefix_length, is_found) = place(inputs, vip);
+        let key = AddressKey { link: link.to_owned(), address: vip };
+        let is_here = inputs.holding.has(link, vip);
         if is_here { &mut state.addresses } else { &mut state.elsewhere }.insert(key, prefix_length);
-        let is_routed = || inputs.policy.pools.iter().any(|pool| pool.is_routed() && pool.contains(vip));
-        if holding.is_none() && !is_routed() {
+        if !is_found {
             for name in services {
                 outside.entry(name).or_default().push(format!("{vip}/{prefix_length}"));
             }
         }
     }
-    let link = &inputs.facts.links[0].name;
-    problems.extend(outside.into_iter().map(|(name, vips)| {
-        let (its, are, they) = match vips.len() {
-            1 => ("VIP", "is", "it"),
-            _ => ("VIPs", "are", "them"),
-        };
-        let message = format!(
-            "its {its} {} {are} in no subnet of any link device, and so on {link}; clients reach {they} only where a route to this \
-             machine exists; if there is one, let the operator say so with the option +routed=true of a --pool",
-            vips.join(", ")
-        );
-        Problem::of_service(name, ProblemReason::NoSubnet, message)
-    }));
+    problems.extend(outside.into_iter().map(|(name, vips)| in_no_subnet(inputs, name, &vips)));
+}
+
+/// The link that a VIP is added to, with which prefix length, and whether clients can be expected to find it there.
+fn place(inputs: Inputs<'_>, vip: IpAddr) -> (&str, u8, bool) {
+    let Inputs { facts, policy, .. } = inputs;
+    let alone = Family::of(vip).host_prefix();
+    let first = facts.links.first().filter(|_| policy.announce == Announce::L2);
+    let Some(first) = first else { return (VIP_LINK, alone, true) };
+    match facts.links.iter().find_map(|link| Some((link, link.prefix_length_for(vip)?))) {
+        Some((link, prefix_length)) => (&link.name, prefix_length, true),
+        None => {
+            let is_routed = policy.pools.iter().any(|pool| pool.is_routed() && pool.contains(vip));
+            (&first.name, alone, is_routed)
+        }
+    }
+}
+
+fn in_no_subnet(inputs: Inputs<'_>, name: &ServiceName, vips: &[String]) -> Problem {
+    let link = inputs.facts.links.first().map(|link| &*link.name).unwrap_or_default();
+    let (its, are, they) = match vips.len() {
+        1 => ("VIP", "is", "it"),
+        _ => ("VIPs", "are", "them"),
+    };
+    let message = format!(
+        "its {its} {} {are} in no subnet of any link device, and so on {link}; clients reach {they} only where a route to this \
+         machine exists; if there is one, let the operator say so with the option +routed=true of a --pool",
+        vips.join(", ")
+    );
+    Problem::of_service(name, ProblemReason::NoSubnet, message)
 }
 
 /// Whether a VIP was the link's own address: nobody asked for it, and there are no

@@ -7,6 +7,7 @@
 //! Services --ours-----> Services that this llb serves    ours.rs
 //!          --claim----> the VIPs that each asks for      claims.rs, permission.rs
 //!          --allocate-> the VIPs that each gets          allocate.rs
+//!          --routed---> those that routers can't lead to are left out    routed.rs
 //!          --reserve--> the frontends that each gets     reserve.rs, frontends.rs
 //!          --rules----> backends for each service port   rules.rs, backends.rs, nodes.rs, health.rs
 //!          --status---> what its status should say       status.rs
@@ -30,6 +31,7 @@ mod pod_routes;
 mod pools;
 mod refused;
 mod reserve;
+mod routed;
 mod rules;
 mod status;
 
@@ -52,7 +54,7 @@ use rules::Rules;
 pub fn compile(inputs: Inputs<'_>) -> (State, Vec<Problem>) {
     // llb's own addresses may be thousands. Nearly all questions are about the
     // machine's other addresses, which are few.
-    let known = inputs.facts.links.iter().flat_map(|link| &link.addresses);
+    let known = inputs.facts.all_links().flat_map(|link| &link.addresses);
     let on_links: HashSet<IpAddr> = known.map(|known| known.net.addr()).collect();
     let mut machine = inputs.facts.without_ours();
     if own_node(inputs.snapshot, &machine).is_some() {
@@ -71,9 +73,12 @@ pub fn compile(inputs: Inputs<'_>) -> (State, Vec<Problem>) {
     let permissions = Permissions::new(inputs);
     let claims = claims::collect(inputs, &permissions, &on_links, &mut problems);
     let nodes = nodes::EligibleNodes::new(inputs);
-    for Grant { name, service, vips, refused } in
+    for Grant { name, service, mut vips, refused } in
         allocate::allocate(inputs, &permissions, claims, &mut problems)
     {
+        if !routed::retain_routable(inputs, name, &mut vips, &mut problems) {
+            continue;
+        }
         let backends = ServiceBackends::new(&nodes, name, service);
         let rules = Rules::new(inputs.policy, &backends, &vips);
         let granted = frontends::frontends_of(service, &vips).map(|(frontend, _)| frontend);

@@ -9,8 +9,8 @@ use super::backends::ServiceBackends;
 use super::health::{self, Judged};
 use crate::config::Policy;
 use crate::model::{
-    Backend, Check, Family, Frontend, LeftOut, Mode, Port, Problem, ProblemReason, Protocol, Rule, Service,
-    State, TrafficPolicy,
+    Announce, Backend, Check, Family, Frontend, LeftOut, Mode, Port, Problem, ProblemReason, Protocol, Rule,
+    Service, State, TrafficPolicy,
 };
 
 /// The rules of one Service. VIPs of one family share the rule of a port.
@@ -27,6 +27,7 @@ impl Rules {
     pub(super) fn new(policy: &Policy, backends: &ServiceBackends<'_>, vips: &[IpAddr]) -> Self {
         let service = backends.service;
         let families: BTreeSet<Family> = vips.iter().map(|&vip| Family::of(vip)).collect();
+        let is_routed = policy.announce == Announce::Routed;
         let mut rules = HashMap::new();
         for family in families {
             for port in &service.ports {
@@ -37,7 +38,8 @@ impl Rules {
                     backends: std::mem::take(&mut judged.backends),
                     to_nodes: backends.are_nodes(port),
                     mode,
-                    nat_instead: mode == Mode::Dsr && is_client_hidden(service),
+                    nat_instead: mode == Mode::Dsr && !is_routed && is_client_hidden(service),
+                    only_dsr: mode == Mode::Dsr && is_routed,
                     terms: service.terms.clone(),
                 };
                 let judgement = Judgement { rule: Arc::new(rule), judged };

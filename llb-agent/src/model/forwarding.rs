@@ -97,6 +97,9 @@ pub struct Rule {
     /// in mode NAT. Only where Pods do not see the client's address in mode DSR either.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub nat_instead: bool,
+    /// Never in mode NAT: if DSR is not possible, the relay serves.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub only_dsr: bool,
     /// How the traffic is treated.
     pub terms: Terms,
 }
@@ -104,7 +107,15 @@ pub struct Rule {
 impl Rule {
     /// A rule with endpoints as backends, in mode NAT.
     pub fn new(service: ServiceName, backends: BTreeMap<Backend, Weight>, terms: Terms) -> Self {
-        Self { service, backends, to_nodes: false, mode: Mode::Nat, nat_instead: false, terms }
+        Self {
+            service,
+            backends,
+            to_nodes: false,
+            mode: Mode::Nat,
+            nat_instead: false,
+            only_dsr: false,
+            terms,
+        }
     }
 
     /// The addresses of the backends, each once.

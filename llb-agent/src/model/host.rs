@@ -22,6 +22,9 @@ pub struct Host {
     /// The markers that keepalived has put on `lo`: the shares of a group that are this box's.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub markers: BTreeSet<Ipv4Addr>,
+    /// If VIPs are routed: the link devices that are missing or have no carrier.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub silent_links: BTreeSet<String>,
 }
 
 /// Why the machine needs an address.

@@ -90,6 +90,9 @@ pub struct Node {
 pub struct Facts {
     /// The link devices in the order of the command line, without those that do not exist now.
     pub links: Vec<Link>,
+    /// The link of routed VIPs, if VIPs are routed and it exists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vip_link: Option<Link>,
     /// What the machine itself needs.
     pub host: Host,
 }
@@ -101,7 +104,16 @@ impl Facts {
             name: link.name.clone(),
             addresses: link.addresses.iter().filter(|known| !known.ours).cloned().collect(),
         };
-        Self { links: self.links.iter().map(foreign).collect(), host: self.host.clone() }
+        Self {
+            links: self.links.iter().map(foreign).collect(),
+            vip_link: self.vip_link.as_ref().map(foreign),
+            host: self.host.clone(),
+        }
+    }
+
+    /// All links that can have VIPs.
+    pub fn all_links(&self) -> impl Iterator<Item = &Link> {
+        self.links.iter().chain(&self.vip_link)
     }
 }
 

@@ -6,6 +6,7 @@
 //! what was read back from the world. A [`Problem`] says what is wrong with a user's object.
 
 mod address;
+mod announce;
 mod backend_failure;
 mod backend_status;
 mod cluster_pools;
@@ -33,6 +34,7 @@ mod terms;
 mod writer;
 
 pub use address::{Family, Mac, Port, Protocol, is_usable_vip};
+pub use announce::{Announce, VIP_LINK};
 pub use backend_failure::{BackendFailure, FailedBackends, FailureReason};
 pub use backend_status::{BackendState, BackendStatus};
 pub use cluster_pools::ClusterPools;

@@ -111,6 +111,8 @@ pub enum ProblemReason {
     AffinityAtNodes,
     /// The VIP is in no subnet of any link device, and no pool says that it is routed.
     NoSubnet,
+    /// Routers can't lead clients to the Service, or must lead none to this machine now (`--announce routed`).
+    NotRoutable,
     /// The Service keeps a VIP that no pool gives to it any more.
     OutsidePools,
     /// A kube-proxy on this machine, if there is one, takes packets to the VIP before the relay sees them.

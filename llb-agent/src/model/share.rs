@@ -39,6 +39,8 @@ pub enum Holding {
     /// All: the machine is in no group.
     #[default]
     All,
+    /// None: routers must lead no clients to this machine now.
+    Nothing,
     /// Those of these shares. Other boxes of the group have the others.
     Shares(BTreeSet<Share>),
 }
@@ -48,6 +50,7 @@ impl Holding {
     pub fn has(&self, link: &str, vip: IpAddr) -> bool {
         match self {
             Self::All => true,
+            Self::Nothing => false,
             Self::Shares(shares) => shares.contains(&Share::of(link, vip)),
         }
     }

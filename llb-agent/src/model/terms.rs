@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::health::HealthCheck;
 use super::mode::Mode;
+use super::placement::RelayFeature;
 
 /// The terms of one Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,21 @@ pub struct Terms {
     /// How llb asks each backend of a TCP port whether it works; `None`: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheck>,
+}
+
+impl Terms {
+    /// What only the relay can do of it; `None` if the packet plane can do all of it.
+    pub fn relay_feature(&self) -> Option<RelayFeature> {
+        if self.proxy_protocol.is_some() {
+            Some(RelayFeature::ProxyProtocol)
+        } else if self.max_connections.is_some() {
+            Some(RelayFeature::MaxConnections)
+        } else if self.balance == Some(Balance::LeastConnections) {
+            Some(RelayFeature::LeastConnections)
+        } else {
+            None
+        }
+    }
 }
 
 /// How a backend is chosen.

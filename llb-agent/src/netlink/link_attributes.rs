@@ -20,6 +20,7 @@ pub(super) fn only_used(message: &[u8]) -> Cow<'_, [u8]> {
     const IFLA_LINK: u16 = 5;
     const IFLA_MASTER: u16 = 10;
     const IFLA_LINKINFO: u16 = 18;
+    const IFLA_IFALIAS: u16 = 20;
     const IFLA_XDP: u16 = 43;
     const IFLA_INFO_KIND: u16 = 1;
 
@@ -33,6 +34,10 @@ pub(super) fn only_used(message: &[u8]) -> Cow<'_, [u8]> {
         match attribute.kind() {
             IFLA_ADDRESS | IFLA_IFNAME | IFLA_MTU | IFLA_LINK | IFLA_MASTER | IFLA_XDP => {
                 push_attribute(&mut reduced, attribute.kind(), attribute.value());
+            }
+            // The decoder takes only UTF-8, and anybody may have written it.
+            IFLA_IFALIAS if str::from_utf8(attribute.value()).is_ok() => {
+                push_attribute(&mut reduced, IFLA_IFALIAS, attribute.value());
             }
             IFLA_LINKINFO => {
                 let infos = NlasIterator::new(attribute.value()).flatten();

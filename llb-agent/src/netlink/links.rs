@@ -23,6 +23,8 @@ pub(crate) struct LinkDevice {
     pub(crate) mtu: u32,
     /// Set for a virtual link: `veth`, `vlan`, `bond` ...
     pub(crate) kind: Option<String>,
+    /// A text that somebody has given it.
+    pub(crate) alias: Option<String>,
     /// Interface index of the link on which this virtual one is built, as a VLAN; none if that is in another network
     /// namespace.
     pub(crate) below: Option<u32>,
@@ -95,6 +97,7 @@ fn link_of(message: &LinkMessage) -> Option<LinkDevice> {
         mac: None,
         mtu: 0,
         kind: None,
+        alias: None,
         below: None,
         master: None,
         xdp: None,
@@ -109,6 +112,7 @@ fn link_of(message: &LinkMessage) -> Option<LinkDevice> {
             LinkAttribute::Link(below) => link.below = Some(*below),
             LinkAttribute::Controller(master) => link.master = Some(*master),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
             LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok().map(Mac),
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = infos.iter().find_map(|info| match info {

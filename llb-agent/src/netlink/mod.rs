@@ -24,6 +24,7 @@ mod filters;
 mod gateways;
 mod generic;
 mod link_attributes;
+mod link_changes;
 mod link_local;
 mod links;
 mod neighbours;

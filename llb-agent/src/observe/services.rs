@@ -84,7 +84,7 @@ impl Look<'_> {
     ) -> FrontendRow {
         let published = self.report.observed.statuses.get(&rule.service);
         let addresses = &self.report.observed.addresses;
-        let own = self.report.facts.links.iter().find(|link| link.has_foreign(frontend.vip));
+        let own = self.report.facts.all_links().find(|link| link.has_foreign(frontend.vip));
         let link = addresses.keys().find(|key| key.address == frontend.vip).map(|key| &key.link);
         let placement = status.map(|status| &status.placement);
         FrontendRow {

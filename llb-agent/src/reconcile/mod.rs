@@ -50,6 +50,7 @@ mod report;
 mod reporter;
 mod resting;
 mod round;
+mod routed;
 mod run;
 mod settle;
 mod shares;

@@ -80,7 +80,7 @@ pub(super) fn addresses_of(
     facts: &Facts,
 ) -> impl Iterator<Item = (AddressKey, u8)> {
     let is_used = move |vip| kept.iter().any(|frontend| frontend.vip == vip);
-    facts.links.iter().flat_map(move |link| {
+    facts.all_links().flat_map(move |link| {
         let ours = link.addresses.iter().filter(move |known| known.ours && is_used(known.net.addr()));
         ours.map(|known| {
             let key = AddressKey { link: link.name.clone(), address: known.net.addr() };

@@ -32,7 +32,7 @@ use crate::error_chain::ErrorChain;
 use crate::health::Health;
 use crate::model::{
     AddressKey, ClusterPools, Facts, MESSAGE_BYTES, Observed, Problem, ProblemReason, Role, Snapshot,
-    SourceReport, State, StatusWriter, Subject, cut,
+    SourceReport, State, StatusWriter, Subject, VIP_LINK, cut,
 };
 use crate::ownership::{Group, News};
 use crate::status::{Event, StatusSink};
@@ -89,6 +89,8 @@ pub struct Reconciler<P, A, S> {
     pub(super) writer: StatusWriter,
     /// The group of this box.
     pub(super) membership: Membership,
+    /// Why routers must lead no clients to this machine.
+    pub(super) withdrawn: Option<Problem>,
 }
 
 impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
@@ -123,6 +125,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             inherits: false,
             writer: StatusWriter { role: Role::Pending, ..StatusWriter::default() },
             membership: Membership::default(),
+            withdrawn: None,
         }
     }
 
@@ -196,7 +199,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
                 });
             }
         };
-        let addresses = self.facts.links.iter().flat_map(|link| {
+        let addresses = self.facts.all_links().flat_map(|link| {
             let ours = link.addresses.iter().filter(|known| known.ours);
             ours.map(|known| {
                 let key = AddressKey { link: link.name.clone(), address: known.net.addr() };
@@ -216,9 +219,10 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     }
 
     async fn read_facts(&mut self, snapshot: &Snapshot) -> Result<Facts, AddressError> {
-        let links = self.rooms.addresses.observe().await?;
+        let mut links = self.rooms.addresses.observe().await?;
+        let vip_link = links.pop_if(|link| link.name == VIP_LINK);
         let pods = pods_that_need_routes(snapshot, &self.policy);
-        Ok(Facts { links, host: self.rooms.addresses.host(pods).await? })
+        Ok(Facts { links, vip_link, host: self.rooms.addresses.host(pods).await? })
     }
 
     /// Sends Events beside the loop, if this agent is the one of its group that does.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use crate::clock;
-use crate::model::{Facts, FailedBackends, Observed, PlanesState, Problem, State, StatusWriter};
+use crate::model::{Announce, Facts, FailedBackends, Observed, PlanesState, Problem, State, StatusWriter};
 use crate::ownership::Overview;
 
 /// What the admin endpoint shows.
@@ -32,6 +32,8 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// The state of the data planes.
     pub planes: PlanesState,
+    /// How clients find the way to VIPs.
+    pub announce: Announce,
     /// Which agent of the group writes statuses and Events.
     pub writer: StatusWriter,
     /// The shares of the group; `None`: this box is in none.

@@ -98,6 +98,8 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         report.problems.extend(self.rooms.addresses.problems());
         report.problems.extend(self.rooms.statuses.problem());
         report.problems.extend(self.membership.problems());
+        report.problems.extend(self.withdrawn.clone());
+        report.announce = self.policy.announce;
         report.group = self.membership.overview(&self.facts, &self.desired);
         if let Some(group) = &report.group {
             self.metrics.show_group(group);

@@ -107,7 +107,10 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     pub async fn shut_down(&mut self, wakeups: &Wakeups, keep_packets: bool) {
         let kept = match keep_packets {
             true => served_by_packets(self.rooms.plane.observe(), &self.facts),
-            false => State::default(),
+            false => {
+                self.withdraw().await;
+                State::default()
+            }
         };
         self.desired = Arc::new(kept);
         let mut tries = LAST_TRIES;

@@ -15,6 +15,9 @@ use crate::status::StatusSink;
 impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     /// Which VIPs may be on the links of this box in this round.
     pub(super) fn look_at_shares(&mut self, observed: &Observed) -> Holding {
+        if self.look_at_routes(observed) {
+            return Holding::Nothing;
+        }
         let (holding, moved) = self.membership.look(&self.facts);
         if self.membership.is_in_group() {
             self.rooms.addresses.trust(standby::published(observed));

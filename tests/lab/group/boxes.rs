@@ -271,7 +271,7 @@ impl Member {
 }
 
 /// A client that reaches the segment through a router.
-fn add_client(lab: &mut Lab, hosts: Vec<Host>) -> Host {
+pub(crate) fn add_client(lab: &mut Lab, hosts: Vec<Host>) -> Host {
     let router = lab.add_host("router").unwrap();
     let client = lab.add_host("client").unwrap();
     client.unplug().unwrap();

@@ -3,9 +3,9 @@
 //! agent; what people order is in `planned`.
 //! No times are asserted, only printed: the tests share their processors with others.
 
-mod boxes;
+pub(crate) mod boxes;
 mod figures;
-mod gap;
+pub(crate) mod gap;
 mod macs;
 mod planned;
 mod timeline;

@@ -15,6 +15,7 @@
 //! that went away.
 
 mod group;
+mod routed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -63,6 +64,7 @@ pub struct NetlinkAddresses {
     host: HostReader,
     /// The VIPs that the group has published; `None`: this machine is in no group.
     trusted: Option<BTreeSet<IpAddr>>,
+    vip_link_problem: Option<Problem>,
     /// Aborted with the table.
     watch: JoinSet<()>,
 }
@@ -111,6 +113,7 @@ impl NetlinkAddresses {
             readings: BTreeMap::new(),
             host: HostReader::new(),
             trusted: None,
+            vip_link_problem: None,
             watch,
         })
     }
@@ -232,12 +235,8 @@ impl NetlinkAddresses {
                 | Change::Mac { .. } => {}
             }
         }
-        let own = links.iter().flat_map(|link| {
-            let ours = link.addresses.iter().filter(|known| known.ours);
-            ours.map(|known| AddressKey { link: link.name.clone(), address: known.net.addr() })
-        });
-        let own: BTreeSet<AddressKey> = own.collect();
-        guard.follow(&mut self.connection, present, &own).await;
+        let (present, own) = Self::with_neighbours(present, links);
+        guard.follow(&mut self.connection, &present, &own).await;
     }
 
     /// A removal by llb itself must not be reported as one by others.
@@ -289,6 +288,7 @@ impl AddressTable for NetlinkAddresses {
         };
         let on_links: BTreeSet<(u32, IpNet)> = all.iter().flat_map(nets).collect();
         self.host.see(&all, &present);
+        self.look_at_links(&present);
         self.readings.clear();
         let mut links = Vec::new();
         for LinkDevice { name, ifindex, .. } in &present {
@@ -350,11 +350,10 @@ impl AddressTable for NetlinkAddresses {
         let net = IpNet::new(key.address, prefix_length).map_err(|error| {
             AddressError::refused("add", key, io::Error::new(io::ErrorKind::InvalidInput, error))
         })?;
-        let missing = || AddressError::NoSuchLink { link: key.link.clone() };
         let now = clock::now_std();
         let index = match self.readings.get(&key.link).and_then(|reading| reading.current_index(now)) {
             Some(index) => index,
-            None => self.links.find(&mut self.connection, &key.link).await?.ok_or_else(missing)?.ifindex,
+            None => self.index_of(&key.link).await?,
         };
         let mut reading = self.take_reading(&key.link, index).await?;
         let added = self.add_on(&mut reading, key, net, index).await;
@@ -388,7 +387,11 @@ impl AddressTable for NetlinkAddresses {
         self.guard.as_ref().map(Guard::conflicts).unwrap_or_default()
     }
 
+    async fn leave(&mut self) -> Result<(), AddressError> {
+        self.remove_vip_link().await
+    }
+
     fn problems(&self) -> Vec<Problem> {
-        self.links.problems()
+        self.links.problems().into_iter().chain(self.vip_link_problem.clone()).collect()
     }
 }

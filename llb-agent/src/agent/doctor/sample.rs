@@ -49,6 +49,7 @@ pub(super) fn link(name: &str) -> LinkReport {
         mac: Some(Mac([2, 0, 0, 0, 0, 1])),
         mtu: 1500,
         kind: None,
+        alias: None,
         below: None,
         master: None,
         xdp: None,
@@ -90,5 +91,6 @@ pub(super) fn links(reports: Vec<LinkReport>) -> Links {
 /// eth0 with 192.0.2.20/24.
 pub(super) fn machine_facts() -> Facts {
     let own = LinkAddress { net: "192.0.2.20/24".parse().unwrap(), ours: false, primary: true };
-    Facts { links: vec![Link { name: "eth0".to_owned(), addresses: vec![own] }], host: Host::default() }
+    let links = vec![Link { name: "eth0".to_owned(), addresses: vec![own] }];
+    Facts { links, host: Host::default(), vip_link: None }
 }

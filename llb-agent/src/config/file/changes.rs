@@ -7,7 +7,7 @@ use super::effective::Effective;
 
 /// The keys that a running agent can't change: connections to the cluster, locks, sockets, threads, programs and
 /// maps depend on them.
-pub(in crate::config) const AT_START: [&str; 28] = [
+pub(in crate::config) const AT_START: [&str; 29] = [
     "linkdevice",
     "kubeconfig",
     "context",
@@ -15,6 +15,7 @@ pub(in crate::config) const AT_START: [&str; 28] = [
     "lease",
     "config-map",
     "address-tag",
+    "announce",
     "group",
     "member",
     "peer",
