@@ -114,10 +114,10 @@ impl Planes {
     /// What both planes have counted.
     pub fn counting(&self) -> Counting {
         let (packet, relay) = (self.packet().map(PacketPlane::counting), self.relay.counting());
-        Counting::new(move || Counts {
-            relay: relay.counters(),
-            limits: relay.limits(),
-            ..packet.as_ref().map(|packet| packet()).unwrap_or_default()
+        Counting::new(move || {
+            let packet = packet.as_ref().map(|packet| packet()).transpose()?.unwrap_or_default();
+            let (counters, shared) = relay.counters();
+            Ok(Counts { relay: counters, shared, limits: relay.limits(), ..packet })
         })
     }
 

@@ -20,27 +20,37 @@ pub struct Counted {
     pub refused: u64,
     /// Failures of backends.
     pub failures: u64,
+    /// IP packets from clients; 0 for the relay.
+    pub packets_in: u64,
+    /// IP packets to clients.
+    pub packets_out: u64,
 }
 
 /// How many numbers a [`Counted`] has.
-pub const COUNTED: usize = 5;
+pub const COUNTED: usize = 7;
+
+/// The first so many of them have rates.
+pub const RATED: usize = 5;
 
 impl Counted {
     /// Its numbers, in the order of the fields.
     pub fn numbers(self) -> [u64; COUNTED] {
-        [self.new, self.bytes_in, self.bytes_out, self.refused, self.failures]
+        let Self { new, bytes_in, bytes_out, refused, failures, packets_in, packets_out } = self;
+        [new, bytes_in, bytes_out, refused, failures, packets_in, packets_out]
     }
 
     /// The counts with these numbers.
-    pub fn of([new, bytes_in, bytes_out, refused, failures]: [u64; COUNTED]) -> Self {
-        Self { new, bytes_in, bytes_out, refused, failures }
+    pub fn of(numbers: [u64; COUNTED]) -> Self {
+        let [new, bytes_in, bytes_out, refused, failures, packets_in, packets_out] = numbers;
+        Self { new, bytes_in, bytes_out, refused, failures, packets_in, packets_out }
     }
 }
 
 /// A counter of a plane: of a backend of a frontend, or of the frontend itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counter {
-    /// No other counter of the planes has it or has had it. A counter begins at 0, so one with another number has begun anew.
+    /// No other counter of the last samples has it or has had it. A counter begins at 0, so one with another number has begun
+    /// anew.
     pub number: u64,
     /// What it belongs to.
     pub frontend: Frontend,
@@ -85,6 +95,9 @@ pub struct Counts {
     pub packet: Vec<Counter>,
     /// Of the relay: its frontends and their backends. Only the failures are not in a frontend's own counter.
     pub relay: Vec<Counter>,
+    /// Counters of the relay that several frontends, or several backends, share, because there are too many. They are not in
+    /// `relay`.
+    pub shared: usize,
     /// The links with a program.
     pub links: Vec<LinkCount>,
     /// Packets that were passed, dropped or noted, over all links.

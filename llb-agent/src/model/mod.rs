@@ -39,7 +39,7 @@ pub use backend_failure::{BackendFailure, FailedBackends, FailureReason};
 pub use backend_status::{BackendState, BackendStatus};
 pub use cluster_pools::ClusterPools;
 pub use conditions::{Condition, Conditions};
-pub use counts::{COUNTED, Counted, Counter, Counts, Fill, LinkCount};
+pub use counts::{COUNTED, Counted, Counter, Counts, Fill, LinkCount, RATED};
 pub use disjoint_pools::DisjointPools;
 pub use finalizer::{FIELD_MANAGER, Finalizer};
 pub use flow::{FlowEnd, FlowEndError, FlowEnds, FlowState};

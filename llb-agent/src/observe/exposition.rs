@@ -24,8 +24,9 @@ use crate::dataplane::Counting;
 use crate::model::{Frontend, PlaneKind, ServiceName};
 use crate::reconcile::Report;
 
-/// Beyond so many backends of frontends, only those have a series in `llb_backend_up` that are not up.
-const UP_SHOWN: usize = 5_000;
+/// Beyond so many frontends, only those have a series in `llb_frontend_backends_up` that have no backend that is up; and beyond
+/// so many backends of frontends, only those in `llb_backend_up` that are not up.
+const UP_SHOWN: [usize; 2] = [1_000, 5_000];
 
 /// The label value of the shared series.
 const OTHERS: &str = "others";
@@ -55,6 +56,8 @@ impl fmt::Debug for TrafficCollector {
 }
 
 type Labels = Vec<(&'static str, String)>;
+/// Values with their labels.
+type Rows<T> = Vec<(Labels, T)>;
 
 impl Collector for TrafficCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
@@ -139,7 +142,7 @@ fn encode_frontends(encoder: &mut DescriptorEncoder<'_>, rows: &[(Labels, Part)]
     let help =
         "Bytes from and to clients, by frontend: payload if plane is relay, whole IP packets if it is packet";
     let mut metric = encoder.encode_descriptor("llb_frontend_bytes", help, None, MetricType::Counter)?;
-    for (labels, part) in directions(rows) {
+    for (labels, part) in directions(rows, bytes) {
         ConstCounter::new(part).encode(metric.encode_family(&labels)?)?;
     }
     Ok(())
@@ -160,8 +163,15 @@ fn encode_backends(encoder: &mut DescriptorEncoder<'_>, rows: &[(Labels, Part)])
     let help =
         "Bytes from and to clients, by backend: payload if plane is relay, whole IP packets if it is packet";
     let mut metric = encoder.encode_descriptor("llb_backend_bytes", help, None, MetricType::Counter)?;
-    for (labels, part) in directions(rows) {
+    for (labels, part) in directions(rows, bytes) {
         ConstCounter::new(part).encode(metric.encode_family(&labels)?)?;
+    }
+    let help = "Packets forwarded to and from a backend";
+    let mut metric = encoder.encode_descriptor("llb_backend_packets", help, None, MetricType::Counter)?;
+    let is_packet = |labels: &Labels| labels.contains(&("plane", CountedBy::Packet.name().to_owned()));
+    let packets = |part: &Part| [part.totals.packets_in, part.totals.packets_out];
+    for (labels, count) in directions(rows, packets).filter(|(labels, _)| is_packet(labels)) {
+        ConstCounter::new(count).encode(metric.encode_family(&labels)?)?;
     }
     let help = "Failed attempts to reach a backend; the packet plane counts at most one a second";
     let mut metric = encoder.encode_descriptor("llb_backend_failures", help, None, MetricType::Counter)?;
@@ -172,17 +182,31 @@ fn encode_backends(encoder: &mut DescriptorEncoder<'_>, rows: &[(Labels, Part)])
 }
 
 /// Each row twice: from clients and to them.
-fn directions(rows: &[(Labels, Part)]) -> impl Iterator<Item = (Labels, u64)> {
-    rows.iter().flat_map(|(labels, part)| {
-        let both = [("forward", part.totals.bytes_in), ("reply", part.totals.bytes_out)];
-        both.map(|(direction, bytes)| ([&labels[..], &[("direction", direction.to_owned())]].concat(), bytes))
+fn directions(
+    rows: &[(Labels, Part)],
+    numbers: impl Fn(&Part) -> [u64; 2],
+) -> impl Iterator<Item = (Labels, u64)> {
+    rows.iter().flat_map(move |(labels, part)| {
+        let [forward, reply] = numbers(part);
+        let both = [("forward", forward), ("reply", reply)];
+        both.map(|(direction, count)| ([&labels[..], &[("direction", direction.to_owned())]].concat(), count))
     })
 }
 
+fn bytes(part: &Part) -> [u64; 2] {
+    [part.totals.bytes_in, part.totals.bytes_out]
+}
+
 fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::Result {
+    let (frontends, backends) = up_rows(report);
+    let help = "Backends of a frontend that are neither dead nor fail their health check";
+    let mut metric = encoder.encode_descriptor("llb_frontend_backends_up", help, None, MetricType::Gauge)?;
+    for (labels, count) in frontends {
+        ConstGauge::new(count as u64).encode(metric.encode_family(&labels)?)?;
+    }
     let help = "0 if a backend is dead or fails its health check, else 1";
     let mut metric = encoder.encode_descriptor("llb_backend_up", help, None, MetricType::Gauge)?;
-    for (labels, is_up) in up_rows(report) {
+    for (labels, is_up) in backends {
         ConstGauge::new(u64::from(is_up)).encode(metric.encode_family(&labels)?)?;
     }
     let help = "The VIPs that Services have or are to get; always 1";
@@ -196,23 +220,30 @@ fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::R
     ConstGauge::new(1_u64).encode(metric.encode_family(&labels)?)
 }
 
-fn up_rows(report: &Report) -> Vec<(Labels, bool)> {
-    let mut rows = Vec::new();
+/// How many backends of each frontend are up, and which.
+fn up_rows(report: &Report) -> (Rows<usize>, Rows<bool>) {
+    let (mut frontends, mut rows) = (Vec::new(), Vec::new());
+    let [most_frontends, most_backends] = UP_SHOWN;
     for (frontend, status) in &report.observed.frontends {
         let plane = match status.placement.plane {
             PlaneKind::Packet => CountedBy::Packet,
             PlaneKind::Sockmap | PlaneKind::Userspace => CountedBy::Relay,
         };
+        let mut count = 0;
         for backend in backends(report, frontend) {
             let is_up = matches!(health(report, frontend, &backend), Health::Up);
-            if !is_up || rows.len() < UP_SHOWN {
+            count += usize::from(is_up);
+            if !is_up || rows.len() < most_backends {
                 let mut labels = labels_of(report, frontend);
                 labels.extend([("backend", backend.to_string()), ("plane", plane.name().to_owned())]);
                 rows.push((labels, is_up));
             }
         }
+        if count == 0 || frontends.len() < most_frontends {
+            frontends.push((labels_of(report, frontend), count));
+        }
     }
-    rows
+    (frontends, rows)
 }
 
 fn vip_rows(report: &Report) -> Vec<Labels> {
@@ -270,7 +301,7 @@ mod tests {
             number,
             frontend: frontend(),
             backend,
-            counted: Counted { new, bytes_in: 10 * new, bytes_out: 0, refused: 0, failures: 1 },
+            counted: Counted { new, bytes_in: 10 * new, failures: 1, packets_out: 2, ..Counted::default() },
             active: 3,
             connect_time: None,
             round_trip: None,
@@ -292,7 +323,7 @@ mod tests {
     fn all_planes_have_the_same_names_and_a_scrape_is_up_to_date() {
         let meter = SharedMeter::default();
         meter.read().step(Counts::default(), clock::now_std());
-        let text = scraped(Counting::new(|| counts(7)), meter.clone(), report());
+        let text = scraped(Counting::new(|| Ok(counts(7))), meter.clone(), report());
         let names = "namespace=\"default\",service=\"web\",frontend=\"192.0.2.100:80/TCP\"";
         let [one, other] = [31, 32].map(|octet| format!("{names},backend=\"192.0.2.{octet}:30080\""));
         for line in [
@@ -304,14 +335,47 @@ mod tests {
             format!("llb_backend_failures_total{{{one},plane=\"relay\"}} 1"),
             format!("llb_backend_up{{{one},plane=\"relay\"}} 1"),
             format!("llb_backend_up{{{other},plane=\"relay\"}} 0"),
+            format!("llb_backend_packets_total{{{other},plane=\"packet\",direction=\"reply\"}} 2"),
+            format!("llb_frontend_backends_up{{{names}}} 1"),
             "llb_counters_left_out 0".to_owned(),
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }
+        let packets = text.lines().filter(|line| line.starts_with("llb_backend_packets_total{"));
+        assert!(
+            packets.clone().count() == 2 && packets.clone().all(|line| !line.contains("relay")),
+            "{text}"
+        );
         // What was counted between two samples belongs to the next one.
         meter.read().step(counts(9), clock::now_std() + Duration::from_secs(1));
-        let text = scraped(Counting::new(|| counts(9)), meter, Report::default());
+        let text = scraped(Counting::new(|| Ok(counts(9))), meter, Report::default());
         assert!(text.contains("plane=\"relay\"} 9\n") && !text.contains("default"), "{text}");
+    }
+
+    #[test]
+    fn a_frontend_says_how_many_backends_are_up_however_many_there_are() {
+        let mut report = report();
+        let of_port = |port: i64| Frontend { port: Port::new(port).unwrap(), ..frontend() };
+        let status = |octets: std::ops::RangeInclusive<u8>| {
+            let backends = octets.map(|octet| (backend(octet), Weight::MIN)).collect();
+            let rule = Rule::new(ServiceName::new("default", "web"), backends, Terms::default());
+            FrontendStatus::relayed(Arc::new(rule), Phase::Serving)
+        };
+        let ports = 1..=1_000;
+        report.observed.frontends = ports.map(|port| (of_port(port), status(1..=10))).collect();
+        let none = std::ops::RangeInclusive::new(1, 0);
+        report.observed.frontends.insert(of_port(1_001), status(1..=10));
+        report.observed.frontends.insert(of_port(1_002), status(none));
+        let failure = BackendFailure { why: FailureReason::Refused, since: clock::now_std() };
+        report.failed_backends = [(of_port(900), [(backend(3), failure)].into())].into();
+        let (frontends, backends) = up_rows(&report);
+        let named = |wanted: i64| {
+            let name = of_port(wanted).to_string();
+            let is_it = |(labels, _): &&(Labels, usize)| labels.iter().any(|(_, value)| *value == name);
+            frontends.iter().find(is_it).map(|(_, count)| *count)
+        };
+        assert_eq!([1, 900, 1_001, 1_002].map(named), [Some(10), Some(9), None, Some(0)]);
+        assert_eq!(backends.len(), UP_SHOWN[1] + 1, "beyond the limit only the one that is down");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The task that asks the planes each second what they have counted.
 
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::MissedTickBehavior;
 
@@ -25,11 +26,21 @@ impl SharedMeter {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Brings the totals up to now, between two samples.
+    /// Brings the totals up to now, between two samples. They stay as they are if the planes can't tell.
     pub(super) fn catch_up(&self, counting: &Counting) {
         // Under the lock: of two samples, the older one must not come last.
         let mut meter = self.read();
-        meter.catch_up(&counting.now());
+        if let Ok(counts) = counting.now() {
+            meter.catch_up(&counts);
+        }
+    }
+
+    /// Takes a sample. Without one, the step goes on until the next.
+    fn step(&self, counting: &Counting, now: impl FnOnce() -> Instant) -> io::Result<()> {
+        let mut meter = self.read();
+        let counts = counting.now()?;
+        meter.step(counts, now());
+        Ok(())
     }
 }
 
@@ -40,18 +51,64 @@ pub fn sample(counting: Counting) -> SharedMeter {
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval(PACE);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut has_failed = false;
         loop {
             ticks.tick().await;
             let (counting, written) = (counting.clone(), written.clone());
             // It reads maps, and with thousands of frontends it takes some milliseconds.
-            let sampled = tokio::task::spawn_blocking(move || {
-                let mut meter = written.read();
-                meter.step(counting.now(), clock::now_std());
-            });
-            if let Err(error) = sampled.await {
-                tracing::error!(error = %ErrorChain(&error), "cannot tell what goes through");
+            let sampled = tokio::task::spawn_blocking(move || written.step(&counting, clock::now_std));
+            let result = sampled.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+            // If the next ones fail as well, they say nothing more.
+            match &result {
+                Err(error) if !has_failed => {
+                    tracing::error!(error = %ErrorChain(error), "cannot tell what goes through");
+                }
+                Ok(()) if has_failed => tracing::info!("can tell again what goes through"),
+                _ => {}
             }
+            has_failed = result.is_err();
         }
     });
     meter
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::model::{Backend, Counted, Counter, Counts, Frontend, Port, Protocol};
+
+    #[test]
+    fn a_sample_that_fails_makes_a_longer_step_and_no_growth() {
+        let port = Port::new(80).unwrap();
+        let frontend = Frontend { vip: [192, 0, 2, 100].into(), port, protocol: Protocol::Tcp };
+        let asked = AtomicUsize::new(0);
+        let counting = Counting::new(move || {
+            let new = match asked.fetch_add(1, Ordering::Relaxed) {
+                0 => 1_000,
+                1 | 2 => return Err(io::Error::other("no memory")),
+                _ => 1_006,
+            };
+            let counter = Counter {
+                number: 1,
+                frontend,
+                backend: Some(Backend { address: ([192, 0, 2, 31], 30080).into() }),
+                counted: Counted { new, ..Counted::default() },
+                active: 0,
+                connect_time: None,
+                round_trip: None,
+            };
+            Ok(Counts { packet: vec![counter], ..Counts::default() })
+        });
+        let (meter, start) = (SharedMeter::default(), clock::now_std());
+        let step = |secs| meter.step(&counting, || start + Duration::from_secs(secs));
+        assert!(step(0).is_ok() && step(1).is_err());
+        meter.catch_up(&counting);
+        assert!(step(2).is_ok());
+        let meter = meter.read();
+        let flow = meter.frontend(&frontend).unwrap();
+        let rates = meter.rates(flow, 10).unwrap();
+        assert_eq!((flow.totals().new, rates.per_second[0], rates.secs), (6, 3.0, 2.0));
+    }
 }

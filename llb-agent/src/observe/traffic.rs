@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::meter::{CountedBy, Flow, Meter, NUMBERS, Rates, Tally};
-use crate::model::{COUNTED, Fill};
+use crate::model::{Fill, RATED};
 use crate::reconcile::Report;
 
 /// What goes through a frontend, or to a backend of it. Bytes are those of IP packets if the packet plane forwards, and
@@ -53,7 +53,7 @@ impl Traffic {
     pub(super) fn of(meter: &Meter, flow: &Flow, over: usize) -> Self {
         let (totals, sample) = (flow.totals(), meter.sample());
         let counts_refusals = flow.of(CountedBy::Relay, sample).is_some();
-        let per_second = meter.rates(flow, over).map(|Rates::<COUNTED> { per_second, secs }| {
+        let per_second = meter.rates(flow, over).map(|Rates::<RATED> { per_second, secs }| {
             let [new, bytes_in, bytes_out, refused, failures] = per_second.map(short);
             let refused = counts_refusals.then_some(refused);
             PerSecond { over_seconds: short(secs), new, bytes_in, bytes_out, refused, failures }

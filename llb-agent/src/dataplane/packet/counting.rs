@@ -2,6 +2,7 @@
 //! What the programs have counted, for whoever asks: each second, and at each scrape. The lock of the plane's state is held
 //! only while the backends are listed; the maps are read after that, many entries with each system call.
 
+use std::io;
 use std::sync::Arc;
 
 use llb_common::backend::BackendId;
@@ -10,45 +11,47 @@ use llb_common::maps;
 
 use super::maps::Maps;
 use super::shared::Shared;
-use crate::error_chain::ErrorChain;
 use crate::model::{Backend, Counted, Counter, Counts, Fill, Frontend, LinkCount};
 
 /// Everything that was counted.
-pub(super) fn counts(shared: &Shared) -> Counts {
+///
+/// # Errors
+/// A map can't be read.
+pub(super) fn counts(shared: &Shared) -> io::Result<Counts> {
     let link = |(link, counted): (String, llb_common::counters::LinkCounters)| LinkCount {
         link,
         packets: counted.packets,
         bytes: counted.bytes,
     };
-    let packet = backends(shared).into_iter().map(|(_, counter)| counter).collect();
     let maps = Arc::clone(&shared.state().maps);
-    Counts {
-        packet,
+    Ok(Counts {
+        packet: backends(shared)?,
         links: shared.counters().into_iter().map(link).collect(),
-        reasons: maps.reasons().collect(),
+        reasons: maps.reasons()?,
         maps: fill(shared),
         ..Counts::default()
-    }
+    })
 }
 
-/// The counters of all backends. None, if the map can't be read.
-pub(super) fn backends(shared: &Shared) -> Vec<(Traffic, Counter)> {
+/// The counters of all backends.
+fn backends(shared: &Shared) -> io::Result<Vec<Counter>> {
     let (listed, maps) = listed(shared);
     let places = listed.iter().map(|(id, _)| id.index() as usize + 1).max().unwrap_or(0);
-    let traffic = match maps.traffic(places) {
-        Ok(traffic) => traffic,
-        Err(error) => {
-            tracing::debug!(error = %ErrorChain(&error), "cannot read the traffic of backends");
-            return Vec::new();
-        }
-    };
+    let traffic = maps.traffic(places)?;
     let counted = listed.into_iter().filter_map(|(id, counter)| {
-        let traffic = *traffic.get(id.index() as usize)?;
-        let Traffic { flows: new, bytes: bytes_in, reply_bytes: bytes_out, .. } = traffic;
-        let counted = Counted { new, bytes_in, bytes_out, ..counter.counted };
-        Some((traffic, Counter { counted, ..counter }))
+        let Traffic { packets, bytes, reply_packets, reply_bytes, flows } =
+            *traffic.get(id.index() as usize)?;
+        let counted = Counted {
+            new: flows,
+            bytes_in: bytes,
+            bytes_out: reply_bytes,
+            packets_in: packets,
+            packets_out: reply_packets,
+            ..counter.counted
+        };
+        Some(Counter { counted, ..counter })
     });
-    counted.collect()
+    Ok(counted.collect())
 }
 
 /// The backends with what the agent itself knows of them.

@@ -105,12 +105,15 @@ impl Maps {
     }
 
     /// How often each reason was counted, over all CPUs.
-    pub(super) fn reasons(&self) -> impl Iterator<Item = (Reason, u64)> {
-        Reason::ALL.into_iter().map(|reason| {
-            let values = self.reasons.get(&(reason as u32), 0);
-            let values = values.iter().flat_map(|values| values.iter());
-            (reason, values.map(|bytes| u64::from_ne_bytes(*bytes)).sum())
-        })
+    ///
+    /// # Errors
+    /// The kernel refuses to read the map.
+    pub(super) fn reasons(&self) -> io::Result<Vec<(Reason, u64)>> {
+        let count = |reason: Reason| {
+            let values = self.reasons.get(&(reason as u32), 0).map_err(io::Error::other)?;
+            Ok((reason, values.iter().map(|bytes| u64::from_ne_bytes(*bytes)).sum()))
+        };
+        Reason::ALL.into_iter().map(count).collect()
     }
 }
 

@@ -2,7 +2,6 @@
 //! The programs' counters as metrics that only the packet plane has, read at each scrape. What all planes count has the same
 //! names for all of them: `observe/exposition.rs`.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,12 +14,6 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::counting;
 use super::shared::Shared;
-use crate::model::ServiceName;
-
-/// How many backends have series of their own, so that a scrape stays readable. All others
-/// share one series, named [`OTHERS`].
-const MOST_BACKENDS: usize = 5_000;
-const OTHERS: &str = "others";
 
 /// Reads the counters at each scrape.
 #[derive(Debug)]
@@ -31,23 +24,9 @@ pub(super) fn register(shared: &Arc<Shared>, registry: &mut Registry) {
     registry.register_collector(Box::new(PacketCollector(Arc::clone(shared))));
 }
 
-/// The packets of one backend of one frontend.
-struct Row {
-    labels: Vec<(&'static str, String)>,
-    packets: [u64; 2],
-}
-
 impl Collector for PacketCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         self.encode_links(&mut encoder)?;
-        let help = "Packets forwarded to and from a backend";
-        let mut metric = encoder.encode_descriptor("llb_backend_packets", help, None, MetricType::Counter)?;
-        for row in self.rows() {
-            for (direction, packets) in ["forward", "reply"].into_iter().zip(row.packets) {
-                let labels = [&row.labels[..], &[("direction", direction.to_owned())]].concat();
-                ConstCounter::new(packets).encode(metric.encode_family(&labels)?)?;
-            }
-        }
         let help = "Tests of backends to which a connection failed";
         let mut metric =
             encoder.encode_descriptor("llb_packet_backend_tests", help, None, MetricType::Counter)?;
@@ -58,7 +37,9 @@ impl Collector for PacketCollector {
         self.encode_canaries(&mut encoder)?;
         let help = "Packets passed, dropped or noted, by reason";
         let mut metric = encoder.encode_descriptor("llb_packet_reasons", help, None, MetricType::Counter)?;
-        for (reason, count) in self.0.state().maps.reasons() {
+        let maps = Arc::clone(&self.0.state().maps);
+        // A gap in the series is better than zeros, if the map can't be read.
+        for (reason, count) in maps.reasons().unwrap_or_default() {
             ConstCounter::new(count).encode(metric.encode_family(&[("reason", reason.name())])?)?;
         }
         let help = "Copies of later fragments that came before the first one of their packet";
@@ -120,30 +101,5 @@ impl PacketCollector {
             ConstGauge::new(map.most).encode(metric.encode_family(&labels)?)?;
         }
         Ok(())
-    }
-
-    fn rows(&self) -> Vec<Row> {
-        let counters = counting::backends(&self.0);
-        let mut rows: BTreeMap<[String; 4], [u64; 2]> = BTreeMap::new();
-        let state = self.0.state();
-        for (n, (traffic, counter)) in counters.into_iter().enumerate() {
-            let service = state.image.service(&counter.frontend);
-            let name = |of: fn(&ServiceName) -> &str| service.map(of).unwrap_or_default().to_owned();
-            let names = if n < MOST_BACKENDS {
-                let backend = counter.backend.map(|backend| backend.to_string()).unwrap_or_default();
-                let [namespace, service] = [name(|name| &name.namespace), name(|name| &name.name)];
-                [namespace, service, counter.frontend.to_string(), backend]
-            } else {
-                [OTHERS; 4].map(str::to_owned)
-            };
-            let row = rows.entry(names).or_default();
-            *row = [row[0] + traffic.packets, row[1] + traffic.reply_packets];
-        }
-        let names = ["namespace", "service", "frontend", "backend"];
-        let row = |(values, packets): ([String; 4], [u64; 2])| {
-            let labels = names.into_iter().zip(values).chain([("plane", "packet".to_owned())]).collect();
-            Row { labels, packets }
-        };
-        rows.into_iter().map(row).collect()
     }
 }

@@ -275,7 +275,7 @@ impl PacketPlane {
     }
 
     /// A question about what the programs have counted. It can be asked from any task.
-    pub fn counting(&self) -> impl Fn() -> Counts + Send + Sync + 'static {
+    pub fn counting(&self) -> impl Fn() -> io::Result<Counts> + Send + Sync + 'static {
         let shared = Arc::clone(&self.shared);
         move || counting::counts(&shared)
     }

@@ -36,12 +36,23 @@ impl RelayCounting {
         }
     }
 
-    /// The counters of the frontends and of their backends, as far as they have some of their own.
-    pub fn counters(&self) -> Vec<Counter> {
-        let frontends = self.traffic.frontends().into_iter();
-        let frontends = frontends.filter_map(|(key, traffic)| Some(of_frontend(key?, &traffic)));
-        let backends = self.traffic.backends().into_iter();
-        frontends.chain(backends.filter_map(|(key, traffic)| Some(of_backend(key?, &traffic)))).collect()
+    /// The counters of the frontends and of their backends, as far as they have some of their own; and how many are in use that
+    /// several share.
+    pub fn counters(&self) -> (Vec<Counter>, usize) {
+        let (mut counters, mut shared) = (Vec::new(), 0);
+        for (key, traffic) in self.traffic.frontends() {
+            match key {
+                Some(key) => counters.push(of_frontend(key, &traffic)),
+                None => shared += usize::from(is_in_use(&traffic)),
+            }
+        }
+        for (key, traffic) in self.traffic.backends() {
+            match key {
+                Some(key) => counters.push(of_backend(key, &traffic)),
+                None => shared += usize::from(is_in_use(&traffic)),
+            }
+        }
+        (counters, shared)
     }
 
     /// How much can be open at one time, and is.
@@ -54,13 +65,18 @@ impl RelayCounting {
     }
 }
 
+/// Whether frontends or backends count with this shared entry: it belongs to the list of all entries, and is in our answer from it.
+fn is_in_use<T>(shared: &Arc<T>) -> bool {
+    Arc::strong_count(shared) > 2
+}
+
 fn of_frontend((_, frontend): FrontendKey, traffic: &FrontendTraffic) -> Counter {
     let counted = Counted {
         new: traffic.connections.get(),
         bytes_in: traffic.bytes.forward.get(),
         bytes_out: traffic.bytes.reply.get(),
         refused: Refusal::ALL.map(|reason| traffic.refusals(reason).get()).iter().sum(),
-        failures: 0,
+        ..Counted::default()
     };
     Counter {
         number: FIRST_NUMBER + traffic.number.0,
@@ -78,8 +94,8 @@ fn of_backend((_, frontend, backend): BackendKey, traffic: &BackendTraffic) -> C
         new: traffic.connections.get(),
         bytes_in: traffic.bytes.forward.get(),
         bytes_out: traffic.bytes.reply.get(),
-        refused: 0,
         failures: traffic.failures.get(),
+        ..Counted::default()
     };
     Counter {
         number: FIRST_NUMBER + traffic.number.0,

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   sample of the planes --> Meter
-//!                              |-- Flow for each frontend and each backend        flow.rs
+//!                              |-- Flow for each frontend and each backend        flows.rs, flow.rs
 //!                              |     |-- totals by plane
 //!                              |     `-- growth in each of the last ten steps     window.rs
 //!                              `-- Trail for each frontend: ten minutes           trail.rs
@@ -14,22 +14,23 @@
 //! |---|---|---|
 //! | a frontend | about 500, and its trail: 14,400 or 1,440 | [`FINE`] and [`COARSE`] frontends |
 //! | a backend of a frontend | about 500 | [`BACKENDS`] |
-//! | a counter of a plane | about 80 | [`COUNTERS`] |
+//! | a counter of a plane | about 100 | [`COUNTERS`] |
 //!
 //! With 10,000 frontends of two backends each that is less than 60 MiB.
 
 mod flow;
+mod flows;
 mod tally;
 mod trail;
 mod window;
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use llb_common::reason::Reason;
 
 pub(super) use self::flow::{CountedBy, Flow, Part};
+use self::flows::Flows;
 pub(super) use self::tally::Tally;
 use self::tally::tally;
 use self::trail::{COARSE_SECS, Point};
@@ -37,7 +38,7 @@ pub(super) use self::trail::{NUMBERS, Trail};
 pub(super) use self::window::Rates;
 pub(crate) use self::window::WINDOW;
 use self::window::{Steps, Window, grown};
-use crate::model::{Backend, COUNTED, Counted, Counter, Counts, Fill, Frontend};
+use crate::model::{Backend, COUNTED, Counted, Counter, Counts, Fill, Frontend, RATED};
 
 /// The most frontends whose trail has a point for each second.
 const FINE: usize = 1_024;
@@ -64,8 +65,8 @@ pub(crate) struct Meter {
     before: HashMap<u64, Seen>,
     /// The sample before had more counters than are compared.
     was_cut: bool,
-    frontends: BTreeMap<Frontend, Flow>,
-    backends: BTreeMap<(Frontend, Backend), Flow>,
+    frontends: Flows<Frontend>,
+    backends: Flows<(Frontend, Backend)>,
     trails: BTreeMap<Frontend, Trail>,
     /// Of all frontends together.
     sum: Trail,
@@ -102,8 +103,8 @@ impl Default for Meter {
             owed: 0.0,
             before: HashMap::new(),
             was_cut: false,
-            frontends: BTreeMap::new(),
-            backends: BTreeMap::new(),
+            frontends: Flows::new(SHOWN[0], FINE + COARSE),
+            backends: Flows::new(SHOWN[1], BACKENDS),
             trails: BTreeMap::new(),
             sum: Trail::new(1),
             others: Default::default(),
@@ -148,7 +149,7 @@ impl Meter {
 
     fn follow(&mut self, sample: &Counts, ends_step: bool) {
         self.sample += 1;
-        self.left_out = 0;
+        self.left_out = sample.shared;
         let packet = sample.packet.iter().map(|counter| (counter, CountedBy::Packet));
         let all = packet.chain(sample.relay.iter().map(|counter| (counter, CountedBy::Relay)));
         for (counter, plane) in all.take(COUNTERS) {
@@ -158,8 +159,8 @@ impl Meter {
                     let (before, now) = (before.counted.numbers(), counter.counted.numbers());
                     std::array::from_fn(|n| grown(before[n], now[n]))
                 }
-                // It was there before this agent counted, or before there was room for it.
-                None if self.sample == 1 || self.was_cut => [0; COUNTED],
+                // It was there before this agent counted, as those of the packet plane may be, or before there was room for it.
+                None if self.was_cut || (self.sample == 1 && plane == CountedBy::Packet) => [0; COUNTED],
                 None => counter.counted.numbers(),
             };
             self.add(counter, grown, plane, ends_step);
@@ -169,8 +170,8 @@ impl Meter {
         self.was_cut = beyond > 0;
         self.left_out += beyond;
         if ends_step {
-            end_step(&mut self.frontends, &self.steps, self.sample);
-            end_step(&mut self.backends, &self.steps, self.sample);
+            self.frontends.end_step(&self.steps, self.sample);
+            self.backends.end_step(&self.steps, self.sample);
         }
     }
 
@@ -182,12 +183,11 @@ impl Meter {
         let [others_frontends, others_backends] = &mut self.others;
         let mut is_left_out = false;
         if let Some(backend) = backend {
-            let limits = (SHOWN[1], BACKENDS);
-            let flow = entry(&mut self.backends, (frontend, backend), limits, window);
+            let flow = self.backends.entry((frontend, backend), window);
             is_left_out |= flow.is_none();
             grow(flow, &mut others_backends[plane as usize], at, grown, Some(counter));
         }
-        let flow = entry(&mut self.frontends, frontend, (SHOWN[0], FINE + COARSE), window);
+        let flow = self.frontends.entry(frontend, window);
         is_left_out |= flow.is_none();
         let others = &mut others_frontends[plane as usize];
         if plane == CountedBy::Packet || backend.is_none() {
@@ -204,10 +204,10 @@ impl Meter {
     fn follow_trails(&mut self) {
         let secs = self.owed.round().max(0.0);
         self.owed -= secs;
-        self.trails.retain(|frontend, _| self.frontends.contains_key(frontend));
+        self.trails.retain(|frontend, _| self.frontends.get(frontend).is_some());
         let mut fine = self.trails.values().filter(|trail| trail.is_fine()).count();
         let mut sum = Point::default();
-        for (frontend, flow) in &self.frontends {
+        for (frontend, flow) in self.frontends.all() {
             let trail = self.trails.entry(*frontend).or_insert_with(|| {
                 let step = if fine < FINE { 1 } else { COARSE_SECS };
                 fine += usize::from(step == 1);
@@ -239,12 +239,12 @@ impl Meter {
 
     /// The frontends that have series of their own.
     pub(super) fn shown_frontends(&self) -> impl Iterator<Item = (&Frontend, &Flow)> {
-        self.frontends.iter().filter(|(_, flow)| flow.is_shown)
+        self.frontends.shown()
     }
 
     /// The backends that have series of their own.
     pub(super) fn shown_backends(&self) -> impl Iterator<Item = (&(Frontend, Backend), &Flow)> {
-        self.backends.iter().filter(|(_, flow)| flow.is_shown)
+        self.backends.shown()
     }
 
     /// What the other ones have together; `None`: there were never any.
@@ -259,7 +259,7 @@ impl Meter {
     }
 
     /// The rates of a flow over so many steps.
-    pub(super) fn rates(&self, flow: &Flow, over: usize) -> Option<Rates<COUNTED>> {
+    pub(super) fn rates(&self, flow: &Flow, over: usize) -> Option<Rates<RATED>> {
         flow.window.rates(&self.steps, over)
     }
 
@@ -271,22 +271,7 @@ impl Meter {
     /// The trail of the frontend with this name; without one, that of all together.
     pub(super) fn trail(&self, name: Option<&str>) -> Option<&Trail> {
         let Some(name) = name else { return Some(&self.sum) };
-        self.trails.iter().find(|(frontend, _)| frontend.to_string() == name).map(|(_, trail)| trail)
-    }
-}
-
-/// The flow with this key, a new one if there is room.
-fn entry<K: Ord>(
-    flows: &mut BTreeMap<K, Flow>,
-    key: K,
-    (shown, most): (usize, usize),
-    window: impl Fn() -> Window<COUNTED>,
-) -> Option<&mut Flow> {
-    let count = flows.len();
-    match flows.entry(key) {
-        Entry::Occupied(known) => Some(known.into_mut()),
-        Entry::Vacant(_) if count >= most => None,
-        Entry::Vacant(place) => Some(place.insert(Flow::new(window(), count < shown))),
+        self.trails.get(&Frontend::named(name)?)
     }
 }
 
@@ -304,11 +289,6 @@ fn grow(
     if let Some(flow) = flow {
         flow.grow(at, by, counter);
     }
-}
-
-fn end_step<K: Ord>(flows: &mut BTreeMap<K, Flow>, steps: &Steps, sample: u64) {
-    flows.retain(|_, flow| flow.is_of(sample));
-    flows.values_mut().for_each(|flow| flow.end_step(steps));
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ fn backend(octet: u8) -> Backend {
 }
 
 fn counter(number: u64, backend: Option<Backend>, new: u64) -> Counter {
-    let counted = Counted { new, bytes_in: 100 * new, bytes_out: 0, refused: 0, failures: new / 4 };
+    let counted = Counted { new, bytes_in: 100 * new, failures: new / 4, ..Counted::default() };
     Counter {
         number,
         frontend: frontend(80),
@@ -82,6 +82,14 @@ fn what_an_agent_before_has_counted_makes_no_rate() {
 }
 
 #[test]
+fn what_was_relayed_before_the_first_sample_counts() {
+    let relayed = Counts { relay: vec![counter(1 << 32, None, 5)], shared: 1, ..Counts::default() };
+    let meter = metered([relayed]);
+    assert_eq!(meter.frontend(&frontend(80)).unwrap().totals().new, 5);
+    assert_eq!(meter.left_out(), 1, "a counter that several share has no row");
+}
+
+#[test]
 fn a_counter_that_begins_later_counts_from_zero() {
     let meter = metered([packet(Vec::new()), packet(vec![counter(1, Some(backend(31)), 6)])]);
     assert_eq!(new(&meter, meter.frontend(&frontend(80))), Some((6.0, 6)));
@@ -143,7 +151,7 @@ fn many_frontends_have_longer_steps_and_too_many_have_none() {
     let most = FINE + COARSE;
     let meter = metered([of(most + 1), of(most + 1)]);
     let fine = meter.trails.values().filter(|trail| trail.is_fine()).count();
-    assert_eq!((meter.frontends.len(), meter.trails.len(), fine), (most, most, FINE));
+    assert_eq!((meter.frontends.all().len(), meter.trails.len(), fine), (most, most, FINE));
     assert_eq!(meter.left_out(), 1);
 }
 
@@ -196,4 +204,25 @@ fn series_beyond_the_limit_are_one_that_never_goes_down() {
     assert_eq!(others(&meter), (6, 0));
     assert!(meter.others(Of::Backends, CountedBy::Relay).is_none());
     assert_eq!(meter.left_out(), 0);
+}
+
+#[test]
+fn a_place_with_series_is_given_to_another_one() {
+    let [_, most] = SHOWN;
+    let of = |backends: std::ops::Range<usize>| {
+        let counter = |n: usize| Counter {
+            backend: Some(Backend { address: (std::net::Ipv4Addr::from(n as u32), 80).into() }),
+            ..counter(n as u64, None, 3)
+        };
+        packet(backends.map(counter).collect())
+    };
+    let shown = |meter: &Meter| meter.shown_backends().count();
+    // Two beyond the limit; ten with series go; ten others come, while the two stay where they are.
+    let mut meter = metered([of(0..most + 2), of(10..most + 2)]);
+    assert_eq!(shown(&meter), most - 10);
+    let third = clock::now_std() + Duration::from_secs(100);
+    meter.step(of(10..most + 12), third);
+    assert_eq!(shown(&meter), most);
+    meter.step(of(10..most + 13), third + Duration::from_secs(1));
+    assert_eq!(shown(&meter), most);
 }

@@ -15,7 +15,7 @@ use super::ids::{Chunks, Places, Services};
 use super::known::Known;
 use super::next_hop::NextHop;
 use super::write::{Write, key_of};
-use crate::model::{Backend, Frontend, Mode, Port, Protocol, Rule, ServiceName};
+use crate::model::{Backend, Frontend, Mode, Port, Protocol, Rule};
 
 /// How many entries the image may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,11 +164,6 @@ impl MapImage {
         self.frontends.iter().flat_map(|(frontend, known)| {
             known.backends.iter().map(move |(backend, entry)| (frontend, backend, entry.id))
         })
-    }
-
-    /// The Service of a frontend; `None` while its rule is not known.
-    pub(in super::super) fn service(&self, frontend: &Frontend) -> Option<&ServiceName> {
-        Some(&self.frontends.get(frontend)?.rule.as_ref()?.service)
     }
 
     /// Whether the rule of a frontend has this backend. True while the rule is not known.
