@@ -17,7 +17,7 @@ use crate::model::{AddressKey, NoPacketPlane, Phase, PlaneKind, Problem, SHARES}
 use crate::ownership::{
     self, Condition, Fitness, Group, GroupSetup, News, Orders, PACE, Placement, Ranks, Standing,
 };
-use crate::peers::{GroupFiles, Identity, Keepalived, PeersError, read_orders};
+use crate::peers::{GroupFiles, Identity, Keepalived, PeersError, read_orders, take_orders};
 use crate::reconcile::Report;
 
 /// How often to look at the orders of people.
@@ -29,6 +29,10 @@ const KEEPALIVED_EVERY: u32 = 5;
 const TAKE_LIMIT: Duration = Duration::from_secs(1);
 /// So many adverts may pass until another box has a share that this one is not ready for any more.
 const TAKE_ADVERTS: u32 = 10;
+/// All of that takes no longer, however slow the adverts are.
+const GIVE_AWAY_LIMIT: Duration = Duration::from_secs(5);
+/// At the end, a write of the task that hangs is waited for so long.
+const TASK_LIMIT: Duration = Duration::from_secs(2);
 
 /// What the kernel shows if the program was replaced while it ran.
 const REPLACED: &str = " (deleted)";
@@ -53,6 +57,8 @@ pub(super) struct Peers {
     keepalived: Keepalived,
     links: Vec<String>,
     orders: Orders,
+    /// Why the orders can't be read; it is logged already.
+    orders_error: Option<String>,
     fitness: Fitness,
     /// When a share was last made to move.
     moved: Option<Instant>,
@@ -89,13 +95,22 @@ impl Peers {
             files: GroupFiles::open(&config.state_dir)?,
             keepalived: Keepalived::new(&group.group, &config.state_dir),
             links: config.links.clone(),
-            orders: read_orders(&config.state_dir)?,
+            orders: take_orders(&config.state_dir),
+            orders_error: None,
             fitness: Fitness::new(clock::now_std()),
             moved: None,
             is_ending: false,
             problems: Vec::new(),
             looks: 0,
         })
+    }
+
+    /// To be called before keepalived can see that an agent lives again, if none has served until now. If the one before has
+    /// been dead for long, its shares are at other boxes: without this they would all come back at once, before anything is
+    /// served here. They get their turns when it is. Nothing moves by this.
+    pub(super) fn queue_up(&mut self, markers: &BTreeSet<Ipv4Addr>) -> Result<(), PeersError> {
+        let lower = ownership::at_start(self.files.said(), &ownership::holding(&self.links, markers));
+        lower.into_iter().try_for_each(|(share, number)| self.files.say(share, number))
     }
 
     /// Follows the reports until the task is dropped. `news` gets what is wrong and what keepalived has been told, and `wake`
@@ -147,19 +162,29 @@ impl Peers {
 
     /// Looks at the orders, and now and then at keepalived.
     fn look(&mut self) {
-        match read_orders(&self.setup.state_dir) {
-            Ok(orders) if orders != self.orders => {
-                tracing::info!(drained = orders.drained, moved = ?orders.moved, "new orders for this box of the group");
-                self.orders = orders;
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(error = %ErrorChain(&error), "the orders before stay"),
-        }
+        self.look_at_orders();
         if self.looks.is_multiple_of(KEEPALIVED_EVERY) {
             let problems = self.configure();
             self.problems = if problems.is_empty() { self.keepalived.look() } else { problems };
         }
         self.looks = self.looks.wrapping_add(1);
+    }
+
+    fn look_at_orders(&mut self) {
+        let error = match read_orders(&self.setup.state_dir) {
+            Ok(orders) => {
+                if orders != self.orders {
+                    tracing::info!(drained = orders.drained, moved = ?orders.moved, "new orders for this box of the group");
+                    self.orders = orders;
+                }
+                None
+            }
+            Err(error) => Some(ErrorChain(&error).to_string()),
+        };
+        if let Some(error) = error.as_ref().filter(|error| self.orders_error.as_ref() != Some(*error)) {
+            tracing::warn!(%error, "the orders before stay; the next `llb-agent drain`, `undrain` or `move` writes new ones");
+        }
+        self.orders_error = error;
     }
 
     fn follow_report(&mut self, report: &Report) {
@@ -211,15 +236,18 @@ impl PeersTask {
     /// Returns how long that may take.
     pub(super) fn give_away(&self) -> Duration {
         self.ends.notify_one();
-        PACE * u32::from(SHARES) + self.advert * TAKE_ADVERTS + TAKE_LIMIT
+        (PACE * u32::from(SHARES) + self.advert * TAKE_ADVERTS + TAKE_LIMIT).min(GIVE_AWAY_LIMIT)
     }
 
     /// This agent is about to end. With `keep`, the packet plane goes on, and so do its VIPs; what was relayed ends.
     /// Without, the other boxes get what they have not taken yet.
     pub(super) async fn leave(&mut self, report: &Report, keep: bool) {
-        // What the task writes now must not come after what is written here. It fails only if the task has panicked.
+        // What the task writes now must not come after what is written here.
         self.stop.notify_one();
-        let _ = (&mut self.task).await;
+        if tokio::time::timeout(TASK_LIMIT, &mut self.task).await.is_err() {
+            tracing::warn!(limit = ?TASK_LIMIT, "a file of the group is still being written; the agent ends all the same");
+            return;
+        }
         self.write(|files| match keep {
             true => files.place(placement_of(report, &self.links, |plane| plane == PlaneKind::Packet)),
             false => files.give_up_all(),

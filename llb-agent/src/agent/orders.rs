@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `llb-agent drain`, `undrain` and `move`: they write what is ordered to the state folder, from which the agent reads it
-//! within a second. So an order needs no agent that runs, and outlives it.
+//! within a second. So an order outlives the agent. It counts when an agent runs.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,8 +11,9 @@ use tokio::sync::Notify;
 
 use crate::addresses::{AddressTable, NetlinkAddresses};
 use crate::config::{AddressTag, Order};
-use crate::ownership::{LOOPBACK, Orders};
-use crate::peers::{Identity, read_orders, read_placement, write_orders};
+use crate::ownership::{LOOPBACK, Orders, Ranks};
+use crate::peers::{Identity, change_orders, read_placement};
+use crate::statefile;
 
 /// How long `drain --wait` waits.
 const WAIT_LIMIT: Duration = Duration::from_secs(30);
@@ -27,9 +28,7 @@ pub(super) async fn give(state_dir: PathBuf, order: Order) -> anyhow::Result<()>
             state_dir.display()
         )
     };
-    let before = read_orders(&state_dir)?;
-    let (orders, text) = apply(&identity, before, &order)?;
-    write_orders(&state_dir, &orders)?;
+    let text = change_orders(&state_dir, |before| apply(&identity, before, &order))?;
     println!("{text}");
     match order {
         Order::Drain { wait: true } => wait_until_nothing_is_here(&state_dir).await,
@@ -56,12 +55,17 @@ fn apply(identity: &Identity, mut orders: Orders, order: &Order) -> anyhow::Resu
                 let known = members.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
                 bail!("this box knows no member {member} of group {group}; it knows {known}")
             }
-            orders.moved.insert(*share, member.clone());
-            match member == own {
-                true => format!("{own} is to have share {share} from now on, as long as it is ready"),
-                false => format!(
-                    "{own} gives share {share} to {member}, if that is told so, too: run the same command on {member}"
-                ),
+            if Ranks::new(group, members).order(*share).first() == Some(member) {
+                orders.moved.remove(share);
+                format!(
+                    "share {share} is to be at {member} again, the first in line: run the same command on the box that it was moved to"
+                )
+            } else {
+                orders.moved.insert(*share, member.clone());
+                match member == own {
+                    true => format!("{own} is to have share {share} from now on, as long as it is ready"),
+                    false => format!("share {share} is to be at {member}: run the same command there"),
+                }
             }
         }
     };
@@ -72,14 +76,22 @@ async fn wait_until_nothing_is_here(state_dir: &Path) -> anyhow::Result<()> {
     let links = read_placement(state_dir)?.links;
     let mut addresses =
         NetlinkAddresses::new(links, AddressTag::Kernel, state_dir.to_owned(), Arc::<Notify>::default())?;
-    let mut left = 0;
+    let (mut shares, mut vips) = (0, 0);
     let all = async {
         loop {
             let links = addresses.observe().await?;
-            let vips = links.iter().flat_map(|link| &link.addresses).filter(|known| known.ours).count();
-            left = addresses.markers().len();
-            if left + vips == 0 {
+            vips = links.iter().flat_map(|link| &link.addresses).filter(|known| known.ours).count();
+            shares = addresses.markers().len();
+            if shares + vips == 0 {
                 return anyhow::Ok(());
+            }
+            // Its lock is free if this gets it.
+            if statefile::try_lock(state_dir)?.is_some() {
+                bail!(
+                    "no agent with the state folder {} runs, so {} are still here. The order stays, and counts when an agent runs",
+                    state_dir.display(),
+                    left(shares, vips)
+                )
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -87,15 +99,21 @@ async fn wait_until_nothing_is_here(state_dir: &Path) -> anyhow::Result<()> {
     let ended = tokio::time::timeout(WAIT_LIMIT, all).await;
     ended.with_context(|| {
         format!(
-            "{left} shares are still here after {WAIT_LIMIT:?} (`ip address show dev {LOOPBACK}`). Either no other box is ready \
-             to take them (`llb-agent members` there), or no agent or no keepalived runs on this box. The order stays"
+            "{} are still here after {WAIT_LIMIT:?} (`ip address show`; the shares are on {LOOPBACK}). Either no other box is ready \
+             to take them (`llb-agent members` there), or no keepalived runs on this box. The order stays",
+            left(shares, vips)
         )
     })?
+}
+
+fn left(shares: usize, vips: usize) -> String {
+    format!("{shares} shares and {vips} VIPs")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::SHARES;
 
     fn identity() -> Identity {
         let members = ["box-a", "box-b"].map(str::to_owned).into();
@@ -104,17 +122,26 @@ mod tests {
 
     #[test]
     fn orders_are_independent_of_each_other() {
+        let first = |share| Ranks::new("edge", &identity().members).order(share)[0].clone();
+        let with_first = |name: &str| (0..SHARES).filter(|share| first(*share) == name).collect::<Vec<_>>();
+        let [at_a, at_b] = ["box-a", "box-b"].map(with_first);
         let to = |share, member: &str| Order::Move { share, member: member.to_owned() };
-        let all =
-            [to(3, "box-b"), Order::Drain { wait: false }, to(4, "box-a"), to(3, "box-a"), Order::Undrain];
+        let all = [
+            to(at_a[0], "box-b"),
+            to(at_a[1], "box-b"),
+            Order::Drain { wait: false },
+            to(at_b[0], "box-a"),
+            to(at_a[0], "box-a"),
+            Order::Undrain,
+        ];
         let (mut orders, mut texts) = (Orders::default(), Vec::new());
         for order in all {
             let (next, text) = apply(&identity(), orders, &order).unwrap();
             (orders, _) = (next, texts.push(text));
         }
-        let moved = [3, 4].map(|share| (share, "box-a".to_owned())).into();
-        assert_eq!(orders, Orders { drained: false, moved });
-        assert!(texts[0].ends_with("run the same command on box-b"), "{texts:?}");
+        let moved = [(at_a[1], "box-b".to_owned()), (at_b[0], "box-a".to_owned())].into();
+        assert_eq!(orders, Orders { drained: false, moved }, "the first in line needs no order");
+        assert!(texts[0].ends_with("is to be at box-b: run the same command there"), "{texts:?}");
         let error = apply(&identity(), Orders::default(), &to(3, "box-x")).unwrap_err();
         assert_eq!(error.to_string(), "this box knows no member box-x of group edge; it knows box-a, box-b");
     }

@@ -28,7 +28,7 @@ use super::preconditions::LINK_PAUSE;
 use super::reload::Reloads;
 use super::service_manager;
 use super::signals::Signals;
-use crate::addresses::{AgentLocks, NetlinkAddresses};
+use crate::addresses::{AddressTable as _, AgentLocks, NetlinkAddresses};
 use crate::admin::{self, AdminSocket};
 use crate::clock;
 use crate::config::Configured;
@@ -88,6 +88,7 @@ pub(super) async fn start<S: StatusSink>(
         StartingPoint::NobodyServes(locks) => {
             let listener = building.bind_admin(None).await?;
             building.start_packet_plane(LinkLocks::new(), &locks.agent).await?;
+            building.queue_up().await;
             building.finish(locks, listener, admin_socket).map(Some)
         }
         StartingPoint::TakingOver(mut inheritance) => {
@@ -268,6 +269,20 @@ impl<S: StatusSink> Building<S> {
                 planes.start(Err(error));
                 Ok(())
             }
+        }
+    }
+
+    /// In a group, shares that other boxes have come back only when this agent serves.
+    async fn queue_up(&mut self) {
+        let Some(peers) = &mut self.peers else { return };
+        let addresses = &mut self.reconciler.rooms.addresses;
+        let done: anyhow::Result<()> = async {
+            addresses.observe().await?;
+            Ok(peers.queue_up(addresses.markers())?)
+        }
+        .await;
+        if let Err(error) = done {
+            tracing::warn!("the shares of this box may come back before it serves: {error:#}");
         }
     }
 

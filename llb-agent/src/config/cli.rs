@@ -274,8 +274,8 @@ enum Command {
     },
     /// Give the shares of this box to the other boxes of its group, before it is serviced or restarted
     ///
-    /// It stays so, also if the agent or the machine is started again, until `llb-agent undrain`. It can be given while no
-    /// agent runs.
+    /// It stays so, also if the agent or the machine is started again, until `llb-agent undrain`. It counts when an agent
+    /// runs.
     Drain(DrainArgs),
     /// End what `llb-agent drain` has begun: this box gets its shares again, one after the other
     Undrain(Addressee),

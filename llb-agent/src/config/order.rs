@@ -49,7 +49,7 @@ pub(super) struct Addressee {
 /// The arguments of `drain`.
 #[derive(Debug, Args)]
 pub(super) struct DrainArgs {
-    /// Return when this box has no VIP any more; fails if that takes longer than 30 s
+    /// Return when this box has no VIP any more; fails if no agent runs, or after 30 s
     #[arg(long)]
     wait: bool,
     #[command(flatten)]

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The configuration of keepalived, as text: one virtual router for each share of each link.
 //!
-//! - **Priority** is 240 less ten for each rank. Two files take bands of 80 off it: `ready/S`, which the agent
-//!   writes, and the check `alive`, for an agent that is dead. If all are dead, all sink alike and nothing moves.
+//! - **Priority** is 240 less ten for each rank. Bands of 80 are taken off it by the file `ready/S`, which the
+//!   agent writes, and by the check `alive`, for an agent that is dead. If all are dead, all sink alike and nothing moves.
 //! - **It changes only with members and links**: VIPs are not in it, so they come and go without keepalived.
 //! - **`vrrp_higher_prio_send_advert`**: without it, the winner of a healed split may not learn of its rival, and
 //!   does not announce its VIPs.

@@ -26,4 +26,4 @@ pub use overview::{Group, News, Overview, Readiness, ShareOverview, Standing};
 pub use placement::{Correction, Placement, ShareVips, corrections, placement};
 pub use priority::{READY_IN_FULL, READY_LAST, READY_NOT};
 pub use ranks::{MAX_MEMBERS, Ranks};
-pub use readiness::{Condition, Fitness, Numbers, Orders, PACE, Step, next_step, wanted};
+pub use readiness::{Condition, Fitness, Numbers, Orders, PACE, Step, at_start, next_step, wanted};

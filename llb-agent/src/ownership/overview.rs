@@ -82,6 +82,8 @@ pub struct ShareOverview {
     pub here: bool,
     /// How ready this box is for it.
     pub ready: Readiness,
+    /// `llb-agent move`: the first one of `order` is first by an order for this box.
+    pub moved: bool,
     /// The boxes that are to have it, the first one before the others.
     pub order: Vec<String>,
     /// Its VIPs.
@@ -111,6 +113,7 @@ impl Group {
             ShareOverview {
                 here: here.contains(&share),
                 ready: readiness(standing.said.get(usize::from(number)).copied().flatten()),
+                moved: self.is_moved(number, &standing.orders),
                 order: self.order(number, &standing.orders),
                 vips: vips.remove(&share).unwrap_or_default(),
                 link: share.link,
@@ -118,6 +121,10 @@ impl Group {
             }
         });
         Overview { group, member, drained, shares: shares.collect() }
+    }
+
+    fn is_moved(&self, share: u8, orders: &Orders) -> bool {
+        orders.moved.get(&share).is_some_and(|to| self.ranks.order(share).contains(to))
     }
 
     /// By rank, but a member to which the share was moved is first.
@@ -170,6 +177,9 @@ impl fmt::Display for Overview {
                 share.share,
                 share.order.join(", ")
             )?;
+            if share.moved {
+                write!(f, "  moved")?;
+            }
             match share.ready {
                 Readiness::Unknown | Readiness::InFull => {}
                 Readiness::Last => write!(f, "  this box only if no other one is ready in full")?,
@@ -226,6 +236,7 @@ mod tests {
         assert!(line("eth0 share  5  elsewhere").ends_with("  192.0.2.21"), "{text}");
         assert!(line("eth0 share  6  here ").ends_with("  no VIP"), "{text}");
     }
+
     #[test]
     fn the_overview_says_what_people_have_ordered_and_what_keepalived_has_been_told() {
         let mut said = [Some(READY_IN_FULL); 16];
@@ -238,7 +249,7 @@ mod tests {
         let line = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap();
         assert!(line("eth0 share  0").contains("only if no other one is ready in full"), "{text}");
         assert!(line("eth0 share  1").contains("only if no other one is ready  no VIP"), "{text}");
-        assert!(line("eth0 share  2").ends_with("due at box-b, box-a  no VIP"), "{text}");
+        assert!(line("eth0 share  2").ends_with("due at box-b, box-a  moved  no VIP"), "{text}");
         assert!(overview.shares.iter().all(|share| share.order == ["box-b", "box-a"]), "{text}");
     }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::priority::{READY_IN_FULL, READY_LAST, READY_NOT, before_all};
 use super::ranks::Ranks;
-use crate::model::SHARES;
+use crate::model::{Holding, SHARES};
 
 /// Between two shares that may move: at most 20 a second.
 pub const PACE: Duration = Duration::from_millis(50);
@@ -98,6 +98,15 @@ pub fn wanted(
     })
 }
 
+/// What an agent has to write before anybody sees it live, if none has lived before it: shares that are elsewhere wait for
+/// their turns again. Shares that are here, and what is not known, stay as they are.
+pub fn at_start(said: &Numbers, holding: &Holding) -> Vec<(u8, i32)> {
+    let Holding::Shares(here) = holding else { return Vec::new() };
+    let is_here = |share: u8| here.iter().any(|known| known.number == share);
+    let raised = (0..SHARES).zip(said).filter(|(_, said)| said.is_some_and(|said| said > READY_LAST));
+    raised.map(|(share, _)| share).filter(|share| !is_here(*share)).map(|share| (share, READY_LAST)).collect()
+}
+
 /// A share that was moved to this box is before those with rank 0. The other boxes need not know.
 fn in_full(orders: &Orders, ranks: &Ranks, member: &str, share: u8) -> i32 {
     match (orders.moved.get(&share), ranks.rank(member, share)) {
@@ -139,6 +148,7 @@ pub fn next_step(said: &Numbers, wanted: &Numbers) -> Option<Step> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Share;
 
     const IN_FULL: Numbers = [Some(READY_IN_FULL); 16];
     const NOT: Numbers = [Some(READY_NOT); 16];
@@ -156,7 +166,7 @@ mod tests {
         wanted(orders, fitness, (&ranks(), "box-a"), said, now)
     }
 
-    /// All steps, one line for each.
+    /// All steps, and the numbers that they reach.
     fn steps(mut said: Numbers, wanted: &Numbers) -> (Vec<Step>, Numbers) {
         let mut all = Vec::new();
         while let Some(step) = next_step(&said, wanted) {
@@ -179,6 +189,24 @@ mod tests {
             assert!(steps[1..].iter().all(|step| step.moves && step.write.len() == 1));
             assert_eq!(reached, IN_FULL);
         }
+    }
+
+    #[test]
+    fn an_agent_that_was_dead_for_long_gets_its_shares_one_by_one_when_it_serves() {
+        let mut said = IN_FULL;
+        (said[1], said[2], said[3]) = (Some(READY_NOT), None, Some(25));
+        let here = (4..16).map(|number| Share { link: "eth0".to_owned(), number });
+        assert_eq!(at_start(&said, &Holding::Shares(here.collect())), [(0, READY_LAST), (3, READY_LAST)]);
+        let none = Holding::Shares([].into());
+        let mut now = IN_FULL;
+        at_start(&IN_FULL, &none).into_iter().for_each(|(share, to)| now[usize::from(share)] = Some(to));
+        assert_eq!(now, LAST);
+        let mut fitness = Fitness::new(start());
+        assert_eq!(wants(&Orders::default(), &fitness, &now, start()), LAST, "nothing is served yet");
+        fitness.is_now(Condition::InFull, start());
+        let (steps, reached) = steps(now, &wants(&Orders::default(), &fitness, &now, start()));
+        assert!(steps.len() == 16 && steps.iter().all(|step| step.moves && step.write.len() == 1));
+        assert_eq!(reached, IN_FULL);
     }
 
     #[test]

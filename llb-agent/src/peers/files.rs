@@ -19,7 +19,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// A file of the group can't be written or read.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {verb} {}, which keepalived or `llb-agent share` needs", path.display())]
+#[error("cannot {verb} {}, a file of the group", path.display())]
 pub struct PeersError {
     pub(super) verb: &'static str,
     pub(super) path: PathBuf,
@@ -84,11 +84,13 @@ impl GroupFiles {
         if known == Some(Some(number)) {
             return Ok(());
         }
-        let written = self.write(&self.ready(share), format!("{number}\n").as_bytes());
+        let path = self.ready(share);
+        let written = self.write(&path, format!("{number}\n").as_bytes());
         if written.is_err()
             && let Some(known) = self.said.get_mut(usize::from(share))
         {
-            *known = None;
+            // What keepalived sees.
+            *known = read_number(&path);
         }
         written
     }
@@ -171,6 +173,20 @@ mod tests {
         fs::write(folder.path().join(READY).join(BOOT), "of an earlier start\n").unwrap();
         GroupFiles::open(folder.path()).unwrap();
         assert_eq!(ready(folder.path()), ["-160\n"; 16], "the machine was started again");
+    }
+
+    #[test]
+    fn after_a_write_that_failed_the_number_is_that_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut files = GroupFiles::open(folder.path()).unwrap();
+        files.say(3, 0).unwrap();
+        let in_the_way = folder.path().join(READY).join("3.tmp");
+        fs::create_dir(&in_the_way).unwrap();
+        files.say(3, READY_NOT).unwrap_err();
+        assert_eq!(files.said()[3], Some(0));
+        fs::remove_dir(&in_the_way).unwrap();
+        files.say(3, READY_NOT).unwrap();
+        assert_eq!(ready(folder.path())[3], "-160\n");
     }
 
     #[test]

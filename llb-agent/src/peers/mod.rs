@@ -20,4 +20,4 @@ mod orders;
 
 pub use files::{GroupFiles, PeersError, read_placement};
 pub use keepalived::Keepalived;
-pub use orders::{Identity, read_orders, write_orders};
+pub use orders::{Identity, change_orders, read_orders, take_orders};

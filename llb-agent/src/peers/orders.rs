@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What people order for this box (`llb-agent drain`, `undrain`, `move`): a file that the commands write and the agent
-//! reads, so an order outlives the agent, and can be given while none runs. And a file by which the commands know the group.
+//! reads, so an order outlives the agent, and counts when one runs. And a file by which the commands know the group.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
@@ -15,6 +15,8 @@ use crate::ownership::Orders;
 use crate::statefile;
 
 const ORDERS: &str = "orders";
+/// Commands that run at the same time change the orders one after the other.
+const ORDERS_LOCK: &str = "orders.lock";
 const IDENTITY: &str = "group";
 
 /// The group of a box, as its agent knows it.
@@ -46,20 +48,35 @@ impl Identity {
     }
 }
 
-/// Gives the orders to the agent with this state folder, whether it runs or not.
+/// Changes the orders for the agent with this state folder, whether it runs or not. Nothing is written if `change` fails.
+/// Orders that can't be understood are set aside.
 ///
 /// # Errors
-/// The file can't be written.
-pub fn write_orders(folder: &Path, orders: &Orders) -> Result<(), PeersError> {
-    write(folder, ORDERS, orders)
+/// That of `change`, or the file can't be written.
+pub fn change_orders<T, E: From<PeersError>>(
+    folder: &Path,
+    change: impl FnOnce(Orders) -> Result<(Orders, T), E>,
+) -> Result<T, E> {
+    let path = folder.join(ORDERS_LOCK);
+    let locked = File::create(&path).and_then(|file| file.lock().map(|()| file));
+    // Until the end of this function.
+    let _lock = locked.map_err(|source| PeersError { verb: "lock", path, source })?;
+    let (orders, told) = change(take_orders(folder))?;
+    write(folder, ORDERS, &orders)?;
+    Ok(told)
 }
 
-/// The orders of today.
+/// The orders of today, for an agent that knows them already.
 ///
 /// # Errors
 /// The file can't be read or understood.
 pub fn read_orders(folder: &Path) -> Result<Orders, PeersError> {
     Ok(read(folder, ORDERS)?.unwrap_or_default())
+}
+
+/// The orders of today, for who knows none: those that can't be read or understood are logged, set aside and count as none.
+pub fn take_orders(folder: &Path) -> Orders {
+    statefile::read_or_set_aside(&folder.join(ORDERS)).unwrap_or_default()
 }
 
 fn write(folder: &Path, name: &str, content: &impl Serialize) -> Result<(), PeersError> {
@@ -89,7 +106,7 @@ mod tests {
         assert_eq!(read_orders(path).unwrap(), Orders::default());
         assert_eq!(Identity::read(path).unwrap(), None);
         let orders = Orders { drained: true, moved: [(3, "box-b".to_owned())].into() };
-        write_orders(path, &orders).unwrap();
+        change_orders(path, |_| Ok::<_, PeersError>((orders.clone(), ()))).unwrap();
         assert_eq!(read_orders(path).unwrap(), orders);
         let members = ["box-a", "box-b"].map(str::to_owned).into();
         let identity = Identity { group: "edge".to_owned(), member: "box-a".to_owned(), members };
@@ -97,5 +114,24 @@ mod tests {
         assert_eq!(Identity::read(path).unwrap(), Some(identity));
         fs::write(path.join(ORDERS), "{").unwrap();
         assert!(read_orders(path).is_err());
+        assert_eq!(take_orders(path), Orders::default());
+        assert!(path.join("orders.unreadable").exists());
+        assert_eq!(read_orders(path).unwrap(), Orders::default());
+    }
+
+    #[test]
+    fn orders_that_are_given_at_the_same_time_are_all_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let give = &|share: u8| {
+            let add = |mut orders: Orders| {
+                orders.moved.insert(share, "box-b".to_owned());
+                Ok::<_, PeersError>((orders, ()))
+            };
+            change_orders(folder.path(), add).unwrap();
+        };
+        std::thread::scope(|scope| {
+            (0..16).for_each(|share| drop(scope.spawn(move || give(share))));
+        });
+        assert_eq!(read_orders(folder.path()).unwrap().moved.len(), 16);
     }
 }

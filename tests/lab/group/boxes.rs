@@ -191,10 +191,11 @@ impl Member {
         self.keepalived.take().unwrap().kill9().unwrap();
     }
 
-    /// The box starts again. A machine that starts has neither markers nor VIPs; this one still has them, so it is plugged in
-    /// after its agent has removed the VIPs.
+    /// The box starts again. A machine that starts has another boot ID, and neither markers nor VIPs; this one still has them,
+    /// so it is plugged in after its agent has removed the VIPs.
     pub(crate) fn power_on(&mut self, vips: &[IpAddr]) {
         self.host.output(&["ip", "address", "flush", "dev", "lo", "to", "127.86.0.0/16"]).unwrap();
+        std::fs::write(self.state_dir().join("ready/boot"), "of an earlier start\n").unwrap();
         self.start_agent();
         wait_until(LIMIT, "no VIP on a box that starts", || {
             Ok(vips.iter().all(|vip| !self.has(*vip)).then_some(()))

@@ -35,6 +35,8 @@ type Answers = BTreeMap<Ipv4Addr, BTreeMap<Mac, [Instant; 2]>>;
 pub(crate) struct MacWatch {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Answers>>,
+    /// So many VIPs are asked for.
+    vips: usize,
 }
 
 impl MacWatch {
@@ -50,15 +52,16 @@ impl MacWatch {
         lab.segment_ip(&format!("link set {LINK} master {BRIDGE} up\n")).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
+        let count = vips.len();
         let thread = Some(std::thread::spawn(move || watch(tap, &vips, &stopped)));
-        Self { stop, thread }
+        Self { stop, thread, vips: count }
     }
 
     /// For how long two boxes have answered for the same VIP: of all VIPs, the longest.
     pub(crate) fn stop(mut self) -> Duration {
         self.stop.store(true, Ordering::Relaxed);
         let answers = self.thread.take().unwrap().join().unwrap();
-        assert!(answers.values().all(|macs| macs.len() <= 2), "more than one move: {answers:?}");
+        assert_eq!(answers.len(), self.vips, "not every VIP has been answered for: {answers:?}");
         let both = answers.values().filter_map(|macs| {
             let [first, second] = macs.values().collect::<Vec<_>>().try_into().ok()?;
             let (before, after) = if first[0] <= second[0] { (first, second) } else { (second, first) };

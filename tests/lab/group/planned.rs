@@ -103,7 +103,7 @@ fn a_share_is_moved_to_the_other_box_and_back() {
     let number = share.to_string();
     let order =
         |number_of_box: usize, to: &str| group.members[number_of_box].order(&["move", &number, to]).unwrap();
-    assert!(order(0, "box-b").contains("run the same command on box-b"));
+    assert!(order(0, "box-b").contains("is to be at box-b: run the same command there"));
     order(1, "box-b");
     let is_at = |owner: usize| {
         wait_until(LIMIT, "the share to move", || {

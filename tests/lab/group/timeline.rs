@@ -22,7 +22,7 @@ pub(crate) struct Timeline {
 }
 
 impl Timeline {
-    /// Starts to listen. `number` makes the name of the log.
+    /// Starts to listen.
     pub(crate) fn start(host: &Host) -> Self {
         let mut command = host.command("ip");
         command.args(["-ts", "-o", "monitor", "address"]);

@@ -130,7 +130,7 @@ async fn send_due(queue: &Queue, socket: &Socket) -> bool {
     let here = if in_group { Here::look().await } else { Here::default() };
     for Announcement { key, index, frames } in due {
         if !here.may_have(index, key.address) {
-            queue.schedule().cancel(&key);
+            // A newer series may have begun since the look, so nothing is cancelled.
             continue;
         }
         match frames.iter().try_for_each(|frame| packet_socket::send(socket, index, frame)) {
