@@ -59,10 +59,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let flags = flags(&compiler, &linker, &remap::cargo_home()?);
         let linked = build(shell::workspace(), &flags, &build_folder, arguments)?;
         for (name, object) in OBJECTS.iter().zip(&objects) {
-            let linked = linked.join(name);
-            // Reading checks the object, so a bad one never gets its final name.
-            object_report::read(&linked)?;
-            publish(&compiler, &linked, &build_folder.join(name).with_extension("part"), object)?;
+            publish(&compiler, &linked.join(name), &build_folder.join(name).with_extension("part"), object)?;
         }
         publish(&compiler, &linked.join("bench"), &build_folder.join("bench.part"), &bench)?;
         fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
@@ -95,10 +92,10 @@ fn check_budget(object: &Path, report: &object_report::Report) -> Result<()> {
     Ok(())
 }
 
-/// Builds the objects of another copy of the workspace into that copy's `target/ebpf/`, and checks nothing.
+/// Builds the objects of another copy of the workspace into that copy's `target/ebpf/`, and checks no budget.
 ///
 /// # Errors
-/// They can't be built.
+/// They can't be built, or a panic is reachable.
 pub(crate) fn build_copy(workspace: &Path, cargo_home: &Path, build_folder: &Path) -> Result<()> {
     let compiler = Compiler::ask()?;
     let flags = flags(&compiler, &bpf_linker::provide(&compiler)?, cargo_home);
@@ -169,5 +166,7 @@ fn publish(compiler: &Compiler, from: &Path, part: &Path, to: &Path) -> Result<(
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
     shell::run(compiler.objcopy().arg("--strip-debug").arg(from).arg(part))?;
+    // Reading checks the object, so a bad one never gets its final name.
+    object_report::read(part)?;
     fs::rename(part, to).with_context(|| format!("cannot write {}", to.display()))
 }

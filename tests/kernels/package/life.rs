@@ -139,6 +139,8 @@ pub(super) fn removal(debian: &mut Debian) -> Result<()> {
     ensure!(pins.is_empty(), "these are left: {pins}");
     debian.run("test -d /var/lib/llb && test -f /etc/llb/llb.toml")?;
     debian.apt("purge llb")?;
-    debian.run("! ls -d /var/lib/llb /etc/llb/llb.toml /usr/bin/llb-agent 2>/dev/null")?;
+    debian.run(
+        r#"for file in /var/lib/llb /etc/llb/llb.toml /usr/bin/llb-agent; do test ! -e "$file" || exit 1; done"#,
+    )?;
     debian.wait_for("systemctl show --property=LoadState --value llb | grep not-found")
 }

@@ -28,16 +28,17 @@ pub(super) fn under_load(debian: &mut Debian, step: impl FnOnce(&mut Debian) -> 
     let done = step(debian)
         .and_then(|()| streams.wait_for_rounds(MESSAGES, LIMIT))
         .and_then(|()| load.wait_for_more(REQUESTS, LIMIT));
-    let tally = load.stop()?;
     let rounds = streams.rounds();
-    let broken = streams.stop()?;
+    let (tally, broken) = (load.stop(), streams.stop());
+    // First, because a step that fails often breaks the load.
+    done?;
+    let (tally, broken) = (tally?, broken?);
     println!(
         "  {} requests, {} failed; {STREAMS} connections with {rounds} messages each, {} broken",
         tally.total(),
         tally.failures.len(),
         broken.len()
     );
-    done?;
     ensure!(tally.failures.is_empty(), "{:?}\n{}", tally.failures, debian.journal());
     ensure!(broken.is_empty(), "{broken:?}\n{}", debian.journal());
     Ok(())
