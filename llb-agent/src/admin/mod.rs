@@ -22,6 +22,7 @@ mod shown;
 mod socket;
 mod v1;
 
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -170,19 +171,17 @@ async fn readyz(State(admin): State<Admin>) -> Response {
 async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let format = Format::accepted(accept);
-    let mut failed = None;
-    let body = admin
-        .whole(|| {
-            let mut text = String::new();
-            failed = encode(&mut text, &admin.registry).err();
-            format.of(text)
-        })
-        .await;
-    match failed {
-        None => {
+    let registry = Arc::clone(&admin.registry);
+    let write = move || {
+        let mut text = String::new();
+        (encode(&mut text, &registry), format.of(text))
+    };
+    match admin.whole(write).await {
+        Ok((Ok(()), body)) => {
             ([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")], body).into_response()
         }
-        Some(error) => (StatusCode::INTERNAL_SERVER_ERROR, ErrorChain(&error).to_string()).into_response(),
+        Ok((Err(error), _)) => failed(&error),
+        Err(error) => failed(&error),
     }
 }
 
@@ -210,19 +209,23 @@ async fn explain_service(
 ) -> Response {
     let name = ServiceName::new(namespace, name);
     let report = admin.report();
-    let mut status = StatusCode::OK;
-    let body = admin
-        .whole(|| {
-            let (answer, text) = match explain(&report, &admin.backends, &name, clock::now_std()) {
-                Explanation::Known(text) => (StatusCode::OK, text),
-                Explanation::NotServed(text) => (StatusCode::NOT_FOUND, text),
-                Explanation::Starting(text) => (StatusCode::SERVICE_UNAVAILABLE, text),
-            };
-            status = answer;
-            text
-        })
-        .await;
-    (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response()
+    let backends = admin.backends.clone();
+    let write = move || match explain(&report, &backends, &name, clock::now_std()) {
+        Explanation::Known(text) => (StatusCode::OK, text),
+        Explanation::NotServed(text) => (StatusCode::NOT_FOUND, text),
+        Explanation::Starting(text) => (StatusCode::SERVICE_UNAVAILABLE, text),
+    };
+    match admin.whole(write).await {
+        Ok((status, body)) => {
+            (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response()
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+/// The answer that could not be written.
+fn failed(error: &(dyn Error + 'static)) -> Response {
+    (StatusCode::INTERNAL_SERVER_ERROR, ErrorChain(error).to_string()).into_response()
 }
 
 #[cfg(test)]

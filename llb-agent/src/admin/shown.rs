@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use prometheus_client::registry::Registry;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinError;
 
 use super::body;
 use crate::dataplane::{BackendStates, Counting};
@@ -44,10 +45,19 @@ impl Admin {
         Arc::clone(&self.report.borrow())
     }
 
-    /// An answer that is in memory as a whole until the client has it.
-    pub(super) async fn whole(&self, write: impl FnOnce() -> String) -> Body {
+    /// An answer that is in memory as a whole until the client has it, with what else is known of it. A thread of its
+    /// own writes it: it waits for locks, and reads maps and files.
+    ///
+    /// # Errors
+    /// `write` has panicked.
+    pub(super) async fn whole<T: Send + 'static>(
+        &self,
+        write: impl FnOnce() -> (T, String) + Send + 'static,
+    ) -> Result<(T, Body), JoinError> {
         let place = self.place().await;
-        body::held(write(), place)
+        // It goes on after a client that has gone, and has its place until then.
+        let written = tokio::task::spawn_blocking(move || (write(), place));
+        written.await.map(|((more, text), place)| (more, body::held(text, place)))
     }
 
     /// A place for such an answer.

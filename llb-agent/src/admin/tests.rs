@@ -317,3 +317,34 @@ async fn the_api_lists_services_and_changes() {
     let wrong = get(address, "/api/v1/changes?after=x").await;
     assert!(wrong.starts_with("HTTP/1.1 400 "), "{wrong}");
 }
+
+/// Tells whether a scrape waits for it on another thread than this.
+#[derive(Debug)]
+struct WritesElsewhere(std::thread::ThreadId);
+
+impl prometheus_client::collector::Collector for WritesElsewhere {
+    fn encode(
+        &self,
+        mut encoder: prometheus_client::encoding::DescriptorEncoder<'_>,
+    ) -> Result<(), std::fmt::Error> {
+        use prometheus_client::encoding::EncodeMetric as _;
+        use prometheus_client::metrics::{MetricType, gauge::ConstGauge};
+        let is_elsewhere = std::thread::current().id() != self.0;
+        let metric = encoder.encode_descriptor("is_elsewhere", "Of a test", None, MetricType::Gauge)?;
+        ConstGauge::new(i64::from(is_elsewhere)).encode(metric)
+    }
+}
+
+#[tokio::test]
+async fn metrics_are_written_on_no_thread_of_the_runtime() {
+    let listener = bind("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (_reports, shown) = watch::channel(Arc::default());
+    let mut registry = Registry::default();
+    // This runtime has one thread.
+    registry.register_collector(Box::new(WritesElsewhere(std::thread::current().id())));
+    let (backends, counting) = (BackendStates::default(), Counting::default());
+    serve_within(LIMITS, (Some(listener), None), shown, registry, backends, counting).detach_all();
+    let text = get(address, "/metrics").await;
+    assert!(text.contains("\nis_elsewhere 1\n"), "{text}");
+}

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::config::AdminTarget;
+use crate::model::LeaseName;
 
 /// The status and the body of the answer to `GET path`.
 ///
@@ -94,17 +95,33 @@ pub(super) async fn page(admin: &AdminTarget, path: &str) -> anyhow::Result<Stri
     Ok(text)
 }
 
-/// The Service's name, if it is one.
+/// Looks whether a Service can have this name. Such names have the form of names of Leases.
 ///
 /// # Errors
 /// It is not NAMESPACE/NAME.
 pub(super) fn check_name(service: &str) -> anyhow::Result<()> {
-    let is_part = |part: &str| {
-        let is_letter = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '.';
-        !part.is_empty() && part.chars().all(is_letter)
-    };
-    let is_name =
-        service.split_once('/').is_some_and(|(namespace, name)| is_part(namespace) && is_part(name));
-    anyhow::ensure!(is_name, "{service:?}: name the Service as NAMESPACE/NAME");
+    let is_name = service.parse::<LeaseName>().is_ok();
+    anyhow::ensure!(
+        is_name,
+        "{service:?}: name the Service as NAMESPACE/NAME, as in default/web, with small letters, digits, - and . only"
+    );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_name_does_not_become_another_path() {
+        for name in ["default/web", "shop-1/db.primary", "1/2"] {
+            assert!(check_name(name).is_ok(), "{name}");
+        }
+        for text in
+            ["web", "../services", "default/..", "./web", "default/", "/web", "a/b/c", "a/b?c", "a/B", "-a/b"]
+        {
+            let error = check_name(text).unwrap_err().to_string();
+            assert!(error.contains("name the Service as NAMESPACE/NAME"), "{error}");
+        }
+    }
 }

@@ -9,8 +9,8 @@ use super::admin::{AdminTarget, parse_target};
 use super::defaults::DEFAULT_BPF_DIR;
 use crate::model::FlowEnd;
 
-/// Rows that one list may have: they are in memory until they are printed.
-const MOST_ROWS: i64 = 1_000_000;
+/// Rows that one list may have: they are in memory until they are printed, on a machine that forwards.
+const MOST_ROWS: i64 = 100_000;
 
 /// Which flows to list, and how.
 #[derive(Clone, Debug, Args)]
@@ -30,7 +30,7 @@ pub struct FlowsArgs {
     /// The form of the output
     #[arg(short, long, value_name = "FORM", value_enum, default_value_t)]
     pub output: FlowsOutput,
-    /// Show at most this many rows, of a summary in each of its tables
+    /// Show at most this many rows, of a summary in each of its tables; up to 100,000
     #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..=MOST_ROWS))]
     pub limit: u32,
     /// Count instead: clients with the most flows, flows by backend, by Service

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -52,14 +53,23 @@ impl Collector for ProcessCollector {
                 encoder.encode_descriptor("process_resident_memory_bytes", help, None, MetricType::Gauge)?;
             ConstGauge::new(process.resident_bytes).encode(metric)?;
         }
-        if let Ok(open) = fs::read_dir("/proc/self/fd") {
+        if let Ok(open) = open_files() {
             let help = "Open file descriptors of this process";
             let metric = encoder.encode_descriptor("process_open_fds", help, None, MetricType::Gauge)?;
-            ConstGauge::new(open.count() as u64).encode(metric)?;
+            ConstGauge::new(open).encode(metric)?;
         }
         let help = "File descriptors that this process can have open";
         let metric = encoder.encode_descriptor("process_max_fds", help, None, MetricType::Gauge)?;
         ConstGauge::new(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)).encode(metric)
+    }
+}
+
+/// Since Linux 6.2 the size of the folder is their number, which spares a list of up to a million names. Before, it is 0.
+fn open_files() -> io::Result<u64> {
+    const FOLDER: &str = "/proc/self/fd";
+    match fs::metadata(FOLDER)?.len() {
+        0 => Ok(fs::read_dir(FOLDER)?.count() as u64),
+        open => Ok(open),
     }
 }
 
@@ -99,6 +109,13 @@ mod tests {
         };
         assert_eq!(process(stat, status, "cpu 1\nbtime 1000\n"), Some(expected));
         assert_eq!(process("", status, "btime 1000\n"), None);
+    }
+
+    #[test]
+    fn open_files_are_counted() {
+        let held: Vec<_> = (0..50).map(|_| fs::File::open("/dev/null").unwrap()).collect();
+        assert!((50..100_000).contains(&open_files().unwrap()));
+        drop(held);
     }
 
     #[test]

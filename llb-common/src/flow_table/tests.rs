@@ -98,6 +98,21 @@ fn a_full_table_refuses_new_keys_and_loses_none() {
 }
 
 #[test]
+fn a_walk_by_parts_finds_what_a_whole_one_finds() {
+    let memory = memory(lines(200));
+    let table = table(&memory);
+    for n in 0..200 {
+        table.insert(&key(n), &n);
+    }
+    let mut found = BTreeMap::new();
+    for first in (0..table.buckets()).step_by(7) {
+        table.for_each_in(first..first + 7, |key, value| assert_eq!(found.insert(key, value), None));
+    }
+    assert_eq!(found, all(&table));
+    assert!(found.len() > 190, "{}", found.len());
+}
+
+#[test]
 fn a_table_without_header_is_empty_and_takes_nothing() {
     let memory = memory(100);
     let table = Words::<Key, u64>::new(&memory);

@@ -2,6 +2,7 @@
 //! A table in the memory of a process: the agent's, which maps the kernel's, or a test's.
 
 use core::marker::PhantomData;
+use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use bytemuck::{AnyBitPattern, NoUninit, Pod, bytes_of, bytes_of_mut, pod_read_unaligned};
@@ -41,9 +42,14 @@ impl<'a, K: Pod, V: Pod> Words<'a, K, V> {
         }
     }
 
+    /// The number of buckets.
+    pub fn buckets(&self) -> u32 {
+        self.header().buckets
+    }
+
     /// The number of places. No more flows than that fit.
     pub fn places(&self) -> u32 {
-        self.header().buckets * BUCKET_PLACES
+        self.buckets() * BUCKET_PLACES
     }
 
     /// The value of a key.
@@ -64,9 +70,14 @@ impl<'a, K: Pod, V: Pod> Words<'a, K, V> {
 
     /// Calls `work` for each key. A key that is inserted or removed meanwhile may be left out. `work` may
     /// remove keys.
-    pub fn for_each(&self, mut work: impl FnMut(K, V)) {
+    pub fn for_each(&self, work: impl FnMut(K, V)) {
+        self.for_each_in(0..u32::MAX, work);
+    }
+
+    /// The same for a part of the buckets.
+    pub fn for_each_in(&self, buckets: Range<u32>, mut work: impl FnMut(K, V)) {
         let header = self.header();
-        for bucket in 0..header.buckets {
+        for bucket in buckets.start..buckets.end.min(header.buckets) {
             let tags = self.tags(bucket);
             if tags == 0 {
                 continue;

@@ -120,7 +120,8 @@ fn mistakes_are_told(setup: &Setup) {
         (["--client", "192.0.2.0/24"], "give ADDRESS or ADDRESS:PORT"),
         (["--service", "default/none"], "this agent does not serve Service default/none"),
         (["--service", "web"], "name the Service as NAMESPACE/NAME"),
-        (["--limit", "0"], "0 is not in 1..=1000000"),
+        (["--service", "../services"], "name the Service as NAMESPACE/NAME"),
+        (["--limit", "0"], "0 is not in 1..=100000"),
     ] {
         let error = flows(setup, &mistake).unwrap_err();
         assert!(error.contains(expected), "{error}");

@@ -2,6 +2,7 @@
 //! Reads the flows in the pinned maps, for `llb-agent flows`. It changes nothing, and works with or without a
 //! running agent. It is slow on purpose: forwarding must not notice it.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -23,12 +24,18 @@ use super::pinned;
 use super::table::Table;
 use crate::model::{FlowEnds, FlowState, Frontend, Port, Protocol};
 
-/// After so many flows, which are 256 KiB of a table, there is a pause, in which the CPU and its caches belong to the
+/// After so many lines of a table, which are 256 KiB, there is a pause, in which the CPU and its caches belong to the
 /// programs.
-const FLOWS_AT_ONCE: u32 = 4096;
+const LINES_AT_ONCE: u32 = 4096;
 
-/// How long that pause is. So at most a million flows are read in a second, which is 64 MB of memory.
+/// How long that pause is. So at most a million lines are read in a second, which is 64 MB of memory. A flow is a line.
 const PAUSE: Duration = Duration::from_millis(4);
+
+/// So many buckets are read one after the other. Their tags are eight lines.
+const BUCKETS_AT_ONCE: u32 = 64;
+
+/// What a look-up reads: a line of tags, and one of a flow.
+const LINES_OF_LOOK_UP: u32 = 2;
 
 /// The flows of a packet plane.
 #[derive(Debug)]
@@ -39,6 +46,14 @@ pub struct FlowReader {
     pending_replies: Table<ReplyKey, ReplyEntry>,
     backends: HashMap<BackendId, BackendEntry>,
     now: Tick,
+    pace: Pace,
+}
+
+/// Keeps the reader slow.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Lines that were read since the last pause.
+    lines: Cell<u32>,
 }
 
 /// What the maps have of a flow besides its ends.
@@ -62,12 +77,13 @@ impl FlowReader {
             }
         })?;
         Ok(Some(Self {
-            flows: FlowTable::existing(&map(maps::FLOWS)?)?,
-            replies: FlowTable::existing(&map(maps::REPLIES)?)?,
+            flows: FlowTable::read_only(&map(maps::FLOWS)?)?,
+            replies: FlowTable::read_only(&map(maps::REPLIES)?)?,
             pending_flows: Table::new(map(maps::PENDING_FLOWS)?)?,
             pending_replies: Table::new(map(maps::PENDING_REPLIES)?)?,
             backends,
             now: clock::now(),
+            pace: Pace::default(),
         }))
     }
 
@@ -77,23 +93,24 @@ impl FlowReader {
     /// # Errors
     /// A map can't be read.
     pub fn each(&self, work: &mut dyn FnMut(FlowEnds, FlowMark)) -> anyhow::Result<()> {
-        let mut seen: u32 = 0;
         let mut visit = |key: ForwardKey, entry: ForwardEntry| {
-            seen = seen.wrapping_add(1);
-            if seen.is_multiple_of(FLOWS_AT_ONCE) {
-                pause();
-            }
+            self.pace.has_read(1, pause);
             if let Some(ends) = self.ends(&key, &entry) {
                 work(ends, FlowMark { entry });
             }
         };
+        let flows = self.flows.words();
         self.pending_flows.for_each(|key, entry| {
+            self.pace.has_read(LINES_OF_LOOK_UP, pause);
             // The entry in `FLOWS` counts, as it does for a client's packets.
-            if self.flows.words().get(&key).is_none() {
+            if flows.get(&key).is_none() {
                 visit(key, entry);
             }
         })?;
-        self.flows.words().for_each(visit);
+        for first in (0..flows.buckets()).step_by(BUCKETS_AT_ONCE as usize) {
+            self.pace.has_read(BUCKETS_AT_ONCE / 8, pause);
+            flows.for_each_in(first..first + BUCKETS_AT_ONCE, &mut visit);
+        }
         Ok(())
     }
 
@@ -128,10 +145,22 @@ impl FlowReader {
     fn reply(&self, ends: &FlowEnds, entry: &ForwardEntry) -> Option<ReplyEntry> {
         let backend = self.backends.get(&entry.backend).filter(|_| entry.snat_port.number() != 0)?;
         let key = ReplyKey::new(backend.address, backend.port, entry.snat_port, backend.protocol);
+        self.pace.has_read(LINES_OF_LOOK_UP, pause);
         let placed = self.replies.words().get(&key);
         let reply = placed.or_else(|| self.pending_replies.get(&key).ok().flatten())?;
         let client = SocketAddr::new(IpAddr::from(reply.client), reply.client_port.number());
         (reply.backend == entry.backend && client == ends.client).then_some(reply)
+    }
+}
+
+impl Pace {
+    /// Pauses whenever enough was read.
+    fn has_read(&self, lines: u32, pause: impl FnOnce()) {
+        let read = self.lines.get() + lines;
+        self.lines.set(read % LINES_AT_ONCE);
+        if read >= LINES_AT_ONCE {
+            pause();
+        }
     }
 }
 
@@ -148,7 +177,7 @@ fn state(protocol: Protocol, forward: u8, is_nat: bool, reply: u8) -> FlowState 
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the thread does nothing but this walk")]
+#[expect(clippy::disallowed_methods, reason = "the thread does nothing but read flows")]
 fn pause() {
     std::thread::sleep(PAUSE);
 }
@@ -158,6 +187,16 @@ mod tests {
     use llb_common::conntrack::{ACK, DATA, FIN, RST, SYN};
 
     use super::*;
+
+    #[test]
+    fn whatever_is_read_brings_the_next_pause_nearer() {
+        let (pace, pauses) = (Pace::default(), Cell::new(0));
+        for _ in 0..LINES_AT_ONCE {
+            pace.has_read(1, || pauses.set(pauses.get() + 1));
+            pace.has_read(LINES_OF_LOOK_UP, || pauses.set(pauses.get() + 1));
+        }
+        assert_eq!(pauses.get(), 1 + LINES_OF_LOOK_UP);
+    }
 
     #[test]
     fn a_state_follows_from_what_was_seen_in_both_directions() {

@@ -32,7 +32,7 @@ impl<K: Pod, V: Pod> FlowTable<K, V> {
     /// # Errors
     /// The map is no flow table, or can't be mapped.
     pub(super) fn new(map: &MapData) -> io::Result<Self> {
-        let memory = Memory::of(map)?;
+        let memory = Memory::of(map, ProtFlags::READ | ProtFlags::WRITE)?;
         let table = Self { memory, types: PhantomData };
         // The only random numbers that std gives: the keys of its hasher come from the kernel.
         let hasher = RandomState::new();
@@ -40,12 +40,13 @@ impl<K: Pod, V: Pod> FlowTable<K, V> {
         Ok(table)
     }
 
-    /// Maps a table that somebody else uses, for reading. A map that holds only zeros is empty.
+    /// Maps a table that somebody else uses, only for reading: a write would end this process. A map that holds only
+    /// zeros is empty.
     ///
     /// # Errors
     /// The map is no flow table, or can't be mapped.
-    pub(super) fn existing(map: &MapData) -> io::Result<Self> {
-        Ok(Self { memory: Memory::of(map)?, types: PhantomData })
+    pub(super) fn read_only(map: &MapData) -> io::Result<Self> {
+        Ok(Self { memory: Memory::of(map, ProtFlags::READ)?, types: PhantomData })
     }
 
     /// The table's operations.
@@ -91,13 +92,12 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    fn of(map: &MapData) -> io::Result<Self> {
+    fn of(map: &MapData, protection: ProtFlags) -> io::Result<Self> {
         if !is_flow_table(map)? {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the map is no flow table"));
         }
         let lines = map.info().map_err(io::Error::other)?.max_entries() as usize;
         let bytes = lines * size_of::<Line>();
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: with a null address the kernel chooses memory that is not in use, so no memory of
         // this process changes.
         let start = unsafe { mmap(null_mut(), bytes, protection, MapFlags::SHARED, map.fd().as_fd(), 0)? };

@@ -4,10 +4,10 @@
 
 use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use aya::maps::{Map, MapData, RingBuf};
+use aya::maps::{Map, RingBuf};
 use llb_common::address::Address;
 use llb_common::conntrack::{ACK, FIN, RST, SYN};
 use llb_common::frontend::TCP;
@@ -16,45 +16,42 @@ use llb_common::parse::Shape;
 use llb_common::reason::Reason;
 use llb_common::settings::{LinkSettings, Settings};
 use llb_common::trace::{NO_REASON, TraceEvent};
+use tokio::signal::unix::{SignalKind, signal};
 
-use super::pins::{LAYOUT, SHARED, folders};
+use super::pinned;
+use super::pins::{SHARED, folders};
 use super::ring;
 use super::table::Table;
 use crate::error_chain::ErrorChain;
 
-/// Prints until Ctrl-C, or until it has shown `count` packets.
+/// After so many packets it looks for signals, however fast further ones come.
+const PACKETS_AT_ONCE: u32 = 4096;
+
+/// Prints until Ctrl-C, SIGTERM or SIGHUP, or until it has shown `count` packets.
 ///
 /// # Errors
 /// No packet plane is pinned in `bpf_dir`, or its maps can't be used.
 pub async fn trace(bpf_dir: &Path, client: IpAddr, one_in: u32, count: Option<u64>) -> anyhow::Result<()> {
-    let layout = bpf_dir.join(LAYOUT);
-    let shared = layout.join(SHARED);
-    // Without rights it must not look as if no agent ran.
-    if !shared
-        .join(maps::TRACE.name)
-        .try_exists()
-        .with_context(|| format!("cannot read {}", bpf_dir.display()))?
-    {
-        bail!(
-            "no packet plane is pinned in {}: is an agent running with --datapath auto, xdp or tc, and with that --bpf-dir?",
-            bpf_dir.display()
-        );
-    }
-    let switch = Switch::on(&layout, client, one_in)?;
-    let mut ring = RingBuf::try_from(Map::RingBuf(open(&shared.join(maps::TRACE.name))?))?;
+    let Some(layout) = pinned::layout_with(bpf_dir, maps::TRACE)? else {
+        bail!(pinned::nothing_pinned(bpf_dir));
+    };
     let mut left = count.unwrap_or(u64::MAX);
-    let interrupted = tokio::signal::ctrl_c();
-    tokio::pin!(interrupted);
+    // Before the switch is on: who ends the process must not leave it so.
+    let listen = |kind| signal(kind).context("cannot wait for signals");
+    let (mut interrupted, mut terminated, mut hung_up) =
+        (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?, listen(SignalKind::hangup())?);
+    let switch = Switch::on(&layout, client, one_in)?;
+    let mut ring = RingBuf::try_from(Map::RingBuf(pinned::shared(&layout, maps::TRACE)?))?;
     while left > 0 {
         tokio::select! {
             waited = ring::wait(&ring) => waited?,
-            ended = &mut interrupted => {
-                ended?;
-                break;
-            }
+            _ = interrupted.recv() => break,
+            _ = terminated.recv() => break,
+            _ = hung_up.recv() => break,
         }
         let mut out = io::stdout().lock();
-        while let Some(item) = ring.next() {
+        for _ in 0..PACKETS_AT_ONCE {
+            let Some(item) = ring.next() else { break };
             if left > 0
                 && let Ok(event) = bytemuck::try_pod_read_unaligned::<TraceEvent>(&item)
             {
@@ -76,10 +73,10 @@ struct Switch {
 
 impl Switch {
     fn on(layout: &Path, client: IpAddr, one_in: u32) -> anyhow::Result<Self> {
-        let settings = Table::new(open(&layout.join(SHARED).join(maps::SETTINGS.name))?)?;
+        let settings = Table::new(pinned::shared(layout, maps::SETTINGS)?)?;
         let mut links = Vec::new();
         for folder in folders(layout)?.into_iter().filter(|folder| !folder.ends_with(SHARED)) {
-            links.push(Table::new(open(&folder.join(maps::LINK.name))?)?);
+            links.push(Table::new(pinned::open(&folder.join(maps::LINK.name))?)?);
         }
         let switch = Self { settings, links };
         switch.set(Address::from(client), one_in - 1, true)?;
@@ -108,10 +105,6 @@ impl Drop for Switch {
             );
         }
     }
-}
-
-fn open(path: &PathBuf) -> anyhow::Result<MapData> {
-    MapData::from_pin(path).with_context(|| format!("cannot open the map {}", path.display()))
 }
 
 /// One line: seconds since the machine started, the packet, and what became of it.
