@@ -36,6 +36,18 @@ pub struct Holder {
     pub(super) state_dir: Option<PathBuf>,
 }
 
+impl Holder {
+    /// `None` if it is in another PID namespace.
+    pub(crate) fn pid(&self) -> Option<i32> {
+        self.pid
+    }
+
+    /// It is an llb-agent with this --state-dir.
+    pub(crate) fn has_state_dir(&self, folder: &Path) -> bool {
+        self.state_dir.as_deref() == Some(folder)
+    }
+}
+
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.state_dir {

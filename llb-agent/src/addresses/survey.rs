@@ -15,7 +15,7 @@ use super::guard::{Heard, PROBE_INTERVAL, PROBES};
 use super::host::HostReader;
 use super::message;
 use crate::clock;
-use crate::model::{Facts, Link, LinkAddress, Mac};
+use crate::model::{Facts, Family, Link, LinkAddress, Mac};
 use crate::netlink::{Connection, LinkDevice};
 use crate::packet_socket;
 
@@ -70,7 +70,9 @@ fn described(message: &AddressMessage) -> Option<LinkAddress> {
     Some(LinkAddress { net: message::net(message)?, ours, primary })
 }
 
-/// Which of these addresses other hosts have, by probes on one link. `own` are the MACs of this machine.
+/// Which of these addresses other hosts have, by questions on one link from an own address of it. `own` are the MACs of
+/// this machine. A probe (RFC 5227) would look to another host that probes for the same address as if this one wanted it,
+/// so only a link without an address probes.
 ///
 /// # Errors
 /// CAP_NET_RAW is missing, or the link is down.
@@ -78,6 +80,7 @@ pub(crate) async fn owners(
     index: u32,
     mac: Mac,
     own: &BTreeSet<Mac>,
+    link: &Link,
     addresses: &BTreeSet<IpAddr>,
 ) -> io::Result<BTreeMap<IpAddr, Mac>> {
     let segment = Segment::open(index)?;
@@ -86,7 +89,7 @@ pub(crate) async fn owners(
         let left: Vec<IpAddr> = addresses.iter().copied().filter(|one| !found.contains_key(one)).collect();
         for burst in left.chunks(BURST) {
             for address in burst {
-                segment.send(&frame::probe(mac, *address))?;
+                segment.send(&question(mac, link, *address))?;
             }
             tokio::time::sleep(BURST_PAUSE).await;
         }
@@ -99,6 +102,12 @@ pub(crate) async fn owners(
         segment.hear(PROBE_INTERVAL, hear).await?;
     }
     Ok(found)
+}
+
+fn question(mac: Mac, link: &Link, address: IpAddr) -> Vec<u8> {
+    let sender = link.primary_address(Family::of(address));
+    let request = sender.and_then(|sender| frame::request(mac, sender, address, None));
+    request.unwrap_or_else(|| frame::probe(mac, address))
 }
 
 /// Announces `other` as an address of this machine, and finds out whether `neighbour` believes it: it is asked for its MAC
@@ -169,5 +178,20 @@ impl Segment {
                 return Ok(true);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owners_are_asked_from_an_own_address_so_that_nobody_takes_it_for_a_probe() {
+        let own = LinkAddress { net: "192.0.2.20/24".parse().unwrap(), ours: false, primary: true };
+        let link = Link { name: "eth0".to_owned(), addresses: vec![own] };
+        let (mac, address) = (Mac([2; 6]), "192.0.2.30".parse().unwrap());
+        assert!(Heard::parse(&question(mac, &link, address)).unwrap().claims);
+        let bare = Link { addresses: Vec::new(), ..link };
+        assert!(!Heard::parse(&question(mac, &bare, address)).unwrap().claims);
     }
 }

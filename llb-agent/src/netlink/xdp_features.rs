@@ -10,6 +10,7 @@ const DEV_GET: u8 = 1;
 const IFINDEX: u16 = 1;
 const FEATURES: u16 = 3;
 const BASIC: u64 = 1;
+const RX_SG: u64 = 1 << 5;
 const NDO_XMIT: u64 = 1 << 2;
 const NDO_XMIT_SG: u64 = 1 << 6;
 
@@ -18,6 +19,8 @@ const NDO_XMIT_SG: u64 = 1 << 6;
 pub(crate) struct XdpFeatures {
     /// It runs XDP programs.
     pub(crate) runs_programs: bool,
+    /// It is known to run programs for frames in several buffers.
+    pub(crate) runs_large_programs: bool,
     /// It takes frames that XDP sends. With many drivers this is so only while the link itself has a program.
     pub(crate) takes_frames: bool,
     /// It takes those that are in several buffers, too.
@@ -26,8 +29,12 @@ pub(crate) struct XdpFeatures {
 
 impl XdpFeatures {
     /// Nothing is known to fail.
-    pub(super) const UNKNOWN: Self =
-        Self { runs_programs: true, takes_frames: true, takes_large_frames: true };
+    pub(super) const UNKNOWN: Self = Self {
+        runs_programs: true,
+        runs_large_programs: false,
+        takes_frames: true,
+        takes_large_frames: true,
+    };
 }
 
 /// The features of the link with this interface index.
@@ -38,6 +45,7 @@ pub(super) async fn ask(netdev: &mut Family, ifindex: u32) -> io::Result<XdpFeat
     let answer = netdev.ask(DEV_GET, &attribute(IFINDEX, &ifindex.to_ne_bytes())).await?;
     Ok(number(&answer, FEATURES)?.map_or(XdpFeatures::UNKNOWN, |features| XdpFeatures {
         runs_programs: features & BASIC != 0,
+        runs_large_programs: features & RX_SG != 0,
         takes_frames: features & NDO_XMIT != 0,
         takes_large_frames: features & NDO_XMIT_SG != 0,
     }))

@@ -164,7 +164,7 @@ const TEXTS: [(CheckId, &str, &str, &str); 33] = [
         CheckId::Link,
         "link",
         "whether each --linkdevice exists",
-        "VIPs are added to it; the agent does not start without it",
+        "VIPs are added to it; the agent waits for it under systemd, and does not start without it otherwise",
     ),
     (
         CheckId::LinkCarrier,
@@ -217,8 +217,8 @@ const TEXTS: [(CheckId, &str, &str, &str); 33] = [
     (
         CheckId::PoolSubnet,
         "pool-subnet",
-        "whether pools are in subnets of the links",
-        "neighbours send to a VIP of no subnet only if a route leads them here",
+        "whether pools are in subnets of the links; with --announce routed, whether they are in none",
+        "neighbours send to a VIP of no subnet only if a route leads them here, and routers ask by ARP for one of a subnet",
     ),
     (
         CheckId::PoolReserved,
@@ -229,7 +229,7 @@ const TEXTS: [(CheckId, &str, &str, &str); 33] = [
     (
         CheckId::AddressConflict,
         "address-conflict",
-        "whether other hosts have addresses of pools, by ARP and NDP probes",
+        "whether other hosts have addresses of pools, by ARP and NDP",
         "two hosts with one address take each other's packets; llb does not use such an address",
     ),
     (

@@ -38,6 +38,8 @@ pub(super) struct Machine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BpfDir {
     OnBpffs,
+    /// It is one, and this process may not write there.
+    NotWritable,
     /// The agent mounts it if it has the right to.
     NotMounted,
     /// Another file system, and not the place where the agent would mount one.
@@ -58,6 +60,8 @@ pub(super) enum StateDir {
 #[derive(Clone, Debug)]
 pub(super) struct LinkReport {
     pub(super) device: LinkDevice,
+    /// The kernel's name of it. The command line may have an alternative one.
+    pub(super) kernel_name: String,
     /// The name of the driver, of a link that is hardware.
     pub(super) driver: Option<String>,
     /// The link whose port it is, and its kind.
@@ -68,8 +72,8 @@ pub(super) struct LinkReport {
     pub(super) hardware_gro: Result<bool, String>,
     /// Who has its lock.
     pub(super) holder: Option<Holder>,
-    /// The programs of an llb-agent are pinned for it in --bpf-dir.
-    pub(super) has_pins: bool,
+    /// The programs of an llb-agent are pinned for it in --bpf-dir; `None`: the process may not look.
+    pub(super) has_pins: Option<bool>,
     /// The value that counts: the larger one of all links and of this one.
     pub(super) rp_filter: u8,
 }
@@ -92,7 +96,7 @@ pub(super) struct Links {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Probed {
     pub(super) asked: usize,
-    /// More addresses than were asked for are in the pools.
+    /// More free addresses than were asked for are in the pools and in subnets of the links.
     pub(super) is_partial: bool,
     pub(super) owners: BTreeMap<IpAddr, Mac>,
 }
@@ -118,8 +122,10 @@ pub(super) struct Source {
 pub(super) enum Answer {
     Accepted,
     Refused,
-    /// It did not answer in time, or there is no way to it.
+    /// It did not answer in time.
     Silent,
+    /// This machine has no route to it.
+    NoRoute,
 }
 
 /// Connections to Nodes.
@@ -128,8 +134,10 @@ pub(super) struct Reached {
     /// The Service whose nodePort was tried; `None`: the port of the kubelet.
     pub(super) service: Option<String>,
     pub(super) answers: Vec<(String, SocketAddr, Answer)>,
-    /// Nodes that were left out.
+    /// Addresses that were left out.
     pub(super) left_out: usize,
+    /// All addresses of the Nodes, also those that nobody connected to.
+    pub(super) nodes: Vec<IpAddr>,
 }
 
 /// What became of `--try-address`.

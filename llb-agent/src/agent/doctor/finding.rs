@@ -15,7 +15,7 @@ pub(super) enum Level {
     Skipped,
     /// llb serves, but slower, or not everything.
     Warning,
-    /// llb does not start, or serves nobody.
+    /// llb does not start, serves nobody or not everything, or lacks what a flag insists on.
     Error,
 }
 

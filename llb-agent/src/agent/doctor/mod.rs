@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `llb-agent doctor`: what keeps llb from serving here, or makes it slower, and what to do about it. It needs no running
 //! agent, and looks at the configuration that the agent would run with. It changes nothing on the machine; the only
-//! frames that neighbours may learn from are those of `--try-address`.
+//! frames from which neighbours may learn something new are those of `--try-address`.
 //!
 //! ```text
 //!   collect/  machine, links, segment, source, nodes    all I/O

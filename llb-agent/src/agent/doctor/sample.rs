@@ -63,17 +63,19 @@ pub(super) fn link(name: &str) -> LinkReport {
         hooks: &Hook::ALL,
         choice: HookChoice::Fastest,
         runs_xdp: true,
+        runs_large: false,
         hides_vlans: false,
     };
     LinkReport {
         device,
+        kernel_name: name.to_owned(),
         driver: Some("virtio_net".to_owned()),
         master: None,
         forecast: Some(forecast),
         lro: Ok(false),
         hardware_gro: Ok(false),
         holder: None,
-        has_pins: false,
+        has_pins: Some(false),
         rp_filter: 0,
     }
 }

@@ -21,6 +21,8 @@ pub struct HookForecast {
     pub choice: HookChoice,
     /// The driver runs XDP programs, or does not say that it has none.
     pub runs_xdp: bool,
+    /// XDP is known to take frames in several buffers, so any MTU.
+    pub runs_large: bool,
     /// XDP can't tell frames of the link's VLANs from the link's own.
     pub hides_vlans: bool,
 }
@@ -49,6 +51,7 @@ pub async fn forecast(links: &[u32], datapath: Datapath, xdp_mode: XdpMode) -> i
             hooks: ladder.hooks,
             choice: ladder.choice,
             runs_xdp: driver.xdp.runs_programs || xdp_mode == XdpMode::Generic,
+            runs_large: driver.xdp.runs_large_programs || xdp_mode == XdpMode::Generic,
             hides_vlans: hides_vlans(link, driver),
         }
     });

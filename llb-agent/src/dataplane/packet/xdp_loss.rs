@@ -114,8 +114,12 @@ fn kept(link: &Sender) -> Option<String> {
 mod tests {
     use super::*;
 
-    const ALL: XdpFeatures =
-        XdpFeatures { runs_programs: true, takes_frames: true, takes_large_frames: true };
+    const ALL: XdpFeatures = XdpFeatures {
+        runs_programs: true,
+        runs_large_programs: true,
+        takes_frames: true,
+        takes_large_frames: true,
+    };
 
     fn sender(link: &str, is_veth: bool, hook: Hook, takes_frames: bool) -> Sender {
         let takes = XdpFeatures { takes_frames, ..ALL };

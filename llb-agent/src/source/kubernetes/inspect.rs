@@ -2,7 +2,8 @@
 //! One look at a cluster, for `llb-agent doctor`: whether its API answers, its clock, the rights of llb's user, and how
 //! kube-proxy is set up. It writes nothing: the API server answers a SelfSubjectAccessReview and keeps none.
 
-use std::time::UNIX_EPOCH;
+use std::pin::pin;
+use std::time::{Duration, UNIX_EPOCH};
 
 use futures::StreamExt;
 use http::Request;
@@ -26,6 +27,8 @@ use crate::kube_error::KubeError;
 
 /// Questions at one time.
 const AT_ONCE: usize = 8;
+/// How long all questions about rights may take together.
+const RIGHTS_LIMIT: Duration = Duration::from_secs(10);
 
 /// A right to ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,8 +76,14 @@ pub async fn inspect(cluster: &Cluster, rights: Vec<Right>) -> Inspection {
         return inspection;
     }
     let questions = rights.into_iter().map(|right| async move { (is_allowed(cluster, &right).await, right) });
-    let answers: Vec<_> = futures::stream::iter(questions).buffered(AT_ONCE).collect().await;
-    for (answer, right) in answers {
+    let mut answers = pin!(futures::stream::iter(questions).buffered(AT_ONCE));
+    let end = clock::now() + RIGHTS_LIMIT;
+    loop {
+        let Ok(next) = tokio::time::timeout_at(end, answers.next()).await else {
+            inspection.rights_unknown = Some(format!("no answers within {} s", RIGHTS_LIMIT.as_secs()));
+            break;
+        };
+        let Some((answer, right)) = next else { break };
         match answer {
             Ok(true) => {}
             Ok(false) => inspection.missing.push(right),

@@ -34,13 +34,13 @@ async fn read_all(config: &Config) -> io::Result<Links> {
     let indexes: Vec<u32> = devices.iter().map(|device| device.ifindex).collect();
     // A kernel that does not answer this is told about as a finding of each link.
     let forecasts = forecast(&indexes, config.datapath, config.packet.xdp_mode).await.unwrap_or_default();
-    let pinned = pinned_links(&config.bpf_dir).unwrap_or_default();
+    let pinned = pinned(&config.bpf_dir);
     let missing = config.links.iter().filter(|name| !devices.iter().any(|device| device.name == **name));
     let missing = missing.cloned().collect();
     let mut reports = Vec::new();
     for device in devices {
         let forecast = forecasts.iter().find(|forecast| forecast.ifindex == device.ifindex).cloned();
-        let has_pins = pinned.contains(&device.name);
+        let has_pins = pinned.as_ref().map(|links| links.contains(&device.name));
         reports.push(report(device, forecast, has_pins, &others).await);
     }
     Ok(Links { reports, missing, all: link_names(), with_ipv4: with_ipv4.len(), machine })
@@ -49,21 +49,33 @@ async fn read_all(config: &Config) -> io::Result<Links> {
 async fn report(
     device: LinkDevice,
     forecast: Option<HookForecast>,
-    has_pins: bool,
+    has_pins: Option<bool>,
     others: &[LinkDevice],
 ) -> LinkReport {
     let master = device.master.and_then(|index| others.iter().find(|other| other.ifindex == index));
     let kind = |link: &LinkDevice| link.kind.clone().unwrap_or_else(|| "unknown kind".to_owned());
+    let same = others.iter().find(|other| other.ifindex == device.ifindex);
+    let kernel_name = same.map_or(&device.name, |link| &link.name).clone();
     LinkReport {
-        driver: driver(&device),
+        driver: driver(&kernel_name, device.ifindex),
         master: master.map(|link| (link.name.clone(), kind(link))),
         forecast,
         lro: has_lro(device.ifindex).await.map_err(text),
         hardware_gro: has_hardware_gro(device.ifindex).await.map_err(text),
         holder: holder(device.ifindex).await,
         has_pins,
-        rp_filter: ["all", &device.name].into_iter().filter_map(rp_filter).max().unwrap_or(0),
+        rp_filter: ["all", &kernel_name].into_iter().filter_map(rp_filter).max().unwrap_or(0),
+        kernel_name,
         device,
+    }
+}
+
+/// The links with programs of an llb-agent; `None` if the process may not look.
+fn pinned(bpf_dir: &Path) -> Option<Vec<String>> {
+    match fs::read_dir(bpf_dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Vec::new()),
+        Err(_) => None,
+        Ok(_) => pinned_links(bpf_dir).ok(),
     }
 }
 
@@ -73,10 +85,10 @@ fn rp_filter(link: &str) -> Option<u8> {
 }
 
 /// From sysfs, which may show the links of another network namespace: then the number differs.
-fn driver(device: &LinkDevice) -> Option<String> {
-    let folder = Path::new("/sys/class/net").join(&device.name);
+fn driver(name: &str, ifindex: u32) -> Option<String> {
+    let folder = Path::new("/sys/class/net").join(name);
     let index = fs::read_to_string(folder.join("ifindex")).ok()?;
-    if index.trim().parse() != Ok(device.ifindex) {
+    if index.trim().parse() != Ok(ifindex) {
         return None;
     }
     let driver = fs::read_link(folder.join("device/driver")).ok()?;

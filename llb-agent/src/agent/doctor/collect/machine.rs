@@ -35,16 +35,17 @@ pub(super) async fn read(config: &Config) -> Machine {
 }
 
 fn bpf_dir(folder: &Path) -> BpfDir {
-    let existing = folder.ancestors().find(|path| path.exists()).unwrap_or(folder);
+    let existing = existing(folder).unwrap_or(folder);
     match is_bpffs(existing) {
-        true => BpfDir::OnBpffs,
+        true if access(existing, Access::WRITE_OK | Access::EXEC_OK).is_ok() => BpfDir::OnBpffs,
+        true => BpfDir::NotWritable,
         false if folder.starts_with(BPFFS) => BpfDir::NotMounted,
         false => BpfDir::Elsewhere,
     }
 }
 
 fn state_dir(folder: &Path) -> StateDir {
-    let Some(existing) = folder.ancestors().find(|path| path.exists()) else { return StateDir::Absent };
+    let Some(existing) = existing(folder) else { return StateDir::Absent };
     if !existing.is_dir() {
         return StateDir::Unusable(format!("{} is no folder", existing.display()));
     }
@@ -53,6 +54,13 @@ fn state_dir(folder: &Path) -> StateDir {
         Ok(()) => StateDir::Absent,
         Err(error) => StateDir::Unusable(format!("{}: {error}", existing.display())),
     }
+}
+
+/// The folder itself or the nearest one above it that is there.
+fn existing(folder: &Path) -> Option<&Path> {
+    // The one above a relative name is the current folder.
+    let named = |path| if path == Path::new("") { Path::new(".") } else { path };
+    folder.ancestors().map(named).find(|path| path.exists())
 }
 
 /// Not by a socket: while the link is down, its address is still there.
@@ -76,5 +84,6 @@ mod tests {
         fs::write(&file, "").unwrap();
         assert!(matches!(state_dir(&file.join("c")), StateDir::Unusable(_)));
         assert_eq!(bpf_dir(&absent), BpfDir::Elsewhere);
+        assert_eq!(existing(Path::new("absent/llb")), Some(Path::new(".")));
     }
 }

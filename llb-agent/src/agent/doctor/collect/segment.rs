@@ -11,14 +11,20 @@ use super::super::used::used_by_others;
 use crate::addresses::{is_believed, owners};
 use crate::config::Config;
 use crate::error_chain::ErrorChain;
-use crate::model::{Family, Link, Mac};
+use crate::model::{Announce, Family, Link, Mac};
 use crate::netlink::{Connection, LinkDevice};
 
 /// The most addresses that are asked for. Three probes of 256 addresses are 768 small frames, within 0.3 s.
 const MOST_ADDRESSES: usize = 256;
+/// A range that is in no subnet may be as long as IPv6 has addresses.
+const MOST_LOOKED_AT: usize = 65_536;
 
 /// Asks who has the first addresses of the pools. Without pools, Services may have any free address, so nobody is asked.
 pub(super) async fn probe(config: &Config, links: &Links, source: &Source) -> Result<Probed, String> {
+    // Neighbours do not look for routed VIPs.
+    if config.policy.announce == Announce::Routed {
+        return Ok(Probed::default());
+    }
     let used = used_by_others(&links.machine, source);
     let ours: BTreeSet<IpAddr> = links
         .machine
@@ -29,11 +35,12 @@ pub(super) async fn probe(config: &Config, links: &Links, source: &Source) -> Re
     let (policy, _) = policy_of(config, source);
     let pools = policy.pools.iter().filter(|pool| !pool.is_routed());
     let all = pools.flat_map(|pool| {
-        [Family::V4, Family::V6]
-            .into_iter()
-            .flat_map(|family| pool.addresses(family).take(MOST_ADDRESSES + 1))
+        let ranges = pool.ranges().iter();
+        ranges.flat_map(|range| range.addresses().take(MOST_LOOKED_AT)).filter(|one| pool.gives(*one))
     });
-    let mut free = all.filter(|address| !used.contains_key(address) && !ours.contains(address));
+    let is_near =
+        |address: &IpAddr| alive(links).any(|(_, _, link)| link.prefix_length_for(*address).is_some());
+    let mut free = all.filter(|one| is_near(one) && !used.contains_key(one) && !ours.contains(one));
     let wanted: Vec<IpAddr> = free.by_ref().take(MOST_ADDRESSES).collect();
     let mut probed = Probed { asked: 0, is_partial: free.next().is_some(), ..Probed::default() };
     let own = own_macs().await.map_err(text)?;
@@ -45,7 +52,7 @@ pub(super) async fn probe(config: &Config, links: &Links, source: &Source) -> Re
         }
         probed.asked += addresses.len();
         let found: BTreeMap<IpAddr, Mac> =
-            owners(device.ifindex, mac, &own, &addresses).await.map_err(text)?;
+            owners(device.ifindex, mac, &own, link, &addresses).await.map_err(text)?;
         probed.owners.extend(found);
     }
     Ok(probed)
@@ -68,12 +75,12 @@ async fn tried(links: &Links, reached: &Reached, address: IpAddr) -> io::Result<
         return Ok(Outcome::NoLink);
     };
     let Some(own) = link.primary_address(Family::of(address)) else { return Ok(Outcome::NoLink) };
-    let found = owners(device.ifindex, mac, &own_macs().await?, &[address].into()).await?;
+    let found = owners(device.ifindex, mac, &own_macs().await?, link, &[address].into()).await?;
     if let Some(mac) = found.get(&address) {
         return Ok(Outcome::Taken(*mac));
     }
     let gateway = Connection::open()?.gateway(device.ifindex, address).await?.map(|(gateway, _)| gateway);
-    let nodes = reached.answers.iter().map(|(_, node, _)| node.ip());
+    let nodes = reached.nodes.iter().copied();
     let is_near =
         |ip: &IpAddr| Family::of(*ip) == Family::of(address) && link.prefix_length_for(*ip).is_some();
     let Some(neighbour) = gateway.into_iter().chain(nodes.filter(is_near)).next() else {

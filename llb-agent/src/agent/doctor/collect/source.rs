@@ -20,6 +20,8 @@ use crate::source::{
 
 /// How long the lists of the cluster, or the reading of files, may take.
 const LIMIT: Duration = Duration::from_secs(10);
+/// A folder that is never there.
+const NO_FOLDER: &str = "/nonexistent";
 
 pub(super) async fn read(config: &Config) -> Source {
     match &config.source {
@@ -64,9 +66,9 @@ async fn of_cluster(
     if inspection.refusal.is_some() {
         return Source { place, inspection: Some(inspection), ..Source::default() };
     }
-    // Nothing is saved: this process is not in charge.
+    // Nothing is saved, since this process is not in charge; and what an agent has saved may be old.
     let (_in_charge, is_in_charge) = watch::channel(false);
-    let saved = SavedSnapshots::new(&config.state_dir, cluster.identity(), is_in_charge);
+    let saved = SavedSnapshots::new(Path::new(NO_FOLDER), cluster.identity(), is_in_charge);
     let (_wanted, interest) = watch::channel(interest(&config.policy, 0, config_map.cloned().map(pool_map)));
     let source = KubernetesSource::start(cluster, interest, saved);
     let mut resolved = source.api_servers();

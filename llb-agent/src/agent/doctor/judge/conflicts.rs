@@ -7,7 +7,9 @@ use std::net::IpAddr;
 use super::super::check::CheckId;
 use super::super::facts::{Probed, Source};
 use super::super::finding::Finding;
+use super::super::policy::policy_of;
 use crate::config::Config;
+use crate::model::Announce;
 
 pub(super) fn judge(config: &Config, probed: &Result<Probed, String>, source: &Source) -> Vec<Finding> {
     let probed = match probed {
@@ -22,7 +24,7 @@ pub(super) fn judge(config: &Config, probed: &Result<Probed, String>, source: &S
         }
     };
     if probed.asked == 0 {
-        return Vec::new();
+        return nobody_asked(config, source);
     }
     let published = published(source);
     let conflicts = probed.owners.iter().map(|(address, mac)| match published.get(address) {
@@ -35,6 +37,12 @@ pub(super) fn judge(config: &Config, probed: &Result<Probed, String>, source: &S
             CheckId::AddressConflict,
             format!("the host {mac} has it, and it is published for {service}"),
             "nothing, if that host is another llb or a Node; otherwise take the address from it",
+        )
+        .of(address.to_string()),
+        None if config.group.is_some() => Finding::warning(
+            CheckId::AddressConflict,
+            format!("the host {mac} has it: another box of the group, or a foreign host"),
+            "nothing, if it is a box of the group; otherwise take the address from that host, or out of the pool",
         )
         .of(address.to_string()),
         None => Finding::error(
@@ -52,6 +60,18 @@ pub(super) fn judge(config: &Config, probed: &Result<Probed, String>, source: &S
         findings.push(Finding::ok(CheckId::AddressConflict, what));
     }
     findings
+}
+
+/// Without pools, and with routed ones, nobody on the segment needs to be asked.
+fn nobody_asked(config: &Config, source: &Source) -> Vec<Finding> {
+    let (policy, _) = policy_of(config, source);
+    let is_l2 = config.policy.announce == Announce::L2;
+    let skipped = || {
+        let what =
+            "no address of the pools is free and in a subnet of a link that is up, so nobody was asked";
+        Finding::skipped(CheckId::AddressConflict, what, "see the checks pool-subnet and link-carrier")
+    };
+    (is_l2 && policy.pools.iter().any(|pool| !pool.is_routed())).then(skipped).into_iter().collect()
 }
 
 /// The addresses in statuses of Services, with the Service.
@@ -96,5 +116,24 @@ mod tests {
         assert_eq!(found(Ok(free), &Source::default()), [Level::Ok]);
         assert_eq!(found(Err("not permitted".to_owned()), &Source::default()), [Level::Skipped]);
         assert_eq!(found(Ok(Probed::default()), &Source::default()), []);
+    }
+
+    #[test]
+    fn nobody_asked_is_said_if_pools_need_it() {
+        let found = |flags: &[&str]| {
+            let findings = judge(&config(flags), &Ok(Probed::default()), &Source::default());
+            findings.iter().map(|finding| finding.level).collect::<Vec<_>>()
+        };
+        assert_eq!(found(&["--pool", "198.51.100.0/28"]), [Level::Skipped]);
+        assert_eq!(found(&["--pool", "198.51.100.0/28+routed=true"]), []);
+        assert_eq!(found(&["--pool", "198.51.100.0/28", "--announce", "routed"]), []);
+    }
+
+    #[test]
+    fn in_a_group_another_box_may_have_an_address_that_nobody_has_published() {
+        let owners = BTreeMap::from([("192.0.2.100".parse().unwrap(), Mac([2, 0, 0, 0, 0, 7]))]);
+        let taken = Ok(Probed { asked: 3, is_partial: false, owners });
+        let config = config(&["--pool", "192.0.2.96/28", "--group", "edge", "--member", "a", "--peer", "b"]);
+        assert_eq!(judge(&config, &taken, &Source::default())[0].level, Level::Warning);
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn judge(config: &Config, link: &LinkReport) -> Vec<Finding> {
     let tries_xdp = forecast.hooks.contains(&Hook::Xdp) && forecast.runs_xdp;
     let mut findings = vec![hook(config.datapath, link, forecast)];
     if tries_xdp {
-        findings.push(mtu(config.datapath, link));
+        findings.push(mtu(config.datapath, link, forecast.runs_large));
     }
     findings.push(offloads(link, tries_xdp));
     findings.into_iter().map(|finding| finding.of(name)).collect()
@@ -71,10 +71,13 @@ fn hook(datapath: Datapath, link: &LinkReport, forecast: &HookForecast) -> Findi
     }
 }
 
-fn mtu(datapath: Datapath, link: &LinkReport) -> Finding {
-    let (name, mtu) = (&link.device.name, link.device.mtu);
+fn mtu(datapath: Datapath, link: &LinkReport, runs_large: bool) -> Finding {
+    let mtu = link.device.mtu;
     if mtu <= ONE_PAGE {
         return Finding::ok(CheckId::LinkMtu, format!("MTU {mtu}"));
+    }
+    if runs_large {
+        return Finding::ok(CheckId::LinkMtu, format!("MTU {mtu}; the driver has XDP for large frames"));
     }
     let then = match datapath {
         Datapath::Xdp => "then all is relayed",
@@ -83,7 +86,9 @@ fn mtu(datapath: Datapath, link: &LinkReport) -> Finding {
     Finding::warning(
         CheckId::LinkMtu,
         format!("MTU {mtu} is more than {ONE_PAGE}: the driver may refuse XDP; {then}"),
-        format!("ip link set {name} mtu {ONE_PAGE}, or nothing, if TC is fast enough"),
+        format!(
+            "nothing, if that is fast enough; otherwise lower the MTU of all hosts of the segment to {ONE_PAGE} or less"
+        ),
     )
 }
 
@@ -115,7 +120,7 @@ mod tests {
     const TC: &[Hook] = &[Hook::Tc];
 
     fn forecast(hooks: &'static [Hook], choice: HookChoice) -> HookForecast {
-        HookForecast { ifindex: 2, hooks, choice, runs_xdp: true, hides_vlans: false }
+        HookForecast { ifindex: 2, hooks, choice, runs_xdp: true, runs_large: false, hides_vlans: false }
     }
 
     fn found(datapath: &str, link: &LinkReport) -> Vec<(CheckId, Level)> {
@@ -170,6 +175,9 @@ mod tests {
         card.hardware_gro = Ok(true);
         let both = [(CheckId::LinkMtu, Level::Warning), (CheckId::LinkOffloads, Level::Warning)];
         assert_eq!(found("auto", &card), both);
+        let large = HookForecast { runs_large: true, ..forecast(BOTH, HookChoice::Fastest) };
+        card.forecast = Some(large);
+        assert_eq!(found("auto", &card), both[1..]);
         card.forecast = Some(forecast(TC, HookChoice::Flag(Hook::Tc)));
         assert_eq!(found("tc", &card), []);
         card.lro = Err("no answer".to_owned());

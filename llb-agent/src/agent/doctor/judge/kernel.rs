@@ -27,11 +27,14 @@ pub(super) fn judge(config: &Config, machine: &Machine) -> Vec<Finding> {
     }
     if matches!(datapath, Datapath::Auto | Datapath::Xdp) {
         let is_old = number.is_some_and(|number| number < XDP_SINCE);
-        let since = Ability::No(Reason::Since(XDP_SINCE));
-        let ability = if is_old && xdp.is_yes() { &since } else { xdp };
         findings.push(match datapath {
-            Datapath::Xdp => needed(datapath, CheckId::KernelXdp, ability, "it has XDP programs"),
-            _ => useful(CheckId::KernelXdp, ability, "it has XDP programs", "use a newer kernel"),
+            _ if is_old && xdp.is_yes() => Finding::warning(
+                CheckId::KernelXdp,
+                format!("it has XDP programs, but before {XDP_SINCE} it may refuse those of llb"),
+                "nothing, if llb-agent status shows XDP; otherwise use a newer kernel",
+            ),
+            Datapath::Xdp => needed(datapath, CheckId::KernelXdp, xdp, "it has XDP programs"),
+            _ => useful(CheckId::KernelXdp, xdp, "it has XDP programs", "use a newer kernel"),
         });
     }
     if matches!(datapath, Datapath::Auto | Datapath::Tc) {
@@ -62,8 +65,10 @@ fn of_release(datapath: Datapath, release: &str, number: Option<Release>) -> Fin
     match number {
         Some(number) if number < PACKETS_SINCE && datapath.has_packet_plane() => Finding::warning(
             CheckId::Kernel,
-            format!("{what}, and the packet plane needs {PACKETS_SINCE}; all is relayed"),
-            format!("use a newer kernel, {RELAY}"),
+            format!("{what}; the packet plane may not load before {PACKETS_SINCE}, and then all is relayed"),
+            format!(
+                "nothing, if the kernel has what is needed, as some distributions have; otherwise use a newer one, {RELAY}"
+            ),
         ),
         _ => Finding::ok(CheckId::Kernel, what),
     }
@@ -110,6 +115,14 @@ fn of_bpffs(config: &Config, machine: &Machine) -> Finding {
     let folder = config.bpf_dir.display();
     let (what, action) = match machine.bpf_dir {
         BpfDir::OnBpffs => return Finding::ok(CheckId::Bpffs, format!("--bpf-dir {folder} is on a bpffs")),
+        BpfDir::NotWritable => {
+            let what = format!("--bpf-dir {folder} is on a bpffs where this process may not write");
+            return Finding::skipped(
+                CheckId::Bpffs,
+                what,
+                "run doctor as root, or as a user who may write there",
+            );
+        }
         BpfDir::NotMounted if !machine.missing.contains(&Cap::SysAdmin) => {
             return Finding::ok(CheckId::Bpffs, format!("no bpffs is mounted at {BPFFS}; llb mounts it"));
         }
@@ -175,7 +188,10 @@ mod tests {
     fn old_kernels_have_less() {
         let mut old = machine();
         old.kernel.release = "5.15.0-91-generic".to_owned();
-        assert_eq!(found(&[], &old), [(CheckId::KernelXdp, Level::Warning)]);
+        for datapath in ["auto", "xdp"] {
+            let found = found(&["--datapath", datapath], &old);
+            assert_eq!(found, [(CheckId::KernelXdp, Level::Warning)], "distributions add to old kernels");
+        }
         old.kernel.release = "5.10.0".to_owned();
         old.kernel.tcx = Ability::No(Reason::NotInKernel);
         old.kernel.ifa_proto = Ability::No(Reason::Since(XDP_SINCE));
@@ -201,5 +217,7 @@ mod tests {
         assert_eq!(found(&[], &machine), []);
         machine.missing = vec![Cap::SysAdmin];
         assert_eq!(found(&[], &machine), [(CheckId::Bpffs, Level::Warning)]);
+        machine.bpf_dir = BpfDir::NotWritable;
+        assert_eq!(found(&[], &machine), [(CheckId::Bpffs, Level::Skipped)]);
     }
 }

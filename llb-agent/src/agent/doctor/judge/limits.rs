@@ -22,9 +22,9 @@ pub(super) fn judge(config: &Config, machine: &Machine) -> Vec<Finding> {
 fn memlock(machine: &Machine) -> Finding {
     let is_old = Release::parse(&machine.kernel.release).is_some_and(|number| number < MAPS_IN_CGROUP_SINCE);
     match machine.memlock {
-        Some(bytes) if is_old && bytes < MAPS_BYTES => Finding::error(
+        Some(bytes) if is_old && bytes < MAPS_BYTES => Finding::warning(
             CheckId::Memlock,
-            format!("the process may lock {bytes} bytes, and the maps of llb need {MAPS_BYTES}"),
+            format!("the process may lock {bytes} bytes, and the maps of llb may need {MAPS_BYTES}"),
             "raise it: ulimit -l unlimited, or LimitMEMLOCK=infinity in the unit",
         ),
         _ if is_old => Finding::ok(CheckId::Memlock, "the process may lock enough memory for the maps"),
@@ -89,7 +89,7 @@ mod tests {
                 machine.kernel.release = release.to_owned();
             }
         };
-        assert_eq!(found(&[], little("5.10.0")), [(CheckId::Memlock, Level::Error)]);
+        assert_eq!(found(&[], little("5.10.0")), [(CheckId::Memlock, Level::Warning)]);
         assert_eq!(found(&["--userspace"], little("5.10.0")), []);
         assert_eq!(found(&[], little("6.1.0")), []);
     }

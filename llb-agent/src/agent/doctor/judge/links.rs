@@ -4,8 +4,9 @@
 use super::super::check::CheckId;
 use super::super::facts::{LinkReport, Links};
 use super::super::finding::Finding;
+use crate::config::{Config, Datapath};
 
-pub(super) fn judge(links: &Result<Links, String>) -> Vec<Finding> {
+pub(super) fn judge(config: &Config, links: &Result<Links, String>) -> Vec<Finding> {
     let links = match links {
         Ok(links) => links,
         Err(error) => {
@@ -22,12 +23,12 @@ pub(super) fn judge(links: &Result<Links, String>) -> Vec<Finding> {
         )
         .of(name)
     });
-    missing.chain(links.reports.iter().flat_map(of_link)).collect()
+    missing.chain(links.reports.iter().flat_map(|link| of_link(config, link))).collect()
 }
 
-fn of_link(link: &LinkReport) -> Vec<Finding> {
+fn of_link(config: &Config, link: &LinkReport) -> Vec<Finding> {
     let name = &link.device.name;
-    let findings = [there(link), carrier(link), port(link), other_agent(link)];
+    let findings = [there(link), carrier(link), port(link), other_agent(config, link)];
     findings.into_iter().map(|finding| finding.of(name)).collect()
 }
 
@@ -77,19 +78,31 @@ fn port(link: &LinkReport) -> Finding {
     }
 }
 
-fn other_agent(link: &LinkReport) -> Finding {
+fn other_agent(config: &Config, link: &LinkReport) -> Finding {
     if let Some(holder) = &link.holder {
+        if holder.has_state_dir(&config.state_dir) {
+            let pid = holder.pid().map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+            return Finding::ok(CheckId::OtherAgent, format!("the llb-agent that serves here{pid} has it"));
+        }
         return Finding::warning(
             CheckId::OtherAgent,
             format!("{holder} has it"),
             "stop it; or start this one with its --state-dir, and it takes over without a gap",
         );
     }
-    match link.device.xdp {
-        Some((program, _)) if !link.has_pins => Finding::warning(
+    let uses_xdp = matches!(config.datapath, Datapath::Auto | Datapath::Xdp);
+    match (link.device.xdp.filter(|_| uses_xdp), link.has_pins) {
+        (Some((program, _)), Some(false)) => Finding::warning(
             CheckId::OtherAgent,
             format!("an XDP program of somebody else is on it (id {program})"),
             format!("see whose it is: bpftool prog show id {program}; or start llb with --datapath tc"),
+        ),
+        (Some((program, _)), None) => Finding::skipped(
+            CheckId::OtherAgent,
+            format!(
+                "an XDP program is on it (id {program}), and the process may not see whether it is of llb"
+            ),
+            "run doctor as root",
         ),
         _ => Finding::ok(CheckId::OtherAgent, "no other llb-agent has it"),
     }
@@ -98,13 +111,17 @@ fn other_agent(link: &LinkReport) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::super::super::finding::Level;
-    use super::super::super::sample::{link, links};
+    use super::super::super::sample::{config, link, links};
     use super::*;
 
     fn found(change: impl Fn(&mut LinkReport)) -> Vec<(CheckId, Level)> {
+        found_with(&[], change)
+    }
+
+    fn found_with(flags: &[&str], change: impl Fn(&mut LinkReport)) -> Vec<(CheckId, Level)> {
         let mut report = link("eth0");
         change(&mut report);
-        let findings = judge(&Ok(links(vec![report]))).into_iter();
+        let findings = judge(&config(flags), &Ok(links(vec![report]))).into_iter();
         findings.filter(|one| one.level != Level::Ok).map(|one| (one.check, one.level)).collect()
     }
 
@@ -117,10 +134,10 @@ mod tests {
         assert_eq!(found(down), [(CheckId::LinkCarrier, Level::Error)]);
         let mut none = links(Vec::new());
         none.missing = vec!["eth9".to_owned()];
-        let finding = judge(&Ok(none)).pop().unwrap();
+        let finding = judge(&config(&[]), &Ok(none)).pop().unwrap();
         assert_eq!((finding.level, finding.object.as_deref()), (Level::Error, Some("eth9")));
         assert!(finding.what.ends_with("this machine has: lo, eth0"), "{}", finding.what);
-        assert_eq!(judge(&Err("no".to_owned()))[0].level, Level::Error);
+        assert_eq!(judge(&config(&[]), &Err("no".to_owned()))[0].level, Level::Error);
     }
 
     #[test]
@@ -136,9 +153,15 @@ mod tests {
         use crate::addresses::Holder;
         let other = (CheckId::OtherAgent, Level::Warning);
         assert_eq!(found(|link| link.holder = Some(Holder::default())), [other]);
-        assert_eq!(found(|link| link.device.xdp = Some((7, true))), [other]);
-        let own = |link: &mut LinkReport| (link.device.xdp, link.has_pins) = (Some((7, true)), true);
+        let foreign = |link: &mut LinkReport| link.device.xdp = Some((7, true));
+        assert_eq!(found(foreign), [other]);
+        for datapath in ["tc", "sockmap", "userspace"] {
+            assert_eq!(found_with(&["--datapath", datapath], foreign), [], "llb leaves XDP alone");
+        }
+        let own = |link: &mut LinkReport| (link.device.xdp, link.has_pins) = (Some((7, true)), Some(true));
         assert_eq!(found(own), []);
+        let hidden = |link: &mut LinkReport| (link.device.xdp, link.has_pins) = (Some((7, true)), None);
+        assert_eq!(found(hidden), [(CheckId::OtherAgent, Level::Skipped)]);
         let tunnel = |link: &mut LinkReport| link.device.has_neighbours = false;
         assert_eq!(found(tunnel), [(CheckId::Link, Level::Warning)]);
     }

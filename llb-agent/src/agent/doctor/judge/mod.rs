@@ -23,7 +23,7 @@ pub(super) fn all(config: &Config, facts: &Facts) -> Vec<Finding> {
     let mut findings = rights::judge(config.datapath, &machine.missing);
     findings.extend(kernel::judge(config, machine));
     findings.extend(limits::judge(config, machine));
-    findings.extend(links::judge(links));
+    findings.extend(links::judge(config, links));
     if let Ok(links) = links {
         let reports = &links.reports;
         findings.extend(reports.iter().flat_map(|link| hooks::judge(config, link)));

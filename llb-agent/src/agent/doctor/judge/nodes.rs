@@ -7,6 +7,7 @@ use super::super::check::CheckId;
 use super::super::facts::{Answer, Reached, Source};
 use super::super::finding::Finding;
 use crate::config::{BackendMode, Config};
+use crate::model::Family;
 
 pub(super) fn judge(config: &Config, source: &Source, reached: &Reached) -> Vec<Finding> {
     let Some(snapshot) = &source.snapshot else { return Vec::new() };
@@ -27,18 +28,32 @@ pub(super) fn judge(config: &Config, source: &Source, reached: &Reached) -> Vec<
 }
 
 fn nodes(reached: &Reached) -> Vec<Finding> {
-    let silent = reached.answers.iter().filter(|(.., answer)| *answer == Answer::Silent);
-    let findings = silent.map(|(node, address, _)| {
+    let answers_it = |answer: Answer| matches!(answer, Answer::Accepted | Answer::Refused);
+    let answering = reached.answers.iter().filter(|(.., answer)| answers_it(*answer)).count();
+    let is_any = |family| {
+        let mut answers = reached.answers.iter();
+        answers.any(|(_, address, answer)| Family::of(address.ip()) == family && answers_it(*answer))
+    };
+    let lost = reached.answers.iter().filter(|(.., answer)| !answers_it(*answer));
+    let findings = lost.map(|(node, address, answer)| {
         let what = format!("it does not answer at {address}");
-        // Without a nodePort the port of the kubelet was tried, which a firewall may close.
-        let finding = match &reached.service {
-            Some(_) => Finding::error,
-            None => Finding::warning,
+        let action = way_out(address);
+        let finding = match answer {
+            // Without a nodePort the port of the kubelet was tried, which a firewall may close.
+            _ if answering == 0 && reached.service.is_some() => Finding::error(CheckId::Nodes, what, action),
+            Answer::NoRoute => {
+                let what = format!("this machine has no route to {address}");
+                Finding::skipped(CheckId::Nodes, what, "nothing, if no VIP has this family; or add a route")
+            }
+            // The others serve clients of this family.
+            _ if reached.service.is_none() || is_any(Family::of(address.ip())) => {
+                Finding::warning(CheckId::Nodes, what, action)
+            }
+            _ => Finding::error(CheckId::Nodes, what, action),
         };
-        finding(CheckId::Nodes, what, way_out(address)).of(node)
+        finding.of(node)
     });
     let mut findings: Vec<Finding> = findings.collect();
-    let answering = reached.answers.len() - findings.len();
     if answering > 0 {
         let rest = match reached.left_out {
             0 => String::new(),
@@ -101,20 +116,23 @@ mod tests {
             (format!("node-{number}"), SocketAddr::from(([192, 0, 2, 31], 30_080)), *answer)
         };
         let answers = answers.iter().enumerate().map(answer).collect();
-        let reached = Reached { service: service.map(str::to_owned), answers, left_out: 0 };
+        let reached = Reached { service: service.map(str::to_owned), answers, ..Reached::default() };
         let findings = judge(&config(&[]), &source(2), &reached);
         findings.iter().map(|finding| (finding.check, finding.level)).collect()
     }
 
     #[test]
-    fn a_silent_node_is_an_error_and_a_refused_port_a_warning() {
-        use Answer::{Accepted, Refused, Silent};
+    fn a_silent_node_is_an_error_if_no_other_answers_and_a_refused_port_a_warning() {
+        use Answer::{Accepted, NoRoute, Refused, Silent};
         let (nodes, port) = (CheckId::Nodes, CheckId::NodePort);
         let web = Some("default/web");
         assert_eq!(found(web, &[Accepted, Accepted]), [(nodes, Level::Ok), (port, Level::Ok)]);
-        let silent = [(nodes, Level::Ok), (nodes, Level::Error), (port, Level::Ok)];
+        let silent = [(nodes, Level::Ok), (nodes, Level::Warning), (port, Level::Ok)];
         assert_eq!(found(web, &[Accepted, Silent]), silent);
         assert_eq!(found(web, &[Silent]), [(nodes, Level::Error), (port, Level::Skipped)]);
+        let no_route = [(nodes, Level::Ok), (nodes, Level::Skipped), (port, Level::Ok)];
+        assert_eq!(found(web, &[Accepted, NoRoute]), no_route);
+        assert_eq!(found(web, &[NoRoute]), [(nodes, Level::Error), (port, Level::Skipped)]);
         assert_eq!(found(web, &[Refused]), [(nodes, Level::Ok), (port, Level::Warning)]);
         assert_eq!(found(None, &[Refused]), [(nodes, Level::Ok), (port, Level::Skipped)]);
         assert_eq!(found(None, &[Silent]), [(nodes, Level::Warning), (port, Level::Skipped)]);

@@ -5,13 +5,15 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::super::check::CheckId;
 use super::super::facts::Source;
 use super::super::finding::Finding;
 use super::super::policy::policy_of;
 use super::super::used::used_by_others;
 use crate::config::Config;
-use crate::model::{Facts, Family, Pool};
+use crate::model::{Announce, Facts, Family, Pool};
 
 /// More addresses are only counted.
 const MOST: usize = 5;
@@ -31,7 +33,8 @@ pub(super) fn judge(config: &Config, machine: &Facts, source: &Source) -> Vec<Fi
         return left_out.into_iter().chain([skipped]).collect();
     }
     let used = used_by_others(machine, source);
-    let of_pools = policy.pools.iter().flat_map(|pool| [subnet(pool, machine), reserved(pool, &used)]);
+    let of_pools =
+        policy.pools.iter().flat_map(|pool| [subnet(config, pool, machine), reserved(pool, &used)]);
     left_out.into_iter().chain(of_pools).collect()
 }
 
@@ -58,8 +61,11 @@ fn without_pools(machine: &Facts) -> Finding {
     Finding::ok(CheckId::PoolSubnet, what)
 }
 
-fn subnet(pool: &Pool, machine: &Facts) -> Finding {
+fn subnet(config: &Config, pool: &Pool, machine: &Facts) -> Finding {
     let name = pool.to_string();
+    if config.policy.announce == Announce::Routed {
+        return routed(pool, machine).of(name);
+    }
     if pool.is_routed() {
         return Finding::ok(CheckId::PoolSubnet, "routers lead clients here (routed=true)").of(name);
     }
@@ -79,6 +85,28 @@ fn subnet(pool: &Pool, machine: &Facts) -> Finding {
         )
     };
     finding.of(name)
+}
+
+/// With `--announce routed`: routers ask by ARP or NDP for what is in a subnet of a link, and nobody answers.
+fn routed(pool: &Pool, machine: &Facts) -> Finding {
+    let firsts: Vec<IpAddr> = pool.ranges().iter().filter_map(|range| range.addresses().next()).collect();
+    let mut nets = machine.links.iter().flat_map(|link| {
+        link.addresses.iter().filter(|known| !known.ours).map(move |known| (known.net.trunc(), &link.name))
+    });
+    // Two ranges meet if one of them begins in the other.
+    let meets = |net: &IpNet| pool.contains(net.addr()) || firsts.iter().any(|first| net.contains(first));
+    match nets.find(|(net, _)| meets(net)) {
+        None => {
+            Finding::ok(CheckId::PoolSubnet, "it is in no subnet of a link, so routers lead clients here")
+        }
+        Some((net, link)) => Finding::warning(
+            CheckId::PoolSubnet,
+            format!(
+                "addresses of it are in {net} of link {link}, and --announce routed does not serve those"
+            ),
+            "take a pool outside of the subnets of the links, or start llb with --announce l2",
+        ),
+    }
 }
 
 fn reserved(pool: &Pool, used: &BTreeMap<IpAddr, String>) -> Finding {
@@ -120,6 +148,17 @@ mod tests {
         assert_eq!(subnets("198.51.100.0/28"), Level::Warning);
         assert_eq!(subnets("198.51.100.0/28+routed=true"), Level::Ok);
         assert_eq!(subnets("2001:db8::100-2001:db8::110"), Level::Warning, "no link has IPv6");
+    }
+
+    #[test]
+    fn with_announce_routed_a_pool_should_be_in_no_subnet() {
+        let subnets = |pool: &str| {
+            found(&["--announce", "routed", "--pool", pool], &machine_facts(), &Source::default())[0].1
+        };
+        assert_eq!(subnets("198.51.100.0/28"), Level::Ok);
+        assert_eq!(subnets("2001:db8::100-2001:db8::110"), Level::Ok);
+        assert_eq!(subnets("192.0.2.100-192.0.2.110"), Level::Warning);
+        assert_eq!(subnets("192.0.0.0/16"), Level::Warning, "the subnet is within the pool");
     }
 
     #[test]

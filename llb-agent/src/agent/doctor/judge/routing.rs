@@ -17,7 +17,7 @@ pub(super) fn judge(config: &Config, machine: &Machine, links: &Links) -> Vec<Fi
 }
 
 fn rp_filter(link: &LinkReport, with_ipv4: usize) -> Finding {
-    let (name, value) = (&link.device.name, link.rp_filter);
+    let value = link.rp_filter;
     let finding = if value != STRICT {
         Finding::ok(CheckId::RpFilter, format!("{value}, not strict"))
     } else if with_ipv4 < 2 {
@@ -27,11 +27,12 @@ fn rp_filter(link: &LinkReport, with_ipv4: usize) -> Finding {
             CheckId::RpFilter,
             format!("strict, and {with_ipv4} links have IPv4 addresses"),
             format!(
-                "make it loose: sysctl -w net.ipv4.conf.all.rp_filter=2 net.ipv4.conf.{name}.rp_filter=2"
+                "make it loose: sysctl -w net.ipv4.conf.all.rp_filter=2 net.ipv4.conf.{}.rp_filter=2",
+                link.kernel_name
             ),
         )
     };
-    finding.of(name)
+    finding.of(&link.device.name)
 }
 
 fn ip_forward(config: &Config, machine: &Machine) -> Vec<Finding> {

@@ -5,7 +5,7 @@ use super::super::check::CheckId;
 use super::super::facts::Source;
 use super::super::finding::Finding;
 use crate::config::Config;
-use crate::model::Mode;
+use crate::model::{Announce, Mode};
 use crate::source::{Inspection, KubeProxy, Right};
 
 /// A difference of clocks that nothing minds, in seconds. The API server tells whole seconds.
@@ -36,7 +36,11 @@ fn of_source(source: &Source) -> Finding {
     let Some(snapshot) = &source.snapshot else {
         let why = source.problems.join("; ");
         let what = if why.is_empty() { format!("no complete answer came from {place} in time") } else { why };
-        return Finding::error(CheckId::Source, what, "see the other findings about the API server");
+        let action = match &source.inspection {
+            Some(_) => "see the other findings about the API server",
+            None => "look at the files of --manifests",
+        };
+        return Finding::error(CheckId::Source, what, action);
     };
     let (services, nodes) = (snapshot.services.len(), snapshot.nodes.len());
     let what = format!("{place} has {services} Services and {nodes} Nodes");
@@ -65,10 +69,6 @@ fn clock(inspection: &Inspection) -> Option<Finding> {
 }
 
 fn rights(inspection: &Inspection) -> Vec<Finding> {
-    if let Some(error) = &inspection.rights_unknown {
-        let what = format!("the API server does not tell them: {error}");
-        return vec![Finding::skipped(CheckId::ApiRights, what, PRINT_RIGHTS)];
-    }
     let list = |is_optional: bool| -> Vec<String> {
         let missing = inspection.missing.iter().filter(|right| right.is_optional == is_optional);
         missing.map(shown).collect()
@@ -82,6 +82,10 @@ fn rights(inspection: &Inspection) -> Vec<Finding> {
     if !optional.is_empty() {
         let what = format!("llb's user may not {}; llb works without", optional.join(", "));
         findings.push(Finding::warning(CheckId::ApiRights, what, PRINT_RIGHTS));
+    }
+    if let Some(error) = &inspection.rights_unknown {
+        let what = format!("the API server does not tell all of them: {error}");
+        findings.push(Finding::skipped(CheckId::ApiRights, what, PRINT_RIGHTS));
     }
     if findings.is_empty() {
         findings.push(Finding::ok(CheckId::ApiRights, "llb's user has all rights that llb needs"));
@@ -111,6 +115,8 @@ fn kube_proxy(config: &Config, inspection: &Inspection) -> Finding {
             let action =
                 "set ipvs.strictARP: true in the ConfigMap kube-system/kube-proxy, and restart kube-proxy";
             match config.policy.mode {
+                // Routers lead clients here, and nobody asks by ARP.
+                _ if config.policy.announce == Announce::Routed => Finding::ok(CheckId::KubeProxy, what),
                 Mode::Dsr => {
                     Finding::error(CheckId::KubeProxy, format!("{what}, and llb's mode is dsr"), action)
                 }
@@ -204,6 +210,9 @@ mod tests {
         assert_eq!([findings[0].level, findings[1].level], [Level::Error, Level::Warning]);
         let unknown = Inspection { rights_unknown: Some("no".to_owned()), ..inspection() };
         assert_eq!(rights(&unknown)[0].level, Level::Skipped);
+        let partly = rights(&Inspection { rights_unknown: Some("no".to_owned()), ..missing });
+        let levels: Vec<Level> = partly.iter().map(|finding| finding.level).collect();
+        assert_eq!(levels, [Level::Error, Level::Warning, Level::Skipped], "what is known comes first");
     }
 
     #[test]
