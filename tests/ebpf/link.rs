@@ -255,7 +255,7 @@ pub(crate) fn inside<T: Send>(host: &Host, work: impl FnOnce() -> T + Send) -> T
 }
 
 pub(crate) fn counters(observer: &PacketPlane) -> LinkCounters {
-    match observer.counting()().links.as_slice() {
+    match observer.counting()().unwrap().links.as_slice() {
         [LinkCount { link, packets, bytes }] if link == Host::LINK => {
             LinkCounters { packets: *packets, bytes: *bytes }
         }

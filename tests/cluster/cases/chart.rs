@@ -44,6 +44,8 @@ pub(crate) fn the_api_server_takes_what_the_chart_renders(case: &mut Case<'_>) -
         let rendered = render(case.cluster, values, &[])?;
         let kinds = objects(&rendered)?.len();
         ensure!(kinds >= 7, "{kinds} objects");
+        let has_monitor = rendered.contains("kind: ServiceMonitor");
+        ensure!(has_monitor == rendered.contains("honorLabels: true"), "{rendered}");
         dry_run(case, &rendered)?;
     }
     for folder in ["base", "overlays/nodes", "overlays/outside", "overlays/config-map"] {

@@ -3,9 +3,11 @@
 
 use k8s_openapi::api::core::v1::{
     ClientIPConfig, LoadBalancerIngress, LoadBalancerStatus, Node, NodeAddress, NodeSpec, NodeStatus,
-    Service, ServicePort, ServiceSpec, ServiceStatus, SessionAffinityConfig, Taint,
+    ObjectReference, Service, ServicePort, ServiceSpec, ServiceStatus, SessionAffinityConfig, Taint,
 };
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserializer;
 use serde::de::value::Error as Unused;
@@ -108,6 +110,10 @@ fn known_fields(kind: &str, pattern: &str) -> &'static [&'static str] {
         ("EndpointSlice", "") => names::<EndpointSlice>(),
         ("EndpointSlice", "endpoints[]") => names::<Endpoint>(),
         ("EndpointSlice", "endpoints[].conditions") => names::<EndpointConditions>(),
+        ("EndpointSlice", "endpoints[].hints") => names::<EndpointHints>(),
+        ("EndpointSlice", "endpoints[].hints.forNodes[]") => names::<ForNode>(),
+        ("EndpointSlice", "endpoints[].hints.forZones[]") => names::<ForZone>(),
+        ("EndpointSlice", "endpoints[].targetRef") => names::<ObjectReference>(),
         ("EndpointSlice", "ports[]") => names::<EndpointPort>(),
         ("Node", "") => names::<Node>(),
         ("Node", "spec") => names::<NodeSpec>(),
@@ -166,6 +172,10 @@ mod tests {
             ("Service", "spec.sessionAffinityConfig.clientIP", "timeoutSeconds"),
             ("Service", "status.loadBalancer.ingress[]", "ipMode"),
             ("EndpointSlice", "endpoints[].conditions", "serving"),
+            ("EndpointSlice", "endpoints[].hints", "forZones"),
+            ("EndpointSlice", "endpoints[].hints.forNodes[]", "name"),
+            ("EndpointSlice", "endpoints[].hints.forZones[]", "name"),
+            ("EndpointSlice", "endpoints[].targetRef", "uid"),
             ("EndpointSlice", "ports[]", "port"),
             ("Node", "status.addresses[]", "address"),
         ] {

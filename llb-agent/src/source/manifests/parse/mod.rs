@@ -12,8 +12,9 @@ use k8s_openapi::Resource as _;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Resource;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use serde_saphyr::options::DuplicateKeyPolicy;
 
 use crate::source::convert::quote;
@@ -97,26 +98,85 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Objects, ParseError> {
     })?;
     let mut objects = Objects::default();
     for (line, document) in documents(text) {
-        let Some(content): Option<Value> = from_yaml(document, line, None)? else { continue };
-        let text = |object: &Value, field: &str| object[field].as_str().map(str::to_owned);
-        let kind = text(&content, "kind").ok_or(ParseError::NoKind { line })?;
-        let version = text(&content, "apiVersion");
+        let Some(content) = content(document, line)? else { continue };
+        let kind = text_of(&content, "kind").ok_or(ParseError::NoKind { line })?;
+        let version = text_of(&content, "apiVersion");
         let Some(of_items) = kind.strip_suffix("List") else {
             let found = Found { line, name: name_of(&content["metadata"]), kind, version };
             objects.add(&found, &content, document)?;
             continue;
         };
-        for item in content["items"].as_array().into_iter().flatten() {
+        for item in items(&content, &kind, version.as_deref(), line)? {
             // `kubectl get services -o yaml` writes kind and version in each item; a typed list may leave them out.
-            let kind = text(item, "kind").unwrap_or_else(|| of_items.to_owned());
+            let kind = text_of(item, "kind").unwrap_or_else(|| of_items.to_owned());
             let of_list = version.clone().filter(|_| !of_items.is_empty());
-            let version = text(item, "apiVersion").or(of_list);
+            let version = text_of(item, "apiVersion").or(of_list);
             let found = Found { line, name: name_of(&item["metadata"]), kind, version };
             // An item is read as a document of its own: JSON is YAML, too.
             objects.add(&found, item, &item.to_string())?;
         }
     }
     Ok(objects)
+}
+
+/// What a document can say although JSON can't have its other fields.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    kind: Option<String>,
+    api_version: Option<String>,
+}
+
+/// The content of a document, of which only the head is left if JSON can't have the rest (a key that is no text), and llb
+/// ignores the document. `None` if the document is `null`.
+fn content(document: &str, line: usize) -> Result<Option<Value>, ParseError> {
+    from_yaml(document, line, None).or_else(|error| {
+        let Ok(Some(Head { kind: Some(kind), api_version })) = from_yaml(document, line, None) else {
+            return Err(error);
+        };
+        // Other lists can have Services, too.
+        if kind.ends_with("List") || is_ours(&kind, api_version.as_deref()) {
+            return Err(error);
+        }
+        Ok(Some(json!({"kind": kind, "apiVersion": api_version})))
+    })
+}
+
+/// The items of a list. `null` is an empty list. A kind of others may have any items.
+fn items<'l>(
+    list: &'l Value,
+    kind: &str,
+    version: Option<&str>,
+    line: usize,
+) -> Result<&'l [Value], ParseError> {
+    let items = list["items"].as_array().map_or(&[][..], Vec::as_slice);
+    let of_items = kind.strip_suffix("List").unwrap_or(kind);
+    let wrong = if !list["items"].is_null() && !list["items"].is_array() {
+        Some("items is not a list".to_owned())
+    } else {
+        let index = items.iter().position(|item| !item.is_object());
+        index.map(|index| format!("items[{index}] is not an object"))
+    };
+    match wrong {
+        Some(wrong) if of_items.is_empty() || is_ours(of_items, version) => {
+            Err(ParseError::Yaml { line, message: format!("{kind}: {wrong}") })
+        }
+        _ => Ok(items),
+    }
+}
+
+/// Whether llb reads objects of this kind. One without apiVersion counts as such.
+fn is_ours(kind: &str, version: Option<&str>) -> bool {
+    KINDS.into_iter().any(|(known, of)| kind == known && version.is_none_or(|version| version == of))
+}
+
+/// The text of a field. To YAML, some texts are numbers and truth values.
+fn text_of(object: &Value, field: &str) -> Option<String> {
+    match &object[field] {
+        Value::String(text) => Some(text.clone()),
+        other @ (Value::Number(_) | Value::Bool(_)) => Some(other.to_string()),
+        _ => None,
+    }
 }
 
 /// What is known of an object before its fields are read.

@@ -63,11 +63,38 @@ fn errors_name_the_line() {
         ("kind: Pod\n---\n\nb: 2\n", "line 3: the object has no kind"),
         ("just text\n", "line 1"),
         ("kind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 99999999999}]}\n", "line 3"),
+        ("kind: Pod\n---\nkind: List\nitems: {kind: Service}\n", "line 3: List: items is not a list"),
+        ("kind: List\nitems: text\n", "line 1: List: items is not a list"),
+        ("kind: ServiceList\nitems: [{metadata: {name: a}}, b]\n", "ServiceList: items[1] is not an object"),
+        ("kind: List\nitems: [null]\n", "List: items[0] is not an object"),
+        ("kind: Service\nmetadata: {name: a, annotations: {~: x}}\n", "line 2"),
+        ("kind: ResourceList\n{{ template }}: x\nitems: []\n", "line 2"),
+        ("kind: null\n", "no kind"),
     ] {
         let error = parse(text.as_bytes()).unwrap_err().to_string();
         assert!(error.contains(line), "{text:?}: {error}");
     }
     assert!(parse(b"kind: Service\n\xff").unwrap_err().to_string().contains("line 2"));
+}
+
+#[test]
+fn an_ignored_document_does_not_refuse_the_file() {
+    for ignored in [
+        "kind: 1\n",
+        "kind: true\n",
+        "kind: 1.5\nmetadata: {name: x}\n",
+        "kind: ConfigMap\ndata: {~: x}\n",
+        "kind: ConfigMap\ndata:\n  {{ template }}: x\n",
+        "apiVersion: serving.knative.dev/v1\nkind: Service\nspec: {~: x}\n",
+        "kind: AddressList\nitems: [192.0.2.1, null]\n",
+        "kind: AddressList\nitems: {a: 192.0.2.1}\n",
+        "kind: ServiceList\nitems: null\n",
+        "kind: List\nitems: [{kind: true}, {kind: 1, apiVersion: 1}]\n",
+    ] {
+        let objects = parse(format!("{SERVICE}---\n{ignored}").as_bytes());
+        let objects = objects.unwrap_or_else(|error| panic!("{ignored}: {error}"));
+        assert_eq!((objects.services.len(), &objects.warnings[..]), (1, &[][..]), "{ignored}");
+    }
 }
 
 #[test]
@@ -128,6 +155,16 @@ fn typing_errors_are_warnings() {
         (
             service("apiVersion: v2\nkind: Service", ""),
             "Service x: apiVersion \"v2\" is not that of a Service, so it is ignored; did you mean",
+        ),
+        (
+            service("apiVersion: 1\nkind: Service", ""),
+            "Service x: apiVersion \"1\" is not that of a Service, so it is ignored; did you mean",
+        ),
+        (
+            "{kind: List, items: [{kind: EndpointSlice, metadata: {name: x}, addressType: IPv4, endpoints: [{addresses: \
+             [192.0.2.1], hints: {forZone: []}}]}]}"
+                .to_owned(),
+            "endpoints[0].hints has the field \"forZone\", which is unknown and is ignored; did you mean forZones?",
         ),
         (
             service("apiVersion: v1\nkind: EndpointSlice", ""),
