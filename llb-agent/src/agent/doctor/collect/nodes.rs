@@ -97,7 +97,8 @@ async fn ask(address: SocketAddr) -> Answer {
         Ok(Ok(_)) => Answer::Accepted,
         Ok(Err(error)) => match error.kind() {
             io::ErrorKind::ConnectionRefused => Answer::Refused,
-            io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => Answer::NoRoute,
+            io::ErrorKind::NetworkUnreachable => Answer::NoRoute,
+            // Also a host of the segment that has no MAC address: HostUnreachable.
             _ => Answer::Silent,
         },
         Err(_) => Answer::Silent,
