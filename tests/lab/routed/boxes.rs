@@ -9,11 +9,13 @@ use llb_tests::manifests::{self, PortSpec};
 use llb_tests::{Agent, Host, Lab, Manifests, Server, wait_until};
 
 use super::daemons::Daemons;
-use crate::group::boxes::{BOXES, ECHO, HTTP, UDP, add_client};
+use crate::group::boxes::{ECHO, HTTP, UDP, add_client};
 use crate::plane::{Plane, Prepared};
 use crate::scenarios::packets::dsr;
 use crate::setup::{LIMIT, NODES};
 
+/// The boxes: the first has BIRD, the second FRR.
+pub(crate) const BOXES: [&str; 2] = ["box-a", "box-b"];
 /// The link that has the VIPs.
 pub(crate) const VIP_LINK: &str = "llb0";
 const PORTS: [PortSpec<'static>; 3] = [HTTP, ECHO, UDP];

@@ -11,8 +11,8 @@ use std::time::Duration;
 use llb_tests::client::echo_on;
 use llb_tests::{Host, wait_until};
 
-use self::boxes::{Boxes, VIP_LINK, VIPS, vips_on};
-use crate::group::boxes::{BOXES, HTTP};
+use self::boxes::{BOXES, Boxes, VIP_LINK, VIPS, vips_on};
+use crate::group::boxes::HTTP;
 use crate::group::gap::Probe;
 use crate::plane::Plane;
 use crate::setup::{LIMIT, Setup, is_free_of_problems};
