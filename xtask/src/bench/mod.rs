@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
 enum What {
     /// Idle connections, start with many frontends, time until an added Service forwards; root; about 3 minutes, and the builds
     Control(control::Arguments),
-    /// How long VIPs of a group do not answer when a box is cut off, drained and comes back; root; about 15 minutes, and the builds
+    /// How long VIPs of a group do not answer when a box is cut off, drained and comes back; root; about 8 minutes, and the builds
     Failover(failover::Arguments),
     /// Nanoseconds that the eBPF programs take for a packet; root; about 12 minutes, and the builds
     Packet(packet::Arguments),
