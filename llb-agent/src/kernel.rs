@@ -24,7 +24,7 @@ pub const BPFFS: &str = "/sys/fs/bpf";
 pub const IFA_PROTO_SINCE: Release = Release { major: 5, minor: 18 };
 
 /// The number of the loopback link in every network namespace.
-const LOOPBACK_INDEX: u32 = 1;
+pub const LOOPBACK_INDEX: u32 = 1;
 
 /// `BPF_FS_MAGIC` in linux/magic.h.
 const BPF_FS_MAGIC: u32 = 0xcafe_4a11;

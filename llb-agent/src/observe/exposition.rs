@@ -2,6 +2,7 @@
 //! What goes through, and what serves, as metrics: the same names for all planes. What only one plane counts is registered
 //! there.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -21,7 +22,7 @@ use super::process::ProcessCollector;
 use super::sample::SharedMeter;
 use crate::config::REVISION;
 use crate::dataplane::Counting;
-use crate::model::{Frontend, PlaneKind, ServiceName};
+use crate::model::{Counted, Frontend, PlaneKind, ServiceName};
 use crate::reconcile::Report;
 
 /// Beyond so many frontends, only those have a series in `llb_frontend_backends_up` that have no backend that is up; and beyond
@@ -126,70 +127,67 @@ fn others(meter: &Meter, of: Of, names: &[&'static str]) -> Vec<(Labels, Part)> 
     CountedBy::ALL.into_iter().filter_map(row).collect()
 }
 
+/// Writes a whole metric: one series for each row.
+fn metric<L: Borrow<Labels>, M: EncodeMetric>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    kind: MetricType,
+    rows: impl IntoIterator<Item = (L, M)>,
+) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+    rows.into_iter().try_for_each(|(labels, value)| value.encode(metric.encode_family(labels.borrow())?))
+}
+
 fn encode_frontends(encoder: &mut DescriptorEncoder<'_>, rows: &[(Labels, Part)]) -> fmt::Result {
     let help = "TCP connections, UDP sessions and flows that began, by frontend";
-    let mut metric =
-        encoder.encode_descriptor("llb_frontend_connections", help, None, MetricType::Counter)?;
-    for (labels, part) in rows {
-        ConstCounter::new(part.totals.new).encode(metric.encode_family(labels)?)?;
-    }
+    metric(encoder, "llb_frontend_connections", help, MetricType::Counter, counted(rows, |of| of.new))?;
     let help = "TCP connections, UDP sessions and flows that are open, by frontend";
-    let mut metric =
-        encoder.encode_descriptor("llb_frontend_connections_active", help, None, MetricType::Gauge)?;
-    for (labels, part) in rows {
-        ConstGauge::new(part.active).encode(metric.encode_family(labels)?)?;
-    }
+    metric(encoder, "llb_frontend_connections_active", help, MetricType::Gauge, active(rows))?;
     let help =
         "Bytes from and to clients, by frontend: payload if plane is relay, whole IP packets if it is packet";
-    let mut metric = encoder.encode_descriptor("llb_frontend_bytes", help, None, MetricType::Counter)?;
-    for (labels, part) in directions(rows, bytes) {
-        ConstCounter::new(part).encode(metric.encode_family(&labels)?)?;
-    }
-    Ok(())
+    metric(encoder, "llb_frontend_bytes", help, MetricType::Counter, directions(rows, bytes))
 }
 
 fn encode_backends(encoder: &mut DescriptorEncoder<'_>, rows: &[(Labels, Part)]) -> fmt::Result {
     let help = "TCP connections, UDP sessions and flows that began, by backend";
-    let mut metric = encoder.encode_descriptor("llb_backend_connections", help, None, MetricType::Counter)?;
-    for (labels, part) in rows {
-        ConstCounter::new(part.totals.new).encode(metric.encode_family(labels)?)?;
-    }
+    metric(encoder, "llb_backend_connections", help, MetricType::Counter, counted(rows, |of| of.new))?;
     let help = "TCP connections, UDP sessions and flows that are open, by backend";
-    let mut metric =
-        encoder.encode_descriptor("llb_backend_connections_active", help, None, MetricType::Gauge)?;
-    for (labels, part) in rows {
-        ConstGauge::new(part.active).encode(metric.encode_family(labels)?)?;
-    }
+    metric(encoder, "llb_backend_connections_active", help, MetricType::Gauge, active(rows))?;
     let help =
         "Bytes from and to clients, by backend: payload if plane is relay, whole IP packets if it is packet";
-    let mut metric = encoder.encode_descriptor("llb_backend_bytes", help, None, MetricType::Counter)?;
-    for (labels, part) in directions(rows, bytes) {
-        ConstCounter::new(part).encode(metric.encode_family(&labels)?)?;
-    }
+    metric(encoder, "llb_backend_bytes", help, MetricType::Counter, directions(rows, bytes))?;
     let help = "Packets forwarded to and from a backend";
-    let mut metric = encoder.encode_descriptor("llb_backend_packets", help, None, MetricType::Counter)?;
     let is_packet = |labels: &Labels| labels.contains(&("plane", CountedBy::Packet.name().to_owned()));
     let packets = |part: &Part| [part.totals.packets_in, part.totals.packets_out];
-    for (labels, count) in directions(rows, packets).filter(|(labels, _)| is_packet(labels)) {
-        ConstCounter::new(count).encode(metric.encode_family(&labels)?)?;
-    }
+    let packets = directions(rows, packets).filter(|(labels, _)| is_packet(labels));
+    metric(encoder, "llb_backend_packets", help, MetricType::Counter, packets)?;
     let help = "Failed attempts to reach a backend; the packet plane counts at most one a second";
-    let mut metric = encoder.encode_descriptor("llb_backend_failures", help, None, MetricType::Counter)?;
-    for (labels, part) in rows {
-        ConstCounter::new(part.totals.failures).encode(metric.encode_family(labels)?)?;
-    }
-    Ok(())
+    metric(encoder, "llb_backend_failures", help, MetricType::Counter, counted(rows, |of| of.failures))
+}
+
+fn counted(
+    rows: &[(Labels, Part)],
+    number: fn(&Counted) -> u64,
+) -> impl Iterator<Item = (&Labels, ConstCounter<u64>)> {
+    rows.iter().map(move |(labels, part)| (labels, ConstCounter::new(number(&part.totals))))
+}
+
+fn active(rows: &[(Labels, Part)]) -> impl Iterator<Item = (&Labels, ConstGauge<u64>)> {
+    rows.iter().map(|(labels, part)| (labels, ConstGauge::new(part.active)))
 }
 
 /// Each row twice: from clients and to them.
 fn directions(
     rows: &[(Labels, Part)],
     numbers: impl Fn(&Part) -> [u64; 2],
-) -> impl Iterator<Item = (Labels, u64)> {
+) -> impl Iterator<Item = (Labels, ConstCounter<u64>)> {
     rows.iter().flat_map(move |(labels, part)| {
         let [forward, reply] = numbers(part);
         let both = [("forward", forward), ("reply", reply)];
-        both.map(|(direction, count)| ([&labels[..], &[("direction", direction.to_owned())]].concat(), count))
+        both.map(|(direction, count)| {
+            ([&labels[..], &[("direction", direction.to_owned())]].concat(), ConstCounter::new(count))
+        })
     })
 }
 
@@ -200,20 +198,14 @@ fn bytes(part: &Part) -> [u64; 2] {
 fn encode_report(encoder: &mut DescriptorEncoder<'_>, report: &Report) -> fmt::Result {
     let (frontends, backends) = up_rows(report);
     let help = "Backends of a frontend that are neither dead nor fail their health check";
-    let mut metric = encoder.encode_descriptor("llb_frontend_backends_up", help, None, MetricType::Gauge)?;
-    for (labels, count) in frontends {
-        ConstGauge::new(count as u64).encode(metric.encode_family(&labels)?)?;
-    }
+    let frontends = frontends.into_iter().map(|(labels, count)| (labels, ConstGauge::new(count as u64)));
+    metric(encoder, "llb_frontend_backends_up", help, MetricType::Gauge, frontends)?;
     let help = "0 if a backend is dead or fails its health check, else 1";
-    let mut metric = encoder.encode_descriptor("llb_backend_up", help, None, MetricType::Gauge)?;
-    for (labels, is_up) in backends {
-        ConstGauge::new(u64::from(is_up)).encode(metric.encode_family(&labels)?)?;
-    }
+    let backends = backends.into_iter().map(|(labels, is_up)| (labels, ConstGauge::new(u64::from(is_up))));
+    metric(encoder, "llb_backend_up", help, MetricType::Gauge, backends)?;
     let help = "The VIPs that Services have or are to get; always 1";
-    let mut metric = encoder.encode_descriptor("llb_vip_info", help, None, MetricType::Gauge)?;
-    for labels in vip_rows(report) {
-        ConstGauge::new(1_u64).encode(metric.encode_family(&labels)?)?;
-    }
+    let vips = vip_rows(report).into_iter().map(|labels| (labels, ConstGauge::new(1_u64)));
+    metric(encoder, "llb_vip_info", help, MetricType::Gauge, vips)?;
     let help = "What runs; always 1";
     let mut metric = encoder.encode_descriptor("llb_build_info", help, None, MetricType::Gauge)?;
     let labels = [("version", env!("CARGO_PKG_VERSION")), ("revision", REVISION)];

@@ -271,6 +271,13 @@ impl Member {
     }
 }
 
+/// In mode `dsr`, waits until an agent gives clients to the nodes.
+pub(crate) fn wait_for_clients(agent: &Agent) -> anyhow::Result<()> {
+    wait_until(LIMIT, "the nodes to get clients", || {
+        Ok((!agent.get("/explain/default/web")?.contains("waits")).then_some(()))
+    })
+}
+
 /// A client that reaches the segment through a router.
 pub(crate) fn add_client(lab: &mut Lab, hosts: Vec<Host>) -> Host {
     let router = lab.add_host("router").unwrap();

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -88,15 +88,11 @@ fn watch(mut tap: File, vips: &[Ipv4Addr], stop: &AtomicBool) -> Answers {
                 let _ = tap.write(&request(*vip));
             }
         }
-        loop {
-            match tap.read(&mut frame) {
-                Ok(length) => note(&mut answers, vips, &frame[..length]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                // The link is not up yet.
-                Err(_) => break,
-            }
+        // Until nothing has come, or while the link is not up yet.
+        while let Ok(length) = tap.read(&mut frame) {
+            note(&mut answers, vips, &frame[..length]);
         }
-        pause(LOOK);
+        std::thread::sleep(LOOK);
     }
     answers
 }
@@ -121,8 +117,4 @@ fn note(answers: &mut Answers, vips: &[Ipv4Addr], frame: &[u8]) {
         let now = Instant::now();
         answers.entry(vip).or_default().entry(mac).or_insert([now, now])[1] = now;
     }
-}
-
-fn pause(time: Duration) {
-    std::thread::sleep(time);
 }

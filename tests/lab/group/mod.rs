@@ -22,7 +22,7 @@ use llb_tests::environment::failovers;
 use llb_tests::wait::holds_throughout;
 use llb_tests::{Host, Server, wait_until};
 
-use self::boxes::{ECHO, Group, HTTP, UDP};
+use self::boxes::{ECHO, Group, HTTP, UDP, wait_for_clients};
 use self::figures::Figures;
 use self::gap::Probe;
 use self::macs::MacWatch;
@@ -97,8 +97,7 @@ fn cut_off_and_heal(group: &Group, figures: &mut Figures) {
     assert!(moving.iter().any(IpAddr::is_ipv4) && moving.iter().any(IpAddr::is_ipv6), "{moving:?}");
     let probes: Vec<Probe> = moving.iter().map(|vip| Probe::start(&group.client, *vip)).collect();
     let mut open: Vec<TcpStream> = moving.iter().map(|vip| connect_echo(&group.client, *vip)).collect();
-    let mut timeline = Timeline::start(&group.members[0].host);
-    timeline.begin();
+    let timeline = Timeline::start(&group.members[0].host);
     group.cut_off(1);
     wait_until(LIMIT, "all VIPs to be at box-a", || Ok((group.vips_at(0) == group.vips()).then_some(())))
         .unwrap_or_else(|error| panic!("{error:#}\n{}", group.logs()));
@@ -273,11 +272,7 @@ fn members(group: &Group, number: usize) -> String {
 
 /// In mode `dsr`, waits until a box gives clients to the nodes.
 fn wait_for_clients_at(group: &Group, number: usize) {
-    wait_until(LIMIT, "the nodes to get clients", || {
-        let text = group.members[number].agent.as_ref().unwrap().get("/explain/default/web")?;
-        Ok((!text.contains("waits")).then_some(()))
-    })
-    .unwrap();
+    wait_for_clients(group.members[number].agent.as_ref().unwrap()).unwrap();
 }
 
 /// Each node has the VIPs on `lo`, which nobody announces, as kube-proxy makes it.

@@ -22,7 +22,7 @@ pub(crate) struct Timeline {
 }
 
 impl Timeline {
-    /// Starts to listen.
+    /// Starts to listen. Times are counted from its end on.
     pub(crate) fn start(host: &Host) -> Self {
         let mut command = host.command("ip");
         command.args(["-ts", "-o", "monitor", "address"]);
@@ -34,13 +34,8 @@ impl Timeline {
             Ok((monitor.log().len() > before).then_some(()))
         })
         .unwrap();
-        Self { monitor, before, from: 0.0 }
-    }
-
-    /// Times are counted from now on.
-    pub(crate) fn begin(&mut self) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
-        self.from = now % QUARTER;
+        Self { monitor, before, from: now % QUARTER }
     }
 
     /// When an address was added first.

@@ -9,7 +9,7 @@ use llb_tests::manifests::{self, PortSpec};
 use llb_tests::{Agent, Host, Lab, Manifests, Server, wait_until};
 
 use super::daemons::Daemons;
-use crate::group::boxes::{ECHO, HTTP, UDP, add_client};
+use crate::group::boxes::{ECHO, HTTP, UDP, add_client, wait_for_clients};
 use crate::plane::{Plane, Prepared};
 use crate::scenarios::packets::dsr;
 use crate::setup::{LIMIT, NODES};
@@ -79,10 +79,7 @@ impl Boxes {
         }
         all.wait_for_ways(&BOXES);
         for agent in all.agents.iter().flatten() {
-            wait_until(LIMIT, "the nodes to get clients", || {
-                Ok((!agent.get("/explain/default/web")?.contains("waits")).then_some(()))
-            })
-            .unwrap_or_else(|error| panic!("{error:#}\n{}", all.logs()));
+            wait_for_clients(agent).unwrap_or_else(|error| panic!("{error:#}\n{}", all.logs()));
         }
         all
     }
@@ -163,11 +160,6 @@ impl Boxes {
     pub(crate) fn logs(&self) -> String {
         let agents = self.agents.iter().flatten().map(|agent| agent.log() + "\n");
         agents.chain(self.daemons.iter().map(Daemons::logs)).collect()
-    }
-
-    /// The VIPs on the box's link for them, with the alias of the link; `None` without the link.
-    pub(crate) fn vip_link(&self, number: usize) -> Option<Vec<IpAddr>> {
-        vips_on(&self.hosts[number])
     }
 }
 

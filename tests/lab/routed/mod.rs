@@ -69,7 +69,7 @@ fn vips_are_withdrawn_without_carrier_and_when_the_agent_ends_for_good() {
     let mut open = boxes.open_connections();
     boxes.hosts[0].unplug().unwrap();
     wait_until(LIMIT, "box-a to withdraw its VIPs", || {
-        Ok((boxes.vip_link(0) == Some(Vec::new())).then_some(()))
+        Ok((vips_on(&boxes.hosts[0]) == Some(Vec::new())).then_some(()))
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", boxes.logs()));
     let told = boxes.agent(0).wait_for_problem(LIMIT, "NotRoutable").unwrap();
@@ -84,7 +84,7 @@ fn vips_are_withdrawn_without_carrier_and_when_the_agent_ends_for_good() {
 
     boxes.hosts[0].plug_in().unwrap();
     boxes.wait_for_ways(&BOXES);
-    assert_eq!(boxes.vip_link(0), Some(VIPS.to_vec()));
+    assert_eq!(vips_on(&boxes.hosts[0]), Some(VIPS.to_vec()));
     boxes.agent(0).wait_for_state(LIMIT, "no problems", is_free_of_problems).unwrap();
 
     // Routers are told before anything ends.
@@ -98,7 +98,7 @@ fn vips_are_withdrawn_without_carrier_and_when_the_agent_ends_for_good() {
     probes.iter().for_each(|probe| probe.wait_for_more(20));
     let gaps: Vec<Duration> = probes.into_iter().map(Probe::stop).collect();
     println!("stopped, longest time without an answer of each of 8 flows: {gaps:?}");
-    assert_eq!(boxes.vip_link(1), None, "llb has made the link, and removes it");
+    assert_eq!(vips_on(&boxes.hosts[1]), None, "llb has made the link, and removes it");
     boxes.assert_all_answer();
 }
 

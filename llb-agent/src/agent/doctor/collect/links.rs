@@ -10,10 +10,8 @@ use crate::addresses::{holder, link_names, survey};
 use crate::config::Config;
 use crate::dataplane::packet::{HookForecast, forecast, pinned_links};
 use crate::error_chain::ErrorChain;
+use crate::kernel::LOOPBACK_INDEX;
 use crate::netlink::{Connection, LinkDevice, has_hardware_gro, has_lro};
-
-/// `lo` has this number in every network namespace.
-const LOOPBACK: u32 = 1;
 
 pub(super) async fn read(config: &Config) -> Result<Links, String> {
     read_all(config).await.map_err(text)
@@ -26,7 +24,7 @@ async fn read_all(config: &Config) -> io::Result<Links> {
     let own = connection.own_addresses().await?;
     let mut with_ipv4: Vec<u32> = own
         .iter()
-        .filter(|own| own.net.addr().is_ipv4() && own.ifindex != LOOPBACK)
+        .filter(|own| own.net.addr().is_ipv4() && own.ifindex != LOOPBACK_INDEX)
         .map(|own| own.ifindex)
         .collect();
     with_ipv4.sort_unstable();

@@ -11,11 +11,8 @@ use rustix::process::{Resource, getrlimit};
 use super::super::facts::{BpfDir, Machine, StateDir};
 use crate::config::Config;
 use crate::dataplane::packet;
-use crate::kernel::{BPFFS, Cap, KernelAbilities, is_bpffs, missing_capabilities};
+use crate::kernel::{BPFFS, Cap, KernelAbilities, LOOPBACK_INDEX, is_bpffs, missing_capabilities};
 use crate::netlink::Connection;
-
-/// `lo` has this number in every network namespace.
-const LOOPBACK: u32 = 1;
 
 pub(super) async fn read(config: &Config) -> Machine {
     let both = [true, false].into();
@@ -66,7 +63,7 @@ fn existing(folder: &Path) -> Option<&Path> {
 /// Not by a socket: while the link is down, its address is still there.
 async fn is_loopback_up() -> io::Result<bool> {
     let links = Connection::open()?.links().await?;
-    Ok(links.iter().any(|link| link.ifindex == LOOPBACK && link.is_up))
+    Ok(links.iter().any(|link| link.ifindex == LOOPBACK_INDEX && link.is_up))
 }
 
 #[cfg(test)]

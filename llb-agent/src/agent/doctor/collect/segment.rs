@@ -42,7 +42,7 @@ pub(super) async fn probe(config: &Config, links: &Links, source: &Source) -> Re
         |address: &IpAddr| alive(links).any(|(_, _, link)| link.prefix_length_for(*address).is_some());
     let mut free = all.filter(|one| is_near(one) && !used.contains_key(one) && !ours.contains(one));
     let wanted: Vec<IpAddr> = free.by_ref().take(MOST_ADDRESSES).collect();
-    let mut probed = Probed { asked: 0, is_partial: free.next().is_some(), ..Probed::default() };
+    let mut probed = Probed { is_partial: free.next().is_some(), ..Probed::default() };
     let own = own_macs().await.map_err(text)?;
     for (device, mac, link) in alive(links) {
         let here = |address: &IpAddr| link.prefix_length_for(*address).is_some();

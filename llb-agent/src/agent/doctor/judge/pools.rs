@@ -73,8 +73,7 @@ fn subnet(config: &Config, pool: &Pool, machine: &Facts) -> Finding {
         let mut links = machine.links.iter();
         !links.any(|link| link.prefix_length_for(*first).is_some())
     };
-    let firsts = pool.ranges().iter().filter_map(|range| range.addresses().next());
-    let outside: Vec<String> = firsts.filter(is_outside).map(|first| first.to_string()).collect();
+    let outside: Vec<String> = firsts(pool).filter(is_outside).map(|first| first.to_string()).collect();
     let finding = if outside.is_empty() {
         Finding::ok(CheckId::PoolSubnet, "it is in a subnet of a link")
     } else {
@@ -87,14 +86,18 @@ fn subnet(config: &Config, pool: &Pool, machine: &Facts) -> Finding {
     finding.of(name)
 }
 
+/// The first address of each range.
+fn firsts(pool: &Pool) -> impl Iterator<Item = IpAddr> {
+    pool.ranges().iter().filter_map(|range| range.addresses().next())
+}
+
 /// With `--announce routed`: routers ask by ARP or NDP for what is in a subnet of a link, and nobody answers.
 fn routed(pool: &Pool, machine: &Facts) -> Finding {
-    let firsts: Vec<IpAddr> = pool.ranges().iter().filter_map(|range| range.addresses().next()).collect();
     let mut nets = machine.links.iter().flat_map(|link| {
         link.addresses.iter().filter(|known| !known.ours).map(move |known| (known.net.trunc(), &link.name))
     });
     // Two ranges meet if one of them begins in the other.
-    let meets = |net: &IpNet| pool.contains(net.addr()) || firsts.iter().any(|first| net.contains(first));
+    let meets = |net: &IpNet| pool.contains(net.addr()) || firsts(pool).any(|first| net.contains(&first));
     match nets.find(|(net, _)| meets(net)) {
         None => {
             Finding::ok(CheckId::PoolSubnet, "it is in no subnet of a link, so routers lead clients here")
