@@ -33,31 +33,34 @@ impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let process = process(&read("/proc/self/stat"), &read("/proc/self/status"), &read("/proc/stat"));
-        let mut gauge = |name: &str, help: &str, value: u64| {
-            ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
-        };
-        if let Some(process) = &process {
-            gauge("process_threads", "Threads of this process", process.threads)?;
-            gauge("process_virtual_memory_bytes", "Virtual memory of this process", process.virtual_bytes)?;
-            gauge(
-                "process_resident_memory_bytes",
-                "Resident memory of this process",
-                process.resident_bytes,
-            )?;
+        if let Some(process) = process {
+            let help = "Time that all threads of this process have computed";
+            let metric = encoder.encode_descriptor("process_cpu_seconds", help, None, MetricType::Counter)?;
+            ConstCounter::new(process.cpu_secs).encode(metric)?;
+            let help = "When this process began, since 1970";
+            let metric =
+                encoder.encode_descriptor("process_start_time_seconds", help, None, MetricType::Gauge)?;
+            ConstGauge::new(process.start_secs).encode(metric)?;
+            let help = "Threads of this process";
+            let metric = encoder.encode_descriptor("process_threads", help, None, MetricType::Gauge)?;
+            ConstGauge::new(process.threads).encode(metric)?;
+            let help = "Virtual memory of this process";
+            let metric =
+                encoder.encode_descriptor("process_virtual_memory_bytes", help, None, MetricType::Gauge)?;
+            ConstGauge::new(process.virtual_bytes).encode(metric)?;
+            let help = "Resident memory of this process";
+            let metric =
+                encoder.encode_descriptor("process_resident_memory_bytes", help, None, MetricType::Gauge)?;
+            ConstGauge::new(process.resident_bytes).encode(metric)?;
         }
         if let Ok(open) = open_files() {
-            gauge("process_open_fds", "Open file descriptors of this process", open)?;
+            let help = "Open file descriptors of this process";
+            let metric = encoder.encode_descriptor("process_open_fds", help, None, MetricType::Gauge)?;
+            ConstGauge::new(open).encode(metric)?;
         }
-        let most = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        gauge("process_max_fds", "File descriptors that this process can have open", most)?;
-        let Some(process) = process else { return Ok(()) };
-        let help = "When this process began, since 1970";
-        let metric =
-            encoder.encode_descriptor("process_start_time_seconds", help, None, MetricType::Gauge)?;
-        ConstGauge::new(process.start_secs).encode(metric)?;
-        let help = "Time that all threads of this process have computed";
-        let metric = encoder.encode_descriptor("process_cpu_seconds", help, None, MetricType::Counter)?;
-        ConstCounter::new(process.cpu_secs).encode(metric)
+        let help = "File descriptors that this process can have open";
+        let metric = encoder.encode_descriptor("process_max_fds", help, None, MetricType::Gauge)?;
+        ConstGauge::new(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)).encode(metric)
     }
 }
 
