@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     };
     let filter = match &invocation {
         Invocation::Serve(configured) => Some(configured.config.log.clone()),
-        // Its findings say the same, and better.
+        // The findings say the same as this error, and more clearly.
         Invocation::Doctor(..) => Some(log_filter().unwrap_or_else(|| "off".to_owned())),
         _ => log_filter(),
     };

@@ -146,7 +146,7 @@ pub fn rights(
     rights.collect()
 }
 
-/// How the purpose of a right begins without which llb works, too.
+/// The purpose of a right begins so if llb also works without that right.
 const OPTIONAL: &str = "Optional: ";
 
 /// The text of `llb-agent rbac`.

@@ -32,7 +32,7 @@ pub(crate) fn page() -> String {
     page
 }
 
-/// What those need who have queries for a build before 0.1.0.
+/// For readers who have queries for a build before 0.1.0.
 const EARLIER: &str = "
 ## Names of earlier builds
 

@@ -227,7 +227,7 @@ fn addresses_that_others_have_are_named_with_their_owner() {
         clinic.find(&["--announce", "routed", "--datapath", "userspace", "--pool", "far=198.51.100.0/28"]);
     routed.assert("pool-subnet", "ok", "in no subnet of a link");
     assert!(!routed.0.to_string().contains("address-conflict"), "{:#}", routed.0);
-    // Who may not ask does not know.
+    // Without the right to ask, the answer is not known.
     let without = ["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw"];
     let found = clinic.find_by(&without, &pools);
     found.assert("rights", "warning", "CAP_NET_RAW");
@@ -321,7 +321,7 @@ fn a_segment_that_drops_unknown_addresses_is_named() {
     clinic.find(&["--try-address", &node]).assert("anti-spoofing", "skipped", "so it was not announced");
     clinic.find(&["--try-address", "192.0.2.20"]).assert("anti-spoofing", "skipped", "this machine has it");
     clinic.find(&["--try-address", "198.51.100.9"]).assert("anti-spoofing", "skipped", "no subnet");
-    // As a switch that knows this machine's own address only.
+    // The filter behaves like a switch that knows only this machine's own address.
     let rules = format!(
         "add table bridge guard\n\
          add chain bridge guard known {{ type filter hook forward priority 0; }}\n\

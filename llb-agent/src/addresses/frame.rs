@@ -89,7 +89,7 @@ pub(super) fn is_answer(frame: &[u8], router: IpAddr, vip: IpAddr) -> bool {
         }
         (IpAddr::V6(router), IpAddr::V6(vip)) => {
             let kind = has(12, &ETHERTYPE_IPV6.to_be_bytes()) && has(20, &[NEXT_HEADER_ICMPV6, HOP_LIMIT]);
-            // To whom, which kind, and whose address.
+            // The receiver, the kind, and the address that is told.
             kind && has(38, &vip.octets()) && has(54, &[NEIGHBOR_ADVERTISEMENT]) && has(62, &router.octets())
         }
         _ => false,

@@ -79,7 +79,7 @@ impl HostReader {
     /// Takes in the addresses of all links, by the number of the link. A link that is gone by now is left out. If no
     /// names can be read, because the process has too many files open, what was reserved before counts.
     pub(super) fn see(&mut self, links: &BTreeMap<u32, Vec<AddressMessage>>, link_devices: &[LinkDevice]) {
-        // Without any name: markers that can't be told would be shares that are lost.
+        // Before any name is read: if names can't be read, the markers must still be known, or the box would lose its shares.
         let on_loopback = links.get(&LOOPBACK).into_iter().flatten().filter_map(message::net);
         self.markers = on_loopback.filter_map(|net| marker_of(net.addr())).collect();
         let Ok(any_socket) = socket(AddressFamily::INET, SocketType::DGRAM, None) else { return };

@@ -92,7 +92,7 @@ pub(super) async fn ask(index: u32) -> Holder {
 /// The process that has the lock of the link; `None` if nobody has it. Takes no lock.
 pub(crate) async fn holder(index: u32) -> Option<Holder> {
     let holder = ask(index).await;
-    // The kernel names the user of whoever listens.
+    // The kernel tells the user of the process that listens.
     holder.user.is_some().then_some(holder)
 }
 

@@ -12,7 +12,7 @@
 //!                                 |     +- watch           wakes the reconciler when links or addresses change
 //!                                 |     `- AgentLocks      keeps other agents off the links
 //!                                 `-- FakeAddresses        links in memory
-//!   doctor     --> survey                                  the same questions, for somebody who serves nothing
+//!   doctor     --> survey                                  the same questions, for a process that serves nothing
 //! ```
 
 mod agent_lock;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Looks at this machine and its segment for somebody who serves nothing (`llb-agent doctor`). It adds no address and
-//! takes no lock. Frames are sent only by [`owners`] and [`is_believed`].
+//! Looks at this machine and its segment for a process that serves nothing (`llb-agent doctor`). It adds no address and
+//! takes no lock. Only [`owners`] and [`is_believed`] send frames.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -25,16 +25,16 @@ const BURST_PAUSE: Duration = Duration::from_millis(5);
 
 /// How often a neighbour is asked before it counts as silent.
 const QUESTIONS: usize = 3;
-/// How long an answer is waited for. A neighbour that has to look for the address first needs longer than one that
+/// How long to wait for an answer. A neighbour that has to look for the address first needs longer than one that
 /// answers a probe.
 const QUESTION_INTERVAL: Duration = Duration::from_millis(300);
 
 /// What [`is_believed`] has found out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Belief {
-    /// The neighbour has answered this machine's own address.
+    /// The neighbour has answered a question from this machine's own address.
     pub(crate) answers_own: bool,
-    /// It has answered the other address, too.
+    /// It has also answered a question from the other address.
     pub(crate) answers_other: bool,
 }
 
@@ -70,9 +70,9 @@ fn described(message: &AddressMessage) -> Option<LinkAddress> {
     Some(LinkAddress { net: message::net(message)?, ours, primary })
 }
 
-/// Which of these addresses other hosts have, by questions on one link from an own address of it. `own` are the MACs of
-/// this machine. A probe (RFC 5227) would look to another host that probes for the same address as if this one wanted it,
-/// so only a link without an address probes.
+/// Which of these addresses other hosts have. It asks on one link, from one of the link's own addresses. `own` are the MACs of
+/// this machine. A probe (RFC 5227) is sent only on a link without an address: another host that probes for the same address
+/// would take it as a sign that this machine wants the address.
 ///
 /// # Errors
 /// CAP_NET_RAW is missing, or the link is down.
@@ -110,8 +110,8 @@ fn question(mac: Mac, link: &Link, address: IpAddr) -> Vec<u8> {
     request.unwrap_or_else(|| frame::probe(mac, address))
 }
 
-/// Announces `other` as an address of this machine, and finds out whether `neighbour` believes it: it is asked for its MAC
-/// once with `own` as the sender, and once with `other`. Where a switch or a hypervisor lets only known addresses
+/// Announces `other` as an address of this machine, and finds out whether `neighbour` accepts it. The neighbour is asked for
+/// its MAC, once with `own` as the sender and once with `other`. Where a switch or a hypervisor lets only known addresses
 /// pass, the second question or its answer is lost.
 ///
 /// # Errors
@@ -162,7 +162,7 @@ impl Segment {
         packet_socket::send(&self.sender, self.index, frame)
     }
 
-    /// Hands over all frames that arrive within `limit`, until `hear` says that this is enough. Returns whether it did.
+    /// Passes all frames that arrive within `limit` to `hear`, until `hear` says that it has enough. Returns whether it did.
     async fn hear(&self, limit: Duration, mut hear: impl FnMut(&[u8]) -> bool) -> io::Result<bool> {
         let end = clock::now() + limit;
         let (mut arp, mut ndp) = ([0; HEARD_LENGTH], [0; HEARD_LENGTH]);

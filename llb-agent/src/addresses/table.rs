@@ -61,7 +61,7 @@ pub trait AddressTable {
     /// The VIPs on links that another host claims too, with the MAC of that host.
     fn conflicts(&self) -> BTreeMap<AddressKey, Mac>;
 
-    /// This agent ends, and its VIPs are gone: removes what it made for them besides. Idempotent.
+    /// To be called when this agent ends and its VIPs are removed: removes what else it made for them. Idempotent.
     ///
     /// # Errors
     /// Something is still there.

@@ -11,7 +11,7 @@ pub(super) enum Format {
 }
 
 impl Format {
-    /// The format that a client prefers; that of Prometheus, if it names neither.
+    /// The format that a client prefers: that of Prometheus if it names neither.
     pub(super) fn accepted(accept: Option<&str>) -> Self {
         let weight = |kind: &str| {
             let ranges = accept.unwrap_or_default().split(',').map(str::trim);
@@ -53,11 +53,11 @@ fn weight_of(range: &str, kind: &str) -> Option<f64> {
     if is_it && !is_other { weight } else { None }
 }
 
-/// There, the name of a counter has its `_total` and that of an info its `_info` in the head, too; a unit is only a part of
-/// the name, and the end is not marked.
+/// In the format of Prometheus, the head also names a counter with its `_total` and an info with its `_info`. A unit is only a
+/// part of the name, and the end is not marked.
 fn prometheus(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len());
-    // Its name is known only with its type, on the line behind it.
+    // The name to write depends on the type, which is on the next line.
     let mut help: Option<&str> = None;
     for line in open_metrics.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {

@@ -45,8 +45,8 @@ impl Admin {
         Arc::clone(&self.report.borrow())
     }
 
-    /// An answer that is in memory as a whole until the client has it, with what else is known of it. A thread of its
-    /// own writes it: it waits for locks, and reads maps and files.
+    /// An answer that is kept in memory as a whole until the client has it, and what `write` returns with it. A thread of its own
+    /// writes it, because that waits for locks, and reads maps and files.
     ///
     /// # Errors
     /// `write` has panicked.
@@ -55,7 +55,7 @@ impl Admin {
         write: impl FnOnce() -> (T, String) + Send + 'static,
     ) -> Result<(T, Body), JoinError> {
         let place = self.place().await;
-        // It goes on after a client that has gone, and has its place until then.
+        // The thread goes on if the client has gone, and keeps its place among the limited answers until it ends.
         let written = tokio::task::spawn_blocking(move || (write(), place));
         written.await.map(|((more, text), place)| (more, body::held(text, place)))
     }

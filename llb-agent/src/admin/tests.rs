@@ -318,7 +318,7 @@ async fn the_api_lists_services_and_changes() {
     assert!(wrong.starts_with("HTTP/1.1 400 "), "{wrong}");
 }
 
-/// Tells whether a scrape waits for it on another thread than this.
+/// A collector that tells whether a scrape waits for it on another thread than this.
 #[derive(Debug)]
 struct WritesElsewhere(std::thread::ThreadId);
 

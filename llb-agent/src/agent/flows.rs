@@ -35,7 +35,7 @@ pub(super) async fn flows(args: FlowsArgs) -> anyhow::Result<()> {
         }
     });
     match io::stdout().write_all(text.await??.as_bytes()) {
-        // Who reads has seen enough.
+        // A reader such as `head` has closed the pipe.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(error).context("cannot write the list")
         }

@@ -20,18 +20,18 @@ use crate::ownership::{
 use crate::peers::{GroupFiles, Identity, Keepalived, PeersError, read_orders, take_orders};
 use crate::reconcile::Report;
 
-/// How often to look at the orders of people.
+/// How often to read the orders (`drain`, `undrain`, `move`).
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Every so many looks: whether keepalived runs.
+/// After this many readings of the orders, it checks whether keepalived runs.
 const KEEPALIVED_EVERY: u32 = 5;
 
-/// At the end, the other boxes get this time to take the shares, besides that for the steps and for the adverts.
+/// When the agent ends, the other boxes get this time to take the shares, in addition to the time for steps and adverts.
 const TAKE_LIMIT: Duration = Duration::from_secs(1);
-/// So many adverts may pass until another box has a share that this one is not ready for any more.
+/// The most adverts that pass until another box has a share for which this one is no longer ready.
 const TAKE_ADVERTS: u32 = 10;
-/// All of that takes no longer, however slow the adverts are.
+/// The limit of all of that, however slow the adverts are.
 const GIVE_AWAY_LIMIT: Duration = Duration::from_secs(5);
-/// At the end, a write of the task that hangs is waited for so long.
+/// How long the end waits for a write of the task that hangs.
 const TASK_LIMIT: Duration = Duration::from_secs(2);
 
 /// What the kernel shows if the program was replaced while it ran.
@@ -62,7 +62,7 @@ pub(super) struct Peers {
     fitness: Fitness,
     /// When a share was last made to move.
     moved: Option<Instant>,
-    /// This agent is about to end, and serves nothing then.
+    /// This agent is about to end, and then serves nothing.
     is_ending: bool,
     problems: Vec<Problem>,
     /// How often it has looked at the orders.
@@ -87,7 +87,7 @@ impl Drop for PeersTask {
 }
 
 impl Peers {
-    /// Changes nothing that keepalived reads while an agent serves: this one is not in charge yet.
+    /// Changes nothing that keepalived reads: another agent may still serve, and this one is not in charge yet.
     pub(super) fn open(config: &Config, group: &GroupConfig) -> anyhow::Result<Self> {
         Ok(Self {
             setup: setup(config, group)?,
@@ -105,16 +105,17 @@ impl Peers {
         })
     }
 
-    /// To be called before keepalived can see that an agent lives again, if none has served until now. If the one before has
-    /// been dead for long, its shares are at other boxes: without this they would all come back at once, before anything is
-    /// served here. They get their turns when it is. Nothing moves by this.
+    /// Lowers the numbers of shares that are at other boxes. To be called before keepalived can see that an agent lives, if
+    /// none has served until now. If the agent before was dead for long, its shares are at other boxes. Without this they
+    /// would all come back at once, before this agent serves anything. With it, they come back one by one when it serves.
+    /// The call itself moves no share.
     pub(super) fn queue_up(&mut self, markers: &BTreeSet<Ipv4Addr>) -> Result<(), PeersError> {
         let lower = ownership::at_start(self.files.said(), &ownership::holding(&self.links, markers));
         lower.into_iter().try_for_each(|(share, number)| self.files.say(share, number))
     }
 
-    /// Follows the reports until the task is dropped. `news` gets what is wrong and what keepalived has been told, and `wake`
-    /// wakes the loop then.
+    /// Follows the reports until the task is dropped. It sends problems and what keepalived has been told to `news`, and then
+    /// wakes the loop by `wake`.
     pub(super) fn follow(
         mut self,
         reports: watch::Receiver<Arc<Report>>,
@@ -123,7 +124,7 @@ impl Peers {
     ) -> PeersTask {
         let (links, advert, state_dir) =
             (self.links.clone(), self.setup.advert, self.setup.state_dir.clone());
-        // The agent before may have written more since this one was started.
+        // The agent before may have written to the files since this one was started.
         match GroupFiles::open(&self.setup.state_dir) {
             Ok(files) => self.files = files,
             Err(error) => {
@@ -131,7 +132,7 @@ impl Peers {
             }
         }
         self.fitness = Fitness::new(clock::now_std());
-        // Whoever waits for an agent that is ready may start keepalived then.
+        // A script that waits until the agent is ready may start keepalived next, which needs its configuration.
         self.problems = self.configure();
         news.send_replace(self.news());
         let (stop, ends) = (Arc::<Notify>::default(), Arc::<Notify>::default());
@@ -140,7 +141,7 @@ impl Peers {
         PeersTask { stop, ends, task, links, state_dir, advert }
     }
 
-    /// Writes the configuration of keepalived, if that is still to be done, and returns what is wrong.
+    /// Writes the configuration of keepalived if that is not done yet, and returns what is wrong.
     fn configure(&mut self) -> Vec<Problem> {
         if self.is_configured {
             return Vec::new();
@@ -160,7 +161,7 @@ impl Peers {
         }
     }
 
-    /// Looks at the orders, and now and then at keepalived.
+    /// Reads the orders, and every few times looks at keepalived, too.
     fn look(&mut self) {
         self.look_at_orders();
         if self.looks.is_multiple_of(KEEPALIVED_EVERY) {
@@ -190,7 +191,7 @@ impl Peers {
     fn follow_report(&mut self, report: &Report) {
         let condition = condition(report);
         self.fitness.is_now(condition, clock::now_std());
-        // What is not known yet changes nothing: an agent before this one may have written the file.
+        // The agent before may have written the file, and an unknown state must not overwrite it.
         if condition == Condition::Unknown {
             return;
         }
@@ -239,10 +240,10 @@ impl PeersTask {
         (PACE * u32::from(SHARES) + self.advert * TAKE_ADVERTS + TAKE_LIMIT).min(GIVE_AWAY_LIMIT)
     }
 
-    /// This agent is about to end. With `keep`, the packet plane goes on, and so do its VIPs; what was relayed ends.
-    /// Without, the other boxes get what they have not taken yet.
+    /// This agent is about to end. With `keep`, the packet plane and its VIPs go on, and relayed connections end.
+    /// Without `keep`, the other boxes get the shares that they have not taken yet.
     pub(super) async fn leave(&mut self, report: &Report, keep: bool) {
-        // What the task writes now must not come after what is written here.
+        // The task must stop first: otherwise it could overwrite what is written here.
         self.stop.notify_one();
         if tokio::time::timeout(TASK_LIMIT, &mut self.task).await.is_err() {
             tracing::warn!(limit = ?TASK_LIMIT, "a file of the group is still being written; the agent ends all the same");
@@ -254,7 +255,7 @@ impl PeersTask {
         });
     }
 
-    /// This agent has removed its addresses: nobody is to put them back.
+    /// This agent has removed its addresses: `llb-agent share` must not put them back.
     pub(super) fn left(&self) {
         self.write(|files| files.place(ownership::placement(&self.links, std::iter::empty())));
     }
@@ -269,7 +270,7 @@ impl PeersTask {
 /// Returns when the loop has reported that this box has no share.
 pub(super) async fn until_no_share_is_here(mut reports: watch::Receiver<Arc<Report>>) {
     let is_without = |report: &Arc<Report>| report.group.as_ref().is_none_or(|group| group.counts().0 == 0);
-    // It fails only if the loop has ended.
+    // The wait fails only if the loop has ended.
     let _ = reports.wait_for(is_without).await;
 }
 
@@ -295,7 +296,7 @@ fn admin(config: &AdminConfig) -> String {
             SocketAddr::new(ip, address.port()).to_string()
         }
         (None, Some(socket)) => socket.path.display().to_string(),
-        // The flags of a group are refused without one.
+        // The configuration refuses a group without an admin endpoint.
         (None, None) => String::new(),
     }
 }
@@ -356,7 +357,7 @@ async fn run(
     }
 }
 
-/// The VIPs of which a frontend serves on a plane that `goes_on`, and which are published: `llb-agent share` puts these on
+/// The VIPs that are published and have a frontend that serves on a plane that `goes_on`. `llb-agent share` puts these on
 /// links without a probe.
 fn placement_of(report: &Report, links: &[String], goes_on: impl Fn(PlaneKind) -> bool) -> Placement {
     let serving = report

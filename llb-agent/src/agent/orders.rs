@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `llb-agent drain`, `undrain` and `move`: they write what is ordered to the state folder, from which the agent reads it
-//! within a second. So an order outlives the agent. It counts when an agent runs.
+//! `llb-agent drain`, `undrain` and `move`. They write the order to the state folder, and a running agent reads it within a
+//! second. So an order outlives the agent.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::statefile;
 
 /// How long `drain --wait` waits.
 const WAIT_LIMIT: Duration = Duration::from_secs(30);
-/// Between two looks.
+/// How often `drain --wait` looks whether it is done.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Gives the order.
@@ -36,7 +36,7 @@ pub(super) async fn give(state_dir: PathBuf, order: Order) -> anyhow::Result<()>
     }
 }
 
-/// The new orders, and what the user is told.
+/// The new orders, and the text for the user.
 fn apply(identity: &Identity, mut orders: Orders, order: &Order) -> anyhow::Result<(Orders, String)> {
     let Identity { group, member: own, members } = identity;
     let text = match order {
@@ -85,7 +85,7 @@ async fn wait_until_nothing_is_here(state_dir: &Path) -> anyhow::Result<()> {
             if shares + vips == 0 {
                 return anyhow::Ok(());
             }
-            // Its lock is free if this gets it.
+            // No agent runs if its lock can be taken.
             if statefile::try_lock(state_dir)?.is_some() {
                 bail!(
                     "no agent with the state folder {} runs, so {} are still here. The order stays, and counts when an agent runs",

@@ -57,7 +57,7 @@ fn check_capabilities(config: &Config) -> anyhow::Result<()> {
     anyhow::bail!(missing_rights(&missing))
 }
 
-/// Those without which no agent starts.
+/// The capabilities without which no agent starts.
 pub(super) fn needed_capabilities(datapath: Datapath) -> Vec<Cap> {
     let mut needed = vec![Cap::NetAdmin, Cap::NetBindService];
     if datapath.has_packet_plane() {

@@ -196,7 +196,7 @@ impl<S: StatusSink> Serving<S> {
 }
 
 impl<S: StatusSink> Serving<S> {
-    /// An agent of a group that leaves nothing behind when it ends: the other boxes get its shares first, while it still
+    /// For an agent of a group that leaves nothing behind when it ends. The other boxes get its shares first, while it still
     /// serves. A second signal ends the wait.
     async fn give_shares_away(&mut self) {
         let leaves = self.configured.config.packet.at_stop == AtStop::Remove;

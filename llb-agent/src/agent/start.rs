@@ -157,7 +157,7 @@ struct Building<S> {
     signals: Signals,
     /// `None`: the box is in no group.
     peers: Option<Peers>,
-    /// Gets what the task of the group has to say.
+    /// Receives the news of the group's task.
     group_news: watch::Sender<News>,
 }
 
@@ -272,7 +272,7 @@ impl<S: StatusSink> Building<S> {
         }
     }
 
-    /// In a group, shares that other boxes have come back only when this agent serves.
+    /// In a group, makes shares that are at other boxes wait until this agent serves.
     async fn queue_up(&mut self) {
         let Some(peers) = &mut self.peers else { return };
         let addresses = &mut self.reconciler.rooms.addresses;

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A question about what the planes have counted.
+//! Reads what the planes have counted, from any task.
 
 use std::io;
 use std::sync::Arc;
 
 use crate::model::Counts;
 
-/// Answers what the planes have counted. It can be asked at any time, but on a thread that may wait: maps are read.
+/// Reads what the planes have counted. It can be asked at any time, but only on a thread that may block, because it reads maps.
 #[derive(Clone, Default)]
 pub struct Counting(Option<Arc<AskCounts>>);
 
@@ -21,7 +21,7 @@ impl Counting {
     /// What was counted until now.
     ///
     /// # Errors
-    /// A map can't be read. Nothing is known then: counters that are missing would look like ones that have ended.
+    /// A map can't be read. Then there is no answer at all, since missing counters would look like counters that have ended.
     pub fn now(&self) -> io::Result<Counts> {
         self.0.as_ref().map_or_else(|| Ok(Counts::default()), |ask| ask())
     }

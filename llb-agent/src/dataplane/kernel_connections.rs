@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 const LISTS: [&str; 2] = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
 
-/// TIME_WAIT, CLOSE and LISTEN: these are no connections, or nobody can read from them any more.
+/// TIME_WAIT, CLOSE and LISTEN: these are no connections, or can carry nothing any more.
 const NOT_OPEN: [&str; 3] = ["06", "07", "0A"];
 
 /// The local addresses of all open connections that a process owns.
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn a_connection_is_listed_until_it_is_closed() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
-            // Not every machine that builds has IPv6.
+            // Not every machine that runs the tests has IPv6.
             let Ok(listener) = TcpListener::bind(address) else { continue };
             let address = listener.local_addr().unwrap();
             assert!(!local_addresses().unwrap().contains(&address), "it only listens");

@@ -7,7 +7,7 @@
 //! Services --ours-----> Services that this llb serves    ours.rs
 //!          --claim----> the VIPs that each asks for      claims.rs, permission.rs
 //!          --allocate-> the VIPs that each gets          allocate.rs
-//!          --routed---> those that routers can't lead to are left out    routed.rs
+//!          --routed---> those that routers can't reach are left out       routed.rs
 //!          --reserve--> the frontends that each gets     reserve.rs, frontends.rs
 //!          --rules----> backends for each service port   rules.rs, backends.rs, nodes.rs, health.rs
 //!          --status---> what its status should say       status.rs

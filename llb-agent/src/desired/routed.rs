@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What routers can't lead clients to, if VIPs are routed (`--announce routed`), and why.
+//! Finds Services and VIPs to which routers can't send clients, if VIPs are routed (`--announce routed`), and says why.
 
 use std::net::IpAddr;
 

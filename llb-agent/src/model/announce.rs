@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-/// The link that has the VIPs, and nothing else, if routers lead clients to them.
+/// The link that has the routed VIPs, and nothing else.
 pub const VIP_LINK: &str = "llb0";
 
 /// How clients find the way to the VIPs.
@@ -13,6 +13,6 @@ pub enum Announce {
     /// VIPs are on the link devices, and hosts of their segments find them by ARP and NDP.
     #[default]
     L2,
-    /// VIPs are on [`VIP_LINK`], and a routing daemon tells routers of what is there.
+    /// VIPs are on [`VIP_LINK`], and a routing daemon advertises them to routers.
     Routed,
 }

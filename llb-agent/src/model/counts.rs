@@ -49,8 +49,8 @@ impl Counted {
 /// A counter of a plane: of a backend of a frontend, or of the frontend itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counter {
-    /// No other counter of the last samples has it or has had it. A counter begins at 0, so one with another number has begun
-    /// anew.
+    /// The number of this counter. No other counter of the last samples has or had it. A new number means that the counter has
+    /// started again at 0.
     pub number: u64,
     /// What it belongs to.
     pub frontend: Frontend,
@@ -91,9 +91,9 @@ pub struct LinkCount {
 /// Everything that the planes have counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Of the packet plane: its backends. A frontend has what its backends have together.
+    /// Of the packet plane: a counter for each backend. The sum of its backends is that of a frontend.
     pub packet: Vec<Counter>,
-    /// Of the relay: its frontends and their backends. Only the failures are not in a frontend's own counter.
+    /// Of the relay: a counter for each frontend and each of its backends. A frontend's own counter has all but the failures.
     pub relay: Vec<Counter>,
     /// Counters of the relay that several frontends, or several backends, share, because there are too many. They are not in
     /// `relay`.

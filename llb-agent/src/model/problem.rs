@@ -111,7 +111,7 @@ pub enum ProblemReason {
     AffinityAtNodes,
     /// The VIP is in no subnet of any link device, and no pool says that it is routed.
     NoSubnet,
-    /// Routers can't lead clients to the Service, or must lead none to this machine now (`--announce routed`).
+    /// Routers can't send clients to the Service, or must send none to this machine now (`--announce routed`).
     NotRoutable,
     /// The Service keeps a VIP that no pool gives to it any more.
     OutsidePools,

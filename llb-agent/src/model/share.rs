@@ -39,7 +39,7 @@ pub enum Holding {
     /// All: the machine is in no group.
     #[default]
     All,
-    /// None: routers must lead no clients to this machine now.
+    /// None: routers must send no clients to this machine now.
     Nothing,
     /// Those of these shares. Other boxes of the group have the others.
     Shares(BTreeSet<Share>),

@@ -10,7 +10,7 @@ use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo
 use super::connection::Connection;
 
 impl Connection {
-    /// Makes a link that leads nowhere, and sets it up: a dummy link, or a bridge without ports if the kernel has no
+    /// Makes a link that is connected to nothing, and sets it up: a dummy link, or a bridge without ports if the kernel has no
     /// dummy links.
     pub(crate) async fn make_idle_link(&mut self, name: &str) -> io::Result<()> {
         match self.make_link(name, InfoKind::Dummy).await {

@@ -23,7 +23,7 @@ pub(crate) struct LinkDevice {
     pub(crate) mtu: u32,
     /// Set for a virtual link: `veth`, `vlan`, `bond` ...
     pub(crate) kind: Option<String>,
-    /// A text that somebody has given it.
+    /// Its alias: a text that somebody has set.
     pub(crate) alias: Option<String>,
     /// Interface index of the link on which this virtual one is built, as a VLAN; none if that is in another network
     /// namespace.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What goes through, and what serves, as metrics: the same names for all planes. What only one plane counts is registered
-//! there.
+//! Traffic, and the state of backends, as metrics with the same names for all planes. Metrics that only one plane has are
+//! registered by that plane.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -25,8 +25,8 @@ use crate::dataplane::Counting;
 use crate::model::{Counted, Frontend, PlaneKind, ServiceName};
 use crate::reconcile::Report;
 
-/// Beyond so many frontends, only those have a series in `llb_frontend_backends_up` that have no backend that is up; and beyond
-/// so many backends of frontends, only those in `llb_backend_up` that are not up.
+/// With more frontends than the first number, `llb_frontend_backends_up` shows only those without a backend that is up. With more
+/// backends of frontends than the second number, `llb_backend_up` shows only those that are not up.
 const UP_SHOWN: [usize; 2] = [1_000, 5_000];
 
 /// The label value of the shared series.
@@ -62,7 +62,7 @@ type Rows<T> = Vec<(Labels, T)>;
 
 impl Collector for TrafficCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        // A scrape tells what was counted until now, not until the last sample.
+        // A scrape gets what was counted until now, not only until the last sample.
         self.meter.catch_up(&self.counting);
         let report = Arc::clone(&self.report.borrow());
         let (frontends, backends, left_out) = {
@@ -83,7 +83,7 @@ fn service_of<'a>(report: &'a Report, frontend: &Frontend) -> Option<&'a Service
     observed.or_else(|| report.desired.frontends.get(frontend)).map(|rule| &rule.service)
 }
 
-/// Empty names, while the Service is not known.
+/// The names are empty while the Service is not known.
 fn labels_of(report: &Report, frontend: &Frontend) -> Labels {
     let service = service_of(report, frontend);
     let name = |of: fn(&ServiceName) -> &str| service.map(of).unwrap_or_default().to_owned();

@@ -35,7 +35,7 @@ pub struct SharedHistory {
 }
 
 impl SharedHistory {
-    /// An empty one, which begins now.
+    /// An empty history, which begins now.
     pub(super) fn starting(now: Timestamp) -> Self {
         let history = History { started: now, ..History::default() };
         Self { history: Arc::new(Mutex::new(history)), since: Arc::default() }
@@ -51,7 +51,7 @@ impl SharedHistory {
         self.history().sequence
     }
 
-    /// Since when backends are as they are.
+    /// Since when each backend has its state.
     pub(super) fn since(&self) -> Arc<Since> {
         self.since.load_full()
     }
@@ -94,7 +94,7 @@ fn shows_other_backends(before: &Report, after: &Report) -> bool {
             && before.desired.unhealthy != after.desired.unhealthy)
 }
 
-/// Since when each backend of a frontend is as it is.
+/// Since when each backend of a frontend has its state.
 #[derive(Debug, Default)]
 pub(crate) struct Since(BTreeMap<(Frontend, Backend), (&'static str, Timestamp)>);
 

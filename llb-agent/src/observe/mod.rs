@@ -11,7 +11,7 @@
 //!   admin/v1.rs ---------> services.rs   a report -> rows                           pure
 //!                            rows.rs     the rows, as the API has them
 //!                            traffic.rs  totals and rates in them; links, maps, pools; the last ten minutes
-//!   /metrics ------------> exposition.rs   the meter and the report as metrics; process.rs: those of every program
+//!   /metrics ------------> exposition.rs   the meter and the report as metrics; process.rs: metrics that every program has
 //!   llb-agent list ------> table.rs, quantity.rs   rows -> aligned text             pure
 //!   llb-agent flows -----> flows/        flows -> rows, counts, aligned text        pure
 //! ```

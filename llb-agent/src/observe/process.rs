@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What every program tells of itself: time, memory and file descriptors, under the names that all clients of Prometheus use.
+//! Metrics of the process: time, memory and file descriptors, under the names that all client libraries of Prometheus use.
 
 use std::fmt;
 use std::fs;
@@ -64,7 +64,8 @@ impl Collector for ProcessCollector {
     }
 }
 
-/// Since Linux 6.2 the size of the folder is their number, which spares a list of up to a million names. Before, it is 0.
+/// Since Linux 6.2, the size of the folder is the number of descriptors, so a list of up to a million names need not be read.
+/// Before, the size is 0.
 fn open_files() -> io::Result<u64> {
     const FOLDER: &str = "/proc/self/fd";
     match fs::metadata(FOLDER)?.len() {
@@ -76,7 +77,7 @@ fn open_files() -> io::Result<u64> {
 /// From the fields of proc(5). The name of the program, in brackets, may have blanks and brackets.
 fn process(stat: &str, status: &str, of_machine: &str) -> Option<Process> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    // The first one here is the third of all.
+    // The first field here is the third one of the file.
     let secs = |number: usize| Some(fields.get(number - 3)?.parse::<u64>().ok()? as f64 / TICKS);
     let named = |text: &str, name: &str| {
         let rest = text.lines().find_map(|line| line.strip_prefix(name))?;

@@ -5,7 +5,7 @@
 pub(super) fn count(number: f64) -> String {
     const UNITS: [&str; 5] = ["", "k", "M", "G", "T"];
     let (mut number, mut unit) = (number, 0);
-    // What would be rounded to 1000 has the next unit.
+    // A number that would be rounded to 1000 gets the next unit.
     while number >= 999.5 && unit + 1 < UNITS.len() {
         (number, unit) = (number / 1_000.0, unit + 1);
     }
@@ -24,7 +24,7 @@ pub(super) fn micros(micros: u64) -> String {
     if millis < 999.5 { format!("{}ms", count(millis)) } else { format!("{}s", count(millis / 1_000.0)) }
 }
 
-/// A part in percent, if there is a whole.
+/// A part in percent; none if the whole is 0.
 pub(super) fn share(part: f64, whole: f64) -> Option<String> {
     (whole > 0.0).then(|| format!("{:.0}%", 100.0 * part / whole))
 }

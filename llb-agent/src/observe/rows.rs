@@ -50,7 +50,7 @@ pub struct FrontendRow {
     pub mode: Option<String>,
     /// Why this plane and mode.
     pub why: String,
-    /// What goes through; none if nothing is counted for it yet.
+    /// Its traffic; none if nothing is counted for it yet.
     #[serde(default)]
     pub traffic: Option<Traffic>,
     /// By address.
@@ -84,7 +84,7 @@ pub struct BackendRow {
     pub weight: u16,
     /// Flows of the packet plane that it has, those that are closed and not yet swept among them.
     pub flows: Option<u64>,
-    /// What goes to it from this frontend; none if nothing is counted for it yet.
+    /// Its traffic from this frontend; none if nothing is counted for it yet.
     #[serde(default)]
     pub traffic: Option<Traffic>,
 }
@@ -110,7 +110,7 @@ pub struct ProblemRow {
 pub struct Changes {
     /// The number of the last change; 0: there is none.
     pub sequence: u64,
-    /// When the agent began to keep changes. Another time: another agent answers, which has begun at 1 again.
+    /// When the agent began to keep changes. A different time means a new agent, whose numbers begin at 1 again.
     pub started: Timestamp,
     /// Changes between those that were asked for and the first one here are no longer kept.
     pub lost: bool,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The task that asks the planes each second what they have counted.
+//! The task that reads the counters of the planes every second.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use crate::clock;
 use crate::dataplane::Counting;
 use crate::error_chain::ErrorChain;
 
-/// Between two samples.
+/// The time between two samples.
 const PACE: Duration = Duration::from_secs(1);
 
 /// The meter that the task writes and the admin endpoint reads. Clones share it.
@@ -22,20 +22,20 @@ pub struct SharedMeter(Arc<Mutex<Meter>>);
 impl SharedMeter {
     /// The meter as of the last sample. The next sample waits until this is dropped.
     pub(crate) fn read(&self) -> MutexGuard<'_, Meter> {
-        // A panic may leave a sample out of some rows; the next one goes on from there.
+        // After a panic, some rows may lack a sample; the next sample makes up for it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Brings the totals up to now, between two samples. They stay as they are if the planes can't tell.
+    /// Brings the totals up to date between two samples. They stay as they are if the counters can't be read.
     pub(super) fn catch_up(&self, counting: &Counting) {
-        // Under the lock: of two samples, the older one must not come last.
+        // The counters are read under the lock, so that an older sample never comes after a newer one.
         let mut meter = self.read();
         if let Ok(counts) = counting.now() {
             meter.catch_up(&counts);
         }
     }
 
-    /// Takes a sample. Without one, the step goes on until the next.
+    /// Takes a sample. If that fails, the step lasts until the next sample.
     fn step(&self, counting: &Counting, now: impl FnOnce() -> Instant) -> io::Result<()> {
         let mut meter = self.read();
         let counts = counting.now()?;
@@ -55,10 +55,10 @@ pub fn sample(counting: Counting) -> SharedMeter {
         loop {
             ticks.tick().await;
             let (counting, written) = (counting.clone(), written.clone());
-            // It reads maps, and with thousands of frontends it takes some milliseconds.
+            // A sample reads maps, which takes some milliseconds with thousands of frontends, so a thread of its own does it.
             let sampled = tokio::task::spawn_blocking(move || written.step(&counting, clock::now_std));
             let result = sampled.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
-            // If the next ones fail as well, they say nothing more.
+            // Only the first failure is logged, not those that follow it directly.
             match &result {
                 Err(error) if !has_failed => {
                     tracing::error!(error = %ErrorChain(error), "cannot tell what goes through");

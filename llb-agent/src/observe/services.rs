@@ -23,7 +23,7 @@ pub(crate) struct Look<'a> {
     pub(crate) states: &'a BackendStates,
     /// What was.
     pub(crate) history: &'a SharedHistory,
-    /// What goes through.
+    /// The meter with the traffic.
     pub(crate) meter: &'a Meter,
     /// Over how many samples rates are averages.
     pub(crate) over: usize,

@@ -9,8 +9,7 @@ use super::quantity;
 use super::rows::{BackendRow, Change, FrontendRow, ServiceRow, Standing};
 use super::traffic::{PerSecond, Traffic};
 
-/// One line for each frontend. `wide` adds what goes through, the link, whether the VIP is published, and why this plane
-/// serves.
+/// One line for each frontend. `wide` adds its traffic, the link, whether the VIP is published, and why this plane serves.
 pub fn services_table(services: &[ServiceRow], wide: bool) -> String {
     let mut head = vec!["NAMESPACE/NAME", "VIP:PORT", "PLANE", "STATE", "UP", "FLOWS", "PROBLEM"];
     if wide {
@@ -58,7 +57,7 @@ fn service_line(service: &ServiceRow, frontend: Option<&FrontendRow>, wide: bool
     line
 }
 
-/// What is open, and by the second: what begins, bytes from and to clients, failures.
+/// How many are open; and per second: how many begin, bytes from and to clients, and failures.
 fn traffic_cells(traffic: Option<&Traffic>) -> [String; 5] {
     let rate = |of: fn(&PerSecond) -> f64, text: fn(f64) -> String| {
         let rates = traffic.and_then(|traffic| traffic.per_second.as_ref());
@@ -73,7 +72,7 @@ fn traffic_cells(traffic: Option<&Traffic>) -> [String; 5] {
     ]
 }
 
-/// What begins at a backend by the second, its share of that, its failures, and how long it takes to accept.
+/// Of a backend: how many begin per second, its share of them, its failures, and how long it takes to accept.
 fn load_cells(frontend: &FrontendRow, backend: &BackendRow) -> [String; 4] {
     let new = |row: &BackendRow| row.traffic.as_ref()?.per_second.as_ref().map(|rates| rates.new);
     let all: f64 = frontend.backends.iter().filter_map(new).sum();

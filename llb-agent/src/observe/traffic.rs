@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The meter as rows. Pure.
+//! The rows of the API that have traffic, made from the meter. Pure.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -8,23 +8,23 @@ use super::meter::{CountedBy, Flow, Meter, NUMBERS, Rates, Tally};
 use crate::model::{Fill, RATED};
 use crate::reconcile::Report;
 
-/// What goes through a frontend, or to a backend of it. Bytes are those of IP packets if the packet plane forwards, and
-/// of payload if the relay does.
+/// The traffic of a frontend, or of one of its backends. The packet plane counts the bytes of whole IP packets, the relay those
+/// of the payload.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Traffic {
     /// TCP connections, UDP sessions and flows that are open. The packet plane counts them every few seconds.
     pub active: u64,
-    /// How many began since this agent has counted.
+    /// How many began since this agent started to count.
     pub new: u64,
     /// Bytes from clients.
     pub bytes_in: u64,
     /// Bytes to clients; 0 in mode `dsr`, where they do not come through this machine.
     pub bytes_out: u64,
-    /// Connections and datagrams that the relay refused; `null`: the packet plane alone serves, and does not count them here.
+    /// Connections and datagrams that the relay refused; `null`: only the packet plane serves, which does not count them here.
     pub refused: Option<u64>,
     /// Failed attempts to reach a backend; the packet plane counts at most one a second for each.
     pub failures: u64,
-    /// By the second; `null`: the agent has just begun to count.
+    /// Rates per second; `null`: the agent has just started to count.
     pub per_second: Option<PerSecond>,
     /// How many microseconds a backend takes to accept, smoothed; `null`: not known.
     pub connect_micros: Option<u64>,
@@ -35,7 +35,7 @@ pub struct Traffic {
 /// Averages.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PerSecond {
-    /// Of how many seconds.
+    /// Over how many seconds.
     pub over_seconds: f64,
     /// See [`Traffic`].
     pub new: f64,
@@ -97,7 +97,7 @@ pub struct LinkRow {
     pub hook: String,
     /// Why it is there.
     pub why: String,
-    /// Frames that came in since its program was first there; `null`: not known.
+    /// Frames that came in since the link first had a program; `null`: not known.
     pub packets: Option<u64>,
     /// Bytes of those frames.
     pub bytes: Option<u64>,
@@ -230,7 +230,7 @@ pub(crate) fn past(meter: &Meter, frontend: Option<&str>, now: std::time::System
     })
 }
 
-/// Nobody reads more than three digits behind the point.
+/// Rounds to three digits after the point, since nobody reads more.
 fn short(number: f64) -> f64 {
     (number * 1_000.0).round() / 1_000.0
 }

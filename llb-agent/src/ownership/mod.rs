@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   names of the members --ranks.rs--> a rank for each share --configuration.rs, priority.rs--> text for keepalived
-//!   orders of people, what is served --readiness.rs--> numbers that are added to the priorities, one after the other
+//!   orders, what is served --readiness.rs--> numbers that are added to the priorities, one after the other
 //!   keepalived owns a share --> its marker is on `lo` --marker.rs--> the shares that are this box's
 //!   overview.rs: what is said about them    placement.rs: markers, and the VIPs of each share --> which addresses to add and to remove
 //! ```

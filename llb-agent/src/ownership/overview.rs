@@ -26,16 +26,16 @@ pub struct Group {
     pub links: Vec<String>,
 }
 
-/// What the task that tells keepalived says to the loop.
+/// What the group's task, which writes for keepalived, tells the loop.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct News {
     /// What is wrong with keepalived.
     pub problems: Vec<Problem>,
-    /// How this box stands.
+    /// The orders for this box, and how ready it is.
     pub standing: Standing,
 }
 
-/// What people have ordered for this box, and what keepalived has been told.
+/// The orders for this box, and what keepalived has been told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     /// The orders.
@@ -65,7 +65,7 @@ pub struct Overview {
     pub group: String,
     /// The name of this box.
     pub member: String,
-    /// `llb-agent drain`: other boxes are to have all shares.
+    /// True after `llb-agent drain`: the other boxes are to have all shares.
     pub drained: bool,
     /// All shares of all links.
     pub shares: Vec<ShareOverview>,
@@ -82,7 +82,7 @@ pub struct ShareOverview {
     pub here: bool,
     /// How ready this box is for it.
     pub ready: Readiness,
-    /// `llb-agent move`: the first one of `order` is first by an order for this box.
+    /// True after `llb-agent move`: the first name of `order` is first because of an order.
     pub moved: bool,
     /// The boxes that are to have it, the first one before the others.
     pub order: Vec<String>,

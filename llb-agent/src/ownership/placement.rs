@@ -51,8 +51,8 @@ pub enum Correction {
     },
 }
 
-/// What to change, removals first. Every VIP that llb has added goes if its share is not here, also one that the placement
-/// does not have: the file may be older than the VIP. An address of somebody else is never touched.
+/// What to change, removals first. Every VIP that llb has added is removed if its share is not here, even if the placement
+/// does not list it, because the file may be older than the VIP. An address of somebody else is never touched.
 pub fn corrections(placement: &Placement, holding: &Holding, links: &[Link]) -> Vec<Correction> {
     let mut all = BTreeSet::new();
     for Link { name, addresses } in links {

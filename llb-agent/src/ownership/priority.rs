@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The priorities of VRRP: 240 less ten for each rank, and what `ready/S` adds to that. A number takes whole bands of 80 off,
-//! so that every box that is more ready is before every box that is less ready.
+//! The priorities of VRRP: 240, less ten for each rank, plus the number in `ready/S`. That number is 0, -80 or -160, more than
+//! the ranks can differ by, so a box that is more ready always has a higher priority than one that is less ready.
 
 /// The priority of rank 0. 255 is the owner of an address in VRRP, which nobody is here.
 pub(super) const HIGHEST_PRIORITY: usize = 240;
-/// Between two ranks.
+/// The difference between two ranks.
 pub(super) const STEP: usize = 10;
 
 /// The content of `ready/S` of a box that serves all that it should.
 pub const READY_IN_FULL: i32 = 0;
-/// ... that serves, but any other box that serves all is before it: its turn has not come yet, or something is missing.
+/// The same, of a box that serves, but after all boxes that are fully ready: the share's turn has not come, or a part is missing.
 pub const READY_LAST: i32 = -80;
-/// ... that is not to have the share as long as any other box serves.
+/// The same, of a box that must not have the share while any other box serves.
 pub const READY_NOT: i32 = -160;
 
-/// Puts a rank before rank 0.
+/// The number that raises a rank's priority above that of rank 0.
 pub(super) fn before_all(rank: usize) -> i32 {
     (rank * STEP + STEP / 2) as i32
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How ready this box is for each share: the numbers that are added to its priorities, and how fast they change. Time is an
-//! argument. Whether a share then moves is keepalived's business.
+//! argument. keepalived decides whether a share then moves.
 //!
 //! ```text
-//!   orders of people, what the agent serves --wanted()--> a number for each share --next_step()--> what to write now
+//!   orders, what the agent serves --wanted()--> a number for each share --next_step()--> what to write now
 //! ```
 //!
-//! Numbers that make shares move change one after the other ([`PACE`]): a box that comes back, or drains, gives the other
-//! boxes and the switches time.
+//! Numbers that make shares move change one after the other ([`PACE`]), so that the other boxes and the switches have time when
+//! a box comes back or drains.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -18,22 +18,22 @@ use super::priority::{READY_IN_FULL, READY_LAST, READY_NOT, before_all};
 use super::ranks::Ranks;
 use crate::model::{Holding, SHARES};
 
-/// Between two shares that may move: at most 20 a second.
+/// The time between two shares that may move: at most 20 a second.
 pub const PACE: Duration = Duration::from_millis(50);
 
-/// For how long a box that does not serve what it should keeps its shares: what the agent before has left goes on.
+/// How long a box keeps its shares while it does not serve all that it should. What the agent before left still forwards.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One number for each share; `None`: not known.
 pub type Numbers = [Option<i32>; SHARES as usize];
 
-/// What people have ordered for this box. It outlives the agent.
+/// The orders for this box (`drain`, `undrain`, `move`). They outlive the agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Orders {
     /// Other boxes are to have all shares.
     #[serde(default)]
     pub drained: bool,
-    /// Shares that are to be at this member first, whatever the ranks say.
+    /// For each share that was moved, the member that is first for it, whatever the ranks say.
     #[serde(default)]
     pub moved: BTreeMap<u8, String>,
 }
@@ -62,7 +62,7 @@ impl Fitness {
         Self { condition: Condition::Unknown, since: now }
     }
 
-    /// The agent says so now.
+    /// Takes in what the agent serves now.
     pub fn is_now(&mut self, condition: Condition, now: Instant) {
         if self.condition == Condition::InFull && condition != Condition::InFull {
             self.since = now;
@@ -98,8 +98,8 @@ pub fn wanted(
     })
 }
 
-/// What an agent has to write before anybody sees it live, if none has lived before it: shares that are elsewhere wait for
-/// their turns again. Shares that are here, and what is not known, stay as they are.
+/// The numbers that an agent writes before keepalived sees it live, if no other agent has lived until then: shares that are
+/// elsewhere have to wait for their turns. The numbers of shares that are here, and unknown ones, stay as they are.
 pub fn at_start(said: &Numbers, holding: &Holding) -> Vec<(u8, i32)> {
     let Holding::Shares(here) = holding else { return Vec::new() };
     let is_here = |share: u8| here.iter().any(|known| known.number == share);
@@ -107,7 +107,7 @@ pub fn at_start(said: &Numbers, holding: &Holding) -> Vec<(u8, i32)> {
     raised.map(|(share, _)| share).filter(|share| !is_here(*share)).map(|share| (share, READY_LAST)).collect()
 }
 
-/// A share that was moved to this box is before those with rank 0. The other boxes need not know.
+/// For a share that was moved to this box, a number above rank 0, so that the other boxes need not know of the order.
 fn in_full(orders: &Orders, ranks: &Ranks, member: &str, share: u8) -> i32 {
     match (orders.moved.get(&share), ranks.rank(member, share)) {
         (Some(to), Some(rank)) if to == member => before_all(rank),
@@ -120,18 +120,18 @@ fn in_full(orders: &Orders, ranks: &Ranks, member: &str, share: u8) -> i32 {
 pub struct Step {
     /// The shares with their numbers.
     pub write: Vec<(u8, i32)>,
-    /// Whether shares may move by it.
+    /// Whether this may make shares move.
     pub moves: bool,
 }
 
-/// The next step, if there is one: numbers that make nothing move all at once, then one of the others.
+/// The next step, if there is one: first all numbers that move no share, at once; then the others, one by one.
 pub fn next_step(said: &Numbers, wanted: &Numbers) -> Option<Step> {
     let open = (0..SHARES).zip(said.iter().zip(wanted)).filter_map(|(share, (said, wanted))| {
         let wanted = wanted.filter(|wanted| *said != Some(*wanted))?;
         Some((share, *said, wanted))
     });
     let open: Vec<_> = open.collect();
-    // A box that serves again is there at once for shares that nobody else serves.
+    // A box that serves again can have shares that nobody else serves at once.
     let unready = |said: &Option<i32>| said.is_none_or(|said| said < READY_LAST);
     let raised: Vec<_> = open
         .iter()

@@ -26,7 +26,7 @@ pub struct Keepalived {
     folder: PathBuf,
     /// The configuration has changed since it was told.
     is_to_be_told: bool,
-    /// The one that could not be told.
+    /// The process that could not be told.
     untold: Option<Pid>,
     /// How many looks in a row have not found it.
     missing: u32,
@@ -60,7 +60,7 @@ impl Keepalived {
         };
         self.missing = 0;
         if self.untold.is_some_and(|before| before != pid) {
-            // It has been restarted, and has read everything.
+            // A new process has read all files when it started.
             (self.is_to_be_told, self.untold) = (false, None);
         }
         if self.is_to_be_told && age(pid).is_none_or(|age| age >= YOUNG) {

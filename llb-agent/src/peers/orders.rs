@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What people order for this box (`llb-agent drain`, `undrain`, `move`): a file that the commands write and the agent
-//! reads, so an order outlives the agent, and counts when one runs. And a file by which the commands know the group.
+//! The orders for this box (`llb-agent drain`, `undrain`, `move`), in a file that the commands write and the agent reads. So an
+//! order outlives the agent. A second file, which the agent writes, tells the commands the group.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -15,7 +15,7 @@ use crate::ownership::Orders;
 use crate::statefile;
 
 const ORDERS: &str = "orders";
-/// Commands that run at the same time change the orders one after the other.
+/// The lock by which commands that run at the same time change the orders one after the other.
 const ORDERS_LOCK: &str = "orders.lock";
 const IDENTITY: &str = "group";
 
@@ -66,7 +66,7 @@ pub fn change_orders<T, E: From<PeersError>>(
     Ok(told)
 }
 
-/// The orders of today, for an agent that knows them already.
+/// The orders now, for an agent that already has some: an error leaves those in place.
 ///
 /// # Errors
 /// The file can't be read or understood.
@@ -74,7 +74,7 @@ pub fn read_orders(folder: &Path) -> Result<Orders, PeersError> {
     Ok(read(folder, ORDERS)?.unwrap_or_default())
 }
 
-/// The orders of today, for who knows none: those that can't be read or understood are logged, set aside and count as none.
+/// The orders now, for a process that has none yet: orders that can't be read or understood are logged, set aside and ignored.
 pub fn take_orders(folder: &Path) -> Orders {
     statefile::read_or_set_aside(&folder.join(ORDERS)).unwrap_or_default()
 }

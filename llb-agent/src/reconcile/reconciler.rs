@@ -89,7 +89,7 @@ pub struct Reconciler<P, A, S> {
     pub(super) writer: StatusWriter,
     /// The group of this box.
     pub(super) membership: Membership,
-    /// Why routers must lead no clients to this machine.
+    /// Why the VIPs are withdrawn from routers; `None`: they are not.
     pub(super) withdrawn: Option<Problem>,
 }
 
@@ -134,7 +134,8 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         self.health = health;
     }
 
-    /// From now on keepalived decides which VIPs are on the links. `news` are of the task that tells it what is served.
+    /// From now on keepalived decides which VIPs are on the links. `news` comes from the task that tells keepalived what
+    /// is served.
     pub fn join(&mut self, group: Group, news: watch::Receiver<News>) {
         self.membership = Membership::new(group, news);
     }

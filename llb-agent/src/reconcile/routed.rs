@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Whether routers may lead clients to this machine, once in each round, if VIPs are routed; and how the VIPs go
+//! Routed VIPs only: decides in each round whether routers may send clients to this machine, and withdraws the VIPs
 //! when the agent ends.
 
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use crate::model::{
 };
 use crate::status::StatusSink;
 
-/// How long routers may need until they lead clients elsewhere. A routing daemon tells them at once.
+/// The time that routers get to send clients elsewhere. A routing daemon tells them at once.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
-    /// Notes why routers must lead no clients to this machine, if so. True if that is so.
+    /// Notes why the VIPs must be withdrawn from routers, if there is a reason. Returns whether there is one.
     pub(super) fn look_at_routes(&mut self, observed: &Observed) -> bool {
         let why = match self.policy.announce {
             Announce::L2 => None,
@@ -32,7 +32,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
             (Some(_), None) => tracing::info!("the VIPs are on {VIP_LINK} again"),
             _ => {}
         }
-        // The addresses come and go with it, which nobody has undone.
+        // All addresses change now because llb wants it. Nobody else has removed them, so this is no fight over them.
         if self.withdrawn.is_some() != why.is_some() {
             self.machine.forget_repetitions();
         }
@@ -40,7 +40,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         self.withdrawn.is_some()
     }
 
-    /// Takes the VIPs away while everything still serves, and gives routers a moment to lead clients elsewhere.
+    /// Removes the VIPs while everything still serves, and gives routers a moment to send clients elsewhere.
     pub(super) async fn withdraw(&mut self) {
         let before = Arc::clone(&self.desired);
         let routed = before.addresses.iter().filter(|(key, _)| key.link == VIP_LINK);
@@ -65,7 +65,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
     }
 }
 
-/// Why routers must lead no clients to this machine.
+/// Why routers must send no clients to this machine.
 fn why_withdrawn(host: &Host, observed: &Observed, planes: &PlanesState) -> Option<Problem> {
     let cause = if let Some(link) = host.silent_links.first() {
         format!("link {link} is missing or has no carrier; give it back, or take it out of --linkdevice")

@@ -34,8 +34,8 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
         holding
     }
 
-    /// While the agent ends, keepalived may go on to move shares: a VIP that is another box's now is not kept, and one that
-    /// `llb-agent share` has added is.
+    /// keepalived may still move shares while the agent ends. So a VIP that another box has by now is not kept, and a VIP that
+    /// `llb-agent share` has added is kept.
     pub(super) fn follow_shares_to_the_end(&mut self) {
         if !self.membership.is_in_group() {
             return;

@@ -119,7 +119,7 @@ pub(super) fn wrong_configuration(debian: &mut Debian) -> Result<()> {
     })
 }
 
-/// Nobody starts llb after the machine has booted.
+/// llb starts by itself after the machine has booted.
 pub(super) fn reboot(debian: &mut Debian) -> Result<()> {
     debian.reboot()?;
     debian.wait_for_answer(0)?;

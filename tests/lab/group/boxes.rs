@@ -184,7 +184,7 @@ impl Member {
         self.keepalived = Some(self.host.spawn(command, &name).unwrap());
     }
 
-    /// The power goes: nobody hears the box from now on, and everything that runs on it ends without a word.
+    /// The box loses power: nobody hears it from now on, and everything that runs on it ends at once.
     pub(crate) fn power_off(&mut self) {
         self.host.unplug().unwrap();
         self.kill_agent();
@@ -228,7 +228,7 @@ impl Member {
         self.agent.as_ref().unwrap().get(path).unwrap()
     }
 
-    /// Agent and keepalived end without a word. The kernel is still there, so cut the box off first.
+    /// Agent and keepalived are killed. The kernel is still there, so cut the box off first.
     pub(crate) fn kill_agent(&mut self) {
         self.agent.take().unwrap().kill9().unwrap();
     }

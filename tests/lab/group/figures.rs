@@ -30,7 +30,7 @@ impl Figures {
 
     /// Prints a row for each name: how many, shortest, median, longest, and how many are in each column.
     pub(crate) fn print(&self) {
-        // The line of the test has no end yet.
+        // The test harness has not ended its line yet.
         print!("\n{self}");
     }
 }

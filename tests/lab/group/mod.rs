@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A group of two or three boxes with keepalived, and clients behind a router. A box is cut off, comes back, or loses its
-//! agent; what people order is in `planned`.
+//! agent. Orders (`drain`, `move`) are in `planned`.
 //! No times are asserted, only printed: the tests share their processors with others.
 
 pub(crate) mod boxes;

@@ -45,7 +45,7 @@ fn a_box_that_drains_and_comes_back_loses_no_dsr_connection() {
         planned(&group, &moving, &mut figures, ["drain", "--wait"].as_slice(), "drained", &[]);
         planned(&group, &moving, &mut figures, &["undrain"], "back", &moving);
     }
-    // What was ordered outlives the agent, and is seen.
+    // The order outlives the agent, and is shown.
     group.members[1].order(&["drain", "--wait"]).unwrap();
     group.members[1].restart_agent();
     wait_until(LIMIT, "/readyz to say that it is drained", || {

@@ -16,7 +16,7 @@ const QUARTER: f64 = 900.0;
 /// What has happened on a box since this was made.
 pub(crate) struct Timeline {
     monitor: Process,
-    /// How much of the log is of earlier.
+    /// The length of the log when counting began: what is before is left out.
     before: usize,
     from: f64,
 }

@@ -93,7 +93,7 @@ pub(super) fn build_in(
         "-Clinker=rust-lld",
         // By this, debuggers find the debug information of a program.
         "-Clink-arg=--build-id=sha1",
-        // The program moves itself in memory when it starts. This writes the places to change in a hundredth of the bytes.
+        // The program relocates itself when it starts. This option stores the relocations in a hundredth of the bytes.
         "-Clink-arg=--pack-dyn-relocs=relr",
     ]
     .map(str::to_owned);

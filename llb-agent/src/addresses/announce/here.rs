@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which VIPs are on this box of a group now, as the kernel says it, and by the markers of keepalived.
+//! Which VIPs are on this box of a group now, by the addresses that the kernel has, and by the markers of keepalived.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -40,8 +40,8 @@ use crate::packet_socket;
 /// process broadcasts on their CPU, and drop those over a few hundred per second.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// How many VIPs are announced between two pauses in a group. Clients wait for the last one: a thousand take 0.3 s. What a
-/// switch drops is repeated, and a gateway is told by a frame of its own.
+/// How many VIPs are announced between two pauses in a group. It is large, because clients wait for the last VIP: a
+/// thousand take 0.3 s. It may be large, because announcements that a switch drops are repeated, and the gateway gets its own.
 const BURST: usize = 16;
 
 /// Announces VIPs until it is dropped.

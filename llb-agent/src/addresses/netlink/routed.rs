@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The part of the table that only routed VIPs need: the link that has them, which llb makes with the first one and
-//! removes when it ends. A link of that name that somebody else has made is used, and stays.
+//! The part of the table that only routed VIPs need: the link that has them. llb makes it with the first VIP and removes it
+//! when it ends. If somebody else has made a link of that name, llb uses it and leaves it there.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::netlink::LinkDevice;
 /// The alias of a link that llb has made.
 const MARK: &str = "VIPs of llb-agent";
 
-/// Links that lead nowhere. Any other one would announce the VIPs itself, or lose what it is for.
+/// The kinds of links that are connected to nothing. Any other kind would announce the VIPs, or stop serving its own purpose.
 const KINDS: [&str; 2] = ["dummy", "bridge"];
 
 impl NetlinkAddresses {
@@ -27,7 +27,7 @@ impl NetlinkAddresses {
             return Err(missing());
         }
         self.make_vip_link().await?;
-        // This also takes its lock. If another agent has made the link in this moment, that one has the lock.
+        // This also takes the link's lock. If another agent has made the link at the same moment, that agent has the lock.
         self.links.present(&mut self.connection).await?;
         let found = self.links.find(&mut self.connection, name).await?;
         found.map(|link| link.ifindex).ok_or_else(missing)
@@ -49,7 +49,7 @@ impl NetlinkAddresses {
         Ok(())
     }
 
-    /// Notes which link devices carry nothing, and what is wrong with the link of routed VIPs.
+    /// Notes which link devices have no carrier, and what is wrong with the link of routed VIPs.
     pub(super) fn look_at_links(&mut self, present: &[LinkDevice]) {
         let names = self.links.names();
         if !names.iter().any(|name| name == VIP_LINK) {
@@ -73,7 +73,7 @@ impl NetlinkAddresses {
         removed.map_err(|source| AddressError::LinkNotRemoved { link: VIP_LINK.to_owned(), source })
     }
 
-    /// The links on which hosts are found by ARP and NDP, and llb's addresses there. Nobody asks so for a routed VIP.
+    /// The links on which hosts are found by ARP and NDP, and llb's addresses there. Nobody uses these to find a routed VIP.
     pub(super) fn with_neighbours(
         present: &[LinkDevice],
         links: &[Link],

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The checks of `llb-agent doctor`: their names, which stay, what each looks at, and why that matters. Not: what is
-//! found (`finding.rs`).
+//! The checks of `llb-agent doctor`: the name of each, what it looks at, and why that matters. Names never change. What a
+//! check has found is in `finding.rs`.
 
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// One check. A check can have several findings, as one for each link.
+/// One check. It can have several findings, for instance one for each link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CheckId {
     /// Capabilities.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What was found on the machine, the segment and in the cluster, as plain data. `collect/` reads it, `judge/` decides what
-//! follows. A text in an `Err` is an error with its causes.
+//! What was found on the machine, on the segment and in the cluster, as plain data. `collect/` reads it, and `judge/` decides
+//! what it means. A text in an `Err` is an error with its causes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -38,7 +38,7 @@ pub(super) struct Machine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BpfDir {
     OnBpffs,
-    /// It is one, and this process may not write there.
+    /// It is a bpffs, but this process may not write there.
     NotWritable,
     /// The agent mounts it if it has the right to.
     NotMounted,
@@ -62,19 +62,19 @@ pub(super) struct LinkReport {
     pub(super) device: LinkDevice,
     /// The kernel's name of it. The command line may have an alternative one.
     pub(super) kernel_name: String,
-    /// The name of the driver, of a link that is hardware.
+    /// The name of the driver, if the link is hardware.
     pub(super) driver: Option<String>,
-    /// The link whose port it is, and its kind.
+    /// The bridge or bond whose port this link is, and the kind of that one.
     pub(super) master: Option<(String, String)>,
     pub(super) forecast: Option<HookForecast>,
-    /// The error is one of the question.
+    /// The error means that the kernel could not be asked.
     pub(super) lro: Result<bool, String>,
     pub(super) hardware_gro: Result<bool, String>,
     /// Who has its lock.
     pub(super) holder: Option<Holder>,
     /// The programs of an llb-agent are pinned for it in --bpf-dir; `None`: the process may not look.
     pub(super) has_pins: Option<bool>,
-    /// The value that counts: the larger one of all links and of this one.
+    /// The value that takes effect: the larger of the setting for all links and that of this link.
     pub(super) rp_filter: u8,
 }
 

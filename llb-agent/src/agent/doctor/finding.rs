@@ -15,7 +15,7 @@ pub(super) enum Level {
     Skipped,
     /// llb serves, but slower, or not everything.
     Warning,
-    /// llb does not start, serves nobody or not everything, or lacks what a flag insists on.
+    /// llb does not start, serves nobody or not everything, or lacks what a flag requires.
     Error,
 }
 
@@ -26,7 +26,7 @@ pub(super) struct Finding {
     pub(super) level: Level,
     /// The link, Node or address.
     pub(super) object: Option<String>,
-    /// What is so.
+    /// What was found.
     pub(super) what: String,
     /// Why it matters.
     pub(super) why: Option<&'static str>,
@@ -40,7 +40,7 @@ impl Finding {
         Self { check, level: Level::Ok, object: None, what: what.into(), why: None, action: None }
     }
 
-    /// `action`: what makes it possible to look.
+    /// A check that could not be made. `action` says what makes it possible.
     pub(super) fn skipped(check: CheckId, what: impl Into<String>, action: impl Into<String>) -> Self {
         Self { level: Level::Skipped, action: Some(action.into()), ..Self::ok(check, what) }
     }

@@ -68,12 +68,12 @@ fn write_finding(text: &mut String, finding: &Finding) {
     }
 }
 
-/// Text of other hosts and of tenants does not reach the terminal as it is.
+/// Escapes text that comes from other hosts and tenants: it could control the terminal.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-/// Lines of at most `width` characters. A longer word has a line of its own.
+/// Wraps a text to lines of at most `width` characters. A longer word has a line of its own.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {

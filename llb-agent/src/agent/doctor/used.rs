@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Addresses that are in use otherwise, and whose they are. Pure.
+//! Addresses that something else uses, and what that is. Pure.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use super::facts::Source;
 use crate::model::Facts;
 
-/// What is not free, and whose it is.
+/// The addresses that are not free, each with its user.
 pub(super) fn used_by_others(machine: &Facts, source: &Source) -> BTreeMap<IpAddr, String> {
     let mut used = BTreeMap::new();
     let nodes = source.snapshot.iter().flat_map(|snapshot| &snapshot.nodes);

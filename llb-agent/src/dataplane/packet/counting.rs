@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the programs have counted, for whoever asks: each second, and at each scrape. The lock of the plane's state is held
-//! only while the backends are listed; the maps are read after that, many entries with each system call.
+//! Reads what the programs have counted, every second and at each scrape. It holds the lock of the plane's state only while it
+//! lists the backends. After that it reads the maps, many entries with each system call.
 
 use std::io;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ fn backends(shared: &Shared) -> io::Result<Vec<Counter>> {
     Ok(counted.collect())
 }
 
-/// The backends with what the agent itself knows of them.
+/// The backends, with what the agent itself knows about them.
 fn listed(shared: &Shared) -> (Vec<(BackendId, Counter)>, Arc<Maps>) {
     let state = shared.state();
     let counter = |(frontend, backend, id): (&Frontend, &Backend, BackendId)| {
@@ -72,7 +72,7 @@ fn listed(shared: &Shared) -> (Vec<(BackendId, Counter)>, Arc<Maps>) {
     (state.image.all_backends().map(counter).collect(), Arc::clone(&state.maps))
 }
 
-/// How full those maps are that have a limit.
+/// How full the maps with a limit are.
 pub(super) fn fill(shared: &Shared) -> Vec<Fill> {
     let state = shared.state();
     let (backends, chunks) = state.image.fill();

@@ -24,17 +24,17 @@ use super::pinned;
 use super::table::Table;
 use crate::model::{FlowEnds, FlowState, Frontend, Port, Protocol};
 
-/// After so many lines of a table, which are 256 KiB, there is a pause, in which the CPU and its caches belong to the
+/// After this many cache lines of a table, which are 256 KiB, the reader pauses and leaves the CPU and its caches to the
 /// programs.
 const LINES_AT_ONCE: u32 = 4096;
 
-/// How long that pause is. So at most a million lines are read in a second, which is 64 MB of memory. A flow is a line.
+/// How long a pause is. So it reads at most a million cache lines in a second, which are 64 MB. A flow is one line.
 const PAUSE: Duration = Duration::from_millis(4);
 
-/// So many buckets are read one after the other. Their tags are eight lines.
+/// How many buckets are read in a row. Their tags are eight cache lines.
 const BUCKETS_AT_ONCE: u32 = 64;
 
-/// What a look-up reads: a line of tags, and one of a flow.
+/// The cache lines that a look-up reads: one with tags, and one with a flow.
 const LINES_OF_LOOK_UP: u32 = 2;
 
 /// The flows of a packet plane.
@@ -52,7 +52,7 @@ pub struct FlowReader {
 /// Keeps the reader slow.
 #[derive(Debug, Default)]
 struct Pace {
-    /// Lines that were read since the last pause.
+    /// Cache lines that were read since the last pause.
     lines: Cell<u32>,
 }
 
@@ -87,8 +87,8 @@ impl FlowReader {
         }))
     }
 
-    /// Calls `work` with each flow, in no order. One that begins, ends or is confirmed meanwhile may be left out, or come
-    /// twice. Flows of backends that are no longer in the maps are left out: the programs do not know them either.
+    /// Calls `work` with each flow, in no particular order. A flow that begins, ends or is confirmed meanwhile may be left
+    /// out, or come twice. Flows of backends that are no longer in the maps are left out: the programs do not know them either.
     ///
     /// # Errors
     /// A map can't be read.
@@ -127,7 +127,7 @@ impl FlowReader {
     fn ends(&self, key: &ForwardKey, entry: &ForwardEntry) -> Option<FlowEnds> {
         let backend = self.backends.get(&entry.backend)?;
         let its = forward_key(key.client, key.client_port, backend.vip, backend.vip_port, backend.protocol);
-        // Half an entry that was written while it was read.
+        // The entry was written while it was read, so this is only half of it.
         if its != *key {
             return None;
         }
@@ -141,7 +141,7 @@ impl FlowReader {
         })
     }
 
-    /// The entry of the backend's packets; `None` in mode DSR, in which they do not come by.
+    /// The entry for the backend's packets; `None` in mode DSR, in which they do not pass this machine.
     fn reply(&self, ends: &FlowEnds, entry: &ForwardEntry) -> Option<ReplyEntry> {
         let backend = self.backends.get(&entry.backend).filter(|_| entry.snat_port.number() != 0)?;
         let key = ReplyKey::new(backend.address, backend.port, entry.snat_port, backend.protocol);
@@ -164,7 +164,7 @@ impl Pace {
     }
 }
 
-/// Where a flow is, by what was seen of client and backend. Without `is_nat`, the backend's packets are never seen.
+/// The state of a flow, by the packets that were seen from client and backend. Without `is_nat`, the backend's are never seen.
 fn state(protocol: Protocol, forward: u8, is_nat: bool, reply: u8) -> FlowState {
     if protocol == Protocol::Udp {
         return if is_nat && reply == 0 { FlowState::Unanswered } else { FlowState::Open };

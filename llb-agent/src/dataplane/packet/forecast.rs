@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Which hooks links would get, before anything is loaded. It reads and changes nothing. What else the kernel
-//! refuses is only known when a program is put there (`loader.rs`).
+//! Tells which hooks links would get, before anything is loaded. It only reads. The kernel may still refuse a program when
+//! it is attached (`loader.rs`).
 
 use std::io;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The programs' counters as metrics that only the packet plane has, read at each scrape. What all planes count has the same
-//! names for all of them: `observe/exposition.rs`.
+//! The programs' counters as metrics that only the packet plane has, read at each scrape. Metrics that all planes have are in
+//! `observe/exposition.rs`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ impl Collector for PacketCollector {
         let help = "Packets passed, dropped or noted, by reason";
         let mut metric = encoder.encode_descriptor("llb_packet_reasons", help, None, MetricType::Counter)?;
         let maps = Arc::clone(&self.0.state().maps);
-        // A gap in the series is better than zeros, if the map can't be read.
+        // If the map can't be read, a gap in the series is better than zeros.
         for (reason, count) in maps.reasons().unwrap_or_default() {
             ConstCounter::new(count).encode(metric.encode_family(&[("reason", reason.name())])?)?;
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! An array with a value for each CPU, read many entries at a time: one system call for each of ten thousand backends would
-//! be too slow for once a second.
+//! An array with a value for each CPU. Many entries are read with one system call: ten thousand calls, one for each backend,
+//! would be too slow every second.
 
 use std::io;
 use std::marker::PhantomData;

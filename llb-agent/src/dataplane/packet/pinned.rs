@@ -12,7 +12,7 @@ use super::pins::{LAYOUT, SHARED};
 /// The folder of this layout, if `map` is pinned there.
 ///
 /// # Errors
-/// The folder can't be read. Without rights it must not look as if no agent ran.
+/// The folder can't be read. A missing right must not look as if no agent had run.
 pub(super) fn layout_with(bpf_dir: &Path, map: Map) -> anyhow::Result<Option<PathBuf>> {
     let layout = bpf_dir.join(LAYOUT);
     let is_there = layout.join(SHARED).join(map.name).try_exists();

@@ -36,7 +36,7 @@ pub async fn trace(bpf_dir: &Path, client: IpAddr, one_in: u32, count: Option<u6
         bail!(pinned::nothing_pinned(bpf_dir));
     };
     let mut left = count.unwrap_or(u64::MAX);
-    // Before the switch is on: who ends the process must not leave it so.
+    // The signals are caught before the switch is turned on, so that it is not left on when the process is ended.
     let listen = |kind| signal(kind).context("cannot wait for signals");
     let (mut interrupted, mut terminated, mut hung_up) =
         (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?, listen(SignalKind::hangup())?);

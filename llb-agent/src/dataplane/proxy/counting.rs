@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the relay has counted, for whoever asks, from any task.
+//! Reads what the relay has counted, from any task.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const FIRST_NUMBER: u64 = 1 << 32;
 #[derive(Debug)]
 pub struct RelayCounting {
     traffic: Traffic,
-    /// What has a limit: how many are open, and the permits for more.
+    /// Something with a limit: how many are open, and the permits for more.
     limits: [(&'static str, Gauge, Arc<Semaphore>); 2],
 }
 
@@ -65,7 +65,8 @@ impl RelayCounting {
     }
 }
 
-/// Whether frontends or backends count with this shared entry: it belongs to the list of all entries, and is in our answer from it.
+/// Whether frontends or backends use this shared entry. Two references are not theirs: that of the list of all entries, and that
+/// of the answer here.
 fn is_in_use<T>(shared: &Arc<T>) -> bool {
     Arc::strong_count(shared) > 2
 }

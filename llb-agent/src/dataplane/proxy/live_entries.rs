@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// A walk over all entries takes as long as there are many. So it comes only after one new key for so many entries.
+/// A walk over all entries takes longer the more there are. So it waits until there is one new key for this many entries.
 const ENTRIES_PER_NEW_KEY: usize = 16;
 
 /// What is counted for one key.
 pub(super) trait Entry: Default {
-    /// The entry of a key that has no series of its own. What it has counted at its end goes to `others`.
+    /// The entry of a key without series of its own. When it ends, its counts are added to `others`.
     fn beside(others: &Arc<Self>) -> Self;
 }
 
@@ -47,8 +47,8 @@ impl<K: Ord + Clone, T: Entry> LiveEntries<K, T> {
         Self { live: Mutex::new(live), shown, most, others: Arc::default() }
     }
 
-    /// The entry of `key`: a new one if it is not in use, the shared one if there are too many. A place that became free
-    /// may be found some new keys later.
+    /// The entry of `key`: a new one if the key is not in use, or the shared one if there are too many. A free place may be found
+    /// only some new keys later.
     pub(super) fn of(&self, key: K) -> Arc<T> {
         let mut live = self.lock();
         if let Some(known) = live.by_key.get(&key).and_then(|kept| kept.entry.upgrade()) {

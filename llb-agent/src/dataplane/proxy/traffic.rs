@@ -49,7 +49,7 @@ pub(super) struct FrontendTraffic {
 #[derive(Debug, Default)]
 struct Refusals {
     own: [Counter; Refusal::ALL.len()],
-    /// Where they go in the end, if the frontend has no series of its own.
+    /// Where the counts go when the frontend ends, if it has no series of its own.
     others: Option<[Counter; Refusal::ALL.len()]>,
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Shows those counters of `traffic.rs` as metrics that only the relay has, with labels for the Service, the frontend and
-//! the backend. What all planes count has the same names for all of them: `observe/exposition.rs`.
+//! the backend. Metrics that all planes have are in `observe/exposition.rs`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ impl Collector for TrafficCollector {
 }
 
 impl TrafficCollector {
-    /// Those without series of their own are the last row together, whose entry has their histograms.
+    /// The last row is the sum of those without series of their own; its entry has their histograms.
     fn frontends(&self) -> Vec<FrontendRow> {
         let mut hidden = [0; Refusal::ALL.len()];
         let mut rows = Vec::new();

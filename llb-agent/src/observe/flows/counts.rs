@@ -8,10 +8,11 @@ use std::net::{IpAddr, SocketAddr};
 use super::rows::{CountRow, FlowSummary, Names};
 use crate::model::{FlowEnds, Frontend};
 
-/// Clients that are counted one by one: about 20 MB. Flows of further ones are counted together, and the summary says so.
+/// The most clients that are counted separately, in about 20 MB. Flows of further ones are counted together, and the
+/// summary says so.
 pub const CLIENTS_COUNTED: usize = 262_144;
 
-/// How many flows there are of what.
+/// The number of flows of each client, backend and frontend.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     flows: u64,
@@ -22,7 +23,7 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// One more flow.
+    /// Counts one more flow.
     pub(crate) fn add(&mut self, ends: &FlowEnds) {
         let client = ends.client.ip();
         self.flows += 1;
@@ -58,7 +59,7 @@ impl Counts {
     }
 }
 
-/// Those with the most flows, and how many others there are. Equals are in the order of their names.
+/// Those with the most flows, and how many others there are. Those with the same number are ordered by name.
 fn most<K: Ord + ToString>(counts: impl IntoIterator<Item = (K, u64)>, limit: usize) -> (Vec<CountRow>, u64) {
     let mut counts: Vec<(K, u64)> = counts.into_iter().collect();
     counts.sort_unstable_by(|(name, flows), (other, others)| {

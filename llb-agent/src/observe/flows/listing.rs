@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The first flows of many, by their ends. Only these are in memory.
+//! The first flows in the order of their ends. Only these are kept in memory.
 
 use std::collections::BTreeMap;
 
@@ -14,12 +14,12 @@ pub(crate) struct Listing<T> {
 }
 
 impl<T> Listing<T> {
-    /// Keeps at most so many.
+    /// A listing that keeps at most this many flows.
     pub(crate) fn new(limit: usize) -> Self {
         Self { limit, kept: BTreeMap::new(), left_out: 0 }
     }
 
-    /// One more flow. One that comes twice is kept once.
+    /// Takes in a flow. One that comes twice is kept once.
     pub(crate) fn add(&mut self, ends: FlowEnds, more: T) {
         let is_full = self.kept.len() >= self.limit;
         if is_full && self.kept.last_key_value().is_none_or(|(last, _)| ends > *last) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Flows as rows: which ones are wanted, the first of them in a stable order, and how many there are of what. Who reads
-//! them is elsewhere: `agent/flows.rs`.
+//! Flows as rows: picks the flows that are asked for, keeps the first ones in a stable order, and counts them. It does not
+//! read flows: `agent/flows.rs` does.
 //!
 //! ```text
 //!   flows, one by one --filter.rs--> those that are wanted --listing.rs--> the first ones --rows.rs--> rows --table.rs--> text

@@ -34,7 +34,7 @@ pub struct FlowRow {
     pub state: FlowState,
 }
 
-/// How many flows there are of what.
+/// The number of flows by client, backend and Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowSummary {
     /// All of them.
@@ -43,7 +43,7 @@ pub struct FlowSummary {
     pub clients: Vec<CountRow>,
     /// How many more clients there are.
     pub more_clients: u64,
-    /// Flows of clients that are not counted: there are too many.
+    /// Flows of clients that are not counted separately, because there are too many.
     pub flows_of_uncounted_clients: u64,
     /// By backend.
     pub backends: Vec<CountRow>,
@@ -55,10 +55,10 @@ pub struct FlowSummary {
     pub more_services: u64,
 }
 
-/// So many flows.
+/// The number of flows of one client, backend or Service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CountRow {
-    /// Of what.
+    /// Its name.
     pub name: String,
     /// How many.
     pub flows: u64,

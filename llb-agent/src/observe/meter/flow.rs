@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What goes through a frontend, or to one of its backends: by plane, and together. Pure.
+//! The traffic of a frontend, or of one of its backends: by plane, and together. Pure.
 
 use std::time::Duration;
 
 use super::window::{Steps, Window};
 use crate::model::{COUNTED, Counted, Counter, RATED};
 
-/// Who has counted.
+/// The plane that has counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in super::super) enum CountedBy {
     Packet,
@@ -28,7 +28,7 @@ impl CountedBy {
 /// What one plane has counted.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in super::super) struct Part {
-    /// Since the agent has counted it. It never goes down.
+    /// The totals since this agent started to count. They never go down.
     pub(in super::super) totals: Counted,
     /// Open now.
     pub(in super::super) active: u64,
@@ -42,12 +42,12 @@ impl Part {
         self.sample > 0
     }
 
-    /// As of a sample.
+    /// The part as of a sample: nothing is open if the sample does not have it.
     pub(super) fn at(self, sample: u64) -> Self {
         Self { active: if self.sample == sample { self.active } else { 0 }, ..self }
     }
 
-    /// The plane has counted more.
+    /// Adds what the plane has counted since the last time.
     pub(super) fn grow(&mut self, sample: u64, by: [u64; COUNTED], active: u64) {
         if self.sample != sample {
             (self.sample, self.active) = (sample, 0);
@@ -58,7 +58,7 @@ impl Part {
     }
 }
 
-/// What goes through a frontend, or to one of its backends.
+/// The traffic of a frontend, or of one of its backends.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Flow {
     /// By plane.
@@ -84,12 +84,12 @@ impl Flow {
         }
     }
 
-    /// What this plane has counted; `None`: it does not count it in this sample.
+    /// What this plane has counted; `None`: it has no counter for this in the sample.
     pub(in super::super) fn of(&self, plane: CountedBy, sample: u64) -> Option<&Part> {
         Some(&self.parts[plane as usize]).filter(|part| part.sample == sample)
     }
 
-    /// Whether any plane counts it in this sample.
+    /// Whether any plane has a counter for this in the sample.
     pub(super) fn is_of(&self, sample: u64) -> bool {
         self.parts.iter().any(|part| part.sample == sample)
     }
@@ -105,7 +105,7 @@ impl Flow {
         CountedBy::ALL.into_iter().filter_map(|plane| self.of(plane, sample)).map(|part| part.active).sum()
     }
 
-    /// A counter of it has grown.
+    /// Adds the growth of one of its counters.
     pub(super) fn grow(
         &mut self,
         (plane, sample): (CountedBy, u64),
@@ -120,7 +120,7 @@ impl Flow {
         self.pending.iter_mut().zip(by).for_each(|(pending, by)| *pending += by as f32);
     }
 
-    /// A step has ended.
+    /// Ends a step.
     pub(super) fn end_step(&mut self, steps: &Steps) {
         self.window.set(steps, std::mem::take(&mut self.pending));
     }

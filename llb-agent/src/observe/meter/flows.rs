@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What goes through all frontends, or to all backends, by key, up to a limit. Pure.
+//! The traffic of all frontends, or of all backends, by key, up to a limit. Pure.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -23,7 +23,7 @@ impl<K: Ord> Flows<K> {
         Self { flows: BTreeMap::new(), shown: 0, most_shown, most }
     }
 
-    /// The flow with this key, a new one if there is room.
+    /// The flow with this key. It is a new one if the key is new and there is room.
     pub(super) fn entry(&mut self, key: K, window: impl Fn() -> Window<RATED>) -> Option<&mut Flow> {
         let count = self.flows.len();
         match self.flows.entry(key) {
@@ -37,7 +37,7 @@ impl<K: Ord> Flows<K> {
         }
     }
 
-    /// A step has ended. Flows that are not in its sample are forgotten, and others may have their series.
+    /// Ends a step. Flows that are not in its sample are forgotten, so others may have their series.
     pub(super) fn end_step(&mut self, steps: &Steps, sample: u64) {
         self.flows.retain(|_, flow| flow.is_of(sample));
         self.flows.values_mut().for_each(|flow| flow.end_step(steps));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What goes through each frontend, backend and link: totals, and rates from one sample to the next. Pure; the samples and
+//! The traffic of each frontend, backend and link: totals, and rates from one sample to the next. Pure; the samples and
 //! their times are arguments.
 //!
 //! ```text
@@ -42,7 +42,8 @@ use crate::model::{Backend, COUNTED, Counted, Counter, Counts, Fill, Frontend, R
 
 /// The most frontends whose trail has a point for each second.
 const FINE: usize = 1_024;
-/// The most frontends beyond them, whose trails have a point for ten seconds. Further ones have neither rates nor a trail.
+/// The most further frontends, whose trails have a point for every ten seconds. Frontends beyond these have neither rates nor a
+/// trail.
 const COARSE: usize = 10_240;
 /// The most backends of frontends with rates of their own.
 const BACKENDS: usize = 32_768;
@@ -52,7 +53,7 @@ const COUNTERS: usize = 65_536;
 /// The most frontends and backends with series of their own, so that a scrape stays readable.
 const SHOWN: [usize; 2] = [1_000, 5_000];
 
-/// Everything that goes through.
+/// The traffic of everything.
 #[derive(Debug)]
 pub(crate) struct Meter {
     steps: Steps,
@@ -60,17 +61,17 @@ pub(crate) struct Meter {
     sample: u64,
     /// When the last step ended.
     stepped: Option<Instant>,
-    /// Seconds that no trail has yet; negative: that they have too many.
+    /// Seconds that have passed but are in no trail yet; negative: the trails are ahead by so many.
     owed: f64,
     before: HashMap<u64, Seen>,
-    /// The sample before had more counters than are compared.
+    /// The sample before had more counters than the limit, so some were not compared.
     was_cut: bool,
     frontends: Flows<Frontend>,
     backends: Flows<(Frontend, Backend)>,
     trails: BTreeMap<Frontend, Trail>,
-    /// Of all frontends together.
+    /// The trail of all frontends together.
     sum: Trail,
-    /// What frontends and backends without series of their own have together, by plane.
+    /// The sums for frontends and for backends without series of their own, by plane.
     others: [[Part; 2]; 2],
     /// Counters of the last sample that have no row.
     left_out: usize,
@@ -80,7 +81,7 @@ pub(crate) struct Meter {
     pub(super) limits: Vec<Fill>,
 }
 
-/// What a counter had in a sample.
+/// The value of a counter in a sample.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     counted: Counted,
@@ -118,7 +119,7 @@ impl Default for Meter {
 }
 
 impl Meter {
-    /// Takes in a sample, with which a step ends. What the planes do not count any more is forgotten.
+    /// Takes in a sample, which ends a step. What the planes no longer count is forgotten.
     pub(super) fn step(&mut self, sample: Counts, now: Instant) {
         if let Some(before) = self.stepped {
             let secs = now.saturating_duration_since(before).as_secs_f32();
@@ -142,7 +143,7 @@ impl Meter {
         self.follow_trails();
     }
 
-    /// Brings the totals up to a sample between two steps. What has grown belongs to the step that has begun.
+    /// Brings the totals up to date with a sample between two steps. The growth belongs to the step that has begun.
     pub(super) fn catch_up(&mut self, sample: &Counts) {
         self.follow(sample, false);
     }
@@ -159,7 +160,7 @@ impl Meter {
                     let (before, now) = (before.counted.numbers(), counter.counted.numbers());
                     std::array::from_fn(|n| grown(before[n], now[n]))
                 }
-                // It was there before this agent counted, as those of the packet plane may be, or before there was room for it.
+                // It is older than this agent's counting, as one of the packet plane may be, or there was no room.
                 None if self.was_cut || (self.sample == 1 && plane == CountedBy::Packet) => [0; COUNTED],
                 None => counter.counted.numbers(),
             };
@@ -175,7 +176,7 @@ impl Meter {
         }
     }
 
-    /// A counter has grown.
+    /// Adds the growth of a counter.
     fn add(&mut self, counter: &Counter, grown: [u64; COUNTED], plane: CountedBy, ends_step: bool) {
         let Counter { frontend, backend, .. } = *counter;
         let window = || if ends_step { Window::new(&self.steps) } else { Window::from_now(&self.steps) };
@@ -194,7 +195,7 @@ impl Meter {
             let counter = Counter { connect_time: None, round_trip: None, ..*counter };
             grow(flow, others, at, grown, Some(&counter));
         } else {
-            // The frontend's own counter has the rest.
+            // The frontend's own counter counts the rest.
             let failures = Counted { failures: Counted::of(grown).failures, ..Counted::default() };
             grow(flow, others, at, failures.numbers(), None);
         }
@@ -227,12 +228,12 @@ impl Meter {
         self.sample
     }
 
-    /// What goes through a frontend.
+    /// The traffic of a frontend.
     pub(super) fn frontend(&self, frontend: &Frontend) -> Option<&Flow> {
         self.frontends.get(frontend)
     }
 
-    /// What goes to a backend of a frontend.
+    /// The traffic of a backend of a frontend.
     pub(super) fn backend(&self, frontend: Frontend, backend: Backend) -> Option<&Flow> {
         self.backends.get(&(frontend, backend))
     }
@@ -247,7 +248,7 @@ impl Meter {
         self.backends.shown()
     }
 
-    /// What the other ones have together; `None`: there were never any.
+    /// The sum of those without series of their own; `None`: there were never any.
     pub(super) fn others(&self, of: Of, plane: CountedBy) -> Option<Part> {
         let part = self.others[of as usize][plane as usize];
         part.has_counted().then(|| part.at(self.sample))
@@ -275,7 +276,7 @@ impl Meter {
     }
 }
 
-/// Takes in growth. What has no series of its own has a part in those of all others.
+/// Adds growth to a flow. If it has no series of its own, the growth counts in the shared series.
 fn grow(
     flow: Option<&mut Flow>,
     others: &mut Part,

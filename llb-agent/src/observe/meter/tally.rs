@@ -24,7 +24,7 @@ impl<const N: usize> Tally<N> {
     }
 }
 
-/// Takes in the totals of one key as of the end of a step. How much a new one has grown before is not known.
+/// Takes in the totals of one key at the end of a step. The first totals of a key give no rate, because its growth is not known.
 pub(super) fn tally<K: Ord, const N: usize>(
     tallies: &mut BTreeMap<K, Tally<N>>,
     key: K,

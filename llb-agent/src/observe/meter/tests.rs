@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Rates from samples: counters that begin, begin anew, move and vanish.
+//! Rates from samples, with counters that begin, start again at 0, move and vanish.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ fn packet(counters: Vec<Counter>) -> Counts {
     Counts { packet: counters, ..Counts::default() }
 }
 
-/// Takes the samples, a second apart.
+/// Takes in the samples, a second apart.
 fn metered(samples: impl IntoIterator<Item = Counts>) -> Meter {
     let (mut meter, start) = (Meter::default(), clock::now_std());
     for (secs, sample) in (0..).zip(samples) {
@@ -41,7 +41,7 @@ fn metered(samples: impl IntoIterator<Item = Counts>) -> Meter {
     meter
 }
 
-/// New connections by the second over ten seconds, and in all.
+/// New connections per second over ten seconds, and in total.
 fn new(meter: &Meter, flow: Option<&Flow>) -> Option<(f64, u64)> {
     let flow = flow?;
     Some((meter.rates(flow, 10)?.per_second[0], flow.totals().new))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Ten minutes of one frontend: how much there was in each second, or in each ten seconds where there are too many frontends
+//! The last ten minutes of one frontend: its traffic in each second, or in each ten seconds if there are too many frontends
 //! for that. Pure.
 
 use std::collections::VecDeque;
@@ -21,19 +21,19 @@ pub(in super::super) type Point = [f32; NUMBERS];
 pub(in super::super) struct Trail {
     step_secs: u32,
     points: VecDeque<Point>,
-    /// The sum of the seconds of the step that is not over.
+    /// The sum over the seconds of the step that has not ended.
     sum: Point,
     summed: u32,
 }
 
 impl Trail {
-    /// An empty one.
+    /// An empty trail.
     pub(super) fn new(step_secs: u32) -> Self {
         let points = VecDeque::with_capacity((SECONDS / step_secs) as usize);
         Self { step_secs, points, sum: Point::default(), summed: 0 }
     }
 
-    /// So many seconds have passed, with these averages. Samples that were missed make one call with several seconds.
+    /// Adds this many seconds, with these averages. After missed samples, one call adds several seconds.
     pub(super) fn pass(&mut self, secs: u32, point: Point) {
         for _ in 0..secs.min(SECONDS) {
             self.sum.iter_mut().zip(point).for_each(|(sum, number)| *sum += number);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How much counters have grown within the last seconds. Pure: whoever samples says how long each step was.
+//! How much counters have grown within the last seconds. Pure: the caller says how long each step was.
 //!
 //! ```text
 //!   Counter of a plane -- grown(before, now) --> Window: growth in each of the last ten steps
@@ -9,7 +9,7 @@
 /// How many steps a window has.
 pub(crate) const WINDOW: usize = 10;
 
-/// By how much a counter has grown. One that is smaller than before has begun anew.
+/// By how much a counter has grown. A counter that is smaller than before has started again at 0.
 pub(super) fn grown(before: u64, now: u64) -> u64 {
     now.checked_sub(before).unwrap_or(now)
 }
@@ -19,12 +19,12 @@ pub(super) fn grown(before: u64, now: u64) -> u64 {
 pub(super) struct Steps {
     /// How many there were.
     count: u64,
-    /// How many seconds each of the last ones took, in the place of its number.
+    /// How many seconds each of the last steps took. The number of a step gives its place.
     secs: [f32; WINDOW],
 }
 
 impl Steps {
-    /// One more step has passed.
+    /// Adds a step.
     pub(super) fn pass(&mut self, secs: f32) {
         self.secs[place(self.count)] = secs;
         self.count += 1;
@@ -44,11 +44,11 @@ pub(super) struct Window<const N: usize> {
     growth: [[f32; N]; WINDOW],
 }
 
-/// Growth by the second.
+/// Growth per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in super::super) struct Rates<const N: usize> {
     pub(in super::super) per_second: [f64; N],
-    /// The time that they are an average of.
+    /// The time over which they are averages.
     pub(in super::super) secs: f64,
 }
 
@@ -58,7 +58,7 @@ impl<const N: usize> Window<N> {
         Self { began: steps.last().saturating_sub(1), ..Self::from_now(steps) }
     }
 
-    /// A window whose counters have no growth yet that is known.
+    /// A window of counters whose growth is not known yet.
     pub(super) fn from_now(steps: &Steps) -> Self {
         Self { began: steps.last(), growth: [[0.0; N]; WINDOW] }
     }

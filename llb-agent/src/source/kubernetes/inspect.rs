@@ -43,7 +43,7 @@ pub struct Right {
     pub namespace: Option<String>,
     /// The only object; `None`: all.
     pub name: Option<String>,
-    /// llb works without it, too.
+    /// llb also works without it.
     pub is_optional: bool,
 }
 
@@ -94,7 +94,7 @@ pub async fn inspect(cluster: &Cluster, rights: Vec<Right>) -> Inspection {
     inspection
 }
 
-/// Why the API does not answer, if so, and by how much this machine's clock is ahead of its.
+/// Why the API does not answer, if it does not; and by how much this machine's clock is ahead of the API server's.
 async fn first_answer(cluster: &Cluster) -> (Option<String>, Option<i64>) {
     let refusal = |error| {
         let cause = cause_of("anything", watcher::Error::InitialListFailed(error), &cluster.server(), false);

@@ -8,7 +8,7 @@ use serde::Deserialize;
 pub struct KubeProxy {
     /// `iptables`, `ipvs` or `nftables`; empty: the default of the platform.
     pub mode: String,
-    /// With ipvs: Nodes do not answer ARP for addresses that are on another link of theirs.
+    /// With ipvs: Nodes do not answer ARP on one link for addresses of another link.
     pub strict_arp: bool,
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The links of the command line, and what stands around them. Changes nothing, and takes no lock.
+//! The links of the command line, and the settings around them. Changes nothing, and takes no lock.
 
 use std::fs;
 use std::io;
@@ -30,7 +30,7 @@ async fn read_all(config: &Config) -> io::Result<Links> {
     with_ipv4.sort_unstable();
     with_ipv4.dedup();
     let indexes: Vec<u32> = devices.iter().map(|device| device.ifindex).collect();
-    // A kernel that does not answer this is told about as a finding of each link.
+    // If the kernel does not answer this, each link gets a finding that says so.
     let forecasts = forecast(&indexes, config.datapath, config.packet.xdp_mode).await.unwrap_or_default();
     let pinned = pinned(&config.bpf_dir);
     let missing = config.links.iter().filter(|name| !devices.iter().any(|device| device.name == **name));
@@ -82,7 +82,7 @@ fn rp_filter(link: &str) -> Option<u8> {
     fs::read_to_string(setting).ok()?.trim().parse().ok()
 }
 
-/// From sysfs, which may show the links of another network namespace: then the number differs.
+/// From sysfs. It may show the links of another network namespace; the number of the link then differs.
 fn driver(name: &str, ifindex: u32) -> Option<String> {
     let folder = Path::new("/sys/class/net").join(name);
     let index = fs::read_to_string(folder.join("ifindex")).ok()?;

@@ -53,14 +53,14 @@ fn state_dir(folder: &Path) -> StateDir {
     }
 }
 
-/// The folder itself or the nearest one above it that is there.
+/// The folder itself, or the nearest folder above it that exists.
 fn existing(folder: &Path) -> Option<&Path> {
-    // The one above a relative name is the current folder.
+    // The folder above a relative name is the current one.
     let named = |path| if path == Path::new("") { Path::new(".") } else { path };
     folder.ancestors().map(named).find(|path| path.exists())
 }
 
-/// Not by a socket: while the link is down, its address is still there.
+/// Asks the kernel rather than binding a socket, which succeeds while the link is down, because its address is still there.
 async fn is_loopback_up() -> io::Result<bool> {
     let links = Connection::open()?.links().await?;
     Ok(links.iter().any(|link| link.ifindex == LOOPBACK_INDEX && link.is_up))

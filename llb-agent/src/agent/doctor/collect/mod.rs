@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Reads the facts, each kind in a file of its own. All waits have limits. What follows is decided in `judge/`.
+//! Reads the facts, each kind in a file of its own. All waits have limits. `judge/` decides what the facts mean.
 
 mod links;
 mod machine;
@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use super::facts::{Facts, Probed};
 use crate::config::Config;
 
-/// Reads all of them. `tried` is announced on the segment.
+/// Reads all facts. The address `tried` is announced on the segment.
 pub(super) async fn all(config: &Config, tried: Option<IpAddr>) -> Facts {
     let machine = machine::read(config).await;
     let links = links::read(config).await;

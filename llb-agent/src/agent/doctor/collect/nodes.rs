@@ -18,7 +18,7 @@ use crate::model::{Family, Protocol, Service, Snapshot, TrafficPolicy};
 /// The most addresses of Nodes that are asked, and how many at one time.
 const MOST_NODES: usize = 64;
 const AT_ONCE: usize = 16;
-/// Long enough for one SYN that is lost.
+/// Long enough that one SYN may be lost.
 const LIMIT: Duration = Duration::from_millis(1500);
 /// The port of the kubelet, which every Node has.
 const KUBELET: u16 = 10_250;
@@ -49,11 +49,11 @@ pub(super) async fn reach(config: &Config, source: &Source) -> Reached {
 struct NodePort {
     service: String,
     port: u16,
-    /// The addresses at which Nodes have it.
+    /// The addresses of Nodes at which it is open.
     nodes: Vec<(String, IpAddr)>,
 }
 
-/// One of a Service with ready endpoints comes first: kube-proxy refuses connections to the others.
+/// Prefers the nodePort of a Service with ready endpoints: kube-proxy refuses connections to the others.
 fn node_port(policy: &Policy, snapshot: &Snapshot, nodes: &[(String, IpAddr)]) -> Option<NodePort> {
     let ours = snapshot.services.iter().filter(|(name, service)| {
         is_ours(policy, name, service) && service.traffic_policy == TrafficPolicy::Cluster
@@ -98,7 +98,7 @@ async fn ask(address: SocketAddr) -> Answer {
         Ok(Err(error)) => match error.kind() {
             io::ErrorKind::ConnectionRefused => Answer::Refused,
             io::ErrorKind::NetworkUnreachable => Answer::NoRoute,
-            // Also a host of the segment that has no MAC address: HostUnreachable.
+            // HostUnreachable also comes from a host of the segment that does not answer ARP.
             _ => Answer::Silent,
         },
         Err(_) => Answer::Silent,

@@ -16,12 +16,12 @@ use crate::netlink::{Connection, LinkDevice};
 
 /// The most addresses that are asked for. Three probes of 256 addresses are 768 small frames, within 0.3 s.
 const MOST_ADDRESSES: usize = 256;
-/// A range that is in no subnet may be as long as IPv6 has addresses.
+/// A limit, because a range that is in no subnet may have as many addresses as IPv6.
 const MOST_LOOKED_AT: usize = 65_536;
 
 /// Asks who has the first addresses of the pools. Without pools, Services may have any free address, so nobody is asked.
 pub(super) async fn probe(config: &Config, links: &Links, source: &Source) -> Result<Probed, String> {
-    // Neighbours do not look for routed VIPs.
+    // Hosts of the segment do not use ARP or NDP for routed VIPs.
     if config.policy.announce == Announce::Routed {
         return Ok(Probed::default());
     }
@@ -58,7 +58,7 @@ pub(super) async fn probe(config: &Config, links: &Links, source: &Source) -> Re
     Ok(probed)
 }
 
-/// Announces an address that nobody has, and asks a neighbour whether it believes that.
+/// Announces an address that nobody has, and finds out whether a neighbour accepts it.
 pub(super) async fn try_address(links: &Links, reached: &Reached, address: IpAddr) -> Trial {
     let outcome = tried(links, reached, address).await.unwrap_or_else(|error| Outcome::Failed(text(error)));
     Trial { address, outcome }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The objects that an agent would begin with, by the same sources; and what else the cluster tells.
+//! The objects that an agent would start with, read by the same sources; and other answers of the cluster.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -66,7 +66,7 @@ async fn of_cluster(
     if inspection.refusal.is_some() {
         return Source { place, inspection: Some(inspection), ..Source::default() };
     }
-    // Nothing is saved, since this process is not in charge; and what an agent has saved may be old.
+    // It saves nothing, since this process is not in charge. It reads nothing saved, since that may be old.
     let (_in_charge, is_in_charge) = watch::channel(false);
     let saved = SavedSnapshots::new(Path::new(NO_FOLDER), cluster.identity(), is_in_charge);
     let (_wanted, interest) = watch::channel(interest(&config.policy, 0, config_map.cloned().map(pool_map)));
@@ -75,13 +75,13 @@ async fn of_cluster(
     let (reports, received) = watch::channel(SourceReport::default());
     let running = tokio::spawn(source.run(reports));
     let source = first_report(place, received).await;
-    // By now it is known, unless the name servers do not answer.
+    // The address is known by now, unless the name servers do not answer.
     let api_servers: BTreeSet<IpAddr> = resolved.borrow_and_update().keys().copied().collect();
     running.abort();
     Source { inspection: Some(inspection), api_servers, ..source }
 }
 
-/// Waits for the first whole snapshot, or for what keeps it away.
+/// Waits for the first whole snapshot, or for the reason why there is none.
 async fn first_report(place: String, mut received: watch::Receiver<SourceReport>) -> Source {
     let is_enough = |report: &SourceReport| report.snapshot.is_some() || !report.problems.is_empty();
     // In either case the last report counts.

@@ -8,7 +8,7 @@ use crate::config::{Config, Datapath};
 use crate::dataplane::packet::HookForecast;
 use crate::model::{Hook, HookChoice, HookReason};
 
-/// The largest MTU with which a frame fits into one page beside what most drivers keep there for XDP.
+/// The largest MTU with which a frame fits into one page, together with the room that most drivers reserve there for XDP.
 const ONE_PAGE: u32 = 3498;
 
 pub(super) fn judge(config: &Config, link: &LinkReport) -> Vec<Finding> {

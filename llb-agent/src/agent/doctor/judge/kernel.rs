@@ -7,8 +7,8 @@ use super::super::finding::Finding;
 use crate::config::{Config, Datapath};
 use crate::kernel::{Ability, BPFFS, Cap, KernelAbilities, Reason, Release};
 
-/// The first kernel of the packet plane, and the first one whose XDP takes programs for frames in several buffers, as
-/// those of llb are.
+/// The first kernel that has all that the packet plane needs, and the first one whose XDP takes programs for frames in
+/// several buffers, such as those of llb.
 const PACKETS_SINCE: Release = Release { major: 5, minor: 15 };
 const XDP_SINCE: Release = Release { major: 5, minor: 18 };
 
@@ -147,7 +147,7 @@ mod tests {
     use super::super::super::sample::{config, machine};
     use super::*;
 
-    /// What is found besides what is well.
+    /// The findings that are not ok.
     fn found(flags: &[&str], machine: &Machine) -> Vec<(CheckId, Level)> {
         let findings = judge(&config(flags), machine).into_iter();
         findings.filter(|one| one.level != Level::Ok).map(|one| (one.check, one.level)).collect()

@@ -8,7 +8,7 @@ use crate::agent::preconditions::needed_descriptors;
 use crate::config::{Config, Datapath};
 use crate::kernel::{Cap, Release};
 
-/// From here on, eBPF maps count for the memory of the cgroup.
+/// From this kernel on, eBPF maps count as memory of the cgroup, not against RLIMIT_MEMLOCK.
 const MAPS_IN_CGROUP_SINCE: Release = Release { major: 5, minor: 11 };
 /// With fewer bytes, not even the smallest maps can be made.
 const MAPS_BYTES: u64 = 128 << 20;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Whether each link is there, alive, and its own. Pure. Which hook it gets is in `hooks.rs`.
+//! Whether each link exists, is up, and is no port of another one. Pure. Which hook it gets is in `hooks.rs`.
 
 use super::super::check::CheckId;
 use super::super::facts::{LinkReport, Links};

@@ -45,7 +45,7 @@ fn nodes(reached: &Reached) -> Vec<Finding> {
                 let what = format!("this machine has no route to {address}");
                 Finding::skipped(CheckId::Nodes, what, "nothing, if no VIP has this family; or add a route")
             }
-            // The others serve clients of this family.
+            // Other Nodes answer, so clients of this family are served.
             _ if reached.service.is_none() || is_any(Family::of(address.ip())) => {
                 Finding::warning(CheckId::Nodes, what, action)
             }

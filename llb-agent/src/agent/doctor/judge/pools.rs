@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Pools against the subnets of the links, and against addresses that are in use. Pure. That two pools overlap, or that a
-//! range makes no sense, is said before: the configuration is refused.
+//! Compares pools with the subnets of the links, and with addresses that are in use. Pure. It does not check pools by
+//! themselves: a configuration with pools that overlap, or with a wrong range, is refused before.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use super::super::used::used_by_others;
 use crate::config::Config;
 use crate::model::{Announce, Facts, Family, Pool};
 
-/// More addresses are only counted.
+/// At most this many addresses are named; further ones are only counted.
 const MOST: usize = 5;
 
 pub(super) fn judge(config: &Config, machine: &Facts, source: &Source) -> Vec<Finding> {

@@ -42,7 +42,7 @@ fn lost_without(cap: Cap, datapath: Datapath) -> Option<&'static str> {
             Some("the eBPF programs can't be loaded, so all is relayed in user space")
         }
         Cap::Bpf if uses_bpf => Some("the relay moves all bytes in user space"),
-        // bpffs says it, if it matters.
+        // The check of the bpffs reports this, if it matters.
         Cap::SysAdmin | Cap::Bpf | Cap::Perfmon | Cap::NetAdmin | Cap::NetBindService => None,
     }
 }

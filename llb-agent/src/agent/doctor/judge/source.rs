@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::model::{Announce, Mode};
 use crate::source::{Inspection, KubeProxy, Right};
 
-/// A difference of clocks that nothing minds, in seconds. The API server tells whole seconds.
+/// A difference of clocks that does no harm, in seconds. The API server tells whole seconds.
 const MOST_APART: u64 = 10;
 
 const PRINT_RIGHTS: &str =
@@ -115,7 +115,7 @@ fn kube_proxy(config: &Config, inspection: &Inspection) -> Finding {
             let action =
                 "set ipvs.strictARP: true in the ConfigMap kube-system/kube-proxy, and restart kube-proxy";
             match config.policy.mode {
-                // Routers lead clients here, and nobody asks by ARP.
+                // VIPs are routed, so nobody asks for them by ARP.
                 _ if config.policy.announce == Announce::Routed => Finding::ok(CheckId::KubeProxy, what),
                 Mode::Dsr => {
                     Finding::error(CheckId::KubeProxy, format!("{what}, and llb's mode is dsr"), action)

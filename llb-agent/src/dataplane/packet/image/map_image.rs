@@ -159,7 +159,7 @@ impl MapImage {
         entries.filter(|entry| !entry.snat.is_unspecified()).map(|entry| entry.snat.into())
     }
 
-    /// All backends of all frontends, those among them that only have flows left.
+    /// All backends of all frontends, including those that only have flows left.
     pub(in super::super) fn all_backends(&self) -> impl Iterator<Item = (&Frontend, &Backend, BackendId)> {
         self.frontends.iter().flat_map(|(frontend, known)| {
             known.backends.iter().map(move |(backend, entry)| (frontend, backend, entry.id))
