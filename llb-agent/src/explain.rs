@@ -128,7 +128,7 @@ fn location(report: &Report, published: Option<&PublishedStatus>, frontend: &Fro
     let elsewhere = report.desired.elsewhere.keys().find(|key| key.address == frontend.vip);
     let link = match (on_link, own) {
         (None, _) if elsewhere.is_some_and(|key| key.link == VIP_LINK) => {
-            format!(" (not on {VIP_LINK} now, so that routers lead no clients here)")
+            format!(" (not on {VIP_LINK} now, so routers send no clients here)")
         }
         (None, _) if elsewhere.is_some() => format!(
             " (another box of the group has share {} of {}{})",

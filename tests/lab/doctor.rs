@@ -315,7 +315,7 @@ fn a_segment_that_drops_unknown_addresses_is_named() {
     let (v4, v6) = (clinic.lab.vip(9), clinic.lab.vip_v6(9));
     for address in [v4, v6] {
         let address = address.to_string();
-        clinic.find(&["--try-address", &address]).assert("anti-spoofing", "ok", "believes that it is here");
+        clinic.find(&["--try-address", &address]).assert("anti-spoofing", "ok", "accepts the new address");
     }
     let node = clinic.lab.host("node-1").ipv4().to_string();
     clinic.find(&["--try-address", &node]).assert("anti-spoofing", "skipped", "so it was not announced");
@@ -334,7 +334,11 @@ fn a_segment_that_drops_unknown_addresses_is_named() {
     assert!(status.success(), "{status}");
     for address in [v4, v6] {
         let address = address.to_string();
-        clinic.find(&["--try-address", &address]).assert("anti-spoofing", "error", "but not this one");
+        clinic.find(&["--try-address", &address]).assert(
+            "anti-spoofing",
+            "error",
+            "but not from the new one",
+        );
     }
     // Nobody on the segment answers at all.
     NODES.iter().for_each(|node| clinic.lab.host(node).unplug().unwrap());

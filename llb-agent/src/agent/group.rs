@@ -183,7 +183,7 @@ impl Peers {
             Err(error) => Some(ErrorChain(&error).to_string()),
         };
         if let Some(error) = error.as_ref().filter(|error| self.orders_error.as_ref() != Some(*error)) {
-            tracing::warn!(%error, "the orders before stay; the next `llb-agent drain`, `undrain` or `move` writes new ones");
+            tracing::warn!(%error, "the previous orders stay in force; the next `llb-agent drain`, `undrain` or `move` replaces the file");
         }
         self.orders_error = error;
     }

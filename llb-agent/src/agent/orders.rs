@@ -88,7 +88,7 @@ async fn wait_until_nothing_is_here(state_dir: &Path) -> anyhow::Result<()> {
             // No agent runs if its lock can be taken.
             if statefile::try_lock(state_dir)?.is_some() {
                 bail!(
-                    "no agent with the state folder {} runs, so {} are still here. The order stays, and counts when an agent runs",
+                    "no agent with the state folder {} runs, so {} are still here. The order is kept; an agent follows it when it runs",
                     state_dir.display(),
                     left(shares, vips)
                 )

@@ -61,9 +61,9 @@ pub fn sample(counting: Counting) -> SharedMeter {
             // Only the first failure is logged, not those that follow it directly.
             match &result {
                 Err(error) if !has_failed => {
-                    tracing::error!(error = %ErrorChain(error), "cannot tell what goes through");
+                    tracing::error!(error = %ErrorChain(error), "cannot read the traffic counters");
                 }
-                Ok(()) if has_failed => tracing::info!("can tell again what goes through"),
+                Ok(()) if has_failed => tracing::info!("the traffic counters can be read again"),
                 _ => {}
             }
             has_failed = result.is_err();

@@ -57,7 +57,7 @@ impl<P: DataPlane, A: AddressTable, S: StatusSink> Reconciler<P, A, S> {
                 let input =
                     RoundInput { snapshot: &nothing, published: &published, problems: &problems, now };
                 self.settle(observed, input, &mut Vec::new()).await;
-                tracing::info!(pause = ?FAREWELL, "the VIPs are withdrawn; routers lead clients elsewhere now");
+                tracing::info!(pause = ?FAREWELL, "the VIPs are withdrawn; routers send clients elsewhere now");
                 tokio::time::sleep(FAREWELL).await;
             }
             Err(problem) => tracing::warn!(%problem, "the VIPs can't be withdrawn before serving ends"),
@@ -75,7 +75,7 @@ fn why_withdrawn(host: &Host, observed: &Observed, planes: &PlanesState) -> Opti
         let link = observed.unready_links.first()?;
         format!("the packet plane does not serve on link {link} yet; that passes by itself")
     };
-    let message = format!("no VIP is on it, so that routers lead no clients here: {cause}");
+    let message = format!("the VIPs are withdrawn, so routers send no clients here: {cause}");
     let subject = Subject::Link(VIP_LINK.to_owned());
     Some(Problem { subject, reason: ProblemReason::NotRoutable, message })
 }

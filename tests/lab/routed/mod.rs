@@ -75,10 +75,7 @@ fn vips_are_withdrawn_without_carrier_and_when_the_agent_ends_for_good() {
     let told = boxes.agent(0).wait_for_problem(LIMIT, "NotRoutable").unwrap();
     assert!(told.contains("link eth0 is missing or has no carrier"), "{told}");
     let text = boxes.agent(0).get("/explain/default/web").unwrap();
-    assert!(
-        text.contains("VIP 203.0.113.5 (not on llb0 now, so that routers lead no clients here)"),
-        "{text}"
-    );
+    assert!(text.contains("VIP 203.0.113.5 (not on llb0 now, so routers send no clients here)"), "{text}");
     boxes.wait_for_ways(&BOXES[1..]);
     open.iter_mut().for_each(|stream| assert_lives(&boxes, stream));
 

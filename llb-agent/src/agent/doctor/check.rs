@@ -218,7 +218,7 @@ const TEXTS: [(CheckId, &str, &str, &str); 33] = [
         CheckId::PoolSubnet,
         "pool-subnet",
         "whether pools are in subnets of the links; with --announce routed, whether they are in none",
-        "neighbours send to a VIP of no subnet only if a route leads them here, and routers ask by ARP for one of a subnet",
+        "a VIP outside all subnets needs a route to this machine; inside a subnet, routers ask for it by ARP",
     ),
     (
         CheckId::PoolReserved,

@@ -34,11 +34,13 @@ fn of_outcome(outcome: &Outcome) -> Finding {
             Finding::skipped(CHECK, what, "run doctor as root, or with CAP_NET_RAW")
         }
         Outcome::Asked(neighbour, Belief { answers_other: true, .. }) => {
-            Finding::ok(CHECK, format!("{neighbour} believes that it is here"))
+            Finding::ok(CHECK, format!("{neighbour} accepts the new address"))
         }
         Outcome::Asked(neighbour, Belief { answers_own: true, .. }) => Finding::error(
             CHECK,
-            format!("{neighbour} answers this machine's own address, but not this one"),
+            format!(
+                "{neighbour} answers questions from this machine's own address, but not from the new one"
+            ),
             "allow more addresses on this port of the switch or hypervisor: port security, DHCP snooping, dynamic ARP \
              inspection; in OpenStack allowed address pairs, in VMware forged transmits",
         ),
